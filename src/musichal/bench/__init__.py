@@ -1,0 +1,1 @@
+"""Benchmarks: speed and quality, with peers beside them where they exist."""

@@ -1,0 +1,1 @@
+"""Chandra, the trainer: recordings in, a partner out."""

@@ -1,0 +1,25 @@
+"""Errors that a user can act on; each message is one clear line."""
+
+
+class MusicHalError(Exception):
+    """Anything MusicHal refuses; the command line prints its message and exits with `exit_code`."""
+
+    exit_code = 2
+
+
+class InputError(MusicHalError):
+    """A recording, a setting or a path cannot be used."""
+
+
+class PartnerFileError(MusicHalError):
+    """A partner file is damaged, hostile, too new, or was made by another way of hearing."""
+
+
+class MissingExtraError(MusicHalError):
+    """An optional part of MusicHal is not installed; the message has the command that installs it."""
+
+
+class CheckFailedError(MusicHalError):
+    """A check that the user asked for failed."""
+
+    exit_code = 1

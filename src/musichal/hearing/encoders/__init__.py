@@ -1,0 +1,1 @@
+"""Encoders: from separated stems to one feature vector per frame and source."""

@@ -1,0 +1,237 @@
+"""The perception spec: every number that shapes a token, in one frozen, fingerprinted value.
+
+Conventions
+-----------
+Lengths are in samples at `PerceptionSpec.sample_rate_hz` and are named ``*_samples``; a partner stores the spec it was
+trained with, and hearing is only ever built from a stored or a default spec, never from options of the player.
+"""
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import Any, Literal, Self
+
+from musichal.errors import InputError
+
+SegmentPolicy = Literal["grid", "onset"]
+
+
+def _check(condition: bool, message: str) -> None:
+    if not condition:
+        raise InputError(f"perception spec: {message}")
+
+
+class _SpecPart:
+    """Strict conversion to and from plain JSON values, shared by the parts of the spec."""
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)  # type: ignore[call-overload,no-any-return]
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        if not isinstance(values, dict):
+            raise InputError(f"perception spec: {cls.__name__} must be a table")
+        fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+        unknown = sorted(set(values) - set(fields))
+        missing = sorted(set(fields) - set(values))
+        if unknown or missing:
+            raise InputError(f"perception spec: {cls.__name__} has unknown {unknown} and lacks {missing}")
+        converted: dict[str, Any] = {}
+        for name, value in values.items():
+            factory = fields[name].default_factory
+            default = fields[name].default if factory is dataclasses.MISSING else factory()
+            converted[name] = _convert(f"{cls.__name__}.{name}", value, default)
+        return cls(**converted)
+
+
+def _convert(where: str, value: Any, default: Any) -> Any:
+    """Return `value` as the type of `default`, refusing anything that would change meaning on the way."""
+    if isinstance(default, _SpecPart):
+        return type(default).from_dict(value)
+    if isinstance(default, float) and isinstance(value, int | float) and not isinstance(value, bool):
+        _check(value == value and abs(value) != float("inf"), f"{where} must be finite")
+        return float(value)
+    if type(value) is not type(default):
+        raise InputError(
+            f"perception spec: {where} must be {type(default).__name__}, not {type(value).__name__}"
+        )
+    return value
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeparationSpec(_SpecPart):
+    """Harmonic-percussive separation by median filtering (Fitzgerald 2010), margins after Driedger et al. 2014."""
+
+    n_fft: int = 2048
+    hop_samples: int = 512
+    kernel_time_frames: int = 17
+    kernel_frequency_bins: int = 31
+    power: float = 2.0
+    margin_harmonic: float = 1.0
+    margin_percussive: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check(
+            self.n_fft >= 64 and self.n_fft & (self.n_fft - 1) == 0,
+            "n_fft must be a power of two of at least 64",
+        )
+        _check(0 < self.hop_samples <= self.n_fft // 2, "hop_samples must be at most half of n_fft")
+        for kernel in (self.kernel_time_frames, self.kernel_frequency_bins):
+            _check(3 <= kernel <= 63 and kernel % 2 == 1, "median kernels must be odd, from 3 to 63")
+        _check(self.power > 0, "power must be positive")
+        _check(self.margin_harmonic >= 1 and self.margin_percussive >= 1, "margins must be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderSpec(_SpecPart):
+    """Which encoder, and the digest of everything in it that shapes a feature."""
+
+    name: str = "spectral"
+    digest: str = ""
+    frame_samples: int = 400
+    stride_samples: int = 320
+
+    def __post_init__(self) -> None:
+        _check(bool(self.name), "encoder name must not be empty")
+        _check(0 < self.stride_samples <= self.frame_samples, "stride_samples must be at most frame_samples")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GateSpec(_SpecPart):
+    """Below the gate a frame is SILENCE: it opens at `open_db` and closes at `close_db` (dBFS, RMS of the source)."""
+
+    open_db: float = -54.0
+    close_db: float = -60.0
+
+    def __post_init__(self) -> None:
+        _check(
+            -120 <= self.close_db <= self.open_db <= 0, "gate must satisfy -120 <= close_db <= open_db <= 0"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class VocabularySpec(_SpecPart):
+    """K-means vocabulary, one per source."""
+
+    size: int = 64
+    normalisation: str = "scale"
+    restarts: int = 2
+    max_iterations: int = 60
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _check(2 <= self.size <= 1024, "vocabulary size must be from 2 to 1024")
+        _check(self.normalisation in ("scale", "l2-pca"), "normalisation must be 'scale' or 'l2-pca'")
+        _check(
+            self.restarts >= 1 and self.max_iterations >= 1, "restarts and max_iterations must be at least 1"
+        )
+        _check(self.seed >= 0, "vocabulary seed must not be negative")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnsetSpec(_SpecPart):
+    """Causal SuperFlux (Böck & Widmer 2013)."""
+
+    n_fft: int = 1024
+    hop_samples: int = 160
+    bands_per_octave: int = 24
+    low_hz: float = 30.0
+    high_hz: float = 11000.0
+    lag_frames: int = 3
+    max_filter_bins: int = 3
+    threshold: float = 1.1
+    average_s: float = 0.25
+    max_s: float = 0.03
+    min_ioi_s: float = 0.03
+
+    def __post_init__(self) -> None:
+        _check(
+            self.n_fft >= 64 and 0 < self.hop_samples <= self.n_fft, "onset hop_samples must be at most n_fft"
+        )
+        _check(0 < self.low_hz < self.high_hz, "onset band edges must be ordered")
+        _check(
+            self.lag_frames >= 1 and self.max_filter_bins % 2 == 1, "lag_frames >= 1 and an odd max filter"
+        )
+        _check(self.threshold > 0 and self.min_ioi_s > 0, "onset threshold and min_ioi_s must be positive")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GestureSpec(_SpecPart):
+    """Duration-penalised segmentation of frames into gestures (Kamper & van Niekerk 2021), cut at onsets."""
+
+    penalty: float = 3.0
+    percussive_weight: float = 0.5
+    max_s: float = 2.0
+    roll_ioi_s: float = 0.09
+
+    def __post_init__(self) -> None:
+        _check(
+            self.penalty >= 0 and self.percussive_weight >= 0,
+            "gesture penalty and weight must not be negative",
+        )
+        _check(0.1 <= self.max_s <= 20, "gesture max_s must be from 0.1 to 20")
+        _check(0 <= self.roll_ioi_s < 0.5, "gesture roll_ioi_s must be from 0 to 0.5")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PerceptionSpec(_SpecPart):
+    """Everything that shapes a token. Two partners with equal fingerprints and vocabularies hear alike."""
+
+    version: int = 1
+    sample_rate_hz: int = 24000
+    input_bits: int = 24
+    resampler: str = "soxr-HQ"
+    policy: SegmentPolicy = "grid"
+    segment_samples: int = 8400
+    hop_samples: int = 8400
+    context_samples: int = 8400
+    min_segment_samples: int = 2400
+    separation: SeparationSpec = field(default_factory=SeparationSpec)
+    encoder: EncoderSpec = field(default_factory=EncoderSpec)
+    gate: GateSpec = field(default_factory=GateSpec)
+    vocabulary: VocabularySpec = field(default_factory=VocabularySpec)
+    onsets: OnsetSpec = field(default_factory=OnsetSpec)
+    gestures: GestureSpec = field(default_factory=GestureSpec)
+
+    def __post_init__(self) -> None:
+        _check(self.version == 1, f"version {self.version} is not known to this MusicHal")
+        _check(8000 <= self.sample_rate_hz <= 96000, "sample_rate_hz must be from 8000 to 96000")
+        _check(self.input_bits == 24, "input_bits must be 24")
+        _check(self.resampler in ("soxr-HQ", "soxr-VHQ"), "resampler must be soxr-HQ or soxr-VHQ")
+        _check(self.policy in ("grid", "onset"), "policy must be 'grid' or 'onset'")
+        _check(
+            self.encoder.frame_samples <= self.segment_samples <= 20 * self.sample_rate_hz,
+            "segment out of range",
+        )
+        _check(0 < self.hop_samples <= self.segment_samples, "hop_samples must be at most segment_samples")
+        _check(0 <= self.context_samples <= 20 * self.sample_rate_hz, "context_samples out of range")
+        _check(
+            self.policy == "grid" or self.hop_samples == self.segment_samples,
+            "onset-synchronous segments do not overlap: hop must equal segment",
+        )
+        _check(
+            self.encoder.frame_samples <= self.min_segment_samples <= self.segment_samples,
+            "min_segment_samples must hold a frame and fit the segment",
+        )
+
+    def canonical_json(self) -> str:
+        """Return the one JSON text of this spec: sorted keys, no spaces."""
+        return json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+    def fingerprint(self) -> str:
+        """Return the SHA-256 of the canonical JSON, as 64 hexadecimal digits."""
+        return hashlib.sha256(self.canonical_json().encode()).hexdigest()
+
+    def differences(self, other: "PerceptionSpec") -> list[tuple[str, Any, Any]]:
+        """Return (field, mine, other's) for each field that differs, dotted names for nested fields."""
+
+        def flat(prefix: str, values: dict[str, Any]) -> dict[str, Any]:
+            out: dict[str, Any] = {}
+            for key, value in values.items():
+                name = f"{prefix}{key}"
+                out.update(flat(f"{name}.", value) if isinstance(value, dict) else {name: value})
+            return out
+
+        mine, theirs = flat("", self.to_dict()), flat("", other.to_dict())
+        return [(name, mine[name], theirs[name]) for name in mine if mine[name] != theirs[name]]

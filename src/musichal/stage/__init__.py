@@ -1,0 +1,1 @@
+"""The stage: clock, engine, MIDI, sessions."""

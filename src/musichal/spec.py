@@ -53,9 +53,7 @@ def _convert(where: str, value: Any, default: Any) -> Any:
         _check(value == value and abs(value) != float("inf"), f"{where} must be finite")
         return float(value)
     if type(value) is not type(default):
-        raise InputError(
-            f"perception spec: {where} must be {type(default).__name__}, not {type(value).__name__}"
-        )
+        raise InputError(f"perception spec: {where} must be {type(default).__name__}, not {type(value).__name__}")
     return value
 
 
@@ -105,9 +103,7 @@ class GateSpec(_SpecPart):
     close_db: float = -60.0
 
     def __post_init__(self) -> None:
-        _check(
-            -120 <= self.close_db <= self.open_db <= 0, "gate must satisfy -120 <= close_db <= open_db <= 0"
-        )
+        _check(-120 <= self.close_db <= self.open_db <= 0, "gate must satisfy -120 <= close_db <= open_db <= 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,9 +119,7 @@ class VocabularySpec(_SpecPart):
     def __post_init__(self) -> None:
         _check(2 <= self.size <= 1024, "vocabulary size must be from 2 to 1024")
         _check(self.normalisation in ("scale", "l2-pca"), "normalisation must be 'scale' or 'l2-pca'")
-        _check(
-            self.restarts >= 1 and self.max_iterations >= 1, "restarts and max_iterations must be at least 1"
-        )
+        _check(self.restarts >= 1 and self.max_iterations >= 1, "restarts and max_iterations must be at least 1")
         _check(self.seed >= 0, "vocabulary seed must not be negative")
 
 
@@ -146,13 +140,9 @@ class OnsetSpec(_SpecPart):
     min_ioi_s: float = 0.03
 
     def __post_init__(self) -> None:
-        _check(
-            self.n_fft >= 64 and 0 < self.hop_samples <= self.n_fft, "onset hop_samples must be at most n_fft"
-        )
+        _check(self.n_fft >= 64 and 0 < self.hop_samples <= self.n_fft, "onset hop_samples must be at most n_fft")
         _check(0 < self.low_hz < self.high_hz, "onset band edges must be ordered")
-        _check(
-            self.lag_frames >= 1 and self.max_filter_bins % 2 == 1, "lag_frames >= 1 and an odd max filter"
-        )
+        _check(self.lag_frames >= 1 and self.max_filter_bins % 2 == 1, "lag_frames >= 1 and an odd max filter")
         _check(self.threshold > 0 and self.min_ioi_s > 0, "onset threshold and min_ioi_s must be positive")
 
 

@@ -1,0 +1,104 @@
+"""Cutting a stream into segments, each with its left context.
+
+On the grid, segment k starts at k·hop. Onset-synchronously, a segment starts where the one before ended, or earlier, at an
+onset: the segment that the onset cuts short keeps the frames that fit before it. Either way the cuts depend on the stream
+alone, never on the blocks in which it arrived.
+"""
+
+from collections import deque
+from collections.abc import Iterable
+
+import numpy as np
+
+from musichal.arrays import Float32
+from musichal.hearing.frames import first_new_frame, frame_count
+from musichal.hearing.percepts import Window
+from musichal.spec import PerceptionSpec
+
+
+class Segmenter:
+    """Collects samples at the spec's rate and hands out windows as soon as they are complete."""
+
+    def __init__(self, spec: PerceptionSpec) -> None:
+        self._spec = spec
+        self._first_new = first_new_frame(spec)
+        # The buffer begins `context` samples before the next segment; before the stream there is silence.
+        self._buffer: Float32 = np.zeros(spec.context_samples, dtype=np.float32)
+        self._start = 0
+        self._index = 0
+        self._onsets: deque[int] = deque()
+        self._decided_until = 0
+
+    def push(self, samples: Float32, onsets: Iterable[int] = (), decided_until: int = 0) -> list[Window]:
+        """Take the next samples of the stream, shape (n,), and return the windows that are complete now.
+
+        Parameters
+        ----------
+        samples : array of shape (n,)
+        onsets : iterable of int
+            Sample positions of onsets found since the last call, ascending (onset-synchronous policy only).
+        decided_until : int
+            Up to where in the stream onsets are known; a segment is only cut where they are.
+        """
+        self._buffer = np.concatenate([self._buffer, samples])
+        self._onsets.extend(onsets)
+        self._decided_until = max(self._decided_until, decided_until)
+        windows = []
+        while (window := self._next()) is not None:
+            windows.append(window)
+        return windows
+
+    def flush(self) -> list[Window]:
+        """End the stream: return the windows of the rest, the last one zero-padded, as far as whole frames fit."""
+        self._decided_until = self._end
+        windows = self.push(np.zeros(0, dtype=np.float32))
+        length = self._end - self._start
+        if self._frames_in(length) > self._first_frame:
+            windows.append(self._take(length, 0))
+        return windows
+
+    @property
+    def _end(self) -> int:
+        return self._start - self._spec.context_samples + self._buffer.shape[0]
+
+    @property
+    def _first_frame(self) -> int:
+        return self._first_new if self._index else 0
+
+    def _frames_in(self, length: int) -> int:
+        encoder = self._spec.encoder
+        return frame_count(length, frame_samples=encoder.frame_samples, stride_samples=encoder.stride_samples)
+
+    def _next(self) -> Window | None:
+        spec = self._spec
+        if spec.policy == "grid":
+            complete = self._end >= self._start + spec.segment_samples
+            return self._take(spec.segment_samples, spec.hop_samples) if complete else None
+        earliest = self._start + spec.min_segment_samples
+        while self._onsets and self._onsets[0] < earliest:
+            self._onsets.popleft()
+        latest = self._start + spec.segment_samples
+        if self._onsets and self._onsets[0] < min(latest, self._end):
+            length = self._onsets.popleft() - self._start
+            return self._take(length, length)
+        if min(self._decided_until, self._end) >= latest:
+            return self._take(spec.segment_samples, spec.segment_samples)
+        return None
+
+    def _take(self, length: int, advance: int) -> Window:
+        spec = self._spec
+        samples = np.zeros(spec.context_samples + spec.segment_samples, dtype=np.float32)
+        real = spec.context_samples + length
+        samples[:real] = self._buffer[:real]
+        window = Window(
+            index=self._index,
+            start_sample=self._start,
+            length_samples=length,
+            first_frame=self._first_frame,
+            end_frame=self._frames_in(length),
+            samples=samples,
+        )
+        self._buffer = self._buffer[advance:]
+        self._start += advance
+        self._index += 1
+        return window

@@ -28,6 +28,7 @@ import numpy as np
 import soxr
 
 from musichal.arrays import Float32
+from musichal.bench.font_player import DRUM_BANK, PlayedNote, SoundFont
 from musichal.errors import InputError, MissingExtraError
 
 Split = Literal["train", "test"]
@@ -183,9 +184,7 @@ def _extra(module: str) -> ModuleType:
 @cache
 def _corpus_file(path: str) -> Path:
     root = Path(str(_extra("music21").__file__)).parent / "corpus"
-    matches = sorted(
-        p for p in (root / path).parent.glob(f"{Path(path).name}.*") if p.suffix in (".mxl", ".abc", ".xml")
-    )
+    matches = sorted(p for p in (root / path).parent.glob(f"{Path(path).name}.*") if p.suffix in (".mxl", ".abc", ".xml"))
     if not matches:
         raise InputError(f"music21's corpus has no score {path}")
     return matches[0]
@@ -270,45 +269,27 @@ def render_notes(
     ends = [n.onset_s + n.duration_s for n in notes] + [h.onset_s + 0.3 for h in drum_hits]
     mix = np.zeros(int(np.ceil((max(ends) + TAIL_S) * sample_rate_hz)), np.float32)
     if notes:
-        tracks: dict[int, list[tuple[float, float, int, int]]] = {}
-        for note in notes:
-            tracks.setdefault(note.program, []).append((note.onset_s, note.duration_s, note.pitch, note.velocity))
-        _add(mix, _synthesise(tracks, drums=False, sample_rate_hz=sample_rate_hz), rms=HARMONY_RMS)
+        played = [PlayedNote(n.onset_s, n.duration_s, n.pitch, n.velocity, n.program) for n in notes]
+        _add(mix, played, rms=HARMONY_RMS, sample_rate_hz=sample_rate_hz)
     if drum_hits:
-        strokes = [(hit.onset_s, 0.3, _DRUM_PITCHES[hit.kind], hit.velocity) for hit in drum_hits]
-        _add(mix, _synthesise({kit: strokes}, drums=True, sample_rate_hz=sample_rate_hz), rms=DRUMS_RMS)
+        strokes = [PlayedNote(h.onset_s, 0.3, _DRUM_PITCHES[h.kind], h.velocity, kit, DRUM_BANK) for h in drum_hits]
+        _add(mix, strokes, rms=DRUMS_RMS, sample_rate_hz=sample_rate_hz)
     return mix
 
 
-def _add(mix: Float32, samples: Float32, *, rms: float) -> None:
-    level = float(np.sqrt(np.mean(np.square(samples, dtype=np.float64)))) or 1.0
-    n = min(len(mix), len(samples))
-    mix[:n] += samples[:n] * np.float32(rms / level)
+def _add(mix: Float32, notes: Sequence[PlayedNote], *, rms: float, sample_rate_hz: int) -> None:
+    stereo = _font().render(notes, sample_rate_hz=sample_rate_hz)[:, : len(mix)]
+    mono = (stereo[0] + stereo[1]) * np.float32(0.5)
+    level = float(np.sqrt(np.mean(np.square(mono, dtype=np.float64)))) or 1.0
+    mix[: len(mono)] += mono * np.float32(rms / level)
 
 
 @cache
-def _synthesiser(sample_rate_hz: int) -> Any:
-    font = Path(str(_extra("pretty_midi").__file__)).parent / "TimGM6mb.sf2"
-    if not font.exists():
+def _font() -> SoundFont:
+    path = Path(str(_extra("pretty_midi").__file__)).parent / "TimGM6mb.sf2"
+    if not path.exists():
         raise MissingExtraError("pretty_midi has no TimGM6mb.sf2; run: pip install 'musichal[bench]'")
-    return _extra("symusic").Synthesizer(str(font), sample_rate_hz)
-
-
-def _synthesise(tracks: dict[int, list[tuple[float, float, int, int]]], *, drums: bool, sample_rate_hz: int) -> Float32:
-    symusic = _extra("symusic")
-    score = symusic.Score(ttype="second")
-    for program, events in tracks.items():
-        track = symusic.Track(program=program, is_drum=drums, ttype="second")
-        for event in events:
-            track.notes.append(symusic.Note(*event, ttype="second"))
-        score.tracks.append(track)
-    # The synthesiser stops dead at the last note's end: an inaudible note behind it keeps the release.
-    end = max(onset + duration for events in tracks.values() for onset, duration, _, _ in events)
-    tail = symusic.Track(program=0, is_drum=False, ttype="second")
-    tail.notes.append(symusic.Note(end, TAIL_S, 60, 1, ttype="second"))
-    score.tracks.append(tail)
-    stereo: Float32 = np.asarray(_synthesiser(sample_rate_hz).render(score, True), np.float32)
-    return (stereo[0] + stereo[1]) * np.float32(0.5)
+    return SoundFont.open(path)
 
 
 def _rendering(name: str, notes: tuple[ScoreNote, ...], hits: tuple[DrumHit, ...] = (), *, kit: int = 0) -> Rendering:
@@ -392,9 +373,7 @@ def drum_loops(split: Split, *, kit: int = 0, length_s: float = 10.0) -> list[Re
 def drummed(split: Split, *, kit: int = 0, length_s: float = 10.0) -> list[Rendering]:
     """Return the drum patterns over chorales on piano, organ, strings and guitar."""
     out = []
-    for i, plain in enumerate(
-        chorales(split, limit=len(_PATTERNS[split]), programs=(0, 19, 48, 24), length_s=length_s)
-    ):
+    for i, plain in enumerate(chorales(split, limit=len(_PATTERNS[split]), programs=(0, 19, 48, 24), length_s=length_s)):
         hits = _pattern_hits(split, i, length_s=length_s)
         out.append(_rendering(f"{plain.name}, {split} pattern {i}, kit {kit}", plain.notes, hits, kit=kit))
     return out
@@ -420,9 +399,7 @@ def detuned(rendering: Rendering, *, cents: float) -> Rendering:
     ratio = 2.0 ** (cents / 1200.0)
     rate = rendering.sample_rate_hz
     samples = soxr.resample(rendering.samples, rate * ratio, rate, quality="HQ").astype(np.float32)
-    notes = tuple(
-        dataclasses.replace(n, onset_s=n.onset_s / ratio, duration_s=n.duration_s / ratio) for n in rendering.notes
-    )
+    notes = tuple(dataclasses.replace(n, onset_s=n.onset_s / ratio, duration_s=n.duration_s / ratio) for n in rendering.notes)
     hits = tuple(dataclasses.replace(h, onset_s=h.onset_s / ratio) for h in rendering.drum_hits)
     return Rendering(f"{rendering.name} {cents:+.0f} cents", samples, rate, notes, hits)
 

@@ -1,0 +1,233 @@
+"""Notes to sound with a SoundFont 2 file, in NumPy and soxr.
+
+The synthesisers that pip can install were measured first: symusic 0.5.8 plays every velocity at one level, cuts each
+note at its end, is out of tune where samples loop, and takes the process down on a damaged font; tinysoundfont has no
+wheels for half of our platforms.
+
+Each region of a note is its sample resampled to the note's pitch, through its low-pass filter, its volume envelope
+(linear attack, decay and release straight in dB) and its pan. Velocity v plays at (v / 127)², the default modulator of
+the SoundFont 2.04 specification.
+"""
+
+import bisect
+import importlib.util
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import soxr
+from scipy.signal import sosfilt
+
+from musichal.arrays import Float32, Float64
+from musichal.audio.sf2 import Region, SoundFont
+from musichal.errors import InputError, MissingExtraError
+
+_PERCUSSION_CHANNEL = 9
+_LONGEST_S = 4 * 3600.0
+_ENVELOPE_DB = 100.0
+"""A decay or release time is the time in which the level falls by this much."""
+_SHORTEST_RELEASE_S = 0.02
+"""Shorter releases click."""
+_ATTENUATION_SCALE = 0.4
+"""Fonts are voiced by ear on hardware that plays 0.4 of the attenuation they ask for; players follow it."""
+
+
+class Note(Protocol):
+    """What is needed of a note to play it: see `musichal.stage.events.NoteEvent`."""
+
+    @property
+    def onset_s(self) -> float: ...  # noqa: D102
+    @property
+    def duration_s(self) -> float: ...  # noqa: D102
+    @property
+    def pitch(self) -> int: ...  # noqa: D102
+    @property
+    def velocity(self) -> int: ...  # noqa: D102
+    @property
+    def channel(self) -> int: ...  # noqa: D102
+
+
+@dataclass(frozen=True)
+class _Voice:
+    """One region of one note, in samples of the output; `choke` is how long it may sound before it is cut."""
+
+    region: Region
+    key: int
+    velocity: int
+    channel: int
+    start: int
+    length: int
+    choke: int | None = None
+
+
+def find_soundfont() -> Path:
+    """Return the General MIDI font in the installed pretty_midi package, without importing it.
+
+    Raises `MissingExtraError` where there is none.
+    """
+    try:
+        spec = importlib.util.find_spec("pretty_midi")
+    except ValueError:  # a module of that name without a spec
+        spec = None
+    for folder in (spec.submodule_search_locations or ()) if spec else ():
+        font = Path(folder) / "TimGM6mb.sf2"
+        if font.is_file():
+            return font
+    raise MissingExtraError(
+        "there is no soundfont to play with: pip install 'musichal[sound]', or name one with --soundfont FILE.sf2"
+    )
+
+
+def render_notes(
+    notes: Iterable[Note],
+    font: SoundFont,
+    *,
+    sample_rate_hz: int = 44100,
+    programs: Mapping[int, int] | None = None,
+    gain: float = 0.5,
+) -> Float32:
+    """Play `notes` and return stereo samples (n, 2), from time 0 to the end of the last release.
+
+    `programs` gives channels their General MIDI program (0 where none is given); channel 9 plays the drum kit of that
+    number. `gain` is linear; many loud notes together can exceed 1. Raises `InputError` where the font lacks a program,
+    and where the answer would last more than four hours.
+    """
+    programs = programs or {}
+    voices = _choked([voice for note in notes for voice in _voices(note, font, programs, sample_rate_hz)])
+    length = max((voice.start + _sounding_samples(voice, sample_rate_hz) for voice in voices), default=0)
+    if length > _LONGEST_S * sample_rate_hz:
+        raise InputError(f"an answer of {length / sample_rate_hz / 3600:.1f} hours is too long to render")
+    mix = np.zeros((length, 2), np.float32)
+    samples: dict[tuple[int, int], Float32] = {}
+    for voice in voices:
+        span = voice.region.start, voice.region.end
+        if span not in samples:
+            samples[span] = font.samples(*span)
+        sound = _sound(voice, samples[span], sample_rate_hz)
+        mix[voice.start : voice.start + len(sound)] += sound[:, None] * _sides(voice, gain)
+    return mix
+
+
+def _voices(note: Note, font: SoundFont, programs: Mapping[int, int], rate_hz: int) -> list[_Voice]:
+    percussion = note.channel == _PERCUSSION_CHANNEL
+    start = round(note.onset_s * rate_hz)
+    return [
+        _Voice(
+            region,
+            note.pitch if region.key < 0 else region.key,
+            note.velocity if region.velocity < 0 else region.velocity,
+            note.channel,
+            start,
+            max(1, round((note.onset_s + note.duration_s) * rate_hz) - start),
+        )
+        for region in font.regions(programs.get(note.channel, 0), percussion=percussion)
+        if region.keys[0] <= note.pitch <= region.keys[1] and region.velocities[0] <= note.velocity <= region.velocities[1]
+    ]
+
+
+def _choked(voices: Sequence[_Voice]) -> list[_Voice]:
+    """Return `voices` in order of time, those of an exclusive class cut where its next note starts (hi-hats)."""
+    ordered = sorted(voices, key=lambda v: (v.start, v.channel, v.key, v.velocity, v.length, v.region.start))
+    starts: dict[tuple[int, int], list[int]] = {}
+    for voice in ordered:
+        starts.setdefault((voice.channel, voice.region.exclusive_class), []).append(voice.start)
+    result = []
+    for voice in ordered:
+        of_class = starts[voice.channel, voice.region.exclusive_class]
+        following = bisect.bisect_right(of_class, voice.start)
+        if voice.region.exclusive_class and following < len(of_class):
+            result.append(replace(voice, choke=of_class[following] - voice.start))
+        else:
+            result.append(voice)
+    return result
+
+
+def _speed(voice: _Voice) -> float:
+    """Return the rate at which the samples of the font are played, in Hz."""
+    region = voice.region
+    cents = (voice.key - region.root_key) * region.scale_cents + region.tuning_cents
+    return float(region.rate_hz * 2.0 ** (min(max(cents, -6000.0), 6000.0) / 1200))
+
+
+def _held_db(voice: _Voice, time_s: Float64) -> Float64:
+    """Return how far the envelope is below its top while the key is held, in dB up to `_ENVELOPE_DB`."""
+    region = voice.region
+    hold_s = region.hold_s * 2.0 ** ((60 - voice.key) * region.hold_key_cents / 1200)
+    decay_s = region.decay_s * 2.0 ** ((60 - voice.key) * region.decay_key_cents / 1200)
+    since_s = time_s - region.delay_s
+    rising = -20 * np.log10(np.clip(since_s / region.attack_s, 1e-5, 1.0))
+    falling = np.clip((since_s - region.attack_s - hold_s) * (_ENVELOPE_DB / decay_s), 0.0, region.sustain_db)
+    return np.minimum(np.where(since_s < region.attack_s, rising, falling), _ENVELOPE_DB)
+
+
+def _level(voice: _Voice, n: int, rate_hz: int) -> Float32:
+    """Return the envelope, linear, of the first `n` samples of the note."""
+    time_s = np.arange(n) / rate_hz
+    released_s = voice.length / rate_hz
+    release_s = max(voice.region.release_s, _SHORTEST_RELEASE_S)
+    db = _held_db(voice, np.minimum(time_s, released_s))
+    db += np.maximum(time_s - released_s, 0.0) * (_ENVELOPE_DB / release_s)
+    level = np.where(db < _ENVELOPE_DB, np.exp(db.astype(np.float32) * np.float32(-math.log(10) / 20)), 0)
+    if voice.choke is not None:
+        level *= np.clip(1 - (time_s - voice.choke / rate_hz) / _SHORTEST_RELEASE_S, 0.0, 1.0)
+    return level.astype(np.float32)
+
+
+def _sounding_samples(voice: _Voice, rate_hz: int) -> int:
+    """Return how many samples of the output pass before the voice is silent for good."""
+    region, released_s = voice.region, voice.length / rate_hz
+    left_db = _ENVELOPE_DB - float(_held_db(voice, np.array(released_s)))
+    ends_s = [released_s + max(region.release_s, _SHORTEST_RELEASE_S) * left_db / _ENVELOPE_DB]
+    if voice.choke is not None:
+        ends_s.append(voice.choke / rate_hz + _SHORTEST_RELEASE_S)
+    if region.loop_mode == 0:
+        ends_s.append((region.end - region.start) / _speed(voice))
+    return max(1, math.ceil(min(ends_s) * rate_hz))
+
+
+def _sound(voice: _Voice, samples: Float32, rate_hz: int) -> Float32:
+    """Return the voice at full level, mono: its sample, unrolled, at its pitch, filtered, under its envelope."""
+    speed_hz, n = _speed(voice), _sounding_samples(voice, rate_hz)
+    # A few samples more than are played, so that the end is not the edge of the resampler.
+    source = _unrolled(voice, samples, math.ceil(n / rate_hz * speed_hz) + 64, voice.length / rate_hz * speed_hz)
+    sound = soxr.resample(source, speed_hz, rate_hz, quality="HQ")[:n]
+    sections = _low_pass(voice.region, rate_hz)
+    if sections is not None:
+        sound = sosfilt(sections, sound).astype(np.float32)
+    result: Float32 = sound * _level(voice, len(sound), rate_hz)
+    return result
+
+
+def _unrolled(voice: _Voice, samples: Float32, n: int, held: float) -> Float32:
+    """Return the `n` samples of the font that are passed in playing, loops written out; `held` of them with the key down."""
+    region = voice.region
+    loop_start, loop_end = region.loop_start - region.start, region.loop_end - region.start
+    if region.loop_mode == 0 or n <= loop_end:
+        return samples[:n]
+    looped_to = n if region.loop_mode == 1 else min(n, math.ceil(held))
+    repeats = max(0, -(-(looped_to - loop_end) // (loop_end - loop_start)))
+    rest = samples[loop_end:] if region.loop_mode == 3 else samples[:0]
+    return np.concatenate([samples[:loop_end], np.tile(samples[loop_start:loop_end], repeats), rest])[:n]
+
+
+def _sides(voice: _Voice, gain: float) -> Float32:
+    """Return the gains of left and right."""
+    region = voice.region
+    loudness = gain * (voice.velocity / 127) ** 2 * 10 ** (-_ATTENUATION_SCALE * region.attenuation_db / 20)
+    angle = (region.pan + 1) * math.pi / 4
+    return np.array([loudness * math.cos(angle), loudness * math.sin(angle)], np.float32)
+
+
+def _low_pass(region: Region, rate_hz: int) -> Float64 | None:
+    """Return the region's resonant low-pass as one second-order section (1, 6), or None where it is out of the way."""
+    if region.filter_hz is None or region.filter_hz >= 0.45 * rate_hz:
+        return None
+    # A resonance of 0 dB is the flat (Butterworth) filter, 3.01 dB down at the cutoff.
+    q = 10 ** ((region.filter_q_db - 3.01) / 20)
+    omega = 2 * math.pi * region.filter_hz / rate_hz
+    alpha, cosine = math.sin(omega) / (2 * q), math.cos(omega)
+    b = [(1 - cosine) / 2, 1 - cosine, (1 - cosine) / 2]
+    return np.array([[*b, 1 + alpha, -2 * cosine, 1 - alpha]]) / (1 + alpha)

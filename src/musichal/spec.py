@@ -9,6 +9,7 @@ trained with, and hearing is only ever built from a stored or a default spec, ne
 import dataclasses
 import hashlib
 import json
+import math
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
 
@@ -26,7 +27,7 @@ class _SpecPart:
     """Strict conversion to and from plain JSON values, shared by the parts of the spec."""
 
     def to_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)  # type: ignore[call-overload,no-any-return]
+        return dataclasses.asdict(self)  # type: ignore[call-overload]
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
@@ -50,7 +51,7 @@ def _convert(where: str, value: Any, default: Any) -> Any:
     if isinstance(default, _SpecPart):
         return type(default).from_dict(value)
     if isinstance(default, float) and isinstance(value, int | float) and not isinstance(value, bool):
-        _check(value == value and abs(value) != float("inf"), f"{where} must be finite")
+        _check(math.isfinite(value), f"{where} must be finite")
         return float(value)
     if type(value) is not type(default):
         raise InputError(f"perception spec: {where} must be {type(default).__name__}, not {type(value).__name__}")
@@ -101,9 +102,11 @@ class GateSpec(_SpecPart):
 
     open_db: float = -54.0
     close_db: float = -60.0
+    window_samples: int = 1024
 
     def __post_init__(self) -> None:
         _check(-120 <= self.close_db <= self.open_db <= 0, "gate must satisfy -120 <= close_db <= open_db <= 0")
+        _check(1 <= self.window_samples <= 65536, "gate window_samples must be from 1 to 65536")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,9 +135,11 @@ class OnsetSpec(_SpecPart):
     bands_per_octave: int = 24
     low_hz: float = 30.0
     high_hz: float = 11000.0
-    lag_frames: int = 3
+    lag_frames: int = 2
     max_filter_bins: int = 3
-    threshold: float = 1.1
+    compression: float = 1000.0
+    threshold: float = 3.0
+    report_lag_samples: int = 240
     average_s: float = 0.25
     max_s: float = 0.03
     min_ioi_s: float = 0.03
@@ -144,6 +149,8 @@ class OnsetSpec(_SpecPart):
         _check(0 < self.low_hz < self.high_hz, "onset band edges must be ordered")
         _check(self.lag_frames >= 1 and self.max_filter_bins % 2 == 1, "lag_frames >= 1 and an odd max filter")
         _check(self.threshold > 0 and self.min_ioi_s > 0, "onset threshold and min_ioi_s must be positive")
+        _check(self.compression > 0, "onset compression must be positive")
+        _check(0 <= self.report_lag_samples <= self.n_fft, "onset report_lag_samples must be within the window")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,7 +159,9 @@ class GestureSpec(_SpecPart):
 
     penalty: float = 3.0
     percussive_weight: float = 0.5
+    silence_cost: float = 4.0
     max_s: float = 2.0
+    settle_s: float = 0.08
     roll_ioi_s: float = 0.09
 
     def __post_init__(self) -> None:
@@ -161,6 +170,7 @@ class GestureSpec(_SpecPart):
             "gesture penalty and weight must not be negative",
         )
         _check(0.1 <= self.max_s <= 20, "gesture max_s must be from 0.1 to 20")
+        _check(0 <= self.settle_s <= 0.3, "gesture settle_s must be from 0 to 0.3")
         _check(0 <= self.roll_ioi_s < 0.5, "gesture roll_ioi_s must be from 0 to 0.5")
 
 

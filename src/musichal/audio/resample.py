@@ -35,19 +35,17 @@ class StreamResampler:
         self._stream = (
             None
             if source_rate_hz == target_rate_hz
-            else soxr.ResampleStream(
-                source_rate_hz, target_rate_hz, 1, dtype="float32", quality=quality.removeprefix("soxr-")
-            )
+            else soxr.ResampleStream(source_rate_hz, target_rate_hz, 1, dtype="float32", quality=quality.removeprefix("soxr-"))
         )
 
     def push(self, samples: Float32) -> Float32:
         """Take a block of shape (n,) and return what comes out for it, possibly nothing; shape (m,)."""
         if self._stream is None:
             return samples
-        return self._stream.resample_chunk(samples, last=False)  # type: ignore[no-any-return]
+        return self._stream.resample_chunk(samples, last=False)
 
     def flush(self) -> Float32:
         """End the stream and return its rest."""
         if self._stream is None:
             return np.zeros(0, dtype=np.float32)
-        return self._stream.resample_chunk(np.zeros(0, dtype=np.float32), last=True)  # type: ignore[no-any-return]
+        return self._stream.resample_chunk(np.zeros(0, dtype=np.float32), last=True)

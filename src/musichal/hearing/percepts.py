@@ -8,7 +8,7 @@ Sample positions count from the start of the stream at the spec's rate. Arrays h
 
 from dataclasses import dataclass, field
 
-from musichal.arrays import Float32, Int16, Int64
+from musichal.arrays import Bool, Float32, Int16, Int64
 
 SOURCES = ("harmonic", "percussive")
 SILENCE = -1
@@ -28,7 +28,8 @@ class Window:
 
     `samples` has shape (context + segment,), zero-padded on the left at the start of a stream and on the right behind
     its end (or behind an onset that cut the segment short). `start_sample` is where the segment starts, `length_samples`
-    how much of it is real, and frames [`first_frame`, `end_frame`) of the segment's own grid are the new ones.
+    how much of it is real, and frames [`first_frame`, `end_frame`) of the segment's own grid are the new ones. The window
+    is complete once `available_at` samples of the stream are there, whatever the blocks.
     """
 
     index: int
@@ -36,6 +37,7 @@ class Window:
     length_samples: int
     first_frame: int
     end_frame: int
+    available_at: int
     samples: Float32
 
 
@@ -89,19 +91,22 @@ class Heard:
 
     `features` holds one (n, dims) array per source, `frame_samples` (n,) the centre of each frame in the stream,
     `source_level_db` (sources, n) and `level_db` (n,) RMS levels in dBFS, `chroma` (n, 12), `salience` (n, N_PITCHES),
-    `onsets_s` the onsets that were decided while this segment was heard, `notes` the notes that ended meanwhile.
+    `onset_samples` the onsets that were decided by the segment's end, `notes` the notes that ended meanwhile, `audible`
+    (sources, n) where the gate is open.
     """
 
     index: int
     start_sample: int
     length_samples: int
+    available_at: int
     frame_samples: Int64
     features: tuple[Float32, ...]
     source_level_db: Float32
+    audible: Bool
     level_db: Float32
     chroma: Float32
     salience: Float32
-    onsets_s: tuple[float, ...]
+    onset_samples: tuple[int, ...]
     notes: tuple[Note, ...]
 
 
@@ -112,3 +117,12 @@ class Percept:
     heard: Heard
     tokens: Int16
     gestures: tuple[Gesture, ...] = field(default=())
+
+
+@dataclass(frozen=True)
+class Rest:
+    """What the end of a stream still brings."""
+
+    percepts: tuple[Percept, ...]
+    gestures: tuple[Gesture, ...]
+    notes: tuple[Note, ...]

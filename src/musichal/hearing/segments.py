@@ -12,6 +12,7 @@ import numpy as np
 
 from musichal.arrays import Float32
 from musichal.hearing.frames import first_new_frame, frame_count
+from musichal.hearing.onsets import Onset, onsets_known_at
 from musichal.hearing.percepts import Window
 from musichal.spec import PerceptionSpec
 
@@ -26,17 +27,17 @@ class Segmenter:
         self._buffer: Float32 = np.zeros(spec.context_samples, dtype=np.float32)
         self._start = 0
         self._index = 0
-        self._onsets: deque[int] = deque()
+        self._onsets: deque[Onset] = deque()
         self._decided_until = 0
 
-    def push(self, samples: Float32, onsets: Iterable[int] = (), decided_until: int = 0) -> list[Window]:
+    def push(self, samples: Float32, onsets: Iterable[Onset] = (), decided_until: int = 0) -> list[Window]:
         """Take the next samples of the stream, shape (n,), and return the windows that are complete now.
 
         Parameters
         ----------
         samples : array of shape (n,)
-        onsets : iterable of int
-            Sample positions of onsets found since the last call, ascending (onset-synchronous policy only).
+        onsets : iterable of Onset
+            Found since the last call, ascending (used by the onset-synchronous policy only).
         decided_until : int
             Up to where in the stream onsets are known; a segment is only cut where they are.
         """
@@ -54,7 +55,7 @@ class Segmenter:
         windows = self.push(np.zeros(0, dtype=np.float32))
         length = self._end - self._start
         if self._frames_in(length) > self._first_frame:
-            windows.append(self._take(length, 0))
+            windows.append(self._take(length, 0, self._end))
         return windows
 
     @property
@@ -72,20 +73,21 @@ class Segmenter:
     def _next(self) -> Window | None:
         spec = self._spec
         if spec.policy == "grid":
-            complete = self._end >= self._start + spec.segment_samples
-            return self._take(spec.segment_samples, spec.hop_samples) if complete else None
+            end = self._start + spec.segment_samples
+            return self._take(spec.segment_samples, spec.hop_samples, end) if self._end >= end else None
         earliest = self._start + spec.min_segment_samples
-        while self._onsets and self._onsets[0] < earliest:
+        while self._onsets and self._onsets[0].sample < earliest:
             self._onsets.popleft()
         latest = self._start + spec.segment_samples
-        if self._onsets and self._onsets[0] < min(latest, self._end):
-            length = self._onsets.popleft() - self._start
-            return self._take(length, length)
+        if self._onsets and self._onsets[0].sample < min(latest, self._end):
+            onset = self._onsets.popleft()
+            return self._take(onset.sample - self._start, onset.sample - self._start, onset.decided_at)
         if min(self._decided_until, self._end) >= latest:
-            return self._take(spec.segment_samples, spec.segment_samples)
+            known_at = max(latest, onsets_known_at(latest, spec.onsets))
+            return self._take(spec.segment_samples, spec.segment_samples, known_at)
         return None
 
-    def _take(self, length: int, advance: int) -> Window:
+    def _take(self, length: int, advance: int, available_at: int) -> Window:
         spec = self._spec
         samples = np.zeros(spec.context_samples + spec.segment_samples, dtype=np.float32)
         real = spec.context_samples + length
@@ -96,6 +98,7 @@ class Segmenter:
             length_samples=length,
             first_frame=self._first_frame,
             end_frame=self._frames_in(length),
+            available_at=available_at,
             samples=samples,
         )
         self._buffer = self._buffer[advance:]

@@ -85,7 +85,7 @@ def _median_along_frequency(magnitude: Float32, kernel: int) -> Float32:
     half = kernel // 2
     padded = np.pad(magnitude, ((0, 0), (half, half)), mode="symmetric")
     filtered = median_filter(padded.ravel(), size=kernel, mode="nearest").reshape(padded.shape)
-    return filtered[:, half : half + magnitude.shape[1]]  # type: ignore[no-any-return]
+    return filtered[:, half : half + magnitude.shape[1]]
 
 
 def _median_along_time(magnitude: Float32, kernel: int) -> Float32:
@@ -97,7 +97,7 @@ def _soft_mask(wanted: Float32, other: Float32, margin: float, power: float) -> 
     scale = np.maximum(np.maximum(wanted, other), _FLOOR)
     a = wanted / scale
     b = other / scale * np.float32(margin)
-    a, b = (a * a, b * b) if power == 2 else (a**np.float32(power), b**np.float32(power))  # noqa: PLR2004
+    a, b = (a * a, b * b) if power == 2 else (a ** np.float32(power), b ** np.float32(power))
     mask: Float32 = (a + _FLOOR) / (a + b + 2 * _FLOOR)
     return mask
 

@@ -1,0 +1,216 @@
+"""Gestures: runs of frames that belong together, by duration-penalised segmentation.
+
+Frame tokens flicker up to 74 times a second. A gesture is a run of frames explained by one token per source; the best
+sequence of gestures minimises the distances of all frames to their gesture's centres plus a penalty for each gesture (Kamper
+& van Niekerk, "Towards unsupervised phone and word segmentation using self-supervised vector-quantized neural networks",
+Interspeech 2021: dynamic programming over the distances to the codebook). Here it is joint over both sources, causal with a
+bounded look-back, and an onset always cuts, except inside a roll: strokes that follow each other faster than
+`GestureSpec.roll_ioi_s` make one gesture.
+
+Distances are in units of the training frames' mean distance to their centres, so that the penalty means the same for every
+vocabulary: with a penalty of 3, a change must save as much as three average frames cost.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from musichal.arrays import Bool, Float32, Float64, Int64
+from musichal.hearing.percepts import SILENCE, Gesture, Heard
+from musichal.spec import GestureSpec, PerceptionSpec
+
+
+def frame_costs(distances: Float32, audible: Bool, *, spread: float, silence_cost: float) -> Float64:
+    """Return what it costs to explain each frame by each token, the last column being SILENCE; shape (n, size + 1)."""
+    n, size = distances.shape
+    costs = np.empty((n, size + 1))
+    costs[:, :size] = distances / spread
+    costs[:, size] = silence_cost
+    costs[~audible, :size] = silence_cost
+    costs[~audible, size] = 0
+    return costs
+
+
+@dataclass
+class Segmentation:
+    """The best segmentation of the first i frames, for each i: least cost (n + 1,) and start of its last gesture (n + 1,)."""
+
+    best: Float64
+    back: Int64
+
+
+def extend_segmentation(
+    known: Segmentation, sums: tuple[Float64, ...], weights: tuple[float, ...], *, penalty: float, max_frames: int
+) -> Segmentation:
+    """Extend a segmentation to all frames whose running cost sums, (n + 1, tokens) per source, are given.
+
+    Of equally good segmentations the one with the longest last gesture is taken.
+    """
+    n = sums[0].shape[0] - 1
+    first = known.best.shape[0]
+    best, back = np.empty(n + 1), np.zeros(n + 1, dtype=np.int64)
+    best[:first], back[:first] = known.best, known.back
+    for end in range(first, n + 1):
+        low = max(0, end - max_frames)
+        total = best[low:end] + penalty
+        for source, weight in zip(sums, weights, strict=True):
+            total = total + weight * (source[end] - source[low:end]).min(axis=1)
+        start = int(np.argmin(total))
+        best[end], back[end] = total[start], low + start
+    return Segmentation(best, back)
+
+
+def boundaries(segmentation: Segmentation, end: int) -> list[int]:
+    """Return the ends of the gestures in the best segmentation of the first `end` frames, ascending, the last being `end`."""
+    ends: list[int] = []
+    while end > 0:
+        ends.append(end)
+        end = int(segmentation.back[end])
+    return ends[::-1]
+
+
+@dataclass
+class _Frames:
+    """Frames that no closed gesture holds yet, oldest first."""
+
+    centres: Int64
+    costs: tuple[Float64, Float64]
+    vectors: Float32
+    chroma: Float32
+    level_db: Float32
+
+    def __len__(self) -> int:
+        return self.centres.shape[0]
+
+    def tail(self, first: int) -> "_Frames":
+        return _Frames(
+            self.centres[first:],
+            (self.costs[0][first:], self.costs[1][first:]),
+            self.vectors[first:],
+            self.chroma[first:],
+            self.level_db[first:],
+        )
+
+    def joined(self, other: "_Frames") -> "_Frames":
+        return _Frames(
+            np.concatenate([self.centres, other.centres]),
+            (np.concatenate([self.costs[0], other.costs[0]]), np.concatenate([self.costs[1], other.costs[1]])),
+            np.concatenate([self.vectors, other.vectors]),
+            np.concatenate([self.chroma, other.chroma]),
+            np.concatenate([self.level_db, other.level_db]),
+        )
+
+
+class GestureSmoother:
+    """Groups frames into gestures as they come; a gesture is handed out once it is closed."""
+
+    def __init__(self, spec: PerceptionSpec) -> None:
+        self._spec: GestureSpec = spec.gestures
+        self._rate_hz = spec.sample_rate_hz
+        seconds_to_frames = spec.sample_rate_hz / spec.encoder.stride_samples
+        self._max_frames = max(1, round(spec.gestures.max_s * seconds_to_frames))
+        self._settle_frames = round(spec.gestures.settle_s * seconds_to_frames)
+        self._roll_samples = round(spec.gestures.roll_ioi_s * spec.sample_rate_hz)
+        self._last_onset: int | None = None
+        self._cuts: list[int] = []
+        self._start_sample = 0
+        self._starts_at_onset = False
+        self._frames: _Frames | None = None
+        self._segmentation = Segmentation(np.zeros(1), np.zeros(1, dtype=np.int64))
+
+    def step(self, heard: Heard, costs: tuple[Float64, Float64], vectors: Float32) -> list[Gesture]:
+        """Take the next segment's frames and return the gestures that they closed.
+
+        Parameters
+        ----------
+        heard : Heard
+        costs : pair of arrays (n, size + 1)
+            From `frame_costs`, one per source.
+        vectors : array of shape (n, dims)
+            What a gesture's vector is the mean of.
+        """
+        new = _Frames(heard.frame_samples, costs, vectors, heard.chroma, heard.level_db)
+        self._frames = new if self._frames is None else self._frames.joined(new)
+        self._note_cuts(heard.onset_samples)
+        closed = self._apply_cuts()
+        self._segment()
+        ends = boundaries(self._segmentation, len(self._frames))[:-1]
+        settled = [end for end in ends if end <= len(self._frames) - self._settle_frames]
+        return closed + self._close(settled)
+
+    def flush(self, end_sample: int) -> list[Gesture]:
+        """End the stream at `end_sample` and return the gestures that were still open."""
+        if self._frames is None or not len(self._frames):
+            return []
+        self._segment()
+        return self._close(boundaries(self._segmentation, len(self._frames)), end_sample=end_sample)
+
+    def _note_cuts(self, onsets: tuple[int, ...]) -> None:
+        for onset in onsets:
+            in_roll = self._last_onset is not None and onset - self._last_onset <= self._roll_samples
+            if not in_roll:
+                self._cuts.append(onset)
+            self._last_onset = onset
+
+    def _apply_cuts(self) -> list[Gesture]:
+        """Close everything before each onset that cuts, as far as the frames behind the onset are there."""
+        assert self._frames is not None
+        closed: list[Gesture] = []
+        while self._cuts and len(self._frames) and self._frames.centres[-1] >= self._cuts[0]:
+            onset = self._cuts.pop(0)
+            index = int(np.searchsorted(self._frames.centres, onset))
+            if index:
+                self._segment()
+                closed += self._close(boundaries(self._segmentation, index), end_sample=onset)
+            else:
+                # The frames before the onset are closed already: the gesture begins with it.
+                self._start_sample = max(self._start_sample, onset) if closed else self._start_sample
+            self._starts_at_onset = True
+        return closed
+
+    def _segment(self) -> None:
+        assert self._frames is not None
+        sums = [np.concatenate([np.zeros((1, c.shape[1])), np.cumsum(c, axis=0)]) for c in self._frames.costs]
+        self._segmentation = extend_segmentation(
+            self._segmentation,
+            tuple(sums),
+            (1.0, self._spec.percussive_weight),
+            penalty=self._spec.penalty,
+            max_frames=self._max_frames,
+        )
+
+    def _close(self, ends: list[int], end_sample: int | None = None) -> list[Gesture]:
+        """Hand out the gestures that end at these frames; the last one ends at `end_sample` if that is given."""
+        assert self._frames is not None
+        if not ends:
+            return []
+        frames, gestures, first = self._frames, [], 0
+        for end in ends:
+            last = end == ends[-1]
+            if last and end_sample is not None:
+                stop = max(end_sample, self._start_sample + 1)
+            else:
+                stop = int(frames.centres[end - 1] + frames.centres[end]) // 2
+            gestures.append(self._gesture(first, end, stop))
+            self._start_sample, self._starts_at_onset, first = stop, False, end
+        self._frames = frames.tail(first)
+        self._segmentation = Segmentation(np.zeros(1), np.zeros(1, dtype=np.int64))
+        return gestures
+
+    def _gesture(self, first: int, end: int, stop: int) -> Gesture:
+        assert self._frames is not None
+        part = slice(first, end)
+        tokens = []
+        for costs in self._frames.costs:
+            token = int(np.argmin(costs[part].sum(axis=0)))
+            tokens.append(SILENCE if token == costs.shape[1] - 1 else token)
+        power = np.mean(10 ** (self._frames.level_db[part].astype(np.float64) / 10))
+        return Gesture(
+            start_s=self._start_sample / self._rate_hz,
+            duration_s=(stop - self._start_sample) / self._rate_hz,
+            tokens=(tokens[0], tokens[1]),
+            level_db=float(10 * np.log10(power)),
+            chroma=self._frames.chroma[part].mean(axis=0),
+            vector=self._frames.vectors[part].mean(axis=0),
+            starts_at_onset=self._starts_at_onset,
+        )

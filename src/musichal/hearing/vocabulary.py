@@ -1,0 +1,211 @@
+"""A vocabulary of sounds: k-means over the frames of one source, and the nearest centre as token.
+
+Conventions
+-----------
+Features are (n, dims) float32. Before any distance they are normalised as the encoder asks: ``scale`` divides by one global
+scale, ``l2-pca`` brings each vector to unit length and projects it on the leading principal components. Distances are
+squared Euclidean in the normalised space. Tokens are 0 … size - 1; silent frames never get here.
+
+References
+----------
+Arthur & Vassilvitskii, "k-means++: The advantages of careful seeding", SODA 2007. Lloyd, IEEE Trans. IT 28(2), 1982.
+"""
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.sparse import csr_array
+
+from musichal.arrays import Float32, Float64, Int16, Int64
+from musichal.errors import InputError
+from musichal.spec import VocabularySpec
+
+# Distances are computed in blocks of fixed height, so that memory is bounded and results do not depend on the total.
+_BLOCK_ROWS = 4096
+# Restarts compete on a sample; only the winner is refined on every frame.
+_SEEDING_ROWS = 6000
+_SEEDING_ITERATIONS = 12
+_TOLERANCE = 1e-4
+_PCA_DIMS = 64
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The learned sounds of one source.
+
+    `centres` (size, k) in the normalised space; `scale` the global scale (1 for ``l2-pca``); `mean` (dims,) and
+    `projection` (dims, k) for ``l2-pca``, empty otherwise; `spread` the mean squared distance of the training frames to
+    their centres; `counts` (size,) how many training frames each token got.
+    """
+
+    normalisation: str
+    centres: Float32
+    scale: float
+    mean: Float32
+    projection: Float32
+    spread: float
+    counts: Int64
+
+    @property
+    def size(self) -> int:
+        """Return the number of tokens."""
+        return int(self.centres.shape[0])
+
+    def normalise(self, features: Float32) -> Float32:
+        """Return features (n, dims) in the space of the centres, shape (n, k)."""
+        if self.normalisation == "scale":
+            return (features / np.float32(self.scale)).astype(np.float32)
+        return _project(_unit(features), self.mean, self.projection)
+
+    def distances(self, x: Float32) -> Float32:
+        """Return squared distances (n, size) of normalised features (n, k) to every centre.
+
+        Sums run in a fixed order whatever the number of threads, so tokens do not depend on the machine's load.
+        """
+        cross = np.einsum("nd,kd->nk", x, self.centres)
+        squares = np.einsum("nd,nd->n", x, x)[:, None] + np.einsum("kd,kd->k", self.centres, self.centres)[None]
+        return np.maximum(squares - 2 * cross, 0).astype(np.float32)
+
+    def digest(self) -> str:
+        """Return the SHA-256 over everything that shapes a token."""
+        h = hashlib.sha256(f"{self.normalisation} {self.scale!r}".encode())
+        for array in (self.centres, self.mean, self.projection):
+            h.update(str(array.shape).encode() + np.ascontiguousarray(array).tobytes())
+        return h.hexdigest()
+
+
+def nearest(distances: Float32) -> Int16:
+    """Return the index of the nearest centre for each row; the lowest index wins a tie."""
+    return np.argmin(distances, axis=1).astype(np.int16)
+
+
+def fit_vocabulary(features: Float32, spec: VocabularySpec, *, source: str) -> Vocabulary:
+    """Learn a vocabulary from the frames of one source.
+
+    The same frames and spec give the same vocabulary, bit for bit.
+
+    Parameters
+    ----------
+    features : array of shape (n, dims)
+        Every frame above the gate.
+    spec : VocabularySpec
+    source : str
+        Named in errors.
+
+    Raises
+    ------
+    InputError
+        If there are fewer different frames than tokens.
+    """
+    if features.shape[0] < spec.size or np.unique(features, axis=0).shape[0] < spec.size:
+        raise InputError(
+            f"too little sound for {spec.size} tokens: the {source} source has {features.shape[0]} audible frames;"
+            " give Chandra a longer recording"
+        )
+    mean, projection, scale = _normalisation(features, spec)
+    if spec.normalisation == "scale":
+        x = (features / np.float32(scale)).astype(np.float32)
+    else:
+        x = _project(_unit(features), mean, projection)
+    rng = np.random.default_rng(spec.seed)
+    centres = _best_start(x, spec, rng)
+    centres, labels, spread = _lloyd(x, centres, spec.max_iterations)
+    counts = np.bincount(labels, minlength=spec.size).astype(np.int64)
+    return Vocabulary(spec.normalisation, centres, scale, mean, projection, spread, counts)
+
+
+def _normalisation(features: Float32, spec: VocabularySpec) -> tuple[Float32, Float32, float]:
+    none = np.zeros(0, dtype=np.float32)
+    if spec.normalisation == "scale":
+        deviation = features - features.mean(axis=0, dtype=np.float64)
+        scale = float(np.sqrt(np.mean(np.sum(np.square(deviation), axis=1))))
+        return none, none.reshape(0, 0), scale or 1.0
+    unit = _unit(features)
+    mean = unit.mean(axis=0, dtype=np.float64)
+    centred = unit - mean
+    values, vectors = np.linalg.eigh(centred.T @ centred)
+    leading = vectors[:, np.argsort(values)[::-1][:_PCA_DIMS]]
+    # An eigenvector's sign is arbitrary: make its largest component positive.
+    signs = np.sign(leading[np.argmax(np.abs(leading), axis=0), np.arange(leading.shape[1])])
+    return mean.astype(np.float32), (leading * signs).astype(np.float32), 1.0
+
+
+def _unit(features: Float32) -> Float32:
+    norm = np.sqrt(np.einsum("nd,nd->n", features, features))[:, None]
+    return (features / np.maximum(norm, np.float32(1e-12))).astype(np.float32)
+
+
+def _project(unit: Float32, mean: Float32, projection: Float32) -> Float32:
+    return np.einsum("nd,dk->nk", unit - mean, projection).astype(np.float32)
+
+
+def _assign(x: Float32, centres: Float32) -> tuple[Int64, Float64]:
+    """Return each row's nearest centre and its squared distance."""
+    labels = np.empty(x.shape[0], dtype=np.int64)
+    distance = np.empty(x.shape[0], dtype=np.float64)
+    squares = np.einsum("kd,kd->k", centres, centres)
+    for first in range(0, x.shape[0], _BLOCK_ROWS):
+        block = x[first : first + _BLOCK_ROWS]
+        partial = squares[None] - 2 * (block @ centres.T)
+        best = np.argmin(partial, axis=1)
+        labels[first : first + _BLOCK_ROWS] = best
+        own = partial[np.arange(len(best)), best] + np.einsum("nd,nd->n", block, block)
+        distance[first : first + _BLOCK_ROWS] = np.maximum(own, 0)
+    return labels, distance
+
+
+def _seed(x: Float32, size: int, rng: np.random.Generator) -> Float32:
+    """Return k-means++ starting centres."""
+    centres = np.empty((size, x.shape[1]), dtype=np.float32)
+    centres[0] = x[rng.integers(x.shape[0])]
+    closest = _squared_distance(x, centres[0])
+    for k in range(1, size):
+        total = float(closest.sum())
+        pick = int(np.searchsorted(np.cumsum(closest), rng.random() * total)) if total > 0 else int(rng.integers(len(x)))
+        centres[k] = x[min(pick, x.shape[0] - 1)]
+        closest = np.minimum(closest, _squared_distance(x, centres[k]))
+    return centres
+
+
+def _squared_distance(x: Float32, centre: Float32) -> Float64:
+    difference = x - centre
+    return np.einsum("nd,nd->n", difference, difference).astype(np.float64)
+
+
+def _best_start(x: Float32, spec: VocabularySpec, rng: np.random.Generator) -> Float32:
+    rows = np.sort(rng.permutation(x.shape[0])[:_SEEDING_ROWS])
+    sample = x[rows]
+    best: tuple[float, Float32] | None = None
+    for _ in range(spec.restarts):
+        centres, _, spread = _lloyd(sample, _seed(sample, spec.size, rng), _SEEDING_ITERATIONS)
+        if best is None or spread < best[0]:
+            best = (spread, centres)
+    assert best is not None
+    return best[1]
+
+
+def _lloyd(x: Float32, centres: Float32, max_iterations: int) -> tuple[Float32, Int64, float]:
+    """Alternate assignment and means until the mean distance hardly falls; return centres, labels, mean distance."""
+    labels, distance = _assign(x, centres)
+    spread = float(distance.mean())
+    for _ in range(max_iterations):
+        centres = _means(x, labels, distance, centres.shape[0])
+        labels, distance = _assign(x, centres)
+        before, spread = spread, float(distance.mean())
+        if before - spread <= _TOLERANCE * before:
+            break
+    return centres, labels, spread
+
+
+def _means(x: Float32, labels: Int64, distance: Float64, size: int) -> Float32:
+    """Return the mean of each cluster; an empty one restarts at the frame farthest from its centre, each at another."""
+    n = x.shape[0]
+    counts = np.bincount(labels, minlength=size)
+    membership = csr_array((np.ones(n, dtype=np.float64), (labels, np.arange(n))), shape=(size, n))
+    centres = (membership @ x) / np.maximum(counts, 1)[:, None]
+    empty = np.flatnonzero(counts == 0)
+    if empty.size:
+        farthest = np.argsort(-distance, kind="stable")[: empty.size]
+        centres[empty] = x[farthest]
+    return centres.astype(np.float32)

@@ -1,0 +1,529 @@
+"""Exact longest-context index over a string of tokens, online and append-only.
+
+A suffix automaton (Blumer, Blumer, Haussler, Ehrenfeucht, Chen & Seiferas, Theoretical Computer Science 40, 1985): its
+states are the sets of end positions of the substrings, its links lead from a context to the next shorter one that also
+occurs elsewhere. Where a factor oracle bounds the longest repeated suffix from below, this has it exactly.
+
+Conventions
+-----------
+Tokens are integers from `LOWEST_SYMBOL` (SILENCE) to `HIGHEST_SYMBOL`. Positions count tokens from 0, in the order of
+appending; an occurrence is named by the position of its *last* token, so that what came next is at position + 1.
+
+Layout
+------
+State 2i is the one of the prefix of i rows, state 2i + 1 the clone, if any, that was born with row i - 1. A prefix
+state needs no stored length (it is i) and no stored edge for the row that follows it: that edge is solid and therefore
+never redirected. So only clones own a table of edges, and everything else is a column of 32-bit integers. The links
+form a tree whose children are kept as doubly linked lists, which makes all occurrences of a context one subtree.
+"""
+
+from array import array
+from bisect import bisect_right
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from operator import index as as_index
+from typing import Self
+
+import numpy as np
+
+from musichal.arrays import AnyArray, Int32, Int64, Records
+from musichal.errors import InputError
+
+LOWEST_SYMBOL = -1
+HIGHEST_SYMBOL = 1023
+CANDIDATE = np.dtype([("position", np.int64), ("length", np.int64)])
+"""An occurrence (its end position) and how many tokens before and at it agree with the context that was asked for."""
+
+_LATEST_STEPS = 16
+"""How far up the links an append refreshes `latest`; longer paths exist only in very repetitive strings."""
+_ROWS_PER_GROWTH = 4096
+_EMPTY: dict[int, int] = {}
+
+
+@dataclass(frozen=True)
+class ContextMatch:
+    """The longest suffix of a context that occurs in the memory.
+
+    `length` is 0 where not even the last token does; `first_position` is where the matched tokens ended for the first
+    time, `latest_position` where they ended most recently as far as is known (both -1 at length 0). A match stays
+    valid while its index grows.
+    """
+
+    length: int
+    first_position: int
+    latest_position: int
+    state: int
+
+
+_NO_MATCH = ContextMatch(length=0, first_position=-1, latest_position=-1, state=0)
+
+
+class TokenIndex:
+    """Every context that ever occurred in a string of tokens, and where.
+
+    Appending is amortised O(1), a query takes time proportional to the length of the context asked for, whatever the
+    length of the memory.
+    """
+
+    def __init__(self) -> None:
+        self._rows = 0
+        self._capacity = 0
+        # Per row: the token (a sequence start has a negative key of its own), the repeat, and the clone's own columns.
+        self._symbol = array("i")
+        self._repeat_length = array("i")
+        self._repeat_row = array("i")
+        self._clone_length = array("i")
+        self._clone_first = array("i")
+        self._clone_edges: list[dict[int, int] | None] = [None]
+        # Per state.
+        self._link = array("i")
+        self._latest = array("i")
+        self._child = array("i")
+        self._next = array("i")
+        self._previous = array("i")
+        # Edges of prefix states besides the one to the next prefix; few prefixes have any.
+        self._prefix_edges: dict[int, dict[int, int]] = {}
+        self._start_rows: list[int] = []
+        self._start_positions: list[int] = []
+        self._reserve()
+
+    @classmethod
+    def from_symbols(cls, symbols: Iterable[int]) -> Self:
+        """Return the index of one sequence. Raises `InputError` for a token out of range."""
+        index = cls()
+        index.extend(symbols)
+        return index
+
+    def __len__(self) -> int:
+        return self._rows - len(self._start_rows)
+
+    @property
+    def state_count(self) -> int:
+        """Number of states of the automaton, at most twice the number of tokens."""
+        return self._rows + 1 + sum(edges is not None for edges in self._clone_edges)
+
+    @property
+    def growth(self) -> int:
+        """A number that changes whenever the index does."""
+        return self._rows
+
+    def append(self, symbol: int) -> None:
+        """Append one token. Raises `InputError` where it is not an integer in range."""
+        self._push((_checked_symbol(symbol),))
+
+    def extend(self, symbols: Iterable[int]) -> None:
+        """Append tokens, all or, where one of them is out of range, none. Raises `InputError`."""
+        if isinstance(symbols, np.ndarray):
+            self._push(_checked_symbols("tokens", symbols).tolist())
+        else:
+            self._push([_checked_symbol(symbol) for symbol in symbols])
+
+    def start_sequence(self) -> None:
+        """Begin another sequence: no context reaches across this place. Has no effect where nothing was appended."""
+        position = len(self)
+        if position == (self._start_positions[-1] if self._start_positions else 0):
+            return
+        # A key that occurs nowhere else: no repeated context can hold it, and no query can ask for it.
+        key = LOWEST_SYMBOL - 1 - len(self._start_rows)
+        self._start_rows.append(self._rows)
+        self._start_positions.append(position)
+        self._push((key,))
+
+    def _reserve(self) -> None:
+        self._capacity += _ROWS_PER_GROWTH
+        for column in (
+            self._symbol,
+            self._repeat_length,
+            self._repeat_row,
+            self._clone_length,
+            self._clone_first,
+        ):
+            column.frombytes(bytes((self._capacity + 1 - len(column)) * column.itemsize))
+        for column in (self._link, self._latest, self._child, self._next, self._previous):
+            column.frombytes(bytes((2 * self._capacity + 4 - len(column)) * column.itemsize))
+
+    def _push(self, keys: Iterable[int]) -> None:  # noqa: PLR0912, PLR0915 - one loop, kept flat for speed
+        symbol, link, latest, clone_length = self._symbol, self._link, self._latest, self._clone_length
+        child, following, previous = self._child, self._next, self._previous
+        clone_edges, prefix_edges = self._clone_edges, self._prefix_edges
+        for key in keys:
+            row = self._rows
+            if row == self._capacity:
+                self._reserve()
+            symbol[row] = key
+            new = 2 * row + 2
+            clone_edges.append(None)
+            # Climb from the last state's link: states without an edge for `key` get one to the new state.
+            state = link[new - 2]
+            parent = 0
+            target = 0
+            size = 0
+            while row:
+                half = state >> 1
+                if state & 1:
+                    edges = clone_edges[half]
+                    assert edges is not None  # odd states are clones
+                    target = edges.get(key, 0)
+                    if not target:
+                        edges[key] = new
+                        state = link[state]
+                        continue
+                    size = clone_length[half] + 1
+                    break
+                if symbol[half] == key:
+                    target = state + 2
+                    size = half + 1
+                    break
+                own = prefix_edges.get(half)
+                if own is None:
+                    prefix_edges[half] = {key: new}
+                else:
+                    target = own.get(key, 0)
+                    if target:
+                        size = half + 1
+                        break
+                    own[key] = new
+                if not state:
+                    break
+                state = link[state]
+            if target:
+                half = target >> 1
+                if (clone_length[half] if target & 1 else half) == size:
+                    parent = target
+                else:
+                    parent = self._clone(state, target, key, size)
+            # The new state becomes the first child of its link.
+            link[new] = parent
+            sibling = child[parent]
+            following[new] = sibling
+            if sibling:
+                previous[sibling] = new
+            child[parent] = new
+            latest[new] = row
+            if parent:
+                self._repeat_length[row] = size
+                self._repeat_row[row] = self._first_row(parent)
+                steps = _LATEST_STEPS
+                while parent and steps:
+                    latest[parent] = row
+                    parent = link[parent]
+                    steps -= 1
+            self._rows = row + 1
+
+    def _clone(self, state: int, target: int, key: int, size: int) -> int:
+        """Split from `target` its contexts of up to `size` tokens, which now end at one more place than the rest."""
+        link, child, following, previous = self._link, self._child, self._next, self._previous
+        clone_edges, prefix_edges = self._clone_edges, self._prefix_edges
+        half = self._rows + 1
+        clone = 2 * half + 1
+        if target & 1:
+            edges = (clone_edges[target >> 1] or _EMPTY).copy()
+        else:
+            edges = {self._symbol[target >> 1]: target + 2, **prefix_edges.get(target >> 1, _EMPTY)}
+        clone_edges[half] = edges
+        self._clone_length[half] = size
+        self._clone_first[half] = self._first_row(target)
+        # The clone takes the target's place among its siblings; the target becomes the clone's child.
+        parent, before, after = link[target], previous[target], following[target]
+        link[clone], previous[clone], following[clone] = parent, before, after
+        if before:
+            following[before] = clone
+        else:
+            child[parent] = clone
+        if after:
+            previous[after] = clone
+        link[target], previous[target], following[target] = clone, 0, 0
+        child[clone] = target
+        while True:
+            table = clone_edges[state >> 1] if state & 1 else prefix_edges.get(state >> 1)
+            if table is None or table.get(key) != target:
+                break
+            table[key] = clone
+            if not state:
+                break
+            state = link[state]
+        return clone
+
+    def _first_row(self, state: int) -> int:
+        return self._clone_first[state >> 1] if state & 1 else (state >> 1) - 1
+
+    def _length(self, state: int) -> int:
+        return self._clone_length[state >> 1] if state & 1 else state >> 1
+
+    def _position(self, row: int) -> int:
+        return row - bisect_right(self._start_rows, row) if self._start_rows else row
+
+    def _row(self, position: int) -> int:
+        return position + bisect_right(self._start_positions, position) if self._start_positions else position
+
+    def _match(self, state: int, length: int, before: int) -> ContextMatch:
+        if not length:
+            return _NO_MATCH
+        first, latest = self._first_row(state), self._latest[state]
+        return ContextMatch(
+            length=length,
+            first_position=self._position(first),
+            latest_position=self._position(latest if latest < before else first),
+            state=state,
+        )
+
+    def _settle(self, state: int, length: int) -> int:
+        """Return the state that holds the context now; clones may have taken it over from `state`."""
+        link = self._link
+        while state and self._length(link[state]) >= length:
+            state = link[state]
+        return state
+
+    def _step(self, state: int, length: int, key: int, before: int) -> tuple[int, int]:
+        """Return state and length of the longest match after one more token."""
+        while True:
+            half = state >> 1
+            if state & 1:
+                target = (self._clone_edges[half] or _EMPTY).get(key, 0)
+            elif half < self._rows and self._symbol[half] == key:
+                target = state + 2
+            else:
+                target = self._prefix_edges.get(half, _EMPTY).get(key, 0)
+            if target and self._first_row(target) < before:
+                return target, length + 1
+            if not state:
+                return 0, 0
+            state = self._link[state]
+            length = self._length(state)
+
+    def _before_row(self, before: int | None) -> int:
+        return self._rows if before is None else self._row(min(max(before, 0), len(self)))
+
+    def longest_context(self, recent: Iterable[int], *, max_length: int = 64, before: int | None = None) -> ContextMatch:
+        """Return the longest suffix of `recent`, of at most `max_length` tokens, that occurs in the memory.
+
+        With `before`, only occurrences that end before that position count: the answer is the one that the memory gave
+        when it had `before` tokens. To look for the end of the memory in the memory itself, see `current_context`.
+        Tokens that no memory can hold match nothing.
+        """
+        limit = self._before_row(before)
+        state = length = 0
+        for key in deque(recent, maxlen=_checked_length(max_length)):
+            state, length = self._step(state, length, key if key >= LOWEST_SYMBOL else HIGHEST_SYMBOL + 1, limit)
+        return self._match(state, length, limit)
+
+    def current_context(self, *, max_length: int = 64) -> ContextMatch:
+        """Return the longest suffix of the memory that occurred in it earlier than at its end.
+
+        The state of the end itself is never the answer: the search begins at its link.
+        """
+        _checked_length(max_length)
+        state = self._link[2 * self._rows]
+        length = min(self._length(state), max_length)
+        return self._match(self._settle(state, length), length, self._rows - 1)
+
+    def occurrences(self, match: ContextMatch, *, limit: int = 64, before: int | None = None) -> Int64:
+        """Return up to `limit` positions where `match` ended, most recent first; shape (k,), k <= limit.
+
+        Where there are more, one stays for each different longer past, as far as `limit` goes, each time the latest
+        known one: the choice is between places that differ in what led to them. Work is O(limit + alphabet).
+        """
+        rows: list[int] = []
+        if match.length:
+            state = self._settle(match.state, match.length)
+            rows = self._subtree(state, 0, _checked_limit(limit), self._before_row(before))
+        return np.array([self._position(row) for row in rows], dtype=np.int64)
+
+    def candidates(
+        self,
+        recent: Iterable[int],
+        *,
+        limit: int = 64,
+        min_length: int = 1,
+        max_length: int = 64,
+        before: int | None = None,
+    ) -> Records:
+        """Return where the memory was in the same situation as `recent`, longest context first.
+
+        Shape (k,) of `CANDIDATE`, k <= `limit`. `length` is exact: so many tokens agree (up to `max_length`), and no
+        more. Every occurrence of a longer context comes before any of a shorter one; within a length the order is that
+        of `occurrences`.
+        """
+        match = self.longest_context(recent, max_length=max_length, before=before)
+        return self.candidates_of(match, limit=limit, min_length=min_length, before=before)
+
+    def candidates_of(self, match: ContextMatch, *, limit: int = 64, min_length: int = 1, before: int | None = None) -> Records:
+        """Return `candidates` for a match that is already known, such as a cursor's or `current_context`."""
+        _checked_limit(limit)
+        _checked_length(min_length)
+        found: list[tuple[int, int]] = []
+        last_row = self._before_row(before)
+        state, length, skip = self._settle(match.state, match.length), match.length, 0
+        while state and length >= min_length and len(found) < limit:
+            rows = self._subtree(state, skip, limit - len(found), last_row)
+            found += [(self._position(row), length) for row in rows]
+            skip, state = state, self._link[state]
+            length = self._length(state)
+        return np.array(found, dtype=CANDIDATE)
+
+    def _subtree(self, top: int, skip: int, limit: int, before: int) -> list[int]:
+        """Return rows below `top` but not below its child `skip`, breadth first, sorted downwards."""
+        child, following, latest = self._child, self._next, self._latest
+        found: list[int] = []
+        queue = [top]
+        head = 0
+        # A clone has two children or more, so each turn adds a row to come; branches share none.
+        while head < len(queue) and (head == 0 or len(found) + len(queue) - head < limit):
+            state = queue[head]
+            head += 1
+            if not state & 1 and (state >> 1) <= before:
+                found.append((state >> 1) - 1)
+            state = child[state]
+            while state:
+                if state != skip and self._first_row(state) < before:
+                    queue.append(state)
+                state = following[state]
+        for state in queue[head:]:
+            row = latest[state]
+            found.append(row if row < before else self._first_row(state))
+        found.sort(reverse=True)
+        return found[:limit]
+
+    def cursor(self, *, max_length: int = 64) -> "ContextCursor":
+        """Return a cursor that follows a player token by token through this memory."""
+        return ContextCursor(self, max_length=max_length)
+
+    def symbols(self) -> Int32:
+        """Return the tokens, shape (n,)."""
+        return self._tokens_only(self._symbol)
+
+    def sequence_starts(self) -> Int64:
+        """Return the positions at which sequences after the first begin, ascending."""
+        return np.array(self._start_positions, dtype=np.int64)
+
+    def repeat_lengths(self) -> Int32:
+        """Return, per position, the length of the longest suffix ending there that had ended earlier; shape (n,)."""
+        return self._tokens_only(self._repeat_length)
+
+    def repeat_length(self, position: int) -> int:
+        """Return `repeat_lengths` at one position. Raises `IndexError` outside the memory."""
+        return self._repeat_length[self._checked_row(position)]
+
+    def repeat_positions(self) -> Int64:
+        """Return, per position, where that suffix ended for the first time, -1 where nothing repeats; shape (n,)."""
+        rows = self._tokens_only(self._repeat_row)
+        positions = rows - np.searchsorted(np.array(self._start_rows, dtype=np.int64), rows, side="right")
+        return np.where(self.repeat_lengths() > 0, positions, -1).astype(np.int64)
+
+    def repeat_position(self, position: int) -> int:
+        """Return `repeat_positions` at one position. Raises `IndexError` outside the memory."""
+        row = self._checked_row(position)
+        return self._position(self._repeat_row[row]) if self._repeat_length[row] else -1
+
+    def _checked_row(self, position: int) -> int:
+        if not 0 <= position < len(self):
+            raise IndexError(f"position {position} is outside a memory of {len(self)} tokens")
+        return self._row(position)
+
+    def _tokens_only(self, column: "array[int]") -> Int32:
+        # A copy at once: a column that lends its buffer could not grow.
+        rows = np.array(column[: self._rows], dtype=np.int32)
+        return np.delete(rows, self._start_rows) if self._start_rows else rows
+
+    def to_arrays(self) -> dict[str, AnyArray]:
+        """Return what `from_arrays` needs: the tokens and where sequences start. The links are quicker to rebuild."""
+        return {"symbols": self.symbols().astype(np.int16), "sequence_starts": self.sequence_starts()}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, AnyArray]) -> Self:
+        """Return the index that `to_arrays` was asked of. Raises `InputError` for anything else."""
+        if set(arrays) != {"symbols", "sequence_starts"}:
+            raise InputError(f"token index: expected symbols and sequence_starts, got {sorted(map(str, arrays))}")
+        symbols = _checked_symbols("symbols", arrays["symbols"])
+        starts = arrays["sequence_starts"]
+        if not isinstance(starts, np.ndarray) or starts.ndim != 1 or starts.dtype.kind not in "iu":
+            raise InputError("token index: sequence_starts must be a row of integers")
+        bounds = [0, *starts.tolist()]
+        if any(b <= a for a, b in pairwise(bounds)) or bounds[-1] > len(symbols):
+            raise InputError("token index: sequence_starts must ascend within the tokens")
+        index = cls()
+        for start, end in zip(bounds, [*bounds[1:], len(symbols)], strict=True):
+            if start:
+                index.start_sequence()
+            index.extend(symbols[start:end])
+        return index
+
+
+class ContextCursor:
+    """Follows a player through a memory: after each token, the longest recent context that the memory knows.
+
+    Amortised O(1) per token while the memory rests. Where it grew meanwhile, a context that was unknown may have become
+    known, so that the last `max_length` tokens are looked up once more; the answer is exact in both cases.
+    """
+
+    def __init__(self, index: TokenIndex, *, max_length: int = 64) -> None:
+        self._index = index
+        self._max_length = _checked_length(max_length)
+        self._recent: deque[int] = deque(maxlen=max_length)
+        self._growth = index.growth
+        self._state = 0
+        self._length = 0
+
+    def advance(self, symbol: int) -> int:
+        """Take one token of the player; return the length of the context that matches now."""
+        key = symbol if symbol >= LOWEST_SYMBOL else HIGHEST_SYMBOL + 1
+        self._recent.append(key)
+        index = self._index
+        if self._growth != index.growth:
+            self._refresh()
+            return self._length
+        self._state, length = index._step(self._state, self._length, key, self._growth)
+        if length > self._max_length:
+            length = self._max_length
+            self._state = index._settle(self._state, length)
+        self._length = length
+        return length
+
+    def _refresh(self) -> None:
+        match = self._index.longest_context(self._recent, max_length=self._max_length)
+        self._state, self._length, self._growth = match.state, match.length, self._index.growth
+
+    @property
+    def match(self) -> ContextMatch:
+        """The longest recent context in the memory as it is now."""
+        if self._growth != self._index.growth:
+            self._refresh()
+        return self._index._match(self._state, self._length, self._growth)
+
+    def reset(self) -> None:
+        """Forget the player's past."""
+        self._recent.clear()
+        self._state = self._length = 0
+        self._growth = self._index.growth
+
+
+def _checked_symbol(symbol: int) -> int:
+    try:
+        value = as_index(symbol)
+    except TypeError:
+        raise InputError(f"token {symbol!r} is not an integer") from None
+    if not LOWEST_SYMBOL <= value <= HIGHEST_SYMBOL:
+        raise InputError(f"token {value} is not between {LOWEST_SYMBOL} and {HIGHEST_SYMBOL}")
+    return value
+
+
+def _checked_symbols(name: str, symbols: AnyArray) -> AnyArray:
+    if not isinstance(symbols, np.ndarray) or symbols.ndim != 1 or symbols.dtype.kind not in "iu":
+        raise InputError(f"token index: {name} must be a row of integers")
+    if symbols.size and (symbols.min() < LOWEST_SYMBOL or symbols.max() > HIGHEST_SYMBOL):
+        raise InputError(f"token index: {name} must be between {LOWEST_SYMBOL} and {HIGHEST_SYMBOL}")
+    return symbols
+
+
+def _checked_length(length: int) -> int:
+    if length < 1:
+        raise InputError(f"a context has at least 1 token, not {length}")
+    return length
+
+
+def _checked_limit(limit: int) -> int:
+    if limit < 1:
+        raise InputError(f"limit must be at least 1, not {limit}")
+    return limit

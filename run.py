@@ -26,7 +26,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -223,7 +223,7 @@ def run(command: list[str], *, environ: Mapping[str, str], cwd: Path | None = No
 
 def run_quietly(command: list[str], *, environ: Mapping[str, str], cwd: Path, log: Path) -> tuple[int, list[str]]:
     """Run a program, its output into `log` and on one line of a terminal; return its code and its last lines."""
-    last: deque[str] = deque(maxlen=12)
+    last: deque[str] = deque(maxlen=200)
     terminal = sys.stdout.isatty()
     width = shutil.get_terminal_size().columns - 1
     started = time.monotonic()
@@ -398,7 +398,7 @@ class Environment:
         environ = clean_environment(self.environ, self.venv)
         code, last = run_quietly(command, environ=environ, cwd=self.root, log=self.log)
         if code != 0:
-            for line in last:
+            for line in last[-12:]:
                 print(f"    {line}", file=sys.stderr, flush=True)
             raise SetupError(f"{trouble}: {advice(last)} (the whole log: {self.log})")
 
@@ -406,16 +406,19 @@ class Environment:
 _FACTS = "import sys, importlib.util as u; print('%d.%d' % sys.version_info[:2], u.find_spec('musichal') is not None)"
 
 
-def advice(last: list[str]) -> str:
-    """Return what to do about the last lines of a pip that failed."""
-    text = "\n".join(last).lower()
+def advice(output: Sequence[str]) -> str:
+    """Return what to do about a pip that failed with this output."""
+    text = "\n".join(output).lower()
+    missing = re.search(r"no matching distribution found for (\S+)", text)
     if "no space left" in text:
         return "the disk is full; free some space and run this again"
-    if re.search(r"certificate|ssl", text):
+    if re.search(r"certificate_verify|ssl", text):
         return "the index's certificate is not trusted here; set PIP_CERT to your authority's file and run this again"
-    if re.search(r"connection|resolution|timed out|proxy|unreachable|getaddrinfo", text):
+    if re.search(r"connection|name resolution|timed out|proxy|unreachable|getaddrinfo", text):
         return "the package index cannot be reached; check the network, PIP_INDEX_URL and HTTPS_PROXY, run this again"
-    if re.search(r"no matching distribution|failed building|failed to build|requires a different python", text):
+    if missing:
+        return f"the index has no {missing[1]} for this Python; check PIP_INDEX_URL, or use Python 3.11 or 3.12"
+    if re.search(r"failed building|failed to build|requires a different python", text):
         return "a package has no build for this Python or machine; try Python 3.11 or 3.12"
     return "see the lines above, then run this again"
 

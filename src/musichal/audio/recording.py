@@ -1,0 +1,334 @@
+"""Recordings from disk: found, checked, and brought to the one form in which sound enters hearing.
+
+That form is `ingest`: mono, at most full scale, on a grid of 24 bits, whatever the file or the sound card gave. The
+same rule serves a live block and a file, and FLAC of 24 bits holds its result without loss, so a partner can keep exactly
+the samples that it was trained on.
+"""
+
+import hashlib
+import math
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import soundfile
+
+from musichal.arrays import Bool, Float32, Float64
+from musichal.atomic import PathLike, printable, reason
+from musichal.audio.completeness import looks_like_audio, missing_bytes
+from musichal.audio.flac import flac_holds_rate
+from musichal.errors import InputError
+
+AUDIO_SUFFIXES = frozenset(
+    (".wav", ".wave", ".rf64", ".w64", ".aif", ".aiff", ".aifc", ".caf", ".au", ".flac", ".ogg", ".oga", ".opus", ".mp3")
+)
+"""What is taken from a folder. A file that is named is read whatever its suffix."""
+LOWEST_RATE_HZ = 8_000
+HIGHEST_RATE_HZ = 192_000
+MAX_SAMPLES = 4 * 3600 * 48_000
+"""Longest recording: four hours at 48 kHz, 2.8 GB of memory."""
+
+_GRID = 2.0**23
+_BLOCK_VALUES = 1 << 18
+_CLIPPED_RUN = 3  # a wave touches full scale for a sample or two; only clipping stays there
+_CLIPPED_SHARE = 1e-5
+_DC_OFFSET = 0.005
+_QUIET_DB = -40.0
+_CANCELLED_RATIO = 0.01
+_SILENT_DB = -120.0
+_PCM_BITS = {"PCM_S8": 8, "PCM_U8": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 32}
+_FORMATS = "WAV, AIFF, FLAC, OGG, MP3, CAF or AU"
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A recording as it will be heard, and what is worth knowing about its source.
+
+    `samples` has shape (n,): float32 mono on the 24-bit grid, read-only. `digest` is the SHA-256 of the samples as 24-bit
+    integers in little-endian int32. `clipped_share` is the share of frames in which some channel is beyond full scale or
+    has stayed there for three frames, `peak_db` the highest peak of any channel of the source (above 0 in a hot float
+    file), `rms_db` and `dc_offset` describe `samples`. `warnings` are sentences for the user, most important first.
+    """
+
+    name: str
+    sample_rate_hz: int
+    samples: Float32
+    channels: int
+    clipped_share: float
+    dc_offset: float
+    peak_db: float
+    rms_db: float
+    digest: str
+    warnings: tuple[str, ...]
+
+    @property
+    def duration_s(self) -> float:
+        """Length in seconds."""
+        return self.samples.size / self.sample_rate_hz
+
+
+def ingest(block: npt.NDArray[np.float32] | Float64) -> Float32:
+    """Return a block of sound in the one form that hearing knows: mono, in [-1, 1), on the 24-bit grid.
+
+    The mean over the channels, in float64 and always added in their order, is limited to [-1, 1 - 2**-23] and rounded to
+    the nearest multiple of 2**-23 (ties to even). Each frame depends on itself alone, so a stream may be cut anywhere.
+
+    Parameters
+    ----------
+    block
+        Shape (frames,) or (frames, channels), float32 or float64, full scale 1; `frames` may be 0.
+
+    Returns
+    -------
+    Shape (frames,), float32. Applying `ingest` again changes nothing.
+
+    Raises
+    ------
+    InputError
+        A sample is NaN or infinite.
+    """
+    if block.dtype not in (np.float32, np.float64):
+        raise TypeError(f"samples must be float32 or float64, not {block.dtype}")
+    if block.ndim not in (1, 2) or (block.ndim == 2 and block.shape[1] == 0):
+        raise ValueError(f"samples must have shape (frames,) or (frames, channels), not {block.shape}")
+    if not np.isfinite(block).all():
+        raise InputError("the sound has NaN or infinite samples")
+    if block.ndim == 1:
+        mono = block.astype(np.float64)
+    else:
+        # One channel after the other: numpy's own mean adds in an order that depends on the memory layout.
+        mono = block[:, 0].astype(np.float64)
+        for channel in range(1, block.shape[1]):
+            mono += block[:, channel]
+        mono /= block.shape[1]
+    np.clip(mono, -1.0, 1.0 - 1.0 / _GRID, out=mono)
+    mono *= _GRID
+    np.rint(mono, out=mono)
+    mono /= _GRID
+    mono += 0.0  # -0.0 becomes 0.0, which integers, and so FLAC, can hold
+    return mono.astype(np.float32)
+
+
+def collect_recordings(paths: Iterable[PathLike]) -> list[Path]:
+    """Return the sound files that `paths` name: files as given, folders searched, in a fixed order.
+
+    Folders are searched to any depth, sorted by name, for known suffixes; hidden files and folders are passed over, and
+    links to folders not followed. A file reached twice is taken once, at its first place. Raises `InputError` where
+    nothing was given, a path does not exist, or a folder holds no recording.
+    """
+    found: dict[Path, Path] = {}
+    for given in paths:
+        path = Path(given)
+        with _clear_errors(path):
+            if path.is_dir():
+                files = _search(path)
+                if not files:
+                    raise InputError(f"{printable(path)}: the folder holds no recording ({_FORMATS})")
+            elif path.exists():
+                files = [path]
+            else:
+                raise InputError(f"{printable(path)}: no such file or folder")
+            for file in files:
+                found.setdefault(file.resolve(), file)
+    if not found:
+        raise InputError("no recording was given")
+    return list(found.values())
+
+
+def read_recording(path: PathLike, *, min_duration_s: float = 0.0, max_samples: int = MAX_SAMPLES) -> Recording:
+    """Read a sound file, block by block, into the form in which it is heard.
+
+    Any number of channels, 8 to 192 kHz and every sample format of libsndfile are heard; so are clipped recordings and
+    those with a DC offset, with a warning. Raises `InputError`, one line naming the file, where it is missing, a folder,
+    empty, not sound, cut short or damaged, shorter than `min_duration_s`, longer than `max_samples`, silent throughout,
+    or has NaN or infinite samples.
+    """
+    file = Path(path)
+    with _clear_errors(file):
+        _check_file(file)
+        with soundfile.SoundFile(os.fspath(file)) as source:
+            rate = source.samplerate
+            _check_rate(rate)
+            recording = _read(source, printable(file.name), max_samples)
+    if recording.duration_s < min_duration_s:
+        raise _refused(file, f"lasts {recording.duration_s:.3g} s; a recording must last at least {min_duration_s:.3g} s")
+    return recording
+
+
+class _RefusedError(Exception):
+    """Why a file is refused, without its name yet."""
+
+
+def _refused(path: Path, why: str) -> InputError:
+    return InputError(f"{printable(path)}: {why}")
+
+
+@contextmanager
+def _clear_errors(path: Path) -> Iterator[None]:
+    """Turn whatever reading a file may raise into one line that names it."""
+    try:
+        yield
+    except _RefusedError as error:
+        raise _refused(path, str(error)) from error
+    except soundfile.SoundFileError as error:
+        raise _refused(path, "its sound cannot be read: damaged, cut short or of an unknown kind") from error
+    except MemoryError as error:
+        raise _refused(path, "does not fit into the memory of this machine: cut it into parts") from error
+    except OSError as error:
+        raise _refused(path, reason(error)) from error
+
+
+def _search(folder: Path) -> list[Path]:
+    files: list[Path] = []
+
+    def stop(error: OSError) -> None:
+        raise error
+
+    for parent, folders, names in os.walk(folder, onerror=stop):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        files += [
+            Path(parent, name)
+            for name in names
+            if not name.startswith(".") and os.path.splitext(name)[1].lower() in AUDIO_SUFFIXES  # noqa: PTH122
+        ]
+    return sorted(files, key=lambda file: file.relative_to(folder).parts)
+
+
+def _check_file(file: Path) -> None:
+    """Refuse what libsndfile would accept without a word, or refuse with a number."""
+    if file.is_dir():
+        raise _RefusedError("is a folder, not a recording")
+    if not file.is_file():
+        raise _RefusedError("is not an ordinary file" if file.exists() else "no such file")
+    with file.open("rb") as stream:
+        size = stream.seek(0, os.SEEK_END)
+        if size == 0:
+            raise _RefusedError("the file is empty")
+        stream.seek(0)
+        if not looks_like_audio(stream.read(16)):
+            raise _RefusedError(f"is not a recording in a known format ({_FORMATS})")
+        if missing_bytes(stream, size):
+            raise _RefusedError("the file is cut short: it ends before the sound that it promises")
+
+
+def _check_rate(rate: int) -> None:
+    if not LOWEST_RATE_HZ <= rate <= HIGHEST_RATE_HZ:
+        raise _RefusedError(f"has a sample rate of {rate} Hz; supported are {LOWEST_RATE_HZ} to {HIGHEST_RATE_HZ} Hz")
+    if not flac_holds_rate(rate):  # the partner could not keep it
+        raise _RefusedError(f"has a sample rate of {rate} Hz; above 65535 Hz it must be a multiple of 10 Hz")
+
+
+def _read(source: soundfile.SoundFile, name: str, max_samples: int) -> Recording:
+    rate, channels, promised = source.samplerate, source.channels, source.frames
+    known = promised < 1 << 48  # FLAC out of a pipe names no length
+    if known and promised > max_samples:
+        raise _too_long(rate, max_samples)
+    samples = np.empty(promised if known else max_samples, dtype=np.float32)
+    block: Float64 = np.empty((max(1, _BLOCK_VALUES // channels), channels))
+    watch = _Watch(full_scale=_full_scale(source.subtype), channels=channels)
+    digest = hashlib.sha256()
+    done = 0
+    while True:
+        try:
+            part: Float64 = source.read(out=block)
+        except soundfile.SoundFileError as error:
+            raise _RefusedError(f"is damaged or cut short after {done / rate:.1f} s") from error
+        if not len(part):
+            break
+        if done + len(part) > samples.size:
+            if not known:
+                raise _too_long(rate, max_samples)
+            part = part[: samples.size - done]
+        bad = ~np.isfinite(part).all(axis=1)
+        if bad.any():
+            where = (done + int(bad.argmax())) / rate
+            raise _RefusedError(f"has NaN or infinite samples, the first at {where:.3f} s")
+        mono = ingest(part)
+        samples[done : done + len(mono)] = mono
+        digest.update((mono * np.float32(_GRID)).astype("<i4").tobytes())
+        watch.see(part, mono)
+        done += len(part)
+        if done == promised:
+            break
+    if done == 0:
+        raise _RefusedError("holds no sound: its length is zero")
+    if known and done < promised and source.format != "MP3":  # the length of an MP3 file may be an estimate
+        raise _RefusedError(f"is damaged or cut short: {done / rate:.1f} of {promised / rate:.1f} s can be read")
+    if done < samples.size:
+        samples = samples[:done].copy()
+    samples.flags.writeable = False
+    if watch.mono_peak == 0:
+        raise _RefusedError(
+            "is digital silence throughout" if watch.peak < 1 / _GRID else "is silent in mono: its channels cancel one another"
+        )
+    rms = math.sqrt(watch.mono_power / done)
+    return Recording(
+        name=name,
+        sample_rate_hz=rate,
+        samples=samples,
+        channels=channels,
+        clipped_share=watch.clipped / done,
+        dc_offset=watch.mono_sum / done,
+        peak_db=_db(watch.peak),
+        rms_db=_db(rms),
+        digest=digest.hexdigest(),
+        warnings=tuple(watch.warnings(done)),
+    )
+
+
+class _Watch:
+    """Running statistics of a source, block by block."""
+
+    def __init__(self, *, full_scale: float, channels: int) -> None:
+        self.full_scale = full_scale
+        self.peak = self.power = self.mono_peak = self.mono_power = self.mono_sum = 0.0
+        self.clipped = 0
+        self._before: Bool = np.zeros((_CLIPPED_RUN - 1, channels), dtype=bool)
+
+    def see(self, part: Float64, mono: Float32) -> None:
+        size = np.abs(part)
+        peak = float(size.max())
+        self.peak = max(self.peak, peak)
+        self.power += float(np.square(part).sum()) / part.shape[1]
+        exact = mono.astype(np.float64)
+        self.mono_peak = max(self.mono_peak, float(np.abs(exact).max()))
+        self.mono_power += float(np.square(exact).sum())
+        self.mono_sum += float(exact.sum())
+        if peak < self.full_scale:
+            self._before[:] = False
+            return
+        high = np.concatenate([self._before, size >= self.full_scale])
+        run = high[2:] & high[1:-1] & high[:-2]
+        self.clipped += int((run | (size > 1)).any(axis=1).sum())
+        self._before = high[-(_CLIPPED_RUN - 1) :].copy()
+
+    def warnings(self, n_frames: int) -> Iterator[str]:
+        share, dc = self.clipped / n_frames, self.mono_sum / n_frames
+        if self.peak > 1:
+            yield f"peaks at {_db(self.peak):+.1f} dBFS: what is above full scale is cut off"
+        elif share > _CLIPPED_SHARE:
+            yield f"clipped: {100 * share:.2g} % of it is flat at full scale"
+        if abs(dc) > _DC_OFFSET:
+            yield f"DC offset of {dc:+.3f}"
+        if _db(self.mono_peak) < _QUIET_DB:
+            yield f"very quiet: its peak is {_db(self.mono_peak):.0f} dBFS"
+        if self.mono_power < _CANCELLED_RATIO * self.power:
+            yield "its channels almost cancel one another in mono: is one of them inverted?"
+
+
+def _full_scale(subtype: str) -> float:
+    """Return the level of the highest code: float files and lossy ones have none, and reach 1 or more."""
+    bits = _PCM_BITS.get(subtype)
+    return 1.0 if bits is None else 1.0 - 2.0 ** (1 - bits)
+
+
+def _too_long(rate: int, max_samples: int) -> _RefusedError:
+    return _RefusedError(f"is longer than the {max_samples / rate / 60:.4g} minutes supported at {rate} Hz: cut it into parts")
+
+
+def _db(amplitude: float) -> float:
+    return max(_SILENT_DB, 20 * math.log10(amplitude)) if amplitude > 0 else _SILENT_DB

@@ -6,7 +6,7 @@ A font is not trusted: anything out of range is one `InputError`, and generator 
 SoundFont 2.04 specification (E-mu 1998). Times are in seconds, levels in dB, pitch in cents, positions in samples of
 the font. A *region* is a preset zone joined with an instrument zone.
 
-What a region does not carry, because nothing here plays it: LFOs, modulators, the modulation envelope, reverb, chorus.
+What a region does not carry, because nothing here plays it: LFOs, modulators, envelopes of the pitch, reverb, chorus.
 """
 
 import mmap
@@ -20,7 +20,7 @@ import numpy as np
 from musichal.arrays import Float32, Int16, Records
 from musichal.errors import InputError
 
-_RECORDS = {
+_RECORDS: dict[bytes, list[Any]] = {
     b"phdr": [("name", "S20"), ("preset", "<u2"), ("bank", "<u2"), ("bag", "<u2"), ("unused", "<u4", 3)],
     b"pbag": [("gen", "<u2"), ("mod", "<u2")],
     b"pgen": [("oper", "<u2"), ("amount", "<i2")],
@@ -45,6 +45,15 @@ _ONLY_IN_INSTRUMENTS = {0, 1, 2, 3, 4, 12, 45, 50, _KEY, _VELOCITY, _SAMPLE_MODE
 _VALUES = {
     8: (13500, 1500, 13500),
     9: (0, 0, 960),
+    11: (0, -12000, 12000),
+    25: (-12000, -12000, 5000),
+    26: (-12000, -12000, 8000),
+    27: (-12000, -12000, 5000),
+    28: (-12000, -12000, 8000),
+    29: (0, 0, 1000),
+    30: (-12000, -12000, 8000),
+    31: (0, -1200, 1200),
+    32: (0, -1200, 1200),
     17: (0, -500, 500),
     33: (-12000, -12000, 5000),
     34: (-12000, -12000, 8000),
@@ -67,11 +76,30 @@ _VALUES = {
 
 
 @dataclass(frozen=True)
+class Envelope:
+    """Times of an envelope, and how far it has fallen when its decay ends: `fall`, from 0 to 1.
+
+    1 stands for silence, 100 dB down, in the envelope of the volume. Hold and decay times are those at key 60 and change
+    by `*_key_cents` (timecents) per key below it. A decay or release time is that of the whole way from 0 to 1.
+    """
+
+    delay_s: float
+    attack_s: float
+    hold_s: float
+    hold_key_cents: int
+    decay_s: float
+    decay_key_cents: int
+    fall: float
+    release_s: float
+
+
+@dataclass(frozen=True)
 class Region:
     """A sample and how it sounds for a range of keys and velocities (both ends included).
 
     `loop_mode` is 0 (none), 1 (always) or 3 (until released). `key` and `velocity` replace those played where they are
-    not −1. Hold and decay times are those at key 60 and change by `*_key_cents` (timecents) per key below it.
+    not −1. The filter's cutoff, in cents above 8.176 Hz, is at `filter_cents` and rises by `filter_swing_cents` at the
+    top of its envelope.
     """
 
     keys: tuple[int, int]
@@ -90,16 +118,11 @@ class Region:
     exclusive_class: int
     attenuation_db: float
     pan: float
-    filter_hz: float | None
+    filter_cents: float
     filter_q_db: float
-    delay_s: float
-    attack_s: float
-    hold_s: float
-    hold_key_cents: int
-    decay_s: float
-    decay_key_cents: int
-    sustain_db: float
-    release_s: float
+    filter_swing_cents: float
+    filter_envelope: Envelope
+    envelope: Envelope
 
 
 class SoundFont:
@@ -177,12 +200,14 @@ class SoundFont:
             default, lowest, highest = _VALUES[number]
             return min(highest, max(lowest, own.get(number, default) + added.get(number, 0)))
 
-        def seconds(number: int) -> float:
-            return float(2.0 ** (value(number) / 1200))
+        def envelope(first: int, *, deepest: int) -> Envelope:
+            delay, attack, hold, decay, release = (2.0 ** (value(first + k) / 1200) for k in (0, 1, 2, 3, 5))
+            hold_key, decay_key = value(first + 6), value(first + 7)
+            fall = min(1.0, value(first + 4) / deepest)
+            return Envelope(delay, attack, hold, hold_key, decay, decay_key, fall, release)
 
         loops = value(_SAMPLE_MODES) in (1, 3) and at["start"] <= at["loop_start"] < at["loop_end"] <= at["end"]
         header_key = int(header["key"]) if int(header["key"]) <= 127 else 60
-        cutoff = value(8)
         return Region(
             keys=keys,
             velocities=velocities,
@@ -200,17 +225,11 @@ class SoundFont:
             exclusive_class=value(_EXCLUSIVE_CLASS),
             attenuation_db=value(48) / 10,
             pan=value(17) / 500,
-            # The highest cutoff means that the filter is out of the way; 8.176 Hz is cent 0.
-            filter_hz=None if cutoff >= 13500 else float(8.176 * 2.0 ** (cutoff / 1200)),
+            filter_cents=value(8),
             filter_q_db=value(9) / 10,
-            delay_s=seconds(33),
-            attack_s=seconds(34),
-            hold_s=seconds(35),
-            hold_key_cents=value(39),
-            decay_s=seconds(36),
-            decay_key_cents=value(40),
-            sustain_db=value(37) / 10,
-            release_s=seconds(38),
+            filter_swing_cents=value(11),
+            filter_envelope=envelope(25, deepest=1000),
+            envelope=envelope(33, deepest=1000),
         )
 
 
@@ -226,7 +245,7 @@ def open_soundfont(path: Path) -> SoundFont:
         raise InputError(f"{path}: the soundfont cannot be read: {error.strerror}") from error
     except ValueError as error:  # an empty file cannot be mapped
         raise InputError(f"{path}: not a soundfont: the file is empty") from error
-    if len(data) < 12 or data[:4] != b"RIFF" or data[8:12] != b"sfbk":
+    if len(data) < 12 or bytes(data[:4]) != b"RIFF" or bytes(data[8:12]) != b"sfbk":
         raise InputError(f"{path}: not a SoundFont 2 file")
     found: dict[bytes, memoryview] = {}
     for name, body in _chunks(path, data[12:]):

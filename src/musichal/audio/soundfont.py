@@ -11,6 +11,7 @@ the SoundFont 2.04 specification.
 
 import bisect
 import importlib.util
+import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,7 +23,7 @@ import soxr
 from scipy.signal import sosfilt
 
 from musichal.arrays import Float32, Float64
-from musichal.audio.sf2 import Region, SoundFont
+from musichal.audio.sf2 import Envelope, Region, SoundFont
 from musichal.errors import InputError, MissingExtraError
 
 _PERCUSSION_CHANNEL = 9
@@ -31,6 +32,9 @@ _ENVELOPE_DB = 100.0
 """A decay or release time is the time in which the level falls by this much."""
 _SHORTEST_RELEASE_S = 0.02
 """Shorter releases click."""
+_CENT_0_HZ = 8.176
+_FILTER_STEP, _FILTER_CENTS = 128, 25
+"""Samples and cents in which a moving cutoff is stepped."""
 _ATTENUATION_SCALE = 0.4
 """Fonts are voiced by ear on hardware that plays 0.4 of the attenuation they ask for; players follow it."""
 
@@ -152,35 +156,35 @@ def _speed(voice: _Voice) -> float:
     return float(region.rate_hz * 2.0 ** (min(max(cents, -6000.0), 6000.0) / 1200))
 
 
-def _held_db(voice: _Voice, time_s: Float64) -> Float64:
-    """Return how far the envelope is below its top while the key is held, in dB up to `_ENVELOPE_DB`."""
-    region = voice.region
-    hold_s = region.hold_s * 2.0 ** ((60 - voice.key) * region.hold_key_cents / 1200)
-    decay_s = region.decay_s * 2.0 ** ((60 - voice.key) * region.decay_key_cents / 1200)
-    since_s = time_s - region.delay_s
-    rising = -20 * np.log10(np.clip(since_s / region.attack_s, 1e-5, 1.0))
-    falling = np.clip((since_s - region.attack_s - hold_s) * (_ENVELOPE_DB / decay_s), 0.0, region.sustain_db)
-    return np.minimum(np.where(since_s < region.attack_s, rising, falling), _ENVELOPE_DB)
+def _fallen(envelope: Envelope, key: int, time_s: Float64, released_s: float) -> tuple[Float64, Float64]:
+    """Return at `time_s` how far an envelope has risen (0 to 1) and fallen since (0 upwards); the key is up at `released_s`.
+
+    A volume is rise × 10^(−fall · 100 dB / 20), a modulation rise − fall.
+    """
+    held_s = np.minimum(time_s, released_s) - envelope.delay_s
+    hold_s = envelope.hold_s * 2.0 ** ((60 - key) * envelope.hold_key_cents / 1200)
+    decay_s = envelope.decay_s * 2.0 ** ((60 - key) * envelope.decay_key_cents / 1200)
+    rise = (held_s / envelope.attack_s).clip(0, 1)
+    fall = ((held_s - envelope.attack_s - hold_s) / decay_s).clip(0, envelope.fall)
+    return rise, fall + (time_s - released_s).clip(0) / max(envelope.release_s, _SHORTEST_RELEASE_S)
 
 
 def _level(voice: _Voice, n: int, rate_hz: int) -> Float32:
-    """Return the envelope, linear, of the first `n` samples of the note."""
+    """Return the envelope of the volume, linear, for the first `n` samples of the note."""
     time_s = np.arange(n) / rate_hz
-    released_s = voice.length / rate_hz
-    release_s = max(voice.region.release_s, _SHORTEST_RELEASE_S)
-    db = _held_db(voice, np.minimum(time_s, released_s))
-    db += np.maximum(time_s - released_s, 0.0) * (_ENVELOPE_DB / release_s)
-    level = np.where(db < _ENVELOPE_DB, np.exp(db.astype(np.float32) * np.float32(-math.log(10) / 20)), 0)
+    rise, fall = _fallen(voice.region.envelope, voice.key, time_s, voice.length / rate_hz)
+    level: Float32 = (rise * (fall < 1)).astype(np.float32)
+    level *= np.exp(fall.astype(np.float32) * np.float32(-_ENVELOPE_DB * math.log(10) / 20))
     if voice.choke is not None:
-        level *= np.clip(1 - (time_s - voice.choke / rate_hz) / _SHORTEST_RELEASE_S, 0.0, 1.0)
-    return level.astype(np.float32)
+        level *= np.clip(1 - (time_s - voice.choke / rate_hz) / _SHORTEST_RELEASE_S, 0.0, 1.0).astype(np.float32)
+    return level
 
 
 def _sounding_samples(voice: _Voice, rate_hz: int) -> int:
     """Return how many samples of the output pass before the voice is silent for good."""
     region, released_s = voice.region, voice.length / rate_hz
-    left_db = _ENVELOPE_DB - float(_held_db(voice, np.array(released_s)))
-    ends_s = [released_s + max(region.release_s, _SHORTEST_RELEASE_S) * left_db / _ENVELOPE_DB]
+    _, fall = _fallen(region.envelope, voice.key, np.array([released_s]), released_s)
+    ends_s = [released_s + max(region.envelope.release_s, _SHORTEST_RELEASE_S) * (1 - float(fall[0]))]
     if voice.choke is not None:
         ends_s.append(voice.choke / rate_hz + _SHORTEST_RELEASE_S)
     if region.loop_mode == 0:
@@ -194,11 +198,9 @@ def _sound(voice: _Voice, samples: Float32, rate_hz: int) -> Float32:
     # A few samples more than are played, so that the end is not the edge of the resampler.
     source = _unrolled(voice, samples, math.ceil(n / rate_hz * speed_hz) + 64, voice.length / rate_hz * speed_hz)
     sound = soxr.resample(source, speed_hz, rate_hz, quality="HQ")[:n]
-    sections = _low_pass(voice.region, rate_hz)
-    if sections is not None:
-        sound = sosfilt(sections, sound).astype(np.float32)
-    result: Float32 = sound * _level(voice, len(sound), rate_hz)
-    return result
+    sound = _filtered(voice, sound, rate_hz)
+    sound *= _level(voice, len(sound), rate_hz)
+    return sound
 
 
 def _unrolled(voice: _Voice, samples: Float32, n: int, held: float) -> Float32:
@@ -221,13 +223,34 @@ def _sides(voice: _Voice, gain: float) -> Float32:
     return np.array([loudness * math.cos(angle), loudness * math.sin(angle)], np.float32)
 
 
-def _low_pass(region: Region, rate_hz: int) -> Float64 | None:
-    """Return the region's resonant low-pass as one second-order section (1, 6), or None where it is out of the way."""
-    if region.filter_hz is None or region.filter_hz >= 0.45 * rate_hz:
-        return None
+def _filtered(voice: _Voice, sound: Float32, rate_hz: int) -> Float32:
+    """Return `sound` through the region's resonant low-pass, whose cutoff follows its envelope in steps."""
+    region = voice.region
+    time_s = np.arange(0, len(sound), _FILTER_STEP) / rate_hz
+    cents = np.full(len(time_s), float(region.filter_cents))
+    if region.filter_swing_cents:
+        rise, fall = _fallen(region.filter_envelope, voice.key, time_s, voice.length / rate_hz)
+        cents += region.filter_swing_cents * (rise - fall).clip(0)
+    # Above this the filter is out of the way: the specification's highest cutoff, or what the rate can carry.
+    highest = min(13500.0, 1200 * math.log2(0.45 * rate_hz / _CENT_0_HZ))
+    cents = np.minimum(np.round(cents / _FILTER_CENTS) * _FILTER_CENTS, highest)
+    if cents.min() >= highest:
+        return sound
+    starts = np.flatnonzero(np.diff(cents, prepend=-1)) * _FILTER_STEP
+    state = np.zeros((1, 2))
+    parts = []
+    for start, end in itertools.pairwise([*starts.tolist(), len(sound)]):
+        cutoff_hz = _CENT_0_HZ * 2.0 ** (float(cents[start // _FILTER_STEP]) / 1200)
+        part, state = sosfilt(_low_pass(cutoff_hz, region.filter_q_db, rate_hz), sound[start:end], zi=state)
+        parts.append(part)
+    return np.concatenate(parts).astype(np.float32)
+
+
+def _low_pass(cutoff_hz: float, q_db: float, rate_hz: int) -> Float64:
+    """Return a resonant low-pass as one second-order section (1, 6), by the bilinear transform."""
     # A resonance of 0 dB is the flat (Butterworth) filter, 3.01 dB down at the cutoff.
-    q = 10 ** ((region.filter_q_db - 3.01) / 20)
-    omega = 2 * math.pi * region.filter_hz / rate_hz
+    q = 10 ** ((q_db - 3.01) / 20)
+    omega = 2 * math.pi * cutoff_hz / rate_hz
     alpha, cosine = math.sin(omega) / (2 * q), math.cos(omega)
     b = [(1 - cosine) / 2, 1 - cosine, (1 - cosine) / 2]
     return np.array([[*b, 1 + alpha, -2 * cosine, 1 - alpha]]) / (1 + alpha)

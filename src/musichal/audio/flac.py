@@ -21,7 +21,7 @@ _STREAMINFO_END = 42  # "fLaC", a block header of 4 bytes, STREAMINFO of 34
 
 def flac_holds_rate(sample_rate_hz: int) -> bool:
     """Return whether FLAC's streamable subset can name this rate: up to 65535 Hz any, above in steps of 10 Hz."""
-    return 0 < sample_rate_hz <= 65535 or (sample_rate_hz <= 655350 and sample_rate_hz % 10 == 0)
+    return 0 < sample_rate_hz <= 65535 or (65535 < sample_rate_hz <= 655350 and sample_rate_hz % 10 == 0)
 
 
 def encode_flac(samples: Float32, sample_rate_hz: int) -> bytes:
@@ -30,7 +30,8 @@ def encode_flac(samples: Float32, sample_rate_hz: int) -> bytes:
     Parameters
     ----------
     samples
-        Shape (n,), n > 0, float32 on the 24-bit grid: multiples of 2**-23 from -1 to 1 - 2**-23, as `ingest` gives them.
+        Shape (n,), n > 0, float32 on the 24-bit grid: multiples of 2**-23 from -1 to 1 - 2**-23, as `ingest` gives them
+        (integers know no -0.0, and `ingest` returns none).
 
     Raises
     ------

@@ -40,7 +40,7 @@ _DC_OFFSET = 0.005
 _QUIET_DB = -40.0
 _CANCELLED_RATIO = 0.01
 _SILENT_DB = -120.0
-_PCM_BITS = {"PCM_S8": 8, "PCM_U8": 8, "PCM_16": 16, "PCM_24": 24, "PCM_32": 32}
+_PCM_BITS = {"PCM_16": 16, "PCM_24": 24, "PCM_32": 32}
 _FORMATS = "WAV, AIFF, FLAC, OGG, MP3, CAF or AU"
 
 
@@ -204,6 +204,8 @@ def _check_file(file: Path) -> None:
         raise _RefusedError("is a folder, not a recording")
     if not file.is_file():
         raise _RefusedError("is not an ordinary file" if file.exists() else "no such file")
+    if file.suffix.lower() == ".raw":
+        raise _RefusedError("raw samples do not say what they are: save them as WAV")
     with file.open("rb") as stream:
         size = stream.seek(0, os.SEEK_END)
         if size == 0:
@@ -224,10 +226,12 @@ def _check_rate(rate: int) -> None:
 
 def _read(source: soundfile.SoundFile, name: str, max_samples: int) -> Recording:
     rate, channels, promised = source.samplerate, source.channels, source.frames
-    known = promised < 1 << 48  # FLAC out of a pipe names no length
-    if known and promised > max_samples:
-        raise _too_long(rate, max_samples)
-    samples = np.empty(promised if known else max_samples, dtype=np.float32)
+    if promised > 1 << 48:  # libsndfile cannot read FLAC that came out of a pipe
+        raise _RefusedError("does not say how long it is: convert it to WAV or encode it again")
+    if promised > max_samples:
+        minutes = max_samples / rate / 60
+        raise _RefusedError(f"is longer than the {minutes:.4g} minutes supported at {rate} Hz: cut it into parts")
+    samples = np.empty(promised, dtype=np.float32)
     block: Float64 = np.empty((max(1, _BLOCK_VALUES // channels), channels))
     watch = _Watch(full_scale=_full_scale(source.subtype), channels=channels)
     digest = hashlib.sha256()
@@ -239,10 +243,7 @@ def _read(source: soundfile.SoundFile, name: str, max_samples: int) -> Recording
             raise _RefusedError(f"is damaged or cut short after {done / rate:.1f} s") from error
         if not len(part):
             break
-        if done + len(part) > samples.size:
-            if not known:
-                raise _too_long(rate, max_samples)
-            part = part[: samples.size - done]
+        part = part[: promised - done]
         bad = ~np.isfinite(part).all(axis=1)
         if bad.any():
             where = (done + int(bad.argmax())) / rate
@@ -256,7 +257,7 @@ def _read(source: soundfile.SoundFile, name: str, max_samples: int) -> Recording
             break
     if done == 0:
         raise _RefusedError("holds no sound: its length is zero")
-    if known and done < promised and source.format != "MP3":  # the length of an MP3 file may be an estimate
+    if done < promised and source.format != "MP3":  # the length of an MP3 file may be an estimate
         raise _RefusedError(f"is damaged or cut short: {done / rate:.1f} of {promised / rate:.1f} s can be read")
     if done < samples.size:
         samples = samples[:done].copy()
@@ -321,13 +322,11 @@ class _Watch:
 
 
 def _full_scale(subtype: str) -> float:
-    """Return the level of the highest code: float files and lossy ones have none, and reach 1 or more."""
+    """Return the level of the highest code; float and lossy files have none, and reach 1 or more."""
+    if subtype in ("PCM_S8", "PCM_U8"):
+        return math.inf  # steps so coarse that any loud wave stays on the last one
     bits = _PCM_BITS.get(subtype)
     return 1.0 if bits is None else 1.0 - 2.0 ** (1 - bits)
-
-
-def _too_long(rate: int, max_samples: int) -> _RefusedError:
-    return _RefusedError(f"is longer than the {max_samples / rate / 60:.4g} minutes supported at {rate} Hz: cut it into parts")
 
 
 def _db(amplitude: float) -> float:

@@ -1,0 +1,470 @@
+import contextlib
+import hashlib
+import io
+import os
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from musichal.audio.completeness import looks_like_audio, missing_bytes
+from musichal.audio.flac import decode_flac, encode_flac
+from musichal.audio.recording import AUDIO_SUFFIXES, collect_recordings, ingest, read_recording
+from musichal.errors import InputError
+
+GRID = 2**23
+RATE = 44_100
+ENCODINGS = [  # format, subtype, suffix, worst error in steps of the 16-bit grid (None: lossy)
+    ("WAV", "PCM_U8", "wav", 256),
+    ("WAV", "PCM_16", "wav", 0),
+    ("WAV", "PCM_24", "wav", 0),
+    ("WAV", "PCM_32", "wav", 0),
+    ("WAV", "FLOAT", "wav", 0),
+    ("WAV", "DOUBLE", "wav", 0),
+    ("WAV", "ULAW", "wav", 1024),
+    ("WAVEX", "PCM_16", "wav", 0),
+    ("RF64", "PCM_24", "rf64", 0),
+    ("W64", "PCM_16", "w64", 0),
+    ("AIFF", "PCM_24", "aiff", 0),
+    ("AIFF", "FLOAT", "aifc", 0),
+    ("CAF", "PCM_16", "caf", 0),
+    ("AU", "PCM_16", "au", 0),
+    ("FLAC", "PCM_16", "flac", 0),
+    ("OGG", "VORBIS", "ogg", None),
+    ("OGG", "OPUS", "opus", None),
+    ("MP3", "MPEG_LAYER_III", "mp3", None),
+]
+encodings = pytest.mark.parametrize("encoding", ENCODINGS, ids=[f"{e[0]}-{e[1]}" for e in ENCODINGS])
+
+
+@pytest.fixture(scope="module")
+def music(rock_guitar: Path) -> np.ndarray:
+    """Three seconds of a real guitar on the 16-bit grid, so that most formats can hold it exactly."""
+    samples, _ = soundfile.read(rock_guitar, start=5 * RATE, frames=3 * RATE)
+    return np.rint(samples * 0.9 * 2**15).clip(-(2**15), 2**15 - 1) / 2**15 + 0.0
+
+
+def sound_file(path: Path, samples: np.ndarray, rate: int = RATE, **how: str) -> Path:
+    if how.get("subtype") == "OPUS":
+        rate = 48_000
+    soundfile.write(path, samples, rate, **how)
+    return path
+
+
+def refusal(path: Path, **how: object) -> str:
+    with pytest.raises(InputError) as caught:
+        read_recording(path, **how)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: ")
+    assert message.isprintable()
+    return message
+
+
+class TestIngest:
+    @given(
+        hnp.arrays(
+            st.sampled_from([np.float32, np.float64]),
+            hnp.array_shapes(min_dims=1, max_dims=2, min_side=1, max_side=9),
+            elements=st.floats(-4, 4, width=32),
+        ),
+        st.lists(st.integers(0, 9), max_size=4),
+    )
+    def test_result_is_on_the_grid_and_cuts_change_nothing(self, block, cuts):
+        whole = ingest(block)
+        assert whole.dtype == np.float32
+        assert whole.shape == block.shape[:1]
+        scaled = whole.astype(np.float64) * GRID
+        assert np.array_equal(scaled, np.rint(scaled))
+        assert scaled.min() >= -GRID
+        assert scaled.max() <= GRID - 1
+        assert not np.signbit(whole[whole == 0]).any()
+        assert np.array_equal(ingest(whole), whole)
+        parts = [ingest(part) for part in np.split(block, sorted(cuts))]
+        assert np.concatenate(parts).tobytes() == whole.tobytes()
+        assert ingest(np.asfortranarray(block)).tobytes() == whole.tobytes()
+        assert ingest(np.repeat(block, 2, axis=0)[::2]).tobytes() == whole.tobytes()
+
+    def test_numbers(self):
+        step = 1 / GRID
+        given_ = np.array([0.0, -0.0, 1.0, -1.0, 7.0, -7.0, 0.4 * step, 0.5 * step, 1.5 * step, -0.6 * step, 0.25])
+        expected = [0, 0, GRID - 1, -GRID, GRID - 1, -GRID, 0, 0, 2, -1, GRID // 4]
+        assert (ingest(given_).astype(np.float64) * GRID).tolist() == expected
+
+    def test_channels_are_averaged_before_they_are_limited(self):
+        assert ingest(np.array([[1.5, -0.5], [0.5, 0.25]])).tolist() == [0.5, 0.375]
+        assert ingest(np.array([[0.5] * 7 + [0.0]])).tolist() == [0.4375]
+
+    @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+    def test_not_finite(self, bad):
+        for block in (np.array([0.0, bad]), np.array([[0.0, 0.1], [bad, 0.0]], dtype=np.float32)):
+            with pytest.raises(InputError, match="NaN or infinite"):
+                ingest(block)
+
+    def test_other_types_and_shapes_are_mistakes_of_the_program(self):
+        with pytest.raises(TypeError, match="int16"):
+            ingest(np.zeros(3, dtype=np.int16))
+        for shape in ((), (3, 0), (2, 2, 2)):
+            with pytest.raises(ValueError, match="shape"):
+                ingest(np.zeros(shape))
+
+    def test_empty_block(self):
+        assert ingest(np.zeros((0, 2))).shape == (0,)
+
+
+class TestHeard:
+    @encodings
+    def test_formats(self, tmp_path, music, encoding):
+        format_, subtype, suffix, steps = encoding
+        path = sound_file(tmp_path / f"a.{suffix}", music, format=format_, subtype=subtype)
+        recording = read_recording(path)
+        assert (recording.name, recording.channels) == (path.name, 1)
+        assert recording.samples.size == music.size
+        assert recording.warnings == ()
+        if steps is None:
+            assert np.corrcoef(recording.samples, music)[0, 1] > 0.95
+        else:
+            assert np.abs(recording.samples * 2.0**15 - music * 2**15).max() <= steps
+
+    @pytest.mark.parametrize("channels", range(1, 9))
+    @pytest.mark.parametrize("rate", [8_000, 11_025, 22_050, 48_000, 96_000, 192_000])
+    def test_channels_and_rates(self, tmp_path, music, channels, rate):
+        gains = np.arange(1, channels + 1) / 10
+        part = music[: 1 << 15]
+        block = part[:, None] * gains[None, :]
+        recording = read_recording(sound_file(tmp_path / "a.wav", block, rate, subtype="DOUBLE"))
+        assert (recording.channels, recording.sample_rate_hz) == (channels, rate)
+        assert recording.duration_s == part.size / rate
+        assert np.abs(recording.samples - part * gains.mean()).max() <= 0.6 / GRID
+        assert np.array_equal(recording.samples, ingest(block))
+
+    def test_a_real_clip_is_what_ingest_makes_of_it(self, rock_mix):
+        samples, rate = soundfile.read(rock_mix)
+        recording = read_recording(rock_mix)
+        assert recording.sample_rate_hz == rate
+        assert np.array_equal(recording.samples, ingest(samples))
+        as_integers = (recording.samples.astype(np.float64) * GRID).astype("<i4")
+        assert recording.digest == hashlib.sha256(as_integers.tobytes()).hexdigest()
+        assert recording.rms_db == pytest.approx(10 * np.log10(np.mean(recording.samples.astype(float) ** 2)), abs=1e-6)
+        assert recording.peak_db == pytest.approx(20 * np.log10(np.abs(samples).max()), abs=1e-6)
+        assert not recording.samples.flags.writeable
+
+    def test_clipped(self, tmp_path, music):
+        recording = read_recording(sound_file(tmp_path / "a.wav", np.clip(music * 20, -1, 1), subtype="PCM_16"))
+        assert recording.warnings[0].startswith("clipped: ")
+        assert 0.05 < recording.clipped_share < 1
+
+    @pytest.mark.parametrize("subtype", ["PCM_U8", "PCM_16", "PCM_24", "FLOAT"])
+    def test_a_tone_at_full_scale_is_not_called_clipped(self, tmp_path, subtype):
+        tone = np.sin(2 * np.pi * 440 * np.arange(RATE) / RATE)
+        recording = read_recording(sound_file(tmp_path / "a.wav", tone, subtype=subtype))
+        assert not [warning for warning in recording.warnings if "clipped" in warning]
+
+    def test_clipping_across_a_block_border_is_counted_once(self, tmp_path):
+        samples = np.full((1 << 18) + 10, 0.1)
+        samples[(1 << 18) - 3 : (1 << 18) + 3] = 1.0
+        recording = read_recording(sound_file(tmp_path / "a.wav", samples, subtype="FLOAT"))
+        assert recording.clipped_share * samples.size == pytest.approx(4)  # the third to the sixth of six
+
+    def test_hot_float(self, tmp_path, music):
+        recording = read_recording(sound_file(tmp_path / "a.wav", music / np.abs(music).max() * 2, subtype="FLOAT"))
+        assert recording.warnings == ("peaks at +6.0 dBFS: what is above full scale is cut off",)
+        assert recording.samples.max() <= 1 - 1 / GRID
+        assert recording.clipped_share > 0
+
+    def test_dc_offset(self, tmp_path, music):
+        recording = read_recording(sound_file(tmp_path / "a.wav", music / 2 + 0.2, subtype="PCM_24"))
+        assert recording.dc_offset == pytest.approx(0.2 + music.mean() / 2, abs=1e-6)
+        assert recording.warnings == (f"DC offset of {recording.dc_offset:+.3f}",)
+
+    def test_quiet_and_inverted(self, tmp_path, music):
+        quiet = read_recording(sound_file(tmp_path / "q.wav", music / 1000, subtype="PCM_24"))
+        assert quiet.warnings[0].startswith("very quiet: its peak is -6")
+        both = np.stack([music, -0.98 * music], axis=1)
+        inverted = read_recording(sound_file(tmp_path / "i.wav", both, subtype="PCM_24"))
+        assert "inverted" in inverted.warnings[-1]
+
+    def test_any_suffix_and_any_name(self, tmp_path, music):
+        source = sound_file(tmp_path / "a.wav", music)
+        for name in ("noise.mp3", "no suffix", "Gitarre \n ü 音.txt"):
+            path = tmp_path / name
+            path.write_bytes(source.read_bytes())
+            assert read_recording(path).name.isprintable()
+
+    def test_wav_that_came_out_of_a_pipe(self, tmp_path, music):
+        """A program that cannot seek back leaves the size open."""
+        wav = bytearray(sound_file(tmp_path / "a.wav", music, subtype="PCM_16").read_bytes())
+        at = wav.index(b"data") + 4
+        wav[at : at + 4] = wav[4:8] = b"\xff\xff\xff\xff"
+        (tmp_path / "a.wav").write_bytes(wav)
+        assert np.array_equal(read_recording(tmp_path / "a.wav").samples, music)
+
+    def test_memory_is_that_of_the_samples_and_a_block(self, tmp_path):
+        rng = np.random.default_rng(0)
+        path = tmp_path / "long.wav"
+        with soundfile.SoundFile(path, "w", RATE, 8, "PCM_16") as out:
+            for _ in range(40):
+                out.write(rng.uniform(-0.5, 0.5, (RATE, 8)))
+        tracemalloc.start()
+        try:
+            recording = read_recording(path)
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert recording.samples.nbytes == 40 * RATE * 4  # 7 MB; the file as float64 is 113 MB
+        assert peak < recording.samples.nbytes + 16e6
+
+
+class TestRefused:
+    def test_missing_folder_and_empty(self, tmp_path):
+        assert refusal(tmp_path / "nowhere.wav").endswith("no such file")
+        assert refusal(tmp_path).endswith("is a folder, not a recording")
+        (tmp_path / "a.wav").write_bytes(b"")
+        assert refusal(tmp_path / "a.wav").endswith("the file is empty")
+
+    @pytest.mark.skipif(os.name == "nt", reason="no such devices")
+    def test_a_pipe_is_refused_without_waiting_for_it(self, tmp_path):
+        os.mkfifo(tmp_path / "a.wav")
+        assert refusal(tmp_path / "a.wav").endswith("is not an ordinary file")
+
+    @encodings
+    @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+    def test_truncated(self, tmp_path, music, encoding, share):
+        format_, subtype, suffix, _ = encoding
+        path = sound_file(tmp_path / f"a.{suffix}", music, format=format_, subtype=subtype)
+        whole = path.read_bytes()
+        path.write_bytes(whole[: int(len(whole) * share)])
+        assert "cut short" in refusal(path)
+
+    @encodings
+    def test_a_few_bytes_short(self, tmp_path, music, encoding):
+        format_, subtype, suffix, _ = encoding
+        if subtype == "MPEG_LAYER_III":
+            pytest.skip("an MP3 file may lack two frames")
+        path = sound_file(tmp_path / f"a.{suffix}", music, format=format_, subtype=subtype)
+        path.write_bytes(path.read_bytes()[:-3])
+        if format_ == "WAVEX":  # its PEAK chunk comes last, and the sound is whole
+            return
+        assert "cut short" in refusal(path)
+
+    @pytest.mark.parametrize("name", ["rock140_guitar.ogg", "ballad95_mix.ogg"])
+    def test_a_real_clip_truncated(self, tmp_path, audio_dir, name):
+        whole = (audio_dir / name).read_bytes()
+        path = tmp_path / name
+        for size in (1, 10, 200, 4_000, 100_000, len(whole) - 1):
+            path.write_bytes(whole[:size])
+            refusal(path)
+        assert "cut short" in refusal(path)
+
+    @pytest.mark.parametrize("suffix", ["wav", "mp3", "flac", "ogg", "txt"])
+    @pytest.mark.parametrize(
+        "data",
+        [
+            b"Dear band, the rehearsal is on Tuesday.\n" * 200,
+            b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 20,
+            b"PK\3\4" + bytes(range(256)) * 20,
+            b"\x80\x04\x95" + bytes(500),
+            bytes(10_000),
+            b"\xff" * 5_000,
+            b"RIFF\x00\x10\x00\x00AVI " + bytes(4_096),
+            b"R",
+        ],
+        ids=["text", "png", "zip", "pickle", "zeros", "ones", "avi", "one byte"],
+    )
+    def test_not_sound(self, tmp_path, capfd, data, suffix):
+        path = tmp_path / f"a.{suffix}"
+        path.write_bytes(data)
+        assert "is not a recording in a known format (WAV," in refusal(path)
+        assert capfd.readouterr() == ("", "")  # libsndfile's MP3 reader would talk
+
+    @pytest.mark.parametrize("format_", ["WAV", "AIFF", "FLAC", "OGG"])
+    def test_zero_length(self, tmp_path, format_):
+        path = sound_file(tmp_path / "a", np.zeros(0), format=format_)
+        refusal(path)
+
+    def test_raw(self, tmp_path, music):
+        path = sound_file(tmp_path / "a.raw", music, format="WAV")
+        assert "save them as WAV" in refusal(path)
+
+    def test_zero_length_wav_says_so(self, tmp_path):
+        assert refusal(sound_file(tmp_path / "a.wav", np.zeros(0))).endswith("holds no sound: its length is zero")
+
+    @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+    @pytest.mark.parametrize("subtype", ["FLOAT", "DOUBLE"])
+    def test_not_finite(self, tmp_path, music, bad, subtype):
+        block = np.stack([music, music, music], axis=1)
+        block[int(1.5 * RATE), 1] = bad
+        path = sound_file(tmp_path / "a.wav", block, subtype=subtype)
+        assert refusal(path).endswith("has NaN or infinite samples, the first at 1.500 s")
+
+    def test_silence(self, tmp_path, music):
+        assert refusal(sound_file(tmp_path / "a.wav", np.zeros((RATE, 2)))).endswith("is digital silence throughout")
+        opposite = np.stack([music, -music], axis=1)
+        assert "cancel one another" in refusal(sound_file(tmp_path / "b.wav", opposite, subtype="FLOAT"))
+
+    def test_too_short_and_too_long(self, tmp_path, music):
+        path = sound_file(tmp_path / "a.wav", music)
+        assert refusal(path, min_duration_s=3.5).endswith("lasts 3 s; a recording must last at least 3.5 s")
+        assert read_recording(path, min_duration_s=3.0).duration_s == 3.0
+        assert "longer than the 0.04535 minutes supported at 44100 Hz" in refusal(path, max_samples=120_000)
+
+    @pytest.mark.parametrize("rate", [1, 4_000, 7_999, 192_001, 384_000, 100_003])
+    def test_absurd_rates(self, tmp_path, music, rate):
+        assert f"sample rate of {rate} Hz" in refusal(sound_file(tmp_path / "a.wav", music, rate))
+
+    def test_a_flac_file_that_lies_about_its_length_costs_nothing(self, tmp_path, music):
+        data = bytearray(sound_file(tmp_path / "a.flac", music).read_bytes())
+        data[21] |= 0x0F
+        data[22:26] = b"\xff\xff\xff\xff"
+        (tmp_path / "a.flac").write_bytes(data)
+        assert "is longer than" in refusal(tmp_path / "a.flac")
+
+    def test_flac_that_came_out_of_a_pipe(self, tmp_path, music):
+        data = bytearray(sound_file(tmp_path / "a.flac", music).read_bytes())
+        data[21] &= 0xF0
+        data[22:26] = bytes(4)
+        (tmp_path / "a.flac").write_bytes(data)
+        assert "does not say how long it is" in refusal(tmp_path / "a.flac")
+
+    @given(st.data())
+    @settings(max_examples=150, deadline=None)
+    def test_damage_is_refused_or_heard_but_never_crashes(self, tmp_path_factory, music, data):
+        format_, subtype, suffix, _ = data.draw(st.sampled_from(ENCODINGS))
+        path = tmp_path_factory.mktemp("damage") / f"a.{suffix}"
+        whole = bytearray(sound_file(path, music[:8_000], format=format_, subtype=subtype).read_bytes())
+        for _ in range(data.draw(st.integers(1, 3))):
+            at = data.draw(st.integers(0, min(400, len(whole) - 1)) | st.integers(0, len(whole) - 1))
+            whole[at] = data.draw(st.integers(0, 255))
+        path.write_bytes(whole[: data.draw(st.just(len(whole)) | st.integers(0, len(whole)))])
+        with contextlib.suppress(InputError):
+            assert np.isfinite(read_recording(path, max_samples=1 << 22).samples).all()
+
+
+class TestCompleteness:
+    @given(st.binary(max_size=300), st.sampled_from([b"", b"RIFF\0\0\0\0WAVE", b"OggS\0", b"caff\0\0\0\0", b".snd", b"ID3"]))
+    @example(b"data" + bytes(4), b"RIFF\0\0\0\0WAVE")
+    def test_any_bytes(self, data, start):
+        data = start + data
+        assert looks_like_audio(data[:16]) in (True, False)
+        assert missing_bytes(io.BytesIO(data), len(data)) >= 0
+
+    def test_endless_chunks(self):
+        data = b"RIFF\0\0\0\0WAVE" + b"junk\0\0\0\0" * 20_000
+        assert missing_bytes(io.BytesIO(data), len(data)) == 0
+
+    def test_chunks_before_the_sound(self):
+        odd = b"LIST" + (3).to_bytes(4, "little") + b"abc\0"
+        data = b"RIFF\0\0\0\0WAVE" + odd + b"data" + (100).to_bytes(4, "little") + bytes(60)
+        assert missing_bytes(io.BytesIO(data), len(data)) == 40
+
+
+class TestCollect:
+    def test_folders_in_a_fixed_order(self, tmp_path):
+        for name in ("b/2.wav", "b/10.FLAC", "a.ogg", "b/c/x.mp3", ".hidden/a.wav", "b/.x.wav", "b/note.txt", "z.aiff"):
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_bytes(b"")
+        found = [path.relative_to(tmp_path).as_posix() for path in collect_recordings([tmp_path])]
+        assert found == ["a.ogg", "b/10.FLAC", "b/2.wav", "b/c/x.mp3", "z.aiff"]
+
+    def test_files_keep_their_order_and_come_once(self, tmp_path):
+        for name in ("a.wav", "b.wav"):
+            (tmp_path / name).write_bytes(b"")
+        again = tmp_path / "x" / ".." / "b.wav"
+        (tmp_path / "x").mkdir()
+        assert collect_recordings([tmp_path / "b.wav", tmp_path, again]) == [tmp_path / "b.wav", tmp_path / "a.wav"]
+
+    def test_a_named_file_needs_no_suffix(self, tmp_path):
+        (tmp_path / "take").write_bytes(b"")
+        assert collect_recordings([str(tmp_path / "take")]) == [tmp_path / "take"]
+
+    def test_refused(self, tmp_path):
+        with pytest.raises(InputError, match="no recording was given"):
+            collect_recordings([])
+        with pytest.raises(InputError, match="nowhere: no such file or folder"):
+            collect_recordings([tmp_path / "nowhere"])
+        (tmp_path / "note.txt").write_bytes(b"")
+        with pytest.raises(InputError, match="the folder holds no recording"):
+            collect_recordings([tmp_path])
+
+    @pytest.mark.skipif(os.name == "nt", reason="links need rights there")
+    def test_a_link_in_a_circle_ends(self, tmp_path):
+        (tmp_path / "a.wav").write_bytes(b"")
+        (tmp_path / "loop").symlink_to(tmp_path)
+        assert collect_recordings([tmp_path]) == [tmp_path / "a.wav"]
+
+    def test_real_folder(self, audio_dir):
+        assert len(collect_recordings([audio_dir])) == 6
+        assert ".ogg" in AUDIO_SUFFIXES
+
+
+class TestFlac:
+    @given(
+        hnp.arrays(np.int32, st.integers(1, 3_000), elements=st.integers(-GRID, GRID - 1)),
+        st.sampled_from([8_000, 8_001, 11_025, 22_050, 44_100, 48_000, 88_200, 96_000, 176_400, 192_000]),
+    )
+    @settings(deadline=None)
+    def test_round_trip_is_exact(self, integers, rate):
+        samples = (integers / GRID).astype(np.float32)
+        back, back_rate = decode_flac(encode_flac(samples, rate), max_samples=samples.size)
+        assert back_rate == rate
+        assert back.tobytes() == (samples + np.float32(0)).tobytes()
+
+    @pytest.mark.parametrize("name", ["rock140_mix.ogg", "ballad95_guitar.ogg"])
+    def test_real_music(self, audio_dir, name):
+        recording = read_recording(audio_dir / name)
+        data = encode_flac(recording.samples, recording.sample_rate_hz)
+        assert data == encode_flac(recording.samples, recording.sample_rate_hz)
+        back, rate = decode_flac(data, max_samples=recording.samples.size)
+        assert rate == recording.sample_rate_hz
+        assert back.tobytes() == recording.samples.tobytes()
+
+    def test_a_stored_recording_reads_as_the_same_recording(self, tmp_path, rock_guitar):
+        recording = read_recording(rock_guitar)
+        path = tmp_path / "a.flac"
+        path.write_bytes(encode_flac(recording.samples, recording.sample_rate_hz))
+        assert read_recording(path).digest == recording.digest
+
+    def test_only_samples_on_the_grid(self):
+        for wrong in ([0.1], [1.0], [-1.5], [np.nan]):
+            with pytest.raises(ValueError, match="grid"):
+                encode_flac(np.array(wrong, dtype=np.float32), RATE)
+        for shape in ((0,), (2, 2)):
+            with pytest.raises(ValueError, match="vector"):
+                encode_flac(np.zeros(shape, dtype=np.float32), RATE)
+        for rate in (0, 100_003, 700_000):
+            with pytest.raises(InputError, match="rate"):
+                encode_flac(np.zeros(4, dtype=np.float32), rate)
+
+    @given(st.data())
+    @settings(max_examples=300, deadline=None)
+    def test_damage_never_passes_for_music(self, music, data):
+        samples = music[:5_000].astype(np.float32)
+        good = encode_flac(samples, RATE)
+        bad = bytearray(good)
+        bit = data.draw(st.integers(0, 8 * 42 - 1) | st.integers(0, 8 * len(good) - 1))
+        bad[bit // 8] ^= 1 << bit % 8
+        bad = bad[: data.draw(st.just(len(bad)) | st.integers(0, len(bad)))]
+        with contextlib.suppress(InputError):
+            back, rate = decode_flac(bytes(bad), max_samples=10_000)
+            assert back.tobytes() == samples.tobytes()
+            assert rate == RATE or bad[18:21] != good[18:21]
+
+    @given(st.binary(max_size=200), st.booleans())
+    def test_any_bytes(self, data, with_head):
+        head = encode_flac(np.zeros(10, dtype=np.float32), RATE)[:42] if with_head else b""
+        with pytest.raises(InputError):
+            decode_flac(head + data, max_samples=1000)
+
+    def test_declared_length_is_bounded_before_memory_is_taken(self):
+        with pytest.raises(InputError, match="declares 2000 samples, more than the 1999"):
+            decode_flac(encode_flac(np.zeros(2_000, dtype=np.float32), RATE), max_samples=1_999)
+
+    def test_stereo_is_not_what_a_partner_keeps(self, music):
+        out = io.BytesIO()
+        soundfile.write(out, np.stack([music, music], axis=1), RATE, format="FLAC", subtype="PCM_24")
+        with pytest.raises(InputError, match="mono"):
+            decode_flac(out.getvalue(), max_samples=1 << 20)

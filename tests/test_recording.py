@@ -176,6 +176,14 @@ class TestHeard:
         assert recording.samples.max() <= 1 - 1 / GRID
         assert recording.clipped_share > 0
 
+    @pytest.mark.filterwarnings("error")
+    def test_the_largest_numbers_there_are(self, tmp_path, music):
+        block = np.stack([music] * 4, axis=1)
+        block[1000] = np.finfo(np.float64).max
+        recording = read_recording(sound_file(tmp_path / "a.wav", block, subtype="DOUBLE"))
+        assert recording.samples[1000] == np.float32(1 - 1 / GRID)
+        assert len(recording.warnings) == 1
+
     def test_dc_offset(self, tmp_path, music):
         recording = read_recording(sound_file(tmp_path / "a.wav", music / 2 + 0.2, subtype="PCM_24"))
         assert recording.dc_offset == pytest.approx(0.2 + music.mean() / 2, abs=1e-6)
@@ -240,15 +248,11 @@ class TestRefused:
         path.write_bytes(whole[: int(len(whole) * share)])
         assert "cut short" in refusal(path)
 
-    @encodings
+    @pytest.mark.parametrize("encoding", ENCODINGS[:-1], ids=lambda encoding: "-".join(encoding[:2]))  # MP3 has slack
     def test_a_few_bytes_short(self, tmp_path, music, encoding):
         format_, subtype, suffix, _ = encoding
-        if subtype == "MPEG_LAYER_III":
-            pytest.skip("an MP3 file may lack two frames")
         path = sound_file(tmp_path / f"a.{suffix}", music, format=format_, subtype=subtype)
         path.write_bytes(path.read_bytes()[:-3])
-        if format_ == "WAVEX":  # its PEAK chunk comes last, and the sound is whole
-            return
         assert "cut short" in refusal(path)
 
     @pytest.mark.parametrize("name", ["rock140_guitar.ogg", "ballad95_mix.ogg"])

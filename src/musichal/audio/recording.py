@@ -102,8 +102,9 @@ def ingest(block: npt.NDArray[np.float32] | Float64) -> Float32:
     else:
         # One channel after the other: numpy's own mean adds in an order that depends on the memory layout.
         mono = block[:, 0].astype(np.float64)
-        for channel in range(1, block.shape[1]):
-            mono += block[:, channel]
+        with np.errstate(over="ignore"):  # near 1e308 a sum may reach infinity, and is limited like any other
+            for channel in range(1, block.shape[1]):
+                mono += block[:, channel]
         mono /= block.shape[1]
     np.clip(mono, -1.0, 1.0 - 1.0 / _GRID, out=mono)
     mono *= _GRID
@@ -294,7 +295,7 @@ class _Watch:
         size = np.abs(part)
         peak = float(size.max())
         self.peak = max(self.peak, peak)
-        self.power += float(np.square(part).sum()) / part.shape[1]
+        self.power += float(np.square(np.minimum(size, 1.0)).sum()) / part.shape[1]
         exact = mono.astype(np.float64)
         self.mono_peak = max(self.mono_peak, float(np.abs(exact).max()))
         self.mono_power += float(np.square(exact).sum())

@@ -12,12 +12,12 @@ What a region does not carry, because nothing here plays it: LFOs, modulators, e
 import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from musichal.arrays import Float32, Int16, Records
+from musichal.atomic import PathLike, printable, reason
 from musichal.errors import InputError
 
 _RECORDS: dict[bytes, list[Any]] = {
@@ -128,8 +128,8 @@ class Region:
 class SoundFont:
     """A font that was opened with `open_soundfont`."""
 
-    def __init__(self, path: Path, samples: Int16, tables: dict[bytes, Records]) -> None:
-        self.path = path
+    def __init__(self, name: str, samples: Int16, tables: dict[bytes, Records]) -> None:
+        self.name = name
         self._samples = samples
         self._tables = tables
         self._regions: dict[tuple[int, int], tuple[Region, ...]] = {}
@@ -149,19 +149,19 @@ class SoundFont:
         presets = self._tables[b"phdr"]
         (found,) = np.nonzero((presets["bank"][:-1] == bank) & (presets["preset"][:-1] == program))
         if not found.size:
-            raise InputError(f"{self.path}: the soundfont has no {'drum kit' if bank else 'program'} {program}")
+            raise InputError(f"{self.name}: the soundfont has no {'drum kit' if bank else 'program'} {program}")
         instruments, regions = self._tables[b"inst"], []
         for zone in self._zones(presets, int(found[0]), b"pbag", b"pgen", _INSTRUMENT):
             number = zone[_INSTRUMENT]
             if number >= len(instruments) - 1:
-                raise _damaged(self.path)
+                raise _damaged(self.name)
             added = {k: v for k, v in zone.items() if k not in _ONLY_IN_INSTRUMENTS}
             for own in self._zones(instruments, number, b"ibag", b"igen", _SAMPLE):
                 region = self._region(added, own)
                 if region is not None:
                     regions.append(region)
                 if len(regions) > _MOST_REGIONS:
-                    raise _damaged(self.path)
+                    raise _damaged(self.name)
         return tuple(regions)
 
     def _zones(self, table: Records, row: int, bags: bytes, gens: bytes, last: int) -> Iterator[dict[int, int]]:
@@ -169,12 +169,12 @@ class SoundFont:
         bag_table, gen_table = self._tables[bags], self._tables[gens]
         first, end = int(table["bag"][row]), int(table["bag"][row + 1])
         if not first <= end < len(bag_table):
-            raise _damaged(self.path)
+            raise _damaged(self.name)
         common: dict[int, int] = {}
         for bag in range(first, end):
             low, high = int(bag_table["gen"][bag]), int(bag_table["gen"][bag + 1])
             if not low <= high < len(gen_table) + 1:
-                raise _damaged(self.path)
+                raise _damaged(self.name)
             zone = {int(g["oper"]): int(g["amount"]) for g in gen_table[low:high]}
             if last in zone:
                 yield {**common, **zone, last: zone[last] & 0xFFFF}
@@ -185,16 +185,16 @@ class SoundFont:
         keys = _overlap(_range(added.get(_KEY_RANGE)), _range(own.get(_KEY_RANGE)))
         velocities = _overlap(_range(added.get(_VELOCITY_RANGE)), _range(own.get(_VELOCITY_RANGE)))
         if own[_SAMPLE] >= len(self._tables[b"shdr"]) - 1:
-            raise _damaged(self.path)
+            raise _damaged(self.name)
         header = self._tables[b"shdr"][own[_SAMPLE]]
         if int(header["type"]) & _SAMPLE_IS_PACKED:
-            raise InputError(f"{self.path}: compressed soundfonts (SF3) are not supported; use an .sf2 file")
+            raise InputError(f"{self.name}: compressed soundfonts (SF3) are not supported; use an .sf2 file")
         at = {k: int(header[k]) + own.get(f, 0) + 32768 * own.get(c, 0) for k, (f, c) in _OFFSETS.items()}
         if keys is None or velocities is None or int(header["type"]) & _SAMPLE_IS_IN_ROM:
             return None
         rate_hz = int(header["rate"])
         if not (0 <= at["start"] < at["end"] <= len(self._samples) and 400 <= rate_hz <= 400_000):
-            raise _damaged(self.path)
+            raise _damaged(self.name)
 
         def value(number: int) -> int:
             default, lowest, highest = _VALUES[number]
@@ -233,52 +233,53 @@ class SoundFont:
         )
 
 
-def open_soundfont(path: Path) -> SoundFont:
+def open_soundfont(path: PathLike) -> SoundFont:
     """Open a SoundFont 2 file; its samples stay on disk until they are played.
 
     Raises `InputError`, in one line, for a file that is missing, cannot be read, is not a font, or is damaged.
     """
+    name = printable(path)
     try:
-        with path.open("rb") as file:
+        with open(path, "rb") as file:  # noqa: PTH123 - a path of any kind
             data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     except OSError as error:
-        raise InputError(f"{path}: the soundfont cannot be read: {error.strerror}") from error
+        raise InputError(f"cannot read the soundfont {name}: {reason(error)}") from error
     except ValueError as error:  # an empty file cannot be mapped
-        raise InputError(f"{path}: not a soundfont: the file is empty") from error
+        raise InputError(f"{name}: not a SoundFont 2 file: it is empty") from error
     if len(data) < 12 or bytes(data[:4]) != b"RIFF" or bytes(data[8:12]) != b"sfbk":
-        raise InputError(f"{path}: not a SoundFont 2 file")
+        raise InputError(f"{name}: not a SoundFont 2 file")
     found: dict[bytes, memoryview] = {}
-    for name, body in _chunks(path, data[12:]):
-        if name == b"LIST":
-            found.update(_chunks(path, body[4:]))
-    missing = sorted(name.decode() for name in {*_RECORDS, b"smpl"} - found.keys())
+    for kind, body in _chunks(name, data[12:]):
+        if kind == b"LIST":
+            found.update(_chunks(name, body[4:]))
+    missing = sorted(kind.decode() for kind in {*_RECORDS, b"smpl"} - found.keys())
     if missing:
-        raise InputError(f"{path}: damaged soundfont: it has no {', '.join(missing)}")
+        raise InputError(f"{name}: damaged soundfont: it has no {', '.join(missing)}")
     tables = {}
-    for name, fields in _RECORDS.items():
+    for kind, fields in _RECORDS.items():
         dtype: np.dtype[Any] = np.dtype(fields)
-        body = found[name]
+        body = found[kind]
         # Each table of names ends with a record that only closes the last one.
         if len(body) % dtype.itemsize or len(body) < dtype.itemsize:
-            raise _damaged(path)
-        tables[name] = np.frombuffer(body, dtype)
+            raise _damaged(name)
+        tables[kind] = np.frombuffer(body, dtype)
     body = found[b"smpl"]
-    return SoundFont(path, np.frombuffer(body[: len(body) // 2 * 2], "<i2"), tables)
+    return SoundFont(name, np.frombuffer(body[: len(body) // 2 * 2], "<i2"), tables)
 
 
-def _chunks(path: Path, data: memoryview) -> Iterator[tuple[bytes, memoryview]]:
+def _chunks(name: str, data: memoryview) -> Iterator[tuple[bytes, memoryview]]:
     position = 0
     while position + 8 <= len(data):
         size = int.from_bytes(data[position + 4 : position + 8], "little")
         body = data[position + 8 : position + 8 + size]
         if len(body) < size:
-            raise InputError(f"{path}: damaged soundfont: the file ends too early")
+            raise InputError(f"{name}: damaged soundfont: the file ends too early")
         yield bytes(data[position : position + 4]), body
         position += 8 + size + size % 2
 
 
-def _damaged(path: Path) -> InputError:
-    return InputError(f"{path}: damaged soundfont: its tables do not fit together")
+def _damaged(name: str) -> InputError:
+    return InputError(f"{name}: damaged soundfont: its tables do not fit together")
 
 
 def _range(amount: int | None) -> tuple[int, int]:

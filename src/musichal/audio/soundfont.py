@@ -149,11 +149,12 @@ def _choked(voices: Sequence[_Voice]) -> list[_Voice]:
     return result
 
 
-def _speed(voice: _Voice) -> float:
-    """Return the rate at which the samples of the font are played, in Hz."""
+def _speed(voice: _Voice, rate_hz: int) -> float:
+    """Return the rate at which the samples of the font are played, in Hz; no font needs five octaves either way."""
     region = voice.region
     cents = (voice.key - region.root_key) * region.scale_cents + region.tuning_cents
-    return float(region.rate_hz * 2.0 ** (min(max(cents, -6000.0), 6000.0) / 1200))
+    speed_hz = region.rate_hz * 2.0 ** (cents / 1200)
+    return float(min(max(speed_hz, rate_hz / 32), rate_hz * 32))
 
 
 def _fallen(envelope: Envelope, key: int, time_s: Float64, released_s: float) -> tuple[Float64, Float64]:
@@ -188,13 +189,13 @@ def _sounding_samples(voice: _Voice, rate_hz: int) -> int:
     if voice.choke is not None:
         ends_s.append(voice.choke / rate_hz + _SHORTEST_RELEASE_S)
     if region.loop_mode == 0:
-        ends_s.append((region.end - region.start) / _speed(voice))
+        ends_s.append((region.end - region.start) / _speed(voice, rate_hz))
     return max(1, math.ceil(min(ends_s) * rate_hz))
 
 
 def _sound(voice: _Voice, samples: Float32, rate_hz: int) -> Float32:
     """Return the voice at full level, mono: its sample, unrolled, at its pitch, filtered, under its envelope."""
-    speed_hz, n = _speed(voice), _sounding_samples(voice, rate_hz)
+    speed_hz, n = _speed(voice, rate_hz), _sounding_samples(voice, rate_hz)
     # A few samples more than are played, so that the end is not the edge of the resampler.
     source = _unrolled(voice, samples, math.ceil(n / rate_hz * speed_hz) + 64, voice.length / rate_hz * speed_hz)
     sound = soxr.resample(source, speed_hz, rate_hz, quality="HQ")[:n]

@@ -2,10 +2,10 @@
 
 import io
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 
 import mido
 
+from musichal.atomic import PathLike, open_atomically, printable, reason
 from musichal.errors import InputError
 from musichal.stage.events import PERCUSSION_CHANNEL, NoteEvent
 from musichal.stage.note_ledger import note_messages
@@ -70,20 +70,38 @@ def midi_bytes(
     return buffer.getvalue()
 
 
-def read_midi_notes(path: Path) -> list[NoteEvent]:
+def write_midi(
+    path: PathLike,
+    events: Iterable[NoteEvent],
+    *,
+    programs: Mapping[int, int] | None = None,
+    title: str = "MusicHal",
+    percussion: bool = False,
+) -> None:
+    """Write `midi_bytes` to `path`, whole or not at all; raises `InputError` where the path cannot be written."""
+    content = midi_bytes(events, programs=programs, title=title, percussion=percussion)
+    with open_atomically(path) as stream:
+        stream.write(content)
+
+
+def read_midi_notes(path: PathLike) -> list[NoteEvent]:
     """Return the notes of a MIDI file in order of onset, at the times that its tempo map gives.
 
     Strict, so that a file can be checked with it: `InputError` for a file that is not MIDI, a note struck while it
     sounds, a note-off without a note, a note without length, and a note that never ends.
     """
+    name = printable(path)
     try:
-        midi = mido.MidiFile(path, charset="utf-8")
+        with open(path, "rb") as file:  # noqa: PTH123 - a path of any kind
+            content = io.BytesIO(file.read())
     except OSError as error:
-        raise InputError(f"{path}: cannot be read as MIDI: {error.strerror or error or 'not a MIDI file'}") from error
-    except (EOFError, ValueError, LookupError, TypeError, mido.KeySignatureError) as error:
-        raise InputError(f"{path}: damaged MIDI file") from error
+        raise InputError(f"cannot read {name}: {reason(error)}") from error
+    try:
+        midi = mido.MidiFile(file=content, charset="utf-8")
+    except (OSError, EOFError, ValueError, LookupError, TypeError, mido.KeySignatureError) as error:
+        raise InputError(f"{name}: not a MIDI file, or a damaged one") from error
     if midi.ticks_per_beat <= 0:
-        raise InputError(f"{path}: time in SMPTE frames is not supported")
+        raise InputError(f"{name}: time in SMPTE frames is not supported")
     ticks_per_tempo_unit = 1_000_000 * midi.ticks_per_beat
     tempo, tempo_tick, tempo_s, tick = _TEMPO_US_PER_BEAT, 0, 0.0, 0
     sounding: dict[tuple[int, int], tuple[float, int]] = {}
@@ -96,7 +114,7 @@ def read_midi_notes(path: Path) -> list[NoteEvent]:
         if message.type not in ("note_on", "note_off"):
             continue
         key = (message.channel, message.note)
-        where = f"{path}: at {now_s:.3f} s, channel {message.channel}, pitch {message.note}"
+        where = f"{name}: at {now_s:.3f} s, channel {message.channel}, pitch {message.note}"
         if message.type == "note_on" and message.velocity > 0:
             if key in sounding:
                 raise InputError(f"{where}: struck while it sounds")
@@ -110,5 +128,5 @@ def read_midi_notes(path: Path) -> list[NoteEvent]:
         # On our own grid the difference of two times is the exact count of milliseconds again.
         notes.append(NoteEvent(onset_s, round(now_s - onset_s, 9), message.note, velocity, message.channel))
     if sounding:
-        raise InputError(f"{path}: {len(sounding)} notes never end")
+        raise InputError(f"{name}: {len(sounding)} notes never end")
     return sorted(notes, key=lambda note: (note.onset_s, note.channel, note.pitch))

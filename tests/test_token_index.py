@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from musichal.bench.memory_speed import STRING_KINDS, token_string
 from musichal.errors import InputError
 from musichal.memory.token_index import CANDIDATE, TokenIndex
 
@@ -235,28 +236,11 @@ def test_symbols_outside_the_alphabet_match_nothing():
     assert [cursor.advance(symbol) for symbol in (1, 2, -2, 1, 2, 1)] == [1, 2, 0, 1, 2, 1]
 
 
-def phrases(n, rng):
-    """Phrases from a small bank, some varied: repetition at many lengths."""
-    bank = [rng.integers(0, 64, rng.integers(6, 24)) for _ in range(12)]
-    out = []
-    while sum(map(len, out)) < n:
-        phrase = bank[rng.integers(len(bank))].copy()
-        if rng.random() < 0.4:
-            phrase[rng.integers(len(phrase))] = rng.integers(0, 64)
-        out.append(phrase)
-    return np.concatenate(out)[:n]
-
-
-@pytest.mark.parametrize("kind", ["phrases", "random", "constant", "periodic"])
+@pytest.mark.parametrize("kind", [*STRING_KINDS, "periodic"])
 def test_long_strings_of_every_kind(kind):
     rng = np.random.default_rng(7)
     n = 9000  # past two growths of the columns
-    symbols = {
-        "phrases": lambda: phrases(n, rng),
-        "random": lambda: rng.integers(-1, 63, n),
-        "constant": lambda: np.full(n, 5),
-        "periodic": lambda: np.arange(n) % 7,
-    }[kind]()
+    symbols = np.arange(n) % 7 if kind == "periodic" else token_string(kind, n, rng=rng)
     index = TokenIndex.from_symbols(symbols)
     text = (symbols + 2).astype(np.uint8).tobytes()
     lengths = index.repeat_lengths()

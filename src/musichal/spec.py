@@ -11,11 +11,9 @@ import hashlib
 import json
 import math
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from musichal.errors import InputError
-
-SegmentPolicy = Literal["grid", "onset"]
 
 
 def _check(condition: bool, message: str) -> None:
@@ -182,7 +180,7 @@ class PerceptionSpec(_SpecPart):
     sample_rate_hz: int = 24000
     input_bits: int = 24
     resampler: str = "soxr-HQ"
-    policy: SegmentPolicy = "grid"
+    policy: str = "grid"
     segment_samples: int = 8400
     hop_samples: int = 8400
     context_samples: int = 8400

@@ -140,6 +140,10 @@ class TokenStage:
         """Quantise every frame of a segment and return its percept, with the gestures that it closed."""
         normalised, tokens, costs = [], [], []
         for vocabulary, features, audible in zip(self._vocabularies, heard.features, heard.audible, strict=True):
+            if features.shape[1] != vocabulary.dims:
+                raise InputError(
+                    f"the encoder gives vectors of {features.shape[1]} values, the vocabulary was learned from {vocabulary.dims}"
+                )
             x = vocabulary.normalise(features)
             distances = vocabulary.distances(x)
             normalised.append(x)

@@ -52,6 +52,11 @@ class Vocabulary:
         """Return the number of tokens."""
         return int(self.centres.shape[0])
 
+    @property
+    def dims(self) -> int:
+        """Return the length of the feature vectors it was learned from."""
+        return int(self.centres.shape[1] if self.normalisation == "scale" else self.mean.shape[0])
+
     def normalise(self, features: Float32) -> Float32:
         """Return features (n, dims) in the space of the centres, shape (n, k)."""
         if self.normalisation == "scale":

@@ -1,0 +1,162 @@
+"""Chandra, the trainer: recordings in, a partner out.
+
+It listens to each recording through the same `Ear` that hears a live player, learns a vocabulary per source from every
+audible frame, turns the recordings into tokens and gestures through the same `TokenStage`, and lays the gestures and their
+notes down in a memory.
+"""
+
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+
+import numpy as np
+
+from musichal import __version__
+from musichal.audio.flac import encode_flac, flac_holds_rate
+from musichal.audio.recording import Recording
+from musichal.errors import InputError
+from musichal.hearing.encoders.registry import create_encoder, encoder_licence, pinned
+from musichal.hearing.listener import Ear, TokenStage
+from musichal.hearing.percepts import SOURCES, Gesture, Heard, Note, Percept
+from musichal.hearing.vocabulary import Vocabulary, fit_vocabulary
+from musichal.memory.information_rate import choose_threshold
+from musichal.memory.memory import Memory, assign_notes
+from musichal.memory.partner_file import PartnerModel, StoredRecording
+from musichal.spec import PerceptionSpec
+
+Progress = Callable[[str, float], None]
+"""Told what is being done and how far it is, from 0 to 1."""
+
+_BLOCK_S = 1.0
+# The information rate is searched over a stretch of the memory that is long enough to know the music by.
+_THRESHOLD_STATES = 4000
+
+
+@dataclass(frozen=True)
+class _HeardRecording:
+    """A recording through the ear."""
+
+    heard: list[Heard]
+    notes: list[Note]
+    end_sample: int
+
+
+def train(
+    recordings: Sequence[Recording], spec: PerceptionSpec, *, keep_audio: bool = True, progress: Progress | None = None
+) -> PartnerModel:
+    """Train a partner.
+
+    The same recordings, spec and installation give the same partner, bit for bit.
+
+    Parameters
+    ----------
+    recordings : sequence of Recording
+        At least one, none shorter than a segment.
+    spec : PerceptionSpec
+    keep_audio : bool
+        Whether the partner holds the recordings themselves.
+    progress : callable, optional
+
+    Raises
+    ------
+    InputError
+        Nothing to hear, too little of it for the vocabulary, or a rate that cannot be stored.
+    """
+    tell = progress or (lambda _what, _share: None)
+    if not recordings:
+        raise InputError("there is no recording to learn from")
+    spec = pinned(spec)
+    if keep_audio:
+        for recording in recordings:
+            if not flac_holds_rate(recording.sample_rate_hz):
+                raise InputError(
+                    f"{recording.name}: a rate of {recording.sample_rate_hz} Hz cannot be stored as FLAC; use --no-audio"
+                )
+    heard = _hear_all(recordings, spec, tell)
+    vocabularies = _learn_vocabularies([h for r in heard for h in r.heard], spec, tell)
+    percepts, gestures = [], []
+    for item in heard:
+        stage = TokenStage(spec, vocabularies)
+        own = [stage.step(h) for h in item.heard]
+        percepts.append(own)
+        gestures.append([g for p in own for g in p.gestures] + list(stage.flush(item.end_sample)))
+    memory = _remember(gestures, [item.notes for item in heard], tell)
+    stored = [_store(recording, own, keep_audio=keep_audio) for recording, own in zip(recordings, percepts, strict=True)]
+    tell("Done", 1.0)
+    return PartnerModel(
+        spec=spec,
+        vocabularies=vocabularies,
+        memory=memory,
+        recordings=tuple(stored),
+        encoder_licence=encoder_licence(spec.encoder.name),
+        trained_with=_versions(),
+    )
+
+
+def _hear_all(recordings: Sequence[Recording], spec: PerceptionSpec, tell: Progress) -> list[_HeardRecording]:
+    total = sum(r.duration_s for r in recordings)
+    done = 0.0
+    out = []
+    for recording in recordings:
+        ear = Ear(spec, create_encoder(spec), source_rate_hz=recording.sample_rate_hz)
+        heard: list[Heard] = []
+        block = round(_BLOCK_S * recording.sample_rate_hz)
+        for first in range(0, recording.samples.shape[0], block):
+            part = recording.samples[first : first + block]
+            heard += ear.push(part)
+            done += part.shape[0] / recording.sample_rate_hz
+            tell(f"Listening to {recording.name}", done / total)
+        rest, last_notes = ear.flush()
+        heard += rest
+        notes = [note for h in heard for note in h.notes] + list(last_notes)
+        out.append(_HeardRecording(heard, notes, ear.samples_heard))
+    return out
+
+
+def _learn_vocabularies(heard: Sequence[Heard], spec: PerceptionSpec, tell: Progress) -> tuple[Vocabulary, Vocabulary]:
+    learned = []
+    for number, source in enumerate(SOURCES):
+        tell(f"Learning {spec.vocabulary.size} {source} sounds", number / len(SOURCES))
+        frames = np.concatenate([h.features[number][h.audible[number]] for h in heard])
+        learned.append(fit_vocabulary(frames, spec.vocabulary, source=source))
+    return learned[0], learned[1]
+
+
+def _remember(gestures: Sequence[list[Gesture]], notes: Sequence[list[Note]], tell: Progress) -> Memory:
+    tell("Choosing the oracle's threshold", 0.0)
+    vectors = np.stack([g.vector for own in gestures for g in own])
+    search = choose_threshold(vectors[:_THRESHOLD_STATES], rng=np.random.default_rng(0))
+    memory = Memory(dims=vectors.shape[1], threshold=search.threshold)
+    total = len(vectors)
+    for recording, (own, heard_notes) in enumerate(zip(gestures, notes, strict=True)):
+        for gesture, assigned in zip(own, assign_notes(own, heard_notes), strict=True):
+            state = memory.append(gesture, assigned, recording=recording)
+            if state % 500 == 0:
+                tell("Remembering", state / total)
+    return memory
+
+
+def _store(recording: Recording, percepts: Sequence[Percept], *, keep_audio: bool) -> StoredRecording:
+    return StoredRecording(
+        name=recording.name,
+        sample_rate_hz=recording.sample_rate_hz,
+        n_samples=recording.samples.shape[0],
+        digest=recording.digest,
+        tokens=np.concatenate([p.tokens for p in percepts], axis=1),
+        frame_samples=np.concatenate([p.heard.frame_samples for p in percepts]),
+        level_db=np.concatenate([p.heard.level_db for p in percepts]),
+        onset_samples=np.array([o for p in percepts for o in p.heard.onset_samples], dtype=np.int64),
+        flac=encode_flac(recording.samples, recording.sample_rate_hz) if keep_audio else None,
+    )
+
+
+def _versions() -> dict[str, str]:
+    """Return the versions of what shapes numbers, and the kind of processor."""
+    found = {"musichal": __version__, "python": platform.python_version(), "machine": platform.machine()}
+    for package in ("numpy", "scipy", "soxr", "soundfile"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "unknown"
+    return found

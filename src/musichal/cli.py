@@ -1,0 +1,219 @@
+"""The command line: reads arguments, calls one command, turns errors into one line and an exit code."""
+
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from musichal import __version__
+from musichal.commands.outcome import Voice
+from musichal.errors import InputError, MusicHalError
+from musichal.partner.settings import PartnerSettings
+from musichal.spec import EncoderSpec, PerceptionSpec, VocabularySpec
+
+app = typer.Typer(
+    name="musichal",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help="An AI partner for improvising musicians: it hears in sounds that it has learned, answers in MIDI, and has a"
+    " reason for every note. Start with `musichal demo`.",
+    epilog="Exit codes: 0 fine, 1 a check failed, 2 bad input or usage, 130 interrupted.",
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object for a program instead of words for a person.")]
+_INTERRUPTED = 130
+
+
+def main() -> None:
+    """Run the command line."""
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that cannot show a character gets a replacement, not a crash.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+    app()
+
+
+@contextmanager
+def _voice(as_json: bool = False) -> Iterator[Voice]:
+    """Give a command its voice, and turn its errors into one line and an exit code."""
+    voice = Voice(Console(), Console(stderr=True), as_json)
+    try:
+        yield voice
+    except MusicHalError as error:
+        voice.err.print(f"musichal: {error}", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(error.exit_code) from error
+    except KeyboardInterrupt as error:
+        voice.err.print("musichal: interrupted; nothing was left half-written", markup=False, highlight=False)
+        raise typer.Exit(_INTERRUPTED) from error
+    except MemoryError as error:
+        voice.err.print("musichal: not enough memory for this recording", markup=False, highlight=False)
+        raise typer.Exit(InputError.exit_code) from error
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"musichal {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command(epilog="Example: `musichal train take1.wav concert/ -o partner.hal`")
+def train(
+    recordings: Annotated[list[Path], typer.Argument(help="Recordings, or folders of them (WAV, AIFF, FLAC, OGG, MP3 …).")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The partner file to write.")],
+    encoder: Annotated[str, typer.Option(help="How to hear: the name of an encoder.")] = "spectral",
+    vocabulary: Annotated[int, typer.Option(help="How many sounds to learn for each source.")] = 64,
+    segment: Annotated[str, typer.Option(help="Length of a segment, as 350ms or 0.35s.")] = "350ms",
+    hop: Annotated[
+        str | None, typer.Option(help="From one segment to the next; shorter than a segment, segments overlap.")
+    ] = None,
+    context: Annotated[str, typer.Option(help="How much of the past the encoder sees beside a segment.")] = "350ms",
+    policy: Annotated[str, typer.Option(help="Where segments start: 'grid', or at each 'onset'.")] = "grid",
+    no_audio: Annotated[bool, typer.Option("--no-audio", help="Leave the recordings out of the partner file.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Train a partner: Chandra listens to recordings and learns their sounds and how they follow one another."""
+    from musichal.commands.train import train_command
+
+    with _voice(as_json) as voice:
+        base = PerceptionSpec()
+        segment_samples = _samples(segment, "--segment", base.sample_rate_hz)
+        spec = replace(
+            base,
+            encoder=replace(EncoderSpec(), name=encoder),
+            vocabulary=replace(VocabularySpec(), size=vocabulary),
+            segment_samples=segment_samples,
+            hop_samples=segment_samples if hop is None else _samples(hop, "--hop", base.sample_rate_hz),
+            context_samples=_samples(context, "--context", base.sample_rate_hz),
+            min_segment_samples=min(base.min_segment_samples, segment_samples),
+            policy=_policy(policy),
+        )
+        train_command(recordings, output, spec, keep_audio=not no_audio, voice=voice)
+
+
+@app.command(epilog="Example: `musichal play partner.hal --input guitar.wav --midi-out reply.mid --audio-out reply.wav`")
+def play(
+    partner: Annotated[Path, typer.Argument(help="The partner file.")],
+    input_: Annotated[Path, typer.Option("--input", help="A recording of the player.")],
+    midi_out: Annotated[Path | None, typer.Option(help="Write the answer as a MIDI file.")] = None,
+    audio_out: Annotated[Path | None, typer.Option(help="Write the answer as sound (WAV).")] = None,
+    mix_out: Annotated[Path | None, typer.Option(help="Write player and answer together (WAV).")] = None,
+    picture: Annotated[Path | None, typer.Option(help="Draw what happened (PNG, SVG or PDF).")] = None,
+    session: Annotated[Path | None, typer.Option(help="Keep everything in this folder, for `musichal replay`.")] = None,
+    sound: Annotated[
+        str, typer.Option(help="What the answer sounds like: 'soundfont', or 'slices' of the recording.")
+    ] = "soundfont",
+    soundfont: Annotated[Path | None, typer.Option(help="A SoundFont 2 file to play with.")] = None,
+    program: Annotated[int, typer.Option(min=1, max=128, help="General MIDI instrument; 5 is an electric piano.")] = 5,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the partner's choices.")] = 0,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="A setting of the partner, as no_repeat=16; repeatable.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Let a partner answer a recording, in MIDI and in sound, and say why it played what it played."""
+    from musichal.commands.play import PlayRequest, play_command
+
+    with _voice(as_json) as voice:
+        if sound not in ("soundfont", "slices"):
+            raise InputError(f"--sound must be 'soundfont' or 'slices', not {sound!r}")
+        request = PlayRequest(
+            partner=partner,
+            input=input_,
+            midi_out=midi_out,
+            audio_out=audio_out,
+            mix_out=mix_out,
+            picture=picture,
+            session=session,
+            sound=sound,
+            soundfont=soundfont,
+            program=program - 1,
+            seed=seed,
+            settings=_settings(set_ or []),
+        )
+        play_command(request, voice)
+
+
+@app.command(epilog="Example: `musichal inspect partner.hal --picture partner.png`")
+def inspect(
+    partner: Annotated[Path, typer.Argument(help="The partner file.")],
+    picture: Annotated[Path | None, typer.Option(help="Draw what it learned (PNG, SVG or PDF).")] = None,
+    as_json: Json = False,
+) -> None:
+    """Show what a partner learned: its tokens, its memory, and figures to trust it by."""
+    from musichal.commands.inspect import inspect_command
+
+    with _voice(as_json) as voice:
+        inspect_command(partner, picture=picture, voice=voice)
+
+
+@app.command(epilog="Example: `musichal replay session-1` — exits with 1 if the answer is not the same.")
+def replay(
+    folder: Annotated[Path, typer.Argument(help="A session folder that `musichal play --session` wrote.")],
+    partner: Annotated[Path | None, typer.Option(help="The partner file, if it has moved since.")] = None,
+    midi_out: Annotated[Path | None, typer.Option(help="Write the answer as a MIDI file again.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Play a session again: the same MIDI, byte for byte."""
+    from musichal.commands.play import replay_command
+
+    with _voice(as_json) as voice:
+        replay_command(folder, partner=partner, midi_out=midi_out, voice=voice)
+
+
+@app.command(epilog="Example: `musichal demo my-demo`")
+def demo(
+    folder: Annotated[Path, typer.Argument(help="Where to leave the partner, the answer and the pictures.")] = Path(
+        "musichal-demo"
+    ),
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the partner's choices.")] = 0,
+) -> None:
+    """Train on the bundled rock band and answer its guitar: the whole road, in under a minute."""
+    from musichal.commands.demo import demo_command
+
+    with _voice() as voice:
+        demo_command(folder, seed=seed, voice=voice)
+
+
+def _samples(text: str, option: str, sample_rate_hz: int) -> int:
+    """Return a duration such as 350ms or 0.35s in samples."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ms|s)\s*", text)
+    if match is None:
+        raise InputError(f"{option} must be a duration such as 350ms or 0.35s, not {text!r}")
+    return round(float(match[1]) * (0.001 if match[2] == "ms" else 1) * sample_rate_hz)
+
+
+def _policy(text: str) -> str:
+    if text not in ("grid", "onset"):
+        raise InputError(f"--policy must be 'grid' or 'onset', not {text!r}")
+    return text
+
+
+def _settings(pairs: list[str]) -> PartnerSettings:
+    """Return partner settings from name=value pairs."""
+    values: dict[str, int | float] = {}
+    for pair in pairs:
+        name, separator, text = pair.partition("=")
+        try:
+            values[name.strip()] = int(text) if re.fullmatch(r"\s*-?\d+\s*", text) else float(text)
+        except ValueError as error:
+            raise InputError(f"--set takes name=number, not {pair!r}") from error
+        if not separator:
+            raise InputError(f"--set takes name=number, not {pair!r}")
+    return PartnerSettings.from_dict(values)

@@ -1,0 +1,25 @@
+"""`musichal inspect`: what a partner learned."""
+
+from pathlib import Path
+
+from musichal.atomic import check_writable, printable
+from musichal.commands.outcome import Voice
+from musichal.memory.partner_file import load_partner
+from musichal.pictures.figure_file import save_figure
+from musichal.pictures.partner import draw_partner
+from musichal.verify.figures import figures_tables, partner_figures
+
+
+def inspect_command(partner: Path, *, picture: Path | None, voice: Voice) -> None:
+    """Show what a partner learned, as tables, JSON and a picture."""
+    if picture is not None:
+        check_writable(picture)
+    model = load_partner(partner)
+    figures = partner_figures(model)
+    voice.result({"partner": str(partner), **figures.to_dict()})
+    for table in figures_tables(figures):
+        voice.show(table)
+    if picture is not None:
+        with voice.progress("Drawing"):
+            save_figure(draw_partner(model), picture)
+        voice.say(f"Wrote {printable(picture)}")

@@ -1,0 +1,225 @@
+"""`musichal play` and `musichal replay`: a recording in, an answer out."""
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from musichal.arrays import Float32
+from musichal.atomic import check_writable, open_atomically, printable
+from musichal.audio.mix import mix, write_wav
+from musichal.audio.recording import Recording, read_recording
+from musichal.audio.sf2 import SoundFont, open_soundfont
+from musichal.audio.slices import render_slices
+from musichal.audio.soundfont import find_soundfont, render_notes
+from musichal.commands.outcome import Voice
+from musichal.errors import CheckFailedError, InputError
+from musichal.memory.partner_file import PartnerModel, load_partner
+from musichal.partner.explanation import explain, summarise
+from musichal.partner.settings import PartnerSettings
+from musichal.pictures.figure_file import save_figure
+from musichal.pictures.performance import draw_performance
+from musichal.stage.performance import Performance, note_events, perform, slice_events
+from musichal.stage.session import (
+    SessionSettings,
+    file_sha256,
+    prepare_session,
+    read_session,
+    reply_bytes,
+    write_session,
+)
+
+CHANNEL = 0
+_SOUND_RATE_HZ = 44100
+_SHOWN_DECISIONS = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlayRequest:
+    """What `play` was asked for; every output is optional."""
+
+    partner: Path
+    input: Path
+    midi_out: Path | None = None
+    audio_out: Path | None = None
+    mix_out: Path | None = None
+    picture: Path | None = None
+    session: Path | None = None
+    sound: str = "soundfont"
+    soundfont: Path | None = None
+    program: int = 4
+    seed: int = 0
+    settings: PartnerSettings = PartnerSettings()  # noqa: RUF009 - frozen
+
+    @property
+    def outputs(self) -> list[Path]:
+        """Return the files that will be written."""
+        return [p for p in (self.midi_out, self.audio_out, self.mix_out, self.picture) if p is not None]
+
+    @property
+    def font(self) -> SoundFont | None:
+        """Return the soundfont, where one is needed; raises `MusicHalError` where there is none."""
+        if self.sound != "soundfont" or (self.audio_out is None and self.mix_out is None):
+            return None
+        return open_soundfont(self.soundfont or find_soundfont())
+
+
+def play_command(request: PlayRequest, voice: Voice) -> Performance:
+    """Let a partner answer a recording, write what was asked for, and say what was played and why.
+
+    Raises
+    ------
+    MusicHalError
+        For any input that cannot be used or output that cannot be written; what was written before stays whole.
+    """
+    if not request.outputs and request.session is None:
+        raise InputError("nothing to write: name at least one of --midi-out, --audio-out, --mix-out, --picture, --session")
+    for path in request.outputs:
+        check_writable(path)
+    font = request.font
+    with voice.progress("Loading the partner") as tell:
+        model = load_partner(request.partner)
+        player = read_recording(request.input)
+        for warning in player.warnings:
+            voice.warn(f"{player.name}: {warning}")
+        if request.session is not None:
+            prepare_session(request.session)
+        performance = perform(
+            model,
+            player.samples,
+            sample_rate_hz=player.sample_rate_hz,
+            settings=request.settings,
+            seed=request.seed,
+            progress=lambda share: tell(f"Playing with {player.name}", share),
+        )
+        tell("Writing", 1.0)
+        _write(request, model, player, performance, font)
+    _report(request, model, performance, voice)
+    return performance
+
+
+def _write(
+    request: PlayRequest, model: PartnerModel, player: Recording, performance: Performance, font: SoundFont | None
+) -> None:
+    if request.midi_out is not None:
+        with open_atomically(request.midi_out) as stream:
+            stream.write(reply_bytes(performance.decisions, channel=CHANNEL, program=request.program))
+    if request.audio_out is not None or request.mix_out is not None:
+        answer = _answer_sound(request, model, performance, font)
+        if request.audio_out is not None:
+            write_wav(request.audio_out, answer, sample_rate_hz=_SOUND_RATE_HZ)
+        if request.mix_out is not None:
+            both = mix(
+                player.samples,
+                answer,
+                player_rate_hz=player.sample_rate_hz,
+                answer_rate_hz=_SOUND_RATE_HZ,
+                sample_rate_hz=_SOUND_RATE_HZ,
+            )
+            write_wav(request.mix_out, both, sample_rate_hz=_SOUND_RATE_HZ)
+    if request.picture is not None:
+        figure = draw_performance(
+            performance,
+            player.samples,
+            sample_rate_hz=player.sample_rate_hz,
+            recording_names=[r.name for r in model.recordings],
+        )
+        save_figure(figure, request.picture)
+    if request.session is not None:
+        settings = SessionSettings(
+            partner_path=str(request.partner.resolve()),
+            partner_sha256=file_sha256(request.partner),
+            partner=request.settings,
+            seed=request.seed,
+            channel=CHANNEL,
+            program=request.program,
+            sample_rate_hz=player.sample_rate_hz,
+            input_name=player.name,
+        )
+        write_session(request.session, settings, player.samples, performance)
+
+
+def _answer_sound(request: PlayRequest, model: PartnerModel, performance: Performance, font: SoundFont | None) -> Float32:
+    """Return the answer as sound at `_SOUND_RATE_HZ`, from time 0, at least as long as the performance."""
+    if request.sound == "slices":
+        sources = [(r.samples(), r.sample_rate_hz) for r in model.recordings]
+        sound = render_slices(slice_events(performance.decisions), sources, sample_rate_hz=_SOUND_RATE_HZ)
+    else:
+        assert font is not None
+        notes = note_events(performance.decisions, channel=CHANNEL)
+        sound = render_notes(notes, font, sample_rate_hz=_SOUND_RATE_HZ, programs={CHANNEL: request.program})
+    missing = round(performance.duration_s * _SOUND_RATE_HZ) - sound.shape[0]
+    padding = [(0, max(0, missing))] + [(0, 0)] * (sound.ndim - 1)
+    sound = np.pad(sound, padding)
+    peak = float(np.abs(sound).max(initial=0))
+    # Many loud notes together may exceed full scale: turn the whole answer down rather than clip it.
+    return sound / np.float32(peak / 0.89) if peak > 0.89 else sound
+
+
+def _report(request: PlayRequest, model: PartnerModel, performance: Performance, voice: Voice) -> None:
+    names = [r.name for r in model.recordings]
+    decisions = performance.decisions
+    written = [str(p) for p in request.outputs] + ([str(request.session)] if request.session else [])
+    voice.result(
+        {
+            "duration_s": performance.duration_s,
+            "decisions": len(decisions),
+            "played": sum(d.kind == "play" for d in decisions),
+            "rests": dict(Counter(d.rest for d in decisions if d.rest)),
+            "notes": sum(len(d.notes) for d in decisions),
+            "written": written,
+            "summary": summarise(decisions),
+        }
+    )
+    voice.say(f"MusicHal listened to {printable(request.input.name)} for {performance.duration_s:.1f} s.")
+    for line in summarise(decisions):
+        voice.say(line)
+    telling = [d for d in decisions if d.jumped or d.kind == "rest"]
+    shown = telling[:: max(1, len(telling) // _SHOWN_DECISIONS)][:_SHOWN_DECISIONS]
+    if shown:
+        voice.say("Some of its decisions, and why:")
+        for decision in shown:
+            voice.say(f"  {explain(decision, names)}")
+    for path in written:
+        voice.say(f"Wrote {printable(path)}")
+
+
+def replay_command(folder: Path, *, partner: Path | None, midi_out: Path | None, voice: Voice) -> None:
+    """Play a session again and compare the answer byte for byte.
+
+    Raises
+    ------
+    CheckFailedError
+        If the answer is another one.
+    MusicHalError
+        If the session or its partner cannot be used.
+    """
+    if midi_out is not None:
+        check_writable(midi_out)
+    settings, samples, reply = read_session(folder)
+    path = partner or Path(settings.partner_path)
+    if file_sha256(path) != settings.partner_sha256:
+        raise InputError(
+            f"{printable(path)} is not the partner of this session: its SHA-256 differs; name the right one with --partner"
+        )
+    with voice.progress("Loading the partner") as tell:
+        performance = perform(
+            load_partner(path),
+            samples,
+            sample_rate_hz=settings.sample_rate_hz,
+            settings=settings.partner,
+            seed=settings.seed,
+            progress=lambda share: tell(f"Replaying {settings.input_name}", share),
+        )
+    again = reply_bytes(performance.decisions, channel=settings.channel, program=settings.program)
+    if midi_out is not None:
+        with open_atomically(midi_out) as stream:
+            stream.write(again)
+    same = again == reply
+    voice.result({"session": str(folder), "identical": same, "bytes": len(again)})
+    if not same:
+        raise CheckFailedError(
+            f"the replay of {printable(folder)} differs from its reply.mid ({len(again)} and {len(reply)} bytes)"
+        )
+    voice.say(f"The replay of {printable(folder)} is the same MIDI, byte for byte ({len(again)} bytes).")

@@ -1,0 +1,51 @@
+"""Append-only columns: structured arrays that grow in place.
+
+Capacity doubles when it runs out, so that appending n rows costs O(n) in all, and readers see one contiguous array.
+"""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from musichal.arrays import AnyArray
+
+_FIRST_CAPACITY = 64
+
+
+class Columns:
+    """A growing array of rows of one dtype (structured, or plain with a fixed row shape)."""
+
+    def __init__(self, dtype: npt.DTypeLike, row_shape: tuple[int, ...] = ()) -> None:
+        self._rows = np.zeros((_FIRST_CAPACITY, *row_shape), dtype=dtype)
+        self._length = 0
+
+    def __len__(self) -> int:
+        return self._length
+
+    def append(self, row: Any) -> int:
+        """Append one row and return its index."""
+        self._reserve(1)
+        self._rows[self._length] = row
+        self._length += 1
+        return self._length - 1
+
+    def extend(self, rows: AnyArray) -> None:
+        """Append rows, an array of shape (k, …)."""
+        self._reserve(len(rows))
+        self._rows[self._length : self._length + len(rows)] = rows
+        self._length += len(rows)
+
+    @property
+    def view(self) -> AnyArray:
+        """Return the rows so far, shape (n, …), read-only; later appends may leave it behind."""
+        rows = self._rows[: self._length]
+        rows.flags.writeable = False
+        return rows
+
+    def _reserve(self, more: int) -> None:
+        needed = self._length + more
+        if needed > self._rows.shape[0]:
+            grown = np.zeros((max(needed, 2 * self._rows.shape[0]), *self._rows.shape[1:]), dtype=self._rows.dtype)
+            grown[: self._length] = self._rows[: self._length]
+            self._rows = grown

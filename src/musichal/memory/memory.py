@@ -1,0 +1,193 @@
+"""The memory: every gesture that was heard, in order, with the notes in it and the indexes over it.
+
+A *state* is one gesture. States and notes are columns; the two token streams have an exact longest-context index each, the
+gestures' vectors an Audio Oracle. All of it is append-only and grows while playing as it grew in training. A state's number
+is its position in both indexes; the oracle, whose state 0 is the empty past, counts it one higher.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+
+from musichal.arrays import Records
+from musichal.errors import InputError
+from musichal.hearing.percepts import SOURCES, Gesture, Note
+from musichal.memory.audio_oracle import AudioOracle
+from musichal.memory.columns import Columns
+from musichal.memory.token_index import TokenIndex
+
+STATE = np.dtype(
+    [
+        ("recording", np.uint32),
+        ("start_s", np.float64),
+        ("duration_s", np.float32),
+        ("ioi_s", np.float32),
+        ("tokens", np.int16, (len(SOURCES),)),
+        ("level_db", np.float32),
+        ("chroma", np.float32, (12,)),
+        ("starts_at_onset", np.bool_),
+        ("first_note", np.uint32),
+        ("note_count", np.uint32),
+    ]
+)
+"""One gesture: where it was heard (recording, second), how long, how long after the one before it (`ioi_s`, 0 for a
+recording's first), its tokens, its sound, and its notes as a slice of the note column."""
+
+NOTE = np.dtype([("offset_s", np.float32), ("duration_s", np.float32), ("pitch", np.uint8), ("velocity", np.uint8)])
+"""One note of a state, `offset_s` after the state's start."""
+
+# A note and the gesture that it begins are timed by different evidence; so much they may differ.
+_NOTE_TOLERANCE_S = 0.05
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a state was heard."""
+
+    recording: int
+    start_s: float
+    duration_s: float
+
+
+class Memory:
+    """States in order, with their notes, vectors and indexes.
+
+    Parameters
+    ----------
+    dims : int
+        Length of a gesture's vector.
+    threshold : float
+        Distance below which the oracle takes two vectors for the same.
+    """
+
+    def __init__(self, *, dims: int, threshold: float) -> None:
+        self.states_column = Columns(STATE)
+        self.notes_column = Columns(NOTE)
+        self.indexes = tuple(TokenIndex() for _ in SOURCES)
+        self.oracle = AudioOracle(dims, threshold=threshold)
+
+    @classmethod
+    def restore(cls, states: Records, notes: Records, oracle: AudioOracle) -> Self:
+        """Return the memory with these columns; raises `InputError` where they contradict each other.
+
+        The token indexes are built again: that is quicker than reading them, and nothing about them needs to be trusted.
+        """
+        _check_columns(states, notes)
+        if len(oracle) != len(states):
+            raise InputError(f"memory: {len(states)} states, but an oracle of {len(oracle)}")
+        memory = cls(dims=oracle.dims, threshold=oracle.threshold)
+        memory.states_column.extend(states)
+        memory.notes_column.extend(notes)
+        memory.oracle = oracle
+        starts = np.flatnonzero(np.diff(states["recording"])) + 1
+        for source, index in enumerate(memory.indexes):
+            for number, part in enumerate(np.split(states["tokens"][:, source], starts)):
+                if number:
+                    index.start_sequence()
+                index.extend(part.tolist())
+        return memory
+
+    def __len__(self) -> int:
+        return len(self.states_column)
+
+    @property
+    def states(self) -> Records:
+        """Return the states so far, `STATE` of shape (n,)."""
+        return self.states_column.view
+
+    @property
+    def notes(self) -> Records:
+        """Return the notes so far, `NOTE` of shape (m,)."""
+        return self.notes_column.view
+
+    def notes_of(self, state: int) -> Records:
+        """Return the notes of a state, `NOTE` of shape (k,)."""
+        row = self.states[state]
+        return self.notes[int(row["first_note"]) : int(row["first_note"]) + int(row["note_count"])]
+
+    def place(self, state: int) -> Place:
+        """Return where a state was heard."""
+        row = self.states[state]
+        return Place(int(row["recording"]), float(row["start_s"]), float(row["duration_s"]))
+
+    def successor(self, state: int) -> int | None:
+        """Return the state that followed in the same recording, if one did."""
+        if state + 1 >= len(self):
+            return None
+        return state + 1 if self.states["recording"][state + 1] == self.states["recording"][state] else None
+
+    def append(self, gesture: Gesture, notes: Sequence[Note], *, recording: int) -> int:
+        """Append a gesture with the notes that began in it, and return its state.
+
+        Raises
+        ------
+        InputError
+            If the gesture belongs to an earlier recording than the last one.
+        """
+        states = self.states
+        previous = states[-1] if len(states) else None
+        continues = previous is not None and int(previous["recording"]) == recording
+        if previous is not None and recording < int(previous["recording"]):
+            raise InputError("a memory only grows at its end: recordings must come in order")
+        first_note = len(self.notes_column)
+        for note in sorted(notes, key=lambda n: (n.onset_s, n.pitch)):
+            offset = max(0.0, note.onset_s - gesture.start_s)
+            self.notes_column.append((offset, note.duration_s, note.pitch, note.velocity))
+        row = np.zeros((), dtype=STATE)
+        row["recording"] = recording
+        row["start_s"] = gesture.start_s
+        row["duration_s"] = gesture.duration_s
+        row["ioi_s"] = gesture.start_s - float(previous["start_s"]) if continues and previous is not None else 0.0
+        row["tokens"] = gesture.tokens
+        row["level_db"] = gesture.level_db
+        row["chroma"] = gesture.chroma
+        row["starts_at_onset"] = gesture.starts_at_onset
+        row["first_note"] = first_note
+        row["note_count"] = len(notes)
+        if previous is not None and not continues:
+            for index in self.indexes:
+                index.start_sequence()
+        state = self.states_column.append(row)
+        self.oracle.append(gesture.vector)
+        for index, token in zip(self.indexes, gesture.tokens, strict=True):
+            index.append(token)
+        return state
+
+
+def assign_notes(gestures: Sequence[Gesture], notes: Sequence[Note]) -> list[list[Note]]:
+    """Return, for each gesture of a recording, the notes that began in it.
+
+    A note belongs to the gesture that holds its onset, or to the next one where that starts at an onset at most 50 ms after
+    the note: both then mean the same attack. A note before the first gesture belongs to that one.
+    """
+    assigned: list[list[Note]] = [[] for _ in gestures]
+    if not gestures:
+        return assigned
+    starts = np.array([g.start_s for g in gestures])
+    for note in notes:
+        index = max(0, int(np.searchsorted(starts, note.onset_s, side="right")) - 1)
+        follows = index + 1 < len(gestures) and gestures[index + 1].starts_at_onset
+        if follows and starts[index + 1] - note.onset_s <= _NOTE_TOLERANCE_S:
+            index += 1
+        assigned[index].append(note)
+    return assigned
+
+
+def _check_columns(states: Records, notes: Records) -> None:
+    if states.dtype != STATE or notes.dtype != NOTE or states.ndim != 1 or notes.ndim != 1:
+        raise InputError("memory: the columns of states or notes have another layout")
+    finite = [states[name] for name in ("start_s", "duration_s", "ioi_s", "level_db", "chroma")]
+    finite += [notes[name] for name in ("offset_s", "duration_s")]
+    if not all(np.isfinite(column).all() for column in finite):
+        raise InputError("memory: a value is not finite")
+    if (states["duration_s"] <= 0).any() or (notes["duration_s"] <= 0).any() or (notes["offset_s"] < 0).any():
+        raise InputError("memory: a duration is not positive, or a note begins before its state")
+    if (np.diff(states["recording"].astype(np.int64)) < 0).any():
+        raise InputError("memory: recordings are not in order")
+    if (notes["pitch"] > 127).any() or (notes["velocity"] > 127).any() or (notes["velocity"] == 0).any():
+        raise InputError("memory: a note is outside MIDI's range")
+    ends = np.cumsum(states["note_count"].astype(np.int64))
+    if not np.array_equal(states["first_note"].astype(np.int64), ends - states["note_count"]) or ends[-1:].sum() != len(notes):
+        raise InputError("memory: states and notes do not belong together")

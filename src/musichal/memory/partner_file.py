@@ -1,0 +1,259 @@
+"""The partner file: everything that a training leaves behind, in one `.hal` file.
+
+It holds the perception spec and its fingerprint, the vocabularies, the memory, the token stream of each recording (so that
+anyone can ask whether live hearing still agrees with training), and the recordings themselves as heard, unless they were
+left out. `container` makes it safe to read from a stranger; here every value is checked for what it means.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from musichal.arrays import AnyArray, Float32, Int16, Int64, Records
+from musichal.atomic import PathLike, printable
+from musichal.audio.flac import decode_flac
+from musichal.errors import InputError, PartnerFileError
+from musichal.hearing.percepts import SILENCE, SOURCES
+from musichal.hearing.vocabulary import Vocabulary
+from musichal.memory.audio_oracle import AudioOracle
+from musichal.memory.container import Container, pack_arrays, read_container, write_container
+from musichal.memory.memory import NOTE, STATE, Memory
+from musichal.spec import PerceptionSpec
+
+
+@dataclass(frozen=True)
+class StoredRecording:
+    """A recording of a partner: what it was, what was heard in it, and its sound as FLAC (None where left out).
+
+    `tokens` (sources, n), `frame_samples` (n,) positions at the spec's rate, `level_db` (n,), `onset_samples` (k,).
+    `digest` is the SHA-256 of its samples, `n_samples` at `sample_rate_hz`.
+    """
+
+    name: str
+    sample_rate_hz: int
+    n_samples: int
+    digest: str
+    tokens: Int16
+    frame_samples: Int64
+    level_db: Float32
+    onset_samples: Int64
+    flac: bytes | None
+
+    @property
+    def duration_s(self) -> float:
+        """Length in seconds."""
+        return self.n_samples / self.sample_rate_hz
+
+    def samples(self) -> Float32:
+        """Return the sound, float32 mono; raises `PartnerFileError` where it was left out or is damaged."""
+        if self.flac is None:
+            raise PartnerFileError(f"{self.name} was left out of the partner (trained with --no-audio)")
+        try:
+            samples, rate = decode_flac(self.flac, max_samples=self.n_samples)
+        except InputError as error:
+            raise PartnerFileError(f"the sound of {self.name} in the partner is damaged: {error}") from error
+        if rate != self.sample_rate_hz or samples.shape[0] != self.n_samples:
+            raise PartnerFileError(f"the sound of {self.name} in the partner is not what was heard")
+        return samples
+
+
+@dataclass(frozen=True)
+class PartnerModel:
+    """What a training learned: how it hears, what it knows, where it comes from."""
+
+    spec: PerceptionSpec
+    vocabularies: tuple[Vocabulary, Vocabulary]
+    memory: Memory
+    recordings: tuple[StoredRecording, ...]
+    encoder_licence: str
+    trained_with: Mapping[str, str]
+    """Versions of MusicHal and of the libraries that shape numbers."""
+
+
+def save_partner(path: PathLike, model: PartnerModel) -> None:
+    """Write a partner file, whole or not at all; the same model gives the same bytes.
+
+    Raises
+    ------
+    InputError
+        If the path cannot be written.
+    """
+    members: dict[str, bytes] = {}
+    vocabularies = []
+    for source, vocabulary in zip(SOURCES, model.vocabularies, strict=True):
+        members[f"arrays/vocabulary-{source}.safetensors"] = pack_arrays(
+            {
+                "centres": vocabulary.centres,
+                "mean": vocabulary.mean,
+                "projection": vocabulary.projection,
+                "counts": vocabulary.counts,
+            }
+        )
+        vocabularies.append(
+            {
+                "normalisation": vocabulary.normalisation,
+                "scale": vocabulary.scale,
+                "spread": vocabulary.spread,
+                "digest": vocabulary.digest(),
+            }
+        )
+    members["arrays/states.safetensors"] = pack_arrays(_columns_to_arrays(model.memory.states))
+    members["arrays/notes.safetensors"] = pack_arrays(_columns_to_arrays(model.memory.notes))
+    members["arrays/oracle.safetensors"] = pack_arrays(model.memory.oracle.to_arrays())
+    recordings = []
+    for number, recording in enumerate(model.recordings):
+        members[f"arrays/recording-{number:04d}.safetensors"] = pack_arrays(
+            {
+                "tokens": recording.tokens,
+                "frame_samples": recording.frame_samples,
+                "level_db": recording.level_db,
+                "onset_samples": recording.onset_samples,
+            }
+        )
+        if recording.flac is not None:
+            members[f"recordings/{number:04d}.flac"] = recording.flac
+        recordings.append(
+            {
+                "name": recording.name,
+                "sample_rate_hz": recording.sample_rate_hz,
+                "n_samples": recording.n_samples,
+                "digest": recording.digest,
+            }
+        )
+    content = {
+        "spec": model.spec.to_dict(),
+        "fingerprint": model.spec.fingerprint(),
+        "encoder_licence": model.encoder_licence,
+        "trained_with": dict(model.trained_with),
+        "vocabularies": vocabularies,
+        "recordings": recordings,
+    }
+    write_container(path, content=content, members=members)
+
+
+def load_partner(path: PathLike) -> PartnerModel:
+    """Read a partner file from anyone.
+
+    Raises
+    ------
+    PartnerFileError
+        One line that says what is wrong with it. Nothing in the file is run, and no more is allocated than it holds.
+    """
+    container = read_container(path)
+    try:
+        container.check()
+        return _build(container)
+    except PartnerFileError:
+        raise
+    except InputError as error:
+        raise PartnerFileError(f"{printable(path)}: {error}") from error
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
+        # The members are what their digests say, so someone wrote them so: a file not made by MusicHal.
+        raise PartnerFileError(
+            f"{printable(path)}: not a partner that MusicHal made ({type(error).__name__}: {error})"
+        ) from error
+
+
+def _build(container: Container) -> PartnerModel:
+    content = container.content
+    spec = PerceptionSpec.from_dict(content["spec"])
+    _require(spec.fingerprint() == content["fingerprint"], "its perception spec does not match its fingerprint")
+    _require(len(content["vocabularies"]) == len(SOURCES), "it must have one vocabulary per source")
+    vocabularies = [
+        _vocabulary(container, source, values, spec) for source, values in zip(SOURCES, content["vocabularies"], strict=True)
+    ]
+    states = _arrays_to_columns(container.read_arrays("arrays/states.safetensors"), STATE)
+    notes = _arrays_to_columns(container.read_arrays("arrays/notes.safetensors"), NOTE)
+    oracle = AudioOracle.from_arrays(container.read_arrays("arrays/oracle.safetensors"))
+    memory = Memory.restore(states, notes, oracle)
+    recordings = tuple(_recording(container, number, values, spec) for number, values in enumerate(content["recordings"]))
+    _require(len(states) > 0 and len(recordings) > 0, "it holds no recording")
+    _require(int(states["recording"].max()) < len(recordings), "its memory names a recording that is not there")
+    _require(_tokens_in_range(states["tokens"], spec), "its memory has tokens outside the vocabulary")
+    lengths_s = np.array([r.duration_s for r in recordings])[states["recording"]]
+    inside = (states["start_s"] >= 0) & (states["start_s"] <= lengths_s)
+    _require(bool(inside.all()), "its memory names a place outside a recording")
+    trained_with = {str(k): str(v) for k, v in content["trained_with"].items()}
+    return PartnerModel(
+        spec, (vocabularies[0], vocabularies[1]), memory, recordings, str(content["encoder_licence"]), trained_with
+    )
+
+
+def _vocabulary(container: Container, source: str, values: dict[str, Any], spec: PerceptionSpec) -> Vocabulary:
+    arrays = container.read_arrays(f"arrays/vocabulary-{source}.safetensors")
+    vocabulary = Vocabulary(
+        normalisation=values["normalisation"],
+        centres=_array(arrays, "centres", np.float32, 2),
+        scale=float(values["scale"]),
+        mean=_array(arrays, "mean", np.float32, 1),
+        projection=_array(arrays, "projection", np.float32, 2),
+        spread=float(values["spread"]),
+        counts=_array(arrays, "counts", np.int64, 1),
+    )
+    _require(vocabulary.normalisation == spec.vocabulary.normalisation, f"the {source} vocabulary is normalised another way")
+    _require(vocabulary.size == spec.vocabulary.size, f"the {source} vocabulary has another size than its spec")
+    _require(vocabulary.scale > 0 and vocabulary.spread > 0, f"the {source} vocabulary has no scale")
+    finite = all(np.isfinite(a).all() for a in (vocabulary.centres, vocabulary.mean, vocabulary.projection))
+    _require(finite and np.isfinite([vocabulary.scale, vocabulary.spread]).all(), f"the {source} vocabulary is not finite")
+    _require(vocabulary.digest() == values["digest"], f"the {source} vocabulary does not match its digest")
+    if vocabulary.normalisation == "l2-pca":
+        shape = (vocabulary.mean.shape[0], vocabulary.centres.shape[1])
+        _require(vocabulary.projection.shape == shape, f"the {source} vocabulary's projection does not fit")
+    return vocabulary
+
+
+def _recording(container: Container, number: int, values: dict[str, Any], spec: PerceptionSpec) -> StoredRecording:
+    arrays = container.read_arrays(f"arrays/recording-{number:04d}.safetensors")
+    flac_name = f"recordings/{number:04d}.flac"
+    recording = StoredRecording(
+        name=str(values["name"]),
+        sample_rate_hz=int(values["sample_rate_hz"]),
+        n_samples=int(values["n_samples"]),
+        digest=str(values["digest"]),
+        tokens=_array(arrays, "tokens", np.int16, 2),
+        frame_samples=_array(arrays, "frame_samples", np.int64, 1),
+        level_db=_array(arrays, "level_db", np.float32, 1),
+        onset_samples=_array(arrays, "onset_samples", np.int64, 1),
+        flac=container.read(flac_name) if flac_name in container.members else None,
+    )
+    _require(recording.sample_rate_hz > 0 and recording.n_samples > 0, f"recording {number} has no length")
+    n = recording.frame_samples.shape[0]
+    _require(recording.tokens.shape == (len(SOURCES), n), f"recording {number} has tokens for other frames")
+    _require(recording.level_db.shape == (n,), f"recording {number} has levels for other frames")
+    _require(_tokens_in_range(recording.tokens, spec), f"recording {number} has tokens outside the vocabulary")
+    _require(bool(np.isfinite(recording.level_db).all()), f"recording {number} has a level that is not finite")
+    return recording
+
+
+def _tokens_in_range(tokens: AnyArray, spec: PerceptionSpec) -> bool:
+    return bool(((tokens >= SILENCE) & (tokens < spec.vocabulary.size)).all())
+
+
+def _columns_to_arrays(columns: Records) -> dict[str, AnyArray]:
+    assert columns.dtype.names is not None
+    return {name: np.ascontiguousarray(columns[name]) for name in columns.dtype.names}
+
+
+def _arrays_to_columns(arrays: Mapping[str, AnyArray], dtype: np.dtype[np.void]) -> Records:
+    assert dtype.names is not None and dtype.fields is not None
+    _require(set(arrays) == set(dtype.names), "its memory has other columns")
+    n = arrays[dtype.names[0]].shape[:1]
+    columns = np.zeros(n, dtype=dtype)
+    for name in dtype.names:
+        field, array = dtype.fields[name][0], arrays[name]
+        _require(array.dtype == field.base and array.shape == n + field.shape, f"its memory's column {name} does not fit")
+        columns[name] = array
+    return columns
+
+
+def _array(arrays: Mapping[str, AnyArray], name: str, dtype: type[np.generic], ndim: int) -> AnyArray:
+    array = arrays[name]
+    _require(array.dtype == dtype and array.ndim == ndim, f"its array {name} does not fit")
+    return array
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise InputError(message)

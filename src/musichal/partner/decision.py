@@ -1,0 +1,99 @@
+"""The record of a decision: what was chosen, why, and what nearly was.
+
+A record is written as one line of JSON. Everything in it is what the choice was really made from: each influence's share is
+weight × value over the score, so that a reader can compute the score again.
+"""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import Any, Literal, Self
+
+REST_REASONS = {
+    "waiting": "nothing has been heard yet",
+    "silence": "the player is silent",
+    "no match": "nothing in memory was ever in this situation",
+    "weak match": "what memory offers does not fit well enough",
+    "repeats": "all that fits was played a moment ago",
+}
+
+
+@dataclass(frozen=True)
+class PlannedNote:
+    """A note to be played; `onset_s` in seconds of the input stream."""
+
+    onset_s: float
+    duration_s: float
+    pitch: int
+    velocity: int
+
+
+@dataclass(frozen=True)
+class Influence:
+    """One influence on a choice: its value (0 to 1), its weight, and its share of the score."""
+
+    name: str
+    value: float
+    weight: float
+    share: float
+
+
+@dataclass(frozen=True)
+class Context:
+    """What of the player's recent past agreed with memory: tokens of one source, and where in memory they ended."""
+
+    source: str
+    tokens: tuple[int, ...]
+    state: int
+    recording: int
+    end_s: float
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """A candidate that was not chosen."""
+
+    state: int
+    recording: int
+    start_s: float
+    transposition: int
+    score: float
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One choice. Of a rest, everything about a state is empty and `rest` says why."""
+
+    number: int
+    time_s: float
+    kind: Literal["play", "rest"]
+    rest: str | None = None
+    state: int | None = None
+    recording: int | None = None
+    source_start_s: float | None = None
+    duration_s: float = 0.0
+    transposition: int = 0
+    jumped: bool = False
+    run: int = 0
+    score: float = 0.0
+    total_weight: float = 0.0
+    contexts: tuple[Context, ...] = ()
+    influences: tuple[Influence, ...] = ()
+    alternatives: tuple[Alternative, ...] = ()
+    candidates: int = 0
+    silent_s: float = 0.0
+    notes: tuple[PlannedNote, ...] = ()
+
+    def to_json(self) -> str:
+        """Return the record as one line of JSON."""
+        return json.dumps(dataclasses.asdict(self), allow_nan=False, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, line: str) -> Self:
+        """Return the decision that `to_json` wrote."""
+        values: dict[str, Any] = json.loads(line)
+        parts = {"contexts": Context, "influences": Influence, "alternatives": Alternative, "notes": PlannedNote}
+        for name, kind in parts.items():
+            values[name] = tuple(kind(**part) for part in values[name])
+        values["contexts"] = tuple(dataclasses.replace(c, tokens=tuple(c.tokens)) for c in values["contexts"])
+        return cls(**values)

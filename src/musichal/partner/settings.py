@@ -1,0 +1,89 @@
+"""How the partner plays: weights, limits, filters. Nothing here changes how it hears."""
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any, Self
+
+from musichal.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartnerSettings:
+    """Settings of a performance; each changes what is played.
+
+    Parameters
+    ----------
+    harmonic_weight, percussive_weight, chroma_weight, continuity_weight : float
+        Weight of each influence on a candidate's score.
+    min_context : int
+        Shortest token context that makes a place in memory a candidate.
+    max_candidates : int
+        How many places per token stream are weighed.
+    no_repeat : int
+        A state is not jumped to while it is among the last so many states played.
+    max_run : int
+        After so many states in recorded order the partner must jump.
+    rest_below : float
+        Least score, as a share of the greatest possible one, at which it plays.
+    rest_after_silence_s : float
+        It rests once the player has been silent for so long.
+    max_transposition : int
+        Largest transposition in semitones, up or down.
+    transposition_penalty : float
+        What each semitone of transposition takes off the chroma influence.
+    temperature : float
+        0 takes the best candidate; above, candidates are drawn with probability exp(score / temperature).
+    memory_gestures : int
+        How many of the player's gestures are remembered for matching.
+    chroma_s : float
+        Time constant of the chroma that candidates are fitted to.
+    """
+
+    harmonic_weight: float = 1.0
+    percussive_weight: float = 0.6
+    chroma_weight: float = 1.0
+    continuity_weight: float = 0.7
+    min_context: int = 1
+    max_candidates: int = 48
+    no_repeat: int = 32
+    max_run: int = 24
+    rest_below: float = 0.3
+    rest_after_silence_s: float = 2.0
+    max_transposition: int = 6
+    transposition_penalty: float = 0.03
+    temperature: float = 0.03
+    memory_gestures: int = 32
+    chroma_s: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name, value in dataclasses.asdict(self).items():
+            if not math.isfinite(value) or value < 0:
+                raise InputError(f"partner setting {name} must be a finite number of at least 0, not {value}")
+        if self.max_transposition > 6:
+            raise InputError(f"partner setting max_transposition must be at most 6, not {self.max_transposition}")
+        if min(self.min_context, self.max_candidates, self.max_run, self.memory_gestures) < 1:
+            raise InputError("partner settings min_context, max_candidates, max_run and memory_gestures start at 1")
+        if self.chroma_s == 0 or not self.total_weight:
+            raise InputError("partner setting chroma_s must be positive, and so must one of the weights")
+
+    @property
+    def total_weight(self) -> float:
+        """Return the score of a candidate that fits in every way."""
+        return self.harmonic_weight + self.percussive_weight + self.chroma_weight + self.continuity_weight
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """Return settings from `to_dict`'s values; InputError names what is unknown or of the wrong type."""
+        known = {f.name: f.default for f in dataclasses.fields(cls)}
+        for name, value in values.items():
+            if name not in known:
+                raise InputError(f"unknown partner setting {name!r}; there are: {', '.join(known)}")
+            allowed = int if isinstance(known[name], int) else int | float
+            if isinstance(value, bool) or not isinstance(value, allowed):
+                raise InputError(f"partner setting {name} must be a number like {known[name]}, not {value!r}")
+        return cls(**{name: type(known[name])(value) for name, value in values.items()})

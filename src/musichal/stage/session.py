@@ -1,0 +1,153 @@
+"""Session folders: what a performance was, complete enough to play it again byte for byte.
+
+A session holds ``settings.json`` (what was asked for, and which partner), ``input.flac`` (the player, exactly as heard),
+``percepts.safetensors`` (what was heard), ``decisions.jsonl`` (one decision a line) and ``reply.mid``. The partner itself
+is named by its path and its SHA-256.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from musichal import __version__
+from musichal.arrays import Float32
+from musichal.atomic import open_atomically, printable, reason
+from musichal.audio.flac import decode_flac, encode_flac
+from musichal.errors import InputError
+from musichal.memory.container import pack_arrays, parse_json
+from musichal.partner.decision import Decision
+from musichal.partner.settings import PartnerSettings
+from musichal.stage.midi_file import midi_bytes
+from musichal.stage.performance import Performance, note_events
+
+SESSION_VERSION = 1
+SETTINGS, INPUT, PERCEPTS, DECISIONS, REPLY = (
+    "settings.json",
+    "input.flac",
+    "percepts.safetensors",
+    "decisions.jsonl",
+    "reply.mid",
+)
+_LONGEST_INPUT_SAMPLES = 4 * 3600 * 192_000
+
+
+@dataclass(frozen=True)
+class SessionSettings:
+    """What a performance was asked to be."""
+
+    partner_path: str
+    partner_sha256: str
+    partner: PartnerSettings
+    seed: int
+    channel: int
+    program: int
+    sample_rate_hz: int
+    input_name: str
+
+
+def reply_bytes(decisions: Sequence[Decision], *, channel: int, program: int) -> bytes:
+    """Return the answer as the bytes of a MIDI file."""
+    return midi_bytes(note_events(decisions, channel=channel), programs={channel: program})
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file; InputError where it cannot be read."""
+    try:
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"cannot read {printable(path)}: {reason(error)}") from error
+
+
+def prepare_session(folder: Path) -> None:
+    """Make a session's folder; raises `InputError` where there is something in it already, or it cannot be made."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.iterdir()):
+            raise InputError(f"the session folder {printable(folder)} is not empty; name a new one")
+    except OSError as error:
+        raise InputError(f"cannot make the session folder {printable(folder)}: {reason(error)}") from error
+
+
+def write_session(folder: Path, settings: SessionSettings, samples: Float32, performance: Performance) -> None:
+    """Write a performance into a prepared folder, each file whole or not at all; settings come last.
+
+    A folder without settings is therefore not a session: nothing half-written can be taken for one.
+    """
+    heard = performance.heard
+    lines = "".join(decision.to_json() + "\n" for decision in performance.decisions)
+    reply = reply_bytes(performance.decisions, channel=settings.channel, program=settings.program)
+    arrays = {name: getattr(heard, name) for name in ("tokens", "frame_samples", "level_db", "chroma", "onset_samples")}
+    table = {
+        "version": SESSION_VERSION,
+        "musichal": __version__,
+        **{f.name: getattr(settings, f.name) for f in dataclasses.fields(settings)},
+        "partner": settings.partner.to_dict(),
+    }
+    for name, data in (
+        (INPUT, encode_flac(samples, settings.sample_rate_hz)),
+        (PERCEPTS, pack_arrays(arrays)),
+        (DECISIONS, lines.encode()),
+        (REPLY, reply),
+        (SETTINGS, (json.dumps(table, indent=2, sort_keys=True) + "\n").encode()),
+    ):
+        with open_atomically(folder / name) as stream:
+            stream.write(data)
+
+
+def read_session(folder: Path) -> tuple[SessionSettings, Float32, bytes]:
+    """Return a session's settings, the player's samples and the answer's MIDI bytes.
+
+    Raises
+    ------
+    InputError
+        If the folder is no session, or one that this MusicHal cannot read.
+    """
+    table = _read_settings(folder)
+    try:
+        values = {f.name: table[f.name] for f in dataclasses.fields(SessionSettings)}
+        for field in dataclasses.fields(SessionSettings):
+            if field.name != "partner" and type(values[field.name]) is not field.type:
+                raise InputError(f"{printable(folder / SETTINGS)}: {field.name} is of the wrong type")
+        values["partner"] = PartnerSettings.from_dict(values["partner"])
+        settings = SessionSettings(**values)
+    except (KeyError, AttributeError) as error:
+        raise InputError(f"{printable(folder / SETTINGS)} is not a session's: it lacks {error}") from error
+    samples, rate = decode_flac(_read(folder / INPUT), max_samples=_LONGEST_INPUT_SAMPLES)
+    if rate != settings.sample_rate_hz:
+        raise InputError(f"{printable(folder / INPUT)} has another sample rate than the session")
+    return settings, samples, _read(folder / REPLY)
+
+
+def read_decisions(folder: Path) -> list[Decision]:
+    """Return a session's decisions; raises `InputError` for a line that is none."""
+    decisions = []
+    for number, line in enumerate(_read(folder / DECISIONS).decode(errors="replace").splitlines(), start=1):
+        try:
+            decisions.append(Decision.from_json(line))
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{printable(folder / DECISIONS)}: line {number} is not a decision") from error
+    return decisions
+
+
+def _read_settings(folder: Path) -> dict[str, Any]:
+    if not (folder / SETTINGS).is_file():
+        raise InputError(f"{printable(folder)} is not a session: it has no {SETTINGS}")
+    try:
+        table = parse_json(_read(folder / SETTINGS), max_depth=8)
+    except ValueError as error:
+        raise InputError(f"{printable(folder / SETTINGS)} is damaged: {error}") from error
+    if not isinstance(table, dict) or table.get("version") != SESSION_VERSION:
+        raise InputError(f"{printable(folder)} is not a session of version {SESSION_VERSION}")
+    return table
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot read {printable(path)}: {reason(error)}") from error

@@ -26,6 +26,7 @@ FLOORS = (
     ("chandra", "pictures", "verify", "web"),
     ("demo",),
     ("bench",),
+    ("commands",),
     ("cli",),
     ("__main__",),
 )

@@ -198,7 +198,8 @@ class TestHeard:
 
     def test_any_suffix_and_any_name(self, tmp_path, music):
         source = sound_file(tmp_path / "a.wav", music)
-        for name in ("noise.mp3", "no suffix", "Gitarre \n ü 音.txt"):
+        odd = "Gitarre ü 音.txt" if os.name == "nt" else "Gitarre \n ü 音.txt"
+        for name in ("noise.mp3", "no suffix", odd):
             path = tmp_path / name
             path.write_bytes(source.read_bytes())
             assert read_recording(path).name.isprintable()
@@ -334,6 +335,20 @@ class TestRefused:
         (tmp_path / "a.flac").write_bytes(data)
         assert "does not say how long it is" in refusal(tmp_path / "a.flac")
 
+    def test_more_than_the_memory_of_this_machine(self, tmp_path, music, monkeypatch):
+        def full(*_, **__):
+            raise MemoryError
+
+        path = sound_file(tmp_path / "a.wav", music)
+        monkeypatch.setattr(np, "empty", full)
+        assert "does not fit into the memory" in refusal(path)
+
+    @pytest.mark.skipif(os.name == "nt", reason="a property of POSIX systems")
+    def test_errors_of_the_system(self, tmp_path):
+        assert refusal(tmp_path / ("a" * 300)).endswith("the name is too long")
+        (tmp_path / "a.wav").symlink_to(tmp_path / "a.wav")
+        assert refusal(tmp_path / "a.wav").endswith("no such file")
+
     @given(st.data())
     @settings(max_examples=150, deadline=None)
     def test_damage_is_refused_or_heard_but_never_crashes(self, tmp_path_factory, music, data):
@@ -466,6 +481,13 @@ class TestFlac:
     def test_declared_length_is_bounded_before_memory_is_taken(self):
         with pytest.raises(InputError, match="declares 2000 samples, more than the 1999"):
             decode_flac(encode_flac(np.zeros(2_000, dtype=np.float32), RATE), max_samples=1_999)
+
+    def test_a_length_that_is_not_what_the_frames_hold(self):
+        data = bytearray(encode_flac(np.linspace(-0.5, 0.5, 9_001).astype(np.float32) * 0, RATE))
+        for declared, why in ((9_000, "damaged|more"), (9_002, "cut short|damaged")):
+            data[22:26] = declared.to_bytes(4, "big")
+            with pytest.raises(InputError, match=why):
+                decode_flac(bytes(data), max_samples=1 << 20)
 
     def test_stereo_is_not_what_a_partner_keeps(self, music):
         out = io.BytesIO()

@@ -113,9 +113,10 @@ def write_container(path: PathLike, *, content: Mapping[str, Any], members: Mapp
     Raises
     ------
     InputError
-        The path cannot be written, or the container would be larger than 4 GB.
+        The path cannot be written, or the container would be larger than a reader accepts: 4 GB, 4096 members (the
+        manifest is one), or a manifest of 1 MB.
     ValueError, TypeError
-        A name or the content cannot be stored, or the manifest would be larger than the reader's limits allow.
+        A name or the content is not what a container can store.
     """
     for name in members:
         if not _MEMBER_NAME.fullmatch(name):
@@ -125,12 +126,19 @@ def write_container(path: PathLike, *, content: Mapping[str, Any], members: Mapp
     manifest = {"format": FORMAT, "version": FORMAT_VERSION, "members": table, "content": dict(content)}
     text = json.dumps(manifest, sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
     limits = Limits()
-    if len(text) > limits.max_manifest_bytes or len(names) >= limits.max_members:
-        raise ValueError(f"a manifest of {len(text)} bytes with {len(names)} members is beyond the limits of the reader")
+    size = archive_size([(MANIFEST, len(text)), *((name, len(members[name])) for name in names)])
+    for amount, most, what in (
+        (size, MAX_ARCHIVE_BYTES, "bytes"),
+        (len(names) + 1, limits.max_members, "members"),
+        (len(text), limits.max_manifest_bytes, "bytes of manifest"),
+    ):
+        if amount > most:
+            raise InputError(
+                f"cannot write {printable(path)}: a partner file holds at most {most} {what}, and this needs {amount}; "
+                "train on fewer recordings or leave their sound out"
+            )
     if parse_json(text, max_depth=limits.max_depth) != manifest:
-        raise ValueError("content must consist of plain JSON values: dict with text keys, list, str, int, float, bool, None")
-    if archive_size([(MANIFEST, len(text)), *((name, len(members[name])) for name in names)]) > MAX_ARCHIVE_BYTES:
-        raise InputError(f"cannot write {printable(path)}: it would be larger than 4 GB; leave the recordings out")
+        raise ValueError("content must be plain JSON values: dict with text keys, list, str, int, finite float, bool, None")
     with open_atomically(path) as stream:
         write_stored_zip(stream, [(MANIFEST, text), *((name, members[name]) for name in names)])
 

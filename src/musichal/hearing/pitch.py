@@ -1,0 +1,126 @@
+"""The pitch view of a segment: whitened log-frequency spectrum, harmonic salience per semitone, chroma.
+
+Conventions
+-----------
+Log-frequency bins are a third of a semitone wide; bin 0 is MIDI pitch `PitchSettings.lowest_midi`, and A4 = 440 Hz = 69.
+Salience has one value per semitone from C2 (MIDI 36) to C7, chroma has bin 0 = C. All are non-negative, follow the square
+root of the level (see `compression`), and are zero in digital silence.
+
+Method
+------
+Windows get shorter towards the treble, as those of a constant-Q transform (Brown, JASA 1991): pitches are close together
+in the bass, and notes short in the treble. Magnitudes are compressed, the mean of their neighbourhood is taken off, which
+leaves partials and levels out timbre and noise floor, and what remains is summed over the first harmonics of each
+semitone (harmonic summation: Klapuri, ISMIR 2006). Chroma folds that salience, not the spectrum: a fifth harmonic counts
+for its fundamental.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.ndimage import uniform_filter1d
+from scipy.sparse import csr_array
+
+from musichal.arrays import Float32
+from musichal.hearing.percepts import LOWEST_PITCH, N_PITCHES, PitchFrames
+from musichal.hearing.short_time import ShortTime, at_rate
+from musichal.spec import PerceptionSpec
+
+BINS_PER_SEMITONE = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class PitchSettings:
+    """Every constant of the pitch view. Lengths are in samples at 24 kHz and scale with the rate.
+
+    `bands` are (window length, lowest MIDI pitch that uses it), from the bass up; `ahead_samples` is how far behind a
+    frame's centre its window peaks, `right_samples` the shortest right flank at the end of a segment, `compression` the
+    power that magnitudes are raised to, `whitening_bins` the width of the neighbourhood whose mean is taken off, and
+    `harmonic_weights` weigh the harmonics, from the fundamental on.
+    """
+
+    version: int = 1
+    lowest_midi: int = 33
+    n_bins: int = 276
+    bands: tuple[tuple[int, int], ...] = ((8192, 0), (4096, 52), (2048, 74))
+    ahead_samples: int = 240
+    right_samples: int = 800
+    compression: float = 0.5
+    whitening_bins: int = 13
+    harmonic_weights: tuple[float, ...] = (1.0, 0.8, 0.6, 0.5, 0.4)
+    side_weight: float = 0.5
+
+
+class PitchAnalyser:
+    """Looks at the harmonic stem of a window. A pure function of the samples, with its filters made once."""
+
+    def __init__(self, spec: PerceptionSpec, settings: PitchSettings | None = None) -> None:
+        self._settings = settings = settings or PitchSettings()
+        rate = spec.sample_rate_hz
+        upper = [lowest for _, lowest in settings.bands[1:]] + [128]
+        self._bands = []
+        for (length, lower), end in zip(settings.bands, upper, strict=True):
+            length_samples = at_rate(length, rate)
+            short_time = ShortTime(
+                spec,
+                length_samples=length_samples,
+                ahead_samples=at_rate(settings.ahead_samples, rate),
+                right_samples=at_rate(settings.right_samples, rate),
+            )
+            self._bands.append((short_time, _log_frequency_filters(settings, length_samples, rate, (lower, end))))
+        self._harmonics = _harmonic_filters(settings)
+
+    def analyse(self, harmonic: Float32) -> PitchFrames:
+        """Return the pitch content of the segment's frames from its harmonic stem, shape (context + segment,)."""
+        settings = self._settings
+        magnitude = sum((filters @ short_time.magnitudes(harmonic).T for short_time, filters in self._bands), start=0.0)
+        compressed = np.asarray(magnitude, np.float32).T ** np.float32(settings.compression)
+        neighbourhood = uniform_filter1d(compressed, settings.whitening_bins, axis=1, mode="nearest")
+        spectrum = np.maximum(compressed - neighbourhood, np.float32(0))
+        salience = np.ascontiguousarray((self._harmonics @ spectrum.T).T)
+        return PitchFrames(spectrum=np.ascontiguousarray(spectrum), salience=salience, chroma=fold(salience))
+
+
+def fold(salience: Float32) -> Float32:
+    """Return chroma (n, 12), bin 0 = C, of salience (n, N_PITCHES)."""
+    chroma = np.zeros((salience.shape[0], 12), np.float32)
+    for pitch_class in range(12):
+        chroma[:, pitch_class] = salience[:, (pitch_class - LOWEST_PITCH) % 12 :: 12].sum(axis=1)
+    return chroma
+
+
+def _bin_midi(settings: PitchSettings) -> Float32:
+    return (settings.lowest_midi + np.arange(settings.n_bins) / BINS_PER_SEMITONE).astype(np.float32)
+
+
+def _log_frequency_filters(settings: PitchSettings, length_samples: int, rate_hz: int, pitches: tuple[int, int]) -> csr_array:
+    """Return triangular filters (n_bins, FFT bins), of unit sum, for bins in [lowest, end) of `pitches`."""
+    fft_hz = np.arange(length_samples // 2 + 1) * rate_hz / length_samples
+    midi = _bin_midi(settings)
+    rows, columns, values = [], [], []
+    for row in np.flatnonzero((midi >= pitches[0]) & (midi < pitches[1])):
+        centre_hz = 440 * 2 ** ((float(midi[row]) - 69) / 12)
+        # Half a bin to either side where the FFT resolves that, else interpolation between FFT bins.
+        width_hz = max(centre_hz * (2 ** (1 / (12 * BINS_PER_SEMITONE)) - 1), rate_hz / length_samples)
+        weights = np.maximum(0, 1 - np.abs(fft_hz - centre_hz) / width_hz)
+        if centre_hz >= rate_hz / 2 or not weights.any():
+            continue
+        found = np.flatnonzero(weights)
+        rows += [int(row)] * len(found)
+        columns += found.tolist()
+        values += (weights[found] / weights[found].sum()).tolist()
+    shape = (settings.n_bins, length_samples // 2 + 1)
+    return csr_array((np.array(values, np.float32), (rows, columns)), shape=shape)
+
+
+def _harmonic_filters(settings: PitchSettings) -> csr_array:
+    """Return the harmonic sum as a matrix (N_PITCHES, n_bins); each harmonic takes its bin and both sides of it."""
+    matrix = np.zeros((N_PITCHES, settings.n_bins), np.float32)
+    for pitch in range(N_PITCHES):
+        for harmonic, weight in enumerate(settings.harmonic_weights, start=1):
+            midi = LOWEST_PITCH + pitch + 12 * np.log2(harmonic)
+            centre = round((midi - settings.lowest_midi) * BINS_PER_SEMITONE)
+            for side in (-1, 0, 1):
+                if 0 <= centre + side < settings.n_bins:
+                    matrix[pitch, centre + side] += weight * (settings.side_weight if side else 1)
+    return csr_array(matrix)

@@ -1,0 +1,208 @@
+"""Notes: which pitches were played, from when to when, how strongly; polyphonic, causal, streaming.
+
+For every frame a network (`note_model`) says of each pitch how likely it begins and how likely it sounds. A note starts
+where beginning peaks above a threshold; it ends when it no longer sounds, or when it is struck again.
+What stays below the gate (`GateSpec.open_db`) is no note. A decision needs up to
+0.35 s of later sound, so a note that starts near the end of a segment is known one segment later; its times are right.
+
+Velocity is the level of the note's loudest partial over its first 80 ms, on a line from -54 dBFS (1) to -6 dBFS (127).
+
+The notes are heard in the mix, not in the harmonic stem: measured on rendered chorales, separation costs more onsets than
+the drums that it removes bring in.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from musichal.arrays import Bool, Float32, Int64
+from musichal.errors import InputError
+from musichal.hearing.note_frames import (
+    HARMONIC_OFFSETS,
+    LOWEST_NOTE,
+    N_LONG,
+    N_NOTES,
+    N_SHORT,
+    NoteFrames,
+    NoteFrontEnd,
+)
+from musichal.hearing.note_model import AHEAD, BEHIND, NoteModel
+from musichal.hearing.percepts import Note, Stems, Window
+from musichal.spec import PerceptionSpec
+
+_PEAK_FRAMES = 4  # A beginning is the largest within 53 ms either way.
+_MARGIN = _PEAK_FRAMES + 1  # and is smoothed over three frames.
+_HOLD_FRAMES = 4  # A note ends where it does not sound for 53 ms.
+_STRIKE_FRAMES = 6  # Its velocity is decided over 80 ms.
+_AHEAD_ROWS = max(_MARGIN, _HOLD_FRAMES, _STRIKE_FRAMES)
+_SOFTEST_DB, _LOUDEST_DB = -54.0, -6.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoteSpec:
+    """How sure the tracker has to be: probabilities from 0 to 1 for a note to begin and to go on; shortest note kept."""
+
+    begin: float = 0.4
+    sound: float = 0.3
+    min_duration_s: float = 0.06
+
+    def __post_init__(self) -> None:
+        if not (0 < self.begin < 1 and 0 < self.sound < 1):
+            raise InputError("note thresholds must lie between 0 and 1")
+        if not 0 <= self.min_duration_s <= 1:
+            raise InputError("note min_duration_s must be from 0 to 1")
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """What is known of consecutive frames: begins, sounds (probabilities) and level (dBFS), each (n, N_NOTES)."""
+
+    begins: Float32
+    sounds: Float32
+    level_db: Float32
+
+    def joined(self, later: "_Rows") -> "_Rows":
+        pairs = ((self.begins, later.begins), (self.sounds, later.sounds), (self.level_db, later.level_db))
+        return _Rows(*(np.concatenate(pair) for pair in pairs))
+
+    def since(self, row: int) -> "_Rows":
+        return _Rows(self.begins[row:], self.sounds[row:], self.level_db[row:])
+
+    @staticmethod
+    def silent(n: int) -> "_Rows":
+        nothing = np.zeros((n, N_NOTES), dtype=np.float32)
+        return _Rows(nothing, nothing, nothing - np.float32(120))
+
+
+class NoteTracker:
+    """Follows the notes of one stream; holds all its state, so that two trackers never disturb each other.
+
+    Parameters
+    ----------
+    spec : PerceptionSpec
+        Rate and context of the windows that will be stepped through.
+    notes : NoteSpec, optional
+    """
+
+    def __init__(self, spec: PerceptionSpec, notes: NoteSpec | None = None) -> None:
+        self._spec = spec
+        self._settings = notes or NoteSpec()
+        self._model = NoteModel()
+        self._restart(0)
+
+    def step(self, stems: Stems, window: Window) -> list[Note]:
+        """Hear the next window and return the notes that ended, ordered by onset, then pitch.
+
+        Samples that an earlier window has shown already are not heard twice. Where segments were skipped, all notes end
+        and the tracker starts afresh behind the gap. `stems` are not used (see the module's text).
+        """
+        ended: list[Note] = []
+        if window.start_sample > self._end:
+            ended = self.flush()
+            self._restart(window.start_sample)
+        first = self._spec.context_samples + self._end - window.start_sample
+        samples = window.samples[first : self._spec.context_samples + window.length_samples]
+        self._end += len(samples)
+        return ended + self._hear(self._front_end.push(samples))
+
+    def flush(self) -> list[Note]:
+        """End the stream: return the notes that still sounded. The tracker is then as new, at the stream's end."""
+        # Silence fills up what lies ahead of the last frames.
+        ended = self._hear(self._front_end.flush())
+        ended += self._hear(_no_views(AHEAD))
+        ended += self._decide(self._rows.joined(_Rows.silent(_AHEAD_ROWS)))
+        last = self._frame
+        for note in np.flatnonzero(self._onsets >= 0):
+            ended += self._ended(int(note), last)
+        self._restart(self._end)
+        return sorted(ended, key=lambda n: (n.onset_s, n.pitch))
+
+    def _restart(self, start_sample: int) -> None:
+        self._start = self._end = start_sample
+        self._front_end = NoteFrontEnd(self._spec.sample_rate_hz)
+        self._views = _no_views(BEHIND)
+        self._rows = _Rows.silent(_MARGIN)
+        self._frame = 0
+        # Per pitch: the frame of the note's beginning (-1: none sounds), its refined place and its velocity.
+        self._onsets: Int64 = np.full(N_NOTES, -1, dtype=np.int64)
+        self._places = np.zeros(N_NOTES)
+        self._velocities = np.zeros(N_NOTES, dtype=np.int64)
+
+    def _hear(self, views: NoteFrames) -> list[Note]:
+        known = NoteFrames(*(np.concatenate(pair) for pair in zip(_parts(self._views), _parts(views), strict=True)))
+        probability = self._model.evaluate(known)
+        n = probability.shape[0]
+        partials = known.long[BEHIND : BEHIND + n, :, : len(HARMONIC_OFFSETS)].max(axis=2)
+        level_db = np.float32(60) * (partials - 1) + known.reference_db[BEHIND : BEHIND + n, None]
+        self._views = NoteFrames(*(part[n:] for part in _parts(known)))
+        return self._decide(self._rows.joined(_Rows(probability[..., 0], probability[..., 1], level_db)))
+
+    def _decide(self, rows: _Rows) -> list[Note]:
+        """Decide on all frames that enough is known about; `rows` start `_MARGIN` frames before the first of them."""
+        count = rows.begins.shape[0] - _MARGIN - _AHEAD_ROWS
+        if count <= 0:
+            self._rows = rows
+            return []
+        begins, smooth = self._beginnings(rows.begins, count)
+        ends = _MARGIN + np.arange(count)
+        alive = rows.sounds[ends] > self._settings.sound
+        strike = rows.level_db[ends]
+        for ahead in range(1, _HOLD_FRAMES):
+            alive |= rows.sounds[ends + ahead] > self._settings.sound
+        for ahead in range(1, _STRIKE_FRAMES):
+            strike = np.maximum(strike, rows.level_db[ends + ahead])
+        begins &= strike > self._spec.gate.open_db
+        ended: list[Note] = []
+        for i in range(count):
+            fading = (self._onsets >= 0) & ~alive[i] & (self._frame - self._onsets >= _HOLD_FRAMES - 1)
+            for note in np.flatnonzero(fading | (begins[i] & (self._onsets >= 0))):
+                ended += self._ended(int(note), self._frame)
+            for note in np.flatnonzero(begins[i]):
+                self._onsets[note] = self._frame
+                self._places[note] = self._frame + _vertex(*smooth[i : i + 3, note].tolist())
+                self._velocities[note] = velocity_of(float(strike[i, note]))
+            self._frame += 1
+        self._rows = rows.since(count)
+        return sorted(ended, key=lambda n: (n.onset_s, n.pitch))
+
+    def _beginnings(self, begins: Float32, count: int) -> tuple[Bool, Float32]:
+        """Return where notes begin (count, N_NOTES) and the smoothed probability, one frame longer at either end."""
+        smooth = (begins[:-2] + 2 * begins[1:-1] + begins[2:]) / np.float32(4)
+        here = smooth[_PEAK_FRAMES : _PEAK_FRAMES + count]
+        peak: Bool = here > self._settings.begin
+        for lag in range(1, _PEAK_FRAMES + 1):
+            # Of equal neighbours the first one counts.
+            peak &= here > smooth[_PEAK_FRAMES - lag : _PEAK_FRAMES - lag + count]
+            peak &= here >= smooth[_PEAK_FRAMES + lag : _PEAK_FRAMES + lag + count]
+        return peak, smooth[_PEAK_FRAMES - 1 : _PEAK_FRAMES + count + 1]
+
+    def _ended(self, note: int, frame: int) -> list[Note]:
+        place, rate = float(self._places[note]), self._spec.sample_rate_hz
+        self._onsets[note] = -1
+        onset_s = max(0.0, self._start + place * self._front_end.hop_samples) / rate
+        duration_s = min(frame * self._front_end.hop_samples / rate, (self._end - self._start) / rate)
+        duration_s -= onset_s - self._start / rate
+        if duration_s < self._settings.min_duration_s:
+            return []
+        return [Note(onset_s, duration_s, LOWEST_NOTE + note, int(self._velocities[note]))]
+
+
+def velocity_of(level_db: float) -> int:
+    """Return the velocity, 1 to 127, of a note whose loudest partial has `level_db` dBFS."""
+    share = (level_db - _SOFTEST_DB) / (_LOUDEST_DB - _SOFTEST_DB)
+    return round(1 + 126 * min(1.0, max(0.0, share)))
+
+
+def _vertex(before: float, here: float, after: float) -> float:
+    """Return the place, from -0.5 to 0.5, of the top of the parabola through three points of which the middle is highest."""
+    curvature = before - 2 * here + after
+    return 0.5 * (before - after) / curvature if curvature < 0 else 0.0
+
+
+def _parts(views: NoteFrames) -> tuple[Float32, ...]:
+    return views.long, views.short, views.loudness, views.reference_db
+
+
+def _no_views(n: int) -> NoteFrames:
+    long, short = (np.zeros((n, N_NOTES, width), dtype=np.float32) for width in (N_LONG, N_SHORT))
+    return NoteFrames(long, short, np.zeros(n, dtype=np.float32), np.full(n, -120, dtype=np.float32))

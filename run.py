@@ -181,10 +181,8 @@ def download_pip(folder: Path, environ: Mapping[str, str]) -> Path:
         path = folder / wheel.name
         path.write_bytes(content)
         return path
-    raise SetupError(
-        f"this Python has no pip, and none could be fetched ({'; '.join(troubles)}); "
-        "check the network, PIP_INDEX_URL and HTTPS_PROXY, or install pip"
-    )
+    hint = "install pip, or set PIP_INDEX_URL" if all("lists no" in trouble for trouble in troubles) else advice(troubles)
+    raise SetupError(f"this Python has no pip, and none could be fetched: {hint} ({'; '.join(troubles)})")
 
 
 # Running other programs -----------------------------------------------------------------------------------------------
@@ -447,7 +445,7 @@ def _alone(root: Path) -> Iterator[None]:
     if WINDOWS:
         yield
         return
-    import fcntl  # noqa: PLC0415 - not on Windows
+    import fcntl
 
     with (root / "run.py").open("rb") as itself:
         try:

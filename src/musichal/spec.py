@@ -155,9 +155,10 @@ class OnsetSpec(_SpecPart):
 class GestureSpec(_SpecPart):
     """Duration-penalised segmentation of frames into gestures (Kamper & van Niekerk 2021), cut at onsets."""
 
-    penalty: float = 3.0
-    percussive_weight: float = 0.5
+    penalty: float = 20.0
+    percussive_weight: float = 0.3
     silence_cost: float = 4.0
+    min_s: float = 0.06
     max_s: float = 2.0
     settle_s: float = 0.08
     roll_ioi_s: float = 0.09
@@ -167,7 +168,8 @@ class GestureSpec(_SpecPart):
             self.penalty >= 0 and self.percussive_weight >= 0,
             "gesture penalty and weight must not be negative",
         )
-        _check(0.1 <= self.max_s <= 20, "gesture max_s must be from 0.1 to 20")
+        _check(0 <= self.min_s <= 0.5, "gesture min_s must be from 0 to 0.5")
+        _check(0.5 <= self.max_s <= 20, "gesture max_s must be from 0.5 to 20")
         _check(0 <= self.settle_s <= 0.3, "gesture settle_s must be from 0 to 0.3")
         _check(0 <= self.roll_ioi_s < 0.5, "gesture roll_ioi_s must be from 0 to 0.5")
 

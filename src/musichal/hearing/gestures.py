@@ -8,7 +8,7 @@ bounded look-back, and an onset always cuts, except inside a roll: strokes that 
 `GestureSpec.roll_ioi_s` make one gesture.
 
 Distances are in units of the training frames' mean distance to their centres, so that the penalty means the same for every
-vocabulary: with a penalty of 3, a change must save as much as three average frames cost.
+vocabulary: with a penalty of 20, a change must save as much as twenty average frames cost.
 """
 
 from dataclasses import dataclass
@@ -40,10 +40,17 @@ class Segmentation:
 
 
 def extend_segmentation(
-    known: Segmentation, sums: tuple[Float64, ...], weights: tuple[float, ...], *, penalty: float, max_frames: int
+    known: Segmentation,
+    sums: tuple[Float64, ...],
+    weights: tuple[float, ...],
+    *,
+    penalty: float,
+    min_frames: int,
+    max_frames: int,
 ) -> Segmentation:
     """Extend a segmentation to all frames whose running cost sums, (n + 1, tokens) per source, are given.
 
+    A gesture has from `min_frames` to `max_frames` frames; only the first may be shorter, where no more frames are there.
     Of equally good segmentations the one with the longest last gesture is taken.
     """
     n = sums[0].shape[0] - 1
@@ -52,9 +59,12 @@ def extend_segmentation(
     best[:first], back[:first] = known.best, known.back
     for end in range(first, n + 1):
         low = max(0, end - max_frames)
-        total = best[low:end] + penalty
+        high = max(low, end - min_frames) + 1
+        total = best[low:high] + penalty
         for source, weight in zip(sums, weights, strict=True):
-            total = total + weight * (source[end] - source[low:end]).min(axis=1)
+            total = total + weight * (source[end] - source[low:high]).min(axis=1)
+        # A first gesture that is still too short must not be what a later one is built on.
+        total[1:] += np.where(np.arange(low + 1, high) < min_frames, np.inf, 0)
         start = int(np.argmin(total))
         best[end], back[end] = total[start], low + start
     return Segmentation(best, back)
@@ -108,7 +118,8 @@ class GestureSmoother:
         self._spec: GestureSpec = spec.gestures
         self._rate_hz = spec.sample_rate_hz
         seconds_to_frames = spec.sample_rate_hz / spec.encoder.stride_samples
-        self._max_frames = max(1, round(spec.gestures.max_s * seconds_to_frames))
+        self._min_frames = max(1, round(spec.gestures.min_s * seconds_to_frames))
+        self._max_frames = max(self._min_frames, round(spec.gestures.max_s * seconds_to_frames))
         self._settle_frames = round(spec.gestures.settle_s * seconds_to_frames)
         self._roll_samples = round(spec.gestures.roll_ioi_s * spec.sample_rate_hz)
         self._last_onset: int | None = None
@@ -176,6 +187,7 @@ class GestureSmoother:
             tuple(sums),
             (1.0, self._spec.percussive_weight),
             penalty=self._spec.penalty,
+            min_frames=self._min_frames,
             max_frames=self._max_frames,
         )
 

@@ -2,7 +2,7 @@
 
 A token influence finds the places where the memory heard what the player has just played, by the longest common past
 (exact, in the token index), and speaks for what came next there; it saturates with the length n of the context as
-n / (n + 2). The chroma influence is the correlation of a candidate's chroma, in each transposition, with what sounds now.
+n / (n + 1). The chroma influence is the correlation of a candidate's chroma, in each transposition, with what sounds now.
 Continuity speaks for going on in recorded order. Influences are weighed and summed (after Somax2's weighted influences:
 Borg, PhD 2024; Assayag et al., CMJ 46(4), 2022), filters strike candidates out.
 """
@@ -60,7 +60,7 @@ def find_candidates(
     lengths = np.array([contexts[s] for s in states.tolist()], dtype=np.int64).reshape(-1, len(SOURCES))
     shifts = np.arange(-settings.max_transposition, settings.max_transposition + 1)
     influences = np.zeros((len(states), len(shifts), len(INFLUENCES)))
-    saturated = lengths / (lengths + 2)
+    saturated = lengths / (lengths + 1)
     # Harmonic tokens hear absolute pitch, so their match speaks for the untransposed state only.
     influences[:, shifts == 0, 0] = saturated[:, [0]]
     influences[:, :, 1] = saturated[:, [1]]

@@ -43,7 +43,7 @@ class PartnerSettings:
     harmonic_weight: float = 1.0
     percussive_weight: float = 0.6
     chroma_weight: float = 1.0
-    continuity_weight: float = 0.7
+    continuity_weight: float = 0.6
     min_context: int = 1
     max_candidates: int = 48
     no_repeat: int = 32

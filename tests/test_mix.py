@@ -1,4 +1,4 @@
-import os
+import io
 import sys
 from pathlib import Path
 
@@ -134,13 +134,14 @@ def test_a_path_that_cannot_be_written_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.skipif(sys.platform != "linux" or not os.path.exists("/dev/full"), reason="needs a disk that is full")
+@pytest.mark.skipif(sys.platform != "linux" or not Path("/dev/full").exists(), reason="needs a disk that is full")
 def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
     import musichal.atomic
 
     path = tmp_path / "a.wav"
     path.write_bytes(b"old")
-    with monkeypatch.context() as patch, pytest.raises(InputError, match="disk is full"):
-        patch.setattr(musichal.atomic.Path, "open", lambda self, mode: open("/dev/full", "wb"))
-        write_wav(path, np.zeros(100_000, np.float32), sample_rate_hz=8000)
+    with monkeypatch.context() as patch:
+        patch.setattr(musichal.atomic.Path, "open", lambda self, mode: io.open("/dev/full", "wb"))  # noqa: SIM115, UP020
+        with pytest.raises(InputError, match="disk is full"):
+            write_wav(path, np.zeros(100_000, np.float32), sample_rate_hz=8000)
     assert path.read_bytes() == b"old"

@@ -9,7 +9,6 @@ the font. A *region* is a preset zone joined with an instrument zone.
 What a region does not carry, because nothing here plays it: LFOs, modulators, envelopes of the pitch, reverb, chorus.
 """
 
-import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -234,18 +233,16 @@ class SoundFont:
 
 
 def open_soundfont(path: PathLike) -> SoundFont:
-    """Open a SoundFont 2 file; its samples stay on disk until they are played.
+    """Read a SoundFont 2 file into memory.
 
     Raises `InputError`, in one line, for a file that is missing, cannot be read, is not a font, or is damaged.
     """
     name = printable(path)
     try:
         with open(path, "rb") as file:  # noqa: PTH123 - a path of any kind
-            data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+            data = memoryview(file.read())
     except OSError as error:
         raise InputError(f"cannot read the soundfont {name}: {reason(error)}") from error
-    except ValueError as error:  # an empty file cannot be mapped
-        raise InputError(f"{name}: not a SoundFont 2 file: it is empty") from error
     if len(data) < 12 or bytes(data[:4]) != b"RIFF" or bytes(data[8:12]) != b"sfbk":
         raise InputError(f"{name}: not a SoundFont 2 file")
     found: dict[bytes, memoryview] = {}

@@ -4,7 +4,7 @@ A token influence finds the places where the memory heard what the player has ju
 (exact, in the token index), and speaks for what came next there; it saturates with the length n of the context as
 n / (n + 1). The chroma influence is the correlation of a candidate's chroma, in each transposition, with what sounds now.
 Continuity speaks for going on in recorded order. Influences are weighed and summed (after Somax2's weighted influences:
-Borg, PhD 2024; Assayag et al., CMJ 46(4), 2022), filters strike candidates out.
+Borg; Assayag et al., CMJ 46(4)); filters multiply the sum, or strike a candidate out.
 """
 
 from dataclasses import dataclass
@@ -25,13 +25,15 @@ class Candidates:
     """Candidate states with their influences.
 
     `states` (n,) are what would be played; `contexts` (n, 2) how many tokens of each source's recent past agree with what
-    led there; `influences` (n, 13, 4) the value, 0 to 1, of each influence for each transposition (see `transpositions`).
+    led there; `influences` (n, t, 4) the value, 0 to 1, of each influence for each of the `transpositions` (t,); `filters`
+    (n,) what the weighed sum of influences is multiplied by.
     """
 
     states: Int64
     contexts: Int64
     transpositions: Int64
     influences: Float64
+    filters: Float64
 
 
 def find_candidates(
@@ -68,7 +70,8 @@ def find_candidates(
     influences[:, :, 2] = chroma_fit(memory.states["chroma"][states], situation.chroma, shifts) * penalty
     if following is not None:
         influences[states == following, shifts == transposition, 3] = 1
-    return Candidates(states, lengths, shifts, influences)
+    filters = np.where(memory.states["note_count"][states] > 0, 1.0, settings.noteless_factor)
+    return Candidates(states, lengths, shifts, influences, filters)
 
 
 def _continuations(memory: Memory, situation: Situation, source: int, settings: PartnerSettings) -> list[tuple[int, int]]:

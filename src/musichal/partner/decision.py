@@ -1,7 +1,8 @@
 """The record of a decision: what was chosen, why, and what nearly was.
 
-A record is written as one line of JSON. Everything in it is what the choice was really made from: each influence's share is
-weight × value over the score, so that a reader can compute the score again.
+A record is written as one line of JSON. Everything in it is what the choice was really made from: the score is the filter
+times the sum of weight × value over the influences, and an influence's share is its part of that sum, so that a reader can
+compute both again.
 """
 
 import dataclasses
@@ -30,7 +31,7 @@ class PlannedNote:
 
 @dataclass(frozen=True)
 class Influence:
-    """One influence on a choice: its value (0 to 1), its weight, and its share of the score."""
+    """One influence on a choice: its value (0 to 1), its weight, and its share."""
 
     name: str
     value: float
@@ -76,6 +77,7 @@ class Decision:
     jumped: bool = False
     run: int = 0
     score: float = 0.0
+    filter: float = 1.0
     total_weight: float = 0.0
     contexts: tuple[Context, ...] = ()
     influences: tuple[Influence, ...] = ()

@@ -79,7 +79,7 @@ class Partner:
         allowed = self._allowed(found)
         if not allowed.any():
             return self._rest("repeats", situation)
-        scores = found.influences @ self._weights()
+        scores = (found.influences @ self._weights()) * found.filters[:, None]
         scores[~allowed] = -np.inf
         if scores.max() < self.settings.rest_below * self.settings.total_weight:
             return self._rest("weak match", situation, candidates=len(found.states))
@@ -120,8 +120,10 @@ class Partner:
         self._played.append(state)
         place = self.memory.place(state)
         values = found.influences[choice.candidate, choice.transposition]
+        # rest_below = 0 lets a candidate pass for which nothing speaks.
+        total = float(values @ self._weights()) or 1.0
         influences = tuple(
-            Influence(name, float(value), float(weight), float(value * weight / choice.score) if choice.score else 0.0)
+            Influence(name, float(value), float(weight), float(value * weight / total))
             for name, value, weight in zip(INFLUENCES, values, self._weights(), strict=True)
         )
         return self._numbered(
@@ -137,6 +139,7 @@ class Partner:
                 jumped=jumped,
                 run=self._run,
                 score=choice.score,
+                filter=float(found.filters[choice.candidate]),
                 total_weight=self.settings.total_weight,
                 # A match that does not speak for the chosen transposition was no reason for it.
                 contexts=self._contexts(state, found.contexts[choice.candidate] * (values[: len(SOURCES)] > 0), situation),

@@ -24,6 +24,8 @@ class PartnerSettings:
         A state is not jumped to while it is among the last so many states played.
     max_run : int
         After so many states in recorded order the partner must jump.
+    noteless_factor : float
+        What the score of a state in which memory heard no note is multiplied by, at most 1.
     rest_below : float
         Least score, as a share of the greatest possible one, at which it plays.
     rest_after_silence_s : float
@@ -48,7 +50,8 @@ class PartnerSettings:
     max_candidates: int = 48
     no_repeat: int = 32
     max_run: int = 24
-    rest_below: float = 0.3
+    noteless_factor: float = 0.7
+    rest_below: float = 0.25
     rest_after_silence_s: float = 2.0
     max_transposition: int = 6
     transposition_penalty: float = 0.03
@@ -60,6 +63,8 @@ class PartnerSettings:
         for name, value in dataclasses.asdict(self).items():
             if not math.isfinite(value) or value < 0:
                 raise InputError(f"partner setting {name} must be a finite number of at least 0, not {value}")
+        if self.noteless_factor > 1:
+            raise InputError(f"partner setting noteless_factor must be at most 1, not {self.noteless_factor}")
         if self.max_transposition > 6:
             raise InputError(f"partner setting max_transposition must be at most 6, not {self.max_transposition}")
         if min(self.min_context, self.max_candidates, self.max_run, self.memory_gestures) < 1:

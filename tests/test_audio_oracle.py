@@ -169,6 +169,20 @@ def test_one_by_one_in_pieces_and_side_by_side_are_equal_bit_for_bit(seed, noise
         assert [whole.forward_links(s)[1:] for s in range(150)] == [links.forward.get(s, []) for s in range(150)]
 
 
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_distances_a_hair_below_the_threshold_are_hits_everywhere(seed):
+    """Where only the exact distance can tell, it does: thresholds just above distances that occur."""
+    rng = np.random.default_rng(seed)
+    vectors = phrases(rng, 60, 3, 0.0) + np.float32(100)
+    known = {exact_squared_distance(a, b) for a in vectors[:12] for b in vectors[:12]} - {0.0}
+    thresholds = [float(np.nextafter(np.sqrt(d), np.inf)) for d in sorted(known)][::7]
+    for threshold, links in zip(thresholds, grow_oracles(vectors, thresholds), strict=True):
+        plain = PlainOracle(vectors, threshold)
+        assert plain.sfx[1:] == links.suffix[1:]
+        assert plain.sfx[1:] == AudioOracle.from_vectors(vectors, threshold=threshold).suffix_links().tolist()
+
+
 def test_side_by_side_across_blocks_of_distances():
     vectors = phrases(np.random.default_rng(3), 1500, 8, 0.3)
     thresholds = [0.2, 0.6, 1.0, 1.4, 2.0]
@@ -192,13 +206,23 @@ def test_fast_distances_are_within_their_bound(rows, vector):
     assert (np.abs(np.einsum("ij,ij->i", difference, difference) - exact) <= bound).all()
 
 
-@given(st.lists(st.integers(0, 12), min_size=1, max_size=8), st.lists(st.floats(-1, 1), min_size=8, max_size=8))
-def test_wrong_approximations_within_the_bound_change_nothing(truth, errors):
-    targets = list(range(1, len(truth) + 1))
-    approximate = np.array([t + 0.9 * e for t, e in zip(truth, errors, strict=False)])
-    expected = min((t, i) for i, t in zip(targets, truth, strict=True))
-    found = nearest_target(targets, approximate, lambda i: float(truth[i - 1]), limit=5.0, bound=1.0)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 8))
+def test_wrong_approximations_within_the_bound_change_nothing(seed, n):
+    rng = np.random.default_rng(seed)
+    truth = rng.integers(0, 9, n)
+    expected = min(zip(truth.tolist(), range(1, n + 1), strict=True))
+    approximate = truth + rng.uniform(-1, 1, n)
+    found = nearest_target(list(range(1, n + 1)), approximate, lambda i: float(truth[i - 1]), limit=5.0, bound=1.0)
     assert found == (expected[1] if expected[0] < 5 else 0)
+
+
+@given(GRIDS)
+def test_side_by_side_where_distances_are_equal_or_the_threshold(vectors):
+    thresholds = [1.0, 2.0, 3.0]
+    for threshold, links in zip(thresholds, grow_oracles(vectors, thresholds), strict=True):
+        oracle = AudioOracle.from_vectors(vectors, threshold=threshold)
+        assert oracle.suffix_links().tolist() == links.suffix[1:]
+        assert oracle.repeat_lengths().tolist() == links.repeat[1:]
 
 
 @given(GRIDS, THRESHOLDS, st.integers(0, 40))
@@ -251,6 +275,7 @@ def test_arrays_of_a_stranger_are_refused_or_harmless(suffix, repeat, pairs, kee
         {"suffix_links": np.zeros(6, np.int32)},
         {"repeat_lengths": np.array([0, 0, 9, 1, 1, 1], np.int32)},
         {"repeat_lengths": np.zeros((6, 1), np.int32)},
+        {"repeat_lengths": np.zeros(6, np.int32)},
         {"forward_links": np.zeros((0, 2), np.int32)},
         {"forward_links": np.zeros((2, 3), np.int32)},
         {"forward_links": np.array([[0, 2], [0, 2]], np.int32)},

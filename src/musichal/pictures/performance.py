@@ -1,0 +1,314 @@
+"""The picture of a performance: the player, what was heard, where in memory the partner was and why, and its answer.
+
+One axis of time runs through all panels. The partner's place in its memory is a line that climbs as the recording went on;
+where it starts anew, the partner jumped. A line and the notes that came of it have the colour of the influence that carried
+the choice. Silence is shown with its reason, in every panel of the partner: it was meant.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from musichal.arrays import Float32, Float64
+from musichal.hearing.percepts import SILENCE, SOURCES
+from musichal.partner.decision import REST_REASONS, Decision
+from musichal.pictures.canvas import (
+    BLUE,
+    GREEN,
+    GREY,
+    INK,
+    PALE,
+    PURPLE,
+    SOURCE_COLOURS,
+    VERMILION,
+    minutes,
+    new_figure,
+    picture_style,
+    shortened,
+    time_step_s,
+    time_ticks,
+)
+from musichal.pictures.panels import (
+    COLUMNS,
+    by_first_appearance,
+    draw_envelope,
+    draw_notes,
+    draw_raster,
+    envelope,
+    held_tokens,
+    hide_frame,
+    token_raster,
+)
+from musichal.stage.events import NoteEvent
+from musichal.stage.performance import HeardStream, Performance
+
+if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_HEIGHT_INCHES = 13.5
+_FRAME_S = 0.035
+INFLUENCE_LOOKS = {
+    "harmonic": (BLUE, "your harmonic sounds led there before"),
+    "percussive": (VERMILION, "your percussive sounds led there before"),
+    "chroma": (GREEN, "its harmony fits what sounds"),
+    "continuity": (PURPLE, "it goes on from what it played"),
+}
+"""Colour and words of the influence that carried a choice most."""
+_REST_LOOKS = {
+    "waiting": ("#EFEFEF", ""),
+    "silence": ("#E3EAF2", "//"),
+    "no match": ("#F6EBD8", "\\\\"),
+    "weak match": ("#F6EBD8", ".."),
+    "repeats": ("#EDE3EC", "xx"),
+}
+_OTHER_LOOK = (INK, "another influence")
+
+
+@dataclass(frozen=True)
+class RestSpan:
+    """The partner rested from `start_s` to `end_s`; `reason` is a key of `REST_REASONS`."""
+
+    start_s: float
+    end_s: float
+    reason: str
+
+
+def rest_spans(decisions: Sequence[Decision], *, end_s: float) -> list[RestSpan]:
+    """Return when the partner rested, and why: each rest holds until the next decision, the last until `end_s`."""
+    spans = []
+    for decision, following in zip(decisions, [*decisions[1:], None], strict=True):
+        if decision.kind == "rest":
+            until = end_s if following is None else following.time_s
+            if until > decision.time_s:
+                spans.append(RestSpan(decision.time_s, until, decision.rest or "no match"))
+    return spans
+
+
+def strongest_influence(decision: Decision) -> str | None:
+    """Return the name of the influence with the largest share of a choice; None where none had any."""
+    carried = [i for i in decision.influences if i.share > 0]
+    return max(carried, key=lambda i: i.share).name if carried else None
+
+
+def influence_colour(decision: Decision) -> str:
+    """Return the colour of a choice."""
+    return INFLUENCE_LOOKS.get(strongest_influence(decision) or "", _OTHER_LOOK)[0]
+
+
+@picture_style()
+def draw_performance(
+    performance: Performance,
+    player_samples: Float32,
+    *,
+    sample_rate_hz: int,
+    recording_names: Sequence[str],
+    notes: Sequence[NoteEvent],
+) -> "Figure":
+    """Return the picture of a performance, 1600 pixels wide at 100 dots per inch.
+
+    Parameters
+    ----------
+    performance : Performance
+    player_samples : array of shape (n,) or (n, channels)
+    sample_rate_hz : int
+        Rate of `player_samples`.
+    recording_names : sequence of str
+        Names of the memory's recordings, by number.
+    notes : sequence of NoteEvent
+        What was played.
+    """
+    decisions = performance.decisions
+    end_s = max([performance.duration_s, *(n.onset_s + n.duration_s for n in notes)])
+    played = [d for d in decisions if d.kind == "play"]
+    rests = rest_spans(decisions, end_s=end_s)
+    rested = sum(s.end_s - s.start_s for s in rests)
+    jumps = sum(d.jumped for d in played)
+    figure = new_figure(
+        height_inches=_HEIGHT_INCHES,
+        title="A performance: the player, and how MusicHal answered",
+        subtitle=f"{minutes(performance.duration_s)} long · {len(notes)} notes in answer, from {len(played)} gestures of memory"
+        f" · {jumps} jumps · rested {rested:.1f} s",
+    )
+    grid = figure.add_gridspec(
+        5, 1, height_ratios=(1.1, 1.6, 1.6, 3.2, 3.2), left=0.065, right=0.985, top=1 - 1.1 / _HEIGHT_INCHES,
+        bottom=1.25 / _HEIGHT_INCHES, hspace=0.24,
+    )  # fmt: skip
+    sound = figure.add_subplot(grid[0])
+    panels = [sound, *(figure.add_subplot(grid[row], sharex=sound) for row in range(1, 5))]
+    _draw_player(sound, player_samples, sample_rate_hz)
+    for source, axes in enumerate(panels[1:3]):
+        _draw_heard(axes, performance.heard, source, end_s)
+    _draw_places(panels[3], played, recording_names)
+    _draw_answer(panels[4], notes, played)
+    for axes in panels[3:]:
+        _draw_silences(axes, rests, played)
+    time_ticks(sound, end_s)
+    sound.set_xlim(0, end_s)
+    for axes in panels[:-1]:
+        axes.tick_params(axis="x", labelbottom=False)
+    for axes in panels:
+        axes.xaxis.grid(True, color=PALE, linewidth=0.6)
+        axes.set_axisbelow(True)
+    panels[-1].set_xlabel("time, minutes:seconds")
+    handles = _legend(played, rests)
+    if handles:
+        figure.legend(handles=handles, loc="lower left", bbox_to_anchor=(0.058, 0.004), ncols=3, frameon=False, fontsize=9.5)
+    return figure
+
+
+def _draw_player(axes: "Axes", samples: Float32, sample_rate_hz: int) -> None:
+    mono = samples.mean(axis=1, dtype=np.float32) if samples.ndim == 2 else samples
+    shape = envelope(mono, sample_rate_hz=sample_rate_hz)
+    draw_envelope(axes, shape)
+    peak = float(max([1e-6, *(-shape.low), *shape.high]))
+    axes.set_ylim(-peak * 1.02, peak * 1.02)
+    axes.set_yticks([])
+    axes.set_ylabel("sound")
+    axes.set_title("The player")
+    hide_frame(axes, keep=["bottom"])
+
+
+def _draw_heard(axes: "Axes", heard: HeardStream, source: int, end_s: float) -> None:
+    tokens = heard.tokens[source]
+    size = max(int(tokens.max(initial=0)) + 1, 1)
+    used = int(np.unique(tokens[tokens != SILENCE]).size)
+    moments_per_column = max(8, -(-2 * len(tokens) // COLUMNS))
+    moments = (np.arange(COLUMNS * moments_per_column) + 0.5) * end_s / (COLUMNS * moments_per_column)
+    # Frames are named by their centre and touch each other.
+    centres = heard.frame_samples / heard.sample_rate_hz
+    half_s = float(np.median(np.diff(centres))) / 2 if len(centres) > 1 else 0.0
+    held = held_tokens(tokens, centres - half_s, moments, longest_s=_FRAME_S)
+    rows = by_first_appearance(tokens, size=size)
+    raster, silence = token_raster(held, rows, columns=COLUMNS)
+    draw_raster(axes, raster[: max(used, 1)], silence, extent_s=(0.0, end_s), colour=SOURCE_COLOURS[SOURCES[source]])
+    axes.set_title(f"What MusicHal heard: {used} {SOURCES[source]} sounds, numbered as they first appear")
+    axes.set_ylabel(f"{SOURCES[source]} sound")
+
+
+def _draw_places(axes: "Axes", played: Sequence[Decision], recording_names: Sequence[str]) -> None:
+    """Draw where in memory the partner was: a line per gesture, joined by a thin one where it jumped."""
+    from matplotlib.collections import LineCollection
+
+    axes.set_title("Where in its memory the partner was; lines that start anew are jumps")
+    axes.set_ylabel("place in memory")
+    bottoms, heights = _bands(played)
+    total = sum(heights.values())
+    if not played:
+        axes.set_yticks([])
+        axes.set_ylim(0, 1)
+        return
+    lines: list[list[tuple[float, float]]] = []
+    joints: list[list[tuple[float, float]]] = []
+    for number, decision in enumerate(played):
+        y = bottoms[decision.recording or 0] + (decision.source_start_s or 0.0)
+        if decision.jumped and number:
+            joints.append([lines[-1][1], (decision.time_s, y)])
+        lines.append([(decision.time_s, y), (decision.time_s + decision.duration_s, y + decision.duration_s)])
+    axes.add_collection(LineCollection(joints, colors=GREY, linewidths=0.6, linestyles=(0, (2, 2)), label="jumps", zorder=2))
+    colours = [influence_colour(d) for d in played]
+    axes.add_collection(LineCollection(lines, colors=colours, linewidths=4, label="places", zorder=3, capstyle="butt"))
+    axes.set_ylim(-0.02 * total, 1.02 * total)
+    step = time_step_s(total, labels=9)
+    ticks: list[tuple[float, str]] = []
+    for recording, bottom in bottoms.items():
+        for k in range(int(heights[recording] / step) + 1):
+            place = bottom + k * step
+            if not ticks or place - ticks[-1][0] > 0.06 * total:
+                ticks.append((place, minutes(k * step, step_s=step)))
+        if recording != min(bottoms):
+            axes.axhline(bottom, color=GREY, linewidth=0.8)
+        if heights[recording] > 0.07 * total:
+            name = shortened(recording_names[recording], characters=60)
+            axes.annotate(
+                name, (1, bottom), xycoords=("axes fraction", "data"), xytext=(-4, 3), textcoords="offset points",
+                ha="right", va="bottom", size=9, color="#444444", parse_math=False,
+                bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 1.5}, zorder=4,
+            )  # fmt: skip
+    axes.set_yticks([place for place, _ in ticks], [text for _, text in ticks])
+
+
+def _bands(played: Sequence[Decision]) -> tuple[dict[int, float], dict[int, float]]:
+    """Return bottom and height of the band of each recording that was played from, one above the other, in seconds."""
+    ends: dict[int, float] = {}
+    for decision in played:
+        number = decision.recording or 0
+        ends[number] = max(ends.get(number, 0.0), (decision.source_start_s or 0.0) + decision.duration_s)
+    heights = {number: ends[number] * 1.02 for number in sorted(ends)}
+    bottoms, bottom = {}, 0.0
+    for number, height in heights.items():
+        bottoms[number] = bottom
+        bottom += height
+    return bottoms, heights
+
+
+def note_colours(notes: Sequence[NoteEvent], played: Sequence[Decision]) -> list[str]:
+    """Return the colour of each note: that of the choice that was being played when it began."""
+    if not played:
+        return [INK] * len(notes)
+    times = np.array([d.time_s for d in played])
+    onsets = np.array([n.onset_s for n in notes])
+    # MIDI times are rounded, so a note may begin a moment before its decision.
+    at = np.maximum(np.searchsorted(times, onsets + 1e-3, side="right") - 1, 0)
+    colours = [influence_colour(d) for d in played]
+    return [colours[i] for i in at.tolist()]
+
+
+def _draw_answer(axes: "Axes", notes: Sequence[NoteEvent], played: Sequence[Decision]) -> None:
+    starts: Float64 = np.array([n.onset_s for n in notes], dtype=np.float64)
+    durations: Float64 = np.array([n.duration_s for n in notes], dtype=np.float64)
+    velocities = np.array([n.velocity for n in notes], dtype=np.int64)
+    draw_notes(axes, starts, durations, [n.pitch for n in notes], velocities, note_colours(notes, played))
+    axes.set_title(
+        "Its answer, coloured like the choice that brought each note, darker where louder" if notes else "It played no note"
+    )
+    axes.set_ylabel("pitch")
+
+
+def _draw_silences(axes: "Axes", rests: Sequence[RestSpan], played: Sequence[Decision]) -> None:
+    """Shade rests by their reason, and mark along the bottom where the memory itself had no note to give."""
+    from matplotlib.transforms import blended_transform_factory
+
+    for span in rests:
+        face, hatch = _REST_LOOKS.get(span.reason, _REST_LOOKS["no match"])
+        axes.axvspan(
+            span.start_s,
+            span.end_s,
+            facecolor=face,
+            hatch=hatch,
+            edgecolor="#B5B5B5",
+            linewidth=0,
+            zorder=0.5,
+            label=span.reason,
+        )
+    along = blended_transform_factory(axes.transData, axes.transAxes)
+    for decision in played:
+        if not decision.notes:
+            left, right = decision.time_s, decision.time_s + decision.duration_s
+            axes.plot([left, right], [0.008, 0.008], transform=along, color=GREY, linewidth=3, solid_capstyle="butt", zorder=1)
+
+
+def _legend(played: Sequence[Decision], rests: Sequence[RestSpan]) -> "list[Artist]":
+    """Return an entry for everything that is really in the picture."""
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    seen = {strongest_influence(d) for d in played}
+    handles: list[Artist] = [
+        Line2D([], [], color=colour, linewidth=4, label=f"chosen mostly because {words}")
+        for name, (colour, words) in INFLUENCE_LOOKS.items()
+        if name in seen
+    ]
+    if seen - set(INFLUENCE_LOOKS):
+        handles.append(Line2D([], [], color=_OTHER_LOOK[0], linewidth=4, label="chosen for another reason"))
+    reasons = {span.reason for span in rests}
+    for reason, (face, hatch) in _REST_LOOKS.items():
+        if reason in reasons:
+            words = f"rested: {REST_REASONS[reason]}"
+            handles.append(Patch(facecolor=face, hatch=hatch, edgecolor="#B5B5B5", linewidth=0, label=words))
+    if any(not d.notes for d in played):
+        handles.append(Line2D([], [], color=GREY, linewidth=3, label="the memory itself has no note here"))
+    return handles

@@ -9,7 +9,8 @@ attack and release are part of what a listener has to cope with, not of the trut
 Single lines are folk songs of the Essen collection and dances of Ryan's Mammoth Collection; polyphony is Bach
 chorales on one instrument and chorales, madrigals and quartets on ensembles; drums are patterns of a General MIDI kit.
 All scores come with `music21`. Train and test never share a piece, a drum pattern or a tempo. Everything is
-deterministic: the pieces are listed, velocities come from a generator seeded by the piece's place in its list.
+deterministic: the pieces are listed, velocities come from a generator seeded by the piece's place in its list. Songs
+go at 90 to 130 quarter notes a minute, a singer's pace.
 
 The soundfont (TimGM6mb) and the scores come with the packages of the ``bench`` extra; none is shipped by us.
 """
@@ -28,7 +29,8 @@ import numpy as np
 import soxr
 
 from musichal.arrays import Float32
-from musichal.bench.font_player import DRUM_BANK, PlayedNote, SoundFont
+from musichal.audio import soundfont
+from musichal.audio.sf2 import SoundFont, open_soundfont
 from musichal.errors import InputError, MissingExtraError
 
 Split = Literal["train", "test"]
@@ -117,14 +119,14 @@ OTHER_INSTRUMENTS = (
 # (Essen file, or Ryan's Mammoth tune; work number in the file; seconds per quarter note)
 _TUNES: dict[Split, tuple[tuple[str, int, float], ...]] = {
     "train": (
-        *(("boehme10", number, 0.36 + 0.02 * (number % 9)) for number in range(11, 311, 15)),
+        *(("boehme10", number, 0.48 + 0.02 * (number % 9)) for number in range(11, 311, 15)),
         ("7thRegimentReel", 1, 0.56),
-        *(("kinder0", number, 0.40 + 0.02 * (number % 7)) for number in range(10, 190, 20)),
+        *(("kinder0", number, 0.52 + 0.02 * (number % 7)) for number in range(10, 190, 20)),
     ),
     "test": (
-        *(("erk10", number, 0.35 + 0.02 * (number % 10)) for number in range(20, 620, 40)),
+        *(("erk10", number, 0.47 + 0.02 * (number % 10)) for number in range(20, 620, 40)),
         ("42dHighlandRegimentStrathspey", 1, 0.58),
-        *(("fink0", number, 0.41 + 0.02 * (number % 8)) for number in range(30, 500, 60)),
+        *(("fink0", number, 0.51 + 0.02 * (number % 8)) for number in range(30, 500, 60)),
     ),
 }
 _CHORALES: dict[Split, tuple[str, ...]] = {
@@ -170,6 +172,7 @@ _PATTERNS: dict[Split, tuple[tuple[str, str, str, float], ...]] = {
         ("..X...X...X...X.", "............X...", "X...X...X...X...", 0.50),
     ),
 }
+_DRUM_CHANNEL = 9
 _DRUM_PITCHES: dict[DrumKind, int] = {"hat": 42, "snare": 38, "kick": 36}
 
 
@@ -269,27 +272,39 @@ def render_notes(
     ends = [n.onset_s + n.duration_s for n in notes] + [h.onset_s + 0.3 for h in drum_hits]
     mix = np.zeros(int(np.ceil((max(ends) + TAIL_S) * sample_rate_hz)), np.float32)
     if notes:
-        played = [PlayedNote(n.onset_s, n.duration_s, n.pitch, n.velocity, n.program) for n in notes]
-        _add(mix, played, rms=HARMONY_RMS, sample_rate_hz=sample_rate_hz)
+        channels = {program: i for i, program in enumerate(sorted({n.program for n in notes}))}
+        if len(channels) > _DRUM_CHANNEL:
+            raise ValueError(f"at most {_DRUM_CHANNEL} programs can play together")
+        played = [_Played(n.onset_s, n.duration_s, n.pitch, n.velocity, channels[n.program]) for n in notes]
+        programs = {channel: program for program, channel in channels.items()}
+        _add(mix, played, programs, rms=HARMONY_RMS, sample_rate_hz=sample_rate_hz)
     if drum_hits:
-        strokes = [PlayedNote(h.onset_s, 0.3, _DRUM_PITCHES[h.kind], h.velocity, kit, DRUM_BANK) for h in drum_hits]
-        _add(mix, strokes, rms=DRUMS_RMS, sample_rate_hz=sample_rate_hz)
+        strokes = [_Played(h.onset_s, 0.3, _DRUM_PITCHES[h.kind], h.velocity, _DRUM_CHANNEL) for h in drum_hits]
+        _add(mix, strokes, {_DRUM_CHANNEL: kit}, rms=DRUMS_RMS, sample_rate_hz=sample_rate_hz)
     return mix
 
 
-def _add(mix: Float32, notes: Sequence[PlayedNote], *, rms: float, sample_rate_hz: int) -> None:
-    stereo = _font().render(notes, sample_rate_hz=sample_rate_hz)[:, : len(mix)]
-    mono = (stereo[0] + stereo[1]) * np.float32(0.5)
+@dataclass(frozen=True)
+class _Played:
+    """A note as the synthesiser takes it."""
+
+    onset_s: float
+    duration_s: float
+    pitch: int
+    velocity: int
+    channel: int
+
+
+def _add(mix: Float32, notes: Sequence[_Played], programs: dict[int, int], *, rms: float, sample_rate_hz: int) -> None:
+    stereo = soundfont.render_notes(notes, _font(), sample_rate_hz=sample_rate_hz, programs=programs)[: len(mix)]
+    mono = (stereo[:, 0] + stereo[:, 1]) * np.float32(0.5)
     level = float(np.sqrt(np.mean(np.square(mono, dtype=np.float64)))) or 1.0
     mix[: len(mono)] += mono * np.float32(rms / level)
 
 
 @cache
 def _font() -> SoundFont:
-    path = Path(str(_extra("pretty_midi").__file__)).parent / "TimGM6mb.sf2"
-    if not path.exists():
-        raise MissingExtraError("pretty_midi has no TimGM6mb.sf2; run: pip install 'musichal[bench]'")
-    return SoundFont.open(path)
+    return open_soundfont(Path(str(_extra("pretty_midi").__file__)).parent / "TimGM6mb.sf2")
 
 
 def _rendering(name: str, notes: tuple[ScoreNote, ...], hits: tuple[DrumHit, ...] = (), *, kit: int = 0) -> Rendering:
@@ -301,7 +316,7 @@ def single_lines(
     *,
     instruments: Sequence[Instrument] = INSTRUMENTS,
     per_instrument: int = 2,
-    length_s: float = 12.0,
+    length_s: float = 10.0,
 ) -> list[Rendering]:
     """Return folk tunes, each played by one instrument, in keys that cover the circle of fifths."""
     if not 1 <= per_instrument <= len(_TUNES[split]):
@@ -325,7 +340,7 @@ def chorales(
     *,
     limit: int | None = None,
     programs: Sequence[int] = _CHORALE_PROGRAMS,
-    length_s: float = 14.0,
+    length_s: float = 11.0,
     drums: bool = False,
     kit: int = 0,
 ) -> list[Rendering]:
@@ -346,7 +361,7 @@ def chorales(
 
 
 def ensembles(
-    split: Split, *, limit: int | None = None, length_s: float = 14.0, drums: bool = False, kit: int = 0
+    split: Split, *, limit: int | None = None, length_s: float = 11.0, drums: bool = False, kit: int = 0
 ) -> list[Rendering]:
     """Return polyphony with an instrument to each part; with `drums`, every second one has drums over it."""
     out = []
@@ -363,17 +378,17 @@ def ensembles(
     return out
 
 
-def drum_loops(split: Split, *, kit: int = 0, length_s: float = 10.0) -> list[Rendering]:
+def drum_loops(split: Split, *, kit: int = 0, length_s: float = 8.0) -> list[Rendering]:
     """Return drum patterns alone."""
     count = len(_PATTERNS[split])
     loops = (_pattern_hits(split, i, length_s=length_s) for i in range(count))
     return [_rendering(f"{split} pattern {i}, kit {kit}", (), hits, kit=kit) for i, hits in enumerate(loops)]
 
 
-def drummed(split: Split, *, kit: int = 0, length_s: float = 10.0) -> list[Rendering]:
-    """Return the drum patterns over chorales on piano, organ, strings and guitar."""
+def drummed(split: Split, *, kit: int = 0, length_s: float = 8.0) -> list[Rendering]:
+    """Return the drum patterns over chorales on pianos, organ and guitar."""
     out = []
-    for i, plain in enumerate(chorales(split, limit=len(_PATTERNS[split]), programs=(0, 19, 48, 24), length_s=length_s)):
+    for i, plain in enumerate(chorales(split, limit=len(_PATTERNS[split]), programs=(0, 19, 4, 24), length_s=length_s)):
         hits = _pattern_hits(split, i, length_s=length_s)
         out.append(_rendering(f"{plain.name}, {split} pattern {i}, kit {kit}", plain.notes, hits, kit=kit))
     return out

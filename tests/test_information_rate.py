@@ -1,11 +1,9 @@
 """Information rate on sequences worked by hand, and the choice of a threshold on real and degenerate vectors."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import soundfile
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from musichal.errors import InputError
@@ -18,8 +16,6 @@ from musichal.memory.information_rate import (
     quantile_thresholds,
 )
 from musichal.memory.token_index import TokenIndex
-
-AUDIO = Path(__file__).parent / "audio"
 
 
 def test_the_published_example():
@@ -39,6 +35,7 @@ def test_neither_noise_nor_drone_tells_anything():
     assert information_rate(np.zeros(0, np.int32)) == 0.0
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 3), max_size=80), st.sampled_from([0.5, 1.0, 2.0]))
 def test_words_cover_the_sequence_and_decode_it(symbols, alpha):
     index = TokenIndex.from_symbols(symbols)
@@ -74,9 +71,9 @@ def test_bad_repeats_are_refused(bad):
         information_rate(bad)
 
 
-def spectra(name):
+def spectra(path):
     """Log spectra of a real recording, 25 per second: vectors with the distances of music."""
-    samples, rate = soundfile.read(AUDIO / f"{name}.ogg", dtype="float32", always_2d=True, frames=20 * 48000)
+    samples, rate = soundfile.read(path, dtype="float32", always_2d=True, frames=20 * 48000)
     mono = samples.mean(axis=1)
     hop = rate // 25
     frames = np.lib.stride_tricks.sliding_window_view(mono, 2048)[::hop] * np.hanning(2048).astype(np.float32)
@@ -85,8 +82,8 @@ def spectra(name):
 
 
 @pytest.mark.parametrize("name", ["rock140_mix", "ballad95_guitar"])
-def test_the_threshold_of_real_music_beats_noise_and_drone(name):
-    vectors = spectra(name)
+def test_the_threshold_of_real_music_beats_noise_and_drone(name, audio_dir):
+    vectors = spectra(audio_dir / f"{name}.ogg")
     search = choose_threshold(vectors, rng=np.random.default_rng(0))
     assert len(vectors) >= 400
     assert len(search.thresholds) == len(search.rates) == len(search.clusters) == 20

@@ -15,12 +15,13 @@ import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import soxr
-from scipy.signal import sosfilt
+from scipy.signal import lfilter
 
 from musichal.arrays import Float32, Float64
 from musichal.audio.sf2 import Envelope, Region, SoundFont
@@ -238,20 +239,21 @@ def _filtered(voice: _Voice, sound: Float32, rate_hz: int) -> Float32:
     if cents.min() >= highest:
         return sound
     starts = np.flatnonzero(np.diff(cents, prepend=-1)) * _FILTER_STEP
-    state = np.zeros((1, 2))
+    state = np.zeros(2)
     parts = []
     for start, end in itertools.pairwise([*starts.tolist(), len(sound)]):
-        cutoff_hz = _CENT_0_HZ * 2.0 ** (float(cents[start // _FILTER_STEP]) / 1200)
-        part, state = sosfilt(_low_pass(cutoff_hz, region.filter_q_db, rate_hz), sound[start:end], zi=state)
+        b, a = _low_pass(float(cents[start // _FILTER_STEP]), region.filter_q_db, rate_hz)
+        part, state = lfilter(b, a, sound[start:end], zi=state)
         parts.append(part)
     return np.concatenate(parts).astype(np.float32)
 
 
-def _low_pass(cutoff_hz: float, q_db: float, rate_hz: int) -> Float64:
-    """Return a resonant low-pass as one second-order section (1, 6), by the bilinear transform."""
+@lru_cache(maxsize=1024)
+def _low_pass(cents: float, q_db: float, rate_hz: int) -> tuple[Float64, Float64]:
+    """Return numerator and denominator of a resonant low-pass of two poles, by the bilinear transform."""
     # A resonance of 0 dB is the flat (Butterworth) filter, 3.01 dB down at the cutoff.
     q = 10 ** ((q_db - 3.01) / 20)
-    omega = 2 * math.pi * cutoff_hz / rate_hz
+    omega = 2 * math.pi * _CENT_0_HZ * 2.0 ** (cents / 1200) / rate_hz
     alpha, cosine = math.sin(omega) / (2 * q), math.cos(omega)
-    b = [(1 - cosine) / 2, 1 - cosine, (1 - cosine) / 2]
-    return np.array([[*b, 1 + alpha, -2 * cosine, 1 - alpha]]) / (1 + alpha)
+    b = np.array([(1 - cosine) / 2, 1 - cosine, (1 - cosine) / 2]) / (1 + alpha)
+    return b, np.array([1 + alpha, -2 * cosine, 1 - alpha]) / (1 + alpha)

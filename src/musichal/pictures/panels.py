@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 COLUMNS = 1500
 """Columns of a panel over the whole width: about one per pixel."""
-_SILENCE_ROWS = 0.09
+_SILENCE_ROWS = 0.12
 
 
 @dataclass(frozen=True)
@@ -101,8 +101,8 @@ def draw_raster(
 
     n = raster.shape[0]
     band = max(1.0, n * _SILENCE_ROWS)
-    # The square root makes short sounds visible among many.
-    norm = PowerNorm(0.5, vmin=0, vmax=1)
+    # A power below 1 keeps short sounds visible among many.
+    norm = PowerNorm(0.4, vmin=0, vmax=1)
     sounds = axes.imshow(
         raster,
         cmap=LinearSegmentedColormap.from_list("sounds", ["white", colour]),
@@ -123,8 +123,7 @@ def draw_raster(
     axes.axhline(-0.5, color=GREY, linewidth=0.6)
     axes.set_xlim(*extent_s)
     axes.set_ylim(-0.5 - band, max(n - 0.5, 0.5))
-    ticks = [t for t in (1, n // 4, n // 2, 3 * n // 4, n) if t >= 1]
-    ticks = sorted(set(ticks)) if n >= 8 else sorted({1, n} if n else set())
+    ticks = sorted({t for t in (n // 4, n // 2, 3 * n // 4, n) if t > 1})
     axes.set_yticks([-0.5 - band / 2, *(t - 1 for t in ticks)], ["silence", *map(str, ticks)])
     return sounds, quiet
 

@@ -1,6 +1,6 @@
 """The picture of a partner: what it heard, in which sounds, with which notes, and what came back.
 
-All recordings lie one behind the other on one axis, as in its memory. Sounds are numbered by first appearance, so that new
+All recordings lie one behind the other on one axis, as in its memory. Sounds are in the order of first appearance, so that new
 material climbs and returning material falls back. Arcs join a stretch of gestures to where its like was heard first
 (Wattenberg, "Arc diagrams: visualizing structure in strings", InfoVis 2002), and the longest of them is shown close up,
 gesture by gesture.
@@ -125,9 +125,9 @@ def draw_partner(model: PartnerModel) -> "Figure":
         f"{len(memory)} gestures · {len(memory.notes)} notes · encoder: {model.spec.encoder.name}",
     )
     outer = figure.add_gridspec(
-        2, 1, height_ratios=(10.4, 4.6), left=0.065, right=0.985, top=1 - 1.3 / _HEIGHT_INCHES, bottom=0.045, hspace=0.13
+        2, 1, height_ratios=(10.4, 4.6), left=0.065, right=0.985, top=1 - 1.28 / _HEIGHT_INCHES, bottom=0.045, hspace=0.13
     )
-    upper = outer[0].subgridspec(5, 1, height_ratios=(0.9, 1.9, 1.9, 1.8, 2.6), hspace=0.27)
+    upper = outer[0].subgridspec(5, 1, height_ratios=(0.9, 2.0, 2.0, 1.9, 2.7), hspace=0.26)
     panels = [figure.add_subplot(upper[row]) for row in range(5)]
     shapes = [_shape(recording, line, number) for number, recording in enumerate(model.recordings)]
     _draw_waveforms(panels[0], shapes, model.recordings, line)
@@ -138,6 +138,9 @@ def draw_partner(model: PartnerModel) -> "Figure":
     _draw_arcs(panels[4], found, memory, line)
     for axes in panels:
         _time_axis(axes, line)
+        axes.tick_params(axis="x", labelbottom=axes is panels[-1])
+        axes.xaxis.grid(True, color=PALE, linewidth=0.6)
+        axes.set_axisbelow(True)
     lower = outer[1].subgridspec(2, 2, height_ratios=(2.4, 1.7), hspace=0.42, wspace=0.07)
     _draw_close_ups([figure.add_subplot(lower[0, column]) for column in range(2)], model, line, shapes, found)
     for source in range(len(SOURCES)):
@@ -174,11 +177,14 @@ def _draw_waveforms(axes: "Axes", shapes: Sequence[Envelope], recordings: Sequen
     peak = _loudest(shapes)
     for number, shape in enumerate(shapes):
         share = line.durations_s[number] / line.total_s
-        draw_envelope(axes, _thinned(shape, max(2, round(COLUMNS * share))), colour=INK if number % 2 == 0 else "#666666")
-        characters = int(share * 190)
+        draw_envelope(axes, _thinned(shape, max(2, round(COLUMNS * share))))
+        # Names take turns on two lines, so that each has room until the one after the next begins.
+        until_s = float(line.starts_s[number + 2]) if number + 2 < len(shapes) else line.total_s
+        characters = int((until_s - float(line.starts_s[number])) / line.total_s * 165)
         if characters >= 5:
             name = shortened(recordings[number].name, characters=characters)
-            axes.text(line.starts_s[number], peak * 1.12, name, size=10, va="bottom", weight="bold", parse_math=False)
+            height = peak * (1.15 if number % 2 == 0 else 1.62)
+            axes.text(line.starts_s[number], height, name, size=9.5, va="bottom", weight="bold", parse_math=False)
     axes.set_ylim(-peak, peak)
     axes.set_yticks([])
     left_out = sum(r.flac is None for r in recordings)
@@ -202,8 +208,8 @@ def _draw_tokens(axes: "Axes", model: PartnerModel, line: TimeLine, source: int)
     rows = by_first_appearance(np.concatenate([r.tokens[source] for r in model.recordings]), size=spec.vocabulary.size)
     raster, silence = token_raster(held, rows, columns=columns)
     draw_raster(axes, raster, silence, extent_s=(0.0, line.total_s), colour=SOURCE_COLOURS[name])
-    axes.set_title(f"Its {name} sounds, numbered as they first appear: new ones climb, returning ones fall back")
-    axes.set_ylabel(f"{name} sound")
+    axes.set_title(f"Its {name} sounds, in the order of their first appearance: new ones climb, returning ones fall back")
+    axes.set_ylabel(f"nth {name} sound")
 
 
 def _draw_memory_notes(axes: "Axes", memory: Memory, line: TimeLine) -> None:
@@ -236,13 +242,14 @@ def _draw_arcs(axes: "Axes", found: Sequence[tuple[Int64, Int64, Int64]], memory
     from matplotlib.colors import to_rgba
 
     starts, ends = line.states_s(memory.states)
-    shown = []
+    shown, highest = [], 0.0
     for source, sign, (first, again, lengths) in zip(SOURCES, (1, -1), found, strict=True):
         outlines = [
             arc_outline((starts[a], ends[a + n - 1]), (starts[b], ends[b + n - 1]), sign=sign)
             for a, b, n in zip(first.tolist(), again.tolist(), lengths.tolist(), strict=True)
         ]
         shown.append(f"{len(outlines)} {source}")
+        highest = max([highest, *(float(np.abs(o[:, 1]).max()) for o in outlines)])
         if not outlines:
             continue
         longest = int(lengths.max())
@@ -253,7 +260,7 @@ def _draw_arcs(axes: "Axes", found: Sequence[tuple[Int64, Int64, Int64]], memory
             PolyCollection(outlines[order], facecolors=faces[order], edgecolors=edges[order], linewidths=0.5, label=source)
         )
     axes.axhline(0, color=GREY, linewidth=0.8)
-    height = line.total_s / 2 * 1.03
+    height = 1.04 * highest or 1.0
     axes.set_ylim(-height, height)
     axes.set_yticks([height / 2, -height / 2], ["harmonic", "percussive"], rotation=90, va="center")
     axes.tick_params(axis="y", length=0)
@@ -288,24 +295,26 @@ def _draw_close_ups(
 ) -> None:
     """Show the longest harmonic repeat at both its places, or, where nothing repeats, how the memory begins."""
     states = model.memory.states
-    first, again, lengths = next((f for f in found if len(f[0])), found[0])
+    source, (first, again, lengths) = next(((s, f) for s, f in zip(SOURCES, found, strict=True) if len(f[0])), ("", found[0]))
     if len(lengths):
-        places = [(int(first[0]), "Close up: the longest repeat, first heard"), (int(again[0]), "… and heard again")]
+        title = f"Close up: the longest {source} repeat, first heard"
+        places = [(int(first[0]), title), (int(again[0]), "… and again")]
         n = int(lengths[0])
         last = int(again[0]) + n - 1
         repeat_s = float(states["start_s"][last] + states["duration_s"][last] - states["start_s"][int(again[0])])
         length_s = min(max(repeat_s + 2 * _LEAD_IN_S, _SHORTEST_CLOSE_UP_S), _LONGEST_CLOSE_UP_S)
     else:
         audible = np.flatnonzero((states["tokens"] != SILENCE).any(axis=1))
-        places = [(int(audible[0]) if len(audible) else 0, "Close up: how it begins (nothing repeats)")]
+        places = [(int(audible[0]) if len(audible) else 0, "Close up: how it begins (nothing repeats),")]
         n, length_s = 0, _LONGEST_CLOSE_UP_S
     for axes, (state, title) in zip(panels, places, strict=False):
         number = int(states["recording"][state])
         start_s = max(0.0, float(states["start_s"][state]) - _LEAD_IN_S)
         where = minutes(float(states["start_s"][state]), step_s=0.1)
-        named = f" of {shortened(model.recordings[number].name, characters=40)}" if len(model.recordings) > 1 else ""
+        named = f" of {shortened(model.recordings[number].name, characters=24)}" if len(model.recordings) > 1 else ""
         axes.set_title(f"{title} at {where}{named}", parse_math=False)
         _draw_close_up(axes, model.memory, line, shapes[number], number, start_s, length_s, set(range(state, state + n)))
+    panels[1].set_yticks([])
     for axes in panels[len(places) :]:
         axes.set_axis_off()
 
@@ -350,7 +359,7 @@ def _draw_close_up(
                 ink = INK if token == SILENCE or hue > 0.55 else "white"
                 axes.text(middle, bottom + 0.5, text, size=7, ha="center", va="center", color=ink)
     axes.set_ylim(0, 4.05)
-    axes.set_yticks([3, 1.5, 0.5], ["sound", *SOURCES])
+    axes.set_yticks([3, 1.5, 0.5], ["sound", *(f"{source}\ntoken" for source in SOURCES)])
     axes.tick_params(axis="y", length=0)
     axes.set_xlim(start_s, start_s + length_s)
     time_ticks(axes, length_s, labels=10, start_s=start_s)

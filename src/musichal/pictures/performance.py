@@ -51,6 +51,8 @@ if TYPE_CHECKING:
 
 _HEIGHT_INCHES = 13.5
 _FRAME_S = 0.035
+# A jump is drawn as one where no rest lay between: that began a new phrase.
+_JOINED_S = 0.001
 INFLUENCE_LOOKS = {
     "harmonic": (BLUE, "your harmonic sounds led there before"),
     "percussive": (VERMILION, "your percussive sounds led there before"),
@@ -134,7 +136,7 @@ def draw_performance(
         f" · {jumps} jumps · rested {rested:.1f} s",
     )
     grid = figure.add_gridspec(
-        5, 1, height_ratios=(1.1, 1.6, 1.6, 3.2, 3.2), left=0.065, right=0.985, top=1 - 1.1 / _HEIGHT_INCHES,
+        5, 1, height_ratios=(1.1, 1.6, 1.6, 3.2, 3.2), left=0.065, right=0.915, top=1 - 1.1 / _HEIGHT_INCHES,
         bottom=1.25 / _HEIGHT_INCHES, hspace=0.24,
     )  # fmt: skip
     sound = figure.add_subplot(grid[0])
@@ -145,7 +147,8 @@ def draw_performance(
     _draw_places(panels[3], played, recording_names)
     _draw_answer(panels[4], notes, played)
     for axes in panels[3:]:
-        _draw_silences(axes, rests, played)
+        _draw_rests(axes, rests)
+    _draw_noteless(panels[4], played)
     time_ticks(sound, end_s)
     sound.set_xlim(0, end_s)
     for axes in panels[:-1]:
@@ -185,8 +188,8 @@ def _draw_heard(axes: "Axes", heard: HeardStream, source: int, end_s: float) -> 
     rows = by_first_appearance(tokens, size=size)
     raster, silence = token_raster(held, rows, columns=COLUMNS)
     draw_raster(axes, raster[: max(used, 1)], silence, extent_s=(0.0, end_s), colour=SOURCE_COLOURS[SOURCES[source]])
-    axes.set_title(f"What MusicHal heard: {used} {SOURCES[source]} sounds, numbered as they first appear")
-    axes.set_ylabel(f"{SOURCES[source]} sound")
+    axes.set_title(f"What MusicHal heard: {used} {SOURCES[source]} sounds, in the order of their first appearance")
+    axes.set_ylabel(f"nth {SOURCES[source]} sound")
 
 
 def _draw_places(axes: "Axes", played: Sequence[Decision], recording_names: Sequence[str]) -> None:
@@ -205,7 +208,7 @@ def _draw_places(axes: "Axes", played: Sequence[Decision], recording_names: Sequ
     joints: list[list[tuple[float, float]]] = []
     for number, decision in enumerate(played):
         y = bottoms[decision.recording or 0] + (decision.source_start_s or 0.0)
-        if decision.jumped and number:
+        if decision.jumped and number and decision.time_s - lines[-1][1][0] < _JOINED_S:
             joints.append([lines[-1][1], (decision.time_s, y)])
         lines.append([(decision.time_s, y), (decision.time_s + decision.duration_s, y + decision.duration_s)])
     axes.add_collection(LineCollection(joints, colors=GREY, linewidths=0.6, linestyles=(0, (2, 2)), label="jumps", zorder=2))
@@ -221,12 +224,11 @@ def _draw_places(axes: "Axes", played: Sequence[Decision], recording_names: Sequ
                 ticks.append((place, minutes(k * step, step_s=step)))
         if recording != min(bottoms):
             axes.axhline(bottom, color=GREY, linewidth=0.8)
-        if heights[recording] > 0.07 * total:
-            name = shortened(recording_names[recording], characters=60)
+        if heights[recording] > 0.05 * total:
             axes.annotate(
-                name, (1, bottom), xycoords=("axes fraction", "data"), xytext=(-4, 3), textcoords="offset points",
-                ha="right", va="bottom", size=9, color="#444444", parse_math=False,
-                bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 1.5}, zorder=4,
+                shortened(recording_names[recording], characters=14), (1, bottom + heights[recording] / 2),
+                xycoords=("axes fraction", "data"), xytext=(5, 0), textcoords="offset points",
+                va="center", size=9, color="#444444", parse_math=False, annotation_clip=False,
             )  # fmt: skip
     axes.set_yticks([place for place, _ in ticks], [text for _, text in ticks])
 
@@ -268,10 +270,8 @@ def _draw_answer(axes: "Axes", notes: Sequence[NoteEvent], played: Sequence[Deci
     axes.set_ylabel("pitch")
 
 
-def _draw_silences(axes: "Axes", rests: Sequence[RestSpan], played: Sequence[Decision]) -> None:
-    """Shade rests by their reason, and mark along the bottom where the memory itself had no note to give."""
-    from matplotlib.transforms import blended_transform_factory
-
+def _draw_rests(axes: "Axes", rests: Sequence[RestSpan]) -> None:
+    """Shade rests by their reason."""
     for span in rests:
         face, hatch = _REST_LOOKS.get(span.reason, _REST_LOOKS["no match"])
         axes.axvspan(
@@ -284,6 +284,12 @@ def _draw_silences(axes: "Axes", rests: Sequence[RestSpan], played: Sequence[Dec
             zorder=0.5,
             label=span.reason,
         )
+
+
+def _draw_noteless(axes: "Axes", played: Sequence[Decision]) -> None:
+    """Mark along the bottom where the memory itself had no note to give."""
+    from matplotlib.transforms import blended_transform_factory
+
     along = blended_transform_factory(axes.transData, axes.transAxes)
     for decision in played:
         if not decision.notes:

@@ -9,7 +9,7 @@ AUDIO = Path(__file__).parent / "audio"
 
 @pytest.fixture(scope="session")
 def audio_dir() -> Path:
-    """Folder of six clips, OGG Vorbis, mono, 44.1 kHz, 34 to 35 s: {rock140, ballad95}_{guitar, backing, mix}.ogg."""
+    """Folder of the clips: OGG Vorbis, 44.1 kHz, among them {rock140, ballad95}_{guitar, backing, mix}.ogg, mono."""
     return AUDIO
 
 

@@ -142,6 +142,14 @@ class TestRefusedPaths:
             attempt(tmp_path / ("a" * 300))
         assert names(tmp_path) == []
 
+    def test_a_write_protected_file_is_not_replaced_in_a_folder_that_would_allow_it(self, tmp_path, attempt, monkeypatch):
+        old = tmp_path / "old"
+        old.write_bytes(b"old")
+        monkeypatch.setattr(os, "access", lambda path, mode: not (Path(path) == old.resolve() and mode == os.W_OK))
+        with pytest.raises(InputError, match="permission denied"):
+            attempt(old)
+        assert old.read_bytes() == b"old"
+
     @posix
     def test_no_permission(self, attempt):
         """Root may write anywhere, so this runs as nobody where it can, and in a folder that nobody may enter."""

@@ -470,6 +470,21 @@ class TestHostile:
             partner.write_bytes(changed)
             refusal(partner)
 
+    @pytest.mark.parametrize("where", ["before the directory", "behind its records"])
+    def test_bytes_that_belong_to_no_member(self, tmp_path, where):
+        """Hidden by someone who put the end record right."""
+        path = tmp_path / "a.hal"
+        whole = archive((MANIFEST, manifest_of({})))
+        start = whole.index(b"PK\1\2")
+        members, directory, end = whole[:start], whole[start:-22], whole[-22:]
+        if where == "before the directory":
+            members += b"hidden"
+        else:
+            directory += b"hidden"
+        end = end[:12] + struct.pack("<LL", len(directory), len(members)) + end[20:]
+        path.write_bytes(members + directory + end)
+        assert refusal(path) == "is damaged: it holds bytes that belong to no member"
+
     def test_a_zip_of_something_else(self, tmp_path):
         path = tmp_path / "a.zip"
         with zipfile.ZipFile(path, "w") as out:
@@ -708,6 +723,15 @@ class TestArrays:
     def test_header_longer_than_the_data(self, length):
         with pytest.raises(ArchiveError):
             unpack_arrays(struct.pack("<Q", length) + b"{}      ")
+
+    def test_header_of_bounded_length(self):
+        for length, allowed in ((1 << 20, True), ((1 << 20) + 8, False)):
+            data = struct.pack("<Q", length) + b"{}".ljust(length)
+            if allowed:
+                assert unpack_arrays(data) == {}
+            else:
+                with pytest.raises(ArchiveError, match="longer than it can be"):
+                    unpack_arrays(data)
 
     @given(st.data())
     @settings(deadline=None)

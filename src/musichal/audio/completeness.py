@@ -1,9 +1,9 @@
 """Is a sound file all there? What its container promises, against what the file holds.
 
-libsndfile reads a WAV file that was cut in half without a word, and pads an MP3 file with silence. So the promise is read
-here: the size of the data chunk (RIFF, RF64, Wave64, AIFF, CAF, AU), the end-of-stream flag of Ogg (RFC 3533, section 6),
-the byte count of a Xing header in MP3. An MP3 file without one promises nothing. FLAC names its length in samples, which
-the reader compares with what it got.
+libsndfile reads a WAV file that was cut in half without a word, pads an MP3 file with silence, and plays over a hole in
+an Ogg file. So the promise is read here: the size of the data chunk (RIFF, RF64, Wave64, AIFF, CAF, AU), the page numbers
+and the end-of-stream flag of Ogg (RFC 3533, section 6), the byte count of a Xing header in MP3. An MP3 file without one
+promises nothing. FLAC names its length in samples, which the reader compares with what it got.
 """
 
 import struct
@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 _MAX_CHUNKS = 10_000  # a hostile file of empty chunks must not keep us for hours
-_OGG_TAIL_BYTES = 2 * 65_307  # two pages of the largest size
 _MP3_SLACK_BYTES = 2_048  # encoders disagree on what they count, by up to about two frames
 _W64_RIFF = bytes.fromhex("726966662e91cf11a5d628db04c10000")
 _W64_DATA = bytes.fromhex("64617461f3acd3118cd100c04f8edb8a")
@@ -53,7 +52,7 @@ def looks_like_audio(head: bytes) -> bool:
 def missing_bytes(stream: BinaryIO, size: int) -> int:
     """Return how many bytes a sound file of `size` bytes lacks of what it promises; 0 where it promises nothing.
 
-    For Ogg, which only says that it has ended, the answer is 1 where it has not.
+    For Ogg, which numbers its pages and says which is the last, the answer is 1 where one is missing.
     """
     stream.seek(0)
     head = stream.read(16)
@@ -95,16 +94,22 @@ def _missing_of_chunk(stream: BinaryIO, size: int, chunks: _Chunks) -> int:
 
 
 def _missing_of_ogg(stream: BinaryIO, size: int) -> int:
-    start = max(0, size - _OGG_TAIL_BYTES)
-    stream.seek(start)
-    tail = stream.read(_OGG_TAIL_BYTES)
-    page = tail.rfind(b"OggS\0")
-    if page < 0:
-        return 1
-    segments = tail[page + 26] if page + 26 < len(tail) else 0
-    table_end = page + 27 + segments
-    whole = table_end <= len(tail) and table_end + sum(tail[page + 27 : table_end]) <= len(tail)
-    return 0 if whole and tail[page + 5] & 4 else 1
+    """Walk the pages: one behind the other, numbered without a gap in each logical stream, the last marked as last."""
+    position, ended = 0, False
+    expected: dict[bytes, int] = {}
+    while position < size:
+        stream.seek(position)
+        page = stream.read(27 + 255)
+        if page[:5] != b"OggS\0" or len(page) < 27:
+            break
+        lengths = page[27 : 27 + page[26]]
+        position += 27 + len(lengths) + sum(lengths)
+        serial, (number,) = page[14:18], struct.unpack("<I", page[18:22])
+        first = bool(page[5] & 2)
+        if len(lengths) < page[26] or position > size or (not first and number != expected.get(serial)):
+            return 1
+        expected[serial], ended = number + 1, bool(page[5] & 4)
+    return 0 if ended else 1  # a tag may follow the last page
 
 
 def _missing_of_mp3(stream: BinaryIO, size: int) -> int:

@@ -215,7 +215,7 @@ def _check_file(file: Path) -> None:
         if not looks_like_audio(stream.read(16)):
             raise _RefusedError(f"is not a recording in a known format ({_FORMATS})")
         if missing_bytes(stream, size):
-            raise _RefusedError("the file is cut short: it ends before the sound that it promises")
+            raise _RefusedError("the file is cut short or damaged: part of the sound that it promises is missing")
 
 
 def _check_rate(rate: int) -> None:

@@ -175,8 +175,7 @@ def pack_arrays(arrays: Mapping[str, AnyArray]) -> bytes:
     for other types and for names that are not text that can be printed.
     """
     plain: dict[str, AnyArray] = {}
-    for name in sorted(arrays):
-        array = arrays[name]
+    for name, array in arrays.items():  # safetensors puts them in its own order
         if array.dtype.name not in _ARRAY_TYPES:
             raise ValueError(f"array {name!r} has type {array.dtype}, which cannot be stored")
         if not name or not name.isprintable() or name == "__metadata__":

@@ -69,12 +69,8 @@ def read_first_entry(stream: BinaryIO, *, name: str, max_bytes: int) -> bytes:
     _, _, flags, method, _, _, crc, _, length, _, _ = _LOCAL.unpack(header[: _LOCAL.size])
     _check_plain(name, flags, method)
     entry = StoredEntry(name, len(header), length, crc)
-    if header != _local_header(entry):
-        raise ArchiveError("is damaged")
     if length > max_bytes:
         raise ArchiveError(f"{name} is too large ({length} bytes, at most {max_bytes} are read)")
-    if length > size - len(header):
-        raise ArchiveError("is cut short")
     return read_entry(stream, entry)
 
 
@@ -99,7 +95,7 @@ def read_directory(stream: BinaryIO, *, max_entries: int) -> list[StoredEntry]:
     for _ in range(count):
         entry, used = _read_central(directory[at : at + _CENTRAL.size + _MAX_NAME_BYTES], position)
         stream.seek(position)
-        if entry.offset + entry.size > directory_start or stream.read(entry.offset - position) != _local_header(entry):
+        if stream.read(entry.offset - position) != _local_header(entry):
             raise ArchiveError(f"is damaged: its member {entry.name} is not where it should be")
         entries.append(entry)
         at += used

@@ -90,6 +90,12 @@ def test_looped_samples_are_in_tune(opened, key):
     assert rms(out[4410:88200]) == pytest.approx(0.25, rel=0.01)
 
 
+def test_a_sample_may_be_played_octaves_below_its_root(opened):
+    # Fonts do this; a limit on the speed once put them out of tune.
+    out = render_notes([NoteEvent(0.0, 4.0, 55, 127)], opened({**LOOPED, 58: 127}), gain=1.0)
+    assert pitch_hz(out[: 4 * RATE, 0]) == pytest.approx(441 / 2**6, rel=0.01)
+
+
 def test_velocity_is_squared_and_attenuation_and_pan_as_asked(opened):
     font = opened({**LOOPED, 48: 100, 17: 250})
     levels = [rms(render_notes([NoteEvent(0.0, 0.5, 69, v)], font)[:22050, 1]) for v in (127, 64, 1)]

@@ -151,11 +151,11 @@ def _choked(voices: Sequence[_Voice]) -> list[_Voice]:
 
 
 def _speed(voice: _Voice, rate_hz: int) -> float:
-    """Return the rate at which the samples of the font are played, in Hz; no font needs five octaves either way."""
+    """Return the rate at which the samples of the font are played, in Hz; within what is sensible: 12 octaves down, 5 up."""
     region = voice.region
     cents = (voice.key - region.root_key) * region.scale_cents + region.tuning_cents
     speed_hz = region.rate_hz * 2.0 ** (cents / 1200)
-    return float(min(max(speed_hz, rate_hz / 32), rate_hz * 32))
+    return float(min(max(speed_hz, rate_hz / 4096), rate_hz * 32))
 
 
 def _fallen(envelope: Envelope, key: int, time_s: Float64, released_s: float) -> tuple[Float64, Float64]:

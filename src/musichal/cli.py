@@ -184,11 +184,28 @@ def demo(
     ),
     seed: Annotated[int, typer.Option(min=0, help="Seed of the partner's choices.")] = 0,
 ) -> None:
-    """Train on the bundled rock band and answer its guitar: the whole road, in under a minute."""
+    """Train on the bundled rock band and answer its guitar: the whole road."""
     from musichal.commands.demo import demo_command
 
     with _voice() as voice:
         demo_command(folder, seed=seed, voice=voice)
+
+
+@app.command(epilog="Example: `musichal bench memory hearing --recording take1.wav`")
+def bench(
+    parts: Annotated[
+        list[str] | None, typer.Argument(help="What to measure: hearing, memory, tokens, notes. All, if none is named.")
+    ] = None,
+    recording: Annotated[
+        list[Path] | None, typer.Option(help="A recording to measure hearing on; repeatable. The demo's, if none is named.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure speed and quality on this machine, beside goals and peers. Needs the `bench` extra; takes minutes."""
+    from musichal.commands.bench import PARTS, bench_command
+
+    with _voice(as_json) as voice:
+        bench_command(parts or PARTS, recording or [], voice=voice)
 
 
 def _samples(text: str, option: str, sample_rate_hz: int) -> int:

@@ -11,12 +11,9 @@ few likely successors, uniform noise, and one constant token; figures are those 
 """
 
 import json
-import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from importlib import import_module
 from statistics import median
 from typing import Any
@@ -24,6 +21,8 @@ from typing import Any
 import numpy as np
 
 from musichal.arrays import Float32, Int64
+from musichal.bench.figure import Figure
+from musichal.bench.process import in_own_process
 from musichal.errors import InputError, MissingExtraError
 from musichal.memory.audio_oracle import AudioOracle
 from musichal.memory.information_rate import choose_threshold, information_rate
@@ -32,26 +31,7 @@ from musichal.memory.token_index import TokenIndex
 STRING_KINDS = ("phrases", "markov", "random", "constant")
 VOCABULARY = 64
 PEER = "vmo 0.30.5"
-
-
-@dataclass(frozen=True)
-class MemoryFigure:
-    """A measured figure; `goal` is what it must not exceed (or, with `at_least`, not fall below), if there is one."""
-
-    name: str
-    value: float
-    unit: str
-    goal: float | None = None
-    at_least: bool = False
-    peer: str | None = None
-    peer_value: float | None = None
-
-    @property
-    def met(self) -> bool:
-        """Whether the goal, if there is one, is met."""
-        if self.goal is None:
-            return True
-        return self.value >= self.goal if self.at_least else self.value <= self.goal
+_MODULE = "musichal.bench.memory_speed"
 
 
 def token_string(kind: str, n: int, *, rng: np.random.Generator) -> Int64:
@@ -97,7 +77,7 @@ def sound_vectors(n: int, dims: int, *, rng: np.random.Generator) -> Float32:
 
 def measure_memory(
     *, small: int = 10_000, large: int = 1_000_000, vectors: int = 10_000, peer_vectors: int = 1_000, seed: int = 0
-) -> tuple[MemoryFigure, ...]:
+) -> tuple[Figure, ...]:
     """Measure everything here, in about two minutes at full size.
 
     The peer's threshold search is compared at `peer_vectors`, for it takes minutes at 10,000. Raises
@@ -109,12 +89,12 @@ def measure_memory(
     )
 
 
-def measure_token_index(*, small: int = 10_000, large: int = 1_000_000, seed: int = 0) -> tuple[MemoryFigure, ...]:
+def measure_token_index(*, small: int = 10_000, large: int = 1_000_000, seed: int = 0) -> tuple[Figure, ...]:
     """Measure building, growing and asking a `TokenIndex`. Raises `MissingExtraError`."""
     _bench_module("psutil")
     _bench_module("vmo")
-    short = [_in_own_process("small-index", kind=kind, n=small, seed=seed) for kind in STRING_KINDS]
-    long = [_in_own_process("large-index", kind=kind, n=large, seed=seed) for kind in STRING_KINDS]
+    short = [in_own_process(_MODULE, "small-index", kind=kind, n=small, seed=seed) for kind in STRING_KINDS]
+    long = [in_own_process(_MODULE, "large-index", kind=kind, n=large, seed=seed) for kind in STRING_KINDS]
 
     def worst(runs: list[dict[str, float]], key: str) -> float:
         return max(run[key] for run in runs)
@@ -122,7 +102,7 @@ def measure_token_index(*, small: int = 10_000, large: int = 1_000_000, seed: in
     at_large = f"at {large:,} tokens"
     phrases = short[STRING_KINDS.index("phrases")]
     return (
-        MemoryFigure(
+        Figure(
             f"token index, build of {small:,}",
             worst(short, "build_ms"),
             "ms",
@@ -130,7 +110,7 @@ def measure_token_index(*, small: int = 10_000, large: int = 1_000_000, seed: in
             peer=f"{PEER}, factor oracle",
             peer_value=worst(short, "peer_build_ms"),
         ),
-        MemoryFigure(
+        Figure(
             f"token index, exact repeat lengths in {small:,} of phrases",
             phrases["exact_share"],
             "share",
@@ -139,25 +119,25 @@ def measure_token_index(*, small: int = 10_000, large: int = 1_000_000, seed: in
             peer=f"{PEER}, factor oracle",
             peer_value=phrases["peer_exact_share"],
         ),
-        MemoryFigure(f"token index, build of {large:,}", worst(long, "build_s"), "s", goal=10),
-        MemoryFigure(f"token index, resident {at_large}", worst(long, "resident_mb"), "MB", goal=500),
-        MemoryFigure(f"token index, append p99 {at_large}", worst(long, "append_p99_ms"), "ms", goal=0.2),
-        MemoryFigure(f"token index, longest context p99 {at_large}", worst(long, "query_p99_ms"), "ms", goal=0.2),
-        MemoryFigure(f"token index, cursor advance p99 {at_large}", worst(long, "advance_p99_ms"), "ms", goal=0.2),
-        MemoryFigure(f"token index, 64 candidates p99 {at_large}", worst(long, "candidates_p99_ms"), "ms"),
+        Figure(f"token index, build of {large:,}", worst(long, "build_s"), "s", goal=10),
+        Figure(f"token index, resident {at_large}", worst(long, "resident_mb"), "MB", goal=500),
+        Figure(f"token index, append p99 {at_large}", worst(long, "append_p99_ms"), "ms", goal=0.2),
+        Figure(f"token index, longest context p99 {at_large}", worst(long, "query_p99_ms"), "ms", goal=0.2),
+        Figure(f"token index, cursor advance p99 {at_large}", worst(long, "advance_p99_ms"), "ms", goal=0.2),
+        Figure(f"token index, 64 candidates p99 {at_large}", worst(long, "candidates_p99_ms"), "ms"),
     )
 
 
 def measure_audio_oracle(
     *, vectors: int = 10_000, dims: int = 128, peer_vectors: int = 1_000, seed: int = 0
-) -> tuple[MemoryFigure, ...]:
+) -> tuple[Figure, ...]:
     """Measure building an `AudioOracle` and choosing its threshold. Raises `MissingExtraError`."""
     _bench_module("vmo")
-    full = _in_own_process("oracle", n=vectors, dims=dims, seed=seed)
-    part = _in_own_process("search", n=peer_vectors, dims=dims, seed=seed)
+    full = in_own_process(_MODULE, "oracle", n=vectors, dims=dims, seed=seed)
+    part = in_own_process(_MODULE, "search", n=peer_vectors, dims=dims, seed=seed)
     size, part_size = f"{vectors:,} × {dims}", f"{peer_vectors:,} × {dims}"
     return (
-        MemoryFigure(
+        Figure(
             f"audio oracle, build of {size}",
             full["build_s"],
             "s",
@@ -165,17 +145,17 @@ def measure_audio_oracle(
             peer=PEER,
             peer_value=full["peer_build_s"],
         ),
-        MemoryFigure(f"audio oracle, links equal to the peer's, {size}", full["agreement"], "share", goal=1, at_least=True),
-        MemoryFigure(f"audio oracle, append p99 at {size}", full["append_p99_ms"], "ms"),
-        MemoryFigure(f"threshold search, 20 values, {size}", full["search_s"], "s", goal=5),
-        MemoryFigure(
+        Figure(f"audio oracle, links equal to the peer's, {size}", full["agreement"], "share", goal=1, at_least=True),
+        Figure(f"audio oracle, append p99 at {size}", full["append_p99_ms"], "ms"),
+        Figure(f"threshold search, 20 values, {size}", full["search_s"], "s", goal=5),
+        Figure(
             f"threshold search, 20 values, {part_size}",
             part["search_s"],
             "s",
             peer=PEER,
             peer_value=part["peer_search_s"],
         ),
-        MemoryFigure(
+        Figure(
             f"information rate at the chosen threshold, {part_size}",
             part["rate"],
             "bits",
@@ -190,22 +170,6 @@ def _bench_module(name: str) -> Any:
         return import_module(name)
     except ImportError:
         raise MissingExtraError(f"this benchmark needs {name}: pip install 'musichal[bench]'") from None
-
-
-def _in_own_process(job: str, **settings: int | str) -> dict[str, float]:
-    threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"), "1")
-    done = subprocess.run(  # noqa: S603 - this very file, by this very interpreter
-        [sys.executable, "-m", "musichal.bench.memory_speed", json.dumps({"job": job, **settings})],
-        env={**os.environ, **threads},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        reason = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-        raise InputError(f"the benchmark {job} failed: {reason[-1]}")
-    values: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return values
 
 
 def _clock() -> Callable[[], float]:

@@ -5,9 +5,9 @@ from pathlib import Path
 from musichal.atomic import check_writable, printable
 from musichal.commands.outcome import Voice
 from musichal.memory.partner_file import load_partner
-from musichal.pictures.figure_file import save_figure
+from musichal.pictures.canvas import save_figure
 from musichal.pictures.partner import draw_partner
-from musichal.verify.figures import figures_tables, partner_figures
+from musichal.verify.figures import figures_text, partner_figures
 
 
 def inspect_command(partner: Path, *, picture: Path | None, voice: Voice) -> None:
@@ -17,8 +17,7 @@ def inspect_command(partner: Path, *, picture: Path | None, voice: Voice) -> Non
     model = load_partner(partner)
     figures = partner_figures(model)
     voice.result({"partner": str(partner), **figures.to_dict()})
-    for table in figures_tables(figures):
-        voice.show(table)
+    voice.show(figures_text(figures))
     if picture is not None:
         with voice.progress("Drawing"):
             save_figure(draw_partner(model), picture)

@@ -18,7 +18,7 @@ from musichal.errors import CheckFailedError, InputError
 from musichal.memory.partner_file import PartnerModel, load_partner
 from musichal.partner.explanation import explain, summarise
 from musichal.partner.settings import PartnerSettings
-from musichal.pictures.figure_file import save_figure
+from musichal.pictures.canvas import save_figure
 from musichal.pictures.performance import draw_performance
 from musichal.stage.performance import Performance, note_events, perform, slice_events
 from musichal.stage.session import (

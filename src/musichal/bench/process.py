@@ -1,0 +1,44 @@
+"""Measuring in a process of its own, so that one measurement does not warm, load or fragment another's."""
+
+import json
+import os
+import subprocess
+import sys
+
+from musichal.errors import InputError
+
+_THREAD_SETTINGS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+
+
+def in_own_process(module: str, job: str, *, one_thread: bool = True, **settings: int | str) -> dict[str, float]:
+    """Run a job of a bench module in a new interpreter and return the figures that it printed.
+
+    The module is run as a program with one argument, JSON of `job` and the settings; its last line of output is JSON.
+    Raises `InputError` with the last line of its errors where it fails.
+    """
+    threads = dict.fromkeys(_THREAD_SETTINGS, "1") if one_thread else {}
+    done = subprocess.run(  # noqa: S603 - our own module, by this very interpreter
+        [sys.executable, "-m", module, json.dumps({"job": job, **settings})],
+        env={**os.environ, **threads},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        reason = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        raise InputError(f"the benchmark {job} failed: {reason[-1]}")
+    values: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return values
+
+
+def peak_memory_mb() -> float:
+    """Return the largest resident set that this process has had, in millions of bytes."""
+    if sys.platform == "win32":
+        import psutil
+
+        return float(psutil.Process().memory_info().peak_wset) / 1e6
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Linux counts kilobytes, macOS bytes.
+    return peak / (1e6 if sys.platform == "darwin" else 1e3)

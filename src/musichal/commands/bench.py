@@ -1,0 +1,68 @@
+"""`musichal bench`: the figures of docs/benchmarks.md, measured here and now."""
+
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.table import Table
+
+from musichal.bench.figure import Figure
+from musichal.commands.outcome import Voice
+from musichal.demo import RECORDING
+from musichal.errors import CheckFailedError, InputError
+
+PARTS = ("hearing", "memory", "tokens", "notes")
+
+
+def bench_command(parts: Sequence[str], recordings: Sequence[Path], *, voice: Voice) -> None:
+    """Measure the parts asked for and show each figure beside its goal and its peer.
+
+    Raises
+    ------
+    CheckFailedError
+        If a figure misses its goal.
+    MusicHalError
+        For an unknown part, a missing extra, or a recording that cannot be heard.
+    """
+    unknown = sorted(set(parts) - set(PARTS))
+    if unknown:
+        raise InputError(f"there is no benchmark {unknown[0]!r}; there are: {', '.join(PARTS)}")
+    figures: list[Figure] = []
+    with voice.progress("Measuring") as tell:
+        for number, part in enumerate(parts):
+            tell(f"Measuring {part}", number / len(parts))
+            figures += _measure(part, recordings or [RECORDING])
+    voice.result({"machine": _machine(), "figures": [asdict(f) | {"met": f.met} for f in figures]})
+    voice.show(_table(figures))
+    missed = [f for f in figures if not f.met]
+    if missed:
+        raise CheckFailedError(f"{len(missed)} of {len(figures)} figures miss their goal: {', '.join(f.name for f in missed)}")
+
+
+def _measure(part: str, recordings: Sequence[Path]) -> Sequence[Figure]:
+    from musichal.bench import hearing_speed, memory_speed, note_quality, token_quality
+
+    measures: dict[str, Callable[[], Sequence[Figure]]] = {
+        "hearing": lambda: hearing_speed.measure_hearing(recordings),
+        "memory": memory_speed.measure_memory,
+        "tokens": token_quality.measure_tokens,
+        "notes": note_quality.measure_notes,
+    }
+    return measures[part]()
+
+
+def _machine() -> str:
+    return f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"
+
+
+def _table(figures: Sequence[Figure]) -> Table:
+    table = Table(title=f"Measured on {_machine()}")
+    for column in ("figure", "measured", "goal", "", "peer"):
+        table.add_column(column, justify="left" if column in ("figure", "peer") else "right")
+    for f in figures:
+        goal = "" if f.goal is None else f"{'≥' if f.at_least else '≤'} {f.goal:g}"
+        verdict = "" if f.goal is None else ("met" if f.met else "missed")
+        peer = "" if f.peer is None or f.peer_value is None else f"{f.peer}: {f.peer_value:.4g}"
+        table.add_row(f.name, f"{f.value:.4g} {f.unit}".rstrip(), goal, verdict, peer)
+    return table

@@ -73,7 +73,8 @@ class SeparationSpec(_SpecPart):
             self.n_fft >= 64 and self.n_fft & (self.n_fft - 1) == 0,
             "n_fft must be a power of two of at least 64",
         )
-        _check(0 < self.hop_samples <= self.n_fft // 2, "hop_samples must be at most half of n_fft")
+        _check(self.n_fft <= 32768, "n_fft must be at most 32768")
+        _check(self.n_fft // 32 <= self.hop_samples <= self.n_fft // 2, "hop_samples must be from n_fft / 32 to n_fft / 2")
         for kernel in (self.kernel_time_frames, self.kernel_frequency_bins):
             _check(3 <= kernel <= 63 and kernel % 2 == 1, "median kernels must be odd, from 3 to 63")
         _check(self.power > 0, "power must be positive")
@@ -135,18 +136,22 @@ class OnsetSpec(_SpecPart):
     high_hz: float = 11000.0
     lag_frames: int = 2
     max_filter_bins: int = 3
-    compression: float = 1000.0
-    threshold: float = 3.0
+    compression: float = 3000.0
+    threshold: float = 2.75
     report_lag_samples: int = 240
     average_s: float = 0.25
     max_s: float = 0.03
     min_ioi_s: float = 0.03
 
     def __post_init__(self) -> None:
-        _check(self.n_fft >= 64 and 0 < self.hop_samples <= self.n_fft, "onset hop_samples must be at most n_fft")
-        _check(0 < self.low_hz < self.high_hz, "onset band edges must be ordered")
-        _check(self.lag_frames >= 1 and self.max_filter_bins % 2 == 1, "lag_frames >= 1 and an odd max filter")
-        _check(self.threshold > 0 and self.min_ioi_s > 0, "onset threshold and min_ioi_s must be positive")
+        _check(64 <= self.n_fft <= 32768, "onset n_fft must be from 64 to 32768")
+        _check(self.n_fft // 32 <= self.hop_samples <= self.n_fft, "onset hop_samples must be from n_fft / 32 to n_fft")
+        _check(1 <= self.bands_per_octave <= 96, "onset bands_per_octave must be from 1 to 96")
+        _check(1 <= self.low_hz < self.high_hz, "onset band edges must be ordered, from 1 Hz")
+        _check(1 <= self.lag_frames <= 64, "onset lag_frames must be from 1 to 64")
+        _check(1 <= self.max_filter_bins <= 63 and self.max_filter_bins % 2 == 1, "onset max filter must be odd, from 1 to 63")
+        _check(self.threshold > 0 and 0 < self.min_ioi_s <= 10, "onset threshold and min_ioi_s must be positive")
+        _check(0 < self.max_s <= 10 and 0 < self.average_s <= 10, "onset max_s and average_s must be from 0 to 10")
         _check(self.compression > 0, "onset compression must be positive")
         _check(0 <= self.report_lag_samples <= self.n_fft, "onset report_lag_samples must be within the window")
 
@@ -170,6 +175,7 @@ class GestureSpec(_SpecPart):
         )
         _check(0 <= self.min_s <= 0.5, "gesture min_s must be from 0 to 0.5")
         _check(0.5 <= self.max_s <= 20, "gesture max_s must be from 0.5 to 20")
+        _check(2 * self.min_s <= self.max_s, "gesture max_s must be at least twice min_s")
         _check(0 <= self.settle_s <= 0.3, "gesture settle_s must be from 0 to 0.3")
         _check(0 <= self.roll_ioi_s < 0.5, "gesture roll_ioi_s must be from 0 to 0.5")
 
@@ -205,6 +211,11 @@ class PerceptionSpec(_SpecPart):
             "segment out of range",
         )
         _check(0 < self.hop_samples <= self.segment_samples, "hop_samples must be at most segment_samples")
+        _check(self.segment_samples <= 4096 * self.encoder.stride_samples, "a segment has at most 4096 frames")
+        _check(
+            self.segment_samples - self.hop_samples <= self._last_centre(),
+            "hop_samples is so short that a segment would bring no new frame",
+        )
         _check(0 <= self.context_samples <= 20 * self.sample_rate_hz, "context_samples out of range")
         _check(
             self.policy == "grid" or self.hop_samples == self.segment_samples,
@@ -214,6 +225,10 @@ class PerceptionSpec(_SpecPart):
             self.encoder.frame_samples <= self.min_segment_samples <= self.segment_samples,
             "min_segment_samples must hold a frame and fit the segment",
         )
+
+    def _last_centre(self) -> int:
+        frame, stride = self.encoder.frame_samples, self.encoder.stride_samples
+        return (self.segment_samples - frame) // stride * stride + frame // 2
 
     def canonical_json(self) -> str:
         """Return the one JSON text of this spec: sorted keys, no spaces."""

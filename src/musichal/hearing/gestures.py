@@ -64,7 +64,8 @@ def extend_segmentation(
         for source, weight in zip(sums, weights, strict=True):
             total = total + weight * (source[end] - source[low:high]).min(axis=1)
         # A first gesture that is still too short must not be what a later one is built on.
-        total[1:] += np.where(np.arange(low + 1, high) < min_frames, np.inf, 0)
+        starts = np.arange(low, high)
+        total[(starts > 0) & (starts < min_frames)] = np.inf
         start = int(np.argmin(total))
         best[end], back[end] = total[start], low + start
     return Segmentation(best, back)
@@ -173,9 +174,7 @@ class GestureSmoother:
             if index:
                 self._segment()
                 closed += self._close(boundaries(self._segmentation, index), end_sample=onset)
-            else:
-                # The frames before the onset are closed already: the gesture begins with it.
-                self._start_sample = max(self._start_sample, onset) if closed else self._start_sample
+            # Else the frames before the onset are closed already, and the gesture that is open begins with it.
             self._starts_at_onset = True
         return closed
 

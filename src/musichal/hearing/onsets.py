@@ -16,6 +16,7 @@ from scipy.ndimage import maximum_filter1d
 from scipy.sparse import csr_array
 
 from musichal.arrays import Float32
+from musichal.errors import InputError
 from musichal.spec import OnsetSpec
 
 
@@ -105,9 +106,11 @@ def log_filterbank(spec: OnsetSpec, *, sample_rate_hz: int) -> csr_array:
     """
     bin_hz = sample_rate_hz / spec.n_fft
     high_hz = min(spec.high_hz, sample_rate_hz / 2)
-    n_steps = int(np.floor(spec.bands_per_octave * np.log2(high_hz / spec.low_hz)))
+    n_steps = max(0, int(np.floor(spec.bands_per_octave * np.log2(high_hz / spec.low_hz))))
     corners = np.unique(np.round(spec.low_hz * 2 ** (np.arange(n_steps + 1) / spec.bands_per_octave) / bin_hz))
     corners = corners[(corners >= 1) & (corners <= spec.n_fft // 2)].astype(int)
+    if len(corners) < 3:
+        raise InputError("perception spec: the onset bands hold no bin of the transform")
     weights = np.zeros((len(corners) - 2, spec.n_fft // 2 + 1), dtype=np.float32)
     for row, (low, centre, high) in enumerate(zip(corners[:-2], corners[1:-1], corners[2:], strict=True)):
         weights[row, low : centre + 1] = np.linspace(0, 1, centre - low + 1)

@@ -7,6 +7,7 @@ alone, never on the blocks in which it arrived.
 
 from collections import deque
 from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 
@@ -51,8 +52,10 @@ class Segmenter:
 
     def flush(self) -> list[Window]:
         """End the stream: return the windows of the rest, the last one zero-padded, as far as whole frames fit."""
-        self._decided_until = self._end
-        windows = self.push(np.zeros(0, dtype=np.float32))
+        end = self._end
+        self._decided_until = end
+        # What would have waited to know its onsets is complete with the stream.
+        windows = [replace(w, available_at=min(w.available_at, end)) for w in self.push(np.zeros(0, dtype=np.float32))]
         length = self._end - self._start
         if self._frames_in(length) > self._first_frame:
             windows.append(self._take(length, 0, self._end))
@@ -79,7 +82,7 @@ class Segmenter:
         while self._onsets and self._onsets[0].sample < earliest:
             self._onsets.popleft()
         latest = self._start + spec.segment_samples
-        if self._onsets and self._onsets[0].sample < min(latest, self._end):
+        if self._onsets and self._onsets[0].sample < latest and self._onsets[0].sample <= self._end:
             onset = self._onsets.popleft()
             return self._take(onset.sample - self._start, onset.sample - self._start, onset.decided_at)
         if min(self._decided_until, self._end) >= latest:

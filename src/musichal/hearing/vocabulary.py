@@ -28,6 +28,9 @@ _SEEDING_ROWS = 6000
 _SEEDING_ITERATIONS = 12
 _TOLERANCE = 1e-4
 _PCA_DIMS = 64
+# Distances are measured in units of the spread, which a loop with no more frames than tokens would leave at zero. The
+# normalised space has a size of about one; this is the rounding of its squared distances.
+_LEAST_SPREAD = 1e-7
 
 
 @dataclass(frozen=True)
@@ -73,8 +76,8 @@ class Vocabulary:
         return np.maximum(squares - 2 * cross, 0).astype(np.float32)
 
     def digest(self) -> str:
-        """Return the SHA-256 over everything that shapes a token."""
-        h = hashlib.sha256(f"{self.normalisation} {self.scale!r}".encode())
+        """Return the SHA-256 over everything that shapes a token, a frame's or a gesture's."""
+        h = hashlib.sha256(f"{self.normalisation} {self.scale!r} {self.spread!r}".encode())
         for array in (self.centres, self.mean, self.projection):
             h.update(str(array.shape).encode() + np.ascontiguousarray(array).tobytes())
         return h.hexdigest()
@@ -117,7 +120,7 @@ def fit_vocabulary(features: Float32, spec: VocabularySpec, *, source: str) -> V
     centres = _best_start(x, spec, rng)
     centres, labels, spread = _lloyd(x, centres, spec.max_iterations)
     counts = np.bincount(labels, minlength=spec.size).astype(np.int64)
-    return Vocabulary(spec.normalisation, centres, scale, mean, projection, spread, counts)
+    return Vocabulary(spec.normalisation, centres, scale, mean, projection, max(spread, _LEAST_SPREAD), counts)
 
 
 def _normalisation(features: Float32, spec: VocabularySpec) -> tuple[Float32, Float32, float]:

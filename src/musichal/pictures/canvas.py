@@ -110,9 +110,11 @@ def save_figure(figure: "Figure", path: PathLike) -> None:
 
 def new_figure(*, height_inches: float, title: str, subtitle: str) -> "Figure":
     """Return an empty figure of the usual width with its title at the top left."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(WIDTH_INCHES, height_inches), facecolor="white")
+    FigureCanvasAgg(figure)
     left = 0.065
     figure.text(left, 1 - 0.18 / height_inches, title, size=17, weight="bold", va="top")
     figure.text(left, 1 - 0.50 / height_inches, subtitle, size=11, va="top", color="#555555")

@@ -63,9 +63,9 @@ class TimeLine:
 
     @classmethod
     def of(cls, recordings: Sequence[StoredRecording]) -> "TimeLine":
-        """Return the line of recordings, with a gap of 0.3 % between them to be seen."""
+        """Return the line of recordings, with gaps between them to be seen: 0.3 % each, and no more than 3 % in all."""
         durations = np.array([r.duration_s for r in recordings])
-        gap = 0.003 * durations.sum() if len(durations) > 1 else 0.0
+        gap = min(0.003, 0.03 / max(len(durations) - 1, 1)) * durations.sum()
         return cls(np.concatenate([[0.0], np.cumsum(durations + gap)[:-1]]), durations)
 
     @property

@@ -82,11 +82,10 @@ class RestSpan:
 def rest_spans(decisions: Sequence[Decision], *, end_s: float) -> list[RestSpan]:
     """Return when the partner rested, and why: each rest holds until the next decision, the last until `end_s`."""
     spans = []
-    for decision, following in zip(decisions, [*decisions[1:], None], strict=True):
-        if decision.kind == "rest":
-            until = end_s if following is None else following.time_s
-            if until > decision.time_s:
-                spans.append(RestSpan(decision.time_s, until, decision.rest or "no match"))
+    ends = [*(d.time_s for d in decisions[1:]), end_s]
+    for decision, until in zip(decisions, ends, strict=False):
+        if decision.kind == "rest" and until > decision.time_s:
+            spans.append(RestSpan(decision.time_s, until, decision.rest or "no match"))
     return spans
 
 

@@ -1,0 +1,416 @@
+"""Pictures show the data: what the artists hold is compared with the arrays, never pixels with pixels."""
+
+import dataclasses
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from matplotlib.collections import LineCollection, PolyCollection
+from matplotlib.colors import to_rgba
+from matplotlib.figure import Figure
+from PIL import Image
+
+from musichal.errors import InputError
+from musichal.hearing.percepts import SILENCE, Note
+from musichal.memory.token_index import TokenIndex
+from musichal.partner.decision import REST_REASONS
+from musichal.pictures.canvas import minutes, picture_format, save_figure, shortened, time_step_s
+from musichal.pictures.panels import by_first_appearance, envelope, held_tokens, token_raster
+from musichal.pictures.partner import TimeLine, arc_outline, draw_partner, perplexity, repeats
+from musichal.pictures.performance import INFLUENCE_LOOKS, draw_performance, note_colours, rest_spans, strongest_influence
+from musichal.stage.events import NoteEvent
+from musichal.verify.diversity import perplexity as verified_perplexity
+from partners_by_hand import RATE, partner, performance, played, rested, song
+
+HARMONIC = [1, 2, 3, 4, 9, 1, 2, 3, 4, 8]
+NOTES = [Note(0.05, 0.4, 60, 90), Note(0.3, 0.2, 64, 70), Note(1.2, 1.0, 36, 1)]
+tokens_of = st.lists(st.integers(SILENCE, 4), max_size=60)
+
+
+def titles(figure: Figure) -> list[str]:
+    return [axes.get_title(loc="left") for axes in figure.axes]
+
+
+def panel(figure: Figure, part: str):
+    found = [axes for axes in figure.axes if part in axes.get_title(loc="left")]
+    assert len(found) == 1, (part, titles(figure))
+    return found[0]
+
+
+def image_of(figure: Figure, *, dpi: int = 50) -> np.ndarray:
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=dpi)
+    return np.asarray(Image.open(stream).convert("L"))
+
+
+def overlapping_texts(figure: Figure) -> list[tuple[str, str]]:
+    """Return pairs of titles, labels and other texts that cover each other, all axes together."""
+    figure.draw_without_rendering()
+    renderer = figure.canvas.get_renderer()
+    found = []
+    texts = list(figure.texts)
+    for axes in figure.axes:
+        if not axes.axison:
+            continue
+        texts += [axes.title, axes._left_title, axes.xaxis.label, axes.yaxis.label, *axes.texts]
+        for axis, (low, high) in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
+            ticks = axis.get_major_ticks()
+            texts += [t.label1 for t in ticks if t.label1.get_visible() and low <= t.get_loc() <= high]
+    for legend in figure.legends:
+        texts += legend.get_texts()
+    boxes = [(t.get_text(), t.get_window_extent(renderer)) for t in texts if t.get_visible() and t.get_text().strip()]
+    width, height = figure.bbox.width, figure.bbox.height
+    for number, (text, box) in enumerate(boxes):
+        if box.x0 < -1 or box.y0 < -1 or box.x1 > width + 1 or box.y1 > height + 1:
+            found.append((text, "the edge of the picture"))
+        for other, theirs in boxes[number + 1 :]:
+            # One pixel of shared margin is not seen.
+            x, y = min(box.x1, theirs.x1) - max(box.x0, theirs.x0), min(box.y1, theirs.y1) - max(box.y0, theirs.y0)
+            if x > 1 and y > 1:
+                found.append((text, other))
+    return found
+
+
+def test_overlaps_would_be_found() -> None:
+    figure = picture_of(a_performance())
+    figure.axes[0].tick_params(axis="x", labelbottom=True, pad=20)
+    figure.text(0.99, 0.5, "over the edge")
+    found = overlapping_texts(figure)
+    assert ("over the edge", "the edge of the picture") in found
+    assert any("What MusicHal heard" in text for pair in found for text in pair)
+
+
+# The parts, by hand and by property
+
+
+def test_envelope_holds_every_peak() -> None:
+    samples = np.zeros(10_000, dtype=np.float32)
+    samples[1234], samples[7777] = 0.9, -0.7
+    shape = envelope(samples, sample_rate_hz=1000, columns=100, start_s=5.0)
+    assert (len(shape.times_s), shape.high.max(), shape.low.min()) == (100, np.float32(0.9), np.float32(-0.7))
+    assert shape.times_s[shape.high.argmax()] == pytest.approx(5 + 1.25)
+    assert len(envelope(samples[:3], sample_rate_hz=1000).times_s) == 3
+    assert len(envelope(samples[:0], sample_rate_hz=1000).times_s) == 0
+
+
+def test_tokens_hold_until_the_next_frame_but_not_across_a_hole() -> None:
+    held = held_tokens(
+        np.array([3, SILENCE, 5]), np.array([0.0, 0.1, 1.0]), np.array([-0.1, 0.05, 0.12, 0.5, 1.1]), longest_s=0.2
+    )
+    assert held.tolist() == [-2, 3, SILENCE, -2, 5]
+
+
+def test_a_raster_is_shares_of_time() -> None:
+    tokens = np.array([7, 7, 2, SILENCE, 7, 7, -2, -2])
+    rows = by_first_appearance(tokens[:6], size=8)
+    assert (rows[7], rows[2]) == (0, 1)
+    raster, silence = token_raster(tokens, rows, columns=2)
+    assert raster[:2].tolist() == [[0.5, 0.5], [0.25, 0.0]]
+    assert silence.tolist() == [0.25, 0.0]
+    assert raster[2:].sum() == 0
+
+
+@given(st.lists(st.integers(SILENCE, 15), max_size=50))
+def test_first_appearance_is_a_numbering(tokens: list[int]) -> None:
+    rows = by_first_appearance(np.array(tokens, dtype=np.int64), size=16)
+    assert sorted(rows.tolist()) == list(range(16))
+    order = list(dict.fromkeys(t for t in tokens if t != SILENCE))
+    assert [int(rows[t]) for t in order] == list(range(len(order)))
+
+
+@given(tokens_of, st.integers(0, 60), st.integers(1, 20))
+def test_repeats_are_repeats(tokens: list[int], seam: int, most: int) -> None:
+    index = TokenIndex()
+    index.extend(tokens[:seam])
+    index.start_sequence()
+    index.extend(tokens[seam:])
+    first, again, lengths = repeats(index, most=most)
+    assert len(first) <= most
+    assert lengths.tolist() == sorted(lengths.tolist(), reverse=True)
+    for a, b, n in zip(first.tolist(), again.tolist(), lengths.tolist(), strict=True):
+        assert 0 <= a < b
+        assert tokens[a : a + n] == tokens[b : b + n]
+        assert len(set(tokens[b : b + n])) >= 2
+        assert not any(start < seam < start + n for start in (a, b))
+
+
+def test_the_longest_repeat_is_found_and_what_it_covers_is_not_said_twice() -> None:
+    first, again, lengths = repeats(TokenIndex.from_symbols(HARMONIC), most=99)
+    assert (first.tolist(), again.tolist(), lengths.tolist()) == ([0], [5], [4])
+    assert len(repeats(TokenIndex.from_symbols([3] * 50), most=9)[0]) == 0  # one sound over and over
+    assert len(repeats(TokenIndex(), most=9)[0]) == 0
+
+
+def test_an_arc_stands_on_its_two_stretches() -> None:
+    outline = arc_outline((1.0, 2.0), (5.0, 6.0), sign=-1)
+    feet = outline[np.abs(outline[:, 1]) < 1e-9][:, 0]
+    assert sorted(feet.round(9)) == [1, 2, 5, 6]
+    assert outline[:, 1].min() == pytest.approx(-2.5, abs=0.01)
+    assert outline[:, 1].max() <= 1e-9
+    overlapping = arc_outline((1.0, 4.0), (3.0, 6.0), sign=1)
+    assert (overlapping[:, 1] >= -1e-9).all()
+
+
+@given(st.lists(st.integers(0, 10**6), min_size=1, max_size=64))
+def test_perplexity_is_the_verified_one(counts: list[int]) -> None:
+    assert perplexity(np.array(counts)) == pytest.approx(verified_perplexity(np.array(counts)))
+
+
+def test_labels() -> None:
+    assert (minutes(0), minutes(59.96), minutes(61.24, step_s=0.1), minutes(3600)) == ("0:00", "1:00", "1:01.2", "60:00")
+    assert [time_step_s(d, labels=10) for d in (0.5, 8, 34, 672, 4 * 3600, 1e6)] == [0.1, 1, 5, 120, 1800, 100_800]
+    assert shortened("a\nb" + "x" * 20, characters=8) == "a\\nbxxx…"
+
+
+# The partner
+
+
+def test_everything_of_a_partner_is_in_its_picture() -> None:
+    model = partner([song("song.wav", HARMONIC, [7] * 10, NOTES)])
+    figure = draw_partner(model)
+    assert figure.get_size_inches()[0] * 100 == 1600
+    sounds = panel(figure, "harmonic sounds, in the order").images[0].get_array()
+    # 2.5 s in ten gestures, tokens 1 2 3 4 9 1 2 3 4 8: rows 0 1 2 3 4 0 1 2 3 5.
+    in_order = np.array([sounds[:, int((i + 0.5) / 10 * sounds.shape[1])].argmax() for i in range(10)])
+    assert in_order.tolist() == [0, 1, 2, 3, 4, 0, 1, 2, 3, 5]
+    assert sounds.sum(axis=0).max() == pytest.approx(1, abs=1e-5)
+    roll = panel(figure, "notes that it can play").collections[-1].get_paths()
+    boxes = [path.get_extents() for path in roll]
+    assert [(round(b.x0, 5), round(b.x1, 5)) for b in boxes] == [(0.05, 0.45), (0.3, 0.5), (1.2, 2.2)]
+    assert [round((b.y0 + b.y1) / 2, 5) for b in boxes] == [60, 64, 36]
+    arcs = [c for c in panel(figure, "What comes back").collections if isinstance(c, PolyCollection)]
+    assert [(c.get_label(), len(c.get_paths())) for c in arcs] == [("harmonic", 1)]
+    extent = arcs[0].get_paths()[0].get_extents()
+    assert (extent.x0, extent.x1) == pytest.approx((0.0, 2.25))  # from the start of the first to the end of the second
+    assert "6 of 64 in use" in panel(figure, "Harmonic sounds").get_title(loc="left")
+    heights = [bar.get_height() for bar in panel(figure, "Percussive sounds").patches]
+    assert heights[0] == pytest.approx(100) and sum(heights[1:]) == 0
+    first, again = panel(figure, "first heard at 0:00.0"), panel(figure, "again at 0:01.2")
+    for axes, shown in ((first, HARMONIC), (again, HARMONIC[3:])):  # half a second before the repeat is seen as well
+        assert [t.get_text() for t in axes.texts] == [str(t) for token in shown for t in (token, 7)]
+    assert overlapping_texts(figure) == []
+
+
+def test_silence_is_drawn_as_silence() -> None:
+    tokens = [1, SILENCE, SILENCE, 1]
+    figure = draw_partner(partner([song("s.wav", tokens, tokens)]))
+    quiet = panel(figure, "harmonic sounds, in the order").images[1].get_array()[0]
+    columns = len(quiet)
+    assert quiet[columns * 3 // 8] == 1 and quiet[columns * 5 // 8] == 1
+    assert quiet[columns // 8] == 0 and quiet[columns * 7 // 8] == 0
+
+
+def test_recordings_lie_one_behind_the_other() -> None:
+    names = ["first.wav", "$second$ {\\frac.wav", "third.wav"]
+    parts = [song(name, HARMONIC, HARMONIC, NOTES) for name in names]
+    model = partner(parts)
+    figure = draw_partner(model)
+    line = TimeLine.of(model.recordings)
+    assert line.total_s == pytest.approx(3 * 2.5 * 1.006)
+    assert [t.get_text() for t in figure.axes[0].texts] == names
+    boxes = [p.get_extents() for p in panel(figure, "notes that it can play").collections[-1].get_paths()]
+    assert [b.x0 for b in boxes[::3]] == pytest.approx([0.05 + s for s in line.starts_s])
+    assert "again at 0:00.0 of $second$" in " ".join(titles(figure))
+    assert overlapping_texts(figure) == []
+
+
+@pytest.mark.parametrize(("count", "seconds"), [(1, 0.3), (1, 61.0), (2, 3.0), (7, 0.3), (7, 20.0), (60, 2.0)])
+def test_texts_never_cover_each_other(count: int, seconds: float) -> None:
+    states = max(1, int(seconds / 0.25))
+    tokens = (np.arange(states) * 7 % 13).tolist()
+    parts = [song(f"recording number {i} of a long session.wav", tokens, tokens, NOTES[:1]) for i in range(count)]
+    assert overlapping_texts(draw_partner(partner(parts))) == []
+
+
+@pytest.mark.parametrize(
+    ("harmonic", "keep_audio"), [([5], True), ([SILENCE], True), ([SILENCE] * 9, False), ([1, 2, 3], False)]
+)
+def test_hardly_anything_still_makes_a_picture(harmonic: list[int], keep_audio: bool) -> None:
+    figure = draw_partner(partner([song("s.wav", harmonic, harmonic, keep_audio=keep_audio)]))
+    assert panel(figure, "It heard no notes")
+    assert panel(figure, "nothing repeats")
+    assert ("left out" in figure.axes[0].get_ylabel()) is not keep_audio
+    assert image_of(figure).std() > 0
+    assert overlapping_texts(figure) == []
+
+
+def test_a_long_memory_is_drawn_in_bounded_detail() -> None:
+    rng = np.random.default_rng(0)
+    n = 4 * 60 * 10
+    figure = draw_partner(partner([song("long.wav", rng.integers(0, 9, n).tolist(), rng.integers(0, 9, n).tolist())]))
+    assert panel(figure, "harmonic sounds, in the order").images[0].get_array().shape == (64, 1500)
+    assert len(figure.axes[0].collections[0].get_paths()[0].vertices) < 3100
+    assert all(len(c.get_paths()) <= 150 for c in panel(figure, "What comes back").collections)
+
+
+# The performance
+
+
+def a_performance(**kwargs):
+    decisions = [
+        rested(0, 0.0, "waiting"),
+        played(1, 0.7, 3.0, 0.5, by="chroma", jumped=True, pitches=[60, 64]),
+        played(2, 1.2, 3.5, 0.3, by="continuity"),
+        played(3, 1.5, 1.0, 0.5, by="harmonic", jumped=True, recording=1, pitches=[67]),
+        rested(4, 2.0, "silence"),
+        rested(5, 2.6, "weak match"),
+        played(6, 3.0, 2.0, 0.4, by="percussive", jumped=True, pitches=[36]),
+    ]
+    return performance(decisions, seconds=3.4, **kwargs)
+
+
+def notes_of(show) -> list[NoteEvent]:
+    return [NoteEvent(n.onset_s, n.duration_s, n.pitch, n.velocity) for d in show.decisions for n in d.notes]
+
+
+def picture_of(show, *, samples: np.ndarray | None = None, names=("a.wav", "b.wav"), notes=None) -> Figure:
+    samples = np.sin(np.arange(round(show.duration_s * RATE)) / 20).astype(np.float32) if samples is None else samples
+    notes = notes_of(show) if notes is None else notes
+    return draw_performance(show, samples, sample_rate_hz=RATE, recording_names=names, notes=notes)
+
+
+def test_rests_last_until_the_next_decision() -> None:
+    spans = rest_spans(a_performance().decisions, end_s=3.4)
+    assert [(s.start_s, s.end_s, s.reason) for s in spans] == [
+        (0.0, 0.7, "waiting"), (2.0, 2.6, "silence"), (2.6, 3.0, "weak match")
+    ]  # fmt: skip
+    assert [(s.start_s, s.end_s) for s in rest_spans([rested(0, 1.0, "silence")], end_s=9.0)] == [(1.0, 9.0)]
+
+
+def test_everything_of_a_performance_is_in_its_picture() -> None:
+    show = a_performance()
+    figure = picture_of(show)
+    places = panel(figure, "Where in its memory")
+    drawn = {c.get_label(): c for c in places.collections if isinstance(c, LineCollection)}
+    # The second recording lies on top of the first, of which 3.8 s (and 2 %) were used.
+    base = 3.8 * 1.02
+    lines = [segment.round(6).tolist() for segment in drawn["places"].get_segments()]
+    assert lines == [
+        [[0.7, 3.0], [1.2, 3.5]], [[1.2, 3.5], [1.5, 3.8]],
+        [[1.5, round(base + 1, 6)], [2.0, round(base + 1.5, 6)]], [[3.0, 2.0], [3.4, 2.4]],
+    ]  # fmt: skip
+    colours = [to_rgba(INFLUENCE_LOOKS[n][0]) for n in ("chroma", "continuity", "harmonic", "percussive")]
+    assert [tuple(c) for c in drawn["places"].get_colors()] == colours
+    # A jump out of a rest is no jump to be seen; the others are joined.
+    assert [s.round(6).tolist() for s in drawn["jumps"].get_segments()] == [[[1.5, 3.8], [1.5, round(base + 1, 6)]]]
+    answer = panel(figure, "Its answer")
+    notes = next(c for c in answer.collections if isinstance(c, PolyCollection))
+    boxes = [p.get_extents() for p in notes.get_paths()]
+    assert [(round(b.x0, 6), round(b.x1, 6), round((b.y0 + b.y1) / 2)) for b in boxes] == [
+        (0.7, 1.2, 60), (0.7, 1.2, 64), (1.5, 2.0, 67), (3.0, 3.4, 36)
+    ]  # fmt: skip
+    assert [tuple(c[:3]) for c in notes.get_facecolors()] == [colours[i][:3] for i in (0, 0, 2, 3)]
+    for axes in (places, answer):
+        spans = [(p.get_x(), p.get_x() + p.get_width(), p.get_label()) for p in axes.patches]
+        assert [s[2] for s in spans] == ["waiting", "silence", "weak match"]
+        assert np.array([s[:2] for s in spans]) == pytest.approx(np.array([(0, 0.7), (2, 2.6), (2.6, 3.0)]))
+    legend = [t.get_text() for t in figure.legends[0].get_texts()]
+    assert all(any(REST_REASONS[r] in text for text in legend) for r in ("waiting", "silence", "weak match"))
+    assert not any(REST_REASONS["repeats"] in text for text in legend)
+    assert any("no note here" in text for text in legend)
+    assert {axes.get_xlim() for axes in figure.axes} == {(0.0, 3.4)}
+    raster = panel(figure, "heard: 5 harmonic sounds").images[0].get_array()
+    in_order = [int(raster[:, int((i * 20 + 10) / 252 * raster.shape[1])].argmax()) for i in range(12)]
+    assert in_order == [0, 1, 2, 3, 4] * 2 + [0, 1]
+    assert panel(figure, "heard: 0 percussive sounds").images[1].get_array().mean() > 0.95
+    assert overlapping_texts(figure) == []
+
+
+def test_the_strongest_influence_gives_the_colour() -> None:
+    decision = played(0, 0.0, 0.0, 1.0, by="chroma")
+    assert strongest_influence(decision) == "chroma"
+    assert strongest_influence(dataclasses.replace(decision, influences=())) is None
+    late = [NoteEvent(0.9996, 0.1, 60, 90), NoteEvent(0.4, 0.1, 60, 90)]  # MIDI rounds times
+    both = [decision, played(1, 1.0, 0.0, 1.0, by="harmonic")]
+    assert note_colours(late, both) == [INFLUENCE_LOOKS["harmonic"][0], INFLUENCE_LOOKS["chroma"][0]]
+    assert len(set(note_colours(late, []))) == 1
+
+
+@pytest.mark.parametrize(
+    "decisions",
+    [
+        [],
+        [rested(0, 0.2, "waiting")],
+        [rested(n, n / 5, reason) for n, reason in enumerate(REST_REASONS)],
+        [dataclasses.replace(played(0, 0.5, 0.0, 0.4), influences=())],
+        [played(0, 0.5, 600.0, 0.4, jumped=True, pitches=[0, 127])],
+    ],
+)
+def test_strange_performances_still_make_a_picture(decisions) -> None:
+    figure = picture_of(performance(decisions, seconds=1.5))
+    assert image_of(figure).std() > 0
+    assert overlapping_texts(figure) == []
+    reasons = {d.rest for d in decisions if d.kind == "rest"}
+    legend = [t.get_text() for one in figure.legends for t in one.get_texts()]
+    assert all(any(REST_REASONS[r] in text for text in legend) for r in reasons)
+
+
+def test_stereo_players_long_notes_and_many_recordings() -> None:
+    decisions = [played(n, n * 0.5, float(n), 0.5, jumped=True, recording=n, pitches=[60]) for n in range(30)]
+    show = performance(decisions, seconds=16.0)
+    stereo = np.stack([np.ones(16 * RATE), np.zeros(16 * RATE)], axis=1).astype(np.float32)
+    names = [f"a rather long name of a recording {n}.wav" for n in range(30)]
+    figure = picture_of(show, samples=stereo, names=names, notes=[*notes_of(show), NoteEvent(15.0, 5.0, 72, 9)])
+    assert figure.axes[0].get_xlim() == (0, 20)  # the last note is seen to its end
+    assert figure.axes[0].collections[0].get_paths()[0].get_extents().y1 == pytest.approx(0.5)
+    assert overlapping_texts(figure) == []
+
+
+# Files
+
+
+@pytest.mark.parametrize(("suffix", "magic"), [(".png", b"\x89PNG"), (".svg", b"<?xml"), (".PDF", b"%PDF")])
+def test_saved_files_are_valid_and_always_the_same(tmp_path: Path, suffix: str, magic: bytes) -> None:
+    for name in ("a", "b"):
+        save_figure(picture_of(a_performance()), tmp_path / (name + suffix))
+    data = (tmp_path / f"a{suffix}").read_bytes()
+    assert data.startswith(magic)
+    assert data == (tmp_path / f"b{suffix}").read_bytes()
+    assert b"CreationDate" not in data and b"dc:date" not in data
+    assert sorted(p.name for p in tmp_path.iterdir()) == [f"a{suffix}", f"b{suffix}"]
+    if suffix == ".png":
+        assert Image.open(tmp_path / "a.png").size == (1600, 1350)
+
+
+@pytest.mark.parametrize("name", ["picture.jpg", "picture", "picture.png.exe", ".png"])
+def test_an_unknown_suffix_is_refused_and_nothing_written(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError, match=r"a \.png, \.svg or \.pdf file"):
+        save_figure(Figure(), tmp_path / name)
+    with pytest.raises(InputError):
+        picture_format(name)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_not_there_is_one_clear_line(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="does not exist"):
+        save_figure(Figure(), tmp_path / "nowhere" / "a.png")
+
+
+def test_names_in_any_script_are_drawn_without_alarm(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    save_figure(draw_partner(partner([song("歌🎸.wav", [1, 2], [1, 2])])), tmp_path / "a.png")
+    assert [str(w.message) for w in recwarn] == []
+
+
+def test_the_users_own_style_changes_nothing_and_is_left_alone(tmp_path: Path) -> None:
+    save_figure(picture_of(a_performance()), tmp_path / "plain.svg")
+    with matplotlib.rc_context({"axes.facecolor": "black", "font.size": 30, "savefig.dpi": 7}):
+        save_figure(picture_of(a_performance()), tmp_path / "styled.svg")
+        assert (matplotlib.rcParams["axes.facecolor"], matplotlib.rcParams["font.size"]) == ("black", 30)
+    assert (tmp_path / "plain.svg").read_bytes() == (tmp_path / "styled.svg").read_bytes()
+
+
+def test_drawing_needs_no_pyplot_and_importing_no_matplotlib() -> None:
+    code = (
+        "import sys\n"
+        "import musichal.pictures.partner, musichal.pictures.performance, musichal.pictures.canvas as canvas\n"
+        "assert 'matplotlib' not in sys.modules\n"
+        "canvas.picture_style()(lambda: canvas.new_figure(height_inches=2, title='t', subtitle='s'))()\n"
+        "assert 'matplotlib.figure' in sys.modules and 'matplotlib.pyplot' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

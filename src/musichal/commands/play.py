@@ -124,6 +124,7 @@ def _write(
             player.samples,
             sample_rate_hz=player.sample_rate_hz,
             recording_names=[r.name for r in model.recordings],
+            notes=note_events(performance.decisions, channel=CHANNEL),
         )
         save_figure(figure, request.picture)
     if request.session is not None:

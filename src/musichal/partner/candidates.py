@@ -2,9 +2,10 @@
 
 A token influence finds the places where the memory heard what the player has just played, by the longest common past
 (exact, in the token index), and speaks for what came next there; it saturates with the length n of the context as
-n / (n + 1). The chroma influence is the correlation of a candidate's chroma, in each transposition, with what sounds now.
-Continuity speaks for going on in recorded order. Influences are weighed and summed (after Somax2's weighted influences:
-Borg; Assayag et al., CMJ 46(4)); filters multiply the sum, or strike a candidate out.
+n / (n + 1). The chroma influence is the correlation of a candidate's chroma, in each transposition, with what sounds now; it
+also names the states that fit best, so that a player with unheard sounds is not left alone. Continuity speaks for going on
+in recorded order. Influences are weighed and summed (after Somax2's weighted influences: Borg; Assayag et al., CMJ 46(4));
+filters multiply the sum, or strike a candidate out.
 """
 
 from dataclasses import dataclass
@@ -55,6 +56,8 @@ def find_candidates(
     for source in range(len(SOURCES)):
         for state, length in _continuations(memory, situation, source, settings):
             contexts.setdefault(state, [0] * len(SOURCES))[source] = length
+    for state in _in_harmony(memory, situation, settings):
+        contexts.setdefault(state, [0] * len(SOURCES))
     following = None if position is None else memory.successor(position)
     if following is not None:
         contexts.setdefault(following, [0] * len(SOURCES))
@@ -88,6 +91,15 @@ def _continuations(memory: Memory, situation: Situation, source: int, settings: 
         if state is not None:
             out.append((state, length))
     return out
+
+
+def _in_harmony(memory: Memory, situation: Situation, settings: PartnerSettings) -> list[int]:
+    """Return the states whose chroma, untransposed, fits best what sounds now; none where it does not fit at all."""
+    if not settings.chroma_candidates:
+        return []
+    fit = chroma_fit(memory.states["chroma"], situation.chroma, np.zeros(1, dtype=np.int64))[:, 0]
+    best = np.argsort(-fit, kind="stable")[: settings.chroma_candidates]
+    return [int(state) for state in best if fit[state] > 0]
 
 
 def chroma_fit(chromas: Float64, present: Float64, transpositions: Int64) -> Float64:

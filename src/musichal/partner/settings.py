@@ -20,6 +20,8 @@ class PartnerSettings:
         Shortest token context that makes a place in memory a candidate.
     max_candidates : int
         How many places per token stream are weighed.
+    chroma_candidates : int
+        How many places are weighed because their harmony fits best, whatever came before them.
     no_repeat : int
         A state is not jumped to while it is among the last so many states played.
     max_run : int
@@ -48,7 +50,8 @@ class PartnerSettings:
     continuity_weight: float = 0.6
     min_context: int = 1
     max_candidates: int = 48
-    no_repeat: int = 32
+    chroma_candidates: int = 16
+    no_repeat: int = 24
     max_run: int = 24
     noteless_factor: float = 0.7
     rest_below: float = 0.25

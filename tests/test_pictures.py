@@ -22,10 +22,9 @@ from musichal.memory.token_index import TokenIndex
 from musichal.partner.decision import REST_REASONS
 from musichal.pictures.canvas import minutes, picture_format, save_figure, shortened, time_step_s
 from musichal.pictures.panels import by_first_appearance, envelope, held_tokens, token_raster
-from musichal.pictures.partner import TimeLine, arc_outline, draw_partner, perplexity, repeats
+from musichal.pictures.partner import TimeLine, arc_outline, draw_partner, repeats
 from musichal.pictures.performance import INFLUENCE_LOOKS, draw_performance, note_colours, rest_spans, strongest_influence
 from musichal.stage.events import NoteEvent
-from musichal.verify.diversity import perplexity as verified_perplexity
 from partners_by_hand import RATE, partner, performance, played, rested, song
 
 HARMONIC = [1, 2, 3, 4, 9, 1, 2, 3, 4, 8]
@@ -155,11 +154,6 @@ def test_an_arc_stands_on_its_two_stretches() -> None:
     assert outline[:, 1].max() <= 1e-9
     overlapping = arc_outline((1.0, 4.0), (3.0, 6.0), sign=1)
     assert (overlapping[:, 1] >= -1e-9).all()
-
-
-@given(st.lists(st.integers(0, 10**6), min_size=1, max_size=64))
-def test_perplexity_is_the_verified_one(counts: list[int]) -> None:
-    assert perplexity(np.array(counts)) == pytest.approx(verified_perplexity(np.array(counts)))
 
 
 def test_labels() -> None:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.special import entr
 
 from musichal.arrays import AnyArray, Float64, Int64
 from musichal.hearing.percepts import SILENCE, SOURCES
@@ -43,6 +42,7 @@ from musichal.pictures.panels import (
     hide_frame,
     token_raster,
 )
+from musichal.verify.diversity import perplexity
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -105,12 +105,6 @@ def repeats(index: TokenIndex, *, most: int) -> tuple[Int64, Int64, Int64]:
             break
     table = np.array(found, dtype=np.int64).reshape(-1, 3)
     return table[:, 0], table[:, 1], table[:, 2]
-
-
-def perplexity(counts: AnyArray) -> float:
-    """Return 2 to the entropy of counts in bits, 0 where there are none."""
-    total = counts.sum()
-    return float(np.exp(entr(counts / total).sum())) if total else 0.0
 
 
 @picture_style()

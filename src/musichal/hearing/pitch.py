@@ -13,6 +13,10 @@ in the bass, and notes short in the treble. Magnitudes are compressed, the mean 
 leaves partials and levels out timbre and noise floor, and what remains is summed over the first harmonics of each
 semitone (harmonic summation: Klapuri, ISMIR 2006). Chroma folds that salience, not the spectrum: a fifth harmonic counts
 for its fundamental.
+
+In the windows around a change of notes two sounds overlap. Each frame therefore takes the mean of that run of
+`steady_frames` frames around it in which chroma changes least (the edge-preserving filter of Kuwahara et al., 1976, in
+time): changes stay where they are and become sudden.
 """
 
 from dataclasses import dataclass
@@ -21,7 +25,7 @@ import numpy as np
 from scipy.ndimage import uniform_filter1d
 from scipy.sparse import csr_array
 
-from musichal.arrays import Float32
+from musichal.arrays import Float32, Int64
 from musichal.hearing.percepts import LOWEST_PITCH, N_PITCHES, PitchFrames
 from musichal.hearing.short_time import ShortTime, at_rate
 from musichal.spec import PerceptionSpec
@@ -35,20 +39,22 @@ class PitchSettings:
 
     `bands` are (window length, lowest MIDI pitch that uses it), from the bass up; `ahead_samples` is how far behind a
     frame's centre its window peaks, `right_samples` the shortest right flank at the end of a segment, `compression` the
-    power that magnitudes are raised to, `whitening_bins` the width of the neighbourhood whose mean is taken off, and
-    `harmonic_weights` weigh the harmonics, from the fundamental on.
+    power that magnitudes are raised to, `whitening_bins` the width of the neighbourhood whose mean is taken off,
+    `harmonic_weights` weigh the harmonics from the fundamental on, `side_weight` the bins beside each, and
+    `steady_frames` is the length of the runs that frames are averaged over.
     """
 
     version: int = 1
     lowest_midi: int = 33
     n_bins: int = 276
     bands: tuple[tuple[int, int], ...] = ((8192, 0), (4096, 52), (2048, 74))
-    ahead_samples: int = 240
+    ahead_samples: int = 360
     right_samples: int = 800
     compression: float = 0.5
     whitening_bins: int = 13
     harmonic_weights: tuple[float, ...] = (1.0, 0.8, 0.6, 0.5, 0.4)
     side_weight: float = 0.5
+    steady_frames: int = 4
 
 
 class PitchAnalyser:
@@ -66,6 +72,7 @@ class PitchAnalyser:
                 length_samples=length_samples,
                 ahead_samples=at_rate(settings.ahead_samples, rate),
                 right_samples=at_rate(settings.right_samples, rate),
+                before_frames=settings.steady_frames - 1,
             )
             self._bands.append((short_time, _log_frequency_filters(settings, length_samples, rate, (lower, end))))
         self._harmonics = _harmonic_filters(settings)
@@ -78,7 +85,30 @@ class PitchAnalyser:
         neighbourhood = uniform_filter1d(compressed, settings.whitening_bins, axis=1, mode="nearest")
         spectrum = np.maximum(compressed - neighbourhood, np.float32(0))
         salience = np.ascontiguousarray((self._harmonics @ spectrum.T).T)
-        return PitchFrames(spectrum=np.ascontiguousarray(spectrum), salience=salience, chroma=fold(salience))
+        run = _steadiest_runs(fold(salience), settings.steady_frames)
+        salience = _run_means(salience, settings.steady_frames, run)
+        spectrum = _run_means(spectrum, settings.steady_frames, run)
+        return PitchFrames(spectrum=spectrum, salience=salience, chroma=fold(salience))
+
+
+def _steadiest_runs(chroma: Float32, length: int) -> Int64:
+    """Return, for each frame of the segment, where the run of `length` frames around it starts that changes least."""
+    norm = np.sqrt(np.einsum("nd,nd->n", chroma, chroma))[:, None]
+    unit = chroma / np.maximum(norm, np.float32(1e-6))
+    runs = np.lib.stride_tricks.sliding_window_view(unit, length, axis=0)
+    spread = ((runs - runs.mean(axis=2, keepdims=True)) ** 2).sum(axis=(1, 2))
+    # Frame i of the segment is row i + length - 1, and runs i to i + length - 1 hold it, as far as there are runs.
+    padded = np.concatenate([spread, np.full(length - 1, np.inf, spread.dtype)])
+    around = np.lib.stride_tricks.sliding_window_view(padded, length)
+    return np.arange(around.shape[0], dtype=np.int64) + around.argmin(axis=1)
+
+
+def _run_means(values: Float32, length: int, run: Int64) -> Float32:
+    """Return the mean of rows [run, run + length) for each entry of `run`."""
+    total = values[run].copy()
+    for step in range(1, length):
+        total += values[run + step]
+    return total / np.float32(length)
 
 
 def fold(salience: Float32) -> Float32:

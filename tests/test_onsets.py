@@ -1,5 +1,7 @@
 """Onset detection: causal, cut-independent, and right on real and rendered music."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import soundfile
@@ -18,7 +20,7 @@ RATE = 24000
 def onsets(samples: Float32, cuts: list[int] | None = None, spec: OnsetSpec | None = None) -> list[Onset]:
     detector = OnsetDetector(spec or OnsetSpec(), sample_rate_hz=RATE)
     bounds = [0, *sorted(cuts or []), len(samples)]
-    return [o for a, b in zip(bounds[:-1], bounds[1:], strict=True) for o in detector.push(samples[a:b]).onsets]
+    return [o for a, b in pairwise(bounds) for o in detector.push(samples[a:b]).onsets]
 
 
 def seconds(found: list[Onset]) -> np.ndarray:
@@ -116,7 +118,7 @@ def test_the_past_is_never_changed_by_the_future(rock: Float32, n: int, seed: in
 def test_onsets_come_at_once_in_order_and_never_before_what_was_said_to_be_known(rock: Float32, cuts: list[int]) -> None:
     detector, known, last, spec = OnsetDetector(OnsetSpec(), sample_rate_hz=RATE), 0, -1, OnsetSpec()
     bounds = [0, *sorted(cuts), 5 * RATE]
-    for a, b in zip(bounds[:-1], bounds[1:], strict=True):
+    for a, b in pairwise(bounds):
         block = detector.push(rock[a:b])
         for onset in block.onsets:
             assert a < onset.decided_at <= b

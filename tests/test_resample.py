@@ -1,5 +1,7 @@
 """Streaming resampling: one stream however it is cut."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import soundfile
@@ -14,7 +16,7 @@ from musichal.errors import InputError
 def resampled(samples: Float32, cuts: list[int], *, source: int, target: int = 24000, quality: str = "soxr-HQ") -> Float32:
     resampler = StreamResampler(source_rate_hz=source, target_rate_hz=target, quality=quality)
     bounds = [0, *sorted(cuts), len(samples)]
-    out = [resampler.push(samples[a:b]) for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+    out = [resampler.push(samples[a:b]) for a, b in pairwise(bounds)]
     return np.concatenate([*out, resampler.flush()])
 
 

@@ -28,6 +28,8 @@ _SEEDING_ROWS = 6000
 _SEEDING_ITERATIONS = 12
 _TOLERANCE = 1e-4
 _PCA_DIMS = 64
+_LEAST_VARIANCE = 1e-9
+_PROJECTION_GRID = 2.0**14
 # Distances are measured in units of the spread, which a loop with no more frames than tokens would leave at zero. The
 # normalised space has a size of about one; this is the rounding of its squared distances.
 _LEAST_SPREAD = 1e-7
@@ -133,10 +135,13 @@ def _normalisation(features: Float32, spec: VocabularySpec) -> tuple[Float32, Fl
     mean = unit.mean(axis=0, dtype=np.float64)
     centred = unit - mean
     values, vectors = np.linalg.eigh(centred.T @ centred)
-    leading = vectors[:, np.argsort(values)[::-1][:_PCA_DIMS]]
-    # An eigenvector's sign is arbitrary: make its largest component positive.
+    order = np.argsort(values)[::-1][:_PCA_DIMS]
+    # Directions without variance are arbitrary, and so is an eigenvector's sign: make its largest component positive.
+    leading = vectors[:, order[values[order] > _LEAST_VARIANCE * values[order[0]]]]
     signs = np.sign(leading[np.argmax(np.abs(leading), axis=0), np.arange(leading.shape[1])])
-    return mean.astype(np.float32), (leading * signs).astype(np.float32), 1.0
+    # Whatever the number of threads leaves in the last bits of an eigenvector is rounded away.
+    projection = np.rint(leading * signs * _PROJECTION_GRID) / _PROJECTION_GRID
+    return mean.astype(np.float32), projection.astype(np.float32), 1.0
 
 
 def _unit(features: Float32) -> Float32:
@@ -149,17 +154,27 @@ def _project(unit: Float32, mean: Float32, projection: Float32) -> Float32:
 
 
 def _assign(x: Float32, centres: Float32) -> tuple[Int64, Float64]:
-    """Return each row's nearest centre and its squared distance."""
+    """Return each row's nearest centre and its squared distance.
+
+    A matrix product is quick, but its rounding depends on the number of threads. It decides only where no rounding could
+    change the answer; the other rows are compared with sums in a fixed order, so the result is the same on every machine.
+    """
     labels = np.empty(x.shape[0], dtype=np.int64)
     distance = np.empty(x.shape[0], dtype=np.float64)
     squares = np.einsum("kd,kd->k", centres, centres)
+    # Either product is off by at most dims · eps · |x| |c| (Higham, Accuracy and Stability, 3.1); with room to spare.
+    relative = 8 * (x.shape[1] + 8) * float(np.finfo(np.float32).eps)
     for first in range(0, x.shape[0], _BLOCK_ROWS):
         block = x[first : first + _BLOCK_ROWS]
         partial = squares[None] - 2 * (block @ centres.T)
         best = np.argmin(partial, axis=1)
+        two = np.partition(partial, 1, axis=1)
+        largest = np.maximum(np.einsum("nd,nd->n", block, block), squares.max())
+        close = np.flatnonzero(two[:, 1] - two[:, 0] <= relative * largest)
+        best[close] = np.argmin(squares[None] - 2 * np.einsum("nd,kd->nk", block[close], centres), axis=1)
         labels[first : first + _BLOCK_ROWS] = best
-        own = partial[np.arange(len(best)), best] + np.einsum("nd,nd->n", block, block)
-        distance[first : first + _BLOCK_ROWS] = np.maximum(own, 0)
+        difference = block - centres[best]
+        distance[first : first + _BLOCK_ROWS] = np.einsum("nd,nd->n", difference, difference)
     return labels, distance
 
 

@@ -1,0 +1,216 @@
+"""K-means vocabularies: the same frames give the same tokens, on every machine load."""
+
+import hashlib
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from musichal.arrays import Float32
+from musichal.errors import InputError
+from musichal.hearing.gestures import frame_costs
+from musichal.hearing.vocabulary import Vocabulary, _means, fit_vocabulary, nearest
+from musichal.spec import VocabularySpec
+
+NORMALISATIONS = ("scale", "l2-pca")
+
+
+def spec(size: int, normalisation: str = "scale", **more: int) -> VocabularySpec:
+    return VocabularySpec(size=size, normalisation=normalisation, **more)
+
+
+def planted(clusters: int, *, dims: int = 12, each: int = 100, seed: int = 0) -> tuple[Float32, np.ndarray]:
+    """Return frames around well separated centres, shuffled, with the cluster that each belongs to."""
+    rng = np.random.default_rng(seed)
+    centres = rng.standard_normal((clusters, dims))
+    labels = rng.permutation(np.repeat(np.arange(clusters), each))
+    return (centres[labels] + 0.01 * rng.standard_normal((len(labels), dims))).astype(np.float32), labels
+
+
+def music(n: int = 3000, dims: int = 73, seed: int = 0) -> Float32:
+    """Return frames as music gives them: correlated in time, of uneven size, non-negative."""
+    rng = np.random.default_rng(seed)
+    walk = np.einsum("ni,id->nd", np.cumsum(rng.standard_normal((n, 6)), axis=0), rng.standard_normal((6, dims)))
+    return np.abs(walk + rng.standard_normal((n, dims))).astype(np.float32)
+
+
+def tokens(vocabulary: Vocabulary, features: Float32) -> np.ndarray:
+    return nearest(vocabulary.distances(vocabulary.normalise(features)))
+
+
+@pytest.mark.parametrize("normalisation", NORMALISATIONS)
+@pytest.mark.parametrize("clusters", [2, 8, 16])
+def test_planted_clusters_are_recovered(clusters: int, normalisation: str) -> None:
+    features, labels = planted(clusters)
+    vocabulary = fit_vocabulary(features, spec(clusters, normalisation, restarts=4), source="harmonic")
+    found = tokens(vocabulary, features)
+    pairs = set(zip(labels.tolist(), found.tolist(), strict=True))
+    assert len(pairs) == clusters
+    assert vocabulary.counts.tolist() == [100] * clusters
+
+
+@pytest.mark.parametrize("normalisation", NORMALISATIONS)
+def test_training_twice_gives_the_same_bytes(normalisation: str) -> None:
+    """Other trainers repaired empty clusters with an unseeded generator: two trainings of one recording differed."""
+    features = music()
+    np.random.seed(1)  # noqa: NPY002 - a global generator must not matter
+    first = fit_vocabulary(features, spec(64, normalisation), source="harmonic")
+    np.random.seed(2)  # noqa: NPY002
+    second = fit_vocabulary(features, spec(64, normalisation), source="harmonic")
+    assert first.digest() == second.digest()
+    assert first.centres.tobytes() == second.centres.tobytes()
+    assert (first.spread, first.scale) == (second.spread, second.scale)
+
+
+_FRESH = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from test_vocabulary import fingerprint
+print(fingerprint())
+"""
+
+
+def fingerprint() -> str:
+    h = hashlib.sha256()
+    for normalisation in NORMALISATIONS:
+        features = music(5000)
+        vocabulary = fit_vocabulary(features, spec(64, normalisation), source="harmonic")
+        h.update(vocabulary.digest().encode() + vocabulary.counts.tobytes() + tokens(vocabulary, features).tobytes())
+    return h.hexdigest()
+
+
+@pytest.mark.parametrize("threads", ["1", "2"])
+def test_a_fresh_process_with_other_threads_learns_the_same(threads: str) -> None:
+    environment = dict(os.environ) | {"OPENBLAS_NUM_THREADS": threads, "OMP_NUM_THREADS": threads, "PYTHONHASHSEED": threads}
+    here = os.path.dirname(__file__)  # noqa: PTH120
+    done = subprocess.run([sys.executable, "-c", _FRESH, here], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.strip() == fingerprint()
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_no_token_is_left_without_frames(seed: int) -> None:
+    """Two distant heaps and many repeated frames: plain Lloyd iterations leave clusters empty here."""
+    rng = np.random.default_rng(seed)
+    rare = rng.standard_normal((40, 8))
+    features = np.concatenate([np.repeat(rare, 30, axis=0), 20 + 0.1 * rng.standard_normal((2000, 8))]).astype(np.float32)
+    vocabulary = fit_vocabulary(features, spec(48, seed=seed), source="harmonic")
+    assert vocabulary.counts.min() > 0
+    assert vocabulary.counts.sum() == len(features)
+    assert len(np.unique(vocabulary.centres, axis=0)) == 48
+
+
+def test_a_loop_with_as_many_frames_as_tokens_can_be_learned() -> None:
+    """Each frame is its own centre then, and the mean distance zero; distances are still measured in its units."""
+    frames = np.repeat(np.random.default_rng(0).standard_normal((16, 5)), 10, axis=0).astype(np.float32)
+    vocabulary = fit_vocabulary(frames, spec(16), source="harmonic")
+    assert vocabulary.spread > 0
+    distances = vocabulary.distances(vocabulary.normalise(frames))
+    costs = frame_costs(distances, np.ones(len(frames), dtype=bool), spread=vocabulary.spread, silence_cost=4.0)
+    assert np.isfinite(costs).all()
+    assert len(set(nearest(distances).tolist())) == 16
+
+
+@pytest.mark.parametrize("features", [np.zeros((0, 4)), np.ones((7, 4)), np.ones((500, 4)), np.repeat(np.eye(4), 100, axis=0)])
+@pytest.mark.parametrize("normalisation", NORMALISATIONS)
+def test_too_few_different_frames_are_refused(features: np.ndarray, normalisation: str) -> None:
+    with pytest.raises(InputError, match="too little sound for 8 tokens: the percussive source"):
+        fit_vocabulary(features.astype(np.float32), spec(8, normalisation), source="percussive")
+
+
+def test_scale_divides_by_one_number_and_keeps_the_geometry() -> None:
+    features = music(500, 9)
+    vocabulary = fit_vocabulary(features, spec(8), source="harmonic")
+    np.testing.assert_allclose(vocabulary.normalise(features) * vocabulary.scale, features, rtol=1e-5)
+    assert vocabulary.scale == pytest.approx(np.sqrt(features.var(axis=0, dtype=np.float64).sum()), rel=1e-5)
+    louder = fit_vocabulary(features * np.float32(4), spec(8), source="harmonic")
+    np.testing.assert_array_equal(tokens(louder, features * np.float32(4)), tokens(vocabulary, features))
+
+
+def test_l2_pca_ignores_level_and_keeps_the_directions_that_matter() -> None:
+    features = music(800, 100)
+    vocabulary = fit_vocabulary(features, spec(16, "l2-pca"), source="harmonic")
+    assert vocabulary.normalise(features).shape == (800, 64)
+    np.testing.assert_allclose(vocabulary.normalise(features * np.float32(8)), vocabulary.normalise(features), atol=1e-6)
+    unit = (features / np.linalg.norm(features, axis=1, keepdims=True)).astype(np.float64)
+    centred = unit - unit.mean(axis=0)
+    values = np.linalg.svd(centred, compute_uv=False) ** 2
+    kept = np.sum(vocabulary.normalise(features).astype(np.float64) ** 2)
+    assert kept == pytest.approx(values[:64].sum(), rel=1e-4)
+    basis = vocabulary.projection
+    np.testing.assert_allclose(basis.T @ basis, np.eye(64), atol=5e-4)
+    assert (basis[np.argmax(np.abs(basis), axis=0), np.arange(64)] > 0).all()
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    hnp.arrays(np.float32, st.tuples(st.integers(1, 30), st.just(5)), elements=st.floats(-3, 3, width=32)),
+    st.sampled_from(NORMALISATIONS),
+)
+def test_tokens_are_the_nearest_centres(features: Float32, normalisation: str) -> None:
+    vocabulary = fit_vocabulary(music(200, 5), spec(8, normalisation), source="harmonic")
+    x = vocabulary.normalise(features)
+    exact = ((x[:, None].astype(np.float64) - vocabulary.centres[None]) ** 2).sum(axis=2)
+    found = nearest(vocabulary.distances(x))
+    np.testing.assert_allclose(vocabulary.distances(x), exact, atol=1e-3, rtol=1e-4)
+    own = exact[np.arange(len(x)), found]
+    assert (own <= exact.min(axis=1) + 1e-4 * (1 + exact.min(axis=1))).all()
+    assert found.dtype == np.int16
+
+
+@settings(deadline=None, max_examples=30)
+@given(cuts=st.lists(st.integers(0, 300), max_size=10))
+def test_a_frame_has_the_same_token_in_any_company(cuts: list[int]) -> None:
+    features = music(300, 73)
+    vocabulary = fit_vocabulary(features, spec(32), source="harmonic")
+    parts = [p for p in np.split(features, sorted(cuts)) if len(p)]
+    single = np.concatenate([vocabulary.distances(vocabulary.normalise(p)) for p in parts])
+    assert single.tobytes() == vocabulary.distances(vocabulary.normalise(features)).tobytes()
+
+
+def test_of_equally_near_centres_the_first_is_taken() -> None:
+    assert nearest(np.array([[3, 1, 1], [2, 2, 2]], dtype=np.float32)).tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("normalisation", NORMALISATIONS)
+def test_the_digest_tells_whatever_shapes_a_token(normalisation: str) -> None:
+    vocabulary = fit_vocabulary(music(500, 20), spec(8, normalisation), source="harmonic")
+    changed = [
+        replace(vocabulary, centres=np.nextafter(vocabulary.centres, np.float32(9))),
+        replace(vocabulary, centres=vocabulary.centres[::-1].copy()),
+        replace(vocabulary, scale=vocabulary.scale * (1 + 1e-12)),
+        replace(vocabulary, spread=vocabulary.spread * (1 + 1e-12)),
+        replace(vocabulary, mean=vocabulary.mean + 1) if normalisation == "l2-pca" else replace(vocabulary, normalisation="x"),
+    ]
+    assert len({v.digest() for v in [vocabulary, *changed]}) == 1 + len(changed)
+    assert vocabulary.digest() == replace(vocabulary, counts=vocabulary.counts + 1).digest()
+
+
+def test_another_seed_starts_elsewhere() -> None:
+    features = music()
+    assert (
+        fit_vocabulary(features, spec(64), source="a").digest()
+        != fit_vocabulary(features, spec(64, seed=1), source="a").digest()
+    )
+
+
+def test_the_counts_and_the_spread_are_those_of_the_tokens() -> None:
+    features = music()
+    vocabulary = fit_vocabulary(features, spec(32), source="harmonic")
+    distances = vocabulary.distances(vocabulary.normalise(features))
+    np.testing.assert_allclose(np.bincount(nearest(distances), minlength=32), vocabulary.counts, atol=2)
+    assert vocabulary.spread == pytest.approx(float(distances.min(axis=1).mean()), rel=1e-3)
+    assert (vocabulary.size, vocabulary.dims) == (32, 73)
+
+
+def test_an_empty_cluster_restarts_at_the_frame_farthest_from_its_centre() -> None:
+    """Each empty cluster at another frame, the same in every run: nothing is drawn at random."""
+    frames = np.array([[0.0], [1.0], [2.0], [30.0], [40.0]], dtype=np.float32)
+    labels = np.zeros(5, dtype=np.int64)
+    centres = _means(frames, labels, ((frames - 1) ** 2).sum(axis=1).astype(np.float64), 3)
+    np.testing.assert_allclose(centres[:, 0], [14.6, 40, 30])

@@ -1,9 +1,9 @@
 """Notes: which pitches were played, from when to when, how strongly; polyphonic, causal, streaming.
 
 For every frame a network (`note_model`) says of each pitch how likely it begins and how likely it sounds. A note starts
-where beginning peaks above a threshold; it ends when it no longer sounds, or when it is struck again.
-What stays below the gate (`GateSpec.open_db`) is no note. A decision needs up to
-0.35 s of later sound, so a note that starts near the end of a segment is known one segment later; its times are right.
+where the sum of the former over 0.1 s peaks above a threshold, at its centre of mass; it ends when it no longer sounds, or
+when it is struck again. What stays below the gate (`GateSpec.open_db`) is no note. A decision needs up to 0.4 s of later
+sound, so a note that starts near the end of a segment is known a segment or two later; its times are right.
 
 Velocity is the level of the note's loudest partial over its first 80 ms, on a line from -54 dBFS (1) to -6 dBFS (127).
 
@@ -31,7 +31,10 @@ from musichal.hearing.percepts import Note, Stems, Window
 from musichal.spec import PerceptionSpec
 
 _PEAK_FRAMES = 4  # A beginning is the largest within 53 ms either way.
-_MARGIN = _PEAK_FRAMES + 1  # and is smoothed over three frames.
+_SPREAD_FRAMES = 3  # A soft beginning's probability is spread: it is summed over this many frames either way.
+_SUM_OF_A_SURE_ONE = 3.8  # what the training targets of one beginning add up to
+_MARGIN = _PEAK_FRAMES + _SPREAD_FRAMES
+_RISE_DB = 0.25  # A note that sounds is struck again only if it gets louder by this much.
 _HOLD_FRAMES = 4  # A note ends where it does not sound for 53 ms.
 _STRIKE_FRAMES = 6  # Its velocity is decided over 80 ms.
 _AHEAD_ROWS = max(_MARGIN, _HOLD_FRAMES, _STRIKE_FRAMES)
@@ -42,7 +45,7 @@ _SOFTEST_DB, _LOUDEST_DB = -54.0, -6.0
 class NoteSpec:
     """How sure the tracker has to be: probabilities from 0 to 1 for a note to begin and to go on; shortest note kept."""
 
-    begin: float = 0.4
+    begin: float = 0.5
     sound: float = 0.3
     min_duration_s: float = 0.06
 
@@ -143,38 +146,49 @@ class NoteTracker:
         if count <= 0:
             self._rows = rows
             return []
-        begins, smooth = self._beginnings(rows.begins, count)
+        begins, places = self._beginnings(rows.begins, count)
         ends = _MARGIN + np.arange(count)
         alive = rows.sounds[ends] > self._settings.sound
-        strike = rows.level_db[ends]
+        strike, before = rows.level_db[ends], rows.level_db[ends - 1]
         for ahead in range(1, _HOLD_FRAMES):
             alive |= rows.sounds[ends + ahead] > self._settings.sound
-        for ahead in range(1, _STRIKE_FRAMES):
-            strike = np.maximum(strike, rows.level_db[ends + ahead])
+        for lag in range(1, _STRIKE_FRAMES):
+            strike = np.maximum(strike, rows.level_db[ends + lag])
+            before = np.minimum(before, rows.level_db[ends - lag])
         begins &= strike > self._spec.gate.open_db
+        louder = strike - before >= np.float32(_RISE_DB)
         ended: list[Note] = []
         for i in range(count):
             fading = (self._onsets >= 0) & ~alive[i] & (self._frame - self._onsets >= _HOLD_FRAMES - 1)
-            for note in np.flatnonzero(fading | (begins[i] & (self._onsets >= 0))):
+            starting = begins[i] & ((self._onsets < 0) | louder[i])
+            for note in np.flatnonzero(fading | (starting & (self._onsets >= 0))):
                 ended += self._ended(int(note), self._frame)
-            for note in np.flatnonzero(begins[i]):
+            for note in np.flatnonzero(starting):
                 self._onsets[note] = self._frame
-                self._places[note] = self._frame + _vertex(*smooth[i : i + 3, note].tolist())
+                self._places[note] = self._frame + float(places[i, note])
                 self._velocities[note] = velocity_of(float(strike[i, note]))
             self._frame += 1
         self._rows = rows.since(count)
         return sorted(ended, key=lambda n: (n.onset_s, n.pitch))
 
     def _beginnings(self, begins: Float32, count: int) -> tuple[Bool, Float32]:
-        """Return where notes begin (count, N_NOTES) and the smoothed probability, one frame longer at either end."""
-        smooth = (begins[:-2] + 2 * begins[1:-1] + begins[2:]) / np.float32(4)
-        here = smooth[_PEAK_FRAMES : _PEAK_FRAMES + count]
-        peak: Bool = here > self._settings.begin
+        """Return where notes begin, and by how many frames their true places differ; both (count, N_NOTES)."""
+        n = begins.shape[0] - 2 * _SPREAD_FRAMES
+        lags = range(-_SPREAD_FRAMES, _SPREAD_FRAMES + 1)
+        parts = [begins[_SPREAD_FRAMES + lag : _SPREAD_FRAMES + lag + n] for lag in lags]
+        mass: Float32 = np.zeros_like(parts[0])
+        moment: Float32 = np.zeros_like(parts[0])
+        for lag, part in zip(lags, parts, strict=True):
+            mass += part
+            moment += np.float32(lag) * part
+        here = mass[_PEAK_FRAMES : _PEAK_FRAMES + count]
+        peak: Bool = here > np.float32(self._settings.begin * _SUM_OF_A_SURE_ONE)
         for lag in range(1, _PEAK_FRAMES + 1):
             # Of equal neighbours the first one counts.
-            peak &= here > smooth[_PEAK_FRAMES - lag : _PEAK_FRAMES - lag + count]
-            peak &= here >= smooth[_PEAK_FRAMES + lag : _PEAK_FRAMES + lag + count]
-        return peak, smooth[_PEAK_FRAMES - 1 : _PEAK_FRAMES + count + 1]
+            peak &= here > mass[_PEAK_FRAMES - lag : _PEAK_FRAMES - lag + count]
+            peak &= here >= mass[_PEAK_FRAMES + lag : _PEAK_FRAMES + lag + count]
+        places: Float32 = moment[_PEAK_FRAMES : _PEAK_FRAMES + count] / np.maximum(here, np.float32(1e-6))
+        return peak, places
 
     def _ended(self, note: int, frame: int) -> list[Note]:
         place, rate = float(self._places[note]), self._spec.sample_rate_hz
@@ -191,12 +205,6 @@ def velocity_of(level_db: float) -> int:
     """Return the velocity, 1 to 127, of a note whose loudest partial has `level_db` dBFS."""
     share = (level_db - _SOFTEST_DB) / (_LOUDEST_DB - _SOFTEST_DB)
     return round(1 + 126 * min(1.0, max(0.0, share)))
-
-
-def _vertex(before: float, here: float, after: float) -> float:
-    """Return the place, from -0.5 to 0.5, of the top of the parabola through three points of which the middle is highest."""
-    curvature = before - 2 * here + after
-    return 0.5 * (before - after) / curvature if curvature < 0 else 0.0
 
 
 def _parts(views: NoteFrames) -> tuple[Float32, ...]:

@@ -1,0 +1,284 @@
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import soxr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from musichal.bench.note_quality import group_quality, heard_notes, note_scores
+from musichal.bench.scores import (
+    INSTRUMENTS,
+    Rendering,
+    ScoreNote,
+    chorales,
+    detuned,
+    drum_loops,
+    drummed,
+    render_notes,
+    single_lines,
+)
+from musichal.errors import InputError
+from musichal.hearing.note_frames import AHEAD_FRAMES, FRAMES_PER_S, LOWEST_NOTE, N_NOTES, NoteFrontEnd
+from musichal.hearing.note_model import NoteModel, note_model_digest
+from musichal.hearing.notes import NoteSpec, NoteTracker, velocity_of
+from musichal.hearing.percepts import Note, Stems, Window
+from musichal.hearing.segments import Segmenter
+from musichal.spec import PerceptionSpec
+
+AUDIO = Path(__file__).parent / "audio"
+RATE = 24000
+SPEC = PerceptionSpec()
+
+
+def scale(pitches: Sequence[int], *, step_s: float = 0.4, duration_s: float = 0.35, program: int = 0) -> list[ScoreNote]:
+    return [ScoreNote(0.25 + i * step_s, duration_s, p, 90, program) for i, p in enumerate(pitches)]
+
+
+def rendering(notes: Sequence[ScoreNote]) -> Rendering:
+    return Rendering("test", render_notes(notes), RATE, tuple(notes), ())
+
+
+def sine(frequency_hz: float, *, seconds: float, level: float = 0.2) -> np.ndarray:
+    t = np.arange(int(seconds * RATE)) / RATE
+    return (level * np.sin(2 * np.pi * frequency_hz * t)).astype(np.float32)
+
+
+def windows_of(samples: np.ndarray, spec: PerceptionSpec = SPEC) -> list[Window]:
+    segmenter = Segmenter(spec)
+    return [*segmenter.push(samples), *segmenter.flush()]
+
+
+def stems(window: Window) -> Stems:
+    return Stems(window.samples, np.zeros_like(window.samples))
+
+
+def recording(name: str, seconds: float = 20.0) -> np.ndarray:
+    samples, rate = soundfile.read(AUDIO / name, dtype="float32", always_2d=True)
+    return soxr.resample(samples.mean(axis=1)[: int(seconds * rate)], rate, RATE).astype(np.float32)
+
+
+@pytest.mark.parametrize("program", [0, 24, 40, 73])
+def test_a_scale_is_heard_note_by_note(program: int) -> None:
+    notes = scale([60, 62, 64, 65, 67, 69, 71, 72], program=program)
+    heard = heard_notes(render_notes(notes), SPEC)
+    assert [n.pitch for n in heard] == [n.pitch for n in notes]
+    for note, truth in zip(heard, notes, strict=True):
+        # A blown note has no sharp beginning; 50 ms is what transcription is usually held to.
+        assert abs(note.onset_s - truth.onset_s) < (0.03 if program in (0, 24) else 0.05)
+        # What a player hears may ring on after the key is released, but not into the note after the next.
+        assert 0.15 < note.duration_s < 0.8
+
+
+@pytest.mark.parametrize(
+    "chord", [(48, 55, 64), (60, 64, 67), (57, 60, 64), (50, 57, 62, 66), (55, 59, 62, 65), (62, 65, 69, 72)]
+)
+def test_chords_have_their_notes(chord: tuple[int, ...]) -> None:
+    notes = [ScoreNote(0.25 + 0.8 * i, 0.7, p, 90, program) for i, program in enumerate((0, 24, 48)) for p in chord]
+    quality = note_scores(rendering(notes), heard_notes(render_notes(notes), SPEC))
+    assert quality[0] >= 0.85
+    assert quality[1] >= 0.7
+
+
+@pytest.mark.parametrize("program", [0, 24])
+def test_repeated_notes_are_struck_again(program: int) -> None:
+    notes = scale([64] * 8, step_s=0.25, duration_s=0.22, program=program)
+    heard = heard_notes(render_notes(notes), SPEC)
+    assert [n.pitch for n in heard] == [64] * 8
+    np.testing.assert_allclose([n.onset_s for n in heard], [n.onset_s for n in notes], atol=0.03)
+
+
+def test_every_pitch_from_c2_to_c7_is_heard_as_itself() -> None:
+    pitches = list(range(36, 97))
+    found = note_scores(rendering(scale(pitches)), heard_notes(render_notes(scale(pitches)), SPEC))
+    assert found[1] >= 0.93
+    assert found[0] >= 0.9
+
+
+@pytest.mark.parametrize("cents", [-35.0, 35.0])
+def test_a_detuned_instrument_keeps_its_pitches(cents: float) -> None:
+    piece = detuned(rendering(scale([48, 55, 60, 64, 67, 72, 79, 84])), cents=cents)
+    assert note_scores(piece, heard_notes(piece.samples, SPEC))[2] >= 0.9
+
+
+def test_what_has_no_notes_yields_none() -> None:
+    rng = np.random.default_rng(1)
+    silence = np.zeros(RATE * 4, np.float32)
+    assert heard_notes(silence, SPEC) == []
+    assert heard_notes(silence + np.float32(0.5), SPEC) == []  # an offset, switched on
+    for level in (1e-4, 0.01, 0.3):
+        noise = (level * rng.normal(size=RATE * 4)).astype(np.float32)
+        assert len(heard_notes(noise, SPEC)) <= 1
+    quiet_room = (1e-4 * np.cumsum(rng.normal(size=RATE * 4)) / 50).astype(np.float32)
+    assert len(heard_notes(quiet_room, SPEC)) <= 1
+
+
+def test_drums_alone_yield_few_notes() -> None:
+    assert group_quality("drums", drum_loops("test", length_s=6.0), SPEC).notes_per_s < 0.5
+
+
+@pytest.mark.parametrize("pitch", [57, 69, 81])
+def test_a_steady_sine_is_one_note(pitch: int) -> None:
+    tone = np.concatenate([np.zeros(RATE // 2, np.float32), sine(440 * 2 ** ((pitch - 69) / 12), seconds=4)])
+    heard = heard_notes(tone, SPEC)
+    assert [n.pitch for n in heard] == [pitch]
+    assert abs(heard[0].onset_s - 0.5) < 0.03
+
+
+def test_velocity_rises_with_level() -> None:
+    loud = render_notes(scale([60]))
+    velocities = [heard_notes(loud * np.float32(10 ** (-db / 20)), SPEC)[0].velocity for db in (0, 6, 12, 18, 24)]
+    assert velocities == sorted(velocities, reverse=True)
+    assert len(set(velocities)) == 5
+
+
+@given(st.floats(-200, 50), st.floats(-200, 50))
+def test_velocity_is_monotone_and_in_range(one: float, other: float) -> None:
+    low, high = sorted((one, other))
+    assert 1 <= velocity_of(low) <= velocity_of(high) <= 127
+
+
+def test_level_does_not_change_what_is_heard() -> None:
+    notes = scale([60, 64, 67, 72])
+    for gain in (0.1, 2.0):
+        heard = heard_notes(render_notes(notes) * np.float32(gain), SPEC)
+        assert [n.pitch for n in heard] == [60, 64, 67, 72]
+
+
+def test_two_trackers_interleaved_hear_what_each_hears_alone() -> None:
+    one, other = recording("rock140_guitar.ogg", 7), recording("ballad95_guitar.ogg", 7)
+    alone = [heard_notes(one, SPEC), heard_notes(other, SPEC), heard_notes(one, SPEC)]
+    trackers = [NoteTracker(SPEC), NoteTracker(SPEC)]
+    together: list[list[Note]] = [[], []]
+    for pair in zip(windows_of(one), windows_of(other), strict=True):
+        for i, window in enumerate(pair):
+            together[i] += trackers[i].step(stems(window), window)
+    for i in (0, 1):
+        together[i] = sorted(together[i] + trackers[i].flush(), key=lambda n: (n.onset_s, n.pitch))
+    assert alone[0]
+    assert alone[0] == alone[2]
+    assert together == alone[:2]
+
+
+def test_only_the_past_is_used() -> None:
+    samples = recording("rock140_guitar.ogg", 7)
+    changed = samples.copy()
+    changed[8400 * 12 :] = 0
+    outputs = []
+    for version in (samples, changed):
+        tracker = NoteTracker(SPEC)
+        outputs.append([tracker.step(stems(w), w) for w in windows_of(version)])
+    assert outputs[0][:12] == outputs[1][:12]
+    assert sum(map(len, outputs[0][:12])) > 0
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        PerceptionSpec(hop_samples=4200),
+        PerceptionSpec(context_samples=0),
+        PerceptionSpec(segment_samples=12000, hop_samples=12000),
+    ],
+)
+def test_segmentation_does_not_move_notes(spec: PerceptionSpec) -> None:
+    samples = render_notes(scale([60, 64, 67, 72, 48, 55]))
+    expected, heard = heard_notes(samples, SPEC), heard_notes(samples, spec)
+    assert [n.pitch for n in heard] == [n.pitch for n in expected]
+    np.testing.assert_allclose([n.onset_s for n in heard], [n.onset_s for n in expected], atol=1e-3)
+
+
+def test_behind_skipped_segments_times_are_right_and_nothing_hangs() -> None:
+    notes = [ScoreNote(0.25, 9.0, 60, 90, 19), ScoreNote(6.0, 0.5, 76, 90, 0)]
+    windows = windows_of(render_notes(notes))
+    tracker, heard = NoteTracker(SPEC), []
+    for window in windows[:6] + windows[12:]:
+        heard += tracker.step(stems(window), window)
+    heard += tracker.flush()
+    organ = [n for n in heard if n.pitch == 60]
+    gap_start, gap_end = 6 * 0.35, 12 * 0.35
+    assert all(n.onset_s + n.duration_s <= gap_start + 0.02 or n.onset_s >= gap_end - 0.02 for n in heard)
+    assert organ
+    assert any(n.pitch == 76 and abs(n.onset_s - 6.0) < 0.03 for n in heard)
+    assert tracker.flush() == []
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.data())
+def test_notes_are_well_formed_whatever_is_heard(data: st.DataObject) -> None:
+    seed, n = data.draw(st.integers(0, 2**32 - 1)), data.draw(st.integers(0, 30000))
+    rng = np.random.default_rng(seed)
+    samples = rng.uniform(-1, 1, n).astype(np.float32) * np.float32(data.draw(st.sampled_from([0.0, 1e-30, 1e-3, 1.0, 8.0])))
+    samples += sine(float(rng.uniform(20, 11000)), seconds=n / RATE + 1)[:n]
+    heard = heard_notes(samples, SPEC)
+    for note in heard:
+        assert 0 <= note.onset_s <= note.onset_s + note.duration_s <= n / RATE + 1e-9
+        assert note.duration_s >= 0.06
+        assert LOWEST_NOTE <= note.pitch < LOWEST_NOTE + N_NOTES
+        assert 1 <= note.velocity <= 127
+    for a in heard:
+        later = [b for b in heard if b.pitch == a.pitch and b.onset_s > a.onset_s]
+        assert all(b.onset_s >= a.onset_s + a.duration_s - 0.02 for b in later)
+
+
+def test_frames_do_not_depend_on_blocks() -> None:
+    samples = np.random.default_rng(0).normal(0, 0.1, 30000).astype(np.float32)
+    whole, parts = NoteFrontEnd(RATE), NoteFrontEnd(RATE)
+    expected = np.concatenate([whole.push(samples).long, whole.flush().long])
+    found = np.concatenate([*(parts.push(samples[i : i + 777]).long for i in range(0, 30000, 777)), parts.flush().long])
+    np.testing.assert_array_equal(found, expected)
+    assert len(expected) == 30000 // (RATE // FRAMES_PER_S) + 1
+    assert len(expected) > AHEAD_FRAMES
+
+
+def test_a_tone_is_where_its_pitch_looks() -> None:
+    front_end = NoteFrontEnd(RATE)
+    views = front_end.push(sine(440 * 2 ** ((60 - 69) / 12), seconds=1.0))
+    # Column 1 is the fundamental itself, of eight harmonics with their neighbours.
+    assert int(views.long[30, :, 1].argmax()) == 60 - LOWEST_NOTE
+    assert views.long[30, 60 - LOWEST_NOTE, 1] == pytest.approx(1.0, abs=0.01)
+    assert views.reference_db[30] == pytest.approx(20 * np.log10(0.2), abs=2.0)
+
+
+@pytest.mark.parametrize("rate", [16000, 44100, 48000])
+def test_other_rates_hear_the_same_pitches(rate: int) -> None:
+    spec = PerceptionSpec(sample_rate_hz=rate, segment_samples=rate // 2, hop_samples=rate // 2, context_samples=0)
+    samples = soxr.resample(render_notes(scale([55, 60, 64, 67])), RATE, rate).astype(np.float32)
+    assert [n.pitch for n in heard_notes(samples, spec)] == [55, 60, 64, 67]
+
+
+def test_settings_out_of_range_are_refused() -> None:
+    for bad in ({"begin": 0.0}, {"sound": 1.0}, {"min_duration_s": -1.0}):
+        with pytest.raises(InputError):
+            NoteSpec(**bad)
+
+
+def test_the_packaged_model_is_small_and_identified() -> None:
+    assert len(note_model_digest()) == 64
+    n = NoteFrontEnd(RATE).push(np.zeros(RATE, np.float32))
+    probability = NoteModel().evaluate(n)
+    assert probability.max() < 0.05
+
+
+def test_quality_on_single_lines() -> None:
+    quality = group_quality("lines", single_lines("test", per_instrument=1, instruments=INSTRUMENTS[:6], length_s=7.0), SPEC)
+    assert quality.f_measure >= 0.85
+
+
+def test_quality_on_polyphony() -> None:
+    quality = group_quality("chorales", chorales("test", limit=5, length_s=7.0), SPEC)
+    assert quality.f_measure >= 0.7
+    assert quality.precision >= 0.7
+
+
+def test_quality_under_drums() -> None:
+    assert group_quality("drummed", drummed("test", length_s=6.0)[:3], SPEC).f_measure >= 0.5
+
+
+@pytest.mark.parametrize("name", ["rock140_guitar.ogg", "ballad95_guitar.ogg", "rock140_mix.ogg"])
+def test_real_recordings_give_plausible_notes(name: str) -> None:
+    heard = heard_notes(recording(name), SPEC)
+    assert 1.0 < len(heard) / 20.0 < 16.0
+    assert 40 <= np.median([n.pitch for n in heard]) <= 80
+    assert 0.08 < np.median([n.duration_s for n in heard]) < 1.5

@@ -44,7 +44,8 @@ def main() -> None:
 @contextmanager
 def _voice(as_json: bool = False) -> Iterator[Voice]:
     """Give a command its voice, and turn its errors into one line and an exit code."""
-    voice = Voice(Console(), Console(stderr=True), as_json)
+    # No emoji: a file may really be called ":bell:.wav".
+    voice = Voice(Console(emoji=False), Console(stderr=True, emoji=False), as_json)
     try:
         yield voice
     except MusicHalError as error:
@@ -89,9 +90,9 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Train a partner: Chandra listens to recordings and learns their sounds and how they follow one another."""
-    from musichal.commands.train import train_command
-
     with _voice(as_json) as voice:
+        from musichal.commands.train import train_command
+
         base = PerceptionSpec()
         segment_samples = _samples(segment, "--segment", base.sample_rate_hz)
         spec = replace(
@@ -128,9 +129,9 @@ def play(
     as_json: Json = False,
 ) -> None:
     """Let a partner answer a recording, in MIDI and in sound, and say why it played what it played."""
-    from musichal.commands.play import PlayRequest, play_command
-
     with _voice(as_json) as voice:
+        from musichal.commands.play import PlayRequest, play_command
+
         if sound not in ("soundfont", "slices"):
             raise InputError(f"--sound must be 'soundfont' or 'slices', not {sound!r}")
         request = PlayRequest(
@@ -157,9 +158,9 @@ def inspect(
     as_json: Json = False,
 ) -> None:
     """Show what a partner learned: its tokens, its memory, and figures to trust it by."""
-    from musichal.commands.inspect import inspect_command
-
     with _voice(as_json) as voice:
+        from musichal.commands.inspect import inspect_command
+
         inspect_command(partner, picture=picture, voice=voice)
 
 
@@ -171,9 +172,9 @@ def replay(
     as_json: Json = False,
 ) -> None:
     """Play a session again: the same MIDI, byte for byte."""
-    from musichal.commands.play import replay_command
-
     with _voice(as_json) as voice:
+        from musichal.commands.play import replay_command
+
         replay_command(folder, partner=partner, midi_out=midi_out, voice=voice)
 
 
@@ -185,9 +186,9 @@ def demo(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the partner's choices.")] = 0,
 ) -> None:
     """Train on the bundled rock band and answer its guitar: the whole road."""
-    from musichal.commands.demo import demo_command
-
     with _voice() as voice:
+        from musichal.commands.demo import demo_command
+
         demo_command(folder, seed=seed, voice=voice)
 
 

@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-from musichal.atomic import check_writable, printable
+from musichal.atomic import printable
 from musichal.commands.outcome import Voice
+from musichal.commands.outputs import check_outputs
 from musichal.memory.partner_file import load_partner
-from musichal.pictures.canvas import save_figure
+from musichal.pictures.canvas import picture_format, save_figure
 from musichal.pictures.partner import draw_partner
 from musichal.verify.figures import figures_text, partner_figures
 
@@ -13,7 +14,8 @@ from musichal.verify.figures import figures_text, partner_figures
 def inspect_command(partner: Path, *, picture: Path | None, voice: Voice) -> None:
     """Show what a partner learned, as tables, JSON and a picture."""
     if picture is not None:
-        check_writable(picture)
+        picture_format(picture)
+        check_outputs([picture], inputs=[partner])
     model = load_partner(partner)
     figures = partner_figures(model)
     voice.result({"partner": str(partner), **figures.to_dict()})

@@ -1,5 +1,6 @@
 """`musichal play` and `musichal replay`: a recording in, an answer out."""
 
+import contextlib
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,26 +8,28 @@ from pathlib import Path
 import numpy as np
 
 from musichal.arrays import Float32
-from musichal.atomic import check_writable, open_atomically, printable
+from musichal.atomic import open_atomically, printable
 from musichal.audio.mix import mix, write_wav
 from musichal.audio.recording import Recording, read_recording
 from musichal.audio.sf2 import SoundFont, open_soundfont
 from musichal.audio.slices import render_slices
 from musichal.audio.soundfont import find_soundfont, render_notes
 from musichal.commands.outcome import Voice
+from musichal.commands.outputs import check_outputs
 from musichal.errors import CheckFailedError, InputError
 from musichal.memory.partner_file import PartnerModel, load_partner
 from musichal.partner.explanation import explain, summarise
 from musichal.partner.settings import PartnerSettings
-from musichal.pictures.canvas import save_figure
+from musichal.pictures.canvas import picture_format, save_figure
 from musichal.pictures.performance import draw_performance
 from musichal.stage.performance import Performance, note_events, perform, slice_events
 from musichal.stage.session import (
+    SESSION_FILES,
     SessionSettings,
     file_sha256,
-    prepare_session,
     read_session,
     reply_bytes,
+    session_folder,
     write_session,
 )
 
@@ -58,9 +61,14 @@ class PlayRequest:
         return [p for p in (self.midi_out, self.audio_out, self.mix_out, self.picture) if p is not None]
 
     @property
+    def sounds(self) -> bool:
+        """Return whether the answer is wanted as sound."""
+        return self.audio_out is not None or self.mix_out is not None
+
+    @property
     def font(self) -> SoundFont | None:
         """Return the soundfont, where one is needed; raises `MusicHalError` where there is none."""
-        if self.sound != "soundfont" or (self.audio_out is None and self.mix_out is None):
+        if self.sound != "soundfont" or not self.sounds:
             return None
         return open_soundfont(self.soundfont or find_soundfont())
 
@@ -75,16 +83,19 @@ def play_command(request: PlayRequest, voice: Voice) -> Performance:
     """
     if not request.outputs and request.session is None:
         raise InputError("nothing to write: name at least one of --midi-out, --audio-out, --mix-out, --picture, --session")
-    for path in request.outputs:
-        check_writable(path)
+    if request.picture is not None:
+        picture_format(request.picture)
+    check_outputs(request.outputs, inputs=[request.partner, request.input])
     font = request.font
-    with voice.progress("Loading the partner") as tell:
+    with contextlib.ExitStack() as stack, voice.progress("Loading the partner") as tell:
         model = load_partner(request.partner)
         player = read_recording(request.input)
         for warning in player.warnings:
             voice.warn(f"{player.name}: {warning}")
+        if request.sound == "slices" and request.sounds and any(r.flac is None for r in model.recordings):
+            raise InputError(f"{printable(request.partner)} was trained with --no-audio: it has no sound to cut slices from")
         if request.session is not None:
-            prepare_session(request.session)
+            stack.enter_context(session_folder(request.session))
         performance = perform(
             model,
             player.samples,
@@ -105,7 +116,7 @@ def _write(
     if request.midi_out is not None:
         with open_atomically(request.midi_out) as stream:
             stream.write(reply_bytes(performance.decisions, channel=CHANNEL, program=request.program))
-    if request.audio_out is not None or request.mix_out is not None:
+    if request.sounds:
         answer = _answer_sound(request, model, performance, font)
         if request.audio_out is not None:
             write_wav(request.audio_out, answer, sample_rate_hz=_SOUND_RATE_HZ)
@@ -196,10 +207,12 @@ def replay_command(folder: Path, *, partner: Path | None, midi_out: Path | None,
     MusicHalError
         If the session or its partner cannot be used.
     """
-    if midi_out is not None:
-        check_writable(midi_out)
     settings, samples, reply = read_session(folder)
     path = partner or Path(settings.partner_path)
+    if midi_out is not None:
+        check_outputs([midi_out], inputs=[path, *(folder / name for name in SESSION_FILES)])
+    if partner is None and not path.exists():
+        raise InputError(f"{printable(path)}, the partner of this session, is not there; say where it is with --partner")
     if file_sha256(path) != settings.partner_sha256:
         raise InputError(
             f"{printable(path)} is not the partner of this session: its SHA-256 differs; name the right one with --partner"

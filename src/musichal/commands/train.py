@@ -4,11 +4,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from musichal.atomic import check_writable, printable
+from musichal.atomic import printable
 from musichal.audio.recording import collect_recordings, read_recording
 from musichal.chandra.trainer import train
 from musichal.commands.outcome import Voice
-from musichal.errors import InputError
+from musichal.commands.outputs import check_outputs
+from musichal.hearing.encoders.registry import pinned
 from musichal.memory.partner_file import PartnerModel, save_partner
 from musichal.spec import PerceptionSpec
 from musichal.verify.figures import partner_figures
@@ -23,17 +24,16 @@ def train_command(paths: Sequence[Path], output: Path, spec: PerceptionSpec, *, 
         For a recording that cannot be heard or an output that cannot be written.
     """
     # A mistake in the last argument should not show after minutes of listening.
-    check_writable(output)
-    started_s = time.monotonic()
+    pinned(spec)
     files = collect_recordings(paths)
+    check_outputs([output], inputs=files)
+    started_s = time.monotonic()
     least_s = spec.segment_samples / spec.sample_rate_hz
     recordings = []
     with voice.progress("Reading") as tell:
         for number, file in enumerate(files):
             tell(f"Reading {printable(file.name)}", number / len(files))
             recordings.append(read_recording(file, min_duration_s=least_s))
-        if all(r.samples.shape[0] == 0 for r in recordings):
-            raise InputError("there is no sound in these recordings")
         for recording in recordings:
             for warning in recording.warnings:
                 voice.warn(f"{recording.name}: {warning}")

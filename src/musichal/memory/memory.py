@@ -16,7 +16,7 @@ from musichal.errors import InputError
 from musichal.hearing.percepts import SOURCES, Gesture, Note
 from musichal.memory.audio_oracle import AudioOracle
 from musichal.memory.columns import Columns
-from musichal.memory.token_index import TokenIndex
+from musichal.memory.token_index import HIGHEST_SYMBOL, LOWEST_SYMBOL, TokenIndex
 
 STATE = np.dtype(
     [
@@ -40,6 +40,7 @@ NOTE = np.dtype([("offset_s", np.float32), ("duration_s", np.float32), ("pitch",
 
 # A note and the gesture that it begins are timed by different evidence; so much they may differ.
 _NOTE_TOLERANCE_S = 0.05
+_SHORTEST_S = 1e-4
 
 
 @dataclass(frozen=True)
@@ -124,18 +125,17 @@ class Memory:
         Raises
         ------
         InputError
-            If the gesture belongs to an earlier recording than the last one.
+            If the gesture belongs to an earlier recording than the last one, or a value of it or its notes is out of range.
         """
         states = self.states
         previous = states[-1] if len(states) else None
         continues = previous is not None and int(previous["recording"]) == recording
         if previous is not None and recording < int(previous["recording"]):
             raise InputError("a memory only grows at its end: recordings must come in order")
-        first_note = len(self.notes_column)
-        for note in sorted(notes, key=lambda n: (n.onset_s, n.pitch)):
-            offset = max(0.0, note.onset_s - gesture.start_s)
-            self.notes_column.append((offset, note.duration_s, note.pitch, note.velocity))
-        row = np.zeros((), dtype=STATE)
+        own = np.zeros(len(notes), dtype=NOTE)
+        for number, note in enumerate(sorted(notes, key=lambda n: (n.onset_s, n.pitch))):
+            own[number] = (max(0.0, note.onset_s - gesture.start_s), note.duration_s, note.pitch, note.velocity)
+        row = np.zeros(1, dtype=STATE)
         row["recording"] = recording
         row["start_s"] = gesture.start_s
         row["duration_s"] = gesture.duration_s
@@ -144,16 +144,17 @@ class Memory:
         row["level_db"] = gesture.level_db
         row["chroma"] = gesture.chroma
         row["starts_at_onset"] = gesture.starts_at_onset
-        row["first_note"] = first_note
+        row["first_note"] = len(self.notes_column)
         row["note_count"] = len(notes)
-        if previous is not None and not continues:
-            for index in self.indexes:
-                index.start_sequence()
-        state = self.states_column.append(row)
+        # What could not be restored is not taken in; and whatever is refused, is refused before anything has grown.
+        _check_values(row, own)
         self.oracle.append(gesture.vector)
         for index, token in zip(self.indexes, gesture.tokens, strict=True):
+            if previous is not None and not continues:
+                index.start_sequence()
             index.append(token)
-        return state
+        self.notes_column.extend(own)
+        return self.states_column.append(row[0])
 
 
 def assign_notes(gestures: Sequence[Gesture], notes: Sequence[Note]) -> list[list[Note]]:
@@ -178,16 +179,31 @@ def assign_notes(gestures: Sequence[Gesture], notes: Sequence[Note]) -> list[lis
 def _check_columns(states: Records, notes: Records) -> None:
     if states.dtype != STATE or notes.dtype != NOTE or states.ndim != 1 or notes.ndim != 1:
         raise InputError("memory: the columns of states or notes have another layout")
+    _check_values(states, notes)
+    if (np.diff(states["recording"].astype(np.int64)) < 0).any():
+        raise InputError("memory: recordings are not in order")
+    same = np.diff(states["recording"]) == 0
+    if (np.diff(states["start_s"])[same] <= 0).any():
+        raise InputError("memory: the states of a recording are not in order")
+    ends = np.cumsum(states["note_count"].astype(np.int64))
+    if not np.array_equal(states["first_note"].astype(np.int64), ends - states["note_count"]) or ends[-1:].sum() != len(notes):
+        raise InputError("memory: states and notes do not belong together")
+
+
+def _check_values(states: Records, notes: Records) -> None:
     finite = [states[name] for name in ("start_s", "duration_s", "ioi_s", "level_db", "chroma")]
     finite += [notes[name] for name in ("offset_s", "duration_s")]
     if not all(np.isfinite(column).all() for column in finite):
         raise InputError("memory: a value is not finite")
-    if (states["duration_s"] <= 0).any() or (notes["duration_s"] <= 0).any() or (notes["offset_s"] < 0).any():
-        raise InputError("memory: a duration is not positive, or a note begins before its state")
-    if (np.diff(states["recording"].astype(np.int64)) < 0).any():
-        raise InputError("memory: recordings are not in order")
+    if (states["start_s"] < 0).any() or (states["ioi_s"] < 0).any() or (notes["offset_s"] < 0).any():
+        raise InputError("memory: a state begins before its recording or the state before it, or a note before its state")
+    # The clock moves on by a state's duration: it must move.
+    if (states["duration_s"] < _SHORTEST_S).any() or (notes["duration_s"] < _SHORTEST_S).any():
+        raise InputError("memory: a duration is not positive")
+    if (states["chroma"] < 0).any():
+        raise InputError("memory: a chroma is negative")
+    tokens = states["tokens"]
+    if (tokens < LOWEST_SYMBOL).any() or (tokens > HIGHEST_SYMBOL).any():
+        raise InputError("memory: a token is out of range")
     if (notes["pitch"] > 127).any() or (notes["velocity"] > 127).any() or (notes["velocity"] == 0).any():
         raise InputError("memory: a note is outside MIDI's range")
-    ends = np.cumsum(states["note_count"].astype(np.int64))
-    if not np.array_equal(states["first_note"].astype(np.int64), ends - states["note_count"]) or ends[-1:].sum() != len(notes):
-        raise InputError("memory: states and notes do not belong together")

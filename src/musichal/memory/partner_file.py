@@ -5,6 +5,7 @@ anyone can ask whether live hearing still agrees with training), and the recordi
 left out. `container` makes it safe to read from a stranger; here every value is checked for what it means.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,16 @@ from musichal.memory.audio_oracle import AudioOracle
 from musichal.memory.container import Container, pack_arrays, read_container, write_container
 from musichal.memory.memory import NOTE, STATE, Memory
 from musichal.spec import PerceptionSpec
+
+_LONGEST_SAMPLES = 4 * 3600 * 192_000
+_HIGHEST_RATE_HZ = 768_000
+# What was heard may end a little behind the recording: resampling rounds its length, and its last window is padded.
+_SLACK_S = 1.0
+# Squares and their sums stay far from the end of float32.
+_LARGEST_FEATURE = 1e6
+_LEAST_SCALE, _LARGEST_SCALE = 1e-12, 1e12
+_LONGEST_TEXT = 4096
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -170,14 +181,18 @@ def _build(container: Container) -> PartnerModel:
     memory = Memory.restore(states, notes, oracle)
     recordings = tuple(_recording(container, number, values, spec) for number, values in enumerate(content["recordings"]))
     _require(len(states) > 0 and len(recordings) > 0, "it holds no recording")
+    _require(oracle.dims == sum(v.centres.shape[1] for v in vocabularies), "its memory's vectors do not fit its vocabularies")
     _require(int(states["recording"].max()) < len(recordings), "its memory names a recording that is not there")
     _require(_tokens_in_range(states["tokens"], spec), "its memory has tokens outside the vocabulary")
     lengths_s = np.array([r.duration_s for r in recordings])[states["recording"]]
-    inside = (states["start_s"] >= 0) & (states["start_s"] <= lengths_s)
-    _require(bool(inside.all()), "its memory names a place outside a recording")
-    trained_with = {str(k): str(v) for k, v in content["trained_with"].items()}
+    ends_s = states["start_s"] + states["duration_s"]
+    _require(bool((ends_s <= lengths_s + _SLACK_S).all()), "its memory names a place outside a recording")
+    owner = np.repeat(np.arange(len(states)), states["note_count"])
+    note_ends_s = states["start_s"][owner] + notes["offset_s"] + notes["duration_s"]
+    _require(bool((note_ends_s <= lengths_s[owner] + _SLACK_S).all()), "its memory has a note outside a recording")
+    trained_with = {_text(k): _text(v) for k, v in content["trained_with"].items()}
     return PartnerModel(
-        spec, (vocabularies[0], vocabularies[1]), memory, recordings, str(content["encoder_licence"]), trained_with
+        spec, (vocabularies[0], vocabularies[1]), memory, recordings, _text(content["encoder_licence"]), trained_with
     )
 
 
@@ -186,17 +201,21 @@ def _vocabulary(container: Container, source: str, values: dict[str, Any], spec:
     vocabulary = Vocabulary(
         normalisation=values["normalisation"],
         centres=_array(arrays, "centres", np.float32, 2),
-        scale=float(values["scale"]),
+        scale=_number(values["scale"]),
         mean=_array(arrays, "mean", np.float32, 1),
         projection=_array(arrays, "projection", np.float32, 2),
-        spread=float(values["spread"]),
+        spread=_number(values["spread"]),
         counts=_array(arrays, "counts", np.int64, 1),
     )
     _require(vocabulary.normalisation == spec.vocabulary.normalisation, f"the {source} vocabulary is normalised another way")
     _require(vocabulary.size == spec.vocabulary.size, f"the {source} vocabulary has another size than its spec")
-    _require(vocabulary.scale > 0 and vocabulary.spread > 0, f"the {source} vocabulary has no scale")
-    finite = all(np.isfinite(a).all() for a in (vocabulary.centres, vocabulary.mean, vocabulary.projection))
-    _require(finite and np.isfinite([vocabulary.scale, vocabulary.spread]).all(), f"the {source} vocabulary is not finite")
+    scaled = all(_LEAST_SCALE <= value <= _LARGEST_SCALE for value in (vocabulary.scale, vocabulary.spread))
+    _require(scaled, f"the {source} vocabulary has no scale")
+    # Not so for NaN either.
+    bounded = all((np.abs(a) <= _LARGEST_FEATURE).all() for a in (vocabulary.centres, vocabulary.mean, vocabulary.projection))
+    _require(bounded, f"the {source} vocabulary has centres that no sound could have")
+    counted = vocabulary.counts.shape == (vocabulary.size,) and bool((vocabulary.counts >= 0).all())
+    _require(counted, f"the {source} vocabulary has counts that do not fit")
     _require(vocabulary.digest() == values["digest"], f"the {source} vocabulary does not match its digest")
     if vocabulary.normalisation == "l2-pca":
         shape = (vocabulary.mean.shape[0], vocabulary.centres.shape[1])
@@ -208,18 +227,23 @@ def _recording(container: Container, number: int, values: dict[str, Any], spec: 
     arrays = container.read_arrays(f"arrays/recording-{number:04d}.safetensors")
     flac_name = f"recordings/{number:04d}.flac"
     recording = StoredRecording(
-        name=str(values["name"]),
-        sample_rate_hz=int(values["sample_rate_hz"]),
-        n_samples=int(values["n_samples"]),
-        digest=str(values["digest"]),
+        name=_text(values["name"]),
+        sample_rate_hz=_integer(values["sample_rate_hz"], largest=_HIGHEST_RATE_HZ),
+        n_samples=_integer(values["n_samples"], largest=_LONGEST_SAMPLES),
+        digest=_text(values["digest"]),
         tokens=_array(arrays, "tokens", np.int16, 2),
         frame_samples=_array(arrays, "frame_samples", np.int64, 1),
         level_db=_array(arrays, "level_db", np.float32, 1),
         onset_samples=_array(arrays, "onset_samples", np.int64, 1),
         flac=container.read(flac_name) if flac_name in container.members else None,
     )
-    _require(recording.sample_rate_hz > 0 and recording.n_samples > 0, f"recording {number} has no length")
+    _require(_SHA256.fullmatch(recording.digest) is not None, f"recording {number} has no proper digest")
     n = recording.frame_samples.shape[0]
+    _require(n > 0, f"recording {number} has no frames")
+    end = (recording.duration_s + _SLACK_S) * spec.sample_rate_hz
+    for what, positions in (("frames", recording.frame_samples), ("onsets", recording.onset_samples)):
+        inside = bool(((positions >= 0) & (positions <= end)).all())
+        _require(inside and bool((np.diff(positions) > 0).all()), f"recording {number} has {what} out of place")
     _require(recording.tokens.shape == (len(SOURCES), n), f"recording {number} has tokens for other frames")
     _require(recording.level_db.shape == (n,), f"recording {number} has levels for other frames")
     _require(_tokens_in_range(recording.tokens, spec), f"recording {number} has tokens outside the vocabulary")
@@ -252,6 +276,22 @@ def _array(arrays: Mapping[str, AnyArray], name: str, dtype: type[np.generic], n
     array = arrays[name]
     _require(array.dtype == dtype and array.ndim == ndim, f"its array {name} does not fit")
     return array
+
+
+def _text(value: Any) -> str:
+    """Return text that can be shown: a stranger's file must not speak to the terminal."""
+    _require(isinstance(value, str) and value == printable(value) and len(value) <= _LONGEST_TEXT, "it has an improper text")
+    return value
+
+
+def _integer(value: Any, *, largest: int) -> int:
+    _require(type(value) is int and 0 < value <= largest, f"it has {value!r:.40} for a whole number from 1 to {largest}")
+    return value
+
+
+def _number(value: Any) -> float:
+    _require(type(value) in (int, float), f"it has {value!r:.40} for a number")
+    return float(value)
 
 
 def _require(condition: bool, message: str) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from musichal.arrays import Float64, Int64
+from musichal.arrays import AnyArray, Float64, Int64
 from musichal.hearing.percepts import SILENCE, SOURCES
 from musichal.memory.memory import Memory
 from musichal.partner.settings import PartnerSettings
@@ -102,7 +102,7 @@ def _in_harmony(memory: Memory, situation: Situation, settings: PartnerSettings)
     return [int(state) for state in best if fit[state] > 0]
 
 
-def chroma_fit(chromas: Float64, present: Float64, transpositions: Int64) -> Float64:
+def chroma_fit(chromas: AnyArray, present: AnyArray, transpositions: Int64) -> Float64:
     """Return how well states fit what sounds now, for each transposition: correlation, negative ones as 0.
 
     Parameters

@@ -15,7 +15,7 @@ REST_REASONS = {
     "silence": "the player is silent",
     "no match": "nothing in memory was ever in this situation",
     "weak match": "what memory offers does not fit well enough",
-    "repeats": "all that fits was played a moment ago",
+    "repeats": "all that fits was played a moment ago, or would go on in order for too long",
 }
 
 

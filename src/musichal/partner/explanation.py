@@ -41,8 +41,8 @@ def explain(decision: Decision, recordings: Sequence[str]) -> str:
     if decision.alternatives:
         nearest = decision.alternatives[0]
         sentence += (
-            f" It scored {decision.score:.2f}; next best was {recordings[nearest.recording]}"
-            f" {clock(nearest.start_s)} with {nearest.score:.2f}."
+            f" It scored {decision.score:.2f}; the best other place, {recordings[nearest.recording]}"
+            f" {clock(nearest.start_s)}, {nearest.score:.2f}."
         )
     return sentence
 
@@ -50,7 +50,7 @@ def explain(decision: Decision, recordings: Sequence[str]) -> str:
 def _what(decision: Decision) -> str:
     names = [pitch_name(n.pitch) for n in decision.notes]
     if not names:
-        return f"let {decision.duration_s:.2f} s pass without a note, as"
+        return f"let {decision.duration_s:.2f} s pass without a note, as memory has none there,"
     shown = " ".join(names[:6]) + (" …" if len(names) > 6 else "")
     return f"played {shown} ({decision.duration_s:.2f} s)"
 

@@ -102,9 +102,10 @@ class Partner:
         """Choose a candidate: the best one, or one drawn by how close it comes to the best."""
         flat = scores.ravel()
         if self.settings.temperature > 0:
-            chance = np.exp((flat - flat.max()) / self.settings.temperature)
-            index = int(np.searchsorted(np.cumsum(chance), self._rng.random() * chance.sum(), side="right"))
-            index = min(index, len(flat) - 1)
+            with np.errstate(over="ignore"):  # at a temperature next to 0 all but the best are infinitely far
+                chance = np.cumsum(np.exp((flat - flat.max()) / self.settings.temperature))
+            # The last sum itself, not another way of adding: a draw can then only fall on a candidate with a chance.
+            index = int(np.searchsorted(chance, self._rng.random() * chance[-1], side="right"))
         else:
             index = int(np.argmax(flat))
         candidate, transposition = np.unravel_index(index, scores.shape)

@@ -1,11 +1,13 @@
 """How the partner plays: weights, limits, filters. Nothing here changes how it hears."""
 
 import dataclasses
-import math
 from dataclasses import dataclass
 from typing import Any, Self
 
 from musichal.errors import InputError
+
+_LARGEST = 1_000_000
+"""No setting means anything beyond this."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,8 +66,8 @@ class PartnerSettings:
 
     def __post_init__(self) -> None:
         for name, value in dataclasses.asdict(self).items():
-            if not math.isfinite(value) or value < 0:
-                raise InputError(f"partner setting {name} must be a finite number of at least 0, not {value}")
+            if not 0 <= value <= _LARGEST:  # not so for NaN either
+                raise InputError(f"partner setting {name} must be a number from 0 to {_LARGEST}, not {value:.6g}")
         if self.noteless_factor > 1:
             raise InputError(f"partner setting noteless_factor must be at most 1, not {self.noteless_factor}")
         if self.max_transposition > 6:
@@ -87,11 +89,14 @@ class PartnerSettings:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """Return settings from `to_dict`'s values; InputError names what is unknown or of the wrong type."""
-        known = {f.name: f.default for f in dataclasses.fields(cls)}
+        known: dict[str, Any] = {f.name: f.default for f in dataclasses.fields(cls)}
         for name, value in values.items():
             if name not in known:
                 raise InputError(f"unknown partner setting {name!r}; there are: {', '.join(known)}")
             allowed = int if isinstance(known[name], int) else int | float
             if isinstance(value, bool) or not isinstance(value, allowed):
-                raise InputError(f"partner setting {name} must be a number like {known[name]}, not {value!r}")
+                kind = "a whole number" if isinstance(known[name], int) else "a number"
+                raise InputError(f"partner setting {name} must be {kind} like {known[name]}, not {value!r}")
+            if isinstance(value, int) and abs(value) > _LARGEST:  # before it is made a float, which may be too small for it
+                raise InputError(f"partner setting {name} must be a number from 0 to {_LARGEST}")
         return cls(**{name: type(known[name])(value) for name, value in values.items()})

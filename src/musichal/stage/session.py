@@ -5,10 +5,12 @@ A session holds ``settings.json`` (what was asked for, and which partner), ``inp
 is named by its path and its SHA-256.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from musichal.errors import InputError
 from musichal.memory.container import pack_arrays, parse_json
 from musichal.partner.decision import Decision
 from musichal.partner.settings import PartnerSettings
+from musichal.stage.events import PERCUSSION_CHANNEL
 from musichal.stage.midi_file import midi_bytes
 from musichal.stage.performance import Performance, note_events
 
@@ -32,6 +35,7 @@ SETTINGS, INPUT, PERCEPTS, DECISIONS, REPLY = (
     "decisions.jsonl",
     "reply.mid",
 )
+SESSION_FILES = (SETTINGS, INPUT, PERCEPTS, DECISIONS, REPLY)
 _LONGEST_INPUT_SAMPLES = 4 * 3600 * 192_000
 
 
@@ -63,20 +67,32 @@ def file_sha256(path: Path) -> str:
         raise InputError(f"cannot read {printable(path)}: {reason(error)}") from error
 
 
-def prepare_session(folder: Path) -> None:
-    """Make a session's folder; raises `InputError` where there is something in it already, or it cannot be made."""
+@contextmanager
+def session_folder(folder: Path) -> Iterator[None]:
+    """Make a session's folder for the block that will fill it; if the block fails, a folder made here goes again.
+
+    Raises `InputError` where there is something in it already, or it cannot be made.
+    """
     try:
+        made = not folder.exists()
         folder.mkdir(parents=True, exist_ok=True)
         if any(folder.iterdir()):
             raise InputError(f"the session folder {printable(folder)} is not empty; name a new one")
     except OSError as error:
         raise InputError(f"cannot make the session folder {printable(folder)}: {reason(error)}") from error
+    try:
+        yield
+    except BaseException:
+        if made:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        raise
 
 
 def write_session(folder: Path, settings: SessionSettings, samples: Float32, performance: Performance) -> None:
-    """Write a performance into a prepared folder, each file whole or not at all; settings come last.
+    """Write a performance into a `session_folder`, all of it or nothing; settings come last.
 
-    A folder without settings is therefore not a session: nothing half-written can be taken for one.
+    A folder without settings is not a session, so that not even a power cut leaves something that can be taken for one.
     """
     heard = performance.heard
     lines = "".join(decision.to_json() + "\n" for decision in performance.decisions)
@@ -88,15 +104,23 @@ def write_session(folder: Path, settings: SessionSettings, samples: Float32, per
         **{f.name: getattr(settings, f.name) for f in dataclasses.fields(settings)},
         "partner": settings.partner.to_dict(),
     }
-    for name, data in (
-        (INPUT, encode_flac(samples, settings.sample_rate_hz)),
-        (PERCEPTS, pack_arrays(arrays)),
-        (DECISIONS, lines.encode()),
-        (REPLY, reply),
-        (SETTINGS, (json.dumps(table, indent=2, sort_keys=True) + "\n").encode()),
-    ):
-        with open_atomically(folder / name) as stream:
-            stream.write(data)
+    written: list[Path] = []
+    try:
+        for name, data in (
+            (INPUT, encode_flac(samples, settings.sample_rate_hz)),
+            (PERCEPTS, pack_arrays(arrays)),
+            (DECISIONS, lines.encode()),
+            (REPLY, reply),
+            (SETTINGS, (json.dumps(table, indent=2, sort_keys=True) + "\n").encode()),
+        ):
+            written.append(folder / name)
+            with open_atomically(folder / name) as stream:
+                stream.write(data)
+    except BaseException:
+        for path in reversed(written):
+            with contextlib.suppress(OSError):
+                path.unlink()
+        raise
 
 
 def read_session(folder: Path) -> tuple[SessionSettings, Float32, bytes]:
@@ -111,13 +135,26 @@ def read_session(folder: Path) -> tuple[SessionSettings, Float32, bytes]:
     try:
         values = {f.name: table[f.name] for f in dataclasses.fields(SessionSettings)}
         for field in dataclasses.fields(SessionSettings):
-            if field.name != "partner" and type(values[field.name]) is not field.type:
+            expected = dict if field.name == "partner" else field.type
+            if type(values[field.name]) is not expected:
                 raise InputError(f"{printable(folder / SETTINGS)}: {field.name} is of the wrong type")
         values["partner"] = PartnerSettings.from_dict(values["partner"])
         settings = SessionSettings(**values)
-    except (KeyError, AttributeError) as error:
+    except KeyError as error:
         raise InputError(f"{printable(folder / SETTINGS)} is not a session's: it lacks {error}") from error
-    samples, rate = decode_flac(_read(folder / INPUT), max_samples=_LONGEST_INPUT_SAMPLES)
+    for name, inside in (
+        ("seed", settings.seed >= 0),
+        ("program", 0 <= settings.program <= 127),
+        ("channel", 0 <= settings.channel <= 15 and settings.channel != PERCUSSION_CHANNEL),
+        ("partner_path", settings.partner_path == printable(settings.partner_path)),
+        ("input_name", settings.input_name == printable(settings.input_name)),
+    ):
+        if not inside:
+            raise InputError(f"{printable(folder / SETTINGS)}: {name} is out of range")
+    try:
+        samples, rate = decode_flac(_read(folder / INPUT), max_samples=_LONGEST_INPUT_SAMPLES)
+    except InputError as error:
+        raise InputError(f"{printable(folder / INPUT)}: {error}") from error
     if rate != settings.sample_rate_hz:
         raise InputError(f"{printable(folder / INPUT)} has another sample rate than the session")
     return settings, samples, _read(folder / REPLY)
@@ -129,7 +166,7 @@ def read_decisions(folder: Path) -> list[Decision]:
     for number, line in enumerate(_read(folder / DECISIONS).decode(errors="replace").splitlines(), start=1):
         try:
             decisions.append(Decision.from_json(line))
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise InputError(f"{printable(folder / DECISIONS)}: line {number} is not a decision") from error
     return decisions
 

@@ -1,23 +1,17 @@
-"""`run.py` sets a machine up: tested on a tiny checkout, a real pip and a package index on this machine, no network."""
+"""`run.py` sets a machine up: tested on a tiny checkout with a real pip and no network."""
 
 import ast
-import functools
 import hashlib
-import http.server
-import importlib.metadata
 import importlib.util
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 import tomllib
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -88,6 +82,7 @@ def script() -> ModuleType:
 def make_checkout(folder: Path) -> Path:
     (folder / "src" / "musichal").mkdir(parents=True)
     shutil.copy(ROOT / "run.py", folder)
+    shutil.copytree(ROOT / "tools" / "bootstrap", folder / "tools" / "bootstrap")
     (folder / "pyproject.toml").write_text(PROJECT, encoding="utf-8")
     (folder / "backend.py").write_text(BACKEND, encoding="utf-8")
     (folder / "src" / "musichal" / "__init__.py").touch()
@@ -95,51 +90,14 @@ def make_checkout(folder: Path) -> Path:
     return folder
 
 
-def pack_installed_pip(folder: Path) -> Path:
-    """Pack the pip that runs these tests back into the wheel that it came from."""
-    pip = importlib.metadata.distribution("pip")
-    wheel = folder / f"pip-{pip.version}-py3-none-any.whl"
-    wanted = re.compile(r"pip/(?!.*__pycache__).*|pip-[^/]+\.dist-info/(METADATA|WHEEL|entry_points\.txt)")
-    files = [file for file in pip.files or [] if wanted.fullmatch(file.as_posix())]
-    record = f"pip-{pip.version}.dist-info/RECORD"
-    with zipfile.ZipFile(wheel, "w", zipfile.ZIP_DEFLATED) as packed:
-        for file in files:
-            packed.write(file.locate(), file.as_posix())
-        packed.writestr(record, "".join(f"{name},,\n" for name in [*(file.as_posix() for file in files), record]))
-    return wheel
-
-
-@pytest.fixture(scope="module")
-def index(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A package index that has pip and nothing else; yields its URL."""
-    folder = tmp_path_factory.mktemp("index")
-    page = folder / "simple" / "pip"
-    page.mkdir(parents=True)
-    wheel = pack_installed_pip(page)
-    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
-    (page / "index.html").write_text(f'<a href="{wheel.name}#sha256={digest}">{wheel.name}</a>', encoding="utf-8")
-    wrong = folder / "wrong" / "pip"
-    wrong.mkdir(parents=True)
-    (wrong / "index.html").write_text(f'<a href="../../simple/pip/{wheel.name}#sha256={"0" * 64}">x</a>', encoding="utf-8")
-
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=folder)) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_address[1]}/simple"
-        server.shutdown()
-
-
-def environment(index: str) -> dict[str, str]:
-    """The environment of a user whose pip is told of one index only, past every proxy."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("PIP_") and "PROXY" not in name.upper()}
+def user_environment() -> dict[str, str]:
+    """The environment of a user whose pip finds packages in one folder only, where nothing but pip is."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PIP_")}
     return {
         **kept,
         "PIP_CONFIG_FILE": os.devnull,
-        "PIP_INDEX_URL": index,
-        "PIP_RETRIES": "0",
+        "PIP_NO_INDEX": "1",
+        "PIP_FIND_LINKS": (ROOT / "tools" / "bootstrap").as_uri(),
         "PIP_NO_COMPILE": "1",
         "PYTHONPATH": "/nowhere",
     }
@@ -151,27 +109,25 @@ def run(checkout: Path, *arguments: str, environ: dict[str, str], cwd: Path) -> 
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory, index: str) -> Path:
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkout, in a folder with spaces, in which `run.py demo` has been run once from elsewhere."""
     checkout, elsewhere = make_checkout(tmp_path_factory.mktemp("a") / "check out"), tmp_path_factory.mktemp("else where")
-    first = run(checkout, "demo", "7", environ=environment(index), cwd=elsewhere)
+    first = run(checkout, "demo", "7", environ=user_environment(), cwd=elsewhere)
     assert first.returncode == 7, first.stderr + first.stdout
     assert "making a virtual environment" in first.stdout
     assert f"demo in {elsewhere} with ['demo', '7']" in first.stdout
     return checkout
 
 
-def test_a_checkout_is_set_up_once_and_again_when_it_changes(
-    prepared: Path, tmp_path: Path, index: str, script: ModuleType
-) -> None:
-    checkout, elsewhere, environ = prepared, tmp_path, environment(index)
+def test_a_checkout_is_set_up_once_and_again_when_it_changes(prepared: Path, tmp_path: Path, script: ModuleType) -> None:
+    checkout, elsewhere, environ = prepared, tmp_path, user_environment()
 
     second = run(checkout, "demo", "0", environ=environ, cwd=elsewhere)
     assert second.returncode == 0
     assert second.stdout.startswith("demo in")  # nothing was set up
 
-    keepsake = checkout / ".venv" / "keepsake"
-    keepsake.touch()
+    keepsake = checkout / ".venv" / "keepsake" / "deep"
+    keepsake.mkdir(parents=True)
     with (checkout / "pyproject.toml").open("a", encoding="utf-8") as project:
         project.write("# changed\n")
     changed = run(checkout, "demo", "0", environ=environ, cwd=elsewhere)
@@ -179,81 +135,54 @@ def test_a_checkout_is_set_up_once_and_again_when_it_changes(
     assert "installing musichal[sound]" in changed.stdout
     assert keepsake.exists()  # installed into the same environment
 
-    ready = script.Environment(checkout, environ)
-    assert ready.ready("sound")
-    assert not ready.ready("dev")
-    ready.write_note(complete=False, extras=set())  # what an interrupted installation leaves
+    setup = script.Setup(checkout, environ)
+    assert setup.ready("sound")
+    assert not setup.ready("dev")
+    setup.stamp.write_text("{}", encoding="utf-8")  # what an interrupted installation leaves
     mended = run(checkout, "demo", "0", environ=environ, cwd=elsewhere)
     assert mended.returncode == 0
     assert "afresh" in mended.stdout
     assert not keepsake.exists()
 
 
-@pytest.mark.parametrize("without", [("ensurepip",), ("ensurepip", "--python")], ids=["pip of this Python", "pip of the index"])
-def test_pip_is_found_where_python_has_no_ensurepip(
-    tmp_path: Path, index: str, script: ModuleType, monkeypatch: pytest.MonkeyPatch, without: tuple[str, ...]
+@pytest.mark.parametrize("missing", [(), ("ensurepip",), ("ensurepip", "--python")], ids=["ensurepip", "own pip", "wheel"])
+def test_pip_is_found_where_python_lacks_it(
+    tmp_path: Path, script: ModuleType, monkeypatch: pytest.MonkeyPatch, missing: tuple[str, ...]
 ) -> None:
-    """Debian and Ubuntu leave ensurepip, and often pip, out of Python; `without` are the ways that fail there."""
+    """Debian and Ubuntu leave ensurepip, and often pip, out of Python; `missing` are the ways that fail there."""
     checkout = make_checkout(tmp_path / "checkout")
-    original = script.Environment._try
-    tried: list[str] = []
-
-    def attempt(self: object, command: list[str], **knobs: object) -> bool:
-        way = "ensurepip" if "ensurepip" in command else "--python"
-        tried.append(way)
-        return way not in without and original(self, command, **knobs)
-
-    monkeypatch.setattr(script.Environment, "_try", attempt)
-    prepared = script.Environment(checkout, environment(index))
-    prepared.prepare("dev")
-    assert tried == ["ensurepip", "--python"]
-    assert prepared.ready("dev")
-    assert prepared.ready("sound")  # dev brings it
-    log = prepared.log.read_text(encoding="utf-8")
-    assert (".whl/pip" in log or ".whl\\pip" in log) == ("--python" in without)
-    assert not list(prepared.venv.glob("*.whl"))
+    really_try = script.Setup._try
+    monkeypatch.setattr(
+        script.Setup, "_try", lambda self, command: not set(missing) & set(command) and really_try(self, command)
+    )
+    setup = script.Setup(checkout, user_environment())
+    setup.prepare("dev")
+    assert setup.ready("dev")
+    assert setup.ready("sound")  # dev brings it
+    commands = [line for line in setup.log.read_text(encoding="utf-8").splitlines() if line.startswith("$ ")]
+    assert len(commands) == 3  # the environment, pip, the project
+    assert [" -m ensurepip ", " -m pip --python ", f".whl{os.sep}pip install "][len(missing)] in commands[1]
 
 
-def test_a_wrong_hash_is_refused(tmp_path: Path, index: str, script: ModuleType) -> None:
+def test_a_wheel_with_other_bytes_is_not_run(tmp_path: Path, script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkout = make_checkout(tmp_path / "checkout")
+    with (checkout / script.PIP_WHEEL).open("ab") as wheel:
+        wheel.write(b"\0")
+    monkeypatch.setattr(script.Setup, "_try", lambda *_: False)
+    setup = script.Setup(checkout, user_environment())
     with pytest.raises(script.SetupError, match="SHA-256"):
-        script.download_pip(tmp_path, environment(index.replace("/simple", "/wrong")))
-    assert list(tmp_path.iterdir()) == []
+        setup.prepare("sound")
+    assert ".whl" not in setup.log.read_text(encoding="utf-8")
 
 
-def test_the_next_index_is_asked_and_no_password_is_shown(tmp_path: Path, index: str, script: ModuleType) -> None:
-    environ = environment("http://user:secret@127.0.0.1:9/simple")
-    with pytest.raises(script.SetupError, match="check the network") as caught:
-        script.download_pip(tmp_path, environ)
-    assert "secret" not in str(caught.value)
-    assert script.download_pip(tmp_path, {**environ, "PIP_EXTRA_INDEX_URL": index}).is_file()
-
-
-def test_the_newest_usable_pip_is_chosen(script: ModuleType) -> None:
-    good, digest = "a" * 64, "b" * 64
-    page = f"""
-      <a href="pip-9.0.1-py3-none-any.whl#sha256={digest}">older, though 9 > 2 as text</a>
-      <a href="../files/pip-25.1-py3-none-any.whl#sha256={good}" data-requires-python="&gt;=3.9">this one</a>
-      <a href="pip-25.2rc1-py3-none-any.whl#sha256={digest}">not released</a>
-      <a href="pip-25.3-py3-none-any.whl#sha256={digest}" data-yanked="">withdrawn</a>
-      <a href="pip-25.4-py3-none-any.whl#sha256={digest}" data-requires-python="&gt;=3.15">for a newer Python</a>
-      <a href="pip-25.5-py3-none-any.whl">without a hash</a>
-      <a href="pip-25.6.tar.gz#sha256={digest}">not a wheel</a>
-      <a href="https://elsewhere.example/pipe-26.0-py3-none-any.whl#sha256={digest}">another project</a>"""
-    wheel = script.newest_pip(page, "https://index.example/simple/pip/", (3, 11))
-    assert wheel == ("pip-25.1-py3-none-any.whl", "https://index.example/simple/files/pip-25.1-py3-none-any.whl", good)
-    assert script.newest_pip("<p>Not found</p>", "https://index.example/simple/pip/", (3, 11)) is None
-
-
-def test_what_pip_was_told_holds(tmp_path: Path, script: ModuleType) -> None:
-    config = tmp_path / "pip.conf"
-    config.write_text("[global]\nindex-url = https://one.example/simple\ncert = /x.pem\n[install]\ncert = /y.pem\n", "utf-8")
-    environ = {"PIP_CONFIG_FILE": str(config)}
-    assert script.pip_setting("index-url", environ) == "https://one.example/simple"
-    assert script.pip_setting("cert", environ) == "/y.pem"
-    assert script.pip_setting("index-url", {**environ, "PIP_INDEX_URL": "https://two.example"}) == "https://two.example"
-    assert script.pip_setting("index-url", {"PIP_CONFIG_FILE": os.devnull}) == ""
-    config.write_text("no section", "utf-8")
-    assert script.pip_setting("no-such-setting", environ) == ""
+def test_the_wheel_of_pip_is_the_one_that_its_readme_names_and_has_its_licence(script: ModuleType) -> None:
+    wheel = ROOT / script.PIP_WHEEL
+    assert list(wheel.parent.glob("*.whl")) == [wheel]
+    assert hashlib.sha256(wheel.read_bytes()).hexdigest() == script.PIP_SHA256
+    assert f"{script.PIP_SHA256}  {wheel.name}\n" in (wheel.parent / "README.md").read_text(encoding="utf-8")
+    with zipfile.ZipFile(wheel) as content:
+        licence = next(name for name in content.namelist() if name.endswith(".dist-info/licenses/LICENSE.txt"))
+        assert content.read(licence).decode().split() == (wheel.parent / "LICENSE.txt").read_text(encoding="utf-8").split()
 
 
 def test_the_users_python_settings_stay_outside(script: ModuleType, tmp_path: Path) -> None:
@@ -278,17 +207,16 @@ def test_a_folder_with_other_things_in_it_is_left_alone(tmp_path: Path, script: 
 def test_a_pip_that_fails_shows_its_last_lines_and_what_to_do(tmp_path: Path) -> None:
     checkout = make_checkout(tmp_path / "checkout")
     (checkout / "pyproject.toml").write_text(PROJECT.replace("requires = []", 'requires = ["hatchling"]'), encoding="utf-8")
-    environ = environment("http://127.0.0.1:9/simple")
-    answer = run(checkout, "demo", environ=environ, cwd=tmp_path)
+    answer = run(checkout, "demo", environ=user_environment(), cwd=tmp_path)
     assert answer.returncode == 2
-    assert "hatchling" in answer.stderr
-    assert answer.stderr.splitlines()[-1].startswith("run.py: ")
-    assert json.loads((checkout / ".venv" / "musichal-setup.json").read_text("utf-8"))["complete"] is False
+    assert "the index has no hatchling" in answer.stderr
+    assert answer.stderr.splitlines()[-1].startswith("run.py: pip could not install")
+    assert json.loads((checkout / ".venv" / "musichal-setup.json").read_text("utf-8")) == {}
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no process groups to interrupt")
-def test_ctrl_c_reaches_the_command_and_its_exit_code_comes_back(prepared: Path, index: str) -> None:
-    environ = environment(index)
+def test_ctrl_c_reaches_the_command_and_its_exit_code_comes_back(prepared: Path) -> None:
+    environ = user_environment()
     command = [sys.executable, str(prepared / "run.py"), "demo", "wait"]
     process = subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, text=True, start_new_session=True)
     assert process.stdout is not None
@@ -299,8 +227,8 @@ def test_ctrl_c_reaches_the_command_and_its_exit_code_comes_back(prepared: Path,
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no process groups to interrupt")
-def test_ctrl_c_while_setting_up_is_mended_by_the_next_run(tmp_path: Path, index: str) -> None:
-    checkout, environ = make_checkout(tmp_path / "checkout"), environment(index)
+def test_ctrl_c_while_setting_up_is_mended_by_the_next_run(tmp_path: Path) -> None:
+    checkout, environ = make_checkout(tmp_path / "checkout"), user_environment()
     command = [sys.executable, str(checkout / "run.py"), "demo", "0"]
     pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
     process = subprocess.Popen(command, env=environ, text=True, start_new_session=True, **pipes)
@@ -346,6 +274,5 @@ def test_an_older_python_can_read_the_script_far_enough_to_be_told() -> None:
 
 def test_what_the_script_knows_of_the_project_is_true(script: ModuleType) -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
-    for extra, included in script.INCLUDES.items():
-        assert included - {extra} == {other for other in extras if f"musichal[{other}]" in extras[extra]}
-    assert {script.plan(command, [], ROOT, ROOT)[0] for command in ("demo", "test", "check")} == {"sound", "dev"}
+    assert {script.plan(command, [], ROOT)[0] for command in ("demo", "test", "check")} == {"sound", "dev"}
+    assert "musichal[sound]" in extras["dev"]

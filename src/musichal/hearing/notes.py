@@ -7,8 +7,8 @@ sound, so a note that starts near the end of a segment is known a segment or two
 
 Velocity is the level of the note's loudest partial over its first 80 ms, on a line from -54 dBFS (1) to -6 dBFS (127).
 
-The notes are heard in the mix, not in the harmonic stem: measured on rendered chorales, separation costs more onsets than
-the drums that it removes bring in.
+The notes are heard in the mix, not in the harmonic stem: a prototype of this network found more notes of rendered chorales in
+the mix (F 0.80) than in the stem (0.75), and hardly fewer where drums played along (0.66 to 0.69).
 """
 
 from dataclasses import dataclass
@@ -34,7 +34,8 @@ _PEAK_FRAMES = 4  # A beginning is the largest within 53 ms either way.
 _SPREAD_FRAMES = 3  # A soft beginning's probability is spread: it is summed over this many frames either way.
 _SUM_OF_A_SURE_ONE = 3.8  # what the training targets of one beginning add up to
 _MARGIN = _PEAK_FRAMES + _SPREAD_FRAMES
-_RISE_DB = 0.25  # A note that sounds is struck again only if it gets louder by this much.
+_RISE_DB = 2.5  # A note that sounds is struck again only if its first partials get louder by this much,
+_FIRST_PARTIALS = 6  # in the mean of so many.
 _HOLD_FRAMES = 4  # A note ends where it does not sound for 53 ms.
 _STRIKE_FRAMES = 6  # Its velocity is decided over 80 ms.
 _AHEAD_ROWS = max(_MARGIN, _HOLD_FRAMES, _STRIKE_FRAMES)
@@ -47,7 +48,7 @@ class NoteSpec:
 
     begin: float = 0.5
     sound: float = 0.3
-    min_duration_s: float = 0.06
+    min_duration_s: float = 0.08
 
     def __post_init__(self) -> None:
         if not (0 < self.begin < 1 and 0 < self.sound < 1):
@@ -58,23 +59,30 @@ class NoteSpec:
 
 @dataclass(frozen=True)
 class _Rows:
-    """What is known of consecutive frames: begins, sounds (probabilities) and level (dBFS), each (n, N_NOTES)."""
+    """What is known of consecutive frames: begins, sounds (probabilities), level (dBFS) and attack, each (n, N_NOTES).
+
+    `attack` is the mean relative level, in dB, of a pitch's first partials through the short window.
+    """
 
     begins: Float32
     sounds: Float32
     level_db: Float32
+    attack_db: Float32
 
     def joined(self, later: "_Rows") -> "_Rows":
-        pairs = ((self.begins, later.begins), (self.sounds, later.sounds), (self.level_db, later.level_db))
-        return _Rows(*(np.concatenate(pair) for pair in pairs))
+        return _Rows(*(np.concatenate(pair) for pair in zip(self._arrays, later._arrays, strict=True)))
 
     def since(self, row: int) -> "_Rows":
-        return _Rows(self.begins[row:], self.sounds[row:], self.level_db[row:])
+        return _Rows(*(array[row:] for array in self._arrays))
+
+    @property
+    def _arrays(self) -> tuple[Float32, ...]:
+        return self.begins, self.sounds, self.level_db, self.attack_db
 
     @staticmethod
     def silent(n: int) -> "_Rows":
         nothing = np.zeros((n, N_NOTES), dtype=np.float32)
-        return _Rows(nothing, nothing, nothing - np.float32(120))
+        return _Rows(nothing, nothing, nothing - np.float32(120), nothing)
 
 
 class NoteTracker:
@@ -137,8 +145,9 @@ class NoteTracker:
         n = probability.shape[0]
         partials = known.long[BEHIND : BEHIND + n, :, : len(HARMONIC_OFFSETS)].max(axis=2)
         level_db = np.float32(60) * (partials - 1) + known.reference_db[BEHIND : BEHIND + n, None]
+        attack_db = np.float32(60) * known.short[BEHIND : BEHIND + n, :, :_FIRST_PARTIALS].mean(axis=2)
         self._views = NoteFrames(*(part[n:] for part in _parts(known)))
-        return self._decide(self._rows.joined(_Rows(probability[..., 0], probability[..., 1], level_db)))
+        return self._decide(self._rows.joined(_Rows(probability[..., 0], probability[..., 1], level_db, attack_db)))
 
     def _decide(self, rows: _Rows) -> list[Note]:
         """Decide on all frames that enough is known about; `rows` start `_MARGIN` frames before the first of them."""
@@ -149,14 +158,15 @@ class NoteTracker:
         begins, places = self._beginnings(rows.begins, count)
         ends = _MARGIN + np.arange(count)
         alive = rows.sounds[ends] > self._settings.sound
-        strike, before = rows.level_db[ends], rows.level_db[ends - 1]
+        strike, attack, before = rows.level_db[ends], rows.attack_db[ends], rows.attack_db[ends - 1]
         for ahead in range(1, _HOLD_FRAMES):
             alive |= rows.sounds[ends + ahead] > self._settings.sound
         for lag in range(1, _STRIKE_FRAMES):
             strike = np.maximum(strike, rows.level_db[ends + lag])
-            before = np.minimum(before, rows.level_db[ends - lag])
+            attack = np.maximum(attack, rows.attack_db[ends + lag])
+            before = np.minimum(before, rows.attack_db[ends - lag])
         begins &= strike > self._spec.gate.open_db
-        louder = strike - before >= np.float32(_RISE_DB)
+        louder = attack - before >= np.float32(_RISE_DB)
         ended: list[Note] = []
         for i in range(count):
             fading = (self._onsets >= 0) & ~alive[i] & (self._frame - self._onsets >= _HOLD_FRAMES - 1)
@@ -187,7 +197,7 @@ class NoteTracker:
             # Of equal neighbours the first one counts.
             peak &= here > mass[_PEAK_FRAMES - lag : _PEAK_FRAMES - lag + count]
             peak &= here >= mass[_PEAK_FRAMES + lag : _PEAK_FRAMES + lag + count]
-        places: Float32 = moment[_PEAK_FRAMES : _PEAK_FRAMES + count] / np.maximum(here, np.float32(1e-6))
+        places = (moment[_PEAK_FRAMES : _PEAK_FRAMES + count] / np.maximum(here, np.float32(1e-6))).astype(np.float32)
         return peak, places
 
     def _ended(self, note: int, frame: int) -> list[Note]:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from musichal.arrays import Float32
+from musichal.bench.figure import Figure
 from musichal.bench.scores import (
     OTHER_INSTRUMENTS,
     Rendering,
@@ -117,3 +118,18 @@ def note_quality(spec: PerceptionSpec | None = None, *, split: Split = "test", n
         "drums alone": drum_loops(split),
     }
     return NoteQuality(tuple(group_quality(name, pieces, spec, notes) for name, pieces in groups.items()))
+
+
+_SINGLE_LINE_GOAL, _POLYPHONY_GOAL = 0.85, 0.55
+
+
+def measure_notes() -> list[Figure]:
+    """Return the F-measure of each group, with its goal, and how many notes a second drums alone bring in."""
+    figures = []
+    for g in note_quality().groups:
+        if g.group == "drums alone":
+            figures.append(Figure("notes heard in drums alone", g.notes_per_s, "notes/s"))
+            continue
+        goal = _SINGLE_LINE_GOAL if g.group.startswith("single lines") else _POLYPHONY_GOAL
+        figures.append(Figure(f"notes (onset and pitch F): {g.group}", g.f_measure, "", goal=goal, at_least=True))
+    return figures

@@ -277,6 +277,14 @@ def test_nothing_lasts_longer_than_allowed(max_s: float) -> None:
     assert max_s * 0.5 < longest <= max_s * 1.01 + 0.02
 
 
+def test_a_change_is_believed_only_when_enough_has_followed_it() -> None:
+    """Five frames of another sound at the end of a segment may be flicker: with 80 ms to settle, nothing is closed yet."""
+    costs = features([0] * 21 + [1] * 5)
+    for settle_s, closed in ((0.08, 0), (0.0, 1)):
+        smoother = GestureSmoother(PerceptionSpec(gestures=GestureSpec(settle_s=settle_s)))
+        assert len(smoother.step(heard(0, FRAMES, ()), costs, np.zeros((FRAMES, 3), dtype=np.float32))) == closed
+
+
 def test_a_gesture_describes_its_frames() -> None:
     gesture = smooth(features([4] * 26), [])[0]
     np.testing.assert_allclose(gesture.chroma, np.arange(12))

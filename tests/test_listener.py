@@ -1,7 +1,6 @@
 """The one law: what is heard depends on the samples alone, and live hearing is training heard in real time."""
 
 import dataclasses
-import hashlib
 from collections.abc import Sequence
 from itertools import cycle, pairwise
 from pathlib import Path
@@ -98,7 +97,7 @@ def listen(
 # The law
 
 
-@settings(deadline=None, max_examples=15)
+@settings(deadline=None, max_examples=12)
 @given(
     first=st.lists(st.integers(1, 48_000), max_size=12),
     small=st.lists(st.integers(1, 40), max_size=12),
@@ -154,13 +153,6 @@ def test_a_saved_partner_hears_as_the_trained_one(model: PartnerModel, clips: di
     loaded = load_partner(tmp_path / "a.hal")
     samples = clips[44_100]
     assert bits(listen(loaded, samples, [4096], rate=44_100)) == bits(listen(model, samples, [], rate=44_100))
-
-
-def test_training_twice_gives_the_same_file(model: PartnerModel, recording: Recording, tmp_path: Path) -> None:
-    save_partner(tmp_path / "a.hal", model)
-    save_partner(tmp_path / "b.hal", train([recording], SPEC))
-    a, b = (hashlib.sha256((tmp_path / f"{x}.hal").read_bytes()).hexdigest() for x in "ab")
-    assert a == b
 
 
 def test_two_listeners_do_not_disturb_each_other(model: PartnerModel, clips: dict[int, Float32]) -> None:
@@ -379,3 +371,10 @@ def test_smoothing_is_part_of_the_spec(model: PartnerModel, clips: dict[int, Flo
         out = listen(model, clips[44_100], [], rate=44_100, spec=spec)
         counts.append(sum(len(p.gestures) for p in out.percepts) + len(out.gestures))
     assert counts[0] > counts[1] >= counts[2]
+
+
+def test_the_padding_of_a_last_segment_does_not_count_as_quiet(model: PartnerModel) -> None:
+    wave = np.where(np.arange(5000) // 30 % 2, 0.1, -0.1).astype(np.float32)
+    (percept,) = listen(model, wave, [], rate=24_000).percepts
+    # Before the stream there is silence: only the first frame's window reaches there.
+    np.testing.assert_allclose(percept.heard.level_db[1:], -20, atol=1e-3)

@@ -60,6 +60,17 @@ def test_tremolo_and_a_swell_are_not_attacks() -> None:
     assert len(onsets((tone() * np.linspace(0, 1, 4 * RATE)).astype(np.float32))) <= 2
 
 
+def test_a_slow_attack_is_one_onset_not_several_while_it_lasts() -> None:
+    """Four rushes of noise, each rising for 100 ms; only where the flux is at its height may an onset be."""
+    rng = np.random.default_rng(0)
+    samples = np.zeros(3 * RATE)
+    rise = np.minimum(1, np.arange(int(0.6 * RATE)) / (0.1 * RATE)) ** 2
+    for start in range(6000, 6000 + 4 * 17_000, 17_000):
+        part = slice(start, min(start + len(rise), len(samples)))
+        samples[part] += (0.3 * rng.standard_normal(len(rise)) * rise)[: part.stop - part.start]
+    assert 4 <= len(onsets(samples.astype(np.float32))) <= 6
+
+
 @pytest.mark.parametrize("level", [0.02, 0.1, 0.3])
 def test_noise_has_few_onsets(level: float) -> None:
     noise = (level * np.random.default_rng(0).standard_normal(10 * RATE)).astype(np.float32)

@@ -15,7 +15,7 @@ from hypothesis.extra import numpy as hnp
 from musichal.arrays import Float32
 from musichal.errors import InputError
 from musichal.hearing.gestures import frame_costs
-from musichal.hearing.vocabulary import Vocabulary, _means, fit_vocabulary, nearest
+from musichal.hearing.vocabulary import Vocabulary, _assign, _means, fit_vocabulary, nearest
 from musichal.spec import VocabularySpec
 
 NORMALISATIONS = ("scale", "l2-pca")
@@ -214,3 +214,15 @@ def test_an_empty_cluster_restarts_at_the_frame_farthest_from_its_centre() -> No
     labels = np.zeros(5, dtype=np.int64)
     centres = _means(frames, labels, ((frames - 1) ** 2).sum(axis=1).astype(np.float64), 3)
     np.testing.assert_allclose(centres[:, 0], [14.6, 40, 30])
+
+
+def test_near_ties_are_decided_by_sums_in_a_fixed_order() -> None:
+    """Frames half way between two centres: there the rounding of a matrix product, which varies with threads, would decide."""
+    rng = np.random.default_rng(0)
+    centres = rng.standard_normal((64, 137)).astype(np.float32)
+    a, b = rng.integers(0, 64, (2, 6000))
+    frames = ((centres[a] + centres[b]) / 2).astype(np.float32)
+    labels, distance = _assign(frames, centres)
+    squares = np.einsum("kd,kd->k", centres, centres)
+    np.testing.assert_array_equal(labels, np.argmin(squares - 2 * np.einsum("nd,kd->nk", frames, centres), axis=1))
+    np.testing.assert_allclose(distance, ((frames - centres[labels]) ** 2).sum(axis=1), rtol=1e-5, atol=1e-6)

@@ -48,7 +48,7 @@ def cut_up(spec: PerceptionSpec, n: int, onsets: list[Onset], cuts: list[int]) -
 
 
 def same(a: Window, b: Window) -> bool:
-    names = ("index", "start_sample", "length_samples", "first_frame", "end_frame", "available_at")
+    names = ("index", "start_sample", "length_samples", "first_frame", "end_frame", "available_at", "real_samples")
     return all(getattr(a, x) == getattr(b, x) for x in names) and a.samples.tobytes() == b.samples.tobytes()
 
 
@@ -79,18 +79,30 @@ def test_a_window_comes_with_the_block_that_completes_it(spec: PerceptionSpec, n
 
 @settings(deadline=None, max_examples=60)
 @given(spec=st.sampled_from(SPECS), n=lengths, seed=st.integers(0, 9))
-def test_a_window_holds_context_segment_and_nothing_of_the_future(spec: PerceptionSpec, n: int, seed: int) -> None:
+def test_a_window_holds_context_segment_and_lookahead_and_no_more(spec: PerceptionSpec, n: int, seed: int) -> None:
     end = 0
     for _, window in cut_up(spec, n, onset_frames(n, seed), []):
         context = spec.context_samples
-        positions = np.arange(-context, spec.segment_samples) + window.start_sample
-        real = (positions >= 0) & (positions < window.start_sample + window.length_samples)
-        assert window.samples.shape == (context + spec.segment_samples,)
+        positions = np.arange(-context, spec.segment_samples + spec.lookahead_samples) + window.start_sample
+        # A segment that an onset cut short must not see what the onset begins.
+        whole = window.length_samples == spec.segment_samples
+        seen_until = min(n, window.start_sample + window.length_samples + whole * spec.lookahead_samples)
+        real = (positions >= 0) & (positions < seen_until)
+        assert window.samples.shape == (spec.window_samples,)
+        assert window.real_samples == seen_until - window.start_sample + context
         np.testing.assert_array_equal(window.samples, np.where(real, positions + 1, 0))
         if spec.policy == "onset" or spec.hop_samples == spec.segment_samples:
             assert window.start_sample == end
         end = window.start_sample + window.length_samples
     assert n - end < 400 if spec.hop_samples == spec.segment_samples else True
+
+
+@settings(deadline=None, max_examples=30)
+@given(lookahead=st.integers(0, 24_000), n=lengths)
+def test_a_whole_segment_waits_for_its_lookahead_or_the_end(lookahead: int, n: int) -> None:
+    spec = PerceptionSpec(lookahead_samples=lookahead)
+    for _, window in cut_up(spec, n, [], []):
+        assert window.available_at == min(n, window.start_sample + 8400 + lookahead)
 
 
 def test_an_onset_starts_a_segment_and_cuts_the_one_before() -> None:

@@ -192,6 +192,7 @@ class PerceptionSpec(_SpecPart):
     segment_samples: int = 8400
     hop_samples: int = 8400
     context_samples: int = 8400
+    lookahead_samples: int = 1600
     min_segment_samples: int = 2400
     separation: SeparationSpec = field(default_factory=SeparationSpec)
     encoder: EncoderSpec = field(default_factory=EncoderSpec)
@@ -217,6 +218,7 @@ class PerceptionSpec(_SpecPart):
             "hop_samples is so short that a segment would bring no new frame",
         )
         _check(0 <= self.context_samples <= 20 * self.sample_rate_hz, "context_samples out of range")
+        _check(0 <= self.lookahead_samples <= self.sample_rate_hz, "lookahead_samples must be at most a second")
         _check(
             self.policy == "grid" or self.hop_samples == self.segment_samples,
             "onset-synchronous segments do not overlap: hop must equal segment",
@@ -229,6 +231,11 @@ class PerceptionSpec(_SpecPart):
     def _last_centre(self) -> int:
         frame, stride = self.encoder.frame_samples, self.encoder.stride_samples
         return (self.segment_samples - frame) // stride * stride + frame // 2
+
+    @property
+    def window_samples(self) -> int:
+        """Return the length of what the encoder sees: context, segment and lookahead."""
+        return self.context_samples + self.segment_samples + self.lookahead_samples
 
     def canonical_json(self) -> str:
         """Return the one JSON text of this spec: sorted keys, no spaces."""

@@ -99,8 +99,8 @@ class Ear:
             frame_samples=spec.encoder.frame_samples,
             stride_samples=spec.encoder.stride_samples,
         )
-        # A window cut short ends in padding, which must not count as quiet sound.
-        real = spec.context_samples + window.length_samples
+        # A window that ends in padding must not count that as quiet sound.
+        real = window.real_samples
         levels = [
             frame_levels_db(samples[:real], centres + spec.context_samples, window_samples=spec.gate.window_samples)
             for samples in (stems.harmonic, stems.percussive, window.samples)
@@ -117,7 +117,7 @@ class Ear:
             level_db=levels[2],
             chroma=pitch.chroma[new],
             salience=pitch.salience[new],
-            onset_samples=self._onsets_decided_by(window.start_sample + window.length_samples),
+            onset_samples=self._onsets_decided_by(window.available_at),
             notes=tuple(self._notes.step(stems, window)),
         )
 

@@ -26,9 +26,9 @@ SILENT_DB = -120.0
 class Window:
     """One segment as the encoder will see it.
 
-    `samples` has shape (context + segment,), zero-padded on the left at the start of a stream and on the right behind
-    its end (or behind an onset that cut the segment short). `start_sample` is where the segment starts, `length_samples`
-    how much of it is real, and frames [`first_frame`, `end_frame`) of the segment's own grid are the new ones. The window
+    `samples` has shape (context + segment + lookahead,), zero-padded on the left at the start of a stream and from
+    `real_samples` on, behind the stream's end or an onset that cut the segment short. `start_sample` is where the segment
+    starts, `length_samples` how much of it is real, and frames [`first_frame`, `end_frame`) of the segment's own grid are the new ones. The window
     is complete once `available_at` samples of the stream are there, whatever the blocks.
     """
 
@@ -38,12 +38,13 @@ class Window:
     first_frame: int
     end_frame: int
     available_at: int
+    real_samples: int
     samples: Float32
 
 
 @dataclass(frozen=True)
 class Stems:
-    """Separated sources of a window, each of shape (context + segment,)."""
+    """Separated sources of a window, each of shape (context + segment + lookahead,)."""
 
     harmonic: Float32
     percussive: Float32

@@ -30,6 +30,7 @@ class Segmenter:
         self._index = 0
         self._onsets: deque[Onset] = deque()
         self._decided_until = 0
+        self._ended = False
 
     def push(self, samples: Float32, onsets: Iterable[Onset] = (), decided_until: int = 0) -> list[Window]:
         """Take the next samples of the stream, shape (n,), and return the windows that are complete now.
@@ -54,11 +55,12 @@ class Segmenter:
         """End the stream: return the windows of the rest, the last one zero-padded, as far as whole frames fit."""
         end = self._end
         self._decided_until = end
-        # What would have waited to know its onsets is complete with the stream.
+        # What would have waited for its lookahead, or to know its onsets, is complete with the stream.
+        self._ended = True
         windows = [replace(w, available_at=min(w.available_at, end)) for w in self.push(np.zeros(0, dtype=np.float32))]
         length = self._end - self._start
         if self._frames_in(length) > self._first_frame:
-            windows.append(self._take(length, 0, self._end))
+            windows.append(self._take(length, 0, available_at=self._end, lookahead=0))
         return windows
 
     @property
@@ -76,24 +78,35 @@ class Segmenter:
     def _next(self) -> Window | None:
         spec = self._spec
         if spec.policy == "grid":
-            end = self._start + spec.segment_samples
-            return self._take(spec.segment_samples, spec.hop_samples, end) if self._end >= end else None
+            return self._take_whole(spec.hop_samples, known_at=0)
         earliest = self._start + spec.min_segment_samples
         while self._onsets and self._onsets[0].sample < earliest:
             self._onsets.popleft()
         latest = self._start + spec.segment_samples
         if self._onsets and self._onsets[0].sample < latest and self._onsets[0].sample <= self._end:
             onset = self._onsets.popleft()
-            return self._take(onset.sample - self._start, onset.sample - self._start, onset.decided_at)
+            length = onset.sample - self._start
+            # What the onset begins is not seen by the segment that it ends.
+            return self._take(length, length, available_at=onset.decided_at, lookahead=0)
         if min(self._decided_until, self._end) >= latest:
-            known_at = max(latest, onsets_known_at(latest, spec.onsets))
-            return self._take(spec.segment_samples, spec.segment_samples, known_at)
+            return self._take_whole(spec.segment_samples, known_at=onsets_known_at(latest, spec.onsets))
         return None
 
-    def _take(self, length: int, advance: int, available_at: int) -> Window:
+    def _take_whole(self, advance: int, *, known_at: int) -> Window | None:
+        """Take a whole segment if it and its lookahead are there, or it and the end of the stream."""
         spec = self._spec
-        samples = np.zeros(spec.context_samples + spec.segment_samples, dtype=np.float32)
-        real = spec.context_samples + length
+        end = self._start + spec.segment_samples
+        complete = end + spec.lookahead_samples
+        if self._end < (end if self._ended else complete):
+            return None
+        return self._take(
+            spec.segment_samples, advance, available_at=max(complete, known_at), lookahead=spec.lookahead_samples
+        )
+
+    def _take(self, length: int, advance: int, *, available_at: int, lookahead: int) -> Window:
+        spec = self._spec
+        samples = np.zeros(spec.window_samples, dtype=np.float32)
+        real = min(spec.context_samples + length + lookahead, self._buffer.shape[0])
         samples[:real] = self._buffer[:real]
         window = Window(
             index=self._index,
@@ -102,6 +115,7 @@ class Segmenter:
             first_frame=self._first_frame,
             end_frame=self._frames_in(length),
             available_at=available_at,
+            real_samples=real,
             samples=samples,
         )
         self._buffer = self._buffer[advance:]

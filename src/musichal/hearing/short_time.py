@@ -1,7 +1,7 @@
 """Short-time magnitudes of the frames of a segment, windows centred on their frame as far as the sound goes.
 
-A segment is complete when it is looked at, so looking ahead inside it is free, but behind its end there is nothing yet. A
-frame near the end is therefore seen through a window with a shorter right flank; where even the shortest flank would not
+A segment is complete when it is looked at, so looking ahead inside it is free, but behind its lookahead there is nothing
+yet. A frame near the end is therefore seen through a window with a shorter right flank; where even the shortest flank would not
 fit, the window's peak moves left. Each window is scaled to unit gain for a steady sinusoid at its peak, so that levels do
 not fade towards the end of a segment.
 """
@@ -51,10 +51,11 @@ class ShortTime:
         n = frame_count(spec.segment_samples, frame_samples=frame, stride_samples=stride)
         centres = frame_centres(-before_frames, n, frame_samples=frame, stride_samples=stride)
         half = length_samples // 2
+        seen = spec.segment_samples + spec.lookahead_samples
         self._windows = np.stack(
-            [_window(length_samples, spec.segment_samples - int(centre), ahead_samples, right_samples) for centre in centres]
+            [_window(length_samples, seen - int(centre), ahead_samples, right_samples) for centre in centres]
         )
-        self._expected = spec.context_samples + spec.segment_samples
+        self._expected = spec.window_samples
         first = spec.context_samples + int(centres[0]) - half
         last = spec.context_samples + int(centres[-1]) + half
         self._padding = (max(0, -first), max(0, last - self._expected))
@@ -63,7 +64,7 @@ class ShortTime:
     def magnitudes(self, samples: Float32) -> Float32:
         """Return (before + frames, length // 2 + 1) magnitudes; a full-scale sinusoid gives 1.
 
-        Raises `ValueError` if `samples` is not as long as context and segment.
+        Raises `ValueError` if `samples` is not as long as a window.
         """
         if samples.shape != (self._expected,):
             raise ValueError(f"expected {self._expected} samples, got an array of shape {samples.shape}")

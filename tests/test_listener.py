@@ -318,7 +318,7 @@ def test_a_stream_shorter_than_a_segment_is_heard_as_far_as_frames_fit(
 
 def test_the_encoder_is_given_stems_and_every_frame_is_kept(model: PartnerModel, clips: dict[int, Float32]) -> None:
     """What comes out of the ear is, bit for bit, the encoder's output for the separated window: no mean, no second path."""
-    samples = ingest(clips[24_000][: 3 * 8400])
+    samples = ingest(clips[24_000][: 3 * 8400 + model.spec.lookahead_samples])
     ear = Ear(model.spec, create_encoder(model.spec), source_rate_hz=24_000)
     heard = ear.push(samples)[2]
     from musichal.hearing.pitch import PitchAnalyser

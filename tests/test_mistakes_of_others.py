@@ -196,7 +196,7 @@ def test_where_there_is_no_pitch_none_is_returned() -> None:
 @pytest.mark.parametrize("triad", [(0, 4, 7), (0, 3, 7)])
 def test_chroma_bin_0_is_c(root: int, triad: tuple[int, ...]) -> None:
     spec = PerceptionSpec()
-    n = spec.context_samples + spec.segment_samples
+    n = spec.window_samples
     chord = sum((tone(60 + root + step, partials=3)[:n] for step in triad), np.zeros(n, dtype=np.float32))
     chroma = PitchAnalyser(spec).analyse(separate(chord, spec.separation).harmonic).chroma.mean(axis=0)
     assert set(np.argsort(-chroma)[:3].tolist()) == {(root + step) % 12 for step in triad}

@@ -98,8 +98,8 @@ def _soft_mask(wanted: Float32, other: Float32, margin: float, power: float) -> 
     a = wanted / scale
     b = other / scale * np.float32(margin)
     a, b = (a * a, b * b) if power == 2 else (a ** np.float32(power), b ** np.float32(power))
-    mask: Float32 = (a + _FLOOR) / (a + b + 2 * _FLOOR)
-    return mask
+    mask = (a + _FLOOR) / (a + b + 2 * _FLOOR)
+    return mask.astype(np.float32, copy=False)
 
 
 def _overlap_add(spectrum: Float32, plan: _Plan, spec: SeparationSpec) -> Float32:

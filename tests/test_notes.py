@@ -23,10 +23,10 @@ from musichal.bench.scores import (
 from musichal.errors import InputError
 from musichal.hearing.note_frames import AHEAD_FRAMES, FRAMES_PER_S, LOWEST_NOTE, N_NOTES, NoteFrontEnd
 from musichal.hearing.note_model import NoteModel, note_model_digest
-from musichal.hearing.notes import NoteSpec, NoteTracker, velocity_of
+from musichal.hearing.notes import NoteTracker, velocity_of
 from musichal.hearing.percepts import Note, Stems, Window
 from musichal.hearing.segments import Segmenter
-from musichal.spec import PerceptionSpec
+from musichal.spec import NoteSpec, PerceptionSpec
 
 AUDIO = Path(__file__).parent / "audio"
 RATE = 24000
@@ -282,3 +282,10 @@ def test_real_recordings_give_plausible_notes(name: str) -> None:
     assert 1.0 < len(heard) / 20.0 < 16.0
     assert 40 <= np.median([n.pitch for n in heard]) <= 80
     assert 0.08 < np.median([n.duration_s for n in heard]) < 1.5
+
+
+def test_another_note_model_than_the_partners_is_refused() -> None:
+    spec = PerceptionSpec(notes=NoteSpec(digest="0" * 64))
+    with pytest.raises(InputError, match="0000.*this MusicHal has " + note_model_digest()):
+        NoteTracker(spec)
+    NoteTracker(PerceptionSpec(notes=NoteSpec(digest=note_model_digest())))

@@ -181,6 +181,23 @@ class GestureSpec(_SpecPart):
 
 
 @dataclass(frozen=True, kw_only=True)
+class NoteSpec(_SpecPart):
+    """How sure the note tracker has to be, and the digest of the model behind it.
+
+    `begin` and `sound` are the probabilities, 0 to 1, above which a note begins and goes on; shorter notes are dropped.
+    """
+
+    begin: float = 0.5
+    sound: float = 0.3
+    min_duration_s: float = 0.08
+    digest: str = ""
+
+    def __post_init__(self) -> None:
+        _check(0 < self.begin < 1 and 0 < self.sound < 1, "note thresholds must lie between 0 and 1")
+        _check(0 <= self.min_duration_s <= 1, "note min_duration_s must be from 0 to 1")
+
+
+@dataclass(frozen=True, kw_only=True)
 class PerceptionSpec(_SpecPart):
     """Everything that shapes a token. Two partners with equal fingerprints and vocabularies hear alike."""
 
@@ -200,6 +217,7 @@ class PerceptionSpec(_SpecPart):
     vocabulary: VocabularySpec = field(default_factory=VocabularySpec)
     onsets: OnsetSpec = field(default_factory=OnsetSpec)
     gestures: GestureSpec = field(default_factory=GestureSpec)
+    notes: NoteSpec = field(default_factory=NoteSpec)
 
     def __post_init__(self) -> None:
         _check(self.version == 1, f"version {self.version} is not known to this MusicHal")

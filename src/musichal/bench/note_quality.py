@@ -27,7 +27,7 @@ from musichal.bench.scores import (
     with_pink_noise,
 )
 from musichal.errors import MissingExtraError
-from musichal.hearing.notes import NoteSpec, NoteTracker
+from musichal.hearing.notes import NoteTracker
 from musichal.hearing.percepts import Note, Stems
 from musichal.hearing.segments import Segmenter
 from musichal.spec import PerceptionSpec
@@ -57,9 +57,9 @@ class NoteQuality:
         return next(g for g in self.groups if g.group == group)
 
 
-def heard_notes(samples: Float32, spec: PerceptionSpec, notes: NoteSpec | None = None) -> list[Note]:
+def heard_notes(samples: Float32, spec: PerceptionSpec) -> list[Note]:
     """Return the notes of a whole recording, (n,) at the spec's rate, as the listener would hear them."""
-    segmenter, tracker = Segmenter(spec), NoteTracker(spec, notes)
+    segmenter, tracker = Segmenter(spec), NoteTracker(spec)
     heard: list[Note] = []
     for window in [*segmenter.push(samples), *segmenter.flush()]:
         # The tracker listens to the mix; the stems are there for its interface.
@@ -89,18 +89,18 @@ def note_scores(piece: Rendering, heard: Sequence[Note]) -> tuple[float, float, 
     return float(precision), float(recall), float(f_measure)
 
 
-def group_quality(group: str, pieces: Sequence[Rendering], spec: PerceptionSpec, notes: NoteSpec | None = None) -> GroupQuality:
+def group_quality(group: str, pieces: Sequence[Rendering], spec: PerceptionSpec) -> GroupQuality:
     """Return the means over `pieces`."""
     results, rates = [], []
     for piece in pieces:
-        heard = heard_notes(piece.samples, spec, notes)
+        heard = heard_notes(piece.samples, spec)
         results.append(note_scores(piece, heard))
         rates.append(len(heard) / piece.duration_s)
     precision, recall, f_measure = np.mean(results, axis=0).tolist()
     return GroupQuality(group, len(pieces), precision, recall, f_measure, float(np.mean(rates)))
 
 
-def note_quality(spec: PerceptionSpec | None = None, *, split: Split = "test", notes: NoteSpec | None = None) -> NoteQuality:
+def note_quality(spec: PerceptionSpec | None = None, *, split: Split = "test") -> NoteQuality:
     """Measure single lines, chorales, ensembles, all of them spoiled in several ways, and drums alone."""
     spec = spec or PerceptionSpec()
     rng = np.random.default_rng(0)
@@ -117,7 +117,7 @@ def note_quality(spec: PerceptionSpec | None = None, *, split: Split = "test", n
         "polyphony, pink noise at 15 dB": [with_pink_noise(piece, snr_db=15.0, rng=rng) for piece in polyphony],
         "drums alone": drum_loops(split),
     }
-    return NoteQuality(tuple(group_quality(name, pieces, spec, notes) for name, pieces in groups.items()))
+    return NoteQuality(tuple(group_quality(name, pieces, spec) for name, pieces in groups.items()))
 
 
 _SINGLE_LINE_GOAL, _POLYPHONY_GOAL = 0.85, 0.55

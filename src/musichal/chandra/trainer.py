@@ -16,9 +16,10 @@ from musichal import __version__
 from musichal.audio.flac import encode_flac, flac_holds_rate
 from musichal.audio.recording import Recording
 from musichal.errors import InputError
-from musichal.hearing.encoders.registry import create_encoder, encoder_licence, pinned
+from musichal.hearing.encoders.registry import create_encoder, encoder_licence
 from musichal.hearing.listener import Ear, TokenStage
 from musichal.hearing.percepts import SOURCES, Gesture, Heard, Note, Percept
+from musichal.hearing.pinning import pin
 from musichal.hearing.vocabulary import Vocabulary, fit_vocabulary
 from musichal.memory.information_rate import choose_threshold
 from musichal.memory.memory import Memory, assign_notes
@@ -66,7 +67,7 @@ def train(
     tell = progress or (lambda _what, _share: None)
     if not recordings:
         raise InputError("there is no recording to learn from")
-    spec = pinned(spec)
+    spec = pin(spec)
     if keep_audio:
         for recording in recordings:
             if not flac_holds_rate(recording.sample_rate_hz):

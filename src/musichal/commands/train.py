@@ -9,7 +9,7 @@ from musichal.audio.recording import collect_recordings, read_recording
 from musichal.chandra.trainer import train
 from musichal.commands.outcome import Voice
 from musichal.commands.outputs import check_outputs
-from musichal.hearing.encoders.registry import pinned
+from musichal.hearing.pinning import pin
 from musichal.memory.partner_file import PartnerModel, save_partner
 from musichal.spec import PerceptionSpec
 from musichal.verify.figures import partner_figures
@@ -24,7 +24,7 @@ def train_command(paths: Sequence[Path], output: Path, spec: PerceptionSpec, *, 
         For a recording that cannot be heard or an output that cannot be written.
     """
     # A mistake in the last argument should not show after minutes of listening.
-    pinned(spec)
+    pin(spec)
     files = collect_recordings(paths)
     check_outputs([output], inputs=files)
     started_s = time.monotonic()

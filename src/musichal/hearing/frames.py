@@ -46,9 +46,7 @@ def stream_frame_count(n_samples: int, spec: PerceptionSpec) -> int:
     if spec.policy != "grid":
         raise ValueError("the closed form exists for segments on a grid only")
     sizes = {"frame_samples": spec.encoder.frame_samples, "stride_samples": spec.encoder.stride_samples}
-    whole = (
-        0 if n_samples < spec.segment_samples else (n_samples - spec.segment_samples) // spec.hop_samples + 1
-    )
+    whole = 0 if n_samples < spec.segment_samples else (n_samples - spec.segment_samples) // spec.hop_samples + 1
     per_segment, first_new = frame_count(spec.segment_samples, **sizes), first_new_frame(spec)
     total = per_segment + (whole - 1) * (per_segment - first_new) if whole else 0
     rest = frame_count(n_samples - whole * spec.hop_samples, **sizes)

@@ -142,7 +142,8 @@ class TokenStage:
         for vocabulary, features, audible in zip(self._vocabularies, heard.features, heard.audible, strict=True):
             if features.shape[1] != vocabulary.dims:
                 raise InputError(
-                    f"the encoder gives vectors of {features.shape[1]} values, the vocabulary was learned from {vocabulary.dims}"
+                    f"the encoder gives vectors of {features.shape[1]} values,"
+                    f" the vocabulary was learned from vectors of {vocabulary.dims}"
                 )
             x = vocabulary.normalise(features)
             distances = vocabulary.distances(x)

@@ -26,7 +26,7 @@ from musichal.hearing.note_frames import (
     NoteFrames,
     NoteFrontEnd,
 )
-from musichal.hearing.note_model import AHEAD, BEHIND, NoteModel
+from musichal.hearing.note_model import AHEAD, BEHIND, NoteModel, note_model_digest
 from musichal.hearing.percepts import Note, Stems, Window
 from musichal.spec import PerceptionSpec
 
@@ -40,21 +40,6 @@ _HOLD_FRAMES = 4  # A note ends where it does not sound for 53 ms.
 _STRIKE_FRAMES = 6  # Its velocity is decided over 80 ms.
 _AHEAD_ROWS = max(_MARGIN, _HOLD_FRAMES, _STRIKE_FRAMES)
 _SOFTEST_DB, _LOUDEST_DB = -54.0, -6.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class NoteSpec:
-    """How sure the tracker has to be: probabilities from 0 to 1 for a note to begin and to go on; shortest note kept."""
-
-    begin: float = 0.5
-    sound: float = 0.3
-    min_duration_s: float = 0.08
-
-    def __post_init__(self) -> None:
-        if not (0 < self.begin < 1 and 0 < self.sound < 1):
-            raise InputError("note thresholds must lie between 0 and 1")
-        if not 0 <= self.min_duration_s <= 1:
-            raise InputError("note min_duration_s must be from 0 to 1")
 
 
 @dataclass(frozen=True)
@@ -91,13 +76,23 @@ class NoteTracker:
     Parameters
     ----------
     spec : PerceptionSpec
-        Rate and context of the windows that will be stepped through.
-    notes : NoteSpec, optional
+        Rate, context and note settings.
+
+    Raises
+    ------
+    InputError
+        If the spec names another note model than the one in this installation.
     """
 
-    def __init__(self, spec: PerceptionSpec, notes: NoteSpec | None = None) -> None:
+    def __init__(self, spec: PerceptionSpec) -> None:
+        digest = note_model_digest()
+        if spec.notes.digest not in ("", digest):
+            raise InputError(
+                "the note model is not the one this partner was trained with:"
+                f" partner has {spec.notes.digest}, this MusicHal has {digest}"
+            )
         self._spec = spec
-        self._settings = notes or NoteSpec()
+        self._settings = spec.notes
         self._model = NoteModel()
         self._restart(0)
 

@@ -28,8 +28,8 @@ class Window:
 
     `samples` has shape (context + segment + lookahead,), zero-padded on the left at the start of a stream and from
     `real_samples` on, behind the stream's end or an onset that cut the segment short. `start_sample` is where the segment
-    starts, `length_samples` how much of it is real, and frames [`first_frame`, `end_frame`) of the segment's own grid are the new ones. The window
-    is complete once `available_at` samples of the stream are there, whatever the blocks.
+    starts, `length_samples` how much of it there is, and frames [`first_frame`, `end_frame`) of the segment's own grid are
+    the new ones. The window is complete once `available_at` samples of the stream are there, whatever the blocks.
     """
 
     index: int

@@ -99,9 +99,7 @@ class Segmenter:
         complete = end + spec.lookahead_samples
         if self._end < (end if self._ended else complete):
             return None
-        return self._take(
-            spec.segment_samples, advance, available_at=max(complete, known_at), lookahead=spec.lookahead_samples
-        )
+        return self._take(spec.segment_samples, advance, available_at=max(complete, known_at), lookahead=spec.lookahead_samples)
 
     def _take(self, length: int, advance: int, *, available_at: int, lookahead: int) -> Window:
         spec = self._spec

@@ -2,7 +2,14 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
+
+from musichal.audio.recording import read_recording
+from musichal.chandra.trainer import train
+from musichal.memory.partner_file import PartnerModel, save_partner
+from musichal.spec import PerceptionSpec
 
 AUDIO = Path(__file__).parent / "audio"
 
@@ -31,3 +38,39 @@ def ballad_guitar(audio_dir: Path) -> Path:
 @pytest.fixture(scope="session")
 def ballad_mix(audio_dir: Path) -> Path:
     return audio_dir / "ballad95_mix.ogg"
+
+
+def _cut(source: Path, target: Path, first_s: float, last_s: float) -> Path:
+    samples, rate = soundfile.read(source, dtype="float32")
+    soundfile.write(target, samples[round(first_s * rate) : round(last_s * rate)], rate, subtype="PCM_16")
+    return target
+
+
+@pytest.fixture(scope="session")
+def short_mix(tmp_path_factory: pytest.TempPathFactory, rock_mix: Path) -> Path:
+    """Ten seconds of the rock band: what `trained` was trained on."""
+    return _cut(rock_mix, tmp_path_factory.mktemp("mix") / "mix.wav", 8, 18)
+
+
+@pytest.fixture(scope="session")
+def short_guitar(tmp_path_factory: pytest.TempPathFactory, rock_guitar: Path) -> Path:
+    """Nine seconds of its guitar, the last second of them digital silence."""
+    path = _cut(rock_guitar, tmp_path_factory.mktemp("guitar") / "guitar.wav", 8, 17)
+    samples, rate = soundfile.read(path, dtype="float32")
+    samples[-rate:] = np.float32(0)
+    soundfile.write(path, samples, rate, subtype="PCM_16")
+    return path
+
+
+@pytest.fixture(scope="session")
+def trained(short_mix: Path) -> PartnerModel:
+    """A real partner. Not to be changed: its memory grows by `append`."""
+    return train([read_recording(short_mix)], PerceptionSpec())
+
+
+@pytest.fixture(scope="session")
+def trained_path(tmp_path_factory: pytest.TempPathFactory, trained: PartnerModel) -> Path:
+    """The file of `trained`. Not to be changed."""
+    path = tmp_path_factory.mktemp("partner") / "rock.hal"
+    save_partner(path, trained)
+    return path

@@ -55,13 +55,13 @@ class NoteModel:
         if count <= 0:
             return np.zeros((0, N_NOTES, 2), dtype=np.float32)
         hidden = self._bias + (views.loudness[BEHIND : BEHIND + count, None] * self._loudness)[:, None, :]
-        hidden = hidden.reshape(count * N_NOTES, -1)
+        # One product per frame, so small that no BLAS splits it: its rounding does not depend on the number of threads.
         for lags, view, parts in ((LONG_LAGS, views.long, self._long), (SHORT_LAGS, views.short, self._short)):
             for lag, weights in zip(lags, parts, strict=True):
                 seen = view[BEHIND + lag : BEHIND + lag + count]
-                hidden += seen.reshape(count * N_NOTES, -1) @ weights
+                hidden += seen @ weights
         for weights, bias in self._layers:
             np.maximum(hidden, 0, out=hidden)
             hidden = hidden @ weights
             hidden += bias
-        return (1 / (1 + np.exp(-hidden))).reshape(count, N_NOTES, 2)
+        return 1 / (1 + np.exp(-hidden))

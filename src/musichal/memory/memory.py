@@ -132,6 +132,8 @@ class Memory:
         continues = previous is not None and int(previous["recording"]) == recording
         if previous is not None and recording < int(previous["recording"]):
             raise InputError("a memory only grows at its end: recordings must come in order")
+        if continues and previous is not None and gesture.start_s <= float(previous["start_s"]):
+            raise InputError("a memory only grows at its end: gestures must come in order")
         own = np.zeros(len(notes), dtype=NOTE)
         for number, note in enumerate(sorted(notes, key=lambda n: (n.onset_s, n.pitch))):
             own[number] = (max(0.0, note.onset_s - gesture.start_s), note.duration_s, note.pitch, note.velocity)

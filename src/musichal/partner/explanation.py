@@ -87,11 +87,18 @@ def summarise(decisions: Sequence[Decision]) -> list[str]:
             for influence in decision.influences:
                 shares[influence.name] += influence.share / len(played)  # type: ignore[assignment]
         carried = ", ".join(f"{name} {share:.0%}" for name, share in shares.most_common())
-        lines.append(f"Played {notes} notes in {len(played)} gestures of memory; jumped {jumps} times, else went on in order.")
+        lines.append(
+            f"Played {_count(notes, 'note')} in {_count(len(played), 'gesture')} of memory;"
+            f" jumped {_count(jumps, 'time')}, else went on in order."
+        )
         lines.append(f"What carried the choices, on average: {carried}.")
         transposed = sum(d.transposition != 0 for d in played)
         if transposed:
-            lines.append(f"{transposed} gestures were transposed to fit.")
+            lines.append(f"Transposed {_count(transposed, 'gesture')} to fit.")
     for reason, count in rests.most_common():
-        lines.append(f"Rested {count} times: {REST_REASONS[reason or 'no match']}.")
+        lines.append(f"Rested {_count(count, 'time')}: {REST_REASONS[reason or 'no match']}.")
     return lines or ["Nothing was decided: the input was too short."]
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"

@@ -1,0 +1,92 @@
+"""Players that need no sound: percepts made by hand or heard once, and a listener that hands them out."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from musichal.arrays import AnyArray
+from musichal.hearing.encoders.registry import create_encoder
+from musichal.hearing.listener import Listener
+from musichal.hearing.percepts import Gesture, Heard, Percept, Rest
+from musichal.memory.memory import Memory
+from musichal.memory.partner_file import PartnerModel
+from musichal.partner.decision import Decision
+from musichal.partner.partner import Partner
+from musichal.partner.settings import PartnerSettings
+from musichal.stage.engine import Engine
+
+RATE = 24_000
+SEGMENT = 8_400
+
+
+def percept(
+    index: int,
+    *,
+    gestures: Sequence[Gesture] = (),
+    chroma: Sequence[float] | AnyArray = (0.0,) * 12,
+    audible: bool = True,
+    length: int = SEGMENT,
+) -> Percept:
+    """Return the percept of segment `index` of the default grid, its chroma the same in all of its frames."""
+    frames = np.arange(26, dtype=np.int64) * 320 + 200
+    n = len(frames)
+    start = index * SEGMENT
+    heard = Heard(
+        index=index,
+        start_sample=start,
+        length_samples=length,
+        available_at=start + length,
+        frame_samples=frames + start,
+        features=(np.zeros((n, 1), np.float32),) * 2,
+        source_level_db=np.full((2, n), -20, np.float32),
+        audible=np.full((2, n), audible),
+        level_db=np.full(n, -20, np.float32),
+        chroma=np.tile(np.asarray(chroma, dtype=np.float32), (n, 1)),
+        salience=np.zeros((n, 61), np.float32),
+        onset_samples=(),
+        notes=(),
+    )
+    return Percept(heard, np.zeros((2, n), np.int16), tuple(gestures))
+
+
+class ScriptedListener:
+    """Hands out percepts once as many samples have come as each needs."""
+
+    def __init__(self, percepts: Sequence[Percept]) -> None:
+        self.left = list(percepts)
+        self.samples_heard = 0
+
+    def push(self, block: AnyArray) -> list[Percept]:
+        self.samples_heard += len(block)
+        ready = [p for p in self.left if p.heard.available_at <= self.samples_heard]
+        self.left = self.left[len(ready) :]
+        return ready
+
+    def flush(self) -> Rest:
+        rest, self.left = tuple(self.left), []
+        return Rest(rest, (), ())
+
+
+def hear(model: PartnerModel, samples: AnyArray, rate: int) -> list[Percept]:
+    """Return what the real listener hears."""
+    listener = Listener(model.spec, create_encoder(model.spec), model.vocabularies, source_rate_hz=rate)
+    percepts = listener.push(samples)
+    return [*percepts, *listener.flush().percepts]
+
+
+def answer(
+    memory: Memory, percepts: Sequence[Percept], settings: PartnerSettings | None = None, *, seed: int = 0, block: int = 480
+) -> list[Decision]:
+    """Return what a partner decides while these percepts come."""
+    partner = Partner(memory, settings or PartnerSettings(), rng=np.random.default_rng(seed), sample_rate_hz=RATE)
+    engine = Engine(ScriptedListener(percepts), partner, sample_rate_hz=RATE)  # type: ignore[arg-type]
+    end = max((p.heard.available_at for p in percepts), default=0)
+    decisions: list[Decision] = []
+    for first in range(0, end, block):
+        decisions += engine.push(np.zeros(min(block, end - first), np.float32)).decisions
+    return [*decisions, *engine.finish().decisions]
+
+
+def plays(decisions: Sequence[Decision]) -> list[tuple]:
+    """Return what is heard of decisions: states, transpositions and notes in time."""
+    return [(d.time_s, d.state, d.transposition, d.notes) for d in decisions if d.kind == "play"]

@@ -1,0 +1,170 @@
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from musichal.hearing.percepts import SILENCE, Note
+from musichal.memory.memory import Memory
+from musichal.partner.candidates import INFLUENCES, chroma_fit, find_candidates
+from musichal.partner.settings import PartnerSettings
+from musichal.partner.situation import Situation
+from partners_by_hand import gesture, row_of_gestures
+
+HARMONIC, PERCUSSIVE, CHROMA, CONTINUITY = range(4)
+TOKENS_ALONE = PartnerSettings(chroma_candidates=0)
+chromas = hnp.arrays(np.float32, 12, elements=st.floats(0, 100, width=32))
+
+
+def situation(harmonic=(), percussive=(), chroma=None) -> Situation:
+    return Situation(
+        now_s=1.0,
+        tokens=(tuple(harmonic), tuple(percussive)),
+        chroma=np.zeros(12, np.float32) if chroma is None else np.asarray(chroma, np.float32),
+        silent_s=0.0,
+    )
+
+
+def remember(*songs, noted=()) -> Memory:
+    memory = Memory(dims=2, threshold=0.5)
+    for number, pairs in enumerate(songs):
+        for g in row_of_gestures(pairs):
+            notes = [Note(g.start_s, 0.1, 60, 80)] if len(memory) in noted else []
+            memory.append(g, notes, recording=number)
+    return memory
+
+
+def find(memory, now, *, position=None, transposition=0, settings=TOKENS_ALONE):
+    return find_candidates(memory, now, position=position, transposition=transposition, settings=settings)
+
+
+def correlation(a, b) -> float:
+    """Return Pearson's correlation; 0 where it is not defined."""
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    a, b = a - a.mean(), b - b.mean()
+    size = np.sqrt((a**2).sum() * (b**2).sum())
+    return float((a * b).sum() / size) if size > 1e-6 else 0.0
+
+
+@given(hnp.arrays(np.float32, (3, 12), elements=st.floats(0, 100, width=32)), chromas)
+def test_chroma_fit_is_the_correlation_of_the_transposed_state(states, present):
+    shifts = np.arange(-6, 7)
+    fit = chroma_fit(states, present, shifts)
+    assert fit.shape == (3, 13)
+    assert ((fit >= 0) & (fit <= 1)).all()
+    for i, state in enumerate(states):
+        for j, shift in enumerate(shifts):
+            moved = [state[(c - shift) % 12] for c in range(12)]
+            if np.ptp(state) > 1e-3 and np.ptp(present) > 1e-3:
+                assert fit[i, j] == pytest.approx(max(0.0, correlation(moved, present)), abs=1e-4)
+
+
+def test_a_state_in_c_moved_up_two_semitones_fits_a_player_in_d():
+    triad = np.zeros(12, np.float32)
+    triad[[0, 4, 7]] = 1
+    in_d = np.roll(triad, 2)
+    assert in_d[[2, 6, 9]].tolist() == [1, 1, 1]
+    fit = chroma_fit(triad[None], in_d, np.arange(-6, 7))[0]
+    assert np.argmax(fit) - 6 == 2
+    assert fit.max() == pytest.approx(1)
+
+
+def test_nothing_heard_or_no_colour_at_all_fits_nothing():
+    one = np.eye(12, dtype=np.float32)[:1]
+    assert chroma_fit(one, np.zeros(12), np.arange(-6, 7)).max() == 0
+    assert chroma_fit(np.ones((1, 12), np.float32), one[0], np.arange(-6, 7)).max() == pytest.approx(0, abs=1e-6)
+
+
+pairs = st.tuples(st.integers(-1, 3), st.integers(-1, 3))
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.lists(pairs, min_size=1, max_size=10), min_size=1, max_size=3), st.lists(pairs, max_size=6), st.integers(1, 3)
+)
+def test_contexts_are_the_longest_common_pasts_exactly(songs, recent, min_context):
+    memory = remember(*songs)
+    now = situation([h for h, _ in recent], [p for _, p in recent])
+    found = find(memory, now, settings=dataclasses.replace(TOKENS_ALONE, min_context=min_context, max_candidates=1000))
+    expected: dict[int, list[int]] = {}
+    flat = [(number, pair) for number, song in enumerate(songs) for pair in song]
+    for source in (0, 1):
+        own = now.tokens[source]
+        if not own or own[-1] == SILENCE:
+            continue
+        for end in range(len(flat) - 1):
+            if flat[end + 1][0] != flat[end][0]:
+                continue
+            length = 0
+            while (
+                length < min(len(own), end + 1)
+                and flat[end - length][0] == flat[end][0]
+                and flat[end - length][1][source] == own[-1 - length]
+            ):
+                length += 1
+            if length >= min_context:
+                expected.setdefault(end + 1, [0, 0])[source] = length
+    assert {s: c.tolist() for s, c in zip(found.states.tolist(), found.contexts, strict=True)} == expected
+    assert ((found.influences >= 0) & (found.influences <= 1)).all()
+    unmoved = found.transpositions == 0
+    n = found.contexts
+    assert np.allclose(found.influences[:, unmoved, HARMONIC][:, 0], n[:, 0] / (n[:, 0] + 1))
+    assert not found.influences[:, ~unmoved, HARMONIC].any(), "harmonic tokens hear absolute pitch"
+    assert np.allclose(found.influences[:, :, PERCUSSIVE], (n[:, 1] / (n[:, 1] + 1))[:, None])
+
+
+def test_the_successor_is_a_candidate_and_continuity_holds_in_its_transposition_only():
+    memory = remember([(0, 0), (1, 1), (2, 2)], [(3, 3)])
+    found = find(memory, situation(), position=0, transposition=-3)
+    assert found.states.tolist() == [1]
+    assert found.transpositions[found.influences[0, :, CONTINUITY] == 1].tolist() == [-3]
+    assert found.influences[0, :, CONTINUITY].sum() == 1
+    assert find(memory, situation(), position=2).states.size == 0, "the next recording is no continuation"
+    assert find(memory, situation(), position=3).states.size == 0
+    assert find(memory, situation()).states.size == 0
+
+
+def test_each_semitone_takes_the_penalty_off_the_chroma_influence():
+    memory = remember([(0, 0), (2, 1)])  # the hand-made chroma of token 2 is D
+    now = situation([0], chroma=np.eye(12)[4])
+    found = find(memory, now, settings=dataclasses.replace(TOKENS_ALONE, transposition_penalty=0.1))
+    assert found.states.tolist() == [1]
+    values = dict(zip(found.transpositions.tolist(), found.influences[0, :, CHROMA], strict=True))
+    assert values[2] == pytest.approx(0.8)
+    assert max(values, key=values.get) == 2
+    hard = find(memory, now, settings=dataclasses.replace(TOKENS_ALONE, transposition_penalty=0.9))
+    assert hard.influences[0, :, CHROMA].max() == 0
+
+
+def test_states_without_notes_are_held_back():
+    memory = remember([(0, 0), (1, 1), (0, 0), (1, 1)], noted=[1])
+    found = find(memory, situation([0]), settings=dataclasses.replace(TOKENS_ALONE, noteless_factor=0.25))
+    assert dict(zip(found.states.tolist(), found.filters.tolist(), strict=True)) == {1: 1.0, 3: 0.25}
+
+
+@pytest.mark.parametrize("limit", [0, 1, 3])
+def test_harmony_names_the_states_that_fit_best(limit):
+    memory = remember([(0, 0), (1, 1), (2, 2), (1, 3)])
+    present = np.zeros(12)
+    present[[1, 2]] = 1, 0.5
+    found = find(memory, situation(chroma=present), settings=PartnerSettings(chroma_candidates=limit))
+    assert found.states.tolist() == {0: [], 1: [1], 3: [1, 2, 3]}[limit]
+    assert not found.contexts.any()
+
+
+def test_transpositions_are_those_allowed():
+    memory = remember([(0, 0), (1, 1)])
+    for most in (0, 2, 6):
+        found = find(memory, situation([0]), settings=dataclasses.replace(TOKENS_ALONE, max_transposition=most))
+        assert found.transpositions.tolist() == list(range(-most, most + 1))
+        assert found.influences.shape == (1, 2 * most + 1, len(INFLUENCES))
+
+
+def test_a_source_that_is_silent_now_matches_nothing():
+    memory = Memory(dims=2, threshold=0.5)
+    for i, tokens in enumerate([(0, SILENCE), (1, SILENCE), (2, 3)]):
+        memory.append(gesture(0.25 * i, 0.25, tokens), [], recording=0)
+    found = find(memory, situation([7, 9], [SILENCE]))
+    assert found.states.size == 0

@@ -1,0 +1,91 @@
+import dataclasses
+
+import pytest
+
+from musichal.partner.decision import REST_REASONS, Alternative, Context, Decision, Influence
+from musichal.partner.explanation import clock, explain, pitch_name, summarise
+from partners_by_hand import played, rested
+
+NAMES = ["take1.wav", "take2.wav"]
+
+
+def test_names_of_pitches_and_times():
+    assert [pitch_name(p) for p in (0, 21, 60, 70, 127)] == ["C-1", "A0", "C4", "Bb4", "G9"]
+    assert [clock(s) for s in (0, 62.5, 59.999, 3600.005, 0.004)] == ["0:00.00", "1:02.50", "1:00.00", "60:00.00", "0:00.00"]
+
+
+@pytest.mark.parametrize("why", REST_REASONS)
+def test_each_rest_has_its_reason_in_words(why):
+    line = explain(rested(0, 1.5, why), NAMES)
+    assert line.startswith("At 0:01.50 rested: ")
+    assert REST_REASONS[why] in line
+    assert REST_REASONS[why] in " ".join(summarise([rested(0, 1.5, why)] * 2))
+
+
+def test_a_choice_names_its_notes_its_place_and_what_carried_it_strongest_first():
+    decision = dataclasses.replace(
+        played(3, 61.0, 12.25, 0.5, pitches=[60, 67], recording=1),
+        transposition=-2,
+        influences=(
+            Influence("harmonic", 0.75, 1.0, 0.3),
+            Influence("percussive", 0.0, 1.0, 0.0),
+            Influence("chroma", 0.81, 1.0, 0.6),
+            Influence("continuity", 1.0, 0.1, 0.1),
+        ),
+        contexts=(Context("harmonic", (5, 9, 9), 41, 1, 12.25),),
+        alternatives=(Alternative(7, 0, 3.0, 0, 0.5),),
+        score=1.25,
+    )
+    line = explain(decision, NAMES)
+    assert line.startswith("At 1:01.00 played C4 G4 (0.50 s) from take2.wav 0:12.25, moved by -2 semitones: ")
+    assert (
+        "(0.81) [60%]; your last 3 harmonic gestures (5 9 9) led there before, at take2.wav 0:12.25 [30%]; it goes on" in line
+    )
+    assert "percussive" not in line, "what did not speak for it is not named"
+    assert "1.25" in line
+    assert "take1.wav 0:03.00" in line
+    assert "\n" not in line
+
+
+def test_long_contexts_and_chords_are_cut_short_and_one_gesture_is_singular():
+    base = played(0, 0.0, 0.0, 0.5, pitches=range(60, 70))
+    long = dataclasses.replace(base, contexts=(Context("harmonic", tuple(range(20)), 4, 0, 1.0),))
+    line = explain(long, NAMES)
+    assert "your last 20 harmonic gestures (… 12 13 14 15 16 17 18 19)" in line
+    assert "C4 C#4 D4 Eb4 E4 F4 …" in line
+    short = dataclasses.replace(base, contexts=(Context("harmonic", (7,), 4, 0, 1.0),))
+    assert "your last harmonic gesture (7) led" in explain(short, NAMES)
+
+
+def test_a_choice_that_nothing_spoke_for_says_so():
+    nothing = dataclasses.replace(played(0, 0.0, 0.0, 0.5), influences=())
+    nothing = dataclasses.replace(nothing, influences=tuple(Influence(n, 0.0, 1.0, 0.0) for n in ("harmonic", "chroma")))
+    assert "only place" in explain(nothing, NAMES)
+    assert "without a note" in explain(nothing, NAMES)
+
+
+def test_a_summary_counts_what_is_in_the_records():
+    decisions = [
+        played(0, 0.0, 0.0, 0.5, pitches=[60, 62], jumped=True),
+        dataclasses.replace(played(1, 0.5, 0.5, 0.5, pitches=[64]), transposition=3),
+        rested(2, 1.0, "silence"),
+    ]
+    text = "\n".join(summarise(decisions))
+    assert "3 notes in 2 gestures" in text
+    assert "harmonic 70%" in text
+    assert "jumped 1 time," in text
+    assert "Transposed 1 gesture to" in text
+    assert "Rested 1 time:" in text
+    assert summarise([]) == ["Nothing was decided: the input was too short."]
+
+
+def test_records_survive_json():
+    decision = dataclasses.replace(
+        played(3, 61.0, 12.25, 0.5, pitches=[60]),
+        contexts=(Context("harmonic", (5, 9), 41, 0, 12.25),),
+        alternatives=(Alternative(7, 0, 3.0, 0, 0.5),),
+    )
+    for record in (decision, rested(1, 2.0, "waiting")):
+        line = record.to_json()
+        assert "\n" not in line
+        assert Decision.from_json(line) == record

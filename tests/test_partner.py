@@ -1,0 +1,287 @@
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from musichal.hearing.percepts import SILENCE, Note
+from musichal.memory.memory import Memory
+from musichal.partner.candidates import INFLUENCES
+from musichal.partner.decision import Decision
+from musichal.partner.partner import Partner
+from musichal.partner.settings import PartnerSettings
+from partners_by_hand import gesture
+from players_by_hand import SEGMENT, answer, hear, percept, plays
+
+SEGMENT_S = SEGMENT / 24_000
+tokens = st.tuples(st.integers(-1, 4), st.integers(-1, 4))
+FREE = PartnerSettings(rest_below=0.0, rest_after_silence_s=1000.0, no_repeat=0)
+
+
+@st.composite
+def memories(draw, notes: bool = True):
+    memory = Memory(dims=2, threshold=0.5)
+    for recording in range(draw(st.integers(1, 3))):
+        start = 0.0
+        for pair in draw(st.lists(tokens, min_size=1, max_size=12)):
+            duration = draw(st.sampled_from([0.06, 0.2, 0.35, 0.7]))
+            pitches = draw(st.lists(st.integers(0, 127), max_size=3)) if notes else []
+            own = [Note(start + 0.01 * i, 0.2, p, 90) for i, p in enumerate(pitches)]
+            memory.append(gesture(start, duration, pair, pair), own, recording=recording)
+            start += duration
+    return memory
+
+
+@st.composite
+def players(draw):
+    out = []
+    for index in range(draw(st.integers(1, 14))):
+        pairs = draw(st.lists(tokens, max_size=3))
+        own = [gesture(index * SEGMENT_S + 0.1 * i, 0.1, pair) for i, pair in enumerate(pairs)]
+        chroma = np.eye(12)[draw(st.integers(0, 11))]
+        out.append(percept(index, gestures=own, chroma=chroma, audible=draw(st.booleans())))
+    return out
+
+
+partner_settings = st.builds(
+    PartnerSettings,
+    no_repeat=st.integers(0, 12),
+    max_run=st.integers(1, 5),
+    min_context=st.integers(1, 3),
+    rest_below=st.sampled_from([0.0, 0.1, 0.25]),
+    temperature=st.sampled_from([0.0, 1e-300, 0.03, 1.0, 1e6]),
+    max_transposition=st.integers(0, 6),
+    noteless_factor=st.sampled_from([0.0, 0.7, 1.0]),
+    chroma_candidates=st.integers(0, 8),
+    rest_after_silence_s=st.sampled_from([0.0, 0.5, 2.0]),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(memories(), players(), partner_settings, st.integers(0, 5))
+def test_what_holds_for_every_performance(memory, player, chosen, seed):
+    decisions = answer(memory, player, chosen, seed=seed)
+    end_s = player[-1].heard.available_at / 24_000
+    times = [d.time_s for d in decisions]
+    assert times == sorted(times)
+    assert all(t <= end_s for t in times)
+    history: list[int] = []
+    run, before = 0, None
+    for d in decisions:
+        again = Decision.from_json(d.to_json())
+        assert again == d
+        if d.kind == "rest":
+            assert d.rest is not None
+            assert (d.state, d.notes, d.duration_s) == (None, (), 0.0)
+            run, before = 0, None
+            continue
+        assert d.duration_s > 0
+        # Nothing is played that is not in memory, there, in that transposition.
+        place = memory.place(d.state)
+        assert (d.recording, d.source_start_s, d.duration_s) == (place.recording, place.start_s, place.duration_s)
+        assert abs(d.transposition) <= chosen.max_transposition
+        own = memory.notes_of(d.state)
+        assert len(d.notes) == len(own)
+        for planned, note in zip(d.notes, own, strict=True):
+            assert 0 <= planned.pitch <= 127
+            exact = int(note["pitch"]) + d.transposition
+            assert planned.pitch == exact or ((planned.pitch - exact) % 12 == 0 and not 0 <= exact <= 127)
+            assert planned.onset_s == pytest.approx(d.time_s + float(note["offset_s"]))
+            assert (planned.duration_s, planned.velocity) == (float(note["duration_s"]), int(note["velocity"]))
+        # Not again while it is among the last ones, and not on in order for too long.
+        assert d.state not in history[len(history) - chosen.no_repeat :] or not chosen.no_repeat
+        history.append(d.state)
+        follows = before is not None and memory.successor(before) == d.state
+        run = run + 1 if follows else 1
+        assert (d.run, d.jumped) == (run, not follows)
+        assert run <= chosen.max_run
+        before = d.state
+        check_score(json.loads(d.to_json()), chosen)
+        check_contexts(memory, d)
+
+
+def check_score(record: dict, chosen: PartnerSettings) -> None:
+    """Compute score and shares again, from the record alone."""
+    influences = record["influences"]
+    assert tuple(i["name"] for i in influences) == INFLUENCES
+    assert all(0 <= i["value"] <= 1 for i in influences)
+    total = sum(i["weight"] * i["value"] for i in influences)
+    assert record["score"] == pytest.approx(record["filter"] * total)
+    assert record["total_weight"] == pytest.approx(sum(i["weight"] for i in influences)) == chosen.total_weight
+    assert record["score"] <= record["total_weight"] * (1 + 1e-9)
+    if total:
+        assert sum(i["share"] for i in influences) == pytest.approx(1)
+        for i in influences:
+            assert i["share"] == pytest.approx(i["weight"] * i["value"] / total)
+    others = [a["score"] for a in record["alternatives"]]
+    assert others == sorted(others, reverse=True)
+    assert record["state"] not in [a["state"] for a in record["alternatives"]]
+    if chosen.temperature == 0:
+        assert all(score <= record["score"] for score in others)
+
+
+def check_contexts(memory: Memory, d: Decision) -> None:
+    """What a decision names as its context really is in memory before the state that was chosen."""
+    for context in d.contexts:
+        source = ("harmonic", "percussive").index(context.source)
+        end = d.state
+        found = memory.states["tokens"][end - len(context.tokens) : end, source].tolist()
+        assert context.state == end - 1
+        assert tuple(found) == context.tokens
+        assert (memory.states["recording"][end - len(context.tokens) : end + 1] == d.recording).all()
+        assert next(i.value for i in d.influences if i.name == context.source) > 0
+
+
+@settings(max_examples=40, deadline=None)
+@given(memories(), players(), partner_settings)
+def test_the_same_seed_decides_alike(memory, player, chosen):
+    assert answer(memory, player, chosen, seed=3) == answer(memory, player, chosen, seed=3)
+    cold = dataclasses.replace(chosen, temperature=0.0)
+    assert answer(memory, player, cold, seed=1) == answer(memory, player, cold, seed=2), (
+        "without temperature there is no chance"
+    )
+
+
+def song(pairs, pitches=None) -> Memory:
+    memory = Memory(dims=2, threshold=0.5)
+    for i, pair in enumerate(pairs):
+        own = [] if pitches is None else [Note(0.25 * i, 0.2, pitches[i], 90)]
+        memory.append(gesture(0.25 * i, 0.25, pair, pair), own, recording=0)
+    return memory
+
+
+def phrase(harmonic, *, chroma=(1.0,) + (0.0,) * 11, first=0):
+    return [
+        percept(first + i, gestures=[gesture((first + i) * SEGMENT_S, 0.3, (t, SILENCE))], chroma=chroma)
+        for i, t in enumerate(harmonic)
+    ]
+
+
+def test_nothing_is_decided_but_waiting_before_anything_is_heard():
+    memory = song([(0, 0), (1, 1)], [60, 62])
+    decisions = answer(memory, [percept(i, audible=False) for i in range(10)])
+    assert [(d.kind, d.rest) for d in decisions] == [("rest", "waiting")]
+
+
+def test_it_goes_on_from_where_memory_was_in_the_same_situation():
+    memory = song([(7, 0), (3, 0), (4, 0), (5, 0), (6, 0)], [40, 50, 60, 70, 80])
+    decisions = answer(memory, phrase([3, 4]), PartnerSettings(temperature=0, max_transposition=0, rest_below=0))
+    assert [d.state for d in decisions if d.kind == "play"][:2] == [2, 3]
+
+
+def test_it_rests_when_the_player_is_silent_long_enough_and_says_so():
+    memory = song([(i % 3, 0) for i in range(30)], [60] * 30)
+    player = [*phrase([0, 1, 2]), *(percept(i, audible=False) for i in range(3, 20))]
+    decisions = answer(memory, player, PartnerSettings(rest_after_silence_s=1.0, rest_below=0, no_repeat=0))
+    silent_from = 3 * SEGMENT_S
+    last = decisions[-1]
+    assert last.rest == "silence"
+    assert last.silent_s > 1.0
+    assert silent_from + 0.9 < last.time_s < silent_from + 1.0 + 0.25 + SEGMENT_S
+    assert all(d.time_s <= last.time_s for d in decisions)
+
+
+def test_a_player_who_does_what_memory_never_heard_gets_a_rest_with_that_reason():
+    memory = song([(0, 0), (1, 1)], [60, 62])
+    decisions = answer(memory, phrase([9, 9, 9], chroma=np.eye(12)[6]))
+    assert {d.rest for d in decisions} == {"no match"}
+
+
+def test_what_fits_badly_or_was_just_played_is_not_played_and_it_says_which():
+    memory = song([(0, 0), (1, 1), (9, 9)], [60, 62, 64])
+    weak = answer(memory, phrase([0], chroma=np.eye(12)[6]), PartnerSettings(rest_below=0.9))
+    assert [d.rest for d in weak] == ["weak match"]
+    assert weak[0].candidates > 0
+    only = dataclasses.replace(FREE, no_repeat=1, chroma_candidates=0)
+    again = answer(song([(0, 0), (1, 1)], [60, 62]), phrase([0, 0, 0]), only)
+    assert [d.rest or d.state for d in again] == [1, "repeats"]
+
+
+def test_after_a_long_run_it_must_jump():
+    memory = song([(i, i) for i in range(40)], [60] * 40)
+    player = phrase([0] + [50] * 25)
+    runs = [d.run for d in answer(memory, player, dataclasses.replace(FREE, max_run=4, chroma_candidates=0))]
+    assert max(runs) == 4
+
+
+def test_a_memory_of_drums_alone_keeps_time_without_notes_or_rests():
+    memory = song([(SILENCE, i % 3) for i in range(20)])
+    player = [percept(i, gestures=[gesture(i * SEGMENT_S, 0.3, (SILENCE, i % 3))]) for i in range(10)]
+    decisions = answer(memory, player, PartnerSettings(chroma_weight=0, harmonic_weight=0))
+    assert any(d.kind == "play" for d in decisions)
+    assert all(d.notes == () for d in decisions)
+    mute = answer(memory, player, PartnerSettings(noteless_factor=0))
+    assert {d.rest for d in mute} == {"weak match"}
+
+
+def test_a_memory_of_one_gesture_plays_it_once_and_rests():
+    memory = song([(0, 0)], [60])
+    decisions = answer(memory, phrase([0, 0, 0]), FREE)
+    assert {d.state for d in decisions if d.kind == "play"} <= {0}
+    assert answer(memory, phrase([0, 0, 0]), dataclasses.replace(FREE, chroma_candidates=0))[0].rest == "no match"
+
+
+def test_a_draw_can_only_fall_on_what_is_allowed():
+    class Highest:
+        def random(self) -> float:
+            return 1 - 2**-53
+
+    memory = song([(i % 2, 0) for i in range(200)], [60] * 200)
+    chosen = PartnerSettings(temperature=1e6, no_repeat=40, rest_below=0, max_candidates=100)
+    partner = Partner(memory, chosen, rng=Highest(), sample_rate_hz=24_000)  # type: ignore[arg-type]
+    history: list[int] = []
+    for p in phrase([0, 1] * 20):
+        partner.hear(p)
+        decision = partner.decide(p.heard.available_at / 24_000)
+        assert decision.state not in history[-40:]
+        history.append(decision.state)
+
+
+@pytest.fixture(scope="module")
+def real_player(trained, short_guitar):
+    samples, rate = soundfile.read(short_guitar, dtype="float32")
+    return hear(trained, samples, rate)
+
+
+ENDS = {
+    "harmonic_weight": (0.0, 3.0),
+    "percussive_weight": (0.0, 3.0),
+    "chroma_weight": (0.0, 3.0),
+    "continuity_weight": (0.0, 3.0),
+    "min_context": (1, 4),
+    "max_candidates": (1, 64),
+    "chroma_candidates": (0, 64),
+    "no_repeat": (0, 40),
+    "max_run": (1, 100),
+    "noteless_factor": (0.0, 1.0),
+    "rest_below": (0.0, 0.9),
+    "rest_after_silence_s": (0.1, 100.0),
+    "max_transposition": (0, 6),
+    "transposition_penalty": (0.0, 0.5),
+    "temperature": (0.0, 1.0),
+    "memory_gestures": (1, 32),
+    "chroma_s": (0.02, 30.0),
+}
+
+
+def test_every_setting_is_tried():
+    assert set(ENDS) == {f.name for f in dataclasses.fields(PartnerSettings)}
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_each_setting_changes_what_is_played_to_real_music(trained, real_player, name):
+    low, high = (
+        answer(trained.memory, real_player, dataclasses.replace(PartnerSettings(), **{name: value})) for value in ENDS[name]
+    )
+    assert plays(low) != plays(high)
+
+
+def test_real_music_is_answered_alike_by_one_seed_and_otherwise_by_another(trained, real_player):
+    warm = PartnerSettings(temperature=0.3)
+    first = answer(trained.memory, real_player, warm, seed=1)
+    assert plays(first)
+    assert first == answer(trained.memory, real_player, warm, seed=1)
+    assert plays(first) != plays(answer(trained.memory, real_player, warm, seed=2))

@@ -1,0 +1,426 @@
+import contextlib
+import copy
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from musichal.arrays import AnyArray
+from musichal.audio.flac import encode_flac
+from musichal.errors import PartnerFileError
+from musichal.hearing.percepts import Note
+from musichal.memory.container import pack_arrays, read_container, unpack_arrays, write_container
+from musichal.memory.partner_file import PartnerModel, load_partner, save_partner
+from musichal.spec import PerceptionSpec
+from musichal.stage.performance import note_events, slice_events
+from partners_by_hand import partner, song
+from players_by_hand import answer, percept
+
+Content = dict
+Members = dict[str, bytes]
+STATES, NOTES, ORACLE, RECORDING = (f"arrays/{n}.safetensors" for n in ("states", "notes", "oracle", "recording-0000"))
+VOCABULARY = "arrays/vocabulary-harmonic.safetensors"
+FLAC = "recordings/0000.flac"
+
+
+def small_partner(**kwargs) -> PartnerModel:
+    notes = [Note(0.3, 0.1, 60, 80), Note(0.55, 0.3, 127, 1), Note(0.8, 0.1, 0, 127)]
+    first = song("one.wav", [0, 1, 2, 0, 1, 3], [4, 5, 4, 5, 4, 5], notes, **kwargs)
+    return partner([first, song("two.wav", [0, 1, 3, 2], [4, 4, 5, 5], notes, **kwargs)])
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("small") / "small.hal"
+    save_partner(path, small_partner())
+    return path
+
+
+def unpacked(path: Path) -> tuple[Content, Members]:
+    container = read_container(path)
+    return copy.deepcopy(container.content), {name: container.read(name) for name in container.members}
+
+
+def refused(path: Path) -> str:
+    """Return the one line with which a partner file is refused."""
+    with pytest.raises(PartnerFileError) as caught:
+        load_partner(path)
+    line = str(caught.value)
+    assert str(path) in line
+    assert line.isprintable()
+    return line
+
+
+def loaded_or_refused(path: Path) -> PartnerModel | None:
+    try:
+        return load_partner(path)
+    except PartnerFileError:
+        refused(path)
+        return None
+
+
+def equal(a: PartnerModel, b: PartnerModel) -> bool:
+    assert (a.spec, a.encoder_licence, dict(a.trained_with)) == (b.spec, b.encoder_licence, dict(b.trained_with))
+    for x, y in zip(a.vocabularies, b.vocabularies, strict=True):
+        assert x.digest() == y.digest()
+        assert np.array_equal(x.counts, y.counts)
+        assert (x.scale, x.spread) == (y.scale, y.spread)
+    assert a.memory.states.tobytes() == b.memory.states.tobytes()
+    assert a.memory.notes.tobytes() == b.memory.notes.tobytes()
+    for x, y in zip(a.memory.indexes, b.memory.indexes, strict=True):
+        assert np.array_equal(x.symbols(), y.symbols())
+        assert np.array_equal(x.sequence_starts(), y.sequence_starts())
+    for name, array in a.memory.oracle.to_arrays().items():
+        assert array.tobytes() == b.memory.oracle.to_arrays()[name].tobytes(), name
+    for x, y in zip(a.recordings, b.recordings, strict=True):
+        for name, value in vars(x).items():
+            other = getattr(y, name)
+            assert np.array_equal(value, other) if isinstance(value, np.ndarray) else value == other, name
+    return True
+
+
+def test_a_real_partner_comes_back_bit_for_bit_and_makes_the_same_bytes(trained, trained_path, tmp_path):
+    loaded = load_partner(trained_path)
+    assert equal(trained, loaded)
+    save_partner(tmp_path / "again.hal", loaded)
+    assert (tmp_path / "again.hal").read_bytes() == trained_path.read_bytes()
+    assert np.array_equal(loaded.recordings[0].samples(), trained.recordings[0].samples())
+
+
+def test_without_audio_all_else_is_kept(small, tmp_path):
+    save_partner(tmp_path / "mute.hal", small_partner(keep_audio=False))
+    mute = load_partner(tmp_path / "mute.hal")
+    assert [r.flac for r in mute.recordings] == [None, None]
+    assert mute.memory.states.tobytes() == load_partner(small).memory.states.tobytes()
+    with pytest.raises(PartnerFileError, match=r"two\.wav was left out"):
+        mute.recordings[1].samples()
+
+
+def array(member: str, name: str, change: Callable[[AnyArray], AnyArray | None]):
+    """Change one array in place, or replace it."""
+
+    def tamper(_content: Content, members: Members) -> None:
+        arrays = {k: v.copy() for k, v in unpack_arrays(members[member]).items()}
+        changed = change(arrays[name])
+        if changed is not None:
+            arrays[name] = changed
+        members[member] = pack_arrays(arrays)
+
+    return tamper
+
+
+def entry(index: object, value: object) -> Callable[[AnyArray], None]:
+    def change(array: AnyArray) -> None:
+        array[index] = value
+
+    return change
+
+
+def leaf(*path: object, value: object):
+    def tamper(content: Content, _members: Members) -> None:
+        table = content
+        for key in path[:-1]:
+            table = table[key]
+        assert path[-1] in table if isinstance(table, dict) else path[-1] < len(table)
+        table[path[-1]] = value
+
+    return tamper
+
+
+def without(*path: object):
+    def tamper(content: Content, _members: Members) -> None:
+        table = content
+        for key in path[:-1]:
+            table = table[key]
+        del table[path[-1]]
+
+    return tamper
+
+
+def refingerprinted(**changes: object):
+    """Change the spec, and make its fingerprint fit."""
+
+    def tamper(content: Content, _members: Members) -> None:
+        table = PerceptionSpec().to_dict() | changes
+        content["spec"] = table
+        content["fingerprint"] = PerceptionSpec.from_dict(table).fingerprint()
+
+    return tamper
+
+
+def revocabularied(change: Callable[[dict, dict], None]):
+    """Change a vocabulary, and make its digest fit."""
+
+    def tamper(content: Content, members: Members) -> None:
+        values = content["vocabularies"][0]
+        arrays = {k: v.copy() for k, v in unpack_arrays(members[VOCABULARY]).items()}
+        change(values, arrays)
+        members[VOCABULARY] = pack_arrays(arrays)
+        from musichal.hearing.vocabulary import Vocabulary
+
+        try:
+            values["digest"] = Vocabulary(
+                values["normalisation"], arrays["centres"], values["scale"], arrays["mean"], arrays["projection"],
+                values["spread"], arrays["counts"],
+            ).digest()  # fmt: skip
+        except TypeError:
+            values["digest"] = "0" * 64
+
+    return tamper
+
+
+def set_value(name: str, value: object):
+    return revocabularied(lambda values, _: values.update({name: value}))
+
+
+def set_array(name: str, change: Callable[[AnyArray], AnyArray]):
+    return revocabularied(lambda _, arrays: arrays.update({name: change(arrays[name])}))
+
+
+def drop(member: str):
+    return lambda _content, members: members.pop(member)
+
+
+def replace(member: str, data: bytes):
+    return lambda _content, members: members.update({member: data})
+
+
+TAMPERED: Mapping[str, Callable[[Content, Members], object]] = {
+    "spec missing": without("spec"),
+    "spec no table": leaf("spec", value=[1]),
+    "spec field missing": without("spec", "gate"),
+    "spec field unknown": lambda c, _: c["spec"].update(gait=1),
+    "spec of a newer version": leaf("spec", "version", value=2),
+    "spec segment zero": leaf("spec", "segment_samples", value=0),
+    "spec number as text": leaf("spec", "sample_rate_hz", value="24000"),
+    "spec number huge": leaf("spec", "gate", "open_db", value=10**400),
+    "spec changed, fingerprint not": leaf("spec", "segment_samples", value=8000),
+    "fingerprint wrong": leaf("fingerprint", value="0" * 64),
+    "fingerprint null": leaf("fingerprint", value=None),
+    "vocabulary of another size than the spec": refingerprinted(
+        vocabulary=PerceptionSpec().vocabulary.to_dict() | {"size": 32}
+    ),
+    "one vocabulary": without("vocabularies", 1),
+    "three vocabularies": lambda c, _: c["vocabularies"].append(c["vocabularies"][0]),
+    "vocabularies no list": leaf("vocabularies", value=7),
+    "vocabulary null": leaf("vocabularies", 0, value=None),
+    "vocabulary digest wrong": leaf("vocabularies", 0, "digest", value="0" * 64),
+    "vocabulary scale changed": leaf("vocabularies", 0, "scale", value=2.0),
+    "vocabulary scale zero": set_value("scale", 0.0),
+    "vocabulary scale tiny": set_value("scale", 1e-300),
+    "vocabulary scale huge": set_value("scale", 1e300),
+    "vocabulary scale text": set_value("scale", "1.0"),
+    "vocabulary scale null": set_value("scale", None),
+    "vocabulary scale beyond floats": set_value("scale", 10**400),
+    "vocabulary spread negative": set_value("spread", -1.0),
+    "vocabulary normalised another way": set_value("normalisation", "l2-pca"),
+    "vocabulary normalisation null": set_value("normalisation", None),
+    "vocabulary centres NaN": set_array("centres", lambda a: a + np.float32(np.nan)),
+    "vocabulary centres infinite": set_array("centres", lambda a: a + np.float32(np.inf)),
+    "vocabulary centres whose squares overflow": set_array("centres", lambda a: a + np.float32(1e30)),
+    "vocabulary centres fewer": set_array("centres", lambda a: a[:-1]),
+    "vocabulary centres wider": set_array("centres", lambda a: np.hstack([a, a])),
+    "vocabulary centres flat": set_array("centres", lambda a: a.ravel()),
+    "vocabulary centres of doubles": set_array("centres", lambda a: a.astype(np.float64)),
+    "vocabulary counts short": set_array("counts", lambda a: a[:-1]),
+    "vocabulary counts negative": set_array("counts", lambda a: a - 1),
+    "vocabulary arrays missing": drop(VOCABULARY),
+    "states missing": drop(STATES),
+    "states token too high": array(STATES, "tokens", entry((0, 0), 64)),
+    "states token too low": array(STATES, "tokens", entry((0, 1), -2)),
+    "states recording missing": array(STATES, "recording", entry(-1, 2)),
+    "states recording huge": array(STATES, "recording", entry(-1, 2**32 - 1)),
+    "states start behind the end": array(STATES, "start_s", entry(-1, 100.0)),
+    "states start NaN": array(STATES, "start_s", entry(0, np.nan)),
+    "states duration beyond the end": array(STATES, "duration_s", entry(-1, 1e6)),
+    "states duration negative": array(STATES, "duration_s", entry(0, -0.1)),
+    "states duration that stops the clock": array(STATES, "duration_s", entry(0, 1e-30)),
+    "states count huge": array(STATES, "note_count", entry(0, 2**32 - 1)),
+    "states one fewer": array(STATES, "start_s", lambda a: a[:-1]),
+    "states of another type": array(STATES, "start_s", lambda a: a.astype(np.float32)),
+    "states chroma of 11": array(STATES, "chroma", lambda a: np.ascontiguousarray(a[:, :11])),
+    "states chroma NaN": array(STATES, "chroma", entry((0, 0), np.nan)),
+    "states without a column": lambda _, m: m.update({STATES: pack_arrays({"start_s": np.zeros(3)})}),
+    "states scalar": array(STATES, "recording", lambda _: np.uint32(0).reshape(())),
+    "notes pitch": array(NOTES, "pitch", entry(0, 128)),
+    "notes velocity zero": array(NOTES, "velocity", entry(0, 0)),
+    "notes duration NaN": array(NOTES, "duration_s", entry(0, np.nan)),
+    "notes duration beyond the end": array(NOTES, "duration_s", entry(0, 1e6)),
+    "notes offset beyond the end": array(NOTES, "offset_s", entry(0, 1e9)),
+    "notes one fewer": lambda _, m: m.update({NOTES: pack_arrays({k: v[1:] for k, v in unpack_arrays(m[NOTES]).items()})}),
+    "oracle missing": drop(ORACLE),
+    "oracle threshold NaN": array(ORACLE, "threshold", lambda _: np.array(np.nan)),
+    "oracle threshold zero": array(ORACLE, "threshold", lambda _: np.array(0.0)),
+    "oracle threshold many": array(ORACLE, "threshold", lambda _: np.ones(2)),
+    "oracle vectors NaN": array(ORACLE, "vectors", entry((0, 0), np.nan)),
+    "oracle vectors fewer": array(ORACLE, "vectors", lambda a: a[:-1]),
+    "oracle vectors wider": array(ORACLE, "vectors", lambda a: np.hstack([a, a])),
+    "oracle vectors flat": array(ORACLE, "vectors", lambda a: a.ravel()),
+    "oracle link forward": array(ORACLE, "suffix_links", entry(0, 5)),
+    "oracle link negative": array(ORACLE, "suffix_links", entry(3, -1)),
+    "oracle repeat too long": array(ORACLE, "repeat_lengths", entry(3, 4)),
+    "oracle repeat negative": array(ORACLE, "repeat_lengths", entry(3, -4)),
+    "oracle forward nowhere": array(ORACLE, "forward_links", entry((-1, 1), 100)),
+    "oracle forward of another shape": array(ORACLE, "forward_links", lambda a: a.ravel()),
+    "no recordings": leaf("recordings", value=[]),
+    "one recording fewer": without("recordings", 1),
+    "one recording more": lambda c, _: c["recordings"].append(c["recordings"][0]),
+    "recordings no list": leaf("recordings", value=None),
+    "recording without a name": without("recordings", 0, "name"),
+    "recording name null": leaf("recordings", 0, "name", value=None),
+    "recording name that speaks to the terminal": leaf("recordings", 0, "name", value="\x1b]0;gotcha\x07"),
+    "recording name of two lines": leaf("recordings", 0, "name", value="a\nb"),
+    "recording name endless": leaf("recordings", 0, "name", value="a" * 10_000),
+    "recording digest": leaf("recordings", 0, "digest", value="zz"),
+    "recording rate zero": leaf("recordings", 0, "sample_rate_hz", value=0),
+    "recording rate text": leaf("recordings", 0, "sample_rate_hz", value="24000"),
+    "recording rate huge": leaf("recordings", 0, "sample_rate_hz", value=10**12),
+    "recording length negative": leaf("recordings", 0, "n_samples", value=-5),
+    "recording length huge": leaf("recordings", 0, "n_samples", value=10**15),
+    "recording length beyond floats": leaf("recordings", 0, "n_samples", value=10**400),
+    "recording length true": leaf("recordings", 0, "n_samples", value=True),
+    "recording shorter than its states": leaf("recordings", 0, "n_samples", value=100),
+    "recording arrays missing": drop(RECORDING),
+    "recording token": array(RECORDING, "tokens", entry((0, 0), 64)),
+    "recording tokens of one source": array(RECORDING, "tokens", lambda a: a[:1]),
+    "recording frames fewer": array(RECORDING, "frame_samples", lambda a: a[:-1]),
+    "recording frames out of order": array(RECORDING, "frame_samples", lambda a: a[::-1].copy()),
+    "recording frames behind the end": array(RECORDING, "frame_samples", entry(-1, 2**62)),
+    "recording frames negative": array(RECORDING, "frame_samples", entry(0, -5)),
+    "recording level NaN": array(RECORDING, "level_db", entry(0, np.nan)),
+    "recording onsets out of order": array(RECORDING, "onset_samples", lambda a: a[::-1].copy()),
+    "recording onsets behind the end": array(RECORDING, "onset_samples", entry(-1, 2**62)),
+    "trained_with no table": leaf("trained_with", value=[1]),
+    "trained_with speaks to the terminal": leaf("trained_with", value={"numpy": "\x1b[2J"}),
+    "licence null": leaf("encoder_licence", value=None),
+    "content empty": lambda c, _: c.clear(),
+}
+
+
+def repacked(source: Path, target: Path, tamper: Callable[[Content, Members], object]) -> Path:
+    content, members = unpacked(source)
+    tamper(content, members)
+    write_container(target, content=content, members=members)
+    return target
+
+
+@pytest.mark.parametrize("tamper", TAMPERED.values(), ids=TAMPERED.keys())
+def test_a_well_formed_file_with_a_wrong_value_is_refused_in_one_line(small, tmp_path, tamper):
+    refused(repacked(small, tmp_path / "tampered.hal", tamper))
+
+
+def test_repacking_alone_changes_nothing(small, tmp_path):
+    same = repacked(small, tmp_path / "same.hal", lambda _c, _m: None)
+    assert same.read_bytes() == small.read_bytes()
+
+
+def test_a_sound_that_is_not_the_recordings_is_refused_when_it_is_asked_for(small, tmp_path):
+    tone = (np.sin(np.arange(400)) * 0.5 * 2**23).round() / 2**23
+    n = load_partner(small).recordings[0].n_samples
+    for flac in (
+        encode_flac(tone.astype(np.float32), 24000),
+        encode_flac(np.tile(tone, n)[:n].astype(np.float32), 48000),
+        b"fLaC",
+        b"RIFF",
+    ):
+        model = load_partner(repacked(small, tmp_path / "other.hal", replace(FLAC, flac)))
+        with pytest.raises(PartnerFileError, match=r"one\.wav"):
+            model.recordings[0].samples()
+
+
+def fuzz(examples: int):
+    return settings(max_examples=examples, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@fuzz(150)
+@given(data=st.data())
+def test_any_changed_byte_or_cut_is_refused_in_one_line(small, tmp_path, data):
+    whole = small.read_bytes()
+    at = data.draw(st.integers(0, len(whole) - 1))
+    if data.draw(st.booleans()):
+        damaged = whole[:at]
+    else:
+        damaged = whole[:at] + bytes([whole[at] ^ data.draw(st.integers(1, 255))]) + whole[at + 1 :]
+    path = tmp_path / "damaged.hal"
+    path.write_bytes(damaged)
+    refused(path)
+
+
+def leaves(value: object, path: tuple = ()) -> list[tuple]:
+    if isinstance(value, dict):
+        return [found for k, v in value.items() for found in leaves(v, (*path, k))]
+    if isinstance(value, list):
+        return [found for k, v in enumerate(value) for found in leaves(v, (*path, k))]
+    return [path]
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(10**20), 10**20) | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=4,
+)
+ARRAY_TYPES = [np.float32, np.float64, np.int16, np.int32, np.int64, np.uint8, np.uint32, np.bool_]
+
+
+def use(model: PartnerModel) -> None:
+    """Do with a loaded partner what a performance does with it."""
+    chroma = np.eye(12)[0]
+    decisions = answer(model.memory, [percept(i, chroma=chroma) for i in range(12)])
+    note_events(decisions, channel=0)
+    slice_events(decisions)
+    for recording in model.recordings:
+        with contextlib.suppress(PartnerFileError):
+            recording.samples()
+
+
+@fuzz(150)
+@given(data=st.data())
+def test_a_stranger_may_write_anything_the_partner_is_refused_or_plays(small, tmp_path, data):
+    content, members = unpacked(small)
+    if data.draw(st.booleans()):
+        *path, last = data.draw(st.sampled_from([p for p in leaves(content) if p[0] != "spec"]))
+        table = content
+        for key in path:
+            table = table[key]
+        table[last] = data.draw(JSON)
+    else:
+        member = data.draw(st.sampled_from([m for m in members if m.endswith(".safetensors")]))
+        arrays = {k: v.copy() for k, v in unpack_arrays(members[member]).items()}
+        name = data.draw(st.sampled_from(sorted(arrays)))
+        changed = arrays[name]
+        kind = data.draw(st.sampled_from(["type", "shape", "value"]))
+        if kind == "type":
+            arrays[name] = changed.astype(data.draw(st.sampled_from(ARRAY_TYPES)))
+        elif kind == "shape":
+            arrays[name] = (
+                data.draw(st.sampled_from([changed[:0], changed[..., None], changed.ravel()[1:]]))
+                if changed.ndim
+                else changed[None]
+            )
+        elif changed.size:
+            bits = data.draw(st.binary(min_size=changed.itemsize, max_size=changed.itemsize))
+            raw = changed.view() if changed.ndim else changed.reshape(1)
+            raw = raw.reshape(-1)
+            raw[data.draw(st.integers(0, raw.size - 1))] = (
+                np.frombuffer(bits, changed.dtype)[0] if changed.dtype != bool else bits[0] > 127
+            )
+            arrays[name] = raw.reshape(changed.shape)
+        members[member] = pack_arrays(arrays)
+    path = tmp_path / "strange.hal"
+    write_container(path, content=content, members=members)
+    model = loaded_or_refused(path)
+    if model is not None:
+        use(model)
+
+
+def test_the_manifest_says_what_a_reader_wants_to_know(trained_path):
+    content, members = unpacked(trained_path)
+    assert json.loads(json.dumps(content)) == content
+    assert set(content) == {"spec", "fingerprint", "encoder_licence", "trained_with", "vocabularies", "recordings"}
+    assert FLAC in members
+    assert content["trained_with"]["numpy"] == np.__version__
+    assert content["recordings"][0]["name"] == "mix.wav"

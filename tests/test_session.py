@@ -1,0 +1,189 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from musichal.audio.recording import read_recording
+from musichal.errors import InputError
+from musichal.memory.partner_file import load_partner
+from musichal.partner.settings import PartnerSettings
+from musichal.stage import session as session_module
+from musichal.stage.performance import Performance, perform
+from musichal.stage.session import (
+    SESSION_FILES,
+    SessionSettings,
+    file_sha256,
+    read_decisions,
+    read_session,
+    reply_bytes,
+    session_folder,
+    write_session,
+)
+
+
+@pytest.fixture(scope="module")
+def played(trained, short_guitar):
+    guitar = read_recording(short_guitar)
+    samples = guitar.samples[: 4 * guitar.sample_rate_hz]
+    chosen = PartnerSettings(temperature=0.2)
+    return samples, perform(trained, samples, sample_rate_hz=guitar.sample_rate_hz, settings=chosen, seed=7)
+
+
+@pytest.fixture(scope="module")
+def wanted(trained_path) -> SessionSettings:
+    return SessionSettings(
+        partner_path=str(trained_path), partner_sha256=file_sha256(trained_path), partner=PartnerSettings(temperature=0.2),
+        seed=7, channel=0, program=4, sample_rate_hz=44_100, input_name="guitar.wav",
+    )  # fmt: skip
+
+
+@pytest.fixture
+def folder(tmp_path, played, wanted) -> Path:
+    path = tmp_path / "session"
+    with session_folder(path):
+        write_session(path, wanted, *played)
+    return path
+
+
+def test_a_session_comes_back_and_plays_the_same_bytes_again(folder, played, wanted):
+    settings, samples, reply = read_session(folder)
+    assert settings == wanted
+    assert np.array_equal(samples, played[0])
+    assert read_decisions(folder) == list(played[1].decisions)
+    assert sorted(p.name for p in folder.iterdir()) == sorted(SESSION_FILES)
+    again = perform(
+        load_partner(settings.partner_path), samples, sample_rate_hz=settings.sample_rate_hz, settings=settings.partner,
+        seed=settings.seed,
+    )  # fmt: skip
+    assert reply_bytes(again.decisions, channel=settings.channel, program=settings.program) == reply
+    assert b"MThd" in reply[:4]
+    assert any(d.notes for d in again.decisions)
+    other = perform(load_partner(settings.partner_path), samples, sample_rate_hz=44_100, settings=settings.partner, seed=8)
+    assert other.decisions != again.decisions
+
+
+def test_the_same_performance_writes_the_same_bytes(folder, tmp_path, played, wanted):
+    with session_folder(tmp_path / "deep" / "again"):
+        write_session(tmp_path / "deep" / "again", wanted, *played)
+    for name in SESSION_FILES:
+        assert (folder / name).read_bytes() == (tmp_path / "deep" / "again" / name).read_bytes()
+
+
+def test_a_folder_that_is_not_empty_is_refused_and_left_alone(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match="not empty"), session_folder(tmp_path):
+        pass
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+    with pytest.raises(InputError, match="cannot make the session folder"), session_folder(tmp_path / "notes.txt"):
+        pass
+
+
+@pytest.mark.parametrize("broken", range(len(SESSION_FILES)))
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(28, "full")])
+def test_interrupted_writing_leaves_nothing(tmp_path, played, wanted, monkeypatch, broken, error):
+    real, calls = session_module.open_atomically, []
+
+    def fail_later(path):
+        calls.append(path)
+        if len(calls) > broken:
+            raise error
+        return real(path)
+
+    monkeypatch.setattr(session_module, "open_atomically", fail_later)
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    for path in (tmp_path / "new", kept):
+        calls.clear()
+        with pytest.raises((KeyboardInterrupt, OSError)), session_folder(path):
+            write_session(path, wanted, *played)
+    assert not (tmp_path / "new").exists()
+    assert list(kept.iterdir()) == []
+    with pytest.raises(InputError, match="is not a session"):
+        read_session(kept)
+
+
+def change(**values):
+    def damage(folder: Path) -> None:
+        table = json.loads((folder / "settings.json").read_text())
+        (folder / "settings.json").write_text(json.dumps(table | values))
+
+    return damage
+
+
+def remove(key):
+    def damage(folder: Path) -> None:
+        table = json.loads((folder / "settings.json").read_text())
+        del table[key]
+        (folder / "settings.json").write_text(json.dumps(table))
+
+    return damage
+
+
+def write(name, data: bytes):
+    return lambda folder: (folder / name).write_bytes(data)
+
+
+def cut(name):
+    return lambda folder: (folder / name).write_bytes((folder / name).read_bytes()[:-100])
+
+
+DAMAGE = {
+    "no settings": lambda f: (f / "settings.json").unlink(),
+    "no input": lambda f: (f / "input.flac").unlink(),
+    "no reply": lambda f: (f / "reply.mid").unlink(),
+    "settings empty": write("settings.json", b""),
+    "settings no table": write("settings.json", b"[1]"),
+    "settings no text": write("settings.json", b"\xff\xfe"),
+    "settings deep": write("settings.json", b"[" * 100_000),
+    "settings NaN": change(seed=float("nan")),
+    "newer version": change(version=2),
+    "key missing": remove("seed"),
+    "partner missing": remove("partner"),
+    "partner no table": change(partner=[1]),
+    "partner setting unknown": change(partner={"loudness": 1}),
+    "partner setting wrong": change(partner={"temperature": "hot"}),
+    "partner setting huge": change(partner={"temperature": 10**400}),
+    "partner setting endless": change(partner={"no_repeat": 10**30}),
+    "partner setting negative": change(partner={"no_repeat": -1}),
+    "seed text": change(seed="7"),
+    "seed negative": change(seed=-1),
+    "channel of drums": change(channel=9),
+    "channel out of range": change(channel=16),
+    "program out of range": change(program=128),
+    "rate wrong": change(sample_rate_hz=48_000),
+    "rate true": change(sample_rate_hz=True),
+    "path with a null": change(partner_path="a\0b"),
+    "name of two lines": change(input_name="a\nb"),
+    "input cut short": cut("input.flac"),
+    "input empty": write("input.flac", b""),
+    "input no FLAC": write("input.flac", b"RIFF" * 100),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE.keys())
+def test_a_damaged_session_is_refused_in_one_line_that_names_the_file(folder, damage):
+    damage(folder)
+    with pytest.raises(InputError) as caught:
+        read_session(folder)
+    assert str(caught.value).isprintable()
+    if "partner setting" not in str(caught.value):
+        assert str(folder) in str(caught.value)
+
+
+@pytest.mark.parametrize("line", ["", "{", "null", "[]", "{}", "7", '{"number": 1}', "[" * 100_000, '"a"'])
+def test_a_damaged_decision_is_refused_with_its_line(folder, line):
+    path = folder / "decisions.jsonl"
+    path.write_text(path.read_text() + line + "\n" + path.read_text())
+    with pytest.raises(InputError, match=r"decisions\.jsonl: line \d+ is not a decision"):
+        read_decisions(folder)
+
+
+def test_a_session_is_readable_by_others(folder, played):
+    samples, rate = soundfile.read(folder / "input.flac", dtype="float32")
+    assert rate == 44_100
+    assert np.array_equal(samples, played[0])
+    lines = (folder / "decisions.jsonl").read_text().splitlines()
+    assert [json.loads(line)["kind"] for line in lines] == [d.kind for d in played[1].decisions]
+    assert isinstance(played[1], Performance)

@@ -1,0 +1,109 @@
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from musichal.audio.recording import Recording, collect_recordings, read_recording
+from musichal.chandra.trainer import train
+from musichal.errors import InputError
+from musichal.hearing.frames import stream_frame_count
+from musichal.memory.partner_file import load_partner, save_partner
+from musichal.spec import PerceptionSpec
+from players_by_hand import hear
+
+SPEC = PerceptionSpec()
+
+
+def part(recording: Recording, first_s: float, last_s: float) -> Recording:
+    import dataclasses
+
+    rate = recording.sample_rate_hz
+    return dataclasses.replace(
+        recording, samples=recording.samples[round(first_s * rate) : round(last_s * rate)], name=f"{first_s}.wav"
+    )
+
+
+def test_another_process_trains_the_same_bytes(trained_path, short_mix, tmp_path):
+    script = (
+        "import sys; from musichal.audio.recording import read_recording; from musichal.chandra.trainer import train;"
+        "from musichal.memory.partner_file import save_partner; from musichal.spec import PerceptionSpec;"
+        "save_partner(sys.argv[2], train([read_recording(sys.argv[1])], PerceptionSpec()))"
+    )
+    env = os.environ | {"PYTHONHASHSEED": "12345", "OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "2"}
+    subprocess.run([sys.executable, "-c", script, str(short_mix), str(tmp_path / "other.hal")], check=True, env=env)
+    assert (tmp_path / "other.hal").read_bytes() == trained_path.read_bytes()
+
+
+def test_what_is_stored_is_what_a_fresh_listener_hears(trained):
+    stored = trained.recordings[0]
+    percepts = hear(trained, stored.samples(), stored.sample_rate_hz)
+    assert np.array_equal(np.concatenate([p.tokens for p in percepts], axis=1), stored.tokens)
+    assert np.array_equal(np.concatenate([p.heard.frame_samples for p in percepts]), stored.frame_samples)
+    assert np.array_equal(np.concatenate([p.heard.level_db for p in percepts]), stored.level_db)
+    assert [o for p in percepts for o in p.heard.onset_samples] == stored.onset_samples.tolist()
+    states = trained.memory.states
+    gestures = [g for p in percepts for g in p.gestures]
+    assert np.array_equal(states["start_s"][: len(gestures)], [g.start_s for g in gestures])
+    assert stored.tokens.shape[1] == stream_frame_count(240_000, SPEC)
+
+
+def test_a_partner_of_real_music_has_something_to_say(trained):
+    states, notes = trained.memory.states, trained.memory.notes
+    assert len(states) > 20
+    assert (states["note_count"] > 0).mean() > 0.3
+    assert ((notes["pitch"] >= 21) & (notes["pitch"] <= 108)).all()
+    assert [len(np.unique(row[row >= 0])) for row in trained.recordings[0].tokens] == [64, 64]
+    assert states["start_s"][0] < 0.1
+    assert states["start_s"][-1] + states["duration_s"][-1] == pytest.approx(10, abs=0.4)
+    assert np.allclose(np.diff(states["start_s"]), states["duration_s"][:-1], atol=1e-4), "every moment is remembered"
+    for vocabulary, row in zip(trained.vocabularies, trained.recordings[0].tokens, strict=True):
+        assert vocabulary.counts.tolist() == np.bincount(row[row >= 0], minlength=64).tolist()
+
+
+def test_several_recordings_and_folders(rock_mix, ballad_guitar, short_mix, tmp_path):
+    (tmp_path / "songs" / "b").mkdir(parents=True)
+    (tmp_path / "songs" / "a.wav").write_bytes(short_mix.read_bytes())
+    (tmp_path / "songs" / "b" / "c.WAV").write_bytes(short_mix.read_bytes())
+    (tmp_path / "songs" / "readme.txt").write_text("no music")
+    assert [p.name for p in collect_recordings([tmp_path / "songs"])] == ["a.wav", "c.WAV"]
+    recordings = [part(read_recording(rock_mix), 0, 5), part(read_recording(ballad_guitar), 3, 9)]
+    told: list[tuple[str, float]] = []
+    model = train(recordings, SPEC, keep_audio=False, progress=lambda what, share: told.append((what, share)))
+    memory = model.memory
+    assert sorted(set(memory.states["recording"].tolist())) == [0, 1]
+    assert [r.name for r in model.recordings] == ["0.wav", "3.wav"]
+    assert all(r.flac is None for r in model.recordings)
+    first = int(np.flatnonzero(memory.states["recording"] == 1)[0])
+    assert memory.successor(first - 1) is None
+    assert memory.states["ioi_s"][first] == 0
+    assert [i.sequence_starts().tolist() for i in memory.indexes] == [[first], [first]] or [
+        i.sequence_starts().tolist() for i in memory.indexes
+    ] == [[0, first], [0, first]]
+    # The second recording sounds the same to a fresh listener, whatever came before it in training.
+    percepts = hear(model, recordings[1].samples, recordings[1].sample_rate_hz)
+    assert np.array_equal(np.concatenate([p.tokens for p in percepts], axis=1), model.recordings[1].tokens)
+    save_partner(tmp_path / "two.hal", model)
+    assert load_partner(tmp_path / "two.hal").memory.states.tobytes() == memory.states.tobytes()
+    listening = [share for what, share in told if what.startswith("Listening")]
+    assert listening == sorted(listening)
+    assert listening[-1] == pytest.approx(1)
+    assert told[-1] == ("Done", 1.0)
+    assert all(0 <= share <= 1 + 1e-9 for _, share in told)
+    assert {what for what, _ in told} >= {"Listening to 0.wav", "Listening to 3.wav"}
+
+
+def test_the_order_of_recordings_is_kept_and_matters(rock_mix):
+    whole = read_recording(rock_mix)
+    a, b = part(whole, 0, 3), part(whole, 3, 6)
+    one, other = train([a, b], SPEC, keep_audio=False), train([b, a], SPEC, keep_audio=False)
+    assert [r.name for r in one.recordings] == ["0.wav", "3.wav"]
+    assert [r.name for r in other.recordings] == ["3.wav", "0.wav"]
+
+
+def test_nothing_to_learn_from_is_refused(short_mix):
+    with pytest.raises(InputError, match="no recording"):
+        train([], SPEC)
+    with pytest.raises(InputError, match=r"too little|fewer|sounds|frames"):
+        train([part(read_recording(short_mix), 0, 0.5)], SPEC)

@@ -24,7 +24,7 @@ from musichal.spec import EncoderSpec, PerceptionSpec
 
 HERE = Path(__file__).parent
 SPEC = PerceptionSpec()
-LENGTH = SPEC.context_samples + SPEC.segment_samples
+LENGTH = SPEC.window_samples
 ENCODER = SpectralEncoder(SPEC)
 PITCH = PitchAnalyser(SPEC)
 

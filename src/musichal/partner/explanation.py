@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 
+from musichal.hearing.percepts import SILENCE
 from musichal.partner.decision import REST_REASONS, Context, Decision
 
 _PITCH_CLASSES = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
@@ -68,7 +69,7 @@ def _why(decision: Decision, recordings: Sequence[str]) -> str:
 
 def _context_phrase(context: Context, recordings: Sequence[str]) -> str:
     n = len(context.tokens)
-    tokens = " ".join(str(t) for t in context.tokens[-8:])
+    tokens = " ".join("silence" if t == SILENCE else str(t) for t in context.tokens[-8:])
     shown = tokens if n <= 8 else f"… {tokens}"
     past = f"your last {n} {context.source} gestures ({shown})" if n > 1 else f"your last {context.source} gesture ({shown})"
     return f"{past} led there before, at {recordings[context.recording]} {clock(context.end_s)}"

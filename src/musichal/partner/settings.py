@@ -46,17 +46,17 @@ class PartnerSettings:
         Time constant of the chroma that candidates are fitted to.
     """
 
-    harmonic_weight: float = 1.0
+    harmonic_weight: float = 1.2
     percussive_weight: float = 0.6
     chroma_weight: float = 1.0
-    continuity_weight: float = 0.6
+    continuity_weight: float = 0.9
     min_context: int = 1
     max_candidates: int = 48
     chroma_candidates: int = 16
     no_repeat: int = 24
     max_run: int = 24
     noteless_factor: float = 0.7
-    rest_below: float = 0.25
+    rest_below: float = 0.22
     rest_after_silence_s: float = 2.0
     max_transposition: int = 6
     transposition_penalty: float = 0.03

@@ -1,7 +1,7 @@
 """`musichal bench`: the figures of docs/benchmarks.md, measured here and now."""
 
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -43,13 +43,11 @@ def bench_command(parts: Sequence[str], recordings: Sequence[Path], *, voice: Vo
 def _measure(part: str, recordings: Sequence[Path]) -> Sequence[Figure]:
     from musichal.bench import hearing_speed, memory_speed, note_quality, token_quality
 
-    measures: dict[str, Callable[[], Sequence[Figure]]] = {
-        "hearing": lambda: hearing_speed.measure_hearing(recordings),
-        "memory": memory_speed.measure_memory,
-        "tokens": token_quality.measure_tokens,
-        "notes": note_quality.measure_notes,
-    }
-    return measures[part]()
+    if part == "hearing":
+        return hearing_speed.measure_hearing(recordings)
+    if part == "memory":
+        return memory_speed.measure_memory()
+    return token_quality.measure_tokens() if part == "tokens" else note_quality.measure_notes()
 
 
 def _machine() -> str:

@@ -43,6 +43,7 @@ class HearingFigures:
     segment_s: float
     hop_s: float
     context_s: float
+    lookahead_s: float
     frames_per_second: float
     vocabulary_size: int
     gate_open_db: float
@@ -193,6 +194,7 @@ def _hearing(spec: PerceptionSpec, licence: str) -> HearingFigures:
         segment_s=spec.segment_samples / rate,
         hop_s=spec.hop_samples / rate,
         context_s=spec.context_samples / rate,
+        lookahead_s=spec.lookahead_samples / rate,
         frames_per_second=rate / spec.encoder.stride_samples,
         vocabulary_size=spec.vocabulary.size,
         gate_open_db=spec.gate.open_db,
@@ -330,7 +332,7 @@ def _hearing_rows(hearing: HearingFigures) -> list[tuple[str, ...]]:
         ("encoder", f"{hearing.encoder} ({hearing.encoder_licence})"),
         ("sounds per source", str(hearing.vocabulary_size)),
         ("segments", f"{hearing.segment_s * 1000:.0f} ms every {hearing.hop_s * 1000:.0f} ms, {placed}"),
-        ("context", f"{hearing.context_s:.2f} s of past sound in view"),
+        ("in view", f"{1000 * hearing.context_s:.0f} ms before each segment, {1000 * hearing.lookahead_s:.0f} ms behind it"),
         ("frames", f"{hearing.frames_per_second:.1f} per second at {hearing.sample_rate_hz} Hz"),
         ("gate", f"opens at {hearing.gate_open_db:.0f} dBFS, closes at {hearing.gate_close_db:.0f} dBFS"),
     ]

@@ -53,6 +53,8 @@ def test_long_contexts_and_chords_are_cut_short_and_one_gesture_is_singular():
     line = explain(long, NAMES)
     assert "your last 20 harmonic gestures (… 12 13 14 15 16 17 18 19)" in line
     assert "C4 C#4 D4 Eb4 E4 F4 …" in line
+    pause = dataclasses.replace(base, contexts=(Context("harmonic", (5, -1, 7), 4, 0, 1.0),))
+    assert "(5 silence 7)" in explain(pause, NAMES)
     short = dataclasses.replace(base, contexts=(Context("harmonic", (7,), 4, 0, 1.0),))
     assert "your last harmonic gesture (7) led" in explain(short, NAMES)
 

@@ -120,6 +120,12 @@ def _learn_vocabularies(heard: Sequence[Heard], spec: PerceptionSpec, tell: Prog
     for number, source in enumerate(SOURCES):
         tell(f"Learning {spec.vocabulary.size} {source} sounds", number / len(SOURCES))
         frames = np.concatenate([h.features[number][h.audible[number]] for h in heard])
+        total = sum(h.audible.shape[1] for h in heard)
+        if frames.shape[0] < spec.vocabulary.size <= total:
+            raise InputError(
+                f"nearly all of the {source} sound ({total - frames.shape[0]} of {total} frames) is below the gate of"
+                f" {spec.gate.open_db:g} dBFS: give Chandra a louder recording, or one with more {source} sound"
+            )
         learned.append(fit_vocabulary(frames, spec.vocabulary, source=source))
     return learned[0], learned[1]
 

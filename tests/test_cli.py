@@ -1,0 +1,314 @@
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from musichal import __version__
+from musichal.cli import app
+from musichal.stage.midi_file import read_midi_notes
+
+COMMANDS = sorted(c.name or c.callback.__name__ for c in app.registered_commands)
+
+
+def run(*arguments: object, **kwargs):
+    return CliRunner().invoke(app, [str(a) for a in arguments], **kwargs)
+
+
+def process(*arguments: object, **kwargs) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "musichal", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, **kwargs)
+
+
+def test_the_commands_are_those_of_the_readme():
+    assert {"train", "play", "inspect", "replay", "demo"} <= set(COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_has_help_with_an_example_that_it_accepts(command):
+    result = run(command, "--help", env={"COLUMNS": "300", "TERM": "dumb"})
+    assert result.exit_code == 0
+    example = re.search(rf"Example: (musichal {command}\b[^│]*)", result.stdout)
+    assert example, result.stdout
+    # The options that the example names exist.
+    words = example[1].split(" — ")[0].split()
+    registered = typer.main.get_command(app).commands[command]  # type: ignore[attr-defined]
+    known = {name for parameter in registered.params for name in parameter.opts}
+    assert {w for w in words if w.startswith("-")} <= known
+
+
+def test_as_a_module_and_without_arguments():
+    result = process("--version")
+    assert (result.returncode, result.stdout.strip(), result.stderr) == (0, f"musichal {__version__}", "")
+    bare = run()
+    assert bare.exit_code == 2
+    assert "Usage" in bare.output
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["sing"],
+        ["train"],
+        ["train", "a.wav"],
+        ["train", "a.wav", "-o", "x.hal", "--loud"],
+        ["train", "a.wav", "-o", "x.hal", "--vocabulary", "many"],
+        ["play", "p.hal"],
+        ["play", "p.hal", "--input", "a.wav", "--program", "0"],
+        ["play", "p.hal", "--input", "a.wav", "--program", "129"],
+        ["play", "p.hal", "--input", "a.wav", "--seed", "-1"],
+        ["play", "p.hal", "--input", "a.wav", "--seed", "x"],
+        ["replay"],
+        ["inspect", "a.hal", "b.hal"],
+    ],
+)
+def test_wrong_usage_is_two(arguments, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert "Error" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def one_line(result) -> str:
+    assert result.exit_code == 2, result.output
+    assert result.stdout == ""
+    lines = result.stderr.splitlines()
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("musichal: ")
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--encoder", "ears"], "unknown encoder 'ears'"),
+        (["--vocabulary", 1], "vocabulary size"),
+        (["--vocabulary", 10**9], "vocabulary size"),
+        (["--segment", "350"], "350ms or 0.35s"),
+        (["--segment", "-1s"], "350ms or 0.35s"),
+        (["--segment", "0s"], "segment"),
+        (["--segment", "9999999999999s"], "segment"),
+        (["--hop", "1s"], "hop"),
+        (["--hop", "0ms"], "hop"),
+        (["--context", "1h"], "350ms or 0.35s"),
+        (["--context", "90s"], "context"),
+        (["--policy", "random"], "'grid' or 'onset'"),
+        (["--policy", "onset", "--hop", "100ms"], "onset"),
+    ],
+)
+def test_a_bad_value_for_training_is_one_line_before_the_work(options, says, short_mix, tmp_path):
+    assert says in one_line(run("train", short_mix, "-o", tmp_path / "x.hal", *options))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ([], "nothing to write"),
+        (["--midi-out", "x.mid", "--sound", "kazoo"], "'soundfont' or 'slices'"),
+        (["--audio-out", "x.wav", "--soundfont", "none.sf2"], "none.sf2"),
+        (["--picture", "x.gif"], ".png, .svg or .pdf"),
+        (["--midi-out", "x.mid", "--set", "loudness=1"], "unknown partner setting 'loudness'"),
+        (["--midi-out", "x.mid", "--set", "no_repeat"], "name=number"),
+        (["--midi-out", "x.mid", "--set", "no_repeat=many"], "name=number"),
+        (["--midi-out", "x.mid", "--set", "no_repeat=1.5"], "whole number"),
+        (["--midi-out", "x.mid", "--set", "no_repeat=-1"], "no_repeat"),
+        (["--midi-out", "x.mid", "--set", "temperature=nan"], "temperature"),
+        (["--midi-out", "x.mid", "--set", "temperature=inf"], "temperature"),
+        (["--midi-out", "x.mid", "--set", f"temperature={10**400}"], "temperature"),
+        (["--midi-out", "x.mid", "--set", f"memory_gestures={10**30}"], "memory_gestures"),
+        (["--midi-out", "x.mid", "--set", f"no_repeat={'9' * 5000}"], "name=number"),
+        (["--midi-out", "x.mid", "--set", "max_transposition=7"], "max_transposition"),
+        (["--midi-out", "x.mid", "--set", "max_run=0"], "max_run"),
+        (["--session", "full"], "not empty"),
+        (["--session", "full/file"], "session folder"),
+    ],
+)
+def test_a_bad_value_for_playing_is_one_line(options, says, trained_path, short_guitar, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("full").mkdir()
+    Path("full/file").touch()
+    assert says in one_line(run("play", trained_path, "--input", short_guitar, *options))
+    assert sorted(str(p) for p in Path().rglob("*")) == ["full", "full/file"]
+
+
+@pytest.fixture(scope="module")
+def session(trained_path, short_guitar, tmp_path_factory):
+    """Everything that `play` can leave, and what it said."""
+    folder = tmp_path_factory.mktemp("played")
+    result = run(
+        "play", trained_path, "--input", short_guitar, "--midi-out", folder / "reply.mid", "--audio-out", folder / "reply.wav",
+        "--mix-out", folder / "duo.wav", "--picture", folder / "p.png", "--session", folder / "session", "--seed", 3,
+        "--set", "no_repeat=8", "--set", "temperature=0.1",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    return folder, result
+
+
+def test_play_leaves_all_that_was_asked_for_and_says_why_it_played(session):
+    folder, result = session
+    assert sorted(p.name for p in folder.iterdir()) == ["duo.wav", "p.png", "reply.mid", "reply.wav", "session"]
+    notes = read_midi_notes(folder / "reply.mid")
+    assert len(notes) > 3
+    assert (folder / "session" / "reply.mid").read_bytes() == (folder / "reply.mid").read_bytes()
+    import soundfile
+
+    for name in ("reply.wav", "duo.wav"):
+        info = soundfile.info(folder / name)
+        assert info.duration >= 8.9
+        samples, _ = soundfile.read(folder / name)
+        assert 0.01 < abs(samples).max() <= 1
+    assert result.stderr == ""
+    assert "guitar.wav" in result.stdout
+    assert re.search(r"At \d+:\d\d\.\d\d (played|rested|let)", result.stdout)
+    assert result.stdout.count("Wrote ") == 5
+
+
+def test_replay_is_the_same_or_says_so(session, trained_path, tmp_path):
+    folder, _ = session
+    same = run("replay", folder / "session", "--midi-out", tmp_path / "again.mid")
+    assert same.exit_code == 0, same.output
+    assert "byte for byte" in same.stdout
+    assert (tmp_path / "again.mid").read_bytes() == (folder / "reply.mid").read_bytes()
+    other = tmp_path / "other"
+    shutil.copytree(folder / "session", other)
+    (other / "reply.mid").write_bytes((other / "reply.mid").read_bytes()[:-1] + b"x")
+    differs = run("replay", other, "--json")
+    assert differs.exit_code == 1
+    assert json.loads(differs.stdout)["identical"] is False
+    assert "differs" in differs.stderr
+    one_line(run("replay", folder / "session", "--midi-out", folder / "session" / "reply.mid"))
+
+
+def test_a_partner_that_moved_or_changed(session, trained_path, tmp_path):
+    folder, _ = session
+    moved = tmp_path / "moved"
+    shutil.copytree(folder / "session", moved)
+    table = json.loads((moved / "settings.json").read_text())
+    (moved / "settings.json").write_text(json.dumps(table | {"partner_path": str(tmp_path / "gone.hal")}))
+    line = one_line(run("replay", moved))
+    assert "gone.hal" in line
+    assert "--partner" in line
+    assert run("replay", moved, "--partner", trained_path).exit_code == 0
+    changed = tmp_path / "changed.hal"
+    changed.write_bytes(trained_path.read_bytes()[:-1])
+    line = one_line(run("replay", moved, "--partner", changed))
+    assert "not the partner of this session" in line
+    assert "not a session" in one_line(run("replay", tmp_path))
+    (moved / "input.flac").write_bytes(b"fLaC")
+    assert "input.flac" in one_line(run("replay", moved))
+
+
+def test_another_seed_another_answer(trained_path, short_guitar, tmp_path):
+    replies = []
+    for seed in (1, 1, 2):
+        out = tmp_path / "reply.mid"
+        warm = ("--set", "temperature=0.3")
+        assert run("play", trained_path, "--input", short_guitar, "--midi-out", out, "--seed", seed, *warm).exit_code == 0
+        replies.append(out.read_bytes())
+    assert replies[0] == replies[1] != replies[2]
+
+
+def only_json(result) -> dict:
+    assert result.exit_code == 0, result.output
+    assert result.stderr == ""
+    value = json.loads(result.stdout)
+    assert isinstance(value, dict)
+    return value
+
+
+def test_json_is_one_object_and_nothing_else(session, short_mix, short_guitar, trained_path, tmp_path):
+    told = only_json(run("train", short_mix, "-o", tmp_path / ":bell: [bold].hal", "--json"))
+    assert told["partner"] == str(tmp_path / ":bell: [bold].hal")
+    assert (tmp_path / ":bell: [bold].hal").read_bytes() == trained_path.read_bytes()
+    seen = only_json(run("inspect", trained_path, "--json", "--picture", tmp_path / "p.svg"))
+    assert seen["counts_agree"] is True
+    assert seen["memory"]["states"] > 20
+    reply = tmp_path / "r.mid"
+    played = only_json(run("play", trained_path, "--input", short_guitar, "--midi-out", reply, "--json"))
+    assert played["written"] == [str(reply)]
+    assert played["notes"] >= len(read_midi_notes(reply)) > 0
+    assert played["played"] + sum(played["rests"].values()) == played["decisions"]
+    assert only_json(run("replay", session[0] / "session", "--json"))["identical"] is True
+
+
+def test_json_and_words_come_out_of_a_real_process_too(trained_path, tmp_path):
+    result = process("inspect", trained_path, "--json")
+    assert result.returncode == 0
+    assert json.loads(result.stdout)["partner"] == str(trained_path)
+    assert result.stderr == ""
+    wrong = process("inspect", tmp_path / "none.hal", "--json")
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert wrong.stderr.count("\n") == 1
+    # A terminal that knows no line-drawing characters.
+    plain = process("inspect", trained_path, env={**os.environ, "PYTHONIOENCODING": "ascii", "LC_ALL": "C"})
+    assert plain.returncode == 0, plain.stderr
+    assert "fingerprint" in plain.stdout
+
+
+def test_names_of_files_are_shown_as_they_are(short_mix, trained_path, tmp_path):
+    odd = tmp_path / "a [red]b :bell:.hal"
+    shutil.copy(trained_path, odd)
+    line = one_line(run("play", odd, "--input", tmp_path / "[bold]no :bell:.wav", "--midi-out", tmp_path / "x.mid"))
+    assert "[bold]no :bell:.wav" in line
+    result = run("train", short_mix, "-o", tmp_path / "[x] :bell:.hal")
+    assert "[x] :bell:.hal" in result.stdout
+
+
+def test_without_its_sound_a_partner_plays_midi_but_no_slices(short_mix, short_guitar, tmp_path):
+    mute = tmp_path / "mute.hal"
+    assert run("train", short_mix, "-o", mute, "--no-audio").exit_code == 0
+    play = ("play", mute, "--input", short_guitar)
+    sliced = run(*play, "--audio-out", tmp_path / "x.wav", "--midi-out", tmp_path / "x.mid", "--sound", "slices")
+    assert "--no-audio" in one_line(sliced)
+    assert [p.name for p in tmp_path.iterdir()] == ["mute.hal"]
+    assert run(*play, "--midi-out", tmp_path / "x.mid", "--sound", "slices").exit_code == 0
+
+
+def test_slices_of_the_recording(trained_path, short_guitar, tmp_path):
+    out = tmp_path / "slices.wav"
+    result = run("play", trained_path, "--input", short_guitar, "--audio-out", out, "--sound", "slices")
+    assert result.exit_code == 0, result.output
+    import soundfile
+
+    samples, rate = soundfile.read(out)
+    assert len(samples) / rate >= 8.9
+    assert abs(samples).max() > 0.05
+
+
+@pytest.mark.parametrize("command", ["train", "play"])
+@pytest.mark.parametrize("after_s", [0.2, 0.8])
+def test_ctrl_c_leaves_nothing_behind(command, after_s, rock_mix, trained_path, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    many = tmp_path / "many"
+    many.mkdir()
+    for i in range(4):
+        shutil.copy(rock_mix, many / f"{i}.ogg")
+    arguments = {
+        "train": ["train", many, "-o", out / "p.hal"],
+        "play": ["play", trained_path, "--input", rock_mix, "--audio-out", out / "r.wav", "--session", out / "session"],
+    }[command]
+    ready = "import musichal.commands.train, musichal.commands.play, musichal.cli as c; print(1, flush=True); c.main()"
+    running = subprocess.Popen(
+        [sys.executable, "-c", ready, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert running.stdout is not None
+    assert running.stdout.readline() == "1\n"
+    time.sleep(after_s)
+    running.send_signal(signal.SIGINT)
+    stdout, stderr = running.communicate(timeout=60)
+    assert running.returncode == 130, stderr
+    assert stdout == ""
+    assert stderr == "musichal: interrupted; nothing was left half-written\n"
+    assert list(out.iterdir()) == []

@@ -5,9 +5,11 @@ import dataclasses
 import numpy as np
 import pytest
 
+from musichal.bench import scores
 from musichal.bench import token_quality as tq
+from musichal.bench.probe_encoder import ProbeEncoder
 from musichal.bench.scores import DrumHit, Rendering, ScoreNote
-from musichal.hearing.percepts import SILENCE
+from musichal.hearing.percepts import SILENCE, PitchFrames, Stems
 from musichal.hearing.vocabulary import fit_vocabulary
 from musichal.spec import PerceptionSpec, VocabularySpec
 
@@ -21,6 +23,7 @@ FLOORS = {
     "shift_polyphony": 0.86,
     "drum_accuracy": 0.92,
 }
+NO_PITCH = PitchFrames(*(np.zeros((26, n), np.float32) for n in (276, 61, 12)))
 TIME_S = np.arange(40) * 0.025 + 0.0125
 
 
@@ -88,6 +91,62 @@ def test_changes_per_second(labelled: tq.LabelledTokens) -> None:
     vocabulary = labelled.vocabularies[0]
     rate = tq.changes_per_s([piece(tokens=tokens)], lambda p: tq.tokens_of(p, vocabulary, 0))
     assert rate == pytest.approx(3 / 0.975)
+
+
+def tone(midi: float, spec: PerceptionSpec) -> np.ndarray:
+    time_s = np.arange(spec.window_samples) / spec.sample_rate_hz
+    hz = 440 * 2 ** ((midi - 69) / 12)
+    return sum(0.1 * 0.7**k * np.sin(2 * np.pi * k * hz * time_s) for k in range(1, 6)).astype(np.float32)
+
+
+@pytest.mark.parametrize("midi", [45, 57, 64, 78])
+def test_the_probe_hears_pitch_as_described(midi: int) -> None:
+    spec = PerceptionSpec(lookahead_samples=0)
+    harmonic, percussive = ProbeEncoder(spec).encode(Stems(tone(midi, spec), tone(midi, spec)), NO_PITCH)
+    assert harmonic.shape == (26, 85)
+    assert percussive.shape == (26, 128)
+    assert harmonic.dtype == percussive.dtype == np.float32
+    assert set(harmonic[:, :61].argmax(axis=1)) == {midi - 36}
+    assert set(harmonic[:, 61:73].argmax(axis=1)) == {midi % 12}
+
+
+def test_the_probe_sees_nothing_behind_the_segment() -> None:
+    short, long = PerceptionSpec(lookahead_samples=0), PerceptionSpec(lookahead_samples=2400)
+    sound = tone(60, long)
+    alone = ProbeEncoder(short).encode(Stems(sound[:-2400], sound[:-2400]), NO_PITCH)
+    for a, b in zip(alone, ProbeEncoder(long).encode(Stems(sound, sound), NO_PITCH), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_another_encoder_is_heard_in_the_place_of_the_specs_own() -> None:
+    spec = PerceptionSpec(lookahead_samples=0)
+    rendering = scores.single_lines("test", per_instrument=1, instruments=scores.INSTRUMENTS[:1], length_s=2.0)[0]
+    probe, own = tq.hear(rendering, spec, encoder=ProbeEncoder(spec)), tq.hear(rendering, spec)
+    assert [f.shape[1] for f in probe.features] == [85, 128]
+    assert [f.shape[1] for f in own.features] == [73, 80]
+    np.testing.assert_array_equal(probe.time_s, own.time_s)
+
+
+def test_figures_have_the_goals_of_the_issue_and_the_probe_beside_them(monkeypatch: pytest.MonkeyPatch, labelled) -> None:
+    fields = [f.name for f in dataclasses.fields(tq.TokenQuality)]
+    own, peer = tq.TokenQuality(*np.linspace(0.5, 0.9, len(fields))), tq.TokenQuality(*np.linspace(0.1, 0.4, len(fields)))
+
+    def measured(spec, corpus, *, encoder=None):
+        assert spec.lookahead_samples == (PerceptionSpec().lookahead_samples if encoder is None else 0)
+        return (own if encoder is None else peer), labelled
+
+    monkeypatch.setattr(tq, "measure_token_quality", measured)
+    monkeypatch.setattr(tq, "measure_robustness", lambda *_: tq.Robustness(0.1, 0.2, 0.3, 0.4, 0.5, 0.6))
+    figures = {figure.name: figure for figure in tq.measure_tokens()}
+    goals = {figure.goal for figure in figures.values() if figure.at_least and figure.goal is not None}
+    assert goals == {0.97, 0.85, 0.95, 0.92}
+    accuracy = figures["token → pitch class, single lines, to the frame"]
+    assert (accuracy.value, accuracy.peer_value) == (own.pitch_class_accuracy, peer.pitch_class_accuracy)
+    assert not accuracy.met
+    encoding = next(figure for figure in figures.values() if figure.unit == "ms")
+    assert encoding.goal == 4
+    assert encoding.value > 0
+    assert encoding.peer_value > 0
 
 
 @pytest.mark.slow

@@ -19,9 +19,12 @@ of the grid (26 per 350 ms), each at its centre. SILENCE is a token of its own t
   token's label is the class that it is most typical of: whose training frames chose it most often for their number, the
   best rule for balanced accuracy, which is the mean recall of the four classes. `drum_accuracy_majority` labels by the
   most frequent class instead, which favours "none".
+
+The peer is `musichal.bench.probe_encoder`, heard without lookahead, asked the same of the same music.
 """
 
 import dataclasses
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -29,10 +32,15 @@ import numpy as np
 
 from musichal.arrays import AnyArray, Bool, Float32, Float64, Int64
 from musichal.bench import scores
+from musichal.bench.figure import Figure
+from musichal.bench.probe_encoder import ProbeEncoder
 from musichal.bench.scores import DrumHit, Rendering, ScoreNote
+from musichal.hearing.encoders.protocol import Encoder
 from musichal.hearing.encoders.registry import create_encoder, pinned
 from musichal.hearing.listener import Ear
 from musichal.hearing.percepts import SILENCE
+from musichal.hearing.pitch import PitchAnalyser
+from musichal.hearing.separation import separate
 from musichal.hearing.vocabulary import Vocabulary, fit_vocabulary, nearest
 from musichal.spec import PerceptionSpec
 
@@ -109,10 +117,10 @@ class LabelledTokens:
     drum_majority: Int64
 
 
-def hear(rendering: Rendering, spec: PerceptionSpec, *, start_s: float = 0.0) -> HeardPiece:
-    """Hear a rendering from `start_s` on; times stay those of the rendering."""
+def hear(rendering: Rendering, spec: PerceptionSpec, *, encoder: Encoder | None = None, start_s: float = 0.0) -> HeardPiece:
+    """Hear a rendering from `start_s` on, by the spec's encoder or another; times stay those of the rendering."""
     first = round(start_s * rendering.sample_rate_hz)
-    ear = Ear(spec, create_encoder(spec), source_rate_hz=rendering.sample_rate_hz)
+    ear = Ear(spec, encoder or create_encoder(spec), source_rate_hz=rendering.sample_rate_hz)
     heard = ear.push(rendering.samples[first:])
     heard += ear.flush()[0]
     return HeardPiece(
@@ -230,21 +238,21 @@ def changes_per_s(pieces: Iterable[HeardPiece], state: Callable[[HeardPiece], An
 
 
 def measure_token_quality(
-    spec: PerceptionSpec | None = None, corpus: Corpus | None = None
+    spec: PerceptionSpec | None = None, corpus: Corpus | None = None, *, encoder: Encoder | None = None
 ) -> tuple[TokenQuality, LabelledTokens]:
     """Fit vocabularies on training pieces and ask their tokens about test pieces.
 
-    Deterministic. Returns the figures and the labelled tokens, for `measure_robustness`. Raises `MissingExtraError`
-    without the ``bench`` extra.
+    Deterministic. Returns the figures and the labelled tokens, for `measure_robustness`. `encoder` takes the place of
+    the spec's own. Raises `MissingExtraError` without the ``bench`` extra.
     """
     spec, corpus = pinned(spec or PerceptionSpec()), corpus or Corpus()
-    train, test = (_heard_corpus(split, spec, corpus) for split in ("train", "test"))
+    train, test = (_heard_corpus(split, spec, corpus, encoder) for split in ("train", "test"))
     labelled = label_tokens(train["lines"], train["polyphony"], train["loops"] + train["drummed"], spec)
     harmonic = labelled.vocabularies[0]
     stride_s = spec.encoder.stride_samples / spec.sample_rate_hz
 
     def shift(pieces: Sequence[HeardPiece]) -> float:
-        pairs = ((piece, hear(piece.rendering, spec, start_s=SHIFT_S)) for piece in pieces)
+        pairs = ((piece, hear(piece.rendering, spec, encoder=encoder, start_s=SHIFT_S)) for piece in pieces)
         return shift_consistency(pairs, harmonic, stride_s)
 
     def token_changes(pieces: Sequence[HeardPiece]) -> float:
@@ -305,7 +313,9 @@ def measure_robustness(
     )
 
 
-def _heard_corpus(split: scores.Split, spec: PerceptionSpec, corpus: Corpus) -> dict[str, list[HeardPiece]]:
+def _heard_corpus(
+    split: scores.Split, spec: PerceptionSpec, corpus: Corpus, encoder: Encoder | None
+) -> dict[str, list[HeardPiece]]:
     length_s = corpus.length_s
     renderings = {
         "lines": scores.single_lines(split, per_instrument=corpus.lines_per_instrument, length_s=length_s),
@@ -314,7 +324,7 @@ def _heard_corpus(split: scores.Split, spec: PerceptionSpec, corpus: Corpus) -> 
         "loops": scores.drum_loops(split),
         "drummed": scores.drummed(split),
     }
-    return {name: [hear(rendering, spec) for rendering in pieces] for name, pieces in renderings.items()}
+    return {name: [hear(rendering, spec, encoder=encoder) for rendering in pieces] for name, pieces in renderings.items()}
 
 
 def _pitch_classes(notes: Sequence[ScoreNote], time_s: Float64, *, tolerance_s: float = 0.0) -> Bool:
@@ -334,6 +344,70 @@ def _drum_classes(hits: Sequence[DrumHit], time_s: Float64) -> Int64:
             if hit.kind == kind:
                 classes[np.searchsorted(time_s, hit.onset_s) : np.searchsorted(time_s, hit.onset_s + HIT_S)] = number
     return classes
+
+
+_PROBE = "the probe's encoder"
+# Name in the table, unit, goal; the goals are floors.
+_FIGURES: dict[str, tuple[str, str, float | None]] = {
+    "pitch_class_accuracy": ("token → pitch class, single lines, to the frame", "", 0.97),
+    "pitch_class_accuracy_50ms": ("token → pitch class, single lines, ± 50 ms", "", None),
+    "pitch_class_set_f1": ("token → pitch-class set, polyphony (F1)", "", 0.85),
+    "shift_lines": ("tokens unchanged under a shift of 160 ms, single lines", "", 0.95),
+    "shift_polyphony": ("tokens unchanged under a shift of 160 ms, polyphony", "", 0.95),
+    "changes_lines": ("token changes, single lines", "/s", None),
+    "changes_polyphony": ("token changes, polyphony", "/s", None),
+    "drum_accuracy": ("token → drum class (balanced)", "", 0.92),
+    "drum_accuracy_alone": ("token → drum class, drums alone", "", None),
+    "drum_accuracy_over_harmony": ("token → drum class, drums over chorales", "", None),
+    "drum_accuracy_majority": ("token → drum class, labelled by the most frequent", "", None),
+}
+_ROBUSTNESS_NAMES = {
+    "detuned_accuracy": "35 cents sharp: token → pitch class",
+    "detuned_f1": "35 cents sharp: token → pitch-class set (F1)",
+    "noisy_accuracy": "pink noise at 10 dB: token → pitch class",
+    "noisy_f1": "pink noise at 10 dB: token → pitch-class set (F1)",
+    "other_instruments_accuracy": "instruments not trained on: token → pitch class",
+    "other_kit_accuracy": "drum kit not trained on: token → drum class",
+}
+_ENCODING_GOAL_MS = 4.0
+
+
+def measure_tokens(corpus: Corpus | None = None) -> list[Figure]:
+    """Return every figure of token quality with its goal and the probe's figure, and the time of encoding.
+
+    Raises `MissingExtraError` without the ``bench`` extra.
+    """
+    spec, probe_spec = PerceptionSpec(), PerceptionSpec(lookahead_samples=0)
+    probe = ProbeEncoder(probe_spec)
+    quality, labelled = measure_token_quality(spec, corpus)
+    peer, _ = measure_token_quality(probe_spec, corpus, encoder=probe)
+    figures = [
+        Figure(name, getattr(quality, key), unit, goal, at_least=True, peer=_PROBE, peer_value=getattr(peer, key))
+        for key, (name, unit, goal) in _FIGURES.items()
+    ]
+    for source in ("lines", "polyphony"):
+        figures.append(Figure(f"note changes of the score, {source}", getattr(quality, f"score_changes_{source}"), "/s"))
+    robustness = measure_robustness(labelled, spec, corpus)
+    figures += [Figure(name, getattr(robustness, key), "") for key, name in _ROBUSTNESS_NAMES.items()]
+    mine_ms, peer_ms = encoding_ms(spec, None), encoding_ms(probe_spec, probe)
+    name = "pitch view and encoder, a segment (CPU, median)"
+    return [*figures, Figure(name, mine_ms, "ms", _ENCODING_GOAL_MS, peer=_PROBE, peer_value=peer_ms)]
+
+
+def encoding_ms(spec: PerceptionSpec, encoder: Encoder | None, *, segments: int = 60) -> float:
+    """Return the median CPU time, in ms, from the stems of a segment to its features; an encoder given has no pitch view."""
+    own, analyser = encoder or create_encoder(spec), PitchAnalyser(spec)
+    rng = np.random.default_rng(0)
+    stems = separate((0.1 * rng.standard_normal(spec.window_samples)).astype(np.float32), spec.separation)
+    pitch = analyser.analyse(stems.harmonic)
+    times_ms = []
+    for _ in range(segments):
+        started_s = time.process_time()
+        if encoder is None:
+            pitch = analyser.analyse(stems.harmonic)
+        own.encode(stems, pitch)
+        times_ms.append(1000 * (time.process_time() - started_s))
+    return float(np.median(times_ms))
 
 
 def as_rows(quality: TokenQuality | Robustness) -> list[tuple[str, float]]:

@@ -44,7 +44,7 @@ class PitchSettings:
     `steady_frames` is the length of the runs that frames are averaged over.
     """
 
-    version: int = 1
+    version: int = 2
     lowest_midi: int = 33
     n_bins: int = 276
     bands: tuple[tuple[int, int], ...] = ((8192, 0), (4096, 52), (2048, 74))
@@ -65,6 +65,8 @@ class PitchAnalyser:
         rate = spec.sample_rate_hz
         upper = [lowest for _, lowest in settings.bands[1:]] + [128]
         self._bands = []
+        # A run may reach as far ahead as there is lookahead for its frames' centres.
+        self._after_frames = min(settings.steady_frames - 1, spec.lookahead_samples // spec.encoder.stride_samples)
         for (length, lower), end in zip(settings.bands, upper, strict=True):
             length_samples = at_rate(length, rate)
             short_time = ShortTime(
@@ -73,32 +75,33 @@ class PitchAnalyser:
                 ahead_samples=at_rate(settings.ahead_samples, rate),
                 right_samples=at_rate(settings.right_samples, rate),
                 before_frames=settings.steady_frames - 1,
+                after_frames=self._after_frames,
             )
             self._bands.append((short_time, _log_frequency_filters(settings, length_samples, rate, (lower, end))))
         self._harmonics = _harmonic_filters(settings)
 
     def analyse(self, harmonic: Float32) -> PitchFrames:
-        """Return the pitch content of the segment's frames from its harmonic stem, shape (context + segment,)."""
+        """Return the pitch content of the segment's frames from its harmonic stem, shape (window_samples,)."""
         settings = self._settings
         magnitude = sum((filters @ short_time.magnitudes(harmonic).T for short_time, filters in self._bands), start=0.0)
         compressed = np.asarray(magnitude, np.float32).T ** np.float32(settings.compression)
         neighbourhood = uniform_filter1d(compressed, settings.whitening_bins, axis=1, mode="nearest")
         spectrum = np.maximum(compressed - neighbourhood, np.float32(0))
         salience = np.ascontiguousarray((self._harmonics @ spectrum.T).T)
-        run = _steadiest_runs(fold(salience), settings.steady_frames)
+        run = _steadiest_runs(fold(salience), settings.steady_frames, self._after_frames)
         salience = _run_means(salience, settings.steady_frames, run)
         spectrum = _run_means(spectrum, settings.steady_frames, run)
         return PitchFrames(spectrum=spectrum, salience=salience, chroma=fold(salience))
 
 
-def _steadiest_runs(chroma: Float32, length: int) -> Int64:
+def _steadiest_runs(chroma: Float32, length: int, after: int) -> Int64:
     """Return, for each frame of the segment, where the run of `length` frames around it starts that changes least."""
     norm = np.sqrt(np.einsum("nd,nd->n", chroma, chroma))[:, None]
     unit = chroma / np.maximum(norm, np.float32(1e-6))
     runs = np.lib.stride_tricks.sliding_window_view(unit, length, axis=0)
     spread = ((runs - runs.mean(axis=2, keepdims=True)) ** 2).sum(axis=(1, 2))
     # Frame i of the segment is row i + length - 1, and runs i to i + length - 1 hold it, as far as there are runs.
-    padded = np.concatenate([spread, np.full(length - 1, np.inf, spread.dtype)])
+    padded = np.concatenate([spread, np.full(length - 1 - after, np.inf, spread.dtype)])
     around = np.lib.stride_tricks.sliding_window_view(padded, length)
     return np.arange(around.shape[0], dtype=np.int64) + around.argmin(axis=1)
 

@@ -34,8 +34,8 @@ class ShortTime:
         How far behind its frame's centre a window peaks, at most half of `length_samples`: a note's attack takes time.
     right_samples : int
         Shortest right flank of a window.
-    before_frames : int
-        Frames of the context to give in front of the segment's own.
+    before_frames, after_frames : int
+        Frames of the context and of the lookahead to give around the segment's own.
     """
 
     def __init__(
@@ -46,10 +46,11 @@ class ShortTime:
         ahead_samples: int,
         right_samples: int,
         before_frames: int = 0,
+        after_frames: int = 0,
     ) -> None:
         stride, frame = spec.encoder.stride_samples, spec.encoder.frame_samples
         n = frame_count(spec.segment_samples, frame_samples=frame, stride_samples=stride)
-        centres = frame_centres(-before_frames, n, frame_samples=frame, stride_samples=stride)
+        centres = frame_centres(-before_frames, n + after_frames, frame_samples=frame, stride_samples=stride)
         half = length_samples // 2
         seen = spec.segment_samples + spec.lookahead_samples
         self._windows = np.stack(
@@ -62,7 +63,7 @@ class ShortTime:
         self._start, self._stride, self._length = max(0, first), stride, length_samples
 
     def magnitudes(self, samples: Float32) -> Float32:
-        """Return (before + frames, length // 2 + 1) magnitudes; a full-scale sinusoid gives 1.
+        """Return (before + frames + after, length // 2 + 1) magnitudes; a full-scale sinusoid gives 1.
 
         Raises `ValueError` if `samples` is not as long as a window.
         """

@@ -13,6 +13,7 @@ from musichal.partner.candidates import INFLUENCES
 from musichal.partner.decision import Decision
 from musichal.partner.partner import Partner
 from musichal.partner.settings import PartnerSettings
+from musichal.partner.situation import SituationTracker
 from partners_by_hand import gesture
 from players_by_hand import SEGMENT, answer, hear, percept, plays
 
@@ -224,14 +225,28 @@ def test_a_memory_of_one_gesture_plays_it_once_and_rests():
     assert answer(memory, phrase([0, 0, 0]), dataclasses.replace(FREE, chroma_candidates=0))[0].rest == "no match"
 
 
-def test_a_draw_can_only_fall_on_what_is_allowed():
-    class Highest:
+def test_the_chroma_that_is_fitted_fades_with_time_but_not_in_silence():
+    tracker = SituationTracker(PartnerSettings(chroma_s=0.5), sample_rate_hz=24_000)
+    for i in range(20):
+        tracker.hear(percept(i, chroma=np.eye(12)[0 if i < 10 else 7]))
+    sounding = tracker.at(7.0).chroma
+    assert sounding[7] > 100 * sounding[0] > 0
+    for i in range(20, 30):
+        tracker.hear(percept(i, audible=False))
+    later = tracker.at(10.5)
+    assert later.chroma.tolist() == sounding.tolist()
+    assert later.silent_s == pytest.approx(3.5, abs=0.02)
+
+
+@pytest.mark.parametrize("draw", [0.0, 1 - 2**-53])
+def test_a_draw_can_only_fall_on_what_is_allowed(draw):
+    class Extreme:
         def random(self) -> float:
-            return 1 - 2**-53
+            return draw
 
     memory = song([(i % 2, 0) for i in range(200)], [60] * 200)
     chosen = PartnerSettings(temperature=1e6, no_repeat=40, rest_below=0, max_candidates=100)
-    partner = Partner(memory, chosen, rng=Highest(), sample_rate_hz=24_000)  # type: ignore[arg-type]
+    partner = Partner(memory, chosen, rng=Extreme(), sample_rate_hz=24_000)  # type: ignore[arg-type]
     history: list[int] = []
     for p in phrase([0, 1] * 20):
         partner.hear(p)

@@ -26,9 +26,11 @@ _BINS_PER_SEMITONE = 3
 _N_BINS = 3 * 89
 _HARMONICS = (1, 2, 3, 4, 5)
 _WHITENING_BINS = 13
-_GAIN = 200.0
+_GAIN = 1.0
+_SALIENCE_WEIGHT = 0.5
 _FLUX_WEIGHT = 0.02
 _CEPSTRUM_WEIGHT = 0.02
+_MEL_GAIN = 500.0
 _HARMONIC_LENGTH = 8192
 _MEL_LENGTH = 2048
 _MEL_BANDS = 128
@@ -68,9 +70,9 @@ class ProbeEncoder:
         rise = np.maximum(np.diff(log_spectrum, axis=0), 0)
         flux = np.stack([part.sum(axis=1) for part in np.array_split(rise, 4, axis=1)], axis=1)
         cepstrum = dct(log_spectrum, axis=1, norm="ortho")[:, 1:9]
-        blocks = [_unit(salience), _unit(chroma), _CEPSTRUM_WEIGHT * cepstrum]
+        blocks = [_SALIENCE_WEIGHT * _unit(salience), _unit(chroma), _CEPSTRUM_WEIGHT * cepstrum]
         harmonic_view = np.concatenate([*(block[1:] for block in blocks), _FLUX_WEIGHT * flux], axis=1)
-        percussive_view = np.log1p(_GAIN * (self._magnitudes(stems.percussive, _MEL_LENGTH)[1:] @ self._mel))
+        percussive_view = np.log1p(_MEL_GAIN * (self._magnitudes(stems.percussive, _MEL_LENGTH)[1:] @ self._mel))
         return harmonic_view.astype(np.float32), percussive_view.astype(np.float32)
 
     def _magnitudes(self, samples: Float32, length: int) -> Float32:

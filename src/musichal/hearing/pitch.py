@@ -3,8 +3,8 @@
 Conventions
 -----------
 Log-frequency bins are a third of a semitone wide; bin 0 is MIDI pitch `PitchSettings.lowest_midi`, and A4 = 440 Hz = 69.
-Salience has one value per semitone from C2 (MIDI 36) to C7, chroma has bin 0 = C. All are non-negative, follow the square
-root of the level (see `compression`), and are zero in digital silence.
+Salience has one value per semitone from C2 (MIDI 36) to C7, chroma has bin 0 = C. All are non-negative, grow as
+the level to the power of `compression`, and are zero in digital silence.
 
 Method
 ------
@@ -47,10 +47,10 @@ class PitchSettings:
     version: int = 2
     lowest_midi: int = 33
     n_bins: int = 276
-    bands: tuple[tuple[int, int], ...] = ((8192, 0), (4096, 52), (2048, 74))
+    bands: tuple[tuple[int, int], ...] = ((6144, 0), (3072, 52), (2048, 74))
     ahead_samples: int = 360
     right_samples: int = 800
-    compression: float = 0.5
+    compression: float = 0.8
     whitening_bins: int = 13
     harmonic_weights: tuple[float, ...] = (1.0, 0.8, 0.6, 0.5, 0.4)
     side_weight: float = 0.5

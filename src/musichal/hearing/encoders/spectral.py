@@ -28,8 +28,8 @@ class SpectralSettings:
 
     Harmonic source: `chroma_weight` and `salience_weight` weigh two unit vectors. Percussive source: `mel_bands` triangular
     bands from `mel_low_hz` to `mel_high_hz` in windows of `mel_length_samples`, as log(1 + gain · mean magnitude), and how
-    much each rose in `rise_frames` frames, times `rise_weight`. The gain is `mel_gain` in the lowest band and grows with
-    the square root of a band's width, so that a hat's thin spread of energy counts beside a kick's peak.
+    much each rose in `rise_frames` frames. The gain is `mel_gain` in the lowest band and grows with the square root of a
+    band's width, so that a hat's thin spread of energy counts beside a kick's peak.
     """
 
     pitch: PitchSettings = field(default_factory=PitchSettings)
@@ -38,11 +38,10 @@ class SpectralSettings:
     mel_bands: int = 40
     mel_low_hz: float = 30.0
     mel_high_hz: float = 11000.0
-    mel_length_samples: int = 1024
+    mel_length_samples: int = 768
     mel_right_samples: int = 300
     mel_gain: float = 60.0
-    rise_frames: int = 3
-    rise_weight: float = 1.0
+    rise_frames: int = 4
 
     def digest(self) -> str:
         """Return the SHA-256 over the algorithm's version and every constant, 64 hexadecimal digits."""
@@ -80,8 +79,7 @@ class SpectralEncoder:
         magnitudes = self._short_time.magnitudes(stems.percussive)
         bands = np.log1p(self._gain * (self._mel @ magnitudes.T).T)
         now, before = bands[settings.rise_frames :], bands[: -settings.rise_frames]
-        rise = np.float32(settings.rise_weight) * np.maximum(now - before, np.float32(0))
-        percussive = np.concatenate([now, rise], axis=1)
+        percussive = np.concatenate([now, np.maximum(now - before, np.float32(0))], axis=1)
         return np.ascontiguousarray(harmonic, np.float32), np.ascontiguousarray(percussive, np.float32)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from musichal.audio.flac import encode_flac
-from musichal.audio.recording import ingest
+from musichal.audio.recording import ingest, samples_digest
 from musichal.hearing.frames import stream_frame_count
 from musichal.hearing.percepts import Gesture, Note
 from musichal.hearing.vocabulary import Vocabulary
@@ -53,7 +53,7 @@ def recording(
         name=name,
         sample_rate_hz=rate,
         n_samples=n,
-        digest="0" * 64,
+        digest=samples_digest(samples),
         tokens=tokens,
         frame_samples=centres,
         level_db=np.full(len(centres), -9.0, dtype=np.float32),
@@ -103,7 +103,7 @@ def played(
     shares = [Influence(by, 1.0, 1.0, 0.7), Influence(others[0], 0.5, 1.0, 0.3), Influence(others[1], 0.0, 1.0, 0.0)]
     return Decision(
         number=number, time_s=time_s, kind="play", state=number, recording=recording, source_start_s=source_s,
-        duration_s=duration_s, jumped=jumped, score=1.0, total_weight=3.3, influences=tuple(shares),
+        duration_s=duration_s, jumped=jumped, score=1.0, earnable=3.3, influences=tuple(shares),
         notes=tuple(PlannedNote(time_s, duration_s, p, 90) for p in pitches),
     )  # fmt: skip
 

@@ -4,11 +4,13 @@ import sys
 
 import numpy as np
 import pytest
+import soundfile
 
-from musichal.audio.recording import Recording, collect_recordings, read_recording
+from musichal.audio.recording import Recording, collect_recordings, read_recording, samples_digest
 from musichal.chandra.trainer import train
 from musichal.errors import InputError
 from musichal.hearing.frames import stream_frame_count
+from musichal.hearing.percepts import SILENCE
 from musichal.memory.partner_file import load_partner, save_partner
 from musichal.spec import PerceptionSpec
 from players_by_hand import hear
@@ -20,9 +22,8 @@ def part(recording: Recording, first_s: float, last_s: float) -> Recording:
     import dataclasses
 
     rate = recording.sample_rate_hz
-    return dataclasses.replace(
-        recording, samples=recording.samples[round(first_s * rate) : round(last_s * rate)], name=f"{first_s}.wav"
-    )
+    samples = recording.samples[round(first_s * rate) : round(last_s * rate)]
+    return dataclasses.replace(recording, samples=samples, digest=samples_digest(samples), name=f"{first_s}.wav")
 
 
 def test_another_process_trains_the_same_bytes(trained_path, short_mix, tmp_path):
@@ -107,3 +108,18 @@ def test_nothing_to_learn_from_is_refused(short_mix):
         train([], SPEC)
     with pytest.raises(InputError, match=r"too little|fewer|sounds|frames"):
         train([part(read_recording(short_mix), 0, 0.5)], SPEC)
+
+
+def test_a_source_that_is_nearly_silent_shuts_nobody_out(tmp_path):
+    """A pad has nothing percussive above the gate: that source is SILENCE throughout, and the other is learned."""
+    t = np.arange(6 * 24000) / 24000
+    pad = sum(0.003 * np.sin(2 * np.pi * f * t * (1 + 0.0005 * k)) for k, f in enumerate((220.0, 277.2, 329.6, 440.0)))
+    pad *= 0.7 + 0.3 * np.sin(2 * np.pi * 0.4 * t)
+    warnings = []
+    soundfile.write(tmp_path / "pad.wav", pad, 24000, subtype="PCM_24")
+    model = train([read_recording(tmp_path / "pad.wav")], SPEC, warn=warnings.append)
+    assert len(warnings) == 1
+    assert "percussive" in warnings[0]
+    harmonic, percussive = model.recordings[0].tokens
+    assert (percussive == SILENCE).mean() > 0.9
+    assert (harmonic != SILENCE).mean() > 0.5

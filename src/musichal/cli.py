@@ -30,6 +30,7 @@ app = typer.Typer(
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object for a program instead of words for a person.")]
 _INTERRUPTED = 130
+_SETTING_NAMES = ", ".join(f"{name}={value:g}" for name, value in PartnerSettings().to_dict().items())
 
 
 def main() -> None:
@@ -128,7 +129,10 @@ def play(
     program: Annotated[int, typer.Option(min=1, max=128, help="General MIDI instrument; 5 is an electric piano.")] = 5,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the partner's choices.")] = 0,
     set_: Annotated[
-        list[str] | None, typer.Option("--set", help="A setting of the partner, as no_repeat=16; repeatable.")
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="NAME=NUMBER", help=f"A setting of the partner; repeatable. There are: {_SETTING_NAMES}."
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:

@@ -114,6 +114,15 @@ def ingest(block: npt.NDArray[np.float32] | Float64) -> Float32:
     return mono.astype(np.float32)
 
 
+def samples_digest(samples: Float32) -> str:
+    """Return the SHA-256 of samples on the 24-bit grid, as `Recording.digest` has it."""
+    return hashlib.sha256(_as_integers(samples)).hexdigest()
+
+
+def _as_integers(samples: Float32) -> bytes:
+    return (samples * np.float32(_GRID)).astype("<i4").tobytes()
+
+
 def collect_recordings(paths: Iterable[PathLike]) -> list[Path]:
     """Return the sound files that `paths` name: files as given, folders searched, in a fixed order.
 
@@ -251,7 +260,7 @@ def _read(source: soundfile.SoundFile, name: str, max_samples: int) -> Recording
             raise _RefusedError(f"has NaN or infinite samples, the first at {where:.3f} s")
         mono = ingest(part)
         samples[done : done + len(mono)] = mono
-        digest.update((mono * np.float32(_GRID)).astype("<i4").tobytes())
+        digest.update(_as_integers(mono))
         watch.see(part, mono)
         done += len(part)
         if done == promised:

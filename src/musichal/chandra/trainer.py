@@ -44,7 +44,12 @@ class _HeardRecording:
 
 
 def train(
-    recordings: Sequence[Recording], spec: PerceptionSpec, *, keep_audio: bool = True, progress: Progress | None = None
+    recordings: Sequence[Recording],
+    spec: PerceptionSpec,
+    *,
+    keep_audio: bool = True,
+    progress: Progress | None = None,
+    warn: Callable[[str], None] | None = None,
 ) -> PartnerModel:
     """Train a partner.
 
@@ -58,6 +63,8 @@ def train(
     keep_audio : bool
         Whether the partner holds the recordings themselves.
     progress : callable, optional
+    warn : callable, optional
+        Told what a user should know about the recordings as a whole.
 
     Raises
     ------
@@ -75,7 +82,7 @@ def train(
                     f"{recording.name}: a rate of {recording.sample_rate_hz} Hz cannot be stored as FLAC; use --no-audio"
                 )
     heard = _hear_all(recordings, spec, tell)
-    vocabularies = _learn_vocabularies([h for r in heard for h in r.heard], spec, tell)
+    vocabularies = _learn_vocabularies([h for r in heard for h in r.heard], spec, tell, warn or (lambda _text: None))
     percepts, gestures = [], []
     for item in heard:
         stage = TokenStage(spec, vocabularies)
@@ -115,17 +122,26 @@ def _hear_all(recordings: Sequence[Recording], spec: PerceptionSpec, tell: Progr
     return out
 
 
-def _learn_vocabularies(heard: Sequence[Heard], spec: PerceptionSpec, tell: Progress) -> tuple[Vocabulary, Vocabulary]:
+def _learn_vocabularies(
+    heard: Sequence[Heard], spec: PerceptionSpec, tell: Progress, warn: Callable[[str], None]
+) -> tuple[Vocabulary, Vocabulary]:
+    total = sum(h.audible.shape[1] for h in heard)
+    most = max(sum(int(h.audible[number].sum()) for h in heard) for number in range(len(SOURCES)))
+    if most < spec.vocabulary.size <= total:
+        raise InputError(
+            f"nearly all of the sound is below the gate of {spec.gate.open_db:g} dBFS: give Chandra a louder recording"
+        )
     learned = []
     for number, source in enumerate(SOURCES):
         tell(f"Learning {spec.vocabulary.size} {source} sounds", number / len(SOURCES))
         frames = np.concatenate([h.features[number][h.audible[number]] for h in heard])
-        total = sum(h.audible.shape[1] for h in heard)
         if frames.shape[0] < spec.vocabulary.size <= total:
-            raise InputError(
+            # A flute has next to nothing percussive. What little there is must not shut it out; it stays SILENCE.
+            warn(
                 f"nearly all of the {source} sound ({total - frames.shape[0]} of {total} frames) is below the gate of"
-                f" {spec.gate.open_db:g} dBFS: give Chandra a louder recording, or one with more {source} sound"
+                f" {spec.gate.open_db:g} dBFS: its vocabulary was learned from below the gate"
             )
+            frames = np.concatenate([h.features[number] for h in heard])
         learned.append(fit_vocabulary(frames, spec.vocabulary, source=source))
     return learned[0], learned[1]
 

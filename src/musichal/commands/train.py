@@ -37,7 +37,7 @@ def train_command(paths: Sequence[Path], output: Path, spec: PerceptionSpec, *, 
         for recording in recordings:
             for warning in recording.warnings:
                 voice.warn(f"{recording.name}: {warning}")
-        model = train(recordings, spec, keep_audio=keep_audio, progress=tell)
+        model = train(recordings, spec, keep_audio=keep_audio, progress=tell, warn=voice.warn)
         tell(f"Writing {printable(output.name)}", 1.0)
         save_partner(output, model)
     took_s = time.monotonic() - started_s

@@ -15,6 +15,7 @@ import numpy as np
 from musichal.arrays import AnyArray, Float32, Int16, Int64, Records
 from musichal.atomic import PathLike, printable
 from musichal.audio.flac import decode_flac
+from musichal.audio.recording import samples_digest
 from musichal.errors import InputError, PartnerFileError
 from musichal.hearing.percepts import SILENCE, SOURCES
 from musichal.hearing.vocabulary import Vocabulary
@@ -65,7 +66,7 @@ class StoredRecording:
             samples, rate = decode_flac(self.flac, max_samples=self.n_samples)
         except InputError as error:
             raise PartnerFileError(f"the sound of {self.name} in the partner is damaged: {error}") from error
-        if rate != self.sample_rate_hz or samples.shape[0] != self.n_samples:
+        if (rate, samples.shape[0], samples_digest(samples)) != (self.sample_rate_hz, self.n_samples, self.digest):
             raise PartnerFileError(f"the sound of {self.name} in the partner is not what was heard")
         return samples
 

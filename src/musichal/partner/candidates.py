@@ -73,7 +73,9 @@ def find_candidates(
     influences[:, :, 2] = chroma_fit(memory.states["chroma"][states], situation.chroma, shifts) * penalty
     if following is not None:
         influences[states == following, shifts == transposition, 3] = 1
-    filters = np.where(memory.states["note_count"][states] > 0, 1.0, settings.noteless_factor)
+    # Where memory has no note at all, being without notes says nothing against a state.
+    has_notes = (memory.states["note_count"][states] > 0) | (len(memory.notes) == 0)
+    filters = np.where(has_notes, 1.0, settings.noteless_factor)
     return Candidates(states, lengths, shifts, influences, filters)
 
 

@@ -63,7 +63,10 @@ class Alternative:
 
 @dataclass(frozen=True)
 class Decision:
-    """One choice. Of a rest, everything about a state is empty and `rest` says why."""
+    """One choice. Of a rest, everything about a state is empty and `rest` says why.
+
+    `earnable` is the score of a candidate that would fit in every way open to the memory at that moment.
+    """
 
     number: int
     time_s: float
@@ -78,7 +81,7 @@ class Decision:
     run: int = 0
     score: float = 0.0
     filter: float = 1.0
-    total_weight: float = 0.0
+    earnable: float = 0.0
     contexts: tuple[Context, ...] = ()
     influences: tuple[Influence, ...] = ()
     alternatives: tuple[Alternative, ...] = ()

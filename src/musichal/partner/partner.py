@@ -81,9 +81,21 @@ class Partner:
             return self._rest("repeats", situation)
         scores = (found.influences @ self._weights()) * found.filters[:, None]
         scores[~allowed] = -np.inf
-        if scores.max() < self.settings.rest_below * self.settings.total_weight:
+        # What does not fit well enough is not drawn either, however high the temperature.
+        scores[scores < self.settings.rest_below * self._earnable()] = -np.inf
+        if not np.isfinite(scores).any():
             return self._rest("weak match", situation, candidates=len(found.states))
         return self._play(found, self._choose(scores), scores, situation)
+
+    def _earnable(self) -> float:
+        """Return the score of a candidate that fits in every way open to this memory now.
+
+        Without notes there is no harmony to fit, and without a position nothing to go on from: a drummer's memory, or a
+        first entry, must not be held to what it cannot have.
+        """
+        s = self.settings
+        pitched = (s.harmonic_weight + s.chroma_weight) * (len(self.memory.notes) > 0)
+        return s.percussive_weight + pitched + s.continuity_weight * (self._position is not None)
 
     def _weights(self) -> Float64:
         s = self.settings
@@ -112,6 +124,7 @@ class Partner:
         return _Choice(int(candidate), int(transposition), float(flat[index]))
 
     def _play(self, found: Candidates, choice: _Choice, scores: Float64, situation: Situation) -> Decision:
+        earnable = self._earnable()
         state = int(found.states[choice.candidate])
         transposition = int(found.transpositions[choice.transposition])
         following = None if self._position is None else self.memory.successor(self._position)
@@ -141,7 +154,7 @@ class Partner:
                 run=self._run,
                 score=choice.score,
                 filter=float(found.filters[choice.candidate]),
-                total_weight=self.settings.total_weight,
+                earnable=earnable,
                 # A match that does not speak for the chosen transposition was no reason for it.
                 contexts=self._contexts(state, found.contexts[choice.candidate] * (values[: len(SOURCES)] > 0), situation),
                 influences=influences,
@@ -190,6 +203,7 @@ class Partner:
         return tuple(notes)
 
     def _rest(self, why: str, situation: Situation, *, candidates: int = 0) -> Decision:
+        earnable = self._earnable()
         # A rest ends the phrase: what comes after it is a new beginning, not a continuation.
         self._position, self._transposition, self._run = None, 0, 0
         return self._numbered(
@@ -198,7 +212,7 @@ class Partner:
                 time_s=situation.now_s,
                 kind="rest",
                 rest=why,
-                total_weight=self.settings.total_weight,
+                earnable=earnable,
                 candidates=candidates,
                 silent_s=situation.silent_s,
             )

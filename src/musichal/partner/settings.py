@@ -29,9 +29,9 @@ class PartnerSettings:
     max_run : int
         After so many states in recorded order the partner must jump.
     noteless_factor : float
-        What the score of a state in which memory heard no note is multiplied by, at most 1.
+        What the score of a state without a note is multiplied by, at most 1, in a memory that has notes.
     rest_below : float
-        Least score, as a share of the greatest possible one, at which it plays.
+        Least score at which it plays, as a share of what a candidate could earn that fits in every way open to it.
     rest_after_silence_s : float
         It rests once the player has been silent for so long.
     max_transposition : int

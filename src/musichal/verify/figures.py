@@ -308,7 +308,9 @@ def _tables(figures: PartnerFigures) -> Iterator["RenderableType"]:
     def table(title: str, *columns: str, rows: list[tuple[str, ...]]) -> Table:
         out = Table(title=title, title_justify="left", show_header=any(columns))
         for number, column in enumerate(columns):
-            out.add_column(column, justify="right" if number and column else "left", overflow="fold")
+            right = number > 0 and bool(column)
+            # A recording's name stays in one piece, cut where it must be.
+            out.add_column(column, justify="right" if right else "left", no_wrap=column == "name", overflow="ellipsis")
         for row in rows:
             # As `Text`, so that a recording's name cannot be taken for markup.
             out.add_row(*(Text(cell) for cell in row))

@@ -9,20 +9,11 @@ from musichal.bench import scores
 from musichal.bench import token_quality as tq
 from musichal.bench.probe_encoder import ProbeEncoder
 from musichal.bench.scores import DrumHit, Rendering, ScoreNote
+from musichal.hearing.encoders import registry
 from musichal.hearing.percepts import SILENCE, PitchFrames, Stems
 from musichal.hearing.vocabulary import fit_vocabulary
 from musichal.spec import PerceptionSpec, VocabularySpec
 
-# Measured on this part of the corpus: 0.925, 0.964, 0.695, 0.944, 0.886, 0.945. Five pieces of polyphony are too few for 64
-# tokens to learn their chords from; on the whole corpus F1 is 0.857.
-FLOORS = {
-    "pitch_class_accuracy": 0.91,
-    "pitch_class_accuracy_50ms": 0.95,
-    "pitch_class_set_f1": 0.67,
-    "shift_lines": 0.92,
-    "shift_polyphony": 0.86,
-    "drum_accuracy": 0.92,
-}
 NO_PITCH = PitchFrames(*(np.zeros((26, n), np.float32) for n in (276, 61, 12)))
 TIME_S = np.arange(40) * 0.025 + 0.0125
 
@@ -149,15 +140,65 @@ def test_figures_have_the_goals_of_the_issue_and_the_probe_beside_them(monkeypat
     assert encoding.peer_value > 0
 
 
+def test_a_small_vocabulary_already_knows_pitches_and_drums() -> None:
+    """A minute and a half of training pieces, half a minute of others; the whole corpus is asked by `musichal bench`."""
+    spec = registry.pinned(PerceptionSpec())
+
+    def heard(renderings) -> list[tq.HeardPiece]:
+        return [tq.hear(rendering, spec) for rendering in renderings]
+
+    labelled = tq.label_tokens(
+        heard(scores.single_lines("train", per_instrument=1, length_s=4.0)),
+        heard(scores.chorales("train", limit=2, length_s=4.0)),
+        heard(scores.drum_loops("train", length_s=5.0)),
+        spec,
+    )
+    lines = heard(scores.single_lines("test", per_instrument=1, length_s=3.0)[::2])
+    loops = heard(scores.drum_loops("test", length_s=4.0))
+    # Measured: 0.953, 0.991, 0.971.
+    assert tq.pitch_class_accuracy(lines, labelled) > 0.94
+    assert tq.pitch_class_accuracy(lines, labelled, tolerance_s=0.05) > 0.98
+    assert tq.drum_accuracy(loops, labelled) > 0.95
+
+
+# Measured on the whole corpus, in this order: 0.967, 0.996, 0.857, 0.991, 0.973, 0.957, 0.949. The first is below its goal
+# of 0.97; the others have the issue's goals as floors, or what was measured where that is more.
+FLOORS = {
+    "pitch_class_accuracy": 0.963,
+    "pitch_class_accuracy_50ms": 0.99,
+    "pitch_class_set_f1": 0.85,
+    "shift_lines": 0.98,
+    "shift_polyphony": 0.965,
+    "drum_accuracy": 0.945,
+    "drum_accuracy_majority": 0.93,
+}
+
+
+@pytest.fixture(scope="module")
+def measured() -> tuple[tq.TokenQuality, tq.LabelledTokens]:
+    """Figures on the corpus of `musichal bench`, which take a minute."""
+    return tq.measure_token_quality()
+
+
 @pytest.mark.slow
-def test_figures_on_held_out_scores() -> None:
-    """A part of the corpus of `musichal bench`: no figure may fall behind what was measured."""
-    corpus = tq.Corpus(lines_per_instrument=1, chorales=4, ensembles=1, length_s=6.0)
-    quality, labelled = tq.measure_token_quality(PerceptionSpec(), corpus)
+def test_figures_on_held_out_scores(measured: tuple[tq.TokenQuality, tq.LabelledTokens]) -> None:
+    """No figure may fall behind what was measured, and each is better than the probe's."""
+    quality, labelled = measured
+    probe_spec = PerceptionSpec(lookahead_samples=0)
+    probe, _ = tq.measure_token_quality(probe_spec, encoder=ProbeEncoder(probe_spec))
     assert dataclasses.asdict(quality) == dict(tq.as_rows(quality))
     for name, floor in FLOORS.items():
         assert getattr(quality, name) >= floor, name
-    assert quality.changes_lines <= 6
-    assert quality.changes_polyphony <= 6
+        assert getattr(quality, name) > getattr(probe, name), name
+    assert quality.changes_lines <= 5
+    assert quality.changes_polyphony <= 5
     assert labelled.pitch_set.any(axis=1).sum() > 32
     assert set(labelled.drum) == {0, 1, 2, 3}
+
+
+@pytest.mark.slow
+def test_tokens_hold_on_music_unlike_what_they_were_fitted_on(measured: tuple[tq.TokenQuality, tq.LabelledTokens]) -> None:
+    robustness = tq.measure_robustness(measured[1])
+    # Measured: 0.949, 0.850, 0.963, 0.880, 0.949, 0.775.
+    for name, floor in zip(dataclasses.asdict(robustness), (0.94, 0.83, 0.95, 0.86, 0.94, 0.75), strict=True):
+        assert getattr(robustness, name) >= floor, name

@@ -3,8 +3,8 @@
 Conventions
 -----------
 Log-frequency bins are a third of a semitone wide; bin 0 is MIDI pitch `PitchSettings.lowest_midi`, and A4 = 440 Hz = 69.
-Salience has one value per semitone from C2 (MIDI 36) to C7, chroma has bin 0 = C. All are non-negative, grow as
-the level to the power of `compression`, and are zero in digital silence.
+Salience has one value per semitone from C2 (MIDI 36) to C7, chroma has bin 0 = C. All are non-negative, grow as the level
+to the power of `compression`, and are zero in digital silence.
 
 Method
 ------
@@ -16,7 +16,8 @@ for its fundamental.
 
 In the windows around a change of notes two sounds overlap. Each frame therefore takes the mean of that run of
 `steady_frames` frames around it in which chroma changes least (the edge-preserving filter of Kuwahara et al., 1976, in
-time): changes stay where they are and become sudden.
+time): changes stay where they are and become sudden. Runs reach into the context and into the lookahead, so that a frame's
+run does not depend on where in its segment it is, as far as there is sound.
 """
 
 from dataclasses import dataclass

@@ -87,8 +87,9 @@ def train(
     ] = None,
     context: Annotated[str, typer.Option(help="How much of the past the encoder sees beside a segment.")] = "350ms",
     lookahead: Annotated[
-        str, typer.Option(help="How much behind a segment the encoder waits for; 0ms hears sooner, and less steadily.")
-    ] = "66.667ms",
+        str | None,
+        typer.Option(help="How much behind a segment the encoder waits for: 67 ms if not given; 0ms is sooner, less steady."),
+    ] = None,
     policy: Annotated[str, typer.Option(help="Where segments start: 'grid', or at each 'onset'.")] = "grid",
     no_audio: Annotated[bool, typer.Option("--no-audio", help="Leave the recordings out of the partner file.")] = False,
     as_json: Json = False,
@@ -106,7 +107,9 @@ def train(
             segment_samples=segment_samples,
             hop_samples=segment_samples if hop is None else _samples(hop, "--hop", base.sample_rate_hz),
             context_samples=_samples(context, "--context", base.sample_rate_hz),
-            lookahead_samples=_samples(lookahead, "--lookahead", base.sample_rate_hz),
+            lookahead_samples=(
+                base.lookahead_samples if lookahead is None else _samples(lookahead, "--lookahead", base.sample_rate_hz)
+            ),
             min_segment_samples=min(base.min_segment_samples, segment_samples),
             policy=_policy(policy),
         )

@@ -5,7 +5,7 @@ in time estimates the harmonic part, that of its neighbours in frequency the per
 masks with margins (Driedger, Müller & Disch, ISMIR 2014) are applied to the complex spectrogram, and *the masked
 spectrogram* is transformed back: the stems are sounds, not masks.
 
-Each window (context + segment) is separated by itself, in training and while playing alike.
+Each window (context, segment, lookahead) is separated by itself, in training and while playing alike.
 """
 
 from dataclasses import dataclass
@@ -50,7 +50,7 @@ def separate(samples: Float32, spec: SeparationSpec) -> Stems:
     Parameters
     ----------
     samples : array of shape (n,)
-        Context and segment, mono, float32.
+        Context, segment and lookahead, mono, float32.
     spec : SeparationSpec
 
     Returns

@@ -13,14 +13,14 @@ from musichal.audio.resample import StreamResampler
 from musichal.hearing.percepts import Note
 from musichal.hearing.segments import Segmenter
 from musichal.memory.information_rate import information_rate
-from musichal.verify.figures import figures_text, partner_figures, resampled_length
+from musichal.verify.figures import counted, figures_text, partner_figures, resampled_length
 from partners_by_hand import SPEC, partner, song
 
 NOTES = [Note(0.05, 0.4, 60, 90), Note(0.3, 0.2, 64, 70), Note(0.31, 0.2, 67, 127), Note(1.2, 1.0, 36, 1)]
 
 
-def lines_of(figures: object) -> str:
-    console = Console(width=120, record=True, file=open("/dev/null", "w"), color_system=None)  # noqa: SIM115, PTH123
+def lines_of(figures: object, *, width: int = 120) -> str:
+    console = Console(width=width, record=True, file=open("/dev/null", "w"), color_system=None)  # noqa: SIM115, PTH123
     console.print(figures_text(figures))
     return console.export_text()
 
@@ -62,7 +62,26 @@ def test_a_wrong_frame_count_is_said() -> None:
     assert figures.recordings[0].count_agrees is False
     assert "DIFFERS" in lines_of(figures)
     assert figures.to_dict()["recordings"][0]["count_agrees"] is False
-    assert "equal" in lines_of(partner_figures(model))
+    assert f"DIFFERS: {len(whole.frame_samples)}" in lines_of(figures)
+    lines = lines_of(partner_figures(model), width=80).splitlines()
+    assert "equal" in next(line for line in lines if "song.wav" in line).split(), "in one line, in plain words"
+
+
+@pytest.mark.parametrize("length", [2.5, 1.0])
+def test_frames_per_second_are_counted_not_derived(length: float) -> None:
+    model = partner([song("song.wav", [1, 2, 3, 1] * 2, [0] * 8)])
+    whole = model.recordings[0]
+    assert partner_figures(model).hearing.frames_per_second == len(whole.frame_samples) / 2.0 != 75.0
+    longer = dataclasses.replace(whole, n_samples=round(length * whole.sample_rate_hz))
+    figures = partner_figures(dataclasses.replace(model, recordings=(whole, longer)))
+    assert figures.hearing.frames_per_second == 2 * len(whole.frame_samples) / (2.0 + length)
+
+
+def test_one_is_not_many() -> None:
+    text = lines_of(partner_figures(partner([song("song.wav", [1, 1], [0, 0], NOTES[:1])])))
+    assert "1 gesture, " in text
+    assert "1 gestures" not in text
+    assert [counted(n, "note") for n in (0, 1, 2)] == ["0 notes", "1 note", "2 notes"]
 
 
 def test_no_closed_form_where_segments_follow_onsets() -> None:

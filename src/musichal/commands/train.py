@@ -1,8 +1,10 @@
 """`musichal train`: recordings in, a partner file out."""
 
 import time
+from collections import defaultdict
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import replace
+from pathlib import Path, PurePath
 
 from musichal.atomic import printable
 from musichal.audio.recording import collect_recordings, read_recording
@@ -12,7 +14,7 @@ from musichal.commands.outputs import check_outputs
 from musichal.hearing.pinning import pin
 from musichal.memory.partner_file import PartnerModel, save_partner
 from musichal.spec import PerceptionSpec
-from musichal.verify.figures import partner_figures
+from musichal.verify.figures import counted, partner_figures
 
 
 def train_command(paths: Sequence[Path], output: Path, spec: PerceptionSpec, *, keep_audio: bool, voice: Voice) -> PartnerModel:
@@ -31,9 +33,9 @@ def train_command(paths: Sequence[Path], output: Path, spec: PerceptionSpec, *, 
     least_s = spec.segment_samples / spec.sample_rate_hz
     recordings = []
     with voice.progress("Reading") as tell:
-        for number, file in enumerate(files):
-            tell(f"Reading {printable(file.name)}", number / len(files))
-            recordings.append(read_recording(file, min_duration_s=least_s))
+        for number, (file, name) in enumerate(zip(files, distinct_names(files), strict=True)):
+            tell(f"Reading {name}", number / len(files))
+            recordings.append(replace(read_recording(file, min_duration_s=least_s), name=name))
         for recording in recordings:
             for warning in recording.warnings:
                 voice.warn(f"{recording.name}: {warning}")
@@ -46,12 +48,31 @@ def train_command(paths: Sequence[Path], output: Path, spec: PerceptionSpec, *, 
     voice.result({"partner": str(output), "took_s": took_s, "figures": figures.to_dict()})
     states, notes = len(model.memory), len(model.memory.notes)
     voice.say(
-        f"Chandra listened to {len(recordings)} recording{'s' * (len(recordings) != 1)} ({heard_s:.1f} s) in {took_s:.1f} s:"
+        f"Chandra listened to {counted(len(recordings), 'recording')} ({heard_s:.1f} s) in {took_s:.1f} s:"
         f" {heard_s / took_s:.0f} times real time."
     )
     voice.say(
         f"Learned {spec.vocabulary.size} harmonic and {spec.vocabulary.size} percussive sounds,"
-        f" and remembers {states} gestures with {notes} notes."
+        f" and remembers {counted(states, 'gesture')} with {counted(notes, 'note')}."
     )
     voice.say(f"Wrote {printable(output)} ({output.stat().st_size / 1e6:.1f} MB).")
     return model
+
+
+def distinct_names(files: Sequence[PurePath]) -> list[str]:
+    """Return a name for each file: its own, and where names are equal with as many parent folders as tell them apart.
+
+    The folders are those that were given: no more of where a recording lay is written into a partner. Folders are parted
+    by "/" on every system. Different paths get different names.
+    """
+    alike: dict[str, list[int]] = defaultdict(list)
+    for number, file in enumerate(files):
+        alike[file.name].append(number)
+    names = [""] * len(files)
+    for group in alike.values():
+        depth = 1
+        while len({files[n].parts[-depth:] for n in group}) < len(group):
+            depth += 1
+        for number in group:
+            names[number] = printable(PurePath(*files[number].parts[-depth:]).as_posix())
+    return names

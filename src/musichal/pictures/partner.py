@@ -43,6 +43,7 @@ from musichal.pictures.panels import (
     token_raster,
 )
 from musichal.verify.diversity import perplexity
+from musichal.verify.figures import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -115,8 +116,8 @@ def draw_partner(model: PartnerModel) -> "Figure":
     figure = new_figure(
         height_inches=_HEIGHT_INCHES,
         title="What this partner learned",
-        subtitle=f"{n} recording{'s' if n > 1 else ''}, {minutes(float(line.durations_s.sum()))} long · "
-        f"{len(memory)} gestures · {len(memory.notes)} notes · encoder: {model.spec.encoder.name}",
+        subtitle=f"{counted(n, 'recording')}, {minutes(float(line.durations_s.sum()))} long · "
+        f"{counted(len(memory), 'gesture')} · {counted(len(memory.notes), 'note')} · encoder: {model.spec.encoder.name}",
     )
     outer = figure.add_gridspec(
         2, 1, height_ratios=(10.4, 4.6), left=0.065, right=0.985, top=1 - 1.28 / _HEIGHT_INCHES, bottom=0.045, hspace=0.13

@@ -43,6 +43,7 @@ from musichal.pictures.panels import (
 )
 from musichal.stage.events import NoteEvent
 from musichal.stage.performance import HeardStream, Performance
+from musichal.verify.figures import counted
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -131,8 +132,9 @@ def draw_performance(
     figure = new_figure(
         height_inches=_HEIGHT_INCHES,
         title="A performance: the player, and how MusicHal answered",
-        subtitle=f"{minutes(performance.duration_s)} long · {len(notes)} notes in answer, from {len(played)} gestures of memory"
-        f" · {jumps} jumps · rested {rested:.1f} s",
+        subtitle=f"{minutes(performance.duration_s)} long · {counted(len(notes), 'note')} in answer,"
+        f" from {counted(len(played), 'gesture')} of memory"
+        f" · {counted(jumps, 'jump')} · rested {rested:.1f} s",
     )
     grid = figure.add_gridspec(
         5, 1, height_ratios=(1.1, 1.6, 1.6, 3.2, 3.2), left=0.065, right=0.915, top=1 - 1.1 / _HEIGHT_INCHES,

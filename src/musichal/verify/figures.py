@@ -32,7 +32,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class HearingFigures:
-    """How the partner hears: its spec's fingerprint and the numbers that people ask about."""
+    """How the partner hears: its spec's fingerprint and the numbers that people ask about.
+
+    `frames_per_second` is measured: the frames that the recordings hold over their duration. It is below the rate of the
+    encoder's stride, because a segment starts its own row of frames and a frame needs its whole view.
+    """
 
     fingerprint: str
     encoder: str
@@ -166,7 +170,7 @@ def partner_figures(model: PartnerModel) -> PartnerFigures:
     """Return every figure of a partner."""
     size, duration_s = model.spec.vocabulary.size, sum(r.duration_s for r in model.recordings)
     return PartnerFigures(
-        hearing=_hearing(model.spec, model.encoder_licence),
+        hearing=_hearing(model, duration_s),
         trained_with=dict(model.trained_with),
         duration_s=duration_s,
         recordings=tuple(_recording(r, model.spec) for r in model.recordings),
@@ -182,20 +186,21 @@ def partner_figures(model: PartnerModel) -> PartnerFigures:
     )
 
 
-def _hearing(spec: PerceptionSpec, licence: str) -> HearingFigures:
+def _hearing(model: PartnerModel, duration_s: float) -> HearingFigures:
+    spec = model.spec
     rate = spec.sample_rate_hz
     return HearingFigures(
         fingerprint=spec.fingerprint(),
         encoder=spec.encoder.name,
         encoder_digest=spec.encoder.digest,
-        encoder_licence=licence,
+        encoder_licence=model.encoder_licence,
         sample_rate_hz=rate,
         policy=spec.policy,
         segment_s=spec.segment_samples / rate,
         hop_s=spec.hop_samples / rate,
         context_s=spec.context_samples / rate,
         lookahead_s=spec.lookahead_samples / rate,
-        frames_per_second=rate / spec.encoder.stride_samples,
+        frames_per_second=sum(len(r.frame_samples) for r in model.recordings) / duration_s,
         vocabulary_size=spec.vocabulary.size,
         gate_open_db=spec.gate.open_db,
         gate_close_db=spec.gate.close_db,
@@ -294,6 +299,11 @@ def _oracle(memory: Memory) -> OracleFigures:
     )
 
 
+def counted(number: int, noun: str) -> str:
+    """Return "1 note", "2 notes"."""
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
 def figures_text(figures: PartnerFigures) -> "RenderableType":
     """Return the figures as tables for a terminal, to be rendered by whoever has one."""
     from rich.console import Group
@@ -319,7 +329,7 @@ def _tables(figures: PartnerFigures) -> Iterator["RenderableType"]:
     yield table("How it hears", "", "", rows=_hearing_rows(figures.hearing))
     yield table(
         "Recordings",
-        "name", "length", "segments", "frames", "closed form", "onsets", "sound kept",
+        "name", "length", "segments", "frames", "closed form", "onsets", "sound",
         rows=[_recording_row(r) for r in figures.recordings],
     )  # fmt: skip
     yield table("Vocabulary", "", *SOURCES, rows=_diversity_rows(figures.diversity))
@@ -344,7 +354,7 @@ def _recording_row(recording: RecordingFigures) -> tuple[str, ...]:
     if recording.frames_expected is None:
         closed_form = "none: segments follow onsets"
     else:
-        closed_form = f"{recording.frames_expected} " + ("(equal)" if recording.count_agrees else "(DIFFERS)")
+        closed_form = "equal" if recording.count_agrees else f"DIFFERS: {recording.frames_expected}"
     return (
         recording.name,
         clock(recording.duration_s),
@@ -352,7 +362,7 @@ def _recording_row(recording: RecordingFigures) -> tuple[str, ...]:
         str(recording.frames),
         closed_form,
         str(recording.onsets),
-        "yes" if recording.has_audio else "no",
+        "kept" if recording.has_audio else "not kept",
     )
 
 
@@ -391,12 +401,12 @@ def _repetition_rows(figures: PartnerFigures) -> list[tuple[str, ...]]:
             longest.append("nothing repeats")
             places.append("")
             continue
-        longest.append(f"{repeat.gestures} gestures, {repeat.duration_s:.1f} s")
+        longest.append(f"{counted(repeat.gestures, 'gesture')}, {repeat.duration_s:.1f} s")
         ends = ((repeat.first_recording, repeat.first_start_s), (repeat.again_recording, repeat.again_start_s))
         several = len(figures.recordings) > 1
         places.append(", ".join(clock(s) + (f" in {figures.recordings[r].name}" if several else "") for r, s in ends))
     return [
-        ("longest repeat", *longest, f"{oracle.longest_repeat} gestures"),
+        ("longest repeat", *longest, counted(oracle.longest_repeat, "gesture")),
         ("it is at", *places, ""),
         ("mean repeat, gestures", *(f"{r.mean_repeat:.2f}" for r in figures.repetition), f"{oracle.mean_repeat:.2f}"),
         (

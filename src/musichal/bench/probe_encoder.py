@@ -97,4 +97,4 @@ def _triangles(centre_hz: Float64, width_hz: Float64, length: int, rate_hz: int)
 
 
 def _unit(rows: Float32) -> Float32:
-    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6)
+    return np.divide(rows, np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6))

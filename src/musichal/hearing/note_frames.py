@@ -175,7 +175,8 @@ class NoteFrontEnd:
         reference = self._references(count)
         long, short = (_relative(power[:count], reference) for power in self._powers)
         self._powers = (self._powers[0][count:], self._powers[1][count:])
-        loudness = np.clip(np.log10(reference / np.float32(_FLOOR_POWER)) / np.float32(_RANGE_BELS), 0, 1.2)
+        bels = np.log10(reference / np.float32(_FLOOR_POWER))
+        loudness = np.clip(np.divide(bels, np.float32(_RANGE_BELS)), 0, 1.2)
         return NoteFrames(*_gather(long, short), loudness, np.float32(10) * np.log10(reference))
 
     def _references(self, count: int) -> Float32:

@@ -23,3 +23,8 @@ class CheckFailedError(MusicHalError):
     """A check that the user asked for failed."""
 
     exit_code = 1
+
+
+def install_hint(extra: str) -> str:
+    """Return what to run to install an extra: from the checkout, for on an index the name could be a stranger's."""
+    return f'run in the checkout of MusicHal: pip install -e ".[{extra}]"'

@@ -25,7 +25,7 @@ from scipy.signal import lfilter
 
 from musichal.arrays import Float32, Float64
 from musichal.audio.sf2 import Envelope, Region, SoundFont
-from musichal.errors import InputError, MissingExtraError
+from musichal.errors import InputError, MissingExtraError, install_hint
 
 _PERCUSSION_CHANNEL = 9
 _LONGEST_S = 4 * 3600.0
@@ -82,7 +82,7 @@ def find_soundfont() -> Path:
         if font.is_file():
             return font
     raise MissingExtraError(
-        "there is no soundfont to play with: pip install 'musichal[sound]', or name one with --soundfont FILE.sf2"
+        f"there is no soundfont to play with; name one with --soundfont FILE.sf2, or {install_hint('sound')}"
     )
 
 

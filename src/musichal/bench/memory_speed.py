@@ -23,7 +23,7 @@ import numpy as np
 from musichal.arrays import Float32, Int64
 from musichal.bench.figure import Figure
 from musichal.bench.process import in_own_process
-from musichal.errors import InputError, MissingExtraError
+from musichal.errors import InputError, MissingExtraError, install_hint
 from musichal.memory.audio_oracle import AudioOracle
 from musichal.memory.information_rate import choose_threshold, information_rate
 from musichal.memory.token_index import TokenIndex
@@ -169,7 +169,7 @@ def _bench_module(name: str) -> Any:
     try:
         return import_module(name)
     except ImportError:
-        raise MissingExtraError(f"this benchmark needs {name}: pip install 'musichal[bench]'") from None
+        raise MissingExtraError(f"this benchmark needs {name}; {install_hint('bench')}") from None
 
 
 def _clock() -> Callable[[], float]:

@@ -26,7 +26,7 @@ from musichal.bench.scores import (
     single_lines,
     with_pink_noise,
 )
-from musichal.errors import MissingExtraError
+from musichal.errors import MissingExtraError, install_hint
 from musichal.hearing.notes import NoteTracker
 from musichal.hearing.percepts import Note, Stems
 from musichal.hearing.segments import Segmenter
@@ -80,7 +80,7 @@ def note_scores(piece: Rendering, heard: Sequence[Note]) -> tuple[float, float, 
     try:
         transcription = import_module("mir_eval.transcription")
     except ImportError as error:
-        raise MissingExtraError("mir_eval is not installed; run: pip install 'musichal[bench]'") from error
+        raise MissingExtraError(f"mir_eval is not installed; {install_hint('bench')}") from error
     if not piece.notes or not heard:
         return 0.0, 0.0, 0.0
     precision, recall, f_measure, _ = transcription.precision_recall_f1_overlap(

@@ -31,7 +31,7 @@ import soxr
 from musichal.arrays import Float32
 from musichal.audio import soundfont
 from musichal.audio.sf2 import SoundFont, open_soundfont
-from musichal.errors import InputError, MissingExtraError
+from musichal.errors import InputError, MissingExtraError, install_hint
 
 Split = Literal["train", "test"]
 DrumKind = Literal["hat", "snare", "kick"]
@@ -181,7 +181,7 @@ def _extra(module: str) -> ModuleType:
     try:
         return import_module(module)
     except ImportError as error:
-        raise MissingExtraError(f"{module} is not installed; run: pip install 'musichal[bench]'") from error
+        raise MissingExtraError(f"{module} is not installed; {install_hint('bench')}") from error
 
 
 @cache

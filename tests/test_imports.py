@@ -22,7 +22,7 @@ FLOORS = (
     ("memory",),
     ("partner",),
     ("stage",),
-    ("chandra", "verify", "web"),
+    ("chandra", "verify"),
     ("pictures",),
     ("demo",),
     ("bench",),

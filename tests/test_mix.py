@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from musichal.audio.mix import mix, write_wav
+from musichal.audio.mix import CEILING_DB, LOUDNESS_DB, at_loudness, gated_rms_db, mix, write_wav
 from musichal.errors import InputError
 
 AUDIO = Path(__file__).parent / "audio"
@@ -30,7 +30,7 @@ def test_the_player_is_left_and_the_answer_right_at_constant_power(stems):
     alone = mix(player, np.zeros(0, np.float32), player_rate_hz=RATE, answer_rate_hz=RATE, ceiling_db=40)
     other = mix(np.zeros(0, np.float32), answer, player_rate_hz=RATE, answer_rate_hz=RATE, ceiling_db=40)
     for part, source, loud, soft in ((alone, player, 0, 1), (other, answer, 1, 0)):
-        assert db(part[:, loud]) - db(part[:, soft]) == pytest.approx(-20 * np.log10(np.tan(0.7 * np.pi / 4)), abs=1e-3)
+        assert db(part[:, loud]) - db(part[:, soft]) == pytest.approx(-20 * np.log10(np.tan(0.3 * np.pi / 4)), abs=1e-3)
         assert db(part) + 3.01 == pytest.approx(db(source), abs=0.01)
     both = mix(player, answer, player_rate_hz=RATE, answer_rate_hz=RATE, ceiling_db=40)
     np.testing.assert_allclose(both, alone + other, atol=1e-6)
@@ -102,6 +102,59 @@ def test_no_mix_exceeds_the_ceiling(player, answer, rate, gain_db, width):
     both = mix(player, answer, player_rate_hz=rate, answer_rate_hz=44100, answer_gain_db=gain_db, width=width)
     assert np.abs(both).max(initial=0) <= 10 ** (-1 / 20)
     assert both.shape[1] == 2
+
+
+def test_loudness_is_that_of_the_sounding_parts():
+    tone = np.sin(2 * np.pi * 440 * np.arange(RATE) / RATE).astype(np.float32)
+    assert gated_rms_db(tone, sample_rate_hz=RATE) == pytest.approx(-3.0103, abs=1e-3)
+    with_rest = np.concatenate([tone, np.zeros(3 * RATE, np.float32)])
+    assert gated_rms_db(with_rest, sample_rate_hz=RATE) == pytest.approx(-3.0103, abs=1e-3)
+    quieter = np.concatenate([tone, 10 ** (-39 / 20) * tone])  # still within the gate: half the power
+    assert gated_rms_db(quieter, sample_rate_hz=RATE) == pytest.approx(-6.02, abs=1e-2)
+    too_quiet = np.concatenate([tone, 10 ** (-41 / 20) * tone])
+    assert gated_rms_db(too_quiet, sample_rate_hz=RATE) == pytest.approx(-3.0103, abs=1e-3)
+    twice = np.stack([tone, tone], 1)
+    assert gated_rms_db(twice, sample_rate_hz=RATE) == pytest.approx(-3.0103, abs=1e-3)
+    assert gated_rms_db(tone[:30], sample_rate_hz=RATE) == pytest.approx(db(tone[:30]))  # shorter than a block
+
+
+@pytest.mark.parametrize("gain_db", [-30, -7, 20])
+def test_real_music_comes_to_the_nominal_loudness_from_any(stems, gain_db):
+    for stem in stems:
+        changed = stem * np.float32(10 ** (gain_db / 20))
+        loud = at_loudness(changed, sample_rate_hz=RATE)
+        assert np.abs(loud).max() <= 10 ** (CEILING_DB / 20)
+        assert gated_rms_db(loud, sample_rate_hz=RATE) == pytest.approx(LOUDNESS_DB, abs=1e-3)
+        assert np.corrcoef(loud, stem)[0, 1] == pytest.approx(1, abs=1e-6)
+
+
+def test_peaks_come_before_loudness_and_silence_and_hiss_stay():
+    clicks = np.zeros(RATE, np.float32)
+    clicks[::2205] = 0.01
+    loud = at_loudness(clicks, sample_rate_hz=RATE)
+    assert 20 * np.log10(loud.max()) == pytest.approx(-1, abs=1e-4)
+    assert gated_rms_db(loud, sample_rate_hz=RATE) < LOUDNESS_DB - 10
+    for nothing in (np.zeros(0, np.float32), np.zeros((RATE, 2), np.float32)):
+        np.testing.assert_array_equal(at_loudness(nothing, sample_rate_hz=RATE), nothing)
+    hiss = (1e-5 * np.random.default_rng(0).standard_normal(RATE)).astype(np.float32)
+    np.testing.assert_allclose(at_loudness(hiss, sample_rate_hz=RATE), 100 * hiss, rtol=1e-6)
+    with pytest.raises(ValueError, match="finite"):
+        at_loudness(np.array([0, np.inf], np.float32), sample_rate_hz=RATE)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    hnp.arrays(
+        np.float32, st.tuples(st.integers(0, 900), st.integers(1, 2)), elements=st.floats(-(2.0**100), 2.0**100, width=32)
+    ),
+    st.sampled_from([1, 8000, 44100]),
+)
+def test_loudness_never_exceeds_what_was_asked_for(samples, rate):
+    loud = at_loudness(samples, sample_rate_hz=rate)
+    assert loud.shape == samples.shape and loud.dtype == np.float32
+    assert np.abs(loud).max(initial=0) <= 10 ** (CEILING_DB / 20)
+    loudness_db = gated_rms_db(loud, sample_rate_hz=rate)
+    assert loudness_db is None or loudness_db <= LOUDNESS_DB + 1e-3
 
 
 @pytest.mark.parametrize("channels", [1, 2])

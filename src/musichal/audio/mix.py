@@ -1,4 +1,4 @@
-"""Player and answer together, for listening, and WAV files."""
+"""Loudness, player and answer together, for listening, and WAV files."""
 
 import math
 import wave
@@ -9,8 +9,52 @@ import soxr
 from musichal.arrays import Float32
 from musichal.atomic import PathLike, open_atomically
 
+LOUDNESS_DB = -20.0
+"""The nominal loudness of an answer, in dBFS; it leaves 19 dB to peaks before `CEILING_DB`."""
+
+CEILING_DB = -1.0
+"""No sample is louder, in dBFS."""
+
+_BLOCK_S = 0.05
+_GATE_DB = 40.0
+_MOST_GAIN_DB = 40.0
 _FULL_SCALE_24_BIT = 2**23 - 1
 _FRAMES_AT_ONCE = 1 << 20
+
+
+def at_loudness(
+    samples: Float32, *, sample_rate_hz: int, rms_db: float = LOUDNESS_DB, ceiling_db: float = CEILING_DB
+) -> Float32:
+    """Return samples (n,) or (n, channels) with an RMS of `rms_db` (dBFS) over their sounding parts, silence as it is.
+
+    Sounding are the blocks of 50 ms, from the first sample on, whose power is within 40 dB of the loudest block's, so that
+    rests do not count. The RMS is over all channels, so that mono and the same in two channels, as a mono file is played,
+    get the same gain. It is one gain for the whole, without compression. Where a sample would exceed `ceiling_db` (dBFS)
+    everything is turned down to it, which then leaves the sound below the loudness asked for. Nothing is turned up by more
+    than 40 dB, so that a recording of mere hiss does not become music. Raises `ValueError` for samples that are not finite.
+    """
+    if not np.isfinite(samples).all():
+        raise ValueError("only finite samples have a loudness")
+    peak, loudness_db = float(np.abs(samples).max(initial=0.0)), gated_rms_db(samples, sample_rate_hz=sample_rate_hz)
+    if loudness_db is None:
+        return samples
+    gain_db = min(rms_db - loudness_db, ceiling_db - 20 * math.log10(peak), _MOST_GAIN_DB)
+    # In double precision, and a hair less at the ceiling, so that rounding does not lift the peak above it.
+    loud: Float32 = (samples * np.float64(10 ** (gain_db / 20) * (1 - 2**-22))).astype(np.float32)
+    return loud
+
+
+def gated_rms_db(samples: Float32, *, sample_rate_hz: int) -> float | None:
+    """Return the RMS in dBFS over the sounding blocks, as `at_loudness` has them; None for silence."""
+    block = max(1, round(_BLOCK_S * sample_rate_hz))
+    power = np.square(samples, dtype=np.float64)
+    if not power.any():
+        return None
+    power = power if power.ndim == 1 else power.mean(axis=1)
+    starts = np.arange(0, len(power), block)
+    sums, lengths = np.add.reduceat(power, starts), np.minimum(block, len(power) - starts)
+    sounding = sums / lengths >= (sums / lengths).max() * 10 ** (-_GATE_DB / 10)
+    return 10 * math.log10(sums[sounding].sum() / lengths[sounding].sum())
 
 
 def mix(
@@ -22,8 +66,8 @@ def mix(
     sample_rate_hz: int = 44100,
     player_gain_db: float = 0.0,
     answer_gain_db: float = 0.0,
-    width: float = 0.3,
-    ceiling_db: float = -1.0,
+    width: float = 0.7,
+    ceiling_db: float = CEILING_DB,
 ) -> Float32:
     """Return both from time 0 in stereo (n, 2), as long as the longer: the player to the left, the answer to the right.
 

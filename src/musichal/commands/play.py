@@ -9,7 +9,7 @@ import numpy as np
 
 from musichal.arrays import Float32
 from musichal.atomic import open_atomically, printable
-from musichal.audio.mix import mix, write_wav
+from musichal.audio.mix import at_loudness, mix, write_wav
 from musichal.audio.recording import Recording, read_recording
 from musichal.audio.sf2 import SoundFont, open_soundfont
 from musichal.audio.slices import render_slices
@@ -121,9 +121,10 @@ def _write(
         if request.audio_out is not None:
             write_wav(request.audio_out, answer, sample_rate_hz=_SOUND_RATE_HZ)
         if request.mix_out is not None:
+            # Both at the same loudness, however the player was recorded, and in two channels, as a file of one is played.
             both = mix(
-                player.samples,
-                answer,
+                _in_two_channels(at_loudness(player.samples, sample_rate_hz=player.sample_rate_hz)),
+                _in_two_channels(answer),
                 player_rate_hz=player.sample_rate_hz,
                 answer_rate_hz=_SOUND_RATE_HZ,
                 sample_rate_hz=_SOUND_RATE_HZ,
@@ -153,7 +154,7 @@ def _write(
 
 
 def _answer_sound(request: PlayRequest, model: PartnerModel, performance: Performance, font: SoundFont | None) -> Float32:
-    """Return the answer as sound at `_SOUND_RATE_HZ`, from time 0, at least as long as the performance."""
+    """Return the answer at `_SOUND_RATE_HZ` and nominal loudness, from time 0, at least as long as the performance."""
     if request.sound == "slices":
         sources = [(r.samples(), r.sample_rate_hz) for r in model.recordings]
         sound = render_slices(slice_events(performance.decisions), sources, sample_rate_hz=_SOUND_RATE_HZ)
@@ -163,10 +164,12 @@ def _answer_sound(request: PlayRequest, model: PartnerModel, performance: Perfor
         sound = render_notes(notes, font, sample_rate_hz=_SOUND_RATE_HZ, programs={CHANNEL: request.program})
     missing = round(performance.duration_s * _SOUND_RATE_HZ) - sound.shape[0]
     padding = [(0, max(0, missing))] + [(0, 0)] * (sound.ndim - 1)
-    sound = np.pad(sound, padding)
-    peak = float(np.abs(sound).max(initial=0))
-    # Many loud notes together may exceed full scale: turn the whole answer down rather than clip it.
-    return sound / np.float32(peak / 0.89) if peak > 0.89 else sound
+    # Soundfonts and slices differ by more than 10 dB; the answer is as loud from either.
+    return at_loudness(np.pad(sound, padding), sample_rate_hz=_SOUND_RATE_HZ)
+
+
+def _in_two_channels(samples: Float32) -> Float32:
+    return samples if samples.ndim == 2 else np.repeat(samples[:, None], 2, axis=1)
 
 
 def _report(request: PlayRequest, model: PartnerModel, performance: Performance, voice: Voice) -> None:
@@ -181,11 +184,11 @@ def _report(request: PlayRequest, model: PartnerModel, performance: Performance,
             "rests": dict(Counter(d.rest for d in decisions if d.rest)),
             "notes": sum(len(d.notes) for d in decisions),
             "written": written,
-            "summary": summarise(decisions),
+            "summary": summarise(decisions, end_s=performance.duration_s),
         }
     )
     voice.say(f"MusicHal listened to {printable(request.input.name)} for {performance.duration_s:.1f} s.")
-    for line in summarise(decisions):
+    for line in summarise(decisions, end_s=performance.duration_s):
         voice.say(line)
     telling = [d for d in decisions if d.jumped or d.kind == "rest"]
     shown = telling[:: max(1, len(telling) // _SHOWN_DECISIONS)][:_SHOWN_DECISIONS]

@@ -8,7 +8,7 @@ from hypothesis.extra import numpy as hnp
 
 from musichal.hearing.percepts import SILENCE, Note
 from musichal.memory.memory import Memory
-from musichal.partner.candidates import INFLUENCES, chroma_fit, find_candidates
+from musichal.partner.candidates import INFLUENCES, chroma_fit, find_candidates, tonalness
 from musichal.partner.settings import PartnerSettings
 from musichal.partner.situation import Situation
 from partners_by_hand import gesture, row_of_gestures
@@ -86,7 +86,7 @@ pairs = st.tuples(st.integers(-1, 3), st.integers(-1, 3))
 )
 def test_contexts_are_the_longest_common_pasts_exactly(songs, recent, min_context):
     memory = remember(*songs)
-    now = situation([h for h, _ in recent], [p for _, p in recent])
+    now = situation([h for h, _ in recent], [p for _, p in recent], chroma=np.eye(12)[0])
     found = find(memory, now, settings=dataclasses.replace(TOKENS_ALONE, min_context=min_context, max_candidates=1000))
     expected: dict[int, list[int]] = {}
     flat = [(number, pair) for number, song in enumerate(songs) for pair in song]
@@ -168,3 +168,14 @@ def test_a_source_that_is_silent_now_matches_nothing():
         memory.append(gesture(0.25 * i, 0.25, tokens), [], recording=0)
     found = find(memory, situation([7, 9], [SILENCE]))
     assert found.states.size == 0
+
+
+def test_noise_has_no_harmony_to_agree_with():
+    rng = np.random.default_rng(0)
+    assert tonalness(np.zeros(12)) == 0
+    assert tonalness(1 + 0.1 * rng.random(12)) == 0
+    assert tonalness(np.eye(12)[3]) == 1
+    memory = remember([(0, 0), (1, 1), (2, 2)])
+    flat = find(memory, situation([0], [0], chroma=np.ones(12)), settings=PartnerSettings())
+    assert not flat.influences[:, :, [HARMONIC, CHROMA]].any()
+    assert flat.influences[:, :, PERCUSSIVE].any()

@@ -182,3 +182,11 @@ def test_a_partner_that_hears_with_another_encoder_is_refused(trained):
             dataclasses.replace(trained, spec=other), np.zeros(24_000, np.float32), sample_rate_hz=24_000,
             settings=PartnerSettings(), seed=0,
         )  # fmt: skip
+
+
+def test_white_noise_is_answered_with_rest(trained):
+    """Noise has no harmony, and its tokens lead nowhere for long: nothing is played that nothing spoke for."""
+    noise = (0.1 * np.random.default_rng(0).standard_normal(10 * 24_000)).astype(np.float32)
+    performance = perform(trained, noise, sample_rate_hz=24_000, settings=PartnerSettings(), seed=0)
+    assert sum(d.duration_s for d in performance.decisions if d.kind == "play") < 1.0
+    assert {d.rest for d in performance.decisions if d.kind == "rest"} <= {"no match", "weak match", "repeats"}

@@ -19,7 +19,7 @@ def test_each_rest_has_its_reason_in_words(why):
     line = explain(rested(0, 1.5, why), NAMES)
     assert line.startswith("At 0:01.50 rested: ")
     assert REST_REASONS[why] in line
-    assert REST_REASONS[why] in " ".join(summarise([rested(0, 1.5, why)] * 2))
+    assert REST_REASONS[why] in " ".join(summarise([rested(0, 1.5, why)] * 2, end_s=2.0))
 
 
 def test_a_choice_names_its_notes_its_place_and_what_carried_it_strongest_first():
@@ -72,13 +72,14 @@ def test_a_summary_counts_what_is_in_the_records():
         dataclasses.replace(played(1, 0.5, 0.5, 0.5, pitches=[64]), transposition=3),
         rested(2, 1.0, "silence"),
     ]
-    text = "\n".join(summarise(decisions))
+    text = "\n".join(summarise(decisions, end_s=10.0))
     assert "3 notes in 2 gestures" in text
     assert "harmonic 70%" in text
     assert "jumped 1 time," in text
     assert "Transposed 1 gesture to" in text
-    assert "Rested 1 time:" in text
-    assert summarise([]) == ["Nothing was decided: the input was too short."]
+    assert "Rested 1 time, 9.0 s in all:" in text
+    assert summarise([rested(0, 1.0, "silence")], end_s=4.0)[0] == "Played nothing."
+    assert summarise([], end_s=0.0) == ["Nothing was decided: the input was too short."]
 
 
 def test_records_survive_json():

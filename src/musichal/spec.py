@@ -15,6 +15,11 @@ from typing import Any, Self
 
 from musichal.errors import InputError
 
+MAX_SEGMENT_S = 20
+MAX_CONTEXT_S = 20
+MAX_LOOKAHEAD_S = 1
+_MAX_FRAMES = 4096
+
 
 def _check(condition: bool, message: str) -> None:
     if not condition:
@@ -197,6 +202,24 @@ class NoteSpec(_SpecPart):
         _check(0 <= self.min_duration_s <= 1, "note min_duration_s must be from 0 to 1")
 
 
+def segment_range(encoder: EncoderSpec, sample_rate_hz: int) -> tuple[int, int]:
+    """Return the shortest and the longest segment, in samples: from one frame to as many as fit the memory."""
+    return encoder.frame_samples, min(MAX_SEGMENT_S * sample_rate_hz, _MAX_FRAMES * encoder.stride_samples)
+
+
+def hop_range(encoder: EncoderSpec, segment_samples: int) -> tuple[int, int]:
+    """Return the shortest and the longest hop, in samples: each segment brings a new frame, and no sound is left out."""
+    frame, stride = encoder.frame_samples, encoder.stride_samples
+    last_centre = (segment_samples - frame) // stride * stride + frame // 2
+    return max(1, segment_samples - last_centre), segment_samples
+
+
+def _check_range(name: str, samples: int, limits: tuple[int, int], sample_rate_hz: int, why: str = "") -> None:
+    least, most = limits
+    least_ms, most_ms = (1000 * limit / sample_rate_hz for limit in limits)
+    _check(least <= samples <= most, f"{name} must be from {least} to {most} ({least_ms:.5g} to {most_ms:.5g} ms){why}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class PerceptionSpec(_SpecPart):
     """Everything that shapes a token. Two partners with equal fingerprints and vocabularies hear alike."""
@@ -205,6 +228,7 @@ class PerceptionSpec(_SpecPart):
     sample_rate_hz: int = 24000
     input_bits: int = 24
     resampler: str = "soxr-HQ"
+    highpass_hz: float = 20.0
     policy: str = "grid"
     segment_samples: int = 8400
     hop_samples: int = 8400
@@ -224,31 +248,20 @@ class PerceptionSpec(_SpecPart):
         _check(8000 <= self.sample_rate_hz <= 96000, "sample_rate_hz must be from 8000 to 96000")
         _check(self.input_bits == 24, "input_bits must be 24")
         _check(self.resampler in ("soxr-HQ", "soxr-VHQ"), "resampler must be soxr-HQ or soxr-VHQ")
+        _check(0 <= self.highpass_hz <= 200, "highpass_hz must be from 0 to 200")
         _check(self.policy in ("grid", "onset"), "policy must be 'grid' or 'onset'")
-        _check(
-            self.encoder.frame_samples <= self.segment_samples <= 20 * self.sample_rate_hz,
-            "segment out of range",
-        )
-        _check(0 < self.hop_samples <= self.segment_samples, "hop_samples must be at most segment_samples")
-        _check(self.segment_samples <= 4096 * self.encoder.stride_samples, "a segment has at most 4096 frames")
-        _check(
-            self.segment_samples - self.hop_samples <= self._last_centre(),
-            "hop_samples is so short that a segment would bring no new frame",
-        )
-        _check(0 <= self.context_samples <= 20 * self.sample_rate_hz, "context_samples out of range")
-        _check(0 <= self.lookahead_samples <= self.sample_rate_hz, "lookahead_samples must be at most a second")
+        rate = self.sample_rate_hz
+        _check_range("segment_samples", self.segment_samples, segment_range(self.encoder, rate), rate)
+        hops, why = hop_range(self.encoder, self.segment_samples), ": a shorter hop would bring no new frame"
+        _check_range("hop_samples", self.hop_samples, hops, rate, why)
+        _check_range("context_samples", self.context_samples, (0, MAX_CONTEXT_S * rate), rate)
+        _check_range("lookahead_samples", self.lookahead_samples, (0, MAX_LOOKAHEAD_S * rate), rate)
         _check(
             self.policy == "grid" or self.hop_samples == self.segment_samples,
             "onset-synchronous segments do not overlap: hop must equal segment",
         )
-        _check(
-            self.encoder.frame_samples <= self.min_segment_samples <= self.segment_samples,
-            "min_segment_samples must hold a frame and fit the segment",
-        )
-
-    def _last_centre(self) -> int:
-        frame, stride = self.encoder.frame_samples, self.encoder.stride_samples
-        return (self.segment_samples - frame) // stride * stride + frame // 2
+        least = (self.encoder.frame_samples, self.segment_samples)
+        _check_range("min_segment_samples", self.min_segment_samples, least, rate)
 
     @property
     def window_samples(self) -> int:

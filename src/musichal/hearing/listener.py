@@ -17,6 +17,7 @@ from musichal.errors import InputError
 from musichal.hearing.encoders.protocol import Encoder
 from musichal.hearing.frames import frame_centres
 from musichal.hearing.gestures import GestureSmoother, frame_costs
+from musichal.hearing.highpass import HighPass
 from musichal.hearing.levels import Gate, frame_levels_db
 from musichal.hearing.notes import NoteTracker
 from musichal.hearing.onsets import Onset, OnsetDetector
@@ -54,6 +55,8 @@ class Ear:
         self.spec = spec
         self.samples_heard = 0
         self._encoder = encoder
+        # Before the resampler, which would make a click of an offset's beginning.
+        self._highpass = HighPass(cutoff_hz=spec.highpass_hz, sample_rate_hz=source_rate_hz)
         self._resampler = StreamResampler(
             source_rate_hz=source_rate_hz, target_rate_hz=spec.sample_rate_hz, quality=spec.resampler
         )
@@ -72,7 +75,7 @@ class Ear:
         InputError
             If a sample is not finite.
         """
-        return self._advance(self._resampler.push(ingest(block)))
+        return self._advance(self._resampler.push(self._highpass.push(ingest(block))))
 
     def flush(self) -> tuple[list[Heard], tuple[Note, ...]]:
         """End the stream; return the rest of its segments and the notes that still sounded."""

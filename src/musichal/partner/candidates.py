@@ -3,9 +3,10 @@
 A token influence finds the places where the memory heard what the player has just played, by the longest common past
 (exact, in the token index), and speaks for what came next there; it saturates with the length n of the context as
 n / (n + 1). The chroma influence is the correlation of a candidate's chroma, in each transposition, with what sounds now; it
-also names the states that fit best, so that a player with unheard sounds is not left alone. Continuity speaks for going on
-in recorded order. Influences are weighed and summed (after Somax2's weighted influences: Borg; Assayag et al., CMJ 46(4));
-filters multiply the sum, or strike a candidate out.
+also names the states that fit best, so that a player with unheard sounds is not left alone. Harmonic tokens and chroma count
+as far as what sounds is tonal: noise has no harmony to agree with. Continuity speaks for going on in recorded order.
+Influences are weighed and summed (after Somax2's weighted influences: Borg; Assayag et al., CMJ 46(4)); filters multiply the
+sum, or strike a candidate out.
 """
 
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from musichal.hearing.percepts import SILENCE, SOURCES
 from musichal.memory.memory import Memory
 from musichal.partner.settings import PartnerSettings
 from musichal.partner.situation import Situation
+
+_NOISE_SPREAD, _MUSIC_SPREAD = 0.15, 0.33
 
 INFLUENCES = ("harmonic", "percussive", "chroma", "continuity")
 
@@ -67,10 +70,11 @@ def find_candidates(
     influences = np.zeros((len(states), len(shifts), len(INFLUENCES)))
     saturated = lengths / (lengths + 1)
     # Harmonic tokens hear absolute pitch, so their match speaks for the untransposed state only.
-    influences[:, shifts == 0, 0] = saturated[:, [0]]
+    tonal = tonalness(situation.chroma)
+    influences[:, shifts == 0, 0] = saturated[:, [0]] * tonal
     influences[:, :, 1] = saturated[:, [1]]
     penalty = np.maximum(0, 1 - settings.transposition_penalty * np.abs(shifts))
-    influences[:, :, 2] = chroma_fit(memory.states["chroma"][states], situation.chroma, shifts) * penalty
+    influences[:, :, 2] = chroma_fit(memory.states["chroma"][states], situation.chroma, shifts) * penalty * tonal
     if following is not None:
         influences[states == following, shifts == transposition, 3] = 1
     # Where memory has no note at all, being without notes says nothing against a state.
@@ -97,11 +101,24 @@ def _continuations(memory: Memory, situation: Situation, source: int, settings: 
 
 def _in_harmony(memory: Memory, situation: Situation, settings: PartnerSettings) -> list[int]:
     """Return the states whose chroma, untransposed, fits best what sounds now; none where it does not fit at all."""
-    if not settings.chroma_candidates:
+    if not settings.chroma_candidates or not tonalness(situation.chroma):
         return []
     fit = chroma_fit(memory.states["chroma"], situation.chroma, np.zeros(1, dtype=np.int64))[:, 0]
     best = np.argsort(-fit, kind="stable")[: settings.chroma_candidates]
     return [int(state) for state in best if fit[state] > 0]
+
+
+def tonalness(chroma: AnyArray) -> float:
+    """Return how much of a chroma is harmony rather than noise, 0 to 1.
+
+    The spread of its twelve values, relative to their mean, is 0.06 to 0.15 for white and pink noise heard by `Ear`, and 0.33
+    to 1.3 for the bundled music (5 to 95 % of segments); what lies between is neither.
+    """
+    mean = float(np.mean(chroma))
+    if mean <= 0:
+        return 0.0
+    spread = float(np.std(chroma)) / mean
+    return min(1.0, max(0.0, (spread - _NOISE_SPREAD) / (_MUSIC_SPREAD - _NOISE_SPREAD)))
 
 
 def chroma_fit(chromas: AnyArray, present: AnyArray, transpositions: Int64) -> Float64:

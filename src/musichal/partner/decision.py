@@ -65,7 +65,8 @@ class Alternative:
 class Decision:
     """One choice. Of a rest, everything about a state is empty and `rest` says why.
 
-    `earnable` is the score of a candidate that would fit in every way open to the memory at that moment.
+    `chance` is the probability with which the choice was drawn, 1 where nothing else came near; `earnable` what the player
+    could have spoken for a candidate at most, of which `rest_below` is a share.
     """
 
     number: int
@@ -80,6 +81,7 @@ class Decision:
     jumped: bool = False
     run: int = 0
     score: float = 0.0
+    chance: float = 1.0
     filter: float = 1.0
     earnable: float = 0.0
     contexts: tuple[Context, ...] = ()

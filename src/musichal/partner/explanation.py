@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from musichal.hearing.percepts import SILENCE
 from musichal.partner.decision import REST_REASONS, Context, Decision
 
+_SURE = 0.995  # A draw more certain than this was none.
 _PITCH_CLASSES = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
 
 
@@ -41,8 +42,9 @@ def explain(decision: Decision, recordings: Sequence[str]) -> str:
     sentence = f"{at} {what} from {where}{moved}: {_why(decision, recordings)}."
     if decision.alternatives:
         nearest = decision.alternatives[0]
+        drawn = f", drawn with a chance of {decision.chance:.0%}" if decision.chance < _SURE else ""
         sentence += (
-            f" It scored {decision.score:.2f}; the best other place, {recordings[nearest.recording]}"
+            f" It scored {decision.score:.2f}{drawn}; the best other place, {recordings[nearest.recording]}"
             f" {clock(nearest.start_s)}, {nearest.score:.2f}."
         )
     return sentence
@@ -75,10 +77,9 @@ def _context_phrase(context: Context, recordings: Sequence[str]) -> str:
     return f"{past} led there before, at {recordings[context.recording]} {clock(context.end_s)}"
 
 
-def summarise(decisions: Sequence[Decision]) -> list[str]:
-    """Return a few lines on a whole performance: how much was played, why it jumped, why it rested."""
+def summarise(decisions: Sequence[Decision], *, end_s: float) -> list[str]:
+    """Return a few lines on a performance that ended at `end_s`: how much was played, and how long it rested and why."""
     played = [d for d in decisions if d.kind == "play"]
-    rests = Counter(d.rest for d in decisions if d.kind == "rest")
     lines = []
     if played:
         notes = sum(len(d.notes) for d in played)
@@ -96,9 +97,23 @@ def summarise(decisions: Sequence[Decision]) -> list[str]:
         transposed = sum(d.transposition != 0 for d in played)
         if transposed:
             lines.append(f"Transposed {_count(transposed, 'gesture')} to fit.")
-    for reason, count in rests.most_common():
-        lines.append(f"Rested {_count(count, 'time')}: {REST_REASONS[reason or 'no match']}.")
+    elif decisions:
+        lines.append("Played nothing.")
+    rests = rests_s(decisions, end_s=end_s)
+    for reason in sorted(rests, key=lambda r: -sum(rests[r])):
+        times = rests[reason]
+        lines.append(f"Rested {_count(len(times), 'time')}, {sum(times):.1f} s in all: {REST_REASONS[reason]}.")
     return lines or ["Nothing was decided: the input was too short."]
+
+
+def rests_s(decisions: Sequence[Decision], *, end_s: float) -> dict[str, list[float]]:
+    """Return how long each rest lasted, by its reason: until the next decision, the last one until `end_s`."""
+    ends_s = [d.time_s for d in decisions[1:]] + [end_s]
+    rests: dict[str, list[float]] = {}
+    for decision, until_s in zip(decisions, ends_s, strict=False):
+        if decision.rest is not None:
+            rests.setdefault(decision.rest, []).append(max(0.0, until_s - decision.time_s))
+    return rests
 
 
 def _count(number: int, what: str) -> str:

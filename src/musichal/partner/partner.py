@@ -19,15 +19,17 @@ from musichal.partner.settings import PartnerSettings
 from musichal.partner.situation import Situation, SituationTracker
 
 _ALTERNATIVES = 3
+_CONTINUITY = INFLUENCES.index("continuity")
 
 
 @dataclass(frozen=True)
 class _Choice:
-    """Row and column of a `Candidates`' influences, and its score."""
+    """Row and column of a `Candidates`' influences, its score, and the probability with which it was drawn."""
 
     candidate: int
     transposition: int
     score: float
+    chance: float
 
 
 class Partner:
@@ -79,23 +81,24 @@ class Partner:
         allowed = self._allowed(found)
         if not allowed.any():
             return self._rest("repeats", situation)
-        scores = (found.influences @ self._weights()) * found.filters[:, None]
+        weights = self._weights()
+        scores = (found.influences @ weights) * found.filters[:, None]
         scores[~allowed] = -np.inf
-        # What does not fit well enough is not drawn either, however high the temperature.
-        scores[scores < self.settings.rest_below * self._earnable()] = -np.inf
+        # Continuity alone is no reason to play: the player must speak for a candidate. What does not fit well enough is
+        # not drawn either, however high the temperature.
+        evidence = (found.influences[:, :, :_CONTINUITY] @ weights[:_CONTINUITY]) * found.filters[:, None]
+        scores[evidence < self.settings.rest_below * self._earnable()] = -np.inf
         if not np.isfinite(scores).any():
             return self._rest("weak match", situation, candidates=len(found.states))
         return self._play(found, self._choose(scores), scores, situation)
 
     def _earnable(self) -> float:
-        """Return the score of a candidate that fits in every way open to this memory now.
+        """Return what the player can speak for a candidate of this memory at most: the weights of tokens and chroma.
 
-        Without notes there is no harmony to fit, and without a position nothing to go on from: a drummer's memory, or a
-        first entry, must not be held to what it cannot have.
+        Without notes there is no harmony to fit: a drummer's memory must not be held to what it cannot have.
         """
         s = self.settings
-        pitched = (s.harmonic_weight + s.chroma_weight) * (len(self.memory.notes) > 0)
-        return s.percussive_weight + pitched + s.continuity_weight * (self._position is not None)
+        return s.percussive_weight + (s.harmonic_weight + s.chroma_weight) * (len(self.memory.notes) > 0)
 
     def _weights(self) -> Float64:
         s = self.settings
@@ -118,10 +121,11 @@ class Partner:
                 chance = np.cumsum(np.exp((flat - flat.max()) / self.settings.temperature))
             # The last sum itself, not another way of adding: a draw can then only fall on a candidate with a chance.
             index = int(np.searchsorted(chance, self._rng.random() * chance[-1], side="right"))
+            drawn = float((chance[index] - (chance[index - 1] if index else 0.0)) / chance[-1])
         else:
-            index = int(np.argmax(flat))
+            index, drawn = int(np.argmax(flat)), 1.0
         candidate, transposition = np.unravel_index(index, scores.shape)
-        return _Choice(int(candidate), int(transposition), float(flat[index]))
+        return _Choice(int(candidate), int(transposition), float(flat[index]), drawn)
 
     def _play(self, found: Candidates, choice: _Choice, scores: Float64, situation: Situation) -> Decision:
         earnable = self._earnable()
@@ -153,6 +157,7 @@ class Partner:
                 jumped=jumped,
                 run=self._run,
                 score=choice.score,
+                chance=choice.chance,
                 filter=float(found.filters[choice.candidate]),
                 earnable=earnable,
                 # A match that does not speak for the chosen transposition was no reason for it.

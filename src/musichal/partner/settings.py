@@ -31,7 +31,7 @@ class PartnerSettings:
     noteless_factor : float
         What the score of a state without a note is multiplied by, at most 1, in a memory that has notes.
     rest_below : float
-        Least score at which it plays, as a share of what a candidate could earn that fits in every way open to it.
+        How much of what the player can speak for a candidate (tokens and chroma, without continuity) must be there.
     rest_after_silence_s : float
         It rests once the player has been silent for so long.
     max_transposition : int
@@ -56,7 +56,7 @@ class PartnerSettings:
     no_repeat: int = 24
     max_run: int = 24
     noteless_factor: float = 0.7
-    rest_below: float = 0.22
+    rest_below: float = 0.15
     rest_after_silence_s: float = 2.0
     max_transposition: int = 6
     transposition_penalty: float = 0.03

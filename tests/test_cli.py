@@ -13,6 +13,7 @@ import typer
 from typer.testing import CliRunner
 
 from musichal import __version__
+from musichal.audio.mix import gated_rms_db
 from musichal.cli import app
 from musichal.stage.midi_file import read_midi_notes
 
@@ -96,14 +97,17 @@ def one_line(result) -> str:
         (["--vocabulary", 10**9], "vocabulary size"),
         (["--segment", "350"], "350ms or 0.35s"),
         (["--segment", "-1s"], "350ms or 0.35s"),
-        (["--segment", "0s"], "segment"),
-        (["--segment", "9999999999999s"], "segment"),
-        (["--hop", "1s"], "hop"),
-        (["--hop", "0ms"], "hop"),
+        (["--segment", "0s"], "--segment must be from 17 to 20000 ms, not 0s"),
+        (["--segment", "9999999999999s"], "--segment must be from 17 to 20000 ms"),
+        (["--segment", f"{'9' * 400}s"], "--segment must be from 17 to 20000 ms"),
+        (["--hop", "1s"], "--hop must be from 9 to 350 ms, not 1s"),
+        (["--hop", "0ms"], "--hop must be from 9 to 350 ms, not 0ms"),
+        (["--hop", "0.2s", "--segment", "100ms"], "--hop must be from 12 to 100 ms"),
         (["--context", "1h"], "350ms or 0.35s"),
-        (["--context", "90s"], "context"),
+        (["--context", "90s"], "--context must be from 0 to 20000 ms, not 90s"),
+        (["--lookahead", "2s"], "--lookahead must be from 0 to 1000 ms, not 2s"),
         (["--policy", "random"], "'grid' or 'onset'"),
-        (["--policy", "onset", "--hop", "100ms"], "onset"),
+        (["--policy", "onset", "--hop", "100ms"], "--hop cannot be given with --policy onset"),
     ],
 )
 def test_a_bad_value_for_training_is_one_line_before_the_work(options, says, short_mix, tmp_path):
@@ -167,7 +171,9 @@ def test_play_leaves_all_that_was_asked_for_and_says_why_it_played(session):
         info = soundfile.info(folder / name)
         assert info.duration >= 8.9
         samples, _ = soundfile.read(folder / name)
-        assert 0.01 < abs(samples).max() <= 1
+        assert 0.01 < abs(samples).max() <= 0.892
+    reply, rate = soundfile.read(folder / "reply.wav", dtype="float32")
+    assert gated_rms_db(reply, sample_rate_hz=rate) == pytest.approx(-20, abs=0.05)
     assert result.stderr == ""
     assert "guitar.wav" in result.stdout
     assert re.search(r"At \d+:\d\d\.\d\d (played|rested|let)", result.stdout)
@@ -283,7 +289,18 @@ def test_slices_of_the_recording(trained_path, short_guitar, tmp_path):
 
     samples, rate = soundfile.read(out)
     assert len(samples) / rate >= 8.9
-    assert abs(samples).max() > 0.05
+    # As loud as the same answer from the soundfont.
+    assert gated_rms_db(samples, sample_rate_hz=rate) == pytest.approx(-20, abs=0.05)
+
+
+def test_recordings_of_one_name_are_told_apart(short_mix, short_guitar, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for source, target in ((short_mix, Path("same.wav")), (short_guitar, Path("a/same.wav"))):
+        target.parent.mkdir(exist_ok=True)
+        target.write_bytes(Path(source).read_bytes())
+    result = run("train", "same.wav", "a/same.wav", "-o", "x.hal", "--json")
+    assert result.exit_code == 0, result.output
+    assert [r["name"] for r in json.loads(result.stdout)["figures"]["recordings"]] == ["same.wav", "a/same.wav"]
 
 
 @pytest.mark.parametrize("command", ["train", "play"])

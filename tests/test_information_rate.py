@@ -95,7 +95,6 @@ def test_the_threshold_of_real_music_beats_noise_and_drone(name, audio_dir):
         oracle = AudioOracle.from_vectors(vectors, threshold=threshold)
         assert information_rate(oracle.repeat_lengths()) == rate
         assert oracle.cluster_count == clusters
-    assert search.rate_per_vector == search.rates[search.chosen] / len(vectors)
 
 
 def test_equal_symbols_with_little_noise_are_told_apart():

@@ -408,8 +408,3 @@ def encoding_ms(spec: PerceptionSpec, encoder: Encoder | None, *, segments: int 
         own.encode(stems, pitch)
         times_ms.append(1000 * (time.process_time() - started_s))
     return float(np.median(times_ms))
-
-
-def as_rows(quality: TokenQuality | Robustness) -> list[tuple[str, float]]:
-    """Return (name, value) of every figure, in order."""
-    return [(f.name, float(getattr(quality, f.name))) for f in dataclasses.fields(quality)]

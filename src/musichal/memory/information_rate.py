@@ -92,17 +92,11 @@ class ThresholdSearch:
     rates: tuple[float, ...]
     clusters: tuple[int, ...]
     chosen: int
-    vectors: int
 
     @property
     def threshold(self) -> float:
         """The chosen distance."""
         return self.thresholds[self.chosen]
-
-    @property
-    def rate_per_vector(self) -> float:
-        """Information rate at the chosen threshold, bits per vector."""
-        return self.rates[self.chosen] / self.vectors
 
 
 def choose_threshold(vectors: AnyArray, *, rng: np.random.Generator, n_values: int = 20) -> ThresholdSearch:
@@ -127,7 +121,6 @@ def choose_threshold(vectors: AnyArray, *, rng: np.random.Generator, n_values: i
         rates=tuple(rates),
         clusters=tuple(len(links.members) for links in trials),
         chosen=int(np.argmax(rates)),
-        vectors=len(checked),
     )
 
 

@@ -14,13 +14,6 @@ _TICKS_PER_BEAT = 500
 _TEMPO_US_PER_BEAT = 500_000
 
 
-def melodic_channel(voice: int) -> int:
-    """Return the channel of a voice (0 to 14), leaving out the percussion channel; raises `ValueError` for others."""
-    if not 0 <= voice <= 14:
-        raise ValueError(f"there are 15 melodic channels, so voice must be from 0 to 14, not {voice}")
-    return voice + (voice >= PERCUSSION_CHANNEL)
-
-
 def midi_bytes(
     events: Iterable[NoteEvent],
     *,

@@ -18,6 +18,7 @@ from musichal.spec import (
     PerceptionSpec,
     SeparationSpec,
     VocabularySpec,
+    hop_range,
 )
 
 PARTS = (SeparationSpec, EncoderSpec, GateSpec, VocabularySpec, OnsetSpec, GestureSpec)
@@ -183,6 +184,34 @@ def test_a_whole_number_may_stand_for_a_float_but_not_the_other_way() -> None:
 def test_values_that_contradict_each_other_are_refused(part: Any, wrong: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="perception spec"):
         part(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"segment_samples": 399, "hop_samples": 399}, "segment_samples must be from 400 to 480000 (16.667 to 20000 ms)"),
+        ({"hop_samples": 0}, "hop_samples must be from 200 to 8400 (8.3333 to 350 ms)"),
+        ({"context_samples": -1}, "context_samples must be from 0 to 480000 (0 to 20000 ms)"),
+        ({"lookahead_samples": 24001}, "lookahead_samples must be from 0 to 24000 (0 to 1000 ms)"),
+        ({"min_segment_samples": 8401}, "min_segment_samples must be from 400 to 8400 (16.667 to 350 ms)"),
+        ({"sample_rate_hz": 96000, "segment_samples": 1310721}, "segment_samples must be from 400 to 1310720 "),
+    ],
+)
+def test_a_length_out_of_range_is_refused_with_the_range(wrong: dict[str, int], says: str) -> None:
+    with pytest.raises(InputError, match=re.escape(says)):
+        PerceptionSpec(**wrong)  # type: ignore[arg-type]
+
+
+@given(segment=st.integers(400, 20_000), stride=st.integers(5, 400))
+def test_the_limits_themselves_are_accepted_and_nothing_beyond(segment: int, stride: int) -> None:
+    encoder = EncoderSpec(stride_samples=stride)
+    shortest, longest = hop_range(encoder, segment)
+    lengths: dict[str, Any] = {"encoder": encoder, "segment_samples": segment, "min_segment_samples": 400}
+    for hop in (shortest, longest):
+        PerceptionSpec(**lengths, hop_samples=hop)
+    for hop in (shortest - 1, longest + 1):
+        with pytest.raises(InputError, match="hop_samples"):
+            PerceptionSpec(**lengths, hop_samples=hop)
 
 
 def test_a_hop_without_a_new_frame_is_refused() -> None:

@@ -1,5 +1,6 @@
 """The command line: reads arguments, calls one command, turns errors into one line and an exit code."""
 
+import math
 import re
 import sys
 from collections.abc import Iterator
@@ -15,7 +16,15 @@ from musichal import __version__
 from musichal.commands.outcome import Voice
 from musichal.errors import InputError, MusicHalError
 from musichal.partner.settings import PartnerSettings
-from musichal.spec import EncoderSpec, PerceptionSpec, VocabularySpec
+from musichal.spec import (
+    MAX_CONTEXT_S,
+    MAX_LOOKAHEAD_S,
+    EncoderSpec,
+    PerceptionSpec,
+    VocabularySpec,
+    hop_range,
+    segment_range,
+)
 
 app = typer.Typer(
     name="musichal",
@@ -99,19 +108,26 @@ def train(
         from musichal.commands.train import train_command
 
         base = PerceptionSpec()
-        segment_samples = _samples(segment, "--segment", base.sample_rate_hz)
+        rate, heard_by = base.sample_rate_hz, replace(EncoderSpec(), name=encoder)
+        segment_samples = _samples(segment, "--segment", segment_range(heard_by, rate), rate)
+        hop_samples = segment_samples
+        if hop is not None:
+            hop_samples = _samples(hop, "--hop", hop_range(heard_by, segment_samples), rate)
+        lookahead_samples = base.lookahead_samples
+        if lookahead is not None:
+            lookahead_samples = _samples(lookahead, "--lookahead", (0, MAX_LOOKAHEAD_S * rate), rate)
+        if _policy(policy) == "onset" and hop_samples != segment_samples:
+            raise InputError("--hop cannot be given with --policy onset: segments that start at onsets do not overlap")
         spec = replace(
             base,
-            encoder=replace(EncoderSpec(), name=encoder),
+            encoder=heard_by,
             vocabulary=replace(VocabularySpec(), size=vocabulary),
             segment_samples=segment_samples,
-            hop_samples=segment_samples if hop is None else _samples(hop, "--hop", base.sample_rate_hz),
-            context_samples=_samples(context, "--context", base.sample_rate_hz),
-            lookahead_samples=(
-                base.lookahead_samples if lookahead is None else _samples(lookahead, "--lookahead", base.sample_rate_hz)
-            ),
+            hop_samples=hop_samples,
+            context_samples=_samples(context, "--context", (0, MAX_CONTEXT_S * rate), rate),
+            lookahead_samples=lookahead_samples,
             min_segment_samples=min(base.min_segment_samples, segment_samples),
-            policy=_policy(policy),
+            policy=policy,
         )
         train_command(recordings, output, spec, keep_audio=not no_audio, voice=voice)
 
@@ -220,12 +236,18 @@ def bench(
         bench_command(parts or PARTS, recording or [], voice=voice)
 
 
-def _samples(text: str, option: str, sample_rate_hz: int) -> int:
-    """Return a duration such as 350ms or 0.35s in samples."""
+def _samples(text: str, option: str, limits: tuple[int, int], sample_rate_hz: int) -> int:
+    """Return a duration such as 350ms or 0.35s in samples, if it is within `limits`, in samples too."""
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ms|s)\s*", text)
     if match is None:
         raise InputError(f"{option} must be a duration such as 350ms or 0.35s, not {text!r}")
-    return round(float(match[1]) * (0.001 if match[2] == "ms" else 1) * sample_rate_hz)
+    samples = float(match[1]) * (0.001 if match[2] == "ms" else 1) * sample_rate_hz
+    least, most = limits
+    if not least - 0.5 < samples < most + 0.5:  # it is infinite, with enough digits
+        # Whole milliseconds inside the limits, so that what the message names is accepted.
+        least_ms, most_ms = math.ceil(1000 * least / sample_rate_hz), 1000 * most // sample_rate_hz
+        raise InputError(f"{option} must be from {least_ms} to {most_ms} ms, not {text.strip()}")
+    return round(samples)
 
 
 def _policy(text: str) -> str:

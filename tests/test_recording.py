@@ -2,6 +2,7 @@ import contextlib
 import hashlib
 import io
 import os
+import re
 import tracemalloc
 from pathlib import Path
 
@@ -248,6 +249,18 @@ class TestRefused:
         whole = path.read_bytes()
         path.write_bytes(whole[: int(len(whole) * share)])
         assert "cut short" in refusal(path)
+
+    @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+    def test_how_much_of_a_truncated_flac_can_be_read(self, tmp_path, rock_guitar, share):
+        """The cut falls inside the first block that is read, and inside a later one."""
+        samples, rate = soundfile.read(rock_guitar)
+        path = sound_file(tmp_path / "a.flac", samples, rate, format="FLAC")
+        whole = path.read_bytes()
+        path.write_bytes(whole[: int(len(whole) * share)])
+        found = re.search(r"cut short: ([0-9.]+) of ([0-9.]+) s can be read$", refusal(path))
+        heard_s, promised_s = float(found[1]), float(found[2])
+        assert promised_s == pytest.approx(len(samples) / rate, abs=0.05)
+        assert heard_s == pytest.approx(share * promised_s, abs=0.1 * promised_s)  # louder parts take more bytes
 
     @pytest.mark.parametrize("encoding", ENCODINGS[:-1], ids=lambda encoding: "-".join(encoding[:2]))  # MP3 has slack
     def test_a_few_bytes_short(self, tmp_path, music, encoding):

@@ -247,17 +247,20 @@ def _read(source: soundfile.SoundFile, name: str, max_samples: int) -> Recording
     digest = hashlib.sha256()
     done = 0
     while True:
+        block.fill(np.nan)  # libsndfile does not tell how much it decoded before it failed: the block does
         try:
             part: Float64 = source.read(out=block)
         except soundfile.SoundFileError as error:
-            raise _RefusedError(f"is damaged or cut short after {done / rate:.1f} s") from error
+            done += int(np.count_nonzero(~np.isnan(block).any(axis=1)))
+            where = f"{done / rate:.1f} of {promised / rate:.1f} s can be read"
+            raise _RefusedError(f"is damaged or cut short: {where}") from error
         if not len(part):
             break
         part = part[: promised - done]
         bad = ~np.isfinite(part).all(axis=1)
         if bad.any():
-            where = (done + int(bad.argmax())) / rate
-            raise _RefusedError(f"has NaN or infinite samples, the first at {where:.3f} s")
+            first_s = (done + int(bad.argmax())) / rate
+            raise _RefusedError(f"has NaN or infinite samples, the first at {first_s:.3f} s")
         mono = ingest(part)
         samples[done : done + len(mono)] = mono
         digest.update(_as_integers(mono))

@@ -77,6 +77,14 @@ def test_frames_per_second_are_counted_not_derived(length: float) -> None:
     assert figures.hearing.frames_per_second == 2 * len(whole.frame_samples) / (2.0 + length)
 
 
+def test_a_long_name_takes_no_room_from_figures() -> None:
+    spec = dataclasses.replace(SPEC, hop_samples=2100)
+    text = lines_of(partner_figures(partner([song("a long way/to/some/song.wav", [1, 2, 1], [0, 0, 0])], spec)), width=80)
+    assert "closed form" in text and "segments" in text
+    assert "song.wav" in text, "the end of a name, which may be what tells it from others, is shown"
+    assert "350 ms every 87.5 ms" in text
+
+
 def test_one_is_not_many() -> None:
     text = lines_of(partner_figures(partner([song("song.wav", [1, 1], [0, 0], NOTES[:1])])))
     assert "1 gesture, " in text

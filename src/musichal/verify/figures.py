@@ -319,8 +319,9 @@ def _tables(figures: PartnerFigures) -> Iterator["RenderableType"]:
         out = Table(title=title, title_justify="left", show_header=any(columns))
         for number, column in enumerate(columns):
             right = number > 0 and bool(column)
-            # A recording's name stays in one piece, cut where it must be.
-            out.add_column(column, justify="right" if right else "left", no_wrap=column == "name", overflow="ellipsis")
+            # Beside a name only the name gives way, and it goes on in the next line: cut short it might equal another.
+            whole = "name" in columns and column != "name"
+            out.add_column(column, justify="right" if right else "left", no_wrap=whole, overflow="fold")
         for row in rows:
             # As `Text`, so that a recording's name cannot be taken for markup.
             out.add_row(*(Text(cell) for cell in row))
@@ -343,11 +344,15 @@ def _hearing_rows(hearing: HearingFigures) -> list[tuple[str, ...]]:
         ("fingerprint", hearing.fingerprint[:16]),
         ("encoder", f"{hearing.encoder} ({hearing.encoder_licence})"),
         ("sounds per source", str(hearing.vocabulary_size)),
-        ("segments", f"{hearing.segment_s * 1000:.0f} ms every {hearing.hop_s * 1000:.0f} ms, {placed}"),
-        ("in view", f"{1000 * hearing.context_s:.0f} ms before each segment, {1000 * hearing.lookahead_s:.0f} ms behind it"),
+        ("segments", f"{_ms(hearing.segment_s)} every {_ms(hearing.hop_s)}, {placed}"),
+        ("in view", f"{_ms(hearing.context_s)} before each segment, {_ms(hearing.lookahead_s)} behind it"),
         ("frames", f"{hearing.frames_per_second:.1f} per second at {hearing.sample_rate_hz} Hz"),
         ("gate", f"opens at {hearing.gate_open_db:.0f} dBFS, closes at {hearing.gate_close_db:.0f} dBFS"),
     ]
+
+
+def _ms(seconds: float) -> str:
+    return f"{round(1000 * seconds, 1):g} ms"
 
 
 def _recording_row(recording: RecordingFigures) -> tuple[str, ...]:

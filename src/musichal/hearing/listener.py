@@ -19,7 +19,7 @@ from musichal.errors import InputError
 from musichal.hearing.encoders.protocol import Encoder
 from musichal.hearing.frames import frame_centres
 from musichal.hearing.gestures import GestureSmoother, frame_costs
-from musichal.hearing.levels import Gate, frame_levels_db
+from musichal.hearing.levels import Gate, frame_levels_db, full_scale_share
 from musichal.hearing.notes import NoteTracker
 from musichal.hearing.onsets import Onset, OnsetDetector
 from musichal.hearing.percepts import SILENCE, SOURCES, Gesture, Heard, Note, Percept, Rest, Stems, Window
@@ -128,6 +128,9 @@ class Ear:
             salience=pitch.salience[new],
             onset_samples=self._onsets_decided_by(window.available_at),
             notes=tuple(self._notes.step(stems, window)),
+            full_scale_share=full_scale_share(
+                window.samples[spec.context_samples : spec.context_samples + window.length_samples]
+            ),
         )
 
     def _separate(self, window: Window) -> Stems:

@@ -48,18 +48,30 @@ _DIFFERS, _AGREES, _NO_FRAME = 2, 1, 0
 _STRIP_INCHES = 0.42
 
 _STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #222; background: #fff; max-width: 1200px; margin: 2em auto; padding: 0 1em; }
-h1 { font-size: 1.6em; margin-bottom: 0; } h2 { font-size: 1.2em; margin: 2em 0 0.2em; border-top: 1px solid #e4e4e4; padding-top: 1em; }
-p { margin: 0.3em 0 0.8em; color: #555; } code { font-size: 0.9em; overflow-wrap: anywhere; }
-.scroll { overflow-x: auto; } table { border-collapse: collapse; width: 100%; }
+body { font: 15px/1.5 system-ui, sans-serif; color: #222; background: #fff; }
+body { max-width: 1200px; margin: 2em auto; padding: 0 1em; }
+h1 { font-size: 1.6em; margin-bottom: 0; }
+h2 { font-size: 1.2em; margin: 2em 0 0.2em; border-top: 1px solid #e4e4e4; padding-top: 1em; }
+p { margin: 0.3em 0 0.8em; color: #555; }
+code { font-size: 0.9em; overflow-wrap: anywhere; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; width: 100%; }
 th, td { text-align: left; vertical-align: top; padding: 0.3em 0.7em 0.3em 0; border-bottom: 1px solid #e4e4e4; }
-th { font-weight: 600; color: #555; } td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
+th { font-weight: 600; color: #555; }
+td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
+td.passed { color: #00694d; font-weight: 600; }
+td.failed { color: #a83f00; font-weight: 700; }
+td.told { color: #666; }
+tr.failed { background: #fdf0e8; }
 .verdict { font-size: 1.2em; font-weight: 600; padding: 0.5em 0.8em; border-radius: 4px; color: #fff; }
-td.passed { color: #00694d; font-weight: 600; } td.failed { color: #a83f00; font-weight: 700; } td.told { color: #666; }
-tr.failed { background: #fdf0e8; } .verdict.passed { background: #007a5a; } .verdict.failed { background: #b34700; }
-small { color: #666; display: block; } small.cause { color: #a83f00; } img { max-width: 100%; height: auto; margin: 0.8em 0; }
+.verdict.passed { background: #007a5a; }
+.verdict.failed { background: #b34700; }
+small { color: #666; display: block; }
+small.cause { color: #a83f00; }
+img { max-width: 100%; height: auto; margin: 0.8em 0; }
 @media print { body { margin: 0; max-width: none; } h2, tr, img { break-inside: avoid; } }
 """
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
 def write_report(verification: Verification, path: PathLike) -> None:
@@ -95,7 +107,7 @@ def report_html(verification: Verification) -> str:
     title = f"Alignment of {_text(verification.partner)}"
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">\n"
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{title}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n" + "\n".join(body) + "\n</body>\n</html>\n"
     )
@@ -192,7 +204,7 @@ def token_agreement(recording: HeardRecording, *, source: int) -> tuple[AnyArray
 
 
 def parity_columns(positions: AnyArray, agrees: Bool, *, end_sample: float, columns: int) -> AnyArray:
-    """Return for each column of a strip, shape (columns,), whether a frame in it differs (2), all agree (1) or there is none (0).
+    """Return what is in each column of a strip, shape (columns,): a frame that differs (2), frames that agree (1), none (0).
 
     One frame is enough to colour a column, so that in an hour a single one is still seen.
     """

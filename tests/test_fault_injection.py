@@ -138,6 +138,13 @@ def test_the_reference_is_what_the_partner_keeps(trained: PartnerModel, referenc
     assert np.array_equal(np.concatenate([t.frame_samples for t in reference]), stored.frame_samples)
 
 
+def test_only_verify_can_look_between_the_stages() -> None:
+    """No command, and nothing on stage, passes a tap: it costs nothing and cannot be reached from outside."""
+    package = Path(musichal.verify.stages.__file__).parents[1]
+    users = {path.relative_to(package).as_posix() for path in package.rglob("*.py") if "tap=" in path.read_text("utf-8")}
+    assert users == {"hearing/listener.py", "verify/stages.py"}
+
+
 def _changed(trace: StageTrace, stage: str) -> StageTrace:
     """Return a trace with one value of one stage moved, the third one or that of the third frame."""
     if stage == "samples":

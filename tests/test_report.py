@@ -177,11 +177,14 @@ def test_nothing_is_loaded_and_no_name_becomes_html(healthy: Verification) -> No
 
 def test_the_file_is_whole_and_always_the_same(healthy: Verification, tmp_path: Path) -> None:
     for name in ("a.html", "b.html"):
-        write_report(healthy, tmp_path / name)
+        assert write_report(healthy, tmp_path / name) == tmp_path / name
     data = (tmp_path / "a.html").read_bytes()
     assert data == (tmp_path / "b.html").read_bytes()
     assert data.decode("utf-8") == report_html(healthy)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.html", "b.html"]
+    (tmp_path / "folder").mkdir()
+    assert write_report(healthy, tmp_path / "folder") == tmp_path / "folder" / "verification.html"
+    assert (tmp_path / "folder" / "verification.html").read_bytes() == data
     with pytest.raises(InputError, match="does not exist"):
         write_report(healthy, tmp_path / "nowhere" / "a.html")
 
@@ -202,7 +205,7 @@ def strips(figure) -> list:
 
 
 def test_the_strips_show_where_tokens_differ(healthy: Verification, averaged: Verification) -> None:
-    figure = draw_parity(healthy.recordings, sample_rate_hz=RATE)
+    figure = draw_parity([dataclasses.replace(healthy.recordings[0], name="mix.wav")], sample_rate_hz=RATE)
     assert [set(np.unique(s.get_array())) for s in strips(figure)] == [{1}, {1}]
     assert overlapping_texts(figure) == []
     recording = averaged.recordings[0]

@@ -9,6 +9,7 @@ import io
 import warnings
 from collections.abc import Iterable, Sequence
 from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -33,6 +34,9 @@ from musichal.verify.verification import GROUPS, Check, DiversityRow, HeardRecor
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+REPORT_NAME = "verification.html"
+"""What the report is called where a folder is named."""
 
 _QUESTIONS = {
     "count": "Was the vocabulary trained on exactly as many frames as the recordings hold?",
@@ -75,17 +79,24 @@ img { max-width: 100%; height: auto; margin: 0.8em 0; }
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
-def write_report(verification: Verification, path: PathLike) -> None:
+def write_report(verification: Verification, path: PathLike) -> Path:
     """Write the report as one HTML file, whole or not at all; the same verification gives the same bytes.
+
+    Returns
+    -------
+    Path
+        The file: `path`, or `verification.html` in it where that is a folder.
 
     Raises
     ------
     InputError
         If the path cannot be written.
     """
+    file = Path(path) / REPORT_NAME if Path(path).is_dir() else Path(path)
     text = report_html(verification)
-    with open_atomically(path) as stream:
-        stream.write(text.encode("utf-8", "backslashreplace"))
+    with open_atomically(file) as stream:
+        stream.write(text.encode("utf-8"))
+    return file
 
 
 def report_html(verification: Verification) -> str:

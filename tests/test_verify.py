@@ -32,7 +32,6 @@ from musichal.verify.repeatability import differing_members, repeatability_check
 from musichal.verify.shift import grid_offsets, scaling_checks
 from musichal.verify.verification import GROUPS, Check, Verification
 
-
 WINDOWS_S = 3.0
 
 
@@ -398,7 +397,8 @@ def test_command_passes_in_json_and_in_words(trained_path, tmp_path):
     again = next(c for c in values["checks"] if c["name"] == "trained again")
     assert (again["passed"], again["values"]["identical"]) == (True, True)
     assert (tmp_path / "report.html").read_text("utf-8").lstrip().lower().startswith("<!doctype html")
-    words = run("verify", trained_path, "--quick").stdout
+    words = run("verify", trained_path, "--quick", "--report", tmp_path).stdout
+    assert (tmp_path / "rock-verified.html").exists()
     assert "Token diversity" in words
     assert "checks passed" in words
 

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
-from musichal.atomic import check_writable, printable
+from musichal.atomic import printable
 from musichal.audio.recording import Recording, collect_recordings, read_recording, samples_digest
 from musichal.chandra.trainer import train
 from musichal.commands.outcome import Voice
+from musichal.commands.outputs import check_outputs
 from musichal.errors import CheckFailedError, InputError
 from musichal.hearing.percepts import SOURCES
 from musichal.memory.partner_file import PartnerModel, load_partner, save_partner
@@ -44,7 +45,8 @@ def verify_command(
         If the partner or a recording cannot be used, or the report cannot be written.
     """
     if report is not None:
-        _check_report(report, [partner, *recordings])
+        report = report / f"{partner.stem}-verified.html" if report.is_dir() else report
+        check_outputs([report], inputs=[partner, *recordings])
     with voice.progress("Loading the partner") as tell, _again(partner, recordings) as retrain:
         model = load_partner(partner)
         given = [read_recording(file) for file in collect_recordings(recordings)] if recordings else []
@@ -87,14 +89,6 @@ def verify_command(
         raise CheckFailedError(f"{len(verification.failed)} of {asked_checks} checks failed: {failed}")
     voice.say(f"All {sum(c.passed is True for c in verification.checks)} checks passed.")
     return verification
-
-
-def _check_report(report: Path, inputs: Sequence[Path]) -> None:
-    if report.is_dir():
-        return
-    if os.path.realpath(report) in {os.path.realpath(path) for path in inputs}:
-        raise InputError(f"cannot write {printable(report)}: it is read by this command")
-    check_writable(report)
 
 
 def _processors() -> int:

@@ -29,6 +29,8 @@ from musichal.memory.partner_file import PartnerModel
 Cause = Literal["too quiet", "clipped", "other instrument", "noise only", "wrong channel"]
 CAUSES: tuple[Cause, ...] = ("too quiet", "clipped", "other instrument", "noise only", "wrong channel")
 
+# Of frames: what has the same token, or the same strongest pitch class, for so long is not being played.
+_STEADY = 0.9
 _ADVICE: dict[Cause, str] = {
     "too quiet": "the input is too quiet: turn the gain up",
     "clipped": "the input is clipped: turn the gain down",
@@ -116,7 +118,8 @@ class DriftFigures:
     """A window: figures per source (None where too little was audible), and what its sound was like.
 
     `level_db` RMS in dBFS, `audible_share` of frames with a source above the gate, `full_scale_share` of samples,
-    `tonality` the mean share of a frame's strongest pitch class in its chroma (1/12 where all are equal).
+    `tonality` the mean share of a frame's strongest pitch class in its chroma (1/12 where all are equal), `steadiness` how
+    many of the frames have the same one.
     """
 
     sources: tuple[SourceFigures | None, SourceFigures | None]
@@ -124,6 +127,7 @@ class DriftFigures:
     audible_share: float
     full_scale_share: float
     tonality: float
+    steadiness: float
     onsets: int
 
 
@@ -245,7 +249,7 @@ class _Evidence:
     audible: int
     full_scale_samples: float
     tonality: float
-    sounding: int
+    pitch_classes: Int64
     onsets: int
 
 
@@ -303,9 +307,7 @@ class DriftMonitor:
         if now - oldest.end_sample + oldest.length_samples < length:
             return ()
         self._figures = figures = self._measure(list(self._window))
-        # What came last tells the cause: the older half of the window may still be what was played before.
-        recent = self._measure([e for e in self._window if now - e.end_sample < length / 2])
-        suspected = self._suspect(figures, recent, now)
+        suspected = self._suspect(figures, now)
         if suspected != self._suspected:
             self._suspected, self._since = suspected, now
         if suspected == self._alarm or now - self._since < settings.hold_s * self._rate_hz:
@@ -343,19 +345,21 @@ class DriftMonitor:
             audible=int((percept.tokens >= 0).any(axis=0).sum()),
             full_scale_samples=heard.full_scale_share * heard.length_samples,
             tonality=float((chroma.max(axis=1)[sounding] / total[sounding]).sum()),
-            sounding=int(sounding.sum()),
+            pitch_classes=np.bincount(chroma.argmax(axis=1)[sounding], minlength=12),
             onsets=len(heard.onset_samples),
         )
 
     def _measure(self, window: list[_Evidence]) -> DriftFigures:
         frames = max(1, sum(e.frames for e in window))
-        sounding = sum(e.sounding for e in window)
+        pitch_classes = np.sum([e.pitch_classes for e in window], axis=0)
+        sounding = int(pitch_classes.sum())
         return DriftFigures(
             sources=(self._source(window, 0), self._source(window, 1)),
             level_db=_mean_db(sum(e.power for e in window) / frames),
             audible_share=sum(e.audible for e in window) / frames,
             full_scale_share=sum(e.full_scale_samples for e in window) / max(1, sum(e.length_samples for e in window)),
             tonality=sum(e.tonality for e in window) / sounding if sounding else 0.0,
+            steadiness=top_share(pitch_classes),
             onsets=sum(e.onsets for e in window),
         )
 
@@ -374,14 +378,19 @@ class DriftMonitor:
             misfit=error / self._vocabularies[number].spread,
         )
 
-    def _suspect(self, figures: DriftFigures, recent: DriftFigures, now: int) -> Cause | None:
+    def _recent(self) -> DriftFigures:
+        """Return what the cause is told from: the older half of the window may still be what was played before."""
+        now, half = self._window[-1].end_sample, self._settings.window_s * self._rate_hz / 2
+        return self._measure([e for e in self._window if now - e.end_sample < half])
+
+    def _suspect(self, figures: DriftFigures, now: int) -> Cause | None:
         settings, training = self._settings, self._training
         # An alarm that stands is cleared by less than would raise it.
         ease = 0.5 if self._alarm is not None else 1.0
         if figures.full_scale_share > settings.clipped_share * ease:
             return "clipped"
         if figures.audible_share < training.least_audible_share * settings.audible_factor / ease**0.5:
-            return self._why_silent(recent, now)
+            return self._why_silent(now)
         self._music_until = now
         strays = any(
             self._strays(own, known, ease)
@@ -389,11 +398,12 @@ class DriftMonitor:
             if own is not None and known is not None
         )
         toneless = figures.tonality < settings.noise_tonality < training.least_tonality
-        return self._why_strange(recent) if strays or toneless else None
+        return self._why_strange() if strays or toneless else None
 
-    def _why_strange(self, recent: DriftFigures) -> Cause:
-        settings, harmonic = self._settings, recent.sources[0]
-        if recent.onsets == 0 and harmonic is not None and harmonic.top_share > 0.9:
+    def _why_strange(self) -> Cause:
+        settings, recent = self._settings, self._recent()
+        harmonic = recent.sources[0]
+        if recent.onsets == 0 and harmonic is not None and harmonic.top_share > _STEADY:
             return "wrong channel"  # hum: one steady sound, and nobody plays
         if recent.tonality < settings.noise_tonality:
             return "noise only"
@@ -401,9 +411,12 @@ class DriftMonitor:
             return "too quiet"
         return "other instrument"
 
-    def _why_silent(self, recent: DriftFigures, now: int) -> Cause | None:
-        """Below the gate: music that is too quiet has pitch, a channel without music has silence or noise."""
-        if recent.tonality >= self._settings.noise_tonality:
+    def _why_silent(self, now: int) -> Cause | None:
+        """Below the gate: music that is too quiet has pitches that change, a channel without music silence, noise or hum."""
+        recent = self._recent()
+        if recent.level_db >= self._training.least_level_db - self._settings.quiet_db:
+            return self._alarm  # what is there is loud enough: notes with long rests between them
+        if recent.tonality >= self._settings.noise_tonality and recent.steadiness < _STEADY:
             return "too quiet"
         rests = self._music_until is not None and now - self._music_until < self._settings.rest_s * self._rate_hz
         return self._alarm if rests else "wrong channel"

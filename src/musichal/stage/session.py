@@ -1,9 +1,8 @@
 """Session folders: what a performance was, complete enough to play it again byte for byte.
 
 A session holds ``settings.json`` (what was asked for, and which partner), ``input.flac`` (the player, exactly as heard),
-``percepts.safetensors`` (what was heard), ``decisions.jsonl`` (one decision a line), ``drift.jsonl`` (alarms
-about the input, see `musichal.stage.drift`) and ``reply.mid``. The partner itself
-is named by its path and its SHA-256.
+``percepts.safetensors`` (what was heard), ``decisions.jsonl`` (one decision a line), ``drift.jsonl`` (alarms about the
+input, see `musichal.stage.drift`) and ``reply.mid``. The partner itself is named by its path and its SHA-256.
 """
 
 import contextlib

@@ -32,7 +32,7 @@ from musichal.verify.repeatability import differing_members, repeatability_check
 from musichal.verify.shift import grid_offsets, scaling_checks
 from musichal.verify.verification import GROUPS, Check, Verification
 
-WINDOWS_S = 3.0
+WINDOWS_S = 2.0
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -40,7 +40,7 @@ def _short():
     """The long ways of hearing take a few seconds of the clip instead of a minute: the same code, less often."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ablations, "STRETCH_S", WINDOWS_S)
-        patch.setattr(procedure, "STRETCH_S", 5.0)
+        patch.setattr(procedure, "STRETCH_S", 4.0)
         yield
 
 
@@ -96,8 +96,8 @@ def test_live_diversity_is_that_of_training_and_averaging_loses_it(whole):
         assert rows["live, frames averaged"].diversity[number].perplexity < trained.perplexity
         dense = rows[f"350 ms every 7 ms, averaged, {WINDOWS_S:.0f} s"].diversity[number]
         assert dense.perplexity < beside.diversity[number].perplexity
-    # Three seconds less a window, every 7 ms.
-    assert rows[f"350 ms every 7 ms, averaged, {WINDOWS_S:.0f} s"].diversity[0].frames == (72_000 - 8400) // 168 + 1
+    # Two seconds less a window, every 7 ms.
+    assert rows[f"350 ms every 7 ms, averaged, {WINDOWS_S:.0f} s"].diversity[0].frames == (48_000 - 8400) // 168 + 1
 
 
 def test_shift_has_eight_offsets_on_whole_frames_and_one_between(whole, trained):
@@ -342,6 +342,28 @@ def test_without_sound_nothing_is_claimed(trained):
     verification = verify_partner(model, subjects(model))
     assert named(verification.checks, "live against training").found == "not asked"
     assert verification.recordings == verification.diversity == ()
+    assert not verification.complete
+
+
+def test_two_recordings_each_have_their_tokens(short_mix, short_guitar):
+    model = train([read_recording(short_mix), read_recording(short_guitar)], PerceptionSpec())
+    verification = verify_partner(model, subjects(model), quick=True)
+    assert verification.passed
+    assert [c.name for c in verification.group("parity")] == [
+        f"{name}, {source}, live" for name in ("mix.wav", "guitar.wav") for source in SOURCES
+    ]
+    # The guitar's last second is silent, and its silent frames were no training.
+    total = named(verification.checks, "samples of both").values
+    assert total["silent"] > 2 * 60
+    assert total["expected"] == total["found"] == 2 * total["frames"] - total["silent"]
+
+
+def test_half_a_second_is_enough(trained):
+    recording = trained.recordings[0]
+    brief = Subject("brief", recording.sample_rate_hz, recording.samples()[: recording.sample_rate_hz // 2], None)
+    verification = verify_partner(trained, [brief])
+    assert verification.passed
+    assert verification.shift == ()
 
 
 def test_training_again_gives_the_same_bytes_and_a_change_is_named(trained, trained_path, tmp_path):
@@ -420,6 +442,9 @@ def test_command_fails_with_one(trained_path, tmp_path):
 def test_command_without_sound_takes_the_recording(trained, short_mix, tmp_path):
     silent = tmp_path / "silent.hal"
     save_partner(silent, replace(trained, recordings=(replace(trained.recordings[0], flac=None),)))
+    again = retrain_from(load_partner(silent), [read_recording(short_mix)])
+    save_partner(tmp_path / "again.hal", again)
+    assert (tmp_path / "again.hal").read_bytes() == silent.read_bytes()
     result = run("verify", silent, short_mix, "--quick", "--json")
     assert result.exit_code == 0
     assert json.loads(result.stdout)["recordings"] == [

@@ -23,6 +23,7 @@ from musichal.hearing.percepts import SOURCES
 from musichal.memory.partner_file import PartnerModel, load_partner, save_partner
 from musichal.verify.procedure import subjects, verify_partner
 from musichal.verify.repeatability import Retrain
+from musichal.verify.shift import OFFSETS
 from musichal.verify.verification import Check, DiversityRow, Verification
 
 if TYPE_CHECKING:
@@ -198,8 +199,9 @@ def _shift_table(verification: Verification) -> Table:
     table = Table(title="Tokens that stay when the grid falls elsewhere", title_justify="left")
     for column in ("offset", *SOURCES):
         table.add_column(column, justify="right")
-    for row in verification.shift:
-        table.add_row(f"{row.offset_s * 1000:.1f} ms", *(f"{share:.1%}" for share in row.shares))
+    for number, row in enumerate(verification.shift):
+        between = " (between frames)" if number >= OFFSETS else ""
+        table.add_row(f"{row.offset_s * 1000:.1f} ms{between}", *(f"{share:.1%}" for share in row.shares))
     return table
 
 

@@ -2,8 +2,9 @@
 
 Shift consistency: the same music again without its beginning, so that every segment starts elsewhere in it; the share of
 frames, of those not silent in both, whose nearest frame in time keeps its token. The eight offsets are whole numbers of
-frames, so that most frames hear the same moment and only the grid differs. One more offset lies between two frames: there
-a frame hears a moment up to half a stride (6.7 ms) away, and a drum's attack is another sound by then.
+frames, so that frames of the same segment hear the same moments and only the grid differs; where a segment of one meets
+the next of the other, frames lie a little apart, for 350 ms is no whole number of strides. One more offset lies between
+two frames: there every frame hears a moment up to half a stride (6.7 ms) away, and a drum's attack is another sound by then.
 """
 
 from collections.abc import Callable

@@ -103,7 +103,11 @@ class ShiftRow:
 
 @dataclass(frozen=True, kw_only=True)
 class Verification:
-    """Everything together. `partner` is the file's name, `fingerprint` its spec's; `complete` is False after `--quick`."""
+    """Everything together.
+
+    `partner` is the file's name, `fingerprint` its spec's. `complete` is False where something was left out: after
+    `--quick`, or because there was nothing to hear.
+    """
 
     partner: str
     fingerprint: str

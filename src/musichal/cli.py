@@ -219,6 +219,40 @@ def demo(
         demo_command(folder, seed=seed, voice=voice)
 
 
+@app.command(epilog="Example: `musichal verify partner.hal --report report.html` — exits with 1 if a check fails.")
+def verify(
+    partner: Annotated[Path, typer.Argument(help="The partner file.")],
+    recordings: Annotated[
+        list[Path] | None, typer.Argument(help="Recordings to verify with; the partner's own, if none is named.")
+    ] = None,
+    report: Annotated[Path | None, typer.Option(help="Write a report with pictures: an HTML file, or a folder for it.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Leave out other rates, other grids and training again.")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the random block sizes.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Verify that live hearing is training's hearing: counts, every token, diversity, repeatability."""
+    with _voice(as_json) as voice:
+        from musichal.commands.verify import verify_command
+
+        verify_command(partner, recordings or [], report=report, quick=quick, seed=seed, voice=voice)
+
+
+@app.command(epilog="Example: `musichal compare first.hal second.hal take1.wav`")
+def compare(
+    first: Annotated[Path, typer.Argument(help="A partner file.")],
+    second: Annotated[Path, typer.Argument(help="Another one.")],
+    recording: Annotated[
+        Path | None, typer.Argument(help="What both hear; the longest recording in the first partner, if none is named.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Show what two partners hear differently in the same recording."""
+    with _voice(as_json) as voice:
+        from musichal.commands.compare import compare_command
+
+        compare_command(first, second, recording, voice=voice)
+
+
 @app.command(epilog="Example: `musichal bench memory hearing --recording take1.wav`")
 def bench(
     parts: Annotated[

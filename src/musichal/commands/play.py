@@ -103,6 +103,7 @@ def play_command(request: PlayRequest, voice: Voice) -> Performance:
             settings=request.settings,
             seed=request.seed,
             progress=lambda share: tell(f"Playing with {player.name}", share),
+            on_drift=lambda report: voice.warn(report.text),
         )
         tell("Writing", 1.0)
         _write(request, model, player, performance, font)
@@ -185,6 +186,7 @@ def _report(request: PlayRequest, model: PartnerModel, performance: Performance,
             "notes": sum(len(d.notes) for d in decisions),
             "written": written,
             "summary": summarise(decisions, end_s=performance.duration_s),
+            "drift": [report.to_dict() for report in performance.drift],
         }
     )
     voice.say(f"MusicHal listened to {printable(request.input.name)} for {performance.duration_s:.1f} s.")

@@ -6,6 +6,14 @@ from musichal.arrays import Bool, Float32, Int64
 from musichal.hearing.percepts import SILENT_DB
 from musichal.spec import GateSpec
 
+# Resampling rounds the flat top of a clipped wave off: a little below full scale counts.
+_FULL_SCALE = 0.98
+
+
+def full_scale_share(samples: Float32) -> float:
+    """Return the share of samples, shape (n,), at full scale: next to none in a whole wave, many where it was clipped."""
+    return float(np.count_nonzero(np.abs(samples) >= _FULL_SCALE) / max(1, samples.shape[0]))
+
 
 def frame_levels_db(samples: Float32, centres: Int64, *, window_samples: int) -> Float32:
     """Return the RMS level in dBFS around each centre.

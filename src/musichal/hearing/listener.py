@@ -8,6 +8,8 @@ both, one behind the other.
 What comes out depends on the samples alone, not on how they were cut into blocks.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 
 from musichal.arrays import AnyArray, Float32
@@ -18,10 +20,10 @@ from musichal.hearing.encoders.protocol import Encoder
 from musichal.hearing.frames import frame_centres
 from musichal.hearing.gestures import GestureSmoother, frame_costs
 from musichal.hearing.highpass import HighPass
-from musichal.hearing.levels import Gate, frame_levels_db
+from musichal.hearing.levels import Gate, frame_levels_db, full_scale_share
 from musichal.hearing.notes import NoteTracker
 from musichal.hearing.onsets import Onset, OnsetDetector
-from musichal.hearing.percepts import SILENCE, SOURCES, Gesture, Heard, Note, Percept, Rest, Window
+from musichal.hearing.percepts import SILENCE, SOURCES, Gesture, Heard, Note, Percept, Rest, Stems, Window
 from musichal.hearing.pitch import PitchAnalyser
 from musichal.hearing.segments import Segmenter
 from musichal.hearing.separation import separate
@@ -29,6 +31,8 @@ from musichal.hearing.vocabulary import Vocabulary, nearest
 from musichal.spec import PerceptionSpec
 
 Vocabularies = tuple[Vocabulary, Vocabulary]
+Tap = Callable[[Window, Stems], None]
+"""Shown what a segment was before its features; it must change neither."""
 
 
 class Ear:
@@ -40,6 +44,8 @@ class Ear:
     encoder : Encoder
     source_rate_hz : int
         Rate of the samples that will be pushed.
+    tap : callable, optional
+        For `verify`, which compares hearing stage by stage.
 
     Raises
     ------
@@ -47,7 +53,7 @@ class Ear:
         For a rate that cannot be heard, or an encoder made for another rate than the spec's.
     """
 
-    def __init__(self, spec: PerceptionSpec, encoder: Encoder, *, source_rate_hz: int) -> None:
+    def __init__(self, spec: PerceptionSpec, encoder: Encoder, *, source_rate_hz: int, tap: Tap | None = None) -> None:
         if encoder.sample_rate_hz != spec.sample_rate_hz:
             raise InputError(
                 f"encoder {encoder.name} hears at {encoder.sample_rate_hz} Hz, but the spec says {spec.sample_rate_hz} Hz"
@@ -55,6 +61,7 @@ class Ear:
         self.spec = spec
         self.samples_heard = 0
         self._encoder = encoder
+        self._tap = tap
         # Before the resampler, which would make a click of an offset's beginning.
         self._highpass = HighPass(cutoff_hz=spec.highpass_hz, sample_rate_hz=source_rate_hz)
         self._resampler = StreamResampler(
@@ -92,7 +99,9 @@ class Ear:
 
     def _hear(self, window: Window) -> Heard:
         spec = self.spec
-        stems = separate(window.samples, spec.separation)
+        stems = self._separate(window)
+        if self._tap is not None:
+            self._tap(window, stems)
         pitch = self._pitch.analyse(stems.harmonic)
         features = self._encoder.encode(stems, pitch)
         new = slice(window.first_frame, window.end_frame)
@@ -122,7 +131,13 @@ class Ear:
             salience=pitch.salience[new],
             onset_samples=self._onsets_decided_by(window.available_at),
             notes=tuple(self._notes.step(stems, window)),
+            full_scale_share=full_scale_share(
+                window.samples[spec.context_samples : spec.context_samples + window.length_samples]
+            ),
         )
+
+    def _separate(self, window: Window) -> Stems:
+        return separate(window.samples, self.spec.separation)
 
     def _onsets_decided_by(self, end_sample: int) -> tuple[int, ...]:
         """Take the onsets decided by a segment's end: the same ones whatever else the last block brought."""
@@ -166,8 +181,16 @@ class TokenStage:
 class Listener:
     """An ear and a token stage: blocks of samples in, percepts out."""
 
-    def __init__(self, spec: PerceptionSpec, encoder: Encoder, vocabularies: Vocabularies, *, source_rate_hz: int) -> None:
-        self._ear = Ear(spec, encoder, source_rate_hz=source_rate_hz)
+    def __init__(
+        self,
+        spec: PerceptionSpec,
+        encoder: Encoder,
+        vocabularies: Vocabularies,
+        *,
+        source_rate_hz: int,
+        tap: Tap | None = None,
+    ) -> None:
+        self._ear = Ear(spec, encoder, source_rate_hz=source_rate_hz, tap=tap)
         self._tokens = TokenStage(spec, vocabularies)
 
     def push(self, block: AnyArray) -> list[Percept]:

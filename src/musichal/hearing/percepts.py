@@ -93,7 +93,7 @@ class Heard:
     `features` holds one (n, dims) array per source, `frame_samples` (n,) the centre of each frame in the stream,
     `source_level_db` (sources, n) and `level_db` (n,) RMS levels in dBFS, `chroma` (n, 12), `salience` (n, N_PITCHES),
     `onset_samples` the onsets that were decided by the segment's end, `notes` the notes that ended meanwhile, `audible`
-    (sources, n) where the gate is open.
+    (sources, n) where the gate is open. `full_scale_share` is the share of the segment's samples at full scale.
     """
 
     index: int
@@ -109,6 +109,7 @@ class Heard:
     salience: Float32
     onset_samples: tuple[int, ...]
     notes: tuple[Note, ...]
+    full_scale_share: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ order, so what is played depends on the input and the seed alone, not on block s
 the samples come as fast as they are read, on stage as the sound card gives them.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from musichal.arrays import AnyArray
@@ -13,6 +14,7 @@ from musichal.hearing.listener import Listener
 from musichal.hearing.percepts import Percept
 from musichal.partner.decision import Decision
 from musichal.partner.partner import Partner
+from musichal.stage.drift import DriftMonitor, DriftReport
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,7 @@ class Step:
 
     percepts: tuple[Percept, ...]
     decisions: tuple[Decision, ...]
+    drift: tuple[DriftReport, ...] = ()
 
 
 class Engine:
@@ -33,12 +36,15 @@ class Engine:
     partner : Partner
     sample_rate_hz : int
         The rate that the listener counts in.
+    drift : DriftMonitor, optional
+        Watches what is heard; it changes nothing that is played.
     """
 
-    def __init__(self, listener: Listener, partner: Partner, *, sample_rate_hz: int) -> None:
+    def __init__(self, listener: Listener, partner: Partner, *, sample_rate_hz: int, drift: DriftMonitor | None = None) -> None:
         self._listener = listener
         self._partner = partner
         self._rate_hz = sample_rate_hz
+        self._drift = drift
         # While it rests, nothing is due: the next percept makes it decide again.
         self._due_s: float | None = None
         self._rest: str | None = None
@@ -53,14 +59,14 @@ class Engine:
         percepts = self._listener.push(block)
         decisions = self._process(percepts)
         decisions += self._decide_until(self.now_s)
-        return Step(tuple(percepts), tuple(decisions))
+        return Step(tuple(percepts), tuple(decisions), self._watch(percepts))
 
     def finish(self) -> Step:
         """End the stream. What was decided is played to its end; nothing new is decided behind the end."""
         rest = self._listener.flush()
         decisions = self._process(list(rest.percepts))
         decisions += self._decide_until(self.now_s)
-        return Step(rest.percepts, tuple(decisions))
+        return Step(rest.percepts, tuple(decisions), self._watch(rest.percepts))
 
     def _process(self, percepts: list[Percept]) -> list[Decision]:
         decisions: list[Decision] = []
@@ -71,6 +77,9 @@ class Engine:
             if self._due_s is None:
                 decisions += self._decide(time_s)
         return decisions
+
+    def _watch(self, percepts: Iterable[Percept]) -> tuple[DriftReport, ...]:
+        return () if self._drift is None else tuple(r for p in percepts for r in self._drift.step(p))
 
     def _decide_until(self, time_s: float) -> list[Decision]:
         """Take the decisions that fall due before `time_s`: at that moment itself, a percept comes first."""

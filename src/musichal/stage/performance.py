@@ -14,6 +14,7 @@ from musichal.memory.partner_file import PartnerModel
 from musichal.partner.decision import Decision
 from musichal.partner.partner import Partner
 from musichal.partner.settings import PartnerSettings
+from musichal.stage.drift import DriftMonitor, DriftReport
 from musichal.stage.engine import Engine
 from musichal.stage.events import NoteEvent, SliceEvent
 
@@ -39,6 +40,7 @@ class Performance:
     heard: HeardStream
     decisions: tuple[Decision, ...]
     duration_s: float
+    drift: tuple[DriftReport, ...] = ()
 
 
 def perform(
@@ -49,6 +51,7 @@ def perform(
     settings: PartnerSettings,
     seed: int,
     progress: Callable[[float], None] | None = None,
+    on_drift: Callable[[DriftReport], None] | None = None,
 ) -> Performance:
     """Let a partner answer a recording.
 
@@ -64,6 +67,8 @@ def perform(
         For the partner's choices.
     progress : callable, optional
         Told how much of the recording has been played, 0 to 1.
+    on_drift : callable, optional
+        Told when what is heard is no longer like the training, and when it is again.
 
     Raises
     ------
@@ -75,7 +80,9 @@ def perform(
     spec = model.spec
     listener = Listener(spec, create_encoder(spec), model.vocabularies, source_rate_hz=sample_rate_hz)
     partner = Partner(model.memory, settings, rng=np.random.default_rng(seed), sample_rate_hz=spec.sample_rate_hz)
-    engine = Engine(listener, partner, sample_rate_hz=spec.sample_rate_hz)
+    monitor = DriftMonitor(model, subscribers=() if on_drift is None else (on_drift,))
+    engine = Engine(listener, partner, sample_rate_hz=spec.sample_rate_hz, drift=monitor)
+    drift: list[DriftReport] = []
     percepts: list[Percept] = []
     decisions: list[Decision] = []
     block = max(1, round(_BLOCK_S * sample_rate_hz))
@@ -83,14 +90,16 @@ def perform(
         step = engine.push(samples[first : first + block])
         percepts += step.percepts
         decisions += step.decisions
+        drift += step.drift
         if progress is not None:
             progress(min(1.0, (first + block) / samples.shape[0]))
     step = engine.finish()
     percepts += step.percepts
     decisions += step.decisions
+    drift += step.drift
     if not percepts:
         raise InputError("the input is too short: there is not one whole frame of sound in it")
-    return Performance(_heard_stream(percepts, spec.sample_rate_hz), tuple(decisions), engine.now_s)
+    return Performance(_heard_stream(percepts, spec.sample_rate_hz), tuple(decisions), engine.now_s, tuple(drift))
 
 
 def _heard_stream(percepts: Sequence[Percept], sample_rate_hz: int) -> HeardStream:

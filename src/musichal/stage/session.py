@@ -1,8 +1,8 @@
 """Session folders: what a performance was, complete enough to play it again byte for byte.
 
 A session holds ``settings.json`` (what was asked for, and which partner), ``input.flac`` (the player, exactly as heard),
-``percepts.safetensors`` (what was heard), ``decisions.jsonl`` (one decision a line) and ``reply.mid``. The partner itself
-is named by its path and its SHA-256.
+``percepts.safetensors`` (what was heard), ``decisions.jsonl`` (one decision a line), ``drift.jsonl`` (alarms about the
+input, see `musichal.stage.drift`) and ``reply.mid``. The partner itself is named by its path and its SHA-256.
 """
 
 import contextlib
@@ -28,14 +28,15 @@ from musichal.stage.midi_file import midi_bytes
 from musichal.stage.performance import Performance, note_events
 
 SESSION_VERSION = 1
-SETTINGS, INPUT, PERCEPTS, DECISIONS, REPLY = (
+SETTINGS, INPUT, PERCEPTS, DECISIONS, DRIFT, REPLY = (
     "settings.json",
     "input.flac",
     "percepts.safetensors",
     "decisions.jsonl",
+    "drift.jsonl",
     "reply.mid",
 )
-SESSION_FILES = (SETTINGS, INPUT, PERCEPTS, DECISIONS, REPLY)
+SESSION_FILES = (SETTINGS, INPUT, PERCEPTS, DECISIONS, DRIFT, REPLY)
 _LONGEST_INPUT_SAMPLES = 4 * 3600 * 192_000
 
 
@@ -96,6 +97,7 @@ def write_session(folder: Path, settings: SessionSettings, samples: Float32, per
     """
     heard = performance.heard
     lines = "".join(decision.to_json() + "\n" for decision in performance.decisions)
+    alarms = "".join(report.to_json() + "\n" for report in performance.drift)
     reply = reply_bytes(performance.decisions, channel=settings.channel, program=settings.program)
     arrays = {name: getattr(heard, name) for name in ("tokens", "frame_samples", "level_db", "chroma", "onset_samples")}
     table = {
@@ -110,6 +112,7 @@ def write_session(folder: Path, settings: SessionSettings, samples: Float32, per
             (INPUT, encode_flac(samples, settings.sample_rate_hz)),
             (PERCEPTS, pack_arrays(arrays)),
             (DECISIONS, lines.encode()),
+            (DRIFT, alarms.encode()),
             (REPLY, reply),
             (SETTINGS, (json.dumps(table, indent=2, sort_keys=True) + "\n").encode()),
         ):

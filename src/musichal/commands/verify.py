@@ -1,0 +1,215 @@
+"""`musichal verify`: whether a partner hears live as it did in training."""
+
+import contextlib
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+from rich.text import Text
+
+from musichal.atomic import printable
+from musichal.audio.recording import Recording, collect_recordings, read_recording, samples_digest
+from musichal.chandra.trainer import train
+from musichal.commands.outcome import Voice
+from musichal.commands.outputs import check_outputs
+from musichal.errors import CheckFailedError, InputError
+from musichal.hearing.percepts import SOURCES
+from musichal.memory.partner_file import PartnerModel, load_partner, save_partner
+from musichal.verify.procedure import subjects, verify_partner
+from musichal.verify.repeatability import Retrain
+from musichal.verify.shift import OFFSETS
+from musichal.verify.verification import Check, DiversityRow, Verification
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+_THREAD_SETTINGS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+_VERDICTS = {True: Text("passed", "green"), False: Text("FAILED", "bold red"), None: Text("")}
+
+
+def verify_command(
+    partner: Path, recordings: Sequence[Path], *, report: Path | None, quick: bool, seed: int, voice: Voice
+) -> Verification:
+    """Verify a partner with its own recordings, or with others, and show each check.
+
+    Raises
+    ------
+    CheckFailedError
+        If a check fails; what was asked for is shown and written before.
+    MusicHalError
+        If the partner or a recording cannot be used, or the report cannot be written.
+    """
+    if report is not None:
+        report = report / f"{partner.stem}-verified.html" if report.is_dir() else report
+        check_outputs([report], inputs=[partner, *recordings])
+    with voice.progress("Loading the partner") as tell, _again(partner, recordings) as retrain:
+        model = load_partner(partner)
+        given = [read_recording(file) for file in collect_recordings(recordings)] if recordings else []
+        for recording in given:
+            for warning in recording.warnings:
+                voice.warn(f"{recording.name}: {warning}")
+        asked = subjects(model, given)
+        for subject in asked:
+            if subject.stored is None:
+                voice.warn(f"{subject.name} is none of the partner's recordings: it is heard as new")
+        whole = _whole(model, given)
+        verification = verify_partner(
+            model,
+            asked,
+            name=printable(partner.name),
+            quick=quick,
+            seed=seed,
+            partner=partner,
+            retrain=retrain if whole else None,
+            processors=_processors(),
+            progress=tell,
+        )
+        if report is not None:
+            from musichal.pictures.verification import write_report
+
+            tell("Drawing the report", 1.0)
+            write_report(verification, report)
+    voice.result(verification.to_dict())
+    for table in _tables(verification):
+        voice.show(table)
+    for check in verification.failed:
+        voice.say(f"{check.group}: {check.name}: {check.detail or check.found}. Likely cause: {check.cause or 'not known'}.")
+    if not whole and not quick:
+        voice.say("Training again was not asked: not all of the recordings are here.")
+    if report is not None:
+        voice.say(f"Wrote {printable(report)}")
+    if not verification.passed:
+        failed = ", ".join(f"{c.group}: {c.name}" for c in verification.failed)
+        asked_checks = sum(c.passed is not None for c in verification.checks)
+        raise CheckFailedError(f"{len(verification.failed)} of {asked_checks} checks failed: {failed}")
+    voice.say(f"All {sum(c.passed is True for c in verification.checks)} checks passed.")
+    return verification
+
+
+def _processors() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _whole(model: PartnerModel, given: Sequence[Recording]) -> bool:
+    """Return whether the sound of every recording of the partner is at hand."""
+    digests = {recording.digest for recording in given}
+    return all(r.flac is not None or r.digest in digests for r in model.recordings)
+
+
+@contextlib.contextmanager
+def _again(partner: Path, recordings: Sequence[Path]) -> Iterator[Retrain]:
+    """Give a way to train the partner again, in a process of its own with so many threads; its files go afterwards."""
+    with tempfile.TemporaryDirectory(prefix="musichal-verify-") as folder:
+
+        def retrain(threads: int) -> Path:
+            output = Path(folder) / f"threads-{threads}.hal"
+            done = subprocess.run(  # noqa: S603 - our own module, by this very interpreter
+                [sys.executable, "-m", "musichal.commands.verify", str(partner), str(output), *map(str, recordings)],
+                env={**os.environ, **dict.fromkeys(_THREAD_SETTINGS, str(threads))},
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            if done.returncode:
+                reason = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+                raise InputError(f"training again failed: {reason[-1]}")
+            return output
+
+        yield retrain
+
+
+def retrain_from(model: PartnerModel, given: Sequence[Recording] = ()) -> PartnerModel:
+    """Train on a partner's own recordings again, with its spec; `trained_with` is the partner's, so that bytes can agree.
+
+    Raises
+    ------
+    MusicHalError
+        If the sound of a recording is not at hand.
+    """
+    by_digest = {recording.digest: recording for recording in given}
+    recordings = []
+    for stored in model.recordings:
+        samples = by_digest[stored.digest].samples if stored.digest in by_digest else stored.samples()
+        recordings.append(
+            Recording(
+                name=stored.name,
+                sample_rate_hz=stored.sample_rate_hz,
+                samples=samples,
+                channels=1,
+                clipped_share=0.0,
+                dc_offset=0.0,
+                peak_db=0.0,
+                rms_db=0.0,
+                digest=samples_digest(samples),
+                warnings=(),
+            )
+        )
+    keep = all(recording.flac is not None for recording in model.recordings)
+    return replace(train(recordings, model.spec, keep_audio=keep), trained_with=model.trained_with)
+
+
+def _tables(verification: Verification) -> "Iterator[RenderableType]":
+    if verification.diversity:
+        yield _diversity_table(verification.diversity)
+    if verification.shift:
+        yield _shift_table(verification)
+    yield _check_table(verification.checks, f"{verification.partner}: live against training")
+
+
+def _check_table(checks: Sequence[Check], title: str) -> Table:
+    table = Table(title=title, title_justify="left")
+    for column in ("", "asked", "expected", "found", "", "detail"):
+        table.add_column(column, overflow="fold")
+    group = ""
+    for check in checks:
+        # As `Text`, so that a recording's name cannot be taken for markup.
+        words = (check.group if check.group != group else "", check.name, check.expected, check.found)
+        table.add_row(*map(Text, words), _VERDICTS[check.passed], Text(check.detail))
+        group = check.group
+    return table
+
+
+def _diversity_table(rows: Sequence[DiversityRow]) -> Table:
+    table = Table(title="Token diversity", title_justify="left")
+    table.add_column("configuration")
+    table.add_column("source")
+    for column in ("unique sounds", "top sound", "top three", "perplexity", "silent"):
+        table.add_column(column, justify="right")
+    for row in rows:
+        for number, (source, d) in enumerate(zip(SOURCES, row.diversity, strict=True)):
+            table.add_row(
+                "" if number else Text(row.label),
+                source,
+                f"{d.unique}/{d.size} ({d.unique / d.size:.1%})",
+                f"{d.top_share:.1%}",
+                f"{d.top_three_share:.1%}",
+                f"{d.perplexity:.1f}",
+                f"{d.silent_share:.1%}",
+            )
+    return table
+
+
+def _shift_table(verification: Verification) -> Table:
+    table = Table(title="Tokens that stay when the grid falls elsewhere", title_justify="left")
+    for column in ("offset", *SOURCES):
+        table.add_column(column, justify="right")
+    for number, row in enumerate(verification.shift):
+        between = " (between frames)" if number >= OFFSETS else ""
+        table.add_row(f"{row.offset_s * 1000:.1f} ms{between}", *(f"{share:.1%}" for share in row.shares))
+    return table
+
+
+def _retrain_process(arguments: Sequence[str]) -> None:
+    partner, output, *recordings = map(Path, arguments)
+    given = [read_recording(file) for file in collect_recordings(recordings)] if recordings else []
+    save_partner(output, retrain_from(load_partner(partner), given))
+
+
+if __name__ == "__main__":
+    _retrain_process(sys.argv[1:])

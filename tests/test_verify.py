@@ -1,0 +1,475 @@
+"""`musichal verify`: what it says of a partner that is as it was trained, and of ones that are not."""
+
+import dataclasses
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from musichal.audio.recording import read_recording
+from musichal.chandra.trainer import train
+from musichal.cli import app
+from musichal.commands.verify import retrain_from
+from musichal.errors import InputError
+from musichal.hearing.encoders.spectral import SpectralEncoder
+from musichal.hearing.frames import stream_frame_count
+from musichal.hearing.percepts import SILENCE, SOURCES
+from musichal.memory.partner_file import PartnerModel, load_partner, save_partner
+from musichal.spec import EncoderSpec, PerceptionSpec
+from musichal.verify import ablations, parity, procedure, repeatability
+from musichal.verify.ablations import averaged_tokens
+from musichal.verify.counts import count_checks, grid_frames
+from musichal.verify.diversity import token_diversity
+from musichal.verify.parity import LiveStream, hear_live, likely_cause, parity_checks, random_blocks
+from musichal.verify.procedure import Subject, subjects, verify_partner
+from musichal.verify.repeatability import differing_members, repeatability_checks
+from musichal.verify.shift import grid_offsets, scaling_checks
+from musichal.verify.verification import GROUPS, Check, Verification
+
+WINDOWS_S = 2.0
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _short():
+    """The long ways of hearing take a few seconds of the clip instead of a minute: the same code, less often."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ablations, "STRETCH_S", WINDOWS_S)
+        patch.setattr(procedure, "STRETCH_S", 4.0)
+        yield
+
+
+@pytest.fixture(scope="module")
+def whole(trained, trained_path) -> Verification:
+    """Everything but training again, of a partner as it was trained."""
+    return verify_partner(trained, subjects(trained), name="rock.hal", partner=trained_path)
+
+
+@pytest.fixture(scope="module")
+def live(trained) -> LiveStream:
+    recording = trained.recordings[0]
+    rng = np.random.default_rng(5)
+    blocks = random_blocks(recording.n_samples, largest=30_000, rng=rng)
+    return hear_live(trained, recording.samples(), sample_rate_hz=recording.sample_rate_hz, blocks=blocks)
+
+
+def named(checks, start: str) -> Check:
+    (check,) = [c for c in checks if c.name.startswith(start)]
+    return check
+
+
+def run(*arguments: object):
+    return CliRunner().invoke(app, [str(a) for a in arguments], env={"COLUMNS": "200"})
+
+
+def test_a_partner_as_it_was_trained_passes_everything(whole):
+    assert [f"{c.name}: {c.found}" for c in whole.failed] == []
+    assert whole.passed
+    assert whole.complete
+    asked = {group: {c.passed for c in whole.group(group)} for group in GROUPS}
+    assert asked["count"] == asked["frame scaling"] == {True}
+    assert asked["shift"] == {None}
+    assert True in asked["parity"]
+    assert True in asked["diversity"]
+    assert True in asked["spec"]
+
+
+def test_every_token_of_both_sources_is_the_stored_one(whole, trained):
+    frames = trained.recordings[0].tokens.shape[1]
+    for source in SOURCES:
+        check = named(whole.checks, f"mix.wav, {source}, live")
+        assert (check.values["frames"], check.values["equal"], check.values["share"]) == (frames, frames, 1.0)
+    assert np.array_equal(whole.recordings[0].live_tokens, trained.recordings[0].tokens)
+
+
+def test_live_diversity_is_that_of_training_and_averaging_loses_it(whole):
+    rows = {row.label: row for row in whole.diversity}
+    assert rows["training"].diversity == rows["live, all frames"].diversity
+    beside = rows[f"live, all frames, {WINDOWS_S:.0f} s"]
+    for number, _ in enumerate(SOURCES):
+        trained = rows["training"].diversity[number]
+        assert rows["live, frames averaged"].diversity[number].perplexity < trained.perplexity
+        dense = rows[f"350 ms every 7 ms, averaged, {WINDOWS_S:.0f} s"].diversity[number]
+        assert dense.perplexity < beside.diversity[number].perplexity
+    # Two seconds less a window, every 7 ms.
+    assert rows[f"350 ms every 7 ms, averaged, {WINDOWS_S:.0f} s"].diversity[0].frames == (48_000 - 8400) // 168 + 1
+
+
+def test_shift_has_eight_offsets_on_whole_frames_and_one_between(whole, trained):
+    assert [round(row.offset_samples / 320, 2) % 1 for row in whole.shift] == [0.0] * 8 + [0.5]
+    assert grid_offsets(trained.spec)[:8] == tuple(row.offset_samples for row in whole.shift[:8])
+    for source in range(len(SOURCES)):
+        grid = [row.shares[source] for row in whole.shift[:8]]
+        # Chance would be under a tenth; between frames less stays than on them.
+        assert min(grid) > 0.5
+        assert whole.shift[8].shares[source] < np.mean(grid)
+
+
+def test_frame_scaling_is_asked_of_the_real_encoder(trained, monkeypatch):
+    sound = trained.recordings[0].samples()[:48_000]
+    found = [c.values["found"] for c in scaling_checks(trained.spec, sound)]
+    assert found == [[n, n] for n in (7, 14, 26, 37, 74)]
+    encode = SpectralEncoder.encode
+    # An encoder that gives a mean has one frame, and the ear needs as many as its grid has: it must not pass.
+    monkeypatch.setattr(SpectralEncoder, "encode", lambda *a: tuple(f[:-1] for f in encode(*a)))
+    assert [c.passed for c in scaling_checks(trained.spec, sound)] == [False] * 5
+
+
+def test_the_same_seed_gives_the_same_answer(trained):
+    asked = subjects(trained)
+    first, again = (verify_partner(trained, asked, quick=True, seed=3).to_dict() for _ in range(2))
+    assert first == again
+    json.dumps(first, allow_nan=False)
+    assert first["complete"] is False
+
+
+@given(n_samples=st.integers(0, 60_000), segment=st.integers(400, 9000), data=st.data())
+@settings(max_examples=200, deadline=None)
+def test_the_audit_of_the_closed_form_agrees_with_it(n_samples, segment, data):
+    hop = data.draw(st.integers(max(1, segment // 4), segment))
+    try:
+        spec = PerceptionSpec(segment_samples=segment, hop_samples=hop, min_segment_samples=min(2400, segment))
+    except InputError:  # a spec that cannot be
+        return
+    whole, new, others, total = grid_frames(n_samples, spec)
+    assert total == stream_frame_count(n_samples, spec) == whole * new + others
+
+
+def test_the_seeds_own_figures():
+    # 347.2 s at 24 kHz: 992 segments of 26 frames, both sources. The documents said 49,600, 49,865 and 51,584.
+    assert grid_frames(round(347.2 * 24_000), PerceptionSpec()) == (992, 26, 0, 25_792)
+
+
+def _without(model: PartnerModel, frames: int) -> PartnerModel:
+    recording = model.recordings[0]
+    return replace(
+        model,
+        recordings=(
+            replace(
+                recording,
+                tokens=recording.tokens[:, :-frames],
+                frame_samples=recording.frame_samples[:-frames],
+                level_db=recording.level_db[:-frames],
+            ),
+        ),
+    )
+
+
+def test_one_missing_frame_fails_the_count_and_the_parity(trained):
+    verification = verify_partner(_without(trained, 1), subjects(_without(trained, 1)), quick=True)
+    failed = [(c.group, c.name) for c in verification.failed]
+    assert ("count", "frames of mix.wav") in failed
+    assert ("count", "harmonic vocabulary") in failed
+    assert ("parity", "mix.wav, harmonic, live") in failed
+
+
+def test_a_vocabulary_of_as_many_other_frames_fails_the_count(trained):
+    vocabulary = trained.vocabularies[0]
+    moved = replace(vocabulary, counts=np.roll(vocabulary.counts, 1))
+    checks = count_checks(replace(trained, vocabularies=(moved, trained.vocabularies[1])))
+    assert [c.name for c in checks if not c.passed] == ["harmonic vocabulary"]
+
+
+def test_a_source_learned_from_below_the_gate_counts_every_frame(tmp_path):
+    # A pure tone has next to nothing percussive.
+    seconds, rate = 6, 24_000
+    t = np.arange(seconds * rate) / rate
+    glide = 0.5 * np.sin(2 * np.pi * (220 * t + 20 * t**2))
+    soundfile.write(tmp_path / "tone.wav", glide, rate, subtype="PCM_24")
+    spec = PerceptionSpec(gate=replace(PerceptionSpec().gate, open_db=-16.0, close_db=-17.0))
+    model = train([read_recording(tmp_path / "tone.wav")], spec)
+    checks = count_checks(model)
+    below = named(checks, "percussive")
+    assert below.values["below_gate"]
+    assert below.values["silent"] > below.values["frames"] - 64
+    assert below.values["found"] == below.values["frames"]
+    assert all(c.passed for c in checks)
+
+
+def test_onset_policy_has_no_closed_form_but_parity(short_mix):
+    model = train([read_recording(short_mix)], PerceptionSpec(policy="onset"))
+    verification = verify_partner(model, subjects(model), quick=True)
+    assert verification.passed
+    assert named(verification.checks, "frames of").passed is None
+    assert {c.passed for c in verification.group("parity")} == {True}
+
+
+def _judge(model: PartnerModel, stream: LiveStream, source: int = 0) -> Check:
+    stored = model.recordings[0]
+    return parity_checks(model, "x", stored.frame_samples, stored.tokens, stream, is_new=False)[source]
+
+
+def _retold(model: PartnerModel, live: LiveStream, samples, rate: int) -> LiveStream:
+    return hear_live(model, samples, sample_rate_hz=rate, blocks=[len(samples)])
+
+
+def test_no_difference_has_no_cause(trained, live):
+    stored = trained.recordings[0]
+    for source in range(len(SOURCES)):
+        assert _judge(trained, live, source).passed
+        assert likely_cause(trained, stored.frame_samples, stored.tokens, live, source=source) == ""
+
+
+def test_the_first_difference_is_shown_with_both_distances(trained, live):
+    tokens = live.tokens.copy()
+    tokens[1, 40] = (tokens[1, 40] + 1) % 64
+    check = _judge(trained, replace(live, tokens=tokens), 1)
+    assert not check.passed
+    first = check.values["first_difference"]
+    assert (first["frame"], first["stored"], first["live"]) == (40, int(live.tokens[1, 40]), int(tokens[1, 40]))
+    vocabulary = trained.vocabularies[1]
+    x = vocabulary.normalise(live.features[1][40:41])[0].astype(np.float64)
+    for which in ("stored", "live"):
+        exact = np.square(x - vocabulary.centres[first[which]]).sum() / vocabulary.spread
+        assert first[f"distance_to_{which}"] == pytest.approx(exact, rel=1e-3)
+    assert first["distance_to_stored"] < first["distance_to_live"]
+    assert f"{first['time_s']:.3f} s" in check.detail
+
+
+def test_causes(trained, live):
+    stored = trained.recordings[0]
+    samples, rate = stored.samples(), stored.sample_rate_hz
+
+    averaged = averaged_tokens(trained, live)[:, np.unique(live.segments, return_inverse=True)[1]]
+    assert "averaged" in _judge(trained, replace(live, tokens=averaged)).cause
+
+    # Ten frames' worth of sound is lost in the middle of a segment.
+    lost = np.delete(samples, slice(rate * 2, rate * 2 + round(rate * 0.35)))
+    cause = _judge(trained, _retold(trained, live, lost, rate), 0).cause
+    assert "sound was lost" in cause
+
+    quiet = _retold(trained, live, (samples * np.float32(10 ** (-40 / 20))).astype(np.float32), rate)
+    assert "level" in _judge(trained, quiet, 0).cause
+
+    harmonic, percussive = trained.vocabularies
+    swapped = replace(trained, vocabularies=(replace(harmonic, centres=harmonic.centres[::-1].copy()), percussive))
+    assert "vocabulary" in _judge(swapped, _retold(swapped, live, samples, rate), 0).cause
+
+
+def test_a_tie_is_rounding(trained, live):
+    # Two centres that are the same sound: which of them is taken says nothing about hearing.
+    vocabulary = trained.vocabularies[0]
+    token = int(np.bincount(live.tokens[0][live.tokens[0] != SILENCE]).argmax())
+    other = (token + 1) % vocabulary.size
+    centres = vocabulary.centres.copy()
+    centres[other] = centres[token]
+    model = replace(trained, vocabularies=(replace(vocabulary, centres=centres), trained.vocabularies[1]))
+    tokens = live.tokens.copy()
+    tokens[0][tokens[0] == token] = other
+    stored = trained.recordings[0]
+    assert "rounding" in likely_cause(model, stored.frame_samples, stored.tokens, replace(live, tokens=tokens), source=0)
+
+
+def test_a_failed_parity_is_looked_into_stage_by_stage(trained):
+    recording = trained.recordings[0]
+    tokens = recording.tokens.copy()
+    tokens[0, 3] = (tokens[0, 3] + 1) % 64
+    model = replace(trained, recordings=(replace(recording, tokens=tokens),))
+    verification = verify_partner(model, subjects(model), quick=True)
+    failed = {c.name for c in verification.failed}
+    assert "mix.wav, harmonic, live" in failed
+    assert "live, all frames" in failed  # the diversity of another stream
+    assert [c for c in verification.group("parity") if "stage by stage" in c.name]
+
+
+def test_other_rates_agree(whole):
+    rates = [c for c in whole.group("parity") if " Hz" in c.name]
+    assert [c.values["rate_hz"] for c in rates] == [48_000, 96_000, 22_050]
+    assert [c.passed for c in rates] == [True, True, None]
+    assert min(rates[2].values["shares"]) > 0.9
+
+
+def test_a_rate_that_is_heard_otherwise_fails(trained, monkeypatch):
+    recording = trained.recordings[0]
+    genuine = parity.at_rate
+    monkeypatch.setattr(parity, "at_rate", lambda s, **k: genuine(s[::-1].copy(), **k))
+    sound = recording.samples()[: 4 * recording.sample_rate_hz]
+    checks = parity.rate_checks(
+        trained,
+        "x",
+        sound,
+        recording.frame_samples,
+        recording.tokens,
+        sample_rate_hz=recording.sample_rate_hz,
+        rng=np.random.default_rng(0),
+    )
+    assert {c.passed for c in checks} == {False, None}
+
+
+def test_a_new_recording_is_heard_as_new(trained, short_guitar):
+    asked = subjects(trained, [read_recording(short_guitar)])
+    assert [s.stored for s in asked] == [None]
+    verification = verify_partner(trained, asked, quick=True)
+    assert verification.passed
+    assert verification.recordings[0].is_new
+    assert [c.name for c in verification.group("parity")] == [f"guitar.wav, {s}, heard again" for s in SOURCES]
+    assert named(verification.group("diversity"), "live, all frames").passed is None
+
+
+def test_a_recording_is_matched_by_its_samples_not_its_name(trained, short_mix, tmp_path):
+    moved = tmp_path / "another name.flac"
+    samples, rate = soundfile.read(short_mix, dtype="float32")
+    soundfile.write(moved, samples, rate, subtype="PCM_24")
+    (subject,) = subjects(trained, [read_recording(moved)])
+    assert subject.stored is trained.recordings[0]
+
+
+def test_another_encoder_is_not_heard_with(trained):
+    spec = replace(trained.spec, encoder=replace(EncoderSpec(), digest="0" * 64))
+    model = dataclasses.replace(trained, spec=spec)
+    verification = verify_partner(model, subjects(model))
+    assert [c.name for c in verification.failed] == ["encoder spectral"]
+    assert verification.failed[0].values["partner"] == "0" * 64
+    assert named(verification.checks, "live against training").passed is None
+
+
+def test_versions_that_differ_are_named_and_judged_by_parity(trained):
+    model = replace(trained, trained_with={**trained.trained_with, "numpy": "1.0.0"})
+    verification = verify_partner(model, subjects(model), quick=True)
+    check = named(verification.group("spec"), "numpy")
+    assert (check.expected, check.passed, check.values["differs"]) == ("1.0.0", None, True)
+    assert "does not matter" in check.detail
+    assert verification.passed
+
+
+def test_without_sound_nothing_is_claimed(trained):
+    model = replace(trained, recordings=(replace(trained.recordings[0], flac=None),))
+    verification = verify_partner(model, subjects(model))
+    assert named(verification.checks, "live against training").found == "not asked"
+    assert verification.recordings == verification.diversity == ()
+    assert not verification.complete
+
+
+def test_two_recordings_each_have_their_tokens(short_mix, short_guitar):
+    model = train([read_recording(short_mix), read_recording(short_guitar)], PerceptionSpec())
+    verification = verify_partner(model, subjects(model), quick=True)
+    assert verification.passed
+    assert [c.name for c in verification.group("parity")] == [
+        f"{name}, {source}, live" for name in ("mix.wav", "guitar.wav") for source in SOURCES
+    ]
+    # The guitar's last second is silent, and its silent frames were no training.
+    total = named(verification.checks, "samples of both").values
+    assert total["silent"] > 2 * 60
+    assert total["expected"] == total["found"] == 2 * total["frames"] - total["silent"]
+
+
+def test_half_a_second_is_enough(trained):
+    recording = trained.recordings[0]
+    brief = Subject("brief", recording.sample_rate_hz, recording.samples()[: recording.sample_rate_hz // 2], None)
+    verification = verify_partner(trained, [brief])
+    assert verification.passed
+    assert verification.shift == ()
+
+
+def test_training_again_gives_the_same_bytes_and_a_change_is_named(trained, trained_path, tmp_path):
+    again = tmp_path / "again.hal"
+    save_partner(again, retrain_from(trained))
+    assert again.read_bytes() == trained_path.read_bytes()
+    recording = trained.recordings[0]
+    tokens = recording.tokens.copy()
+    tokens[0, 0] = (tokens[0, 0] + 1) % 64
+    other = tmp_path / "other.hal"
+    save_partner(other, replace(trained, recordings=(replace(recording, tokens=tokens),)))
+    assert "arrays/recording-0000.safetensors" in differing_members(trained_path, other)
+
+    def judge(once: Path, twice: Path, **kwargs) -> list[bool | None]:
+        made = {1: once, 2: twice}
+        checks = repeatability_checks(trained, trained_path, made.__getitem__, **{"processors": 2, **kwargs})
+        return [c.passed for c in checks]
+
+    assert judge(again, again, same_installation=True) == [True, True]
+    assert judge(again, again, same_installation=True, processors=1) == [True, None]
+    assert judge(other, other, same_installation=True) == [False, True]
+    assert judge(other, other, same_installation=False) == [None, True]
+    assert judge(again, other, same_installation=True) == [True, False]
+    assert not repeatability.same_bytes(again, other)
+
+
+@given(n=st.integers(0, 100_000), largest=st.integers(1, 70_000), seed=st.integers(0, 99))
+@settings(deadline=None)
+def test_random_blocks_add_up(n, largest, seed):
+    # Blocks of one sample each would take long to list.
+    largest = max(largest, n // 2000 + 1)
+    sizes = list(random_blocks(n, largest=largest, rng=np.random.default_rng(seed)))
+    assert sum(sizes) == n
+    assert all(1 <= size <= largest for size in sizes)
+
+
+def test_averaging_takes_one_vector_per_segment(trained, live):
+    tokens = averaged_tokens(trained, live)
+    assert tokens.shape == (2, live.segments[-1] + 1)
+    first = live.features[1][live.segments == 0].mean(axis=0)
+    distances = np.square(trained.vocabularies[1].normalise(first[None]) - trained.vocabularies[1].centres).sum(axis=1)
+    assert tokens[1, 0] == distances.argmin()
+    assert token_diversity([tokens[0]], size=64, duration_s=10).frames == tokens.shape[1]
+
+
+def test_command_passes_in_json_and_in_words(trained_path, tmp_path):
+    result = run("verify", trained_path, "--json", "--report", tmp_path / "report.html")
+    assert result.exit_code == 0, result.output
+    values = json.loads(result.stdout)
+    assert values["passed"]
+    assert values["complete"]
+    assert {c["group"] for c in values["checks"]} == set(GROUPS)
+    again = next(c for c in values["checks"] if c["name"] == "trained again")
+    assert (again["passed"], again["values"]["identical"]) == (True, True)
+    assert (tmp_path / "report.html").read_text("utf-8").lstrip().lower().startswith("<!doctype html")
+    words = run("verify", trained_path, "--quick", "--report", tmp_path).stdout
+    assert (tmp_path / "rock-verified.html").exists()
+    assert "Token diversity" in words
+    assert "checks passed" in words
+
+
+def test_command_fails_with_one(trained_path, tmp_path):
+    model = load_partner(trained_path)
+    recording = model.recordings[0]
+    tokens = recording.tokens.copy()
+    tokens[1, 7] = (tokens[1, 7] + 1) % 64
+    wrong = tmp_path / "wrong.hal"
+    save_partner(wrong, replace(model, recordings=(replace(recording, tokens=tokens),)))
+    result = run("verify", wrong, "--quick", "--json")
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["passed"] is False
+    assert "parity: mix.wav, percussive, live" in result.stderr
+    assert result.stderr.count("musichal: ") == 1
+
+
+def test_command_without_sound_takes_the_recording(trained, short_mix, tmp_path):
+    silent = tmp_path / "silent.hal"
+    save_partner(silent, replace(trained, recordings=(replace(trained.recordings[0], flac=None),)))
+    again = retrain_from(load_partner(silent), [read_recording(short_mix)])
+    save_partner(tmp_path / "again.hal", again)
+    assert (tmp_path / "again.hal").read_bytes() == silent.read_bytes()
+    result = run("verify", silent, short_mix, "--quick", "--json")
+    assert result.exit_code == 0
+    assert json.loads(result.stdout)["recordings"] == [
+        {"name": "mix.wav", "duration_s": 10.0, "is_new": False, "frames": 742, "live_frames": 742}
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["missing.hal"], "missing.hal"),
+        (["{partner}", "missing.wav"], "missing.wav"),
+        (["{partner}", "--report", "no/such/folder/report.html"], "report.html"),
+        (["{partner}", "--report", "{partner}"], "it is read by this command"),
+    ],
+)
+def test_what_cannot_be_used_is_one_line_and_two(arguments, words, trained_path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = run("verify", *(a.format(partner=trained_path) for a in arguments))
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert words in " ".join(result.stderr.split())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_subject_knows_its_length_and_its_beginning():
+    subject = Subject("x", 100, np.zeros(250, np.float32), None)
+    assert subject.duration_s == 2.5
+    assert len(subject.beginning(1.5)) == 150

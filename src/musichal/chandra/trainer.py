@@ -5,14 +5,11 @@ audible frame, turns the recordings into tokens and gestures through the same `T
 notes down in a memory.
 """
 
-import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
 
-from musichal import __version__
 from musichal.audio.flac import encode_flac, flac_holds_rate
 from musichal.audio.recording import Recording
 from musichal.errors import InputError
@@ -21,6 +18,7 @@ from musichal.hearing.listener import Ear, TokenStage
 from musichal.hearing.percepts import SOURCES, Gesture, Heard, Note, Percept
 from musichal.hearing.pinning import pin
 from musichal.hearing.vocabulary import Vocabulary, fit_vocabulary
+from musichal.installation import SHAPES_NUMBERS, installed
 from musichal.memory.information_rate import choose_threshold
 from musichal.memory.memory import Memory, assign_notes
 from musichal.memory.partner_file import PartnerModel, StoredRecording
@@ -98,7 +96,7 @@ def train(
         memory=memory,
         recordings=tuple(stored),
         encoder_licence=encoder_licence(spec.encoder.name),
-        trained_with=_versions(),
+        trained_with={name: installed(name) for name in SHAPES_NUMBERS},
     )
 
 
@@ -172,14 +170,3 @@ def _store(recording: Recording, percepts: Sequence[Percept], *, keep_audio: boo
         onset_samples=np.array([o for p in percepts for o in p.heard.onset_samples], dtype=np.int64),
         flac=encode_flac(recording.samples, recording.sample_rate_hz) if keep_audio else None,
     )
-
-
-def _versions() -> dict[str, str]:
-    """Return the versions of what shapes numbers, and the kind of processor."""
-    found = {"musichal": __version__, "python": platform.python_version(), "machine": platform.machine()}
-    for package in ("numpy", "scipy", "soxr", "soundfile"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "unknown"
-    return found

@@ -4,35 +4,19 @@ What identifies hearing (the encoder's and the note model's digests) must be equ
 matters is not guessed but asked, by parity.
 """
 
-import platform
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, version
 
-from musichal import __version__
 from musichal.errors import InputError
 from musichal.hearing.encoders.registry import create_encoder
 from musichal.hearing.note_model import note_model_digest
 from musichal.hearing.percepts import SOURCES
+from musichal.installation import installed
 from musichal.memory.partner_file import PartnerModel
 from musichal.spec import PerceptionSpec
 from musichal.verify.parity import LiveStream
 from musichal.verify.verification import Check
 
 _SHOWN_DIGITS = 12
-
-
-def installed(name: str) -> str:
-    """Return the version of `name` here, by the names that a partner's `trained_with` uses."""
-    if name == "musichal":
-        return __version__
-    if name == "python":
-        return platform.python_version()
-    if name == "machine":
-        return platform.machine()
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "unknown"
 
 
 def same_installation(model: PartnerModel) -> bool:

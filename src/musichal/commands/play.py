@@ -176,6 +176,7 @@ def _in_two_channels(samples: Float32) -> Float32:
 def _report(request: PlayRequest, model: PartnerModel, performance: Performance, voice: Voice) -> None:
     names = [r.name for r in model.recordings]
     decisions = performance.decisions
+    summary = summarise(decisions, end_s=performance.duration_s)
     written = [str(p) for p in request.outputs] + ([str(request.session)] if request.session else [])
     voice.result(
         {
@@ -185,12 +186,12 @@ def _report(request: PlayRequest, model: PartnerModel, performance: Performance,
             "rests": dict(Counter(d.rest for d in decisions if d.rest)),
             "notes": sum(len(d.notes) for d in decisions),
             "written": written,
-            "summary": summarise(decisions, end_s=performance.duration_s),
+            "summary": summary,
             "drift": [report.to_dict() for report in performance.drift],
         }
     )
     voice.say(f"MusicHal listened to {printable(request.input.name)} for {performance.duration_s:.1f} s.")
-    for line in summarise(decisions, end_s=performance.duration_s):
+    for line in summary:
         voice.say(line)
     telling = [d for d in decisions if d.jumped or d.kind == "rest"]
     shown = telling[:: max(1, len(telling) // _SHOWN_DECISIONS)][:_SHOWN_DECISIONS]

@@ -13,8 +13,9 @@ from musichal.commands.outcome import Voice
 from musichal.commands.outputs import check_outputs
 from musichal.hearing.pinning import pin
 from musichal.memory.partner_file import PartnerModel, save_partner
+from musichal.partner.explanation import counted
 from musichal.spec import PerceptionSpec
-from musichal.verify.figures import counted, partner_figures
+from musichal.verify.figures import partner_figures
 
 
 def train_command(paths: Sequence[Path], output: Path, spec: PerceptionSpec, *, keep_audio: bool, voice: Voice) -> PartnerModel:

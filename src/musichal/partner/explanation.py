@@ -90,19 +90,19 @@ def summarise(decisions: Sequence[Decision], *, end_s: float) -> list[str]:
                 shares[influence.name] += influence.share / len(played)  # type: ignore[assignment]
         carried = ", ".join(f"{name} {share:.0%}" for name, share in shares.most_common())
         lines.append(
-            f"Played {_count(notes, 'note')} in {_count(len(played), 'gesture')} of memory;"
-            f" jumped {_count(jumps, 'time')}, else went on in order."
+            f"Played {counted(notes, 'note')} in {counted(len(played), 'gesture')} of memory;"
+            f" jumped {counted(jumps, 'time')}, else went on in order."
         )
         lines.append(f"What carried the choices, on average: {carried}.")
         transposed = sum(d.transposition != 0 for d in played)
         if transposed:
-            lines.append(f"Transposed {_count(transposed, 'gesture')} to fit.")
+            lines.append(f"Transposed {counted(transposed, 'gesture')} to fit.")
     elif decisions:
         lines.append("Played nothing.")
     rests = rests_s(decisions, end_s=end_s)
     for reason in sorted(rests, key=lambda r: -sum(rests[r])):
         times = rests[reason]
-        lines.append(f"Rested {_count(len(times), 'time')}, {sum(times):.1f} s in all: {REST_REASONS[reason]}.")
+        lines.append(f"Rested {counted(len(times), 'time')}, {sum(times):.1f} s in all: {REST_REASONS[reason]}.")
     return lines or ["Nothing was decided: the input was too short."]
 
 
@@ -116,5 +116,6 @@ def rests_s(decisions: Sequence[Decision], *, end_s: float) -> dict[str, list[fl
     return rests
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'s' * (number != 1)}"
+def counted(number: int, noun: str) -> str:
+    """Return "1 note", "2 notes"."""
+    return f"{number} {noun}{'s' * (number != 1)}"

@@ -17,6 +17,7 @@ from musichal.hearing.percepts import SILENCE, SOURCES
 from musichal.memory.memory import Memory
 from musichal.memory.partner_file import PartnerModel, StoredRecording
 from musichal.memory.token_index import TokenIndex
+from musichal.partner.explanation import counted
 from musichal.pictures.canvas import (
     GREY,
     INK,
@@ -43,7 +44,6 @@ from musichal.pictures.panels import (
     token_raster,
 )
 from musichal.verify.diversity import perplexity
-from musichal.verify.figures import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

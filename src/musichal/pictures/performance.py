@@ -14,6 +14,7 @@ import numpy as np
 from musichal.arrays import Float32, Float64
 from musichal.hearing.percepts import SILENCE, SOURCES
 from musichal.partner.decision import REST_REASONS, Decision
+from musichal.partner.explanation import counted
 from musichal.pictures.canvas import (
     BLUE,
     GREEN,
@@ -43,7 +44,6 @@ from musichal.pictures.panels import (
 )
 from musichal.stage.events import NoteEvent
 from musichal.stage.performance import HeardStream, Performance
-from musichal.verify.figures import counted
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist

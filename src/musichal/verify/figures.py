@@ -22,7 +22,7 @@ from musichal.memory.information_rate import information_rate
 from musichal.memory.memory import Memory
 from musichal.memory.partner_file import PartnerModel, StoredRecording
 from musichal.memory.token_index import TokenIndex
-from musichal.partner.explanation import clock, pitch_name
+from musichal.partner.explanation import clock, counted, pitch_name
 from musichal.spec import PerceptionSpec
 from musichal.verify.diversity import Diversity, token_diversity
 
@@ -297,11 +297,6 @@ def _oracle(memory: Memory) -> OracleFigures:
         longest_repeat=int(lengths.max()),
         information_rate_bits=information_rate(lengths) / len(lengths),
     )
-
-
-def counted(number: int, noun: str) -> str:
-    """Return "1 note", "2 notes"."""
-    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def figures_text(figures: PartnerFigures) -> "RenderableType":

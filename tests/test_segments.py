@@ -113,6 +113,15 @@ def test_an_onset_starts_a_segment_and_cuts_the_one_before() -> None:
     assert windows[0].available_at == 5000
 
 
+def test_a_segment_cut_short_waits_for_the_lookahead_of_the_one_before() -> None:
+    """Windows come in order, so none can be complete before an earlier one is."""
+    spec = PerceptionSpec(policy="onset", min_segment_samples=400)
+    onset = Onset(8900, 8900 + LAG)
+    first, second = (w for _, w in cut_up(spec, 30_000, [onset], [])[:2])
+    assert (first.length_samples, second.length_samples) == (8400, 500)
+    assert first.available_at == second.available_at == 8400 + spec.lookahead_samples
+
+
 @pytest.mark.parametrize(("sample", "cuts"), [(2399, False), (2400, True), (8399, True), (8400, False)])
 def test_an_onset_cuts_only_between_the_shortest_and_the_longest_segment(sample: int, cuts: bool) -> None:
     onset = Onset(sample, sample + LAG)

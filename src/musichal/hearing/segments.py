@@ -7,7 +7,6 @@ alone, never on the blocks in which it arrived.
 
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import replace
 
 import numpy as np
 
@@ -31,6 +30,7 @@ class Segmenter:
         self._onsets: deque[Onset] = deque()
         self._decided_until = 0
         self._ended = False
+        self._available_at = 0
 
     def push(self, samples: Float32, onsets: Iterable[Onset] = (), decided_until: int = 0) -> list[Window]:
         """Take the next samples of the stream, shape (n,), and return the windows that are complete now.
@@ -53,11 +53,9 @@ class Segmenter:
 
     def flush(self) -> list[Window]:
         """End the stream: return the windows of the rest, the last one zero-padded, as far as whole frames fit."""
-        end = self._end
-        self._decided_until = end
-        # What would have waited for its lookahead, or to know its onsets, is complete with the stream.
+        self._decided_until = self._end
         self._ended = True
-        windows = [replace(w, available_at=min(w.available_at, end)) for w in self.push(np.zeros(0, dtype=np.float32))]
+        windows = self.push(np.zeros(0, dtype=np.float32))
         length = self._end - self._start
         if self._frames_in(length) > self._first_frame:
             windows.append(self._take(length, 0, available_at=self._end, lookahead=0))
@@ -106,13 +104,16 @@ class Segmenter:
         samples = np.zeros(spec.window_samples, dtype=np.float32)
         real = min(spec.context_samples + length + lookahead, self._buffer.shape[0])
         samples[:real] = self._buffer[:real]
+        # Windows come in order: one that an onset cuts short may have to wait for the lookahead of the one before it.
+        # What would have waited for its lookahead, or to know its onsets, is complete with the stream.
+        self._available_at = max(self._available_at, min(available_at, self._end) if self._ended else available_at)
         window = Window(
             index=self._index,
             start_sample=self._start,
             length_samples=length,
             first_frame=self._first_frame,
             end_frame=self._frames_in(length),
-            available_at=available_at,
+            available_at=self._available_at,
             real_samples=real,
             samples=samples,
         )

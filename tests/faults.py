@@ -64,7 +64,7 @@ class _BadlyResamplingEar(Ear):
 
     def __init__(self, spec: PerceptionSpec, encoder: Encoder, *, source_rate_hz: int, tap: Tap | None = None) -> None:
         super().__init__(spec, encoder, source_rate_hz=source_rate_hz, tap=tap)
-        self._resampler._stream = soxr.ResampleStream(
+        self.intake._resampler._stream = soxr.ResampleStream(
             source_rate_hz, spec.sample_rate_hz, 1, dtype="float32", quality=self.quality
         )
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from musichal.arrays import AnyArray
 from musichal.hearing.encoders.registry import create_encoder
-from musichal.hearing.listener import Listener
+from musichal.hearing.listener import Listened, Listener
 from musichal.hearing.percepts import Gesture, Heard, Percept, Rest
 from musichal.memory.memory import Memory
 from musichal.memory.partner_file import PartnerModel
@@ -56,11 +56,11 @@ class ScriptedListener:
         self.left = list(percepts)
         self.samples_heard = 0
 
-    def push(self, block: AnyArray) -> list[Percept]:
+    def listen(self, block: AnyArray) -> Listened:
         self.samples_heard += len(block)
-        ready = [p for p in self.left if p.heard.available_at <= self.samples_heard]
+        ready = tuple(p for p in self.left if p.heard.available_at <= self.samples_heard)
         self.left = self.left[len(ready) :]
-        return ready
+        return Listened((), ready)
 
     def flush(self) -> Rest:
         rest, self.left = tuple(self.left), []

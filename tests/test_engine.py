@@ -67,9 +67,9 @@ def test_a_percept_counts_before_a_decision_that_is_due_at_the_same_moment():
     heard = []
 
     class Watching(Partner):
-        def hear(self, percept):
-            heard.append(("percept", percept.heard.available_at / RATE))
-            super().hear(percept)
+        def hear(self, percept, now_s):
+            heard.append(("percept", now_s))
+            super().hear(percept, now_s)
 
         def decide(self, now_s):
             heard.append(("decision", now_s))
@@ -84,8 +84,7 @@ def test_a_percept_counts_before_a_decision_that_is_due_at_the_same_moment():
     chosen = PartnerSettings(rest_below=0.0, no_repeat=0)
     partner = Watching(exact, chosen, rng=np.random.default_rng(0), sample_rate_hz=RATE)
     cut(ScriptedListener(quarters), partner, 5 * 6000, [])
-    # What falls due at the very end is behind it: nobody is left to hear it.
-    assert heard == [(what, 0.25 * i) for i in range(1, 6) for what in ("percept", "decision")][:-1]
+    assert heard == [(what, 0.25 * i) for i in range(1, 6) for what in ("percept", "decision")]
 
 
 def test_each_play_follows_the_last_without_a_gap_and_a_rest_waits_for_a_percept():

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from musichal.arrays import Float32
 from musichal.errors import InputError
-from musichal.hearing.onsets import Onset, OnsetDetector, log_filterbank
+from musichal.hearing.onsets import OnsetDetector, log_filterbank
+from musichal.hearing.percepts import Onset
 from musichal.spec import OnsetSpec
 
 RATE = 24000

@@ -256,8 +256,8 @@ def test_a_draw_can_only_fall_on_what_is_allowed(draw):
     partner = Partner(memory, chosen, rng=Extreme(), sample_rate_hz=24_000)  # type: ignore[arg-type]
     history: list[int] = []
     for p in phrase([0, 1] * 20):
-        partner.hear(p)
-        decision = partner.decide(p.heard.available_at / 24_000)
+        partner.hear(p, p.heard.available_at / 24_000)
+        (decision,) = partner.decide(p.heard.available_at / 24_000)
         assert decision.state not in history[-40:]
         history.append(decision.state)
 

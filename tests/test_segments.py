@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from musichal.arrays import Float32
-from musichal.hearing.onsets import Onset, onsets_known_at
-from musichal.hearing.percepts import Window
+from musichal.hearing.onsets import onsets_known_at
+from musichal.hearing.percepts import Onset, Window
 from musichal.hearing.segments import Segmenter
 from musichal.spec import OnsetSpec, PerceptionSpec
 

@@ -9,23 +9,20 @@ What comes out depends on the samples alone, not on how they were cut into block
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
 from musichal.arrays import AnyArray, Float32
-from musichal.audio.recording import ingest
-from musichal.audio.resample import StreamResampler
 from musichal.errors import InputError
 from musichal.hearing.encoders.protocol import Encoder
 from musichal.hearing.frames import frame_centres
 from musichal.hearing.gestures import GestureSmoother, frame_costs
-from musichal.hearing.highpass import HighPass
+from musichal.hearing.intake import Intake
 from musichal.hearing.levels import Gate, frame_levels_db, full_scale_share
 from musichal.hearing.notes import NoteTracker
-from musichal.hearing.onsets import Onset, OnsetDetector
-from musichal.hearing.percepts import SILENCE, SOURCES, Gesture, Heard, Note, Percept, Rest, Stems, Window
+from musichal.hearing.percepts import SILENCE, SOURCES, Gesture, Heard, Note, Onset, Percept, PitchFrames, Rest, Stems, Window
 from musichal.hearing.pitch import PitchAnalyser
-from musichal.hearing.segments import Segmenter
 from musichal.hearing.separation import separate
 from musichal.hearing.vocabulary import Vocabulary, nearest
 from musichal.spec import PerceptionSpec
@@ -35,8 +32,28 @@ Tap = Callable[[Window, Stems], None]
 """Shown what a segment was before its features; it must change neither."""
 
 
+@dataclass(frozen=True)
+class Analysis:
+    """What a window sounds like by itself: its stems, its pitch, and the features of its segment's frames, one per source."""
+
+    stems: Stems
+    pitch: PitchFrames
+    features: tuple[Float32, ...]
+
+
+@dataclass(frozen=True)
+class Listened:
+    """What a block brought, each in order: onsets, known at once, and the percepts of the segments that it completed."""
+
+    onsets: tuple[Onset, ...]
+    percepts: tuple[Percept, ...]
+
+
 class Ear:
     """From samples at any rate and channel count to what was heard in each segment.
+
+    It is an `Intake`, which turns blocks into windows, an analysis of each window by itself, which may be made anywhere and in
+    any order, and what goes on from window to window: gates and notes.
 
     Parameters
     ----------
@@ -59,20 +76,17 @@ class Ear:
                 f"encoder {encoder.name} hears at {encoder.sample_rate_hz} Hz, but the spec says {spec.sample_rate_hz} Hz"
             )
         self.spec = spec
-        self.samples_heard = 0
+        self.intake = Intake(spec, source_rate_hz=source_rate_hz)
         self._encoder = encoder
         self._tap = tap
-        # Before the resampler, which would make a click of an offset's beginning.
-        self._highpass = HighPass(cutoff_hz=spec.highpass_hz, sample_rate_hz=source_rate_hz)
-        self._resampler = StreamResampler(
-            source_rate_hz=source_rate_hz, target_rate_hz=spec.sample_rate_hz, quality=spec.resampler
-        )
-        self._onset_detector = OnsetDetector(spec.onsets, sample_rate_hz=spec.sample_rate_hz)
-        self._segmenter = Segmenter(spec)
         self._pitch = PitchAnalyser(spec)
         self._notes = NoteTracker(spec)
         self._gates = [Gate(spec.gate) for _ in SOURCES]
-        self._onsets: list[Onset] = []
+
+    @property
+    def samples_heard(self) -> int:
+        """Return how many samples, at the spec's rate, have come in."""
+        return self.intake.samples_heard
 
     def push(self, block: AnyArray) -> list[Heard]:
         """Take a block of shape (n,) or (n, channels) and return the segments that it completed.
@@ -82,28 +96,30 @@ class Ear:
         InputError
             If a sample is not finite.
         """
-        return self._advance(self._resampler.push(self._highpass.push(ingest(block))))
+        return [self.hear(window) for window in self.intake.push(block).windows]
 
     def flush(self) -> tuple[list[Heard], tuple[Note, ...]]:
         """End the stream; return the rest of its segments and the notes that still sounded."""
-        heard = self._advance(self._resampler.flush())
-        heard += [self._hear(window) for window in self._segmenter.flush()]
-        return heard, tuple(self._notes.flush())
+        heard = [self.hear(window) for window in self.intake.flush().windows]
+        return heard, self.last_notes()
 
-    def _advance(self, samples: Float32) -> list[Heard]:
-        self.samples_heard += samples.shape[0]
-        found = self._onset_detector.push(samples)
-        self._onsets.extend(found.onsets)
-        windows = self._segmenter.push(samples, found.onsets, found.decided_until)
-        return [self._hear(window) for window in windows]
+    def last_notes(self) -> tuple[Note, ...]:
+        """End the stream behind the last window heard, and return the notes that still sounded."""
+        return tuple(self._notes.flush())
 
-    def _hear(self, window: Window) -> Heard:
-        spec = self.spec
+    def analyse(self, window: Window) -> Analysis:
+        """Return what a window sounds like: a function of the window alone."""
         stems = self._separate(window)
+        pitch = self._pitch.analyse(stems.harmonic)
+        return Analysis(stems, pitch, self._encoder.encode(stems, pitch))
+
+    def hear(self, window: Window, analysis: Analysis | None = None) -> Heard:
+        """Hear the next window of the stream, or go on from its analysis where that has been made already."""
+        spec = self.spec
+        seen = analysis or self.analyse(window)
+        stems, pitch, features = seen.stems, seen.pitch, seen.features
         if self._tap is not None:
             self._tap(window, stems)
-        pitch = self._pitch.analyse(stems.harmonic)
-        features = self._encoder.encode(stems, pitch)
         new = slice(window.first_frame, window.end_frame)
         centres = frame_centres(
             window.first_frame,
@@ -129,7 +145,7 @@ class Ear:
             level_db=levels[2],
             chroma=pitch.chroma[new],
             salience=pitch.salience[new],
-            onset_samples=self._onsets_decided_by(window.available_at),
+            onset_samples=window.onset_samples,
             notes=tuple(self._notes.step(stems, window)),
             full_scale_share=full_scale_share(
                 window.samples[spec.context_samples : spec.context_samples + window.length_samples]
@@ -138,12 +154,6 @@ class Ear:
 
     def _separate(self, window: Window) -> Stems:
         return separate(window.samples, self.spec.separation)
-
-    def _onsets_decided_by(self, end_sample: int) -> tuple[int, ...]:
-        """Take the onsets decided by a segment's end: the same ones whatever else the last block brought."""
-        taken = [onset for onset in self._onsets if onset.decided_at <= end_sample]
-        self._onsets = self._onsets[len(taken) :]
-        return tuple(onset.sample for onset in taken)
 
 
 class TokenStage:
@@ -193,15 +203,29 @@ class Listener:
         self._ear = Ear(spec, encoder, source_rate_hz=source_rate_hz, tap=tap)
         self._tokens = TokenStage(spec, vocabularies)
 
+    @property
+    def intake(self) -> Intake:
+        """Return the light path, for a stage that hears its windows elsewhere."""
+        return self._ear.intake
+
+    def listen(self, block: AnyArray) -> Listened:
+        """Take a block of shape (n,) or (n, channels); return its onsets and the percepts that it completed."""
+        taken = self.intake.push(block)
+        return Listened(taken.onsets, tuple(self.hear(window) for window in taken.windows))
+
+    def hear(self, window: Window) -> Percept:
+        """Return the percept of the next window of the stream."""
+        return self._tokens.step(self._ear.hear(window))
+
     def push(self, block: AnyArray) -> list[Percept]:
         """Take a block of shape (n,) or (n, channels) and return the percepts of the segments that it completed."""
-        return [self._tokens.step(heard) for heard in self._ear.push(block)]
+        return list(self.listen(block).percepts)
 
     def flush(self) -> Rest:
         """End the stream and return what is left of it."""
-        heard, notes = self._ear.flush()
-        percepts = tuple(self._tokens.step(h) for h in heard)
-        return Rest(percepts, self._tokens.flush(self._ear.samples_heard), notes)
+        taken = self.intake.flush()
+        percepts = tuple(self.hear(window) for window in taken.windows)
+        return Rest(percepts, self._tokens.flush(self.samples_heard), self._ear.last_notes(), taken.onsets)
 
     @property
     def samples_heard(self) -> int:

@@ -17,15 +17,8 @@ from scipy.sparse import csr_array
 
 from musichal.arrays import Float32
 from musichal.errors import InputError
+from musichal.hearing.percepts import Onset
 from musichal.spec import OnsetSpec
-
-
-@dataclass(frozen=True)
-class Onset:
-    """Where in the stream an onset is, and at which sample of it that was decided."""
-
-    sample: int
-    decided_at: int
 
 
 @dataclass(frozen=True)

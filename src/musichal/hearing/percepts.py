@@ -23,6 +23,14 @@ SILENT_DB = -120.0
 
 
 @dataclass(frozen=True)
+class Onset:
+    """Where in the stream an onset is, and at which sample of it that was decided."""
+
+    sample: int
+    decided_at: int
+
+
+@dataclass(frozen=True)
 class Window:
     """One segment as the encoder will see it.
 
@@ -30,6 +38,7 @@ class Window:
     `real_samples` on, behind the stream's end or an onset that cut the segment short. `start_sample` is where the segment
     starts, `length_samples` how much of it there is, and frames [`first_frame`, `end_frame`) of the segment's own grid are
     the new ones. The window is complete once `available_at` samples of the stream are there, whatever the blocks.
+    `onset_samples` are the onsets that became known since the window before it.
     """
 
     index: int
@@ -40,6 +49,7 @@ class Window:
     available_at: int
     real_samples: int
     samples: Float32
+    onset_samples: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -128,3 +138,4 @@ class Rest:
     percepts: tuple[Percept, ...]
     gestures: tuple[Gesture, ...]
     notes: tuple[Note, ...]
+    onsets: tuple[Onset, ...] = ()

@@ -12,8 +12,8 @@ import numpy as np
 
 from musichal.arrays import Float32
 from musichal.hearing.frames import first_new_frame, frame_count
-from musichal.hearing.onsets import Onset, onsets_known_at
-from musichal.hearing.percepts import Window
+from musichal.hearing.onsets import onsets_known_at
+from musichal.hearing.percepts import Onset, Window
 from musichal.spec import PerceptionSpec
 
 

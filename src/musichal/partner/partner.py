@@ -6,6 +6,7 @@ situation, transpose to fit what sounds, do not repeat, and rest where nothing f
 
 import dataclasses
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,14 +57,42 @@ class Partner:
         self._run = 0
         self._played: deque[int] = deque(maxlen=max(1, settings.no_repeat))
         self._number = 0
+        self._resting: str | None = None
+        self._due_s: float | None = None
 
-    def hear(self, percept: Percept) -> None:
+    @property
+    def due_s(self) -> float | None:
+        """When it wants to decide next: when what it plays is over, at once if it rests and heard something new."""
+        return self._due_s
+
+    def hear(self, percept: Percept, now_s: float) -> None:
         """Take the next percept of the player."""
         self._tracker.hear(percept)
         self._heard_anything = self._heard_anything or bool(percept.heard.audible.any())
+        if self._due_s is None:
+            self._due_s = now_s
 
-    def decide(self, now_s: float) -> Decision:
-        """Decide what to play from `now_s` on: a state of memory, for its duration, or a rest."""
+    def hear_onset(self, onset_s: float, now_s: float) -> None:
+        """Learn of an onset; this partner waits for the percept."""
+
+    def change(self, changes: Mapping[str, object], now_s: float) -> None:
+        """Change settings while playing; raises `InputError` as `PartnerSettings` does."""
+        self.settings = PartnerSettings.from_dict({**self.settings.to_dict(), **changes})
+
+    def decide(self, now_s: float) -> tuple[Decision, ...]:
+        """Decide what to play from `now_s` on: a state of memory, for its duration, or a rest.
+
+        One record stands for one rest: it is given again only if its reason changes.
+        """
+        decision = self._decide(now_s)
+        if decision.kind == "play":
+            self._due_s, self._resting = now_s + decision.duration_s, None
+            return (decision,)
+        # While it rests, nothing is due: the next percept makes it decide again.
+        before, self._due_s, self._resting = self._resting, None, decision.rest
+        return () if decision.rest == before else (decision,)
+
+    def _decide(self, now_s: float) -> Decision:
         situation = self._tracker.at(now_s)
         if not self._heard_anything:
             return self._rest("waiting", situation)

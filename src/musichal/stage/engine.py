@@ -1,20 +1,48 @@
 """The engine: listening and deciding on one clock.
 
-The clock is the input stream itself: a moment is a number of samples heard, at the spec's rate. A percept counts from the
-sample at which it is complete; a decision falls due when what was decided before is over. Both are taken strictly in that
-order, so what is played depends on the input and the seed alone, not on block sizes or on how fast the machine is. Offline
-the samples come as fast as they are read, on stage as the sound card gives them.
+The clock is the input stream itself: a moment is a number of samples heard, at the spec's rate. Things happen in order of
+that clock: an onset counts from the sample at which it was decided, a percept from the sample at which it is complete (live:
+at which it had been heard), a decision falls due when the partner says so. What is played depends on these events and the
+seed alone, not on block sizes or on how fast the machine is.
+
+The `Conductor` takes events in order and asks the partner. The `Engine` makes them from a listener on the virtual clock, as
+fast as the samples are read; on stage they come from a sound card. Both use the same conductor.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 from musichal.arrays import AnyArray
 from musichal.hearing.listener import Listener
-from musichal.hearing.percepts import Percept
+from musichal.hearing.percepts import Onset, Percept
 from musichal.partner.decision import Decision
-from musichal.partner.partner import Partner
 from musichal.stage.drift import DriftMonitor, DriftReport
+
+
+class Player(Protocol):
+    """What a conductor asks of a partner. All times are seconds of the input stream, and never go back."""
+
+    @property
+    def due_s(self) -> float | None:
+        """When it wants to decide next, if nothing happens before; None while it waits for something to happen."""
+        ...
+
+    def hear(self, percept: Percept, now_s: float) -> None:
+        """Take the next percept of the player."""
+        ...
+
+    def hear_onset(self, onset_s: float, now_s: float) -> None:
+        """Learn at once that the player struck a note at `onset_s`; the percept follows once its segment is complete."""
+        ...
+
+    def change(self, changes: Mapping[str, object], now_s: float) -> None:
+        """Take changes by the player's own hand, such as settings; InputError where one is not possible."""
+        ...
+
+    def decide(self, now_s: float) -> tuple[Decision, ...]:
+        """Decide what is due at `now_s`; `due_s` lies behind `now_s` afterwards, or is None."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -26,28 +54,75 @@ class Step:
     drift: tuple[DriftReport, ...] = ()
 
 
+class Conductor:
+    """Tells a partner what happens, in order, and collects what it decides.
+
+    Parameters
+    ----------
+    partner : Player
+    sample_rate_hz : int
+        The rate of the clock.
+    """
+
+    def __init__(self, partner: Player, *, sample_rate_hz: int) -> None:
+        self._partner = partner
+        self._rate_hz = sample_rate_hz
+
+    def percept(self, percept: Percept, at_sample: int) -> list[Decision]:
+        """Let the partner hear a percept; return what was decided before and because of it."""
+        now_s = at_sample / self._rate_hz
+        decisions = self.until(at_sample)
+        self._partner.hear(percept, now_s)
+        return decisions + self._due(now_s)
+
+    def onset(self, onset: Onset, at_sample: int) -> list[Decision]:
+        """Let the partner hear an onset; return what was decided before and because of it."""
+        now_s = at_sample / self._rate_hz
+        decisions = self.until(at_sample)
+        self._partner.hear_onset(onset.sample / self._rate_hz, now_s)
+        return decisions + self._due(now_s)
+
+    def change(self, changes: Mapping[str, object], at_sample: int) -> list[Decision]:
+        """Let the player change something by hand; return what was decided before and because of it."""
+        now_s = at_sample / self._rate_hz
+        decisions = self.until(at_sample)
+        self._partner.change(changes, now_s)
+        return decisions + self._due(now_s)
+
+    def until(self, at_sample: int) -> list[Decision]:
+        """Take the decisions that fall due before `at_sample`: at that moment itself, events come first."""
+        now_s = at_sample / self._rate_hz
+        decisions: list[Decision] = []
+        while (due_s := self._partner.due_s) is not None and due_s < now_s:
+            decisions += self._partner.decide(due_s)
+        return decisions
+
+    def _due(self, now_s: float) -> list[Decision]:
+        decisions: list[Decision] = []
+        while (due_s := self._partner.due_s) is not None and due_s <= now_s:
+            decisions += self._partner.decide(due_s)
+        return decisions
+
+
 class Engine:
-    """Lets a partner listen and answer.
+    """Lets a partner listen and answer on the virtual clock.
 
     Parameters
     ----------
     listener : Listener
         Fresh, at the rate of the samples to come.
-    partner : Partner
+    partner : Player
     sample_rate_hz : int
         The rate that the listener counts in.
     drift : DriftMonitor, optional
         Watches what is heard; it changes nothing that is played.
     """
 
-    def __init__(self, listener: Listener, partner: Partner, *, sample_rate_hz: int, drift: DriftMonitor | None = None) -> None:
+    def __init__(self, listener: Listener, partner: Player, *, sample_rate_hz: int, drift: DriftMonitor | None = None) -> None:
         self._listener = listener
-        self._partner = partner
+        self._conductor = Conductor(partner, sample_rate_hz=sample_rate_hz)
         self._rate_hz = sample_rate_hz
         self._drift = drift
-        # While it rests, nothing is due: the next percept makes it decide again.
-        self._due_s: float | None = None
-        self._rest: str | None = None
 
     @property
     def now_s(self) -> float:
@@ -56,43 +131,26 @@ class Engine:
 
     def push(self, block: AnyArray) -> Step:
         """Take a block of shape (n,) or (n, channels) and return what came of it."""
-        percepts = self._listener.push(block)
-        decisions = self._process(percepts)
-        decisions += self._decide_until(self.now_s)
-        return Step(tuple(percepts), tuple(decisions), self._watch(percepts))
+        brought = self._listener.listen(block)
+        return self._step(brought.onsets, brought.percepts)
 
     def finish(self) -> Step:
         """End the stream. What was decided is played to its end; nothing new is decided behind the end."""
         rest = self._listener.flush()
-        decisions = self._process(list(rest.percepts))
-        decisions += self._decide_until(self.now_s)
-        return Step(rest.percepts, tuple(decisions), self._watch(rest.percepts))
+        return self._step(rest.onsets, rest.percepts)
 
-    def _process(self, percepts: list[Percept]) -> list[Decision]:
+    def _step(self, onsets: Iterable[Onset], percepts: tuple[Percept, ...]) -> Step:
+        # An onset comes before the percept that is complete at the same sample: sorting keeps that order.
+        events = [(onset.decided_at, onset) for onset in onsets] + [(p.heard.available_at, p) for p in percepts]
         decisions: list[Decision] = []
-        for percept in percepts:
-            time_s = percept.heard.available_at / self._rate_hz
-            decisions += self._decide_until(time_s)
-            self._partner.hear(percept)
-            if self._due_s is None:
-                decisions += self._decide(time_s)
-        return decisions
+        for at_sample, event in sorted(events, key=lambda e: e[0]):
+            decisions += (
+                self._conductor.onset(event, at_sample)
+                if isinstance(event, Onset)
+                else self._conductor.percept(event, at_sample)
+            )
+        decisions += self._conductor.until(self._listener.samples_heard)
+        return Step(percepts, tuple(decisions), self._watch(percepts))
 
     def _watch(self, percepts: Iterable[Percept]) -> tuple[DriftReport, ...]:
         return () if self._drift is None else tuple(r for p in percepts for r in self._drift.step(p))
-
-    def _decide_until(self, time_s: float) -> list[Decision]:
-        """Take the decisions that fall due before `time_s`: at that moment itself, a percept comes first."""
-        decisions: list[Decision] = []
-        while self._due_s is not None and self._due_s < time_s:
-            decisions += self._decide(self._due_s)
-        return decisions
-
-    def _decide(self, time_s: float) -> list[Decision]:
-        decision = self._partner.decide(time_s)
-        if decision.kind == "play":
-            self._due_s, self._rest = time_s + decision.duration_s, None
-            return [decision]
-        # One record for one rest: it is written again only if its reason changes.
-        self._due_s, before, self._rest = None, self._rest, decision.rest
-        return [] if decision.rest == before else [decision]

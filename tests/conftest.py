@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from jack_server import fake_microphone, jack_server, jack_server_at  # noqa: F401 - fixtures for every test
 from musichal.audio.recording import read_recording
 from musichal.chandra.trainer import train
 from musichal.memory.partner_file import PartnerModel, save_partner

@@ -1,12 +1,8 @@
 """The report of `musichal verify`: one HTML file with everything in it, and its pictures.
 
-The file needs no network, no script and no font of its own; what it shows it holds. Every text from outside, such as the name
-of a recording, is escaped, and the page forbids itself to load anything.
+What a page is and how it stays harmless: `musichal.pictures.page`.
 """
 
-import base64
-import io
-import warnings
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
@@ -15,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from musichal.arrays import AnyArray, Bool, Float64
-from musichal.atomic import PathLike, open_atomically, printable
+from musichal.atomic import PathLike, open_atomically
 from musichal.hearing.percepts import SOURCES
 from musichal.pictures.canvas import (
     GREEN,
@@ -28,6 +24,7 @@ from musichal.pictures.canvas import (
     shortened,
     time_ticks,
 )
+from musichal.pictures.page import escaped, image, page, table
 from musichal.pictures.panels import COLUMNS, hide_frame
 from musichal.verify.diversity import Diversity
 from musichal.verify.verification import GROUPS, Check, DiversityRow, HeardRecording, ShiftRow, Verification
@@ -51,32 +48,6 @@ _VERDICTS = {True: ("pass", "passed"), False: ("FAIL", "failed"), None: ("info",
 _DIFFERS, _AGREES, _NO_FRAME = 2, 1, 0
 _STRIP_INCHES = 0.42
 _MOST_STRIPS = 40
-
-_STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #222; background: #fff; }
-body { max-width: 1200px; margin: 2em auto; padding: 0 1em; }
-h1 { font-size: 1.6em; margin-bottom: 0; }
-h2 { font-size: 1.2em; margin: 2em 0 0.2em; border-top: 1px solid #e4e4e4; padding-top: 1em; }
-p { margin: 0.3em 0 0.8em; color: #555; }
-code { font-size: 0.9em; overflow-wrap: anywhere; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; width: 100%; }
-th, td { text-align: left; vertical-align: top; padding: 0.3em 0.7em 0.3em 0; border-bottom: 1px solid #e4e4e4; }
-th { font-weight: 600; color: #555; }
-td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
-td.passed { color: #00694d; font-weight: 600; }
-td.failed { color: #a83f00; font-weight: 700; }
-td.told { color: #666; }
-tr.failed { background: #fdf0e8; }
-.verdict { font-size: 1.2em; font-weight: 600; padding: 0.5em 0.8em; border-radius: 4px; color: #fff; }
-.verdict.passed { background: #007a5a; }
-.verdict.failed { background: #b34700; }
-small { color: #666; display: block; }
-small.cause { color: #a83f00; }
-img { max-width: 100%; height: auto; margin: 0.8em 0; }
-@media print { body { margin: 0; max-width: none; } h2, tr, img { break-inside: avoid; } }
-"""
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
 def write_report(verification: Verification, path: PathLike) -> Path:
@@ -109,24 +80,14 @@ def report_html(verification: Verification) -> str:
         body += [f"<h2>{escape(group.capitalize())}</h2>", f"<p>{escape(_QUESTIONS.get(group, ''))}</p>", _checks_table(checks)]
         if group == "parity" and verification.recordings:
             words = "Where the stored and the live stream of tokens differ, over time"
-            body.append(_image(draw_parity(verification.recordings, sample_rate_hz=verification.sample_rate_hz), words))
+            body.append(image(draw_parity(verification.recordings, sample_rate_hz=verification.sample_rate_hz), words))
         if group == "diversity" and verification.diversity:
             body.append(_diversity_table(verification.diversity))
             if len(verification.diversity) > 1:
-                body.append(_image(draw_histograms(verification.diversity), "Share of each token in training and live"))
+                body.append(image(draw_histograms(verification.diversity), "Share of each token in training and live"))
         if group == "shift" and verification.shift:
-            body.append(_image(draw_shift(verification.shift), "Share of tokens that stay when the grid is moved"))
-    title = f"Alignment of {_text(verification.partner)}"
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{title}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n" + "\n".join(body) + "\n</body>\n</html>\n"
-    )
-
-
-def _text(text: str) -> str:
-    return escape(printable(text))
+            body.append(image(draw_shift(verification.shift), "Share of tokens that stay when the grid is moved"))
+    return page(f"Alignment of {escaped(verification.partner)}", body)
 
 
 def _head(verification: Verification) -> Iterable[str]:
@@ -136,9 +97,9 @@ def _head(verification: Verification) -> Iterable[str]:
         verdict, kind = f"All {passed} checks passed", "passed"
     else:
         verdict, kind = f"{len(asked) - passed} of {len(asked)} checks failed", "failed"
-    yield f"<h1>Alignment of {_text(verification.partner)}</h1>"
+    yield f"<h1>Alignment of {escaped(verification.partner)}</h1>"
     rate = f"{verification.sample_rate_hz} Hz"
-    yield f"<p>Perception spec <code>{_text(verification.fingerprint)}</code>, heard at {rate}</p>"
+    yield f"<p>Perception spec <code>{escaped(verification.fingerprint)}</code>, heard at {rate}</p>"
     yield f'<div class="verdict {kind}">{verdict}</div>'
     if not verification.complete:
         yield "<p>A quick look: not every question was asked.</p>"
@@ -156,13 +117,13 @@ def _checks_table(checks: Sequence[Check]) -> str:
     rows = []
     for check in checks:
         word, kind = _VERDICTS[check.passed]
-        more = f"<small>{_text(check.detail)}</small>" if check.detail else ""
-        more += f'<small class="cause">{_text(check.cause)}</small>' if check.cause else ""
+        more = f"<small>{escaped(check.detail)}</small>" if check.detail else ""
+        more += f'<small class="cause">{escaped(check.cause)}</small>' if check.cause else ""
         rows.append(
-            f'<tr class="{kind}"><td class="{kind}">{word}</td><td>{_text(check.name)}{more}</td>'
-            f"<td>{_text(check.expected)}</td><td>{_text(check.found)}</td></tr>"
+            f'<tr class="{kind}"><td class="{kind}">{word}</td><td>{escaped(check.name)}{more}</td>'
+            f"<td>{escaped(check.expected)}</td><td>{escaped(check.found)}</td></tr>"
         )
-    return _table("<th></th><th>asked</th><th>expected</th><th>found</th>", rows)
+    return table("<th></th><th>asked</th><th>expected</th><th>found</th>", rows)
 
 
 def _diversity_table(rows: Sequence[DiversityRow]) -> str:
@@ -171,10 +132,10 @@ def _diversity_table(rows: Sequence[DiversityRow]) -> str:
     lines = []
     for row in rows:
         for source, figures in zip(SOURCES, row.diversity, strict=True):
-            label = f"{_text(row.label)} <small>{row.stretch_s:.1f} s</small>" if source == SOURCES[0] else ""
+            label = f"{escaped(row.label)} <small>{row.stretch_s:.1f} s</small>" if source == SOURCES[0] else ""
             numbers = "".join(f'<td class="number">{n}</td>' for n in _numbers(figures))
             lines.append(f"<tr><td>{label}</td><td>{source}</td>{numbers}</tr>")
-    return _table(head, lines)
+    return table(head, lines)
 
 
 def _numbers(d: Diversity) -> tuple[str, ...]:
@@ -186,20 +147,6 @@ def _numbers(d: Diversity) -> tuple[str, ...]:
         f"{d.silent_share:.1%}",
         f"{d.changes_per_second:.1f}",
     )
-
-
-def _table(head: str, rows: Sequence[str]) -> str:
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>\n' + "\n".join(rows) + "\n</tbody></table></div>"
-
-
-@picture_style()
-def _image(figure: "Figure", words: str) -> str:
-    drawn = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # a name in a script that the font lacks
-        figure.savefig(drawn, format="png", metadata={"Software": "MusicHal"})
-    data = base64.b64encode(drawn.getvalue()).decode("ascii")
-    return f'<img alt="{escape(words)}" src="data:image/png;base64,{data}">'
 
 
 def token_agreement(recording: HeardRecording, *, source: int) -> tuple[AnyArray, Bool]:

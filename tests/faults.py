@@ -96,10 +96,11 @@ class _BrokenListener(Listener):
 
 @dataclass(frozen=True)
 class Fault:
-    """One way to lose alignment: `stage` is where it is lost."""
+    """One way to lose alignment: `stage` is where it is lost, `cause` words that `verify` must find for it."""
 
     name: str
     stage: str
+    cause: str = ""
     ear: type[Ear] = Ear
     encoder: Callable[[PerceptionSpec], Encoder] = create_encoder
     spec: Callable[[PerceptionSpec], PerceptionSpec] = lambda spec: spec
@@ -142,16 +143,36 @@ def _one_lost(block: Float32, before: int) -> Float32:
 
 HEALTHY = Fault("none", "")
 FAULTS = (
-    Fault("mean over frames", "features", encoder=lambda spec: _WrappedEncoder(create_encoder(spec), _mean)),
-    Fault("masks instead of stems", "stems", ear=_MaskEar),
-    Fault("resampling at low quality", "samples", ear=_BadlyResamplingEar),
-    Fault("resampling at very high quality", "samples", ear=_SubtlyResamplingEar),
-    Fault("window of 1.5 s", "samples", spec=_long_windows),
-    Fault("vocabulary of another recording", "tokens", other_vocabulary=True),
+    Fault(
+        "mean over frames",
+        "features",
+        "frames are averaged (both sources)",
+        encoder=lambda spec: _WrappedEncoder(create_encoder(spec), _mean),
+    ),
+    Fault("masks instead of stems", "stems", "not the separated sound: masks", ear=_MaskEar),
+    Fault("resampling at low quality", "samples", "another resampler, or another quality", ear=_BadlyResamplingEar),
+    Fault("resampling at very high quality", "samples", "another resampler, or another quality", ear=_SubtlyResamplingEar),
+    Fault("window of 1.5 s", "samples", "another segment length: 1500 ms instead of 350 ms", spec=_long_windows),
+    Fault("vocabulary of another recording", "tokens", "the vocabulary is another one", other_vocabulary=True),
     # The spectral encoder has no layers; its bands and its constants are what a layer is to a network.
-    Fault("bands off by one", "features", encoder=lambda spec: _WrappedEncoder(create_encoder(spec), _next_band)),
-    Fault("drum bands off by one", "features", encoder=lambda spec: _WrappedEncoder(create_encoder(spec), _next_band, (1,))),
-    Fault("rise off by one frame", "features", encoder=lambda spec: SpectralEncoder(spec, SpectralSettings(rise_frames=3))),
-    Fault("gain per block", "samples", deliver=_levelled),
-    Fault("dropped block", "samples", deliver=_one_lost),
+    Fault(
+        "bands off by one",
+        "features",
+        "moved by +1: a band or layer off by 1 (both sources)",
+        encoder=lambda spec: _WrappedEncoder(create_encoder(spec), _next_band),
+    ),
+    Fault(
+        "drum bands off by one",
+        "features",
+        "a band or layer off by 1 (the percussive source only)",
+        encoder=lambda spec: _WrappedEncoder(create_encoder(spec), _next_band, (1,)),
+    ),
+    Fault(
+        "rise off by one frame",
+        "features",
+        "the encoder is another one, or has other constants",
+        encoder=lambda spec: SpectralEncoder(spec, SpectralSettings(rise_frames=3)),
+    ),
+    Fault("gain per block", "samples", "the level is another one: gains from", deliver=_levelled),
+    Fault("dropped block", "samples", "were lost on the way", deliver=_one_lost),
 )

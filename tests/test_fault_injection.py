@@ -17,11 +17,13 @@ from musichal.chandra.trainer import train
 from musichal.hearing.listener import Tap, Vocabularies
 from musichal.memory.partner_file import PartnerModel
 from musichal.spec import PerceptionSpec
+from musichal.verify import procedure
+from musichal.verify.parity import hear_live, likely_cause
 from musichal.verify.procedure import subjects, verify_partner
 from musichal.verify.stages import (
-    MEANING,
     STAGES,
     StageTrace,
+    compare_live,
     compare_stages,
     live_traces,
     reference_traces,
@@ -31,7 +33,7 @@ from musichal.verify.stages import (
 RATE = 44_100
 BLOCK = 4096
 UNSEEN_IN_TOKENS = {"resampling at very high quality"}
-"""So small that ten seconds of tokens do not show it: what comparing stage by stage is for."""
+"""So small that ten seconds of tokens do not show it: what comparing samples is for."""
 
 
 @pytest.fixture(scope="module")
@@ -102,26 +104,27 @@ def test_every_fault_is_noticed_and_its_stage_named(
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
-def test_verify_fails_and_names_the_stage(
-    monkeypatch: pytest.MonkeyPatch, trained: PartnerModel, other: PartnerModel, sound: Float32, fault: Fault
+def test_a_quick_verify_fails_and_names_stage_and_cause(
+    monkeypatch: pytest.MonkeyPatch, trained: PartnerModel, other: PartnerModel, fault: Fault
 ) -> None:
     break_live_path(monkeypatch, fault, trained, other)
-    if fault.name in UNSEEN_IN_TOKENS:  # a quick look may pass it over: compare the stages, as a complete one does
-        checks = stage_checks(trained, "mix.wav", sound, sample_rate_hz=RATE, blocks=sizes(len(sound)))
-    else:
-        verification = verify_partner(trained, subjects(trained), quick=True)
-        assert not verification.passed
-        parity = verification.group("parity")
-        checks = tuple(c for c in parity if c.name.endswith("stage by stage"))
-        # The tokens alone, against the stored stream, show it too.
-        assert any(c.passed is False for c in parity if c not in checks)
+    parity = verify_partner(trained, subjects(trained), quick=True).group("parity")
+    checks = [c for c in parity if c.name.endswith("stage by stage")]
+    whole = {c.name.split(", ")[1]: c for c in parity if c not in checks}
+    # Over the whole recording: tokens unless they hide it, samples where the sound itself is another, all that is played.
+    assert (whole["harmonic"].passed and whole["percussive"].passed) == (fault.name in UNSEEN_IN_TOKENS)
+    assert whole["samples"].passed == (fault.stage != "samples")
+    assert not whole["gestures"].passed
+    assert not whole["notes"].passed
     assert [c.name for c in checks] == [f"mix.wav, {stage}, stage by stage" for stage in STAGES]
     at = STAGES.index(fault.stage)
     assert [c.passed for c in checks[: at + 1]] == [True] * at + [False]
     assert [c.values["parts_here"] for c in checks] == [stage == fault.stage for stage in STAGES]
     assert checks[at].detail.startswith("here they part: segment ")
-    assert checks[at].cause == MEANING[fault.stage]
     assert all(c.cause == f"follows from the {fault.stage}" for c in checks[at + 1 :] if not c.passed)
+    # One cause, and the right one, wherever it is shown.
+    assert fault.cause in checks[at].cause
+    assert {c.cause for c in whole.values() if not c.passed} == {checks[at].cause}
 
 
 def test_a_healthy_live_path_differs_nowhere(
@@ -129,10 +132,53 @@ def test_a_healthy_live_path_differs_nowhere(
 ) -> None:
     """The machinery of the faults breaks nothing by itself, whatever the blocks."""
     break_live_path(monkeypatch, HEALTHY, trained, other)
-    checks = stage_checks(trained, "mix.wav", sound, sample_rate_hz=RATE, blocks=[len(sound) // 2 + 1, len(sound) // 2])
+    blocks = [len(sound) // 2 + 1, len(sound) // 2]
+    checks = stage_checks("mix.wav", compare_live(trained, sound, sample_rate_hz=RATE, blocks=blocks))
     assert [c.passed for c in checks] == [True] * 4
     assert {c.values["segments"] for c in checks} == {29}
     assert {c.values["largest"] for c in checks} == {0.0}
+    assert verify_partner(trained, subjects(trained), quick=True).passed
+
+
+def test_a_fault_late_in_a_recording_is_found_where_it_is(
+    monkeypatch: pytest.MonkeyPatch, trained: PartnerModel, other: PartnerModel
+) -> None:
+    """Behind the stretch that is compared however it ends: 8.5 s in, with a stretch of 2 s."""
+    monkeypatch.setattr(procedure, "STRETCH_S", 2.0)
+    monkeypatch.setattr(procedure, "_BEYOND_S", 0.5)
+
+    def late(block: Float32, before: int) -> Float32:
+        """Swap the sign of what comes behind 8.5 s: it sounds the same, and is not."""
+        from_s = np.arange(before, before + len(block)) >= 8.5 * RATE
+        return np.where(from_s, -block, block).astype(np.float32)
+
+    break_live_path(monkeypatch, Fault("late", "samples", deliver=late), trained, other)
+    verification = verify_partner(trained, subjects(trained), quick=True)
+    (check,) = (c for c in verification.group("parity") if c.values.get("parts_here"))
+    assert check.name == "mix.wav, samples, stage by stage"
+    assert check.values["first_segment"] == 24  # from 8.4 s on; the one before sees up to 8.47 s
+    assert check.values["segments"] < 29
+
+
+def test_the_causes_told_from_tokens_alone(trained: PartnerModel, other: PartnerModel, sound: Float32) -> None:
+    """What is said where this installation's stages agree and only the kept stream is another."""
+    stored = trained.recordings[0]
+
+    def cause(name: str) -> str:
+        fault = next(f for f in FAULTS if f.name == name)
+        monkeypatch = pytest.MonkeyPatch()
+        with monkeypatch.context() as patch:
+            break_live_path(patch, fault, trained, other)
+            live = hear_live(trained, sound, sample_rate_hz=RATE, blocks=sizes(len(sound)))
+        return likely_cause(trained, stored.frame_samples, stored.tokens, live, source=1)
+
+    assert "found with another recording's" in cause("vocabulary of another recording")
+    assert cause("window of 1.5 s") == "segments have 112 frames, not 26: another segment length"
+    assert "averaged" in cause("mean over frames")
+    assert "far from all that was learned" in cause("masks instead of stems")
+    assert "features are a little off" in cause("resampling at low quality")
+    assert "features and vocabulary do not belong together" in cause("drum bands off by one")
+    assert "sound was lost" in cause("dropped block")
 
 
 def test_the_reference_is_what_the_partner_keeps(trained: PartnerModel, reference: list[StageTrace]) -> None:
@@ -145,7 +191,7 @@ def test_only_verify_can_look_between_the_stages() -> None:
     """No command, and nothing on stage, passes a tap: it costs nothing and cannot be reached from outside."""
     package = Path(musichal.verify.stages.__file__).parents[1]
     users = {path.relative_to(package).as_posix() for path in package.rglob("*.py") if "tap=" in path.read_text("utf-8")}
-    assert users == {"hearing/listener.py", "verify/stages.py"}
+    assert users == {"hearing/listener.py", "verify/parity.py", "verify/procedure.py", "verify/stages.py"}
 
 
 def _changed(trace: StageTrace, stage: str) -> StageTrace:

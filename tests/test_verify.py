@@ -28,6 +28,7 @@ from musichal.verify.counts import count_checks, grid_frames
 from musichal.verify.diversity import token_diversity
 from musichal.verify.parity import LiveStream, hear_live, likely_cause, parity_checks, random_blocks
 from musichal.verify.procedure import Subject, subjects, verify_partner
+from musichal.verify.remembered import as_remembered, remembered, remembered_checks
 from musichal.verify.repeatability import differing_members, repeatability_checks
 from musichal.verify.shift import grid_offsets, scaling_checks
 from musichal.verify.verification import GROUPS, Check, Verification
@@ -277,6 +278,50 @@ def test_a_failed_parity_is_looked_into_stage_by_stage(trained):
     assert [c for c in verification.group("parity") if "stage by stage" in c.name]
 
 
+def test_gestures_and_notes_are_those_of_the_memory(whole, trained):
+    memory = trained.memory
+    gestures, notes = (named(whole.checks, f"mix.wav, {kind}, live") for kind in ("gestures", "notes"))
+    assert (gestures.values["kept"], gestures.values["equal"]) == (len(memory), len(memory))
+    assert (notes.values["kept"], notes.values["equal"]) == (len(memory.notes), len(memory.notes))
+    assert len(memory.notes) > 20
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "kind", "words"),
+    [
+        ("start_s", 1e-9, "gesture", "another start"),
+        ("duration_s", 0.001, "gesture", "another duration"),
+        ("tokens", 1, "gesture", "another tokens"),
+        ("chroma", 1e-6, "gesture", "another chroma"),
+        ("vector", 1e-6, "gesture", "another vector"),
+        ("pitch", 1, "note", "another pitch"),
+        ("velocity", 1, "note", "another velocity"),
+        ("offset_s", 1e-6, "note", "another onset in its gesture"),
+    ],
+)
+def test_one_value_of_a_gesture_or_a_note_that_is_another_is_found(trained, live, column, value, kind, words):
+    kept = remembered(trained.memory, 0)
+    assert [c.passed for c in remembered_checks("x", kept, as_remembered(live), is_new=False)] == [True, True]
+    where = {"gesture": "states", "note": "notes"}[kind] if column != "vector" else "vectors"
+    changed = getattr(kept, where).copy()
+    row = changed[7:8] if where == "vectors" else changed[column][7:8]
+    row += np.asarray(value, dtype=row.dtype)
+    checks = remembered_checks("x", replace(kept, **{where: changed}), as_remembered(live), is_new=False)
+    check = checks[kind == "note"]
+    assert [c.passed for c in checks] == [kind == "note", kind == "gesture"]
+    assert check.values["first_difference"] == 7
+    assert check.values["kept"] - check.values["equal"] == 1
+    assert f"first at {kind} 7" in check.detail
+    assert check.detail.endswith(words)
+
+
+def test_a_note_that_is_missing_is_found(trained, live):
+    heard = as_remembered(replace(live, notes=live.notes[:-1]))
+    check = remembered_checks("x", remembered(trained.memory, 0), heard, is_new=False)[1]
+    assert not check.passed
+    assert check.values["live"] == check.values["kept"] - 1
+
+
 def test_other_rates_agree(whole):
     rates = [c for c in whole.group("parity") if " Hz" in c.name]
     assert [c.values["rate_hz"] for c in rates] == [48_000, 96_000, 22_050]
@@ -307,7 +352,12 @@ def test_a_new_recording_is_heard_as_new(trained, short_guitar):
     verification = verify_partner(trained, asked, quick=True)
     assert verification.passed
     assert verification.recordings[0].is_new
-    assert [c.name for c in verification.group("parity")] == [f"guitar.wav, {s}, heard again" for s in SOURCES]
+    assert [c.name for c in verification.group("parity")] == [
+        *(f"guitar.wav, {source}, heard again" for source in SOURCES),
+        "guitar.wav, samples, live",
+        "guitar.wav, gestures, heard again",
+        "guitar.wav, notes, heard again",
+    ]
     assert named(verification.group("diversity"), "live, all frames").passed is None
 
 
@@ -350,7 +400,12 @@ def test_two_recordings_each_have_their_tokens(short_mix, short_guitar):
     verification = verify_partner(model, subjects(model), quick=True)
     assert verification.passed
     assert [c.name for c in verification.group("parity")] == [
-        f"{name}, {source}, live" for name in ("mix.wav", "guitar.wav") for source in SOURCES
+        f"{name}, {what}, live" for name in ("mix.wav", "guitar.wav") for what in (*SOURCES, "samples", "gestures", "notes")
+    ]
+    # Each recording's gestures and notes are its own part of the memory.
+    held = model.memory.states["recording"]
+    assert [named(verification.checks, f"{n}, gestures").values["kept"] for n in ("mix.wav", "guitar.wav")] == [
+        int((held == number).sum()) for number in (0, 1)
     ]
     # The guitar's last second is silent, and its silent frames were no training.
     total = named(verification.checks, "samples of both").values

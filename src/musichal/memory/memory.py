@@ -134,20 +134,15 @@ class Memory:
             raise InputError("a memory only grows at its end: recordings must come in order")
         if continues and previous is not None and gesture.start_s <= float(previous["start_s"]):
             raise InputError("a memory only grows at its end: gestures must come in order")
-        own = np.zeros(len(notes), dtype=NOTE)
-        for number, note in enumerate(sorted(notes, key=lambda n: (n.onset_s, n.pitch))):
-            own[number] = (max(0.0, note.onset_s - gesture.start_s), note.duration_s, note.pitch, note.velocity)
+        own = note_rows(gesture, notes)
         row = np.zeros(1, dtype=STATE)
-        row["recording"] = recording
-        row["start_s"] = gesture.start_s
-        row["duration_s"] = gesture.duration_s
-        row["ioi_s"] = gesture.start_s - float(previous["start_s"]) if continues and previous is not None else 0.0
-        row["tokens"] = gesture.tokens
-        row["level_db"] = gesture.level_db
-        row["chroma"] = gesture.chroma
-        row["starts_at_onset"] = gesture.starts_at_onset
-        row["first_note"] = len(self.notes_column)
-        row["note_count"] = len(notes)
+        row[0] = state_row(
+            gesture,
+            recording=recording,
+            previous_start_s=float(previous["start_s"]) if continues and previous is not None else None,
+            first_note=len(self.notes_column),
+            note_count=len(notes),
+        )
         # What could not be restored is not taken in; and whatever is refused, is refused before anything has grown.
         _check_values(row, own)
         self.oracle.append(gesture.vector)
@@ -157,6 +152,30 @@ class Memory:
             index.append(token)
         self.notes_column.extend(own)
         return self.states_column.append(row[0])
+
+
+def state_row(gesture: Gesture, *, recording: int, previous_start_s: float | None, first_note: int, note_count: int) -> Records:
+    """Return a gesture as the memory keeps it, `STATE` of shape ()."""
+    row = np.zeros((), dtype=STATE)
+    row["recording"] = recording
+    row["start_s"] = gesture.start_s
+    row["duration_s"] = gesture.duration_s
+    row["ioi_s"] = 0.0 if previous_start_s is None else gesture.start_s - previous_start_s
+    row["tokens"] = gesture.tokens
+    row["level_db"] = gesture.level_db
+    row["chroma"] = gesture.chroma
+    row["starts_at_onset"] = gesture.starts_at_onset
+    row["first_note"] = first_note
+    row["note_count"] = note_count
+    return row
+
+
+def note_rows(gesture: Gesture, notes: Sequence[Note]) -> Records:
+    """Return the notes of a gesture as the memory keeps them, in order of time, `NOTE` of shape (k,)."""
+    rows = np.zeros(len(notes), dtype=NOTE)
+    for number, note in enumerate(sorted(notes, key=lambda n: (n.onset_s, n.pitch))):
+        rows[number] = (max(0.0, note.onset_s - gesture.start_s), note.duration_s, note.pitch, note.velocity)
+    return rows
 
 
 def assign_notes(gestures: Sequence[Gesture], notes: Sequence[Note]) -> list[list[Note]]:

@@ -192,11 +192,11 @@ def compare_partners(
         installation_differences=_installation_differences(first, second),
         same_vocabularies=tuple(a.digest() == b.digest() for a, b in zip(first.vocabularies, second.vocabularies, strict=True)),
         frames=(len(times[0]), len(times[1])),
-        gestures_per_second=(heard[0].gestures / duration_s, heard[1].gestures / duration_s),
+        gestures_per_second=(len(heard[0].gestures) / duration_s, len(heard[1].gestures) / duration_s),
         shared_gesture_starts=shared_starts(
-            np.array(heard[0].gesture_starts_s), np.array(heard[1].gesture_starts_s), tolerance_s=_GESTURE_TOLERANCE_S
+            *(np.array([g.start_s for g in h.gestures]) for h in heard), tolerance_s=_GESTURE_TOLERANCE_S
         ),
-        notes=(heard[0].notes, heard[1].notes),
+        notes=(len(heard[0].notes), len(heard[1].notes)),
         sources=tuple(
             _source(
                 source,

@@ -16,8 +16,9 @@ from musichal.audio.recording import ingest
 from musichal.errors import InputError
 from musichal.hearing.encoders.protocol import Encoder
 from musichal.hearing.encoders.registry import create_encoder
-from musichal.hearing.listener import Listener
-from musichal.hearing.percepts import SILENCE, SOURCES, Percept
+from musichal.hearing.frames import frame_count
+from musichal.hearing.listener import Listener, Tap
+from musichal.hearing.percepts import SILENCE, SOURCES, Gesture, Note, Percept
 from musichal.memory.partner_file import PartnerModel
 from musichal.verify.verification import Check
 
@@ -39,7 +40,7 @@ class LiveStream:
     """What a live pass over a recording gave.
 
     `frame_samples` (n,) centres at the spec's rate, `tokens` and `audible` (sources, n), `features` one (n, dims) array per
-    source, `segments` (n,) the index of each frame's segment; `gestures` and `notes` count what came with them.
+    source, `segments` (n,) the index of each frame's segment; `gestures` and `notes` in the order in which they came.
     """
 
     frame_samples: Int64
@@ -47,9 +48,8 @@ class LiveStream:
     audible: Bool
     features: tuple[Float32, ...]
     segments: Int64
-    gestures: int
-    notes: int
-    gesture_starts_s: tuple[float, ...]
+    gestures: tuple[Gesture, ...]
+    notes: tuple[Note, ...]
 
 
 @dataclass(frozen=True)
@@ -85,9 +85,10 @@ def hear_live(
     sample_rate_hz: int,
     blocks: Iterable[int],
     encoder: Encoder | None = None,
+    tap: Tap | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> LiveStream:
-    """Push samples (n,) through the live path in blocks of the given sizes.
+    """Push samples (n,) through the live path in blocks of the given sizes; `tap` is shown each window on its way.
 
     Raises
     ------
@@ -95,7 +96,7 @@ def hear_live(
         If there is not one whole frame of sound, or the encoder is not the partner's.
     """
     spec = model.spec
-    listener = Listener(spec, encoder or create_encoder(spec), model.vocabularies, source_rate_hz=sample_rate_hz)
+    listener = Listener(spec, encoder or create_encoder(spec), model.vocabularies, source_rate_hz=sample_rate_hz, tap=tap)
     percepts: list[Percept] = []
     first = 0
     for size in blocks:
@@ -107,16 +108,14 @@ def hear_live(
     percepts += rest.percepts
     if not percepts:
         raise InputError("the recording is too short: there is not one whole frame of sound in it")
-    gestures = [g for p in percepts for g in p.gestures] + list(rest.gestures)
     return LiveStream(
         frame_samples=np.concatenate([p.heard.frame_samples for p in percepts]),
         tokens=np.concatenate([p.tokens for p in percepts], axis=1),
         audible=np.concatenate([p.heard.audible for p in percepts], axis=1),
         features=tuple(np.concatenate([p.heard.features[s] for p in percepts]) for s in range(len(SOURCES))),
         segments=np.concatenate([np.full(p.tokens.shape[1], p.heard.index, dtype=np.int64) for p in percepts]),
-        gestures=len(gestures),
-        notes=sum(len(p.heard.notes) for p in percepts) + len(rest.notes),
-        gesture_starts_s=tuple(g.start_s for g in gestures),
+        gestures=tuple(g for p in percepts for g in p.gestures) + rest.gestures,
+        notes=tuple(n for p in percepts for n in p.heard.notes) + rest.notes,
     )
 
 
@@ -180,9 +179,17 @@ def _parity(
             "frames": longest,
             "equal": same,
             "share": same / longest,
+            "parts_at_s": None if passed else _parts_at_s(model, frame_samples, n, difference),
             "first_difference": None if difference is None else vars(difference) | {"source": SOURCES[source]},
         },
     )
+
+
+def _parts_at_s(model: PartnerModel, frame_samples: Int64, n: int, difference: Difference | None) -> float:
+    """Return where two streams part: at their first difference, or where the shorter, of `n` frames, ends."""
+    if difference is not None:
+        return difference.time_s
+    return float(frame_samples[max(0, n - 1)]) / model.spec.sample_rate_hz if len(frame_samples) else 0.0
 
 
 def _describe(difference: Difference) -> str:
@@ -197,20 +204,32 @@ def _describe(difference: Difference) -> str:
 
 
 def likely_cause(model: PartnerModel, frame_samples: Int64, tokens: Int16, live: LiveStream, *, source: int) -> str:
-    """Return in words why two streams differ, judged from how they differ; empty where they do not."""
+    """Return in words why two streams differ, judged from tokens alone; empty where they do not.
+
+    Where hearing itself differs from stage to stage, the stages know better (`stages.StageDifference.cause`); this is
+    what is left where they agree, and the stored stream is the one that is another.
+    """
     stored, heard = tokens[source], live.tokens[source]
     n = min(len(stored), len(heard))
     same_frames = len(stored) == len(heard) and bool((frame_samples == live.frame_samples).all())
     if same_frames and (stored == heard).all():
         return ""
+    usual, found = _segment_frames(model), int(np.bincount(live.segments).max())
+    if model.spec.policy == "grid" and live.segments[-1] > 0 and found != usual:
+        return f"segments have {found} frames, not {usual}: another segment length"
     if _share_constant(heard, live.segments) > _SHARE_OF_A_SHIFT > _share_constant(stored[:n], live.segments[:n]):
         return "every segment has one token: frames are averaged before a token is found"
     lag = _lag(stored, heard)
     if lag:
         return f"the streams agree again {abs(lag)} frames {'later' if lag > 0 else 'earlier'}: sound was lost on the way"
     if not same_frames:
-        return f"live has {len(heard)} frames, training {len(stored)}: another segment length, rate, or sound was lost"
+        return f"live has {len(heard)} frames, training {len(stored)}: another rate, or sound was lost"
     return _cause_of_tokens(model, stored, live, source=source)
+
+
+def _segment_frames(model: PartnerModel) -> int:
+    sizes = model.spec.encoder
+    return frame_count(model.spec.segment_samples, frame_samples=sizes.frame_samples, stride_samples=sizes.stride_samples)
 
 
 def _cause_of_tokens(model: PartnerModel, stored: Int16, live: LiveStream, *, source: int) -> str:
@@ -220,16 +239,19 @@ def _cause_of_tokens(model: PartnerModel, stored: Int16, live: LiveStream, *, so
     if ((stored == SILENCE) != (heard == SILENCE))[differs].mean() > 0.5:
         return "mostly silence against sound: another level or another gate"
     vocabulary = model.vocabularies[source]
-    rows = np.flatnonzero(differs & (stored != SILENCE) & (heard != SILENCE))
-    distances = vocabulary.distances(vocabulary.normalise(live.features[source][rows])) / vocabulary.spread
-    to_stored = distances[np.arange(rows.size), stored[rows]]
-    to_live = distances[np.arange(rows.size), heard[rows]]
-    if float((to_stored - to_live).max()) <= _ROUNDING * max(1.0, float(to_live.max())):
+    sounding = np.flatnonzero(differs & (stored != SILENCE) & (heard != SILENCE))
+    distances = vocabulary.distances(vocabulary.normalise(live.features[source][sounding])) / vocabulary.spread
+    each = np.arange(sounding.size)
+    to_stored, to_live = distances[each, stored[sounding]], distances[each, heard[sounding]]
+    rounding = _ROUNDING * max(1.0, float(to_live.max(initial=0.0)))
+    if float((to_live - distances.min(axis=1)).max(initial=0.0)) > rounding:
+        return "live tokens are not the nearest sounds of this vocabulary: they were found with another recording's"
+    if float((to_stored - to_live).max(initial=0.0)) <= rounding:
         return "rounding only: the libraries or the processor compute the last bits in another way than where it was trained"
     if float(differs.mean()) < _FEW:
         return "a few features are a little off: another resampler, blocks that do not join, or other library versions"
-    sounding = vocabulary.normalise(live.features[source][live.audible[source]])
-    if float(vocabulary.distances(sounding).min(axis=1).mean()) > _FAR * vocabulary.spread:
+    nearest = vocabulary.distances(vocabulary.normalise(live.features[source][live.audible[source]])).min(axis=1)
+    if float(nearest.mean()) > _FAR * vocabulary.spread:
         return "the sounds are far from all that was learned: another encoder, other stems, or another recording's vocabulary"
     return "features and vocabulary do not belong together: another encoder, other stems, or another recording's vocabulary"
 

@@ -14,14 +14,18 @@ from musichal.verify import ablations
 from musichal.verify.counts import count_checks
 from musichal.verify.installation import identity_checks, precision_check, same_installation, version_checks
 from musichal.verify.parity import LiveStream, hear_live, parity_checks, random_blocks, rate_checks
+from musichal.verify.remembered import Remembered, as_remembered, remembered, remembered_checks
 from musichal.verify.repeatability import Retrain, repeatability_checks
+from musichal.verify.samples import SampleAudit
 from musichal.verify.shift import scaling_checks, shift_checks, shift_rows
-from musichal.verify.stages import stage_checks
+from musichal.verify.stages import compare_live, stage_checks
 from musichal.verify.verification import GROUPS, Check, DiversityRow, HeardRecording, ShiftRow, Verification
 
 STRETCH_S = 60.0
 """How much of a recording other device rates and other grids are asked of."""
 _LARGEST_BLOCK_S = 1.5
+# Behind the first difference there is enough to see whether it lasts.
+_BEYOND_S = 5.0
 
 Tell = Callable[[str, float], None]
 """Told what is being done and how far it is, from 0 to 1."""
@@ -106,22 +110,13 @@ def verify_partner(
     # An encoder that is not the partner's is refused by hearing itself: there is nothing to lay beside the stored stream.
     if identity[0].passed:
         for number, subject in enumerate(asked):
-            rng = np.random.default_rng([seed, number])
-            stream = _hear(model, subject, rng, _part(tell, f"Hearing {subject.name}", number, len(asked)))
-            live.append(stream)
-            heard.append(_beside(model, subject, stream))
-            agreement = parity_checks(
-                model,
-                subject.name,
-                heard[-1].frame_samples,
-                heard[-1].stored_tokens,
-                stream,
-                is_new=subject.stored is None,
+            telling = _part(tell, f"Hearing {subject.name}", number, len(asked))
+            stream, beside, agreement = _agreement(
+                model, subject, _blocks(subject, [seed, number]), within=number == 0 and not quick, tell=telling
             )
+            live.append(stream)
+            heard.append(beside)
             checks += agreement
-            # Where tokens part, the stages say where on the way; and one recording is compared within, however it ends.
-            if any(check.passed is False for check in agreement) or (number == 0 and not quick):
-                checks += _stages(model, subject, rng)
         if not asked:
             checks.append(_not_asked("its sound was left out (--no-audio): name the recording to verify with"))
         else:
@@ -183,36 +178,75 @@ def _part(tell: Tell, what: str, number: int, count: int) -> Callable[[float], N
     return lambda share: tell(what, 0.25 * (number + share) / count)
 
 
-def _hear(model: PartnerModel, subject: Subject, rng: np.random.Generator, tell: Callable[[float], None]) -> LiveStream:
-    blocks = random_blocks(len(subject.samples), largest=round(_LARGEST_BLOCK_S * subject.sample_rate_hz), rng=rng)
-    return hear_live(model, subject.samples, sample_rate_hz=subject.sample_rate_hz, blocks=blocks, progress=tell)
+def _blocks(subject: Subject, seed: Sequence[int]) -> tuple[int, ...]:
+    rng = np.random.default_rng(seed)
+    return tuple(random_blocks(len(subject.samples), largest=round(_LARGEST_BLOCK_S * subject.sample_rate_hz), rng=rng))
 
 
-def _beside(model: PartnerModel, subject: Subject, live: LiveStream) -> HeardRecording:
-    """Return a recording with its stored stream and its live one; a new one is heard again, in blocks of a second."""
+def _agreement(
+    model: PartnerModel, subject: Subject, blocks: Sequence[int], *, within: bool, tell: Callable[[float], None]
+) -> tuple[LiveStream, HeardRecording, list[Check]]:
+    """Hear a recording through the live path and return that, what it stands beside, and the checks of their agreement.
+
+    The stages are compared `within` the beginning, and up to where tokens or samples part if they do.
+    """
+    rate = subject.sample_rate_hz
+    audit = SampleAudit(model.spec, subject.samples, sample_rate_hz=rate)
+    live = hear_live(model, subject.samples, sample_rate_hz=rate, blocks=blocks, tap=audit.tap, progress=tell)
+    beside, kept = _beside(model, subject)
+    is_new = subject.stored is None
+    tokens = parity_checks(model, subject.name, beside.frame_samples, beside.stored_tokens, live, is_new=is_new)
+    remembered = remembered_checks(subject.name, kept, as_remembered(live), is_new=is_new)
+    beside = replace(beside, live_frame_samples=live.frame_samples, live_tokens=live.tokens)
+    places = [audit.first_s, *(check.values["parts_at_s"] for check in tokens)]
+    parted = [place for place in places if place is not None]
+    ends = [*(place + _BEYOND_S for place in parted), *([STRETCH_S] if within else [])]
+    if not ends:
+        return live, beside, [*tokens, audit.check(subject.name), *remembered]
+    comparison = compare_live(model, subject.samples, sample_rate_hz=rate, blocks=blocks, until_s=max(ends), progress=tell)
+    first = comparison.first
+    cause = (audit.cause() if first.stage == "samples" else first.cause) if first is not None else ""
+    checks = [
+        # What was seen on the way is more than what tokens alone tell.
+        *(check if check.passed or not cause else replace(check, cause=cause) for check in tokens),
+        audit.check(subject.name),
+        *(check if check.passed or not cause else replace(check, cause=cause) for check in remembered),
+        *stage_checks(subject.name, comparison, cause=cause),
+    ]
+    return live, beside, checks
+
+
+def _number(model: PartnerModel, stored: StoredRecording) -> int:
+    """Return the number of a recording in the memory; of two that are the same, its own."""
+    same = [n for n, r in enumerate(model.recordings) if (r.digest, r.sample_rate_hz) == (stored.digest, stored.sample_rate_hz)]
+    return next((n for n in same if model.recordings[n] is stored), same[0])
+
+
+def _beside(model: PartnerModel, subject: Subject) -> tuple[HeardRecording, Remembered]:
+    """Return what a live pass is laid beside: what the partner kept, or a new recording heard again, in blocks of a second."""
     stored = subject.stored
     if stored is None:
         rate, n = subject.sample_rate_hz, len(subject.samples)
-        blocks = [min(rate, n - first) for first in range(0, n, rate)]
-        again = hear_live(model, subject.samples, sample_rate_hz=rate, blocks=blocks)
-        positions, tokens = again.frame_samples, again.tokens
+        again = hear_live(
+            model,
+            subject.samples,
+            sample_rate_hz=rate,
+            blocks=[min(rate, n - first) for first in range(0, n, rate)],
+        )
+        positions, tokens, kept = again.frame_samples, again.tokens, as_remembered(again)
     else:
         positions, tokens = stored.frame_samples, stored.tokens
-    return HeardRecording(
+        kept = remembered(model.memory, _number(model, stored))
+    heard = HeardRecording(
         name=subject.name,
         duration_s=subject.duration_s,
         is_new=stored is None,
         frame_samples=positions,
         stored_tokens=tokens,
-        live_frame_samples=live.frame_samples,
-        live_tokens=live.tokens,
+        live_frame_samples=positions[:0],
+        live_tokens=tokens[:, :0],
     )
-
-
-def _stages(model: PartnerModel, subject: Subject, rng: np.random.Generator) -> tuple[Check, ...]:
-    sound = subject.beginning(STRETCH_S)
-    blocks = random_blocks(len(sound), largest=round(_LARGEST_BLOCK_S * subject.sample_rate_hz), rng=rng)
-    return stage_checks(model, subject.name, sound, sample_rate_hz=subject.sample_rate_hz, blocks=blocks)
+    return heard, kept
 
 
 def _not_asked(why: str) -> Check:

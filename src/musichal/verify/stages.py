@@ -14,9 +14,9 @@ from sound to token is where they part; what follows only inherits it.
 
 import hashlib
 from collections import deque
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from itertools import zip_longest
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import takewhile, zip_longest
 from typing import Any
 
 import numpy as np
@@ -27,18 +27,11 @@ from musichal.hearing.listener import Ear, Listener, TokenStage
 from musichal.hearing.percepts import SILENCE, SOURCES, Percept, Stems, Window
 from musichal.memory.partner_file import PartnerModel
 from musichal.spec import PerceptionSpec
+from musichal.verify.causes import MEANING, cause_of
 from musichal.verify.verification import Check
 
 STAGES = ("samples", "stems", "features", "tokens")
 """On the way from sound to token."""
-
-MEANING = {
-    "samples": "the sound itself arrives differently: lost or repeated blocks, gain, resampling, or another segment grid",
-    "stems": "the separation into harmonic and percussive sound is another one",
-    "features": "the encoder is another one, or something is done to its frames",
-    "tokens": "the vocabulary or the gate is another one",
-}
-"""What can be wrong where a stage is the first to differ."""
 
 _BLOCK_S = 1.0
 
@@ -104,6 +97,7 @@ class StageDifference:
     largest: float | None
     relative_db: float | None
     detail: str
+    cause: str = ""
 
     @property
     def meaning(self) -> str:
@@ -198,24 +192,50 @@ def live_traces(model: PartnerModel, samples: Float32, *, sample_rate_hz: int, b
     yield from tracer.take(listener.flush().percepts)
 
 
-def stage_checks(
-    model: PartnerModel, name: str, samples: Float32, *, sample_rate_hz: int, blocks: Iterable[int]
-) -> tuple[Check, ...]:
-    """Return a check per stage: the live path in blocks of these sizes beside the reference, over samples of shape (n,)."""
-    comparison = compare_stages(
-        reference_traces(model, samples, sample_rate_hz=sample_rate_hz),
-        live_traces(model, samples, sample_rate_hz=sample_rate_hz, blocks=blocks),
-        sample_rate_hz=model.spec.sample_rate_hz,
+def compare_live(
+    model: PartnerModel,
+    samples: Float32,
+    *,
+    sample_rate_hz: int,
+    blocks: Iterable[int],
+    until_s: float | None = None,
+    progress: Callable[[float], None] | None = None,
+) -> StageComparison:
+    """Compare the live path, over samples (n,) in blocks of these sizes, with the reference.
+
+    Both are heard from the beginning, as what went wrong at a place may depend on all that came before it, and no further
+    than to the segment that begins behind `until_s`. `progress` is told how much of that is done, 0 to 1.
+    """
+    rate = model.spec.sample_rate_hz
+    end_s = min(samples.shape[0] / sample_rate_hz, until_s if until_s is not None else np.inf)
+
+    def within(traces: Iterator[StageTrace]) -> Iterator[StageTrace]:
+        return takewhile(lambda trace: until_s is None or trace.start_sample <= until_s * rate, traces)
+
+    def told(traces: Iterator[StageTrace]) -> Iterator[StageTrace]:
+        for trace in traces:
+            if progress is not None:
+                progress(min(1.0, (trace.start_sample + trace.length_samples) / rate / end_s))
+            yield trace
+
+    return compare_stages(
+        told(within(reference_traces(model, samples, sample_rate_hz=sample_rate_hz))),
+        within(live_traces(model, samples, sample_rate_hz=sample_rate_hz, blocks=blocks)),
+        sample_rate_hz=rate,
     )
-    return tuple(_check(name, figures, comparison.first) for figures in comparison.stages)
 
 
-def _check(name: str, figures: StageFigures, first: StageDifference | None) -> Check:
+def stage_checks(name: str, comparison: StageComparison, *, cause: str = "") -> tuple[Check, ...]:
+    """Return a check per stage; `cause` where more is known of it than the comparison tells."""
+    return tuple(_check(name, figures, comparison.first, cause) for figures in comparison.stages)
+
+
+def _check(name: str, figures: StageFigures, first: StageDifference | None, known: str) -> Check:
     same = figures.segments - figures.differing
     detail, cause = "bit for bit", ""
     if figures.differing and first is not None:
         if first.stage == figures.stage:
-            detail, cause = f"here they part: {first.detail}", first.meaning
+            detail, cause = f"here they part: {first.detail}", known or first.cause
         else:
             detail, cause = f"from segment {figures.first_segment} on", f"follows from the {first.stage}"
     return Check(
@@ -260,6 +280,8 @@ def compare_stages(
             largest[stage] = None if amount is None or so_far is None else max(so_far, amount)
         if stages and first is None:
             first = _difference(mine, theirs, stages[0], number, sample_rate_hz)
+            whole = mine is not None and isinstance(theirs, StageTrace)
+            first = replace(first, cause=cause_of(stages[0], mine, theirs) if whole else MEANING[stages[0]])  # type: ignore[arg-type]
     figures = tuple(StageFigures(s, segments, differing[s], first_segment[s], largest[s]) for s in STAGES)
     return StageComparison(figures, first)
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from musichal.arrays import Bool, Float32, Float64, Int64
-from musichal.hearing.percepts import SILENCE, Gesture, Heard
+from musichal.hearing.percepts import SILENCE, SILENT_DB, Gesture, Heard
 from musichal.spec import GestureSpec, PerceptionSpec
 
 
@@ -128,6 +128,7 @@ class GestureSmoother:
         self._start_sample = 0
         self._starts_at_onset = False
         self._frames: _Frames | None = None
+        self._next_index = self._heard_until = 0
         self._segmentation = Segmentation(np.zeros(1), np.zeros(1, dtype=np.int64))
 
     def step(self, heard: Heard, costs: tuple[Float64, Float64], vectors: Float32) -> list[Gesture]:
@@ -140,7 +141,11 @@ class GestureSmoother:
             From `frame_costs`, one per source.
         vectors : array of shape (n, dims)
             What a gesture's vector is the mean of.
+
+        Where segments were skipped, all gestures end, and a gesture of silence stands for what was not heard.
         """
+        gap = self._bridge(heard, vectors.shape[1]) if heard.index != self._next_index else []
+        self._next_index, self._heard_until = heard.index + 1, heard.start_sample + heard.length_samples
         new = _Frames(heard.frame_samples, costs, vectors, heard.chroma, heard.level_db)
         self._frames = new if self._frames is None else self._frames.joined(new)
         self._note_cuts(heard.onset_samples)
@@ -148,7 +153,32 @@ class GestureSmoother:
         self._segment()
         ends = boundaries(self._segmentation, len(self._frames))[:-1]
         settled = [end for end in ends if end <= len(self._frames) - self._settle_frames]
-        return closed + self._close(settled)
+        return gap + closed + self._close(settled)
+
+    def _bridge(self, heard: Heard, dims: int) -> list[Gesture]:
+        """Close what is open and return it with a gesture of silence up to the next segment's new frames."""
+        closed = self.flush(self._heard_until)
+        # Frames of overlapping segments begin behind the segment's start: half a stride before the first centre.
+        end = heard.start_sample
+        if heard.frame_samples.shape[0] > 1:
+            stride = int(heard.frame_samples[1] - heard.frame_samples[0])
+            end = max(end, int(heard.frame_samples[0]) - stride // 2)
+        start = max(self._heard_until, self._start_sample)
+        end = max(end, start)
+        self._cuts = [cut for cut in self._cuts if cut >= end]
+        self._start_sample, self._starts_at_onset = end, False
+        if end == start:
+            return closed
+        silence = Gesture(
+            start_s=start / self._rate_hz,
+            duration_s=(end - start) / self._rate_hz,
+            tokens=(SILENCE, SILENCE),
+            level_db=SILENT_DB,
+            chroma=np.zeros(12, dtype=np.float32),
+            vector=np.zeros(dims, dtype=np.float32),
+            starts_at_onset=False,
+        )
+        return [*closed, silence]
 
     def flush(self, end_sample: int) -> list[Gesture]:
         """End the stream at `end_sample` and return the gestures that were still open."""

@@ -82,6 +82,7 @@ class Ear:
         self._pitch = PitchAnalyser(spec)
         self._notes = NoteTracker(spec)
         self._gates = [Gate(spec.gate) for _ in SOURCES]
+        self._next_index = 0
 
     @property
     def samples_heard(self) -> int:
@@ -114,8 +115,14 @@ class Ear:
         return Analysis(stems, pitch, self._encoder.encode(stems, pitch))
 
     def hear(self, window: Window, analysis: Analysis | None = None) -> Heard:
-        """Hear the next window of the stream, or go on from its analysis where that has been made already."""
+        """Hear the next window of the stream, or go on from its analysis where that has been made already.
+
+        Windows may be left out, though not heard later: where one is missing, gates close and notes end.
+        """
         spec = self.spec
+        if window.index != self._next_index:
+            self._gates = [Gate(spec.gate) for _ in SOURCES]
+        self._next_index = window.index + 1
         seen = analysis or self.analyse(window)
         stems, pitch, features = seen.stems, seen.pitch, seen.features
         if self._tap is not None:
@@ -165,7 +172,10 @@ class TokenStage:
         self._smoother = GestureSmoother(spec)
 
     def step(self, heard: Heard) -> Percept:
-        """Quantise every frame of a segment and return its percept, with the gestures that it closed."""
+        """Quantise every frame of a segment and return its percept, with the gestures that it closed.
+
+        Where segments are missing, what was open ends, and the gap is a gesture of silence.
+        """
         normalised, tokens, costs = [], [], []
         for vocabulary, features, audible in zip(self._vocabularies, heard.features, heard.audible, strict=True):
             if features.shape[1] != vocabulary.dims:
@@ -214,7 +224,7 @@ class Listener:
         return Listened(taken.onsets, tuple(self.hear(window) for window in taken.windows))
 
     def hear(self, window: Window) -> Percept:
-        """Return the percept of the next window of the stream."""
+        """Return the percept of the next window of the stream; those before it that were not heard are a gap of silence."""
         return self._tokens.step(self._ear.hear(window))
 
     def push(self, block: AnyArray) -> list[Percept]:

@@ -247,7 +247,7 @@ class PerceptionSpec(_SpecPart):
         _check(self.version == 1, f"version {self.version} is not known to this MusicHal")
         _check(8000 <= self.sample_rate_hz <= 96000, "sample_rate_hz must be from 8000 to 96000")
         _check(self.input_bits == 24, "input_bits must be 24")
-        _check(self.resampler in ("soxr-HQ", "soxr-VHQ"), "resampler must be soxr-HQ or soxr-VHQ")
+        _check(self.resampler in ("soxr-HQ", "soxr-VHQ", "soxr-VR"), "resampler must be soxr-HQ, soxr-VHQ or soxr-VR")
         _check(0 <= self.highpass_hz <= 200, "highpass_hz must be from 0 to 200")
         _check(self.policy in ("grid", "onset"), "policy must be 'grid' or 'onset'")
         rate = self.sample_rate_hz

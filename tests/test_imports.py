@@ -22,7 +22,7 @@ FLOORS = (
     ("memory",),
     ("partner",),
     ("stage",),
-    ("chandra", "verify"),
+    ("chandra", "verify", "evaluate"),
     ("pictures",),
     ("demo",),
     ("bench",),

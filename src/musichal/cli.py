@@ -253,6 +253,36 @@ def compare(
         compare_command(first, second, recording, voice=voice)
 
 
+@app.command(epilog="Example: `musichal evaluate partner.hal guitar.wav --report listening.html`")
+def evaluate(
+    partner: Annotated[Path, typer.Argument(help="The partner file.")],
+    recordings: Annotated[list[Path], typer.Argument(help="Recordings of players, or folders of them: what it answers.")],
+    excerpt: Annotated[float, typer.Option(min=10, max=300, help="Length of the excerpts it answers, in seconds.")] = 30.0,
+    most: Annotated[int, typer.Option(min=4, max=200, help="At most so many excerpts.")] = 24,
+    report: Annotated[Path | None, typer.Option(help="Write a report with pictures: an HTML file, or a folder for it.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the partner's choices.")] = 0,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=NUMBER", help="A setting of the partner, as in `play`; repeatable."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure whether a partner listens: its answers beside those of a deaf one, its memory, harmony and phrases."""
+    with _voice(as_json) as voice:
+        from musichal.commands.evaluate import evaluate_command
+
+        evaluate_command(
+            partner,
+            recordings,
+            excerpt_s=excerpt,
+            most=most,
+            settings=_settings(set_ or []),
+            report=report,
+            seed=seed,
+            voice=voice,
+        )
+
+
 @app.command(epilog="Example: `musichal bench memory hearing --recording take1.wav`")
 def bench(
     parts: Annotated[

@@ -68,6 +68,16 @@ class Conductor:
         self._partner = partner
         self._rate_hz = sample_rate_hz
 
+    def events(self, onsets: Iterable[Onset], percepts: Iterable[Percept]) -> list[Decision]:
+        """Take what was heard, each at the sample at which it was complete; return what was decided meanwhile."""
+        events: list[tuple[int, Onset | Percept]] = [(onset.decided_at, onset) for onset in onsets]
+        events += [(percept.heard.available_at, percept) for percept in percepts]
+        decisions: list[Decision] = []
+        # Sorting keeps an onset before the percept that is complete at the same sample.
+        for at_sample, event in sorted(events, key=lambda e: e[0]):
+            decisions += self.onset(event, at_sample) if isinstance(event, Onset) else self.percept(event, at_sample)
+        return decisions
+
     def percept(self, percept: Percept, at_sample: int) -> list[Decision]:
         """Let the partner hear a percept; return what was decided before and because of it."""
         now_s = at_sample / self._rate_hz
@@ -140,15 +150,7 @@ class Engine:
         return self._step(rest.onsets, rest.percepts)
 
     def _step(self, onsets: Iterable[Onset], percepts: tuple[Percept, ...]) -> Step:
-        # An onset comes before the percept that is complete at the same sample: sorting keeps that order.
-        events = [(onset.decided_at, onset) for onset in onsets] + [(p.heard.available_at, p) for p in percepts]
-        decisions: list[Decision] = []
-        for at_sample, event in sorted(events, key=lambda e: e[0]):
-            decisions += (
-                self._conductor.onset(event, at_sample)
-                if isinstance(event, Onset)
-                else self._conductor.percept(event, at_sample)
-            )
+        decisions = self._conductor.events(onsets, percepts)
         decisions += self._conductor.until(self._listener.samples_heard)
         return Step(percepts, tuple(decisions), self._watch(percepts))
 

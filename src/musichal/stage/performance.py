@@ -99,10 +99,11 @@ def perform(
     drift += step.drift
     if not percepts:
         raise InputError("the input is too short: there is not one whole frame of sound in it")
-    return Performance(_heard_stream(percepts, spec.sample_rate_hz), tuple(decisions), engine.now_s, tuple(drift))
+    return Performance(heard_stream(percepts, spec.sample_rate_hz), tuple(decisions), engine.now_s, tuple(drift))
 
 
-def _heard_stream(percepts: Sequence[Percept], sample_rate_hz: int) -> HeardStream:
+def heard_stream(percepts: Sequence[Percept], sample_rate_hz: int) -> HeardStream:
+    """Return what percepts, at least one, hold frame by frame."""
     return HeardStream(
         sample_rate_hz=sample_rate_hz,
         tokens=np.concatenate([p.tokens for p in percepts], axis=1).reshape(len(SOURCES), -1),

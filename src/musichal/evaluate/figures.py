@@ -1,0 +1,188 @@
+"""What an answer is made of: its use of memory, its harmony with what sounds, and its phrases.
+
+Conventions
+-----------
+Times are seconds. A *run* is a stretch of states played in recorded order and in one transposition without a rest between;
+a *phrase* is sound without a gap of `PHRASE_GAP_S` or more.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from musichal.arrays import Float64
+from musichal.evaluate.traces import STEP_S, Trace
+from musichal.memory.memory import Memory
+from musichal.partner.decision import Decision, PlannedNote
+
+PHRASE_GAP_S = 0.75
+_REPEATED = 4
+_SHIFTS_S = (3.0, 5.0, 7.0, 11.0, 13.0)
+
+Spans = Float64
+"""Stretches of time, shape (n, 2): start and end, ascending, disjoint."""
+
+
+@dataclass(frozen=True)
+class MemoryUse:
+    """How an answer goes through memory.
+
+    `continued` is the share of steps from one state to the next that are the recorded ones; `mean_run` in states;
+    `visited` the share of memory's states that were played; `longest_quote_s` the longest run; `repeated` the share of four
+    states in a row that had been played in a row before.
+    """
+
+    states: int
+    continued: float
+    mean_run: float
+    visited: float
+    longest_quote_s: float
+    repeated: float
+
+
+@dataclass(frozen=True)
+class Harmony:
+    """Share of notes that are in harmony with what sounds, and of the same notes moved in time, on average."""
+
+    notes: int
+    consonant: float
+    consonant_when_shifted: float
+
+
+@dataclass(frozen=True)
+class Phrasing:
+    """Turns and silences.
+
+    `gap_s` is the median time from the end of a player's phrase to the answer's next beginning, None without one; `overlap`
+    the share of the answer's sounding time in which the player sounds too; `silence` the share of time without a note;
+    `phrase_s` the median length of a phrase, `phrases` how many; beside it the player's own, and the memory's recordings'.
+    """
+
+    gap_s: float | None
+    overlap: float
+    silence: float
+    phrases: int
+    phrase_s: float
+    player_silence: float
+    player_phrase_s: float
+    memory_silence: float
+    memory_phrase_s: float
+
+
+def memory_use(decisions: Sequence[Decision], memory: Memory) -> MemoryUse:
+    """Return how an answer uses its memory; zeros where nothing was played."""
+    runs: list[list[Decision]] = []
+    for before, decision in zip([None, *decisions[:-1]], decisions, strict=True):
+        if decision.kind != "play" or decision.state is None:
+            continue
+        follows = (
+            before is not None
+            and before.kind == "play"
+            and before.state is not None
+            and memory.successor(before.state) == decision.state
+            and before.transposition == decision.transposition
+        )
+        if follows:
+            runs[-1].append(decision)
+        else:
+            runs.append([decision])
+    states = [d.state for run in runs for d in run]
+    if not states:
+        return MemoryUse(0, 0.0, 0.0, 0.0, 0.0, 0.0)
+    rows = [tuple(states[i : i + _REPEATED]) for i in range(len(states) - _REPEATED + 1)]
+    steps = len(states) - 1
+    return MemoryUse(
+        states=len(states),
+        continued=(len(states) - len(runs)) / steps if steps else 0.0,
+        mean_run=len(states) / len(runs),
+        visited=len(set(states)) / max(1, len(memory)),
+        longest_quote_s=max(sum(d.duration_s for d in run) for run in runs),
+        repeated=1 - len(set(rows)) / len(rows) if rows else 0.0,
+    )
+
+
+def harmony(notes: Sequence[PlannedNote], player: Trace) -> Harmony:
+    """Return how many notes are in harmony with a player.
+
+    A note is, where the mean chroma that sounds while it does is above its own average at the note's pitch class. The same
+    notes moved by 3 to 13 s, around the excerpt's end, say what chance and a common key would give. Notes to which nothing
+    sounds are not counted.
+    """
+    counted, there = _consonance(notes, player, 0.0)
+    moved = [_consonance(notes, player, shift_s) for shift_s in _SHIFTS_S]
+    total = sum(n for n, _ in moved)
+    return Harmony(counted, there / counted if counted else 0.0, sum(k for _, k in moved) / total if total else 0.0)
+
+
+def _consonance(notes: Sequence[PlannedNote], player: Trace, shift_s: float) -> tuple[int, int]:
+    n = len(player.chroma)
+    counted = consonant = 0
+    for note in notes:
+        first = int((note.onset_s + shift_s) / STEP_S)
+        rows = np.arange(first, first + max(1, round(note.duration_s / STEP_S)))
+        rows = rows % n if shift_s else rows[rows < n]
+        sounding = rows[player.sounding[rows]]
+        chroma = player.chroma[sounding].sum(axis=0)
+        if not chroma.any():
+            continue
+        counted += 1
+        consonant += bool(chroma[note.pitch % 12] > chroma.mean())
+    return counted, consonant
+
+
+def phrasing(notes: Sequence[PlannedNote], player: Spans, *, duration_s: float, memory: Memory) -> Phrasing:
+    """Return how an answer takes turns with a player whose phrases are `player`."""
+    own = phrases_of_notes([(n.onset_s, n.onset_s + n.duration_s) for n in notes if n.onset_s < duration_s])
+    gaps = [float(starts[0] - end) for end in player[:, 1] if len(starts := own[own[:, 0] >= end, 0])]
+    both = sum(float(max(0.0, min(a[1], p[1]) - max(a[0], p[0]))) for a in own for p in player)
+    own_s, player_s = float((own[:, 1] - own[:, 0]).sum()), float((player[:, 1] - player[:, 0]).sum())
+    remembered, remembered_s = _memory_phrases(memory)
+    return Phrasing(
+        gap_s=float(np.median(gaps)) if gaps else None,
+        overlap=both / own_s if own_s else 0.0,
+        silence=max(0.0, 1 - own_s / duration_s),
+        phrases=len(own),
+        phrase_s=_median_length(own),
+        player_silence=max(0.0, 1 - player_s / duration_s),
+        player_phrase_s=_median_length(player),
+        memory_silence=max(0.0, 1 - float((remembered[:, 1] - remembered[:, 0]).sum()) / remembered_s) if remembered_s else 0.0,
+        memory_phrase_s=_median_length(remembered),
+    )
+
+
+def phrases_of_notes(spans: Sequence[tuple[float, float]]) -> Spans:
+    """Return the phrases that sounding stretches make: joined where less than `PHRASE_GAP_S` lies between."""
+    joined: list[list[float]] = []
+    for start, end in sorted(spans):
+        if joined and start - joined[-1][1] < PHRASE_GAP_S:
+            joined[-1][1] = max(joined[-1][1], end)
+        else:
+            joined.append([start, end])
+    return np.array(joined, dtype=np.float64).reshape(-1, 2)
+
+
+def player_phrases(player: Trace, *, quiet_db: float = 30.0) -> Spans:
+    """Return the phrases of a player: stretches within `quiet_db` of the loudest step."""
+    loud = player.loudness_db > max(float(player.loudness_db.max(initial=-np.inf)) - quiet_db, -59.0)
+    return phrases_of_notes([(k * STEP_S, (k + 1) * STEP_S) for k in np.flatnonzero(loud)])
+
+
+def _memory_phrases(memory: Memory) -> tuple[Spans, float]:
+    """Return the phrases of all recordings in memory, one after the other, and how long the recordings are."""
+    spans, offset_s, end_s, recording = [], 0.0, 0.0, None
+    for state in range(len(memory)):
+        place = memory.place(state)
+        if place.recording != recording:
+            offset_s, recording = end_s + 2 * PHRASE_GAP_S, place.recording
+        start = offset_s + place.start_s
+        spans += [
+            (start + float(n["offset_s"]), start + float(n["offset_s"]) + float(n["duration_s"]))
+            for n in memory.notes_of(state)
+        ]
+        end_s = start + place.duration_s
+    return phrases_of_notes(spans), end_s
+
+
+def _median_length(spans: Spans) -> float:
+    return float(np.median(spans[:, 1] - spans[:, 0])) if len(spans) else 0.0

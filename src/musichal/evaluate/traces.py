@@ -1,0 +1,87 @@
+"""Harmony, density and loudness over time: of what a player played and of what answered.
+
+Conventions
+-----------
+A trace has a row every `STEP_S`; row k covers [k, k + 1) steps. Density is smoothed over `SMOOTH_S`, as single onsets are
+too sparse to correlate. Loudness of notes is their velocity on the line on which hearing puts it, −54 to −6 dBFS, summed
+as power while they sound; below `FLOOR_DB` it is all silence.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from musichal.arrays import Float64
+from musichal.partner.decision import PlannedNote
+from musichal.stage.performance import HeardStream
+
+STEP_S = 0.25
+SMOOTH_S = 1.0
+FLOOR_DB = -60.0
+_CHORD_S = 0.03
+_SOFTEST_DB, _LOUDEST_DB = -54.0, -6.0
+
+
+@dataclass(frozen=True)
+class Trace:
+    """`chroma` (n, 12), zero where nothing has a pitch; `density_hz` (n,) onsets per second; `loudness_db` (n,)."""
+
+    chroma: Float64
+    density_hz: Float64
+    loudness_db: Float64
+
+    @property
+    def sounding(self) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+        """Return in which steps anything sounds, shape (n,)."""
+        return self.loudness_db > FLOOR_DB
+
+
+def steps_in(duration_s: float) -> int:
+    """Return how many whole steps fit."""
+    return int(duration_s / STEP_S + 1e-9)
+
+
+def player_trace(heard: HeardStream, *, duration_s: float) -> Trace:
+    """Return the trace of what was heard of a player, `duration_s` from the start."""
+    n = steps_in(duration_s)
+    at = heard.frame_samples / heard.sample_rate_hz / STEP_S
+    inside = at < n
+    row = at[inside].astype(np.int64)
+    frames = np.bincount(row, minlength=n)
+    chroma = np.zeros((n, 12))
+    np.add.at(chroma, row, heard.chroma[inside].astype(np.float64))
+    power = np.bincount(row, weights=10 ** (heard.level_db[inside].astype(np.float64) / 10), minlength=n)
+    return Trace(
+        chroma=chroma / np.maximum(frames, 1)[:, None],
+        density_hz=_density(heard.onset_samples / heard.sample_rate_hz, n),
+        loudness_db=_decibels(power / np.maximum(frames, 1)),
+    )
+
+
+def answer_trace(notes: Sequence[PlannedNote], *, duration_s: float) -> Trace:
+    """Return the trace of notes, `duration_s` from the start; what was struck within 30 ms counts as one onset."""
+    n = steps_in(duration_s)
+    chroma, power = np.zeros((n, 12)), np.zeros(n)
+    for note in notes:
+        first, last = note.onset_s / STEP_S, (note.onset_s + note.duration_s) / STEP_S
+        rows = np.arange(int(first), min(n, int(np.ceil(last))))
+        if not len(rows):
+            continue
+        share = np.minimum(rows + 1, last) - np.maximum(rows, first)
+        strength = 10 ** ((_SOFTEST_DB + (note.velocity - 1) / 126 * (_LOUDEST_DB - _SOFTEST_DB)) / 10)
+        chroma[rows, note.pitch % 12] += share * np.sqrt(strength)
+        power[rows] += share * strength
+    onsets = np.sort([note.onset_s for note in notes])
+    struck = onsets[np.diff(onsets, prepend=-1.0) > _CHORD_S] if len(onsets) else onsets
+    return Trace(chroma, _density(np.asarray(struck, dtype=np.float64), n), _decibels(power))
+
+
+def _density(onsets_s: Float64, n: int) -> Float64:
+    counts = np.bincount(np.clip((onsets_s / STEP_S).astype(np.int64), 0, max(0, n)), minlength=n + 1)[:n]
+    width = round(SMOOTH_S / STEP_S)
+    return np.convolve(counts, np.ones(width), mode="same") / SMOOTH_S if n >= width else counts / STEP_S
+
+
+def _decibels(power: Float64) -> Float64:
+    return np.maximum(10 * np.log10(np.maximum(power, 1e-12)), FLOOR_DB)

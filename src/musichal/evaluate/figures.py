@@ -169,19 +169,21 @@ def player_phrases(player: Trace, *, quiet_db: float = 30.0) -> Spans:
 
 
 def _memory_phrases(memory: Memory) -> tuple[Spans, float]:
-    """Return the phrases of all recordings in memory, one after the other, and how long the recordings are."""
-    spans, offset_s, end_s, recording = [], 0.0, 0.0, None
-    for state in range(len(memory)):
-        place = memory.place(state)
-        if place.recording != recording:
-            offset_s, recording = end_s + 2 * PHRASE_GAP_S, place.recording
-        start = offset_s + place.start_s
-        spans += [
-            (start + float(n["offset_s"]), start + float(n["offset_s"]) + float(n["duration_s"]))
-            for n in memory.notes_of(state)
-        ]
-        end_s = start + place.duration_s
-    return phrases_of_notes(spans), end_s
+    """Return the phrases of all recordings in memory, one after the other, and how long the recordings are together."""
+    phrases, total_s = [np.zeros((0, 2))], 0.0
+    starts = np.flatnonzero(np.diff(memory.states["recording"], prepend=-1))
+    for first, last in zip(starts, [*starts[1:], len(memory)], strict=True):
+        spans = []
+        for state in range(int(first), int(last)):
+            place = memory.place(state)
+            for note in memory.notes_of(state):
+                onset = place.start_s + float(note["offset_s"])
+                spans.append((onset, onset + float(note["duration_s"])))
+        end_s = place.start_s + place.duration_s
+        own = phrases_of_notes([(start, min(end, end_s)) for start, end in spans if start < end_s])
+        phrases.append(own + total_s)
+        total_s += end_s
+    return np.concatenate(phrases), total_s
 
 
 def _median_length(spans: Spans) -> float:

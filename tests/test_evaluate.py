@@ -1,0 +1,222 @@
+"""What `musichal evaluate` measures, against numbers worked out by hand, and on real sound."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from musichal.audio.recording import read_recording
+from musichal.cli import app
+from musichal.errors import InputError
+from musichal.evaluate.answering import DeafWalker, Echo, answer, hear_excerpt, joined, notes_of
+from musichal.evaluate.effects import OUTCOMES, effect
+from musichal.evaluate.evaluation import cut_excerpts
+from musichal.evaluate.figures import harmony, memory_use, phrases_of_notes, phrasing, player_phrases
+from musichal.evaluate.listening import area, follow, listening
+from musichal.evaluate.traces import FLOOR_DB, STEP_S, Trace, answer_trace, player_trace
+from musichal.hearing.percepts import Note
+from musichal.memory.memory import Memory
+from musichal.partner.decision import Decision, PlannedNote
+from musichal.partner.partner import Partner
+from musichal.partner.settings import PartnerSettings
+from partners_by_hand import gesture
+
+
+def silent(n: int) -> Trace:
+    return Trace(np.zeros((n, 12)), np.zeros(n), np.full(n, FLOOR_DB))
+
+
+def a_trace(seed: int, n: int = 120) -> Trace:
+    rng = np.random.default_rng(seed)
+    return Trace(rng.random((n, 12)), rng.random(n) * 8, rng.uniform(-50, -10, n))
+
+
+def play(state: int, *, transposition: int = 0, time_s: float = 0.0, duration_s: float = 0.5) -> Decision:
+    return Decision(number=0, time_s=time_s, kind="play", state=state, duration_s=duration_s, transposition=transposition)
+
+
+@pytest.fixture(scope="module")
+def memory() -> Memory:
+    out = Memory(dims=2, threshold=0.5)
+    for i in range(10):
+        out.append(gesture(i * 0.5, 0.5, (i % 3, 0)), [Note(i * 0.5, 0.5, 60 + i, 90)], recording=0)
+    return out
+
+
+def test_an_area_is_the_share_of_inputs_that_fit_worse():
+    rng = np.random.default_rng(0)
+    assert area(np.eye(6), rng=rng).value == 1.0
+    assert area(-np.eye(6), rng=rng).value == 0.0
+    ties = area(np.zeros((6, 6)), rng=rng)
+    assert (ties.value, ties.low, ties.high) == (0.5, 0.5, 0.5)
+    # By hand: answer 0 beats both others, answer 1 one of two, answer 2 ties with one and loses to the other.
+    scores = np.array([[3.0, 1.0, 2.0], [5.0, 4.0, 1.0], [2.0, 7.0, 2.0]])
+    assert area(scores, rng=rng).value == pytest.approx((2 / 2 + 1 / 2 + 0.5 / 2) / 3)
+
+
+def test_chance_is_inside_the_interval_of_answers_to_nothing():
+    inside = 0
+    for seed in range(40):
+        found = area(np.random.default_rng(seed).standard_normal((20, 20)), rng=np.random.default_rng(seed))
+        inside += found.low <= 0.5 <= found.high
+    assert inside >= 34, "a 95 % interval holds the truth nearly always"
+
+
+def test_an_answer_that_follows_late_is_told_from_answers_to_others():
+    players = [a_trace(seed) for seed in range(8)]
+    late = [Trace(*(np.roll(x, 5, axis=0) for x in (p.chroma, p.density_hz, p.loudness_db))) for p in players]
+    found = listening(late, players, rng=np.random.default_rng(0))
+    assert found.together.value == 1.0
+    assert [a.value for a in found.by_dimension.values()] == [1.0, 1.0, 1.0]
+    assert found.excerpts == 8
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10_000), st.integers(0, 200), st.integers(0, 200))
+def test_following_is_bounded_whatever_is_held_against_whatever(seed, n, m):
+    values = follow(a_trace(seed, n), a_trace(seed + 1, m))
+    assert values.shape == (3,)
+    assert (np.abs(values) <= 1 + 1e-9).all()
+    assert (follow(silent(n), a_trace(seed, n)) <= 1e-9).all()
+
+
+def test_following_oneself_is_perfect():
+    assert follow(a_trace(3), a_trace(3)) == pytest.approx([1, 1, 1])
+
+
+def test_traces_of_notes_by_hand():
+    notes = [PlannedNote(0.0, 0.5, 60, 127), PlannedNote(0.01, 0.25, 64, 127), PlannedNote(1.0, 0.25, 67, 1)]
+    trace = answer_trace(notes, duration_s=2.0)
+    assert len(trace.density_hz) == 2.0 / STEP_S
+    # Two notes at -6 dBFS that share the first quarter of a second, one that goes on alone, and one at -54 dBFS.
+    assert trace.loudness_db == pytest.approx(
+        [-6 + 10 * np.log10(1.96), -6 + 10 * np.log10(1.04), -60, -60, -54, -60, -60, -60], abs=0.01
+    )
+    assert np.flatnonzero(trace.chroma[0]).tolist() == [0, 4]
+    assert np.flatnonzero(trace.chroma[4]).tolist() == [7]
+    assert trace.density_hz.sum() * STEP_S == pytest.approx(2 * STEP_S * 4 - 0.25, abs=0.3), "a chord is one onset"
+
+
+def test_memory_use_by_hand(memory):
+    rest = Decision(number=0, time_s=0.0, kind="rest", rest="silence")
+    decisions = [play(0), play(1), play(2), play(5), play(6, transposition=2), rest, play(7, transposition=2), play(0), play(1)]
+    use = memory_use(decisions, memory)
+    # Runs: 0 1 2 | 5 | 6 | 7 | 0 1
+    assert use.states == 8
+    assert use.continued == pytest.approx(3 / 7)
+    assert use.mean_run == pytest.approx(8 / 5)
+    assert use.visited == pytest.approx(6 / 10)
+    assert use.longest_quote_s == 1.5
+    assert use.repeated == 0.0
+    assert memory_use([play(i % 4) for i in range(8)], memory).repeated == pytest.approx(1 / 5)
+    assert memory_use([rest], memory).states == 0
+
+
+def test_harmony_by_hand():
+    n = 80
+    chroma = np.zeros((n, 12))
+    chroma[: n // 2, [0, 4, 7]] = 1
+    chroma[n // 2 :, [1, 5, 8]] = 1
+    player = Trace(chroma, np.zeros(n), np.full(n, -20.0))
+    notes = [PlannedNote(k * 0.5, 0.5, 60, 90) for k in range(20)] + [PlannedNote(10 + k * 0.5, 0.5, 61, 90) for k in range(20)]
+    found = harmony(notes, player)
+    assert (found.notes, found.consonant) == (40, 1.0)
+    assert found.consonant_when_shifted < 0.75
+    assert harmony(notes, silent(n)).notes == 0
+
+
+def test_phrases_by_hand(memory):
+    own = [PlannedNote(0.0, 1.0, 60, 90), PlannedNote(1.5, 0.5, 60, 90), PlannedNote(6.0, 1.0, 60, 90)]
+    player = np.array([[2.0, 5.0]])
+    found = phrasing(own, player, duration_s=10.0, memory=memory)
+    assert phrases_of_notes([(n.onset_s, n.onset_s + n.duration_s) for n in own]).tolist() == [[0, 2], [6, 7]]
+    assert (found.gap_s, found.overlap, found.silence, found.phrases) == (1.0, 0.0, pytest.approx(0.7), 2)
+    assert found.phrase_s == 1.5
+    assert (found.player_silence, found.player_phrase_s) == (pytest.approx(0.7), 3.0)
+    assert (found.memory_silence, found.memory_phrase_s) == (pytest.approx(0.0), pytest.approx(5.0))
+    assert phrasing([], player, duration_s=10.0, memory=memory).gap_s is None
+
+
+@pytest.fixture(scope="module")
+def excerpts(trained, rock_guitar, ballad_guitar):
+    found = []
+    for path in (rock_guitar, ballad_guitar):
+        recording = read_recording(path)
+        n = 10 * recording.sample_rate_hz
+        for k in range(2):
+            part = recording.samples[k * n : (k + 1) * n]
+            found.append(hear_excerpt(trained, part, sample_rate_hz=recording.sample_rate_hz, name=path.name, start_s=10.0 * k))
+    return found
+
+
+def test_an_echo_listens_and_a_deaf_walk_does_not(trained, excerpts):
+    players = [player_trace(e.heard, duration_s=10.0) for e in excerpts]
+    assert all(len(player_phrases(p)) for p in players)
+    traces = {
+        name: [answer_trace(notes_of(answer(e, make(i))), duration_s=10.0) for i, e in enumerate(excerpts)]
+        for name, make in {
+            "echo": lambda _seed: Echo(),
+            "deaf": lambda seed: DeafWalker(trained.memory, rng=np.random.default_rng(seed)),
+        }.items()
+    }
+    found = {name: listening(own, players, rng=np.random.default_rng(0)).together.value for name, own in traces.items()}
+    assert found["echo"] > 0.85
+    assert found["deaf"] < 0.7
+
+
+def test_a_deaf_walk_answers_alike_whatever_it_hears(trained, excerpts):
+    one, two = (answer(e, DeafWalker(trained.memory, rng=np.random.default_rng(5))) for e in excerpts[:2])
+    n = min(len(one), len(two))
+    assert [d.state for d in one[:n]] == [d.state for d in two[:n]]
+
+
+def test_excerpts_joined_are_one_stream(trained, excerpts):
+    stream = joined(excerpts, duration_s=50.0)
+    assert stream.duration_s >= 50
+    assert (np.diff([p.heard.available_at for p in stream.percepts]) > 0).all()
+    assert (np.diff(stream.heard.frame_samples) > 0).all()
+    partner = Partner(trained.memory, PartnerSettings(), rng=np.random.default_rng(0), sample_rate_hz=stream.sample_rate_hz)
+    times = [d.time_s for d in answer(stream, partner)]
+    assert times == sorted(times)
+    assert times[-1] > 40
+
+
+def test_an_effect_is_what_a_parameter_does_and_zero_where_it_does_nothing(trained, excerpts):
+    def with_(**values):
+        return lambda seed: Partner(
+            trained.memory,
+            PartnerSettings(rest_below=0.0, **values),
+            rng=np.random.default_rng(seed),
+            sample_rate_hz=trained.spec.sample_rate_hz,
+        )
+
+    same = effect("nothing", {"a": with_(), "b": with_()}, excerpts, trained.memory)
+    assert (same.size, same.others) == (0.0, 0.0)
+    found = effect(
+        "continuity", {"0": with_(continuity_weight=0.0), "3": with_(continuity_weight=3.0)}, excerpts, trained.memory
+    )
+    assert found.outcome in OUTCOMES
+    assert abs(found.size) > 0.5
+    assert found.others > 0
+
+
+def test_recordings_that_are_too_short_are_refused(trained, rock_guitar):
+    with pytest.raises(InputError, match="at least 4 are needed"):
+        cut_excerpts(trained, [read_recording(rock_guitar)], excerpt_s=20.0, most=9, progress=lambda _what, _share: None)
+
+
+def test_the_command_shows_tables_and_writes_a_report(trained_path, rock_guitar, ballad_guitar, tmp_path):
+    report = tmp_path / "listening.html"
+    arguments = ["evaluate", str(trained_path), str(rock_guitar), str(ballad_guitar), "--excerpt", "10", "--most", "4"]
+    result = CliRunner().invoke(app, [*arguments, "--report", str(report), "--json"])
+    assert result.exit_code == 0, result.output
+    values = json.loads(result.stdout)
+    names = [c["name"] for c in values["contestants"]]
+    assert names[-1].startswith("deaf")
+    assert set(values["fifteen_minutes"]) == set(names)
+    page = report.read_text("utf-8")
+    assert page.count("<img") == 2
+    assert "deaf (random walk)" in page

@@ -20,10 +20,19 @@ from musichal.errors import InputError
 from musichal.hearing.percepts import SILENCE, Note
 from musichal.memory.token_index import TokenIndex
 from musichal.partner.decision import REST_REASONS
+from musichal.partner.explanation import rest_spans
 from musichal.pictures.canvas import minutes, picture_format, save_figure, shortened, time_step_s
 from musichal.pictures.panels import by_first_appearance, envelope, held_tokens, token_raster
 from musichal.pictures.partner import TimeLine, arc_outline, draw_partner, repeats
-from musichal.pictures.performance import INFLUENCE_LOOKS, draw_performance, note_colours, rest_spans, strongest_influence
+from musichal.pictures.performance import (
+    ALARM_COLOURS,
+    INFLUENCE_LOOKS,
+    alarm_spans,
+    draw_performance,
+    note_colours,
+    strongest_influence,
+)
+from musichal.stage.drift import CAUSES, DriftFigures, DriftReport
 from musichal.stage.events import NoteEvent
 from partners_by_hand import RATE, partner, performance, played, rested, song
 
@@ -314,6 +323,48 @@ def test_everything_of_a_performance_is_in_its_picture() -> None:
     assert in_order == [0, 1, 2, 3, 4] * 2 + [0, 1]
     assert panel(figure, "heard: 0 percussive sounds").images[1].get_array().mean() > 0.95
     assert overlapping_texts(figure) == []
+
+
+def told(*events: tuple[float, str, str]) -> tuple[DriftReport, ...]:
+    figures = DriftFigures((None, None), -20.0, 1.0, 0.0, 0.3, 0.2, 5)
+    return tuple(DriftReport(time_s, event, cause, figures) for time_s, event, cause in events)
+
+
+def test_alarms_stand_until_they_are_cleared() -> None:
+    reports = told(
+        (1.0, "raised", "clipped"), (2.0, "cleared", "clipped"), (2.0, "raised", "noise only"), (3.0, "cleared", "noise only"),
+        (4.0, "raised", "too quiet"),
+    )  # fmt: skip
+    assert [(s.start_s, s.end_s, s.cause) for s in alarm_spans(reports, end_s=9.0)] == [
+        (1.0, 2.0, "clipped"), (2.0, 3.0, "noise only"), (4.0, 9.0, "too quiet")
+    ]  # fmt: skip
+    assert alarm_spans((), end_s=9.0) == []
+    assert alarm_spans(told((9.0, "raised", "clipped")), end_s=9.0) == []
+
+
+def test_alarms_are_drawn_with_their_cause() -> None:
+    reports = told((0.5, "raised", "too quiet"), (1.9, "cleared", "too quiet"), (2.9, "raised", "clipped"))
+    figure = picture_of(dataclasses.replace(a_performance(), drift=reports))
+    alarms = panel(figure, "Alarms")
+    bars = [c.get_paths()[0].get_extents() for c in alarms.collections if isinstance(c, PolyCollection)]
+    assert [(round(b.x0, 6), round(b.x1, 6)) for b in bars] == [(0.5, 1.9), (2.9, 3.4)]
+    assert [to_rgba(c.get_facecolor()[0]) for c in alarms.collections] == [
+        to_rgba(ALARM_COLOURS[cause]) for cause in ("too quiet", "clipped")
+    ]
+    assert alarms.texts[0].get_text() == "too quiet"
+    lines = [line.get_xdata()[0] for line in panel(figure, "The player").lines if line.get_linestyle() == "--"]
+    assert lines == [0.5, 2.9]
+    assert [t.get_text() for t in alarms.get_legend().get_texts()] == ["too quiet", "clipped"]
+    assert "2 alarms" in figure.texts[1].get_text()
+    assert overlapping_texts(figure) == []
+    assert not [axes for axes in picture_of(a_performance()).axes if "Alarms" in axes.get_title(loc="left")]
+
+
+def test_many_short_alarms_do_not_cover_each_other() -> None:
+    events = [(0.1 * k + 0.05 * half, ("raised", "cleared")[half], CAUSES[k % 5]) for k in range(30) for half in range(2)]
+    figure = picture_of(dataclasses.replace(a_performance(), drift=told(*events)))
+    assert overlapping_texts(figure) == []
+    assert set(ALARM_COLOURS) == set(CAUSES)
 
 
 def test_the_strongest_influence_gives_the_colour() -> None:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from musichal.hearing.percepts import SILENCE
 from musichal.partner.decision import REST_REASONS, Context, Decision
@@ -99,21 +100,32 @@ def summarise(decisions: Sequence[Decision], *, end_s: float) -> list[str]:
             lines.append(f"Transposed {counted(transposed, 'gesture')} to fit.")
     elif decisions:
         lines.append("Played nothing.")
-    rests = rests_s(decisions, end_s=end_s)
+    rests: dict[str, list[float]] = {}
+    for span in rest_spans(decisions, end_s=end_s):
+        rests.setdefault(span.reason, []).append(span.end_s - span.start_s)
     for reason in sorted(rests, key=lambda r: -sum(rests[r])):
         times = rests[reason]
         lines.append(f"Rested {counted(len(times), 'time')}, {sum(times):.1f} s in all: {REST_REASONS[reason]}.")
     return lines or ["Nothing was decided: the input was too short."]
 
 
-def rests_s(decisions: Sequence[Decision], *, end_s: float) -> dict[str, list[float]]:
-    """Return how long each rest lasted, by its reason: until the next decision, the last one until `end_s`."""
-    ends_s = [d.time_s for d in decisions[1:]] + [end_s]
-    rests: dict[str, list[float]] = {}
+@dataclass(frozen=True)
+class RestSpan:
+    """The partner rested from `start_s` to `end_s`; `reason` is a key of `REST_REASONS`."""
+
+    start_s: float
+    end_s: float
+    reason: str
+
+
+def rest_spans(decisions: Sequence[Decision], *, end_s: float) -> list[RestSpan]:
+    """Return when the partner rested, and why: each rest holds until the next decision, the last until `end_s`."""
+    spans = []
+    ends_s = [*(d.time_s for d in decisions[1:]), end_s]
     for decision, until_s in zip(decisions, ends_s, strict=False):
-        if decision.rest is not None:
-            rests.setdefault(decision.rest, []).append(max(0.0, until_s - decision.time_s))
-    return rests
+        if decision.kind == "rest" and until_s > decision.time_s:
+            spans.append(RestSpan(decision.time_s, until_s, decision.rest or "no match"))
+    return spans
 
 
 def counted(number: int, noun: str) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 from musichal.arrays import Float32, Float64
 from musichal.hearing.percepts import SILENCE, SOURCES
 from musichal.partner.decision import REST_REASONS, Decision
-from musichal.partner.explanation import counted
+from musichal.partner.explanation import RestSpan, counted, rest_spans
 from musichal.pictures.canvas import (
     BLUE,
     GREEN,
@@ -42,6 +42,7 @@ from musichal.pictures.panels import (
     hide_frame,
     token_raster,
 )
+from musichal.stage.drift import Cause, DriftReport
 from musichal.stage.events import NoteEvent
 from musichal.stage.performance import HeardStream, Performance
 
@@ -69,25 +70,37 @@ _REST_LOOKS = {
     "repeats": ("#EDE3EC", "xx"),
 }
 _OTHER_LOOK = (INK, "another influence")
+ALARM_COLOURS: dict[Cause, str] = {
+    "too quiet": "#3B6FB6",
+    "clipped": "#C0392B",
+    "other instrument": "#7D3C98",
+    "noise only": "#6E6E6E",
+    "wrong channel": "#1B1B1B",
+}
+# A cause is written into its bar where the bar is so wide, in shares of the picture, for each letter of it.
+_LETTER = 0.0065
 
 
 @dataclass(frozen=True)
-class RestSpan:
-    """The partner rested from `start_s` to `end_s`; `reason` is a key of `REST_REASONS`."""
+class AlarmSpan:
+    """What was heard was unlike the training from `start_s` to `end_s`; `cause` as the alarm named it."""
 
     start_s: float
     end_s: float
-    reason: str
+    cause: Cause
 
 
-def rest_spans(decisions: Sequence[Decision], *, end_s: float) -> list[RestSpan]:
-    """Return when the partner rested, and why: each rest holds until the next decision, the last until `end_s`."""
-    spans = []
-    ends = [*(d.time_s for d in decisions[1:]), end_s]
-    for decision, until in zip(decisions, ends, strict=False):
-        if decision.kind == "rest" and until > decision.time_s:
-            spans.append(RestSpan(decision.time_s, until, decision.rest or "no match"))
-    return spans
+def alarm_spans(reports: Sequence[DriftReport], *, end_s: float) -> list[AlarmSpan]:
+    """Return when alarms stood: each until it was cleared, one that never was until `end_s`."""
+    spans: list[AlarmSpan] = []
+    standing: DriftReport | None = None
+    for report in reports:
+        if standing is not None:
+            spans.append(AlarmSpan(standing.time_s, report.time_s, standing.cause))
+        standing = report if report.event == "raised" else None
+    if standing is not None:
+        spans.append(AlarmSpan(standing.time_s, max(standing.time_s, end_s), standing.cause))
+    return [span for span in spans if span.end_s > span.start_s]
 
 
 def strongest_influence(decision: Decision) -> str | None:
@@ -129,19 +142,24 @@ def draw_performance(
     rests = rest_spans(decisions, end_s=end_s)
     rested = sum(s.end_s - s.start_s for s in rests)
     jumps = sum(d.jumped for d in played)
+    alarms = alarm_spans(performance.drift, end_s=end_s)
     figure = new_figure(
         height_inches=_HEIGHT_INCHES,
         title="A performance: the player, and how MusicHal answered",
         subtitle=f"{minutes(performance.duration_s)} long · {counted(len(notes), 'note')} in answer,"
         f" from {counted(len(played), 'gesture')} of memory"
-        f" · {counted(jumps, 'jump')} · rested {rested:.1f} s",
+        f" · {counted(jumps, 'jump')} · rested {rested:.1f} s" + (f" · {counted(len(alarms), 'alarm')}" if alarms else ""),
     )
+    heights = [1.1, *([0.3] if alarms else []), 1.6, 1.6, 3.2, 3.2]
     grid = figure.add_gridspec(
-        5, 1, height_ratios=(1.1, 1.6, 1.6, 3.2, 3.2), left=0.065, right=0.915, top=1 - 1.1 / _HEIGHT_INCHES,
+        len(heights), 1, height_ratios=heights, left=0.065, right=0.915, top=1 - 1.1 / _HEIGHT_INCHES,
         bottom=1.25 / _HEIGHT_INCHES, hspace=0.24,
     )  # fmt: skip
     sound = figure.add_subplot(grid[0])
-    panels = [sound, *(figure.add_subplot(grid[row], sharex=sound) for row in range(1, 5))]
+    rows = range(len(heights) - 4, len(heights))
+    panels = [sound, *(figure.add_subplot(grid[row], sharex=sound) for row in rows)]
+    if alarms:
+        _draw_alarms(figure.add_subplot(grid[1], sharex=sound), panels, alarms, end_s)
     _draw_player(sound, player_samples, sample_rate_hz)
     for source, axes in enumerate(panels[1:3]):
         _draw_heard(axes, performance.heard, source, end_s)
@@ -152,8 +170,9 @@ def draw_performance(
     _draw_noteless(panels[4], played)
     time_ticks(sound, end_s)
     sound.set_xlim(0, end_s)
-    for axes in panels[:-1]:
-        axes.tick_params(axis="x", labelbottom=False)
+    for axes in figure.axes:
+        if axes is not panels[-1]:
+            axes.tick_params(axis="x", labelbottom=False)
     for axes in panels:
         axes.xaxis.grid(True, color=PALE, linewidth=0.6)
         axes.set_axisbelow(True)
@@ -173,6 +192,29 @@ def _draw_player(axes: "Axes", samples: Float32, sample_rate_hz: int) -> None:
     axes.set_yticks([])
     axes.set_ylabel("sound")
     axes.set_title("The player")
+    hide_frame(axes, keep=["bottom"])
+
+
+def _draw_alarms(axes: "Axes", panels: "Sequence[Axes]", alarms: Sequence[AlarmSpan], end_s: float) -> None:
+    """Draw a bar for as long as each alarm stood, and a line through all panels where it was raised."""
+    from matplotlib.patches import Patch
+
+    for span in alarms:
+        colour, length = ALARM_COLOURS[span.cause], span.end_s - span.start_s
+        axes.broken_barh([(span.start_s, length)], (0, 1), color=colour, label=span.cause)
+        if length / end_s > _LETTER * (len(span.cause) + 2):
+            axes.text(
+                span.start_s + 0.3 * _LETTER * end_s, 0.46, span.cause, color="white", size=9, weight="bold", va="center",
+                clip_on=True,
+            )  # fmt: skip
+        for panel in panels:
+            panel.axvline(span.start_s, color=colour, linewidth=0.9, linestyle=(0, (4, 2)), zorder=4)
+    axes.set_ylim(0, 1)
+    axes.set_yticks([])
+    axes.set_title("Alarms: what was heard was unlike the training")
+    causes = {span.cause for span in alarms}
+    handles = [Patch(color=colour, label=cause) for cause, colour in ALARM_COLOURS.items() if cause in causes]
+    axes.legend(handles=handles, loc="lower right", bbox_to_anchor=(1, 0.9), ncols=len(handles), frameon=False, fontsize=9.5)
     hide_frame(axes, keep=["bottom"])
 
 

@@ -253,6 +253,23 @@ def compare(
         compare_command(first, second, recording, voice=voice)
 
 
+@app.command(epilog="Example: `musichal explain take1 --at 1:23 --listen moment`")
+def explain(
+    folder: Annotated[Path, typer.Argument(help="A session folder that `musichal play --session` wrote.")],
+    at: Annotated[str | None, typer.Option(help="One moment, such as 1:23: the decision then, in full.")] = None,
+    listen: Annotated[
+        Path | None, typer.Option(help="Write the moment in the recording, the answer and the player into this folder (WAV).")
+    ] = None,
+    partner: Annotated[Path | None, typer.Option(help="The partner file, if it has moved since.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Say in words why a session was played as it was: what spoke for it, what nearly won, and where it is from."""
+    with _voice(as_json) as voice:
+        from musichal.commands.explain import explain_command
+
+        explain_command(folder, at=at, listen=listen, partner=partner, voice=voice)
+
+
 @app.command(epilog="Example: `musichal evaluate partner.hal guitar.wav --report listening.html`")
 def evaluate(
     partner: Annotated[Path, typer.Argument(help="The partner file.")],

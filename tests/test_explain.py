@@ -1,0 +1,133 @@
+"""`musichal explain`: the words and the sounds of a decision are those of the record."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from musichal.cli import app
+from musichal.commands.explain import decision_at, parse_clock
+from musichal.errors import InputError
+from musichal.memory.partner_file import load_partner
+from musichal.partner.decision import Decision
+from musichal.partner.explanation import clock, explain
+from musichal.stage.session import read_decisions
+
+
+def run(*arguments: object):
+    return CliRunner().invoke(app, [str(a) for a in arguments])
+
+
+@pytest.fixture(scope="module")
+def take(trained_path, short_guitar, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("explain") / "take"
+    result = run("play", trained_path, "--input", short_guitar, "--session", folder, "--set", "rest_after_silence_s=0.3")
+    assert result.exit_code == 0, result.output
+    return folder
+
+
+@given(st.floats(0, 5999.99))
+def test_a_moment_is_read_as_it_is_written(seconds):
+    assert parse_clock(clock(seconds)) == pytest.approx(seconds, abs=0.0051)
+
+
+def test_moments_in_all_their_forms():
+    assert [parse_clock(t) for t in ("83", "83.5", "1:23", " 1:23.5 ", "1:02:03")] == [83, 83.5, 83, 83.5, 3723]
+    for wrong in ("", "1:x", "-1", "1:2:3:4", "nan", "1e9", "9" * 40):
+        with pytest.raises(InputError, match="--at takes a moment"):
+            parse_clock(wrong)
+
+
+def test_the_decision_at_a_moment_is_the_last_one_taken():
+    decisions = [Decision(number=i, time_s=t, kind="rest", rest="silence") for i, t in enumerate((1.0, 2.0, 2.5))]
+    assert [decision_at(decisions, t).number for t in (1.0, 1.9, 2.0, 2.4, 99)] == [0, 0, 1, 1, 2]
+    with pytest.raises(InputError, match=r"nothing had been decided by 0:00.50; the first decision fell at 0:01.00"):
+        decision_at(decisions, 0.5)
+    with pytest.raises(InputError, match=r"nothing had been decided by 0:05\.00"):
+        decision_at([], 5.0)
+
+
+def test_a_whole_session_is_told_in_order(take, trained):
+    result = run("explain", take, "--json")
+    assert result.exit_code == 0, result.output
+    told = json.loads(result.stdout)
+    decisions = read_decisions(take)
+    names = [r.name for r in trained.recordings]
+    assert [d["words"] for d in told["decisions"]] == [explain(d, names) for d in decisions]
+    assert told["summary"][0].startswith("Played ")
+
+
+def test_one_moment_is_told_in_full_and_can_be_listened_to(take, trained_path, tmp_path):
+    chosen = next(d for d in read_decisions(take) if d.kind == "play" and d.notes and d.alternatives)
+    moment = tmp_path / "moment"
+    result = run("explain", take, "--at", clock(chosen.time_s), "--listen", moment, "--json")
+    assert result.exit_code == 0, result.output
+    told = json.loads(result.stdout)
+    assert told["decision"]["number"] == chosen.number
+    sounds = {path.name.rsplit("-", 1)[1]: soundfile.read(path) for path in moment.iterdir()}
+    assert set(sounds) == {"source.wav", "answer.wav", "player.wav"}
+    assert all(np.abs(samples).max() > 0.01 for samples, _ in sounds.values())
+    # What can be heard is that place of the recording: its loudest sample is where the recording has it.
+    source, rate = sounds["source.wav"]
+    recording = load_partner(trained_path).recordings[chosen.recording]
+    first = max(0, round((chosen.source_start_s - 1.0) * rate))
+    original = recording.samples()[first : first + len(source)]
+    assert np.corrcoef(source if source.ndim == 1 else source[:, 0], original)[0, 1] > 0.99
+    assert str(moment) in told["written"][0]
+    shown = run("explain", take, "--at", clock(chosen.time_s))
+    assert "What spoke for it" in shown.stdout
+    assert "What nearly won" in shown.stdout
+
+
+def test_without_the_partner_the_words_remain_and_the_sounds_are_refused(take, trained_path, tmp_path):
+    gone = tmp_path / "take"
+    gone.mkdir()
+    for file in take.iterdir():
+        (gone / file.name).write_bytes(file.read_bytes())
+    settings = json.loads((gone / "settings.json").read_text())
+    settings["partner_path"] = str(tmp_path / "nowhere.hal")
+    (gone / "settings.json").write_text(json.dumps(settings))
+    result = run("explain", gone)
+    assert result.exit_code == 0, result.output
+    assert "recording 1" in result.output
+    refused = run("explain", gone, "--at", "0:05", "--listen", tmp_path / "moment")
+    assert refused.exit_code == 2
+    assert "say where it is with --partner" in refused.output.replace("\n", " ")
+    assert not (tmp_path / "moment").exists()
+    again = run("explain", gone, "--at", "0:05", "--partner", trained_path)
+    assert again.exit_code == 0, again.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--listen", "x"), "--listen needs --at"),
+        (("--at", "0:00"), "nothing had been decided by 0:00.00"),
+        (("--at", "soon"), "--at takes a moment such as 1:23"),
+    ],
+)
+def test_what_cannot_be_explained_is_one_line(take, arguments, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = run("explain", take, *arguments)
+    assert result.exit_code == 2
+    assert words in result.output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_rest_has_nothing_to_listen_to(take, tmp_path):
+    rest = next((d for d in read_decisions(take) if d.kind == "rest"), None)
+    assert rest is not None, "the guitar ends in a second of silence"
+    result = run("explain", take, "--at", clock(rest.time_s), "--listen", tmp_path / "moment")
+    assert result.exit_code == 2
+    assert "it rested" in result.output
+
+
+def test_what_is_no_session_is_refused(tmp_path):
+    result = run("explain", tmp_path)
+    assert result.exit_code == 2
+    assert "is not a session" in result.output.replace("\n", " ")

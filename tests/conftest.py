@@ -8,6 +8,7 @@ import soundfile
 
 from jack_server import fake_microphone, jack_server, jack_server_at  # noqa: F401 - fixtures for every test
 from musichal.audio.recording import read_recording
+from musichal.bench.random_checkpoint import write_random_checkpoint
 from musichal.chandra.trainer import train
 from musichal.memory.partner_file import PartnerModel, save_partner
 from musichal.spec import PerceptionSpec
@@ -75,3 +76,11 @@ def trained_path(tmp_path_factory: pytest.TempPathFactory, trained: PartnerModel
     path = tmp_path_factory.mktemp("partner") / "rock.hal"
     save_partner(path, trained)
     return path
+
+
+@pytest.fixture(scope="session")
+def tiny_mert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random checkpoint in the layout of MERT-v1-95M, two narrow layers; writing it needs no torch."""
+    folder = tmp_path_factory.mktemp("mert") / "tiny-mert"
+    write_random_checkpoint(folder, tiny=True, safe=True)
+    return folder

@@ -300,6 +300,24 @@ def evaluate(
         )
 
 
+@app.command(epilog="Example: `musichal encoder m-a-p/MERT-v1-95M --check` — exits with 1 if a check fails.")
+def encoder(
+    name: Annotated[
+        str, typer.Argument(help="A folder with a MERT, HuBERT or wav2vec 2.0 checkpoint, or OWNER/NAME on the hub.")
+    ],
+    check: Annotated[bool, typer.Option("--check", help="Load it and look at what it does; needs the `mert` extra.")] = False,
+    layer: Annotated[int | None, typer.Option(min=0, help="Which layer to look at; the middle one, if none is named.")] = None,
+    revision: Annotated[str | None, typer.Option(help="A commit, tag or branch on the hub.")] = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Stay off the network.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show what a learned encoder's weights are, their licence too, and check that they load and compute as they should."""
+    with _voice(as_json) as voice:
+        from musichal.commands.encoder import encoder_command
+
+        encoder_command(name, revision=revision, offline=offline, layer=layer, check=check, voice=voice)
+
+
 @app.command(epilog="Example: `musichal bench memory hearing --recording take1.wav`")
 def bench(
     parts: Annotated[

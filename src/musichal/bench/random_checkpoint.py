@@ -7,9 +7,10 @@ and agreement between runtimes do not depend on what the weights have learned. W
 weights are noise, and nothing musical is ever claimed from them.
 
 The initialisation is that of the architecture before training: He for convolutions, and matrices of deviation
-0.55 / sqrt(inputs), which is the usual 0.02 at 768 inputs and the same gain in a narrow network. It was looked at on music:
-twice as wide, all frames become one vector by the sixth layer (mean cosine of neighbours 0.97), and a test on those would
-pass whatever happens to the input; as it is, neighbours have 0.49 there, and a layer differs from the one before (0.97).
+0.55 / sqrt(inputs), which is the usual 0.02 at 768 inputs and the same gain in a narrow network; norms and biases, which
+would begin as ones and zeros, are drawn a little apart from that, else one left out would not show. It was looked at on
+music: twice as wide, all frames become one vector by the sixth layer (mean cosine of neighbours 0.99), and a test on those
+would pass whatever happens to the input; as it is, neighbours have 0.56 there, and a layer differs from the one before it.
 """
 
 import argparse
@@ -145,10 +146,9 @@ def random_tensors(shapes: Mapping[str, tuple[int, ...]], rng: np.random.Generat
     """Return a random tensor for each name and shape of a layout, float32, drawn in the order given."""
     tensors: dict[str, Float32] = {}
     for name, shape in shapes.items():
-        if name.endswith("bias"):
-            tensors[name] = np.zeros(shape, np.float32)
-        elif "norm." in name:
-            tensors[name] = np.ones(shape, np.float32)
+        if name.endswith("bias") or "norm." in name:
+            drawn = rng.standard_normal(shape, np.float32) * np.float32(0.05)
+            tensors[name] = drawn + np.float32(0 if name.endswith("bias") else 1)
         elif name.endswith("weight_g"):
             continue  # the length of what weight_v points along: below
         elif name == "masked_spec_embed":

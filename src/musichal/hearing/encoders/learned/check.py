@@ -1,0 +1,203 @@
+"""Whether a checkpoint does here what it should: the check that a user with the real weights runs.
+
+The known signal is made of integers, so that every machine has the same bits of it. Features are floating point: between
+machines, and between versions of torch, they differ in the last digits. So there are a few values to compare within a
+tolerance, and a digest that is equal only where the whole computation is.
+"""
+
+import hashlib
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from musichal.arrays import Float32
+from musichal.hearing.encoders.learned.checkpoint import Checkpoint
+from musichal.hearing.encoders.learned.extras import torch_package, transformers_package
+from musichal.hearing.encoders.learned.known import known_by_weights
+from musichal.hearing.encoders.learned.module import load_module
+from musichal.hearing.encoders.learned.preprocess import prepare
+from musichal.hearing.frames import frame_count
+
+LENGTHS_MS = (100, 200, 350, 500, 1000)
+TOLERANCE = 1e-3
+"""How far features may be from the same features elsewhere, as a share of their root mean square."""
+_SAME = 1e-5  # two float32 computations of the same thing on one machine
+_COLLAPSED = 0.9999
+_QUIET_DB = -40
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at: `passed` is None where there was nothing to hold it against."""
+
+    name: str
+    passed: bool | None
+    found: str
+
+
+@dataclass(frozen=True)
+class KnownFeatures:
+    """Features of the known signal: a few values at (frame, dimension), and the SHA-256 of all of them as float32."""
+
+    runtime: str
+    layer: int
+    shape: tuple[int, int]
+    mean: float
+    deviation: float
+    values: tuple[tuple[int, int, float], ...]
+    sha256: str
+
+
+@dataclass(frozen=True)
+class CheckpointReport:
+    """What the check found; `passed` if nothing failed."""
+
+    findings: tuple[Finding, ...]
+    features: KnownFeatures
+
+    @property
+    def passed(self) -> bool:
+        """Return whether nothing failed."""
+        return all(finding.passed is not False for finding in self.findings)
+
+
+def frame_counts(checkpoint: Checkpoint) -> dict[int, int]:
+    """Return how many frames each of `LENGTHS_MS` gives, by the strides of the convolutions."""
+    grid = {"frame_samples": checkpoint.frame_samples, "stride_samples": checkpoint.stride_samples}
+    return {ms: frame_count(checkpoint.sample_rate_hz * ms // 1000, **grid) for ms in LENGTHS_MS}
+
+
+def known_signal(sample_rate_hz: int) -> Float32:
+    """Return one second that is the same bit for bit everywhere: a rising triangle wave under four bursts of noise.
+
+    Its samples are 16-bit integers divided by 32768; shape (sample_rate_hz,).
+    """
+    n = np.arange(sample_rate_hz, dtype=np.int64)
+    phase = np.cumsum(110 + 1650 * n // sample_rate_hz) % sample_rate_hz
+    wave = (np.abs(2 * phase - sample_rate_hz) * 2 - sample_rate_hz) * 8000 // sample_rate_hz
+    noise = (np.random.PCG64(1).random_raw(sample_rate_hz) >> np.uint64(48)).astype(np.int64) - 32768
+    burst = sample_rate_hz // 4
+    fade = burst - n % burst
+    return ((wave + noise * fade // (8 * burst)) / 32768).astype(np.float32)
+
+
+def check_checkpoint(
+    checkpoint: Checkpoint, *, layer: int | None = None, tell: Callable[[str, float], None] | None = None
+) -> CheckpointReport:
+    """Load the network and hold it against its frame grid, against transformers' own model, and against quiet input.
+
+    Parameters
+    ----------
+    checkpoint
+        What `find_checkpoint` found.
+    layer
+        The hidden state to look at, the default one if None.
+    tell
+        Told what is being done and how far it is, from 0 to 1.
+
+    Raises
+    ------
+    InputError, MissingExtraError
+        As `load_module` does.
+    """
+    torch = torch_package("checking a learned encoder")
+    transformers_package("checking a learned encoder")
+    say = tell or (lambda _what, _share: None)
+    layer = checkpoint.default_layer if layer is None else layer
+    say("Loading", 0.0)
+    module = load_module(checkpoint, layer=layer)
+
+    def features(samples: Float32) -> Float32:
+        given = torch.from_numpy(prepare(samples, normalise=checkpoint.normalise)[None])
+        return np.asarray(module(given)[0].numpy(), np.float32)
+
+    # One thread: with more, sums may be taken in another order from run to run.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        signal = known_signal(checkpoint.sample_rate_hz)
+        say("Listening", 0.3)
+        heard = features(signal)
+        counted = {ms: len(features(signal[: checkpoint.sample_rate_hz * ms // 1000])) for ms in LENGTHS_MS}
+        quiet = features(signal * np.float32(10 ** (_QUIET_DB / 20)))
+        say("Comparing with transformers", 0.6)
+        theirs = _of_transformers(checkpoint, layer, prepare(signal, normalise=checkpoint.normalise))
+    finally:
+        torch.set_num_threads(threads)
+    expected = frame_counts(checkpoint)
+    apart = float(np.abs(heard - theirs).max() / np.sqrt(np.mean(theirs**2)))
+    neighbours, quiet_cosine = float(_cosines(heard[1:], heard[:-1]).mean()), float(_cosines(heard, quiet).mean())
+    findings = (
+        _weights_finding(checkpoint),
+        Finding("frame counts", counted == expected, ", ".join(f"{ms} ms: {n}" for ms, n in counted.items())),
+        Finding("same as transformers", apart <= _SAME, f"largest difference {apart:.1e} of the root mean square"),
+        Finding("frames differ", neighbours < _COLLAPSED, f"mean cosine of neighbours {neighbours:.4f}"),
+        Finding(
+            "quiet input",
+            quiet_cosine > 0.99 if checkpoint.normalise else None,
+            f"mean cosine to the same {-_QUIET_DB} dB down {quiet_cosine:.4f}",
+        ),
+    )
+    runtime = f"torch {torch.__version__} float32, one thread, {platform.machine()}"
+    return CheckpointReport(findings, _known_features(heard, layer, runtime))
+
+
+def _weights_finding(checkpoint: Checkpoint) -> Finding:
+    known = known_by_weights(checkpoint.weights_sha256)
+    if known is None:
+        return Finding("weights", None, "no published weights that are known here")
+    return Finding("weights", True, f"those of {known.name}")
+
+
+def _of_transformers(checkpoint: Checkpoint, layer: int, samples: Float32) -> Float32:
+    """Return the hidden state that transformers' own model gives, loaded by its own loader from the same folder."""
+    import torch
+    import transformers
+
+    wav2vec2 = checkpoint.architecture == "wav2vec2"
+    config_class = transformers.Wav2Vec2Config if wav2vec2 else transformers.HubertConfig
+    model_class = transformers.Wav2Vec2Model if wav2vec2 else transformers.HubertModel
+    # Read as a table: the class that an auto_map names would be the checkpoint's own program.
+    values, _ = config_class.get_config_dict(checkpoint.folder, local_files_only=True)
+    values.pop("auto_map", None)
+    values.pop("model_type", None)
+    config: Any = config_class.from_dict(values)
+    bars = transformers.utils.logging.is_progress_bar_enabled()
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        model = model_class.from_pretrained(
+            checkpoint.folder,
+            config=config,
+            local_files_only=True,
+            dtype=torch.float32,
+            use_safetensors=checkpoint.weights_path.suffix == ".safetensors",
+        )
+    finally:
+        if bars:
+            transformers.utils.logging.enable_progress_bar()
+    with torch.no_grad():
+        output = model.eval()(torch.from_numpy(samples[None]), output_hidden_states=True)
+    state = output.last_hidden_state if layer == checkpoint.layers else output.hidden_states[layer]
+    return np.asarray(state[0].numpy(), np.float32)
+
+
+def _known_features(features: Float32, layer: int, runtime: str) -> KnownFeatures:
+    frames, dims = features.shape
+    places = [(f, d) for f in (0, frames // 2, frames - 1) for d in (0, dims // 3, 2 * dims // 3, dims - 1)]
+    return KnownFeatures(
+        runtime=runtime,
+        layer=layer,
+        shape=(frames, dims),
+        mean=float(features.mean(dtype=np.float64)),
+        deviation=float(features.std(dtype=np.float64)),
+        values=tuple((f, d, float(features[f, d])) for f, d in places),
+        sha256=hashlib.sha256(np.ascontiguousarray(features, "<f4").tobytes()).hexdigest(),
+    )
+
+
+def _cosines(first: Float32, second: Float32) -> Float32:
+    norms = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
+    return np.asarray(np.einsum("nd,nd->n", first, second) / np.maximum(norms, 1e-12), np.float32)

@@ -19,6 +19,16 @@ MAX_SEGMENT_S = 20
 MAX_CONTEXT_S = 20
 MAX_LOOKAHEAD_S = 1
 _MAX_FRAMES = 4096
+_MAX_LAYER = 256
+_LONGEST_NAME = 256
+
+
+_LATER = "later"
+
+
+def _later(default: Any) -> Any:
+    """Return a field that joined after partners existed: absent, it has its default."""
+    return field(default=default, metadata={_LATER: True})
 
 
 def _check(condition: bool, message: str) -> None:
@@ -30,7 +40,22 @@ class _SpecPart:
     """Strict conversion to and from plain JSON values, shared by the parts of the spec."""
 
     def to_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)  # type: ignore[call-overload]
+        """Return plain JSON values.
+
+        A field that joined later is left out while it is at its default, so that a spec from before it has the same text,
+        and the same fingerprint, as it always had.
+        """
+        return self._plain(all_fields=False)
+
+    def _plain(self, *, all_fields: bool) -> dict[str, Any]:
+        out: dict[str, Any] = {}
+        for field_ in dataclasses.fields(self):  # type: ignore[arg-type]
+            value = getattr(self, field_.name)
+            if isinstance(value, _SpecPart):
+                out[field_.name] = value._plain(all_fields=all_fields)
+            elif all_fields or not (_LATER in field_.metadata and value == field_.default):
+                out[field_.name] = value
+        return out
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
@@ -38,7 +63,7 @@ class _SpecPart:
             raise InputError(f"perception spec: {cls.__name__} must be a table")
         fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
         unknown = sorted(set(values) - set(fields))
-        missing = sorted(set(fields) - set(values))
+        missing = sorted(name for name in set(fields) - set(values) if _LATER not in fields[name].metadata)
         if unknown or missing:
             raise InputError(f"perception spec: {cls.__name__} has unknown {unknown} and lacks {missing}")
         converted: dict[str, Any] = {}
@@ -88,16 +113,40 @@ class SeparationSpec(_SpecPart):
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderSpec(_SpecPart):
-    """Which encoder, and the digest of everything in it that shapes a feature."""
+    """Which encoder, and the digest of everything in it that shapes a feature.
+
+    The rest is for encoders with weights, and empty for others: `weights` is what the weights are called (a name on the hub,
+    or of a folder) and `revision` which of them, `weights_digest` the digest of the checkpoint; features are the hidden state
+    `layer`, of windows brought to zero mean and unit variance where `normalise` says so, computed by `runtime` in `precision`.
+    """
 
     name: str = "spectral"
     digest: str = ""
     frame_samples: int = 400
     stride_samples: int = 320
+    weights: str = _later("")
+    revision: str = _later("")
+    weights_digest: str = _later("")
+    layer: int = _later(0)
+    normalise: bool = _later(False)
+    runtime: str = _later("")
+    precision: str = _later("")
 
     def __post_init__(self) -> None:
         _check(bool(self.name), "encoder name must not be empty")
         _check(0 < self.stride_samples <= self.frame_samples, "stride_samples must be at most frame_samples")
+        for name in ("weights", "revision", "weights_digest", "runtime", "precision"):
+            text = getattr(self, name)
+            _check(len(text) <= _LONGEST_NAME and text.isprintable(), f"encoder {name} must be a printable name")
+        _check(0 <= self.layer <= _MAX_LAYER, f"encoder layer must be from 0 to {_MAX_LAYER}")
+
+    @property
+    def title(self) -> str:
+        """Return its name, and for an encoder with weights which ones, which layer, and what computes it."""
+        if not self.weights:
+            return self.name
+        computed = f", {self.runtime} {self.precision}" if self.runtime else ""
+        return f"{self.name}: layer {self.layer} of {self.weights}{computed}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -286,5 +335,39 @@ class PerceptionSpec(_SpecPart):
                 out.update(flat(f"{name}.", value) if isinstance(value, dict) else {name: value})
             return out
 
-        mine, theirs = flat("", self.to_dict()), flat("", other.to_dict())
+        mine, theirs = flat("", self._plain(all_fields=True)), flat("", other._plain(all_fields=True))
         return [(name, mine[name], theirs[name]) for name in mine if mine[name] != theirs[name]]
+
+
+def spec_at_rate(sample_rate_hz: int) -> PerceptionSpec:
+    """Return the default spec for an encoder that hears at another rate: the same durations, in its samples."""
+    base = PerceptionSpec()
+    ratio = sample_rate_hz / base.sample_rate_hz
+    if ratio == 1:
+        return base
+
+    def scaled(samples: int) -> int:
+        return max(1, round(samples * ratio))
+
+    def power_of_two(samples: int) -> int:
+        return 2 ** round(math.log2(samples * ratio))
+
+    n_fft = power_of_two(base.separation.n_fft)
+    hop_share = base.separation.n_fft // base.separation.hop_samples
+    return dataclasses.replace(
+        base,
+        sample_rate_hz=sample_rate_hz,
+        segment_samples=scaled(base.segment_samples),
+        hop_samples=scaled(base.hop_samples),
+        context_samples=scaled(base.context_samples),
+        lookahead_samples=scaled(base.lookahead_samples),
+        min_segment_samples=scaled(base.min_segment_samples),
+        separation=dataclasses.replace(base.separation, n_fft=n_fft, hop_samples=n_fft // hop_share),
+        gate=dataclasses.replace(base.gate, window_samples=scaled(base.gate.window_samples)),
+        onsets=dataclasses.replace(
+            base.onsets,
+            n_fft=power_of_two(base.onsets.n_fft),
+            hop_samples=scaled(base.onsets.hop_samples),
+            report_lag_samples=scaled(base.onsets.report_lag_samples),
+        ),
+    )

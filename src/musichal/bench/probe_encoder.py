@@ -41,6 +41,7 @@ class ProbeEncoder:
 
     name = "probe"
     normalisation = "scale"
+    licence = "MIT, no weights"
     digest = hashlib.sha256(b"probe 1").hexdigest()
 
     def __init__(self, spec: PerceptionSpec) -> None:

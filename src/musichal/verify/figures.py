@@ -191,7 +191,7 @@ def _hearing(model: PartnerModel, duration_s: float) -> HearingFigures:
     rate = spec.sample_rate_hz
     return HearingFigures(
         fingerprint=spec.fingerprint(),
-        encoder=spec.encoder.name,
+        encoder=spec.encoder.title,
         encoder_digest=spec.encoder.digest,
         encoder_licence=model.encoder_licence,
         sample_rate_hz=rate,

@@ -33,6 +33,11 @@ class Encoder(Protocol):
         """What the vocabulary should do before k-means: 'scale' (one global scale) or 'l2-pca'."""
         ...
 
+    @property
+    def licence(self) -> str:
+        """Licence of what it carries or was trained to."""
+        ...
+
     def encode(self, stems: Stems, pitch: PitchFrames) -> tuple[Float32, ...]:
         """Return one (frames, dims) array per source, for the frames of the segment at the end of the window."""
         ...

@@ -5,19 +5,12 @@ An entry is a factory: an encoder with heavy dependencies imports them when it i
 
 import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from musichal.errors import InputError
 from musichal.hearing.encoders.protocol import Encoder
 from musichal.spec import PerceptionSpec
 
-
-@dataclass(frozen=True)
-class _Entry:
-    """How to make an encoder, and the licence of what it learned from or carries."""
-
-    factory: Callable[[PerceptionSpec], Encoder]
-    licence: str
+_Factory = Callable[[PerceptionSpec], Encoder]
 
 
 def _spectral(spec: PerceptionSpec) -> Encoder:
@@ -26,17 +19,20 @@ def _spectral(spec: PerceptionSpec) -> Encoder:
     return SpectralEncoder(spec)
 
 
-_ENTRIES: dict[str, _Entry] = {"spectral": _Entry(_spectral, "MIT, no weights")}
+def _learned(spec: PerceptionSpec) -> Encoder:
+    from musichal.hearing.encoders.learned.encoder import LearnedEncoder
+
+    return LearnedEncoder(spec)
+
+
+_FACTORIES: dict[str, _Factory] = {"spectral": _spectral, "mert": _learned, "hf": _learned}
+LEARNED = ("mert", "hf")
+"""Encoders with weights of their own: MERT, and any network of its family by the name of its weights."""
 
 
 def encoder_names() -> tuple[str, ...]:
     """Return the names that `create_encoder` knows, sorted."""
-    return tuple(sorted(_ENTRIES))
-
-
-def encoder_licence(name: str) -> str:
-    """Return the licence note of an encoder; raises `InputError` for an unknown name."""
-    return _entry(name).licence
+    return tuple(sorted(_FACTORIES))
 
 
 def create_encoder(spec: PerceptionSpec) -> Encoder:
@@ -47,9 +43,11 @@ def create_encoder(spec: PerceptionSpec) -> Encoder:
     Raises
     ------
     InputError
-        If the name is unknown, or the encoder's digest is not the one in the spec.
+        If the name is unknown, or the encoder's digest is not the one in the spec, or its weights are not at hand.
+    MissingExtraError
+        If what computes it is not installed.
     """
-    encoder = _entry(spec.encoder.name).factory(spec)
+    encoder = _factory(spec.encoder.name)(spec)
     if spec.encoder.digest not in ("", encoder.digest):
         raise InputError(
             f"encoder '{spec.encoder.name}' is not the one this partner was trained with:"
@@ -71,7 +69,7 @@ def pinned(spec: PerceptionSpec) -> PerceptionSpec:
     )
 
 
-def _entry(name: str) -> _Entry:
-    if name not in _ENTRIES:
+def _factory(name: str) -> _Factory:
+    if name not in _FACTORIES:
         raise InputError(f"unknown encoder '{name}'; known: {', '.join(encoder_names())}")
-    return _ENTRIES[name]
+    return _FACTORIES[name]

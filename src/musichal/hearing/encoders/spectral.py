@@ -54,6 +54,7 @@ class SpectralEncoder:
 
     name = "spectral"
     normalisation = "scale"
+    licence = "MIT, no weights"
 
     def __init__(self, spec: PerceptionSpec, settings: SpectralSettings | None = None) -> None:
         self._settings = settings = settings or SpectralSettings()

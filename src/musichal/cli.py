@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -25,6 +25,9 @@ from musichal.spec import (
     hop_range,
     segment_range,
 )
+
+if TYPE_CHECKING:
+    from musichal.commands.encoder_plan import EncoderPlan
 
 app = typer.Typer(
     name="musichal",
@@ -88,13 +91,37 @@ def _options(
 def train(
     recordings: Annotated[list[Path], typer.Argument(help="Recordings, or folders of them (WAV, AIFF, FLAC, OGG, MP3 …).")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The partner file to write.")],
-    encoder: Annotated[str, typer.Option(help="How to hear: the name of an encoder.")] = "spectral",
+    encoder: Annotated[
+        str,
+        typer.Option(
+            help="How to hear: 'spectral', 'mert', 'mert:LAYER', or 'hf:OWNER/NAME' or 'hf:FOLDER' for its relatives."
+        ),
+    ] = "spectral",
+    weights: Annotated[Path | None, typer.Option(help="A folder with the weights of MERT, instead of the hub's.")] = None,
+    layer: Annotated[
+        int | None, typer.Option(min=0, help="Layer of a learned encoder; the middle one, if none is named.")
+    ] = None,
+    revision: Annotated[str | None, typer.Option(help="A commit, tag or branch of the weights on the hub.")] = None,
+    runtime: Annotated[
+        str, typer.Option(help="What computes a learned encoder: 'auto' measures which is the quickest here.")
+    ] = "auto",
+    precision: Annotated[str, typer.Option(help="What it computes in: 'auto', 'fp32', 'bf16' or 'int8'.")] = "auto",
+    offline: Annotated[bool, typer.Option("--offline", help="Stay off the network.")] = False,
+    processes: Annotated[
+        int | None,
+        typer.Option(min=1, help="How many processes listen with a learned encoder; one for each core, if not given."),
+    ] = None,
     vocabulary: Annotated[int, typer.Option(help="How many sounds to learn for each source.")] = 64,
     segment: Annotated[str, typer.Option(help="Length of a segment, as 350ms or 0.35s.")] = "350ms",
     hop: Annotated[
         str | None, typer.Option(help="From one segment to the next; shorter than a segment, segments overlap.")
     ] = None,
-    context: Annotated[str, typer.Option(help="How much of the past the encoder sees beside a segment.")] = "350ms",
+    context: Annotated[
+        str | None,
+        typer.Option(
+            help="How much of the past the encoder sees beside a segment; if not given, 350 ms, or 175 ms if learned."
+        ),
+    ] = None,
     lookahead: Annotated[
         str | None,
         typer.Option(help="How much behind a segment the encoder waits for: 67 ms if not given; 0ms is sooner, less steady."),
@@ -107,29 +134,40 @@ def train(
     with _voice(as_json) as voice:
         from musichal.commands.train import train_command
 
-        base = PerceptionSpec()
-        rate, heard_by = base.sample_rate_hz, replace(EncoderSpec(), name=encoder)
+        plan = _encoder_plan(
+            encoder,
+            weights=weights,
+            layer=layer,
+            revision=revision,
+            runtime=runtime,
+            precision=precision,
+            offline=offline,
+            voice=voice,
+        )
+        base = plan.spec if plan is not None else replace(PerceptionSpec(), encoder=replace(EncoderSpec(), name=encoder))
+        rate, heard_by = base.sample_rate_hz, base.encoder
         segment_samples = _samples(segment, "--segment", segment_range(heard_by, rate), rate)
         hop_samples = segment_samples
         if hop is not None:
             hop_samples = _samples(hop, "--hop", hop_range(heard_by, segment_samples), rate)
-        lookahead_samples = base.lookahead_samples
+        context_samples, lookahead_samples = base.context_samples, base.lookahead_samples
+        if context is not None:
+            context_samples = _samples(context, "--context", (0, MAX_CONTEXT_S * rate), rate)
         if lookahead is not None:
             lookahead_samples = _samples(lookahead, "--lookahead", (0, MAX_LOOKAHEAD_S * rate), rate)
         if _policy(policy) == "onset" and hop_samples != segment_samples:
             raise InputError("--hop cannot be given with --policy onset: segments that start at onsets do not overlap")
         spec = replace(
             base,
-            encoder=heard_by,
             vocabulary=replace(VocabularySpec(), size=vocabulary),
             segment_samples=segment_samples,
             hop_samples=hop_samples,
-            context_samples=_samples(context, "--context", (0, MAX_CONTEXT_S * rate), rate),
+            context_samples=context_samples,
             lookahead_samples=lookahead_samples,
             min_segment_samples=min(base.min_segment_samples, segment_samples),
             policy=policy,
         )
-        train_command(recordings, output, spec, keep_audio=not no_audio, voice=voice)
+        train_command(recordings, output, spec, keep_audio=not no_audio, plan=plan, processes=processes, voice=voice)
 
 
 @app.command(epilog="Example: `musichal play partner.hal --input guitar.wav --midi-out reply.mid --audio-out reply.wav`")
@@ -237,6 +275,32 @@ def verify(
         verify_command(partner, recordings or [], report=report, quick=quick, seed=seed, voice=voice)
 
 
+@app.command(epilog="Example: `musichal rehear partner.hal -o here.hal`")
+def rehear(
+    partner: Annotated[Path, typer.Argument(help="The partner file; it must hold its recordings.")],
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="The partner file to write; the old one is replaced, if none is named."),
+    ] = None,
+    runtime: Annotated[
+        str, typer.Option(help="What computes its encoder: 'auto' measures which is the quickest here.")
+    ] = "auto",
+    precision: Annotated[str, typer.Option(help="What it computes in: 'auto', 'fp32', 'bf16' or 'int8'.")] = "auto",
+    refit: Annotated[bool, typer.Option("--refit", help="Learn the vocabularies anew, too.")] = False,
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="How many processes listen; one for each core, if not given.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Let a partner hear its own recordings again with what this machine computes in, and keep everything else."""
+    with _voice(as_json) as voice:
+        from musichal.commands.rehear import rehear_command
+
+        rehear_command(
+            partner, output or partner, runtime=runtime, precision=precision, refit=refit, processes=processes, voice=voice
+        )
+
+
 @app.command(epilog="Example: `musichal compare first.hal second.hal take1.wav`")
 def compare(
     first: Annotated[Path, typer.Argument(help="A partner file.")],
@@ -306,7 +370,10 @@ def encoder(
         str, typer.Argument(help="A folder with a MERT, HuBERT or wav2vec 2.0 checkpoint, or OWNER/NAME on the hub.")
     ],
     check: Annotated[bool, typer.Option("--check", help="Load it and look at what it does; needs the `mert` extra.")] = False,
-    layer: Annotated[int | None, typer.Option(min=0, help="Which layer to look at; the middle one, if none is named.")] = None,
+    convert: Annotated[
+        bool, typer.Option("--convert", help="Convert a layer for playing; partners that hear with it find it in the cache.")
+    ] = False,
+    layer: Annotated[int | None, typer.Option(min=0, help="Which layer; the middle one, if none is named.")] = None,
     revision: Annotated[str | None, typer.Option(help="A commit, tag or branch on the hub.")] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Stay off the network.")] = False,
     as_json: Json = False,
@@ -315,7 +382,7 @@ def encoder(
     with _voice(as_json) as voice:
         from musichal.commands.encoder import encoder_command
 
-        encoder_command(name, revision=revision, offline=offline, layer=layer, check=check, voice=voice)
+        encoder_command(name, revision=revision, offline=offline, layer=layer, check=check, convert=convert, voice=voice)
 
 
 @app.command(epilog="Example: `musichal bench memory hearing --recording take1.wav`")
@@ -347,6 +414,32 @@ def _samples(text: str, option: str, limits: tuple[int, int], sample_rate_hz: in
         least_ms, most_ms = math.ceil(1000 * least / sample_rate_hz), 1000 * most // sample_rate_hz
         raise InputError(f"{option} must be from {least_ms} to {most_ms} ms, not {text.strip()}")
     return round(samples)
+
+
+def _encoder_plan(
+    encoder: str,
+    *,
+    weights: Path | None,
+    layer: int | None,
+    revision: str | None,
+    runtime: str,
+    precision: str,
+    offline: bool,
+    voice: Voice,
+) -> "EncoderPlan | None":
+    """Return how to hear with a learned encoder; None for one without weights, which takes none of these options."""
+    from musichal.commands.encoder_plan import encoder_plan, encoder_request
+
+    request = encoder_request(
+        encoder,
+        weights=weights,
+        layer=layer,
+        revision=revision,
+        runtime=runtime,
+        precision=precision,
+        offline=offline,
+    )
+    return encoder_plan(request, voice) if request is not None else None
 
 
 def _policy(text: str) -> str:

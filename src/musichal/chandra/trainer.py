@@ -5,23 +5,26 @@ audible frame, turns the recordings into tokens and gestures through the same `T
 notes down in a memory.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from musichal.audio.flac import encode_flac, flac_holds_rate
 from musichal.audio.recording import Recording
+from musichal.chandra.analysts import Analyst, analysts
 from musichal.errors import InputError
-from musichal.hearing.encoders.registry import create_encoder, encoder_licence
-from musichal.hearing.listener import Ear, TokenStage
-from musichal.hearing.percepts import SOURCES, Gesture, Heard, Note, Percept
+from musichal.hearing.encoders.learned.runtimes import package_of
+from musichal.hearing.encoders.registry import LEARNED, create_encoder
+from musichal.hearing.listener import Analysis, Ear, TokenStage
+from musichal.hearing.percepts import SOURCES, Gesture, Heard, Note, Percept, Window
 from musichal.hearing.pinning import pin
-from musichal.hearing.vocabulary import Vocabulary, fit_vocabulary
+from musichal.hearing.vocabulary import Vocabulary, fit_vocabulary, nearest
 from musichal.installation import SHAPES_NUMBERS, installed
 from musichal.memory.information_rate import choose_threshold
 from musichal.memory.memory import Memory, assign_notes
-from musichal.memory.partner_file import PartnerModel, StoredRecording
+from musichal.memory.partner_file import KEPT, PartnerModel, StoredRecording
 from musichal.spec import PerceptionSpec
 
 Progress = Callable[[str, float], None]
@@ -46,6 +49,8 @@ def train(
     spec: PerceptionSpec,
     *,
     keep_audio: bool = True,
+    processes: int = 1,
+    vocabularies: tuple[Vocabulary, Vocabulary] | None = None,
     progress: Progress | None = None,
     warn: Callable[[str], None] | None = None,
 ) -> PartnerModel:
@@ -60,6 +65,10 @@ def train(
     spec : PerceptionSpec
     keep_audio : bool
         Whether the partner holds the recordings themselves.
+    processes : int
+        How many may listen; only an encoder with weights is worth more than this one. The partner is the same for any number.
+    vocabularies : tuple of Vocabulary, optional
+        Kept instead of learned: their sounds are those of an earlier training.
     progress : callable, optional
     warn : callable, optional
         Told what a user should know about the recordings as a whole.
@@ -79,11 +88,15 @@ def train(
                 raise InputError(
                     f"{recording.name}: a rate of {recording.sample_rate_hz} Hz cannot be stored as FLAC; use --no-audio"
                 )
-    heard = _hear_all(recordings, spec, tell)
-    vocabularies = _learn_vocabularies([h for r in heard for h in r.heard], spec, tell, warn or (lambda _text: None))
+    heard = _hear_all(recordings, spec, tell, processes=processes if spec.encoder.name in LEARNED else 1)
+    every = [h for r in heard for h in r.heard]
+    if vocabularies is None:
+        learned = _learn_vocabularies(every, spec, tell, warn or (lambda _text: None))
+    else:
+        learned = _counted_again(vocabularies, every)
     percepts, gestures = [], []
     for item in heard:
-        stage = TokenStage(spec, vocabularies)
+        stage = TokenStage(spec, learned)
         own = [stage.step(h) for h in item.heard]
         percepts.append(own)
         gestures.append([g for p in own for g in p.gestures] + list(stage.flush(item.end_sample)))
@@ -92,32 +105,67 @@ def train(
     tell("Done", 1.0)
     return PartnerModel(
         spec=spec,
-        vocabularies=vocabularies,
+        vocabularies=learned,
         memory=memory,
         recordings=tuple(stored),
-        encoder_licence=encoder_licence(spec.encoder.name),
-        trained_with={name: installed(name) for name in SHAPES_NUMBERS},
+        encoder_licence=create_encoder(spec).licence,
+        trained_with=_versions(spec) | ({KEPT: "kept"} if vocabularies is not None else {}),
     )
 
 
-def _hear_all(recordings: Sequence[Recording], spec: PerceptionSpec, tell: Progress) -> list[_HeardRecording]:
+def _versions(spec: PerceptionSpec) -> dict[str, str]:
+    names = list(SHAPES_NUMBERS)
+    if spec.encoder.runtime:
+        names.append(package_of(spec.encoder.runtime))
+    return {name: installed(name) for name in names}
+
+
+def _hear_all(
+    recordings: Sequence[Recording], spec: PerceptionSpec, tell: Progress, *, processes: int
+) -> list[_HeardRecording]:
     total = sum(r.duration_s for r in recordings)
     done = 0.0
     out = []
-    for recording in recordings:
-        ear = Ear(spec, create_encoder(spec), source_rate_hz=recording.sample_rate_hz)
-        heard: list[Heard] = []
-        block = round(_BLOCK_S * recording.sample_rate_hz)
-        for first in range(0, recording.samples.shape[0], block):
-            part = recording.samples[first : first + block]
-            heard += ear.push(part)
-            done += part.shape[0] / recording.sample_rate_hz
-            tell(f"Listening to {recording.name}", done / total)
-        rest, last_notes = ear.flush()
-        heard += rest
-        notes = [note for h in heard for note in h.notes] + list(last_notes)
-        out.append(_HeardRecording(heard, notes, ear.samples_heard))
+    with contextlib.ExitStack() as stack:
+        elsewhere = stack.enter_context(analysts(spec, processes=processes)) if processes > 1 else None
+        for recording in recordings:
+            ear = Ear(spec, create_encoder(spec), source_rate_hz=recording.sample_rate_hz)
+            heard: list[Heard] = []
+            for window, analysis in _analysed(ear, recording, elsewhere):
+                heard.append(ear.hear(window, analysis))
+                share = min(recording.duration_s, (window.start_sample + window.length_samples) / spec.sample_rate_hz)
+                tell(f"Listening to {recording.name}", (done + share) / total)
+            done += recording.duration_s
+            notes = [note for h in heard for note in h.notes] + list(ear.last_notes())
+            out.append(_HeardRecording(heard, notes, ear.samples_heard))
+        if out:
+            tell(f"Listening to {recordings[-1].name}", 1.0)
     return out
+
+
+def _analysed(ear: Ear, recording: Recording, elsewhere: Analyst | None) -> Iterator[tuple[Window, Analysis | None]]:
+    """Yield the windows of a recording in order, with their analysis where it is made elsewhere."""
+    windows = _windows(ear, recording)
+    return elsewhere(windows) if elsewhere is not None else ((window, None) for window in windows)
+
+
+def _windows(ear: Ear, recording: Recording) -> Iterator[Window]:
+    block = round(_BLOCK_S * recording.sample_rate_hz)
+    for first in range(0, recording.samples.shape[0], block):
+        yield from ear.intake.push(recording.samples[first : first + block]).windows
+    yield from ear.intake.flush().windows
+
+
+def _counted_again(vocabularies: tuple[Vocabulary, Vocabulary], heard: Sequence[Heard]) -> tuple[Vocabulary, Vocabulary]:
+    """Return vocabularies that are kept, with counts of how often each of their sounds is heard now."""
+    out = []
+    for number, vocabulary in enumerate(vocabularies):
+        frames = np.concatenate([h.features[number][h.audible[number]] for h in heard])
+        if frames.shape[0] < vocabulary.size:
+            frames = np.concatenate([h.features[number] for h in heard])
+        tokens = nearest(vocabulary.distances(vocabulary.normalise(frames)))
+        out.append(replace(vocabulary, counts=np.bincount(tokens, minlength=vocabulary.size).astype(np.int64)))
+    return out[0], out[1]
 
 
 def _learn_vocabularies(

@@ -10,15 +10,16 @@ from musichal.commands.outcome import Voice
 from musichal.errors import CheckFailedError, InputError
 from musichal.hearing.encoders.learned.check import TOLERANCE, CheckpointReport, KnownFeatures, check_checkpoint, frame_counts
 from musichal.hearing.encoders.learned.checkpoint import Checkpoint, find_checkpoint
+from musichal.hearing.encoders.learned.conversion import convert as converted
 from musichal.hearing.encoders.learned.module import check_layer
 
 _WORDS = {True: "holds", False: "FAILS", None: ""}
 
 
 def encoder_command(
-    name: str, *, revision: str | None, offline: bool, layer: int | None, check: bool, voice: Voice
+    name: str, *, revision: str | None, offline: bool, layer: int | None, check: bool, convert: bool = False, voice: Voice
 ) -> CheckpointReport | None:
-    """Find a checkpoint, show what it is, and with `check` load it and look at what it does.
+    """Find a checkpoint and show what it is; with `check` load it and look at what it does, with `convert` prepare playing.
 
     Raises
     ------
@@ -27,8 +28,8 @@ def encoder_command(
     InputError, MissingExtraError
         If there is no such checkpoint, it cannot be loaded, or a package is missing.
     """
-    if layer is not None and not check:
-        raise InputError("--layer says which layer --check looks at: give both")
+    if layer is not None and not (check or convert):
+        raise InputError("--layer says which layer --check looks at and --convert converts: give one of them, too")
     checkpoint = find_checkpoint(name, revision=revision, offline=offline, say=voice.warn)
     if layer is not None:
         check_layer(checkpoint, layer)
@@ -36,8 +37,15 @@ def encoder_command(
     if check:
         with voice.progress("Loading") as tell:
             report = check_checkpoint(checkpoint, layer=layer, tell=tell)
-    voice.result(_described(checkpoint) | (_checked(report) if report else {}))
+    graph = None
+    if convert:
+        graph = converted(checkpoint, layer=checkpoint.default_layer if layer is None else layer, kind="fp32", say=voice.warn)
+    voice.result(
+        _described(checkpoint) | (_checked(report) if report else {}) | ({"converted": str(graph.path)} if graph else {})
+    )
     voice.show(_description_table(checkpoint))
+    if graph is not None:
+        voice.say(f"Converted for playing: {printable(graph.path)} (SHA-256 {graph.sha256[:16]}).")
     if report is None:
         return None
     voice.show(_findings_table(report))

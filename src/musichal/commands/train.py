@@ -9,6 +9,7 @@ from pathlib import Path, PurePath
 from musichal.atomic import printable
 from musichal.audio.recording import collect_recordings, read_recording
 from musichal.chandra.trainer import train
+from musichal.commands.encoder_plan import EncoderPlan, chosen_spec, processors
 from musichal.commands.outcome import Voice
 from musichal.commands.outputs import check_outputs
 from musichal.hearing.pinning import pin
@@ -18,8 +19,25 @@ from musichal.spec import PerceptionSpec
 from musichal.verify.figures import partner_figures
 
 
-def train_command(paths: Sequence[Path], output: Path, spec: PerceptionSpec, *, keep_audio: bool, voice: Voice) -> PartnerModel:
+def train_command(
+    paths: Sequence[Path],
+    output: Path,
+    spec: PerceptionSpec,
+    *,
+    keep_audio: bool,
+    voice: Voice,
+    plan: EncoderPlan | None = None,
+    processes: int | None = None,
+) -> PartnerModel:
     """Train a partner on files and folders, write it to `output`, and say what was learned.
+
+    Parameters
+    ----------
+    paths, output, spec, keep_audio, voice
+    plan : EncoderPlan, optional
+        Of an encoder with weights, whose runtime is yet to be chosen.
+    processes : int, optional
+        How many may listen with such an encoder; one for each core, if not given.
 
     Raises
     ------
@@ -27,7 +45,8 @@ def train_command(paths: Sequence[Path], output: Path, spec: PerceptionSpec, *, 
         For a recording that cannot be heard or an output that cannot be written.
     """
     # A mistake in the last argument should not show after minutes of listening.
-    pin(spec)
+    if plan is None:
+        pin(spec)
     files = collect_recordings(paths)
     check_outputs([output], inputs=files)
     started_s = time.monotonic()
@@ -40,7 +59,17 @@ def train_command(paths: Sequence[Path], output: Path, spec: PerceptionSpec, *, 
         for recording in recordings:
             for warning in recording.warnings:
                 voice.warn(f"{recording.name}: {warning}")
-        model = train(recordings, spec, keep_audio=keep_audio, progress=tell, warn=voice.warn)
+        if plan is not None:
+            tell("Measuring runtimes", 0.0)
+            spec = chosen_spec(plan, spec, recordings, voice)
+        model = train(
+            recordings,
+            spec,
+            keep_audio=keep_audio,
+            processes=processes or processors(),
+            progress=tell,
+            warn=voice.warn,
+        )
         tell(f"Writing {printable(output.name)}", 1.0)
         save_partner(output, model)
     took_s = time.monotonic() - started_s
@@ -52,6 +81,11 @@ def train_command(paths: Sequence[Path], output: Path, spec: PerceptionSpec, *, 
         f"Chandra listened to {counted(len(recordings), 'recording')} ({heard_s:.1f} s) in {took_s:.1f} s:"
         f" {heard_s / took_s:.0f} times real time."
     )
+    if plan is not None:
+        voice.say(
+            f"It hears with layer {spec.encoder.layer} of {spec.encoder.weights}, by {spec.encoder.runtime} in"
+            f" {spec.encoder.precision}. Licence of the weights: {model.encoder_licence}."
+        )
     voice.say(
         f"Learned {spec.vocabulary.size} harmonic and {spec.vocabulary.size} percussive sounds,"
         f" and remembers {counted(states, 'gesture')} with {counted(notes, 'note')}."

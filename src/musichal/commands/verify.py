@@ -14,8 +14,10 @@ from rich.table import Table
 from rich.text import Text
 
 from musichal.atomic import printable
-from musichal.audio.recording import Recording, collect_recordings, read_recording, samples_digest
+from musichal.audio.recording import Recording, collect_recordings, read_recording
+from musichal.chandra.rehearing import as_recording
 from musichal.chandra.trainer import train
+from musichal.commands.encoder_plan import processors
 from musichal.commands.outcome import Voice
 from musichal.commands.outputs import check_outputs
 from musichal.errors import CheckFailedError, InputError
@@ -67,7 +69,7 @@ def verify_command(
             seed=seed,
             partner=partner,
             retrain=retrain if whole else None,
-            processors=_processors(),
+            processors=processors(),
             progress=tell,
         )
         if report is not None:
@@ -90,10 +92,6 @@ def verify_command(
         raise CheckFailedError(f"{len(verification.failed)} of {asked_checks} checks failed: {failed}")
     voice.say(f"All {sum(c.passed is True for c in verification.checks)} checks passed.")
     return verification
-
-
-def _processors() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _whole(model: PartnerModel, given: Sequence[Recording]) -> bool:
@@ -136,22 +134,11 @@ def retrain_from(model: PartnerModel, given: Sequence[Recording] = ()) -> Partne
     recordings = []
     for stored in model.recordings:
         samples = by_digest[stored.digest].samples if stored.digest in by_digest else stored.samples()
-        recordings.append(
-            Recording(
-                name=stored.name,
-                sample_rate_hz=stored.sample_rate_hz,
-                samples=samples,
-                channels=1,
-                clipped_share=0.0,
-                dc_offset=0.0,
-                peak_db=0.0,
-                rms_db=0.0,
-                digest=samples_digest(samples),
-                warnings=(),
-            )
-        )
+        recordings.append(as_recording(stored, samples))
     keep = all(recording.flac is not None for recording in model.recordings)
-    return replace(train(recordings, model.spec, keep_audio=keep), trained_with=model.trained_with)
+    kept = model.vocabularies if model.keeps_vocabularies else None
+    again = train(recordings, model.spec, keep_audio=keep, vocabularies=kept)
+    return replace(again, trained_with=model.trained_with)
 
 
 def _tables(verification: Verification) -> "Iterator[RenderableType]":

@@ -32,6 +32,9 @@ _SLACK_S = 1.0
 _LARGEST_FEATURE = 1e6
 _LEAST_SCALE, _LARGEST_SCALE = 1e-12, 1e12
 _LONGEST_TEXT = 4096
+KEPT = "vocabularies"
+"""In `PartnerModel.trained_with`: the vocabularies were kept from an earlier training when its recordings were heard again."""
+
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -81,7 +84,17 @@ class PartnerModel:
     recordings: tuple[StoredRecording, ...]
     encoder_licence: str
     trained_with: Mapping[str, str]
-    """Versions of MusicHal and of the libraries that shape numbers."""
+    """Versions of MusicHal and of the libraries that shape numbers; `KEPT` where vocabularies come from another training."""
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """Return the versions that trained it."""
+        return {name: version for name, version in self.trained_with.items() if name != KEPT}
+
+    @property
+    def keeps_vocabularies(self) -> bool:
+        """Return whether its vocabularies come from another training than its tokens."""
+        return KEPT in self.trained_with
 
 
 def save_partner(path: PathLike, model: PartnerModel) -> None:

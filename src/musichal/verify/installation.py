@@ -21,7 +21,7 @@ _SHOWN_DIGITS = 12
 
 def same_installation(model: PartnerModel) -> bool:
     """Return whether everything that trained the partner is here in the same version."""
-    return all(installed(name) == there for name, there in model.trained_with.items())
+    return all(installed(name) == there for name, there in model.versions.items())
 
 
 def identity_checks(spec: PerceptionSpec) -> tuple[Check, ...]:
@@ -58,7 +58,7 @@ def version_checks(model: PartnerModel, *, parity_holds: bool | None) -> tuple[C
         None: "whether it matters is not known: parity was not asked",
     }[parity_holds]
     checks = []
-    for name, there in sorted(model.trained_with.items()):
+    for name, there in sorted(model.versions.items()):
         here = installed(name)
         checks.append(
             Check(

@@ -388,7 +388,7 @@ def encoder(
 @app.command(epilog="Example: `musichal bench memory hearing --recording take1.wav`")
 def bench(
     parts: Annotated[
-        list[str] | None, typer.Argument(help="What to measure: hearing, memory, tokens, notes. All, if none is named.")
+        list[str] | None, typer.Argument(help="What to measure: hearing, memory, tokens, notes, pulse. All, if none is named.")
     ] = None,
     recording: Annotated[
         list[Path] | None, typer.Option(help="A recording to measure hearing on; repeatable. The demo's, if none is named.")

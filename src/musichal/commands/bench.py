@@ -12,7 +12,7 @@ from musichal.commands.outcome import Voice
 from musichal.demo import RECORDING
 from musichal.errors import CheckFailedError, InputError
 
-PARTS = ("hearing", "memory", "tokens", "notes")
+PARTS = ("hearing", "memory", "tokens", "notes", "pulse")
 
 
 def bench_command(parts: Sequence[str], recordings: Sequence[Path], *, voice: Voice) -> None:
@@ -41,12 +41,14 @@ def bench_command(parts: Sequence[str], recordings: Sequence[Path], *, voice: Vo
 
 
 def _measure(part: str, recordings: Sequence[Path]) -> Sequence[Figure]:
-    from musichal.bench import hearing_speed, memory_speed, note_quality, token_quality
+    from musichal.bench import hearing_speed, memory_speed, note_quality, pulse_quality, token_quality
 
     if part == "hearing":
         return hearing_speed.measure_hearing(recordings)
     if part == "memory":
         return memory_speed.measure_memory()
+    if part == "pulse":
+        return pulse_quality.measure_pulse()
     return token_quality.measure_tokens() if part == "tokens" else note_quality.measure_notes()
 
 

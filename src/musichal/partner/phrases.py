@@ -1,0 +1,262 @@
+"""Phrases of the player: whether they play, pause, or have ended a phrase; heard causally.
+
+A phrase has ended when two things agree: nothing new has come for longer than the player's own pace lets expect (the gap,
+as a multiple of their recent inter-onset intervals), and what came last has died away (silence, or a level well below the
+peak of the last event). Gap and change as the evidence of a boundary are from Cambouropoulos (The Local Boundary Detection
+Model, ICMC 2001); here the boundary is not looked up behind the fact but waited for. Either alone is not enough: a held
+note is no end, however long, and neither is the silence inside a staccato.
+
+What counts as new is an onset, or another token in another harmony: a legato run and a drum roll have few onsets or none that
+can be told apart, but their sound goes on changing, or stays loud.
+
+Conventions
+-----------
+Times are seconds of the input stream. Levels are in dBFS. Nothing that is not yet known is assumed: while a segment is
+incomplete, its level counts for nothing, and onsets count from the moment that they are decided.
+"""
+
+from collections import deque
+from dataclasses import dataclass
+from itertools import takewhile
+from typing import Literal
+
+import numpy as np
+
+from musichal.arrays import Float32
+from musichal.errors import InputError
+from musichal.hearing.percepts import SILENCE, SILENT_DB, Gesture, Percept
+
+_UNKNOWN_INTERVAL_S = 0.5
+
+Kind = Literal["playing", "pausing", "ended"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhraseSettings:
+    """What ends a phrase.
+
+    A gap speaks for an end from `gap_from` to `gap_full` times the player's usual interval between onsets (their
+    `usual_quantile`, kept from `shortest_usual_s` to `longest_usual_s`); a level from `drop_from_db` to `drop_full_db` below
+    the peak of the last event. The product is the evidence: from `pausing` on it is a pause, from `ended` on the phrase
+    has ended, at the earliest `least_gap_s` after the last thing that was new. A token is new with a chroma whose cosine to the
+    one before is below `same_harmony`. Pace is taken from the last `intervals`
+    onsets, onset rate and level over `recent_s`.
+    """
+
+    gap_from: float = 1.25
+    gap_full: float = 3.0
+    usual_quantile: float = 0.8
+    shortest_usual_s: float = 0.12
+    longest_usual_s: float = 0.6
+    drop_from_db: float = 4.0
+    drop_full_db: float = 12.0
+    pausing: float = 0.25
+    ended: float = 0.75
+    least_gap_s: float = 0.3
+    same_harmony: float = 0.8
+    intervals: int = 16
+    recent_s: float = 3.0
+
+    def __post_init__(self) -> None:
+        ordered = (
+            0 <= self.gap_from < self.gap_full
+            and 0 < self.shortest_usual_s <= self.longest_usual_s
+            and 0 <= self.drop_from_db < self.drop_full_db
+            and 0 < self.pausing <= self.ended <= 1
+        )
+        if not ordered or not 0 <= self.usual_quantile <= 1 or self.intervals < 1 or not self.recent_s > 0:
+            raise InputError("phrase settings: each lower limit must be below its upper one, and all must be positive")
+
+
+@dataclass(frozen=True)
+class PlayerState:
+    """The player, as far as phrases go.
+
+    `kind` has held since `since_s`. `phrase_start_s` is where the present phrase, or the last one if it has ended, began;
+    `phrase_end_s` where the last thing in it was heard; None before anything was. `ending` (0 to 1) is the evidence that it
+    is over. `ioi_s` is the usual interval between onsets, None before there are two; `level_db` how loud the last audible
+    seconds were, and `pitch` the mean MIDI pitch of the last notes, None before there are any.
+    """
+
+    kind: Kind
+    since_s: float
+    phrase_start_s: float | None
+    phrase_end_s: float | None
+    ending: float
+    onset_rate_hz: float
+    ioi_s: float | None
+    level_db: float
+    pitch: float | None
+
+    @property
+    def heard(self) -> bool:
+        """Whether anything has been heard yet."""
+        return self.phrase_start_s is not None
+
+    @property
+    def phrase_s(self) -> float:
+        """How long the phrase is, or was, up to the last thing that was heard of it."""
+        if self.phrase_start_s is None or self.phrase_end_s is None:
+            return 0.0
+        return max(0.0, self.phrase_end_s - self.phrase_start_s)
+
+
+class PhraseTracker:
+    """Follows the player's phrases, percept by percept and onset by onset.
+
+    Parameters
+    ----------
+    settings : PhraseSettings
+    sample_rate_hz : int
+        Rate of the stream that percepts count in.
+    """
+
+    _SMOOTH_FRAMES = 5  # about 70 ms
+    _PITCHES = 12
+
+    def __init__(self, settings: PhraseSettings, *, sample_rate_hz: int) -> None:
+        self._settings = settings
+        self._rate_hz = sample_rate_hz
+        self._onsets: deque[float] = deque(maxlen=512)
+        self._intervals: deque[float] = deque(maxlen=settings.intervals)
+        self._pitches: deque[float] = deque(maxlen=self._PITCHES)
+        self._levels: deque[tuple[float, float]] = deque()  # (second, dBFS) of audible frames
+        self._tail: Float32 = np.full(self._SMOOTH_FRAMES - 1, SILENT_DB, dtype=np.float32)
+        self._peak_db = SILENT_DB
+        self._level_db = SILENT_DB
+        self._loudness_db = SILENT_DB
+        self._silent_since_s: float | None = 0.0
+        self._heard_until_s = 0.0
+        self._new_s: float | None = None  # the last thing that was new
+        self._audible_s: float | None = None
+        self._tokens: tuple[int, int] | None = None
+        self._chroma: Float32 = np.zeros(12, dtype=np.float32)
+        self._phrase_start_s: float | None = None
+        self._kind: Kind = "ended"
+        self._since_s = 0.0
+
+    def hear_onset(self, onset_s: float, now_s: float) -> None:
+        """Take an onset as soon as it is decided."""
+        if self._onsets and onset_s <= self._onsets[-1]:
+            return
+        self._update(now_s)
+        if self._onsets and self._kind != "ended":
+            self._intervals.append(onset_s - self._onsets[-1])
+        self._onsets.append(onset_s)
+        self._something_new(onset_s)
+        # What has died away is measured from this event's own peak, which is not heard yet.
+        self._peak_db = SILENT_DB
+        self._update(now_s)
+
+    def hear(self, percept: Percept, now_s: float) -> None:
+        """Take the next percept; onsets in it that are known already do not count twice."""
+        self._update(now_s)
+        for sample in percept.heard.onset_samples:
+            self.hear_onset(sample / self._rate_hz, now_s)
+        self._hear_levels(percept)
+        self._pitches.extend(float(note.pitch) for note in percept.heard.notes)
+        for gesture in percept.gestures:
+            if self._is_new(gesture):
+                self._something_new(gesture.start_s)
+                self._peak_db = min(self._peak_db, gesture.level_db)
+        self._update(now_s)
+
+    def at(self, now_s: float) -> PlayerState:
+        """Return the player's state at a time that does not lie before the last thing heard."""
+        self._update(now_s)
+        recent_s = self._settings.recent_s
+        rate = sum(1 for _ in takewhile(lambda onset: onset > now_s - recent_s, reversed(self._onsets))) / recent_s
+        return PlayerState(
+            kind=self._kind,
+            since_s=self._since_s,
+            phrase_start_s=self._phrase_start_s,
+            phrase_end_s=None if self._audible_s is None else max(self._audible_s, self._new_s or 0.0),
+            ending=self._ending(now_s),
+            onset_rate_hz=rate,
+            ioi_s=float(np.median(np.array(self._intervals))) if self._intervals else None,
+            level_db=self._loudness_db,
+            pitch=float(np.mean(self._pitches)) if self._pitches else None,
+        )
+
+    def _is_new(self, gesture: Gesture) -> bool:
+        """Return whether a gesture is another sound in another harmony, as the tail of a chord is not."""
+        novel = gesture.tokens not in (self._tokens, (SILENCE, SILENCE))
+        size = float(np.linalg.norm(gesture.chroma)) * float(np.linalg.norm(self._chroma))
+        moved = size <= 0 or float(gesture.chroma @ self._chroma) < self._settings.same_harmony * size
+        self._tokens, self._chroma = gesture.tokens, gesture.chroma
+        return novel and moved
+
+    def _something_new(self, at_s: float) -> None:
+        self._new_s = at_s if self._new_s is None else max(self._new_s, at_s)
+        self._audible_s = at_s if self._audible_s is None else max(self._audible_s, at_s)
+        if self._phrase_start_s is None or self._kind == "ended":
+            # A gesture that began before the phrase's end was noticed belongs to the phrase that ended.
+            if self._phrase_start_s is not None and at_s < self._since_s:
+                return
+            self._phrase_start_s = at_s
+            self._kind, self._since_s = "playing", at_s
+
+    def _hear_levels(self, percept: Percept) -> None:
+        heard = percept.heard
+        times = heard.frame_samples / self._rate_hz
+        self._heard_until_s = (heard.start_sample + heard.length_samples) / self._rate_hz
+        if not len(times):
+            return
+        audible = heard.audible.any(axis=0)
+        joined = np.concatenate([self._tail, heard.level_db])
+        smooth = np.lib.stride_tricks.sliding_window_view(joined, self._SMOOTH_FRAMES).mean(axis=1)
+        self._tail = joined[len(joined) - self._SMOOTH_FRAMES + 1 :]
+        last_onset_s = self._onsets[-1] if self._onsets else -np.inf
+        since = times >= last_onset_s
+        if since.any():
+            self._peak_db = max(self._peak_db, float(heard.level_db[since].max()))
+        self._level_db = float(smooth[-1])
+        if not audible.any():
+            if self._silent_since_s is None:
+                self._silent_since_s = float(times[0])
+            return
+        last = int(np.flatnonzero(audible)[-1])
+        self._silent_since_s = None if last == len(times) - 1 else float(times[last + 1])
+        self._audible_s = max(self._audible_s or 0.0, float(times[last]))
+        if self._phrase_start_s is None or (self._kind == "ended" and self._new_s is None):
+            self._something_new(float(times[int(np.flatnonzero(audible)[0])]))
+        elif self._kind == "ended" and self._level_db > self._peak_db - self._settings.drop_from_db:
+            # A beginning without an attack.
+            self._something_new(float(times[int(np.flatnonzero(audible)[0])]))
+        self._levels.extend(zip(times[audible].tolist(), heard.level_db[audible].tolist(), strict=True))
+        while self._levels and self._levels[0][0] < times[last] - self._settings.recent_s:
+            self._levels.popleft()
+        power = float(np.mean(10 ** (np.array([level for _, level in self._levels]) / 10)))
+        self._loudness_db = float(10 * np.log10(max(power, 1e-12)))
+
+    def _usual_s(self) -> float:
+        s = self._settings
+        if not self._intervals:
+            return float(np.clip(_UNKNOWN_INTERVAL_S, s.shortest_usual_s, s.longest_usual_s))
+        return float(np.clip(np.quantile(np.array(self._intervals), s.usual_quantile), s.shortest_usual_s, s.longest_usual_s))
+
+    def _ending(self, now_s: float) -> float:
+        s = self._settings
+        if self._new_s is None:
+            return 1.0
+        # Behind what has been heard there may be more of it: there, only onsets can be missed.
+        gap_s = now_s - self._new_s
+        if gap_s < s.least_gap_s or self._new_s > self._heard_until_s:
+            return 0.0
+        gap = float(np.clip((gap_s / self._usual_s() - s.gap_from) / (s.gap_full - s.gap_from), 0, 1))
+        if self._silent_since_s is not None:
+            return gap
+        drop_db = self._peak_db - self._level_db
+        return gap * float(np.clip((drop_db - s.drop_from_db) / (s.drop_full_db - s.drop_from_db), 0, 1))
+
+    def _update(self, now_s: float) -> None:
+        if self._phrase_start_s is None:
+            return
+        ending = self._ending(now_s)
+        kind: Kind = "playing"
+        if ending >= self._settings.ended or (self._kind == "ended" and ending > 0):
+            kind = "ended"
+        elif ending >= self._settings.pausing:
+            kind = "pausing"
+        if kind != self._kind and not (self._kind == "ended" and kind != "playing"):
+            self._kind, self._since_s = kind, now_s

@@ -1,0 +1,164 @@
+"""The pulse: by hand, on the clips whose tempo is known, and from a clock."""
+
+import itertools
+import json
+from pathlib import Path
+
+import mir_eval
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from musichal.audio.recording import read_recording
+from musichal.errors import InputError
+from musichal.partner.pulse import (
+    BeatSettings,
+    BeatTracker,
+    Pulse,
+    TickClock,
+    clock_pulse,
+    predicted_beats,
+    quantised_s,
+)
+from players_by_hand import RATE, hear
+
+
+def after(onsets, *, until_s: float) -> Pulse | None:
+    tracker = BeatTracker(BeatSettings())
+    tracker.advance([(t, 1.0) for t in onsets], until_s=until_s)
+    return tracker.pulse()
+
+
+@pytest.mark.parametrize("period_s", [0.41, 0.43, 0.5, 0.632, 0.75])
+def test_a_steady_beat_is_found_with_its_phase(period_s):
+    onsets = np.arange(0.2, 15, period_s)
+    pulse = after(onsets, until_s=15)
+    assert pulse is not None
+    assert pulse.period_s == pytest.approx(period_s, rel=0.01)
+    assert pulse.nearest_s(onsets[-1]) == pytest.approx(onsets[-1], abs=0.02)
+    assert pulse.confidence > 0.8
+    assert pulse.tempo_bpm == pytest.approx(60 / period_s, rel=0.01)
+
+
+def test_it_follows_when_the_player_gets_faster():
+    gaps = np.linspace(0.6, 0.45, 40)
+    onsets = np.cumsum(gaps)
+    pulse = after(onsets, until_s=float(onsets[-1]) + 0.05)
+    assert pulse is not None
+    assert pulse.period_s == pytest.approx(0.45, rel=0.05)
+    assert pulse.nearest_s(onsets[-1]) == pytest.approx(onsets[-1], abs=0.05)
+
+
+def test_without_a_beat_it_is_not_sure():
+    assert after([], until_s=10) is None
+    rng = np.random.default_rng(1)
+    scattered = [after(np.sort(rng.uniform(0, 20, 40)), until_s=20) for _ in range(5)]
+    assert max(p.confidence for p in scattered if p is not None) < 0.6
+
+
+def test_it_forgets_a_beat_that_stops():
+    onsets = np.arange(0.2, 15, 0.5)
+    sure = after(onsets, until_s=15)
+    later = after(onsets, until_s=75)
+    assert sure is not None and later is not None
+    assert later.confidence < sure.confidence - 0.2
+
+
+def test_how_the_stream_is_cut_changes_nothing():
+    onsets = np.arange(0.1, 12, 0.41)
+    whole = BeatTracker(BeatSettings())
+    whole.advance([(t, 0.8) for t in onsets], until_s=12)
+    parts = BeatTracker(BeatSettings())
+    for first in np.arange(0, 12, 0.35):
+        last = min(12.0, first + 0.35)
+        parts.advance([(t, 0.8) for t in onsets if first <= t < last], until_s=last)
+    assert parts.pulse() == whole.pulse()
+
+
+@pytest.mark.parametrize("clip", ["rock140_mix", "rock140_guitar", "rock140_backing", "ballad95_backing"])
+def test_beats_of_real_music_are_predicted(audio_dir: Path, trained, clip):
+    recording = read_recording(audio_dir / f"{clip}.ogg")
+    beats = predicted_beats(hear(trained, recording.samples, recording.sample_rate_hz), sample_rate_hz=RATE)
+    truth = np.array(json.loads((audio_dir / f"{clip.split('_')[0]}.json").read_text())["beats"])
+    assert mir_eval.beat.f_measure(mir_eval.beat.trim_beats(truth), mir_eval.beat.trim_beats(beats)) > 0.85
+
+
+@pytest.mark.parametrize("clip", ["ballad95_mix", "ballad95_guitar"])
+def test_where_the_beat_is_ambiguous_the_tempo_is_right(audio_dir: Path, trained, clip):
+    """The ballad's guitar plays off the beat: half a beat away is as good by onsets alone, the period is not."""
+    recording = read_recording(audio_dir / f"{clip}.ogg")
+    beats = predicted_beats(hear(trained, recording.samples, recording.sample_rate_hz), sample_rate_hz=RATE)
+    truth = np.array(json.loads((audio_dir / "ballad95.json").read_text())["beats"])
+    scores = mir_eval.beat.continuity(mir_eval.beat.trim_beats(truth), mir_eval.beat.trim_beats(beats))
+    assert scores[3] > 0.9  # any metrical level, in total
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.floats(0.02, 2.0), st.floats(0, 1)), max_size=60))
+def test_what_holds_for_all_onsets(gaps):
+    tracker = BeatTracker(BeatSettings())
+    time_s = 0.0
+    for gap_s, strength in gaps:
+        time_s += gap_s
+        tracker.advance([(time_s, strength)], until_s=time_s + 0.01)
+        pulse = tracker.pulse()
+        if pulse is not None:
+            assert 0 <= pulse.confidence <= 1
+            assert BeatSettings().shortest_s * 0.99 <= pulse.period_s <= BeatSettings().longest_s * 1.01
+            assert abs(pulse.beat_s - time_s) < 2 * BeatSettings().longest_s
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.floats(0, 1000), st.floats(-5, 5), st.floats(0.2, 2), st.floats(0, 1), st.sampled_from([1, 2, 3, 4, 8]), st.floats(0, 1)
+)
+def test_quantising_moves_towards_the_pulse_and_never_into_the_past(now_s, beat_s, period_s, strength, subdivision, later_s):
+    pulse = Pulse(beat_s, period_s)
+    moved = quantised_s(now_s + later_s, pulse, strength=strength, subdivision=subdivision, earliest_s=now_s)
+    assert moved >= now_s
+    assert abs(moved - now_s - later_s) <= 1.5 * period_s / subdivision + 1e-6
+    if strength == 0:
+        assert moved == now_s + later_s
+    if strength == 1:
+        assert pulse.nearest_s(moved, subdivision=subdivision) == pytest.approx(moved, abs=1e-6)
+
+
+def test_midi_clock_gives_a_pulse_and_its_jitter_none():
+    rng = np.random.default_rng(0)
+    clock = TickClock()
+    clock.start()
+    pulse = None
+    for number in range(24 * 8 + 1):
+        pulse = clock.tick(3.0 + number * 0.5 / 24 + rng.uniform(-0.002, 0.002))
+    assert pulse is not None
+    assert pulse.source == "clock"
+    assert pulse.period_s == pytest.approx(0.5, rel=0.005)
+    assert pulse.beat_s == pytest.approx(7.0, abs=0.003)
+
+
+def test_midi_clock_that_stops_begins_anew():
+    clock = TickClock()
+    clock.start()
+    for number in range(48):
+        clock.tick(number * 0.02)
+    assert clock.tick(10.0) is None
+    for number in itertools.count(1):
+        pulse = clock.tick(10.0 + number * 0.03)
+        if pulse is not None:
+            break
+    assert pulse.period_s == pytest.approx(24 * 0.03, rel=0.01)
+
+
+def test_a_clock_is_a_time_and_a_period():
+    assert clock_pulse({"beat_s": 1, "period_s": 0.5}) == Pulse(1.0, 0.5, 1.0, "clock")
+    assert clock_pulse(None) is None
+    for wrong in (
+        5,
+        {"beat_s": 1},
+        {"beat_s": "1", "period_s": 0.5},
+        {"beat_s": 1, "period_s": 0},
+        {"beat_s": float("nan"), "period_s": 1},
+    ):
+        with pytest.raises(InputError):
+            clock_pulse(wrong)

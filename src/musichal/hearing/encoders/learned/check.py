@@ -122,6 +122,7 @@ def check_checkpoint(
         say("Listening", 0.3)
         heard = features(signal)
         counted = {ms: len(features(signal[: checkpoint.sample_rate_hz * ms // 1000])) for ms in LENGTHS_MS}
+        silence = features(np.zeros_like(signal))
         quiet = features(signal * np.float32(10 ** (_QUIET_DB / 20)))
         say("Comparing with transformers", 0.6)
         theirs = _of_transformers(checkpoint, layer, prepare(signal, normalise=checkpoint.normalise))
@@ -129,12 +130,12 @@ def check_checkpoint(
         torch.set_num_threads(threads)
     expected = frame_counts(checkpoint)
     apart = float(np.abs(heard - theirs).max() / np.sqrt(np.mean(theirs**2)))
-    neighbours, quiet_cosine = float(_cosines(heard[1:], heard[:-1]).mean()), float(_cosines(heard, quiet).mean())
+    silent_cosine, quiet_cosine = float(_cosines(heard, silence).mean()), float(_cosines(heard, quiet).mean())
     findings = (
         _weights_finding(checkpoint),
         Finding("frame counts", counted == expected, ", ".join(f"{ms} ms: {n}" for ms, n in counted.items())),
         Finding("same as transformers", apart <= _SAME, f"largest difference {apart:.1e} of the root mean square"),
-        Finding("frames differ", neighbours < _COLLAPSED, f"mean cosine of neighbours {neighbours:.4f}"),
+        Finding("hears", silent_cosine < _COLLAPSED, f"mean cosine to silence {silent_cosine:.4f}"),
         Finding(
             "quiet input",
             quiet_cosine > 0.99 if checkpoint.normalise else None,

@@ -117,7 +117,7 @@ def find_checkpoint(
     tell = say or _say_nothing
     wanted = name.removeprefix(PREFIX)
     folder, commit, known = Path(wanted).expanduser(), "", None
-    if not folder.is_dir():
+    if not wanted or not folder.is_dir():
         known = known_by_name(_hub_name(wanted, folder))
         wanted = known.name if known else wanted
         revision = revision or (known.revision if known else "main")
@@ -191,10 +191,10 @@ def _say_nothing(_text: str) -> None:
 
 def _hub_name(wanted: str, path: Path) -> str:
     """Return `wanted` if it can be a name on the hub; raises `InputError` that says what it is instead."""
-    if path.exists():
+    if wanted and path.exists():
         raise InputError(f"{printable(path)} is not a folder: name the folder that has {hub.CONFIG} and the weights")
     if not _HUB_NAME.fullmatch(wanted):
-        raise InputError(f"there is no folder {printable(path)}, and it is not a name on the hub (OWNER/NAME)")
+        raise InputError(f"there is no folder '{printable(wanted)}', and it is not a name on the hub (OWNER/NAME)")
     return wanted
 
 

@@ -75,7 +75,7 @@ def fetch(
         )
     try:
         info = hub.HfApi().model_info(name, revision=revision)
-        listed, commit = {file.rfilename for file in info.siblings or ()}, str(info.sha)
+        listed = {file.rfilename for file in info.siblings or ()}
     except Exception as error:  # the hub's client passes on the errors of its HTTP library too
         explained = _explained(hub, error, name, revision)
         if cached is not None and _is_unreachable(hub, error):
@@ -84,18 +84,21 @@ def fetch(
         raise explained from error
     weights = _weights_of(listed, name)
 
-    def get(file: str) -> Path:
+    def get(file: str, at: str) -> Path:
         try:
-            return Path(hub.hf_hub_download(name, file, revision=commit, cache_dir=hub_cache))
+            return Path(hub.hf_hub_download(name, file, revision=at, cache_dir=hub_cache))
         except Exception as error:
             raise _explained(hub, error, name, revision) from error
 
+    # Asked for by its branch, the first file makes the cache remember where the branch was; the others are of that commit.
+    folder = get(CONFIG, revision).parent
+    commit = folder.name
     for file in (PREPROCESSOR, CARD):
         if file in listed:
-            get(file)
-    folder = get(CONFIG).parent
-    before(folder)
-    get(weights)
+            get(file, commit)
+    if not isinstance(hub.try_to_load_from_cache(name, weights, revision=commit, cache_dir=hub_cache), str):
+        before(folder)
+        get(weights, commit)
     return Fetched(folder, commit)
 
 
@@ -148,5 +151,8 @@ def _explained(hub: ModuleType, error: Exception, name: str, revision: str) -> I
     status = _status(error)
     if status is not None and status < 500:
         return InputError(f"the hub refused {name}: status {status}")
-    why = printable((str(error).strip().splitlines() or [type(error).__name__])[0])[:80]
+    cause: BaseException = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    why = printable((str(cause).strip().splitlines() or [type(cause).__name__])[0])[:80]
     return InputError(f"the hub cannot be reached for {name} ({why}): check the network, or name a folder that has its files")

@@ -113,6 +113,11 @@ class NoteLedger:
             return []
         return [NoteMessage(channel, pitch, 0)]
 
+    def extend(self, channel: int, pitch: int, *, until: float) -> None:
+        """Let a note that sounds go on until `until`, if that is later than it was due to end."""
+        if (channel, pitch) in self._ends:
+            self._ends[channel, pitch] = max(until, self._ends[channel, pitch])
+
     def end_due(self, now: float) -> list[NoteMessage]:
         """End every note that is due by `now`, the earliest first."""
         due = sorted((end, key) for key, end in self._ends.items() if end <= now)

@@ -1,0 +1,99 @@
+"""A port that may vanish and come back, without a note left hanging in what it leads to."""
+
+from collections.abc import Callable
+
+from musichal.errors import MusicHalError
+from musichal.stage.messages import Outgoing
+from musichal.stage.ports.protocol import Port, PortLostError
+
+RETRY_S = 1.0
+
+
+class Outlet:
+    """Sends to a port; where it is lost, remembers which notes the receiver still holds, and ends them when it is back.
+
+    Parameters
+    ----------
+    port : Port
+    reopen : callable
+        Opens it anew; may raise `MusicHalError`.
+    setup : sequence of bytes
+        Messages that a port gets first, whenever it was opened: programs, the configuration of MPE.
+    """
+
+    def __init__(self, port: Port, *, reopen: Callable[[], Port], setup: tuple[bytes, ...] = ()) -> None:
+        self._port: Port | None = port
+        self._reopen, self._setup = reopen, setup
+        self._held: set[tuple[int, int]] = set()
+        self._retry_s = 0.0
+        self.unsent = 0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the port is there."""
+        return self._port is not None
+
+    @property
+    def held(self) -> frozenset[tuple[int, int]]:
+        """The (channel, pitch) pairs that the receiver was told to begin and not yet to end."""
+        return frozenset(self._held)
+
+    def set_up(self, now_s: float) -> None:
+        """Send the messages that come first. Raises `PortLostError`."""
+        assert self._port is not None
+        for data in self._setup:
+            self._port.send(Outgoing(data, now_s, now_s))
+
+    def send(self, message: Outgoing, now_s: float) -> str | None:
+        """Send a message; returns why the port was lost, if it was lost just now. What it does not take is counted."""
+        if message.is_off and message.key not in self._held:
+            return None  # ended when the port came back, or never begun
+        if self._port is None:
+            self.unsent += 1
+            return None
+        try:
+            self._port.send(message)
+        except PortLostError as error:
+            self.unsent += 1
+            return self._lose(error, now_s)
+        if message.is_on:
+            self._held.add(message.key)
+        elif message.is_off:
+            self._held.discard(message.key)
+        return None
+
+    def tend(self, now_s: float) -> tuple[str, str] | None:
+        """Look after the port, when there is time: returns (kind of trouble, words), or None where nothing changed."""
+        if self._port is not None:
+            try:
+                warning = self._port.check()
+            except PortLostError as error:
+                return "port-lost", self._lose(error, now_s)
+            return None if warning is None else ("port", warning)
+        if now_s < self._retry_s:
+            return None
+        self._retry_s = now_s + RETRY_S
+        try:
+            self._port = self._reopen()
+            self.set_up(now_s)
+            for channel, pitch in sorted(self._held):
+                self._port.send(Outgoing(bytes((0x80 | channel, pitch, 0)), now_s, now_s))
+        except (MusicHalError, PortLostError):
+            self._close(flush=False)
+            return None
+        self._held.clear()
+        return "port-back", f"{self._port.name} is back"
+
+    def close(self) -> None:
+        """Close the port."""
+        self._close(flush=True)
+
+    def _lose(self, error: PortLostError, now_s: float) -> str:
+        self._close(flush=False)
+        self._retry_s = now_s + RETRY_S
+        return str(error)
+
+    def _close(self, *, flush: bool) -> None:
+        if self._port is not None:
+            self._port.close(flush=flush)
+            self._port = None

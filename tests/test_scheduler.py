@@ -1,0 +1,351 @@
+"""The scheduler with its real process: files, OSC, faults, statistics. With JACK: test_scheduler_jack.py."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from midi_receiver import UdpReceiver, unbalanced
+from musichal.errors import InputError
+from musichal.stage.monotonic import now_s
+from musichal.stage.messages import Control, Event, Note, Sent, Trouble
+from musichal.stage.midi_file import read_midi_notes
+from musichal.stage.mpe import MpeZone, configuration
+from musichal.stage.port_settings import PortSettings
+from musichal.stage.scheduler import Scheduler, SchedulerSettings
+
+NOWHERE = [PortSettings("out", "none:")]
+POSIX = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
+
+
+def run_until(scheduler: Scheduler, done: Callable[[list[Event]], bool], timeout_s: float = 10.0) -> list[Event]:
+    """Run the loop of an engine until `done` of all that happened; returns that."""
+    events: list[Event] = []
+    until_s = now_s() + timeout_s
+    while True:
+        scheduler.alive()
+        events += scheduler.events()
+        if done(events):
+            return events
+        assert now_s() < until_s, f"after {timeout_s} s: {events[-5:]}"
+        time.sleep(0.01)
+
+
+def sent(events: list[Event]) -> list[Sent]:
+    return [event for event in events if isinstance(event, Sent)]
+
+
+def notes_sent(events: list[Event]) -> list[Sent]:
+    return [event for event in sent(events) if event.data[0] & 0xF0 in (0x80, 0x90)]
+
+
+def kinds(events: list[Event]) -> list[str]:
+    return [event.kind for event in events if isinstance(event, Trouble)]
+
+
+def is_running(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] if sys.platform == "linux" else ""
+        os.kill(pid, 0)
+    except (OSError, FileNotFoundError):
+        return False
+    return state != "Z"
+
+
+@pytest.fixture
+def nowhere() -> Iterator[Scheduler]:
+    with Scheduler(NOWHERE) as scheduler:
+        yield scheduler
+
+
+def test_notes_leave_at_their_moments_in_order_with_their_tags(nowhere: Scheduler) -> None:
+    start_s = now_s() + 0.1
+    notes = [Note(start_s + 0.02 * k, 0.015, "out", 60 + k, 90, tag=1000 + k) for k in range(20)]
+    assert nowhere.play(reversed(notes)) == 20
+    events = notes_sent(run_until(nowhere, lambda events: len(notes_sent(events)) == 40))
+    assert [e.data for e in events[::2]] == [bytes((0x90, 60 + k, 90)) for k in range(20)]
+    assert [e.tag for e in events[::2]] == [1000 + k for k in range(20)]
+    assert [e.target_s for e in events[::2]] == pytest.approx([n.due_s for n in notes], abs=1e-9)
+    assert all(e.sent_s >= e.target_s for e in events), "nothing leaves early"
+    statistics = nowhere.statistics()
+    assert statistics.lateness_max_s == max(e.lateness_s for e in events)
+    assert statistics.lateness_p50_s <= statistics.lateness_p99_s <= statistics.lateness_max_s
+    time.sleep(0.3)
+    assert (nowhere.statistics().struck, nowhere.statistics().ended) == (20, 20)
+
+
+def test_latency_is_made_up_for() -> None:
+    with Scheduler([PortSettings("near", "none:"), PortSettings("far", "none:", latency_s=0.2)]) as scheduler:
+        due_s = now_s() + 0.4
+        scheduler.play([Note(due_s, 0.1, name, 60, 90) for name in ("near", "far")])
+        scheduler.play([Note(due_s - 0.3, 0.4, "far", 62, 90)])
+        events = notes_sent(run_until(scheduler, lambda events: len(notes_sent(events)) == 6))
+        struck = {(e.port, e.data[1]): e for e in events if e.data[0] == 0x90}
+        assert struck["near", 60].target_s == pytest.approx(due_s, abs=1e-9)
+        assert struck["far", 60].target_s == pytest.approx(due_s - 0.2, abs=1e-9)
+        assert struck["far", 62].sent_s > struck["far", 62].target_s + 0.05, "it could not be sent earlier"
+        time.sleep(0.3)
+        assert scheduler.statistics().behind == 1
+
+
+def test_panic_cancel_and_mute(nowhere: Scheduler) -> None:
+    start_s = now_s()
+    nowhere.play([Note(start_s, 60.0, "out", 60, 90), Note(start_s + 30.0, 1.0, "out", 61, 90)])
+    run_until(nowhere, lambda events: len(notes_sent(events)) == 1)
+    nowhere.cancel(start_s + 20.0)
+    nowhere.mute(True)
+    assert notes_sent(run_until(nowhere, lambda events: len(notes_sent(events)) == 1))[0].data == bytes((0x80, 60, 0))
+    nowhere.play([Note(now_s(), 60.0, "out", 62, 90)])
+    nowhere.mute(False)
+    nowhere.play([Note(now_s(), 60.0, "out", 63, 90)])
+    assert notes_sent(run_until(nowhere, lambda events: len(notes_sent(events)) == 1))[0].data == bytes((0x90, 63, 90))
+    nowhere.panic()
+    events = sent(run_until(nowhere, lambda events: len(sent(events)) == 1 + 48))
+    assert events[0].data == bytes((0x80, 63, 0))
+    time.sleep(0.3)
+    statistics = nowhere.statistics()
+    assert (statistics.struck, statistics.ended, statistics.cancelled, statistics.muted) == (2, 2, 1, 1)
+
+
+def test_a_flood_is_refused_beyond_a_bound_and_panic_gets_through() -> None:
+    with Scheduler(NOWHERE, settings=SchedulerSettings(capacity=1000)) as scheduler:
+        memory = Path(f"/proc/{scheduler.pid}/statm")
+        for _ in range(20):
+            far_s = now_s() + 100.0
+            scheduler.play(Note(far_s, 1.0, "out", 60, 90) for _ in range(10_000))
+        if memory.exists():
+            before = int(memory.read_text().split()[1])
+            for _ in range(20):
+                scheduler.play(Note(far_s, 1.0, "out", 60, 90) for _ in range(10_000))
+            assert int(memory.read_text().split()[1]) < before + 2000, "pages of memory"
+        scheduler.panic()
+        scheduler.play([Note(now_s(), 60.0, "out", 72, 90)])
+        run_until(scheduler, lambda events: any(e.data[1] == 72 for e in notes_sent(events)))
+        time.sleep(0.3)
+        statistics = scheduler.statistics()
+        assert statistics.refused > 100_000
+        assert statistics.struck == 1
+
+
+def test_events_that_nobody_fetches_are_bounded_and_counted(nowhere: Scheduler) -> None:
+    for _ in range(30):
+        nowhere.play([Control(now_s(), "out", bytes((0xB0, 1, k % 128))) for k in range(1000)])
+        nowhere.alive()
+        time.sleep(0.02)
+    time.sleep(0.5)
+    statistics = nowhere.statistics()
+    assert 0 < statistics.events_lost < 30_000
+    assert len(nowhere.events()) <= 20_000
+
+
+def test_a_loop_that_hangs_is_noticed_every_note_ends_and_playing_goes_on() -> None:
+    with Scheduler(NOWHERE, settings=SchedulerSettings(silence_s=0.3)) as scheduler:
+        begun_s = now_s()
+        scheduler.play([Note(begun_s, 60.0, "out", 60, 90), Note(begun_s + 5.0, 1.0, "out", 61, 90)])
+        scheduler.alive()
+        time.sleep(0.8)  # the loop hangs
+        scheduler.alive()
+        scheduler.play([Note(now_s(), 60.0, "out", 62, 90)])
+        events = run_until(scheduler, lambda events: len(notes_sent(events)) == 3)
+        on, off, again = notes_sent(events)
+        assert off.data == bytes((0x80, 60, 0))
+        assert 0.3 <= off.sent_s - on.sent_s < 0.8
+        assert again.data == bytes((0x90, 62, 90))
+        assert kinds(events) == ["silent", "notice"]
+        time.sleep(0.3)
+        assert scheduler.statistics().silent == 1
+
+
+def test_a_parent_that_stays_silent_is_given_up() -> None:
+    with Scheduler(NOWHERE, settings=SchedulerSettings(silence_s=0.1, give_up_s=0.3)) as scheduler:
+        scheduler.alive()
+        time.sleep(1.0)
+        assert not scheduler.alive() or not scheduler.alive()
+        assert "gone" in kinds(scheduler.events())
+
+
+@POSIX
+def test_a_scheduler_that_is_gone_is_told_of_and_started_anew_and_what_it_left_sounding_is_ended() -> None:
+    receiver = UdpReceiver()
+    try:
+        with Scheduler([PortSettings("out", f"osc:127.0.0.1:{receiver.port}")]) as scheduler:
+            scheduler.play([Note(now_s(), 60.0, "out", 60, 90)])
+            run_until(scheduler, lambda events: len(notes_sent(events)) == 1)
+            assert scheduler.pid is not None
+            os.kill(scheduler.pid, signal.SIGKILL)
+            until_s = now_s() + 5.0
+            while scheduler.alive() and now_s() < until_s:
+                time.sleep(0.01)
+            assert "gone" in kinds(scheduler.events())
+            assert scheduler.play([Note(now_s(), 1.0, "out", 62, 90)]) == 0
+            scheduler.restart()
+            scheduler.play([Note(now_s() + 0.5, 0.1, "out", 64, 90)])
+            run_until(scheduler, lambda events: len(notes_sent(events)) >= 2)
+            statistics = scheduler.statistics()
+            assert statistics.refused == 1
+        notes = [(address.rpartition("/")[2], arguments[1]) for address, arguments in receiver.messages if "note" in address]
+        assert notes == [("on", 60), ("off", 60), ("on", 64), ("off", 64)]
+    finally:
+        receiver.close()
+
+
+def test_a_stopped_scheduler_is_told_of_and_blocks_nothing() -> None:
+    if sys.platform == "win32":
+        pytest.skip("needs POSIX signals")
+    with Scheduler(NOWHERE) as scheduler:
+        assert scheduler.pid is not None
+        os.kill(scheduler.pid, signal.SIGSTOP)
+        try:
+            begun_s = now_s()
+            taken = scheduler.play(Note(begun_s + 50.0, 1.0, "out", 60, 90) for _ in range(100_000))
+            assert taken < 100_000
+            events = run_until(scheduler, lambda events: "unresponsive" in kinds(events))
+            assert kinds(events) == ["unresponsive"]
+        finally:
+            os.kill(scheduler.pid, signal.SIGCONT)
+        # It paused for more than a second: to it, the machine was suspended.
+        run_until(scheduler, lambda events: "jump" in kinds(events))
+
+
+def test_osc_notes_reach_a_socket() -> None:
+    receiver = UdpReceiver()
+    try:
+        with Scheduler([PortSettings("out", f"osc:127.0.0.1:{receiver.port}")]) as scheduler:
+            begun_s = now_s()
+            scheduler.play([Control(begun_s, "out", bytes((0xB2, 7, 100))), Control(begun_s, "out", bytes((0xC1, 5)))])
+            scheduler.play([Note(begun_s + 0.05, 0.05, "out", 60, 90, channel=2, tag=2**32 - 1)])
+            run_until(scheduler, lambda events: len(sent(events)) == 4)
+        time.sleep(0.2)
+        assert receiver.messages == [
+            ("/musichal/midi", [(0, 0xB2, 7, 100)]),
+            ("/musichal/midi", [(0, 0xC1, 5, 0)]),
+            ("/musichal/note/on", [3, 60, 90, -1]),
+            ("/musichal/note/off", [3, 60, -1]),
+        ]
+    finally:
+        receiver.close()
+
+
+def test_a_midi_file_has_what_was_played_from_the_origin_on(tmp_path: Path) -> None:
+    path = tmp_path / "reply.mid"
+    origin_s = now_s()
+    with Scheduler([PortSettings("out", f"file:{path}")], origin_s=origin_s) as scheduler:
+        scheduler.play([Note(origin_s + 0.5 + 0.1 * k, 0.08, "out", 60 + k, 90, channel=k % 2) for k in range(5)])
+        run_until(scheduler, lambda events: len(notes_sent(events)) == 10)
+    notes = read_midi_notes(path)
+    assert [(n.pitch, n.channel, n.velocity) for n in notes] == [(60 + k, k % 2, 90) for k in range(5)]
+    assert [n.onset_s for n in notes] == pytest.approx([0.5 + 0.1 * k for k in range(5)], abs=0.0011)
+    assert [n.duration_s for n in notes] == pytest.approx([0.08] * 5, abs=0.0011)
+
+
+@POSIX
+def test_a_midi_file_is_whole_after_a_crash_up_to_its_last_second(tmp_path: Path) -> None:
+    path = tmp_path / "reply.mid"
+    origin_s = now_s()
+    with Scheduler([PortSettings("out", f"file:{path}")], origin_s=origin_s) as scheduler:
+        scheduler.play([Note(origin_s + 0.1 * k, 0.08, "out", 60, 90) for k in range(1, 36)])
+        scheduler.play([Note(origin_s, 30.0, "out", 40, 90)])  # sounds all the while
+        run_until(scheduler, lambda events: len(notes_sent(events)) >= 60)
+        assert scheduler.pid is not None
+        os.kill(scheduler.pid, signal.SIGKILL)
+        killed_s = now_s() - origin_s
+        notes = read_midi_notes(path)
+    assert notes[0].pitch == 40
+    assert max(note.onset_s + note.duration_s for note in notes) > killed_s - 1.5
+    assert len(notes) >= 10 * (killed_s - 1.5)
+
+
+def test_a_disk_that_is_full_is_told_of_and_the_music_goes_on(tmp_path: Path) -> None:
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    ports = [PortSettings("file", f"file:{folder / 'reply.mid'}"), PortSettings("out", "none:")]
+    with Scheduler(ports) as scheduler:
+        for path in folder.iterdir():
+            path.unlink()
+        folder.rmdir()
+        scheduler.play([Note(now_s() + 0.1 * k, 0.08, name, 60, 90) for k in range(30) for name in ("file", "out")])
+        events = run_until(scheduler, lambda events: len(notes_sent(events)) == 120 and "port" in kinds(events))
+        trouble = next(event for event in events if isinstance(event, Trouble))
+        assert trouble.port == "file"
+        assert "does not exist" in trouble.text
+        folder.mkdir()
+    assert len(read_midi_notes(folder / "reply.mid")) == 30
+
+
+def test_mpe_and_programs_are_set_up_before_anything_else() -> None:
+    receiver = UdpReceiver()
+    zone = MpeZone(members=3)
+    try:
+        port = PortSettings("out", f"osc:127.0.0.1:{receiver.port}", zone=zone, setup=(bytes((0xC0, 33)),))
+        with Scheduler([port]) as scheduler:
+            scheduler.play([Note(now_s(), 0.2, "out", 60 + k, 90) for k in range(3)])
+            events = run_until(scheduler, lambda events: len(notes_sent(events)) == 6)
+            assert unbalanced(e.data for e in notes_sent(events)) == []
+        first = [tuple(arguments[0][1:]) for address, arguments in receiver.messages if address == "/musichal/midi"]
+        setup = [*configuration(zone), bytes((0xC0, 33))]
+        assert first[: len(setup)] == [tuple(data) + (0,) * (3 - len(data)) for data in setup]
+        assert [a[0] for address, a in receiver.messages if address.endswith("on")] == [2, 3, 4]
+    finally:
+        receiver.close()
+
+
+@pytest.mark.parametrize(
+    ("address", "says"),
+    [
+        ("osc:127.0.0.1", "osc:HOST:PORT"),
+        ("osc:127.0.0.1:70000", "osc:HOST:PORT"),
+        ("file:", "name the MIDI file"),
+        ("file:/nowhere/at/all/reply.mid", "does not exist"),
+        ("synth:/nowhere/font.sf2", "no soundfont"),
+        ("", "name a MIDI output"),
+    ],
+)
+def test_a_port_that_cannot_be_is_one_clear_line(address: str, says: str) -> None:
+    if address.startswith("synth"):
+        pytest.importorskip("fluidsynth", reason="pyfluidsynth or libfluidsynth is not installed", exc_type=ImportError)
+    with pytest.raises(InputError, match=says) as caught, Scheduler([PortSettings("out", address)]):
+        pass
+    assert "\n" not in str(caught.value)
+
+
+def test_wrong_ports_and_settings_are_refused(nowhere: Scheduler) -> None:
+    with pytest.raises(ValueError, match="no port 'other'; there are: out"):
+        nowhere.play([Note(0.0, 1.0, "other", 60, 90)])
+    with pytest.raises(ValueError, match="different names"):
+        Scheduler([*NOWHERE, *NOWHERE])
+    with pytest.raises(ValueError, match="ports must be"):
+        Scheduler([])
+    with pytest.raises(ValueError, match="latency_s"):
+        PortSettings("out", "none:", latency_s=2.0)
+    with pytest.raises(ValueError, match="silence_s"):
+        SchedulerSettings(silence_s=20.0)
+
+
+def test_a_block_that_fails_leaves_no_process_behind() -> None:
+    pids = []
+
+    def block() -> None:
+        with scheduler:
+            pids.append(scheduler.pid)
+            raise RuntimeError("ours")
+
+    scheduler = Scheduler(NOWHERE)
+    with pytest.raises(RuntimeError, match="ours"):
+        block()
+    (pid,) = pids
+    assert pid is not None
+    assert not is_running(pid)
+    scheduler.close()
+    assert scheduler.alive() is False
+
+
+def test_the_process_is_small() -> None:
+    """It must be there at once, and nothing that it does not need can delay it."""
+    code = "import sys, musichal.stage.scheduler_process\nprint(*sys.modules)"
+    modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"numpy", "scipy", "mido", "rtmidi", "jack"} & set(modules)

@@ -44,23 +44,27 @@ class Outlet:
         for data in self._setup:
             self._port.send(Outgoing(data, now_s, now_s))
 
-    def send(self, message: Outgoing, now_s: float) -> str | None:
-        """Send a message; returns why the port was lost, if it was lost just now. What it does not take is counted."""
+    def send(self, message: Outgoing, now_s: float) -> bool:
+        """Send a message; returns whether the port took it. What it does not take is counted.
+
+        Raises `PortLostError`, once, where the port was lost over it.
+        """
         if message.is_off and message.key not in self._held:
-            return None  # ended when the port came back, or never begun
+            return False  # ended when the port came back, or never begun
         if self._port is None:
             self.unsent += 1
-            return None
+            return False
         try:
             self._port.send(message)
-        except PortLostError as error:
+        except PortLostError:
             self.unsent += 1
-            return self._lose(error, now_s)
+            self._lose(now_s)
+            raise
         if message.is_on:
             self._held.add(message.key)
         elif message.is_off:
             self._held.discard(message.key)
-        return None
+        return True
 
     def tend(self, now_s: float) -> tuple[str, str] | None:
         """Look after the port, when there is time: returns (kind of trouble, words), or None where nothing changed."""
@@ -68,7 +72,8 @@ class Outlet:
             try:
                 warning = self._port.check()
             except PortLostError as error:
-                return "port-lost", self._lose(error, now_s)
+                self._lose(now_s)
+                return "port-lost", str(error)
             return None if warning is None else ("port", warning)
         if now_s < self._retry_s:
             return None
@@ -88,10 +93,9 @@ class Outlet:
         """Close the port."""
         self._close(flush=True)
 
-    def _lose(self, error: PortLostError, now_s: float) -> str:
+    def _lose(self, now_s: float) -> None:
         self._close(flush=False)
         self._retry_s = now_s + RETRY_S
-        return str(error)
 
     def _close(self, *, flush: bool) -> None:
         if self._port is not None:

@@ -8,6 +8,7 @@ own that is closed loses what was connected to it; when the parent speaks again,
 
 import contextlib
 import gc
+import os
 import select
 import signal
 import socket
@@ -203,11 +204,12 @@ class SchedulerProcess:
     def _send(self, index: int, messages: list[Outgoing]) -> None:
         outlet = self._outlets[index]
         for message in messages:
-            unsent = outlet.unsent
-            lost = outlet.send(message, self._clock())
-            if lost is not None:
-                self._trouble("port-lost", lost, index)
-            if outlet.unsent == unsent:
+            try:
+                taken = outlet.send(message, self._clock())
+            except PortLostError as error:
+                taken = False
+                self._trouble("port-lost", str(error), index)
+            if taken:
                 self._events.add(wire.sent_frame(message, max(self._clock(), message.target_s), index))
 
     def _watch(self, moment_s: float) -> None:
@@ -283,6 +285,8 @@ def main() -> int:
     """Run as a program, with the socket as the one argument; returns the exit code."""
     # Ctrl-C is for the whole group of processes: the parent ends first, and we after it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # A JACK server is used where there is one, and never started behind the user's back.
+    os.environ.setdefault("JACK_NO_START_SERVER", "1")
     connection = _connection("".join(sys.argv[1:]))
     config = _first_frame(connection)
     config["priority"] = raise_priority()

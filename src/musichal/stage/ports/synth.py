@@ -1,6 +1,7 @@
 """Sound by a live soundfont player: FluidSynth, through pyfluidsynth (MIT) and the system's libfluidsynth."""
 
 import contextlib
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,12 @@ _GAIN = 0.5
 _BANKS = 128, 0
 """General MIDI's drums are in bank 128 of a soundfont."""
 _PERCUSSION_CHANNEL = 9
+_DRIVERS = (None, "jack", "pulseaudio", "alsa") if sys.platform == "linux" else (None,)
+"""FluidSynth's default first; on Linux that is one system of several, whether or not it is there."""
 
 
 class SynthPort:
-    """FluidSynth with a font, on the system's own sound output (`driver`: FluidSynth's name of it, or its default).
+    """FluidSynth with a font, on the system's own sound output (`driver`: FluidSynth's name of it, or the first that works).
 
     Raises `InputError` for a font or a sound output that cannot be used, `MissingExtraError` without the player.
     """
@@ -34,16 +37,19 @@ class SynthPort:
         if not Path(font).is_file():
             raise InputError(f"there is no soundfont {printable(font)}")
         options: dict[str, Any] = {"audio.jack.id": "MusicHal synth", "audio.jack.autoconnect": 1}
-        if driver is not None:
-            options["audio.driver"] = driver
         self._synth: Any = fluidsynth.Synth(gain=_GAIN, channels=16, **options)
         self._font = self._synth.sfload(font)
         if self._font < 0:
             self._synth.delete()
             raise InputError(f"{printable(font)} is not a soundfont that FluidSynth can play")
-        # Not Synth.start: that would open a MIDI input as well.
-        self._synth.audio_driver = fluidsynth.new_fluid_audio_driver(self._synth.settings, self._synth.synth)
-        if not self._synth.audio_driver:
+        for name in _DRIVERS if driver is None else (driver,):
+            if name is not None:
+                self._synth.setting("audio.driver", name)
+            # Not Synth.start: that would open a MIDI input as well.
+            self._synth.audio_driver = fluidsynth.new_fluid_audio_driver(self._synth.settings, self._synth.synth)
+            if self._synth.audio_driver:
+                break
+        else:
             self._synth.delete()
             raise InputError(f"FluidSynth found no sound output to play to{f' with {driver}' if driver else ''}")
         for channel in range(16):

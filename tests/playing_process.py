@@ -7,8 +7,8 @@ import json
 import sys
 import time
 
-from musichal.stage.monotonic import now_s
 from musichal.stage.messages import Note
+from musichal.stage.monotonic import now_s
 from musichal.stage.port_settings import PortSettings
 from musichal.stage.scheduler import Scheduler
 

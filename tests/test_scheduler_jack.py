@@ -19,8 +19,8 @@ import pytest
 from jack_server import JackServer
 from midi_receiver import JackReceiver, unbalanced
 from musichal.errors import InputError
-from musichal.stage.clock import now_s
 from musichal.stage.messages import Note
+from musichal.stage.monotonic import now_s
 from musichal.stage.port_settings import PortSettings
 from musichal.stage.scheduler import Scheduler
 from test_scheduler import is_running, kinds, notes_sent, run_until
@@ -151,16 +151,16 @@ def _steady(address: str, receiver: JackReceiver, count: int) -> tuple[list[floa
 
 
 def test_native_jack_puts_notes_into_their_frames(receiver: JackReceiver) -> None:
-    dues, frames = _steady("jack:MusicHal", receiver, 100)
+    dues, frames = _steady("jack:MusicHal", receiver, 60)
     errors = [frame - frames[0] - (due - dues[0]) * 48_000 for due, frame in zip(dues, frames, strict=True)]
     exact = sum(abs(error) <= 24 for error in errors)  # half a millisecond: the line to frames follows the server slowly
-    assert exact >= 80, f"xruns: {receiver.xruns}, errors in frames: {errors}"
+    assert exact >= 48, f"xruns: {receiver.xruns}, errors in frames: {errors}"
 
 
 def test_rtmidi_jack_delivers_every_note_within_a_period_or_two(receiver: JackReceiver) -> None:
-    dues, frames = _steady("jack-rtmidi:MusicHal", receiver, 100)
+    dues, frames = _steady("jack-rtmidi:MusicHal", receiver, 60)
     errors = [frame - frames[0] - (due - dues[0]) * 48_000 for due, frame in zip(dues, frames, strict=True)]
-    assert sum(abs(error) <= 2 * 512 for error in errors) >= 80, f"xruns: {receiver.xruns}, errors in frames: {errors}"
+    assert sum(abs(error) <= 2 * 512 for error in errors) >= 48, f"xruns: {receiver.xruns}, errors in frames: {errors}"
 
 
 def test_two_schedulers_at_once(receiver: JackReceiver) -> None:

@@ -63,6 +63,7 @@ class JackServer:
     name: str
     rate_hz: int
     period: int
+    playback: int
     log: Path
     process: subprocess.Popen[bytes] = field(repr=False)
 
@@ -77,6 +78,11 @@ class JackServer:
     def kill(self) -> None:
         """End the server; also used by tests that take it away while it is in use."""
         _end(self.process)
+
+    def start_again(self) -> None:
+        """Start it anew, under the same name, after `kill`."""
+        self.process = _start(self.name, self.rate_hz, self.period, self.playback, self.log)
+        _wait_for(self)
 
 
 @dataclass(frozen=True)
@@ -177,13 +183,7 @@ def running_jack_server(folder: Path, *, rate_hz: int = 48_000, period: int = 51
     log = folder / f"{name}.log"
     before = {key: os.environ.get(key) for key in _ENVIRONMENT}
     os.environ.update({key: value or name for key, value in _ENVIRONMENT.items()})
-    with log.open("wb") as stream:
-        # The kernel ends the server when the tests are killed; setpriv becomes jackd, so that the process is jackd's own.
-        command = ["setpriv", "--pdeathsig", "TERM"] if shutil.which("setpriv") else []
-        command += ["jackd", "-R", "-n", name, "-d", "dummy", "-r", str(rate_hz), "-p", str(period), "-C", "0"]
-        command += ["-P", str(playback)]
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream)
-    server = JackServer(name, rate_hz, period, log, process)
+    server = JackServer(name, rate_hz, period, playback, log, _start(name, rate_hz, period, playback, log))
     try:
         _wait_for(server)
         yield server
@@ -235,6 +235,14 @@ def fake_microphone(jack_server_at: Callable[..., JackServer]) -> Iterator[Calla
             return microphone
 
         yield plug_in
+
+
+def _start(name: str, rate_hz: int, period: int, playback: int, log: Path) -> subprocess.Popen[bytes]:
+    # The kernel ends the server when the tests are killed; setpriv becomes jackd, so that the process is jackd's own.
+    command = ["setpriv", "--pdeathsig", "TERM"] if shutil.which("setpriv") else []
+    command += ["jackd", "-R", "-n", name, "-d", "dummy", "-r", str(rate_hz), "-p", str(period), "-C", "0"]
+    with log.open("ab") as stream:
+        return subprocess.Popen([*command, "-P", str(playback)], stdin=subprocess.DEVNULL, stdout=stream, stderr=stream)
 
 
 def _wait_for(server: JackServer) -> None:

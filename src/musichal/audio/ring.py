@@ -105,6 +105,11 @@ class BlockRing:
         self._blocks_out += 1  # last: now the writer may have the place
         return block
 
+    @property
+    def waiting_samples(self) -> int:
+        """Return how many samples wait."""
+        return self._samples_in - self._samples_out
+
     def __len__(self) -> int:
         """Return how many blocks wait."""
         return self._blocks_in - self._blocks_out

@@ -40,8 +40,9 @@ class InputClock:
 
     Notes
     -----
-    What it gives is the time at which a sample *arrived* (the block that brought it was complete); a sample was played up to
-    one block earlier. At positions in the order in which they are fed, times never decrease.
+    The line goes through the ends of the blocks, so a sample within a block has the time at which the device took it, not that
+    at which the block was handed over; the latency of the converter and of the system is not in it, for what devices say of it
+    cannot be trusted. At positions in the order in which they are fed, times never decrease.
     """
 
     def __init__(self, nominal_rate_hz: float, *, jump_s: float = JUMP_S) -> None:
@@ -74,11 +75,11 @@ class InputClock:
         return jump
 
     def time_of(self, sample: float) -> float:
-        """Return the `time.monotonic` at which a sample arrived, or will. Raises `ValueError` before the first update."""
+        """Return the `time.monotonic` at which the device took a sample, or will. Raises `ValueError` before the first update."""
         return self._line().time_of(sample)
 
     def sample_at(self, monotonic_s: float) -> float:
-        """Return which sample arrived at a time, or will. Raises `ValueError` before the first update."""
+        """Return which sample the device took at a time, or will. Raises `ValueError` before the first update."""
         return self._line().position_at(monotonic_s)
 
     @property

@@ -1,0 +1,236 @@
+"""The process that holds the input device and sends what it hears down a pipe; run as a program by `audio.live_input`.
+
+A process of its own because PortAudio is not to be trusted with devices that go: on a JACK server that has died, closing a
+stream waits for ten minutes or aborts the program (PortAudio 19.6, seen). Here that costs this process alone, and a new one
+sees a new list of devices. The audio callback also shares Python's lock with nobody who computes.
+
+Standard output carries messages: one byte of kind, the length of the payload, the payload. ``J`` is a JSON object (`opened`,
+`waiting`, `failed`, `gone`, `devices`), ``B`` a block: when it arrived, samples lost before it, mark, channels, float32
+samples. When standard input ends, it closes the device and ends.
+"""
+
+import contextlib
+import gc
+import json
+import os
+import signal
+import struct
+import sys
+import threading
+import time
+from dataclasses import asdict
+from typing import IO, Any
+
+import numpy as np
+
+from musichal.arrays import Float32
+from musichal.audio.devices import (
+    AudioDevice,
+    choose,
+    find_input,
+    list_inputs,
+    list_outputs,
+    portaudio,
+    rescan,
+)
+from musichal.audio.ring import BlockRing
+from musichal.errors import InputError, MissingExtraError, MusicHalError
+
+MODULE = "musichal.audio.input_process"
+XRUN = 1
+"""Mark of a block before which the system says that it lost sound."""
+
+_HEADER = struct.Struct("<cI")
+_BLOCK = struct.Struct("<dqii")
+_RING_S = 10.0
+_LOOK_AGAIN_S = 1.0
+_SILENT_CALLBACK_S = 1.0
+_CLOSE_S = 1.0
+_DEFAULT_BLOCK = 512
+# PortAudio's error codes.
+_WRONG_CHANNELS, _WRONG_RATE, _WRONG_DEVICE, _UNAVAILABLE, _HOST_ERROR = -9998, -9997, -9996, -9985, -9999
+
+Message = dict[str, Any] | tuple[float, int, int, Float32]
+
+
+def write_json(pipe: IO[bytes], **values: Any) -> None:
+    """Send a JSON message."""
+    payload = json.dumps(values).encode()
+    pipe.write(_HEADER.pack(b"J", len(payload)) + payload)
+    pipe.flush()
+
+
+def write_block(pipe: IO[bytes], samples: Float32, *, arrived_s: float, lost: int, mark: int) -> None:
+    """Send a block (n, channels)."""
+    payload = _BLOCK.pack(arrived_s, lost, mark, samples.shape[1]) + samples.tobytes()
+    pipe.write(_HEADER.pack(b"B", len(payload)) + payload)
+
+
+def read_message(pipe: IO[bytes]) -> Message | None:
+    """Return the next message: a dict, or (arrived_s, lost, mark, samples (n, channels)); None at the end, even a torn one."""
+    header = pipe.read(_HEADER.size)
+    if len(header) < _HEADER.size:
+        return None
+    kind, size = _HEADER.unpack(header)
+    payload = pipe.read(size)
+    if len(payload) < size:
+        return None
+    if kind == b"J":
+        values: dict[str, Any] = json.loads(payload)
+        return values
+    arrived_s, lost, mark, channels = _BLOCK.unpack_from(payload)
+    samples = np.frombuffer(payload, dtype=np.float32, offset=_BLOCK.size).reshape(-1, channels)
+    return arrived_s, lost, mark, samples
+
+
+class _Process:
+    """The device, from opening to the end of standard input."""
+
+    def __init__(self, pipe: IO[bytes], *, device: str | None, channels: int | None, block: int, exactly: bool) -> None:
+        self._pipe = pipe
+        self._wanted = device
+        self._exactly = exactly
+        self._channels = channels  # None: the first two; 0: all
+        self._block = block or _DEFAULT_BLOCK
+        self._wake = threading.Event()
+        self._stop = threading.Event()
+        self._last_s = 0.0
+        threading.Thread(target=self._wait_for_the_end, daemon=True).start()
+
+    def run(self, *, wait: bool, rate_hz: int | None) -> None:
+        """Open the device (wait for it, if that is wished) and send what it hears until the end."""
+        said = ""
+        while not self._stop.is_set():
+            try:
+                device = self._find()
+                stream, ring = self._open(device, rate_hz or round(device.default_rate_hz))
+            except MissingExtraError:
+                raise
+            except InputError as error:
+                if not wait:
+                    raise
+                if str(error) != said:
+                    said = str(error)
+                    write_json(self._pipe, kind="waiting", text=said)
+                self._stop.wait(_LOOK_AGAIN_S)
+                with contextlib.suppress(MusicHalError):
+                    rescan()
+                continue
+            self._send(stream, ring)
+            return
+
+    def _find(self) -> AudioDevice:
+        if not self._exactly:
+            return find_input(self._wanted)
+        # The same one as before, whatever number it has now.
+        found = [device for device in list_inputs() if device.label == self._wanted]
+        return found[0] if found else choose([], self._wanted, what="audio input")
+
+    def _open(self, device: AudioDevice, rate_hz: int) -> tuple[Any, BlockRing]:
+        sounddevice = portaudio()
+        channels = min(2, device.channels) if self._channels is None else self._channels or device.channels
+        if channels > device.channels:
+            has = "1 channel" if device.channels == 1 else f"{device.channels} channels"
+            raise InputError(f"{device.label} has {has}: there is no channel {channels}")
+        ring = BlockRing(capacity_samples=round(_RING_S * rate_hz), channels=channels, max_blocks=round(_RING_S * rate_hz / 16))
+
+        def callback(block: Float32, _frames: int, _times: Any, status: Any) -> None:
+            # Nothing but a copy; PortAudio's own times are wrong on JACK.
+            self._last_s = time.monotonic()
+            ring.write(block, self._last_s, XRUN if status.input_overflow else 0)
+            self._wake.set()
+
+        self._last_s = time.monotonic()
+        try:
+            stream = sounddevice.InputStream(
+                device=device.number,
+                channels=channels,
+                samplerate=rate_hz,
+                blocksize=self._block,
+                dtype="float32",
+                callback=callback,
+                finished_callback=self._wake.set,
+            )
+            stream.start()
+        except sounddevice.PortAudioError as error:
+            raise InputError(_open_error(device, channels, rate_hz, error)) from error
+        opened = {**asdict(device), "sample_rate_hz": round(stream.samplerate), "opened_channels": channels}
+        write_json(self._pipe, kind="opened", device=opened, block=self._block)
+        return stream, ring
+
+    def _send(self, stream: Any, ring: BlockRing) -> None:
+        while not self._stop.is_set():
+            self._wake.wait(0.2)
+            self._wake.clear()
+            while (block := ring.read()) is not None:
+                write_block(self._pipe, block.samples, arrived_s=block.arrived_s, lost=block.lost_before, mark=block.mark)
+            self._pipe.flush()
+            if not stream.active or time.monotonic() - self._last_s > _SILENT_CALLBACK_S:
+                write_json(self._pipe, kind="gone", text="it stopped giving sound")
+                return
+        # The device may refuse to be closed; then this process ends without.
+        guard = threading.Timer(_CLOSE_S, os._exit, [0])
+        guard.daemon = True
+        guard.start()
+        stream.abort()
+        stream.close()
+
+    def _wait_for_the_end(self) -> None:
+        with contextlib.suppress(OSError):
+            while os.read(0, 4096):
+                pass
+        self._stop.set()
+        self._wake.set()
+        # Not even a pipe that nobody reads may hold it.
+        threading.Event().wait(2 * _CLOSE_S)
+        os._exit(0)
+
+
+def _open_error(device: AudioDevice, channels: int, rate_hz: int, error: Exception) -> str:
+    """Return in one line why a device could not be opened, and what to do."""
+    code = error.args[1] if len(error.args) > 1 else 0
+    if code == _WRONG_RATE:
+        return f"{device.label} does not run at {rate_hz} Hz (it says {device.default_rate_hz:.0f} Hz): set it to that rate"
+    if code == _WRONG_CHANNELS:
+        return f"{device.label} cannot be opened with {channels} channels: choose others"
+    if code == _UNAVAILABLE:
+        return f"{device.label} is busy: another program has it; close that one, or choose another device"
+    if code in (_WRONG_DEVICE, _HOST_ERROR):
+        detail = error.args[2][2] if len(error.args) > 2 else ""
+        why = f" ({detail})" if detail and detail != "unknown error" else ""
+        return f"{device.label} is there no more, or the system keeps it{why}: plug it in again, or choose another device"
+    return f"{device.label} cannot be opened: {error.args[0] if error.args else error}"
+
+
+def main(arguments: str) -> None:
+    """Do what the JSON in `arguments` asks for, and speak on standard output."""
+    # What PortAudio and JACK say on their own goes nowhere: standard output is ours alone.
+    pipe = os.fdopen(os.dup(1), "wb", buffering=1 << 20)
+    with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - a device, not a path
+        os.dup2(nowhere.fileno(), 1)
+        os.dup2(nowhere.fileno(), 2)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer; it closes the pipe
+    sys.setswitchinterval(0.0005)
+    options = json.loads(arguments)
+    try:
+        if options.pop("list", False):
+            inputs, outputs = list_inputs(), list_outputs()
+            write_json(pipe, kind="devices", inputs=[asdict(d) for d in inputs], outputs=[asdict(d) for d in outputs])
+        else:
+            wait, rate_hz = options.pop("wait"), options.pop("rate_hz")
+            gc.disable()
+            _Process(pipe, **options).run(wait=wait, rate_hz=rate_hz)
+    except MusicHalError as error:
+        write_json(pipe, kind="failed", error=type(error).__name__, text=str(error))
+    except BrokenPipeError:
+        pass
+    except Exception as error:
+        write_json(pipe, kind="failed", error="InputError", text=f"the audio input failed: {type(error).__name__}: {error}")
+    # Python would close PortAudio, which may abort; whoever reads has all.
+    with contextlib.suppress(OSError):
+        pipe.flush()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,233 @@
+"""Live input over a real JACK server: what comes in, what is missing, and what is said about it."""
+
+import itertools
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from jack_server import FakeMicrophone, JackServer
+from musichal.audio.devices import NoSuchDeviceError
+from musichal.audio.live_input import Block, InputEvent, LiveInput, parse_channels, scan_devices
+from musichal.errors import InputError
+from musichal.stage.clock import InputClock
+
+pytestmark = pytest.mark.live
+
+Plug = Callable[..., FakeMicrophone]
+
+
+@pytest.fixture
+def ramp(tmp_path: Path) -> Path:
+    """Two seconds in which sample i has the value (i + 1) / 2**18: each one knows its place."""
+    path = tmp_path / "ramp.wav"
+    soundfile.write(path, ((np.arange(96_000) + 1) / 2**18).astype(np.float32), 48_000, subtype="FLOAT")
+    return path
+
+
+def collect(live: LiveInput, *, for_s: float = 30.0, until: Callable[[list[Block]], bool]) -> list[Block]:
+    """Read until `until` holds; fails after `for_s`."""
+    blocks: list[Block] = []
+    end_s = time.monotonic() + for_s
+    while not until(blocks):
+        assert time.monotonic() < end_s, f"it did not come within {for_s} s; {len(blocks)} blocks came"
+        live.wait(0.1)
+        while (block := live.read()) is not None:
+            blocks.append(block)
+    return blocks
+
+
+def heard(blocks: list[Block]) -> np.ndarray:
+    return np.concatenate([block.samples for block in blocks] or [np.zeros(0, np.float32)])
+
+
+def test_every_sample_comes_in_once(jack_server: JackServer, fake_microphone: Plug, ramp: Path) -> None:
+    microphone = fake_microphone(ramp, after_s=0.5)
+    events: list[InputEvent] = []
+    with LiveInput("fakemic", on_event=events.append) as live:
+        assert live.sample_rate_hz == 48_000
+        assert (live.device.name, live.device.channels) == ("fakemic", 1)
+        clock = InputClock(live.sample_rate_hz)
+        started = microphone.go()
+        blocks = collect(live, until=lambda b: bool(b) and not heard(b[-3:]).any() and heard(b).any())
+        finished = microphone.wait_until_finished()
+        levels = live.levels()
+    for before, after in itertools.pairwise(blocks):
+        assert after.first_sample == before.end_sample + after.lost_before
+        assert after.arrivals[-1] == (after.end_sample, after.arrived_s)
+    assert events[0].kind == "opened"
+    values = heard(blocks)
+    if finished.xruns or live.xruns or jack_server.xruns():
+        assert live.lost_samples < 48_000
+    else:
+        np.testing.assert_array_equal(values[values > 0] * 2**18, np.arange(96_000) + 1)
+        assert live.lost_samples == 0
+        assert levels.peak_db == pytest.approx(20 * np.log10(96_000 / 2**18), abs=0.01)
+    # A block stands for the time before it arrived; the microphone's process tells when it handed the first sample over.
+    for block in blocks:
+        for position, arrived_s in block.arrivals:
+            clock.update(position, arrived_s)
+    first = next(block.first_sample + int(np.flatnonzero(block.samples)[0]) for block in blocks if block.samples.any())
+    assert clock.time_of(first) == pytest.approx(started.monotonic_s - jack_server.period / 48_000, abs=0.05)
+
+
+def test_channels_are_chosen(jack_server: JackServer, fake_microphone: Plug, tmp_path: Path) -> None:
+    values = np.array([0.25, 0.5, -0.125], dtype=np.float32)
+    soundfile.write(tmp_path / "three.wav", np.tile(values, (4800, 1)), 48_000, subtype="FLOAT")
+    fake_microphone(tmp_path / "three.wav", loop=True).go()
+    for channels, expected in [
+        (None, (0.25 + 0.5) / 2),
+        ((), (0.25 + 0.5 - 0.125) / 3),
+        ((1,), 0.25),
+        ((3,), -0.125),
+        ((2, 3), (0.5 - 0.125) / 2),
+    ]:
+        with LiveInput(channels=channels) as live:  # the default input
+            (block, *_) = collect(live, until=lambda b: bool(b) and b[-1].samples.any())[-1:]
+        assert block.samples[-1] == pytest.approx(expected, abs=2**-23)
+    with pytest.raises(InputError, match="has 3 channels: there is no channel 4"), LiveInput("fakemic", channels=(4,)):
+        pass
+
+
+@pytest.mark.parametrize(("text", "channels"), [("1", (1,)), ("1,2", (1, 2)), (" 3 , 1", (3, 1)), ("all", ())])
+def test_channels_are_read(text: str, channels: tuple[int, ...]) -> None:
+    assert parse_channels(text) == channels
+
+
+@pytest.mark.parametrize("text", ["0", "", "1,1", "left", "1;2", "-1", "1,"])
+def test_what_is_no_channel_is_refused(text: str) -> None:
+    with pytest.raises(InputError, match="channels are numbers from 1"):
+        parse_channels(text)
+
+
+def test_a_device_that_is_not_there(jack_server: JackServer, fake_microphone: Plug, ramp: Path) -> None:
+    fake_microphone(ramp, name="left mic")
+    fake_microphone(ramp, name="right mic")
+    with (
+        pytest.raises(NoSuchDeviceError, match="no audio input 'Scarlett'; there is: .*left mic.*right mic"),
+        LiveInput("Scarlett"),
+    ):
+        pass
+    with pytest.raises(InputError, match="'mic' fits several: .*left mic.*right mic"), LiveInput("mic"):
+        pass
+    with LiveInput("LEFT") as live:
+        assert live.device.name == "left mic"
+
+
+def test_nothing_at_all(jack_server: JackServer) -> None:
+    with pytest.raises(NoSuchDeviceError, match="there is no audio input"), LiveInput():
+        pass
+    assert not scan_devices().inputs
+    assert [device.name for device in scan_devices().outputs] == ["system"]
+
+
+def test_a_microphone_that_is_pulled_out_and_put_back(jack_server: JackServer, fake_microphone: Plug, ramp: Path) -> None:
+    """On JACK the stream goes on with digital silence; it is noticed, the right one is taken again, and time goes on."""
+    microphone = fake_microphone(ramp, loop=True)
+    events: list[InputEvent] = []
+    with LiveInput("fakemic", on_event=events.append) as live:
+        microphone.go()
+        blocks = collect(live, until=lambda b: heard(b).any())
+        microphone.kill()
+        blocks += collect(live, until=lambda _: any(event.kind == "gone" for event in events))
+        assert not live.is_connected
+        fake_microphone(ramp, loop=True).go()
+        blocks += collect(live, until=lambda b: heard(b).any())
+        assert live.is_connected
+    _the_clock_was_kept(blocks, live, events)
+
+
+def test_a_sound_server_that_dies_and_comes_back(jack_server: JackServer, fake_microphone: Plug, ramp: Path) -> None:
+    """Closing its stream would hang for minutes or abort; here the process that holds it ends and another takes over."""
+    microphone = fake_microphone(ramp, loop=True)
+    events: list[InputEvent] = []
+    with LiveInput("fakemic", on_event=events.append) as live:
+        microphone.go()
+        blocks = collect(live, until=lambda b: heard(b).any())
+        jack_server.kill()
+        blocks += collect(live, until=lambda _: any(event.kind == "gone" for event in events))
+        microphone.kill()
+        jack_server.start_again()
+        fake_microphone(ramp, loop=True).go()
+        blocks += collect(live, until=lambda b: heard(b).any())
+    _the_clock_was_kept(blocks, live, events)
+
+
+def test_an_input_process_that_is_killed(jack_server: JackServer, fake_microphone: Plug, ramp: Path) -> None:
+    fake_microphone(ramp, loop=True).go()
+    events: list[InputEvent] = []
+    with LiveInput("fakemic", on_event=events.append) as live:
+        blocks = collect(live, until=lambda b: heard(b).any())
+        assert live._process is not None
+        live._process.kill()
+        blocks += collect(live, until=lambda b: any(block.lost_before for block in b))
+    _the_clock_was_kept(blocks, live, events)
+
+
+def _the_clock_was_kept(blocks: list[Block], live: LiveInput, events: list[InputEvent]) -> None:
+    kinds = [event.kind for event in events]
+    assert kinds.index("gone") < kinds.index("returned") < len(kinds) - kinds[::-1].index("lost")
+    lost = sum(block.lost_before for block in blocks)
+    assert lost == live.lost_samples > 0
+    (first_position, first_s), (last_position, last_s) = blocks[0].arrivals[0], blocks[-1].arrivals[-1]
+    # Both stamps have jitter; a machine that is busy adds to it.
+    assert (last_position - first_position) / live.sample_rate_hz == pytest.approx(last_s - first_s, abs=0.1)
+
+
+def test_a_reader_that_is_too_slow_loses_sound_at_a_place(jack_server: JackServer, fake_microphone: Plug, ramp: Path) -> None:
+    microphone = fake_microphone(ramp)
+    events: list[InputEvent] = []
+    with LiveInput("fakemic", capacity_s=0.5, on_event=events.append) as live:
+        microphone.go()
+        time.sleep(2.0)  # nobody reads
+        blocks = collect(live, until=lambda b: len(b) > 1 and b[-1].samples.any())
+    late = next(block for block in blocks[1:] if block.lost_before)
+    assert 1.0 < late.lost_before / 48_000 < 2.5
+    assert [event.lost_samples for event in events if event.kind == "behind"] == [late.lost_before]
+    if not (live.xruns or jack_server.xruns()):
+        before = blocks[blocks.index(late) - 1]
+        assert late.samples[0] * 2**18 == before.samples[-1] * 2**18 + 1 + late.lost_before
+
+
+def test_clipping_is_said(jack_server: JackServer, fake_microphone: Plug, tmp_path: Path) -> None:
+    sound = np.clip(1.5 * np.sin(np.arange(48_000) * 0.02), -1, 1).astype(np.float32)
+    soundfile.write(tmp_path / "loud.wav", sound, 48_000, subtype="FLOAT")
+    microphone = fake_microphone(tmp_path / "loud.wav")
+    events: list[InputEvent] = []
+    with LiveInput("fakemic", on_event=events.append) as live:
+        microphone.go()
+        collect(live, until=lambda b: bool(b) and heard(b).any() and not b[-1].samples.any())
+        levels = live.levels()
+    assert [event.text for event in events if event.kind == "clipping"] == [f"{live.device.label} clips: turn its gain down"]
+    assert 0.3 < levels.clipped_samples / 48_000 < 0.7
+    assert levels.peak_db == pytest.approx(0.0, abs=1e-5)
+
+
+@pytest.mark.slow
+def test_silence_is_said_once_and_sound_again(jack_server: JackServer, fake_microphone: Plug, ramp: Path) -> None:
+    microphone = fake_microphone(ramp, before_s=24.0)
+    events: list[InputEvent] = []
+    with LiveInput("fakemic", on_event=events.append) as live:
+        microphone.go()
+        collect(live, for_s=60.0, until=lambda _: any(event.kind == "sound" for event in events))
+    assert [event.kind for event in events if event.kind in ("silent", "sound")] == ["silent", "sound"]
+    assert "digital silence" in next(event.text for event in events if event.kind == "silent")
+    assert "gone" not in [event.kind for event in events]
+
+
+def test_nothing_is_left_behind(jack_server: JackServer, fake_microphone: Plug, ramp: Path) -> None:
+    fake_microphone(ramp)
+    with LiveInput("fakemic") as live:
+        process = live._process
+    assert process is not None
+    assert process.poll() is not None
+    with pytest.raises(ZeroDivisionError), LiveInput("fakemic") as live:
+        raise ZeroDivisionError
+    assert live._process is not None
+    assert live._process.poll() is not None
+    with pytest.raises(ProcessLookupError):
+        os.kill(process.pid, 0)

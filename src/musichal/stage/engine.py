@@ -67,6 +67,12 @@ class Conductor:
     def __init__(self, partner: Player, *, sample_rate_hz: int) -> None:
         self._partner = partner
         self._rate_hz = sample_rate_hz
+        self._decided_s = -1.0
+
+    @property
+    def decided_s(self) -> float:
+        """Return the latest time at which it asked the partner to decide; what comes later must lie behind it."""
+        return self._decided_s
 
     def events(self, onsets: Iterable[Onset], percepts: Iterable[Percept]) -> list[Decision]:
         """Take what was heard, each at the sample at which it was complete; return what was decided meanwhile."""
@@ -104,6 +110,7 @@ class Conductor:
         now_s = at_sample / self._rate_hz
         decisions: list[Decision] = []
         while (due_s := self._partner.due_s) is not None and due_s < now_s:
+            self._decided_s = max(self._decided_s, due_s)
             decisions += self._partner.decide(due_s)
         return decisions
 

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from musichal import __version__
 from musichal.arrays import Float32
 from musichal.atomic import open_atomically, printable, reason
@@ -26,8 +28,12 @@ from musichal.partner.settings import PartnerSettings
 from musichal.stage.events import PERCUSSION_CHANNEL
 from musichal.stage.midi_file import midi_bytes
 from musichal.stage.performance import Performance, note_events
+from musichal.stage.recorded_input import read_chunks
 
 SESSION_VERSION = 1
+"""Of a performance offline, which is written once it is over."""
+LIVE_VERSION = 2
+"""Of one that was played live: see `musichal.stage.live_session`."""
 SETTINGS, INPUT, PERCEPTS, DECISIONS, DRIFT, REPLY = (
     "settings.json",
     "input.flac",
@@ -100,12 +106,6 @@ def write_session(folder: Path, settings: SessionSettings, samples: Float32, per
     alarms = "".join(report.to_json() + "\n" for report in performance.drift)
     reply = reply_bytes(performance.decisions, channel=settings.channel, program=settings.program)
     arrays = {name: getattr(heard, name) for name in ("tokens", "frame_samples", "level_db", "chroma", "onset_samples")}
-    table = {
-        "version": SESSION_VERSION,
-        "musichal": __version__,
-        **{f.name: getattr(settings, f.name) for f in dataclasses.fields(settings)},
-        "partner": settings.partner.to_dict(),
-    }
     written: list[Path] = []
     try:
         for name, data in (
@@ -114,7 +114,7 @@ def write_session(folder: Path, settings: SessionSettings, samples: Float32, per
             (DECISIONS, lines.encode()),
             (DRIFT, alarms.encode()),
             (REPLY, reply),
-            (SETTINGS, (json.dumps(table, indent=2, sort_keys=True) + "\n").encode()),
+            (SETTINGS, settings_json(settings, version=SESSION_VERSION).encode()),
         ):
             written.append(folder / name)
             with open_atomically(folder / name) as stream:
@@ -135,6 +135,54 @@ def read_session(folder: Path) -> tuple[SessionSettings, Float32, bytes]:
         If the folder is no session, or one that this MusicHal cannot read.
     """
     table = _read_settings(folder)
+    settings = _settings_from(folder, table)
+    if table["version"] == LIVE_VERSION:
+        return settings, _live_input(folder, settings), _read_reply(folder)
+    try:
+        samples, rate = decode_flac(_read(folder / INPUT), max_samples=_LONGEST_INPUT_SAMPLES)
+    except InputError as error:
+        raise InputError(f"{printable(folder / INPUT)}: {error}") from error
+    if rate != settings.sample_rate_hz:
+        raise InputError(f"{printable(folder / INPUT)} has another sample rate than the session")
+    return settings, samples, _read(folder / REPLY)
+
+
+def _live_input(folder: Path, settings: SessionSettings) -> Float32:
+    chunks, length = [np.zeros(0, dtype=np.float32)], 0
+    for chunk in read_chunks(folder, settings.sample_rate_hz):
+        chunks.append(chunk)
+        length += chunk.shape[0]
+        if length > _LONGEST_INPUT_SAMPLES:
+            raise InputError(f"{printable(folder)} holds more than four hours of sound: too much to read at once")
+    if not length:
+        raise InputError(f"{printable(folder)} holds no sound")
+    return np.concatenate(chunks)
+
+
+def _read_reply(folder: Path) -> bytes:
+    if not (folder / REPLY).is_file():
+        raise InputError(f"{printable(folder)} has no {REPLY}: MusicHal was killed while it played; `musichal replay` makes it")
+    return _read(folder / REPLY)
+
+
+def read_settings(folder: Path) -> tuple[SessionSettings, int]:
+    """Return a session's settings and the version of its format; raises `InputError` for what is no session."""
+    table = _read_settings(folder)
+    return _settings_from(folder, table), table["version"]
+
+
+def settings_json(settings: SessionSettings, *, version: int) -> str:
+    """Return the text of a session's `SETTINGS`."""
+    table = {
+        "version": version,
+        "musichal": __version__,
+        **{f.name: getattr(settings, f.name) for f in dataclasses.fields(settings)},
+        "partner": settings.partner.to_dict(),
+    }
+    return json.dumps(table, indent=2, sort_keys=True) + "\n"
+
+
+def _settings_from(folder: Path, table: dict[str, Any]) -> SessionSettings:
     try:
         values = {f.name: table[f.name] for f in dataclasses.fields(SessionSettings)}
         for field in dataclasses.fields(SessionSettings):
@@ -154,13 +202,7 @@ def read_session(folder: Path) -> tuple[SessionSettings, Float32, bytes]:
     ):
         if not inside:
             raise InputError(f"{printable(folder / SETTINGS)}: {name} is out of range")
-    try:
-        samples, rate = decode_flac(_read(folder / INPUT), max_samples=_LONGEST_INPUT_SAMPLES)
-    except InputError as error:
-        raise InputError(f"{printable(folder / INPUT)}: {error}") from error
-    if rate != settings.sample_rate_hz:
-        raise InputError(f"{printable(folder / INPUT)} has another sample rate than the session")
-    return settings, samples, _read(folder / REPLY)
+    return settings
 
 
 def read_decisions(folder: Path) -> list[Decision]:
@@ -181,8 +223,8 @@ def _read_settings(folder: Path) -> dict[str, Any]:
         table = parse_json(_read(folder / SETTINGS), max_depth=8)
     except ValueError as error:
         raise InputError(f"{printable(folder / SETTINGS)} is damaged: {error}") from error
-    if not isinstance(table, dict) or table.get("version") != SESSION_VERSION:
-        raise InputError(f"{printable(folder)} is not a session of version {SESSION_VERSION}")
+    if not isinstance(table, dict) or table.get("version") not in (SESSION_VERSION, LIVE_VERSION):
+        raise InputError(f"{printable(folder)} is not a session of version {SESSION_VERSION} or {LIVE_VERSION}")
     return table
 
 

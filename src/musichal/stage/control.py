@@ -1,0 +1,279 @@
+"""Control while playing: commands by OSC, MIDI controllers and keys, all in one form and one bounded box.
+
+Some commands concern the stage (`STAGE_COMMANDS`); whatever else is well-formed is the partner's: its settings by their names,
+and what it can be told (`PARTNER_COMMANDS`). The partner refuses what it does not know, and the sender is told so.
+"""
+
+import math
+import re
+import threading
+import tomllib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from musichal.atomic import printable, reason
+from musichal.errors import InputError
+from musichal.partner.settings import PartnerSettings
+
+STAGE_COMMANDS = ("mute", "listen", "panic", "quit")
+"""`mute` and `listen` take on or off, and go over to the other without; `panic` and `quit` take nothing."""
+PARTNER_COMMANDS = ("mode", "region", "go_back", "more_like_this", "change")
+TRIGGERS = ("panic", "quit", "go_back", "more_like_this", "change")
+KEYS = {
+    "q": "quit",
+    "\x1b": "quit",
+    "p": "panic",
+    " ": "panic",
+    "m": "mute",
+    "l": "listen",
+    "n": "change",
+    "b": "go_back",
+}
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
+_LONGEST_TEXT = 80
+_MOST_VALUES = 8
+_MOST_COMMANDS = 64
+_PACE_S = 0.02
+_MOST_MAPPINGS = 512
+_HIGH = 64
+
+Value = float | int | bool | str | tuple[float | int | bool | str, ...] | None
+Answer = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Command:
+    """What a player asks for: a name, and a value or None. `answer` tells the sender what became of it, if that matters."""
+
+    name: str
+    value: Value = None
+    answer: Answer | None = field(default=None, compare=False)
+
+    @property
+    def concerns_stage(self) -> bool:
+        """Whether it is for the stage, not the partner."""
+        return self.name in STAGE_COMMANDS
+
+
+def command(name: str, arguments: Sequence[object] = (), *, answer: Answer | None = None) -> Command:
+    """Return the command of a name and its arguments, as a controller sent them.
+
+    Raises
+    ------
+    InputError
+        For what no command looks like.
+    """
+    if not _NAME.fullmatch(name):
+        raise InputError("a command is named in small letters, such as mute, mode or temperature")
+    if len(arguments) > _MOST_VALUES:
+        raise InputError(f"{name} takes at most {_MOST_VALUES} values")
+    values = tuple(_value(name, argument) for argument in arguments)
+    if name in ("mute", "listen"):
+        return Command(name, _switch(name, values), answer)
+    if name in TRIGGERS:
+        # A button sends 1 when it is pressed and 0 when it is let go.
+        return Command(name, not values or _switch(name, values), answer)
+    if not values:
+        raise InputError(f"{name} needs a value")
+    return Command(name, values[0] if len(values) == 1 else values, answer)
+
+
+def _value(name: str, argument: object) -> float | int | bool | str:
+    if isinstance(argument, bool | int):
+        if abs(argument) < 1 << 53:
+            return argument
+    elif isinstance(argument, float):
+        if math.isfinite(argument):
+            return argument
+    elif isinstance(argument, str) and len(argument) <= _LONGEST_TEXT and argument.isprintable():
+        return argument
+    raise InputError(f"{name} takes numbers and short words")
+
+
+def _switch(name: str, values: Sequence[float | int | bool | str]) -> bool | None:
+    if not values:
+        return None
+    value = values[0]
+    if len(values) > 1 or isinstance(value, str):
+        raise InputError(f"{name} is switched by 1 and 0")
+    return value > 0
+
+
+def partner_changes(asked: Command) -> dict[str, object]:
+    """Return what a command changes in a partner, in plain values that JSON can hold, in the types of its settings."""
+    value: object = list(asked.value) if isinstance(asked.value, tuple) else asked.value
+    kept = PartnerSettings().to_dict().get(asked.name)
+    # OSC and MIDI have floats and integers as it suits the sender.
+    if type(kept) is int and isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return {asked.name: value}
+
+
+class CommandBox:
+    """Commands on their way to the engine; what comes faster than it can matter is merged, so it stays small.
+
+    Of several commands with one name the last counts, but every press of a button that switches over. Panic and quit are
+    handed out at once, the rest every `pace_s`.
+    """
+
+    def __init__(self, *, pace_s: float = _PACE_S) -> None:
+        self._lock = threading.Lock()
+        self._waiting: dict[str, Command] = {}
+        self._pace_s, self._next_s = pace_s, -math.inf
+        self.merged = self.refused = 0
+
+    def put(self, asked: Command) -> bool:
+        """Keep a command; False, and counted, where there are too many different ones."""
+        if asked.name in TRIGGERS and asked.value is False:
+            return True  # the button was let go
+        with self._lock:
+            before = self._waiting.pop(asked.name, None)
+            if before is not None:
+                self.merged += 1
+                if asked.value is None:
+                    if before.value is None:
+                        return True  # over, and over again
+                    asked = Command(asked.name, not before.value, asked.answer)
+            elif len(self._waiting) >= _MOST_COMMANDS:
+                self.refused += 1
+                return False
+            self._waiting[asked.name] = asked
+        return True
+
+    def take(self, now_s: float) -> list[Command]:
+        """Return the commands that are due, panic first."""
+        if not self._waiting:
+            return []
+        with self._lock:
+            if now_s >= self._next_s:
+                taken, self._waiting = list(self._waiting.values()), {}
+                self._next_s = now_s + self._pace_s
+            else:
+                urgent = [name for name in ("panic", "quit") if name in self._waiting]
+                taken = [self._waiting.pop(name) for name in urgent]
+        return sorted(taken, key=lambda c: c.name not in ("panic", "quit"))
+
+
+@dataclass(frozen=True)
+class CcMapping:
+    """A controller and the command that it gives: of its 128 positions, 0 is `low` and 127 `high`, or one of `choices`.
+
+    `channel` counts from 0; None hears any. A command without values (a button) is given when the controller goes up
+    beyond the middle.
+    """
+
+    controller: int
+    name: str
+    channel: int | None = None
+    low: float = 0.0
+    high: float = 1.0
+    whole: bool = False
+    choices: tuple[str, ...] = ()
+
+
+class CcMap:
+    """Turns controller messages into commands."""
+
+    def __init__(self, mappings: Sequence[CcMapping]) -> None:
+        self.mappings = tuple(mappings)
+        self._last: dict[tuple[int, int], int] = {}
+
+    def commands(self, channel: int, controller: int, position: int) -> list[Command]:
+        """Return the commands of a controller message; `channel` counts from 0, `position` is 0 to 127."""
+        before = self._last.get((channel, controller), 0)
+        self._last[channel, controller] = position
+        found = []
+        for mapping in self.mappings:
+            if mapping.controller != controller or mapping.channel not in (None, channel):
+                continue
+            if mapping.name in TRIGGERS:
+                if before < _HIGH <= position:
+                    found.append(Command(mapping.name, True))
+            elif mapping.name in STAGE_COMMANDS:
+                if (before < _HIGH) != (position < _HIGH):
+                    found.append(Command(mapping.name, position >= _HIGH))
+            elif mapping.choices:
+                found.append(Command(mapping.name, mapping.choices[position * len(mapping.choices) // 128]))
+            else:
+                value = mapping.low + (mapping.high - mapping.low) * position / 127
+                found.append(Command(mapping.name, round(value) if mapping.whole else value))
+        return found
+
+
+def read_cc_map(path: Path) -> CcMap:
+    """Read a map of controllers: a TOML file of ``[[cc]]`` tables.
+
+    Each has ``controller`` (0 to 127) and ``command``, and may have ``channel`` (1 to 16), ``low`` and ``high``, or
+    ``choices``.
+
+    Raises
+    ------
+    InputError
+        For a file that is none, naming what is wrong in it.
+    """
+    try:
+        table = tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot read {printable(path)}: {reason(error)}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InputError(f"{printable(path)} is not TOML: {error}") from error
+    entries = table.get("cc", [])
+    if table.keys() - {"cc"} or not isinstance(entries, list) or len(entries) > _MOST_MAPPINGS:
+        raise InputError(f"{printable(path)}: a map of controllers has [[cc]] tables and nothing else")
+    return CcMap([_mapping(entry, f"{printable(path)}: cc {number}") for number, entry in enumerate(entries, start=1)])
+
+
+def _mapping(entry: Any, where: str) -> CcMapping:
+    if not isinstance(entry, dict):
+        raise InputError(f"{where} is not a table")
+    unknown = entry.keys() - {"controller", "command", "channel", "low", "high", "choices"}
+    if unknown:
+        raise InputError(f"{where} has an unknown key {sorted(unknown)[0]!r}")
+    name, channel, choices = entry.get("command"), entry.get("channel"), entry.get("choices", [])
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise InputError(f"{where} needs a command, such as mute or temperature")
+    if not _is_whole(entry.get("controller"), 0, 127):
+        raise InputError(f"{where} needs a controller from 0 to 127")
+    if channel is not None and not _is_whole(channel, 1, 16):
+        raise InputError(f"{where}: channel must be from 1 to 16")
+    if not isinstance(choices, list) or not all(isinstance(c, str) and 0 < len(c) <= _LONGEST_TEXT for c in choices):
+        raise InputError(f"{where}: choices must be a list of words")
+    default = PartnerSettings().to_dict().get(name)
+    low, high = entry.get("low", 0.0), entry.get("high", 1.0)
+    for value in (low, high):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise InputError(f"{where}: low and high must be numbers")
+    return CcMapping(
+        controller=entry["controller"],
+        name=name,
+        channel=None if channel is None else channel - 1,
+        low=float(low),
+        high=float(high),
+        whole=type(default) is int,
+        choices=tuple(choices),
+    )
+
+
+def _is_whole(value: object, lowest: int, highest: int) -> bool:
+    return type(value) is int and lowest <= value <= highest
+
+
+def cc_map_toml(mappings: Sequence[CcMapping]) -> str:
+    """Return the text of a map's file."""
+    tables = []
+    for m in mappings:
+        lines = ["[[cc]]", f"controller = {m.controller}", f'command = "{m.name}"']
+        if m.channel is not None:
+            lines.append(f"channel = {m.channel + 1}")
+        if m.choices:
+            lines.append(f"choices = [{', '.join(_quoted(c) for c in m.choices)}]")
+        elif m.name not in (*STAGE_COMMANDS, *TRIGGERS):
+            lines += [f"low = {m.low!r}", f"high = {m.high!r}"]
+        tables.append("\n".join(lines) + "\n")
+    return "\n".join(tables)
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'

@@ -8,12 +8,18 @@ from hypothesis.extra import numpy as hnp
 
 from musichal.hearing.percepts import SILENCE, Note
 from musichal.memory.memory import Memory
-from musichal.partner.candidates import INFLUENCES, chroma_fit, find_candidates, tonalness
+from musichal.partner.activation import Activation
+from musichal.partner.candidates import chroma_fit, find_candidates, tonalness
+from musichal.partner.filters import apply_filters
+from musichal.partner.influences import CONTEXTS, INFLUENCES, find_matches, player_contexts
+from musichal.partner.library import Library
 from musichal.partner.settings import PartnerSettings
 from musichal.partner.situation import Situation
 from partners_by_hand import gesture, row_of_gestures
 
-HARMONIC, PERCUSSIVE, CHROMA, CONTINUITY = range(4)
+HARMONIC, PERCUSSIVE, CHROMA, CONTINUITY = (
+    INFLUENCES.index(name) for name in ("harmonic", "percussive", "chroma", "continuity")
+)
 TOKENS_ALONE = PartnerSettings(chroma_candidates=0)
 chromas = hnp.arrays(np.float32, 12, elements=st.floats(0, 100, width=32))
 
@@ -37,7 +43,26 @@ def remember(*songs, noted=()) -> Memory:
 
 
 def find(memory, now, *, position=None, transposition=0, settings=TOKENS_ALONE):
-    return find_candidates(memory, now, position=position, transposition=transposition, settings=settings)
+    """Return the candidates of a partner that has just heard all of `now`."""
+    library = Library(memory)
+    activation = Activation()
+    for name, recent in player_contexts(now).items():
+        activation.insert(name, find_matches(library.base, name, recent, settings=settings), recent.symbols)
+    found = find_candidates(library, {0: activation}, now, position=position, transposition=transposition, settings=settings)
+    assert found.states.tolist() == sorted(set(found.states.tolist()))
+    return Found(found, activation, now)
+
+
+class Found:
+    """Candidates, and how many tokens of each source speak for each."""
+
+    def __init__(self, found, activation, now):
+        self.states, self.influences, self.transpositions = found.states, found.influences, found.transpositions
+        self.contexts = np.zeros((len(found.states), 2), dtype=int)
+        for column, name in enumerate(("harmonic", "percussive")):
+            for row, peak in enumerate(found.peaks[:, CONTEXTS.index(name)].tolist()):
+                if peak >= 0:
+                    self.contexts[row, column] = len(activation.source(name, peak, now.now_s).symbols)
 
 
 def correlation(a, b) -> float:
@@ -140,8 +165,13 @@ def test_each_semitone_takes_the_penalty_off_the_chroma_influence():
 
 def test_states_without_notes_are_held_back():
     memory = remember([(0, 0), (1, 1), (0, 0), (1, 1)], noted=[1])
-    found = find(memory, situation([0]), settings=dataclasses.replace(TOKENS_ALONE, noteless_factor=0.25))
-    assert dict(zip(found.states.tolist(), found.filters.tolist(), strict=True)) == {1: 1.0, 3: 0.25}
+    found = find(memory, situation([0]))
+    chosen = dataclasses.replace(TOKENS_ALONE, noteless_factor=0.25)
+    filtered = apply_filters(
+        Library(memory), situation([0]), found.states, found.transpositions,
+        played=(), following=None, run=0, tonal=0.0, settings=chosen,
+    )  # fmt: skip
+    assert dict(zip(found.states.tolist(), filtered.factors["notes"][:, 0].tolist(), strict=True)) == {1: 1.0, 3: 0.25}
 
 
 @pytest.mark.parametrize("limit", [0, 1, 3])
@@ -149,17 +179,17 @@ def test_harmony_names_the_states_that_fit_best(limit):
     memory = remember([(0, 0), (1, 1), (2, 2), (1, 3)])
     present = np.zeros(12)
     present[[1, 2]] = 1, 0.5
-    found = find(memory, situation(chroma=present), settings=PartnerSettings(chroma_candidates=limit))
+    found = find(memory, situation(chroma=present), settings=PartnerSettings(chroma_candidates=limit, max_transposition=0))
     assert found.states.tolist() == {0: [], 1: [1], 3: [1, 2, 3]}[limit]
     assert not found.contexts.any()
 
 
 def test_transpositions_are_those_allowed():
     memory = remember([(0, 0), (1, 1)])
-    for most in (0, 2, 6):
+    for most, lowest in ((0, 0), (2, -2), (6, -5)):  # six semitones up are six down, an octave apart: twelve are all
         found = find(memory, situation([0]), settings=dataclasses.replace(TOKENS_ALONE, max_transposition=most))
-        assert found.transpositions.tolist() == list(range(-most, most + 1))
-        assert found.influences.shape == (1, 2 * most + 1, len(INFLUENCES))
+        assert found.transpositions.tolist() == list(range(lowest, most + 1))
+        assert found.influences.shape == (1, most - lowest + 1, len(INFLUENCES))
 
 
 def test_a_source_that_is_silent_now_matches_nothing():

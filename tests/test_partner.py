@@ -9,11 +9,13 @@ from hypothesis import strategies as st
 
 from musichal.hearing.percepts import SILENCE, Note
 from musichal.memory.memory import Memory
-from musichal.partner.candidates import INFLUENCES
 from musichal.partner.decision import Decision
+from musichal.partner.influences import INFLUENCES
+from musichal.partner.learning import WAIT_S
 from musichal.partner.partner import Partner
 from musichal.partner.settings import PartnerSettings
 from musichal.partner.situation import SituationTracker
+from musichal.partner.streams import CONTOUR_LEVEL
 from partners_by_hand import gesture
 from players_by_hand import SEGMENT, answer, hear, percept, plays
 
@@ -58,6 +60,9 @@ partner_settings = st.builds(
     noteless_factor=st.sampled_from([0.0, 0.7, 1.0]),
     chroma_candidates=st.integers(0, 8),
     rest_after_silence_s=st.sampled_from([0.0, 0.5, 2.0]),
+    live_weight=st.sampled_from([0.0, 0.8]),
+    activation_s=st.sampled_from([0.05, 1.5, 100.0]),
+    jump_after=st.sampled_from([0, 2, 1_000_000]),
 )
 
 
@@ -80,6 +85,17 @@ def test_what_holds_for_every_performance(memory, player, chosen, seed):
             run, before = 0, None
             continue
         assert d.duration_s > 0
+        assert d.live == (d.state >= len(memory))
+        if d.live:
+            # The player's own: a gesture of theirs, in the recording after the memory's last.
+            assert chosen.live_weight
+            assert d.recording == memory.states["recording"][-1] + 1
+            assert d.source_start_s in [g.start_s for p in player for g in p.gestures]
+            assert d.source_start_s + d.duration_s + WAIT_S <= d.time_s + 1e-6
+            assert d.run <= chosen.max_run
+            before, history, run = d.state, [*history, d.state], d.run
+            check_score(json.loads(d.to_json()), chosen)
+            continue
         # Nothing is played that is not in memory, there, in that transposition.
         place = memory.place(d.state)
         assert (d.recording, d.source_start_s, d.duration_s) == (place.recording, place.start_s, place.duration_s)
@@ -91,17 +107,18 @@ def test_what_holds_for_every_performance(memory, player, chosen, seed):
             exact = int(note["pitch"]) + d.transposition
             assert planned.pitch == exact or ((planned.pitch - exact) % 12 == 0 and not 0 <= exact <= 127)
             assert planned.onset_s == pytest.approx(d.time_s + float(note["offset_s"]))
-            assert (planned.duration_s, planned.velocity) == (float(note["duration_s"]), int(note["velocity"]))
+            assert planned.duration_s == float(note["duration_s"])
+            assert planned.velocity == min(127, max(1, round(int(note["velocity"]) * 10 ** (d.gain_db / 40))))
         # Not again while it is among the last ones, and not on in order for too long.
         assert d.state not in history[len(history) - chosen.no_repeat :] or not chosen.no_repeat
         history.append(d.state)
-        follows = before is not None and memory.successor(before) == d.state
+        follows = before is not None and before < len(memory) and memory.successor(before) == d.state
         run = run + 1 if follows else 1
         assert (d.run, d.jumped) == (run, not follows)
         assert run <= chosen.max_run
         before = d.state
         check_score(json.loads(d.to_json()), chosen)
-        check_contexts(memory, d)
+        check_contexts(memory, d, chosen)
 
 
 def check_score(record: dict, chosen: PartnerSettings) -> None:
@@ -111,12 +128,9 @@ def check_score(record: dict, chosen: PartnerSettings) -> None:
     assert all(0 <= i["value"] <= 1 for i in influences)
     total = sum(i["weight"] * i["value"] for i in influences)
     assert record["score"] == pytest.approx(record["filter"] * total)
-    assert [i["weight"] for i in influences] == [
-        chosen.harmonic_weight,
-        chosen.percussive_weight,
-        chosen.chroma_weight,
-        chosen.continuity_weight,
-    ]
+    assert record["filter"] == pytest.approx(np.prod([f["factor"] for f in record["filters"]]))
+    assert all(0 < f["factor"] <= 1 for f in record["filters"])
+    assert [i["weight"] for i in influences] == [getattr(chosen, f"{name}_weight") for name in INFLUENCES]
     assert record["earnable"] <= chosen.total_weight * (1 + 1e-9)
     assert record["score"] >= chosen.rest_below * record["earnable"] * (1 - 1e-9)
     assert record["score"] <= chosen.total_weight * (1 + 1e-9)
@@ -131,16 +145,31 @@ def check_score(record: dict, chosen: PartnerSettings) -> None:
         assert all(score <= record["score"] for score in others)
 
 
-def check_contexts(memory: Memory, d: Decision) -> None:
+def check_contexts(memory: Memory, d: Decision, chosen: PartnerSettings) -> None:
     """What a decision names as its context really is in memory before the state that was chosen."""
     for context in d.contexts:
-        source = ("harmonic", "percussive").index(context.source)
-        end = d.state
-        found = memory.states["tokens"][end - len(context.tokens) : end, source].tolist()
-        assert context.state == end - 1
-        assert tuple(found) == context.tokens
-        assert (memory.states["recording"][end - len(context.tokens) : end + 1] == d.recording).all()
-        assert next(i.value for i in d.influences if i.name == context.source) > 0
+        end = context.state + 1
+        if context.source in ("harmonic", "percussive", "own"):
+            source = int(context.source == "percussive")
+            found = memory.states["tokens"][end - len(context.tokens) : end, source].tolist()
+            assert tuple(found) == context.tokens
+            spoke = len(context.tokens)
+        elif context.source == "loudness":
+            spoke = sum(symbol != CONTOUR_LEVEL for symbol in context.tokens)
+        else:
+            spoke = len(context.tokens)
+        # From there memory went on to what was chosen: at once, or as far as it would have come meanwhile.
+        assert d.state >= end
+        assert (memory.states["recording"][end - len(context.tokens) : d.state + 1] == d.recording).all()
+        starts, lengths = memory.states["start_s"], memory.states["duration_s"]
+        came_s = context.age_s * context.pace + starts[end - (context.source == "rhythm")]
+        assert d.state == end or abs(starts[d.state] - came_s) <= max(lengths[d.state - 1 : d.state + 1]) + 1e-6
+        # What it says follows from how much agreed and how long ago that was.
+        assert context.strength == pytest.approx(spoke / (spoke + 1))
+        assert context.value == pytest.approx(context.strength * np.exp(-context.age_s / chosen.activation_s))
+        value = next(i.value for i in d.influences if i.name == context.source)
+        assert value == pytest.approx(context.value * (d.tonalness if context.source == "harmonic" else 1))
+        assert value > 0
 
 
 @settings(max_examples=40, deadline=None)
@@ -194,8 +223,21 @@ def test_it_rests_when_the_player_is_silent_long_enough_and_says_so():
 
 def test_a_player_who_does_what_memory_never_heard_gets_a_rest_with_that_reason():
     memory = song([(0, 0), (1, 1)], [60, 62])
-    decisions = answer(memory, phrase([9, 9, 9], chroma=np.eye(12)[6]))
-    assert {d.rest for d in decisions} == {"no match"}
+    alone = answer(memory, phrase([9, 9, 9], chroma=np.eye(12)[6]), PartnerSettings(max_transposition=0))
+    assert {d.rest for d in alone} == {"no match"}
+
+
+def test_a_player_in_another_key_is_answered_in_that_key():
+    triad = np.zeros(12)
+    triad[[0, 4, 7]] = 1
+    memory = Memory(dims=2, threshold=0.5)
+    for i in range(12):
+        own = dataclasses.replace(gesture(0.25 * i, 0.25, (i, i)), chroma=triad.astype(np.float32))
+        memory.append(own, [Note(0.25 * i, 0.2, 60, 90)], recording=0)
+    for key in range(-5, 7):
+        decisions = answer(memory, phrase([50, 51, 52], chroma=np.roll(triad, key)))
+        assert {d.transposition for d in decisions if d.kind == "play"} == {key}
+        assert {n.pitch for d in decisions for n in d.notes} == {60 + key}
 
 
 def test_what_fits_badly_or_was_just_played_is_not_played_and_it_says_which():
@@ -203,8 +245,10 @@ def test_what_fits_badly_or_was_just_played_is_not_played_and_it_says_which():
     weak = answer(memory, phrase([0], chroma=np.eye(12)[6]), PartnerSettings(rest_below=0.9))
     assert [d.rest for d in weak] == ["weak match"]
     assert weak[0].candidates > 0
-    only = dataclasses.replace(FREE, no_repeat=1, chroma_candidates=0)
-    again = answer(song([(0, 0), (1, 1)], [60, 62]), phrase([0, 0, 0]), only)
+    only = dataclasses.replace(FREE, no_repeat=1, chroma_candidates=0, live_weight=0)
+    two = song([(0, 0)], [60])
+    two.append(gesture(0.25, 2.0, (1, 1)), [Note(0.25, 0.2, 62, 90)], recording=0)
+    again = answer(two, phrase([0] * 8), only)
     assert [d.rest or d.state for d in again] == [1, "repeats"]
 
 
@@ -233,14 +277,14 @@ def test_a_memory_of_one_gesture_plays_it_once_and_rests():
 
 
 def test_the_chroma_that_is_fitted_fades_with_time_but_not_in_silence():
-    tracker = SituationTracker(PartnerSettings(chroma_s=0.5), sample_rate_hz=24_000)
+    tracker, chosen = SituationTracker(sample_rate_hz=24_000), PartnerSettings(chroma_s=0.5)
     for i in range(20):
-        tracker.hear(percept(i, chroma=np.eye(12)[0 if i < 10 else 7]))
-    sounding = tracker.at(7.0).chroma
+        tracker.hear(percept(i, chroma=np.eye(12)[0 if i < 10 else 7]), chosen)
+    sounding = tracker.at(7.0, chosen).chroma
     assert sounding[7] > 100 * sounding[0] > 0
     for i in range(20, 30):
-        tracker.hear(percept(i, audible=False))
-    later = tracker.at(10.5)
+        tracker.hear(percept(i, audible=False), chosen)
+    later = tracker.at(10.5, chosen)
     assert later.chroma.tolist() == sounding.tolist()
     assert later.silent_s == pytest.approx(3.5, abs=0.02)
 
@@ -272,13 +316,25 @@ ENDS = {
     "harmonic_weight": (0.0, 3.0),
     "percussive_weight": (0.0, 3.0),
     "chroma_weight": (0.0, 3.0),
+    "rhythm_weight": (0.0, 3.0),
+    "loudness_weight": (0.0, 3.0),
+    "own_weight": (0.0, 3.0),
     "continuity_weight": (0.0, 3.0),
+    "activation_s": (0.1, 10.0),
     "min_context": (1, 4),
     "max_candidates": (1, 64),
     "chroma_candidates": (0, 64),
     "no_repeat": (0, 40),
+    "jump_after": (0, 100),
     "max_run": (1, 100),
     "noteless_factor": (0.0, 1.0),
+    "follow_harmony": (-1.0, 1.0),
+    "follow_density": (-1.0, 1.0),
+    "follow_loudness": (-1.0, 1.0),
+    "dynamics": (-1.0, 1.0),
+    "gain_db": (-20.0, 20.0),
+    "low_pitch": (0, 72),
+    "high_pitch": (50, 127),
     "rest_below": (0.0, 0.9),
     "rest_after_silence_s": (0.1, 100.0),
     "max_transposition": (0, 6),
@@ -286,6 +342,12 @@ ENDS = {
     "temperature": (0.0, 1.0),
     "memory_gestures": (1, 32),
     "chroma_s": (0.02, 30.0),
+    "live_weight": (0.0, 1.0),
+    "live_gestures": (1, 2000),
+    "live_s": (0.0, 600.0),
+    "use": ((), "0:0-3"),
+    "avoid": ((), "0:0-5"),
+    "voices": ("all", "melody,bass,chords"),
 }
 
 
@@ -295,9 +357,7 @@ def test_every_setting_is_tried():
 
 @pytest.mark.parametrize("name", ENDS)
 def test_each_setting_changes_what_is_played_to_real_music(trained, real_player, name):
-    low, high = (
-        answer(trained.memory, real_player, dataclasses.replace(PartnerSettings(), **{name: value})) for value in ENDS[name]
-    )
+    low, high = (answer(trained.memory, real_player, PartnerSettings.from_dict({name: value})) for value in ENDS[name])
     assert plays(low) != plays(high)
 
 

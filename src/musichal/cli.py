@@ -15,7 +15,7 @@ from rich.console import Console
 from musichal import __version__
 from musichal.commands.outcome import Voice
 from musichal.errors import InputError, MusicHalError
-from musichal.partner.settings import PartnerSettings
+from musichal.partner.settings import WORD_SETTINGS, PartnerSettings
 from musichal.spec import (
     MAX_CONTEXT_S,
     MAX_LOOKAHEAD_S,
@@ -42,7 +42,7 @@ app = typer.Typer(
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object for a program instead of words for a person.")]
 _INTERRUPTED = 130
-_SETTING_NAMES = ", ".join(f"{name}={value:g}" for name, value in PartnerSettings().to_dict().items())
+_SETTING_NAMES = PartnerSettings().summary()
 
 
 def main() -> None:
@@ -187,9 +187,7 @@ def play(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the partner's choices.")] = 0,
     set_: Annotated[
         list[str] | None,
-        typer.Option(
-            "--set", metavar="NAME=NUMBER", help=f"A setting of the partner; repeatable. There are: {_SETTING_NAMES}."
-        ),
+        typer.Option("--set", metavar="NAME=VALUE", help=f"A setting of the partner; repeatable. There are: {_SETTING_NAMES}."),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -344,7 +342,7 @@ def evaluate(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the partner's choices.")] = 0,
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="NAME=NUMBER", help="A setting of the partner, as in `play`; repeatable."),
+        typer.Option("--set", metavar="NAME=VALUE", help="A setting of the partner, as in `play`; repeatable."),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -450,13 +448,13 @@ def _policy(text: str) -> str:
 
 def _settings(pairs: list[str]) -> PartnerSettings:
     """Return partner settings from name=value pairs."""
-    values: dict[str, int | float] = {}
+    values: dict[str, int | float | str] = {}
     for pair in pairs:
-        name, separator, text = pair.partition("=")
+        name, separator, text = (part.strip() for part in pair.partition("="))
+        if not separator or not text:
+            raise InputError(f"--set takes name=number (words for {', '.join(WORD_SETTINGS)}), not {pair!r}")
         try:
-            values[name.strip()] = int(text) if re.fullmatch(r"\s*-?\d+\s*", text) else float(text)
+            values[name] = text if name in WORD_SETTINGS else int(text) if re.fullmatch(r"-?\d+", text) else float(text)
         except ValueError as error:
-            raise InputError(f"--set takes name=number, not {pair!r}") from error
-        if not separator:
-            raise InputError(f"--set takes name=number, not {pair!r}")
+            raise InputError(f"--set takes name=number for {name}, not {pair!r}") from error
     return PartnerSettings.from_dict(values)

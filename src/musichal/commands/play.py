@@ -10,7 +10,7 @@ import numpy as np
 from musichal.arrays import Float32
 from musichal.atomic import open_atomically, printable
 from musichal.audio.mix import at_loudness, mix, write_wav
-from musichal.audio.recording import Recording, read_recording
+from musichal.audio.recording import Recording, ingest, read_recording
 from musichal.audio.sf2 import SoundFont, open_soundfont
 from musichal.audio.slices import render_slices
 from musichal.audio.soundfont import find_soundfont, render_notes
@@ -118,7 +118,7 @@ def _write(
         with open_atomically(request.midi_out) as stream:
             stream.write(reply_bytes(performance.decisions, channel=CHANNEL, program=request.program))
     if request.sounds:
-        answer = _answer_sound(request, model, performance, font)
+        answer = _answer_sound(request, model, player, performance, font)
         if request.audio_out is not None:
             write_wav(request.audio_out, answer, sample_rate_hz=_SOUND_RATE_HZ)
         if request.mix_out is not None:
@@ -154,11 +154,18 @@ def _write(
         write_session(request.session, settings, player.samples, performance)
 
 
-def _answer_sound(request: PlayRequest, model: PartnerModel, performance: Performance, font: SoundFont | None) -> Float32:
+def _answer_sound(
+    request: PlayRequest, model: PartnerModel, player: Recording, performance: Performance, font: SoundFont | None
+) -> Float32:
     """Return the answer at `_SOUND_RATE_HZ` and nominal loudness, from time 0, at least as long as the performance."""
     if request.sound == "slices":
-        sources = [(r.samples(), r.sample_rate_hz) for r in model.recordings]
-        sound = render_slices(slice_events(performance.decisions), sources, sample_rate_hz=_SOUND_RATE_HZ)
+        # What was learned from the player sounds as the player did.
+        sources = [
+            *((r.samples(), r.sample_rate_hz) for r in model.recordings),
+            (ingest(player.samples), player.sample_rate_hz),
+        ]
+        slices = slice_events(performance.decisions, live_recording=len(model.recordings))
+        sound = render_slices(slices, sources, sample_rate_hz=_SOUND_RATE_HZ)
     else:
         assert font is not None
         notes = note_events(performance.decisions, channel=CHANNEL)

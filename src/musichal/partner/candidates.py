@@ -1,111 +1,129 @@
-"""Where in memory to go on from: candidates and what speaks for each.
+"""Where in memory to go on from: candidates, and what speaks for each.
 
-A token influence finds the places where the memory heard what the player has just played, by the longest common past
-(exact, in the token index), and speaks for what came next there; it saturates with the length n of the context as
-n / (n + 1). The chroma influence is the correlation of a candidate's chroma, in each transposition, with what sounds now; it
-also names the states that fit best, so that a player with unheard sounds is not left alone. Harmonic tokens and chroma count
-as far as what sounds is tonal: noise has no harmony to agree with. Continuity speaks for going on in recorded order.
-Influences are weighed and summed (after Somax2's weighted influences: Borg; Assayag et al., CMJ 46(4)); filters multiply the
-sum, or strike a candidate out.
+Candidates are the states that the player's past points to now (`musichal.partner.activation`), those whose harmony fits best,
+so that a player with unheard sounds is not left alone, those that the partner's own last choices lead to, and the successor of
+the state played last. Harmonic tokens hear absolute pitch, so their match speaks for the untransposed state only; chroma is
+compared in every transposition, and both count as far as what sounds is tonal: noise has no harmony to agree with.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from musichal.arrays import AnyArray, Float64, Int64
-from musichal.hearing.percepts import SILENCE, SOURCES
-from musichal.memory.memory import Memory
+from musichal.partner.activation import Activation
+from musichal.partner.harmony import moved, unit_chroma
+from musichal.partner.influences import CONTEXTS, INFLUENCES
+from musichal.partner.library import Library
 from musichal.partner.settings import PartnerSettings
 from musichal.partner.situation import Situation
 
 _NOISE_SPREAD, _MUSIC_SPREAD = 0.15, 0.33
-
-INFLUENCES = ("harmonic", "percussive", "chroma", "continuity")
+_CHROMA, _CONTINUITY = INFLUENCES.index("chroma"), INFLUENCES.index("continuity")
 
 
 @dataclass(frozen=True)
 class Candidates:
     """Candidate states with their influences.
 
-    `states` (n,) are what would be played; `contexts` (n, 2) how many tokens of each source's recent past agree with what
-    led there; `influences` (n, t, 4) the value, 0 to 1, of each influence for each of the `transpositions` (t,); `filters`
-    (n,) what the weighed sum of influences is multiplied by.
+    `states` (n,), ascending, are what would be played, by their numbers in the library; `influences` (n, t, 7) the value, 0 to
+    1, of each influence for each of the `transpositions` (t,); `peaks` (n, 5) which peak of each kind of context points to it,
+    −1 for none; `tonal` how far what sounds is harmony.
     """
 
     states: Int64
-    contexts: Int64
     transpositions: Int64
     influences: Float64
-    filters: Float64
+    peaks: Int64
+    tonal: float
+
+
+def transpositions(settings: PartnerSettings) -> Int64:
+    """Return the transpositions allowed, at most the twelve that differ."""
+    most = settings.max_transposition
+    return np.arange(-most + (most == 6), most + 1)
 
 
 def find_candidates(
-    memory: Memory, situation: Situation, *, position: int | None, transposition: int, settings: PartnerSettings
+    library: Library,
+    activations: Mapping[int, Activation],
+    situation: Situation,
+    *,
+    position: int | None,
+    transposition: int,
+    settings: PartnerSettings,
+    turn: int = 0,
 ) -> Candidates:
     """Return every place in memory that the present leads to.
 
     Parameters
     ----------
-    memory : Memory
+    library : Library
+    activations : mapping of int to Activation
+        The peaks of each shelf, by the number of its first state.
     situation : Situation
     position : int or None
         The state played last, whose successor is a candidate too.
     transposition : int
         The transposition it was played in.
     settings : PartnerSettings
+    turn : int
+        Counts decisions: where a great many places fit equally well, each turn looks at others of them.
     """
-    contexts: dict[int, list[int]] = {}
-    for source in range(len(SOURCES)):
-        for state, length in _continuations(memory, situation, source, settings):
-            contexts.setdefault(state, [0] * len(SOURCES))[source] = length
-    for state in _in_harmony(memory, situation, settings):
-        contexts.setdefault(state, [0] * len(SOURCES))
-    following = None if position is None else memory.successor(position)
-    if following is not None:
-        contexts.setdefault(following, [0] * len(SOURCES))
-    states = np.array(sorted(contexts), dtype=np.int64)
-    lengths = np.array([contexts[s] for s in states.tolist()], dtype=np.int64).reshape(-1, len(SOURCES))
-    shifts = np.arange(-settings.max_transposition, settings.max_transposition + 1)
-    influences = np.zeros((len(states), len(shifts), len(INFLUENCES)))
-    saturated = lengths / (lengths + 1)
-    # Harmonic tokens hear absolute pitch, so their match speaks for the untransposed state only.
+    shifts = transpositions(settings)
     tonal = tonalness(situation.chroma)
-    influences[:, shifts == 0, 0] = saturated[:, [0]] * tonal
-    influences[:, :, 1] = saturated[:, [1]]
-    penalty = np.maximum(0, 1 - settings.transposition_penalty * np.abs(shifts))
-    influences[:, :, 2] = chroma_fit(memory.states["chroma"][states], situation.chroma, shifts) * penalty * tonal
+    present = unit_chroma(situation.chroma)
+    parts: list[tuple[Int64, Float64, Int64]] = []
+    for shelf in library.shelves:
+        activation = activations.get(shelf.first)
+        active = [
+            None
+            if activation is None
+            else activation.active(
+                shelf, name, situation.now_s, time_constant_s=settings.activation_s, most=settings.max_candidates
+            )
+            for name in CONTEXTS
+        ]
+        named = [a.states for a in active if a is not None]
+        if tonal:
+            named.append(
+                shelf.harmony.search(
+                    present, shelf.beside["unit"], shifts, penalty=settings.transposition_penalty,
+                    most=settings.chroma_candidates, turn=turn,
+                )
+            )  # fmt: skip
+        states = np.unique(np.concatenate([*named, np.zeros(0, dtype=np.int64)]))
+        values, peaks = np.zeros((len(states), len(CONTEXTS))), np.full((len(states), len(CONTEXTS)), -1)
+        for column, found in enumerate(active):
+            if found is not None:
+                rows = np.searchsorted(states, found.states)
+                values[rows, column], peaks[rows, column] = found.values, found.peaks
+        parts.append((states + shelf.first, values, peaks))
+    following = None if position is None else library.successor(position)
+    states, values, peaks = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+    if following is not None and following not in states:
+        at = int(np.searchsorted(states, following))
+        states = np.insert(states, at, following)
+        values, peaks = np.insert(values, at, 0.0, axis=0), np.insert(peaks, at, -1, axis=0)
+    influences = np.zeros((len(states), len(shifts), len(INFLUENCES)))
+    for column, name in enumerate(CONTEXTS):
+        influence = INFLUENCES.index(name)
+        if name == "harmonic":
+            influences[:, shifts == 0, influence] = values[:, [column]] * tonal
+        elif name == "own":  # it goes on as it was, also in its transposition
+            influences[:, shifts == transposition, influence] = values[:, [column]]
+        else:
+            influences[:, :, influence] = values[:, [column]]
+    if tonal:
+        penalty = np.maximum(0, 1 - settings.transposition_penalty * np.abs(shifts))
+        fits = moved(present, shifts)
+        for shelf, mask, local in library.parts(states):
+            influences[mask, :, _CHROMA] = np.clip(shelf.beside["unit"][local] @ fits, 0, 1) * penalty * tonal
     if following is not None:
-        influences[states == following, shifts == transposition, 3] = 1
-    # Where memory has no note at all, being without notes says nothing against a state.
-    has_notes = (memory.states["note_count"][states] > 0) | (len(memory.notes) == 0)
-    filters = np.where(has_notes, 1.0, settings.noteless_factor)
-    return Candidates(states, lengths, shifts, influences, filters)
-
-
-def _continuations(memory: Memory, situation: Situation, source: int, settings: PartnerSettings) -> list[tuple[int, int]]:
-    """Return (state, context length) for what followed the player's recent past in one token stream."""
-    recent = situation.tokens[source]
-    if not recent or recent[-1] == SILENCE:
-        return []
-    found = memory.indexes[source].candidates(
-        recent, limit=settings.max_candidates, min_length=settings.min_context, max_length=settings.memory_gestures
-    )
-    out = []
-    for position, length in zip(found["position"].tolist(), found["length"].tolist(), strict=True):
-        state = memory.successor(position)
-        if state is not None:
-            out.append((state, length))
-    return out
-
-
-def _in_harmony(memory: Memory, situation: Situation, settings: PartnerSettings) -> list[int]:
-    """Return the states whose chroma, untransposed, fits best what sounds now; none where it does not fit at all."""
-    if not settings.chroma_candidates or not tonalness(situation.chroma):
-        return []
-    fit = chroma_fit(memory.states["chroma"], situation.chroma, np.zeros(1, dtype=np.int64))[:, 0]
-    best = np.argsort(-fit, kind="stable")[: settings.chroma_candidates]
-    return [int(state) for state in best if fit[state] > 0]
+        # A step in the same transposition only.
+        influences[np.ix_(states == following, shifts == transposition, [_CONTINUITY])] = 1
+    return Candidates(states, shifts, influences, peaks, tonal)
 
 
 def tonalness(chroma: AnyArray) -> float:
@@ -136,11 +154,4 @@ def chroma_fit(chromas: AnyArray, present: AnyArray, transpositions: Int64) -> F
     -------
     array of shape (n, t)
     """
-
-    def unit(values: Float64) -> Float64:
-        centred = values - values.mean(axis=-1, keepdims=True)
-        return centred / np.maximum(np.linalg.norm(centred, axis=-1, keepdims=True), 1e-12)
-
-    # State chroma moved up by t has at pitch class c what the state had at c - t.
-    rolled = np.stack([np.roll(chromas, int(t), axis=1) for t in transpositions], axis=1).astype(np.float64)
-    return np.clip(unit(rolled) @ unit(present.astype(np.float64)), 0, 1)
+    return np.clip(unit_chroma(chromas) @ moved(unit_chroma(present), transpositions), 0, 1)

@@ -1,8 +1,8 @@
 """The record of a decision: what was chosen, why, and what nearly was.
 
-A record is written as one line of JSON. Everything in it is what the choice was really made from: the score is the filter
-times the sum of weight × value over the influences, and an influence's share is its part of that sum, so that a reader can
-compute both again.
+A record is written as one line of JSON. Everything in it is what the choice was really made from: the score is the product
+of the filters times the sum of weight × value over the influences, an influence's share is its part of that sum, and the value
+of a kind of context is its strength faded by its age, so that a reader can compute all of them again.
 """
 
 import dataclasses
@@ -16,6 +16,7 @@ REST_REASONS = {
     "no match": "nothing in memory was ever in this situation",
     "weak match": "what memory offers does not fit well enough",
     "repeats": "all that fits was played a moment ago, or would go on in order for too long",
+    "regions": "all that fits lies where it is not to play from",
 }
 
 
@@ -40,14 +41,31 @@ class Influence:
 
 
 @dataclass(frozen=True)
+class Filter:
+    """One filter on a choice, and what it multiplied the score by."""
+
+    name: str
+    factor: float
+
+
+@dataclass(frozen=True)
 class Context:
-    """What of the player's recent past agreed with memory: tokens of one source, and where in memory they ended."""
+    """What of the recent past agreed with memory: symbols of one kind of context, and where in memory they ended.
+
+    `source` is the influence, `tokens` what agreed, `state` where. It was worth `strength` at the time, `age_s` ago; `value`
+    is what has not faded of that. Memory has gone on from there at `pace`, relative to how it was recorded.
+    """
 
     source: str
     tokens: tuple[int, ...]
     state: int
     recording: int
     end_s: float
+    live: bool = False
+    age_s: float = 0.0
+    strength: float = 0.0
+    value: float = 0.0
+    pace: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -59,22 +77,30 @@ class Alternative:
     start_s: float
     transposition: int
     score: float
+    live: bool = False
 
 
 @dataclass(frozen=True)
 class Decision:
-    """One choice. Of a rest, everything about a state is empty and `rest` says why.
+    """One choice, as one voice plays it. Of a rest, everything about a state is empty and `rest` says why.
 
-    `chance` is the probability with which the choice was drawn, 1 where nothing else came near; `earnable` what the player
-    could have spoken for a candidate at most, of which `rest_below` is a share.
+    `choice` counts choices: the voices of one choice have one number there, and each a `number` of its own. `live` says that
+    the state is the player's own, learned while playing. `chance` is the probability with which the choice was drawn, 1 where
+    nothing else came near; `earnable` what the player could have spoken for a candidate at most, of which `rest_below` is a
+    share; `tonalness` how far what sounded was harmony, which scales what harmonic tokens and chroma say. `gain_db` is how
+    much louder it is played than it was remembered. `expected_s` is how long a rest was expected to last, where that was known.
     """
 
     number: int
     time_s: float
     kind: Literal["play", "rest"]
     rest: str | None = None
+    voice: str = "all"
+    mode: str = ""
+    choice: int = 0
     state: int | None = None
     recording: int | None = None
+    live: bool = False
     source_start_s: float | None = None
     duration_s: float = 0.0
     transposition: int = 0
@@ -84,11 +110,16 @@ class Decision:
     chance: float = 1.0
     filter: float = 1.0
     earnable: float = 0.0
+    tonalness: float = 0.0
+    gain_db: float = 0.0
     contexts: tuple[Context, ...] = ()
     influences: tuple[Influence, ...] = ()
+    filters: tuple[Filter, ...] = ()
     alternatives: tuple[Alternative, ...] = ()
     candidates: int = 0
     silent_s: float = 0.0
+    expected_s: float | None = None
+    scenario: str = ""
     notes: tuple[PlannedNote, ...] = ()
 
     def to_json(self) -> str:
@@ -99,7 +130,9 @@ class Decision:
     def from_json(cls, line: str) -> Self:
         """Return the decision that `to_json` wrote."""
         values: dict[str, Any] = json.loads(line)
-        parts = {"contexts": Context, "influences": Influence, "alternatives": Alternative, "notes": PlannedNote}
+        parts = {
+            "contexts": Context, "influences": Influence, "filters": Filter, "alternatives": Alternative, "notes": PlannedNote,
+        }  # fmt: skip
         for name, kind in parts.items():
             values[name] = tuple(kind(**part) for part in values[name])
         values["contexts"] = tuple(dataclasses.replace(c, tokens=tuple(c.tokens)) for c in values["contexts"])

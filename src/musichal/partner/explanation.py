@@ -3,11 +3,28 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from musichal.hearing.percepts import SILENCE
 from musichal.partner.decision import REST_REASONS, Context, Decision
+from musichal.partner.streams import CONTOUR_BREAK, CONTOUR_LEVEL, RHYTHM_BREAK, RHYTHM_EQUAL
 
 _SURE = 0.995  # A draw more certain than this was none.
+_HELD_BACK = 0.5
+_OLD_S = 0.5
+_FILTERS = MappingProxyType(
+    {
+        "learned live": "the weight of what was learned in this performance",
+        "auto-jump": "having gone on in order for long",
+        "notes": "having no note",
+        "harmony": "its notes against what sounds",
+        "register": "its register",
+        "density": "its density",
+        "loudness": "its loudness",
+        "scenario": "the scenario",
+    }
+)
+"""Filters in words."""
 _PITCH_CLASSES = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
 
 
@@ -37,18 +54,29 @@ def explain(decision: Decision, recordings: Sequence[str]) -> str:
         since = f" (for {decision.silent_s:.1f} s)" if decision.rest == "silence" else ""
         return f"{at} rested: {reason}{since}."
     assert decision.state is not None and decision.recording is not None and decision.source_start_s is not None
-    what = _what(decision)
-    where = f"{recordings[decision.recording]} {clock(decision.source_start_s)}"
     moved = f", moved by {decision.transposition:+d} semitones" if decision.transposition else ""
-    sentence = f"{at} {what} from {where}{moved}: {_why(decision, recordings)}."
+    where = _place(decision.recording, decision.source_start_s, recordings, live=decision.live, now_s=decision.time_s)
+    sentence = f"{at}{_who(decision)} {_what(decision)} from {where}{moved}: {_why(decision, recordings)}."
+    held = [f for f in decision.filters if f.factor < _HELD_BACK]
+    if held:
+        weakest = min(held, key=lambda f: f.factor)
+        sentence += f" It was held back by {_FILTERS.get(weakest.name, weakest.name)} (× {weakest.factor:.2f})."
     if decision.alternatives:
         nearest = decision.alternatives[0]
         drawn = f", drawn with a chance of {decision.chance:.0%}" if decision.chance < _SURE else ""
-        sentence += (
-            f" It scored {decision.score:.2f}{drawn}; the best other place, {recordings[nearest.recording]}"
-            f" {clock(nearest.start_s)}, {nearest.score:.2f}."
-        )
+        other = _place(nearest.recording, nearest.start_s, recordings, live=nearest.live, now_s=decision.time_s)
+        sentence += f" It scored {decision.score:.2f}{drawn}; the best other place, {other}, {nearest.score:.2f}."
     return sentence
+
+
+def _place(recording: int, start_s: float, recordings: Sequence[str], *, live: bool, now_s: float) -> str:
+    if live:
+        return f"your own phrase of {max(0.0, now_s - start_s):.0f} s ago"
+    return f"{recordings[recording]} {clock(start_s)}"
+
+
+def _who(decision: Decision) -> str:
+    return "" if decision.voice == "all" else f" the {decision.voice}"
 
 
 def _what(decision: Decision) -> str:
@@ -61,29 +89,54 @@ def _what(decision: Decision) -> str:
 
 def _why(decision: Decision, recordings: Sequence[str]) -> str:
     """Name the influences that carried the choice, the strongest first."""
-    phrases = {context.source: _context_phrase(context, recordings) for context in decision.contexts}
+    phrases = {context.source: _context_phrase(context, recordings, decision) for context in decision.contexts}
     values = {influence.name: influence.value for influence in decision.influences}
-    phrases["chroma"] = f"its harmony fits what sounds ({values['chroma']:.2f})"
+    phrases["chroma"] = f"its harmony fits what sounds ({values.get('chroma', 0.0):.2f})"
     phrases["continuity"] = "it goes on from what was played before"
     carried = sorted((i for i in decision.influences if i.share > 0), key=lambda i: -i.share)
     named = [f"{phrases[i.name]} [{i.share:.0%}]" for i in carried if i.name in phrases]
-    return "; ".join(named) if named else "it was the only place that could follow"
+    guided = [f"the scenario asks for it ({decision.scenario})"] if decision.scenario else []
+    return "; ".join([*guided, *named]) or "it was the only place that could follow"
 
 
-def _context_phrase(context: Context, recordings: Sequence[str]) -> str:
+def _context_phrase(context: Context, recordings: Sequence[str], decision: Decision) -> str:
     n = len(context.tokens)
+    where = f"your own phrase of {max(0.0, decision.time_s - context.end_s):.0f} s ago" if context.live else (
+        f"{recordings[context.recording]} {clock(context.end_s)}"
+    )  # fmt: skip
+    ago = f", {context.age_s:.1f} s ago" if context.age_s >= _OLD_S else ""
+    if context.source == "rhythm":
+        return f"your last {counted(n + 1, 'beat')} ({_ratios(context.tokens)}){ago} led there before, at {where}"
+    if context.source == "loudness":
+        return f"your last {counted(n, 'step')} of loudness ({_steps(context.tokens)}){ago} led there before, at {where}"
+    whose = "its own" if context.source == "own" else "your"
+    kind = "" if context.source == "own" else f" {context.source}"
     tokens = " ".join("silence" if t == SILENCE else str(t) for t in context.tokens[-8:])
     shown = tokens if n <= 8 else f"… {tokens}"
-    past = f"your last {n} {context.source} gestures ({shown})" if n > 1 else f"your last {context.source} gesture ({shown})"
-    return f"{past} led there before, at {recordings[context.recording]} {clock(context.end_s)}"
+    gestures = f"{n}{kind} gestures" if n > 1 else f"{kind} gesture".strip()
+    return f"{whose} last {gestures} ({shown}){ago} led there before, at {where}"
+
+
+def _ratios(symbols: Sequence[int]) -> str:
+    """Name steps of rhythm: how much longer each interval was than the one before."""
+    return " ".join("·" if s == RHYTHM_BREAK else f"×{2 ** ((s - RHYTHM_EQUAL) / 2):.1f}" for s in symbols[-8:])
+
+
+def _steps(symbols: Sequence[int]) -> str:
+    """Name steps of loudness."""
+    return " ".join(
+        "·" if s == CONTOUR_BREAK else "=" if s == CONTOUR_LEVEL else "louder" if s > CONTOUR_LEVEL else "softer"
+        for s in symbols[-8:]
+    )
 
 
 def summarise(decisions: Sequence[Decision], *, end_s: float) -> list[str]:
     """Return a few lines on a performance that ended at `end_s`: how much was played, and how long it rested and why."""
-    played = [d for d in decisions if d.kind == "play"]
+    told = [d for d in decisions if d.kind == "play"]
+    played = list({d.choice: d for d in reversed(told)}.values()) if any(d.voice != "all" for d in told) else told
     lines = []
     if played:
-        notes = sum(len(d.notes) for d in played)
+        notes = sum(len(d.notes) for d in told)
         jumps = sum(d.jumped for d in played)
         shares: Counter[str] = Counter()
         for decision in played:
@@ -98,6 +151,9 @@ def summarise(decisions: Sequence[Decision], *, end_s: float) -> list[str]:
         transposed = sum(d.transposition != 0 for d in played)
         if transposed:
             lines.append(f"Transposed {counted(transposed, 'gesture')} to fit.")
+        own = sum(d.live for d in played)
+        if own:
+            lines.append(f"Took {counted(own, 'gesture')} from what you played before.")
     elif decisions:
         lines.append("Played nothing.")
     rests: dict[str, list[float]] = {}

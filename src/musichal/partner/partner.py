@@ -1,36 +1,45 @@
 """The partner: hears percepts, keeps a position in memory, and decides what to play next.
 
-A first, honest decision: match the player's recent gestures in both token streams, go on from where memory was in the same
-situation, transpose to fit what sounds, do not repeat, and rest where nothing fits. Nothing is played that was not found.
+It follows the player through its memory by several kinds of context at once, weighs what they lead to, holds back what does
+not fit, and plays one state of memory after the other; or it rests, and says why. Nothing is played that was not found.
+
+One decision takes these steps, each in a module of its own: whose turn it is (`turn`), where memory could go on
+(`candidates`), what holds that back (`filters`), one choice (`selection`), and who plays which of its notes (`voices`).
 """
 
 import dataclasses
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 
-from musichal.arrays import Float64, Int64
-from musichal.hearing.percepts import SOURCES, Percept
+from musichal.arrays import Float64
+from musichal.hearing.percepts import SILENCE, Percept
 from musichal.memory.memory import Memory
-from musichal.partner.candidates import INFLUENCES, Candidates, find_candidates
-from musichal.partner.decision import Alternative, Context, Decision, Influence, PlannedNote
+from musichal.partner.activation import Activation
+from musichal.partner.candidates import Candidates, find_candidates
+from musichal.partner.decision import Alternative, Context, Decision, Filter, Influence
+from musichal.partner.filters import Filtered, apply_filters
+from musichal.partner.influences import (
+    CONTEXTS,
+    INFLUENCES,
+    PLAYER_INFLUENCES,
+    Recent,
+    find_matches,
+    player_contexts,
+    weights,
+)
+from musichal.partner.learning import Learner
+from musichal.partner.library import Library
+from musichal.partner.selection import Choice, choose, runners_up
 from musichal.partner.settings import PartnerSettings
 from musichal.partner.situation import Situation, SituationTracker
+from musichal.partner.turn import Turn, take_turn
+from musichal.partner.voices import Voices
 
 _ALTERNATIVES = 3
-_CONTINUITY = INFLUENCES.index("continuity")
-
-
-@dataclass(frozen=True)
-class _Choice:
-    """Row and column of a `Candidates`' influences, its score, and the probability with which it was drawn."""
-
-    candidate: int
-    transposition: int
-    score: float
-    chance: float
+_LOUDEST_FOLLOWED_DB = 12.0
+_PLAYER = [INFLUENCES.index(name) for name in PLAYER_INFLUENCES]
 
 
 class Partner:
@@ -39,6 +48,7 @@ class Partner:
     Parameters
     ----------
     memory : Memory
+        Never changed: what is learned while playing is kept beside it.
     settings : PartnerSettings
     rng : numpy.random.Generator
         The only source of chance.
@@ -47,16 +57,22 @@ class Partner:
     """
 
     def __init__(self, memory: Memory, settings: PartnerSettings, *, rng: np.random.Generator, sample_rate_hz: int) -> None:
-        self.memory = memory
+        self.library = Library(memory)
         self.settings = settings
         self._rng = rng
-        self._tracker = SituationTracker(settings, sample_rate_hz=sample_rate_hz)
+        self._tracker = SituationTracker(sample_rate_hz=sample_rate_hz)
+        self._learner = Learner()
+        self._voices = Voices()
+        self._activations: dict[int, Activation] = {self.library.base.first: Activation()}
         self._heard_anything = False
+        self._heard_gestures = 0
         self._position: int | None = None
         self._transposition = 0
         self._run = 0
-        self._played: deque[int] = deque(maxlen=max(1, settings.no_repeat))
+        self._played: deque[int] = deque(maxlen=10_000)
+        self._own: deque[int] = deque(maxlen=16)
         self._number = 0
+        self._choices = 0
         self._resting: str | None = None
         self._due_s: float | None = None
 
@@ -67,8 +83,14 @@ class Partner:
 
     def hear(self, percept: Percept, now_s: float) -> None:
         """Take the next percept of the player."""
-        self._tracker.hear(percept)
+        self._tracker.hear(percept, self.settings)
         self._heard_anything = self._heard_anything or bool(percept.heard.audible.any())
+        self._learn(percept, now_s)
+        situation = self._tracker.at(now_s, self.settings)
+        if situation.heard != self._heard_gestures:
+            self._heard_gestures = situation.heard
+            for name, recent in player_contexts(situation).items():
+                self._activate(name, recent)
         if self._due_s is None:
             self._due_s = now_s
 
@@ -76,110 +98,126 @@ class Partner:
         """Learn of an onset; this partner waits for the percept."""
 
     def change(self, changes: Mapping[str, object], now_s: float) -> None:
-        """Change settings while playing; raises `InputError` as `PartnerSettings` does."""
-        self.settings = PartnerSettings.from_dict({**self.settings.to_dict(), **changes})
+        """Change settings while playing; raises `InputError` as `PartnerSettings.changed` does."""
+        self.settings = self.settings.changed(changes)
 
     def decide(self, now_s: float) -> tuple[Decision, ...]:
         """Decide what to play from `now_s` on: a state of memory, for its duration, or a rest.
 
-        One record stands for one rest: it is given again only if its reason changes.
+        Each voice that plays has a record of its own. One record stands for one rest: it is given again only if its reason
+        changes.
         """
-        decision = self._decide(now_s)
-        if decision.kind == "play":
-            self._due_s, self._resting = now_s + decision.duration_s, None
-            return (decision,)
+        decisions = self._decide(now_s)
+        first = decisions[0]
+        if first.kind == "play":
+            self._due_s, self._resting = now_s + first.duration_s, None
+            return decisions
         # While it rests, nothing is due: the next percept makes it decide again.
-        before, self._due_s, self._resting = self._resting, None, decision.rest
-        return () if decision.rest == before else (decision,)
+        before, self._due_s, self._resting = self._resting, None, first.rest
+        return () if first.rest == before else self._numbered(decisions)
 
-    def _decide(self, now_s: float) -> Decision:
-        situation = self._tracker.at(now_s)
-        if not self._heard_anything:
-            return self._rest("waiting", situation)
-        if situation.silent_s > self.settings.rest_after_silence_s:
-            return self._rest("silence", situation)
+    def _learn(self, percept: Percept, now_s: float) -> None:
+        """Take what the player did into memory, as soon as it is complete."""
+        if not self.settings.live_weight:
+            return
+        self._learner.hear(percept)
+        for gesture, notes in self._learner.complete(now_s):
+            if gesture.tokens != (SILENCE, SILENCE) or len(self.library.shelves) > 1:
+                self.library.learn(gesture, notes, most=self.settings.live_gestures)
+        kept = {shelf.first for shelf in self.library.shelves}
+        self._activations = {first: a for first, a in self._activations.items() if first in kept}
+        if self._position is not None and not self.library.holds(self._position):
+            self._position, self._run = None, 0
+
+    def _activate(self, name: str, recent: Recent, *, but: int | None = None) -> None:
+        """Set peaks wherever memory was in this situation, `but` at one state."""
+        for shelf in self.library.shelves:
+            matches = find_matches(shelf, name, recent, settings=self.settings)
+            if but is not None:
+                matches = [match for match in matches if match.state + shelf.first != but]
+            self._activations.setdefault(shelf.first, Activation()).insert(name, matches, recent.symbols)
+
+    def _decide(self, now_s: float) -> tuple[Decision, ...]:
+        situation = self._tracker.at(now_s, self.settings)
+        turn = take_turn(situation, self.settings, heard_anything=self._heard_anything)
+        if turn.rest is not None:
+            return self._rest(turn.rest, situation, turn)
+        settings = turn.settings
         found = find_candidates(
-            self.memory,
-            situation,
-            position=self._position,
-            transposition=self._transposition,
-            settings=self.settings,
-        )
+            self.library, self._activations, situation, position=self._position, transposition=self._transposition,
+            settings=settings, turn=self._choices,
+        )  # fmt: skip
         if not len(found.states):
-            return self._rest("no match", situation)
-        allowed = self._allowed(found)
-        if not allowed.any():
-            return self._rest("repeats", situation)
-        weights = self._weights()
-        scores = (found.influences @ weights) * found.filters[:, None]
-        scores[~allowed] = -np.inf
+            return self._rest("no match", situation, turn)
+        filtered = apply_filters(
+            self.library, situation, found.states, found.transpositions,
+            played=list(self._played)[-settings.no_repeat :] if settings.no_repeat else (),
+            following=None if self._position is None else self.library.successor(self._position),
+            run=self._run, tonal=found.tonal, settings=settings,
+        )  # fmt: skip
+        shape = found.influences.shape[:2]
+        factors = filtered.product((shape[0], shape[1]))
+        why = _struck_out(filtered, factors)
+        if why is not None:
+            return self._rest(why, situation, turn)
+        importance = weights(settings)
+        scores = (found.influences @ importance) * factors
+        scores[factors == 0] = -np.inf
         # Continuity alone is no reason to play: the player must speak for a candidate. What does not fit well enough is
         # not drawn either, however high the temperature.
-        evidence = (found.influences[:, :, :_CONTINUITY] @ weights[:_CONTINUITY]) * found.filters[:, None]
-        scores[evidence < self.settings.rest_below * self._earnable()] = -np.inf
+        evidence = (found.influences[:, :, _PLAYER] @ importance[_PLAYER]) * factors
+        scores[evidence < settings.rest_below * self._earnable(settings)] = -np.inf
         if not np.isfinite(scores).any():
-            return self._rest("weak match", situation, candidates=len(found.states))
-        return self._play(found, self._choose(scores), scores, situation)
+            return self._rest("weak match", situation, turn, candidates=len(found.states))
+        choice = choose(scores, temperature=settings.temperature, rng=self._rng)
+        return self._play(found, filtered, choice, scores, situation, turn)
 
-    def _earnable(self) -> float:
-        """Return what the player can speak for a candidate of this memory at most: the weights of tokens and chroma.
+    def _earnable(self, settings: PartnerSettings) -> float:
+        """Return what the player can speak for a candidate of this memory at most.
 
         Without notes there is no harmony to fit: a drummer's memory must not be held to what it cannot have.
         """
-        s = self.settings
-        return s.percussive_weight + (s.harmonic_weight + s.chroma_weight) * (len(self.memory.notes) > 0)
+        harmony = settings.harmonic_weight + settings.chroma_weight
+        return settings.player_weight - (0 if self.library.has_notes else harmony)
 
-    def _weights(self) -> Float64:
-        s = self.settings
-        return np.array([s.harmonic_weight, s.percussive_weight, s.chroma_weight, s.continuity_weight])
-
-    def _allowed(self, found: Candidates) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-        """Strike out what was played lately, and the successor once the run is long enough."""
-        following = None if self._position is None else self.memory.successor(self._position)
-        lately = set(list(self._played)[-self.settings.no_repeat :]) if self.settings.no_repeat else set()
-        allowed = np.array([state not in lately for state in found.states.tolist()])
-        if following is not None and self._run >= self.settings.max_run:
-            allowed[found.states == following] = False
-        return allowed
-
-    def _choose(self, scores: Float64) -> _Choice:
-        """Choose a candidate: the best one, or one drawn by how close it comes to the best."""
-        flat = scores.ravel()
-        if self.settings.temperature > 0:
-            with np.errstate(over="ignore"):  # at a temperature next to 0 all but the best are infinitely far
-                chance = np.cumsum(np.exp((flat - flat.max()) / self.settings.temperature))
-            # The last sum itself, not another way of adding: a draw can then only fall on a candidate with a chance.
-            index = int(np.searchsorted(chance, self._rng.random() * chance[-1], side="right"))
-            drawn = float((chance[index] - (chance[index - 1] if index else 0.0)) / chance[-1])
-        else:
-            index, drawn = int(np.argmax(flat)), 1.0
-        candidate, transposition = np.unravel_index(index, scores.shape)
-        return _Choice(int(candidate), int(transposition), float(flat[index]), drawn)
-
-    def _play(self, found: Candidates, choice: _Choice, scores: Float64, situation: Situation) -> Decision:
-        earnable = self._earnable()
+    def _play(
+        self, found: Candidates, filtered: Filtered, choice: Choice, scores: Float64, situation: Situation, turn: Turn
+    ) -> tuple[Decision, ...]:
+        settings = turn.settings
         state = int(found.states[choice.candidate])
         transposition = int(found.transpositions[choice.transposition])
-        following = None if self._position is None else self.memory.successor(self._position)
+        following = None if self._position is None else self.library.successor(self._position)
         jumped = state != following
         self._run = 1 if jumped else self._run + 1
         self._position, self._transposition = state, transposition
         self._played.append(state)
-        place = self.memory.place(state)
+        place = self.library.place(state)
+        shelf, _ = self.library.find(state)
         values = found.influences[choice.candidate, choice.transposition]
+        importance = weights(settings)
         # rest_below = 0 lets a candidate pass for which nothing speaks.
-        total = float(values @ self._weights()) or 1.0
-        influences = tuple(
-            Influence(name, float(value), float(weight), float(value * weight / total))
-            for name, value, weight in zip(INFLUENCES, values, self._weights(), strict=True)
-        )
-        return self._numbered(
+        total = float(values @ importance) or 1.0
+        factors = filtered.of(choice.candidate, choice.transposition)
+        followed_db = float(np.clip(situation.level_db, -_LOUDEST_FOLLOWED_DB, _LOUDEST_FOLLOWED_DB))
+        gain_db = settings.gain_db + settings.dynamics * followed_db
+        parts = self._voices.play(
+            self.library, state, transposition=transposition, now_s=situation.now_s, duration_s=place.duration_s,
+            gain_db=gain_db, settings=settings,
+        )  # fmt: skip
+        contexts = self._contexts(found, choice, situation, settings)
+        alternatives = self._alternatives(found, scores, choice)
+        # A voice without a note has nothing to tell; but the first voice tells of every choice.
+        decisions = tuple(
             Decision(
                 number=0,
                 time_s=situation.now_s,
                 kind="play",
+                voice=part.voice,
+                mode=turn.mode,
+                choice=self._choices,
                 state=state,
                 recording=place.recording,
+                live=shelf.live,
                 source_start_s=place.start_s,
                 duration_s=place.duration_s,
                 transposition=transposition,
@@ -187,72 +225,113 @@ class Partner:
                 run=self._run,
                 score=choice.score,
                 chance=choice.chance,
-                filter=float(found.filters[choice.candidate]),
-                earnable=earnable,
-                # A match that does not speak for the chosen transposition was no reason for it.
-                contexts=self._contexts(state, found.contexts[choice.candidate] * (values[: len(SOURCES)] > 0), situation),
-                influences=influences,
-                alternatives=self._alternatives(found, scores, choice),
+                filter=float(np.prod(list(factors.values()))),
+                earnable=self._earnable(settings),
+                tonalness=found.tonal,
+                gain_db=gain_db,
+                contexts=contexts,
+                influences=tuple(
+                    Influence(name, float(value), float(weight), float(value * weight / total))
+                    for name, value, weight in zip(INFLUENCES, values, importance, strict=True)
+                ),
+                filters=tuple(Filter(name, factor) for name, factor in factors.items()),
+                alternatives=alternatives,
                 candidates=len(found.states),
                 silent_s=situation.silent_s,
-                notes=self._notes(state, transposition, situation.now_s),
+                notes=part.notes,
             )
+            for number, part in enumerate(parts)
+            if part.notes or not number
         )
+        self._choices += 1
+        self._remember_own(state, situation.now_s + place.duration_s)
+        return self._numbered(decisions)
 
-    def _contexts(self, state: int, lengths: Int64, situation: Situation) -> tuple[Context, ...]:
+    def _remember_own(self, state: int, until_s: float) -> None:
+        """Let the partner's own last choices point on, to wherever memory went on from the like of them."""
+        shelf, local = self.library.find(state)
+        token = int(shelf.memory.states["tokens"][local, 0])
+        for activation in self._activations.values():
+            activation.clear("own")
+        self._own.append(token)
+        if token != SILENCE:
+            self._activate("own", Recent(tuple(self._own), until_s, ()), but=state)
+
+    def _contexts(
+        self, found: Candidates, choice: Choice, situation: Situation, settings: PartnerSettings
+    ) -> tuple[Context, ...]:
+        """Return the matches that spoke for a choice. One that does not speak for its transposition was no reason for it."""
+        state = int(found.states[choice.candidate])
+        shelf, _ = self.library.find(state)
+        values = found.influences[choice.candidate, choice.transposition]
         contexts = []
-        for source, length in enumerate(lengths.tolist()):
-            if length:
-                place = self.memory.place(state - 1)
-                contexts.append(
-                    Context(
-                        source=SOURCES[source],
-                        tokens=situation.tokens[source][-length:],
-                        state=state - 1,
-                        recording=place.recording,
-                        end_s=place.start_s + place.duration_s,
-                    )
+        for column, name in enumerate(CONTEXTS):
+            peak = int(found.peaks[choice.candidate, column])
+            if peak < 0 or not values[INFLUENCES.index(name)]:
+                continue
+            source = self._activations[shelf.first].source(name, peak, situation.now_s)
+            place = shelf.memory.place(source.state)
+            contexts.append(
+                Context(
+                    source=name,
+                    tokens=source.symbols,
+                    state=source.state + shelf.first,
+                    recording=place.recording,
+                    end_s=place.start_s + place.duration_s,
+                    live=shelf.live,
+                    age_s=source.age_s,
+                    strength=source.strength,
+                    value=source.strength * float(np.exp(-source.age_s / settings.activation_s)),
+                    pace=source.pace,
                 )
+            )
         return tuple(contexts)
 
-    def _alternatives(self, found: Candidates, scores: Float64, choice: _Choice) -> tuple[Alternative, ...]:
+    def _alternatives(self, found: Candidates, scores: Float64, choice: Choice) -> tuple[Alternative, ...]:
         """Return the best other states, each in its best transposition."""
-        best = scores.max(axis=1)
-        best[choice.candidate] = -np.inf
-        order = np.argsort(-best, kind="stable")[:_ALTERNATIVES]
         out = []
-        for row in order[np.isfinite(best[order])].tolist():
-            place = self.memory.place(int(found.states[row]))
-            shift = int(found.transpositions[int(np.argmax(scores[row]))])
-            out.append(Alternative(int(found.states[row]), place.recording, place.start_s, shift, float(best[row])))
+        for row, column in runners_up(scores, choice, most=_ALTERNATIVES):
+            state = int(found.states[row])
+            place, (shelf, _) = self.library.place(state), self.library.find(state)
+            shift, score = int(found.transpositions[column]), float(scores[row, column])
+            out.append(Alternative(state, place.recording, place.start_s, shift, score, shelf.live))
         return tuple(out)
 
-    def _notes(self, state: int, transposition: int, now_s: float) -> tuple[PlannedNote, ...]:
-        """Return a state's notes, transposed; a note that would leave MIDI's range moves by octaves."""
-        notes = []
-        for note in self.memory.notes_of(state):
-            pitch = int(note["pitch"]) + transposition
-            pitch += 12 * (pitch < 0) - 12 * (pitch > 127)
-            notes.append(PlannedNote(now_s + float(note["offset_s"]), float(note["duration_s"]), pitch, int(note["velocity"])))
-        return tuple(notes)
-
-    def _rest(self, why: str, situation: Situation, *, candidates: int = 0) -> Decision:
-        earnable = self._earnable()
+    def _rest(self, why: str, situation: Situation, turn: Turn, *, candidates: int = 0) -> tuple[Decision, ...]:
         # A rest ends the phrase: what comes after it is a new beginning, not a continuation.
         self._position, self._transposition, self._run = None, 0, 0
-        return self._numbered(
+        self._own.clear()
+        for activation in self._activations.values():
+            activation.clear("own")
+        return (
             Decision(
                 number=0,
                 time_s=situation.now_s,
                 kind="rest",
                 rest=why,
-                earnable=earnable,
+                voice=turn.settings.voices[0].name,
+                mode=turn.mode,
+                choice=self._choices,
+                earnable=self._earnable(turn.settings),
                 candidates=candidates,
                 silent_s=situation.silent_s,
-            )
+                expected_s=turn.expected_s,
+            ),
         )
 
-    def _numbered(self, decision: Decision) -> Decision:
-        numbered = dataclasses.replace(decision, number=self._number)
-        self._number += 1
-        return numbered
+    def _numbered(self, decisions: tuple[Decision, ...]) -> tuple[Decision, ...]:
+        """Return decisions numbered in the order in which they are given out."""
+        out = tuple(dataclasses.replace(d, number=self._number + i) for i, d in enumerate(decisions))
+        self._number += len(out)
+        return out
+
+
+def _struck_out(filtered: Filtered, factors: Float64) -> str | None:
+    """Return the reason to rest if filters leave nothing: the filter without which something would be left."""
+    if factors.any():
+        return None
+    for name, reason in (("regions", "regions"), ("no repeat", "repeats"), ("auto-jump", "repeats")):
+        factor = filtered.factors.get(name)
+        if factor is not None and not factor.all():
+            return reason
+    return "weak match"

@@ -6,62 +6,125 @@ from dataclasses import dataclass
 import numpy as np
 
 from musichal.arrays import Float32
-from musichal.hearing.percepts import SILENCE, Percept
+from musichal.hearing.percepts import SILENCE, Gesture, Percept
 from musichal.partner.settings import PartnerSettings
+from musichal.partner.streams import contour_symbols, rhythm_symbol
+
+_LEVEL_S = 1.0
+_USUAL_LEVEL_S = 20.0
+_RATE_S = 3.0
+_MOST_GESTURES = 65
+_MOST_ONSETS = 64
 
 
 @dataclass(frozen=True)
 class Situation:
     """The player, at one moment.
 
-    `tokens` are the tokens of the last closed gestures, oldest first, one tuple per source; `chroma` (12,) the recent
-    chroma, zero before anything was heard; `silent_s` how long nothing audible has been heard.
+    `tokens` are the tokens of the last closed gestures, oldest first, one tuple per source, `contour` the rise and fall of
+    their loudness, `rhythm` the ratios of the last inter-onset intervals (see `musichal.partner.streams`); `starts_s` when
+    those gestures began, `onsets_s` the onsets that end those intervals, `ended_s` when the last gesture ended. `chroma` (12,)
+    is the recent chroma, zero before anything was heard; `silent_s` how long nothing audible has been heard. `level_db` is how
+    much louder the player is than usual, `onset_rate_hz` how many onsets a second came lately. `heard` counts gestures.
     """
 
     now_s: float
     tokens: tuple[tuple[int, ...], tuple[int, ...]]
     chroma: Float32
     silent_s: float
+    contour: tuple[int, ...] = ()
+    rhythm: tuple[int, ...] = ()
+    starts_s: tuple[float, ...] = ()
+    onsets_s: tuple[float, ...] = ()
+    ended_s: float | None = None
+    level_db: float = 0.0
+    onset_rate_hz: float | None = None
+    heard: int = 0
 
 
 class SituationTracker:
     """Follows the player percept by percept."""
 
-    def __init__(self, settings: PartnerSettings, *, sample_rate_hz: int) -> None:
-        self._chroma_s = settings.chroma_s
+    def __init__(self, *, sample_rate_hz: int) -> None:
         self._rate_hz = sample_rate_hz
-        self._tokens: tuple[deque[int], deque[int]] = (
-            deque(maxlen=settings.memory_gestures),
-            deque(maxlen=settings.memory_gestures),
-        )
+        self._gestures: deque[Gesture] = deque(maxlen=_MOST_GESTURES)
+        self._contour: deque[int] = deque(maxlen=_MOST_GESTURES)
+        self._rhythm: deque[int] = deque(maxlen=_MOST_ONSETS)
+        self._onsets_s: deque[float] = deque(maxlen=_MOST_ONSETS)
+        self._struck_s: deque[float] = deque(maxlen=_MOST_ONSETS)
+        self._previous: Gesture | None = None
+        self._ioi_s: float | None = None
         self._chroma: Float32 = np.zeros(12, dtype=np.float32)
         self._heard_until = 0
         self._audible_until = 0
+        self._audible_s = 0.0
+        self._level_db = 0.0
+        self._usual_level_db = 0.0
+        self._count = 0
 
-    def hear(self, percept: Percept) -> None:
+    def hear(self, percept: Percept, settings: PartnerSettings) -> None:
         """Take the next percept."""
         heard = percept.heard
         end = heard.start_sample + heard.length_samples
         audible = heard.audible.any(axis=0)
         # Each frame's chroma fades with its age at the end of the segment; silence adds nothing, so the last harmony stays.
         age_s = (end - heard.frame_samples) / self._rate_hz
-        weight = np.where(audible, np.exp(-age_s / self._chroma_s), 0).astype(np.float32)
+        weight = np.where(audible, np.exp(-age_s / settings.chroma_s), 0).astype(np.float32)
         if audible.any():
-            fade = np.float32(np.exp(-(end - self._heard_until) / self._rate_hz / self._chroma_s))
+            fade = np.float32(np.exp(-(end - self._heard_until) / self._rate_hz / settings.chroma_s))
             self._chroma = fade * self._chroma + weight @ heard.chroma
             self._audible_until = int(heard.frame_samples[audible][-1])
+            self._hear_level(float(heard.level_db[audible].mean()), heard.length_samples / self._rate_hz)
         self._heard_until = end
+        self._struck_s.extend(sample / self._rate_hz for sample in heard.onset_samples)
         for gesture in percept.gestures:
-            if gesture.tokens == (SILENCE, SILENCE):
-                continue
-            for kept, token in zip(self._tokens, gesture.tokens, strict=True):
-                kept.append(token)
+            self._hear_gesture(gesture)
 
-    def at(self, now_s: float) -> Situation:
+    def _hear_level(self, level_db: float, duration_s: float) -> None:
+        """Follow the level of what is audible, quickly and slowly; both are means at first."""
+        self._audible_s += duration_s
+        quick = max(duration_s / self._audible_s, 1 - np.exp(-duration_s / _LEVEL_S))
+        slow = max(duration_s / self._audible_s, 1 - np.exp(-duration_s / _USUAL_LEVEL_S))
+        self._level_db += quick * (level_db - self._level_db)
+        self._usual_level_db += slow * (level_db - self._usual_level_db)
+
+    def _hear_gesture(self, gesture: Gesture) -> None:
+        silent = gesture.tokens == (SILENCE, SILENCE)
+        before = self._previous
+        self._previous = gesture
+        levels = np.array([gesture.level_db if before is None else before.level_db, gesture.level_db])
+        was_silent = before is not None and before.tokens == (SILENCE, SILENCE)
+        symbol = int(contour_symbols(levels, np.array([was_silent, silent]))[1])
+        if silent:
+            return
+        self._count += 1
+        self._gestures.append(gesture)
+        self._contour.append(symbol)
+        if gesture.starts_at_onset:
+            if self._onsets_s:
+                ioi_s = gesture.start_s - self._onsets_s[-1]
+                self._rhythm.append(rhythm_symbol(self._ioi_s, ioi_s))
+                self._ioi_s = ioi_s
+            else:
+                self._rhythm.append(rhythm_symbol(None, None))
+            self._onsets_s.append(gesture.start_s)
+
+    def at(self, now_s: float, settings: PartnerSettings) -> Situation:
         """Return the situation at a time, in seconds of the stream."""
+        kept = settings.memory_gestures
+        last = tuple(self._gestures)[-kept:]
+        lately = sum(now_s - _RATE_S < onset <= now_s for onset in self._struck_s)
         return Situation(
             now_s=now_s,
-            tokens=(tuple(self._tokens[0]), tuple(self._tokens[1])),
+            tokens=(tuple(g.tokens[0] for g in last), tuple(g.tokens[1] for g in last)),
             chroma=self._chroma.copy(),
             silent_s=max(0.0, now_s - self._audible_until / self._rate_hz),
+            contour=tuple(self._contour)[-kept:],
+            rhythm=tuple(self._rhythm)[-kept:],
+            starts_s=tuple(g.start_s for g in last),
+            onsets_s=tuple(self._onsets_s)[-kept:],
+            ended_s=last[-1].start_s + last[-1].duration_s if last else None,
+            level_db=self._level_db - self._usual_level_db,
+            onset_rate_hz=lately / min(_RATE_S, now_s) if now_s > 0 else None,
+            heard=self._count,
         )

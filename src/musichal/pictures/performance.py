@@ -20,6 +20,7 @@ from musichal.pictures.canvas import (
     GREEN,
     GREY,
     INK,
+    ORANGE,
     PALE,
     PURPLE,
     SOURCE_COLOURS,
@@ -59,6 +60,9 @@ INFLUENCE_LOOKS = {
     "harmonic": (BLUE, "your harmonic sounds led there before"),
     "percussive": (VERMILION, "your percussive sounds led there before"),
     "chroma": (GREEN, "its harmony fits what sounds"),
+    "rhythm": (ORANGE, "your rhythm led there before"),
+    "loudness": ("#56B4E9", "your rise and fall led there before"),
+    "own": ("#B79BD1", "its own last choices led there before"),
     "continuity": (PURPLE, "it goes on from what it played"),
 }
 """Colour and words of the influence that carried a choice most."""
@@ -68,6 +72,7 @@ _REST_LOOKS = {
     "no match": ("#F6EBD8", "\\\\"),
     "weak match": ("#F6EBD8", ".."),
     "repeats": ("#EDE3EC", "xx"),
+    "regions": ("#EDE3EC", "++"),
 }
 _OTHER_LOOK = (INK, "another influence")
 ALARM_COLOURS: dict[Cause, str] = {
@@ -269,11 +274,15 @@ def _draw_places(axes: "Axes", played: Sequence[Decision], recording_names: Sequ
             axes.axhline(bottom, color=GREY, linewidth=0.8)
         if heights[recording] > 0.05 * total:
             axes.annotate(
-                shortened(recording_names[recording], characters=14), (1, bottom + heights[recording] / 2),
+                shortened(_name(recording, recording_names), characters=14), (1, bottom + heights[recording] / 2),
                 xycoords=("axes fraction", "data"), xytext=(5, 0), textcoords="offset points",
                 va="center", size=9, color="#444444", parse_math=False, annotation_clip=False,
             )  # fmt: skip
     axes.set_yticks([place for place, _ in ticks], [text for _, text in ticks])
+
+
+def _name(recording: int, names: Sequence[str]) -> str:
+    return names[recording] if recording < len(names) else "you, now"
 
 
 def _bands(played: Sequence[Decision]) -> tuple[dict[int, float], dict[int, float]]:

@@ -123,16 +123,24 @@ def note_events(decisions: Sequence[Decision], *, channel: int) -> list[NoteEven
     ]
 
 
-def slice_events(decisions: Sequence[Decision]) -> list[SliceEvent]:
-    """Return the answer as slices of the partner's recordings: the sound of each state, where it was played."""
+def slice_events(decisions: Sequence[Decision], *, live_recording: int | None = None) -> list[SliceEvent]:
+    """Return the answer as slices of the partner's recordings: the sound of each state, where it was played.
+
+    What was learned from the player is in recording `live_recording`; without one it has no sound, and is left out. Voices
+    that share a state are one slice.
+    """
     events = []
+    choices: set[tuple[int, float]] = set()
     for decision in decisions:
+        if (decision.choice, decision.time_s) in choices or (decision.live and live_recording is None):
+            continue
         if decision.recording is not None and decision.source_start_s is not None:
+            choices.add((decision.choice, decision.time_s))
             events.append(
                 SliceEvent(
                     onset_s=decision.time_s,
                     duration_s=decision.duration_s,
-                    recording=decision.recording,
+                    recording=live_recording if decision.live and live_recording is not None else decision.recording,
                     source_start_s=decision.source_start_s,
                     transposition_semitones=decision.transposition,
                 )

@@ -1,0 +1,164 @@
+"""Filters: what holds a candidate back, or strikes it out, whatever speaks for it.
+
+Each filter gives a factor for each candidate, and some for each transposition; a candidate's score is multiplied by all of
+them. A factor of 0 strikes out.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from musichal.arrays import AnyArray, Bool, Float64, Int64
+from musichal.partner.library import Library
+from musichal.partner.settings import PartnerSettings, Region
+from musichal.partner.situation import Situation
+
+_LEAST = 0.1
+_DB_PER_STEP = 6.0
+
+
+@dataclass(frozen=True)
+class Filtered:
+    """Factors by name, each of shape (n, t) or (n, 1)."""
+
+    factors: dict[str, Float64]
+
+    def product(self, shape: tuple[int, int]) -> Float64:
+        """Return the product of all of them, of `shape` (n, t)."""
+        out = np.ones(shape)
+        for factor in self.factors.values():
+            out *= factor
+        return out
+
+    def of(self, candidate: int, transposition: int) -> dict[str, float]:
+        """Return the factors of one candidate in one transposition (its column)."""
+        return {
+            name: float(factor[candidate, transposition if factor.shape[1] > 1 else 0]) for name, factor in self.factors.items()
+        }
+
+
+def apply_filters(
+    library: Library,
+    situation: Situation,
+    states: Int64,
+    transpositions: Int64,
+    *,
+    played: Collection[int],
+    following: int | None,
+    run: int,
+    tonal: float,
+    settings: PartnerSettings,
+) -> Filtered:
+    """Return what each filter makes of each candidate.
+
+    Parameters
+    ----------
+    library : Library
+    situation : Situation
+    states : array of shape (n,)
+        Candidates, by their numbers in the library.
+    transpositions : array of shape (t,)
+    played : collection of int
+        The states played last, which are not to be repeated.
+    following : int or None
+        The successor of the state played last.
+    run : int
+        How many states were played in recorded order.
+    tonal : float
+        How far the present has a harmony, 0 to 1.
+    settings : PartnerSettings
+    """
+    n, t = len(states), len(transpositions)
+    notes = np.zeros(n)
+    classes = np.zeros((n, 12))
+    lowest, highest = np.zeros(n), np.zeros(n)
+    density, level = np.zeros(n), np.zeros(n)
+    live, old, allowed = np.zeros(n, dtype=bool), np.zeros(n, dtype=bool), np.ones(n, dtype=bool)
+    for shelf, mask, local in library.parts(states):
+        rows, beside = shelf.memory.states[local], shelf.beside[local]
+        notes[mask] = rows["note_count"]
+        classes[mask] = beside["pitch_classes"]
+        lowest[mask], highest[mask] = beside["lowest"], beside["highest"]
+        density[mask] = beside["density_hz"]
+        level[mask] = rows["level_db"] - shelf.usual_level_db
+        live[mask] = shelf.live
+        if shelf.live:
+            old[mask] = situation.now_s - rows["start_s"] > settings.live_s
+        else:
+            allowed[mask] = in_regions(rows, use=settings.use, avoid=settings.avoid)
+    factors: dict[str, Float64] = {"no repeat": _column(~np.isin(states, list(played)))}
+    if settings.use or settings.avoid:
+        factors["regions"] = _column(allowed)
+    if live.any():
+        factors["learned live"] = _column(np.where(live, settings.live_weight * ~old, 1.0))
+    if following is not None:
+        worth = 0.0 if run >= settings.max_run else 0.5 ** max(0, min(run - settings.jump_after, 1000))
+        factors["auto-jump"] = _column(np.where(states == following, worth, 1.0))
+    if library.has_notes:
+        # Where memory has no note at all, being without notes says nothing against a state.
+        factors["notes"] = _column(np.where(notes > 0, 1.0, settings.noteless_factor))
+        if settings.follow_harmony:
+            fit = harmonic_fit(classes, situation.chroma, transpositions)
+            fit = np.where(notes[:, None] > 0, fit, 1.0 if settings.follow_harmony > 0 else 0.0)
+            factors["harmony"] = _followed(fit, settings.follow_harmony * tonal)
+        if (settings.low_pitch, settings.high_pitch) != (0, 127):
+            factors["register"] = _register(lowest, highest, notes, transpositions, settings)
+        if settings.follow_density and situation.onset_rate_hz is not None:
+            apart = np.abs(np.log2((density + 0.5) / (situation.onset_rate_hz + 0.5)))
+            factors["density"] = _followed(_column(np.exp(-apart)), settings.follow_density)
+    if settings.follow_loudness:
+        factors["loudness"] = _followed(
+            _column(np.exp(-np.abs(level - situation.level_db) / _DB_PER_STEP)), settings.follow_loudness
+        )
+    for name, factor in factors.items():
+        assert factor.shape in ((n, t), (n, 1)), name
+    return Filtered(factors)
+
+
+def in_regions(rows: AnyArray, *, use: Sequence[Region], avoid: Sequence[Region]) -> Bool:
+    """Return which states begin in one of the regions to use, or anywhere if there is none, and in none to avoid."""
+
+    def inside(regions: Sequence[Region]) -> Bool:
+        out = np.zeros(len(rows), dtype=bool)
+        for r in regions:
+            out |= (rows["recording"] == r.recording) & (rows["start_s"] >= r.start_s) & (rows["start_s"] < r.end_s)
+        return out
+
+    return (inside(use) if use else np.ones(len(rows), dtype=bool)) & ~inside(avoid)
+
+
+def harmonic_fit(classes: Float64, chroma: AnyArray, transpositions: Int64) -> Float64:
+    """Return how far states' notes sound now already, 0 to 1, shape (n, t).
+
+    Parameters
+    ----------
+    classes : array of shape (n, 12)
+        The share of each pitch class in a state's notes.
+    chroma : array of shape (12,)
+        What sounds now. A pitch class counts fully from two thirds of the strongest one on.
+    transpositions : array of shape (t,)
+    """
+    strongest = float(np.max(chroma))
+    if strongest <= 0:
+        return np.zeros((len(classes), len(transpositions)))
+    sounding = np.minimum(1.0, 1.5 * np.asarray(chroma, dtype=np.float64) / strongest)
+    down = np.stack([np.roll(sounding, -int(t)) for t in transpositions], axis=1)
+    return np.clip(classes @ down, 0, 1)
+
+
+def _register(lowest: Float64, highest: Float64, notes: Float64, transpositions: Int64, settings: PartnerSettings) -> Float64:
+    """Return how far the span of each state's notes lies inside the register."""
+    low, high = lowest[:, None] + transpositions, highest[:, None] + transpositions
+    inside = np.minimum(high, settings.high_pitch) - np.maximum(low, settings.low_pitch) + 1
+    share = np.clip(inside / (high - low + 1), 0, 1)
+    return np.where(notes[:, None] > 0, np.maximum(share, _LEAST), 1.0)
+
+
+def _followed(fit: Float64, how: float) -> Float64:
+    """Return the factor of what fits by `fit` if it is to be followed by `how`, or to be avoided by −`how`."""
+    return 1 - how * (1 - fit) if how >= 0 else 1 + how * fit
+
+
+def _column(values: AnyArray) -> Float64:
+    return np.asarray(values, dtype=np.float64)[:, None]

@@ -1,0 +1,269 @@
+"""Memories with everything that a decision asks of them ready: strings, harmony, density, one line of time.
+
+A `Shelf` is one memory with columns and indexes beside it, all of which grow by appending, so that neither a decision nor
+learning ever walks through all states. A `Library` is the partner's memory, which is never changed, and beside it what is
+learned while playing: two small memories, of which the older is let go whenever the newer has half of what may be kept. So
+what is learned stays bounded, and no index has to forget.
+
+A state's number counts through: the partner's states as in its file, then the player's gestures in the order in which they
+were learned.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from musichal.arrays import AnyArray, Bool, Float64, Int64
+from musichal.hearing.percepts import SILENCE, Gesture, Note
+from musichal.memory.columns import Columns
+from musichal.memory.memory import Memory, Place
+from musichal.memory.token_index import TokenIndex
+from musichal.partner.harmony import HarmonyIndex, unit_chroma
+from musichal.partner.streams import contour_symbols, rhythm_symbol, rhythm_symbols
+
+_DENSITY_REACH_S = 1.0
+_GAP_S = 60.0
+
+BESIDE = np.dtype(
+    [
+        ("line_s", np.float64),
+        ("unit", np.float32, (12,)),
+        ("pitch_classes", np.float32, (12,)),
+        ("lowest", np.uint8),
+        ("highest", np.uint8),
+        ("noted_before", np.int32),
+        ("density_hz", np.float32),
+    ]
+)
+"""Beside each state: where it begins on one line of time through all recordings, with gaps between them; its chroma centred
+and of length 1 (zero without colour); the share of each pitch class in its notes; its lowest and highest note; how many states
+with notes came before; how many of them a second there are around it."""
+
+
+class Shelf:
+    """A memory and what belongs beside it.
+
+    Parameters
+    ----------
+    memory : Memory
+        Read, never changed, but through `append`.
+    first : int
+        The number of its first state in the library.
+    live : bool
+        Whether it holds the player's gestures.
+    """
+
+    def __init__(self, memory: Memory, *, first: int = 0, live: bool = False) -> None:
+        self.memory = memory
+        self.first = first
+        self.live = live
+        self.rhythm = TokenIndex()
+        self.contour = TokenIndex()
+        self.harmony = HarmonyIndex()
+        self._beside = Columns(BESIDE)
+        self._onset_states = Columns(np.int64)
+        self._last_ioi_s: float | None = None
+        self._last_silent = True
+        self._take_in_all()
+        self.usual_level_db = _usual_level_db(memory)
+
+    def __len__(self) -> int:
+        return len(self._beside)
+
+    @property
+    def beside(self) -> AnyArray:
+        """Return what is beside the states, `BESIDE` of shape (n,)."""
+        return self._beside.view
+
+    @property
+    def onset_states(self) -> Int64:
+        """Return the states that the symbols of `rhythm` belong to, shape (k,)."""
+        return self._onset_states.view
+
+    def append(self, gesture: Gesture, notes: Sequence[Note], *, recording: int) -> int:
+        """Learn a gesture, and return its state here. Raises `InputError` as `Memory.append` does."""
+        state = self.memory.append(gesture, notes, recording=recording)
+        self._take_in_last()
+        return state
+
+    def _take_in_all(self) -> None:
+        """Make everything that is beside the states of a memory that is there already."""
+        memory = self.memory
+        states, n = memory.states, len(memory)
+        if not n:
+            return
+        starts = np.concatenate([[0], np.flatnonzero(np.diff(states["recording"])) + 1, [n]]).astype(np.int64)
+        silent = (states["tokens"] == SILENCE).all(axis=1)
+        beside = np.zeros(n, dtype=BESIDE)
+        line_s = 0.0
+        for number, (first, end) in enumerate(zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True)):
+            own = states[first:end]
+            beside["line_s"][first:end] = line_s + own["start_s"]
+            line_s = float(beside["line_s"][end - 1]) + float(own["duration_s"][-1]) + _GAP_S
+            if number:
+                self.rhythm.start_sequence()
+                self.contour.start_sequence()
+            onsets = np.flatnonzero(own["starts_at_onset"] & ~silent[first:end])
+            iois = np.diff(own["start_s"][onsets], prepend=np.nan)
+            self.rhythm.extend(rhythm_symbols(iois))
+            self._onset_states.extend(first + onsets)
+            self.contour.extend(contour_symbols(own["level_db"], silent[first:end]))
+            self._last_ioi_s = float(iois[-1]) if len(iois) > 1 else None
+        beside["unit"] = unit_chroma(states["chroma"])
+        _describe_notes(beside, memory)
+        noted = states["note_count"] > 0
+        beside["noted_before"] = np.concatenate([[0], np.cumsum(noted)[:-1]])
+        beside["density_hz"] = _density_hz(beside["line_s"], noted)
+        self._beside.extend(beside)
+        self.harmony.extend(beside["unit"])
+        self._last_silent = bool(silent[-1])
+
+    def _take_in_last(self) -> None:
+        """Make what is beside the state that was appended last."""
+        memory, state = self.memory, len(self.memory) - 1
+        rows = memory.states
+        row, before = rows[state], rows[state - 1] if state else None
+        silent = bool((row["tokens"] == SILENCE).all())
+        follows = before is not None and before["recording"] == row["recording"]
+        beside = np.zeros(1, dtype=BESIDE)
+        previous = self.beside[-1] if state else None
+        if previous is None or before is None:
+            beside["line_s"] = row["start_s"]
+        elif follows:
+            beside["line_s"] = previous["line_s"] + (row["start_s"] - before["start_s"])
+        else:
+            beside["line_s"] = previous["line_s"] + before["duration_s"] + _GAP_S + row["start_s"]
+            self.rhythm.start_sequence()
+            self.contour.start_sequence()
+            self._last_ioi_s, self._last_silent = None, True
+        beside["unit"] = unit_chroma(row["chroma"])
+        _describe_note_rows(beside[0], memory.notes_of(state))
+        if previous is not None and before is not None:
+            beside["noted_before"] = previous["noted_before"] + (before["note_count"] > 0)
+        # Looking back only: what follows is not known yet.
+        reach = int(np.searchsorted(self.beside["line_s"], beside["line_s"][0] - 2 * _DENSITY_REACH_S))
+        since = self.beside["noted_before"][reach] if reach < state else beside["noted_before"][0]
+        noted = int(beside["noted_before"][0]) - int(since) + int(row["note_count"] > 0)
+        beside["density_hz"] = noted / (2 * _DENSITY_REACH_S)
+        self._beside.append(beside[0])
+        self.harmony.extend(beside["unit"])
+        levels = np.array([row["level_db"] if before is None else before["level_db"], row["level_db"]])
+        self.contour.append(int(contour_symbols(levels, np.array([self._last_silent, silent]))[1]))
+        self._last_silent = silent
+        if row["starts_at_onset"] and not silent:
+            ioi_s = None
+            if len(self._onset_states):
+                last = rows[int(self.onset_states[-1])]
+                if last["recording"] == row["recording"]:
+                    ioi_s = float(row["start_s"] - last["start_s"])
+            self.rhythm.append(rhythm_symbol(self._last_ioi_s, ioi_s))
+            self._last_ioi_s = ioi_s
+            self._onset_states.append(state)
+        # Followed as it grows: a mean over the whole would have to be made again.
+        if not silent:
+            self.usual_level_db += (float(row["level_db"]) - self.usual_level_db) / min(len(self), 200)
+
+
+class Library:
+    """The partner's memory and what is learned while playing.
+
+    Parameters
+    ----------
+    memory : Memory
+        Never changed.
+    recordings : int, optional
+        The number of the player's own recording; by default the one after the memory's last.
+    """
+
+    def __init__(self, memory: Memory, *, recordings: int | None = None) -> None:
+        self.base = Shelf(memory)
+        known = int(memory.states["recording"][-1]) + 1 if len(memory) else 0
+        self.live_recording = known if recordings is None else max(known, recordings)
+        self._live: list[Shelf] = []
+
+    @property
+    def shelves(self) -> list[Shelf]:
+        """Return all memories that there are, the partner's first."""
+        return [self.base, *self._live]
+
+    @property
+    def has_notes(self) -> bool:
+        """Whether there is a note in the partner's memory."""
+        return len(self.base.memory.notes) > 0
+
+    def learn(self, gesture: Gesture, notes: Sequence[Note], *, most: int) -> int:
+        """Learn a gesture of the player's, and return its number; of at most `most` gestures the oldest are let go."""
+        half = max(1, most // 2)
+        newest = self._live[-1] if self._live else None
+        if newest is None or len(newest) >= half:
+            memory = Memory(dims=self.base.memory.oracle.dims, threshold=self.base.memory.oracle.threshold)
+            first = len(self.base) if newest is None else newest.first + len(newest)
+            newest = Shelf(memory, first=first, live=True)
+            self._live = [*self._live[-1:], newest] if most > 1 else [newest]
+        return newest.first + newest.append(gesture, notes, recording=self.live_recording)
+
+    def find(self, state: int) -> tuple[Shelf, int]:
+        """Return the memory that holds a state, and the state's number in it. Raises `IndexError` for one let go."""
+        for shelf in self.shelves:
+            if shelf.first <= state < shelf.first + len(shelf):
+                return shelf, state - shelf.first
+        raise IndexError(f"there is no state {state}")
+
+    def holds(self, state: int) -> bool:
+        """Return whether a state is still there."""
+        return any(shelf.first <= state < shelf.first + len(shelf) for shelf in self.shelves)
+
+    def place(self, state: int) -> Place:
+        """Return where a state was heard."""
+        shelf, local = self.find(state)
+        return shelf.memory.place(local)
+
+    def successor(self, state: int) -> int | None:
+        """Return the state that followed in the same recording, if one did and it is there."""
+        if not self.holds(state):
+            return None
+        shelf, local = self.find(state)
+        following = shelf.memory.successor(local)
+        return None if following is None else following + shelf.first
+
+    def parts(self, states: Int64) -> Iterator[tuple[Shelf, Bool, Int64]]:
+        """Yield each memory that holds some of `states`, which ones (a mask), and their numbers in it."""
+        for shelf in self.shelves:
+            mask = (states >= shelf.first) & (states < shelf.first + len(shelf))
+            if mask.any():
+                yield shelf, mask, states[mask] - shelf.first
+
+
+def _usual_level_db(memory: Memory) -> float:
+    states = memory.states
+    audible = (states["tokens"] != SILENCE).any(axis=1)
+    return float(np.mean(states["level_db"][audible], dtype=np.float64)) if audible.any() else 0.0
+
+
+def _describe_notes(beside: AnyArray, memory: Memory) -> None:
+    """Fill in what is beside states about their notes."""
+    notes, counts = memory.notes, memory.states["note_count"].astype(np.int64)
+    owner = np.repeat(np.arange(len(counts)), counts)
+    classes = np.zeros((len(counts), 12), dtype=np.float32)
+    np.add.at(classes, (owner, notes["pitch"] % 12), 1)
+    beside["pitch_classes"] = classes / np.maximum(counts, 1)[:, None]
+    lowest = np.full(len(counts), 127, dtype=np.uint8)
+    highest = np.zeros(len(counts), dtype=np.uint8)
+    np.minimum.at(lowest, owner, notes["pitch"])
+    np.maximum.at(highest, owner, notes["pitch"])
+    beside["lowest"] = np.where(counts > 0, lowest, 0)
+    beside["highest"] = highest
+
+
+def _describe_note_rows(beside: AnyArray, notes: AnyArray) -> None:
+    if len(notes):
+        beside["pitch_classes"] = np.bincount(notes["pitch"] % 12, minlength=12) / len(notes)
+        beside["lowest"], beside["highest"] = notes["pitch"].min(), notes["pitch"].max()
+
+
+def _density_hz(line_s: Float64, noted: Bool) -> Float64:
+    """Return how many states with notes a second there are around each."""
+    counts = np.concatenate([[0], np.cumsum(noted)])
+    low = np.searchsorted(line_s, line_s - _DENSITY_REACH_S)
+    high = np.searchsorted(line_s, line_s + _DENSITY_REACH_S)
+    return (counts[high] - counts[low]) / (2 * _DENSITY_REACH_S)

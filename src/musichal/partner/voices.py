@@ -1,0 +1,172 @@
+"""Voices: one state of memory, shared out among melody, bass and chords.
+
+All voices play from the state that was chosen for all of them, so that they belong together. Melody takes the highest note
+that is struck at a time, bass the lowest, chords what lies between. Bass and chords may take what memory was still sounding,
+or had just sounded, when the state began: a chord outlasts the gesture in which it was struck. No voice plays a note that
+memory did not have there, but for octaves.
+"""
+
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+
+from musichal.partner.decision import PlannedNote
+from musichal.partner.library import Library
+from musichal.partner.settings import PartnerSettings, VoiceSettings
+
+_TOGETHER_S = 0.05
+_REACH_S = 1.0
+_REACH_STATES = 16
+_MOST_IN_CHORD = 4
+_SPLIT_PITCH = 52
+
+
+@dataclass(frozen=True)
+class MemoryNote:
+    """A note of memory beside a state: when it began and how long it lasted, in seconds from the state's start."""
+
+    offset_s: float
+    duration_s: float
+    pitch: int
+    velocity: int
+
+
+Struck = TypeVar("Struck", MemoryNote, PlannedNote)
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one voice plays of a choice."""
+
+    voice: str
+    notes: tuple[PlannedNote, ...]
+
+
+class Voices:
+    """Shares out states among voices, and remembers what each struck last."""
+
+    def __init__(self) -> None:
+        self._last_s: dict[str, float] = {}
+        self._held: dict[str, tuple[frozenset[int], float]] = {}
+
+    def play(
+        self, library: Library, state: int, *, transposition: int, now_s: float, duration_s: float, gain_db: float,
+        settings: PartnerSettings,
+    ) -> tuple[Part, ...]:  # fmt: skip
+        """Return what each voice plays from `now_s` on, in the order of the settings; a voice may play nothing."""
+        own = state_notes(library, state)
+        parts = []
+        for voice in settings.voices:
+            chosen = _share(library, state, own, voice)
+            notes = [
+                _planned(note, now_s, transposition, duration_s, gain_db + voice.gain_db, voice, settings) for note in chosen
+            ]
+            parts.append(Part(voice.name, self._struck(voice, notes)))
+        return tuple(parts)
+
+    def _struck(self, voice: VoiceSettings, notes: list[PlannedNote]) -> tuple[PlannedNote, ...]:
+        """Leave out strikes that come too soon after the last one, and what a holding voice still holds."""
+        out: list[PlannedNote] = []
+        for strike in _strikes(notes):
+            at_s = strike[0].onset_s
+            if voice.most_per_s and at_s - self._last_s.get(voice.name, -np.inf) < 1 / voice.most_per_s - 1e-9:
+                continue
+            classes = frozenset(note.pitch % 12 for note in strike)
+            held, until_s = self._held.get(voice.name, (frozenset(), -np.inf))
+            if voice.hold and classes == held and at_s < until_s:
+                continue
+            self._last_s[voice.name] = at_s
+            self._held[voice.name] = classes, max(note.onset_s + note.duration_s for note in strike)
+            out += strike
+        return tuple(out)
+
+
+def state_notes(library: Library, state: int) -> list[MemoryNote]:
+    """Return the notes of a state."""
+    shelf, local = library.find(state)
+    return [
+        MemoryNote(float(note["offset_s"]), float(note["duration_s"]), int(note["pitch"]), int(note["velocity"]))
+        for note in shelf.memory.notes_of(local)
+    ]
+
+
+def notes_around(library: Library, state: int) -> list[MemoryNote]:
+    """Return what memory sounded when a state began: notes of its own, and those struck up to 1 s before, oldest first."""
+    shelf, local = library.find(state)
+    rows = shelf.memory.states
+    out: list[MemoryNote] = []
+    for other in range(max(0, local - _REACH_STATES), local + 1):
+        before_s = float(rows["start_s"][local] - rows["start_s"][other])
+        if rows["recording"][other] != rows["recording"][local] or before_s > _REACH_S:
+            continue
+        out += [
+            MemoryNote(n.offset_s - before_s, n.duration_s, n.pitch, n.velocity)
+            for n in state_notes(library, other + shelf.first)
+        ]
+    return out
+
+
+def _share(library: Library, state: int, own: list[MemoryNote], voice: VoiceSettings) -> list[MemoryNote]:
+    if voice.part == "all":
+        return own
+    if voice.part == "melody":
+        # The highest of each strike; a single low note is the bass's.
+        tops = [max(strike, key=lambda n: n.pitch) for strike in _strikes(own)]
+        return [note for note in tops if note.pitch >= _SPLIT_PITCH]
+    around = notes_around(library, state)
+    if not around:
+        return []
+    if voice.part == "bass":
+        lowest = min(around, key=lambda n: (n.pitch, -n.offset_s))
+        return [MemoryNote(max(0.0, lowest.offset_s), lowest.duration_s, lowest.pitch, lowest.velocity)]
+    # Chords: the pitch classes of what sounded, the latest first, without the state's own melody and bass.
+    middle = sorted(around, key=lambda n: -n.offset_s)
+    ends = {max(around, key=lambda n: n.pitch).pitch, min(around, key=lambda n: n.pitch).pitch} if len(around) > 3 else set()
+    chord: dict[int, MemoryNote] = {}
+    for note in middle:
+        if note.pitch not in ends and len(chord) < _MOST_IN_CHORD:
+            chord.setdefault(note.pitch % 12, note)
+    return [MemoryNote(0.0, n.duration_s, n.pitch, n.velocity) for n in sorted(chord.values(), key=lambda n: n.pitch)]
+
+
+def _strikes(notes: list[Struck]) -> list[list[Struck]]:
+    """Return notes in groups that begin together, in order of time."""
+
+    def begins(note: Struck) -> float:
+        return note.onset_s if isinstance(note, PlannedNote) else note.offset_s
+
+    groups: list[list[Struck]] = []
+    for note in sorted(notes, key=begins):
+        if groups and begins(note) - begins(groups[-1][0]) <= _TOGETHER_S:
+            groups[-1].append(note)
+        else:
+            groups.append([note])
+    return groups
+
+
+def _planned(
+    note: MemoryNote, now_s: float, transposition: int, duration_s: float, gain_db: float, voice: VoiceSettings,
+    settings: PartnerSettings,
+) -> PlannedNote:  # fmt: skip
+    held_s = max(0.0, duration_s - note.offset_s - note.duration_s) * voice.hold
+    pitch = into_register(
+        note.pitch + transposition, max(voice.low_pitch, settings.low_pitch), min(voice.high_pitch, settings.high_pitch)
+    )
+    return PlannedNote(now_s + note.offset_s, note.duration_s + held_s, pitch, louder(note.velocity, gain_db))
+
+
+def into_register(pitch: int, low: int, high: int) -> int:
+    """Return a pitch moved by octaves into a register, if that has room for it; at least into MIDI's range."""
+    if high - low < 11:  # two registers that hardly meet
+        low, high = 0, 127
+    while pitch < low:
+        pitch += 12
+    while pitch > high:
+        pitch -= 12
+    return pitch
+
+
+def louder(velocity: int, gain_db: float) -> int:
+    """Return a velocity `gain_db` louder, 1 to 127: 40 dB are a factor of 10, as in General MIDI."""
+    return int(min(127, max(1, round(velocity * 10 ** (gain_db / 40)))))

@@ -108,11 +108,11 @@ def test_a_device_that_is_not_there(jack_server: JackServer, fake_microphone: Pl
     fake_microphone(ramp, name="left mic")
     fake_microphone(ramp, name="right mic")
     with (
-        pytest.raises(NoSuchDeviceError, match="no audio input 'Scarlett'; there is: .*left mic.*right mic"),
+        pytest.raises(NoSuchDeviceError, match=r"no audio input 'Scarlett'; there is: .*left mic.*right mic"),
         LiveInput("Scarlett"),
     ):
         pass
-    with pytest.raises(InputError, match="'mic' fits several: .*left mic.*right mic"), LiveInput("mic"):
+    with pytest.raises(InputError, match=r"'mic' fits several: .*left mic.*right mic"), LiveInput("mic"):
         pass
     with LiveInput("LEFT") as live:
         assert live.device.name == "left mic"

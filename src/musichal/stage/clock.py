@@ -75,11 +75,11 @@ class InputClock:
         return jump
 
     def time_of(self, sample: float) -> float:
-        """Return the `time.monotonic` at which the device took a sample, or will. Raises `ValueError` before the first update."""
+        """Return the `time.monotonic` at which the device took a sample, or will. Raises `ValueError` before any update."""
         return self._line().time_of(sample)
 
     def sample_at(self, monotonic_s: float) -> float:
-        """Return which sample the device took at a time, or will. Raises `ValueError` before the first update."""
+        """Return which sample the device took at a time, or will. Raises `ValueError` before any update."""
         return self._line().position_at(monotonic_s)
 
     @property

@@ -226,3 +226,20 @@ def test_near_ties_are_decided_by_sums_in_a_fixed_order() -> None:
     squares = np.einsum("kd,kd->k", centres, centres)
     np.testing.assert_array_equal(labels, np.argmin(squares - 2 * np.einsum("nd,kd->nk", frames, centres), axis=1))
     np.testing.assert_allclose(distance, ((frames - centres[labels]) ** 2).sum(axis=1), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("normalisation", NORMALISATIONS)
+def test_a_vocabulary_read_back_gives_the_same_bits(normalisation: str) -> None:
+    """A partner file keeps values, not how they lay in memory; sums must not follow that layout."""
+    features = music(dims=300)
+    learned = fit_vocabulary(features, spec(16, normalisation), source="harmonic")
+    read = replace(
+        learned,
+        **{
+            name: np.frombuffer(getattr(learned, name).tobytes(), np.float32).reshape(getattr(learned, name).shape)
+            for name in ("centres", "mean", "projection")
+        },
+    )
+    x = learned.normalise(features[:26])
+    assert x.tobytes() == read.normalise(features[:26]).tobytes()
+    assert learned.distances(x).tobytes() == read.distances(x).tobytes()

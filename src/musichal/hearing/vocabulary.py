@@ -141,7 +141,8 @@ def _normalisation(features: Float32, spec: VocabularySpec) -> tuple[Float32, Fl
     signs = np.sign(leading[np.argmax(np.abs(leading), axis=0), np.arange(leading.shape[1])])
     # Whatever the number of threads leaves in the last bits of an eigenvector is rounded away.
     projection = np.rint(leading * signs * _PROJECTION_GRID) / _PROJECTION_GRID
-    return mean.astype(np.float32), projection.astype(np.float32), 1.0
+    # Laid out as it will be once it was read from a partner: the order of the sums in a projection follows the layout.
+    return mean.astype(np.float32), np.ascontiguousarray(projection, dtype=np.float32), 1.0
 
 
 def _unit(features: Float32) -> Float32:

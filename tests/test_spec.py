@@ -219,3 +219,44 @@ def test_a_hop_without_a_new_frame_is_refused() -> None:
     PerceptionSpec(hop_samples=200)
     with pytest.raises(InputError, match="no new frame"):
         PerceptionSpec(hop_samples=199)
+
+
+LATER = {
+    "weights": "m-a-p/MERT-v1-95M",
+    "revision": "12af15f",
+    "weights_digest": "0" * 64,
+    "layer": 6,
+    "normalise": True,
+    "runtime": "openvino",
+    "precision": "bf16",
+}
+
+
+def test_a_spec_from_before_a_field_joined_is_read_and_keeps_its_fingerprint() -> None:
+    values = PerceptionSpec().to_dict()
+    assert set(values["encoder"]) == {"name", "digest", "frame_samples", "stride_samples"}, "as partners of old have it"
+    spec = PerceptionSpec.from_dict(values)
+    assert spec.encoder.weights == spec.encoder.runtime == ""
+    assert spec.fingerprint() == PerceptionSpec().fingerprint()
+
+
+@given(st.sets(st.sampled_from(sorted(LATER))))
+def test_fields_that_joined_later_are_kept_and_count(names: set[str]) -> None:
+    encoder = EncoderSpec(name="mert", **{name: LATER[name] for name in names})
+    spec = dataclasses.replace(PerceptionSpec(), encoder=encoder)
+    assert PerceptionSpec.from_dict(json.loads(spec.canonical_json())) == spec
+    assert names <= set(spec.to_dict()["encoder"])
+    for name in names:
+        without = dataclasses.replace(spec, encoder=dataclasses.replace(encoder, **{name: type(LATER[name])()}))
+        assert without.fingerprint() != spec.fingerprint()
+        assert spec.differences(without) == [(f"encoder.{name}", LATER[name], type(LATER[name])())]
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"layer": -1}, {"layer": 257}, {"layer": True}, {"normalise": 1}, {"weights": "a\nb"}, {"runtime": "x" * 257}]
+)
+def test_nonsense_in_a_later_field_is_refused(wrong: dict[str, Any]) -> None:
+    values = PerceptionSpec().to_dict()
+    values["encoder"] |= LATER | wrong
+    with pytest.raises(InputError, match="perception spec"):
+        PerceptionSpec.from_dict(values)

@@ -7,6 +7,7 @@ no number can depend on how many windows were computed together.
 """
 
 import hashlib
+import re
 import shlex
 from dataclasses import replace
 from functools import lru_cache
@@ -33,6 +34,8 @@ from musichal.hearing.percepts import SOURCES, PitchFrames, Stems
 from musichal.spec import EncoderSpec, PerceptionSpec
 
 ALGORITHM_VERSION = 1
+
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)
 
 
 class LearnedEncoder:
@@ -147,8 +150,8 @@ def graph_of(encoder: EncoderSpec, kind: str) -> Graph:
         return quantised(replace(key, kind="fp32"), exact)
     what = "are damaged" if entry_exists(key) else "are not here"
     try:
-        if Path(encoder.weights).exists():
-            raise InputError("a folder that a partner names is not read")
+        if not _HUB_NAME.fullmatch(encoder.weights) or Path(encoder.weights).exists():
+            raise InputError("not a name on the hub, and a folder that a partner names is not read")
         checkpoint = find_checkpoint(encoder.weights, revision=encoder.revision or None, offline=True)
     except MusicHalError as error:
         raise InputError(
@@ -170,7 +173,7 @@ def check_weights(encoder: EncoderSpec, checkpoint: Checkpoint) -> None:
 
 def prepare_command(encoder: EncoderSpec) -> str:
     """Return the command that fetches and converts the weights of a spec."""
-    if "/" not in encoder.weights:  # a folder's own name: where it is here, only the user knows
+    if not _HUB_NAME.fullmatch(encoder.weights):  # a folder's own name: where it is here, only the user knows
         return f"musichal encoder FOLDER --convert --layer {encoder.layer}"
     revision = f" --revision {shlex.quote(encoder.revision)}" if encoder.revision else ""
     return f"musichal encoder {shlex.quote(encoder.weights)}{revision} --convert --layer {encoder.layer}"

@@ -1,5 +1,7 @@
 """Fixtures that every test may use: where the real recordings are. What they are: tests/audio/LICENCE.md."""
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -84,3 +86,17 @@ def tiny_mert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("mert") / "tiny-mert"
     write_random_checkpoint(folder, tiny=True, safe=True)
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def learned_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """MusicHal's cache for the tests that convert encoders: converted once, never in the user's own folder."""
+    folder = tmp_path_factory.mktemp("cache")
+    before = os.environ.get("MUSICHAL_CACHE")
+    os.environ["MUSICHAL_CACHE"] = str(folder)
+    yield folder
+    if before is None:
+        del os.environ["MUSICHAL_CACHE"]
+    else:
+        os.environ["MUSICHAL_CACHE"] = before
+

@@ -1,0 +1,250 @@
+"""Light runtimes and the models converted for them: the same bytes each time, torch's numbers, nothing torn or half-made."""
+
+import dataclasses
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from learned_by_hand import EXTRA
+from musichal.errors import InputError, MissingExtraError
+from musichal.hearing.encoders.learned import conversion, openvino_runtime
+from musichal.hearing.encoders.learned.checkpoint import Checkpoint, find_checkpoint
+from musichal.hearing.encoders.learned.choose import candidates, graphs_of
+from musichal.hearing.encoders.learned.conversion import ENTRY, MODEL, GraphKey, convert, entry_exists, find_graph, quantised
+from musichal.hearing.encoders.learned.measure import Measured, fastest, frame_cosines, measure
+from musichal.hearing.encoders.learned.module import load_module
+from musichal.hearing.encoders.learned.runtimes import Choice, check_choice, installed_choices, open_runtime, runtime_names
+from musichal.hearing.frames import frame_count
+
+torch = pytest.importorskip("torch", reason=EXTRA)
+for package in ("transformers", "onnx", "onnxscript", "onnxruntime", "openvino"):
+    pytest.importorskip(package, reason=EXTRA)
+
+CHOICES = installed_choices()
+IDS = [str(choice) for choice in CHOICES]
+SAMPLES = 14_120
+LEAST_COSINE = {"fp32": 0.999999, "bf16": 0.99, "int8": 0.99}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tiny_mert: Path) -> Checkpoint:
+    return find_checkpoint(str(tiny_mert))
+
+
+@pytest.fixture(scope="module")
+def graph(checkpoint: Checkpoint):
+    return graphs_of(checkpoint, layer=1)
+
+
+def noise(seed: int, samples: int = SAMPLES) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal((2, samples), np.float32)
+
+
+def test_there_is_something_to_test() -> None:
+    assert {Choice("openvino", "fp32"), Choice("onnxruntime", "fp32"), Choice("onnxruntime", "int8")} <= set(CHOICES)
+
+
+@pytest.mark.parametrize("choice", CHOICES, ids=IDS)
+def test_a_runtime_gives_torchs_numbers_every_frame_at_any_length(choice, checkpoint, graph) -> None:
+    module = load_module(checkpoint, layer=1)
+    for samples in (800, SAMPLES, 18_401):
+        batch = noise(samples, samples)
+        found = open_runtime(graph(choice.graph).path, choice, batch=2, samples=samples).run(batch)
+        expected = module(torch.from_numpy(batch)).numpy()
+        assert found.shape == expected.shape == (2, frame_count(samples), checkpoint.dims)
+        assert found.dtype == np.float32
+        assert frame_cosines(found, expected).min() >= LEAST_COSINE[choice.precision]
+
+
+@pytest.mark.parametrize("choice", CHOICES, ids=IDS)
+def test_the_same_batch_gives_the_same_bytes_whatever_came_before(choice, graph) -> None:
+    runtime = open_runtime(graph(choice.graph).path, choice, batch=2, samples=SAMPLES)
+    other = open_runtime(graph(choice.graph).path, choice, batch=2, samples=SAMPLES)
+
+    @settings(max_examples=10, deadline=None)
+    @given(st.integers(0, 2**32), st.sampled_from([0.0, 1e-4, 1.0, 30.0]))
+    def asked(seed: int, gain: float) -> None:
+        batch = noise(seed)
+        first = runtime.run(batch)
+        kept = first.copy()
+        runtime.run(noise(seed + 1) * np.float32(gain))
+        assert runtime.run(batch).tobytes() == first.tobytes() == other.run(batch).tobytes()
+        assert first.tobytes() == kept.tobytes(), "a later call wrote over an earlier answer"
+
+    asked()
+
+
+@pytest.mark.parametrize("choice", CHOICES, ids=IDS)
+def test_a_batch_of_another_shape_is_an_error(choice, graph) -> None:
+    runtime = open_runtime(graph(choice.graph).path, choice, batch=2, samples=SAMPLES)
+    for batch in (noise(0, SAMPLES + 1), noise(0)[:1]):
+        with pytest.raises(ValueError, match="opened for"):
+            runtime.run(batch)
+    assert (runtime.name, runtime.precision) == (choice.runtime, choice.precision)
+
+
+def test_what_this_machine_cannot_do_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match="unknown runtime 'tensorrt'; known: openvino, onnxruntime"):
+        check_choice(Choice("tensorrt", "fp32"))
+    with pytest.raises(InputError, match="onnxruntime has no precision 'bf16'; it has: fp32, int8"):
+        check_choice(Choice("onnxruntime", "bf16"))
+    for name in set(runtime_names()) - {c.runtime for c in CHOICES}:
+        with pytest.raises(InputError, match=f"the {name} that is installed here cannot compute on this machine"):
+            check_choice(Choice(name, "fp32"))
+    monkeypatch.setattr(openvino_runtime, "precisions_here", lambda: ("fp32",))
+    with pytest.raises(InputError, match="this processor cannot compute in bf16"):
+        check_choice(Choice("openvino", "bf16"))
+    assert Choice("openvino", "bf16") not in installed_choices()
+    with pytest.raises(InputError, match="computes in bf16 on this machine"):
+        candidates("auto", "bf16")
+    assert candidates("auto", "int8") == (Choice("onnxruntime", "int8"),)
+    assert candidates("onnxruntime", "auto") == (Choice("onnxruntime", "fp32"), Choice("onnxruntime", "int8"))
+
+
+def test_a_missing_runtime_is_said_with_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match=r'openvino is not installed; .*pip install -e ".\[openvino\]"'):
+        check_choice(Choice("openvino", "fp32"))
+    assert installed_choices() == ()
+    with pytest.raises(MissingExtraError, match=r'pip install -e ".\[mert\]"'):
+        candidates("auto", "auto")
+
+
+def test_the_quickest_of_the_faithful_is_taken() -> None:
+    def row(name: str, ms: float, cosine: float) -> Measured:
+        return Measured(Choice(name, "fp32"), ms, cosine, cosine)
+
+    rows = [row("a", 30.0, 1.0), row("b", 20.0, 0.9991), row("c", 10.0, 0.9989)]
+    assert fastest(rows) == Choice("b", "fp32")
+    with pytest.raises(InputError, match=r"cosine of 0\.999 .*c fp32: 0\.9989"):
+        fastest(rows[2:])
+
+
+def test_measuring_takes_turns_and_compares_with_fp32(graph) -> None:
+    ticks = iter(range(10_000))
+    batches = [noise(1), noise(2)]
+    measured = measure(CHOICES, batches, graph=graph, clock=lambda: float(next(ticks)), rounds=3)
+    assert [m.choice for m in measured] == list(CHOICES)
+    assert {m.median_ms for m in measured} == {1000.0}, "each call is timed by itself, by the clock that was given"
+    assert measured[0].least_cosine == pytest.approx(1.0, abs=1e-12)
+    assert all(LEAST_COSINE[m.choice.precision] <= m.least_cosine <= m.mean_cosine <= 1 + 1e-12 for m in measured)
+
+
+def test_a_converted_model_is_found_again_and_not_made_twice(checkpoint, graph, learned_cache) -> None:
+    made = graph("fp32")
+    key = GraphKey(checkpoint.digest, 1, "fp32")
+    assert find_graph(key) == made
+    assert made.path.is_relative_to(learned_cache)
+    assert (made.weights, made.licence, made.dims) == (checkpoint.name, checkpoint.licence, checkpoint.dims)
+    stamp = made.path.stat().st_mtime_ns
+    assert convert(checkpoint, layer=1, kind="fp32").path.stat().st_mtime_ns == stamp
+    assert find_graph(dataclasses.replace(key, layer=0)) is None
+    assert find_graph(dataclasses.replace(key, checkpoint="0" * 64)) is None
+
+
+@pytest.fixture
+def copied_cache(learned_cache, graph, tmp_path, monkeypatch) -> Path:
+    """A cache of one's own to damage, with the converted model in it."""
+    graph("fp32"), graph("int8")
+    shutil.copytree(learned_cache, tmp_path / "cache")
+    monkeypatch.setenv("MUSICHAL_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def _truncate(entry: Path) -> None:
+    data = (entry / MODEL).read_bytes()
+    (entry / MODEL).write_bytes(data[: len(data) // 2])
+
+
+def _flip(entry: Path) -> None:
+    data = bytearray((entry / MODEL).read_bytes())
+    data[len(data) // 2] ^= 1
+    (entry / MODEL).write_bytes(data)
+
+
+def _other_key(entry: Path) -> None:
+    values = json.loads((entry / ENTRY).read_text())
+    values["key"]["layer"] = 2
+    (entry / ENTRY).write_text(json.dumps(values))
+
+
+DAMAGES = {
+    "cut short": _truncate,
+    "one bit": _flip,
+    "of another layer": _other_key,
+    "no entry": lambda entry: (entry / ENTRY).unlink(),
+    "no model": lambda entry: (entry / MODEL).unlink(),
+    "not JSON": lambda entry: (entry / ENTRY).write_text('{"key": '),
+    "no table": lambda entry: (entry / ENTRY).write_text("[]"),
+    "control characters": lambda entry: (entry / ENTRY).write_text((entry / ENTRY).read_text().replace("tiny", "ti\\u001b")),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_model_counts_as_absent_and_is_made_again(damage, copied_cache, checkpoint) -> None:
+    """The 8-bit model stands for both kinds: it is made again in a second."""
+    exact, key = GraphKey(checkpoint.digest, 1, "fp32"), GraphKey(checkpoint.digest, 1, "int8")
+    whole = find_graph(key)
+    assert whole is not None
+    damage(whole.path.parent)
+    assert find_graph(key) is None
+    assert entry_exists(key)
+    source = find_graph(exact)
+    assert source is not None
+    assert quantised(exact, source).sha256 == whole.sha256, "and the same model gives the same bytes"
+    assert not list((copied_cache / "converted").glob(".*")), "nothing is left over"
+
+
+def test_what_is_not_torchs_computation_is_not_kept(checkpoint) -> None:
+    good = noise(3).reshape(2, -1, 8)
+    conversion._compare(good, good * np.float32(1 + 1e-6), "tiny")
+    with pytest.raises(InputError, match=r"off by .* it is not kept"):
+        conversion._compare(good, good + np.float32(0.01), "tiny")
+    with pytest.raises(InputError, match="it is not kept"):
+        conversion._compare(good * np.float32(np.nan), good, "tiny")
+    with pytest.raises(InputError, match="it is not kept"):
+        conversion._compare(good[:, 1:], good, "tiny")
+
+
+def test_a_conversion_that_fails_leaves_nothing(checkpoint, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("MUSICHAL_CACHE", str(tmp_path))
+    changed = dataclasses.replace(checkpoint, digest="0" * 64)
+    with pytest.raises(InputError, match="changed while they were converted"):
+        convert(changed, layer=1, kind="fp32")
+    assert not list((tmp_path / "converted").iterdir())
+
+
+def test_a_conversion_that_is_killed_leaves_nothing_that_is_used(checkpoint, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("MUSICHAL_CACHE", str(tmp_path))
+    script = (
+        "import sys; from musichal.hearing.encoders.learned.checkpoint import find_checkpoint;"
+        "from musichal.hearing.encoders.learned.conversion import convert;"
+        "convert(find_checkpoint(sys.argv[1]), layer=1, kind='fp32')"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script, str(checkpoint.folder)], start_new_session=True)
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("converted/.*.partial")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert list(tmp_path.glob("converted/.*.partial"))
+    os.killpg(process.pid, signal.SIGKILL)  # and what it started
+    process.wait()
+    assert find_graph(GraphKey(checkpoint.digest, 1, "fp32")) is None
+    assert not entry_exists(GraphKey(checkpoint.digest, 1, "fp32"))
+
+
+def test_a_cache_that_cannot_be_written_is_said(checkpoint, tmp_path, monkeypatch) -> None:
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("MUSICHAL_CACHE", str(tmp_path / "file"))
+    with pytest.raises(InputError, match=r"cannot keep a converted model in .*not a folder"):
+        convert(checkpoint, layer=1, kind="fp32")

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import tracemalloc
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -25,9 +27,11 @@ from hub_by_hand import COMMIT, HubByHand, serve
 from musichal.bench.random_checkpoint import MERT_CONFIG, write_random_checkpoint
 from musichal.cli import app
 from musichal.errors import InputError, MissingExtraError
+from musichal.hearing.encoders.learned import check
 from musichal.hearing.encoders.learned.checkpoint import find_checkpoint
 from musichal.hearing.encoders.learned.known import MERT
 from musichal.hearing.encoders.learned.layout import parse_layout
+from musichal.hearing.encoders.learned.runtimes import installed_choices
 from musichal.hearing.encoders.learned.weights import read_weights
 
 INSTALL = 'pip install -e ".[mert]"'
@@ -90,24 +94,35 @@ def test_the_true_layout_takes_layer_6():
     assert MERT.licence == "CC-BY-NC-4.0"
 
 
-def test_check_passes_and_gives_the_same_features_each_time(mert):
+def checked(folder: Path, *options: object) -> dict:
+    result = CliRunner().invoke(app, ["encoder", str(folder), "--check", "--json", *map(str, options)])
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+def test_check_passes_and_gives_the_same_features_each_time(mert, monkeypatch):
     pytest.importorskip("transformers", reason="the extra 'mert' is not installed: no transformers")
-    results = [CliRunner().invoke(app, ["encoder", str(mert), "--check", "--layer", "2", "--json"]) for _ in range(2)]
-    assert [r.exit_code for r in results] == [0, 0], results[0].output
-    first, again = (json.loads(r.stdout) for r in results)
-    assert first["features"] == again["features"]
+    monkeypatch.setattr(check, "installed_choices", tuple)  # the runtimes have their own test, below
+    first, again = checked(mert, "--layer", 2), checked(mert, "--layer", 2)
+    assert first == again
     assert first["passed"] is True
     assert first["features"]["shape"] == [74, 24]
-    assert {f["name"]: f["passed"] for f in first["findings"]} == {
-        "weights": None,
-        "frame counts": True,
-        "same as transformers": True,
-        "hears": True,
-        "quiet input": True,
-    }
+    wanted = {"weights": None, "frame counts": True, "same as transformers": True, "hears": True, "quiet input": True}
+    assert {f["name"]: f["passed"] for f in first["findings"]} == wanted
     words = CliRunner().invoke(app, ["encoder", str(mert), "--check"])
     assert words.exit_code == 0
     assert "same as transformers" in words.stdout
+
+
+def test_check_holds_every_runtime_here_against_torch(mert):
+    for package in ("transformers", "onnxscript", "onnxruntime"):
+        pytest.importorskip(package, reason=f"the extra 'mert' is not installed: no {package}")
+    found = {f["name"]: f for f in checked(mert)["findings"]}
+    runtimes = [str(choice) for choice in installed_choices()]
+    assert runtimes
+    for name in runtimes:
+        assert found[name]["passed"] is True or not name.endswith("fp32")
+        assert re.fullmatch(r"least cosine of a frame to torch \d\.\d+; SHA-256 [0-9a-f]{64}", found[name]["found"])
 
 
 def test_check_fails_where_the_network_hears_nothing(mert):
@@ -477,11 +492,12 @@ def test_a_damaged_or_missing_cache_costs_time_and_nothing_else(mert, tmp_path, 
 def test_missing_packages_are_named_with_the_command_that_installs_them(mert, monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     assert INSTALL in refused("someone/something")
-    for package in ("transformers", "torch"):
+    for package, other in (("transformers", "torch"), ("torch", "transformers")):
         monkeypatch.setitem(sys.modules, package, None)
+        monkeypatch.setitem(sys.modules, other, ModuleType(other))
         line = refused(mert, "--check")
         assert INSTALL in line
-        assert package in line
+        assert f"needs {package}" in line
 
 
 # --- the hub ------------------------------------------------------------------------------------------------------------

@@ -14,12 +14,17 @@ from typing import Any
 import numpy as np
 
 from musichal.arrays import Float32
+from musichal.errors import MissingExtraError
 from musichal.hearing.encoders.learned.checkpoint import Checkpoint
+from musichal.hearing.encoders.learned.choose import graphs_of
 from musichal.hearing.encoders.learned.extras import torch_package, transformers_package
 from musichal.hearing.encoders.learned.known import known_by_weights
+from musichal.hearing.encoders.learned.measure import LEAST_COSINE, frame_cosines
 from musichal.hearing.encoders.learned.module import load_module
 from musichal.hearing.encoders.learned.preprocess import prepare
+from musichal.hearing.encoders.learned.runtimes import installed_choices, open_runtime
 from musichal.hearing.frames import frame_count
+from musichal.hearing.percepts import SOURCES
 
 LENGTHS_MS = (100, 200, 350, 500, 1000)
 TOLERANCE = 1e-3
@@ -87,7 +92,7 @@ def known_signal(sample_rate_hz: int) -> Float32:
 def check_checkpoint(
     checkpoint: Checkpoint, *, layer: int | None = None, tell: Callable[[str, float], None] | None = None
 ) -> CheckpointReport:
-    """Load the network and hold it against its frame grid, against transformers' own model, and against quiet input.
+    """Load the network and hold it against its frame grid, transformers' own model, quiet input, and the runtimes here.
 
     Parameters
     ----------
@@ -130,8 +135,8 @@ def check_checkpoint(
         torch.set_num_threads(threads)
     expected = frame_counts(checkpoint)
     apart = float(np.abs(heard - theirs).max() / np.sqrt(np.mean(theirs**2)))
-    silent_cosine, quiet_cosine = float(_cosines(heard, silence).mean()), float(_cosines(heard, quiet).mean())
-    findings = (
+    silent_cosine, quiet_cosine = float(frame_cosines(heard, silence).mean()), float(frame_cosines(heard, quiet).mean())
+    findings: tuple[Finding, ...] = (
         _weights_finding(checkpoint),
         Finding("frame counts", counted == expected, ", ".join(f"{ms} ms: {n}" for ms, n in counted.items())),
         Finding("same as transformers", apart <= _SAME, f"largest difference {apart:.1e} of the root mean square"),
@@ -142,8 +147,34 @@ def check_checkpoint(
             f"mean cosine to the same {-_QUIET_DB} dB down {quiet_cosine:.4f}",
         ),
     )
+    say("Comparing runtimes", 0.7)
+    if all(finding.passed is not False for finding in findings):  # else there is nothing to compare with
+        findings += _runtime_findings(checkpoint, layer, prepare(signal, normalise=checkpoint.normalise), heard)
     runtime = f"torch {torch.__version__} float32, one thread, {platform.machine()}"
     return CheckpointReport(findings, _known_features(heard, layer, runtime))
+
+
+def _runtime_findings(checkpoint: Checkpoint, layer: int, samples: Float32, heard: Float32) -> tuple[Finding, ...]:
+    """Return for each runtime of this machine how near it is to torch, with the digest of what it gives."""
+    graph = graphs_of(checkpoint, layer=layer)
+    batch = np.stack([samples] * len(SOURCES))  # the shape that converted models are made for
+    findings = []
+    for choice in installed_choices():
+        try:
+            opened = open_runtime(graph(choice.graph).path, choice, batch=len(batch), samples=len(samples))
+        except MissingExtraError as error:
+            findings.append(Finding(str(choice), None, str(error)))
+            continue
+        given = opened.run(batch)[0]
+        least = float(frame_cosines(given, heard).min())
+        # Training takes no runtime that is further away; only of float32 is it a fault.
+        passed = True if least >= LEAST_COSINE else False if choice.precision == "fp32" else None
+        findings.append(Finding(str(choice), passed, f"least cosine of a frame to torch {least:.5f}; SHA-256 {_sha256(given)}"))
+    return tuple(findings)
+
+
+def _sha256(features: Float32) -> str:
+    return hashlib.sha256(np.ascontiguousarray(features, "<f4").tobytes()).hexdigest()
 
 
 def _weights_finding(checkpoint: Checkpoint) -> Finding:
@@ -195,10 +226,5 @@ def _known_features(features: Float32, layer: int, runtime: str) -> KnownFeature
         mean=float(features.mean(dtype=np.float64)),
         deviation=float(features.std(dtype=np.float64)),
         values=tuple((f, d, float(features[f, d])) for f, d in places),
-        sha256=hashlib.sha256(np.ascontiguousarray(features, "<f4").tobytes()).hexdigest(),
+        sha256=_sha256(features),
     )
-
-
-def _cosines(first: Float32, second: Float32) -> Float32:
-    norms = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
-    return np.asarray(np.einsum("nd,nd->n", first, second) / np.maximum(norms, 1e-12), np.float32)

@@ -99,4 +99,3 @@ def learned_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         del os.environ["MUSICHAL_CACHE"]
     else:
         os.environ["MUSICHAL_CACHE"] = before
-

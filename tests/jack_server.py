@@ -79,8 +79,9 @@ class JackServer:
         """End the server; also used by tests that take it away while it is in use."""
         _end(self.process)
 
-    def start_again(self) -> None:
-        """Start it anew, under the same name, after `kill`."""
+    def start_again(self, *, rate_hz: int | None = None) -> None:
+        """Start it anew, under the same name, after `kill`; at another rate, if one is given."""
+        self.rate_hz = rate_hz or self.rate_hz
         self.process = _start(self.name, self.rate_hz, self.period, self.playback, self.log)
         _wait_for(self)
 

@@ -227,6 +227,15 @@ def inspect(
         inspect_command(partner, picture=picture, voice=voice)
 
 
+@app.command(epilog="Example: `musichal devices`")
+def devices(as_json: Json = False) -> None:
+    """Show audio inputs and outputs and MIDI outputs, what works here, what is missing and how to get it."""
+    with _voice(as_json) as voice:
+        from musichal.commands.devices import devices_command
+
+        devices_command(voice)
+
+
 @app.command(epilog="Example: `musichal replay session-1` — exits with 1 if the answer is not the same.")
 def replay(
     folder: Annotated[Path, typer.Argument(help="A session folder that `musichal play --session` wrote.")],

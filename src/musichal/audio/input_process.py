@@ -17,7 +17,6 @@ import signal
 import struct
 import sys
 import threading
-import time
 from dataclasses import asdict
 from typing import IO, Any
 
@@ -35,6 +34,7 @@ from musichal.audio.devices import (
 )
 from musichal.audio.ring import BlockRing
 from musichal.errors import InputError, MissingExtraError, MusicHalError
+from musichal.monotonic import now_s
 
 MODULE = "musichal.audio.input_process"
 XRUN = 1
@@ -136,11 +136,11 @@ class _Process:
 
         def callback(block: Float32, _frames: int, _times: Any, status: Any) -> None:
             # Nothing but a copy; PortAudio's own times are wrong on JACK.
-            self._last_s = time.monotonic()
+            self._last_s = now_s()
             ring.write(block, self._last_s, XRUN if status.input_overflow else 0)
             self._wake.set()
 
-        self._last_s = time.monotonic()
+        self._last_s = now_s()
         try:
             stream = sounddevice.InputStream(
                 device=device.number,
@@ -165,7 +165,7 @@ class _Process:
             while (block := ring.read()) is not None:
                 write_block(self._pipe, block.samples, arrived_s=block.arrived_s, lost=block.lost_before, mark=block.mark)
             self._pipe.flush()
-            if not stream.active or time.monotonic() - self._last_s > _SILENT_CALLBACK_S:
+            if not stream.active or now_s() - self._last_s > _SILENT_CALLBACK_S:
                 write_json(self._pipe, kind="gone", text="it stopped giving sound")
                 return
         # The device may refuse to be closed; then this process ends without.

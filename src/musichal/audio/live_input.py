@@ -18,7 +18,6 @@ import queue
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -34,6 +33,7 @@ from musichal.audio.level_meter import LevelMeter, Levels, decibel
 from musichal.audio.recording import ingest
 from musichal.audio.ring import BlockRing, RingBlock
 from musichal.errors import InputError, MissingExtraError, MusicHalError
+from musichal.monotonic import now_s
 
 Channels = tuple[int, ...] | None
 """Which channels are heard, counted from 1 (their mean); none named: all; None: the first two, or the only one."""
@@ -65,7 +65,7 @@ class Block:
     lost_before : int
         How many device samples are missing just before it.
     arrived_s : float
-        `time.monotonic` at which the last of the samples was there.
+        `musichal.monotonic.now_s` (on Linux and macOS, `time.monotonic`) at which the last of the samples was there.
     arrivals : tuple of (int, float)
         For each block of the device in it: the place behind it, and when it arrived. What `stage.clock.InputClock` is fed.
     """
@@ -391,7 +391,7 @@ class LiveInput:
         while not self._events.empty():
             self._tell(*self._events.get())
         process = self._process
-        if self._is_open and process is not None and time.monotonic() - self._last_block_s > _HUNG_S:
+        if self._is_open and process is not None and now_s() - self._last_block_s > _HUNG_S:
             process.kill()  # it hangs; the thread starts another
 
     def _tell(self, kind: str, text: str, lost_samples: int = 0) -> None:
@@ -442,7 +442,7 @@ class LiveInput:
                     arrived_s, lost, told, samples = message
                     self._ring.lose(lost)
                     self._ring.write(samples, arrived_s, told | mark)
-                    self._last_block_s, mark = time.monotonic(), 0
+                    self._last_block_s, mark = now_s(), 0
                     self._arrived.set()
                 elif message["kind"] == "opened":
                     self._take(message["device"])
@@ -474,7 +474,7 @@ class LiveInput:
         else:
             self._device = device
             self._events.put(("returned", f"{device.label} is back"))
-        self._last_block_s = time.monotonic()
+        self._last_block_s = now_s()
         self._is_open = True
 
     def _close(self) -> None:

@@ -1,18 +1,5 @@
-"""The clock of the processes on stage: one for all processes of a machine, never set back."""
+"""The clock of the processes on stage; the input's process, a floor below, uses the same one."""
 
-import time
-from collections.abc import Callable
+from musichal.monotonic import now_s
 
-_FINE_S = 0.001
-
-
-def _fine_clock() -> Callable[[], float]:
-    """Return `time.monotonic`; on Windows before Python 3.13, where that ticks 64 times a second, `time.perf_counter`.
-
-    On every system both count from the start of the machine, so two processes agree.
-    """
-    return time.monotonic if time.get_clock_info("monotonic").resolution <= _FINE_S else time.perf_counter
-
-
-now_s = _fine_clock()
-"""The moment now, in seconds, for all processes of this machine alike."""
+__all__ = ["now_s"]

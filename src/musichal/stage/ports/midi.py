@@ -38,7 +38,7 @@ def _system_names(rtmidi: Any) -> dict[int, str]:
 
 
 @contextmanager
-def _outputs(only: str | None = None) -> Iterator[tuple[list[tuple[str, Any]], list[str]]]:
+def opened_outputs(only: str | None = None) -> Iterator[tuple[list[tuple[str, Any]], list[str]]]:
     """Give an opened client per MIDI system that works here, and why the others do not; deletes what is not taken out."""
     rtmidi = rtmidi_module()
     working: list[tuple[str, Any]] = []
@@ -69,7 +69,7 @@ def output_names() -> list[str]:
 
     Raises `InputError` where no MIDI system works here, with the reasons, and `MissingExtraError`.
     """
-    with _outputs() as (clients, reasons):
+    with opened_outputs() as (clients, reasons):
         if not clients:
             raise _no_system(reasons)
         return [name for _, client in clients for name in client.get_ports()]
@@ -129,7 +129,7 @@ def open_midi(wanted: str) -> MidiPort:
     MissingExtraError
         Without python-rtmidi.
     """
-    with _outputs() as (clients, reasons):
+    with opened_outputs() as (clients, reasons):
         if not clients:
             raise _no_system(reasons)
         ports = [(name, entry, k) for entry in clients for k, name in enumerate(entry[1].get_ports())]
@@ -156,7 +156,7 @@ def open_virtual(name: str, *, only: str | None = None) -> MidiPort:
     if sys.platform == "win32":
         raise InputError("Windows has no virtual MIDI ports; install a loopback driver such as loopMIDI, and give its name")
     rtmidi = rtmidi_module()
-    with _outputs(only) as (clients, reasons):
+    with opened_outputs(only) as (clients, reasons):
         if not clients:
             raise _no_system(reasons)
         system, client = clients[0]

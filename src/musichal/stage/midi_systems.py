@@ -1,0 +1,40 @@
+"""Which MIDI systems there are on this machine, and which outputs each one has."""
+
+import re
+from dataclasses import dataclass
+
+from musichal.stage.ports.midi import opened_outputs
+
+_PLACE = re.compile(r"^\w+::\w+: ")  # in RtMidi's source
+
+
+@dataclass(frozen=True)
+class MidiSystem:
+    """A MIDI system: ``CoreMIDI``, ``WinMM``, ``ALSA`` or ``JACK``; where it does not work, `trouble` says why."""
+
+    name: str
+    outputs: tuple[str, ...] = ()
+    trouble: str = ""
+
+    @property
+    def works(self) -> bool:
+        """Return whether ports can be opened in it."""
+        return not self.trouble
+
+
+def midi_systems() -> tuple[MidiSystem, ...]:
+    """Return the systems that python-rtmidi was built for, each tried.
+
+    ALSA fails without the kernel's sequencer, JACK without a server.
+
+    Raises
+    ------
+    MissingExtraError
+        Without python-rtmidi.
+    """
+    with opened_outputs() as (clients, reasons):
+        working = [MidiSystem(name, tuple(client.get_ports())) for name, client in clients]
+    failed = [
+        MidiSystem(name, trouble=_PLACE.sub("", why.strip())) for name, _, why in (reason.partition(":") for reason in reasons)
+    ]
+    return (*working, *failed)

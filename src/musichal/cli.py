@@ -395,18 +395,20 @@ def encoder(
 @app.command(epilog="Example: `musichal bench memory hearing --recording take1.wav`")
 def bench(
     parts: Annotated[
-        list[str] | None, typer.Argument(help="What to measure: hearing, memory, tokens, notes, pulse. All, if none is named.")
+        list[str] | None,
+        typer.Argument(help="What to measure: hearing, memory, tokens, notes, pulse, drift. All but drift, if none is named."),
     ] = None,
     recording: Annotated[
-        list[Path] | None, typer.Option(help="A recording to measure hearing on; repeatable. The demo's, if none is named.")
+        list[Path] | None,
+        typer.Option(help="A recording to measure hearing or drift on; repeatable. The demo's, if none is named."),
     ] = None,
     as_json: Json = False,
 ) -> None:
     """Measure speed and quality on this machine, beside goals and peers. Needs the `bench` extra; takes minutes."""
-    from musichal.commands.bench import PARTS, bench_command
+    from musichal.commands.bench import USUAL_PARTS, bench_command
 
     with _voice(as_json) as voice:
-        bench_command(parts or PARTS, recording or [], voice=voice)
+        bench_command(parts or USUAL_PARTS, recording or [], voice=voice)
 
 
 def _samples(text: str, option: str, limits: tuple[int, int], sample_rate_hz: int) -> int:

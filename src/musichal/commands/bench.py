@@ -12,7 +12,9 @@ from musichal.commands.outcome import Voice
 from musichal.demo import RECORDING
 from musichal.errors import CheckFailedError, InputError
 
-PARTS = ("hearing", "memory", "tokens", "notes", "pulse")
+PARTS = ("hearing", "memory", "tokens", "notes", "pulse", "drift")
+USUAL_PARTS = PARTS[:-1]
+"""What is measured where nothing is named: drift needs recordings of its own."""
 
 
 def bench_command(parts: Sequence[str], recordings: Sequence[Path], *, voice: Voice) -> None:
@@ -41,12 +43,14 @@ def bench_command(parts: Sequence[str], recordings: Sequence[Path], *, voice: Vo
 
 
 def _measure(part: str, recordings: Sequence[Path]) -> Sequence[Figure]:
-    from musichal.bench import hearing_speed, memory_speed, note_quality, pulse_quality, token_quality
+    from musichal.bench import drift_quality, hearing_speed, memory_speed, note_quality, pulse_quality, token_quality
 
     if part == "hearing":
         return hearing_speed.measure_hearing(recordings)
     if part == "memory":
         return memory_speed.measure_memory()
+    if part == "drift":
+        return drift_quality.measure_drift(recordings)
     if part == "pulse":
         return pulse_quality.measure_pulse()
     return token_quality.measure_tokens() if part == "tokens" else note_quality.measure_notes()

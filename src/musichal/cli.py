@@ -29,6 +29,9 @@ from musichal.spec import (
 if TYPE_CHECKING:
     from musichal.commands.encoder_plan import EncoderPlan
 
+if TYPE_CHECKING:
+    from musichal.commands.live import OscPorts
+
 app = typer.Typer(
     name="musichal",
     no_args_is_help=True,
@@ -170,12 +173,24 @@ def train(
         train_command(recordings, output, spec, keep_audio=not no_audio, plan=plan, processes=processes, voice=voice)
 
 
-@app.command(epilog="Example: `musichal play partner.hal --input guitar.wav --midi-out reply.mid --audio-out reply.wav`")
+@app.command(
+    epilog="Examples: `musichal play partner.hal --input guitar.wav --midi-out reply.mid --audio-out reply.wav`;"
+    ' live: `musichal play partner.hal --input Scarlett --midi-out "IAC Bus 1" --session tonight`; docs/live.md has the rest.'
+)
 def play(
     partner: Annotated[Path, typer.Argument(help="The partner file.")],
-    input_: Annotated[Path, typer.Option("--input", help="A recording of the player.")],
-    midi_out: Annotated[Path | None, typer.Option(help="Write the answer as a MIDI file.")] = None,
-    audio_out: Annotated[Path | None, typer.Option(help="Write the answer as sound (WAV).")] = None,
+    input_: Annotated[
+        str | None,
+        typer.Option(
+            "--input", help="A recording of the player, or an audio input: part of its name, or its number. The default input."
+        ),
+    ] = None,
+    midi_out: Annotated[
+        str | None, typer.Option(help="The answer as MIDI: a file; live, a port too (`musichal devices` lists them).")
+    ] = None,
+    audio_out: Annotated[
+        str | None, typer.Option(help="The answer as sound: a WAV file; live, 'default' plays it on the system's sound output.")
+    ] = None,
     mix_out: Annotated[Path | None, typer.Option(help="Write player and answer together (WAV).")] = None,
     picture: Annotated[Path | None, typer.Option(help="Draw what happened (PNG, SVG or PDF).")] = None,
     session: Annotated[Path | None, typer.Option(help="Keep everything in this folder, for `musichal replay`.")] = None,
@@ -189,19 +204,67 @@ def play(
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help=f"A setting of the partner; repeatable. There are: {_SETTING_NAMES}."),
     ] = None,
+    for_: Annotated[str | None, typer.Option("--for", help="Live: how long to play, as 60s.")] = None,
+    channel: Annotated[str | None, typer.Option(help="Live: which input channels to hear, as 1 or 1,2 or all.")] = None,
+    block: Annotated[int, typer.Option(min=0, max=8192, help="Live: frames in a block of the input; 0 leaves it open.")] = 256,
+    voices: Annotated[Path | None, typer.Option(help="Live: ports, channels and ranges of the voices (TOML).")] = None,
+    osc: Annotated[str | None, typer.Option(help="Live: OSC ports, IN or IN:OUT, as 9000:9001.")] = None,
+    osc_host: Annotated[
+        str, typer.Option(help="Live: the address to take OSC at. Anything but loopback is open to others.")
+    ] = ("127.0.0.1"),
+    osc_to: Annotated[str, typer.Option(help="Live: the address to send OSC to.")] = "127.0.0.1",
+    control_in: Annotated[str | None, typer.Option(help="Live: a MIDI input with controllers.")] = None,
+    control_map: Annotated[Path | None, typer.Option("--map", help="Live: what the controllers do (TOML).")] = None,
     as_json: Json = False,
 ) -> None:
-    """Let a partner answer a recording, in MIDI and in sound, and say why it played what it played."""
+    """Let a partner answer a player, live or from a recording, in MIDI and in sound, and say why it played what it played."""
     with _voice(as_json) as voice:
-        from musichal.commands.play import PlayRequest, play_command
+        from musichal.audio.recording import AUDIO_SUFFIXES
 
         if sound not in ("soundfont", "slices"):
             raise InputError(f"--sound must be 'soundfont' or 'slices', not {sound!r}")
+        path = None if input_ is None else Path(input_)
+        if path is None or not (path.exists() or path.suffix.lower() in AUDIO_SUFFIXES or len(path.parts) > 1):
+            _only_for("a recording", mix_out=mix_out, picture=picture)
+            if sound != "soundfont":
+                raise InputError(
+                    "--sound slices is for a recording; live, the answer is played by a soundfont or an instrument"
+                )
+            if audio_out not in (None, "default"):
+                raise InputError("live, sound goes to the system's own output: --audio-out default")
+            from musichal.audio.live_input import parse_channels
+            from musichal.commands.live import LiveRequest, live_command
+
+            live_command(
+                LiveRequest(
+                    partner=partner,
+                    input=input_,
+                    channels=None if channel is None else parse_channels(channel),
+                    midi_out=midi_out,
+                    sound_out=audio_out is not None,
+                    soundfont=soundfont,
+                    program=program - 1,
+                    voices=voices,
+                    session=session,
+                    osc=_osc_ports(osc, host=osc_host, to_host=osc_to),
+                    control_in=control_in,
+                    control_map=control_map,
+                    duration_s=None if for_ is None else _seconds(for_, "--for"),
+                    block=block,
+                    seed=seed,
+                    settings=_settings(set_ or []),
+                ),
+                voice,
+            )
+            return
+        _only_for("live input", for_=for_, channel=channel, voices=voices, osc=osc, control_in=control_in, map=control_map)
+        from musichal.commands.play import PlayRequest, play_command
+
         request = PlayRequest(
             partner=partner,
-            input=input_,
-            midi_out=midi_out,
-            audio_out=audio_out,
+            input=path,
+            midi_out=None if midi_out is None else Path(midi_out),
+            audio_out=None if audio_out is None else Path(audio_out),
             mix_out=mix_out,
             picture=picture,
             session=session,
@@ -449,6 +512,33 @@ def _encoder_plan(
         offline=offline,
     )
     return encoder_plan(request, voice) if request is not None else None
+
+
+def _seconds(text: str, option: str) -> float:
+    """Return a duration such as 500ms, 60s or 10min in seconds."""
+    match = re.fullmatch(r"\s*(\d{1,9}(?:\.\d{1,9})?)\s*(ms|s|min|h)\s*", text)
+    if match is None or float(match[1]) == 0:
+        raise InputError(f"{option} must be a duration such as 60s or 10min, not {text!r}")
+    return float(match[1]) * {"ms": 0.001, "s": 1, "min": 60, "h": 3600}[match[2]]
+
+
+def _only_for(what: str, **options: object) -> None:
+    """Raise `InputError` for an option that was given and means nothing here."""
+    for name, value in options.items():
+        if value is not None:
+            raise InputError(f"--{name.strip('_').replace('_', '-')} is for {what} only")
+
+
+def _osc_ports(text: str | None, *, host: str, to_host: str) -> "OscPorts":
+    from musichal.commands.live import OscPorts
+
+    if text is None:
+        return OscPorts()
+    match = re.fullmatch(r"\s*(\d{1,5})?(?::(\d{1,5}))?\s*", text)
+    ports = [] if match is None else [None if port is None else int(port) for port in match.groups()]
+    if not any(ports) or any(port is not None and not 0 < port < 1 << 16 for port in ports):
+        raise InputError(f"--osc takes ports, IN, IN:OUT or :OUT, such as 9000:9001, not {text!r}")
+    return OscPorts(listen=ports[0], send=ports[1], host=host, to_host=to_host)
 
 
 def _policy(text: str) -> str:

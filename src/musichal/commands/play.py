@@ -16,12 +16,14 @@ from musichal.audio.slices import render_slices
 from musichal.audio.soundfont import find_soundfont, render_notes
 from musichal.commands.outcome import Voice
 from musichal.commands.outputs import check_outputs
+from musichal.commands.replay_live import replay_live_command
 from musichal.errors import CheckFailedError, InputError
 from musichal.memory.partner_file import PartnerModel, load_partner
 from musichal.partner.explanation import explain, summarise
 from musichal.partner.settings import PartnerSettings
 from musichal.pictures.canvas import picture_format, save_figure
 from musichal.pictures.performance import draw_performance
+from musichal.stage.live_session import is_live_session
 from musichal.stage.performance import Performance, note_events, perform, slice_events
 from musichal.stage.session import (
     SESSION_FILES,
@@ -220,6 +222,9 @@ def replay_command(folder: Path, *, partner: Path | None, midi_out: Path | None,
     MusicHalError
         If the session or its partner cannot be used.
     """
+    if is_live_session(folder):
+        replay_live_command(folder, partner=partner, midi_out=midi_out, voice=voice)
+        return
     settings, samples, reply = read_session(folder)
     path = partner or Path(settings.partner_path)
     if midi_out is not None:

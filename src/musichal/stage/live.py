@@ -50,11 +50,15 @@ _MARGIN_S = 0.005
 
 @dataclass(frozen=True)
 class Arrived:
-    """A block of the input: samples (n,) or (n, channels), how many were lost before them, and when the last one was there."""
+    """A block of the input: samples (n,) or (n, channels), how many were lost before them, and when the last one was there.
+
+    `arrivals` says the same of its parts: places from the end of the block (0 is the end), and when each was there.
+    """
 
     samples: AnyArray
     lost_before: int
     arrived_s: float
+    arrivals: tuple[tuple[int, float], ...] = ()
 
 
 class Source(Protocol):
@@ -250,7 +254,7 @@ class LiveEngine:
         for block in self._source.read():
             if block.lost_before:
                 self._fill_gap(block.lost_before)
-            self._take(block.samples, block.arrived_s)
+            self._take(block)
         for heard in self._hearing.take():
             self._perceive(heard)
         for asked in self._commands.take(began_s):
@@ -294,11 +298,12 @@ class LiveEngine:
 
     # ── sound ────────────────────────────────────────────────────────────────
 
-    def _take(self, samples: AnyArray, arrived_s: float) -> None:
-        block = ingest(np.nan_to_num(samples, nan=0.0, posinf=1.0, neginf=-1.0))
-        self._position += block.shape[0]
-        self._clock.update(self._position, arrived_s)
-        self._listen(block)
+    def _take(self, block: Arrived) -> None:
+        samples = ingest(np.nan_to_num(block.samples, nan=0.0, posinf=1.0, neginf=-1.0))
+        self._position += samples.shape[0]
+        for place, moment_s in block.arrivals or ((0, block.arrived_s),):
+            self._clock.update(self._position + place, moment_s)
+        self._listen(samples)
 
     def _listen(self, block: AnyArray) -> None:
         for witness in self._witnesses:

@@ -1,0 +1,177 @@
+"""What a player sees while playing: a small board at a terminal, plain lines anywhere else."""
+
+from collections import deque
+from collections.abc import Callable
+
+from rich.console import Group
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from musichal.commands.outcome import Voice
+from musichal.hearing.percepts import SILENCE, Percept
+from musichal.partner.decision import Decision
+from musichal.partner.explanation import clock
+from musichal.stage.drift import DriftReport
+from musichal.stage.live_source import Level
+from musichal.stage.transcript import Changed, Entry
+from musichal.stage.witness import Witness
+
+_PLAIN_S = 10.0
+_EVENTS = 5
+_METER_CELLS = 30
+_METER_FLOOR_DB = -60.0
+KEYS_TEXT = "q quit · p panic · m mute · l listen · n change · b go back"
+
+
+class Board(Witness):
+    """Gathers in the engine's thread what is shown in the main one; each value is replaced as a whole."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, object] = {}
+        self.reason = ""
+        self.mode = ""
+        self.alarm = ""
+        self.tokens = ""
+        self.events: deque[str] = deque(maxlen=_EVENTS)
+        self.unsaid: deque[str] = deque(maxlen=100)
+
+    def percept(self, percept: Percept) -> None:
+        """Keep the last tokens of a segment."""
+        last = percept.tokens[:, -1].tolist() if percept.tokens.shape[1] else []
+        self.tokens = " ".join("·" if token == SILENCE else str(token) for token in last)
+
+    def decision(self, decision: Decision, reason: str) -> None:
+        """Keep the reason, and the mode where the record has one."""
+        self.reason = reason
+        self.mode = str(getattr(decision, "mode", "") or self.mode)
+
+    def entry(self, entry: Entry) -> None:
+        """Keep a mode that was chosen by hand."""
+        if isinstance(entry, Changed) and isinstance(entry.changes.get("mode"), str):
+            self.mode = str(entry.changes["mode"])
+
+    def drift(self, report: DriftReport) -> None:
+        """Keep an alarm while it stands."""
+        self.alarm = report.text if report.event == "raised" else ""
+        self._add(report.text)
+
+    def event(self, at_s: float, kind: str, text: str) -> None:
+        """Keep what happened."""
+        self._add(f"{clock(at_s)} {text}")
+
+    def statistics(self, values: dict[str, object]) -> None:
+        """Keep the figures."""
+        self.values = values
+
+    def _add(self, text: str) -> None:
+        self.events.append(text)
+        self.unsaid.append(text)
+
+
+class Display:
+    """Shows a board on the error stream, eight times a second at a terminal, else a line where something happens.
+
+    Parameters
+    ----------
+    board : Board
+    level : callable
+        Gives the level of the input.
+    voice : Voice
+    title : str
+    has_keys : bool
+    """
+
+    def __init__(self, board: Board, level: Callable[[], Level], voice: Voice, *, title: str, has_keys: bool) -> None:
+        self._board, self._level, self._voice = board, level, voice
+        self._title, self._has_keys = title, has_keys
+        self._live = Live(console=voice.err, refresh_per_second=8, transient=True, auto_refresh=False)
+        self._next_plain_s = _PLAIN_S
+
+    def __enter__(self) -> "Display":
+        if self._voice.err.is_terminal:
+            self._live.start()
+        else:
+            self._say(self._title)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._voice.err.is_terminal:
+            self._live.stop()
+        self._say_unsaid()
+
+    def update(self) -> None:
+        """Show what is new."""
+        if self._voice.err.is_terminal:
+            self._live.update(self._render(), refresh=True)
+            return
+        self._say_unsaid()
+        time_s = self._number("time_s")
+        if time_s >= self._next_plain_s:
+            self._next_plain_s = time_s + _PLAIN_S
+            self._say(f"{clock(time_s)} {self._figures()}; {self._board.reason}")
+
+    def _say_unsaid(self) -> None:
+        while self._board.unsaid:
+            text = self._board.unsaid.popleft()
+            if not self._voice.err.is_terminal:
+                self._say(text)
+
+    def _say(self, text: str) -> None:
+        self._voice.err.print(escape(text), highlight=False, soft_wrap=True)
+
+    def _number(self, name: str) -> float:
+        value = self._board.values.get(name, 0)
+        return float(value) if isinstance(value, int | float) else 0.0
+
+    def _figures(self) -> str:
+        b = self._board
+        parts = [
+            f"{self._number('tokens_per_s'):.0f} tokens/s",
+            f"{self._number('onsets'):.0f} onsets",
+            f"{self._number('notes'):.0f} notes",
+            f"hearing {self._number('hearing_p50_ms'):.0f} ms",
+            f"notes late by {self._number('midi_lateness_p99_ms'):.1f} ms at most (p99)",
+        ]
+        if self._number("skipped"):
+            parts.append(f"{self._number('skipped'):.0f} segments skipped")
+        if self._number("lost_samples"):
+            parts.append(f"{self._number('lost_samples'):.0f} samples lost")
+        if b.mode:
+            parts.insert(0, b.mode)
+        if b.values.get("muted"):
+            parts.append("MUTED")
+        if b.values.get("listening") is False:
+            parts.append("NOT LISTENING")
+        return ", ".join(parts)
+
+    def _render(self) -> Group:
+        level = self._level()
+        table = Table.grid(padding=(0, 2))
+        table.add_column(style="bold", no_wrap=True)
+        table.add_column(ratio=1)
+        table.add_row("input", _meter(level))
+        table.add_row("now", f"{clock(self._number('time_s'))}  {escape(self._figures())}")
+        table.add_row("hears", escape(self._board.tokens))
+        table.add_row("why", escape(self._board.reason))
+        if self._board.alarm:
+            table.add_row("alarm", Text(self._board.alarm, style="bold red"))
+        for text in list(self._board.events):
+            table.add_row("", Text(text, style="dim"))
+        parts: list[Text | Table] = [Text(self._title, style="bold"), table]
+        if self._has_keys:
+            parts.append(Text(KEYS_TEXT, style="dim"))
+        return Group(*parts)
+
+
+def _meter(level: Level) -> Text:
+    def cells(db: float) -> int:
+        return round(_METER_CELLS * min(1.0, max(0.0, 1 - db / _METER_FLOOR_DB)))
+
+    loud, peak = cells(level.rms_db), max(cells(level.peak_db), cells(level.rms_db))
+    colour = "red" if level.peak_db > -1 else "yellow" if level.peak_db > -6 else "green"
+    text = Text("█" * loud, style=colour)
+    text.append("─" * (peak - loud), style=colour)
+    text.append(" " * (_METER_CELLS - peak))
+    return text.append(f" {level.peak_db:6.1f} dBFS", style="")

@@ -1,0 +1,388 @@
+"""`musichal play` with a live input: listens to a device and answers at once, until it is told to stop."""
+
+import contextlib
+import gc
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from musichal.atomic import printable
+from musichal.audio.live_input import Channels, LiveInput
+from musichal.commands.display import Board, Display
+from musichal.commands.keys import keys
+from musichal.commands.outcome import Voice
+from musichal.errors import InputError, MusicHalError
+from musichal.hearing.encoders.registry import create_encoder
+from musichal.hearing.listener import Listener
+from musichal.memory.partner_file import PartnerModel, load_partner
+from musichal.partner.explanation import explain
+from musichal.partner.partner import Partner
+from musichal.partner.settings import PartnerSettings
+from musichal.stage.clock import InputClock
+from musichal.stage.control import KEYS, CcMap, Command, CommandBox, read_cc_map
+from musichal.stage.drift import DriftMonitor
+from musichal.stage.engine import Conductor, Player
+from musichal.stage.hearing_thread import HearingThread, quick_switching
+from musichal.stage.live import LiveEngine
+from musichal.stage.live_output import SchedulerOutput
+from musichal.stage.live_session import LiveSessionWriter
+from musichal.stage.live_source import InputNews, LiveSource
+from musichal.stage.monotonic import now_s
+from musichal.stage.osc import OscInput, OscOutput
+from musichal.stage.port_settings import PortSettings
+from musichal.stage.recorder import SessionRecorder
+from musichal.stage.routing import Routing, VoiceRoute, read_routing, single_port
+from musichal.stage.scheduler import Scheduler
+from musichal.stage.session import SessionSettings, file_sha256, session_folder
+from musichal.stage.witness import Witness
+
+CHANNEL = 0
+_POLL_S = 0.12
+_LOOK_S = 5.0
+_JOIN_S = 20.0
+_SETTLE_S = 1.0
+_WARM_UP_SEGMENTS = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class OscPorts:
+    """Where OSC comes in, and where it goes out; no number, nothing."""
+
+    listen: int | None = None
+    send: int | None = None
+    host: str = "127.0.0.1"
+    to_host: str = "127.0.0.1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LiveRequest:
+    """What `play` was asked for with a live input."""
+
+    partner: Path
+    input: str | None = None
+    channels: Channels = None
+    midi_out: str | None = None
+    sound_out: bool = False
+    soundfont: Path | None = None
+    program: int = 4
+    voices: Path | None = None
+    session: Path | None = None
+    osc: OscPorts = OscPorts()
+    control_in: str | None = None
+    control_map: Path | None = None
+    duration_s: float | None = None
+    block: int = 256
+    seed: int = 0
+    settings: PartnerSettings = PartnerSettings()  # noqa: RUF009 - frozen
+
+
+MakePlayer = Callable[[PartnerModel, LiveRequest], Player]
+
+
+def live_player(model: PartnerModel, request: LiveRequest) -> Player:
+    """Return the partner that plays on stage."""
+    rng = np.random.default_rng(request.seed)
+    return Partner(model.memory, request.settings, rng=rng, sample_rate_hz=model.spec.sample_rate_hz)
+
+
+def live_command(
+    request: LiveRequest, voice: Voice, *, make_player: MakePlayer = live_player, witnesses: Sequence[Witness] = ()
+) -> dict[str, Any]:
+    """Play until the player quits, the time is over, or Ctrl-C; then end every note and close the session whole.
+
+    Raises
+    ------
+    MusicHalError
+        For what cannot be opened, before a sound is heard; for hearing that fails, after all is closed.
+    """
+    control_map = CcMap([]) if request.control_map is None else read_cc_map(request.control_map)
+    routings = _routings(request)
+    with contextlib.ExitStack() as stack:
+        model, digest = _load(request, voice)
+        encoder = create_encoder(model.spec)
+        _warm_up(model, encoder)
+        board, box, news = Board(), CommandBox(), InputNews()
+        ports = [port for routing in routings for port in routing.ports]
+        scheduler = stack.enter_context(Scheduler(ports))
+        told: list[Witness] = [*witnesses, board]
+        osc_in = None
+        if request.osc.listen is not None:
+            osc_in = OscInput(request.osc.listen, box.put, host=request.osc.host)
+            stack.callback(osc_in.close)
+        if request.osc.send is not None:
+            osc_out = OscOutput(request.osc.send, host=request.osc.to_host, sample_rate_hz=model.spec.sample_rate_hz)
+            stack.callback(osc_out.close)
+            told.append(osc_out)
+        if request.control_in is not None:
+            stack.enter_context(_controllers(request.control_in, control_map, box))
+        if request.session is not None:
+            stack.enter_context(session_folder(request.session))
+        live = stack.enter_context(
+            LiveInput(request.input, channels=request.channels, block_samples=request.block, on_event=news)
+        )
+        rate_hz = live.sample_rate_hz
+        source = LiveSource(live)
+        listener = Listener(model.spec, encoder, model.vocabularies, source_rate_hz=rate_hz)
+        writer = None
+        if request.session is not None:
+            writer = _session(request, model, digest, rate_hz=rate_hz, input_name=live.device.name, tell=news)
+            told.append(writer)
+        overlap = -(-model.spec.segment_samples // model.spec.hop_samples)
+        engine = LiveEngine(
+            source=source,
+            intake=listener.intake,
+            hearing=HearingThread(listener.hear, most_waiting=overlap),
+            conductor=Conductor(make_player(model, request), sample_rate_hz=model.spec.sample_rate_hz),
+            output=SchedulerOutput(scheduler, routings),
+            clock=InputClock(rate_hz),
+            spec=model.spec,
+            source_rate_hz=rate_hz,
+            block=request.block or 512,
+            explain=lambda decision: explain(decision, [r.name for r in model.recordings]),
+            drift=DriftMonitor(model),
+            commands=box,
+            witnesses=told,
+            now_s=now_s,
+        )
+        news.give_to(engine.tell)
+        for text in scheduler.opened.values():
+            engine.tell("port", f"plays to {text}")
+        watch = _PartnerWatch(request.partner, digest)
+        title = f"MusicHal listens to {printable(live.device.label)}"
+        display = Display(board, lambda: source.level, voice, title=title, has_keys=sys.stdin.isatty())
+        with _stop_signals() as stop:
+            with keys() as poll, display, _playing(engine, stop):
+                _attend(engine, stop, poll, box, display, watch, request.duration_s)
+            summary = _finish(engine, live, scheduler, watch, osc_in, writer, voice)
+    if engine.error is not None:
+        raise engine.error
+    _report(request, engine, summary, voice)
+    return summary
+
+
+def _load(request: LiveRequest, voice: Voice) -> tuple[PartnerModel, str]:
+    with voice.progress("Loading the partner"):
+        digest = file_sha256(request.partner)
+        return load_partner(request.partner), digest
+
+
+def _routings(request: LiveRequest) -> list[Routing]:
+    """Return where notes go: ports by --voices or --midi-out, and a synthesiser where --audio-out asks for one."""
+    if request.voices is not None and request.midi_out is not None:
+        raise InputError("--voices names its ports itself: leave --midi-out out")
+    routings = []
+    if request.voices is not None:
+        routings.append(read_routing(request.voices))
+    elif request.midi_out is not None or not request.sound_out:
+        address = request.midi_out or "auto:"
+        if Path(address).suffix.lower() in (".mid", ".midi") and ":" not in address:
+            address = f"file:{address}"
+        routings.append(single_port(address, channel=CHANNEL))
+    if request.sound_out:
+        program = bytes((0xC0 | CHANNEL, request.program))
+        port = PortSettings("--audio-out", f"synth:{request.soundfont or ''}", setup=(program,))
+        routings.append(Routing((port,), {}, VoiceRoute(port.name, CHANNEL)))
+    return routings
+
+
+def _warm_up(model: PartnerModel, encoder: Any) -> None:
+    """Hear some noise, so that the first segment on stage is heard as quickly as any other."""
+    spec = model.spec
+    listener = Listener(spec, encoder, model.vocabularies, source_rate_hz=spec.sample_rate_hz)
+    length = spec.segment_samples * _WARM_UP_SEGMENTS + spec.lookahead_samples
+    listener.push((0.1 * np.random.default_rng(0).standard_normal(length)).astype(np.float32))
+
+
+def _session(
+    request: LiveRequest, model: PartnerModel, digest: str, *, rate_hz: int, input_name: str, tell: InputNews
+) -> LiveSessionWriter:
+    assert request.session is not None
+    settings = SessionSettings(
+        partner_path=str(request.partner.resolve()),
+        partner_sha256=digest,
+        partner=request.settings,
+        seed=request.seed,
+        channel=CHANNEL,
+        program=request.program,
+        sample_rate_hz=rate_hz,
+        input_name=printable(input_name),
+    )
+    recorder = SessionRecorder(request.session, sample_rate_hz=rate_hz, on_trouble=lambda text: tell.pass_on("session", text))
+    return LiveSessionWriter(request.session, settings, sample_rate_hz=model.spec.sample_rate_hz, recorder=recorder)
+
+
+def _close_session(writer: LiveSessionWriter, summary: dict[str, Any], voice: Voice) -> None:
+    try:
+        writer.close(summary)
+    except (MusicHalError, OSError) as error:
+        voice.warn(f"the session was not closed whole: {error}")
+    if writer.trouble is not None:
+        voice.warn(writer.trouble)
+
+
+class _PartnerWatch:
+    """Notices that the partner's file is another one than was loaded; what plays stays what it was."""
+
+    def __init__(self, path: Path, digest: str) -> None:
+        self._path, self._digest = path, digest
+        self._stamp, self._next_s = self._look(), 0.0
+        self.replaced: str | None = None
+
+    def _look(self) -> tuple[int, int, int] | None:
+        try:
+            found = self._path.stat()
+        except OSError:
+            return None
+        return found.st_ino, found.st_size, found.st_mtime_ns
+
+    def news(self) -> str | None:
+        """Return a sentence when the file has just become another one."""
+        moment_s = now_s()
+        if moment_s < self._next_s:
+            return None
+        self._next_s = moment_s + _LOOK_S
+        stamp = self._look()
+        if stamp == self._stamp:
+            return None
+        self._stamp = stamp
+        if stamp is None:
+            return None  # it may be about to come back
+        with contextlib.suppress(InputError):
+            found = file_sha256(self._path)
+            if found != self._digest:
+                self.replaced = found
+                return (
+                    f"{printable(self._path)} was replaced while playing (SHA-256 now {found[:12]}…):"
+                    f" what plays is what was loaded ({self._digest[:12]}…)"
+                )
+        return None
+
+
+@contextmanager
+def _stop_signals() -> Iterator[threading.Event]:
+    """Give an event that Ctrl-C and a request to end set, as often as they come; nothing else is interrupted by them."""
+    stop = threading.Event()
+    names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)]
+    before: dict[signal.Signals, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        for name in names:
+            number = signal.Signals[name]
+            before[number] = signal.signal(number, lambda *_: stop.set())
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _playing(engine: LiveEngine, stop: threading.Event) -> Iterator[threading.Thread]:
+    """Run the engine in a thread while the block runs, with Python's own pauses kept short."""
+    thread = threading.Thread(target=engine.run, args=(stop,), name="engine")
+    gc.collect()
+    gc.freeze()  # a partner's millions of objects need not be looked through while it plays
+    try:
+        with quick_switching():
+            thread.start()
+            try:
+                yield thread
+            finally:
+                stop.set()
+                thread.join(_JOIN_S)
+    finally:
+        gc.unfreeze()
+
+
+def _attend(
+    engine: LiveEngine,
+    stop: threading.Event,
+    poll: Callable[[float], str],
+    box: CommandBox,
+    display: Display,
+    watch: _PartnerWatch,
+    duration_s: float | None,
+) -> None:
+    """Show what happens and pass keys on, until it is over."""
+    while not (stop.is_set() or engine.quitting.is_set()):
+        for key in poll(_POLL_S):
+            name = KEYS.get(key.lower())
+            if name is not None:
+                box.put(Command(name, None if name in ("mute", "listen") else True))
+        text = watch.news()
+        if text is not None:
+            engine.tell("partner", text)
+        display.update()
+        if duration_s is not None and engine.now_stream_s >= duration_s:
+            stop.set()
+
+
+@contextmanager
+def _controllers(wanted: str, control_map: CcMap, box: CommandBox) -> Iterator[None]:
+    """Listen to a MIDI input for controllers while the block runs."""
+    from musichal.stage.ports.midi_input import open_midi_input
+
+    def take(data: Sequence[int]) -> None:
+        if len(data) == 3 and data[0] & 0xF0 == 0xB0:
+            for asked in control_map.commands(data[0] & 0x0F, data[1] & 0x7F, data[2] & 0x7F):
+                box.put(asked)
+
+    with open_midi_input(wanted, take):
+        yield
+
+
+def _finish(
+    engine: LiveEngine,
+    live: LiveInput,
+    scheduler: Scheduler,
+    watch: _PartnerWatch,
+    osc_in: OscInput | None,
+    writer: LiveSessionWriter | None,
+    voice: Voice,
+) -> dict[str, Any]:
+    scheduler.panic()
+    until_s = now_s() + _SETTLE_S
+    while (midi := scheduler.statistics()).struck != midi.ended and now_s() < until_s:
+        threading.Event().wait(0.05)
+    summary = _summary(engine, live, scheduler, watch)
+    if osc_in is not None:
+        summary["osc"] = {name: getattr(osc_in, name) for name in ("received", "malformed", "dropped")}
+    if writer is not None:
+        _close_session(writer, summary, voice)
+    return summary
+
+
+def _summary(engine: LiveEngine, live: LiveInput, scheduler: Scheduler, watch: _PartnerWatch) -> dict[str, Any]:
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    return {
+        **engine.statistics(),
+        "duration_s": round(engine.now_stream_s, 3),
+        "input": live.device.label,
+        "input_rate_hz": live.sample_rate_hz,
+        "xruns": live.xruns,
+        "ports": scheduler.opened,
+        "priority": scheduler.priority,
+        "partner_replaced": watch.replaced,
+        "error": None if engine.error is None else str(engine.error),
+        "load_average": load,
+    }
+
+
+def _report(request: LiveRequest, engine: LiveEngine, summary: dict[str, Any], voice: Voice) -> None:
+    voice.result(summary)
+    counts = engine.counts
+    voice.say(
+        f"Played {counts.notes} notes in {summary['duration_s']:.1f} s; heard {counts.segments} segments"
+        f" ({counts.skipped} skipped), {counts.onsets} onsets."
+    )
+    if counts.lost_samples:
+        voice.say(f"{counts.lost_samples} samples of the input were lost, in {counts.gaps} places.")
+    if request.session is not None:
+        voice.say(f"Wrote {printable(request.session)}; `musichal replay {printable(request.session)}` plays it again.")

@@ -1,0 +1,86 @@
+"""`musichal replay` of a session that was played live, whole or cut off."""
+
+from pathlib import Path
+
+from musichal.atomic import open_atomically, printable
+from musichal.commands.live import LiveRequest, live_player
+from musichal.commands.outcome import Voice
+from musichal.commands.outputs import check_outputs
+from musichal.errors import CheckFailedError, InputError
+from musichal.hearing.encoders.registry import create_encoder
+from musichal.hearing.listener import Listener
+from musichal.memory.partner_file import load_partner
+from musichal.stage.live_session import read_live_session
+from musichal.stage.replay import Replay, replay
+from musichal.stage.session import file_sha256
+
+
+def replay_live_command(folder: Path, *, partner: Path | None, midi_out: Path | None, voice: Voice) -> Replay:
+    """Play a live session again: the same input, heard and skipped as on stage, and the same MIDI.
+
+    Of a session whose MusicHal was killed, what is there is played again, and compared as far as it goes.
+
+    Raises
+    ------
+    CheckFailedError
+        If the answer, a decision or a percept is another one.
+    MusicHalError
+        If the session or its partner cannot be used.
+    """
+    session = read_live_session(folder)
+    settings = session.settings
+    path = partner or Path(settings.partner_path)
+    if midi_out is not None:
+        check_outputs([midi_out], inputs=[path, *(p for p in folder.rglob("*") if p.is_file())])
+    if partner is None and not path.exists():
+        raise InputError(f"{printable(path)}, the partner of this session, is not there; say where it is with --partner")
+    if file_sha256(path) != settings.partner_sha256:
+        raise InputError(
+            f"{printable(path)} is not the partner of this session: its SHA-256 differs; name the right one with --partner"
+        )
+    for sentence in session.recovered:
+        voice.warn(sentence)
+    with voice.progress("Loading the partner") as tell:
+        model = load_partner(path)
+        listener = Listener(model.spec, create_encoder(model.spec), model.vocabularies, source_rate_hz=settings.sample_rate_hz)
+        request = LiveRequest(partner=path, seed=settings.seed, settings=settings.partner)
+        played = replay(
+            session,
+            listener,
+            live_player(model, request),
+            sample_rate_hz=model.spec.sample_rate_hz,
+            progress=lambda share: tell(f"Replaying {settings.input_name}", share),
+        )
+    if midi_out is not None:
+        with open_atomically(midi_out) as stream:
+            stream.write(played.reply)
+    same = played.reply == session.reply if session.reply is not None else played.decisions_alike == len(session.decisions)
+    voice.result(
+        {
+            "session": str(folder),
+            "identical": same,
+            "bytes": len(played.reply),
+            "segments_heard": played.heard,
+            "segments_heard_otherwise": list(played.unlike),
+            "onsets_found_otherwise": played.onsets_unlike,
+            "decisions": len(played.decisions),
+            "recovered": list(session.recovered),
+        }
+    )
+    if played.unlike or played.onsets_unlike:
+        raise CheckFailedError(
+            f"the replay of {printable(folder)} hears otherwise: {len(played.unlike)} of {played.heard} segments,"
+            f" {played.onsets_unlike} onsets"
+        )
+    if not same:
+        raise CheckFailedError(
+            f"the replay of {printable(folder)} differs from the {played.decisions_alike + 1}th decision on"
+        )
+    if session.reply is None:
+        voice.say(
+            f"All {len(session.decisions)} decisions that {printable(folder)} has are the same;"
+            f" the answer is made again ({len(played.reply)} bytes; --midi-out writes it)."
+        )
+    else:
+        voice.say(f"The replay of {printable(folder)} is the same MIDI, byte for byte ({len(played.reply)} bytes).")
+    return played

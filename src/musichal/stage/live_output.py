@@ -1,0 +1,91 @@
+"""The answer's way out on stage: decisions become notes for the scheduler, by the routes of their voices."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+
+from musichal.errors import MusicHalError
+from musichal.partner.decision import Decision
+from musichal.stage.messages import LONGEST_NOTE_S, Sent, Trouble
+from musichal.stage.monotonic import now_s
+from musichal.stage.routing import Routing
+from musichal.stage.scheduler import Scheduler
+
+_ALIVE_S = 0.1
+_RESTART_S = 2.0
+
+
+class SchedulerOutput:
+    """Plays on the ports of a scheduler; starts it anew where it ended.
+
+    Parameters
+    ----------
+    scheduler : Scheduler
+        Entered; its ports are those of all routings.
+    routings : sequence of Routing
+        Every note goes the way that each of them says.
+    clock : callable
+        The machine's clock.
+    """
+
+    def __init__(self, scheduler: Scheduler, routings: Sequence[Routing], *, clock: Callable[[], float] = now_s) -> None:
+        self._scheduler, self._routings, self._clock = scheduler, tuple(routings), clock
+        self._alive_s = self._restarted_s = -math.inf
+        self._muted = False
+        self.sent = 0
+        self.lateness_s = 0.0
+        """Of the last note that left."""
+
+    def play(self, decision: Decision, moment_of: Callable[[float], float]) -> int:
+        """Ask for the notes of a decision; returns how many were taken."""
+        voice = str(getattr(decision, "voice", "") or "")
+        messages = []
+        for note in decision.notes:
+            due_s = moment_of(note.onset_s)
+            for routing in self._routings:
+                message = routing.route(voice, due_s, note, tag=decision.number & 0xFFFFFFFF)
+                if message is not None and message.duration_s <= LONGEST_NOTE_S:
+                    messages.append(message)
+        return self._scheduler.play(messages) if messages else 0
+
+    def mute(self, muted: bool) -> None:
+        """End what sounds and strike nothing, until it is lifted."""
+        self._muted = muted
+        self._scheduler.mute(muted)
+
+    def panic(self) -> None:
+        """End everything, and drop what was to come."""
+        self._scheduler.panic()
+
+    def tend(self) -> Sequence[tuple[str, str]]:
+        """Say that the engine is alive, and return what went wrong since the last call."""
+        now = self._clock()
+        if now - self._alive_s < _ALIVE_S:
+            return ()
+        self._alive_s = now
+        news: list[tuple[str, str]] = []
+        if not self._scheduler.alive() and now - self._restarted_s > _RESTART_S:
+            self._restarted_s = now
+            try:
+                self._scheduler.restart()
+                self._scheduler.mute(self._muted)
+                news.append(("scheduler", "the scheduler is started anew"))
+            except (MusicHalError, OSError) as error:
+                news.append(("scheduler", f"the scheduler cannot be started anew: {error}"))
+        for event in self._scheduler.events():
+            if isinstance(event, Sent):
+                self.sent += 1
+                self.lateness_s = event.lateness_s
+            elif isinstance(event, Trouble):
+                news.append((event.kind, event.text))
+        return news
+
+    def statistics(self) -> Mapping[str, object]:
+        """Return the scheduler's figures, those in seconds as milliseconds."""
+        values: dict[str, object] = {}
+        for name, value in asdict(self._scheduler.statistics()).items():
+            seconds = name.endswith("_s")
+            values[f"midi_{name.removesuffix('_s')}" + ("_ms" if seconds else "")] = (
+                round(1000 * value, 3) if seconds else value
+            )
+        return values

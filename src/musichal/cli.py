@@ -174,8 +174,8 @@ def train(
 
 
 @app.command(
-    epilog="Examples: `musichal play partner.hal --input guitar.wav --midi-out reply.mid --audio-out reply.wav`;"
-    ' live: `musichal play partner.hal --input Scarlett --midi-out "IAC Bus 1" --session tonight`; docs/live.md has the rest.'
+    epilog="Example: `musichal play partner.hal --input guitar.wav --midi-out reply.mid --audio-out reply.wav`"
+    ' — live: `musichal play partner.hal --input Scarlett --midi-out "IAC Bus 1" --session tonight`'
 )
 def play(
     partner: Annotated[Path, typer.Argument(help="The partner file.")],

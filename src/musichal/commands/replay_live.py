@@ -73,9 +73,7 @@ def replay_live_command(folder: Path, *, partner: Path | None, midi_out: Path | 
             f" {played.onsets_unlike} onsets"
         )
     if not same:
-        raise CheckFailedError(
-            f"the replay of {printable(folder)} differs from the {played.decisions_alike + 1}th decision on"
-        )
+        raise CheckFailedError(f"the replay of {printable(folder)} differs from the {played.decisions_alike + 1}th decision on")
     if session.reply is None:
         voice.say(
             f"All {len(session.decisions)} decisions that {printable(folder)} has are the same;"

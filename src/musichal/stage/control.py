@@ -4,6 +4,7 @@ Some commands concern the stage (`STAGE_COMMANDS`); whatever else is well-formed
 and what it can be told (`PARTNER_COMMANDS`). The partner refuses what it does not know, and the sender is told so.
 """
 
+import dataclasses
 import math
 import re
 import threading
@@ -15,7 +16,7 @@ from typing import Any
 
 from musichal.atomic import printable, reason
 from musichal.errors import InputError
-from musichal.partner.settings import PartnerSettings
+from musichal.partner.settings import PartnerSettings, VoiceSettings
 
 STAGE_COMMANDS = ("mute", "listen", "panic", "quit")
 """`mute` and `listen` take on or off, and go over to the other without; `panic` and `quit` take nothing."""
@@ -31,8 +32,8 @@ KEYS = {
     "n": "change",
     "b": "go_back",
 }
-_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
-_LONGEST_TEXT = 80
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}(\.[a-z][a-z0-9_]{0,39})?")
+_LONGEST_TEXT = 200
 _MOST_VALUES = 8
 _MOST_COMMANDS = 64
 _PACE_S = 0.02
@@ -104,11 +105,17 @@ def _switch(name: str, values: Sequence[float | int | bool | str]) -> bool | Non
 def partner_changes(asked: Command) -> dict[str, object]:
     """Return what a command changes in a partner, in plain values that JSON can hold, in the types of its settings."""
     value: object = list(asked.value) if isinstance(asked.value, tuple) else asked.value
-    kept = PartnerSettings().to_dict().get(asked.name)
     # OSC and MIDI have floats and integers as it suits the sender.
-    if type(kept) is int and isinstance(value, float) and value.is_integer():
+    if is_whole(asked.name) and isinstance(value, float) and value.is_integer():
         value = int(value)
     return {asked.name: value}
+
+
+def is_whole(name: str) -> bool:
+    """Return whether a setting of the partner, or of one of its voices (``bass.low_pitch``), takes whole numbers."""
+    voice, _, setting = name.rpartition(".")
+    fields = dataclasses.fields(VoiceSettings if voice else PartnerSettings)
+    return any(f.name == setting and type(f.default) is int for f in fields)
 
 
 class CommandBox:
@@ -240,7 +247,6 @@ def _mapping(entry: Any, where: str) -> CcMapping:
         raise InputError(f"{where}: channel must be from 1 to 16")
     if not isinstance(choices, list) or not all(isinstance(c, str) and 0 < len(c) <= _LONGEST_TEXT for c in choices):
         raise InputError(f"{where}: choices must be a list of words")
-    default = PartnerSettings().to_dict().get(name)
     low, high = entry.get("low", 0.0), entry.get("high", 1.0)
     for value in (low, high):
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
@@ -251,7 +257,7 @@ def _mapping(entry: Any, where: str) -> CcMapping:
         channel=None if channel is None else channel - 1,
         low=float(low),
         high=float(high),
-        whole=type(default) is int,
+        whole=is_whole(name),
         choices=tuple(choices),
     )
 

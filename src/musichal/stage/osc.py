@@ -1,7 +1,8 @@
 """OSC: control comes in over UDP, and what happens goes out.
 
-In, any ``/musichal/NAME`` with values gives the command NAME (see `musichal.stage.control`). Only loopback is listened to,
-unless another address is named. Nothing that arrives can read or write a file: a command has a name, numbers and short words.
+In, any ``/musichal/NAME`` with values gives the command NAME (see `musichal.stage.control`); ``/musichal/bass/low_pitch`` gives
+``bass.low_pitch``. Only loopback is listened to, unless another address is named. Nothing that arrives can read or write a
+file: a command has a name, numbers and short words.
 
 A thread takes in what comes. It reads at most `_MOST_PER_S` datagrams a second closely; what comes beyond is looked at for a
 panic alone, counted and forgotten, so a flood costs little and never fills memory. What cannot be understood is counted.
@@ -119,7 +120,7 @@ class OscInput:
             def answer(text: str) -> None:
                 self._send(osc_message(PREFIX + "error", [text]), sender)
 
-            name = address[len(PREFIX) :].replace("/", "_")
+            name = address[len(PREFIX) :].replace("/", ".")
             try:
                 self._put(command(name, arguments, answer=answer))
             except InputError as error:

@@ -4,6 +4,7 @@ The same segments are left out, and percepts, onsets and changes reach the partn
 decides the same. What is heard again is checked against what was heard.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -131,8 +132,9 @@ def replay(
         if progress is not None and number % 64 == 0:
             progress(number / len(session.entries))
     if not session.entries or not isinstance(session.entries[-1], Ended):
-        # Killed: what was decided behind the last entry depends on how far the clock had come.
-        decisions += conductor.until(max(last, rehearsal.rest()))
+        # Killed: what was decided behind the last entry depends on how far the clock had come, and a little ahead of it.
+        latest_s = session.decisions[-1].time_s if session.decisions else 0.0
+        decisions += conductor.until(max(last, rehearsal.rest(), math.floor(latest_s * sample_rate_hz) + 1))
     sounded = as_sounded(decisions, session.entries, sample_rate_hz=sample_rate_hz)
     reply = reply_bytes(list(sounded), channel=session.settings.channel, program=session.settings.program)
     alike = 0

@@ -34,8 +34,18 @@ def a_trace(seed: int, n: int = 120) -> Trace:
     return Trace(rng.random((n, 12)), rng.random(n) * 8, rng.uniform(-50, -10, n))
 
 
-def play(state: int, *, transposition: int = 0, time_s: float = 0.0, duration_s: float = 0.5) -> Decision:
-    return Decision(number=0, time_s=time_s, kind="play", state=state, duration_s=duration_s, transposition=transposition)
+def play(choice: int, state: int, *, jumped: bool, transposition: int = 0, live: bool = False) -> Decision:
+    return Decision(
+        number=0,
+        choice=choice,
+        time_s=0.0,
+        kind="play",
+        state=state,
+        duration_s=0.5,
+        transposition=transposition,
+        jumped=jumped,
+        live=live,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -102,16 +112,28 @@ def test_traces_of_notes_by_hand():
 
 def test_memory_use_by_hand(memory):
     rest = Decision(number=0, time_s=0.0, kind="rest", rest="silence")
-    decisions = [play(0), play(1), play(2), play(5), play(6, transposition=2), rest, play(7, transposition=2), play(0), play(1)]
+    decisions = [
+        play(0, 0, jumped=True),
+        play(1, 1, jumped=False),
+        play(2, 2, jumped=False),
+        play(2, 2, jumped=False),  # another voice of the same choice
+        play(3, 5, jumped=True),
+        play(4, 6, jumped=False, transposition=2),
+        rest,
+        play(5, 7, jumped=False, transposition=2),
+        play(6, 10, jumped=True, live=True),
+        play(7, 11, jumped=False, live=True),
+    ]
     use = memory_use(decisions, memory)
-    # Runs: 0 1 2 | 5 | 6 | 7 | 0 1
+    # Runs: 0 1 2 | 5 | 6 | 7 | 10 11
     assert use.states == 8
     assert use.continued == pytest.approx(3 / 7)
     assert use.mean_run == pytest.approx(8 / 5)
     assert use.visited == pytest.approx(6 / 10)
+    assert use.learned == pytest.approx(2 / 8)
     assert use.longest_quote_s == 1.5
     assert use.repeated == 0.0
-    assert memory_use([play(i % 4) for i in range(8)], memory).repeated == pytest.approx(1 / 5)
+    assert memory_use([play(i, i % 4, jumped=True) for i in range(8)], memory).repeated == pytest.approx(1 / 5)
     assert memory_use([rest], memory).states == 0
 
 
@@ -210,13 +232,24 @@ def test_recordings_that_are_too_short_are_refused(trained, rock_guitar):
 
 def test_the_command_shows_tables_and_writes_a_report(trained_path, rock_guitar, ballad_guitar, tmp_path):
     report = tmp_path / "listening.html"
-    arguments = ["evaluate", str(trained_path), str(rock_guitar), str(ballad_guitar), "--excerpt", "10", "--most", "4"]
+    arguments = [
+        "evaluate",
+        str(trained_path),
+        str(rock_guitar),
+        str(ballad_guitar),
+        "--excerpt",
+        "10",
+        "--most",
+        "4",
+        "--minutes",
+        "1",
+    ]
     result = CliRunner().invoke(app, [*arguments, "--report", str(report), "--json"])
     assert result.exit_code == 0, result.output
     values = json.loads(result.stdout)
     names = [c["name"] for c in values["contestants"]]
     assert names[-1].startswith("deaf")
-    assert set(values["fifteen_minutes"]) == set(names)
+    assert set(values["long_run"]) == set(names)
     page = report.read_text("utf-8")
     assert page.count("<img") == 2
     assert "deaf (random walk)" in page

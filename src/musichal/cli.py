@@ -410,6 +410,9 @@ def evaluate(
     recordings: Annotated[list[Path], typer.Argument(help="Recordings of players, or folders of them: what it answers.")],
     excerpt: Annotated[float, typer.Option(min=10, max=300, help="Length of the excerpts it answers, in seconds.")] = 30.0,
     most: Annotated[int, typer.Option(min=4, max=200, help="At most so many excerpts.")] = 24,
+    minutes: Annotated[
+        float, typer.Option(min=0.5, max=120, help="How long it plays in one go, to see its use of memory.")
+    ] = 15,
     report: Annotated[Path | None, typer.Option(help="Write a report with pictures: an HTML file, or a folder for it.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the partner's choices.")] = 0,
     set_: Annotated[
@@ -427,6 +430,7 @@ def evaluate(
             recordings,
             excerpt_s=excerpt,
             most=most,
+            minutes=minutes,
             settings=_settings(set_ or []),
             report=report,
             seed=seed,

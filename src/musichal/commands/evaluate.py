@@ -23,7 +23,6 @@ from musichal.partner.settings import PartnerSettings
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-LONG_RUN_S = 15 * 60.0
 ECHO, DEAF = "echo (no memory)", "deaf (random walk)"
 
 
@@ -33,6 +32,7 @@ def evaluate_command(
     *,
     excerpt_s: float,
     most: int,
+    minutes: float,
     settings: PartnerSettings,
     report: Path | None,
     seed: int,
@@ -54,12 +54,12 @@ def evaluate_command(
         excerpts = cut_excerpts(model, given, excerpt_s=excerpt_s, most=most, progress=tell)
         ways = players_of(model, settings)
         players, contestants = contest(ways, excerpts, model.memory, seed=seed, progress=tell)
-        stream = joined(excerpts, duration_s=LONG_RUN_S)
+        stream = joined(excerpts, duration_s=60 * minutes)
         long_runs = {}
         for number, (name, make) in enumerate(ways.items()):
-            tell(f"Playing 15 minutes as {name}", number / len(ways))
+            tell(f"Playing {minutes:g} minutes as {name}", number / len(ways))
             long_runs[name] = memory_use(answer(stream, make(seed)), model.memory)
-        evaluation = Evaluation(printable(partner.name), excerpt_s, excerpts, players, contestants, long_runs)
+        evaluation = Evaluation(printable(partner.name), excerpt_s, excerpts, players, contestants, 60 * minutes, long_runs)
         if report is not None:
             from musichal.pictures.evaluation import write_evaluation
 
@@ -102,8 +102,8 @@ def _tables(evaluation: Evaluation) -> "Iterator[RenderableType]":
         lambda c: [_area(a) for a in (c.listening.together, *(c.listening.by_dimension[d] for d in DIMENSIONS))],
     )
     yield table(
-        "Memory, in 15 minutes",
-        ("goes on as recorded", "states in a row", "visited", "longest quote", "repeated"),
+        f"Memory, in {evaluation.long_run_s / 60:g} minutes",
+        ("goes on as recorded", "states in a row", "visited", "longest quote", "repeated", "the player's own"),
         lambda c: _use(evaluation.long_runs[c.name]),
     )
     yield table(
@@ -132,4 +132,4 @@ def _area(area: Area) -> str:
 
 def _use(use: MemoryUse) -> list[str]:
     shares = (f"{use.continued:.0%}", f"{use.mean_run:.1f}", f"{use.visited:.0%}")
-    return [*shares, f"{use.longest_quote_s:.1f} s", f"{use.repeated:.1%}"]
+    return [*shares, f"{use.longest_quote_s:.1f} s", f"{use.repeated:.1%}", f"{use.learned:.0%}"]

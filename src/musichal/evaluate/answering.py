@@ -159,6 +159,7 @@ class DeafWalker:
         )
         decision = Decision(
             number=self._number,
+            choice=self._number,
             time_s=now_s,
             kind="play",
             state=state,
@@ -202,7 +203,9 @@ class Echo:
         notes = tuple(PlannedNote(now_s + n.onset_s - first_s, n.duration_s, n.pitch, n.velocity) for n in self._notes)
         self._notes, self._due_s = (), None
         self._number += 1
-        return (Decision(number=self._number - 1, time_s=now_s, kind="play", duration_s=0.0, notes=notes),)
+        return (
+            Decision(number=self._number - 1, choice=self._number - 1, time_s=now_s, kind="play", duration_s=0.0, notes=notes),
+        )
 
 
 MakePlayer = Callable[[int], Player]

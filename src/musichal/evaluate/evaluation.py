@@ -37,13 +37,14 @@ class Contestant:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Everything that was measured; `long_runs` is the use of memory in 15 minutes, by contestant."""
+    """Everything that was measured; `long_runs` is the use of memory in one go of `long_run_s`, by contestant."""
 
     partner: str
     excerpt_s: float
     excerpts: tuple[Excerpt, ...]
     players: tuple[Trace, ...]
     contestants: tuple[Contestant, ...]
+    long_run_s: float
     long_runs: Mapping[str, MemoryUse]
     effects: tuple[Effect, ...] = ()
 
@@ -60,7 +61,8 @@ class Evaluation:
                 }
                 for c in self.contestants
             ],
-            "fifteen_minutes": {name: dataclasses.asdict(use) for name, use in self.long_runs.items()},
+            "long_run_s": self.long_run_s,
+            "long_run": {name: dataclasses.asdict(use) for name, use in self.long_runs.items()},
             "effects": [dataclasses.asdict(e) for e in self.effects],
         }
 
@@ -143,7 +145,7 @@ def _measured(
         phrasing(n, player_phrases(p), duration_s=e.duration_s, memory=memory)
         for n, p, e in zip(notes, players, excerpts, strict=True)
     ]
-    visited = {d.state for a in answers for d in a if d.state is not None}
+    visited = {d.state for a in answers for d in a if d.state is not None and not d.live}
     counted = max(1, sum(h.notes for h in harmonies))
     gaps = [p.gap_s for p in phrasings if p.gap_s is not None]
     return Contestant(
@@ -156,6 +158,7 @@ def _measured(
             visited=len(visited) / max(1, len(memory)),
             longest_quote_s=max(u.longest_quote_s for u in uses),
             repeated=_mean([u.repeated for u in uses]),
+            learned=_mean([u.learned for u in uses]),
         ),
         harmony=Harmony(
             notes=sum(h.notes for h in harmonies),

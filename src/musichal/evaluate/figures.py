@@ -30,7 +30,7 @@ class MemoryUse:
 
     `continued` is the share of steps from one state to the next that are the recorded ones; `mean_run` in states;
     `visited` the share of memory's states that were played; `longest_quote_s` the longest run; `repeated` the share of four
-    states in a row that had been played in a row before.
+    states in a row that had been played in a row before; `learned` the share of states that are the player's own.
     """
 
     states: int
@@ -39,6 +39,7 @@ class MemoryUse:
     visited: float
     longest_quote_s: float
     repeated: float
+    learned: float
 
 
 @dataclass(frozen=True)
@@ -73,32 +74,33 @@ class Phrasing:
 def memory_use(decisions: Sequence[Decision], memory: Memory) -> MemoryUse:
     """Return how an answer uses its memory; zeros where nothing was played."""
     runs: list[list[Decision]] = []
-    for before, decision in zip([None, *decisions[:-1]], decisions, strict=True):
-        if decision.kind != "play" or decision.state is None:
-            continue
-        follows = (
-            before is not None
-            and before.kind == "play"
-            and before.state is not None
-            and memory.successor(before.state) == decision.state
-            and before.transposition == decision.transposition
-        )
-        if follows:
-            runs[-1].append(decision)
+    before: Decision | None = None
+    for decision in decisions:
+        if decision.state is None:
+            before = None
+        elif before is not None and before.choice == decision.choice:
+            continue  # another voice of the same choice
         else:
-            runs.append([decision])
-    states = [d.state for run in runs for d in run]
-    if not states:
-        return MemoryUse(0, 0.0, 0.0, 0.0, 0.0, 0.0)
+            follows = before is not None and not decision.jumped and before.transposition == decision.transposition
+            if follows:
+                runs[-1].append(decision)
+            else:
+                runs.append([decision])
+            before = decision
+    played = [d for run in runs for d in run]
+    if not played:
+        return MemoryUse(0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+    states = [d.state for d in played]
     rows = [tuple(states[i : i + _REPEATED]) for i in range(len(states) - _REPEATED + 1)]
     steps = len(states) - 1
     return MemoryUse(
         states=len(states),
         continued=(len(states) - len(runs)) / steps if steps else 0.0,
         mean_run=len(states) / len(runs),
-        visited=len(set(states)) / max(1, len(memory)),
+        visited=len({d.state for d in played if not d.live}) / max(1, len(memory)),
         longest_quote_s=max(sum(d.duration_s for d in run) for run in runs),
         repeated=1 - len(set(rows)) / len(rows) if rows else 0.0,
+        learned=sum(d.live for d in played) / len(played),
     )
 
 

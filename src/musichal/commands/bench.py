@@ -12,9 +12,9 @@ from musichal.commands.outcome import Voice
 from musichal.demo import RECORDING
 from musichal.errors import CheckFailedError, InputError
 
-PARTS = ("hearing", "memory", "tokens", "notes", "pulse", "drift")
-USUAL_PARTS = PARTS[:-1]
-"""What is measured where nothing is named: drift needs recordings of its own."""
+PARTS = ("hearing", "memory", "tokens", "notes", "pulse", "drift", "scheduler")
+USUAL_PARTS = PARTS[:-2]
+"""What is measured where nothing is named: drift needs recordings of its own, the scheduler a JACK server."""
 
 
 def bench_command(parts: Sequence[str], recordings: Sequence[Path], *, voice: Voice) -> None:
@@ -43,7 +43,15 @@ def bench_command(parts: Sequence[str], recordings: Sequence[Path], *, voice: Vo
 
 
 def _measure(part: str, recordings: Sequence[Path]) -> Sequence[Figure]:
-    from musichal.bench import drift_quality, hearing_speed, memory_speed, note_quality, pulse_quality, token_quality
+    from musichal.bench import (
+        drift_quality,
+        hearing_speed,
+        memory_speed,
+        note_quality,
+        pulse_quality,
+        scheduler_speed,
+        token_quality,
+    )
 
     if part == "hearing":
         return hearing_speed.measure_hearing(recordings)
@@ -51,6 +59,8 @@ def _measure(part: str, recordings: Sequence[Path]) -> Sequence[Figure]:
         return memory_speed.measure_memory()
     if part == "drift":
         return drift_quality.measure_drift(recordings)
+    if part == "scheduler":
+        return scheduler_speed.measure_scheduler()
     if part == "pulse":
         return pulse_quality.measure_pulse()
     return token_quality.measure_tokens() if part == "tokens" else note_quality.measure_notes()

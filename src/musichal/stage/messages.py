@@ -84,13 +84,14 @@ class Outgoing:
     """A message on its way to a port.
 
     It was to leave at `target_s` (its moment less the latency of the port) and could have left at `ready_s`, which is
-    later where it was asked for too late.
+    later where it was asked for too late. `again` marks the end of a note that has ended already, told once more.
     """
 
     data: bytes
     target_s: float
     ready_s: float
     tag: int = 0
+    again: bool = False
 
     @property
     def is_on(self) -> bool:

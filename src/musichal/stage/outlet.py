@@ -49,7 +49,7 @@ class Outlet:
 
         Raises `PortLostError`, once, where the port was lost over it.
         """
-        if message.is_off and message.key not in self._held:
+        if message.is_off and message.key not in self._held and not message.again:
             return False  # ended when the port came back, or never begun
         if self._port is None:
             self.unsent += 1

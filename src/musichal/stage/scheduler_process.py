@@ -29,7 +29,7 @@ from musichal.stage.outlet import Outlet
 from musichal.stage.ports.protocol import Port, PortLostError
 from musichal.stage.ports.registry import describe, open_port
 from musichal.stage.priority import raise_priority
-from musichal.stage.timeline import Timeline
+from musichal.stage.timeline import AGAIN_S, Timeline
 
 _COARSE_S = 0.02 if sys.platform == "win32" else 0.0015
 """Waiting for a socket may end this much too late; what is left to a deadline is slept."""
@@ -133,6 +133,12 @@ class SchedulerProcess:
         for index, timeline in enumerate(self._timelines):
             with contextlib.suppress(Exception):
                 self._send(index, timeline.go_silent(moment_s))
+        if any(timeline.next_s is not None for timeline in self._timelines):
+            self._events.flush()
+            time.sleep(AGAIN_S)  # nothing but to tell the ends again is left to do
+            for index, timeline in enumerate(self._timelines):
+                with contextlib.suppress(Exception):
+                    self._send(index, timeline.step(moment_s + AGAIN_S))
         self._tell_counts()
         self._events.flush()
         for outlet in self._outlets:
@@ -209,7 +215,7 @@ class SchedulerProcess:
             except PortLostError as error:
                 taken = False
                 self._trouble("port-lost", str(error), index)
-            if taken:
+            if taken and not message.again:
                 self._events.add(wire.sent_frame(message, max(self._clock(), message.target_s), index))
 
     def _watch(self, moment_s: float) -> None:

@@ -1,7 +1,7 @@
 """The pure core of the scheduler, for one port: what was asked for and the moment now in, messages to send out.
 
 It knows no clock, no port and no process. Whatever the order of what is asked, and however late it is called, every note
-that it strikes it ends, once, on the channel on which it began; what it holds is bounded.
+that it strikes it ends on the channel on which it began; what it holds is bounded.
 """
 
 import heapq
@@ -21,6 +21,9 @@ _SHORTEST_S = 0.01
 _SAME_STRIKE_S = 0.0005
 """Two strikes of one key closer than this are one: its note would have no length that a MIDI file could hold."""
 _BEHIND_S = 0.001
+AGAIN_S = 0.1
+"""After everything was ended at once, the ends are told again so much later: JACK loses messages where a cycle is missed,
+UDP where it likes, and this must get through."""
 
 
 @dataclass(slots=True)
@@ -81,6 +84,7 @@ class Timeline:
         self._order = itertools.count()
         self._ledger = NoteLedger()
         self._strikes: dict[tuple[int, int], _Strike] = {}
+        self._again: tuple[float, tuple[tuple[int, int], ...]] | None = None
         self._muted = False
 
     @property
@@ -96,7 +100,8 @@ class Timeline:
     @property
     def next_s(self) -> float | None:
         """The moment at which `step` has something to do, or None."""
-        moments = [end for end in (self._ledger.next_end,) if end is not None]
+        ends = (self._ledger.next_end, self._again[0] if self._again else None)
+        moments = [end for end in ends if end is not None]
         if self._pending:
             moments.append(self._pending[0][0])
         return min(moments) - self._lead_s if moments else None
@@ -114,7 +119,8 @@ class Timeline:
 
     def step(self, now_s: float) -> list[Outgoing]:
         """Return what is to be handed to the port by `now_s`, in order; at one moment ends come first."""
-        horizon_s, out = now_s + self._lead_s, []
+        horizon_s = now_s + self._lead_s
+        out = self._tell_again() if self._again and self._again[0] <= horizon_s else []
         while True:
             end_s = self._ledger.next_end
             next_s = self._pending[0][0] if self._pending else None
@@ -197,7 +203,20 @@ class Timeline:
         return out
 
     def _end_all(self, now_s: float) -> list[Outgoing]:
-        return self._ended(self._ledger.end_all(), now_s)
+        ended = self._ended(self._ledger.end_all(), now_s)
+        if ended:
+            before = self._again[1] if self._again else ()
+            self._again = now_s + self._lead_s + AGAIN_S, tuple(dict.fromkeys((*before, *(out.key for out in ended))))
+        return ended
+
+    def _tell_again(self) -> list[Outgoing]:
+        assert self._again is not None
+        (at_s, keys), self._again = self._again, None
+        # What was struck again meanwhile is left alone, and so is the channel of an MPE note.
+        busy = self._ledger.sounding
+        channels = {channel for channel, _ in busy} if self._zone is not None else set()
+        keys = tuple(key for key in keys if key not in busy and key[0] not in channels)
+        return [Outgoing(bytes((0x80 | channel, pitch, 0)), at_s, at_s, again=True) for channel, pitch in keys]
 
 
 SILENCE = tuple(bytes((0xB0 | channel, controller, 0)) for channel in range(16) for controller in (64, 123, 120))

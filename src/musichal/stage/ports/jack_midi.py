@@ -72,12 +72,16 @@ class JackPort:
         self._lost: str | None = None
         self._frame, self._last_frame_time, self._sent_frame = 0, None, 0
         self._line = FrameLine(self._client.samplerate)
+        self._on: set[bytes] = set()
+        self._ends: deque[tuple[int, bytes]] = deque(maxlen=256)
+        self._missed = False
         self.name = f"{self._client.name}:out (JACK, exact to the frame)"
         self.lead_s = 2 * self._client.blocksize / self._client.samplerate + _MARGIN_S
         try:
             self._port: Any = self._client.midi_outports.register("out")
             self._client.set_process_callback(self._process)
             self._client.set_shutdown_callback(self._shut_down)
+            self._client.set_xrun_callback(self._miss)
             self._client.activate()
             if target is not None:
                 self._connect(target)
@@ -97,14 +101,38 @@ class JackPort:
     def _shut_down(self, _status: object, reason: str) -> None:
         self._lost = f"the JACK server is gone ({reason})"
 
+    def _miss(self, _delay_us: float) -> None:
+        self._missed = True
+
+    def _repair(self, frames: int) -> None:
+        """Tell the ends of the last cycles again, where a cycle was missed: what was in it may not have arrived."""
+        ends = [data for frame, data in self._ends if frame >= self._frame - 4 * frames and data[:2] not in self._on]
+        for data in ends:
+            with contextlib.suppress(self._error):
+                self._port.write_midi_event(0, data)
+
+    def _note_down(self, data: bytes) -> None:
+        """Keep what is on, and the ends of the last cycles."""
+        key = bytes((0x80 | data[0] & 0x0F, *data[1:2]))
+        if data[0] & 0xF0 == 0x90:
+            self._on.add(key)
+        elif data[0] & 0xF0 == 0x80:
+            self._on.discard(key)
+            self._ends.append((self._sent_frame, data))
+
     def _process(self, frames: int) -> None:
         port, queue = self._port, self._queue
         port.clear_buffer()
         frame_time = self._client.last_frame_time
         began_s = now_s() - self._client.frames_since_cycle_start / self._client.samplerate
         if self._last_frame_time is not None:
-            self._frame += (frame_time - self._last_frame_time) % _WRAP
+            since = (frame_time - self._last_frame_time) % _WRAP
+            self._frame += since
+            self._missed = self._missed or since != frames
         self._last_frame_time = frame_time
+        if self._missed:
+            self._missed = False
+            self._repair(frames)
         self._line.report(self._frame, began_s)
         while queue:
             target_s, data = queue[0]
@@ -117,6 +145,7 @@ class JackPort:
             except self._error:  # the cycle's buffer is full: the rest goes with the next
                 return
             self._sent_frame = frame
+            self._note_down(data)
             queue.popleft()
 
     def send(self, message: Outgoing) -> None:

@@ -62,7 +62,6 @@ def test_as_a_module_and_without_arguments():
         ["train", "a.wav"],
         ["train", "a.wav", "-o", "x.hal", "--loud"],
         ["train", "a.wav", "-o", "x.hal", "--vocabulary", "many"],
-        ["play", "p.hal"],
         ["play", "p.hal", "--input", "a.wav", "--program", "0"],
         ["play", "p.hal", "--input", "a.wav", "--program", "129"],
         ["play", "p.hal", "--input", "a.wav", "--seed", "-1"],

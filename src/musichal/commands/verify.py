@@ -1,8 +1,6 @@
 """`musichal verify`: whether a partner hears live as it did in training."""
 
 import contextlib
-import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -20,9 +18,10 @@ from musichal.chandra.trainer import train
 from musichal.commands.encoder_plan import processors
 from musichal.commands.outcome import Voice
 from musichal.commands.outputs import check_outputs
-from musichal.errors import CheckFailedError, InputError
+from musichal.errors import CheckFailedError
 from musichal.hearing.percepts import SOURCES
 from musichal.memory.partner_file import PartnerModel, load_partner, save_partner
+from musichal.own_process import run_module
 from musichal.verify.procedure import subjects, verify_partner
 from musichal.verify.repeatability import Retrain
 from musichal.verify.shift import OFFSETS
@@ -31,7 +30,6 @@ from musichal.verify.verification import Check, DiversityRow, Verification
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-_THREAD_SETTINGS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 _VERDICTS = {True: Text("passed", "green"), False: Text("FAILED", "bold red"), None: Text("")}
 
 
@@ -107,16 +105,8 @@ def _again(partner: Path, recordings: Sequence[Path]) -> Iterator[Retrain]:
 
         def retrain(threads: int) -> Path:
             output = Path(folder) / f"threads-{threads}.hal"
-            done = subprocess.run(  # noqa: S603 - our own module, by this very interpreter
-                [sys.executable, "-m", "musichal.commands.verify", str(partner), str(output), *map(str, recordings)],
-                env={**os.environ, **dict.fromkeys(_THREAD_SETTINGS, str(threads))},
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-            if done.returncode:
-                reason = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-                raise InputError(f"training again failed: {reason[-1]}")
+            arguments = [str(path) for path in (partner, output, *recordings)]
+            run_module("musichal.commands.verify", arguments, threads=threads, what="training again")
             return output
 
         yield retrain

@@ -250,7 +250,13 @@ def plan(command: str, arguments: list[str], venv: Path) -> tuple[str, list[list
     if command == "demo":
         return "sound", [[program(venv, "musichal"), "demo", *arguments]]
     if command == "test":
-        return "dev", [[python, "-m", "pytest", "--cov", "--cov-report=term", *arguments]]
+        pytest = [python, "-m", "pytest", "--cov"]
+        if arguments:
+            return "dev", [[*pytest, "--cov-report=term", *arguments]]
+        # All cores for what does not care; what plays in real time comes after it, by itself.
+        at_once = [*pytest, "--cov-report=", "-m", "not slow and not live", "-n", "auto", "--dist", "loadfile"]
+        in_time = [*pytest, "--cov-append", "--cov-report=term", "-m", "live and not slow"]
+        return "dev", [at_once, in_time]
     if command == "check":
         ruff = [python, "-m", "ruff"]
         return "dev", [[*ruff, "check"], [*ruff, "format", "--check"], [python, "-m", "mypy"]]

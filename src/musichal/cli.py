@@ -463,7 +463,15 @@ def encoder(
 def bench(
     parts: Annotated[
         list[str] | None,
-        typer.Argument(help="What to measure: hearing, memory, tokens, notes, pulse, drift. All but drift, if none is named."),
+        typer.Argument(
+            help="What to measure: hearing, memory, tokens, notes, pulse (all five, if none is named), drift, scheduler, encoder."
+        ),
+    ] = None,
+    encoder: Annotated[
+        str, typer.Option(help="'mert' measures the learned encoder, as the part `encoder` does: runtimes, hearing, training.")
+    ] = "spectral",
+    weights: Annotated[
+        Path | None, typer.Option(help="A folder with MERT's weights; random ones of its size, if none is named.")
     ] = None,
     recording: Annotated[
         list[Path] | None,
@@ -472,10 +480,17 @@ def bench(
     as_json: Json = False,
 ) -> None:
     """Measure speed and quality on this machine, beside goals and peers. Needs the `bench` extra; takes minutes."""
-    from musichal.commands.bench import USUAL_PARTS, bench_command
+    from musichal.commands.bench import LEARNED_PART, USUAL_PARTS, bench_command
 
     with _voice(as_json) as voice:
-        bench_command(parts or USUAL_PARTS, recording or [], voice=voice)
+        if encoder not in ("spectral", "mert"):
+            raise InputError(f"--encoder must be 'spectral' or 'mert', not {encoder!r}")
+        asked = list(parts or ([] if encoder == "mert" else USUAL_PARTS))
+        if encoder == "mert" and LEARNED_PART not in asked:
+            asked.append(LEARNED_PART)
+        if weights is not None and LEARNED_PART not in asked:
+            raise InputError("--weights is for the part encoder")
+        bench_command(asked, recording or [], weights=weights, voice=voice)
 
 
 def _samples(text: str, option: str, limits: tuple[int, int], sample_rate_hz: int) -> int:

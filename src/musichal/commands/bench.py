@@ -12,13 +12,16 @@ from musichal.commands.outcome import Voice
 from musichal.demo import RECORDING
 from musichal.errors import CheckFailedError, InputError
 
-PARTS = ("hearing", "memory", "tokens", "notes", "pulse", "drift", "scheduler")
-USUAL_PARTS = PARTS[:-2]
-"""What is measured where nothing is named: drift needs recordings of its own, the scheduler a JACK server."""
+LEARNED_PART = "encoder"
+PARTS = ("hearing", "memory", "tokens", "notes", "pulse", "drift", "scheduler", LEARNED_PART)
+USUAL_PARTS = PARTS[:-3]
+"""Measured where nothing is named: drift needs recordings of its own, scheduler a JACK server, the learned encoder an extra."""
 
 
-def bench_command(parts: Sequence[str], recordings: Sequence[Path], *, voice: Voice) -> None:
+def bench_command(parts: Sequence[str], recordings: Sequence[Path], *, weights: Path | None = None, voice: Voice) -> None:
     """Measure the parts asked for and show each figure beside its goal and its peer.
+
+    `weights` is a folder for the part `encoder`, which has random ones otherwise.
 
     Raises
     ------
@@ -34,7 +37,7 @@ def bench_command(parts: Sequence[str], recordings: Sequence[Path], *, voice: Vo
     with voice.progress("Measuring") as tell:
         for number, part in enumerate(parts):
             tell(f"Measuring {part}", number / len(parts))
-            figures += _measure(part, recordings or [RECORDING])
+            figures += _measure(part, recordings or [RECORDING], weights)
     voice.result({"machine": _machine(), "figures": [asdict(f) | {"met": f.met} for f in figures]})
     voice.show(_table(figures))
     missed = [f for f in figures if not f.met]
@@ -42,7 +45,11 @@ def bench_command(parts: Sequence[str], recordings: Sequence[Path], *, voice: Vo
         raise CheckFailedError(f"{len(missed)} of {len(figures)} figures miss their goal: {', '.join(f.name for f in missed)}")
 
 
-def _measure(part: str, recordings: Sequence[Path]) -> Sequence[Figure]:
+def _measure(part: str, recordings: Sequence[Path], weights: Path | None) -> Sequence[Figure]:
+    if part == LEARNED_PART:
+        from musichal.bench.encoder_speed import measure_encoder
+
+        return measure_encoder(recordings, weights)
     from musichal.bench import (
         drift_quality,
         hearing_speed,

@@ -275,4 +275,10 @@ def test_an_older_python_can_read_the_script_far_enough_to_be_told() -> None:
 def test_what_the_script_knows_of_the_project_is_true(script: ModuleType) -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
     assert {script.plan(command, [], ROOT)[0] for command in ("demo", "test", "check")} == {"sound", "dev"}
-    assert "musichal[sound]" in extras["dev"]
+    own = next(entry for entry in extras["dev"] if entry.startswith("musichal["))
+    assert "sound" in own.removeprefix("musichal[").removesuffix("]").split(",")
+    # With no word of the user's, real time comes after everything else, and nothing is left out but the slow ones.
+    at_once, in_time = script.plan("test", [], ROOT)[1]
+    assert "not slow and not live" in at_once and "--cov-append" not in at_once
+    assert "live and not slow" in in_time and "--cov-append" in in_time and "-n" not in in_time
+    assert [c[-2:] for c in script.plan("test", ["-k", "roll"], ROOT)[1]] == [["-k", "roll"]]

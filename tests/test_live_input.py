@@ -2,6 +2,9 @@
 
 import itertools
 import os
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -179,13 +182,16 @@ def test_a_device_that_comes_back_at_another_rate(jack_server: JackServer, fake_
     _the_clock_was_kept(blocks, live, events)
 
 
-def test_an_input_process_that_is_killed(jack_server: JackServer, fake_microphone: Plug, ramp: Path) -> None:
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+def test_an_input_process_that_is_killed_or_hangs(
+    jack_server: JackServer, fake_microphone: Plug, ramp: Path, how: signal.Signals
+) -> None:
     fake_microphone(ramp, loop=True).go()
     events: list[InputEvent] = []
     with LiveInput("fakemic", on_event=events.append) as live:
         blocks = collect(live, until=lambda b: heard(b).any())
         assert live._process is not None
-        live._process.kill()
+        live._process.send_signal(how)
         blocks += collect(live, until=lambda b: any(block.lost_before for block in b))
     _the_clock_was_kept(blocks, live, events)
 
@@ -240,6 +246,49 @@ def test_silence_is_said_once_and_sound_again(jack_server: JackServer, fake_micr
     assert [event.kind for event in events if event.kind in ("silent", "sound")] == ["silent", "sound"]
     assert "digital silence" in next(event.text for event in events if event.kind == "silent")
     assert "gone" not in [event.kind for event in events]
+
+
+def test_samples_that_are_no_numbers_are_heard_as_silence(
+    jack_server: JackServer, fake_microphone: Plug, tmp_path: Path
+) -> None:
+    sound = np.full(9600, 0.25, np.float32)
+    sound[100:200], sound[300] = np.nan, np.inf
+    soundfile.write(tmp_path / "bad.wav", sound, 48_000, subtype="FLOAT")
+    events: list[InputEvent] = []
+    fake_microphone(tmp_path / "bad.wav", loop=True).go()
+    with LiveInput("fakemic", on_event=events.append) as live:
+        blocks = collect(live, until=lambda b: heard(b).size > 48_000)
+    assert "broken" in [event.kind for event in events]
+    assert set(np.unique(heard(blocks))) == {0.0, 0.25}
+
+
+def test_when_its_program_is_killed_it_lets_the_device_go(jack_server: JackServer, fake_microphone: Plug, ramp: Path) -> None:
+    import jack
+
+    fake_microphone(ramp)
+    code = (
+        "from musichal.audio.live_input import LiveInput\n"
+        "with LiveInput('fakemic') as live:\n"
+        "    print(live.device.name, flush=True)\n"
+        "    while True: live.wait(1.0); live.read()\n"
+    )
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    program = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=environ)
+    assert program.stdout is not None
+    assert program.stdout.readline() == "fakemic\n"
+    client = jack.Client("looking", servername=jack_server.name, no_start_server=True)
+    try:
+        assert client.get_ports("PortAudio", is_input=True)
+        program.kill()
+        program.wait()
+        end_s = time.monotonic() + 15
+        while client.get_ports("PortAudio", is_input=True):
+            assert time.monotonic() < end_s, "the input's process is still there"
+            time.sleep(0.05)
+    finally:
+        program.kill()
+        program.stdout.close()
+        client.close()
 
 
 def test_nothing_is_left_behind(jack_server: JackServer, fake_microphone: Plug, ramp: Path) -> None:

@@ -202,7 +202,7 @@ class LiveInput:
         self._told_of_xrun = False
         self._meter, self._watch = LevelMeter(), LevelMeter()
         self._zero_s = self._quiet_s = 0.0
-        self._is_silent = False
+        self._is_silent = self._is_broken = False
         self._clipping_told_s = -_CLIPPING_AGAIN_S
         self._look: threading.Thread | None = None
 
@@ -306,7 +306,9 @@ class LiveInput:
         bad = ~np.isfinite(raw)
         if bad.any():
             raw = np.where(bad, np.float32(0), raw)
-            self._tell("broken", f"{self.device.label} gave {int(bad.sum())} samples that are no numbers: heard as silence")
+            if not self._is_broken:
+                self._tell("broken", f"{self.device.label} gives samples that are no numbers: heard as silence")
+        self._is_broken = bool(bad.any())
         mono = ingest(raw)
         self._meter.see(raw, mono)
         self._watch.see(raw, mono)

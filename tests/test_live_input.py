@@ -85,7 +85,6 @@ def test_channels_are_chosen(jack_server: JackServer, fake_microphone: Plug, tmp
     for channels, expected in [
         (None, (0.25 + 0.5) / 2),
         ((), (0.25 + 0.5 - 0.125) / 3),
-        ((1,), 0.25),
         ((3,), -0.125),
         ((2, 3), (0.5 - 0.125) / 2),
     ]:
@@ -182,7 +181,7 @@ def test_a_device_that_comes_back_at_another_rate(jack_server: JackServer, fake_
     _the_clock_was_kept(blocks, live, events)
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.parametrize("how", [signal.SIGKILL, pytest.param(signal.SIGSTOP, marks=pytest.mark.slow)])
 def test_an_input_process_that_is_killed_or_hangs(
     jack_server: JackServer, fake_microphone: Plug, ramp: Path, how: signal.Signals
 ) -> None:

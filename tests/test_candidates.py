@@ -47,8 +47,9 @@ def find(memory, now, *, position=None, transposition=0, settings=TOKENS_ALONE):
     library = Library(memory)
     activation = Activation()
     for name, recent in player_contexts(now).items():
-        activation.insert(name, find_matches(library.base, name, recent, settings=settings), recent.symbols)
-    found = find_candidates(library, {0: activation}, now, position=position, transposition=transposition, settings=settings)
+        matches = find_matches(library.base, name, recent, settings=settings)
+        activation.insert(name, library.base, matches, recent.symbols)
+    found = find_candidates(library, activation, now, position=position, transposition=transposition, settings=settings)
     assert found.states.tolist() == sorted(set(found.states.tolist()))
     return Found(found, activation, now)
 

@@ -464,7 +464,8 @@ def bench(
     parts: Annotated[
         list[str] | None,
         typer.Argument(
-            help="What to measure: hearing, memory, tokens, notes, pulse (all five, if none is named), drift, scheduler, encoder."
+            help="What to measure: hearing, memory, tokens, notes, pulse, partner (all of them, if none is named),"
+            " drift, scheduler, encoder."
         ),
     ] = None,
     encoder: Annotated[

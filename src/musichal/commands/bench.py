@@ -13,7 +13,7 @@ from musichal.demo import RECORDING
 from musichal.errors import CheckFailedError, InputError
 
 LEARNED_PART = "encoder"
-PARTS = ("hearing", "memory", "tokens", "notes", "pulse", "drift", "scheduler", LEARNED_PART)
+PARTS = ("hearing", "memory", "tokens", "notes", "pulse", "partner", "drift", "scheduler", LEARNED_PART)
 USUAL_PARTS = PARTS[:-3]
 """Measured where nothing is named: drift needs recordings of its own, scheduler a JACK server, the learned encoder an extra."""
 
@@ -55,6 +55,7 @@ def _measure(part: str, recordings: Sequence[Path], weights: Path | None) -> Seq
         hearing_speed,
         memory_speed,
         note_quality,
+        partner_speed,
         pulse_quality,
         scheduler_speed,
         token_quality,
@@ -68,6 +69,8 @@ def _measure(part: str, recordings: Sequence[Path], weights: Path | None) -> Seq
         return drift_quality.measure_drift(recordings)
     if part == "scheduler":
         return scheduler_speed.measure_scheduler()
+    if part == "partner":
+        return partner_speed.measure_partner()
     if part == "pulse":
         return pulse_quality.measure_pulse()
     return token_quality.measure_tokens() if part == "tokens" else note_quality.measure_notes()

@@ -4,41 +4,32 @@ A match of context sets a peak on the memory's line of time. Peaks fade with exp
 player's pace, so that an old match predicts what would sound *now*. After Somax2 (Borg; Assayag et al., Computer Music
 Journal 46(4)). Of the peaks that come to the same state, the strongest counts.
 
-Peaks lie in rings of fixed size, one for each memory and kind of context; new ones overwrite the oldest. So nothing grows.
+Peaks lie in rings of fixed size, one for each kind of context; new ones overwrite the oldest. So nothing grows.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
-from musichal.arrays import AnyArray, Float64, Int64
-from musichal.partner.influences import CONTEXTS, Match
-from musichal.partner.library import Shelf
+from musichal.arrays import AnyArray, Float64, Int64, Records
+from musichal.partner.influences import CONTEXTS, MATCH
+from musichal.partner.library import Library, Shelf
 
-_PEAKS = 1024
-_PASTS = 256
+PEAKS = 1024
+"""How many peaks of one kind of context there can be."""
+_PASTS = 512
 FAINTEST = 0.05
 """A peak that is weaker is over."""
-
-_PEAK = np.dtype(
-    [
-        ("line_s", np.float64),
-        ("since_s", np.float64),
-        ("pace", np.float64),
-        ("strength", np.float64),
-        ("state", np.int64),
-        ("length", np.int32),
-        ("past", np.int32),
-    ]
-)
+# Of equally strong peaks the newest are taken; no two peaks are equal, so that no way of sorting can matter.
+_NEWER = 1e-9 / PEAKS
 
 
 @dataclass(frozen=True)
 class Active:
-    """The states of one shelf that one kind of context points to now.
+    """The states that the past points to now.
 
-    `states` (n,), in the shelf, ascending; `values` (n,) how strongly; `peaks` (n,) by which peak.
+    `states` (n,), ascending, by their numbers in the library; `values` (n, 5) how strongly each kind of context points to
+    each, `peaks` (n, 5) by which peak, −1 for none.
     """
 
     states: Int64
@@ -48,7 +39,7 @@ class Active:
 
 @dataclass(frozen=True)
 class Source:
-    """The match behind an activation: the state where it ended, how much agreed, what was heard, and how long ago."""
+    """The match behind an activation: the state where it ended, what agreed, how strong it was, and how long ago."""
 
     state: int
     symbols: tuple[int, ...]
@@ -58,72 +49,89 @@ class Source:
 
 
 class Activation:
-    """The peaks of one memory."""
+    """The peaks that the player's past, and the partner's own, have set on a library."""
 
     def __init__(self) -> None:
-        self._peaks = {name: np.zeros(_PEAKS, dtype=_PEAK) for name in CONTEXTS}
-        self._count = dict.fromkeys(CONTEXTS, 0)
+        self._peaks = np.zeros((len(CONTEXTS), PEAKS), dtype=MATCH)
+        self._shelves = np.full((len(CONTEXTS), PEAKS), -1, dtype=np.int64)
+        self._pasts_of = np.zeros((len(CONTEXTS), PEAKS), dtype=np.int64)
+        self._counts = np.zeros(len(CONTEXTS), dtype=np.int64)
         self._pasts: list[tuple[int, ...]] = [()] * _PASTS
         self._past = 0
 
     def clear(self, name: str) -> None:
         """Let go of the peaks of one kind of context."""
-        self._count[name] = 0
+        self._shelves[CONTEXTS.index(name)] = -1
 
-    def insert(self, name: str, matches: Iterable[Match], symbols: tuple[int, ...]) -> None:
-        """Set peaks for matches of the context that ended in `symbols`."""
-        peaks, number = self._peaks[name], self._past % _PASTS
-        self._pasts[number] = symbols
+    def insert(self, name: str, shelf: Shelf, matches: Records, symbols: tuple[int, ...]) -> None:
+        """Set peaks for `MATCH`es of the context that ended in `symbols`."""
+        row = CONTEXTS.index(name)
+        count = int(self._counts[row])
+        places = (count + np.arange(len(matches))[-PEAKS:]) % PEAKS
+        self._peaks[row, places] = matches[-PEAKS:]
+        self._shelves[row, places] = shelf.first
+        self._pasts_of[row, places] = self._past % _PASTS
+        self._pasts[self._past % _PASTS] = symbols
+        self._counts[row] = count + len(matches)
         self._past += 1
-        for match in matches:
-            peaks[self._count[name] % _PEAKS] = (
-                match.line_s, match.since_s, match.pace, match.strength, match.state, match.length, number,
-            )  # fmt: skip
-            self._count[name] += 1
 
-    def active(self, shelf: Shelf, name: str, now_s: float, *, time_constant_s: float, most: int) -> Active:
-        """Return the states that this context points to at `now_s`, at most `most`, the strongest."""
-        ring = self._peaks[name]
-        rows = np.arange(min(self._count[name], _PEAKS))
-        peaks = ring[rows]
-        values = peaks["strength"] * np.exp(-np.maximum(0, now_s - peaks["since_s"]) / time_constant_s)
-        rows = rows[values >= FAINTEST]
-        if len(rows) > 4 * most:  # the strongest, of equals the newest ones
-            rows = np.sort(rows[np.argsort(-values[rows], kind="stable")[: 4 * most]])
-        peaks, values = ring[rows], values[rows]
-        states = _reached(shelf, peaks, now_s)
-        alive = states >= 0
-        rows, states, values = rows[alive], states[alive], values[alive]
-        # The strongest peak of each state; of equally strong ones the longest context, then the newest match.
-        order = np.lexsort((-ring["since_s"][rows], -ring["length"][rows], -values, states))
-        _, first = np.unique(states[order], return_index=True)
-        best = order[first]
-        if len(best) > most:
-            best = np.sort(best[np.lexsort((states[best], -values[best]))[:most]])
-            best = best[np.argsort(states[best], kind="stable")]
-        return Active(states[best], values[best], rows[best])
+    def active(self, library: Library, now_s: float, *, time_constant_s: float, most: int) -> Active:
+        """Return the states pointed to at `now_s`, by the `most` strongest peaks of each kind of context."""
+        peaks = self._peaks
+        age_s = np.maximum(0, now_s - peaks["since_s"])
+        values = peaks["strength"] * np.exp(-age_s / time_constant_s)
+        values[(self._shelves < 0) | (values < FAINTEST)] = 0
+        newest = (np.arange(PEAKS) - self._counts[:, None]) % PEAKS
+        keys = values + newest * _NEWER
+        most = min(most, PEAKS)
+        strongest = np.argpartition(keys, PEAKS - most, axis=1)[:, PEAKS - most :]
+        row, place = np.repeat(np.arange(len(CONTEXTS)), most), strongest.ravel()
+        alive = values[row, place] > 0
+        row, place = row[alive], place[alive]
+        at_s = peaks["line_s"][row, place] + peaks["pace"][row, place] * age_s[row, place]
+        owners, states = self._shelves[row, place], peaks["state"][row, place]
+        reached = np.full(len(row), -1, dtype=np.int64)
+        for shelf in library.shelves:
+            own = np.flatnonzero(owners == shelf.first)
+            if len(own):
+                reached[own] = _reached(shelf, states[own], at_s[own])
+        there = np.flatnonzero(reached >= 0)
+        row, place, reached = row[there], place[there], reached[there]
+        # In order of strength, so that of the peaks of one state the strongest is written last.
+        order = np.argsort(keys[row, place], kind="stable")
+        row, place, reached = row[order], place[order], reached[order]
+        found, which = np.unique(reached, return_inverse=True)
+        out = Active(found, np.zeros((len(found), len(CONTEXTS))), np.full((len(found), len(CONTEXTS)), -1))
+        out.values[which, row], out.peaks[which, row] = values[row, place], place
+        return out
 
     def source(self, name: str, peak: int, now_s: float) -> Source:
         """Return the match behind a peak."""
-        row = self._peaks[name][peak]
-        length = int(row["length"])
-        symbols = self._pasts[int(row["past"])][-length:]
-        age_s = max(0.0, now_s - float(row["since_s"]))
-        return Source(int(row["state"]), symbols, float(row["strength"]), age_s, float(row["pace"]))
+        row = CONTEXTS.index(name)
+        match = self._peaks[row, peak]
+        symbols = self._pasts[int(self._pasts_of[row, peak])][-int(match["length"]) :]
+        return Source(
+            state=int(match["state"]) + int(self._shelves[row, peak]),
+            symbols=symbols,
+            strength=float(match["strength"]),
+            age_s=max(0.0, now_s - float(match["since_s"])),
+            pace=float(match["pace"]),
+        )
 
 
-def _reached(shelf: Shelf, peaks: AnyArray, now_s: float) -> Int64:
-    """Return the state whose beginning is nearest to where each peak is now, but behind its match; −1 beyond the recording."""
-    line_s = shelf.beside["line_s"]
-    recordings = shelf.memory.states["recording"]
+def _reached(shelf: Shelf, matched: Int64, at_s: AnyArray) -> Int64:
+    """Return the state, by its number in the library, whose beginning is nearest to each place on the line of time.
+
+    It lies behind the state that `matched`, in the same recording; −1 where there is none.
+    """
+    line_s, rows = shelf.line_s, shelf.memory.states
     last = len(line_s) - 1
-    at_s = peaks["line_s"] + peaks["pace"] * np.maximum(0, now_s - peaks["since_s"])
     after = np.minimum(np.searchsorted(line_s, at_s), last)
     before = np.maximum(after - 1, 0)
     nearest = np.where(at_s - line_s[before] < line_s[after] - at_s, before, after)
     # Behind a recording's last state nothing is left to play.
-    beyond = at_s - line_s[nearest] > shelf.memory.states["duration_s"][nearest]
-    nearest = np.maximum(nearest, peaks["state"] + 1)
+    beyond = at_s - line_s[nearest] > rows["duration_s"][nearest]
+    nearest = np.maximum(nearest, matched + 1)
     there = ~beyond & (nearest <= last)
-    there[there] = recordings[nearest[there]] == recordings[peaks["state"][there]]
-    return np.where(there, nearest, -1)
+    there &= rows["recording"][np.minimum(nearest, last)] == rows["recording"][matched]
+    return np.where(there, nearest + shelf.first, -1)

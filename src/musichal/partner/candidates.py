@@ -6,14 +6,13 @@ the state played last. Harmonic tokens hear absolute pitch, so their match speak
 compared in every transposition, and both count as far as what sounds is tonal: noise has no harmony to agree with.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from musichal.arrays import AnyArray, Float64, Int64
 from musichal.partner.activation import Activation
-from musichal.partner.harmony import moved, unit_chroma
+from musichal.partner.harmony import in_harmony, moved, unit_chroma
 from musichal.partner.influences import CONTEXTS, INFLUENCES
 from musichal.partner.library import Library
 from musichal.partner.settings import PartnerSettings
@@ -47,7 +46,7 @@ def transpositions(settings: PartnerSettings) -> Int64:
 
 def find_candidates(
     library: Library,
-    activations: Mapping[int, Activation],
+    activation: Activation,
     situation: Situation,
     *,
     position: int | None,
@@ -60,8 +59,7 @@ def find_candidates(
     Parameters
     ----------
     library : Library
-    activations : mapping of int to Activation
-        The peaks of each shelf, by the number of its first state.
+    activation : Activation
     situation : Situation
     position : int or None
         The state played last, whose successor is a candidate too.
@@ -74,38 +72,22 @@ def find_candidates(
     shifts = transpositions(settings)
     tonal = tonalness(situation.chroma)
     present = unit_chroma(situation.chroma)
-    parts: list[tuple[Int64, Float64, Int64]] = []
-    for shelf in library.shelves:
-        activation = activations.get(shelf.first)
-        active = [
-            None
-            if activation is None
-            else activation.active(
-                shelf, name, situation.now_s, time_constant_s=settings.activation_s, most=settings.max_candidates
-            )
-            for name in CONTEXTS
-        ]
-        named = [a.states for a in active if a is not None]
-        if tonal:
-            named.append(
-                shelf.harmony.search(
-                    present, shelf.beside["unit"], shifts, penalty=settings.transposition_penalty,
-                    most=settings.chroma_candidates, turn=turn,
-                )
-            )  # fmt: skip
-        states = np.unique(np.concatenate([*named, np.zeros(0, dtype=np.int64)]))
-        values, peaks = np.zeros((len(states), len(CONTEXTS))), np.full((len(states), len(CONTEXTS)), -1)
-        for column, found in enumerate(active):
-            if found is not None:
-                rows = np.searchsorted(states, found.states)
-                values[rows, column], peaks[rows, column] = found.values, found.peaks
-        parts.append((states + shelf.first, values, peaks))
+    active = activation.active(library, situation.now_s, time_constant_s=settings.activation_s, most=settings.max_candidates)
     following = None if position is None else library.successor(position)
-    states, values, peaks = (np.concatenate(columns) for columns in zip(*parts, strict=True))
-    if following is not None and following not in states:
-        at = int(np.searchsorted(states, following))
-        states = np.insert(states, at, following)
-        values, peaks = np.insert(values, at, 0.0, axis=0), np.insert(peaks, at, -1, axis=0)
+    named = [active.states, np.array([] if following is None else [following], dtype=np.int64)]
+    if tonal:
+        named += [
+            shelf.first
+            + in_harmony(
+                shelf.harmony, present, shelf.units, shifts, penalty=settings.transposition_penalty,
+                most=settings.chroma_candidates, turn=turn,
+            )
+            for shelf in library.shelves
+        ]  # fmt: skip
+    states = np.unique(np.concatenate(named))
+    values, peaks = np.zeros((len(states), len(CONTEXTS))), np.full((len(states), len(CONTEXTS)), -1)
+    rows = np.searchsorted(states, active.states)
+    values[rows], peaks[rows] = active.values, active.peaks
     influences = np.zeros((len(states), len(shifts), len(INFLUENCES)))
     for column, name in enumerate(CONTEXTS):
         influence = INFLUENCES.index(name)
@@ -119,7 +101,7 @@ def find_candidates(
         penalty = np.maximum(0, 1 - settings.transposition_penalty * np.abs(shifts))
         fits = moved(present, shifts)
         for shelf, mask, local in library.parts(states):
-            influences[mask, :, _CHROMA] = np.clip(shelf.beside["unit"][local] @ fits, 0, 1) * penalty * tonal
+            influences[mask, :, _CHROMA] = np.clip(shelf.units[local] @ fits, 0, 1) * penalty * tonal
     if following is not None:
         # A step in the same transposition only.
         influences[np.ix_(states == following, shifts == transposition, [_CONTINUITY])] = 1

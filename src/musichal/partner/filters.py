@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from musichal.arrays import AnyArray, Bool, Float64, Int64
+from musichal.partner.harmony import moved
 from musichal.partner.library import Library
 from musichal.partner.settings import PartnerSettings, Region
 from musichal.partner.situation import Situation
@@ -143,8 +144,7 @@ def harmonic_fit(classes: Float64, chroma: AnyArray, transpositions: Int64) -> F
     if strongest <= 0:
         return np.zeros((len(classes), len(transpositions)))
     sounding = np.minimum(1.0, 1.5 * np.asarray(chroma, dtype=np.float64) / strongest)
-    down = np.stack([np.roll(sounding, -int(t)) for t in transpositions], axis=1)
-    return np.clip(classes @ down, 0, 1)
+    return np.clip(classes @ moved(sounding, transpositions), 0, 1)
 
 
 def _register(lowest: Float64, highest: Float64, notes: Float64, transpositions: Int64, settings: PartnerSettings) -> Float64:

@@ -5,17 +5,20 @@ is their correlation. A search looks through the drawers whose three classes fit
 states; a memory that is no larger than that is looked through completely, and the answer is exact.
 """
 
-from array import array
 from itertools import permutations
 
 import numpy as np
 
 from musichal.arrays import AnyArray, Float64, Int64
 
-EXAMINED = 1024
-"""How many states a search looks at as they are, at most."""
-EXAMINED_MOVED = 64
+EXAMINED = 512
+"""How many states of a large memory a search looks at as they are, at most."""
+EXAMINED_MOVED = 48
 """How many it looks at in each transposition."""
+LOOKED_THROUGH = 2048
+"""A memory of no more states is looked through completely."""
+_RANKED = 330
+"""How many drawers are thought of, the best: a quarter of them."""
 _DRAWERS = tuple(permutations(range(12), 3))
 _STRENGTHS = (1.0, 0.8, 0.6)
 
@@ -32,7 +35,7 @@ def moved(present: AnyArray, transpositions: Int64) -> Float64:
 
     A state moved up by t has at pitch class c what it had at c − t: moving the present down compares the same.
     """
-    return np.stack([np.roll(np.asarray(present, dtype=np.float64), -int(t)) for t in transpositions], axis=1)
+    return np.asarray(present, dtype=np.float64)[(np.arange(12)[:, None] + transpositions) % 12]
 
 
 def _drawer_chromas() -> Float64:
@@ -56,80 +59,99 @@ for _table in (_DRAWER_CHROMAS, _NUMBERS, _CLASSES):
 
 
 class HarmonyIndex:
-    """Files states by harmony, in the order in which they come."""
+    """Files the states of a memory by harmony.
 
-    def __init__(self) -> None:
-        self._drawers: list[array[int]] = [array("q") for _ in _DRAWERS]
-        self._count = 0
+    Parameters
+    ----------
+    units : array of shape (n, 12)
+        Of `unit_chroma`; what has no colour is not filed.
+    """
 
-    def __len__(self) -> int:
-        return self._count
-
-    def extend(self, units: AnyArray) -> None:
-        """File more states by their `unit_chroma`, shape (k, 12); what has no colour is counted but not filed."""
+    def __init__(self, units: AnyArray) -> None:
         classes = np.argsort(-units, axis=1, kind="stable")[:, :3]
         coloured = np.flatnonzero(units.any(axis=1))
-        numbers = _NUMBERS[classes[:, 0], classes[:, 1], classes[:, 2]][coloured]
-        order = np.argsort(numbers, kind="stable")
-        filed = coloured[order] + self._count
-        for part in np.split(np.arange(len(order)), np.flatnonzero(np.diff(numbers[order])) + 1):
-            if len(part):
-                self._drawers[int(numbers[order[part[0]]])].extend(filed[part].tolist())
-        self._count += len(units)
+        drawers = _NUMBERS[classes[:, 0], classes[:, 1], classes[:, 2]][coloured]
+        self._filed = coloured[np.argsort(drawers, kind="stable")].astype(np.int64)
+        self._counts = np.bincount(drawers, minlength=len(_DRAWERS)).astype(np.int64)
+        self._starts = np.cumsum(self._counts) - self._counts
 
-    def search(
-        self, present: Float64, units: AnyArray, transpositions: Int64, *, penalty: float, most: int, turn: int
-    ) -> Int64:
-        """Return up to `most` states that fit `present` best in one of the transpositions, ascending.
-
-        What does not fit at all is not among them.
+    def near(self, present: Float64, transpositions: Int64, *, turn: int) -> tuple[Int64, Int64]:
+        """Return states worth looking at and the column of the transposition in which each is; both of shape (k,).
 
         Parameters
         ----------
         present : array of shape (12,)
             Of `unit_chroma`.
-        units : array of shape (n, 12)
-            The states' own.
         transpositions : array of shape (t,)
-        penalty : float
-            What each semitone of transposition takes off.
-        most : int
         turn : int
             Where a drawer holds more than is looked at, each turn looks at others.
         """
-        if not most or not self._count:
-            return np.zeros(0, dtype=np.int64)
-        presents = moved(present, transpositions).astype(np.float32)
-        costs = (penalty * np.abs(transpositions)).astype(np.float32)
-        if self._count <= EXAMINED:
-            fit = (units @ presents - costs).max(axis=1)
-            best = np.argsort(-fit, kind="stable")[:most]
-            return np.sort(best[fit[best] > 0]).astype(np.int64)
-        ranked = np.argsort(-(_DRAWER_CHROMAS @ present), kind="stable")[: len(_DRAWERS) // 4]
-        states, fits = [], []
-        for column, shift in enumerate(transpositions.tolist()):
-            # A state in drawer (a, b, c), moved up by t, is one in (a + t, b + t, c + t).
-            classes = (_CLASSES[ranked] - shift) % 12
-            drawers = _NUMBERS[classes[:, 0], classes[:, 1], classes[:, 2]]
-            looked = self._examined(drawers, EXAMINED_MOVED if shift else EXAMINED, turn)
-            states.append(looked)
-            fits.append(units[looked] @ presents[:, column] - costs[column])
-        found, fit = np.concatenate(states), np.concatenate(fits)
-        found, fit = found[fit > 0], fit[fit > 0]
-        order = np.lexsort((found, -fit))
-        _, first = np.unique(found[order], return_index=True)
-        return np.sort(found[order][np.sort(first)[:most]])
+        ranked = np.argsort(-(_DRAWER_CHROMAS @ present), kind="stable")[:_RANKED]
+        # A state in drawer (a, b, c), moved up by t, is one in (a + t, b + t, c + t).
+        classes = (_CLASSES[ranked][None] - transpositions[:, None, None]) % 12
+        drawers = _NUMBERS[classes[..., 0], classes[..., 1], classes[..., 2]]
+        budgets = np.where(transpositions == 0, EXAMINED, EXAMINED_MOVED)[:, None]
+        # At most a quarter from one drawer, so that neighbouring harmonies are heard too.
+        takes = np.minimum(self._counts[drawers], budgets // 4)
+        before = np.cumsum(takes, axis=1) - takes
+        takes = np.clip(budgets - before, 0, takes)
+        column, rank = np.nonzero(takes)
+        take, drawer = takes[column, rank], drawers[column, rank]
+        steps = np.arange(take.sum()) - np.repeat(np.cumsum(take) - take, take)
+        count, start = np.repeat(self._counts[drawer], take), np.repeat(self._starts[drawer], take)
+        spread = np.repeat(take, take)
+        picks = (turn * spread + steps * count // spread) % count
+        return self._filed[start + picks], np.repeat(column, take)
 
-    def _examined(self, drawers: Int64, budget: int, turn: int) -> Int64:
-        """Return up to `budget` states of these drawers, at most a quarter of them from one."""
-        found: list[int] = []
-        for drawer in drawers.tolist():
-            filed = self._drawers[drawer]
-            count = len(filed)
-            if not count:
-                continue
-            take = min(count, budget - len(found), budget // 4)
-            found += [filed[(turn * take + k * count // take) % count] for k in range(take)]
-            if len(found) >= budget:
-                break
-        return np.array(found, dtype=np.int64)
+
+def in_harmony(
+    index: HarmonyIndex | None,
+    present: Float64,
+    units: AnyArray,
+    transpositions: Int64,
+    *,
+    penalty: float,
+    most: int,
+    turn: int,
+) -> Int64:
+    """Return up to `most` states that fit `present` best in one of the transpositions, ascending.
+
+    What does not fit at all is not among them.
+
+    Parameters
+    ----------
+    index : HarmonyIndex or None
+        None looks through all states.
+    present : array of shape (12,)
+        Of `unit_chroma`.
+    units : array of shape (n, 12)
+        The states' own.
+    transpositions : array of shape (t,)
+    penalty : float
+        What each semitone of transposition takes off.
+    most : int
+    turn : int
+        See `HarmonyIndex.near`.
+    """
+    if not most or not len(units):
+        return np.zeros(0, dtype=np.int64)
+    presents = moved(present, transpositions).astype(np.float32)
+    costs = (penalty * np.abs(transpositions)).astype(np.float32)
+    if index is None:
+        fit = (units @ presents - costs).max(axis=1).astype(np.float64)
+        return _best(np.arange(len(units)), fit, most)
+    states, columns = index.near(present, transpositions, turn=turn)
+    fit = np.einsum("kc,kc->k", units[states], presents.T[columns]).astype(np.float64) - costs[columns]
+    # The best fit of each state comes first in this order, and is the one kept.
+    order = np.lexsort((-fit, states))
+    found, first = np.unique(states[order], return_index=True)
+    return _best(found, fit[order][first], most)
+
+
+def _best(states: Int64, fit: Float64, most: int) -> Int64:
+    """Return the states, ascending, that fit best, of equally good ones the first; none that does not fit."""
+    kept = np.flatnonzero(fit > 0)
+    if len(kept) > most:
+        keys = np.round(fit[kept], 6) - np.arange(len(kept)) * (1e-7 / len(kept))
+        kept = np.sort(kept[np.argpartition(-keys, most - 1)[:most]])
+    return states[kept]

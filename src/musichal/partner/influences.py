@@ -5,14 +5,15 @@ choices. Each finds the places whose past agrees longest with the present, exact
 (`musichal.memory.token_index`). After Somax2's influences (Borg; Assayag et al., Computer Music Journal 46(4)), which look up
 contexts of one fixed length.
 
-A match of n symbols speaks with n / (n + 1). For rhythm and loudness n counts only what is not steady: that all beats are
-alike, or that nothing became louder, leads everywhere.
+A match of n symbols speaks with n / (n + 1). For loudness n counts only what is not steady: that nothing became louder leads
+everywhere.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
+from musichal.arrays import Float64, Int64, Records
 from musichal.hearing.percepts import SILENCE
 from musichal.memory.token_index import TokenIndex
 from musichal.partner.library import Shelf
@@ -29,25 +30,26 @@ PLAYER_INFLUENCES = ("harmonic", "percussive", "chroma", "rhythm", "loudness")
 _SLOWEST, _FASTEST = 0.5, 2.0
 
 
-def weights(settings: PartnerSettings) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+def weights(settings: PartnerSettings) -> Float64:
     """Return the weight of each influence, shape (7,)."""
     return np.array([getattr(settings, f"{name}_weight") for name in INFLUENCES])
 
 
-@dataclass(frozen=True)
-class Match:
-    """A place in a memory whose past agrees with the present.
+MATCH = np.dtype(
+    [
+        ("state", np.int64),
+        ("length", np.int32),
+        ("strength", np.float64),
+        ("line_s", np.float64),
+        ("since_s", np.float64),
+        ("pace", np.float64),
+    ]
+)
+"""A place in a memory whose past agrees with the present.
 
-    `state` is the last one that agrees, in its shelf; `length` how many symbols agree, `strength` what that is worth (0 to 1).
-    From there memory goes on: it was at `line_s` of its line of time at the stream's `since_s`, and moves on at `pace`.
-    """
-
-    state: int
-    length: int
-    strength: float
-    line_s: float
-    since_s: float
-    pace: float
+`state` is the last one that agrees, in its shelf; `length` how many symbols agree, `strength` what that is worth (0 to 1). From
+there memory goes on: it was at `line_s` of its line of time at the stream's `since_s`, and moves on at `pace`.
+"""
 
 
 @dataclass(frozen=True)
@@ -79,53 +81,55 @@ def player_contexts(situation: Situation) -> dict[str, Recent]:
     return out
 
 
-def find_matches(shelf: Shelf, name: str, recent: Recent, *, settings: PartnerSettings) -> list[Match]:
-    """Return where a memory was in the same situation, the longest common past first; only places that something follows."""
-    index, source = _index(shelf, name)
+def find_matches(shelf: Shelf, name: str, recent: Recent, *, settings: PartnerSettings, limit: int | None = None) -> Records:
+    """Return where a memory was in the same situation, `MATCH` of shape (k,), the longest common past first.
+
+    Only places that something follows, `limit` of them at most (by default, `PartnerSettings.max_candidates`).
+    """
+    index = _index(shelf, name)
     found = index.candidates(
-        recent.symbols, limit=settings.max_candidates, min_length=settings.min_context, max_length=settings.memory_gestures
-    )
-    if not len(found):
-        return []
-    beside, memory = shelf.beside, shelf.memory
-    matches = []
-    speaks = _counted(recent.symbols, name)
-    for position, length in zip(found["position"].tolist(), found["length"].tolist(), strict=True):
-        state = int(shelf.onset_states[position]) if source == "onsets" else position
-        if memory.successor(state) is None:
-            continue
-        n = speaks[length]
-        if not n:
-            continue
-        first = int(shelf.onset_states[position - length + 1]) if source == "onsets" else position - length + 1
-        here_s = float(beside["line_s"][state])
-        pace = _pace(here_s - float(beside["line_s"][first]), recent.starts_s, length)
-        if source == "states":  # the gesture has ended, and memory is where the next one begins
-            here_s = float(beside["line_s"][state + 1])
-        matches.append(Match(state, length, n / (n + 1), here_s, recent.since_s, pace))
+        recent.symbols, limit=limit or settings.max_candidates, min_length=settings.min_context,
+        max_length=settings.memory_gestures,
+    )  # fmt: skip
+    lengths, ends = found["length"], found["position"]
+    firsts = ends - lengths + 1
+    if name == "rhythm":
+        ends, firsts = shelf.onset_states[ends], shelf.onset_states[firsts]
+    recordings, line_s = shelf.memory.states["recording"], shelf.line_s
+    after = np.minimum(ends + 1, len(line_s) - 1)
+    speaks = _counted(recent.symbols, name)[lengths]
+    kept = np.flatnonzero((after > ends) & (recordings[after] == recordings[ends]) & (speaks > 0))
+    ends, lengths, speaks = ends[kept], lengths[kept], speaks[kept]
+    matches = np.zeros(len(kept), dtype=MATCH)
+    matches["state"], matches["length"] = ends, lengths
+    matches["strength"] = speaks / (speaks + 1)
+    # An onset was heard when it came; a gesture when it had ended, and memory is where the next one begins.
+    matches["line_s"] = line_s[ends if name == "rhythm" else ends + 1]
+    matches["since_s"] = recent.since_s
+    matches["pace"] = _pace(line_s[ends] - line_s[firsts[kept]], recent.starts_s, lengths)
     return matches
 
 
-def _index(shelf: Shelf, name: str) -> tuple[TokenIndex, str]:
+def _index(shelf: Shelf, name: str) -> TokenIndex:
     if name == "rhythm":
-        return shelf.rhythm, "onsets"
+        return shelf.rhythm
+    return shelf.contour if name == "loudness" else shelf.memory.indexes[int(name == "percussive")]
+
+
+def _counted(symbols: tuple[int, ...], name: str) -> Int64:
+    """Return how many of the last 0, 1, … symbols speak, shape (n + 1,)."""
+    spoke = np.ones(len(symbols), dtype=np.int64)
     if name == "loudness":
-        return shelf.contour, "states"
-    return shelf.memory.indexes[1 if name == "percussive" else 0], "states"
+        spoke = (np.array(symbols) != CONTOUR_LEVEL).astype(np.int64)
+    return np.concatenate([[0], np.cumsum(spoke[::-1])])
 
 
-def _counted(symbols: tuple[int, ...], name: str) -> list[int]:
-    """Return how many of the last 0, 1, … symbols speak."""
-    steady = {"loudness": CONTOUR_LEVEL}.get(name)
-    counts = [0]
-    for symbol in reversed(symbols):
-        counts.append(counts[-1] + (symbol != steady))
-    return counts
-
-
-def _pace(memory_s: float, starts_s: tuple[float, ...], length: int) -> float:
+def _pace(memory_s: Float64, starts_s: tuple[float, ...], lengths: Int64) -> Float64:
     """Return how fast memory goes by for the player: its time over the player's, between the first and the last start."""
-    if length < 2 or len(starts_s) < length:
-        return 1.0
-    player_s = starts_s[-1] - starts_s[-length]
-    return float(np.clip(memory_s / player_s, _SLOWEST, _FASTEST)) if player_s > 0 and memory_s > 0 else 1.0
+    if len(starts_s) < 2:
+        return np.ones(len(memory_s))
+    starts = np.array(starts_s)
+    firsts = len(starts) - lengths
+    player_s = starts[-1] - starts[np.maximum(firsts, 0)]
+    known = (firsts >= 0) & (player_s > 0) & (memory_s > 0)
+    return np.where(known, np.clip(memory_s / np.where(known, player_s, 1.0), _SLOWEST, _FASTEST), 1.0)

@@ -13,12 +13,12 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from musichal.arrays import AnyArray, Bool, Float64, Int64
+from musichal.arrays import AnyArray, Bool, Float32, Float64, Int64
 from musichal.hearing.percepts import SILENCE, Gesture, Note
 from musichal.memory.columns import Columns
 from musichal.memory.memory import Memory, Place
 from musichal.memory.token_index import TokenIndex
-from musichal.partner.harmony import HarmonyIndex, unit_chroma
+from musichal.partner.harmony import LOOKED_THROUGH, HarmonyIndex, unit_chroma
 from musichal.partner.streams import contour_symbols, rhythm_symbol, rhythm_symbols
 
 _DENSITY_REACH_S = 1.0
@@ -26,8 +26,6 @@ _GAP_S = 60.0
 
 BESIDE = np.dtype(
     [
-        ("line_s", np.float64),
-        ("unit", np.float32, (12,)),
         ("pitch_classes", np.float32, (12,)),
         ("lowest", np.uint8),
         ("highest", np.uint8),
@@ -35,9 +33,8 @@ BESIDE = np.dtype(
         ("density_hz", np.float32),
     ]
 )
-"""Beside each state: where it begins on one line of time through all recordings, with gaps between them; its chroma centred
-and of length 1 (zero without colour); the share of each pitch class in its notes; its lowest and highest note; how many states
-with notes came before; how many of them a second there are around it."""
+"""Beside each state: the share of each pitch class in its notes; its lowest and highest note; how many states with notes came
+before; how many of them a second there are around it."""
 
 
 class Shelf:
@@ -46,7 +43,7 @@ class Shelf:
     Parameters
     ----------
     memory : Memory
-        Read, never changed, but through `append`.
+        Read, never changed, but through `append`, which is for small memories: harmony is filed once, at the beginning.
     first : int
         The number of its first state in the library.
     live : bool
@@ -59,8 +56,11 @@ class Shelf:
         self.live = live
         self.rhythm = TokenIndex()
         self.contour = TokenIndex()
-        self.harmony = HarmonyIndex()
+        self.harmony: HarmonyIndex | None = None
         self._beside = Columns(BESIDE)
+        # What is searched lies together.
+        self._line_s = Columns(np.float64)
+        self._units = Columns(np.float32, (12,))
         self._onset_states = Columns(np.int64)
         self._last_ioi_s: float | None = None
         self._last_silent = True
@@ -74,6 +74,16 @@ class Shelf:
     def beside(self) -> AnyArray:
         """Return what is beside the states, `BESIDE` of shape (n,)."""
         return self._beside.view
+
+    @property
+    def line_s(self) -> Float64:
+        """Return where states begin on one line of time through all recordings, with gaps between them; shape (n,)."""
+        return self._line_s.view
+
+    @property
+    def units(self) -> Float32:
+        """Return the states' `unit_chroma`, shape (n, 12)."""
+        return self._units.view
 
     @property
     def onset_states(self) -> Int64:
@@ -94,12 +104,12 @@ class Shelf:
             return
         starts = np.concatenate([[0], np.flatnonzero(np.diff(states["recording"])) + 1, [n]]).astype(np.int64)
         silent = (states["tokens"] == SILENCE).all(axis=1)
-        beside = np.zeros(n, dtype=BESIDE)
-        line_s = 0.0
+        beside, line_s = np.zeros(n, dtype=BESIDE), np.zeros(n)
+        begin_s = 0.0
         for number, (first, end) in enumerate(zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True)):
             own = states[first:end]
-            beside["line_s"][first:end] = line_s + own["start_s"]
-            line_s = float(beside["line_s"][end - 1]) + float(own["duration_s"][-1]) + _GAP_S
+            line_s[first:end] = begin_s + own["start_s"]
+            begin_s = float(line_s[end - 1]) + float(own["duration_s"][-1]) + _GAP_S
             if number:
                 self.rhythm.start_sequence()
                 self.contour.start_sequence()
@@ -109,13 +119,16 @@ class Shelf:
             self._onset_states.extend(first + onsets)
             self.contour.extend(contour_symbols(own["level_db"], silent[first:end]))
             self._last_ioi_s = float(iois[-1]) if len(iois) > 1 else None
-        beside["unit"] = unit_chroma(states["chroma"])
+        units = unit_chroma(states["chroma"]).astype(np.float32)
         _describe_notes(beside, memory)
         noted = states["note_count"] > 0
         beside["noted_before"] = np.concatenate([[0], np.cumsum(noted)[:-1]])
-        beside["density_hz"] = _density_hz(beside["line_s"], noted)
+        beside["density_hz"] = _density_hz(line_s, noted)
         self._beside.extend(beside)
-        self.harmony.extend(beside["unit"])
+        self._line_s.extend(line_s)
+        self._units.extend(units)
+        if n > LOOKED_THROUGH:
+            self.harmony = HarmonyIndex(units)
         self._last_silent = bool(silent[-1])
 
     def _take_in_last(self) -> None:
@@ -128,25 +141,25 @@ class Shelf:
         beside = np.zeros(1, dtype=BESIDE)
         previous = self.beside[-1] if state else None
         if previous is None or before is None:
-            beside["line_s"] = row["start_s"]
+            line_s = float(row["start_s"])
         elif follows:
-            beside["line_s"] = previous["line_s"] + (row["start_s"] - before["start_s"])
+            line_s = float(self.line_s[-1]) + float(row["start_s"] - before["start_s"])
         else:
-            beside["line_s"] = previous["line_s"] + before["duration_s"] + _GAP_S + row["start_s"]
+            line_s = float(self.line_s[-1]) + float(before["duration_s"]) + _GAP_S + float(row["start_s"])
             self.rhythm.start_sequence()
             self.contour.start_sequence()
             self._last_ioi_s, self._last_silent = None, True
-        beside["unit"] = unit_chroma(row["chroma"])
         _describe_note_rows(beside[0], memory.notes_of(state))
         if previous is not None and before is not None:
             beside["noted_before"] = previous["noted_before"] + (before["note_count"] > 0)
         # Looking back only: what follows is not known yet.
-        reach = int(np.searchsorted(self.beside["line_s"], beside["line_s"][0] - 2 * _DENSITY_REACH_S))
+        reach = int(np.searchsorted(self.line_s, line_s - 2 * _DENSITY_REACH_S))
         since = self.beside["noted_before"][reach] if reach < state else beside["noted_before"][0]
         noted = int(beside["noted_before"][0]) - int(since) + int(row["note_count"] > 0)
         beside["density_hz"] = noted / (2 * _DENSITY_REACH_S)
         self._beside.append(beside[0])
-        self.harmony.extend(beside["unit"])
+        self._line_s.append(line_s)
+        self._units.append(unit_chroma(row["chroma"]))
         levels = np.array([row["level_db"] if before is None else before["level_db"], row["level_db"]])
         self.contour.append(int(contour_symbols(levels, np.array([self._last_silent, silent]))[1]))
         self._last_silent = silent

@@ -38,6 +38,7 @@ from musichal.partner.turn import Turn, take_turn
 from musichal.partner.voices import Voices
 
 _ALTERNATIVES = 3
+_OWN_LENGTH, _OWN_PLACES = 8, 16
 _LOUDEST_FOLLOWED_DB = 12.0
 _PLAYER = [INFLUENCES.index(name) for name in PLAYER_INFLUENCES]
 
@@ -63,14 +64,14 @@ class Partner:
         self._tracker = SituationTracker(sample_rate_hz=sample_rate_hz)
         self._learner = Learner()
         self._voices = Voices()
-        self._activations: dict[int, Activation] = {self.library.base.first: Activation()}
+        self._activation = Activation()
         self._heard_anything = False
         self._heard_gestures = 0
         self._position: int | None = None
         self._transposition = 0
         self._run = 0
         self._played: deque[int] = deque(maxlen=10_000)
-        self._own: deque[int] = deque(maxlen=16)
+        self._own: deque[int] = deque(maxlen=_OWN_LENGTH)
         self._number = 0
         self._choices = 0
         self._resting: str | None = None
@@ -124,18 +125,16 @@ class Partner:
         for gesture, notes in self._learner.complete(now_s):
             if gesture.tokens != (SILENCE, SILENCE) or len(self.library.shelves) > 1:
                 self.library.learn(gesture, notes, most=self.settings.live_gestures)
-        kept = {shelf.first for shelf in self.library.shelves}
-        self._activations = {first: a for first, a in self._activations.items() if first in kept}
         if self._position is not None and not self.library.holds(self._position):
             self._position, self._run = None, 0
 
-    def _activate(self, name: str, recent: Recent, *, but: int | None = None) -> None:
+    def _activate(self, name: str, recent: Recent, *, but: int | None = None, limit: int | None = None) -> None:
         """Set peaks wherever memory was in this situation, `but` at one state."""
         for shelf in self.library.shelves:
-            matches = find_matches(shelf, name, recent, settings=self.settings)
+            matches = find_matches(shelf, name, recent, settings=self.settings, limit=limit)
             if but is not None:
-                matches = [match for match in matches if match.state + shelf.first != but]
-            self._activations.setdefault(shelf.first, Activation()).insert(name, matches, recent.symbols)
+                matches = matches[matches["state"] + shelf.first != but]
+            self._activation.insert(name, shelf, matches, recent.symbols)
 
     def _decide(self, now_s: float) -> tuple[Decision, ...]:
         situation = self._tracker.at(now_s, self.settings)
@@ -144,7 +143,7 @@ class Partner:
             return self._rest(turn.rest, situation, turn)
         settings = turn.settings
         found = find_candidates(
-            self.library, self._activations, situation, position=self._position, transposition=self._transposition,
+            self.library, self._activation, situation, position=self._position, transposition=self._transposition,
             settings=settings, turn=self._choices,
         )  # fmt: skip
         if not len(found.states):
@@ -251,11 +250,10 @@ class Partner:
         """Let the partner's own last choices point on, to wherever memory went on from the like of them."""
         shelf, local = self.library.find(state)
         token = int(shelf.memory.states["tokens"][local, 0])
-        for activation in self._activations.values():
-            activation.clear("own")
+        self._activation.clear("own")
         self._own.append(token)
         if token != SILENCE:
-            self._activate("own", Recent(tuple(self._own), until_s, ()), but=state)
+            self._activate("own", Recent(tuple(self._own), until_s, ()), but=state, limit=_OWN_PLACES)
 
     def _contexts(
         self, found: Candidates, choice: Choice, situation: Situation, settings: PartnerSettings
@@ -269,13 +267,13 @@ class Partner:
             peak = int(found.peaks[choice.candidate, column])
             if peak < 0 or not values[INFLUENCES.index(name)]:
                 continue
-            source = self._activations[shelf.first].source(name, peak, situation.now_s)
-            place = shelf.memory.place(source.state)
+            source = self._activation.source(name, peak, situation.now_s)
+            place = self.library.place(source.state)
             contexts.append(
                 Context(
                     source=name,
                     tokens=source.symbols,
-                    state=source.state + shelf.first,
+                    state=source.state,
                     recording=place.recording,
                     end_s=place.start_s + place.duration_s,
                     live=shelf.live,
@@ -301,8 +299,7 @@ class Partner:
         # A rest ends the phrase: what comes after it is a new beginning, not a continuation.
         self._position, self._transposition, self._run = None, 0, 0
         self._own.clear()
-        for activation in self._activations.values():
-            activation.clear("own")
+        self._activation.clear("own")
         return (
             Decision(
                 number=0,

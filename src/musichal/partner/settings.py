@@ -186,7 +186,7 @@ class PartnerSettings:
     memory_gestures: int = _number(32, 1, 64)
     chroma_s: float = _number(1.0, 0.001)
     live_weight: float = _number(0.8, 0, 1)
-    live_gestures: int = _number(2000, 1, 100_000)
+    live_gestures: int = _number(2000, 1, 4000)
     live_s: float = _number(600.0)
     use: tuple[Region, ...] = ()
     avoid: tuple[Region, ...] = ()

@@ -56,9 +56,10 @@ class Voices:
     ) -> tuple[Part, ...]:  # fmt: skip
         """Return what each voice plays from `now_s` on, in the order of the settings; a voice may play nothing."""
         own = state_notes(library, state)
+        around = notes_around(library, state) if any(v.part in ("bass", "chords") for v in settings.voices) else []
         parts = []
         for voice in settings.voices:
-            chosen = _share(library, state, own, voice)
+            chosen = _share(own, around, voice)
             notes = [
                 _planned(note, now_s, transposition, duration_s, gain_db + voice.gain_db, voice, settings) for note in chosen
             ]
@@ -85,36 +86,32 @@ class Voices:
 def state_notes(library: Library, state: int) -> list[MemoryNote]:
     """Return the notes of a state."""
     shelf, local = library.find(state)
-    return [
-        MemoryNote(float(note["offset_s"]), float(note["duration_s"]), int(note["pitch"]), int(note["velocity"]))
-        for note in shelf.memory.notes_of(local)
-    ]
+    return [MemoryNote(*note) for note in shelf.memory.notes_of(local).tolist()]
 
 
 def notes_around(library: Library, state: int) -> list[MemoryNote]:
     """Return what memory sounded when a state began: notes of its own, and those struck up to 1 s before, oldest first."""
     shelf, local = library.find(state)
-    rows = shelf.memory.states
-    out: list[MemoryNote] = []
-    for other in range(max(0, local - _REACH_STATES), local + 1):
-        before_s = float(rows["start_s"][local] - rows["start_s"][other])
-        if rows["recording"][other] != rows["recording"][local] or before_s > _REACH_S:
-            continue
-        out += [
-            MemoryNote(n.offset_s - before_s, n.duration_s, n.pitch, n.velocity)
-            for n in state_notes(library, other + shelf.first)
-        ]
-    return out
+    first = max(0, local - _REACH_STATES)
+    rows = shelf.memory.states[first : local + 1]
+    before_s = rows["start_s"][-1] - rows["start_s"]
+    near = np.flatnonzero((rows["recording"] == rows["recording"][-1]) & (before_s <= _REACH_S))
+    rows, before_s = rows[near], before_s[near]
+    counts = rows["note_count"].astype(np.int64)
+    begin = int(rows["first_note"][0])
+    notes = shelf.memory.notes[begin : begin + int(counts.sum())]
+    offsets = notes["offset_s"] - np.repeat(before_s, counts)
+    columns = (offsets, notes["duration_s"], notes["pitch"], notes["velocity"])
+    return [MemoryNote(*values) for values in zip(*(column.tolist() for column in columns), strict=True)]
 
 
-def _share(library: Library, state: int, own: list[MemoryNote], voice: VoiceSettings) -> list[MemoryNote]:
+def _share(own: list[MemoryNote], around: list[MemoryNote], voice: VoiceSettings) -> list[MemoryNote]:
     if voice.part == "all":
         return own
     if voice.part == "melody":
         # The highest of each strike; a single low note is the bass's.
         tops = [max(strike, key=lambda n: n.pitch) for strike in _strikes(own)]
         return [note for note in tops if note.pitch >= _SPLIT_PITCH]
-    around = notes_around(library, state)
     if not around:
         return []
     if voice.part == "bass":

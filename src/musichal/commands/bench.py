@@ -1,7 +1,7 @@
 """`musichal bench`: the figures of docs/benchmarks.md, measured here and now."""
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -61,19 +61,17 @@ def _measure(part: str, recordings: Sequence[Path], weights: Path | None) -> Seq
         token_quality,
     )
 
-    if part == "hearing":
-        return hearing_speed.measure_hearing(recordings)
-    if part == "memory":
-        return memory_speed.measure_memory()
-    if part == "drift":
-        return drift_quality.measure_drift(recordings)
-    if part == "scheduler":
-        return scheduler_speed.measure_scheduler()
-    if part == "partner":
-        return partner_speed.measure_partner()
-    if part == "pulse":
-        return pulse_quality.measure_pulse()
-    return token_quality.measure_tokens() if part == "tokens" else note_quality.measure_notes()
+    measures: dict[str, Callable[[], Sequence[Figure]]] = {
+        "hearing": lambda: hearing_speed.measure_hearing(recordings),
+        "memory": memory_speed.measure_memory,
+        "tokens": token_quality.measure_tokens,
+        "notes": note_quality.measure_notes,
+        "pulse": pulse_quality.measure_pulse,
+        "partner": partner_speed.measure_partner,
+        "drift": lambda: drift_quality.measure_drift(recordings),
+        "scheduler": scheduler_speed.measure_scheduler,
+    }
+    return measures[part]()
 
 
 def _machine() -> str:

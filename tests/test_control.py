@@ -1,0 +1,291 @@
+"""Commands by OSC, controllers and keys: bounded whatever comes, and nothing but numbers and short words."""
+
+import random
+import socket
+import struct
+import threading
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from midi_receiver import UdpReceiver
+from musichal.errors import InputError
+from musichal.stage.control import (
+    CcMapping,
+    Command,
+    CommandBox,
+    cc_map_toml,
+    command,
+    partner_changes,
+    read_cc_map,
+)
+from musichal.stage.osc import OscInput, OscOutput
+from musichal.stage.osc_format import LARGEST_DATAGRAM, osc_message, read_datagram
+
+TEXT = st.text(st.characters(blacklist_characters="\0", blacklist_categories=["Cs"]), max_size=20)
+
+
+@given(st.binary(max_size=200) | st.binary(max_size=60).map(lambda b: b"#bundle\0" + bytes(8) + b))
+def test_any_bytes_are_read_or_refused(data):
+    try:
+        for address, _ in read_datagram(data):
+            assert address.startswith("/")
+    except ValueError:
+        pass
+
+
+@given(TEXT.map(lambda t: "/" + t), st.lists(st.integers(-(1 << 40), 1 << 40) | st.booleans() | TEXT, max_size=6))
+def test_what_is_written_is_read_again_and_by_python_osc(address, arguments):
+    assert read_datagram(osc_message(address, arguments)) == [(address, tuple(arguments))]
+    osc = pytest.importorskip("pythonosc.osc_message", reason="python-osc is not installed (the extra `live`)")
+    message = osc.OscMessage(osc_message(address, arguments))
+    assert (message.address, list(message.params)) == (address, arguments)
+
+
+def test_bundles_of_python_osc_are_read():
+    builder = pytest.importorskip("pythonosc.osc_bundle_builder", reason="python-osc is not installed (the extra `live`)")
+    from pythonosc.osc_message_builder import OscMessageBuilder
+
+    inner = builder.OscBundleBuilder(builder.IMMEDIATELY)
+    for name in ("a", "b"):
+        message = OscMessageBuilder(f"/{name}")
+        message.add_arg(0.5)
+        inner.add_content(message.build())
+    outer = builder.OscBundleBuilder(builder.IMMEDIATELY)
+    outer.add_content(inner.build())
+    assert read_datagram(outer.build().dgram) == [("/a", (0.5,)), ("/b", (0.5,))]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"/a",
+        b"abc\0",
+        b"/a\0\0,i\0\0",
+        b"/a\0\0,q\0\0",
+        b"/a\0\0,s\0\0xxxx",
+        b"/a\0\0,b\0\0\xff\xff\xff\xff",
+        b"/a\0\0,\0\0\0more",
+        b"#bundle\0" + bytes(8) + struct.pack(">i", -4),
+        (b"#bundle\0" + bytes(8) + struct.pack(">i", 100)) * 3,
+        b"/a\0\0" + b"," + b"i" * 400,
+        bytes(LARGEST_DATAGRAM + 4),
+        b"/\xff\xfe\0,\0\0\0",
+    ],
+)
+def test_malformed_datagrams_are_refused(data):
+    with pytest.raises(ValueError, match=r"."):
+        read_datagram(data)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("", ()),
+        ("Mute", ()),
+        ("../../etc/passwd", ()),
+        ("mode", ("x" * 201,)),
+        ("mode", ("two\nlines",)),
+        ("temperature", (float("nan"),)),
+        ("temperature", (b"blob",)),
+        ("temperature", (1 << 60,)),
+        ("temperature", ()),
+        ("temperature", (1.0,) * 9),
+        ("mute", ("yes",)),
+        ("mute", (1, 2)),
+        ("bass.low.pitch", (1,)),
+    ],
+)
+def test_what_no_command_looks_like_is_refused_in_a_line(name, arguments):
+    with pytest.raises(InputError) as caught:
+        command(name, arguments)
+    assert str(caught.value).isprintable()
+
+
+def test_changes_are_in_the_types_of_the_partners_settings():
+    assert partner_changes(command("no_repeat", (4.0,))) == {"no_repeat": 4}
+    assert type(partner_changes(command("no_repeat", (4.0,)))["no_repeat"]) is int
+    assert partner_changes(command("temperature", (1,))) == {"temperature": 1}
+    assert partner_changes(command("bass.low_pitch", (40.0,))) == {"bass.low_pitch": 40}
+    assert partner_changes(command("region", (3.0, 9.5))) == {"region": [3.0, 9.5]}
+    assert partner_changes(command("go_back")) == {"go_back": True}
+
+
+@given(st.lists(st.tuples(st.sampled_from([f"setting_{i}" for i in range(100)] + ["mute", "panic"]), st.integers(0, 9))))
+def test_the_box_stays_small_and_keeps_the_last_of_each(asked):
+    box = CommandBox(pace_s=0.0)
+    last = {}
+    for name, value in asked:
+        if box.put(command(name, (value,))) and not (name == "panic" and value == 0):
+            last[name] = value if name not in ("mute", "panic") else value > 0
+    taken = box.take(0.0)
+    assert len(taken) <= 64
+    assert {c.name: c.value for c in taken} == last
+    assert [c.name for c in taken].count("panic") == 0 or taken[0].name == "panic"
+    assert box.take(0.0) == []
+
+
+@given(st.integers(0, 30))
+def test_every_press_of_a_switch_counts(presses):
+    box, state = CommandBox(pace_s=0.0), False
+    for _ in range(presses):
+        box.put(Command("mute"))
+    for asked in box.take(0.0):
+        state = not state if asked.value is None else asked.value
+    assert state == bool(presses % 2)
+
+
+def test_settings_are_handed_out_at_a_pace_and_panic_at_once():
+    box = CommandBox(pace_s=0.02)
+    box.put(command("temperature", (0.1,)))
+    assert [c.name for c in box.take(0.0)] == ["temperature"]
+    box.put(command("temperature", (0.2,)))
+    box.put(command("panic"))
+    assert [c.name for c in box.take(0.001)] == ["panic"]
+    assert [(c.name, c.value) for c in box.take(0.03)] == [("temperature", 0.2)]
+
+
+def test_a_map_of_controllers_goes_to_a_file_and_back(tmp_path):
+    mappings = [
+        CcMapping(20, "temperature", channel=0, high=2.0),
+        CcMapping(21, "no_repeat", low=0.0, high=48.0, whole=True),
+        CcMapping(64, "mute"),
+        CcMapping(65, "panic", channel=15),
+        CcMapping(1, "mode", choices=("shadow", "mirror", 'a "quoted" one')),
+    ]
+    path = tmp_path / "map.toml"
+    path.write_text(cc_map_toml(mappings), encoding="utf-8")
+    assert list(read_cc_map(path).mappings) == mappings
+    found = read_cc_map(path)
+    assert found.commands(0, 20, 127) == [Command("temperature", 2.0)]
+    assert found.commands(1, 20, 127) == []
+    assert found.commands(5, 21, 64) == [Command("no_repeat", 24)]
+    assert [found.commands(3, 64, v) for v in (10, 100, 127, 0)] == [[], [Command("mute", True)], [], [Command("mute", False)]]
+    assert [found.commands(15, 65, v) for v in (127, 0, 127)] == [[Command("panic", True)], [], [Command("panic", True)]]
+    assert [found.commands(0, 1, v)[0].value for v in (0, 63, 127)] == ["shadow", "mirror", 'a "quoted" one']
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "cc = 1",
+        "[[cc]]\ncontroller = 1",
+        "[[cc]]\ncommand = 'mute'",
+        "[[cc]]\ncontroller = 128\ncommand = 'mute'",
+        "[[cc]]\ncontroller = 1\ncommand = '../x'",
+        "[[cc]]\ncontroller = 1\ncommand = 'mute'\nchannel = 0",
+        "[[cc]]\ncontroller = 1\ncommand = 'mode'\nchoices = [1]",
+        "[[cc]]\ncontroller = 1\ncommand = 'temperature'\nlow = nan",
+        "[[cc]]\ncontroller = 1\ncommand = 'temperature'\nloud = 1",
+        "[mute]\ncontroller = 1",
+        "not TOML",
+    ],
+)
+def test_a_wrong_map_is_refused_with_its_name(tmp_path, text):
+    path = tmp_path / "map.toml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=r"map\.toml"):
+        read_cc_map(path)
+
+
+@pytest.fixture
+def sender():
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.settimeout(5)
+        yield sock
+
+
+def wait_until(condition, timeout_s=10.0):
+    until = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.005)
+
+
+def test_commands_come_in_over_a_real_socket_and_errors_go_back(sender):
+    box = CommandBox(pace_s=0.0)
+    receiver = OscInput(0, box.put)
+    try:
+        to = ("127.0.0.1", receiver.port)
+        sender.sendto(osc_message("/musichal/temperature", [0.25]), to)
+        sender.sendto(osc_message("/musichal/bass/low_pitch", [40]), to)
+        sender.sendto(b"rubbish!", to)
+        sender.sendto(osc_message("/other/address", [1]), to)
+        sender.sendto(osc_message("/musichal/temperature", ["x" * 500]), to)
+        wait_until(lambda: receiver.received == 5)
+        wait_until(lambda: receiver.malformed == 3)
+        assert {c.name: c.value for c in box.take(0.0)} == {"temperature": 0.25, "bass.low_pitch": 40}
+        ((address, (text,)),) = read_datagram(sender.recv(4096))
+        assert address == "/musichal/error"
+        assert "temperature" in text
+        with pytest.raises(InputError, match="another port"):
+            OscInput(receiver.port, box.put)
+    finally:
+        receiver.close()
+
+
+def test_it_is_loopback_that_is_listened_to():
+    receiver = OscInput(0, lambda _: None)
+    try:
+        assert receiver._socket.getsockname()[0] == "127.0.0.1"
+    finally:
+        receiver.close()
+
+
+def test_a_flood_is_thinned_out_and_panic_gets_through(sender):
+    """Ten thousand messages as fast as they go: few are read closely, none is kept, and panic is still heard."""
+    got: list[str] = []
+    lock = threading.Lock()
+
+    def put(asked: Command) -> None:
+        with lock:
+            got.append(asked.name)
+
+    receiver = OscInput(0, put)
+    try:
+        to = ("127.0.0.1", receiver.port)
+        rng = random.Random(0)  # noqa: S311 - for a test
+        began = time.monotonic()
+        for number in range(10_000):
+            sender.sendto(osc_message(f"/musichal/{rng.choice('abcdefgh')}", [number]), to)
+        for _ in range(20):  # the system itself drops what its buffer cannot hold
+            sender.sendto(osc_message("/musichal/panic"), to)
+            time.sleep(0.01)
+        wait_until(lambda: "panic" in got)
+        took = time.monotonic() - began
+        assert receiver.received <= 10_020
+        assert len([name for name in got if name != "panic"]) <= 500 * (1 + took) + 500
+        assert receiver.dropped > 0 or receiver.received < 2000
+    finally:
+        receiver.close()
+
+
+def test_what_happens_goes_out(trained):
+    pytest.importorskip("pythonosc", reason="python-osc is not installed (the extra `live`)")
+    receiver = UdpReceiver()
+    try:
+        out = OscOutput(receiver.port, sample_rate_hz=24_000)
+        out.event(1.5, "lost", "some samples")
+        out.statistics({"notes": 3, "listening": True})
+        wait_until(lambda: len(receiver.messages) >= 4)
+        assert ("/musichal/event", [1.5, "lost", "some samples"]) in receiver.messages
+        assert ("/musichal/statistics/notes", [3]) in receiver.messages
+        out.close()
+    finally:
+        receiver.close()
+
+
+@settings(max_examples=20)
+@given(st.lists(st.binary(min_size=1, max_size=100), min_size=1, max_size=10))
+def test_rubbish_never_ends_the_reader(datagrams):
+    receiver = OscInput(0, lambda _: None)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        for data in datagrams:
+            sock.sendto(data, ("127.0.0.1", receiver.port))
+        wait_until(lambda: receiver.received == len(datagrams))
+        sock.sendto(osc_message("/musichal/mute", [1]), ("127.0.0.1", receiver.port))
+        wait_until(lambda: receiver.received == len(datagrams) + 1)
+    receiver.close()

@@ -1,5 +1,6 @@
 """Commands by OSC, controllers and keys: bounded whatever comes, and nothing but numbers and short words."""
 
+import contextlib
 import random
 import socket
 import struct
@@ -29,11 +30,9 @@ TEXT = st.text(st.characters(blacklist_characters="\0", blacklist_categories=["C
 
 @given(st.binary(max_size=200) | st.binary(max_size=60).map(lambda b: b"#bundle\0" + bytes(8) + b))
 def test_any_bytes_are_read_or_refused(data):
-    try:
+    with contextlib.suppress(ValueError):
         for address, _ in read_datagram(data):
             assert address.startswith("/")
-    except ValueError:
-        pass
 
 
 @given(TEXT.map(lambda t: "/" + t), st.lists(st.integers(-(1 << 40), 1 << 40) | st.booleans() | TEXT, max_size=6))

@@ -24,6 +24,7 @@ import numpy as np
 
 from musichal.arrays import AnyArray
 from musichal.audio.recording import ingest
+from musichal.audio.resample import StreamResampler
 from musichal.errors import MusicHalError
 from musichal.hearing.intake import Intake
 from musichal.hearing.percepts import Onset, Percept, Window
@@ -46,6 +47,7 @@ _TIMES = 2048
 _OVERLOADED = 3
 _OVERLOAD_S = 10.0
 _MARGIN_S = 0.005
+_DELAY_S = 3.0  # bursts and blocks meet in all ways in this time
 
 
 @dataclass(frozen=True)
@@ -141,11 +143,11 @@ class LiveTimes:
 
 def light_path_delay_s(spec: PerceptionSpec, *, source_rate_hz: int, block: int) -> tuple[float, float]:
     """Return by how much what has come through the intake lags behind what arrived, at least and at most."""
-    intake = Intake(spec, source_rate_hz=source_rate_hz)
-    silence, delays = np.zeros(block, dtype=np.float32), []
-    for number in range(1, max(8, source_rate_hz // block) + 2):
-        intake.push(silence)
-        delays.append(number * block / source_rate_hz - intake.samples_heard / spec.sample_rate_hz)
+    resampler = StreamResampler(source_rate_hz=source_rate_hz, target_rate_hz=spec.sample_rate_hz, quality=spec.resampler)
+    silence, delays, given = np.zeros(block, dtype=np.float32), [], 0
+    for number in range(1, max(16, round(_DELAY_S * source_rate_hz / block)) + 1):
+        given += resampler.push(silence).shape[0]
+        delays.append(number * block / source_rate_hz - given / spec.sample_rate_hz)
     settled = delays[len(delays) // 4 :]
     return max(0.0, min(settled)), max(0.0, *settled)
 

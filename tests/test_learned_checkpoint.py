@@ -434,21 +434,38 @@ def outcome(work: Callable[[], Any]) -> tuple[str, Any]:
         return str(error) or "a refusal without words\n", None
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.data())
-def test_no_damage_gives_anything_but_a_refusal(tiny_mert, tmp_path_factory, data):
-    """Bytes of the header changed: the file is refused in our words, or it still holds every tensor in its shape."""
-    folder = tmp_path_factory.mktemp("fuzz")
-    layout = parse_layout(json.loads((tiny_mert / "config.json").read_text()), "tiny")
-    content = bytearray((tiny_mert / "model.safetensors").read_bytes())
-    header = 8 + int.from_bytes(content[:8], "little")
-    for _ in range(data.draw(st.integers(1, 4))):
-        content[data.draw(st.integers(0, header))] = data.draw(st.integers(0, 255))
-    (folder / "model.safetensors").write_bytes(content)
-    refusal, tensors = outcome(lambda: read_weights(folder / "model.safetensors", layout))
-    assert "\n" not in refusal
-    assert refusal or {name: array.shape for name, array in tensors.items()} == layout.shapes()
-    shutil.rmtree(folder)
+def damaged(content: bytes, places: list[tuple[int, int]]) -> bytes:
+    changed = bytearray(content)
+    for place, value in places:
+        changed[place % len(content)] = value
+    return bytes(changed)
+
+
+# Where the table of tensors is: at the head of safetensors, at the head and the tail of a zip.
+PLACES = st.lists(st.tuples(st.integers(-6000, 8000), st.integers(0, 255)), min_size=1, max_size=4)
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "pytorch_model.bin"])
+def test_no_damage_gives_anything_but_a_refusal(tmp_path, file):
+    """Bytes of the tables changed: the file is refused in our words, or it still holds every tensor in its shape."""
+    if file.endswith(".bin"):
+        pytest.importorskip("torch", reason="the extra 'mert' is not installed: no torch")
+    write_random_checkpoint(tmp_path / "whole", tiny=True, safe=file.endswith(".safetensors"))
+    layout = parse_layout(json.loads((tmp_path / "whole" / "config.json").read_text()), "tiny")
+    content, refusals = (tmp_path / "whole" / file).read_bytes(), []
+
+    @settings(max_examples=80, deadline=None)
+    @given(places=PLACES)
+    def any_damage(places: list[tuple[int, int]]) -> None:
+        path = tmp_path / file
+        path.write_bytes(damaged(content, places))
+        refusal, tensors = outcome(lambda: read_weights(path, layout))
+        assert "\n" not in refusal
+        assert refusal or {name: array.shape for name, array in tensors.items()} == layout.shapes()
+        refusals.append(refusal)
+
+    any_damage()
+    assert any(refusals)
 
 
 JSON = st.recursive(
@@ -507,6 +524,8 @@ def test_missing_packages_are_named_with_the_command_that_installs_them(mert, mo
 def constants(monkeypatch, tmp_path):
     """The settings of the hub's client, which it reads from the environment when it is imported."""
     hub = pytest.importorskip("huggingface_hub", reason="the extra 'mert' is not installed: no huggingface_hub")
+    import huggingface_hub.constants  # it is not there before someone has imported it
+
     monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(hub.constants, "DOWNLOAD_CHUNK_SIZE", 4096)
 
@@ -551,7 +570,8 @@ def test_only_the_files_that_are_read_are_fetched_and_the_licence_comes_first(hu
 
 def test_a_download_that_breaks_off_is_resumed(hub, tmp_path):
     hub.break_off, hub.break_above = 2, 10_000
-    checkpoint = find_checkpoint("someone/tiny", cache=tmp_path / "c")
+    attempts = (outcome(lambda: find_checkpoint("someone/tiny", cache=tmp_path / "c")) for _ in range(3))
+    checkpoint = next(found for refusal, found in attempts if not refusal)  # newer clients try again by themselves
     ranges = [wanted for method, path, wanted in hub.asked if method == "GET" and path.endswith("model.safetensors")]
     assert len(ranges) == 3
     assert ranges[0] == ""
@@ -609,7 +629,7 @@ def test_known_weights_that_are_not_what_was_published_are_refused(hub, tmp_path
         find_checkpoint(MERT.name, cache=tmp_path / "c", say=said.append)
     assert "is not what m-a-p/MERT-v1-95M published" in str(raised.value)
     assert MERT.weights_sha256 in str(raised.value)
-    assert "CC-BY-NC-4.0" in said[0]
+    assert said == ["m-a-p/MERT-v1-95M: the licence of these weights is CC-BY-NC-4.0. Downloading them once (378 MB)"]
     # The revision is the known one without being named.
     assert any(MERT.revision in path for _, path, _ in hub.asked)
 

@@ -125,7 +125,8 @@ def find_checkpoint(
         def before_weights(small_files: Path) -> None:
             _read_description(small_files, wanted)  # what cannot be loaded is not worth the download
             licence = known.licence if known else _card_licence(small_files)
-            tell(f"{wanted}: the licence of these weights is {licence}. Downloading them once")
+            size = f" ({known.weights_bytes / 1e6:.0f} MB)" if known else ""
+            tell(f"{wanted}: the licence of these weights is {licence}. Downloading them once{size}")
 
         fetched = hub.fetch(
             wanted,

@@ -29,6 +29,8 @@ def hub_package(purpose: str) -> ModuleType:
     """Return huggingface_hub; raises `MissingExtraError` that names what it is needed for."""
     try:
         import huggingface_hub
+        import huggingface_hub.constants
+        import huggingface_hub.errors
     except ImportError as error:
         raise _missing("huggingface_hub", purpose) from error
     return huggingface_hub

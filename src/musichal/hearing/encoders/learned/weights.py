@@ -140,11 +140,13 @@ def _refuse_code(path: Path) -> None:
             if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries) or tables[0].file_size > _MAX_PICKLE_BYTES:
                 raise InputError(f"{where} cannot be loaded: it is compressed, or its table is too large")
             table = archive.read(tables[0])
-    except zipfile.BadZipFile as error:
-        hint = "damaged, cut short, or in the format from before torch 1.6, which is not read"
-        raise InputError(f"{where} cannot be loaded: it is {hint}") from error
+    except InputError:
+        raise
     except OSError as error:
         raise InputError(f"cannot read {where}: {reason(error)}") from error
+    except Exception as error:  # a damaged archive leads the standard library to many others beside BadZipFile
+        hint = "damaged, cut short, or in the format from before torch 1.6, which is not read"
+        raise InputError(f"{where} cannot be loaded: it is {hint}") from error
     try:
         for operation, argument, _ in pickletools.genops(io.BytesIO(table)):
             named = str(argument) if operation.name in ("GLOBAL", "INST") else ""

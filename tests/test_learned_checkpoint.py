@@ -521,31 +521,16 @@ def test_missing_packages_are_named_with_the_command_that_installs_them(mert, mo
 
 
 @pytest.fixture
-def constants(monkeypatch, tmp_path):
-    """The settings of the hub's client, which it reads from the environment when it is imported."""
-    hub = pytest.importorskip("huggingface_hub", reason="the extra 'mert' is not installed: no huggingface_hub")
-    import huggingface_hub.constants  # it is not there before someone has imported it
-
-    monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(hub.constants, "DOWNLOAD_CHUNK_SIZE", 4096)
-
-    def point_at(url: str) -> None:
-        monkeypatch.setattr(hub.constants, "ENDPOINT", url)
-        monkeypatch.setattr(hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}")
-
-    hub.constants_point_at = point_at
-    yield hub.constants
-    del hub.constants_point_at
-
-
-@pytest.fixture
-def hub(constants, tiny_mert):
-    import huggingface_hub
-
+def hub(tiny_mert, monkeypatch):
+    """A hub of our own, and the client's settings, which it reads from the environment when imported."""
+    constants = pytest.importorskip("huggingface_hub.constants", reason="the extra 'mert' is not installed: no huggingface_hub")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 4096)
     files = {path.name: path.read_bytes() for path in tiny_mert.iterdir()}
     files |= {"modeling_MERT.py": b"raise SystemExit", "configuration_MERT.py": b"raise SystemExit", "optimizer.pt": b"0"}
     with serve(HubByHand("someone/tiny", files)) as by_hand:
-        huggingface_hub.constants_point_at(by_hand.url)
+        monkeypatch.setattr(constants, "ENDPOINT", by_hand.url)
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", by_hand.url + "/{repo_id}/resolve/{revision}/{filename}")
         yield by_hand
 
 

@@ -1,6 +1,7 @@
 """Which voice plays where."""
 
 import tomllib
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -60,6 +61,14 @@ def test_a_note_on_its_way() -> None:
     assert routing.route("melody", 100.0, NoteEvent(1.0, 0.5, 30, 90)) is None
     with pytest.raises(InputError, match=r"'drums' has no route; there are: melody, bass, low"):
         routing.route("drums", 0.0, note)
+
+
+def test_the_table_in_the_documents_is_one() -> None:
+    text = (Path(__file__).resolve().parents[1] / "docs" / "live.md").read_text("utf-8")
+    tables = [block.split("```")[0] for block in text.split("```toml\n")[1:] if "[voice." in block.split("```")[0]]
+    assert tables
+    for table in tables:
+        assert {"melody", "bass"} <= parse_routing(tomllib.loads(table)).voices.keys()
 
 
 def test_one_port_for_every_voice() -> None:

@@ -26,9 +26,29 @@ def _check_number(name: str, value: int, lowest: int, highest: int) -> None:
 
 
 @dataclass(frozen=True, slots=True)
+class SliceSource:
+    """Where a slice comes from; ranges as of `musichal.stage.events.SliceEvent`. Raises `ValueError` outside of them."""
+
+    recording: int
+    source_start_s: float
+    transposition_semitones: float = 0.0
+    gain: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_number("recording", self.recording, 0, 2**32 - 1)
+        if not (math.isfinite(self.source_start_s) and self.source_start_s >= 0):
+            raise ValueError(f"source_start_s must be finite and not negative, not {self.source_start_s!r}")
+        if not -24 <= self.transposition_semitones <= 24:
+            raise ValueError(f"transposition_semitones must be from -24 to 24, not {self.transposition_semitones!r}")
+        if not 0 <= self.gain <= 4:
+            raise ValueError(f"gain must be from 0 to 4, not {self.gain!r}")
+
+
+@dataclass(frozen=True, slots=True)
 class Note:
     """A note to play at `due_s` on the port named `port`; `tag` comes back with what was sent.
 
+    With a `source` it is a slice of a recording, for a port that plays those (`slice_note`), one at a time.
     `bend_semitones` is heard on MPE ports, where `channel` is chosen by the scheduler. Raises `ValueError` for what no
     MIDI message can hold, and for a duration that is not between 0 and an hour.
     """
@@ -41,6 +61,7 @@ class Note:
     channel: int = 0
     tag: int = 0
     bend_semitones: float = 0.0
+    source: SliceSource | None = None
 
     def __post_init__(self) -> None:
         _check_moment(self.due_s)
@@ -79,12 +100,18 @@ class Control:
 Message = Note | Control
 
 
+def slice_note(due_s: float, duration_s: float, port: str, source: SliceSource, *, tag: int = 0) -> Note:
+    """Return the message for a slice: all slices are one key, so that each ends the one before. Raises as `Note` does."""
+    return Note(due_s, duration_s, port, pitch=0, velocity=127, tag=tag, source=source)
+
+
 @dataclass(frozen=True, slots=True)
 class Outgoing:
     """A message on its way to a port.
 
     It was to leave at `target_s` (its moment less the latency of the port) and could have left at `ready_s`, which is
-    later where it was asked for too late. `again` marks the end of a note that has ended already, told once more.
+    later where it was asked for too late. `again` marks the end of a note that has ended already, told once
+    more. `note` is there where a slice is struck.
     """
 
     data: bytes
@@ -92,6 +119,7 @@ class Outgoing:
     ready_s: float
     tag: int = 0
     again: bool = False
+    note: Note | None = None
 
     @property
     def is_on(self) -> bool:

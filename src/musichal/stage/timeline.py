@@ -190,7 +190,8 @@ class Timeline:
         out += self._ended(messages[:-1], ready_s)
         self._strikes[key] = _Strike(target_s, note.tag)
         self.counts.struck += 1
-        return [*out, Outgoing(bytes((0x90 | channel, note.pitch, note.velocity)), target_s, ready_s, note.tag)]
+        data, sliced = bytes((0x90 | channel, note.pitch, note.velocity)), None if note.source is None else note
+        return [*out, Outgoing(data, target_s, ready_s, note.tag, note=sliced)]
 
     def _ended(self, messages: list[NoteMessage], at_s: float) -> list[Outgoing]:
         out = []

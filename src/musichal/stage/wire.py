@@ -8,7 +8,7 @@ import struct
 from collections.abc import Iterator
 from typing import Any
 
-from musichal.stage.messages import Control, Message, Note, Outgoing
+from musichal.stage.messages import Control, Message, Note, Outgoing, SliceSource
 
 # To the scheduler.
 NOTE, CONTROL, ALIVE, CANCEL, PANIC, MUTE, CLOSE, CONFIG = range(1, 9)
@@ -17,6 +17,7 @@ SENT, READY, FAILED, TROUBLE, COUNTS = range(101, 106)
 
 _HEADER = struct.Struct("<IB")
 _NOTE = struct.Struct("<ddfIBBBB")
+_SLICE = struct.Struct("<Iddd")
 _CONTROL = struct.Struct("<dIB")
 _MOMENT = struct.Struct("<d")
 _SENT = struct.Struct("<dddIB")
@@ -33,6 +34,9 @@ def message_frame(message: Message, port: int) -> bytes:
     if isinstance(message, Note):
         m = message
         body = _NOTE.pack(m.due_s, m.duration_s, m.bend_semitones, m.tag, port, m.channel, m.pitch, m.velocity)
+        if m.source is not None:
+            s = m.source
+            body += _SLICE.pack(s.recording, s.source_start_s, s.transposition_semitones, s.gain)
         return frame(NOTE, body)
     return frame(CONTROL, _CONTROL.pack(message.due_s, message.tag, port) + message.data)
 
@@ -40,8 +44,9 @@ def message_frame(message: Message, port: int) -> bytes:
 def read_message(kind: int, body: bytes) -> tuple[int, Message]:
     """Return the port number and the message of a frame."""
     if kind == NOTE:
-        due_s, duration_s, bend, tag, port, channel, pitch, velocity = _NOTE.unpack(body)
-        return port, Note(due_s, duration_s, "", pitch, velocity, channel, tag, bend)
+        due_s, duration_s, bend, tag, port, channel, pitch, velocity = _NOTE.unpack_from(body)
+        source = SliceSource(*_SLICE.unpack_from(body, _NOTE.size)) if len(body) > _NOTE.size else None
+        return port, Note(due_s, duration_s, "", pitch, velocity, channel, tag, bend, source)
     due_s, tag, port = _CONTROL.unpack_from(body)
     return port, Control(due_s, "", body[_CONTROL.size :], tag)
 

@@ -16,36 +16,12 @@ from typing import Any
 from musichal.errors import InputError, MissingExtraError, install_hint
 from musichal.stage.messages import Outgoing
 from musichal.stage.monotonic import now_s
+from musichal.stage.ports.frame_line import FrameLine
 from musichal.stage.ports.protocol import PortLostError
 
 _MOST_QUEUED = 4096
 _MARGIN_S = 0.002
 _WRAP = 2**32
-
-
-class FrameLine:
-    """From moments to frames: the line that JACK's reports lie about, followed slowly.
-
-    `report` gives it (frame of the cycle's start, the moment of it); the first reports are averaged, later ones move the
-    line by a 64th of their distance, and one that is off by more than `jump_s` (frames were lost) starts it anew.
-    """
-
-    def __init__(self, rate_hz: float, *, slowness: int = 64, jump_s: float = 0.005) -> None:
-        self._rate_hz, self._slowness, self._jump_s = rate_hz, slowness, jump_s
-        self._frame, self._moment_s, self._reports = 0, 0.0, 0
-
-    def report(self, frame: int, moment_s: float) -> None:
-        """Learn that the cycle at `frame` began at `moment_s`."""
-        expected_s = self._moment_s + (frame - self._frame) / self._rate_hz
-        off_s = moment_s - expected_s
-        if self._reports and abs(off_s) > self._jump_s:
-            self._reports = 0
-        self._reports = min(self._reports + 1, self._slowness)
-        self._frame, self._moment_s = frame, expected_s + off_s / self._reports if self._reports > 1 else moment_s
-
-    def frame_at(self, moment_s: float) -> int:
-        """Return the frame nearest to a moment."""
-        return self._frame + round((moment_s - self._moment_s) * self._rate_hz)
 
 
 class JackPort:

@@ -16,6 +16,7 @@ ADDRESSES = {
     "file:PATH": "a MIDI file, whole on the disk every second",
     "osc:HOST:PORT": "OSC over UDP",
     "synth:FONT.sf2": "sound by FluidSynth; without a font, the one that was installed with MusicHal",
+    "slices:PARTNER.hal>DEVICE": "the partner's own recordings, slice by slice, on a sound output or the default one",
     "none:": "nowhere; what is played is told as events",
     "NAME": "the MIDI output with this in its name",
 }
@@ -90,6 +91,13 @@ def _open_file(path: str, origin_s: float) -> Port:
     return MidiFilePort(path, origin_s=origin_s)
 
 
+def _open_slices(rest: str, _origin_s: float) -> Port:
+    from musichal.stage.ports.slices import SlicesPort
+
+    path, arrow, device = rest.partition(">")
+    return SlicesPort(path, device if arrow else None)
+
+
 def _open_synth(font: str, _origin_s: float) -> Port:
     from musichal.stage.ports.synth import SynthPort
 
@@ -105,6 +113,7 @@ _OPENERS: Mapping[str, Callable[[str, float], Port]] = MappingProxyType(
         "osc": _open_osc,
         "file": _open_file,
         "synth": _open_synth,
+        "slices": _open_slices,
     }
 )
 

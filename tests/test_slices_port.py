@@ -1,0 +1,140 @@
+"""The partner's recordings as its voice, through a real process and a real sound system."""
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jack_server import JackServer
+from musichal.bench.jack_midi import wait_for
+from musichal.errors import InputError
+from musichal.memory.partner_file import PartnerModel
+from musichal.partner.decision import Decision
+from musichal.stage.messages import Note, SliceSource, slice_note
+from musichal.stage.monotonic import now_s
+from musichal.stage.port_settings import PortSettings
+from musichal.stage.ports.frame_line import FrameLine
+from musichal.stage.scheduler import Scheduler
+from musichal.stage.slice_output import SliceOutput
+from musichal.stage.wire import NOTE, FrameBuffer, message_frame, read_message
+from test_scheduler import kinds, notes_sent, run_until
+
+
+class Ear:
+    """A JACK client that keeps what it hears."""
+
+    def __init__(self) -> None:
+        import jack
+
+        self.client = jack.Client("ear", no_start_server=True)
+        self._port = self.client.inports.register("in")
+        self._blocks: list[np.ndarray] = []
+        self.client.set_process_callback(lambda _frames: self._blocks.append(self._port.get_array().copy()))
+
+    def __enter__(self) -> "Ear":
+        self.client.activate()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.client.deactivate()
+        self.client.close()
+
+    def listen_to(self, name: str) -> None:
+        assert wait_for(lambda: any(name in p.name for p in self.client.get_ports(is_audio=True, is_output=True)), 10.0)
+        found = [p.name for p in self.client.get_ports(is_audio=True, is_output=True) if name in p.name]
+        self.client.connect(found[0], self._port)
+
+    def heard(self) -> np.ndarray:
+        return np.concatenate([np.zeros(0, np.float32), *self._blocks])
+
+
+@pytest.mark.live
+def test_slices_come_out_of_the_sound_system_as_they_are_in_the_recording(
+    jack_server: JackServer, trained_path: Path, trained: PartnerModel
+) -> None:
+    recording = trained.recordings[0]
+    rate = recording.sample_rate_hz
+    with Ear() as ear, Scheduler([PortSettings("voice", f"slices:{trained_path}")]) as scheduler:
+        ear.listen_to("PortAudio")
+        start_s = now_s() + 0.4
+        parts = [slice_note(start_s + 0.5 * k, 0.5, "voice", SliceSource(0, 2.0 + 0.5 * k)) for k in range(4)]
+        scheduler.play(parts)
+        events = run_until(scheduler, lambda events: len(notes_sent(events)) == 8)
+        assert "port-lost" not in kinds(events)
+        time.sleep(0.3)
+        heard = ear.heard().astype(np.float64)
+    import soxr
+
+    expected = soxr.resample(
+        recording.samples()[round(2.1 * rate) : round(3.9 * rate)].astype(np.float64), rate, jack_server.rate_hz
+    )
+    spectrum = np.fft.rfft(heard, 1 << 19) * np.conj(np.fft.rfft(expected, 1 << 19))
+    at = int(np.argmax(np.fft.irfft(spectrum)))
+    piece = heard[at : at + len(expected)]
+    # An xrun may cost a period here and there; the rest is the recording.
+    same = np.corrcoef(piece, expected[: len(piece)])[0, 1]
+    assert same > 0.9, same
+    assert not heard[-1000:].any(), "it ended"
+
+
+@pytest.mark.live
+def test_a_panic_ends_a_slice(jack_server: JackServer, trained_path: Path) -> None:
+    with Ear() as ear, Scheduler([PortSettings("voice", f"slices:{trained_path}")]) as scheduler:
+        ear.listen_to("PortAudio")
+        scheduler.play([slice_note(now_s(), 7.0, "voice", SliceSource(0, 1.0))])
+        assert wait_for(lambda: bool(np.abs(ear.heard()[-9600:]).max(initial=0.0) > 0.01) and scheduler.alive(), 5.0)
+        scheduler.panic()
+        assert wait_for(lambda: not ear.heard()[-4800:].any() and scheduler.alive(), 3.0)
+
+
+@pytest.mark.live
+def test_an_unknown_output_lists_what_there_is(jack_server: JackServer, trained_path: Path, tmp_path: Path) -> None:
+    with (
+        pytest.raises(InputError, match="no audio output 'Built-in'"),
+        Scheduler([PortSettings("voice", f"slices:{trained_path}>Built-in")]),
+    ):
+        pass
+    with pytest.raises(InputError, match=r"none\.hal"), Scheduler([PortSettings("voice", f"slices:{tmp_path / 'none.hal'}")]):
+        pass
+
+
+def test_a_slice_survives_the_wire() -> None:
+    note = slice_note(1.0, 0.5, "", SliceSource(3, 12.5, -7.0, 0.25), tag=9)
+    plain = Note(1.0, 0.5, "", 60, 90, 2, 7, 0.5)
+    buffer = FrameBuffer()
+    buffer.add(message_frame(note, 1) + message_frame(plain, 0))
+    assert [read_message(kind, body) for kind, body in buffer.frames(9) if kind == NOTE] == [(1, note), (0, plain)]
+    for wrong in ((-1, 0.0), (0, -1.0), (0, float("nan")), (0, 0.0, 25.0), (0, 0.0, 0.0, 5.0)):
+        with pytest.raises(ValueError, match="must be"):
+            SliceSource(*wrong)
+
+
+def test_decisions_become_slices_once_for_all_voices_and_not_of_the_players_own() -> None:
+    def decision(number: int, time_s: float, recording: int | None, *, live: bool = False) -> Decision:
+        start_s = None if recording is None else 2.0
+        return Decision(
+            number, time_s, "play", duration_s=0.5, choice=1, recording=recording, live=live, source_start_s=start_s
+        )
+
+    with Scheduler([PortSettings("voice", "none:")]) as scheduler:
+        output = SliceOutput(scheduler, "voice", recordings=2)
+        start_s = now_s() + 0.1
+        decisions = [
+            *(decision(0, 0.0, 0), decision(1, 0.0, 0), decision(2, 0.1, 2)),
+            *(decision(3, 0.1, None), decision(4, 0.2, 1, live=True), decision(5, 0.3, 1)),
+        ]
+        assert [output.play(one, lambda time_s: start_s + time_s) for one in decisions] == [1, 0, 0, 0, 0, 1]
+        events = notes_sent(run_until(scheduler, lambda events: len(notes_sent(events)) == 4))
+        # The second is due while the first sounds: slices are one key, so it ends the first.
+        assert [(event.data[0], event.tag) for event in events] == [(0x90, 0), (0x80, 0), (0x90, 5), (0x80, 5)]
+
+
+def test_the_line_follows_reports_slowly_and_starts_anew_after_a_jump() -> None:
+    line = FrameLine(48_000)
+    rng = np.random.default_rng(1)
+    for k in range(400):
+        line.report(256 * k, 10.0 + 256 * k / 48_000 + float(rng.uniform(-0.001, 0.001)))
+    assert abs(line.frame_at(15.0) - 240_000) <= 10, "a millisecond of jitter, 48 frames, does not pass"
+    line.report(256 * 400, 11.0 + 256 * 400 / 48_000)
+    assert line.frame_at(16.0) == 240_000

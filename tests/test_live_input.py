@@ -221,6 +221,24 @@ def test_a_reader_that_is_too_slow_loses_sound_at_a_place(jack_server: JackServe
         assert (first - last - 1 - late.lost_before) % 96_000 == 0
 
 
+def test_sound_that_the_server_lost_is_counted(jack_server: JackServer, fake_microphone: Plug, ramp: Path) -> None:
+    """The server stands still for 0.3 s and takes nothing in; only the times of the blocks tell how much is missing."""
+    microphone = fake_microphone(ramp, loop=True)
+    events: list[InputEvent] = []
+    with LiveInput("fakemic", on_event=events.append) as live:
+        microphone.go()
+        blocks = collect(live, until=lambda b: heard(b).size > 60_000 and b[-1].samples.all())
+        jack_server.process.send_signal(signal.SIGSTOP)
+        time.sleep(0.3)
+        jack_server.process.send_signal(signal.SIGCONT)
+        blocks += collect(live, until=lambda b: any(block.lost_before for block in b) and b[-1].samples.all())
+    assert "lost" in [event.kind for event in events]
+    assert live.lost_samples == sum(event.lost_samples for event in events) == sum(block.lost_before for block in blocks)
+    (first_position, first_s), (last_position, last_s) = blocks[0].arrivals[0], blocks[-1].arrivals[-1]
+    assert (last_position - first_position) / 48_000 == pytest.approx(last_s - first_s, abs=0.05)
+    assert live.lost_samples > 0.15 * 48_000
+
+
 def test_clipping_is_said(jack_server: JackServer, fake_microphone: Plug, tmp_path: Path) -> None:
     sound = np.clip(1.5 * np.sin(np.arange(48_000) * 0.02), -1, 1).astype(np.float32)
     soundfile.write(tmp_path / "loud.wav", sound, 48_000, subtype="FLOAT")

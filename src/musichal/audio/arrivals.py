@@ -55,8 +55,11 @@ class ArrivalFilter:
         self._started_s = self._window_since_s = self._updated_s = time_s
         self._position, self._least_late_s = position, None
 
-    def observe(self, position: float, time_s: float) -> float | None:
-        """Take one arrival; at the end of each window return how late its least late block was, in seconds, else None."""
+    def observe(self, position: float, time_s: float, *, hold_above_s: float = math.inf) -> float | None:
+        """Take one arrival; at the end of each window return how late its least late block was, in seconds, else None.
+
+        A window that is later than `hold_above_s` leaves the line as it is: the caller may know better what it means.
+        """
         if self.line is None:
             self.restart(position, time_s)
             return None
@@ -68,7 +71,8 @@ class ArrivalFilter:
         age_s = time_s - self._started_s
         if time_s - self._window_since_s < min(_WINDOW_S, age_s / 4):
             return None
-        self._step(position, time_s, late_s, age_s, since_last=position - before)
+        if late_s < hold_above_s:
+            self._step(position, time_s, late_s, age_s, since_last=position - before)
         self._window_since_s, self._least_late_s = time_s, None
         return late_s
 

@@ -44,8 +44,9 @@ _OPEN_S = 20.0
 _HUNG_S = 4.0
 _CLOSE_S = 2.0
 _AGAIN_S = 1.0
-# Blocks that are all this late for half a second mean lost sound; where the system said so, less will do.
-_LOST_S, _LOST_BLOCKS, _LOST_BLOCKS_TOLD = 0.02, 1.5, 0.5
+# Blocks that are all this late for half a second, or for a second if the system did not report it, mean lost sound.
+_LOST_S, _LOST_BLOCKS, _LOST_BLOCKS_TOLD = 0.004, 0.75, 0.5
+_TOLD_WINDOWS = 2  # the window in which it happened has blocks from before
 _SILENT_DB, _SILENT_S = -70.0, 10.0
 _UNPLUGGED_S, _LOOK_S = 2.0, 5.0
 _CLIPPING_AGAIN_S = 5.0
@@ -199,7 +200,8 @@ class LiveInput:
         # The reader's own.
         self._held: tuple[RingBlock, int] | None = None
         self._position = self._shift = 0
-        self._told_of_xrun = False
+        self._told_windows = 0
+        self._was_late = False
         self._meter, self._watch = LevelMeter(), LevelMeter()
         self._zero_s = self._quiet_s = 0.0
         self._is_silent = self._is_broken = False
@@ -360,7 +362,7 @@ class LiveInput:
             self._tell("behind", f"{lost / rate:.2f} s of sound are lost: nobody read them in time", lost)
         if block.mark & XRUN:
             self.xruns += 1
-            self._told_of_xrun = True
+            self._told_windows = _TOLD_WINDOWS
         line = self._filter.line
         if block.mark & _REOPENED and line is not None:
             gap = max(0, round(line.position_at(block.arrived_s)) - end)
@@ -374,17 +376,19 @@ class LiveInput:
 
     def _gap(self, block: RingBlock, end: int) -> int:
         """Return how many samples the device lost without counting them, from the times of the blocks."""
-        late_s = self._filter.observe(end, block.arrived_s)
+        block_s = len(block.samples) / self._rate_hz
+        told = self._told_windows > 0
+        limit_s = block_s * _LOST_BLOCKS_TOLD if told else max(_LOST_S, block_s * _LOST_BLOCKS)
+        late_s = self._filter.observe(end, block.arrived_s, hold_above_s=limit_s)
         if late_s is None:
             return 0
-        block_s = len(block.samples) / self._rate_hz
-        told, self._told_of_xrun = self._told_of_xrun, False
-        if late_s < (block_s * _LOST_BLOCKS_TOLD if told else max(_LOST_S, block_s * _LOST_BLOCKS)):
+        self._told_windows = max(0, self._told_windows - 1)
+        was_late, self._was_late = self._was_late, late_s >= limit_s
+        if not self._was_late or not (told or was_late):
             return 0
+        # Positions count lost samples, so the line holds: the block only stands further on.
+        self._was_late = False
         gap = round(late_s * self._rate_hz)
-        line = self._filter.line
-        assert line is not None
-        self._filter.restart(end + gap, line.time_of(end) + late_s)
         said = "reported an xrun" if told else "did not say so"
         self._tell("lost", f"{1000 * late_s:.0f} ms of sound were lost by {self.device.label}, which {said}", gap)
         return gap

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
@@ -30,6 +31,8 @@ from musichal.verify.verification import Check, DiversityRow, Verification
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+# Columns of a terminal in which details have room beside what they are of.
+_WIDE = 120
 _VERDICTS = {True: Text("passed", "green"), False: Text("FAILED", "bold red"), None: Text("")}
 
 
@@ -76,7 +79,7 @@ def verify_command(
             tell("Drawing the report", 1.0)
             write_report(verification, report)
     voice.result(verification.to_dict())
-    for table in _tables(verification):
+    for table in _tables(verification, narrow=voice.out.width < _WIDE):
         voice.show(table)
     for check in verification.failed:
         voice.say(f"{check.group}: {check.name}: {check.detail or check.found}. Likely cause: {check.cause or 'not known'}.")
@@ -131,33 +134,34 @@ def retrain_from(model: PartnerModel, given: Sequence[Recording] = ()) -> Partne
     return replace(again, trained_with=model.trained_with)
 
 
-def _tables(verification: Verification) -> "Iterator[RenderableType]":
+def _tables(verification: Verification, *, narrow: bool) -> "Iterator[RenderableType]":
     if verification.diversity:
         yield _diversity_table(verification.diversity)
     if verification.shift:
         yield _shift_table(verification)
-    yield _check_table(verification.checks, f"{verification.partner}: live against training")
+    yield _check_table(verification.checks, f"{verification.partner}: live against training", narrow=narrow)
 
 
-def _check_table(checks: Sequence[Check], title: str) -> Table:
-    table = Table(title=title, title_justify="left")
-    for column in ("", "asked", "expected", "found", "", "detail"):
+def _check_table(checks: Sequence[Check], title: str, *, narrow: bool) -> Table:
+    """Return the checks; where the terminal is narrow without their details, which are said of those that failed."""
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
+    for column in ("", "asked", "expected", "found", "", *([] if narrow else ["detail"])):
         table.add_column(column, overflow="fold")
     group = ""
     for check in checks:
         # As `Text`, so that a recording's name cannot be taken for markup.
         words = (check.group if check.group != group else "", check.name, check.expected, check.found)
-        table.add_row(*map(Text, words), _VERDICTS[check.passed], Text(check.detail))
+        table.add_row(*map(Text, words), _VERDICTS[check.passed], *([] if narrow else [Text(check.detail)]))
         group = check.group
     return table
 
 
 def _diversity_table(rows: Sequence[DiversityRow]) -> Table:
-    table = Table(title="Token diversity", title_justify="left")
-    table.add_column("configuration")
-    table.add_column("source")
-    for column in ("unique sounds", "top sound", "top three", "perplexity", "silent"):
-        table.add_column(column, justify="right")
+    table = Table(title="Token diversity", title_justify="left", box=SIMPLE_HEAD)
+    table.add_column("heard", overflow="fold")
+    table.add_column("source", no_wrap=True)
+    for column in ("unique", "top", "top 3", "perplexity", "silent"):
+        table.add_column(column, justify="right", no_wrap=True)
     for row in rows:
         for number, (source, d) in enumerate(zip(SOURCES, row.diversity, strict=True)):
             table.add_row(
@@ -173,7 +177,7 @@ def _diversity_table(rows: Sequence[DiversityRow]) -> Table:
 
 
 def _shift_table(verification: Verification) -> Table:
-    table = Table(title="Tokens that stay when the grid falls elsewhere", title_justify="left")
+    table = Table(title="Tokens that stay when the grid falls elsewhere", title_justify="left", box=SIMPLE_HEAD)
     for column in ("offset", *SOURCES):
         table.add_column(column, justify="right")
     for number, row in enumerate(verification.shift):

@@ -1,22 +1,24 @@
 """Players that need no sound: percepts made by hand or heard once, and a listener that hands them out."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from musichal.arrays import AnyArray
 from musichal.hearing.encoders.registry import create_encoder
 from musichal.hearing.listener import Listened, Listener
-from musichal.hearing.percepts import Gesture, Heard, Percept, Rest
+from musichal.hearing.percepts import Gesture, Heard, Onset, Percept, Rest
 from musichal.memory.memory import Memory
 from musichal.memory.partner_file import PartnerModel
 from musichal.partner.decision import Decision
 from musichal.partner.partner import Partner
 from musichal.partner.settings import PartnerSettings
-from musichal.stage.engine import Engine
+from musichal.stage.engine import Conductor, Engine
 
 RATE = 24_000
 SEGMENT = 8_400
+ONSET_LAG = 640
+"""About as many samples as it takes to know an onset."""
 
 
 def percept(
@@ -50,17 +52,20 @@ def percept(
 
 
 class ScriptedListener:
-    """Hands out percepts once as many samples have come as each needs."""
+    """Hands out percepts, and their onsets where that is asked for, once as many samples have come as each needs."""
 
-    def __init__(self, percepts: Sequence[Percept]) -> None:
+    def __init__(self, percepts: Sequence[Percept], *, onsets: bool = False) -> None:
         self.left = list(percepts)
+        self.onsets = [Onset(o, o + ONSET_LAG) for p in percepts for o in p.heard.onset_samples] if onsets else []
         self.samples_heard = 0
 
     def listen(self, block: AnyArray) -> Listened:
         self.samples_heard += len(block)
         ready = tuple(p for p in self.left if p.heard.available_at <= self.samples_heard)
         self.left = self.left[len(ready) :]
-        return Listened((), ready)
+        struck = tuple(o for o in self.onsets if o.decided_at <= self.samples_heard)
+        self.onsets = self.onsets[len(struck) :]
+        return Listened(struck, ready)
 
     def flush(self) -> Rest:
         rest, self.left = tuple(self.left), []
@@ -75,14 +80,20 @@ def hear(model: PartnerModel, samples: AnyArray, rate: int) -> list[Percept]:
 
 
 def answer(
-    memory: Memory, percepts: Sequence[Percept], settings: PartnerSettings | None = None, *, seed: int = 0, block: int = 480
-) -> list[Decision]:
-    """Return what a partner decides while these percepts come."""
+    memory: Memory, percepts: Sequence[Percept], settings: PartnerSettings | None = None, *, seed: int = 0, block: int = 480,
+    onsets: bool = False, wishes: Sequence[tuple[float, Mapping[str, object]]] = (),
+) -> list[Decision]:  # fmt: skip
+    """Return what a partner decides while these percepts come, and the player wishes something at some seconds."""
     partner = Partner(memory, settings or PartnerSettings(), rng=np.random.default_rng(seed), sample_rate_hz=RATE)
-    engine = Engine(ScriptedListener(percepts), partner, sample_rate_hz=RATE)  # type: ignore[arg-type]
+    conductor = Conductor(partner, sample_rate_hz=RATE)
+    listener = ScriptedListener(percepts, onsets=onsets)
+    engine = Engine(listener, partner, sample_rate_hz=RATE)  # type: ignore[arg-type]
     end = max((p.heard.available_at for p in percepts), default=0)
+    waiting = sorted(wishes, key=lambda wish: wish[0])
     decisions: list[Decision] = []
     for first in range(0, end, block):
+        while waiting and waiting[0][0] * RATE <= first:
+            decisions += conductor.change(waiting.pop(0)[1], first)
         decisions += engine.push(np.zeros(min(block, end - first), np.float32)).decisions
     return [*decisions, *engine.finish().decisions]
 

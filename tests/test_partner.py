@@ -335,6 +335,13 @@ ENDS = {
     "gain_db": (-20.0, 20.0),
     "low_pitch": (0, 72),
     "high_pitch": (50, 127),
+    "follow_register": (-1.0, 1.0),
+    "phrasing": (0.0, 1.0),
+    "pace": (0.0, 1.0),
+    "pace_limit": (1.0, 4.0),
+    "quantise": (0.0, 1.0),
+    "subdivision": (1, 8),
+    "pulse_confidence": (0.0, 1.0),
     "rest_below": (0.0, 0.9),
     "rest_after_silence_s": (0.1, 100.0),
     "max_transposition": (0, 6),
@@ -348,7 +355,15 @@ ENDS = {
     "use": ((), "0:0-3"),
     "avoid": ((), "0:0-5"),
     "voices": ("all", "melody,bass,chords"),
+    "direction": ({}, {"mode": "couple"}),
 }
+BESIDE = {
+    "phrasing": {"direction": {"mode": "couple"}},
+    "pace_limit": {"pace": 1.0},
+    "subdivision": {"quantise": 1.0},
+    "pulse_confidence": {"quantise": 1.0},
+}
+"""What a setting needs beside it to mean anything."""
 
 
 def test_every_setting_is_tried():
@@ -357,7 +372,10 @@ def test_every_setting_is_tried():
 
 @pytest.mark.parametrize("name", ENDS)
 def test_each_setting_changes_what_is_played_to_real_music(trained, real_player, name):
-    low, high = (answer(trained.memory, real_player, PartnerSettings.from_dict({name: value})) for value in ENDS[name])
+    beside = BESIDE.get(name, {})
+    low, high = (
+        answer(trained.memory, real_player, PartnerSettings.from_dict({**beside, name: value})) for value in ENDS[name]
+    )
     assert plays(low) != plays(high)
 
 

@@ -215,14 +215,23 @@ def play(
     osc_to: Annotated[str, typer.Option(help="Live: the address to send OSC to.")] = "127.0.0.1",
     control_in: Annotated[str | None, typer.Option(help="Live: a MIDI input with controllers.")] = None,
     control_map: Annotated[Path | None, typer.Option("--map", help="Live: what the controllers do (TOML).")] = None,
+    mode: Annotated[
+        str, typer.Option(help="How to play with you: one of `musichal modes`, or 'auto' to let the partner change.")
+    ] = "auto",
+    modes: Annotated[Path | None, typer.Option(help="A table of modes of your own (TOML).")] = None,
+    form: Annotated[
+        Path | None, typer.Option(help="A form to follow: sections with modes, silences, an ending (TOML).")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Let a partner answer a player, live or from a recording, in MIDI and in sound, and say why it played what it played."""
     with _voice(as_json) as voice:
         from musichal.audio.recording import AUDIO_SUFFIXES
+        from musichal.commands.direction import direction
 
         if sound not in ("soundfont", "slices"):
             raise InputError(f"--sound must be 'soundfont' or 'slices', not {sound!r}")
+        chosen = replace(_settings(set_ or []), direction=direction(mode, modes, form))
         path = None if input_ is None else Path(input_)
         if path is None or not (path.exists() or path.suffix.lower() in AUDIO_SUFFIXES or len(path.parts) > 1):
             _only_for("a recording", mix_out=mix_out, picture=picture)
@@ -252,7 +261,7 @@ def play(
                     duration_s=None if for_ is None else _seconds(for_, "--for"),
                     block=block,
                     seed=seed,
-                    settings=_settings(set_ or []),
+                    settings=chosen,
                 ),
                 voice,
             )
@@ -272,9 +281,22 @@ def play(
             soundfont=soundfont,
             program=program - 1,
             seed=seed,
-            settings=_settings(set_ or []),
+            settings=chosen,
         )
         play_command(request, voice)
+
+
+@app.command("modes", epilog="Example: `musichal modes --toml > my-modes.toml`")
+def show_modes(
+    table: Annotated[Path | None, typer.Argument(help="A table of modes of your own (TOML); it is checked.")] = None,
+    as_toml: Annotated[bool, typer.Option("--toml", help="Print the table that MusicHal comes with, to copy.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show the modes in which the partner plays with you."""
+    with _voice(as_json) as voice:
+        from musichal.commands.direction import modes_command
+
+        modes_command(table, as_toml=as_toml, voice=voice)
 
 
 @app.command(epilog="Example: `musichal inspect partner.hal --picture partner.png`")

@@ -9,6 +9,7 @@ from musichal.commands.play import PlayRequest, play_command
 from musichal.commands.train import train_command
 from musichal.demo import PLAYER, RECORDING
 from musichal.errors import InputError
+from musichal.partner.settings import Direction, PartnerSettings
 from musichal.spec import PerceptionSpec
 
 
@@ -35,6 +36,7 @@ def demo_command(folder: Path, *, seed: int, voice: Voice) -> None:
             mix_out=folder / "duo.wav",
             picture=folder / "performance.png",
             seed=seed,
+            settings=PartnerSettings(direction=Direction(mode="auto")),
         ),
         voice,
     )

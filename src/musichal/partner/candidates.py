@@ -19,6 +19,8 @@ from musichal.partner.settings import PartnerSettings
 from musichal.partner.situation import Situation
 
 _NOISE_SPREAD, _MUSIC_SPREAD = 0.15, 0.33
+_NONE: Int64 = np.zeros(0, dtype=np.int64)
+_NONE.setflags(write=False)
 _CHROMA, _CONTINUITY = INFLUENCES.index("chroma"), INFLUENCES.index("continuity")
 
 
@@ -53,6 +55,7 @@ def find_candidates(
     transposition: int,
     settings: PartnerSettings,
     turn: int = 0,
+    also: Int64 = _NONE,
 ) -> Candidates:
     """Return every place in memory that the present leads to.
 
@@ -68,13 +71,15 @@ def find_candidates(
     settings : PartnerSettings
     turn : int
         Counts decisions: where a great many places fit equally well, each turn looks at others of them.
+    also : array of int
+        States to weigh besides, by their numbers in the library.
     """
     shifts = transpositions(settings)
     tonal = tonalness(situation.chroma)
     present = unit_chroma(situation.chroma)
     active = activation.active(library, situation.now_s, time_constant_s=settings.activation_s, most=settings.max_candidates)
     following = None if position is None else library.successor(position)
-    named = [active.states, np.array([] if following is None else [following], dtype=np.int64)]
+    named = [active.states, np.array([] if following is None else [following], dtype=np.int64), also]
     if tonal:
         named += [
             shelf.first

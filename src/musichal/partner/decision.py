@@ -16,6 +16,15 @@ REST_REASONS = {
     "no match": "nothing in memory was ever in this situation",
     "weak match": "what memory offers does not fit well enough",
     "repeats": "all that fits was played a moment ago, or would go on in order for too long",
+    "listening": "it is listening to you, and waits for the end of your phrase",
+    "your turn": "it has answered, and it is your turn",
+    "yields": "you have begun again, and it lets you go first",
+    "breath": "it breathes between two phrases",
+    "next note": "it waits for your next note",
+    "on purpose": "its mode is to be silent and to listen",
+    "score": "the form asks for silence",
+    "ending": "it has played its last phrase",
+    "ended": "the form is over",
     "regions": "all that fits lies where it is not to play from",
 }
 
@@ -89,6 +98,10 @@ class Decision:
     nothing else came near; `earnable` what the player could have spoken for a candidate at most, of which `rest_below` is a
     share; `tonalness` how far what sounded was harmony, which scales what harmonic tokens and chroma say. `gain_db` is how
     much louder it is played than it was remembered. `expected_s` is how long a rest was expected to last, where that was known.
+
+    `phrase` counts the partner's phrases; `stretch` is how much longer than recorded the state lasts; `returns` says in words
+    what is brought back, `answers` from when to when the player played what is answered, `tempo_bpm` the pulse that
+    notes were moved to.
     """
 
     number: int
@@ -120,6 +133,11 @@ class Decision:
     silent_s: float = 0.0
     expected_s: float | None = None
     scenario: str = ""
+    phrase: int = 0
+    stretch: float = 1.0
+    returns: str = ""
+    answers: tuple[float, float] | None = None
+    tempo_bpm: float | None = None
     notes: tuple[PlannedNote, ...] = ()
 
     def to_json(self) -> str:
@@ -135,5 +153,7 @@ class Decision:
         }  # fmt: skip
         for name, kind in parts.items():
             values[name] = tuple(kind(**part) for part in values[name])
+        if values.get("answers") is not None:
+            values["answers"] = tuple(values["answers"])
         values["contexts"] = tuple(dataclasses.replace(c, tokens=tuple(c.tokens)) for c in values["contexts"])
         return cls(**values)

@@ -22,6 +22,11 @@ _FILTERS = MappingProxyType(
         "density": "its density",
         "loudness": "its loudness",
         "scenario": "the scenario",
+        "follow register": "how high it lies against you",
+        "phrase beginning": "not beginning a phrase where it was recorded",
+        "phrase end": "not ending a phrase where it was recorded",
+        "more like this": "not being like what you wanted more of",
+        "something else": "being like what you wanted changed",
     }
 )
 """Filters in words."""
@@ -52,7 +57,8 @@ def explain(decision: Decision, recordings: Sequence[str]) -> str:
     if decision.kind == "rest":
         reason = REST_REASONS[decision.rest or "no match"]
         since = f" (for {decision.silent_s:.1f} s)" if decision.rest == "silence" else ""
-        return f"{at} rested: {reason}{since}."
+        until = "" if decision.expected_s is None else f", for {decision.expected_s:.1f} s"
+        return f"{at} rested: {reason}{since}{until}."
     assert decision.state is not None and decision.recording is not None and decision.source_start_s is not None
     moved = f", moved by {decision.transposition:+d} semitones" if decision.transposition else ""
     where = _place(decision.recording, decision.source_start_s, recordings, live=decision.live, now_s=decision.time_s)
@@ -96,6 +102,10 @@ def _why(decision: Decision, recordings: Sequence[str]) -> str:
     carried = sorted((i for i in decision.influences if i.share > 0), key=lambda i: -i.share)
     named = [f"{phrases[i.name]} [{i.share:.0%}]" for i in carried if i.name in phrases]
     guided = [f"the scenario asks for it ({decision.scenario})"] if decision.scenario else []
+    if decision.returns:
+        guided.append(f"it brings back {decision.returns}")
+    if decision.answers is not None:
+        guided.append(f"it answers what you played from {clock(decision.answers[0])} to {clock(decision.answers[1])}")
     return "; ".join([*guided, *named]) or "it was the only place that could follow"
 
 

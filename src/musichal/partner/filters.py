@@ -17,6 +17,7 @@ from musichal.partner.situation import Situation
 
 _LEAST = 0.1
 _DB_PER_STEP = 6.0
+_SEMITONES_PER_STEP = 12.0
 
 
 @dataclass(frozen=True)
@@ -103,8 +104,7 @@ def apply_filters(
             fit = harmonic_fit(classes, situation.chroma, transpositions)
             fit = np.where(notes[:, None] > 0, fit, 1.0 if settings.follow_harmony > 0 else 0.0)
             factors["harmony"] = _followed(fit, settings.follow_harmony * tonal)
-        if (settings.low_pitch, settings.high_pitch) != (0, 127):
-            factors["register"] = _register(lowest, highest, notes, transpositions, settings)
+        factors |= _registers(lowest, highest, notes, transpositions, situation.pitch, settings)
         if settings.follow_density and situation.onset_rate_hz is not None:
             apart = np.abs(np.log2((density + 0.5) / (situation.onset_rate_hz + 0.5)))
             factors["density"] = _followed(_column(np.exp(-apart)), settings.follow_density)
@@ -145,6 +145,20 @@ def harmonic_fit(classes: Float64, chroma: AnyArray, transpositions: Int64) -> F
         return np.zeros((len(classes), len(transpositions)))
     sounding = np.minimum(1.0, 1.5 * np.asarray(chroma, dtype=np.float64) / strongest)
     return np.clip(classes @ moved(sounding, transpositions), 0, 1)
+
+
+def _registers(
+    lowest: Float64, highest: Float64, notes: Float64, transpositions: Int64, pitch: float | None, settings: PartnerSettings
+) -> dict[str, Float64]:
+    """Return how far each state lies inside the register, and near the pitch of the player."""
+    factors: dict[str, Float64] = {}
+    if (settings.low_pitch, settings.high_pitch) != (0, 127):
+        factors["register"] = _register(lowest, highest, notes, transpositions, settings)
+    if settings.follow_register and pitch is not None:
+        middle = (lowest + highest)[:, None] / 2 + transpositions
+        near = np.where(notes[:, None] > 0, np.exp(-np.abs(middle - pitch) / _SEMITONES_PER_STEP), 0.5)
+        factors["follow register"] = _followed(near, settings.follow_register)
+    return factors
 
 
 def _register(lowest: Float64, highest: Float64, notes: Float64, transpositions: Int64, settings: PartnerSettings) -> Float64:

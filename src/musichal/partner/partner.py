@@ -3,7 +3,7 @@
 It follows the player through its memory by several kinds of context at once, weighs what they lead to, holds back what does
 not fit, and plays one state of memory after the other; or it rests, and says why. Nothing is played that was not found.
 
-One decision takes these steps, each in a module of its own: whose turn it is (`turn`), where memory could go on
+One decision takes these steps, each in a module of its own: whose turn it is (`director`), where memory could go on
 (`candidates`), what holds that back (`filters`), one choice (`selection`), and who plays which of its notes (`voices`).
 """
 
@@ -19,6 +19,7 @@ from musichal.memory.memory import Memory
 from musichal.partner.activation import Activation
 from musichal.partner.candidates import Candidates, find_candidates
 from musichal.partner.decision import Alternative, Context, Decision, Filter, Influence
+from musichal.partner.director import Director
 from musichal.partner.filters import Filtered, apply_filters
 from musichal.partner.influences import (
     CONTEXTS,
@@ -34,13 +35,34 @@ from musichal.partner.library import Library
 from musichal.partner.selection import Choice, choose, runners_up
 from musichal.partner.settings import PartnerSettings
 from musichal.partner.situation import Situation, SituationTracker
-from musichal.partner.turn import Turn, take_turn
+from musichal.partner.timing import in_time
+from musichal.partner.turn import Turn
 from musichal.partner.voices import Voices
 
 _ALTERNATIVES = 3
 _OWN_LENGTH, _OWN_PLACES = 8, 16
 _LOUDEST_FOLLOWED_DB = 12.0
+_SHORTEST_S = 0.02
 _PLAYER = [INFLUENCES.index(name) for name in PLAYER_INFLUENCES]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Weighed:
+    """Candidates with their scores, and the situation and turn that these are for."""
+
+    found: Candidates
+    filtered: Filtered
+    scores: Float64
+    situation: Situation
+    turn: Turn
+
+
+@dataclasses.dataclass(frozen=True)
+class _Nothing:
+    """Why nothing can be played, and how many candidates there were."""
+
+    why: str
+    candidates: int = 0
 
 
 class Partner:
@@ -55,6 +77,11 @@ class Partner:
         The only source of chance.
     sample_rate_hz : int
         Rate of the stream that percepts count in.
+
+    Raises
+    ------
+    InputError
+        Where the settings' direction names an unknown mode, or its modes or form are wrong.
     """
 
     def __init__(self, memory: Memory, settings: PartnerSettings, *, rng: np.random.Generator, sample_rate_hz: int) -> None:
@@ -62,10 +89,15 @@ class Partner:
         self.settings = settings
         self._rng = rng
         self._tracker = SituationTracker(sample_rate_hz=sample_rate_hz)
+        directed = settings.direction.mode or settings.direction.form
+        self._director = Director(
+            self.library, settings, rng=rng.spawn(1)[0] if directed else rng, sample_rate_hz=sample_rate_hz
+        )
         self._learner = Learner()
         self._voices = Voices()
         self._activation = Activation()
-        self._heard_anything = False
+        self._prepared: _Weighed | None = None
+        self._recalled: int | None = None
         self._heard_gestures = 0
         self._position: int | None = None
         self._transposition = 0
@@ -79,28 +111,41 @@ class Partner:
 
     @property
     def due_s(self) -> float | None:
-        """When it wants to decide next: when what it plays is over, at once if it rests and heard something new."""
+        """When it wants to decide next: when what it plays or rests for is over, or at once if it heard something new."""
         return self._due_s
 
     def hear(self, percept: Percept, now_s: float) -> None:
         """Take the next percept of the player."""
-        self._tracker.hear(percept, self.settings)
-        self._heard_anything = self._heard_anything or bool(percept.heard.audible.any())
+        settings = self._director.settings(self.settings)
+        self._tracker.hear(percept, settings)
         self._learn(percept, now_s)
-        situation = self._tracker.at(now_s, self.settings)
+        situation = self._tracker.at(now_s, settings)
+        self._director.hear(percept, situation, now_s)
         if situation.heard != self._heard_gestures:
             self._heard_gestures = situation.heard
             for name, recent in player_contexts(situation).items():
                 self._activate(name, recent)
+        self._prepared = None
+        if self._director.mode.trigger == "onset":
+            # What an onset will release is chosen from what is weighed already.
+            self._prepared = self._weighed_ahead(now_s)
         if self._due_s is None:
             self._due_s = now_s
 
     def hear_onset(self, onset_s: float, now_s: float) -> None:
-        """Learn of an onset; this partner waits for the percept."""
+        """Learn of an onset; in a mode that answers each of them, what is prepared is due at once."""
+        if self._director.hear_onset(onset_s, now_s):
+            self._due_s = now_s
 
     def change(self, changes: Mapping[str, object], now_s: float) -> None:
-        """Change settings while playing; raises `InputError` as `PartnerSettings.changed` does."""
-        self.settings = self.settings.changed(changes)
+        """Take the player's wishes: settings by their names, "mode", "region", "clock", and the director's buttons.
+
+        Raises `InputError` for what is unknown or not possible; nothing changes then.
+        """
+        self.settings = self._director.change(changes, now_s, self.settings)
+        self._prepared = None
+        if self._resting is not None and set(changes) - {"clock"}:
+            self._due_s = now_s
 
     def decide(self, now_s: float) -> tuple[Decision, ...]:
         """Decide what to play from `now_s` on: a state of memory, for its duration, or a rest.
@@ -108,13 +153,16 @@ class Partner:
         Each voice that plays has a record of its own. One record stands for one rest: it is given again only if its reason
         changes.
         """
-        decisions = self._decide(now_s)
+        situation = self._tracker.at(now_s, self._director.settings(self.settings))
+        turn = self._director.turn(situation, self.settings)
+        decisions = self._decide(situation, turn)
         first = decisions[0]
         if first.kind == "play":
-            self._due_s, self._resting = now_s + first.duration_s, None
+            self._due_s, self._resting = max(now_s + _SHORTEST_S, now_s + first.duration_s), None
             return decisions
-        # While it rests, nothing is due: the next percept makes it decide again.
-        before, self._due_s, self._resting = self._resting, None, first.rest
+        # While it rests, nothing is due before the end that is known of: the next percept makes it decide again.
+        again_s = turn.again_s if turn.again_s is not None and turn.again_s > now_s else None
+        before, self._due_s, self._resting = self._resting, again_s, first.rest
         return () if first.rest == before else self._numbered(decisions)
 
     def _learn(self, percept: Percept, now_s: float) -> None:
@@ -123,8 +171,10 @@ class Partner:
             return
         self._learner.hear(percept)
         for gesture, notes in self._learner.complete(now_s):
-            if gesture.tokens != (SILENCE, SILENCE) or len(self.library.shelves) > 1:
-                self.library.learn(gesture, notes, most=self.settings.live_gestures)
+            silent = gesture.tokens == (SILENCE, SILENCE)
+            if not silent or len(self.library.shelves) > 1:
+                state = self.library.learn(gesture, notes, most=self.settings.live_gestures)
+                self._director.learned(state, start_s=gesture.start_s, duration_s=gesture.duration_s, silent=silent)
         if self._position is not None and not self.library.holds(self._position):
             self._position, self._run = None, 0
 
@@ -136,40 +186,83 @@ class Partner:
                 matches = matches[matches["state"] + shelf.first != but]
             self._activation.insert(name, shelf, matches, recent.symbols)
 
-    def _decide(self, now_s: float) -> tuple[Decision, ...]:
-        situation = self._tracker.at(now_s, self.settings)
-        turn = take_turn(situation, self.settings, heard_anything=self._heard_anything)
+    def _decide(self, situation: Situation, turn: Turn) -> tuple[Decision, ...]:
         if turn.rest is not None:
             return self._rest(turn.rest, situation, turn)
-        settings = turn.settings
+        weighed = self._released(turn) or self._weigh(turn)
+        if isinstance(weighed, _Nothing):
+            return self._rest(weighed.why, situation, turn, candidates=weighed.candidates)
+        choice = choose(weighed.scores, temperature=turn.settings.temperature, rng=self._rng)
+        return self._play(weighed, choice, situation, turn)
+
+    def _weighed_ahead(self, now_s: float) -> _Weighed | None:
+        """Weigh what could be played at the next onset."""
+        settings = self._director.settings(self.settings)
+        weighed = self._weigh(Turn(settings, self._tracker.at(now_s, settings)))
+        return None if isinstance(weighed, _Nothing) else weighed
+
+    def _released(self, turn: Turn) -> _Weighed | None:
+        """Return what was weighed ahead, if that is good for this turn: it is used once."""
+        prepared, self._prepared = self._prepared, None
+        plain = turn.step is None and turn.recall is None and not (turn.begins or turn.closes)
+        return prepared if prepared is not None and plain and prepared.turn.settings == turn.settings else None
+
+    def _weigh(self, turn: Turn) -> _Weighed | _Nothing:
+        """Return what could be played in a turn, or the reason for which nothing can."""
+        settings, situation = turn.settings, turn.situation
+        self._recall(turn)
         found = find_candidates(
             self.library, self._activation, situation, position=self._position, transposition=self._transposition,
-            settings=settings, turn=self._choices,
+            settings=settings, turn=self._choices, also=self._director.also(turn),
         )  # fmt: skip
         if not len(found.states):
-            return self._rest("no match", situation, turn)
+            return _Nothing("no match")
+        fixed = turn.step is not None
         filtered = apply_filters(
             self.library, situation, found.states, found.transpositions,
-            played=list(self._played)[-settings.no_repeat :] if settings.no_repeat else (),
-            following=None if self._position is None else self.library.successor(self._position),
+            played=() if fixed or not settings.no_repeat else list(self._played)[-settings.no_repeat :],
+            following=None if self._position is None or fixed else self.library.successor(self._position),
             run=self._run, tonal=found.tonal, settings=settings,
         )  # fmt: skip
+        filtered.factors.update(self._director.filters(found.states, turn, now_s=situation.now_s))
         shape = found.influences.shape[:2]
         factors = filtered.product((shape[0], shape[1]))
-        why = _struck_out(filtered, factors)
-        if why is not None:
-            return self._rest(why, situation, turn)
         importance = weights(settings)
         scores = (found.influences @ importance) * factors
+        if turn.step is not None:
+            # What comes back is played whatever speaks for it; if it cannot be, the phrase goes on without it.
+            here = (found.states == turn.step.state)[:, None] & (found.transpositions == turn.step.transposition)[None, :]
+            if here.any():
+                return _Weighed(found, filtered, np.where(here, scores, -np.inf), situation, turn)
+        why = _struck_out(filtered, factors)
+        if why is not None:
+            return _Nothing(why)
         scores[factors == 0] = -np.inf
         # Continuity alone is no reason to play: the player must speak for a candidate. What does not fit well enough is
-        # not drawn either, however high the temperature.
+        # not drawn either, however high the temperature. But an ending is owed.
         evidence = (found.influences[:, :, _PLAYER] @ importance[_PLAYER]) * factors
-        scores[evidence < settings.rest_below * self._earnable(settings)] = -np.inf
+        if not turn.last:
+            scores[evidence < settings.rest_below * self._earnable(settings)] = -np.inf
         if not np.isfinite(scores).any():
-            return self._rest("weak match", situation, turn, candidates=len(found.states))
-        choice = choose(scores, temperature=settings.temperature, rng=self._rng)
-        return self._play(found, filtered, choice, scores, situation, turn)
+            return _Nothing("weak match", len(found.states))
+        return _Weighed(found, filtered, scores, situation, turn)
+
+    def _recall(self, turn: Turn) -> None:
+        """Let the moment of the player's phrase that the turn goes back to point on from now, and nothing later than that."""
+        past = turn.recall
+        if past is None:
+            self._recalled = None
+            return
+        if past.heard == self._recalled:
+            return
+        if self._recalled is None:
+            for name in CONTEXTS:
+                self._activation.clear(name)
+        self._recalled = past.heard
+        later_s = turn.situation.now_s - past.now_s
+        for name, recent in player_contexts(past).items():
+            starts_s = tuple(start_s + later_s for start_s in recent.starts_s)
+            self._activate(name, Recent(recent.symbols, recent.since_s + later_s, starts_s))
 
     def _earnable(self, settings: PartnerSettings) -> float:
         """Return what the player can speak for a candidate of this memory at most.
@@ -179,10 +272,9 @@ class Partner:
         harmony = settings.harmonic_weight + settings.chroma_weight
         return settings.player_weight - (0 if self.library.has_notes else harmony)
 
-    def _play(
-        self, found: Candidates, filtered: Filtered, choice: Choice, scores: Float64, situation: Situation, turn: Turn
-    ) -> tuple[Decision, ...]:
-        settings = turn.settings
+    def _play(self, weighed: _Weighed, choice: Choice, situation: Situation, turn: Turn) -> tuple[Decision, ...]:
+        settings, now_s = turn.settings, situation.now_s
+        found, filtered, answered = weighed.found, weighed.filtered, weighed.situation
         state = int(found.states[choice.candidate])
         transposition = int(found.transpositions[choice.transposition])
         following = None if self._position is None else self.library.successor(self._position)
@@ -197,14 +289,15 @@ class Partner:
         # rest_below = 0 lets a candidate pass for which nothing speaks.
         total = float(values @ importance) or 1.0
         factors = filtered.of(choice.candidate, choice.transposition)
-        followed_db = float(np.clip(situation.level_db, -_LOUDEST_FOLLOWED_DB, _LOUDEST_FOLLOWED_DB))
-        gain_db = settings.gain_db + settings.dynamics * followed_db
+        followed_db = float(np.clip(answered.level_db, -_LOUDEST_FOLLOWED_DB, _LOUDEST_FOLLOWED_DB))
+        gain_db = settings.gain_db + settings.dynamics * followed_db + turn.gain_db
         parts = self._voices.play(
-            self.library, state, transposition=transposition, now_s=situation.now_s, duration_s=place.duration_s,
+            self.library, state, transposition=transposition, now_s=now_s, duration_s=place.duration_s,
             gain_db=gain_db, settings=settings,
         )  # fmt: skip
-        contexts = self._contexts(found, choice, situation, settings)
-        alternatives = self._alternatives(found, scores, choice)
+        timed = in_time(parts, turn, now_s=now_s, duration_s=place.duration_s)
+        contexts = self._contexts(found, choice, answered, settings)
+        alternatives = self._alternatives(found, weighed.scores, choice)
         # A voice without a note has nothing to tell; but the first voice tells of every choice.
         decisions = tuple(
             Decision(
@@ -218,7 +311,7 @@ class Partner:
                 recording=place.recording,
                 live=shelf.live,
                 source_start_s=place.start_s,
-                duration_s=place.duration_s,
+                duration_s=timed.duration_s,
                 transposition=transposition,
                 jumped=jumped,
                 run=self._run,
@@ -237,13 +330,19 @@ class Partner:
                 alternatives=alternatives,
                 candidates=len(found.states),
                 silent_s=situation.silent_s,
+                phrase=turn.phrase,
+                stretch=turn.stretch,
+                returns="" if turn.step is None or turn.step.state != state else turn.step.words,
+                answers=turn.answers,
+                tempo_bpm=None if turn.pulse is None else turn.pulse.tempo_bpm,
                 notes=part.notes,
             )
-            for number, part in enumerate(parts)
+            for number, part in enumerate(timed.parts)
             if part.notes or not number
         )
         self._choices += 1
-        self._remember_own(state, situation.now_s + place.duration_s)
+        self._director.played(state, transposition, turn, now_s=now_s)
+        self._remember_own(state, now_s + timed.duration_s)
         return self._numbered(decisions)
 
     def _remember_own(self, state: int, until_s: float) -> None:
@@ -296,10 +395,11 @@ class Partner:
         return tuple(out)
 
     def _rest(self, why: str, situation: Situation, turn: Turn, *, candidates: int = 0) -> tuple[Decision, ...]:
-        # A rest ends the phrase: what comes after it is a new beginning, not a continuation.
-        self._position, self._transposition, self._run = None, 0, 0
-        self._own.clear()
-        self._activation.clear("own")
+        if not turn.keeps_phrase:
+            # A rest ends the phrase: what comes after it is a new beginning, not a continuation.
+            self._position, self._transposition, self._run = None, 0, 0
+            self._own.clear()
+            self._activation.clear("own")
         return (
             Decision(
                 number=0,

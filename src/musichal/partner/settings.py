@@ -96,6 +96,20 @@ class Region:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Direction:
+    """What the partner plays by: a mode, a table of modes, a form.
+
+    All three are text, so that a session holds them whole. `mode` is the name of the first mode, ``"auto"`` leaves the
+    choice to the partner, and empty means to play by the settings alone. `modes` and `form` are what files of
+    `musichal.partner.modes` and `musichal.partner.form` hold, or empty.
+    """
+
+    mode: str = ""
+    modes: str = ""
+    form: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class PartnerSettings:
     """Settings of a performance; each changes what is played.
 
@@ -130,6 +144,15 @@ class PartnerSettings:
         How much louder than remembered everything is played.
     low_pitch, high_pitch : int
         The register; states with notes outside are held back, and such notes move by octaves.
+    follow_register : float
+        −1 to 1: how far a state is held back that lies higher or lower than what the player plays; negative turns it round.
+    phrasing : float
+        0 to 1: how far a phrase is held back that does not begin, or end, where its recording begins or ends one.
+    pace : float
+        0 to 1: how far memory's time is stretched to the player's pace, at most `pace_limit` times, either way.
+    quantise : float
+        0 to 1: how far notes move onto the pulse: the clock's, if there is one, or else the player's, where it is known with
+        a confidence of `pulse_confidence`. A beat has `subdivision` places.
     rest_below : float
         How much of what the player can speak for a candidate (without its own choices and continuity) must be there.
     rest_after_silence_s : float
@@ -154,6 +177,8 @@ class PartnerSettings:
         Where in the recordings to play from (everywhere, if none is named), and where not.
     voices : tuple of VoiceSettings
         What plays the notes of the chosen state.
+    direction : Direction
+        Mode, modes and form.
     """
 
     harmonic_weight: float = _number(1.2)
@@ -178,6 +203,13 @@ class PartnerSettings:
     gain_db: float = _number(0.0, -40, 40)
     low_pitch: int = _number(0, 0, 127)
     high_pitch: int = _number(127, 0, 127)
+    follow_register: float = _number(0.0, -1, 1)
+    phrasing: float = _number(0.0, 0, 1)
+    pace: float = _number(0.0, 0, 1)
+    pace_limit: float = _number(2.0, 1, 8)
+    quantise: float = _number(0.0, 0, 1)
+    subdivision: int = _number(4, 1, 24)
+    pulse_confidence: float = _number(0.4, 0, 1)
     rest_below: float = _number(0.13)
     rest_after_silence_s: float = _number(2.0)
     max_transposition: int = _number(6, 0, 6)
@@ -191,6 +223,7 @@ class PartnerSettings:
     use: tuple[Region, ...] = ()
     avoid: tuple[Region, ...] = ()
     voices: tuple[VoiceSettings, ...] = VOICES[:1]
+    direction: Direction = Direction()
 
     def __post_init__(self) -> None:
         _check_ranges(self)
@@ -252,6 +285,8 @@ class PartnerSettings:
                 values[name] = _voices(value)
             elif name in ("use", "avoid"):
                 values[name] = _regions(name, value)
+            elif name == "direction":
+                values[name] = _direction(value)
             elif name in known:
                 values[name] = _checked_number(name, value, known[name].default)
             elif "." not in name:
@@ -308,6 +343,15 @@ def _with_voice_setting(voices: tuple[VoiceSettings, ...], name: str, value: obj
         raise InputError(f"unknown partner setting {name!r}; a voice has: {', '.join(known)}")
     changes: dict[str, Any] = {what: _checked_number(name, value, known[what])}
     return tuple(dataclasses.replace(v, **changes) if v.name == who else v for v in voices)
+
+
+def _direction(value: object) -> Direction:
+    if isinstance(value, Direction):
+        return value
+    known = [f.name for f in dataclasses.fields(Direction)]
+    if not isinstance(value, Mapping) or not all(name in known and isinstance(text, str) for name, text in value.items()):
+        raise InputError(f"partner setting direction is a table of texts: {', '.join(known)}; not {value!r}")
+    return Direction(**value)
 
 
 def _regions(name: str, value: object) -> tuple[Region, ...]:

@@ -25,7 +25,8 @@ class Situation:
     their loudness, `rhythm` the ratios of the last inter-onset intervals (see `musichal.partner.streams`); `starts_s` when
     those gestures began, `onsets_s` the onsets that end those intervals, `ended_s` when the last gesture ended. `chroma` (12,)
     is the recent chroma, zero before anything was heard; `silent_s` how long nothing audible has been heard. `level_db` is how
-    much louder the player is than usual, `onset_rate_hz` how many onsets a second came lately. `heard` counts gestures.
+    much louder the player is than usual, `onset_rate_hz` how many onsets a second came lately, `pitch` the mean pitch of the
+    last notes, None before there are any. `heard` counts gestures.
     """
 
     now_s: float
@@ -40,6 +41,7 @@ class Situation:
     level_db: float = 0.0
     onset_rate_hz: float | None = None
     heard: int = 0
+    pitch: float | None = None
 
 
 class SituationTracker:

@@ -1,0 +1,363 @@
+"""Modes: what the partner is to the player just now, as a table that users can copy and extend.
+
+A mode says when the partner plays (its turn, its trigger, the lengths of its phrases and breaths) and which of the partner's
+settings it changes. The modes that MusicHal comes with are in `modes.toml`; a user's own file has the same form, and may name
+with `like` the mode whose columns a new one takes over. A `ModeKeeper` stays in a mode for a while and leaves it at the
+end of a phrase, or at once where the player's hand or a form says so.
+"""
+
+import math
+import tomllib
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from musichal.atomic import printable, reason
+from musichal.errors import InputError
+from musichal.partner.settings import PartnerSettings
+
+Turn = Literal["along", "answer", "own", "rest"]
+Trigger = Literal["onset", "own end", "phrase end", "never"]
+
+TRIGGERS: Mapping[str, tuple[str, ...]] = {
+    "along": ("onset", "own end", "phrase end"),
+    "answer": ("phrase end",),
+    "own": ("own end",),
+    "rest": ("never",),
+}
+"""The triggers that go with each turn."""
+RANGES: Mapping[str, tuple[float, float]] = {
+    "phrase": (0.1, 10.0),
+    "breath": (0.0, 10.0),
+    "patience_s": (1.0, 600.0),
+    "recall": (0.0, 1.0),
+    "returns": (0.0, 1.0),
+}
+"""From where to where the numbers of a mode may go."""
+_COLUMNS = ("about", "turn", "trigger", *RANGES, "stay_s", "next")
+_STAY_RANGE_S = (1.0, 3600.0)
+_LARGEST_FILE = 1_000_000
+_GOES_BACK = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mode:
+    """One mode; the columns are explained in `modes.toml`. `settings` are what it changes of the partner's settings."""
+
+    name: str
+    about: str = ""
+    turn: str = "along"
+    trigger: str = "own end"
+    phrase: float = 1.0
+    breath: float = 1.0
+    patience_s: float = 9.0
+    recall: float = 0.0
+    returns: float = 0.0
+    stay_s: tuple[float, float] = (30.0, 90.0)
+    next: tuple[tuple[str, float], ...] = ()
+    settings: tuple[tuple[str, Any], ...] = ()
+
+    def applied(self, base: PartnerSettings, by_hand: Mapping[str, Any]) -> PartnerSettings:
+        """Return `base` as this mode changes it; what the player has set by hand stays as it is.
+
+        Raises `InputError` where the two together are no settings.
+        """
+        try:
+            return base.changed({**dict(self.settings), **by_hand})
+        except InputError as error:
+            raise InputError(f"mode {self.name}: {error}") from error
+
+
+ModeTable = Mapping[str, Mode]
+
+
+def built_in_modes() -> dict[str, Mode]:
+    """Return the modes that MusicHal comes with, by name."""
+    text = (files("musichal.partner") / "modes.toml").read_text(encoding="utf-8")
+    return parse_modes(text, {}, source="modes.toml")
+
+
+def read_modes(path: Path) -> dict[str, Mode]:
+    """Return the modes of a user's file and, where it does not name them, those that MusicHal comes with.
+
+    Raises
+    ------
+    InputError
+        Where the file cannot be read or is no table of modes: names the mode, the column and what is possible.
+    """
+    return parse_modes(read_toml(path), built_in_modes(), source=printable(path))
+
+
+def read_toml(path: Path) -> str:
+    """Return the text of a small file; raises `InputError` where it cannot be read, is too large or no text."""
+    try:
+        with path.open("rb") as stream:
+            data = stream.read(_LARGEST_FILE + 1)
+        if len(data) > _LARGEST_FILE:
+            raise InputError(f"{printable(path)} is too large for a table: more than {_LARGEST_FILE} bytes")
+        return data.decode("utf-8")
+    except OSError as error:
+        raise InputError(f"cannot read {printable(path)}: {reason(error)}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{printable(path)} is no text in UTF-8") from error
+
+
+def parse_toml(text: str, *, source: str) -> dict[str, Any]:
+    """Return a TOML table; raises `InputError` with the line where it is none."""
+    try:
+        return tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise InputError(f"{source} is not valid TOML: {error}") from error
+
+
+def parse_modes(text: str, known: ModeTable, *, source: str) -> dict[str, Mode]:
+    """Return the modes of a TOML text together with `known` ones; see `read_modes`."""
+    tables = parse_toml(text, source=source)
+    modes = dict(known)
+    for name, columns in tables.items():
+        where = f"{source}: mode {name!r}"
+        if not isinstance(columns, dict):
+            raise InputError(f"{source}: {name!r} stands outside a mode; begin one with a line such as [{name}]")
+        if not name.replace("_", "").replace("-", "").isalnum() or len(name) > 40 or name == AUTO:
+            raise InputError(f"{where}: a name is made of letters, digits, - and _, and is not {AUTO!r}")
+        modes[name] = _mode(name, columns, modes, where)
+    for mode in modes.values():
+        for following, _ in mode.next:
+            if following not in modes:
+                raise InputError(f"{source}: mode {mode.name!r}: next names {following!r}; there are: {', '.join(modes)}")
+    return modes
+
+
+def _mode(name: str, columns: Mapping[str, Any], known: ModeTable, where: str) -> Mode:
+    values = dict(columns)
+    like = values.pop("like", None)
+    if like is not None and (not isinstance(like, str) or like not in known):
+        raise InputError(f"{where}: like must name a mode above it or a built-in one ({', '.join(known)}), not {like!r}")
+    base = Mode(name=name) if like is None else replace(known[like], name=name)
+    settings = dict(base.settings)
+    own: dict[str, Any] = {}
+    for column, value in values.items():
+        if column in RANGES:
+            own[column] = _number(value, RANGES[column], f"{where}: {column}")
+        elif column == "stay_s":
+            own[column] = _stay(value, where)
+        elif column == "next":
+            own[column] = _next(value, name, where)
+        elif column in ("about", "turn", "trigger"):
+            if not isinstance(value, str):
+                raise InputError(f"{where}: {column} must be text, not {value!r}")
+            own[column] = value
+        elif column == "direction":
+            raise InputError(f"{where}: a mode cannot set the direction that it is part of")
+        else:
+            settings[column] = value
+    mode = replace(base, **own, settings=tuple(settings.items()))
+    _check_turn(mode, values, where)
+    try:
+        PartnerSettings().changed(settings)
+    except InputError as error:
+        also = f" (columns of a mode: {', '.join(_COLUMNS)}, like)" if "unknown" in str(error) else ""
+        raise InputError(f"{where}: {error}{also}") from error
+    return mode
+
+
+def _check_turn(mode: Mode, given: Mapping[str, Any], where: str) -> None:
+    if mode.turn not in TRIGGERS:
+        raise InputError(f"{where}: turn must be one of {', '.join(map(repr, TRIGGERS))}, not {mode.turn!r}")
+    if mode.trigger not in TRIGGERS[mode.turn]:
+        allowed = " or ".join(map(repr, TRIGGERS[mode.turn]))
+        raise InputError(f"{where}: turn {mode.turn!r} contradicts trigger {mode.trigger!r}; it goes with {allowed}")
+    if mode.recall and mode.turn != "answer":
+        raise InputError(f"{where}: recall goes back over a phrase that has ended: it contradicts turn {mode.turn!r}")
+    waits = mode.turn == "answer" or mode.trigger == "phrase end"
+    if "patience_s" in given and not waits:
+        raise InputError(
+            f"{where}: turn {mode.turn!r} with trigger {mode.trigger!r} waits for no phrase: patience_s contradicts it"
+        )
+    if mode.turn == "rest":
+        playing = [column for column in given if column in RANGES]
+        if playing:
+            raise InputError(f"{where}: turn 'rest' plays nothing: {', '.join(playing)} contradicts it")
+
+
+def _number(value: object, limits: tuple[float, float], where: str) -> float:
+    low, high = limits
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        raise InputError(f"{where} must be a number from {low:g} to {high:g}, not {value!r}")
+    return float(value)
+
+
+def _stay(value: object, where: str) -> tuple[float, float]:
+    if not isinstance(value, list) or len(value) != 2:
+        raise InputError(f"{where}: stay_s must be two numbers of seconds, such as [30, 90], not {value!r}")
+    least, most = (_number(v, _STAY_RANGE_S, f"{where}: stay_s") for v in value)
+    if least > most:
+        raise InputError(f"{where}: stay_s must go from the shorter to the longer stay, not {value!r}")
+    return least, most
+
+
+def _next(value: object, name: str, where: str) -> tuple[tuple[str, float], ...]:
+    if not isinstance(value, dict):
+        raise InputError(f"{where}: next must be a table such as {{ couple = 2, mirror = 1 }}, not {value!r}")
+    if name in value:
+        raise InputError(f"{where}: next must name other modes, not {name!r} itself")
+    weights = tuple((other, _number(weight, (0.0, 1e6), f"{where}: next: {other}")) for other, weight in value.items())
+    if weights and not sum(weight for _, weight in weights):
+        raise InputError(f"{where}: next must make one of its modes possible")
+    return weights
+
+
+PLAIN = Mode(name="", about="plays by the settings alone", phrase=math.inf, breath=0.0)
+"""No mode: it plays along for as long as the player plays."""
+AUTO = "auto"
+"""The name with which the choice of modes is left to the partner."""
+
+
+@dataclass(frozen=True)
+class ModeChange:
+    """A mode, when it was taken up, and who chose it: "start", "time", "hand", "form"."""
+
+    mode: str
+    at_s: float
+    by: str
+
+
+class ModeKeeper:
+    """Keeps a mode for as long as it is meant to last.
+
+    Parameters
+    ----------
+    table : mapping of str to Mode
+    start : str
+        The first mode; `AUTO` starts with "couple", or else with the table's first mode, and goes on by itself.
+    rng : numpy.random.Generator
+        For how long to stay and what comes next.
+
+    Raises
+    ------
+    InputError
+        Where the table has no such mode.
+    """
+
+    def __init__(self, table: ModeTable, start: str, *, rng: np.random.Generator) -> None:
+        self._table = table
+        self._rng = rng
+        self._wanders = start == AUTO
+        first = ("couple" if "couple" in table else next(iter(table))) if self._wanders else start
+        self._mode = self._known(first)
+        self._since_s = 0.0
+        self._until_s = self._stay_until(0.0)
+        self._by = "start"
+        self._by_hand = False
+        self._section: object = None
+        self._before: deque[str] = deque(maxlen=_GOES_BACK)
+
+    @property
+    def mode(self) -> Mode:
+        """The present mode."""
+        return self._mode
+
+    @property
+    def change(self) -> ModeChange:
+        """How the present mode came to be."""
+        return ModeChange(self._mode.name, self._since_s, self._by)
+
+    @property
+    def by_hand(self) -> bool:
+        """Whether the player chose it."""
+        return self._by_hand
+
+    @property
+    def until_s(self) -> float:
+        """Until when it stays at least, infinite where only the player or a form will change it."""
+        return self._until_s if self._wanders and not self._by_hand else math.inf
+
+    def step(self, now_s: float, *, phrase_ended: bool, section: object = None, form_mode: str | None = None) -> bool:
+        """Move on to `now_s`; return whether the mode has changed.
+
+        `section` identifies a form's present section and `form_mode` is its mode, None where there is none: then the time
+        of the mode decides. A mode chosen by hand stays until the section ends.
+        """
+        new_section = section != self._section
+        self._section = section
+        if new_section and section is not None:
+            self._by_hand = False
+        if self._by_hand:
+            return False
+        if form_mode is not None:
+            if form_mode == self._mode.name:
+                return False
+            return self._take(form_mode, now_s, "form")
+        if phrase_ended and now_s >= self.until_s:
+            following = self._drawn()
+            if following is not None:
+                return self._take(following, now_s, "time")
+        return False
+
+    def choose(self, name: str, now_s: float) -> None:
+        """Take up a mode by the player's hand, or leave the choice to the partner again with `AUTO`.
+
+        Raises `InputError` where there is no such mode.
+        """
+        if name == AUTO:
+            self._wanders, self._by_hand = True, False
+            self._until_s = self._stay_until(now_s)
+            return
+        self._known(name)
+        self._take(name, now_s, "hand")
+        self._by_hand = True
+
+    def another(self, now_s: float) -> None:
+        """Take up some other mode, by the player's hand: one that may come next, or any."""
+        following = self._drawn()
+        if following is None:
+            others = [name for name, mode in self._table.items() if name != self._mode.name and mode.turn != "rest"]
+            if not others:
+                return
+            following = others[int(self._rng.integers(len(others)))]
+        by_hand = not self._wanders or self._by_hand
+        self._take(following, now_s, "hand")
+        # Where the partner chooses its modes, it goes on doing so from here.
+        self._by_hand = by_hand or self._section is not None
+
+    def back(self, now_s: float) -> None:
+        """Return to the mode before this one, by the player's hand; nothing changes where there is none."""
+        if not self._before:
+            return
+        name = self._before.pop()
+        self._take(name, now_s, "hand")
+        self._before.pop()
+        self._by_hand = not self._wanders or self._section is not None
+
+    def stay(self, now_s: float) -> None:
+        """Stay in the present mode for as long again as it may last, by the player's hand."""
+        self._until_s = max(self._until_s, now_s) + self._mode.stay_s[1]
+
+    def _known(self, name: str) -> Mode:
+        if name not in self._table:
+            raise InputError(f"there is no mode {name!r}; there are: {', '.join([*self._table, AUTO])}")
+        return self._table[name]
+
+    def _stay_until(self, now_s: float) -> float:
+        return now_s + float(self._rng.uniform(*self._mode.stay_s))
+
+    def _drawn(self) -> str | None:
+        names = [name for name, weight in self._mode.next if weight > 0]
+        weights = np.array([weight for _, weight in self._mode.next if weight > 0])
+        if not names:
+            return None
+        return names[int(np.searchsorted(np.cumsum(weights), self._rng.random() * weights.sum(), side="right"))]
+
+    def _take(self, name: str, now_s: float, by: str) -> bool:
+        changed = name != self._mode.name
+        if changed:
+            self._before.append(self._mode.name)
+        self._mode = self._known(name)
+        self._since_s, self._by = now_s, by
+        self._until_s = self._stay_until(now_s)
+        return changed

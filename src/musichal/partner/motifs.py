@@ -1,0 +1,263 @@
+"""Motifs: short runs of gestures worth coming back to, the player's and the partner's own, and how they come back changed.
+
+A motif is a run of states of the memory (the player's own gestures are states too, once they are learned), cut from a phrase
+where it is most distinctive: tokens that are rare, notes that move. It comes back transposed to the harmony of the moment, at
+another pace, or in part: the classical means of developing a theme (as in Cope, Experiments in Musical Intelligence, 1996,
+recombination; here of what has just been played, and never of anything that was not). The store is bounded: what is least
+distinctive and longest ago is forgotten first.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from musichal.arrays import AnyArray, Bool, Float64, Int64
+from musichal.errors import InputError
+from musichal.hearing.percepts import SILENCE
+from musichal.partner.library import Library
+
+Whose = Literal["yours", "its own"]
+
+PACES = (0.5, 2 / 3, 1.0, 1.5, 2.0)
+"""Of what length a motif comes back, as a factor: diminished, as it was, augmented."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MotifSettings:
+    """Motifs have `fewest` to `most` gestures and last from `shortest_s` to `longest_s`; at most `kept` are remembered.
+
+    One comes back at the earliest `rest_s` after it was heard or last came back.
+    """
+
+    fewest: int = 3
+    most: int = 10
+    shortest_s: float = 0.8
+    longest_s: float = 5.0
+    kept: int = 16
+    rest_s: float = 15.0
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.fewest <= self.most or not 0 <= self.shortest_s < self.longest_s or self.kept < 1 or self.rest_s < 0:
+            raise InputError("motif settings: the fewest must be below the most, the shortest below the longest")
+
+
+@dataclass(frozen=True)
+class Motif:
+    """A run of states with the transposition that each was played in; `heard_s` is when it was first played."""
+
+    whose: Whose
+    heard_s: float
+    states: tuple[int, ...]
+    transpositions: tuple[int, ...]
+    distinction: float
+
+
+@dataclass(frozen=True)
+class Return:
+    """A motif as it comes back: which of its gestures, moved by how much, at which pace."""
+
+    whose: Whose
+    heard_s: float
+    states: tuple[int, ...]
+    transpositions: tuple[int, ...]
+    moved: int
+    pace: float
+    whole: bool
+
+    @property
+    def words(self) -> str:
+        """Say what came back, and how it was changed."""
+        minutes, seconds = divmod(int(self.heard_s), 60)
+        whose = "your motif" if self.whose == "yours" else "its own motif"
+        changes = []
+        if self.moved:
+            changes.append(f"moved {'up' if self.moved > 0 else 'down'} {abs(self.moved)}")
+        if self.pace != 1:
+            changes.append(f"{'slower' if self.pace > 1 else 'faster'}, {self.pace:.2g} times as long")
+        if not self.whole:
+            changes.append("in part")
+        return ", ".join([f"{whose} of {minutes}:{seconds:02d}", *changes])
+
+
+class MotifStore:
+    """Keeps motifs and brings them back.
+
+    Parameters
+    ----------
+    settings : MotifSettings
+    library : Library
+        Where the states of motifs are.
+    """
+
+    def __init__(self, settings: MotifSettings, library: Library) -> None:
+        self._settings = settings
+        self._library = library
+        tokens = library.base.memory.states["tokens"][:, 0].astype(np.int64)
+        self._counts = np.bincount(tokens + 1, minlength=1)
+        self._motifs: list[Motif] = []
+        self._last_s: dict[Motif, float] = {}
+
+    def __len__(self) -> int:
+        return len(self._motifs)
+
+    @property
+    def motifs(self) -> tuple[Motif, ...]:
+        """The motifs that are remembered, the oldest first."""
+        return tuple(self._motifs)
+
+    def keep(
+        self, states: Sequence[int], transpositions: Sequence[int], *, whose: Whose, heard_s: Sequence[float]
+    ) -> Motif | None:
+        """Keep the most distinctive run of a phrase, if there is one and its states are still there.
+
+        Parameters
+        ----------
+        states, transpositions : sequence of int
+            The phrase as it was played.
+        whose : str
+        heard_s : sequence of float
+            When each of its gestures began.
+        """
+        if not all(map(self._library.holds, states)):
+            return None
+        found = distinctive_run(describe(self._library, states, self._counts), self._settings)
+        if found is None:
+            return None
+        first, last, distinction = found
+        motif = Motif(whose, heard_s[first], tuple(states[first:last]), tuple(transpositions[first:last]), distinction)
+        if any(motif.states == other.states for other in self._motifs):
+            return None
+        self._motifs.append(motif)
+        self._last_s[motif] = heard_s[last - 1]
+        if len(self._motifs) > self._settings.kept:
+            # Each place further back costs a motif a sixteenth of the largest distinction.
+            worth = [m.distinction + age / self._settings.kept for age, m in enumerate(self._motifs)]
+            self._last_s.pop(self._motifs.pop(int(np.argmin(worth[:-1]))))
+        return motif
+
+    def bring_back(
+        self,
+        now_s: float,
+        *,
+        chroma: AnyArray,
+        pace: float,
+        max_transposition: int,
+        rng: np.random.Generator,
+        whose: Whose | None = None,
+    ) -> Return | None:
+        """Return a motif changed to fit the moment, None where none is due.
+
+        Parameters
+        ----------
+        now_s : float
+        chroma : array of shape (12,)
+            What sounds now.
+        pace : float
+            How long the player's intervals are now against those of the memory, the pace to come near to.
+        max_transposition : int
+        rng : numpy.random.Generator
+        whose : str, optional
+            Only the player's, or only its own.
+        """
+        self._motifs = [m for m in self._motifs if all(map(self._library.holds, m.states))]
+        self._last_s = {m: self._last_s[m] for m in self._motifs}
+        due = [m for m in self._motifs if now_s - self._last_s[m] >= self._settings.rest_s and whose in (None, m.whose)]
+        if not due:
+            return None
+        weights = np.array([(2.0 if m.whose == "yours" else 1.0) * (0.25 + m.distinction) for m in due])
+        motif = due[int(np.searchsorted(np.cumsum(weights), rng.random() * weights.sum(), side="right"))]
+        self._last_s[motif] = now_s
+        states, transpositions = motif.states, motif.transpositions
+        whole = len(states) <= self._settings.fewest or rng.random() < 0.5
+        if not whole:
+            size = int(rng.integers(self._settings.fewest, len(states)))
+            first = 0 if rng.random() < 0.7 else len(states) - size  # beginnings are remembered best
+            states, transpositions = states[first : first + size], transpositions[first : first + size]
+        moved = _best_move(self._library, states, transpositions, chroma, max_transposition)
+        nearest = float(min(PACES, key=lambda p: abs(np.log2(p / max(pace, 1e-3)))))
+        return Return(
+            whose=motif.whose,
+            heard_s=motif.heard_s,
+            states=states,
+            transpositions=tuple(t + moved for t in transpositions),
+            moved=moved,
+            pace=nearest,
+            whole=whole,
+        )
+
+
+@dataclass(frozen=True)
+class Described:
+    """States as motifs are found in them, each of shape (n,).
+
+    How rare their harmonic tokens are (0 to 1), how long they last, whether they sound and have notes, and their highest notes,
+    0 where there are none.
+    """
+
+    surprise: Float64
+    durations_s: Float64
+    sounding: Bool
+    noted: Bool
+    highest: Int64
+
+
+def describe(library: Library, states: Sequence[int], counts: Int64) -> Described:
+    """Return what is to be known of states; `counts` is how often the memory has each harmonic token, from silence on."""
+    rows = [shelf.memory.states[local] for shelf, local in map(library.find, states)]
+    tokens = np.array([row["tokens"] for row in rows], dtype=np.int64).reshape(-1, 2)
+    total = max(2, int(counts.sum()))
+    # A token that the memory has not is as rare as one that it has once.
+    known = np.where(tokens[:, 0] + 1 < len(counts), tokens[:, 0] + 1, 0)
+    share = np.maximum(1, np.where(known > 0, counts[known], 0)) / total
+    highest = [
+        max((int(p) for p in shelf.memory.notes_of(local)["pitch"]), default=0) for shelf, local in map(library.find, states)
+    ]
+    return Described(
+        surprise=np.where(tokens[:, 0] == SILENCE, 0.0, -np.log2(share) / np.log2(total)),
+        durations_s=np.array([row["duration_s"] for row in rows], dtype=np.float64),
+        sounding=(tokens != SILENCE).any(axis=1),
+        noted=np.array([row["note_count"] > 0 for row in rows], dtype=bool),
+        highest=np.array(highest, dtype=np.int64),
+    )
+
+
+def distinctive_run(phrase: Described, settings: MotifSettings) -> tuple[int, int, float] | None:
+    """Return (first, last + 1, distinction from 0 to 1) of a phrase's most distinctive run, None where it has none.
+
+    Distinction is the mean surprise of the harmonic tokens and the share of notes that move, half each. Runs have no silence
+    in them, and notes in at least half of their gestures.
+    """
+    n = len(phrase.durations_s)
+    moves = np.concatenate([[False], (np.diff(phrase.highest) != 0) & phrase.noted[1:] & phrase.noted[:-1]])
+    best: tuple[int, int, float] | None = None
+    for first in range(n - settings.fewest + 1):
+        for last in range(first + settings.fewest, min(n, first + settings.most) + 1):
+            run = slice(first, last)
+            length_s = float(phrase.durations_s[run].sum())
+            if length_s > settings.longest_s or not phrase.sounding[run].all():
+                break
+            if length_s < settings.shortest_s or 2 * phrase.noted[run].sum() < last - first:
+                continue
+            worth = 0.5 * float(phrase.surprise[run].mean()) + 0.5 * float(moves[first + 1 : last].mean())
+            if best is None or worth > best[2]:
+                best = (first, last, worth)
+    return best
+
+
+def _best_move(
+    library: Library, states: Sequence[int], transpositions: Sequence[int], chroma: AnyArray, max_transposition: int
+) -> int:
+    """Return the transposition in which a run fits what sounds now best, the smallest among equals; 0 where nothing sounds."""
+    total = np.zeros(12)
+    for state, moved in zip(states, transpositions, strict=True):
+        shelf, local = library.find(state)
+        total += np.roll(shelf.memory.states["chroma"][local].astype(np.float64), moved)
+    centred, present = total - total.mean(), np.asarray(chroma, dtype=np.float64) - np.mean(chroma)
+    size = np.linalg.norm(centred) * np.linalg.norm(present)
+    if size <= 0:
+        return 0
+    moves = sorted(range(-max_transposition, max_transposition + 1), key=lambda m: (abs(m), m))
+    fits = [round(float(np.roll(centred, m) @ present / size), 6) - 0.01 * abs(m) for m in moves]
+    return moves[int(np.argmax(fits))]

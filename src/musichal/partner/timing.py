@@ -1,0 +1,48 @@
+"""When notes fall: memory's own time, stretched to the player's pace, and moved onto a pulse where that is asked for."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from musichal.partner.decision import PlannedNote
+from musichal.partner.pulse import quantised_s
+from musichal.partner.turn import Turn
+from musichal.partner.voices import Part
+
+_RINGING = 2.5
+_SHORTEST_S = 0.02
+
+
+@dataclass(frozen=True)
+class Timed:
+    """What each voice plays, and how long the state lasts."""
+
+    parts: tuple[Part, ...]
+    duration_s: float
+
+
+def in_time(parts: Sequence[Part], turn: Turn, *, now_s: float, duration_s: float) -> Timed:
+    """Return what voices play from `now_s` on in the time of a turn.
+
+    The turn's stretch lengthens everything, the strength of its settings' `quantise` moves onsets, and where the next
+    state begins, onto its pulse; the last notes of all ring on.
+    """
+    settings = turn.settings
+
+    if turn.stretch == 1 and turn.pulse is None and not turn.last:
+        return Timed(tuple(parts), duration_s)
+
+    def moved(time_s: float) -> float:
+        later_s = now_s + (time_s - now_s) * turn.stretch
+        if turn.pulse is None or not settings.quantise:
+            return later_s
+        return quantised_s(later_s, turn.pulse, strength=settings.quantise, subdivision=settings.subdivision, earliest_s=now_s)
+
+    longer = turn.stretch * (_RINGING if turn.last else 1.0)
+    timed = []
+    for part in parts:
+        notes = tuple(
+            PlannedNote(moved(note.onset_s), note.duration_s * longer, note.pitch, note.velocity) for note in part.notes
+        )
+        timed.append(dataclasses.replace(part, notes=notes))
+    return Timed(tuple(timed), max(_SHORTEST_S, moved(now_s + duration_s) - now_s))

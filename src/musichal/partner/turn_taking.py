@@ -1,0 +1,226 @@
+"""Turn-taking: when the partner speaks, in phrases with beginnings and ends, and when and how long it is silent on purpose.
+
+Lengths of phrases and breaths are drawn from the recordings' own (`musichal.partner.phrase_map`), times what the mode says. A
+turn is either to speak, or to rest for a reason, with how long that is meant to last where it is known. A rest is a decision
+like any other: it is never a failure to decide.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from musichal.partner.modes import Mode
+from musichal.partner.phrase_map import PhraseMap
+from musichal.partner.phrases import PlayerState
+
+_SHORTEST_ANSWER_S, _LONGEST_ANSWER_S = 1.0, 12.0
+_OVERTIME = 1.25  # A phrase may last so much longer than meant, to end where its recording ends one.
+_IMPATIENT = 1.3  # After so many times its patience it comes in at any moment.
+_BREATHING = 0.1  # Evidence of an end that is enough to come in where the player never stops.
+_UNSTRUCK_S, _UNSTRUCK_INTERVALS = 1.2, 4.0  # A player who sounds but strikes nothing for so long is followed anyway.
+
+
+@dataclass(frozen=True)
+class Floor:
+    """Whether to speak now.
+
+    Of a turn to speak: whether a phrase `begins` with it, whether it should `close` (the phrase is as long as it was meant to
+    be), and which stretch of the player's past it `answers`, with how much of the phrase is over by now (`progress`, 0 to 1).
+    Of a rest: why, how long it is expected to last, and when to look again if nothing happens before; None where only the
+    player can end it.
+    """
+
+    speaks: bool
+    begins: bool = False
+    closes: bool = False
+    answers: tuple[float, float] | None = None
+    progress: float = 0.0
+    rest: str | None = None
+    expected_s: float | None = None
+    again_s: float | None = None
+
+
+@dataclass
+class _Phrase:
+    start_s: float
+    length_s: float
+    answers: tuple[float, float] | None
+    yields: bool
+
+    def over(self, now_s: float) -> float:
+        return (now_s - self.start_s) / self.length_s
+
+
+class TurnTaker:
+    """Takes turns with the player.
+
+    Parameters
+    ----------
+    phrases : PhraseMap
+        The recordings' phrases.
+    rng : numpy.random.Generator
+        For the lengths of phrases and breaths.
+    """
+
+    def __init__(self, phrases: PhraseMap, *, rng: np.random.Generator) -> None:
+        self._phrases = phrases
+        self._rng = rng
+        self._phrase: _Phrase | None = None
+        self._last_state: int | None = None
+        self._breath_until_s = 0.0
+        self._ended_s: float | None = None
+        self._answered_s: float | None = None  # start of the player's phrase that was answered last
+        self._onset_s: float | None = None
+        self._struck_s: float | None = None
+        self._phrases_ended = 0
+
+    @property
+    def phrases_ended(self) -> int:
+        """How many phrases it has ended."""
+        return self._phrases_ended
+
+    @property
+    def speaking(self) -> bool:
+        """Whether a phrase is under way."""
+        return self._phrase is not None
+
+    def hear_onset(self, onset_s: float) -> None:
+        """Take an onset of the player."""
+        self._onset_s = onset_s if self._onset_s is None else max(self._onset_s, onset_s)
+
+    def spoke(self, state: int) -> None:
+        """Learn which state of memory was spoken with the last turn."""
+        self._last_state = state
+        self._struck_s = self._onset_s
+
+    def end_phrase(self, now_s: float, mode: Mode, *, fullness: float = 1.0) -> None:
+        """End the phrase, if there is one, and breathe."""
+        if self._phrase is not None:
+            self._phrases_ended += 1
+            self._breathe(now_s, mode, fullness)
+        self._phrase, self._last_state = None, None
+
+    def begin_anew(self) -> None:
+        """Forget the present phrase and breath: the next turn begins a phrase."""
+        self._phrase, self._last_state = None, None
+        self._breath_until_s = 0.0
+        self._answered_s = None
+
+    def floor(
+        self,
+        now_s: float,
+        mode: Mode,
+        player: PlayerState,
+        *,
+        silent_s: float,
+        rest_after_silence_s: float,
+        fullness: float = 1.0,
+    ) -> Floor:
+        """Return whose turn it is at a time.
+
+        Parameters
+        ----------
+        now_s : float
+        mode : Mode
+        player : PlayerState
+        silent_s : float
+            How long nothing audible has been heard.
+        rest_after_silence_s : float
+            How long it plays on while the player is silent.
+        fullness : float
+            Makes phrases longer and breaths shorter by this factor.
+        """
+        if mode.turn == "rest":
+            self.end_phrase(now_s, mode)
+            return Floor(False, rest="on purpose")
+        if self._phrase is not None and self._is_over(now_s):
+            self.end_phrase(now_s, mode, fullness=fullness)
+        if not player.heard and mode.turn != "own":
+            return Floor(False, rest="waiting")
+        if silent_s > rest_after_silence_s:
+            self.end_phrase(now_s, mode, fullness=fullness)
+            return Floor(False, rest="silence")
+        if mode.turn == "answer":
+            return self._answer(now_s, mode, player, fullness)
+        if self._phrase is None:
+            return self._beginning(now_s, mode, player, fullness)
+        return self._going_on(now_s, mode, player)
+
+    def _going_on(self, now_s: float, mode: Mode, player: PlayerState) -> Floor:
+        assert self._phrase is not None
+        if mode.trigger == "onset" and not self._struck(now_s, player):
+            return Floor(False, rest="next note", expected_s=player.ioi_s)
+        over = self._phrase.over(now_s)
+        return Floor(True, closes=over >= 1, answers=self._phrase.answers, progress=min(1.0, over))
+
+    def _beginning(self, now_s: float, mode: Mode, player: PlayerState, fullness: float) -> Floor:
+        if now_s < self._breath_until_s:
+            return Floor(False, rest="breath", expected_s=self._breath_until_s - now_s, again_s=self._breath_until_s)
+        if mode.trigger == "onset" and not self._struck(now_s, player):
+            return Floor(False, rest="next note", expected_s=player.ioi_s)
+        if mode.trigger == "phrase end" and player.kind == "playing" and not self._out_of_patience(now_s, mode, player):
+            return Floor(False, rest="listening")
+        if math.isinf(mode.phrase):
+            return self._begin(now_s, math.inf)
+        return self._begin(now_s, self._phrases.draw_length_s(self._rng, factor=mode.phrase * fullness))
+
+    def _answer(self, now_s: float, mode: Mode, player: PlayerState, fullness: float) -> Floor:
+        if self._phrase is not None:
+            if self._phrase.yields and player.kind == "playing":
+                self.end_phrase(now_s, mode, fullness=fullness)
+                return Floor(False, rest="yields")
+            return self._going_on(now_s, mode, player)
+        start_s, end_s = player.phrase_start_s, player.phrase_end_s
+        assert start_s is not None and end_s is not None
+        impatient = player.kind == "playing" and self._out_of_patience(now_s, mode, player)
+        if player.kind != "ended" and not impatient:
+            return Floor(False, rest="listening")
+        if player.kind == "ended" and self._answered_s is not None and start_s <= self._answered_s:
+            return Floor(False, rest="your turn")
+        if player.kind == "ended":
+            # It breathes in before it answers, from the moment when the end was heard.
+            if self._breath_until_s < player.since_s:
+                self._breathe(player.since_s, mode, fullness)
+            if now_s < self._breath_until_s:
+                return Floor(False, rest="breath", expected_s=self._breath_until_s - now_s, again_s=self._breath_until_s)
+        if impatient:
+            # The player goes on: what it answers is the last of it, and a phrase of its own is long enough.
+            start_s = max(start_s, self._ended_s or 0.0, now_s - mode.patience_s * _IMPATIENT)
+            length_s = self._phrases.draw_length_s(self._rng, factor=mode.phrase * fullness)
+        else:
+            length_s = max(0.0, end_s - start_s) * mode.phrase * fullness
+        self._answered_s = start_s
+        length_s = float(np.clip(length_s, _SHORTEST_ANSWER_S, _LONGEST_ANSWER_S))
+        return self._begin(now_s, length_s, answers=(start_s, max(start_s, end_s)), yields=not impatient)
+
+    def _begin(
+        self, now_s: float, length_s: float, *, answers: tuple[float, float] | None = None, yields: bool = False
+    ) -> Floor:
+        self._phrase = _Phrase(now_s, max(0.05, length_s), answers, yields)
+        return Floor(True, begins=True, answers=answers)
+
+    def _is_over(self, now_s: float) -> bool:
+        """Return whether the phrase has been long enough, and ended as its recording ends one, or overtime."""
+        assert self._phrase is not None
+        over = self._phrase.over(now_s)
+        ended = self._last_state is not None and self._phrases.ends_with(self._last_state)
+        return over >= _OVERTIME or (over >= 1 and ended) or (over >= 0.75 and ended and self._phrase.answers is None)
+
+    def _breathe(self, now_s: float, mode: Mode, fullness: float) -> None:
+        self._ended_s = now_s
+        drawn_s = self._phrases.draw_breath_s(self._rng, factor=mode.breath / fullness) if mode.breath else 0.0
+        self._breath_until_s = now_s + drawn_s
+
+    def _struck(self, now_s: float, player: PlayerState) -> bool:
+        """Return whether the player has struck a note since the last gesture, or plays on without striking any."""
+        if self._onset_s is not None and self._onset_s != self._struck_s:
+            return True
+        waited_s = now_s - (self._onset_s or 0.0)
+        return player.kind == "playing" and waited_s > max(_UNSTRUCK_S, _UNSTRUCK_INTERVALS * (player.ioi_s or 0.0))
+
+    def _out_of_patience(self, now_s: float, mode: Mode, player: PlayerState) -> bool:
+        since_s = max(player.phrase_start_s or 0.0, self._ended_s or 0.0)
+        waited_s = now_s - since_s
+        breathing = player.ending >= _BREATHING or player.kind == "pausing"
+        return waited_s >= mode.patience_s * _IMPATIENT or (waited_s >= mode.patience_s and breathing)

@@ -14,7 +14,6 @@ import json
 import os
 import secrets
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -32,6 +31,7 @@ from musichal.hearing.encoders.learned.extras import EXTRA, torch_package
 from musichal.hearing.encoders.learned.onnx_runtime import INPUT, OUTPUT, SAMPLES_AXIS
 from musichal.hearing.encoders.learned.runtimes import Choice, check_choice, installed_choices, open_runtime
 from musichal.installation import installed
+from musichal.own_process import run_module
 
 if TYPE_CHECKING:
     from musichal.hearing.encoders.learned.checkpoint import Checkpoint
@@ -47,7 +47,6 @@ _PARTIAL_AGE_S = 24 * 3600
 # What computing in another order leaves in float32, relative to the largest feature. A wrong graph is off by far more.
 _TOLERANCE = 1e-4
 _PROBE_SAMPLES = 8400
-_MISSING_EXTRA_CODE = 3
 
 
 @dataclass(frozen=True)
@@ -125,6 +124,7 @@ def convert(checkpoint: "Checkpoint", *, layer: int, kind: str, say: Callable[[s
         return found
     if say is not None:
         say(f"converting layer {layer} of {checkpoint.name}, once; kept in {printable(_entry_folder(key).parent)}")
+    _require("torch", "transformers", "onnx", "onnxscript")
     job = {"kind": kind, "folder": str(checkpoint.folder), "layer": layer, "digest": checkpoint.digest}
     return _make(key, job, weights=checkpoint.name, licence=checkpoint.licence)
 
@@ -138,8 +138,13 @@ def quantised(key: GraphKey, graph: Graph) -> Graph:
         As `convert` does; torch is not needed.
     """
     wanted = replace(key, kind="int8")
+    found = find_graph(wanted)
+    if found is not None:
+        return found
+    check_choice(Choice("onnxruntime", "int8"))
+    _require("onnx")
     job = {"kind": "int8", "from": str(graph.path)}
-    return find_graph(wanted) or _make(wanted, job, weights=graph.weights, licence=graph.licence)
+    return _make(wanted, job, weights=graph.weights, licence=graph.licence)
 
 
 def _entry_folder(key: GraphKey) -> Path:
@@ -154,7 +159,10 @@ def _make(key: GraphKey, job: dict[str, Any], *, weights: str, licence: str) -> 
         _sweep(target.parent)
         partial.mkdir()
         try:
-            dims = _in_own_process(job | {"target": str(partial / MODEL)})
+            printed = run_module(
+                _MODULE, [json.dumps(job | {"target": str(partial / MODEL)})], threads=None, what="converting the encoder"
+            )
+            dims = int(json.loads(printed.splitlines()[-1])["dims"])
             entry = {
                 "key": asdict(key),
                 "version": CONVERSION_VERSION,
@@ -216,22 +224,6 @@ def _text(value: Any) -> str:
     return value
 
 
-def _in_own_process(job: dict[str, Any]) -> int:
-    """Run a job of this module in a new interpreter, so that torch is gone afterwards; return the dims of the features."""
-    done = subprocess.run(  # noqa: S603 - our own module, by this very interpreter
-        [sys.executable, "-m", _MODULE, json.dumps(job)], capture_output=True, text=True, check=False
-    )
-    lines = done.stdout.splitlines()
-    if done.returncode == _MISSING_EXTRA_CODE and lines:
-        raise MissingExtraError(lines[-1])
-    if done.returncode == InputError.exit_code and lines:
-        raise InputError(lines[-1])
-    if done.returncode:
-        reasons = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-        raise InputError(f"converting the encoder failed: {reasons[-1]}")
-    return int(json.loads(lines[-1])["dims"])
-
-
 def _job(job: dict[str, Any]) -> int:
     """Write the model that a job asks for and return the dims of its features."""
     target = Path(job["target"])
@@ -249,7 +241,6 @@ def _export(checkpoint: "Checkpoint", layer: int, target: Path) -> int:
     from musichal.hearing.encoders.learned.module import load_module
 
     torch = torch_package("converting a learned encoder")
-    _require("onnx", "onnxscript")
     module = load_module(checkpoint, layer=layer)
     probe = np.random.default_rng(0).standard_normal((2, max(_PROBE_SAMPLES, 4 * checkpoint.frame_samples)), np.float32)
     # A dimension of this name is left open; a runtime closes it when it opens the model.
@@ -294,10 +285,8 @@ def _compare(found: Float32, expected: Float32, name: str) -> None:
 def _quantise(source: Path, target: Path) -> int:
     """Write a model whose matrix products are in 8-bit integers, weights by column; convolutions stay in fp32.
 
-    Integers for the convolutions, too, destroyed the features (cosine 0.71 to fp32).
+    With 8-bit convolutions, too, features were destroyed where that was tried (OpenVINO: cosine 0.71, says issue 4).
     """
-    check_choice(Choice("onnxruntime", "int8"))
-    _require("onnx")
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
@@ -317,12 +306,9 @@ def _require(*packages: str) -> None:
 def _main(argument: str) -> int:
     try:
         dims = _job(json.loads(argument))
-    except MissingExtraError as error:
-        sys.stdout.write(f"\n{error}\n")
-        return _MISSING_EXTRA_CODE
     except MusicHalError as error:
-        sys.stdout.write(f"\n{error}\n")
-        return InputError.exit_code
+        sys.stderr.write(f"{error}\n")
+        return error.exit_code
     sys.stdout.write("\n" + json.dumps({"dims": dims}) + "\n")
     return 0
 

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from learned_by_hand import EXTRA, learned_spec, part
 from musichal.audio.recording import Recording, read_recording
+from musichal.bench.encoder_speed import random_weights
 from musichal.bench.random_checkpoint import write_random_checkpoint
 from musichal.chandra.analysts import analysts
 from musichal.chandra.rehearing import rehear
@@ -139,6 +140,16 @@ def test_verify_passes_on_every_runtime(choice, tiny_mert, music, tmp_path) -> N
     assert all(c.values["share"] == 1.0 for c in parity if "share" in c.values)
     frames = stream_frame_count(3 * 24_000, loaded.spec)
     assert loaded.recordings[0].tokens.shape == (2, frames)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("choice", CHOICES, ids=IDS)
+def test_verify_passes_at_the_true_size(choice, short_mix, tmp_path) -> None:
+    model = train([read_recording(short_mix)], learned_spec(random_weights(), choice), processes=2)
+    save_partner(tmp_path / "p.hal", model)
+    loaded = load_partner(tmp_path / "p.hal")
+    verification = verify_partner(loaded, subjects(loaded), quick=True)
+    assert verification.passed, list(verification.failed)
 
 
 def test_processes_change_nothing(spec, music, partner, tmp_path) -> None:

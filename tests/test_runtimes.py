@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +84,15 @@ def test_the_same_batch_gives_the_same_bytes_whatever_came_before(choice, graph)
         assert first.tobytes() == kept.tobytes(), "a later call wrote over an earlier answer"
 
     asked()
+
+
+@pytest.mark.parametrize("choice", CHOICES, ids=IDS)
+def test_threads_that_share_a_runtime_get_their_own_answers(choice, graph) -> None:
+    runtime = open_runtime(graph(choice.graph).path, choice, batch=2, samples=SAMPLES)
+    batches = [noise(seed) for seed in range(24)]
+    expected = [runtime.run(batch).tobytes() for batch in batches]
+    with ThreadPoolExecutor(4) as threads:
+        assert [found.tobytes() for found in threads.map(runtime.run, batches)] == expected
 
 
 @pytest.mark.parametrize("choice", CHOICES, ids=IDS)

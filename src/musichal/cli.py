@@ -112,7 +112,7 @@ def train(
     offline: Annotated[bool, typer.Option("--offline", help="Stay off the network.")] = False,
     processes: Annotated[
         int | None,
-        typer.Option(min=1, help="How many processes listen with a learned encoder; one for each core, if not given."),
+        typer.Option(min=1, help="How many processes listen with a learned encoder; one for each core, if it is worth it."),
     ] = None,
     vocabulary: Annotated[int, typer.Option(help="How many sounds to learn for each source.")] = 64,
     segment: Annotated[str, typer.Option(help="Length of a segment, as 350ms or 0.35s.")] = "350ms",
@@ -380,7 +380,7 @@ def rehear(
     precision: Annotated[str, typer.Option(help="What it computes in: 'auto', 'fp32', 'bf16' or 'int8'.")] = "auto",
     refit: Annotated[bool, typer.Option("--refit", help="Learn the vocabularies anew, too.")] = False,
     processes: Annotated[
-        int | None, typer.Option(min=1, help="How many processes listen; one for each core, if not given.")
+        int | None, typer.Option(min=1, help="How many processes listen; one for each core, if it is worth it.")
     ] = None,
     as_json: Json = False,
 ) -> None:

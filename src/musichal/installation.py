@@ -1,5 +1,6 @@
-"""What is installed here: the versions of what shapes numbers, and the kind of machine."""
+"""What is installed here: the versions of what shapes numbers, the kind of machine and its processors."""
 
+import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
@@ -20,3 +21,8 @@ def installed(name: str) -> str:
         return version(name)
     except PackageNotFoundError:
         return "unknown"
+
+
+def processors() -> int:
+    """Return how many processors this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from musichal.errors import InputError
 
-_THREAD_SETTINGS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+THREAD_SETTINGS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+"""Variables that say how many threads numerical libraries may use, asked when these are loaded."""
 
 
 def run_module(module: str, arguments: Sequence[str], *, threads: int | None, what: str) -> str:
@@ -28,7 +29,7 @@ def run_module(module: str, arguments: Sequence[str], *, threads: int | None, wh
     InputError
         If it fails, with the last line of its errors.
     """
-    limits = {} if threads is None else dict.fromkeys(_THREAD_SETTINGS, str(threads))
+    limits = {} if threads is None else dict.fromkeys(THREAD_SETTINGS, str(threads))
     done = subprocess.run(  # noqa: S603 - our own module, by this very interpreter
         [sys.executable, "-m", module, *arguments],
         env={**os.environ, **limits},

@@ -9,7 +9,6 @@ own.
 """
 
 import json
-import os
 import sys
 import tempfile
 import time
@@ -21,6 +20,7 @@ import numpy as np
 from musichal.audio.recording import read_recording
 from musichal.bench.figure import Figure
 from musichal.bench.process import in_own_process, peak_memory_mb
+from musichal.chandra.analysts import usual_processes
 from musichal.chandra.trainer import train
 from musichal.hearing.encoders.registry import create_encoder
 from musichal.hearing.frames import stream_frame_count
@@ -75,7 +75,7 @@ def _train(recording: str, partner: str, spec: str) -> dict[str, float]:
     hearing = PerceptionSpec.from_dict(json.loads(spec))
     started_s = time.perf_counter()
     heard = read_recording(recording)
-    save_partner(partner, train([heard], hearing, processes=os.cpu_count() or 1))
+    save_partner(partner, train([heard], hearing, processes=usual_processes(heard.duration_s)))
     took_s = time.perf_counter() - started_s
     return {"duration_s": heard.duration_s, "speed": heard.duration_s / took_s, "peak_mb": peak_memory_mb()}
 

@@ -22,12 +22,15 @@ from musichal.errors import InputError
 from musichal.hearing.encoders.registry import create_encoder
 from musichal.hearing.listener import Analysis, Ear
 from musichal.hearing.percepts import Window
+from musichal.installation import processors
+from musichal.own_process import THREAD_SETTINGS
 from musichal.spec import PerceptionSpec
 
 # Some seconds of work a piece: enough to hide the way to the process and back, little enough to stop soon.
 _WINDOWS_PER_PIECE = 8
 _PIECES_AHEAD = 3
-_THREAD_SETTINGS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+# Starting a process and opening a model of true size in it takes seconds.
+_WORTH_PROCESSES_S = 60.0
 
 
 class Analyst(Protocol):
@@ -36,6 +39,11 @@ class Analyst(Protocol):
     def __call__(self, windows: Iterable[Window]) -> Iterator[tuple[Window, Analysis]]:
         """Yield each window with its analysis."""
         ...
+
+
+def usual_processes(duration_s: float) -> int:
+    """Return how many processes are worth their start for so much sound: one for each processor, or just this one."""
+    return processors() if duration_s >= _WORTH_PROCESSES_S else 1
 
 
 @contextmanager
@@ -77,8 +85,8 @@ def analysts(spec: PerceptionSpec, *, processes: int) -> Iterator[Analyst]:
 @contextmanager
 def _one_thread_each() -> Iterator[None]:
     """Let processes that are started within the block use one thread each."""
-    before = {name: os.environ.get(name) for name in _THREAD_SETTINGS}
-    os.environ.update(dict.fromkeys(_THREAD_SETTINGS, "1"))
+    before = {name: os.environ.get(name) for name in THREAD_SETTINGS}
+    os.environ.update(dict.fromkeys(THREAD_SETTINGS, "1"))
     try:
         yield
     finally:

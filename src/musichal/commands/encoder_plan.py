@@ -1,6 +1,5 @@
 """How a command comes to an encoder with weights: what was asked for, the checkpoint, the runtime that is quickest here."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -127,8 +126,3 @@ def measured_lines(measured: Sequence[Measured]) -> list[str]:
         + ("" if m.faithful else f", less than {LEAST_COSINE:g}: not taken")
         for m in measured
     ]
-
-
-def processors() -> int:
-    """Return how many processors this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

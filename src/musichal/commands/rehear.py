@@ -3,8 +3,9 @@
 from pathlib import Path
 
 from musichal.atomic import printable
+from musichal.chandra.analysts import usual_processes
 from musichal.chandra.rehearing import own_recordings, rehear
-from musichal.commands.encoder_plan import measured_lines, processors, windows_of
+from musichal.commands.encoder_plan import measured_lines, windows_of
 from musichal.commands.outcome import Voice
 from musichal.commands.outputs import check_outputs
 from musichal.errors import InputError
@@ -61,7 +62,13 @@ def rehear_command(
                 voice.say(line)
         elif (runtime, precision) != (AUTO, AUTO):
             raise InputError(f"--runtime and --precision are for encoders with weights; '{spec.encoder.name}' has none")
-        again = rehear(model, spec, refit=refit, processes=processes or processors(), progress=tell)
+        again = rehear(
+            model,
+            spec,
+            refit=refit,
+            processes=processes or usual_processes(sum(r.duration_s for r in recordings)),
+            progress=tell,
+        )
         tell(f"Writing {printable(output.name)}", 1.0)
         save_partner(output, again.model)
     voice.result(

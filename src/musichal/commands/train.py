@@ -8,8 +8,9 @@ from pathlib import Path, PurePath
 
 from musichal.atomic import printable
 from musichal.audio.recording import collect_recordings, read_recording
+from musichal.chandra.analysts import usual_processes
 from musichal.chandra.trainer import train
-from musichal.commands.encoder_plan import EncoderPlan, chosen_spec, processors
+from musichal.commands.encoder_plan import EncoderPlan, chosen_spec
 from musichal.commands.outcome import Voice
 from musichal.commands.outputs import check_outputs
 from musichal.hearing.pinning import pin
@@ -37,7 +38,7 @@ def train_command(
     plan : EncoderPlan, optional
         Of an encoder with weights, whose runtime is yet to be chosen.
     processes : int, optional
-        How many may listen with such an encoder; one for each core, if not given.
+        How many may listen with such an encoder; by `usual_processes` if not given.
 
     Raises
     ------
@@ -66,7 +67,7 @@ def train_command(
             recordings,
             spec,
             keep_audio=keep_audio,
-            processes=processes or processors(),
+            processes=processes or usual_processes(sum(r.duration_s for r in recordings)),
             progress=tell,
             warn=voice.warn,
         )

@@ -16,11 +16,11 @@ from musichal.atomic import printable
 from musichal.audio.recording import Recording, collect_recordings, read_recording
 from musichal.chandra.rehearing import as_recording
 from musichal.chandra.trainer import train
-from musichal.commands.encoder_plan import processors
 from musichal.commands.outcome import Voice
 from musichal.commands.outputs import check_outputs
 from musichal.errors import CheckFailedError
 from musichal.hearing.percepts import SOURCES
+from musichal.installation import processors
 from musichal.memory.partner_file import PartnerModel, load_partner, save_partner
 from musichal.own_process import run_module
 from musichal.verify.procedure import subjects, verify_partner

@@ -2,6 +2,7 @@
 
 from functools import lru_cache
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 
@@ -31,6 +32,7 @@ class OpenVinoRuntime:
 
         self.precision = precision
         self._shape = (batch, samples)
+        self._turn = Lock()
         settings = {
             "INFERENCE_PRECISION_HINT": _HINTS[precision],
             "INFERENCE_NUM_THREADS": 1,
@@ -51,8 +53,9 @@ class OpenVinoRuntime:
         """Return the features (batch, frames, dims) of samples (batch, samples)."""
         if batch.shape != self._shape:
             raise ValueError(f"opened for {self._shape}, given {batch.shape}")
-        # A copy: the next call writes over OpenVINO's own array.
-        return np.array(self._request.infer([np.ascontiguousarray(batch, np.float32)])[0], np.float32)
+        # One at a time: listeners of one spec share this. A copy: the next call writes over OpenVINO's own array.
+        with self._turn:
+            return np.array(self._request.infer([np.ascontiguousarray(batch, np.float32)])[0], np.float32)
 
 
 def _first_line(error: Exception) -> str:

@@ -356,6 +356,7 @@ ENDS = {
     "avoid": ((), "0:0-5"),
     "voices": ("all", "melody,bass,chords"),
     "direction": ({}, {"mode": "couple"}),
+    "scenario": ("", "B E A"),
 }
 BESIDE = {
     "phrasing": {"direction": {"mode": "couple"}},

@@ -101,7 +101,8 @@ def _why(decision: Decision, recordings: Sequence[str]) -> str:
     phrases["continuity"] = "it goes on from what was played before"
     carried = sorted((i for i in decision.influences if i.share > 0), key=lambda i: -i.share)
     named = [f"{phrases[i.name]} [{i.share:.0%}]" for i in carried if i.name in phrases]
-    guided = [f"the scenario asks for it ({decision.scenario})"] if decision.scenario else []
+    asked = any(f.name == "scenario" for f in decision.filters)
+    guided = [f"the scenario asks for it ({decision.scenario})"] if asked else [decision.scenario] if decision.scenario else []
     if decision.returns:
         guided.append(f"it brings back {decision.returns}")
     if decision.answers is not None:

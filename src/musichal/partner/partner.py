@@ -17,10 +17,11 @@ from musichal.arrays import Float64
 from musichal.hearing.percepts import SILENCE, Percept
 from musichal.memory.memory import Memory
 from musichal.partner.activation import Activation
-from musichal.partner.candidates import Candidates, find_candidates
+from musichal.partner.candidates import Candidates, find_candidates, transpositions
 from musichal.partner.decision import Alternative, Context, Decision, Filter, Influence
 from musichal.partner.director import Director
 from musichal.partner.filters import Filtered, apply_filters
+from musichal.partner.guide import WEIGHT, Guide, Plan
 from musichal.partner.influences import (
     CONTEXTS,
     INFLUENCES,
@@ -32,6 +33,7 @@ from musichal.partner.influences import (
 )
 from musichal.partner.learning import Learner
 from musichal.partner.library import Library
+from musichal.partner.own_sound import OwnSound
 from musichal.partner.selection import Choice, choose, runners_up
 from musichal.partner.settings import PartnerSettings
 from musichal.partner.situation import Situation, SituationTracker
@@ -55,6 +57,27 @@ class _Weighed:
     scores: Float64
     situation: Situation
     turn: Turn
+    importance: Float64
+    guided: "_Guided | None" = None
+
+
+@dataclasses.dataclass(frozen=True)
+class _Guided:
+    """A step of a scenario, and where memory can go on from there."""
+
+    guide: Guide
+    step: int
+    plan: Plan
+
+    def applied(self, found: Candidates, filtered: Filtered, importance: Float64) -> tuple[Candidates, Filtered, Float64]:
+        """Let the plan speak for its places, and strike out what has another label than the one asked for."""
+        value = self.guide.value(found.states, found.transpositions, self.plan)
+        fits = self.guide.fits(found.states, found.transpositions, self.step).astype(np.float64)
+        return (
+            dataclasses.replace(found, influences=np.concatenate([found.influences, value[:, :, None]], axis=2)),
+            Filtered({**filtered.factors, "scenario": fits}),
+            np.append(importance, WEIGHT),
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,6 +116,7 @@ class Partner:
         self._director = Director(
             self.library, settings, rng=rng.spawn(1)[0] if directed else rng, sample_rate_hz=sample_rate_hz
         )
+        self._own_sound = OwnSound(sample_rate_hz=sample_rate_hz)
         self._learner = Learner()
         self._voices = Voices()
         self._activation = Activation()
@@ -108,6 +132,7 @@ class Partner:
         self._choices = 0
         self._resting: str | None = None
         self._due_s: float | None = None
+        self._guide: Guide | None = None
 
     @property
     def due_s(self) -> float | None:
@@ -117,6 +142,7 @@ class Partner:
     def hear(self, percept: Percept, now_s: float) -> None:
         """Take the next percept of the player."""
         settings = self._director.settings(self.settings)
+        percept = self._own_sound.without(percept)
         self._tracker.hear(percept, settings)
         self._learn(percept, now_s)
         situation = self._tracker.at(now_s, settings)
@@ -187,7 +213,8 @@ class Partner:
             self._activation.insert(name, shelf, matches, recent.symbols)
 
     def _decide(self, situation: Situation, turn: Turn) -> tuple[Decision, ...]:
-        if turn.rest is not None:
+        # A scenario goes on when the player does not.
+        if turn.rest is not None and not (turn.rest == "silence" and self._guided(turn) is not None):
             return self._rest(turn.rest, situation, turn)
         weighed = self._released(turn) or self._weigh(turn)
         if isinstance(weighed, _Nothing):
@@ -211,9 +238,12 @@ class Partner:
         """Return what could be played in a turn, or the reason for which nothing can."""
         settings, situation = turn.settings, turn.situation
         self._recall(turn)
+        guided = self._guided(turn)
+        also = self._director.also(turn)
         found = find_candidates(
             self.library, self._activation, situation, position=self._position, transposition=self._transposition,
-            settings=settings, turn=self._choices, also=self._director.also(turn),
+            settings=settings, turn=self._choices,
+            also=also if guided is None else np.concatenate([also, guided.plan.states]),
         )  # fmt: skip
         if not len(found.states):
             return _Nothing("no match")
@@ -225,15 +255,17 @@ class Partner:
             run=self._run, tonal=found.tonal, settings=settings,
         )  # fmt: skip
         filtered.factors.update(self._director.filters(found.states, turn, now_s=situation.now_s))
+        importance = weights(settings)
+        if guided is not None:
+            found, filtered, importance = guided.applied(found, filtered, importance)
         shape = found.influences.shape[:2]
         factors = filtered.product((shape[0], shape[1]))
-        importance = weights(settings)
         scores = (found.influences @ importance) * factors
         if turn.step is not None:
             # What comes back is played whatever speaks for it; if it cannot be, the phrase goes on without it.
             here = (found.states == turn.step.state)[:, None] & (found.transpositions == turn.step.transposition)[None, :]
             if here.any():
-                return _Weighed(found, filtered, np.where(here, scores, -np.inf), situation, turn)
+                return _Weighed(found, filtered, np.where(here, scores, -np.inf), situation, turn, importance, guided)
         why = _struck_out(filtered, factors)
         if why is not None:
             return _Nothing(why)
@@ -241,11 +273,32 @@ class Partner:
         # Continuity alone is no reason to play: the player must speak for a candidate. What does not fit well enough is
         # not drawn either, however high the temperature. But an ending is owed.
         evidence = (found.influences[:, :, _PLAYER] @ importance[_PLAYER]) * factors
-        if not turn.last:
+        if not turn.last and guided is None:
             scores[evidence < settings.rest_below * self._earnable(settings)] = -np.inf
         if not np.isfinite(scores).any():
             return _Nothing("weak match", len(found.states))
-        return _Weighed(found, filtered, scores, situation, turn)
+        return _Weighed(found, filtered, scores, situation, turn, importance, guided)
+
+    def _guided(self, turn: Turn) -> _Guided | None:
+        """Return what the scenario asks for now, if there is one that memory can follow."""
+        scenario = turn.settings.scenario
+        if scenario is None or turn.rest == "waiting" or not len(self.library.base):
+            return None
+        if self._guide is None or self._guide.scenario != scenario:
+            self._guide = Guide(scenario, self.library)
+        step = self._guide.at(turn.situation.now_s)
+        if step is None:
+            return None
+        plan = self._guide.plan(step, transpositions(turn.settings))
+        if not len(plan.states):
+            self._guide.give_up(step)
+            return None
+        return _Guided(self._guide, step, plan)
+
+    def _scenario_told(self, guided: _Guided | None) -> str:
+        if guided is not None:
+            return guided.guide.told(guided.step)
+        return "" if self._guide is None or self._guide.ended is None else f"{self._guide.ended}; free from there on"
 
     def _recall(self, turn: Turn) -> None:
         """Let the moment of the player's phrase that the turn goes back to point on from now, and nothing later than that."""
@@ -285,7 +338,7 @@ class Partner:
         place = self.library.place(state)
         shelf, _ = self.library.find(state)
         values = found.influences[choice.candidate, choice.transposition]
-        importance = weights(settings)
+        importance, guided = weighed.importance, weighed.guided
         # rest_below = 0 lets a candidate pass for which nothing speaks.
         total = float(values @ importance) or 1.0
         factors = filtered.of(choice.candidate, choice.transposition)
@@ -296,6 +349,7 @@ class Partner:
             gain_db=gain_db, settings=settings,
         )  # fmt: skip
         timed = in_time(parts, turn, now_s=now_s, duration_s=place.duration_s)
+        self._own_sound.played(sorted((n for part in timed.parts for n in part.notes), key=lambda n: n.onset_s))
         contexts = self._contexts(found, choice, answered, settings)
         alternatives = self._alternatives(found, weighed.scores, choice)
         # A voice without a note has nothing to tell; but the first voice tells of every choice.
@@ -324,12 +378,13 @@ class Partner:
                 contexts=contexts,
                 influences=tuple(
                     Influence(name, float(value), float(weight), float(value * weight / total))
-                    for name, value, weight in zip(INFLUENCES, values, importance, strict=True)
+                    for name, value, weight in zip((*INFLUENCES, "scenario")[: len(values)], values, importance, strict=True)
                 ),
                 filters=tuple(Filter(name, factor) for name, factor in factors.items()),
                 alternatives=alternatives,
                 candidates=len(found.states),
                 silent_s=situation.silent_s,
+                scenario=self._scenario_told(guided),
                 phrase=turn.phrase,
                 stretch=turn.stretch,
                 returns="" if turn.step is None or turn.step.state != state else turn.step.words,
@@ -341,6 +396,8 @@ class Partner:
             if part.notes or not number
         )
         self._choices += 1
+        if guided is not None:
+            guided.guide.played()
         self._director.played(state, transposition, turn, now_s=now_s)
         self._remember_own(state, now_s + timed.duration_s)
         return self._numbered(decisions)

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from musichal.errors import InputError
+from musichal.partner.scenario import Scenario
 
 _LARGEST = 1_000_000
 """No setting means anything beyond this."""
 
-WORD_SETTINGS = ("voices", "use", "avoid")
+WORD_SETTINGS = ("voices", "use", "avoid", "scenario")
 """Settings that take words rather than a number."""
 PARTS = ("all", "melody", "bass", "chords")
 """What a voice can take of a state's notes."""
@@ -179,6 +180,8 @@ class PartnerSettings:
         What plays the notes of the chosen state.
     direction : Direction
         Mode, modes and form.
+    scenario : Scenario or None
+        What to follow.
     """
 
     harmonic_weight: float = _number(1.2)
@@ -224,6 +227,7 @@ class PartnerSettings:
     avoid: tuple[Region, ...] = ()
     voices: tuple[VoiceSettings, ...] = VOICES[:1]
     direction: Direction = Direction()
+    scenario: Scenario | None = None
 
     def __post_init__(self) -> None:
         _check_ranges(self)
@@ -248,8 +252,8 @@ class PartnerSettings:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
-        values = dataclasses.asdict(self)
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+        values = {name: list(v) if isinstance(v, tuple) else v for name, v in dataclasses.asdict(self).items()}
+        return values | {"scenario": None if self.scenario is None else self.scenario.to_dict()}
 
     def summary(self) -> str:
         """Return all settings in the form in which they can be set, on one line."""
@@ -259,7 +263,7 @@ class PartnerSettings:
             f"{name}=" + ",".join(f"{r.recording}:{r.start_s:g}-{r.end_s:g}" for r in getattr(self, name))
             for name in ("use", "avoid")
         ]
-        return ", ".join([*numbers, *regions, f"voices={voices}"])
+        return ", ".join([*numbers, *regions, f"voices={voices}", "scenario="])
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -271,7 +275,7 @@ class PartnerSettings:
 
         Numbers go by their names, those of a voice as in ``bass.most_per_s``. `voices` takes names as in
         ``"melody, bass, chords"``, `use` and `avoid` take regions as in ``"0:10-20.5, 2"`` (a recording's number, and
-        seconds if not all of it); all three take the lists of `to_dict` too.
+        seconds if not all of it), `scenario` chords as in ``"C Am F G"``; all take what `to_dict` gives, too.
 
         Raises
         ------
@@ -287,6 +291,8 @@ class PartnerSettings:
                 values[name] = _regions(name, value)
             elif name == "direction":
                 values[name] = _direction(value)
+            elif name == "scenario":
+                values[name] = Scenario.from_value(value)
             elif name in known:
                 values[name] = _checked_number(name, value, known[name].default)
             elif "." not in name:

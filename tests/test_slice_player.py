@@ -56,7 +56,7 @@ ASKED = st.lists(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(ASKED)
 def test_whatever_is_asked_there_is_no_click_and_it_ends(asked) -> None:
     one = player()

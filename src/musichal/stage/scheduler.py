@@ -36,7 +36,7 @@ _LATENESSES = 8192
 _RECEIVE_BYTES = 1 << 16
 _MOST_PIECES = 64
 _UNRESPONSIVE_S = 2.0
-_START_S = 20.0
+_START_S = 30.0
 _CLOSE_S = 8.0
 _ERRORS: dict[str, type[MusicHalError]] = {"InputError": InputError, "MissingExtraError": MissingExtraError}
 

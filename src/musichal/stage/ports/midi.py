@@ -87,6 +87,33 @@ def _chosen(wanted: str, ports: list[tuple[str, Any, int]]) -> tuple[str, Any, i
     raise InputError(f"{what} {wanted!r} in the name; {there_are}")
 
 
+class _JackWitness:
+    """Learns that the JACK server ended: RtMidi does not tell, and goes on listing the ports that there were."""
+
+    def __init__(self, client: Any) -> None:
+        self.is_gone = False
+        self._client = client
+        client.set_shutdown_callback(self._shut_down)
+        client.activate()
+
+    @classmethod
+    def call(cls) -> "_JackWitness | None":
+        """Return one, or None without JACK-Client: then the end of a server is not noticed."""
+        try:
+            import jack
+
+            return cls(jack.Client(f"{_CLIENT} watch", no_start_server=True))
+        except Exception:
+            return None
+
+    def _shut_down(self, _status: object, _reason: str) -> None:
+        self.is_gone = True
+
+    def close(self) -> None:
+        with contextlib.suppress(Exception):
+            self._client.close()
+
+
 class MidiPort:
     """A MIDI output: one that is there, or one of our own that others connect to (`virtual`)."""
 
@@ -94,6 +121,8 @@ class MidiPort:
 
     def __init__(self, client: Any, system: str, port_name: str, *, virtual: bool) -> None:
         self._client, self._port_name, self._virtual = client, port_name, virtual
+        # ALSA, CoreMIDI and WinMM live as long as the system does; a JACK server may end.
+        self._witness = _JackWitness.call() if system == "JACK" else None
         self._error: Any = rtmidi_module().RtMidiError
         self.name = f"{port_name} ({system}{', virtual' if virtual else ''})"
 
@@ -105,9 +134,11 @@ class MidiPort:
             raise PortLostError(f"{self._port_name} takes nothing any more: {error}") from error
 
     def check(self) -> str | None:
-        """Look whether the port is still listed; our own is as long as we are."""
+        """Look whether the port is still listed."""
         if not self._virtual and self._port_name not in self._client.get_ports():
             raise PortLostError(f"{self._port_name} is not there any more")
+        if self._witness and self._witness.is_gone:
+            raise PortLostError("the JACK server is gone")
         return None
 
     def close(self, *, flush: bool = True) -> None:
@@ -116,7 +147,10 @@ class MidiPort:
             time.sleep(_FLUSH_S)
         with contextlib.suppress(Exception):
             self._client.close_port()
+        with contextlib.suppress(Exception):
             self._client.delete()
+        if self._witness:
+            self._witness.close()
 
 
 def open_midi(wanted: str) -> MidiPort:

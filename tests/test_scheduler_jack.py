@@ -93,7 +93,7 @@ def killed(address: str, receiver: JackReceiver, rng: random.Random) -> float:
 @pytest.mark.parametrize("address", ADDRESSES)
 def test_kill_9_in_the_middle_of_chords_leaves_no_note(address: str, receiver: JackReceiver) -> None:
     rng = random.Random(1)  # noqa: S311
-    for _ in range(3):
+    for _ in range(3 if address == ADDRESSES[0] else 1):
         killed(address, receiver, rng)
 
 
@@ -137,7 +137,7 @@ def test_a_scheduler_that_is_told_to_end_ends_its_notes(receiver: JackReceiver) 
         all_end(receiver, begun_s)
 
 
-def _errors_in_frames(address: str, receiver: JackReceiver, count: int = 60) -> list[float]:
+def _errors_in_frames(address: str, receiver: JackReceiver, count: int = 40) -> list[float]:
     """Play strikes 20 ms apart; returns how far each that arrived is from its place among the others, in frames."""
     with Scheduler([PortSettings("out", address)]) as scheduler:
         receiver.connect("MusicHal")

@@ -33,6 +33,7 @@ from musichal.hearing.encoders.learned.runtimes import Choice, installed_choices
 from musichal.hearing.encoders.registry import create_encoder
 from musichal.hearing.frames import frame_count, stream_frame_count
 from musichal.hearing.intake import Intake
+from musichal.hearing.listener import Ear
 from musichal.hearing.percepts import PitchFrames, Stems
 from musichal.hearing.pinning import pin
 from musichal.memory.partner_file import PartnerModel, load_partner, save_partner
@@ -292,12 +293,20 @@ def test_a_missing_runtime_is_one_line_with_the_command(spec, monkeypatch) -> No
         create_encoder(spec)
 
 
-def test_a_spec_without_weights_or_of_another_rate_is_refused(spec) -> None:
+def test_a_spec_without_weights_or_with_another_digest_is_refused(spec) -> None:
     assert "needs weights and a runtime" in refused(
         dataclasses.replace(spec, encoder=dataclasses.replace(spec.encoder, runtime=""))
     )
     digest = dataclasses.replace(spec.encoder, digest="1" * 64)
     assert "is not the one this partner was trained with" in refused(dataclasses.replace(spec, encoder=digest))
+
+
+def test_a_spec_of_another_rate_or_other_frames_than_the_weights_is_refused(spec) -> None:
+    slow = dataclasses.replace(spec, sample_rate_hz=16_000)
+    with pytest.raises(InputError, match="encoder mert hears at 24000 Hz, but the spec says 16000 Hz"):
+        Ear(slow, create_encoder(slow), source_rate_hz=44_100)
+    said = refused(dataclasses.replace(spec, encoder=dataclasses.replace(spec.encoder, stride_samples=160)))
+    assert "frames of 400 samples every 320, but the spec says 400 every 160" in said
 
 
 def test_mert_asked_for_and_another_network_found(tmp_path) -> None:

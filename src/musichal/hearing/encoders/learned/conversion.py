@@ -65,13 +65,19 @@ class GraphKey:
 
 @dataclass(frozen=True)
 class Graph:
-    """A converted model that was checked: its file, the licence of its weights, what they are called, features' dims."""
+    """A converted model that was checked.
+
+    `sha256` is of its file, `weights` what its weights are called, `licence` theirs; `dims` is the length of a feature vector.
+    """
 
     path: Path
     sha256: str
-    dims: int
     weights: str
     licence: str
+    dims: int
+    sample_rate_hz: int
+    frame_samples: int
+    stride_samples: int
 
 
 def find_graph(key: GraphKey) -> Graph | None:
@@ -82,9 +88,12 @@ def find_graph(key: GraphKey) -> Graph | None:
         graph = Graph(
             path=folder / MODEL,
             sha256=_text(entry["sha256"]),
-            dims=int(entry["dims"]),
             weights=_text(entry["weights"]),
             licence=_text(entry["licence"]),
+            dims=int(entry["dims"]),
+            sample_rate_hz=int(entry["sample_rate_hz"]),
+            frame_samples=int(entry["frame_samples"]),
+            stride_samples=int(entry["stride_samples"]),
         )
         whole = entry["key"] == asdict(key) and _sha256(graph.path) == graph.sha256
     except (OSError, ValueError, KeyError, TypeError):
@@ -126,7 +135,7 @@ def convert(checkpoint: "Checkpoint", *, layer: int, kind: str, say: Callable[[s
         say(f"converting layer {layer} of {checkpoint.name}, once; kept in {printable(_entry_folder(key).parent)}")
     _require("torch", "transformers", "onnx", "onnxscript")
     job = {"kind": kind, "folder": str(checkpoint.folder), "layer": layer, "digest": checkpoint.digest}
-    return _make(key, job, weights=checkpoint.name, licence=checkpoint.licence)
+    return _make(key, job, weights=checkpoint.name, described=checkpoint)
 
 
 def quantised(key: GraphKey, graph: Graph) -> Graph:
@@ -144,14 +153,14 @@ def quantised(key: GraphKey, graph: Graph) -> Graph:
     check_choice(Choice("onnxruntime", "int8"))
     _require("onnx")
     job = {"kind": "int8", "from": str(graph.path)}
-    return _make(wanted, job, weights=graph.weights, licence=graph.licence)
+    return _make(wanted, job, weights=graph.weights, described=graph)
 
 
 def _entry_folder(key: GraphKey) -> Path:
     return cache_folder() / "converted" / key.digest()
 
 
-def _make(key: GraphKey, job: dict[str, Any], *, weights: str, licence: str) -> Graph:
+def _make(key: GraphKey, job: dict[str, Any], *, weights: str, described: "Checkpoint | Graph") -> Graph:
     target = _entry_folder(key)
     partial = target.parent / f".{key.digest()[:16]}.{secrets.token_hex(8)}.partial"
     try:
@@ -169,7 +178,7 @@ def _make(key: GraphKey, job: dict[str, Any], *, weights: str, licence: str) -> 
                 "sha256": _sha256(partial / MODEL),
                 "dims": dims,
                 "weights": weights,
-                "licence": licence,
+                **{name: getattr(described, name) for name in ("licence", "sample_rate_hz", "frame_samples", "stride_samples")},
                 "made_with": {name: installed(name) for name in ("musichal", "torch", "transformers", "onnx", "onnxruntime")},
             }
             (partial / ENTRY).write_text(json.dumps(entry, indent=1), "utf-8")

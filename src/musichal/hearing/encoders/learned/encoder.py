@@ -62,9 +62,14 @@ class LearnedEncoder:
         choice = Choice(encoder.runtime, encoder.precision)
         check_runs_here(encoder)
         graph = graph_of(encoder, choice.graph)
+        if (encoder.frame_samples, encoder.stride_samples) != (graph.frame_samples, graph.stride_samples):
+            raise InputError(
+                f"{graph.weights} gives frames of {graph.frame_samples} samples every {graph.stride_samples}, but the spec says"
+                f" {encoder.frame_samples} every {encoder.stride_samples}"
+            )
         self.name = encoder.name
         self.digest = encoder_digest(encoder)
-        self.sample_rate_hz = spec.sample_rate_hz
+        self.sample_rate_hz = graph.sample_rate_hz
         self.licence = graph.licence
         self._spec = spec
         self._first_frame = spec.context_samples // encoder.stride_samples

@@ -64,7 +64,7 @@ class SchedulerSettings:
 
 
 class Scheduler:
-    """Plays messages on ports, at their moments, from a process of its own.
+    """Plays messages on ports, at their moments, from a process of its own. It is used by one thread: the engine's.
 
     Parameters
     ----------

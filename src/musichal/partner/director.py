@@ -37,6 +37,7 @@ _PHRASE_LEARNED_S = 8.0  # of a player who never pauses, so much at a time is lo
 _PAUSE_S = 0.5
 _TASTE_S, _TASTE_STATES, _TASTE_REACH = 45.0, 24, 24
 _OTHERWISE = 0.3
+_PHRASING, _ENDING = 0.7, 0.99  # how far what does not begin or end a phrase is held back at most
 _ALSO = 16
 _LAST_S = 1.5  # with less than this before the form's end, what is chosen is the last
 _SHORTEST_ENDING_S = 0.3
@@ -376,13 +377,11 @@ class Director:
         """Return factors of candidates by name, each of shape (n, 1): where phrases begin and end, and the player's taste."""
         factors: dict[str, Float64] = {}
         marks = self._phrase_map.ends if turn.closes else self._phrase_map.begins if turn.begins else None
-        strength = 1.0 if turn.last else turn.settings.phrasing
+        strength = _ENDING if turn.last else _PHRASING * turn.settings.phrasing
         if marks is not None and strength:
             marked = _marked(states, marks)
             if marked.any():
-                factors["phrase end" if turn.closes else "phrase beginning"] = np.where(marked, 1.0, 1 - 0.7 * strength)[
-                    :, None
-                ]
+                factors["phrase end" if turn.closes else "phrase beginning"] = np.where(marked, 1.0, 1 - strength)[:, None]
         taste = self._taste
         if taste is not None and now_s < taste.until_s and len(taste.states):
             near = (np.abs(states[:, None] - taste.states[None, :]) <= _TASTE_REACH).any(axis=1)

@@ -139,14 +139,13 @@ def parse_form(text: str, modes: Iterable[str], *, source: str) -> Form:
     rows = table.get("section", [])
     if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
         raise InputError(f"{source}: a form has at least one section; begin each with a line [[section]]")
-    sections = _sections(rows, tuple(modes), end_s, source)
+    if end_s is not None and not end_s > 0:
+        raise InputError(f"{source}: end must lie behind 0:00")
     if end_s is None and "fade_s" in table:
         raise InputError(f"{source}: fade_s without end: a form that does not end cannot fade")
-    if end_s is not None:
-        if not end_s > 0:
-            raise InputError(f"{source}: end must lie behind 0:00")
-        if fade_s > end_s:
-            raise InputError(f"{source}: fade_s of {fade_s:g} s contradicts end at {shown(end_s)}: it would begin before 0:00")
+    if end_s is not None and fade_s > end_s:
+        raise InputError(f"{source}: fade_s of {fade_s:g} s contradicts end at {shown(end_s)}: it would begin before 0:00")
+    sections = _sections(rows, tuple(modes), end_s, source)
     return Form(title=title, sections=sections, end_s=end_s, fade_s=fade_s)
 
 
@@ -168,9 +167,9 @@ def _sections(rows: list[dict[str, Any]], modes: tuple[str, ...], end_s: float |
         where = _where(source, number, row)
         _known(row, _COLUMNS, where)
         following = starts[number] if number < len(starts) else (end_s if end_s is not None else _LONGEST_S)
-        if sections and start_s < sections[-1].start_s:
+        if number < len(starts) and following < start_s:
             raise InputError(
-                f"{where} begins at {shown(start_s)}, before section {number - 1} at {shown(sections[-1].start_s)}:"
+                f"{source}: section {number + 1} begins at {shown(following)}, before section {number} at {shown(start_s)}:"
                 " put them in order"
             )
         until_s = following if "until" not in row else _time_s(row["until"], f"{where}: until")

@@ -20,6 +20,7 @@ from musichal.partner.library import Library
 
 Whose = Literal["yours", "its own"]
 
+_SHORT = 0.2
 PACES = (0.5, 2 / 3, 1.0, 1.5, 2.0)
 """Of what length a motif comes back, as a factor: diminished, as it was, augmented."""
 
@@ -226,8 +227,8 @@ def describe(library: Library, states: Sequence[int], counts: Int64) -> Describe
 def distinctive_run(phrase: Described, settings: MotifSettings) -> tuple[int, int, float] | None:
     """Return (first, last + 1, distinction from 0 to 1) of a phrase's most distinctive run, None where it has none.
 
-    Distinction is the mean surprise of the harmonic tokens and the share of notes that move, half each. Runs have no silence
-    in them, and notes in at least half of their gestures.
+    Distinction is the mean surprise of the harmonic tokens and the share of notes that move, half each; a short run is worth
+    up to a fifth less. Runs have no silence in them, and notes in at least half of their gestures.
     """
     n = len(phrase.durations_s)
     moves = np.concatenate([[False], (np.diff(phrase.highest) != 0) & phrase.noted[1:] & phrase.noted[:-1]])
@@ -240,7 +241,8 @@ def distinctive_run(phrase: Described, settings: MotifSettings) -> tuple[int, in
                 break
             if length_s < settings.shortest_s or 2 * phrase.noted[run].sum() < last - first:
                 continue
-            worth = 0.5 * float(phrase.surprise[run].mean()) + 0.5 * float(moves[first + 1 : last].mean())
+            distinct = 0.5 * float(phrase.surprise[run].mean()) + 0.5 * float(moves[first + 1 : last].mean())
+            worth = distinct * (1 - _SHORT + _SHORT * (last - first) / settings.most)
             if best is None or worth > best[2]:
                 best = (first, last, worth)
     return best

@@ -247,7 +247,7 @@ class Partner:
         )  # fmt: skip
         if not len(found.states):
             return _Nothing("no match")
-        fixed = turn.step is not None
+        fixed = turn.step is not None or turn.last
         filtered = apply_filters(
             self.library, situation, found.states, found.transpositions,
             played=() if fixed or not settings.no_repeat else list(self._played)[-settings.no_repeat :],

@@ -1,0 +1,194 @@
+"""Turn-taking, by hand: who speaks when, for how long, and what it says while it does not."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from musichal.partner.modes import PLAIN, Mode, built_in_modes
+from musichal.partner.phrase_map import PhraseMap
+from musichal.partner.phrases import PlayerState
+from musichal.partner.turn_taking import Floor, TurnTaker
+
+PHRASES = PhraseMap(
+    begins=np.array([True, False, False, True, False]),
+    ends=np.array([False, False, True, False, True]),
+    lengths_s=np.array([2.0]),
+    breaths_s=np.array([0.5]),
+)
+
+
+def state(kind="playing", *, since_s=0.0, start_s=0.0, end_s=None, ending=0.0, ioi_s=0.25) -> PlayerState:
+    return PlayerState(
+        kind=kind, since_s=since_s, phrase_start_s=start_s, phrase_end_s=start_s if end_s is None else end_s, ending=ending,
+        onset_rate_hz=4.0, ioi_s=ioi_s, level_db=-20.0, pitch=60.0,
+    )  # fmt: skip
+
+
+NOTHING = PlayerState("ended", 0.0, None, None, 1.0, 0.0, None, -120.0, None)
+
+
+def taker() -> TurnTaker:
+    return TurnTaker(PHRASES, rng=np.random.default_rng(0))
+
+
+def floor(who: TurnTaker, now_s: float, mode: Mode, player: PlayerState, *, silent_s: float = 0.0, **kwargs) -> Floor:
+    return who.floor(now_s, mode, player, silent_s=silent_s, rest_after_silence_s=3.0, **kwargs)
+
+
+ALONG = Mode(name="x")
+ANSWER = Mode(name="x", turn="answer", trigger="phrase end", breath=0.4)
+ONSET = Mode(name="x", trigger="onset", breath=0.0)
+
+
+def test_it_waits_for_the_first_sound_but_where_it_goes_its_own_way():
+    assert floor(taker(), 0.0, ALONG, NOTHING).rest == "waiting"
+    assert floor(taker(), 0.0, ANSWER, NOTHING).rest == "waiting"
+    assert floor(taker(), 0.0, Mode(name="x", turn="own"), NOTHING).begins
+
+
+def test_a_phrase_is_as_long_as_drawn_ends_where_its_recording_ends_one_and_is_followed_by_a_breath():
+    who = taker()
+    assert floor(who, 1.0, ALONG, state()).begins
+    who.spoke(0)
+    assert not floor(who, 2.0, ALONG, state()).closes
+    who.spoke(1)
+    late = floor(who, 3.1, ALONG, state())
+    assert late.speaks
+    assert late.closes
+    who.spoke(2)  # ends a phrase of the recording
+    breath = floor(who, 3.3, ALONG, state())
+    assert (breath.speaks, breath.rest, breath.expected_s, breath.again_s) == (False, "breath", 0.5, 3.8)
+    assert who.phrases_ended == 1
+    assert floor(who, 3.8, ALONG, state()).begins
+
+
+def test_a_phrase_that_finds_no_end_ends_in_overtime():
+    who = taker()
+    floor(who, 1.0, ALONG, state())
+    who.spoke(0)
+    assert floor(who, 3.4, ALONG, state()).speaks
+    assert floor(who, 3.6, ALONG, state()).rest == "breath"
+
+
+@pytest.mark.parametrize(("phrase", "breath", "fullness"), [(2.0, 1.0, 1.0), (1.0, 3.0, 1.0), (1.0, 1.0, 2.0)])
+def test_the_mode_and_the_form_make_phrases_and_breaths_longer(phrase, breath, fullness):
+    who = taker()
+    mode = Mode(name="x", phrase=phrase, breath=breath)
+    floor(who, 0.0, mode, state(), fullness=fullness)
+    over_s = 2.0 * phrase * fullness * 1.25
+    assert floor(who, over_s - 0.05, mode, state(), fullness=fullness).speaks
+    rest = floor(who, over_s + 0.05, mode, state(), fullness=fullness)
+    assert rest.expected_s == pytest.approx(0.5 * breath / fullness)
+
+
+def test_it_rests_when_the_player_has_been_silent_for_long_enough():
+    who = taker()
+    assert floor(who, 0.0, ALONG, state()).speaks
+    assert floor(who, 1.0, ALONG, state("ended"), silent_s=2.9).speaks
+    assert floor(who, 1.2, ALONG, state("ended"), silent_s=3.1).rest == "silence"
+
+
+def test_an_onset_releases_one_gesture_and_only_one():
+    who = taker()
+    assert floor(who, 0.3, ONSET, state()).rest == "next note"
+    who.hear_onset(0.4)
+    assert floor(who, 0.42, ONSET, state()).speaks
+    who.spoke(0)
+    again = floor(who, 0.6, ONSET, state())
+    assert (again.rest, again.expected_s) == ("next note", 0.25)
+    who.hear_onset(0.65)
+    assert floor(who, 0.67, ONSET, state()).speaks
+
+
+def test_a_player_who_sounds_without_onsets_is_followed_all_the_same():
+    who = taker()
+    who.hear_onset(0.1)
+    assert floor(who, 0.12, ONSET, state()).speaks
+    who.spoke(0)
+    assert not floor(who, 1.0, ONSET, state()).speaks
+    assert floor(who, 1.4, ONSET, state()).speaks
+    assert not floor(who, 1.5, ONSET, state("ended")).speaks
+
+
+def test_an_answer_waits_breathes_answers_as_long_and_then_it_is_the_players_turn():
+    who = taker()
+    assert floor(who, 1.0, ANSWER, state()).rest == "listening"
+    ended = state("ended", since_s=5.0, start_s=1.0, end_s=4.0)
+    breath = floor(who, 5.0, ANSWER, ended)
+    assert breath.rest == "breath"
+    assert breath.again_s == pytest.approx(5.2)
+    first = floor(who, 5.2, ANSWER, ended)
+    assert first.begins
+    assert first.answers == (1.0, 4.0)
+    who.spoke(0)
+    middle = floor(who, 6.7, ANSWER, ended)
+    assert middle.progress == pytest.approx(0.5)
+    who.spoke(1)
+    assert not floor(who, 5.2 + 3 * 1.25 + 0.1, ANSWER, ended).speaks
+    assert floor(who, 9.5, ANSWER, ended).rest == "your turn"
+
+
+def test_an_answer_yields_to_a_player_who_begins_again():
+    who = taker()
+    ended = state("ended", since_s=5.0, start_s=1.0, end_s=4.0)
+    floor(who, 5.0, ANSWER, ended)
+    assert floor(who, 5.3, ANSWER, ended).begins
+    who.spoke(0)
+    assert floor(who, 6.0, ANSWER, state("playing", start_s=5.9)).rest == "yields"
+    assert floor(who, 6.5, ANSWER, state("playing", start_s=5.9)).rest == "listening"
+
+
+def test_a_player_who_never_stops_is_answered_when_patience_ends_at_the_next_breath():
+    mode = Mode(name="x", turn="answer", trigger="phrase end", patience_s=5.0)
+    who = taker()
+    assert floor(who, 4.9, mode, state(end_s=4.9, ending=0.5)).rest == "listening"
+    assert floor(who, 5.1, mode, state(end_s=5.1, ending=0.0)).rest == "listening"
+    came_in = floor(who, 5.3, mode, state(end_s=5.3, ending=0.2))
+    assert came_in.begins
+    who.spoke(0)
+    assert floor(who, 6.0, mode, state(end_s=6.0)).speaks, "who comes in does not yield to one who was playing"
+    other = taker()
+    assert floor(other, 6.6, mode, state(end_s=6.6, ending=0.0)).begins, "patience ends at last"
+
+
+def test_rest_rests_on_purpose():
+    assert floor(taker(), 3.0, built_in_modes()["rest"], state()).rest == "on purpose"
+
+
+def test_without_a_mode_a_phrase_never_ends():
+    who = taker()
+    assert floor(who, 0.0, PLAIN, state()).begins
+    who.spoke(2)
+    assert floor(who, 10_000.0, PLAIN, state()).speaks
+
+
+modes = st.sampled_from([*built_in_modes().values(), ALONG, ANSWER, ONSET, PLAIN])
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(
+        st.tuples(modes, st.sampled_from(["playing", "pausing", "ended"]), st.floats(0.01, 3), st.booleans()), max_size=40
+    ),
+    st.floats(0.5, 2.0),
+)
+def test_what_holds_for_every_conversation(moments, fullness):
+    who = taker()
+    now_s, start_s = 0.0, 0.0
+    for mode, kind, later_s, struck in moments:
+        now_s += later_s
+        if struck:
+            who.hear_onset(now_s - 0.01)
+        if kind == "playing":
+            start_s = now_s - 0.5 * later_s
+        said = floor(who, now_s, mode, state(kind, since_s=now_s - 0.1, start_s=start_s, end_s=now_s), fullness=fullness)
+        if said.speaks:
+            assert mode.turn != "rest"
+            assert said.rest is None
+            assert 0 <= said.progress <= 1
+            who.spoke(int(now_s * 100) % 5)
+        else:
+            assert said.rest is not None
+            assert said.expected_s is None or said.expected_s >= 0
+            assert said.again_s is None or said.again_s > now_s

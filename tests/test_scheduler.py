@@ -36,6 +36,18 @@ def run_until(scheduler: Scheduler, done: Callable[[list[Event]], bool], timeout
         time.sleep(0.01)
 
 
+def check_counts(scheduler: Scheduler, **expected: int) -> None:
+    """Check the counts of the statistics; the scheduler tells them four times a second."""
+    until_s = now_s() + 5.0
+    while True:
+        scheduler.alive()
+        counted = {name: getattr(scheduler.statistics(), name) for name in expected}
+        if counted == expected or now_s() > until_s:
+            assert counted == expected
+            return
+        time.sleep(0.02)
+
+
 def sent(events: list[Event]) -> list[Sent]:
     return [event for event in events if isinstance(event, Sent)]
 
@@ -75,22 +87,20 @@ def test_notes_leave_at_their_moments_in_order_with_their_tags(nowhere: Schedule
     statistics = nowhere.statistics()
     assert statistics.lateness_max_s == max(e.lateness_s for e in events)
     assert statistics.lateness_p50_s <= statistics.lateness_p99_s <= statistics.lateness_max_s
-    time.sleep(0.3)
-    assert (nowhere.statistics().struck, nowhere.statistics().ended) == (20, 20)
+    check_counts(nowhere, struck=20, ended=20)
 
 
 def test_latency_is_made_up_for() -> None:
     with Scheduler([PortSettings("near", "none:"), PortSettings("far", "none:", latency_s=0.2)]) as scheduler:
-        due_s = now_s() + 0.4
+        due_s = now_s() + 1.0
         scheduler.play([Note(due_s, 0.1, name, 60, 90) for name in ("near", "far")])
-        scheduler.play([Note(due_s - 0.3, 0.4, "far", 62, 90)])
+        scheduler.play([Note(due_s - 0.9, 0.4, "far", 62, 90)])
         events = notes_sent(run_until(scheduler, lambda events: len(notes_sent(events)) == 6))
         struck = {(e.port, e.data[1]): e for e in events if e.data[0] == 0x90}
         assert struck["near", 60].target_s == pytest.approx(due_s, abs=1e-9)
         assert struck["far", 60].target_s == pytest.approx(due_s - 0.2, abs=1e-9)
         assert struck["far", 62].sent_s > struck["far", 62].target_s + 0.05, "it could not be sent earlier"
-        time.sleep(0.3)
-        assert scheduler.statistics().behind == 1
+        check_counts(scheduler, behind=1)
 
 
 def test_panic_cancel_and_mute(nowhere: Scheduler) -> None:
@@ -107,9 +117,7 @@ def test_panic_cancel_and_mute(nowhere: Scheduler) -> None:
     nowhere.panic()
     events = sent(run_until(nowhere, lambda events: len(sent(events)) == 1 + 48))
     assert events[0].data == bytes((0x80, 63, 0))
-    time.sleep(0.3)
-    statistics = nowhere.statistics()
-    assert (statistics.struck, statistics.ended, statistics.cancelled, statistics.muted) == (2, 2, 1, 1)
+    check_counts(nowhere, struck=2, ended=2, cancelled=1, muted=1)
 
 
 def test_a_flood_is_refused_beyond_a_bound_and_panic_gets_through() -> None:
@@ -124,12 +132,11 @@ def test_a_flood_is_refused_beyond_a_bound_and_panic_gets_through() -> None:
                 scheduler.play(Note(far_s, 1.0, "out", 60, 90) for _ in range(10_000))
             assert int(memory.read_text().split()[1]) < before + 2000, "pages of memory"
         scheduler.panic()
+        time.sleep(0.5)  # it has a heap of messages to read before this one
         scheduler.play([Note(now_s(), 60.0, "out", 72, 90)])
         run_until(scheduler, lambda events: any(e.data[1] == 72 for e in notes_sent(events)))
-        time.sleep(0.3)
-        statistics = scheduler.statistics()
-        assert statistics.refused > 50_000
-        assert statistics.struck == 1
+        check_counts(scheduler, struck=1)
+        assert scheduler.statistics().refused > 50_000
 
 
 def test_events_that_nobody_fetches_are_bounded_and_counted(nowhere: Scheduler) -> None:
@@ -144,21 +151,20 @@ def test_events_that_nobody_fetches_are_bounded_and_counted(nowhere: Scheduler) 
 
 
 def test_a_loop_that_hangs_is_noticed_every_note_ends_and_playing_goes_on() -> None:
-    with Scheduler(NOWHERE, settings=SchedulerSettings(silence_s=0.3)) as scheduler:
+    with Scheduler(NOWHERE, settings=SchedulerSettings(silence_s=0.6)) as scheduler:
         begun_s = now_s()
         scheduler.play([Note(begun_s, 60.0, "out", 60, 90), Note(begun_s + 5.0, 1.0, "out", 61, 90)])
         scheduler.alive()
-        time.sleep(0.8)  # the loop hangs
+        time.sleep(1.3)  # the loop hangs
         scheduler.alive()
         scheduler.play([Note(now_s(), 60.0, "out", 62, 90)])
         events = run_until(scheduler, lambda events: len(notes_sent(events)) == 3)
         on, off, again = notes_sent(events)
         assert off.data == bytes((0x80, 60, 0))
-        assert 0.3 <= off.sent_s - on.sent_s < 0.8
+        assert 0.6 <= off.sent_s - on.sent_s < 1.3
         assert again.data == bytes((0x90, 62, 90))
         assert kinds(events) == ["silent", "notice"]
-        time.sleep(0.3)
-        assert scheduler.statistics().silent == 1
+        check_counts(scheduler, silent=1)
 
 
 def test_a_parent_that_stays_silent_is_given_up() -> None:
@@ -184,7 +190,8 @@ def test_a_scheduler_that_is_gone_is_told_of_and_started_anew_and_what_it_left_s
             assert "gone" in kinds(scheduler.events())
             assert scheduler.play([Note(now_s(), 1.0, "out", 62, 90)]) == 0
             scheduler.restart()
-            scheduler.play([Note(now_s() + 0.5, 0.1, "out", 64, 90)])
+            run_until(scheduler, lambda _: bool(scheduler.opened))
+            scheduler.play([Note(now_s(), 0.1, "out", 64, 90)])
             run_until(scheduler, lambda events: len(notes_sent(events)) >= 2)
             statistics = scheduler.statistics()
             assert statistics.refused == 1

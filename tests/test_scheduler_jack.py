@@ -221,8 +221,7 @@ def test_a_named_input_is_found_by_a_part_of_its_name_and_its_end_and_return_are
             assert wait_for(lambda: (0, 62) in again.sounding(), 5.0)
             # What the old one had sounding is ended on the new one first; what was asked for in between is not made up for.
             assert [m.data for m in again.messages()] == [bytes((0x80, 60, 0)), bytes((0x90, 62, 90))]
-        time.sleep(0.3)
-        assert scheduler.statistics().unsent >= 1
+        assert wait_for(lambda: scheduler.alive() and scheduler.statistics().unsent >= 1, 5.0)
 
 
 @pytest.mark.parametrize("address", ADDRESSES)

@@ -62,6 +62,8 @@ class JackReceiver:
         self._frame = 0
         self._last: int | None = None
         self.xruns = 0
+        self.origin = 0
+        """The server's frame where its own count of frames begins."""
         self.client.set_process_callback(self._process)
         self.client.set_xrun_callback(self._xrun)
 
@@ -82,6 +84,8 @@ class JackReceiver:
 
     def _process(self, _frames: int) -> None:
         began = self.client.last_frame_time
+        if self._last is None:
+            self.origin = began
         self._frame += 0 if self._last is None else (began - self._last) % _WRAP
         self._last = began
         self._cycles.append((self._frame, time.monotonic()))

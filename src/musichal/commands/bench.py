@@ -13,9 +13,11 @@ from musichal.demo import RECORDING
 from musichal.errors import CheckFailedError, InputError
 
 LEARNED_PART = "encoder"
-PARTS = ("hearing", "memory", "tokens", "notes", "pulse", "partner", "drift", "scheduler", LEARNED_PART)
-USUAL_PARTS = PARTS[:-3]
-"""Measured where nothing is named: drift needs recordings of its own, scheduler a JACK server, the learned encoder an extra."""
+PARTS = ("hearing", "memory", "tokens", "notes", "pulse", "partner", "drift", "scheduler", "live", "soak", LEARNED_PART)
+USUAL_PARTS = PARTS[:-5]
+"""Measured where nothing is named.
+
+Drift needs recordings of its own, scheduler and live a JACK server, soak many minutes, the learned encoder an extra."""
 
 
 def bench_command(parts: Sequence[str], recordings: Sequence[Path], *, weights: Path | None = None, voice: Voice) -> None:
@@ -53,11 +55,13 @@ def _measure(part: str, recordings: Sequence[Path], weights: Path | None) -> Seq
     from musichal.bench import (
         drift_quality,
         hearing_speed,
+        live_speed,
         memory_speed,
         note_quality,
         partner_speed,
         pulse_quality,
         scheduler_speed,
+        soak,
         token_quality,
     )
 
@@ -70,6 +74,8 @@ def _measure(part: str, recordings: Sequence[Path], weights: Path | None) -> Seq
         "partner": partner_speed.measure_partner,
         "drift": lambda: drift_quality.measure_drift(recordings),
         "scheduler": scheduler_speed.measure_scheduler,
+        "live": live_speed.measure_live,
+        "soak": soak.measure_soak,
     }
     return measures[part]()
 

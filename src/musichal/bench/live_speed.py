@@ -1,0 +1,235 @@
+"""How quickly MusicHal answers on stage: sound in, MIDI out, through a real JACK server and the real `musichal play`.
+
+Conventions
+-----------
+*Onset → MIDI* is counted in frames of the server, from the first sample of a plucked note (synthetic, so that its place is
+known) to the first note-on that a receiver gets behind it, at periods of 256 frames. Latencies of converters are not in it. The
+partner strikes a note at each onset that the light path reports, which is what a mode does that has its next gesture ready;
+everything else is `musichal play` as it is. An onset without an answer within `_WINDOW_S` counts as missed.
+*Sound → tokens* is from the last sample that a segment needs to its percept reaching the partner; a frame at the segment's
+beginning waits for the rest of the segment besides. *Skipped* are segments that were not heard, of the whole run.
+The player and the receiver are clients in the measuring process, MusicHal runs in one of its own.
+"""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from musichal.arrays import Float32, Int64
+from musichal.audio.recording import read_recording
+from musichal.bench.figure import Figure
+from musichal.bench.jack_microphone import JackMicrophone
+from musichal.bench.jack_midi import JackReceiver, private_server, wait_for
+from musichal.chandra.trainer import train
+from musichal.commands.live import LiveRequest, live_command
+from musichal.commands.outcome import Voice
+from musichal.demo import PLAYER, RECORDING
+from musichal.errors import InputError
+from musichal.hearing.percepts import Percept
+from musichal.memory.partner_file import PartnerModel, save_partner
+from musichal.partner.decision import Decision, PlannedNote
+from musichal.spec import PerceptionSpec
+
+_MODULE = "musichal.bench.live_speed"
+_RATE_HZ = 48_000
+_ONSETS = 200
+_SPACING_S = (0.25, 0.45)
+_WINDOW_S = 0.2
+_START_S = 40.0
+_SHORT_HOP = 2100
+
+
+class OnsetPlayer:
+    """Strikes a short note at each onset, at once."""
+
+    def __init__(self) -> None:
+        self.due_s: float | None = None
+        self._number = 0
+
+    def hear(self, percept: Percept, now_s: float) -> None:
+        """Wait for onsets."""
+
+    def hear_onset(self, onset_s: float, now_s: float) -> None:
+        """Play now."""
+        self.due_s = now_s
+
+    def change(self, changes: Mapping[str, object], now_s: float) -> None:
+        """Refuse every change."""
+        raise InputError("this partner has no settings")
+
+    def decide(self, now_s: float) -> tuple[Decision, ...]:
+        """Strike."""
+        self.due_s, self._number = None, self._number + 1
+        note = PlannedNote(now_s, 0.05, 48 + self._number % 24, 100)
+        return (Decision(self._number, now_s, "play", duration_s=0.05, notes=(note,)),)
+
+
+def plucked(onsets: Int64, *, rate_hz: int, length: int, rng: np.random.Generator) -> Float32:
+    """Return plucked notes that begin at the samples `onsets`, (length,), over faint noise."""
+    out = 1e-4 * rng.standard_normal(length)
+    t = np.arange(round(0.4 * rate_hz)) / rate_hz
+    for onset in onsets.tolist():
+        pitch_hz = 440 * 2 ** ((int(rng.integers(45, 70)) - 69) / 12)
+        partials = sum(np.sin(2 * np.pi * k * pitch_hz * t) * np.exp(-t * (6 + 3 * k)) / k for k in range(1, 9))
+        note = 0.2 * np.minimum(1.0, t / 0.001) * partials
+        end = min(length, onset + len(note))
+        out[onset:end] += note[: end - onset]
+    return np.clip(out, -0.9, 0.9).astype(np.float32)
+
+
+def measure_live(*, onsets: int = _ONSETS, run_s: float = 600.0) -> list[Figure]:
+    """Measure onset → MIDI, sound → tokens, and what is skipped in `run_s` at periods of 1024 frames.
+
+    Raises
+    ------
+    MissingExtraError
+        Without jackd, JACK-Client or sounddevice.
+    InputError
+        Where JACK or MusicHal does not start.
+    """
+    base = PerceptionSpec()
+    specs = {
+        "soxr-VR": replace(base, resampler="soxr-VR"),
+        "soxr-HQ": replace(base, resampler="soxr-HQ"),
+        "soxr-VR, --hop 87.5ms": replace(base, resampler="soxr-VR", hop_samples=_SHORT_HOP),
+    }
+    figures: list[Figure] = []
+    with tempfile.TemporaryDirectory() as folder:
+        partners: dict[str, Path] = {}
+        for name, spec in specs.items():
+            partners[name] = Path(folder) / f"{len(partners)}.hal"
+            save_partner(partners[name], train([read_recording(RECORDING)], spec))
+        for name, partner in partners.items():
+            figures += _latency(name, partner, specs[name], onsets=onsets)
+        figures += _keeping_up(partners["soxr-VR"], run_s)
+    return figures
+
+
+def _latency(name: str, partner: Path, spec: PerceptionSpec, *, onsets: int) -> list[Figure]:
+    rng = np.random.default_rng(0)
+    places = (np.cumsum(rng.uniform(*_SPACING_S, onsets)) * _RATE_HZ).astype(np.int64)
+    length = int(places[-1]) + _RATE_HZ
+    sound = plucked(places, rate_hz=_RATE_HZ, length=length, rng=rng)
+    with private_server(rate_hz=_RATE_HZ, period=256), JackMicrophone(sound) as microphone, JackReceiver() as receiver:
+        with _stage(partner, microphone.name, block=256, onset_player=True) as stage:
+            receiver.connect("MusicHal", timeout_s=_START_S)
+            time.sleep(1.0)
+            start = microphone.go()
+            time.sleep(length / _RATE_HZ)
+            summary = stage.end()
+        struck = np.array([m.frame + receiver.origin - start for m in receiver.messages() if m.data[0] & 0xF0 == 0x90])
+        xruns = receiver.xruns
+    found = [struck[(struck >= p) & (struck < p + _WINDOW_S * _RATE_HZ)] for p in places]
+    late_ms = np.array([1000 * (f.min() - p) / _RATE_HZ for f, p in zip(found, places, strict=True) if f.size])
+    if not late_ms.size:
+        raise InputError(f"no onset was answered ({name})")
+    p50, p99, most = np.percentile(late_ms, [50, 99, 100])
+    goals = (40, 60) if name == "soxr-VR" else (None, None)
+    segment_ms = 1000 * spec.hop_samples / spec.sample_rate_hz
+    return [
+        Figure(f"onset → MIDI, {name}: median", float(p50), "ms", goals[0]),
+        Figure(f"onset → MIDI, {name}: p99", float(p99), "ms", goals[1]),
+        Figure(f"onset → MIDI, {name}: max", float(most), "ms"),
+        Figure(f"onsets without an answer, {name} (xruns: {xruns})", len(places) - len(late_ms), f"of {len(places)}"),
+        Figure(f"sound → tokens, {name}, one segment every {segment_ms:.4g} ms: median", summary["percept_p50_ms"], "ms"),
+        Figure(f"sound → tokens, {name}: p99", summary["percept_p99_ms"], "ms"),
+        Figure(f"sound → tokens, {name}: max", summary["percept_max_ms"], "ms"),
+        Figure(f"load average meanwhile, {name}", summary["load_average"] or 0.0, ""),
+    ]
+
+
+def _keeping_up(partner: Path, run_s: float) -> list[Figure]:
+    """Play the demo's guitar to the demo's partner for a while at periods of 1024 frames."""
+    import soxr
+
+    guitar = read_recording(PLAYER)
+    sound = soxr.resample(guitar.samples, guitar.sample_rate_hz, _RATE_HZ, quality="HQ").astype(np.float32)
+    with private_server(rate_hz=_RATE_HZ, period=1024), JackMicrophone(sound) as microphone, JackReceiver() as receiver:
+        with _stage(partner, microphone.name, block=1024, onset_player=False) as stage:
+            receiver.connect("MusicHal", timeout_s=_START_S)
+            microphone.go()
+            warm_s = min(30.0, run_s / 3)
+            time.sleep(warm_s)
+            before_mb = stage.memory_mb()
+            time.sleep(run_s - warm_s)
+            grown_mb = stage.memory_mb() - before_mb
+            summary = stage.end()
+        wait_for(lambda: not receiver.sounding(), 2.0)
+        hanging = len(receiver.sounding())
+    minutes = run_s / 60
+    where = f"in {minutes:.3g} min at 1024 frames"
+    return [
+        Figure(f"segments skipped {where}", summary["skipped"], f"of {summary['segments'] + summary['skipped']}", 0),
+        Figure(f"input lost {where} (xruns: {summary['xruns']})", summary["lost_samples"], "samples"),
+        Figure(f"notes left sounding {where}", hanging, f"of {summary['notes']}", 0),
+        Figure(f"memory grown {where}, behind the first {warm_s:.0f} s", grown_mb, "MB"),
+        Figure(f"hearing a segment on stage {where}: p99", summary["hearing_p99_ms"], "ms"),
+        Figure(f"a step of the engine {where}: p99", summary["step_p99_ms"], "ms"),
+        Figure(f"a step of the engine {where}: max", summary["step_max_ms"], "ms"),
+        Figure(f"load average {where}", summary["load_average"] or 0.0, ""),
+    ]
+
+
+class _Stage:
+    """A `musichal play` in a process of its own."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        command = [sys.executable, "-m", _MODULE, json.dumps(settings)]
+        self.process = subprocess.Popen(command, text=True, **pipes)  # type: ignore[call-overload]  # noqa: S603
+
+    def end(self) -> dict[str, Any]:
+        """Let it end in order; returns its summary. Raises `InputError` with its last words where it has none."""
+        self.process.terminate()
+        out, err = self.process.communicate(timeout=60)
+        if self.process.returncode:
+            raise InputError(f"MusicHal ended with {self.process.returncode}: {(err.strip().splitlines() or ['?'])[-1]}")
+        summary: dict[str, Any] = json.loads(out)
+        return summary
+
+    def memory_mb(self) -> float:
+        """Return its resident memory; 0 where the system does not tell in /proc."""
+        status = Path(f"/proc/{self.process.pid}/status")
+        with contextlib.suppress(OSError):
+            return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmRSS:")) / 1024
+        return 0.0
+
+
+@contextmanager
+def _stage(partner: Path, device: str, *, block: int, onset_player: bool) -> Iterator[_Stage]:
+    stage = _Stage({"partner": str(partner), "input": device, "block": block, "onset_player": onset_player})
+    try:
+        yield stage
+    finally:
+        if stage.process.poll() is None:
+            stage.process.kill()
+            stage.process.wait()
+
+
+def _play(partner: str, input: str, block: int, onset_player: bool) -> None:
+    voice = Voice(Console(), Console(stderr=True, file=open(os.devnull, "w")), as_json=True)  # noqa: PTH123, SIM115
+    request = LiveRequest(partner=Path(partner), input=input, midi_out="jack:MusicHal", block=block)
+
+    def onsets_only(_model: PartnerModel, _request: LiveRequest) -> OnsetPlayer:
+        return OnsetPlayer()
+
+    if onset_player:
+        live_command(request, voice, make_player=onsets_only)
+    else:
+        live_command(request, voice)
+
+
+if __name__ == "__main__":
+    _play(**json.loads(sys.argv[1]))

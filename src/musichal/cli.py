@@ -19,6 +19,7 @@ from musichal.partner.settings import WORD_SETTINGS, PartnerSettings
 from musichal.spec import (
     MAX_CONTEXT_S,
     MAX_LOOKAHEAD_S,
+    RESAMPLERS,
     EncoderSpec,
     PerceptionSpec,
     VocabularySpec,
@@ -130,6 +131,9 @@ def train(
         typer.Option(help="How much behind a segment the encoder waits for: 67 ms if not given; 0ms is sooner, less steady."),
     ] = None,
     policy: Annotated[str, typer.Option(help="Where segments start: 'grid', or at each 'onset'.")] = "grid",
+    resampler: Annotated[
+        str, typer.Option(help="'soxr-HQ' or 'soxr-VHQ'; 'soxr-VR' lets onsets through 20 ms sooner on stage.")
+    ] = "soxr-HQ",
     no_audio: Annotated[bool, typer.Option("--no-audio", help="Leave the recordings out of the partner file.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -167,6 +171,7 @@ def train(
             hop_samples=hop_samples,
             context_samples=context_samples,
             lookahead_samples=lookahead_samples,
+            resampler=_resampler(resampler),
             min_segment_samples=min(base.min_segment_samples, segment_samples),
             policy=policy,
         )
@@ -487,9 +492,10 @@ def bench(
         list[str] | None,
         typer.Argument(
             help="What to measure: hearing, memory, tokens, notes, pulse, partner (all of them, if none is named),"
-            " drift, scheduler, encoder."
+            " drift, scheduler, live, soak, encoder."
         ),
     ] = None,
+    live: Annotated[bool, typer.Option("--live", help="The part live: sound in, MIDI out, through a JACK server.")] = False,
     encoder: Annotated[
         str, typer.Option(help="'mert' measures the learned encoder, as the part `encoder` does: runtimes, hearing, training.")
     ] = "spectral",
@@ -508,7 +514,9 @@ def bench(
     with _voice(as_json) as voice:
         if encoder not in ("spectral", "mert"):
             raise InputError(f"--encoder must be 'spectral' or 'mert', not {encoder!r}")
-        asked = list(parts or ([] if encoder == "mert" else USUAL_PARTS))
+        asked = list(parts or ([] if live or encoder == "mert" else USUAL_PARTS))
+        if live and "live" not in asked:
+            asked.append("live")
         if encoder == "mert" and LEARNED_PART not in asked:
             asked.append(LEARNED_PART)
         if weights is not None and LEARNED_PART not in asked:
@@ -581,6 +589,12 @@ def _osc_ports(text: str | None, *, host: str, to_host: str) -> "OscPorts":
     if not any(ports) or any(port is not None and not 0 < port < 1 << 16 for port in ports):
         raise InputError(f"--osc takes ports, IN, IN:OUT or :OUT, such as 9000:9001, not {text!r}")
     return OscPorts(listen=ports[0], send=ports[1], host=host, to_host=to_host)
+
+
+def _resampler(text: str) -> str:
+    if text not in RESAMPLERS:
+        raise InputError(f"--resampler must be one of {', '.join(RESAMPLERS)}, not {text!r}")
+    return text
 
 
 def _policy(text: str) -> str:

@@ -16,6 +16,7 @@ from typing import Any, Self
 from musichal.errors import InputError
 
 MAX_SEGMENT_S = 20
+RESAMPLERS = ("soxr-HQ", "soxr-VHQ", "soxr-VR")
 MAX_CONTEXT_S = 20
 MAX_LOOKAHEAD_S = 1
 _MAX_FRAMES = 4096
@@ -296,7 +297,7 @@ class PerceptionSpec(_SpecPart):
         _check(self.version == 1, f"version {self.version} is not known to this MusicHal")
         _check(8000 <= self.sample_rate_hz <= 96000, "sample_rate_hz must be from 8000 to 96000")
         _check(self.input_bits == 24, "input_bits must be 24")
-        _check(self.resampler in ("soxr-HQ", "soxr-VHQ", "soxr-VR"), "resampler must be soxr-HQ, soxr-VHQ or soxr-VR")
+        _check(self.resampler in RESAMPLERS, f"resampler must be one of {', '.join(RESAMPLERS)}")
         _check(0 <= self.highpass_hz <= 200, "highpass_hz must be from 0 to 200")
         _check(self.policy in ("grid", "onset"), "policy must be 'grid' or 'onset'")
         rate = self.sample_rate_hz

@@ -13,7 +13,6 @@ The player and the receiver are clients in the measuring process, MusicHal runs 
 
 import contextlib
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -25,7 +24,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 
 from musichal.arrays import Float32, Int64
 from musichal.audio.recording import read_recording
@@ -33,16 +31,15 @@ from musichal.bench.figure import Figure
 from musichal.bench.jack_microphone import JackMicrophone
 from musichal.bench.jack_midi import JackReceiver, private_server, wait_for
 from musichal.chandra.trainer import train
-from musichal.commands.live import LiveRequest, live_command
-from musichal.commands.outcome import Voice
 from musichal.demo import PLAYER, RECORDING
 from musichal.errors import InputError
 from musichal.hearing.percepts import Percept
-from musichal.memory.partner_file import PartnerModel, save_partner
+from musichal.memory.partner_file import save_partner
 from musichal.partner.decision import Decision, PlannedNote
 from musichal.spec import PerceptionSpec
 
-_MODULE = "musichal.bench.live_speed"
+_PROGRAM = "musichal.commands.bench_stage"
+"""`musichal play` for measuring; it lives above this room, and is only named here."""
 _RATE_HZ = 48_000
 _ONSETS = 200
 _SPACING_S = (0.25, 0.45)
@@ -190,7 +187,7 @@ class _Stage:
 
     def __init__(self, settings: dict[str, Any]) -> None:
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        command = [sys.executable, "-m", _MODULE, json.dumps(settings)]
+        command = [sys.executable, "-m", _PROGRAM, json.dumps(settings)]
         self.process = subprocess.Popen(command, text=True, **pipes)  # type: ignore[call-overload]  # noqa: S603
 
     def end(self) -> dict[str, Any]:
@@ -212,27 +209,10 @@ class _Stage:
 
 @contextmanager
 def _stage(partner: Path, device: str, *, block: int, onset_player: bool) -> Iterator[_Stage]:
-    stage = _Stage({"partner": str(partner), "input": device, "block": block, "onset_player": onset_player})
+    stage = _Stage({"partner": str(partner), "device": device, "block": block, "onset_player": onset_player})
     try:
         yield stage
     finally:
         if stage.process.poll() is None:
             stage.process.kill()
             stage.process.wait()
-
-
-def _play(partner: str, input: str, block: int, onset_player: bool) -> None:
-    voice = Voice(Console(), Console(stderr=True, file=open(os.devnull, "w")), as_json=True)  # noqa: PTH123, SIM115
-    request = LiveRequest(partner=Path(partner), input=input, midi_out="jack:MusicHal", block=block)
-
-    def onsets_only(_model: PartnerModel, _request: LiveRequest) -> OnsetPlayer:
-        return OnsetPlayer()
-
-    if onset_player:
-        live_command(request, voice, make_player=onsets_only)
-    else:
-        live_command(request, voice)
-
-
-if __name__ == "__main__":
-    _play(**json.loads(sys.argv[1]))

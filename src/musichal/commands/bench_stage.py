@@ -1,0 +1,33 @@
+"""The program that `musichal bench live` measures: `musichal play` in a process, with a player of its own if asked."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from musichal.bench.live_speed import OnsetPlayer
+from musichal.commands.live import LiveRequest, live_command
+from musichal.commands.outcome import Voice
+from musichal.memory.partner_file import PartnerModel
+from musichal.stage.engine import Player
+
+
+def play_for_measuring(*, partner: str, device: str, block: int, onset_player: bool) -> None:
+    """Play until told to end, and print the summary as JSON."""
+    request = LiveRequest(partner=Path(partner), input=device, midi_out="jack:MusicHal", block=block)
+
+    def onsets_only(_model: PartnerModel, _request: LiveRequest) -> Player:
+        return OnsetPlayer()
+
+    with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
+        voice = Voice(Console(), Console(file=nowhere), as_json=True)
+        if onset_player:
+            live_command(request, voice, make_player=onsets_only)
+        else:
+            live_command(request, voice)
+
+
+if __name__ == "__main__":
+    play_for_measuring(**json.loads(sys.argv[1]))

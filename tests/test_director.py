@@ -1,0 +1,431 @@
+"""The partner under a director: modes keep what their names promise, wishes are obeyed, time is kept, bad input is borne."""
+
+import dataclasses
+import itertools
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from musichal.errors import InputError
+from musichal.hearing.percepts import SILENCE, Percept
+from musichal.memory.partner_file import PartnerModel
+from musichal.partner.decision import REST_REASONS, Decision
+from musichal.partner.explanation import explain
+from musichal.partner.partner import Partner
+from musichal.partner.pulse import Pulse
+from musichal.partner.settings import PartnerSettings
+from players_by_hand import ONSET_LAG, RATE, SEGMENT, answer, hear, percept, plays
+from test_partner import check_score
+
+SEGMENT_S = SEGMENT / RATE
+MODES = ("shadow", "mirror", "couple", "lead", "contrast")
+
+
+@pytest.fixture(scope="module")
+def player(trained: PartnerModel, short_guitar: Path) -> list[Percept]:
+    """Real guitar: 6 s, 3 s of silence, 5 s, 3 s of silence."""
+    samples, rate = soundfile.read(short_guitar, dtype="float32")
+    quiet = np.zeros(3 * rate, dtype=np.float32)
+    return hear(trained, np.concatenate([samples[: 6 * rate], quiet, samples[3 * rate : 8 * rate], quiet]), rate)
+
+
+def play(trained, player, mode="couple", *, seed=0, wishes=(), block=480, modes="", **changes) -> list[Decision]:
+    settings = PartnerSettings.from_dict({"direction": {"mode": mode, "modes": modes}, **changes})
+    return answer(trained.memory, player, settings, seed=seed, onsets=True, wishes=wishes, block=block)
+
+
+def played(decisions: list[Decision]) -> list[Decision]:
+    return [d for d in decisions if d.kind == "play"]
+
+
+def audible_share(decisions: list[Decision], first_s: float, last_s: float) -> float:
+    """Return how much of a stretch of time lies inside what was played."""
+    grid = np.arange(first_s, last_s, 0.02)
+    return float(np.mean([any(d.time_s <= t < d.time_s + d.duration_s for d in played(decisions)) for t in grid]))
+
+
+# ── what the names promise ───────────────────────────────────────────────────
+
+
+def test_shadow_answers_an_onset_in_the_step_that_decides_it(trained, player):
+    decided = sorted({(o + ONSET_LAG) / RATE for p in player for o in p.heard.onset_samples})
+    times = np.array([d.time_s for d in played(play(trained, player, "shadow"))])
+    # In a roll, one gesture stands for all strokes within 80 ms.
+    due = [t for t in decided if not ((times < t - 1e-9) & (times > t - 0.08)).any()]
+    assert len(due) > 15
+    assert np.mean([np.isclose(times, t, atol=1e-9).any() for t in due]) > 0.85
+    # Between them it plays only what a sounding player without onsets gets, at a percept.
+    extra = [t for t in times if not np.isclose(decided, t, atol=1e-9).any()]
+    assert len(extra) < 0.3 * len(times)
+
+
+def test_what_shadow_plays_was_prepared_and_its_record_is_true(trained, player, monkeypatch):
+    used = []
+    released = Partner._released
+
+    def spy(self, turn):
+        prepared = released(self, turn)
+        used.append(prepared is not None)
+        return prepared
+
+    monkeypatch.setattr(Partner, "_released", spy)
+    decisions = play(trained, player, "shadow")
+    assert sum(used) > 0.3 * len(used)
+    for d in played(decisions):
+        record = json.loads(d.to_json())
+        total = sum(i["weight"] * i["value"] for i in record["influences"])
+        assert record["score"] == pytest.approx(record["filter"] * total)
+        for context in d.contexts:
+            tokens = trained.memory.states["tokens"]
+            if not context.live and context.source == "harmonic":
+                found = tokens[context.state - len(context.tokens) + 1 : context.state + 1, 0]
+                assert tuple(found.tolist()) == context.tokens
+
+
+def test_mirror_listens_while_the_player_plays_and_answers_behind_the_phrase(trained, player):
+    decisions = play(trained, player, "mirror")
+    assert audible_share(decisions, 0.5, 6.0) < 0.1
+    assert audible_share(decisions, 6.0, 9.0) > 0.4
+    first = played(decisions)[0]
+    assert first.answers is not None
+    assert first.answers[0] == pytest.approx(0.0, abs=0.6)
+    assert first.answers[1] == pytest.approx(6.0, abs=0.7)
+    assert 6.0 < first.time_s < 8.0
+    assert "it answers what you played from 0:0" in explain(first, ["rock"])
+    assert {"listening"} <= {d.rest for d in decisions}
+
+
+def test_mirror_yields_when_the_player_begins_again(trained, player):
+    decisions = play(trained, player, "mirror", modes='[mirror]\nlike = "mirror"\nphrase = 4\n')
+    again_s = 9.0
+    answering = [d for d in played(decisions) if 6 < d.time_s < 12 and d.answers is not None and d.answers[1] < 7]
+    assert max(d.time_s for d in answering) < again_s + 0.8
+    assert "yields" in [d.rest for d in decisions]
+
+
+def test_mirror_goes_over_the_phrase_from_its_beginning(trained, player):
+    """With recall its states come from where the phrase was at the time, without it from its end."""
+    heard = {}
+    for recall in (0.0, 1.0):
+        modes = f'[mirror]\nlike = "mirror"\nrecall = {recall}\nlive_weight = 0\ntemperature = 0\n'
+        heard[recall] = [d.state for d in played(play(trained, player, "mirror", modes=modes)) if d.time_s < 9]
+    assert heard[0.0]
+    assert heard[1.0]
+    assert heard[0.0] != heard[1.0]
+
+
+def test_couple_plays_while_the_player_plays_and_breathes(trained, player):
+    decisions = play(trained, player, "couple")
+    assert audible_share(decisions, 0.5, 6.0) > 0.5
+    breaths = [d for d in decisions if d.rest == "breath"]
+    assert breaths
+    for breath in breaths:
+        assert breath.expected_s is not None
+        later = [d for d in decisions if d.number > breath.number]
+        if later and breath.time_s + breath.expected_s < player[-1].heard.available_at / RATE:
+            assert later[0].time_s == pytest.approx(breath.time_s + breath.expected_s, abs=1e-6)
+
+
+def test_lead_proposes_before_anything_is_heard_and_goes_on_through_silence(trained, player):
+    silent = [percept(i, audible=False) for i in range(20)]
+    proposed = played(play(trained, silent, "lead"))
+    assert proposed
+    assert trained.memory.states["tokens"][proposed[0].state].tolist() != [SILENCE, SILENCE]
+    assert audible_share(play(trained, player, "lead"), 6.5, 9.0) > 0.3
+
+
+def test_lead_listens_less_than_shadow(trained, player):
+    """The same partner with the same chances before two other players: shadow changes more than lead."""
+    other = [
+        dataclasses.replace(p, heard=dataclasses.replace(p.heard, chroma=np.roll(p.heard.chroma, 5, axis=1))) for p in player
+    ]
+
+    def carried(mode: str) -> float:
+        shares = [
+            sum(i.share for i in d.influences if i.name not in ("own", "continuity"))
+            for d in played(play(trained, other, mode))
+        ]
+        return float(np.mean(shares))
+
+    assert carried("shadow") > carried("couple") > carried("lead")
+
+
+def test_contrast_is_soft_where_the_player_is_loud(trained, player):
+    def slope(mode: str) -> float:
+        def followed(d: Decision) -> float:
+            return d.gain_db
+
+        loud = [
+            dataclasses.replace(p, heard=dataclasses.replace(p.heard, level_db=p.heard.level_db + 12 * (4 < i < 12)))
+            for i, p in enumerate(player)
+        ]
+        decisions = played(play(trained, loud, mode))
+        during = [followed(d) for d in decisions if 2.5 < d.time_s < 4.5]
+        before = [followed(d) for d in decisions if d.time_s < 1.5]
+        return float(np.mean(during) - np.mean(before))
+
+    assert slope("contrast") < 0 < slope("shadow")
+
+
+def test_rest_is_one_decision_with_its_reason(trained, player):
+    decisions = play(trained, player, "rest")
+    assert [(d.kind, d.rest) for d in decisions] == [("rest", "on purpose")]
+    assert explain(decisions[0], ["rock"]) == "At 0:00.42 rested: its mode is to be silent and to listen."
+
+
+# ── records, chance, blocks ──────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("mode", [*MODES, "auto"])
+def test_records_are_whole_and_everything_in_them_can_be_computed_again(trained, player, mode):
+    decisions = play(trained, player, mode, seed=4)
+    assert [d.number for d in decisions] == list(range(len(decisions)))
+    for d in decisions:
+        assert Decision.from_json(d.to_json()) == d
+        assert d.mode in MODES
+        if d.kind == "rest":
+            assert d.rest in REST_REASONS
+            continue
+        total = sum(i.weight * i.value for i in d.influences)
+        assert d.score == pytest.approx(d.filter * total)
+        assert d.filter == pytest.approx(float(np.prod([f.factor for f in d.filters])))
+        assert d.phrase >= 1
+        own = None if d.live else list(trained.memory.notes_of(d.state))
+        if own is not None:
+            assert len(d.notes) == len(own)
+            for note, kept in zip(d.notes, own, strict=True):
+                assert note.onset_s == pytest.approx(d.time_s + float(kept["offset_s"]) * d.stretch)
+                assert note.duration_s == pytest.approx(float(kept["duration_s"]) * d.stretch)
+    assert [d.phrase for d in played(decisions)] == sorted(d.phrase for d in played(decisions))
+
+
+def test_the_plain_partner_is_scored_as_ever(trained, player):
+    chosen = PartnerSettings()
+    for d in played(answer(trained.memory, player, chosen)):
+        check_score(json.loads(d.to_json()), chosen)
+        assert (d.mode, d.stretch, d.returns, d.answers) == ("", 1.0, "", None)
+
+
+@pytest.mark.parametrize("mode", ["shadow", "mirror", "auto"])
+def test_the_same_seed_and_any_blocks_give_the_same_answer(trained, player, mode):
+    first = play(trained, player, mode, seed=7)
+    assert first == play(trained, player, mode, seed=7)
+    assert first == play(trained, player, mode, seed=7, block=1237)
+    assert plays(first) != plays(play(trained, player, mode, seed=8))
+
+
+# ── the player's wishes ──────────────────────────────────────────────────────
+
+
+def test_a_mode_is_taken_up_at_once(trained, player):
+    decisions = play(trained, player, "rest", wishes=[(2.0, {"mode": "couple"})])
+    assert played(decisions)[0].time_s == pytest.approx(2.0, abs=0.02)
+    assert {d.mode for d in played(decisions)} == {"couple"}
+    quiet = play(trained, player, "couple", wishes=[(2.0, {"mode": "rest"})])
+    assert all(d.time_s < 2.0 for d in played(quiet))
+
+
+def test_a_mode_can_be_chosen_where_there_was_none(trained, player):
+    decisions = play(trained, player, "", wishes=[(2.0, {"mode": "rest"})])
+    assert played(decisions)
+    assert all(d.time_s < 2.0 for d in played(decisions))
+
+
+def test_settings_by_hand_stay_whatever_the_mode(trained, player):
+    decisions = play(trained, player, "shadow", wishes=[(0.0, {"gain_db": -15.0, "dynamics": 0.0}), (2.0, {"mode": "lead"})])
+    assert {d.gain_db for d in played(decisions)} == {-15.0}
+    assert {d.gain_db for d in played(play(trained, player, "lead", gain_db=-9.0, dynamics=0.0))} == {-9.0}
+
+
+def test_a_region_is_kept_and_given_up(trained, player):
+    decisions = play(trained, player, "couple", live_weight=0.0, wishes=[(0.0, {"region": "0:0-4"}), (4.0, {"region": ""})])
+    assert all(d.source_start_s < 4 for d in played(decisions) if d.time_s < 4)
+    assert any(d.source_start_s >= 4 for d in played(decisions) if d.time_s > 4)
+
+
+def test_change_changes_and_more_like_this_stays_near(trained, player):
+    plain = play(trained, player, "auto")
+    changed = play(trained, player, "auto", wishes=[(3.0, {"change": True})])
+    assert plays(plain) != plays(changed)
+    assert {d.mode for d in changed if d.time_s > 3.05} != {"couple"}
+    more = play(trained, player, "couple", live_weight=0.0, wishes=[(3.0, {"more_like_this": True})])
+    after = [d for d in played(more) if d.time_s > 3.0]
+    assert all(any(f.name == "more like this" for f in d.filters) for d in after)
+
+
+def test_go_back_brings_back_the_phrase_before_and_says_so(trained, player):
+    decisions = play(trained, player, "couple", wishes=[(5.0, {"go_back": True})])
+    back = [d for d in played(decisions) if d.returns and d.time_s >= 5.0]
+    assert back
+    assert back[0].time_s == pytest.approx(5.0, abs=0.9)
+    before = [d.state for d in played(decisions) if d.time_s < 5.0]
+    states = [d.state for d in back[:3]]
+    assert any(before[i : i + len(states)] == states for i in range(len(before)))
+    assert "it brings back its own motif of 0:0" in explain(back[0], ["rock"])
+
+
+@pytest.mark.parametrize(
+    "wish",
+    [
+        {"mode": "loud"}, {"mode": 3}, {"region": "middle"}, {"clock": 5}, {"volume": 1}, {"pace": 9.0},
+        {"direction": {"mode": "lead"}}, {"mode": "lead", "pace": 9.0},
+    ],
+)  # fmt: skip
+def test_a_wish_that_is_not_possible_is_refused_and_changes_nothing(trained, player, wish):
+    partner = Partner(
+        trained.memory,
+        PartnerSettings.from_dict({"direction": {"mode": "couple"}}),
+        rng=np.random.default_rng(0),
+        sample_rate_hz=RATE,
+    )
+    before = partner.settings
+    with pytest.raises(InputError):
+        partner.change(wish, 1.0)
+    assert partner.settings == before
+    assert partner._director.mode.name == "couple"
+
+
+# ── time ─────────────────────────────────────────────────────────────────────
+
+
+def test_its_time_is_stretched_to_the_players_pace(trained, player):
+    slow = slowed(player, 1.8)
+    fast = [d.stretch for d in played(play(trained, player, "shadow"))]
+    late = [d.stretch for d in played(play(trained, slow, "shadow"))]
+    assert np.median(late[10:]) > 1.2 * np.median(fast[10:])
+    assert max(late) <= PartnerSettings().pace_limit
+
+
+def slowed(player: list[Percept], factor: float) -> list[Percept]:
+    """Return the same player with onsets so many times further apart, and nothing else changed."""
+    onsets = sorted({round(o * factor) for p in player for o in p.heard.onset_samples})
+    out = []
+    for p in player:
+        first, last = p.heard.start_sample, p.heard.start_sample + p.heard.length_samples
+        own = tuple(o for o in onsets if first <= o < last)
+        out.append(dataclasses.replace(p, heard=dataclasses.replace(p.heard, onset_samples=own)))
+    return out
+
+
+def test_notes_fall_on_a_clock_where_that_is_asked_for(trained, player):
+    clock = {"clock": {"beat_s": 0.1, "period_s": 0.5}}
+    wishes = [(float(t), clock) for t in range(0, 17, 2)]
+    strict = play(trained, player, "couple", quantise=1.0, subdivision=2, wishes=wishes)
+    places = np.array([note.onset_s for d in played(strict) for note in d.notes if d.time_s > 0.5])
+    off = np.abs((places - 0.1 + 0.125) % 0.25 - 0.125)
+    assert len(places) > 20
+    assert off.max() < 1e-6
+    assert {d.tempo_bpm for d in played(strict) if d.time_s > 0.5} == {120.0}
+    free = play(trained, player, "couple", wishes=wishes)
+    loose = np.array([note.onset_s for d in played(free) for note in d.notes])
+    assert np.abs((loose - 0.1 + 0.125) % 0.25 - 0.125).max() > 0.05
+
+
+def test_a_clock_that_is_lost_is_not_followed(trained, player):
+    gone = play(trained, player, "couple", quantise=1.0, pulse_confidence=1.0, wishes=[(0.1, {"clock": Pulse(0.0, 0.5)})])
+    assert {d.tempo_bpm for d in played(gone) if 0.5 < d.time_s < 5} == {120.0}
+    assert {d.tempo_bpm for d in played(gone) if d.time_s > 5.2} == {None}
+
+
+# ── bad input ────────────────────────────────────────────────────────────────
+
+
+def partner_with(trained, direction) -> Partner:
+    settings = PartnerSettings.from_dict({"direction": direction})
+    return Partner(trained.memory, settings, rng=np.random.default_rng(0), sample_rate_hz=RATE)
+
+
+def test_an_unknown_mode_or_a_wrong_table_is_refused_at_the_beginning(trained):
+    for direction, says in (
+        ({"mode": "loud"}, "there is no mode 'loud'"),
+        ({"mode": "couple", "modes": "[x]\nvolume = 1"}, "volume"),
+        ({"mode": "couple", "form": "[[section]]\nfrom = -1"}, "seconds from 0 on"),
+        ({"mode": 3}, "direction is a table of texts"),
+        ({"tempo": "x"}, "direction is a table of texts"),
+    ):
+        with pytest.raises(InputError, match=says):
+            partner_with(trained, direction)
+
+
+def ten_minutes(of: list[Percept]) -> list[Percept]:
+    """Return percepts over and over, for ten minutes of stream."""
+    segments = int(600 / SEGMENT_S)
+    out = []
+    for index in range(segments):
+        like = of[index % len(of)]
+        shift = index * SEGMENT - like.heard.start_sample
+        heard = dataclasses.replace(
+            like.heard,
+            index=index,
+            start_sample=index * SEGMENT,
+            available_at=like.heard.available_at + shift,
+            frame_samples=like.heard.frame_samples + shift,
+            onset_samples=tuple(o + shift for o in like.heard.onset_samples),
+            notes=tuple(dataclasses.replace(n, onset_s=n.onset_s + shift / RATE) for n in like.heard.notes),
+        )
+        gestures = tuple(dataclasses.replace(g, start_s=g.start_s + shift / RATE) for g in like.gestures)
+        out.append(dataclasses.replace(like, heard=heard, gestures=gestures))
+    return out
+
+
+def test_a_player_who_is_silent_for_ten_minutes_is_waited_for_and_lead_gives_up(trained):
+    silent = [percept(i, audible=False) for i in range(int(600 / SEGMENT_S))]
+    for mode in ("shadow", "mirror", "couple", "contrast"):
+        decisions = play(trained, silent, mode, block=RATE)
+        assert [(d.kind, d.rest) for d in decisions] == [("rest", "waiting")]
+    lead = play(trained, silent, "lead", block=RATE)
+    assert played(lead)
+    assert played(lead)[-1].time_s < 25
+    assert lead[-1].rest == "silence"
+
+
+def test_a_player_who_falls_silent_is_let_go(trained, player):
+    silent = [percept(len(player) + i, audible=False) for i in range(60)]
+    for mode in (*MODES, "auto"):
+        decisions = play(trained, [*player, *silent], mode)
+        assert decisions[-1].kind == "rest"
+        last = max(d.time_s for d in played(decisions))
+        assert last < 17 + 21
+
+
+@pytest.fixture(scope="module")
+def noise(trained) -> list[Percept]:
+    rng = np.random.default_rng(0)
+    return hear(trained, (0.1 * rng.standard_normal(8 * 44_100)).astype(np.float32), 44_100)[:-1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", [*MODES, "auto"])
+def test_white_noise_for_ten_minutes_is_borne(trained, noise, mode):
+    decisions = play(trained, ten_minutes(noise), mode, block=RATE)
+    assert len(decisions) < 6000
+    for d in played(decisions):
+        # What is played has a place, and noise has no harmony to speak for it.
+        assert d.live or d.state < len(trained.memory)
+        assert next(i.value for i in d.influences if i.name == "chroma") == pytest.approx(0.0, abs=0.2)
+
+
+@pytest.mark.slow
+def test_ten_minutes_of_music_leave_time_for_every_mode_and_nothing_grows_out_of_bounds(trained, player):
+    settings = PartnerSettings.from_dict({"direction": {"mode": "auto"}})
+    decisions = answer(trained.memory, ten_minutes(player), settings, onsets=True, block=RATE)
+    modes = list(dict.fromkeys(d.mode for d in decisions))
+    assert len(modes) >= 3
+    changes = [a.time_s for a, b in zip(decisions[1:], decisions[:-1], strict=True) if a.mode != b.mode]
+    assert all(later - earlier >= 8 for earlier, later in itertools.pairwise(changes))
+    assert any(d.returns for d in decisions)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_player_in_another_key_is_answered_in_it(trained, player, mode):
+    other = [
+        dataclasses.replace(p, heard=dataclasses.replace(p.heard, chroma=np.roll(p.heard.chroma, 3, axis=1))) for p in player
+    ]
+    decisions = play(trained, other, mode, live_weight=0.0)
+    assert played(decisions)
+    if mode in ("shadow", "couple"):
+        moved = [d.transposition for d in played(decisions)]
+        assert np.mean([t != 0 for t in moved]) > 0.4

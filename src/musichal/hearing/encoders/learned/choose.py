@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from musichal.arrays import Float32
+from musichal.atomic import printable
 from musichal.errors import InputError, MissingExtraError, install_hint
 from musichal.hearing.encoders.learned.checkpoint import PREFIX, Checkpoint, find_checkpoint
 from musichal.hearing.encoders.learned.conversion import Graph, convert
@@ -109,7 +110,7 @@ def unmeasured_spec(request: EncoderRequest, checkpoint: Checkpoint) -> Percepti
         name=request.name,
         frame_samples=checkpoint.frame_samples,
         stride_samples=checkpoint.stride_samples,
-        weights=checkpoint.name[:_LONGEST_NAME],
+        weights=printable(checkpoint.name)[:_LONGEST_NAME],
         revision=checkpoint.revision,
         weights_digest=checkpoint.digest,
         layer=layer,

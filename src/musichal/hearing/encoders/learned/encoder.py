@@ -133,7 +133,10 @@ def check_runs_here(encoder: EncoderSpec) -> None:
 @lru_cache(maxsize=2)
 def _opened(graph: Graph, choice: Choice, samples: int) -> Runtime:
     """Open a model, which takes a second and its memory, once for all encoders of a spec."""
-    return open_runtime(graph.path, choice, batch=len(SOURCES), samples=samples)
+    runtime = open_runtime(graph.path, choice, batch=len(SOURCES), samples=samples)
+    # The first call takes memory and prepares its programs: better now than at a player's first note.
+    runtime.run(np.zeros((len(SOURCES), samples), np.float32))
+    return runtime
 
 
 def graph_of(encoder: EncoderSpec, kind: str) -> Graph:

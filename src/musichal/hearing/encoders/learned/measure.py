@@ -13,7 +13,7 @@ import numpy as np
 from musichal.arrays import Float32, Float64
 from musichal.errors import InputError, MissingExtraError, install_hint
 from musichal.hearing.encoders.learned.conversion import Graph
-from musichal.hearing.encoders.learned.runtimes import Choice, Runtime, open_runtime
+from musichal.hearing.encoders.learned.runtimes import Choice, Runtime, installed_choices, open_runtime
 
 LEAST_COSINE = 0.999
 """Least cosine, over all frames, between a runtime's features and those of fp32."""
@@ -49,7 +49,7 @@ def measure(
     Parameters
     ----------
     choices : sequence of Choice
-        What to measure; fp32 must be among them, or be computable by one of their runtimes.
+        What to measure.
     batches : sequence of arrays (batch, samples)
         Windows of sound as the encoder is given them, all of one shape.
     graph : callable
@@ -66,7 +66,8 @@ def measure(
     if not choices:
         raise MissingExtraError(f"no runtime is installed that a learned encoder could use; {install_hint('mert')}")
     batch, samples = batches[0].shape
-    exact = next((c for c in choices if c.precision == "fp32"), Choice(choices[0].runtime, "fp32"))
+    # The processor's fp32, which a graphics card is held to as well.
+    exact = next((c for c in installed_choices() if c.precision == "fp32"), Choice(choices[0].runtime, "fp32"))
     opened: dict[Choice, Runtime] = {}
     for choice in dict.fromkeys((exact, *choices)):
         opened[choice] = open_runtime(graph(choice.graph).path, choice, batch=batch, samples=samples)

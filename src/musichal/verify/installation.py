@@ -26,12 +26,13 @@ def same_installation(model: PartnerModel) -> bool:
 
 def identity_checks(spec: PerceptionSpec) -> tuple[Check, ...]:
     """Return the checks of the digests that must be equal for hearing to be the partner's."""
+    here, cause = "none", "this MusicHal's encoder hears in another way"
     try:
         here = create_encoder(replace(spec, encoder=replace(spec.encoder, digest=""))).digest
     except InputError as error:
-        here = str(error)
+        cause = str(error)
     return (
-        _digest(f"encoder {spec.encoder.name}", spec.encoder.digest, here, "this MusicHal's encoder hears in another way"),
+        _digest(f"encoder {spec.encoder.name}", spec.encoder.digest, here, cause),
         _digest("note model", spec.notes.digest, note_model_digest(), "notes are heard by another model; tokens are not"),
     )
 

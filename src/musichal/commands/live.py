@@ -38,6 +38,7 @@ from musichal.stage.live_source import InputNews, LiveSource
 from musichal.stage.monotonic import now_s
 from musichal.stage.osc import OscInput, OscOutput
 from musichal.stage.port_settings import PortSettings
+from musichal.stage.priority import raise_priority
 from musichal.stage.recorder import SessionRecorder
 from musichal.stage.routing import Routing, VoiceRoute, read_routing, single_port
 from musichal.stage.scheduler import Scheduler
@@ -49,6 +50,8 @@ _POLL_S = 0.12
 _LOOK_S = 5.0
 _JOIN_S = 20.0
 _SETTLE_S = 1.0
+# Below the scheduler's; hearing too must not be put aside by busy programs while it holds the interpreter.
+_ENGINE_LEVEL, _HEARING_LEVEL = 6, 2
 _WARM_UP_SEGMENTS = 3
 
 
@@ -139,7 +142,7 @@ def live_command(
         engine = LiveEngine(
             source=source,
             intake=listener.intake,
-            hearing=HearingThread(listener.hear, most_waiting=overlap),
+            hearing=HearingThread(listener.hear, most_waiting=overlap, in_thread=lambda: raise_priority(_HEARING_LEVEL)),
             conductor=Conductor(make_player(model, request), sample_rate_hz=model.spec.sample_rate_hz),
             output=SchedulerOutput(scheduler, routings),
             clock=InputClock(rate_hz),
@@ -286,7 +289,12 @@ def _stop_signals() -> Iterator[threading.Event]:
 @contextmanager
 def _playing(engine: LiveEngine, stop: threading.Event) -> Iterator[threading.Thread]:
     """Run the engine in a thread while the block runs, with Python's own pauses kept short."""
-    thread = threading.Thread(target=engine.run, args=(stop,), name="engine")
+
+    def run() -> None:
+        raise_priority(_ENGINE_LEVEL)
+        engine.run(stop)
+
+    thread = threading.Thread(target=run, name="engine")
     gc.collect()
     gc.freeze()  # a partner's millions of objects need not be looked through while it plays
     try:

@@ -76,10 +76,18 @@ class HearingThread:
     most_waiting : int
         How many windows may wait beside the one that is being heard. One more, and the one that has waited longest is
         skipped: what is heard is as new as it can be.
+    in_thread : callable
+        Called first in the thread.
     """
 
-    def __init__(self, hear: Callable[[Window], Percept], *, most_waiting: int = 1) -> None:
-        self._hear, self._most_waiting = hear, max(1, most_waiting)
+    def __init__(
+        self,
+        hear: Callable[[Window], Percept],
+        *,
+        most_waiting: int = 1,
+        in_thread: Callable[[], object] = lambda: None,
+    ) -> None:
+        self._hear, self._most_waiting, self._in_thread = hear, max(1, most_waiting), in_thread
         self._changed = threading.Condition()
         self._waiting: deque[Window] = deque()
         self._heard: deque[HeardWindow] = deque()
@@ -115,6 +123,7 @@ class HearingThread:
         self._thread.join()
 
     def _run(self) -> None:
+        self._in_thread()
         while True:
             with self._changed:
                 while not self._waiting and not self._closing:

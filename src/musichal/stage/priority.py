@@ -5,17 +5,20 @@ import ctypes
 import os
 import sys
 
-_PRIORITY = 8
+PRIORITY = 8
 """Below JACK's own threads (10 by default), above everything that is not real time."""
 _QOS_USER_INTERACTIVE = 0x21
 _HIGH_PRIORITY_CLASS = 0x80
 
 
-def raise_priority() -> str:
-    """Ask for the timeliest scheduling there is, for the calling thread and those it starts; returns what was given."""
+def raise_priority(level: int = PRIORITY) -> str:
+    """Ask for the timeliest scheduling there is, for the calling thread and those it starts; returns what was given.
+
+    `level` is that of real-time threads on Linux, from 1.
+    """
     given: str | None = None
     if sys.platform == "linux":
-        given = _linux()
+        given = _linux(level)
     elif sys.platform == "darwin":
         given = _macos()
     elif sys.platform == "win32":
@@ -23,10 +26,10 @@ def raise_priority() -> str:
     return given or "ordinary"
 
 
-def _linux() -> str | None:
+def _linux(level: int) -> str | None:
     with contextlib.suppress(OSError, AttributeError):
-        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(_PRIORITY))
-        return f"SCHED_FIFO {_PRIORITY}"
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(level))
+        return f"SCHED_FIFO {level}"
     with contextlib.suppress(OSError):
         return f"niceness {os.nice(-15)}"
     return "ordinary (for real time, allow it in /etc/security/limits.d: @audio - rtprio 95)"

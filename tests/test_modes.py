@@ -1,6 +1,9 @@
 """Modes: the table, how long they stay, and what each of their columns changes of what is heard."""
 
+import dataclasses
+import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +11,12 @@ import pytest
 import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
+from musichal.cli import app
 from musichal.errors import InputError
-from musichal.partner.modes import AUTO, ModeKeeper, built_in_modes, parse_modes, read_modes
+from musichal.partner.form import parse_form
+from musichal.partner.modes import AUTO, RANGES, ModeKeeper, built_in_modes, parse_modes, read_modes
 from musichal.partner.settings import PartnerSettings
 from players_by_hand import answer, hear, plays
 
@@ -259,8 +265,6 @@ def test_returns_bring_something_back(trained, player):
 
 def later(player):
     """Return the same player once more, behind the first time."""
-    import dataclasses
-
     first = player[-1].heard
     shift = first.start_sample + first.length_samples
     out = []
@@ -276,3 +280,66 @@ def later(player):
         gestures = tuple(dataclasses.replace(g, start_s=g.start_s + shift / 24_000) for g in p.gestures)
         out.append(dataclasses.replace(p, heard=heard, gestures=gestures))
     return out
+
+
+# ── the document ─────────────────────────────────────────────────────────────
+
+DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "modes.md"
+
+
+def test_the_document_has_every_mode_and_every_column():
+    text = DOCUMENT.read_text(encoding="utf-8")
+    for name, mode in built_in_modes().items():
+        assert f"| `{name}` | {mode.about} |" in text
+    for column in ("turn", "trigger", *RANGES, "stay_s", "next"):
+        assert f"| `{column}` |" in text
+    for column, (low, high) in RANGES.items():
+        row = next(line for line in text.splitlines() if line.startswith(f"| `{column}` |"))
+        assert row.endswith(f"| {low:g} … {high:g} |")
+
+
+def test_what_the_document_shows_can_be_used():
+    blocks = re.findall(r"```toml\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL)
+    assert len(blocks) == 2
+    table = parse_modes(blocks[0], built_in_modes(), source="docs")
+    assert "ghost" in table
+    assert parse_form(blocks[1], table, source="docs").sections
+
+
+def test_modes_are_listed_checked_and_copied(tmp_path: Path):
+    listed = CliRunner().invoke(app, ["modes", "--json"])
+    assert json.loads(listed.stdout)["modes"].keys() == set(NAMES)
+    copied = CliRunner().invoke(app, ["modes", "--toml"])
+    (tmp_path / "mine.toml").write_text(copied.stdout, encoding="utf-8")
+    assert read_modes(tmp_path / "mine.toml") == built_in_modes()
+    assert "goes its own way" in CliRunner().invoke(app, ["modes", str(tmp_path / "mine.toml")]).stdout.replace("\n", " ")
+    (tmp_path / "wrong.toml").write_text("[x]\nvolume = 3\n")
+    wrong = CliRunner().invoke(app, ["modes", str(tmp_path / "wrong.toml")])
+    assert wrong.exit_code == 2
+    assert "volume" in wrong.stderr
+
+
+def test_play_takes_a_mode_a_table_and_a_form_and_replays_them(tmp_path: Path, trained_path: Path, short_guitar: Path):
+    (tmp_path / "mine.toml").write_text('[ghost]\nlike = "couple"\ngain_db = -12\n')
+    (tmp_path / "form.toml").write_text('end = 6\nfade_s = 2\n[[section]]\nfrom = 0\nmode = "ghost"\n')
+    played = CliRunner().invoke(
+        app,
+        ["play", str(trained_path), "--input", str(short_guitar), "--session", str(tmp_path / "s"),
+         "--modes", str(tmp_path / "mine.toml"), "--form", str(tmp_path / "form.toml")],
+    )  # fmt: skip
+    assert played.exit_code == 0, played.stderr
+    decisions = [json.loads(line) for line in (tmp_path / "s" / "decisions.jsonl").read_text().splitlines()]
+    assert {d["mode"] for d in decisions if d["kind"] == "play"} == {"ghost"}
+    assert decisions[-1]["rest"] == "ended"
+    assert CliRunner().invoke(app, ["replay", str(tmp_path / "s")]).exit_code == 0
+    for arguments, says in (
+        (["--mode", "loud"], "there is no mode 'loud'"),
+        (["--modes", str(tmp_path / "none.toml")], "cannot read"),
+        (["--form", str(tmp_path / "mine.toml")], "unknown 'ghost'"),
+    ):
+        refused = CliRunner().invoke(
+            app, ["play", str(trained_path), "--input", str(short_guitar), "--midi-out", str(tmp_path / "r.mid"), *arguments]
+        )
+        assert refused.exit_code == 2
+        assert says in refused.stderr.replace("\n", " ")
+        assert not (tmp_path / "r.mid").exists()

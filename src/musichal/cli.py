@@ -446,10 +446,13 @@ def evaluate(
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="A setting of the partner, as in `play`; repeatable."),
     ] = None,
+    mode: Annotated[str, typer.Option(help="The mode that it plays in, as in `play`.")] = "auto",
+    modes: Annotated[Path | None, typer.Option(help="A table of modes of your own (TOML).")] = None,
     as_json: Json = False,
 ) -> None:
     """Measure whether a partner listens: its answers beside those of a deaf one, its memory, harmony and phrases."""
     with _voice(as_json) as voice:
+        from musichal.commands.direction import direction
         from musichal.commands.evaluate import evaluate_command
 
         evaluate_command(
@@ -458,7 +461,7 @@ def evaluate(
             excerpt_s=excerpt,
             most=most,
             minutes=minutes,
-            settings=_settings(set_ or []),
+            settings=replace(_settings(set_ or []), direction=direction(mode, modes, None)),
             report=report,
             seed=seed,
             voice=voice,

@@ -265,7 +265,9 @@ class Director:
         step = None if last else self._step()
         recall = self._recalled(floor)
         if recall is not None:
-            situation = dataclasses.replace(recall, now_s=now_s, silent_s=situation.silent_s)
+            # Over a player who plays on, it goes back in what it says, but stays in the harmony of now.
+            chroma = situation.chroma if player.kind == "playing" else recall.chroma
+            situation = dataclasses.replace(recall, now_s=now_s, silent_s=situation.silent_s, chroma=chroma)
         return Turn(
             settings,
             situation,

@@ -15,6 +15,7 @@ from musichal.partner.phrase_map import PhraseMap
 from musichal.partner.phrases import PlayerState
 
 _SHORTEST_ANSWER_S, _LONGEST_ANSWER_S = 1.0, 12.0
+_LONGEST_BREATH_S = 6.0
 _OVERTIME = 1.25  # A phrase may last so much longer than meant, to end where its recording ends one.
 _IMPATIENT = 1.3  # After so many times its patience it comes in at any moment.
 _BREATHING = 0.1  # Evidence of an end that is enough to come in where the player never stops.
@@ -210,7 +211,7 @@ class TurnTaker:
     def _breathe(self, now_s: float, mode: Mode, fullness: float) -> None:
         self._ended_s = now_s
         drawn_s = self._phrases.draw_breath_s(self._rng, factor=mode.breath / fullness) if mode.breath else 0.0
-        self._breath_until_s = now_s + drawn_s
+        self._breath_until_s = now_s + min(drawn_s, _LONGEST_BREATH_S)
 
     def _struck(self, now_s: float, player: PlayerState) -> bool:
         """Return whether the player has struck a note since the last gesture, or plays on without striking any."""

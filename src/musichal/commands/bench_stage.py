@@ -11,19 +11,21 @@ from musichal.bench.live_speed import OnsetPlayer
 from musichal.commands.live import LiveRequest, live_command
 from musichal.commands.outcome import Voice
 from musichal.memory.partner_file import PartnerModel
+from musichal.partner.settings import Direction, PartnerSettings
 from musichal.stage.engine import Player
 
 
-def play_for_measuring(*, partner: str, device: str, block: int, onset_player: bool) -> None:
-    """Play until told to end, and print the summary as JSON."""
-    request = LiveRequest(partner=Path(partner), input=device, midi_out="jack:MusicHal", block=block)
+def play_for_measuring(*, partner: str, device: str, block: int, player: str) -> None:
+    """Play until told to end, and print the summary as JSON; `player` is ``onsets``, ``shadow`` or ``usual``."""
+    settings = PartnerSettings(direction=Direction(mode="shadow" if player == "shadow" else "auto"))
+    request = LiveRequest(partner=Path(partner), input=device, midi_out="jack:MusicHal", block=block, settings=settings)
 
     def onsets_only(_model: PartnerModel, _request: LiveRequest) -> Player:
         return OnsetPlayer()
 
     with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
         voice = Voice(Console(), Console(file=nowhere), as_json=True)
-        if onset_player:
+        if player == "onsets":
             live_command(request, voice, make_player=onsets_only)
         else:
             live_command(request, voice)

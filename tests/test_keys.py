@@ -1,0 +1,56 @@
+"""Keys at a terminal, and what a player sees there and elsewhere."""
+
+import io
+import os
+import sys
+
+import pytest
+from rich.console import Console
+
+from musichal.commands.display import Board, Display
+from musichal.commands.keys import keys
+from musichal.commands.outcome import Voice
+from musichal.stage.control import KEYS
+from musichal.stage.live_source import Level
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pseudo terminals are POSIX")
+def test_single_keys_arrive_and_the_terminal_is_as_before():
+    import termios
+
+    ours, theirs = os.openpty()
+    with os.fdopen(theirs, "r") as terminal:
+        before = termios.tcgetattr(terminal)
+        with keys(terminal) as poll:
+            assert poll(0.0) == ""
+            os.write(ours, b"m")
+            assert poll(5.0) == "m"
+            os.write(ours, b" p")
+            assert poll(5.0) == " p"
+            os.write(ours, b"\x1b[A")
+            assert poll(5.0) == "", "an arrow is no Escape"
+            os.write(ours, b"\x1b")
+            assert poll(5.0) == "\x1b"
+        assert termios.tcgetattr(terminal) == before
+    os.close(ours)
+    assert {KEYS[key] for key in ("m", " ", "\x1b")} == {"mute", "panic", "quit"}
+
+
+def test_without_a_terminal_there_is_only_the_waiting():
+    with keys(io.StringIO("qqq")) as poll:
+        assert poll(0.01) == ""
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_what_happened_is_seen(terminal):
+    err = Console(file=io.StringIO(), force_terminal=terminal, width=250, height=30)
+    board = Board()
+    voice = Voice(Console(file=io.StringIO()), err)
+    with Display(board, lambda: Level(-3.0, -12.0), voice, title="MusicHal listens to [mic]", has_keys=True) as display:
+        board.statistics({"time_s": 12.0, "tokens_per_s": 148.0, "skipped": 3, "notes": 7, "muted": True})
+        board.event(1.5, "lost", "0.5 s of the input were [lost]")
+        display.update()
+    text = err.file.getvalue()
+    for words in ("MusicHal listens to [mic]", "0.5 s of the input were [lost]", "148 tokens/s", "3 segments skipped", "MUTED"):
+        assert words in text
+    assert ("dBFS" in text) == terminal

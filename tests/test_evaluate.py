@@ -248,6 +248,7 @@ def test_the_command_shows_tables_and_writes_a_report(trained_path, rock_guitar,
     assert result.exit_code == 0, result.output
     values = json.loads(result.stdout)
     names = [c["name"] for c in values["contestants"]]
+    assert names[:2] == ["shadow", "couple"]
     assert names[-1].startswith("deaf")
     assert set(values["long_run"]) == set(names)
     page = report.read_text("utf-8")

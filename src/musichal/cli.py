@@ -440,20 +440,25 @@ def evaluate(
     minutes: Annotated[
         float, typer.Option(min=0.5, max=120, help="How long it plays in one go, to see its use of memory.")
     ] = 15,
+    mode: Annotated[
+        list[str] | None, typer.Option(help="A mode to play in, as in `play`; repeatable. All that play, if none is named.")
+    ] = None,
+    effects: Annotated[
+        bool, typer.Option("--effects", help="Also what each setting does between its ends; takes minutes.")
+    ] = False,
     report: Annotated[Path | None, typer.Option(help="Write a report with pictures: an HTML file, or a folder for it.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the partner's choices.")] = 0,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="A setting of the partner, as in `play`; repeatable."),
     ] = None,
-    mode: Annotated[str, typer.Option(help="The mode that it plays in, as in `play`.")] = "auto",
     modes: Annotated[Path | None, typer.Option(help="A table of modes of your own (TOML).")] = None,
     as_json: Json = False,
 ) -> None:
     """Measure whether a partner listens: its answers beside those of a deaf one, its memory, harmony and phrases."""
     with _voice(as_json) as voice:
         from musichal.commands.direction import direction
-        from musichal.commands.evaluate import evaluate_command
+        from musichal.commands.evaluate import PLAYING_MODES, evaluate_command
 
         evaluate_command(
             partner,
@@ -461,7 +466,9 @@ def evaluate(
             excerpt_s=excerpt,
             most=most,
             minutes=minutes,
-            settings=replace(_settings(set_ or []), direction=direction(mode, modes, None)),
+            directions={name: direction(name, modes, None) for name in mode or PLAYING_MODES},
+            effects=effects,
+            settings=_settings(set_ or []),
             report=report,
             seed=seed,
             voice=voice,

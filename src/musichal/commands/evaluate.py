@@ -1,6 +1,7 @@
 """`musichal evaluate`: whether a partner listens, with baselines in the same run."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,17 +13,21 @@ from musichal.atomic import printable
 from musichal.audio.recording import collect_recordings, read_recording
 from musichal.commands.outcome import Voice
 from musichal.commands.outputs import check_outputs
-from musichal.evaluate.answering import DeafWalker, Echo, MakePlayer, answer, joined
-from musichal.evaluate.evaluation import Contestant, Evaluation, contest, cut_excerpts
+from musichal.evaluate.answering import DeafWalker, Echo, Excerpt, MakePlayer, answer, joined
+from musichal.evaluate.effects import Effect, effect
+from musichal.evaluate.ends import BESIDE, ENDS
+from musichal.evaluate.evaluation import Contestant, Evaluation, Progress, contest, cut_excerpts
 from musichal.evaluate.figures import MemoryUse, memory_use
-from musichal.evaluate.listening import DIMENSIONS, Area
+from musichal.evaluate.listening import AT_ONCE_S, DIMENSIONS, Area
 from musichal.memory.partner_file import PartnerModel, load_partner
 from musichal.partner.partner import Partner
-from musichal.partner.settings import PartnerSettings
+from musichal.partner.settings import Direction, PartnerSettings
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+PLAYING_MODES = ("shadow", "mirror", "couple", "lead", "contrast", "auto")
+_EFFECT_EXCERPTS = 4
 ECHO, DEAF = "echo (no memory)", "deaf (random walk)"
 
 
@@ -33,6 +38,8 @@ def evaluate_command(
     excerpt_s: float,
     most: int,
     minutes: float,
+    directions: Mapping[str, Direction],
+    effects: bool,
     settings: PartnerSettings,
     report: Path | None,
     seed: int,
@@ -52,14 +59,17 @@ def evaluate_command(
         model = load_partner(partner)
         given = [read_recording(file) for file in collect_recordings(recordings)]
         excerpts = cut_excerpts(model, given, excerpt_s=excerpt_s, most=most, progress=tell)
-        ways = players_of(model, settings)
+        ways = players_of(model, settings, directions)
         players, contestants = contest(ways, excerpts, model.memory, seed=seed, progress=tell)
         stream = joined(excerpts, duration_s=60 * minutes)
         long_runs = {}
-        for number, (name, make) in enumerate(ways.items()):
-            tell(f"Playing {minutes:g} minutes as {name}", number / len(ways))
-            long_runs[name] = memory_use(answer(stream, make(seed)), model.memory)
-        evaluation = Evaluation(printable(partner.name), excerpt_s, excerpts, players, contestants, 60 * minutes, long_runs)
+        for number, (way, make) in enumerate(ways.items()):
+            tell(f"Playing {minutes:g} minutes as {way}", number / len(ways))
+            long_runs[way] = memory_use(answer(stream, make(seed)), model.memory)
+        done = _effects(model, settings, excerpts, seed=seed, progress=tell) if effects else ()
+        evaluation = Evaluation(
+            printable(partner.name), excerpt_s, excerpts, players, contestants, 60 * minutes, long_runs, done
+        )
         if report is not None:
             from musichal.pictures.evaluation import write_evaluation
 
@@ -73,14 +83,44 @@ def evaluate_command(
     return evaluation
 
 
-def players_of(model: PartnerModel, settings: PartnerSettings) -> dict[str, MakePlayer]:
-    """Return who is measured: the partner as it plays, and the baselines: one that only listens, one that is deaf."""
+def players_of(model: PartnerModel, settings: PartnerSettings, directions: Mapping[str, Direction]) -> dict[str, MakePlayer]:
+    """Return who is measured: the partner in each of its modes, one that only listens, and one that is deaf."""
     rate = model.spec.sample_rate_hz
+
+    def playing(direction: Direction) -> MakePlayer:
+        chosen = replace(settings, direction=direction)
+        return lambda seed: Partner(model.memory, chosen, rng=np.random.default_rng(seed), sample_rate_hz=rate)
+
     return {
-        "the partner": lambda seed: Partner(model.memory, settings, rng=np.random.default_rng(seed), sample_rate_hz=rate),
+        **{name: playing(direction) for name, direction in directions.items()},
         ECHO: lambda _seed: Echo(),
         DEAF: lambda seed: DeafWalker(model.memory, rng=np.random.default_rng(seed)),
     }
+
+
+def _effects(
+    model: PartnerModel, settings: PartnerSettings, excerpts: Sequence[Excerpt], *, seed: int, progress: Progress
+) -> tuple[Effect, ...]:
+    """Return what each setting does between its ends, on a few of the excerpts."""
+    few = excerpts[:: max(1, len(excerpts) // _EFFECT_EXCERPTS)][:_EFFECT_EXCERPTS]
+    rate = model.spec.sample_rate_hz
+
+    def playing(changes: Mapping[str, object]) -> MakePlayer:
+        chosen = settings.changed(changes)
+        return lambda number: Partner(model.memory, chosen, rng=np.random.default_rng(number), sample_rate_hz=rate)
+
+    found = []
+    for number, (name, ends) in enumerate(ENDS.items()):
+        progress(f"What {name} does", number / len(ENDS))
+        ways = {_words(end): playing({**BESIDE.get(name, {}), name: end}) for end in ends}
+        found.append(effect(name, ways, few, model.memory, seed=seed))
+    return tuple(found)
+
+
+def _words(end: object) -> str:
+    if isinstance(end, Mapping):
+        return ", ".join(f"{key} {value}" for key, value in end.items()) or "none"
+    return f"{end:g}" if isinstance(end, int | float) else str(end) or "none"
 
 
 def _tables(evaluation: Evaluation) -> "Iterator[RenderableType]":
@@ -100,6 +140,11 @@ def _tables(evaluation: Evaluation) -> "Iterator[RenderableType]":
         f"Listening: is the true input of {count} answers told from the others? 0.5 is deaf, 1 always (95 % interval)",
         ("together", *DIMENSIONS),
         lambda c: [_area(a) for a in (c.listening.together, *(c.listening.by_dimension[d] for d in DIMENSIONS))],
+    )
+    yield table(
+        f"The same at once, {AT_ONCE_S:g} s behind the player: below 0.5 goes against",
+        DIMENSIONS,
+        lambda c: [_area(c.listening.at_once[d]) for d in DIMENSIONS],
     )
     yield table(
         f"Memory, in {evaluation.long_run_s / 60:g} minutes",
@@ -124,6 +169,18 @@ def _tables(evaluation: Evaluation) -> "Iterator[RenderableType]":
             f"{c.phrasing.phrase_s:.1f} s",
         ],
     )
+    if evaluation.effects:
+        yield _effects_table(evaluation.effects)
+
+
+def _effects_table(effects: Sequence[Effect]) -> Table:
+    table = Table(title="What each setting does, in standard deviations between its ends", title_justify="left")
+    for column in ("setting", "ends", "moves most", "by", "other notes"):
+        table.add_column(column, justify="right" if column in ("by", "other notes") else "left")
+    for done in sorted(effects, key=lambda e: -abs(e.size)):
+        ends = Text(" to ".join(done.ends))
+        table.add_row(done.parameter, ends, done.outcome, f"{done.size:+.2f}", f"{done.others:.0%}")
+    return table
 
 
 def _area(area: Area) -> str:

@@ -1,8 +1,10 @@
 """Does it listen? Whether the true input of an answer can be told from false ones by how well the answer follows it.
 
 Each excerpt is answered, and each answer held against every excerpt: `follow` says how well the answer follows that input
-in harmony (centred cosine of chroma), density and loudness (Pearson correlation), each at the lag that fits best, from none
-to `LONGEST_LAG_S`; a true and a false input get the same choice of lags. The area under the ROC curve is the probability
+in harmony (centred cosine of chroma), density and loudness (Pearson correlation). An answer may come at once, or after the
+phrase that it answers; so it is taken in pieces, its phrases or `PIECE_S` of a long one, and each piece is held against the
+input at the lag, from none to `LONGEST_LAG_S`, at which the three together fit best. A true and a false input get the same
+choice of lags. The area under the ROC curve is the probability
 that the true input fits its answer better than a false one, ties counting half (Hanley & McNeil, Radiology 143, 1982):
 0.5 for a partner that is deaf, 1 for one whose every answer points to its input. Its interval is a bootstrap over excerpts
 (Efron & Tibshirani 1993, percentile method), since answers, not pairs, are what was drawn independently.
@@ -10,14 +12,18 @@ that the true input fits its answer better than a false one, ties counting half 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
-from musichal.arrays import Float64
+from musichal.arrays import Bool, Float64
+from musichal.evaluate.figures import PHRASE_GAP_S
 from musichal.evaluate.traces import STEP_S, Trace
 
 DIMENSIONS = ("harmony", "density", "loudness")
-LONGEST_LAG_S = 4.0
+LONGEST_LAG_S = 12.0
+PIECE_S = 8.0
+AT_ONCE_S = 0.5
 _FEWEST_STEPS = 8
 _DRAWS = 2000
 
@@ -33,28 +39,60 @@ class Area:
 
 @dataclass(frozen=True)
 class Listening:
-    """How well answers follow their inputs: all dimensions together, and each by itself."""
+    """How well answers follow their inputs: all dimensions together, and each by itself.
+
+    `at_once` are areas for each dimension at the one lag of `AT_ONCE_S`, which is about what hearing takes. There, what goes
+    against the player is below 0.5; a free choice of lags would find where it happens to agree.
+    """
 
     together: Area
     by_dimension: dict[str, Area]
+    at_once: dict[str, Area]
     excerpts: int
 
 
 def follow(answer: Trace, player: Trace) -> Float64:
     """Return how well an answer follows a player, shape (3,), one value from −1 to 1 per dimension; 0 where unknown."""
     n = min(len(answer.density_hz), len(player.density_hz))
-    best = np.full(len(DIMENSIONS), -np.inf)
-    for lag in range(round(LONGEST_LAG_S / STEP_S) + 1):
-        if n - lag < _FEWEST_STEPS:
-            break
-        early, late = slice(0, n - lag), slice(lag, n)
-        values = (
-            _harmony(answer.chroma[late], player.chroma[early]),
-            _correlation(answer.density_hz[late], player.density_hz[early]),
-            _correlation(answer.loudness_db[late], player.loudness_db[early]),
-        )
-        best = np.maximum(best, values)
-    return np.where(np.isfinite(best), best, 0.0)
+    total, steps = np.zeros(len(DIMENSIONS)), 0
+    for first, end in _pieces(answer.sounding[:n]):
+        values = [_fit(answer, player, slice(first, end), lag) for lag in range(min(first, round(LONGEST_LAG_S / STEP_S)) + 1)]
+        best = max(values, key=lambda v: float(v.sum()))
+        total += best * (end - first)
+        steps += end - first
+    return total / steps if steps else total
+
+
+def _at_once(answer: Trace, player: Trace) -> Float64:
+    n, lag = min(len(answer.density_hz), len(player.density_hz)), round(AT_ONCE_S / STEP_S)
+    return _fit(answer, player, slice(lag, n), lag) if n - lag >= _FEWEST_STEPS else np.zeros(len(DIMENSIONS))
+
+
+def _pieces(sounding: Bool) -> list[tuple[int, int]]:
+    """Return the steps of an answer in pieces, first and end of each: phrases, long ones in equal parts, none too short."""
+    gap, longest = round(PHRASE_GAP_S / STEP_S), round(PIECE_S / STEP_S)
+    at = np.flatnonzero(sounding)
+    if not len(at):
+        return []
+    out = []
+    for phrase in np.split(at, np.flatnonzero(np.diff(at) > gap) + 1):
+        first, end = int(phrase[0]), int(phrase[-1]) + 1
+        parts = -(-(end - first) // longest)
+        edges = np.linspace(first, end, parts + 1).round().astype(int).tolist()
+        out += [(a, b) for a, b in pairwise(edges) if b - a >= _FEWEST_STEPS]
+    return out
+
+
+def _fit(answer: Trace, player: Trace, piece: slice, lag: int) -> Float64:
+    """Return how well a piece of an answer fits what the player did `lag` steps before."""
+    then = slice(piece.start - lag, piece.stop - lag)
+    return np.array(
+        [
+            _harmony(answer.chroma[piece], player.chroma[then]),
+            _correlation(answer.density_hz[piece], player.density_hz[then]),
+            _correlation(answer.loudness_db[piece], player.loudness_db[then]),
+        ]
+    )
 
 
 def listening(answers: Sequence[Trace], players: Sequence[Trace], *, rng: np.random.Generator) -> Listening:
@@ -68,12 +106,14 @@ def listening(answers: Sequence[Trace], players: Sequence[Trace], *, rng: np.ran
         For the bootstrap.
     """
     scores = np.array([[follow(answer, player) for player in players] for answer in answers])
+    now = np.array([[_at_once(answer, player) for player in players] for answer in answers])
     # Each dimension in its own units, answer by answer: a loud answer must not outweigh a harmonic one.
     spread = scores.std(axis=1, keepdims=True)
     standard = (scores - scores.mean(axis=1, keepdims=True)) / np.where(spread > 1e-9, spread, 1.0)
     return Listening(
         together=area(standard.mean(axis=2), rng=rng),
         by_dimension={name: area(scores[:, :, k], rng=rng) for k, name in enumerate(DIMENSIONS)},
+        at_once={name: area(now[:, :, k], rng=rng) for k, name in enumerate(DIMENSIONS)},
         excerpts=len(answers),
     )
 

@@ -288,3 +288,25 @@ def test_rubbish_never_ends_the_reader(datagrams):
         sock.sendto(osc_message("/musichal/mute", [1]), ("127.0.0.1", receiver.port))
         wait_until(lambda: receiver.received == len(datagrams) + 1)
     receiver.close()
+
+
+@pytest.mark.live
+def test_controllers_arrive_from_a_real_midi_port(jack_server):
+    rtmidi = pytest.importorskip("rtmidi", reason="python-rtmidi is not installed (the extra `live`)")
+    from musichal.stage.ports.midi_input import open_midi_input
+
+    got: list[tuple[int, ...]] = []
+    out = rtmidi.MidiOut(rtmidi.API_UNIX_JACK, name="knobs")
+    out.open_virtual_port("knobs out")
+    try:
+        with pytest.raises(InputError, match=r"'no such' in the name; there are: .*knobs"), open_midi_input("no such", print):
+            pass
+        with open_midi_input("knobs out", lambda data: got.append(tuple(data))) as name:
+            assert "knobs" in name
+            time.sleep(0.2)
+            out.send_message([0xB2, 20, 127])
+            wait_until(lambda: got)
+        assert got == [(0xB2, 20, 127)]
+    finally:
+        out.close_port()
+        out.delete()

@@ -227,6 +227,9 @@ def play(
     form: Annotated[
         Path | None, typer.Option(help="A form to follow: sections with modes, silences, an ending (TOML).")
     ] = None,
+    scenario: Annotated[
+        Path | None, typer.Option(help="Chords, tokens or another recording to follow, planning ahead (TOML).")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Let a partner answer a player, live or from a recording, in MIDI and in sound, and say why it played what it played."""
@@ -237,6 +240,10 @@ def play(
         if sound not in ("soundfont", "slices"):
             raise InputError(f"--sound must be 'soundfont' or 'slices', not {sound!r}")
         chosen = replace(_settings(set_ or []), direction=direction(mode, modes, form))
+        if scenario is not None:
+            from musichal.commands.scenario import read_scenario
+
+            chosen = replace(chosen, scenario=read_scenario(scenario, partner))
         path = None if input_ is None else Path(input_)
         if path is None or not (path.exists() or path.suffix.lower() in AUDIO_SUFFIXES or len(path.parts) > 1):
             _only_for("a recording", mix_out=mix_out, picture=picture)

@@ -75,7 +75,7 @@ def find_candidates(
         States to weigh besides, by their numbers in the library.
     """
     shifts = transpositions(settings)
-    tonal = tonalness(situation.chroma)
+    tonal = tonalness(situation.chroma) * situation.harmonic_share
     present = unit_chroma(situation.chroma)
     active = activation.active(library, situation.now_s, time_constant_s=settings.activation_s, most=settings.max_candidates)
     following = None if position is None else library.successor(position)

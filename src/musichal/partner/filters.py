@@ -99,7 +99,8 @@ def apply_filters(
         factors["auto-jump"] = _column(np.where(states == following, worth, 1.0))
     if library.has_notes:
         # Where memory has no note at all, being without notes says nothing against a state.
-        factors["notes"] = _column(np.where(notes > 0, 1.0, settings.noteless_factor))
+        # A gesture of the player's without notes, such as noise, has nothing to bring back.
+        factors["notes"] = _column(np.where(notes > 0, 1.0, np.where(live, 0.0, settings.noteless_factor)))
         if settings.follow_harmony:
             fit = harmonic_fit(classes, situation.chroma, transpositions)
             fit = np.where(notes[:, None] > 0, fit, 1.0 if settings.follow_harmony > 0 else 0.0)

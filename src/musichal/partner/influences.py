@@ -69,13 +69,19 @@ def player_contexts(situation: Situation) -> dict[str, Recent]:
     """Return what the player did last, by context; nothing for a context whose last symbol is a silence or a break."""
     out: dict[str, Recent] = {}
     ended_s = situation.now_s if situation.ended_s is None else situation.ended_s
-    for name, symbols, nothing in (
+    for name, heard, nothing in (
         ("harmonic", situation.tokens[0], SILENCE),
         ("percussive", situation.tokens[1], SILENCE),
         ("loudness", situation.contour, CONTOUR_BREAK),
     ):
+        symbols, starts_s, since_s = heard, situation.starts_s, ended_s
+        if name in ("harmonic", "percussive"):
+            # A source that fell silent meanwhile, as drums do between strokes, still points on from its last sound.
+            silent = next((i for i, symbol in enumerate(reversed(symbols)) if symbol != nothing), len(symbols))
+            if 0 < silent < len(symbols) == len(starts_s):
+                since_s, symbols, starts_s = starts_s[-silent], symbols[:-silent], starts_s[:-silent]
         if symbols and symbols[-1] != nothing:
-            out[name] = Recent(symbols, ended_s, situation.starts_s)
+            out[name] = Recent(symbols, since_s, starts_s)
     if situation.rhythm and situation.rhythm[-1] != RHYTHM_BREAK and situation.onsets_s:
         out["rhythm"] = Recent(situation.rhythm, situation.onsets_s[-1], situation.onsets_s)
     return out

@@ -20,10 +20,14 @@ class Learner:
     def __init__(self) -> None:
         self._gestures: deque[Gesture] = deque(maxlen=_MOST_WAITING)
         self._notes: deque[Note] = deque(maxlen=4 * _MOST_WAITING)
+        self._last_start_s = -1.0
 
-    def hear(self, percept: Percept, *, own_share: float = 0.0) -> None:
-        """Take the next percept."""
-        self._gestures.extend(percept.gestures)
+    def hear(self, percept: Percept) -> None:
+        """Take the next percept; a gesture that does not come after the one before it is left out."""
+        for gesture in percept.gestures:
+            if gesture.start_s > self._last_start_s:
+                self._last_start_s = gesture.start_s
+                self._gestures.append(gesture)
         self._notes.extend(percept.heard.notes)
 
     def complete(self, now_s: float) -> list[tuple[Gesture, list[Note]]]:

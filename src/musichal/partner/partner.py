@@ -274,7 +274,7 @@ class Partner:
         # not drawn either, however high the temperature. But an ending is owed.
         evidence = (found.influences[:, :, _PLAYER] @ importance[_PLAYER]) * factors
         if not turn.last and guided is None:
-            scores[evidence < settings.rest_below * self._earnable(settings)] = -np.inf
+            scores[evidence < settings.rest_below * self._earnable(settings, situation)] = -np.inf
         if not np.isfinite(scores).any():
             return _Nothing("weak match", len(found.states))
         return _Weighed(found, filtered, scores, situation, turn, importance, guided)
@@ -317,13 +317,15 @@ class Partner:
             starts_s = tuple(start_s + later_s for start_s in recent.starts_s)
             self._activate(name, Recent(recent.symbols, recent.since_s + later_s, starts_s))
 
-    def _earnable(self, settings: PartnerSettings) -> float:
+    def _earnable(self, settings: PartnerSettings, situation: Situation) -> float:
         """Return what the player can speak for a candidate of this memory at most.
 
-        Without notes there is no harmony to fit: a drummer's memory must not be held to what it cannot have.
+        Without notes there is no harmony to fit: a drummer's memory must not be held to what it cannot have. Nor must a
+        drummer who plays be held to harmony; but noise, which sounds and has none, must.
         """
         harmony = settings.harmonic_weight + settings.chroma_weight
-        return settings.player_weight - (0 if self.library.has_notes else harmony)
+        can_have = situation.harmonic_share if self.library.has_notes else 0.0
+        return settings.player_weight - harmony * (1 - can_have)
 
     def _play(self, weighed: _Weighed, choice: Choice, situation: Situation, turn: Turn) -> tuple[Decision, ...]:
         settings, now_s = turn.settings, situation.now_s
@@ -372,7 +374,7 @@ class Partner:
                 score=choice.score,
                 chance=choice.chance,
                 filter=float(np.prod(list(factors.values()))),
-                earnable=self._earnable(settings),
+                earnable=self._earnable(settings, answered),
                 tonalness=found.tonal,
                 gain_db=gain_db,
                 contexts=contexts,
@@ -466,7 +468,7 @@ class Partner:
                 voice=turn.settings.voices[0].name,
                 mode=turn.mode,
                 choice=self._choices,
-                earnable=self._earnable(turn.settings),
+                earnable=self._earnable(turn.settings, situation),
                 candidates=candidates,
                 silent_s=situation.silent_s,
                 expected_s=turn.expected_s,

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from musichal.arrays import Float32
-from musichal.hearing.percepts import SILENCE, Gesture, Percept
+from musichal.hearing.percepts import SILENCE, SOURCES, Gesture, Percept
 from musichal.partner.settings import PartnerSettings
 from musichal.partner.streams import contour_symbols, rhythm_symbol
 
 _LEVEL_S = 1.0
 _USUAL_LEVEL_S = 20.0
 _RATE_S = 3.0
+_SAME_ONSET_S = 0.05
 _MOST_GESTURES = 65
 _MOST_ONSETS = 64
 
@@ -26,7 +27,7 @@ class Situation:
     those gestures began, `onsets_s` the onsets that end those intervals, `ended_s` when the last gesture ended. `chroma` (12,)
     is the recent chroma, zero before anything was heard; `silent_s` how long nothing audible has been heard. `level_db` is how
     much louder the player is than usual, `onset_rate_hz` how many onsets a second came lately, `pitch` the mean pitch of the
-    last notes, None before there are any. `heard` counts gestures.
+    last notes, None before there are any. `heard` counts gestures and onsets.
     """
 
     now_s: float
@@ -41,6 +42,7 @@ class Situation:
     level_db: float = 0.0
     onset_rate_hz: float | None = None
     heard: int = 0
+    harmonic_share: float = 1.0
     pitch: float | None = None
 
 
@@ -57,6 +59,7 @@ class SituationTracker:
         self._previous: Gesture | None = None
         self._ioi_s: float | None = None
         self._chroma: Float32 = np.zeros(12, dtype=np.float32)
+        self._energies = np.zeros(len(SOURCES))
         self._heard_until = 0
         self._audible_until = 0
         self._audible_s = 0.0
@@ -75,10 +78,15 @@ class SituationTracker:
         if audible.any():
             fade = np.float32(np.exp(-(end - self._heard_until) / self._rate_hz / settings.chroma_s))
             self._chroma = fade * self._chroma + weight @ heard.chroma
+            energies = 10 ** (heard.source_level_db.astype(np.float64) / 10)
+            self._energies = float(fade) * self._energies + energies @ weight.astype(np.float64)
             self._audible_until = int(heard.frame_samples[audible][-1])
             self._hear_level(float(heard.level_db[audible].mean()), heard.length_samples / self._rate_hz)
         self._heard_until = end
-        self._struck_s.extend(sample / self._rate_hz for sample in heard.onset_samples)
+        for sample in heard.onset_samples:
+            self._struck_s.append(sample / self._rate_hz)
+            if not self._onsets_s or sample / self._rate_hz > self._onsets_s[-1] + _SAME_ONSET_S:
+                self._hear_onset(sample / self._rate_hz)
         for gesture in percept.gestures:
             self._hear_gesture(gesture)
 
@@ -102,14 +110,16 @@ class SituationTracker:
         self._count += 1
         self._gestures.append(gesture)
         self._contour.append(symbol)
-        if gesture.starts_at_onset:
-            if self._onsets_s:
-                ioi_s = gesture.start_s - self._onsets_s[-1]
-                self._rhythm.append(rhythm_symbol(self._ioi_s, ioi_s))
-                self._ioi_s = ioi_s
-            else:
-                self._rhythm.append(rhythm_symbol(None, None))
-            self._onsets_s.append(gesture.start_s)
+        # Most onsets were heard at once, before the gesture that one begins was closed.
+        if gesture.starts_at_onset and (not self._onsets_s or gesture.start_s > self._onsets_s[-1] + _SAME_ONSET_S):
+            self._hear_onset(gesture.start_s)
+
+    def _hear_onset(self, onset_s: float) -> None:
+        ioi_s = onset_s - self._onsets_s[-1] if self._onsets_s else None
+        self._rhythm.append(rhythm_symbol(self._ioi_s, ioi_s))
+        self._ioi_s = ioi_s
+        self._onsets_s.append(onset_s)
+        self._count += 1
 
     def at(self, now_s: float, settings: PartnerSettings) -> Situation:
         """Return the situation at a time, in seconds of the stream."""
@@ -129,4 +139,9 @@ class SituationTracker:
             level_db=self._level_db - self._usual_level_db,
             onset_rate_hz=lately / min(_RATE_S, now_s) if now_s > 0 else None,
             heard=self._count,
+            harmonic_share=self._harmonic_share(),
         )
+
+    def _harmonic_share(self) -> float:
+        total = float(self._energies.sum())
+        return min(1.0, 2 * float(self._energies[0]) / total) if total > 0 else 1.0

@@ -1,0 +1,117 @@
+"""The partner's own sound, rendered and mixed back into what it hears at several levels."""
+
+import numpy as np
+import pytest
+import soundfile
+
+from musichal.audio.sf2 import open_soundfont
+from musichal.audio.soundfont import find_soundfont, render_notes
+from musichal.errors import MusicHalError
+from musichal.hearing.percepts import SILENCE
+from musichal.partner.own_sound import OWN_SHARE, OwnSound
+from musichal.partner.settings import PartnerSettings
+from musichal.stage.performance import note_events, perform
+from players_by_hand import hear
+
+RATE = 44_100
+
+
+@pytest.fixture(scope="module")
+def duo(trained, rock_guitar):
+    """A guitar, the partner's answer to it in the same loudness, and the notes of that."""
+    try:
+        font = open_soundfont(find_soundfont())
+    except MusicHalError as error:
+        pytest.skip(str(error))
+    samples, rate = soundfile.read(rock_guitar, dtype="float32")
+    samples = samples[: 14 * rate]
+    decisions = perform(trained, samples, sample_rate_hz=rate, settings=PartnerSettings(), seed=0).decisions
+    sound = render_notes(note_events(decisions, channel=0), font, sample_rate_hz=rate, programs={0: 4})
+    sound = sound.mean(axis=1) if sound.ndim == 2 else sound
+    sound = np.pad(sound, (0, max(0, len(samples) - len(sound))))[: len(samples)]
+    sound = (sound * np.sqrt(np.mean(samples**2) / np.mean(sound**2))).astype(np.float32)
+    return samples, sound, [note for d in decisions for note in d.notes]
+
+
+def cleared(percepts, notes):
+    own = OwnSound(sample_rate_hz=24_000)
+    own.played(notes)
+    return [own.without(p) for p in percepts], own
+
+
+def harmony_of(percepts):
+    """Return chroma, smoothed over half a second as the partner hears it."""
+    chroma = np.concatenate([p.heard.chroma for p in percepts]).astype(np.float64)
+    return np.stack([np.convolve(chroma[:, k], np.ones(40) / 40, "same") for k in range(12)], axis=1)
+
+
+def likeness(a, b):
+    a, b = a - a.mean(axis=1, keepdims=True), b - b.mean(axis=1, keepdims=True)
+    sizes = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    return float(((a * b).sum(axis=1)[sizes > 1e-3] / sizes[sizes > 1e-3]).mean())
+
+
+def test_without_leakage_nothing_is_taken_off(trained, duo):
+    samples, _, notes = duo
+    percepts = hear(trained, samples, RATE)
+    kept, own = cleared(percepts, notes)
+    assert own.gain == 0
+    assert all(a is b for a, b in zip(percepts, kept, strict=True))
+
+
+@pytest.mark.parametrize(("level_db", "least"), [(-20, 0.99), (-10, 0.96), (0, 0.80)])
+def test_with_leakage_the_players_harmony_is_heard_better(trained, duo, level_db, least):
+    samples, sound, notes = duo
+    clean = harmony_of(hear(trained, samples, RATE))
+    percepts = hear(trained, (samples + sound * 10 ** (level_db / 20)).astype(np.float32), RATE)
+    kept, own = cleared(percepts, notes)
+    before, after = likeness(clean, harmony_of(percepts)), likeness(clean, harmony_of(kept))
+    assert after >= least
+    assert after >= before - 0.002
+    if level_db == 0:
+        assert own.gain > 0
+        assert 1 - after < 0.8 * (1 - before), "a good part of what leaked is gone"
+
+
+def test_what_is_only_its_own_sound_is_mostly_not_learned(trained, duo):
+    samples, sound, notes = duo
+    alone = samples.copy()
+    alone[7 * RATE :] = 0
+    percepts = hear(trained, (alone + 0.3 * sound).astype(np.float32), RATE)
+    kept, _ = cleared(percepts, notes)
+
+    def late(heard):
+        return [g for p in heard for g in p.gestures if g.start_s > 8 and g.tokens != (SILENCE, SILENCE)]
+
+    assert len(late(percepts)) >= 10
+    assert len(late(kept)) <= 0.6 * len(late(percepts))
+
+
+def test_decisions_with_a_little_leakage_are_as_many_and_in_the_same_harmony(trained, duo):
+    samples, sound, _ = duo
+    answers = []
+    for gain in (0.0, 0.1):
+        decisions = perform(
+            trained, (samples + gain * sound).astype(np.float32), sample_rate_hz=RATE, settings=PartnerSettings(), seed=0
+        ).decisions
+        classes = np.bincount([n.pitch % 12 for d in decisions for n in d.notes], minlength=12).astype(float)
+        answers.append((sum(d.duration_s for d in decisions), classes / np.linalg.norm(classes)))
+    (clean_s, clean), (leaky_s, leaky) = answers
+    assert leaky_s == pytest.approx(clean_s, rel=0.25)
+    assert clean @ leaky > 0.85
+
+
+def test_its_own_strikes_are_no_onsets_and_its_own_notes_none_of_the_players(trained, duo):
+    samples, sound, notes = duo
+    percepts = hear(trained, (samples + sound).astype(np.float32), RATE)
+    kept, own = cleared(percepts, notes)
+    struck = np.array([n.onset_s for n in notes])
+    warm = [i for i, p in enumerate(percepts) if p.heard.start_sample > 5 * 24_000]
+    for i in warm:
+        for sample in kept[i].heard.onset_samples:
+            assert not ((sample / 24_000 - struck >= -0.03) & (sample / 24_000 - struck <= 0.12)).any()
+        assert set(kept[i].heard.notes) <= set(percepts[i].heard.notes)
+    assert sum(len(kept[i].heard.notes) for i in warm) < sum(len(percepts[i].heard.notes) for i in warm)
+    for p in kept:
+        assert (p.heard.chroma >= 0).all()
+    assert all(own.own_share(g) < OWN_SHARE for g in kept[-1].gestures)

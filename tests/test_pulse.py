@@ -151,8 +151,9 @@ def test_midi_clock_that_stops_begins_anew():
 
 
 def test_a_clock_is_a_time_and_a_period():
-    assert clock_pulse({"beat_s": 1, "period_s": 0.5}) == Pulse(1.0, 0.5, 1.0, "clock")
-    assert clock_pulse(None) is None
+    assert clock_pulse({"beat_s": 1, "period_s": 0.5}, 9.0) == Pulse(1.0, 0.5, 1.0, "clock")
+    assert clock_pulse(None, 9.0) is None
+    assert clock_pulse(120, 9.0) == Pulse(9.0, 0.5, 1.0, "clock")
     for wrong in (
         5,
         {"beat_s": 1},
@@ -161,4 +162,4 @@ def test_a_clock_is_a_time_and_a_period():
         {"beat_s": float("nan"), "period_s": 1},
     ):
         with pytest.raises(InputError):
-            clock_pulse(wrong)
+            clock_pulse(wrong, 9.0)

@@ -41,7 +41,7 @@ _PHRASING, _ENDING = 0.7, 0.99  # how far what does not begin or end a phrase is
 _ALSO = 16
 _LAST_S = 1.5  # with less than this before the form's end, what is chosen is the last
 _SHORTEST_ENDING_S = 0.3
-_CLOCK_LOST_S = 5.0
+_CLOCK_LOST_S = 10.0
 _REFRACTORY_S = 0.08
 
 
@@ -162,7 +162,7 @@ class Director:
         by_hand = {**self._by_hand, **plain}
         for mode in self._table.values() if self._keeper is not None else ():
             mode.applied(PartnerSettings(), by_hand)
-        clock = clock_pulse(wishes["clock"]) if "clock" in wishes else self._clock
+        clock = clock_pulse(wishes["clock"], now_s) if "clock" in wishes else self._clock
         name = wishes.get("mode")
         if name is not None:
             self._choose_mode(name, now_s)

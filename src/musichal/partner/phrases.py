@@ -119,6 +119,8 @@ class PhraseTracker:
         self._rate_hz = sample_rate_hz
         self._onsets: deque[float] = deque(maxlen=512)
         self._intervals: deque[float] = deque(maxlen=settings.intervals)
+        self._usual_s = min(max(_UNKNOWN_INTERVAL_S, settings.shortest_usual_s), settings.longest_usual_s)
+        self._ioi_s: float | None = None
         self._pitches: deque[float] = deque(maxlen=self._PITCHES)
         self._levels: deque[tuple[float, float]] = deque()  # (second, dBFS) of audible frames
         self._tail: Float32 = np.full(self._SMOOTH_FRAMES - 1, SILENT_DB, dtype=np.float32)
@@ -142,6 +144,7 @@ class PhraseTracker:
         self._update(now_s)
         if self._onsets and self._kind != "ended":
             self._intervals.append(onset_s - self._onsets[-1])
+            self._follow_pace()
         self._onsets.append(onset_s)
         self._something_new(onset_s)
         # What has died away is measured from this event's own peak, which is not heard yet.
@@ -173,9 +176,9 @@ class PhraseTracker:
             phrase_end_s=None if self._audible_s is None else max(self._audible_s, self._new_s or 0.0),
             ending=self._ending(now_s),
             onset_rate_hz=rate,
-            ioi_s=float(np.median(np.array(self._intervals))) if self._intervals else None,
+            ioi_s=self._ioi_s,
             level_db=self._loudness_db,
-            pitch=float(np.mean(self._pitches)) if self._pitches else None,
+            pitch=sum(self._pitches) / len(self._pitches) if self._pitches else None,
         )
 
     def _is_new(self, gesture: Gesture) -> bool:
@@ -185,6 +188,13 @@ class PhraseTracker:
         moved = size <= 0 or float(gesture.chroma @ self._chroma) < self._settings.same_harmony * size
         self._tokens, self._chroma = gesture.tokens, gesture.chroma
         return novel and moved
+
+    def _follow_pace(self) -> None:
+        """Make the usual interval, and the median, anew: they are asked for much more often than they change."""
+        s = self._settings
+        usual_s, median_s = np.quantile(np.array(self._intervals), [s.usual_quantile, 0.5])
+        self._usual_s = min(max(float(usual_s), s.shortest_usual_s), s.longest_usual_s)
+        self._ioi_s = float(median_s)
 
     def _something_new(self, at_s: float) -> None:
         self._new_s = at_s if self._new_s is None else max(self._new_s, at_s)
@@ -229,12 +239,6 @@ class PhraseTracker:
         power = float(np.mean(10 ** (np.array([level for _, level in self._levels]) / 10)))
         self._loudness_db = float(10 * np.log10(max(power, 1e-12)))
 
-    def _usual_s(self) -> float:
-        s = self._settings
-        if not self._intervals:
-            return float(np.clip(_UNKNOWN_INTERVAL_S, s.shortest_usual_s, s.longest_usual_s))
-        return float(np.clip(np.quantile(np.array(self._intervals), s.usual_quantile), s.shortest_usual_s, s.longest_usual_s))
-
     def _ending(self, now_s: float) -> float:
         s = self._settings
         if self._new_s is None:
@@ -243,11 +247,11 @@ class PhraseTracker:
         gap_s = now_s - self._new_s
         if gap_s < s.least_gap_s or self._new_s > self._heard_until_s:
             return 0.0
-        gap = float(np.clip((gap_s / self._usual_s() - s.gap_from) / (s.gap_full - s.gap_from), 0, 1))
+        gap = min(1.0, max(0.0, (gap_s / self._usual_s - s.gap_from) / (s.gap_full - s.gap_from)))
         if self._silent_since_s is not None:
             return gap
         drop_db = self._peak_db - self._level_db
-        return gap * float(np.clip((drop_db - s.drop_from_db) / (s.drop_full_db - s.drop_from_db), 0, 1))
+        return gap * min(1.0, max(0.0, (drop_db - s.drop_from_db) / (s.drop_full_db - s.drop_from_db)))
 
     def _update(self, now_s: float) -> None:
         if self._phrase_start_s is None:

@@ -16,6 +16,7 @@ import math
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import TypeGuard
 
 import numpy as np
 
@@ -64,20 +65,37 @@ def quantised_s(time_s: float, pulse: Pulse, *, strength: float, subdivision: in
     return max(earliest_s, time_s + strength * (target_s - time_s))
 
 
-def clock_pulse(value: object) -> Pulse | None:
-    """Return the pulse that a clock gives: a `Pulse`, {"beat_s": …, "period_s": …}, or None where the clock has stopped.
+def clock_pulse(value: object, now_s: float) -> Pulse | None:
+    """Return the pulse that a clock gives; None where the clock has stopped.
 
-    Raises `InputError` for anything else.
+    Parameters
+    ----------
+    value : object
+        A `Pulse`, or {"beat_s": …, "period_s": …}; or a tempo in beats per minute, which says that there is a beat now; or
+        None.
+    now_s : float
+
+    Raises
+    ------
+    InputError
+        For anything else, or a tempo below 6 or above 600.
     """
     if value is None:
         return None
     if isinstance(value, Pulse):
         return Pulse(value.beat_s, value.period_s, value.confidence, "clock")
-    if isinstance(value, Mapping) and set(value) == {"beat_s", "period_s"}:
-        beat_s, period_s = value["beat_s"], value["period_s"]
-        if all(isinstance(v, int | float) and not isinstance(v, bool) for v in (beat_s, period_s)):
-            return Pulse(float(beat_s), float(period_s), 1.0, "clock")
-    raise InputError(f"a clock is {{'beat_s': second, 'period_s': seconds per beat}} or None, not {value!r}")
+    if _is_number(value) and 6 <= value <= 600:
+        return Pulse(now_s, 60 / value, 1.0, "clock")
+    if isinstance(value, Mapping) and set(value) == {"beat_s", "period_s"} and all(map(_is_number, value.values())):
+        return Pulse(float(value["beat_s"]), float(value["period_s"]), 1.0, "clock")
+    raise InputError(
+        "a clock is a tempo from 6 to 600 beats per minute, {'beat_s': second, 'period_s': seconds per beat}, or None;"
+        f" not {value!r}"
+    )
+
+
+def _is_number(value: object) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 class TickClock:

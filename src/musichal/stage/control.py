@@ -20,7 +20,7 @@ from musichal.partner.settings import PartnerSettings, VoiceSettings
 
 STAGE_COMMANDS = ("mute", "listen", "panic", "quit")
 """`mute` and `listen` take on or off, and go over to the other without; `panic` and `quit` take nothing."""
-PARTNER_COMMANDS = ("mode", "region", "go_back", "more_like_this", "change")
+PARTNER_COMMANDS = ("mode", "region", "clock", "go_back", "more_like_this", "change")
 TRIGGERS = ("panic", "quit", "go_back", "more_like_this", "change")
 KEYS = {
     "q": "quit",

@@ -61,6 +61,20 @@ def test_shadow_answers_an_onset_in_the_step_that_decides_it(trained, player):
     assert len(extra) < 0.3 * len(times)
 
 
+def test_shadow_answers_with_sound_and_at_once(trained, player):
+    """What an onset releases has a note, and its first note does not wait for its place in the recorded state."""
+    shadowed = played(play(trained, player, "shadow"))
+    assert len(shadowed) > 15
+    assert all(d.notes for d in shadowed)
+    assert all(min(n.onset_s for n in d.notes) == pytest.approx(d.time_s, abs=1e-9) for d in shadowed)
+    states = trained.memory.states
+    assert (states["note_count"] == 0).any(), "this memory leaves a choice"
+    late = [
+        d for d in played(play(trained, player, "couple")) if d.notes and min(n.onset_s for n in d.notes) > d.time_s + 0.005
+    ]
+    assert late, "in other modes a state keeps its own time"
+
+
 def test_what_shadow_plays_was_prepared_and_its_record_is_true(trained, player, monkeypatch):
     used = []
     released = Partner._released
@@ -195,8 +209,10 @@ def test_records_are_whole_and_everything_in_them_can_be_computed_again(trained,
         own = None if d.live else list(trained.memory.notes_of(d.state))
         if own is not None:
             assert len(d.notes) == len(own)
+            # What answers an onset begins with its first note.
+            waits_s = min((float(kept["offset_s"]) for kept in own), default=0.0) if d.mode == "shadow" else 0.0
             for note, kept in zip(d.notes, own, strict=True):
-                assert note.onset_s == pytest.approx(d.time_s + float(kept["offset_s"]) * d.stretch)
+                assert note.onset_s == pytest.approx(d.time_s + (float(kept["offset_s"]) - waits_s) * d.stretch)
                 assert note.duration_s == pytest.approx(float(kept["duration_s"]) * d.stretch)
     assert [d.phrase for d in played(decisions)] == sorted(d.phrase for d in played(decisions))
 

@@ -219,7 +219,13 @@ def settings_of_the_table() -> list[tuple[str, str]]:
     return [(mode.name, name) for mode in built_in_modes().values() for name, _ in mode.settings]
 
 
-OPPOSITES = {"pace": (0.0, 1.0), "phrasing": (0.0, 1.0), "rest_after_silence_s": (0.1, 30.0), "gain_db": (-12.0, 12.0)}
+OPPOSITES = {
+    "pace": (0.0, 1.0),
+    "noteless_factor": (0.0, 1.0),
+    "phrasing": (0.0, 1.0),
+    "rest_after_silence_s": (0.1, 30.0),
+    "gain_db": (-12.0, 12.0),
+}
 
 
 @pytest.mark.parametrize("name", sorted({name for _, name in settings_of_the_table()}))

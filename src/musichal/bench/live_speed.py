@@ -3,10 +3,10 @@
 Conventions
 -----------
 *Onset → MIDI* is counted in frames of the server, from the first sample of a plucked note (synthetic, so that its place is
-known) to the first note-on that a receiver gets behind it, at periods of 256 frames. Latencies of converters are not in it. In
-*shadow* the partner plays in that mode as it is: a note of what it is still playing may come first, and it may rest or choose a
-state without notes, so that the next note comes late or not at all. Otherwise a player in its place strikes one note at each
-onset that the light path reports. An onset without a note within `_WINDOW_S` counts as missed.
+known) to the first note-on of what was decided because of it (`OnsetAnswers`) at a receiver, at periods of 256 frames: a note
+that is still to come of what was decided before is no answer. Latencies of converters are not in it. In *shadow* the partner
+plays in that mode as it is, and rests at first, while it has heard nothing. Otherwise a player in its place strikes one note at
+each onset that the light path reports. An onset without such a note within `_WINDOW_S` counts as missed.
 *Sound → tokens* is from the last sample that a segment needs to its percept reaching the partner; a frame at the segment's
 beginning waits for the rest of the segment besides. *Skipped* are segments that were not heard, of the whole run.
 The player and the receiver are clients in the measuring process, MusicHal runs in one of its own.
@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from musichal.arrays import Float32, Int64
+from musichal.arrays import Float32, Float64, Int64
 from musichal.audio.recording import read_recording
 from musichal.bench.figure import Figure
 from musichal.bench.jack_microphone import JackMicrophone
@@ -38,6 +38,8 @@ from musichal.hearing.percepts import Percept
 from musichal.memory.partner_file import save_partner
 from musichal.partner.decision import Decision, PlannedNote
 from musichal.spec import PerceptionSpec
+from musichal.stage.transcript import Entry, Struck
+from musichal.stage.witness import Witness
 
 _PROGRAM = "musichal.commands.bench_stage"
 """`musichal play` for measuring; it lives above this room, and is only named here."""
@@ -45,6 +47,7 @@ _RATE_HZ = 48_000
 _ONSETS = 200
 _SPACING_S = (0.25, 0.45)
 _WINDOW_S = 0.2
+_SAME_ONSET_S = 0.05
 _START_S = 40.0
 _SHORT_HOP = 2100
 
@@ -73,6 +76,73 @@ class OnsetPlayer:
         note = PlannedNote(now_s, 0.05, 48 + self._number % 24, 100)
         place = {"state": 0, "recording": 0, "source_start_s": 0.0}
         return (Decision(self._number, now_s, "play", duration_s=0.05, notes=(note,), **place),)  # type: ignore[arg-type]
+
+
+class OnsetAnswers(Witness):
+    """Keeps what was planned to be struck, and which of it was decided because of which onset."""
+
+    def __init__(self, *, sample_rate_hz: int) -> None:
+        self._rate_hz = sample_rate_hz
+        self._onsets: list[float] = []
+        self._struck: tuple[float, int] | None = None
+        self._notes: list[tuple[float, int, int | None]] = []
+
+    def entry(self, entry: Entry) -> None:
+        """Take an onset, and when the partner learned of it; what comes next is no answer to it."""
+        if isinstance(entry, Struck):
+            self._struck = entry.at_sample / self._rate_hz, len(self._onsets)
+            self._onsets.append(entry.onset.sample / self._rate_hz)
+        else:
+            self._struck = None
+
+    def decision(self, decision: Decision, reason: str) -> None:
+        """Take what is decided; in the moment of an onset it is because of it."""
+        because = self._struck[1] if self._struck is not None and decision.time_s == self._struck[0] else None
+        self._notes += [(note.onset_s, note.pitch, because) for note in decision.notes]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the onsets, and the notes as (second, pitch, number of the onset or None), all in seconds of the stream."""
+        return {"onsets": self._onsets, "notes": self._notes}
+
+
+def answers_s(told: Mapping[str, Any], places_s: Float64, received: Sequence[tuple[float, int]]) -> list[float | None]:
+    """Return when the answer to each place was received, None where there was none.
+
+    Parameters
+    ----------
+    told : mapping
+        Of `OnsetAnswers`; its seconds may be ahead or behind by any amount.
+    places_s : array of shape (n,)
+        When the sound's notes begin.
+    received : sequence of (float, int)
+        The note-ons at the receiver: second and pitch.
+    """
+    onsets = np.array(told["onsets"], dtype=np.float64)
+    if not onsets.size or not len(places_s):
+        return [None] * len(places_s)
+    apart = (onsets[:, None] - places_s[None, :]).ravel()
+    agree = [int((np.abs(apart - shift) < _SAME_ONSET_S).sum()) for shift in apart.tolist()]
+    shift_s = apart[int(np.argmax(agree))]
+    # Each note that was received is the one that was planned for about then.
+    waiting = list(received)
+    answered: dict[int, float] = {}
+    for due_s, pitch, because in sorted(told["notes"], key=lambda note: note[0]):
+        near = [(abs(at_s + shift_s - due_s), at_s) for at_s, sounded in waiting if sounded == pitch]
+        if not near or min(near)[0] > _WINDOW_S:
+            continue
+        at_s = min(near)[1]
+        waiting.remove((at_s, pitch))
+        if because is not None:
+            answered[because] = min(at_s, answered.get(because, at_s))
+    found: list[float | None] = []
+    for place_s in places_s.tolist():
+        near_s = [
+            at_s
+            for number, at_s in answered.items()
+            if abs(onsets[number] - shift_s - place_s) < _SAME_ONSET_S and 0 <= at_s - place_s < _WINDOW_S
+        ]
+        found.append(min(near_s, default=None))
+    return found
 
 
 def plucked(onsets: Int64, *, rate_hz: int, length: int, rng: np.random.Generator) -> Float32:
@@ -123,17 +193,28 @@ def _latency(name: str, partner: Path, spec: PerceptionSpec, *, onsets: int, pla
     places = (np.cumsum(rng.uniform(*_SPACING_S, onsets)) * _RATE_HZ).astype(np.int64)
     length = int(places[-1]) + _RATE_HZ
     sound = plucked(places, rate_hz=_RATE_HZ, length=length, rng=rng)
-    with private_server(rate_hz=_RATE_HZ, period=256), JackMicrophone(sound) as microphone, JackReceiver() as receiver:
-        with _stage(partner, microphone.name, block=256, player=player) as stage:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        private_server(rate_hz=_RATE_HZ, period=256),
+        JackMicrophone(sound) as microphone,
+        JackReceiver() as receiver,
+    ):
+        tells = Path(folder) / "answers.json"
+        with _stage(partner, microphone.name, block=256, player=player, answers=tells) as stage:
             receiver.connect("MusicHal", timeout_s=_START_S)
             time.sleep(1.0)
             start = microphone.go()
             time.sleep(length / _RATE_HZ)
             summary = stage.end()
-        struck = np.array([m.frame + receiver.origin - start for m in receiver.messages() if m.data[0] & 0xF0 == 0x90])
+        struck = [
+            ((m.frame + receiver.origin - start) / _RATE_HZ, m.data[1])
+            for m in receiver.messages()
+            if m.data[0] & 0xF0 == 0x90 and m.data[2]
+        ]
         xruns = receiver.xruns
-    found = [struck[(struck >= p) & (struck < p + _WINDOW_S * _RATE_HZ)] for p in places]
-    late_ms = np.array([1000 * (f.min() - p) / _RATE_HZ for f, p in zip(found, places, strict=True) if f.size])
+        told = json.loads(tells.read_text("utf-8"))
+    found = answers_s(told, places / _RATE_HZ, struck)
+    late_ms = np.array([1000 * (f - p / _RATE_HZ) for f, p in zip(found, places, strict=True) if f is not None])
     if not late_ms.size:
         raise InputError(f"no onset was answered ({name})")
     least, p50, p99, most = np.percentile(late_ms, [0, 50, 99, 100])
@@ -145,7 +226,7 @@ def _latency(name: str, partner: Path, spec: PerceptionSpec, *, onsets: int, pla
         Figure(f"onset → MIDI, {name}: p99", float(p99), "ms", goals[1]),
         Figure(f"onset → MIDI, {name}: max", float(most), "ms"),
         Figure(f"onsets without an answer, {name} (xruns: {xruns})", len(places) - len(late_ms), f"of {len(places)}"),
-        Figure(f"answers beyond one for each onset, {name}", len(struck) - len(late_ms), f"of {len(struck)}"),
+        Figure(f"notes beside the first of each answer, {name}", len(struck) - len(late_ms), f"of {len(struck)}"),
         Figure(f"sound → tokens, {name}, one segment every {segment_ms:.4g} ms: median", summary["percept_p50_ms"], "ms"),
         Figure(f"sound → tokens, {name}: p99", summary["percept_p99_ms"], "ms"),
         Figure(f"sound → tokens, {name}: max", summary["percept_max_ms"], "ms"),
@@ -211,8 +292,9 @@ class _Stage:
 
 
 @contextmanager
-def _stage(partner: Path, device: str, *, block: int, player: str) -> Iterator[_Stage]:
-    stage = _Stage({"partner": str(partner), "device": device, "block": block, "player": player})
+def _stage(partner: Path, device: str, *, block: int, player: str, answers: Path | None = None) -> Iterator[_Stage]:
+    settings = {"partner": str(partner), "device": device, "block": block, "player": player}
+    stage = _Stage({**settings, "answers": None if answers is None else str(answers)})
     try:
         yield stage
     finally:

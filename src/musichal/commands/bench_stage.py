@@ -7,16 +7,20 @@ from pathlib import Path
 
 from rich.console import Console
 
-from musichal.bench.live_speed import OnsetPlayer
-from musichal.commands.live import LiveRequest, live_command
+from musichal.bench.live_speed import OnsetAnswers, OnsetPlayer
+from musichal.commands.live import LiveRequest, live_command, live_player
 from musichal.commands.outcome import Voice
 from musichal.memory.partner_file import PartnerModel
 from musichal.partner.settings import Direction, PartnerSettings
+from musichal.spec import PerceptionSpec
 from musichal.stage.engine import Player
 
 
-def play_for_measuring(*, partner: str, device: str, block: int, player: str) -> None:
-    """Play until told to end, and print the summary as JSON; `player` is ``onsets``, ``shadow`` or ``usual``."""
+def play_for_measuring(*, partner: str, device: str, block: int, player: str, answers: str | None = None) -> None:
+    """Play until told to end, and print the summary as JSON; `player` is ``onsets``, ``shadow`` or ``usual``.
+
+    What was decided because of which onset is written to the file `answers`.
+    """
     settings = PartnerSettings(direction=Direction(mode="shadow" if player == "shadow" else "auto"))
     request = LiveRequest(partner=Path(partner), input=device, midi_out="jack:MusicHal", block=block, settings=settings)
 
@@ -25,10 +29,10 @@ def play_for_measuring(*, partner: str, device: str, block: int, player: str) ->
 
     with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
         voice = Voice(Console(), Console(file=nowhere), as_json=True)
-        if player == "onsets":
-            live_command(request, voice, make_player=onsets_only)
-        else:
-            live_command(request, voice)
+        told = OnsetAnswers(sample_rate_hz=PerceptionSpec().sample_rate_hz)
+        live_command(request, voice, make_player=onsets_only if player == "onsets" else live_player, witnesses=[told])
+    if answers is not None:
+        Path(answers).write_text(json.dumps(told.to_dict()), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -130,7 +130,11 @@ class Director:
         self._taker.hear_onset(onset_s)
         moment = self._form.at(now_s)
         quiet = moment.silence or moment.has_ended or moment.closing
-        return self.mode.trigger == "onset" and not quiet and now_s - self._played_s >= _REFRACTORY_S
+        if now_s - self._played_s < _REFRACTORY_S:
+            # A flam is one stroke: answered later by itself, it would be in the way of the next one's answer.
+            self._taker.shared()
+            return False
+        return self.mode.trigger == "onset" and not quiet
 
     def learned(self, state: int, *, start_s: float, duration_s: float, silent: bool) -> None:
         """Take a gesture of the player's that the library has learned: motifs are looked for in runs of them."""
@@ -282,6 +286,7 @@ class Director:
             pulse=self.pulse(now_s, settings) if settings.quantise else None,
             answers=floor.answers,
             recall=recall,
+            at_once=self.mode.trigger == "onset",
         )
 
     def _keep_mode(self, now_s: float, player: PlayerState, moment: Moment) -> None:

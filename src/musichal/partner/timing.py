@@ -25,10 +25,11 @@ def in_time(parts: Sequence[Part], turn: Turn, *, now_s: float, duration_s: floa
     """Return what voices play from `now_s` on in the time of a turn.
 
     The turn's stretch lengthens everything, the strength of its settings' `quantise` moves onsets, and where the next
-    state begins, onto its pulse; the last notes of all ring on.
+    state begins, onto its pulse; the last notes of all ring on. What answers an onset sounds with its first note at once.
     """
     settings = turn.settings
-
+    if turn.at_once:
+        parts = _begun(parts, now_s)
     if turn.stretch == 1 and turn.pulse is None and not turn.last:
         return Timed(tuple(parts), duration_s)
 
@@ -46,3 +47,14 @@ def in_time(parts: Sequence[Part], turn: Turn, *, now_s: float, duration_s: floa
         )
         timed.append(dataclasses.replace(part, notes=notes))
     return Timed(tuple(timed), max(_SHORTEST_S, moved(now_s + duration_s) - now_s))
+
+
+def _begun(parts: Sequence[Part], now_s: float) -> list[Part]:
+    """Return what voices play, all of it earlier by as much as the first note of a state lies behind the state's beginning."""
+    wait_s = min((note.onset_s - now_s for part in parts for note in part.notes), default=0.0)
+    return [
+        dataclasses.replace(
+            part, notes=tuple(dataclasses.replace(n, onset_s=max(now_s, n.onset_s - wait_s)) for n in part.notes)
+        )
+        for part in parts
+    ]

@@ -95,6 +95,10 @@ class TurnTaker:
         self._last_state = state
         self._struck_s = self._onset_s
 
+    def shared(self) -> None:
+        """Let what was spoken last answer the latest onset too."""
+        self._struck_s = self._onset_s
+
     def end_phrase(self, now_s: float, mode: Mode, *, fullness: float = 1.0) -> None:
         """End the phrase, if there is one, and breathe."""
         if self._phrase is not None:
@@ -139,6 +143,9 @@ class TurnTaker:
             self.end_phrase(now_s, mode, fullness=fullness)
         if not player.heard and mode.turn != "own":
             return Floor(False, rest="waiting")
+        if mode.trigger == "onset" and self._onset_s is not None:
+            # The light path tells of an onset before the segment with its sound has been heard.
+            silent_s = min(silent_s, max(0.0, now_s - self._onset_s))
         if silent_s > rest_after_silence_s:
             self.end_phrase(now_s, mode, fullness=fullness)
             return Floor(False, rest="silence")

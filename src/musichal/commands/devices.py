@@ -1,6 +1,7 @@
 """`musichal devices`: what sound and MIDI there is on this machine, what works, what is missing and how to get it."""
 
 import contextlib
+import io
 import os
 import sys
 from collections.abc import Iterator
@@ -111,7 +112,8 @@ def _osc() -> Part:
 
 def _synth() -> Part:
     try:
-        import fluidsynth  # noqa: F401
+        with contextlib.redirect_stdout(io.StringIO()):  # it says on standard output where it found its library
+            import fluidsynth  # noqa: F401
     except ImportError as error:  # pyfluidsynth says the same where it does not find the library
         if error.name == "fluidsynth":
             return Part("live synth", False, f"pyfluidsynth is not installed; {install_hint('synth')}")

@@ -201,7 +201,9 @@ class Director:
         if "go_back" in buttons:
             if self._keeper is not None:
                 self._keeper.back(now_s)
-            before = self._said[-2] if self._taker.speaking and len(self._said) > 1 else self._said[-1] if self._said else None
+            # A phrase that has only just begun has no state yet.
+            said = [phrase for phrase in self._said if phrase.states]
+            before = said[-2] if self._taker.speaking and len(said) > 1 else said[-1] if said else None
             self._anew()
             self._taste = None
             if before is not None:

@@ -73,7 +73,18 @@ _REST_LOOKS = {
     "weak match": ("#F6EBD8", ".."),
     "repeats": ("#EDE3EC", "xx"),
     "regions": ("#EDE3EC", "++"),
+    # Silence on purpose looks calm, and never like a fault.
+    "listening": ("#E6F0E6", ""),
+    "your turn": ("#E6F0E6", "//"),
+    "yields": ("#E6F0E6", "\\\\"),
+    "breath": ("#E6F0E6", ".."),
+    "next note": ("#E6F0E6", "||"),
+    "on purpose": ("#E6F0E6", "xx"),
+    "score": ("#E6F0E6", "--"),
+    "ending": ("#E6F0E6", "++"),
+    "ended": ("#E6F0E6", "oo"),
 }
+_LEGEND_COLUMNS, _USUAL_LEGEND_ROWS, _LEGEND_ROW_INCHES = 3, 3, 0.23
 _OTHER_LOOK = (INK, "another influence")
 ALARM_COLOURS: dict[Cause, str] = {
     "too quiet": "#3B6FB6",
@@ -148,8 +159,11 @@ def draw_performance(
     rested = sum(s.end_s - s.start_s for s in rests)
     jumps = sum(d.jumped for d in played)
     alarms = alarm_spans(performance.drift, end_s=end_s)
+    handles = _legend(played, rests)
+    more_inches = _LEGEND_ROW_INCHES * max(0, -(-len(handles) // _LEGEND_COLUMNS) - _USUAL_LEGEND_ROWS)
+    height_inches = _HEIGHT_INCHES + more_inches
     figure = new_figure(
-        height_inches=_HEIGHT_INCHES,
+        height_inches=height_inches,
         title="A performance: the player, and how MusicHal answered",
         subtitle=f"{minutes(performance.duration_s)} long · {counted(len(notes), 'note')} in answer,"
         f" from {counted(len(played), 'gesture')} of memory"
@@ -157,8 +171,8 @@ def draw_performance(
     )
     heights = [1.1, *([0.3] if alarms else []), 1.6, 1.6, 3.2, 3.2]
     grid = figure.add_gridspec(
-        len(heights), 1, height_ratios=heights, left=0.065, right=0.915, top=1 - 1.1 / _HEIGHT_INCHES,
-        bottom=1.25 / _HEIGHT_INCHES, hspace=0.24,
+        len(heights), 1, height_ratios=heights, left=0.065, right=0.915, top=1 - 1.1 / height_inches,
+        bottom=(1.25 + more_inches) / height_inches, hspace=0.24,
     )  # fmt: skip
     sound = figure.add_subplot(grid[0])
     rows = range(len(heights) - 4, len(heights))
@@ -182,9 +196,10 @@ def draw_performance(
         axes.xaxis.grid(True, color=PALE, linewidth=0.6)
         axes.set_axisbelow(True)
     panels[-1].set_xlabel("time, minutes:seconds")
-    handles = _legend(played, rests)
     if handles:
-        figure.legend(handles=handles, loc="lower left", bbox_to_anchor=(0.058, 0.004), ncols=3, frameon=False, fontsize=9.5)
+        figure.legend(
+            handles=handles, loc="lower left", bbox_to_anchor=(0.058, 0.004), ncols=_LEGEND_COLUMNS, frameon=False, fontsize=9.5
+        )
     return figure
 
 
@@ -325,7 +340,7 @@ def _draw_answer(axes: "Axes", notes: Sequence[NoteEvent], played: Sequence[Deci
 def _draw_rests(axes: "Axes", rests: Sequence[RestSpan]) -> None:
     """Shade rests by their reason."""
     for span in rests:
-        face, hatch = _REST_LOOKS.get(span.reason, _REST_LOOKS["no match"])
+        face, hatch = _REST_LOOKS[span.reason]
         axes.axvspan(
             span.start_s,
             span.end_s,

@@ -13,6 +13,7 @@ from musichal.stage.ports.protocol import PortLostError
 
 INSTEAD = "file:reply.mid, osc:127.0.0.1:9001 or synth: work without one"
 _CLIENT = "MusicHal"
+_OUT = "out"  # of a port of our own, which nothing has to be there for
 _FLUSH_S = 0.2
 """JACK takes what was sent with its next periods; closing before that would lose the last note-offs."""
 
@@ -202,7 +203,7 @@ def open_virtual(name: str, *, only: str | None = None) -> MidiPort:
             client = fresh
             clients[0] = system, client
         try:
-            client.open_virtual_port("out")
+            client.open_virtual_port(_OUT)
         except Exception as error:
             raise InputError(f"cannot open the virtual MIDI output {name}: {error}") from error
         clients.pop(0)

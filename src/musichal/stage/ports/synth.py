@@ -1,6 +1,7 @@
 """Sound by a live soundfont player: FluidSynth, through pyfluidsynth (MIT) and the system's libfluidsynth."""
 
 import contextlib
+import io
 import sys
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,8 @@ class SynthPort:
 
     def __init__(self, font: str, *, driver: str | None = None) -> None:
         try:
-            import fluidsynth
+            with contextlib.redirect_stdout(io.StringIO()):  # it says on standard output where it found its library
+                import fluidsynth
         except ImportError as error:
             if "library" in str(error):
                 raise MissingExtraError(

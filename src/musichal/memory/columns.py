@@ -19,6 +19,7 @@ class Columns:
     def __init__(self, dtype: npt.DTypeLike, row_shape: tuple[int, ...] = ()) -> None:
         self._rows = np.zeros((_FIRST_CAPACITY, *row_shape), dtype=dtype)
         self._length = 0
+        self._view: AnyArray | None = None
 
     def __len__(self) -> int:
         return self._length
@@ -28,6 +29,7 @@ class Columns:
         self._reserve(1)
         self._rows[self._length] = row
         self._length += 1
+        self._view = None
         return self._length - 1
 
     def extend(self, rows: AnyArray) -> None:
@@ -35,13 +37,15 @@ class Columns:
         self._reserve(len(rows))
         self._rows[self._length : self._length + len(rows)] = rows
         self._length += len(rows)
+        self._view = None
 
     @property
     def view(self) -> AnyArray:
         """Return the rows so far, shape (n, …), read-only; later appends may leave it behind."""
-        rows = self._rows[: self._length]
-        rows.flags.writeable = False
-        return rows
+        if self._view is None:
+            self._view = self._rows[: self._length]
+            self._view.flags.writeable = False
+        return self._view
 
     def _reserve(self, more: int) -> None:
         needed = self._length + more

@@ -303,11 +303,41 @@ class TokenIndex:
         when it had `before` tokens. To look for the end of the memory in the memory itself, see `current_context`.
         Tokens that no memory can hold match nothing.
         """
+        keys = deque(recent, maxlen=_checked_length(max_length))
+        if before is None:
+            return self._match(*self._walk(keys), self._rows)
         limit = self._before_row(before)
         state = length = 0
-        for key in deque(recent, maxlen=_checked_length(max_length)):
+        for key in keys:
             state, length = self._step(state, length, key if key >= LOWEST_SYMBOL else HIGHEST_SYMBOL + 1, limit)
         return self._match(state, length, limit)
+
+    def _walk(self, keys: Iterable[int]) -> tuple[int, int]:
+        """Return state and length of the longest match after `keys`: `_step` for each in the whole memory, flat for speed."""
+        rows, symbol, link, clone_length = self._rows, self._symbol, self._link, self._clone_length
+        clone_edges, prefix_edges = self._clone_edges, self._prefix_edges
+        state = length = 0
+        for key in keys:
+            if key < LOWEST_SYMBOL:  # the keys of sequence starts are no symbols
+                state = length = 0
+                continue
+            while True:
+                half = state >> 1
+                if state & 1:
+                    target = (clone_edges[half] or _EMPTY).get(key, 0)
+                elif half < rows and symbol[half] == key:
+                    target = state + 2
+                else:
+                    target = prefix_edges.get(half, _EMPTY).get(key, 0)
+                if target:
+                    state, length = target, length + 1
+                    break
+                if not state:
+                    length = 0
+                    break
+                state = link[state]
+                length = clone_length[state >> 1] if state & 1 else state >> 1
+        return state, length
 
     def current_context(self, *, max_length: int = 64) -> ContextMatch:
         """Return the longest suffix of the memory that occurred in it earlier than at its end.
@@ -353,15 +383,20 @@ class TokenIndex:
         """Return `candidates` for a match that is already known, such as a cursor's or `current_context`."""
         _checked_limit(limit)
         _checked_length(min_length)
-        found: list[tuple[int, int]] = []
+        found: list[int] = []
+        lengths: list[int] = []
         last_row = self._before_row(before)
         state, length, skip = self._settle(match.state, match.length), match.length, 0
         while state and length >= min_length and len(found) < limit:
             rows = self._subtree(state, skip, limit - len(found), last_row)
-            found += [(self._position(row), length) for row in rows]
+            found += rows
+            lengths += [length] * len(rows)
             skip, state = state, self._link[state]
             length = self._length(state)
-        return np.array(found, dtype=CANDIDATE)
+        out = np.empty(len(found), dtype=CANDIDATE)
+        out["position"] = [self._position(row) for row in found] if self._start_rows else found
+        out["length"] = lengths
+        return out
 
     def _subtree(self, top: int, skip: int, limit: int, before: int) -> list[int]:
         """Return rows below `top` but not below its child `skip`, breadth first, sorted downwards."""
@@ -369,6 +404,7 @@ class TokenIndex:
         found: list[int] = []
         queue = [top]
         head = 0
+        everything = before >= self._rows
         # A clone has two children or more, so each turn adds a row to come; branches share none.
         while head < len(queue) and (head == 0 or len(found) + len(queue) - head < limit):
             state = queue[head]
@@ -377,7 +413,7 @@ class TokenIndex:
                 found.append((state >> 1) - 1)
             state = child[state]
             while state:
-                if state != skip and self._first_row(state) < before:
+                if state != skip and (everything or self._first_row(state) < before):
                     queue.append(state)
                 state = following[state]
         for state in queue[head:]:

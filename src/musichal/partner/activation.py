@@ -13,15 +13,17 @@ import numpy as np
 
 from musichal.arrays import AnyArray, Float64, Int64, Records
 from musichal.partner.influences import CONTEXTS, MATCH
-from musichal.partner.library import Library, Shelf
+from musichal.partner.library import Library, Shelf, ascending
 
 PEAKS = 1024
-"""How many peaks of one kind of context there can be."""
+"""How many peaks of one kind of context there can be, a power of 2."""
 _PASTS = 512
 FAINTEST = 0.05
 """A peak that is weaker is over."""
 # Of equally strong peaks the newest are taken; no two peaks are equal, so that no way of sorting can matter.
 _NEWER = 1e-9 / PEAKS
+_PLACES: Int64 = np.arange(PEAKS)
+_PLACES.setflags(write=False)
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,9 @@ class Activation:
 
     def __init__(self) -> None:
         self._peaks = np.zeros((len(CONTEXTS), PEAKS), dtype=MATCH)
+        # What is asked of every peak at every decision lies together; a strength of 0 is a peak that is not there.
+        self._since_s = np.zeros((len(CONTEXTS), PEAKS))
+        self._strengths = np.zeros((len(CONTEXTS), PEAKS))
         self._shelves = np.full((len(CONTEXTS), PEAKS), -1, dtype=np.int64)
         self._pasts_of = np.zeros((len(CONTEXTS), PEAKS), dtype=np.int64)
         self._counts = np.zeros(len(CONTEXTS), dtype=np.int64)
@@ -62,6 +67,7 @@ class Activation:
     def clear(self, name: str) -> None:
         """Let go of the peaks of one kind of context."""
         self._shelves[CONTEXTS.index(name)] = -1
+        self._strengths[CONTEXTS.index(name)] = 0
 
     def insert(self, name: str, shelf: Shelf, matches: Records, symbols: tuple[int, ...]) -> None:
         """Set peaks for `MATCH`es of the context that ended in `symbols`."""
@@ -69,6 +75,8 @@ class Activation:
         count = int(self._counts[row])
         places = (count + np.arange(len(matches))[-PEAKS:]) % PEAKS
         self._peaks[row, places] = matches[-PEAKS:]
+        self._since_s[row, places] = matches["since_s"][-PEAKS:]
+        self._strengths[row, places] = matches["strength"][-PEAKS:]
         self._shelves[row, places] = shelf.first
         self._pasts_of[row, places] = self._past % _PASTS
         self._pasts[self._past % _PASTS] = symbols
@@ -78,18 +86,22 @@ class Activation:
     def active(self, library: Library, now_s: float, *, time_constant_s: float, most: int) -> Active:
         """Return the states pointed to at `now_s`, by the `most` strongest peaks of each kind of context."""
         peaks = self._peaks
-        age_s = np.maximum(0, now_s - peaks["since_s"])
-        values = peaks["strength"] * np.exp(-age_s / time_constant_s)
-        values[(self._shelves < 0) | (values < FAINTEST)] = 0
-        newest = (np.arange(PEAKS) - self._counts[:, None]) % PEAKS
+        age_s = np.maximum(0, now_s - self._since_s)
+        values = self._strengths * np.exp(-age_s / time_constant_s)
+        values *= values >= FAINTEST
+        newest = (_PLACES - self._counts[:, None]) & (PEAKS - 1)
         keys = values + newest * _NEWER
         most = min(most, PEAKS)
         strongest = np.argpartition(keys, PEAKS - most, axis=1)[:, PEAKS - most :]
         row, place = np.repeat(np.arange(len(CONTEXTS)), most), strongest.ravel()
         alive = values[row, place] > 0
         row, place = row[alive], place[alive]
-        at_s = peaks["line_s"][row, place] + peaks["pace"][row, place] * age_s[row, place]
-        owners, states = self._shelves[row, place], peaks["state"][row, place]
+        # In order of strength, so that of the peaks of one state the strongest is written last.
+        order = np.argsort(keys[row, place], kind="stable")
+        row, place = row[order], place[order]
+        strongest_peaks = peaks[row, place]
+        at_s = strongest_peaks["line_s"] + strongest_peaks["pace"] * age_s[row, place]
+        owners, states = self._shelves[row, place], strongest_peaks["state"]
         reached = np.full(len(row), -1, dtype=np.int64)
         for shelf in library.shelves:
             own = np.flatnonzero(owners == shelf.first)
@@ -97,10 +109,8 @@ class Activation:
                 reached[own] = _reached(shelf, states[own], at_s[own])
         there = np.flatnonzero(reached >= 0)
         row, place, reached = row[there], place[there], reached[there]
-        # In order of strength, so that of the peaks of one state the strongest is written last.
-        order = np.argsort(keys[row, place], kind="stable")
-        row, place, reached = row[order], place[order], reached[order]
-        found, which = np.unique(reached, return_inverse=True)
+        found = ascending(reached)
+        which = np.searchsorted(found, reached)
         out = Active(found, np.zeros((len(found), len(CONTEXTS))), np.full((len(found), len(CONTEXTS)), -1))
         out.values[which, row], out.peaks[which, row] = values[row, place], place
         return out

@@ -14,14 +14,17 @@ from musichal.arrays import AnyArray, Float64, Int64
 from musichal.partner.activation import Activation
 from musichal.partner.harmony import in_harmony, moved, unit_chroma
 from musichal.partner.influences import CONTEXTS, INFLUENCES
-from musichal.partner.library import Library
+from musichal.partner.library import Library, ascending
 from musichal.partner.settings import PartnerSettings
 from musichal.partner.situation import Situation
 
 _NOISE_SPREAD, _MUSIC_SPREAD = 0.15, 0.33
 _NONE: Int64 = np.zeros(0, dtype=np.int64)
 _NONE.setflags(write=False)
-_CHROMA, _CONTINUITY = INFLUENCES.index("chroma"), INFLUENCES.index("continuity")
+_HARMONIC, _CHROMA, _OWN, _CONTINUITY = map(INFLUENCES.index, ("harmonic", "chroma", "own", "continuity"))
+_HARMONIC_CONTEXT, _OWN_CONTEXT = map(CONTEXTS.index, ("harmonic", "own"))
+_TIMED = ("percussive", "rhythm", "loudness")
+_EVERYWHERE, _EVERYWHERE_CONTEXTS = [INFLUENCES.index(n) for n in _TIMED], [CONTEXTS.index(n) for n in _TIMED]
 
 
 @dataclass(frozen=True)
@@ -89,24 +92,23 @@ def find_candidates(
             )
             for shelf in library.shelves
         ]  # fmt: skip
-    states = np.unique(np.concatenate(named))
+    states = ascending(np.concatenate(named))
     values, peaks = np.zeros((len(states), len(CONTEXTS))), np.full((len(states), len(CONTEXTS)), -1)
     rows = np.searchsorted(states, active.states)
     values[rows], peaks[rows] = active.values, active.peaks
-    influences = np.zeros((len(states), len(shifts), len(INFLUENCES)))
-    for column, name in enumerate(CONTEXTS):
-        influence = INFLUENCES.index(name)
-        if name == "harmonic":
-            influences[:, shifts == 0, influence] = values[:, [column]] * tonal
-        elif name == "own":  # it goes on as it was, also in its transposition
-            influences[:, shifts == transposition, influence] = values[:, [column]]
-        else:
-            influences[:, :, influence] = values[:, [column]]
+    everywhere = np.zeros((len(states), len(INFLUENCES)))
+    everywhere[:, _EVERYWHERE] = values[:, _EVERYWHERE_CONTEXTS]
+    influences = np.empty((len(states), len(shifts), len(INFLUENCES)))
+    influences[:] = everywhere[:, None]
+    influences[:, shifts == 0, _HARMONIC] = values[:, [_HARMONIC_CONTEXT]] * tonal
+    # It goes on as it was, also in its transposition.
+    influences[:, shifts == transposition, _OWN] = values[:, [_OWN_CONTEXT]]
     if tonal:
         penalty = np.maximum(0, 1 - settings.transposition_penalty * np.abs(shifts))
         fits = moved(present, shifts)
-        for shelf, mask, local in library.parts(states):
-            influences[mask, :, _CHROMA] = np.clip(shelf.units[local] @ fits, 0, 1) * penalty * tonal
+        for shelf, own, local in library.parts(states):
+            fit = shelf.units[local] @ fits
+            influences[own, :, _CHROMA] = np.minimum(np.maximum(fit, 0, out=fit), 1, out=fit) * penalty * tonal
     if following is not None:
         # A step in the same transposition only.
         influences[np.ix_(states == following, shifts == transposition, [_CONTINUITY])] = 1

@@ -59,7 +59,7 @@ def apply_filters(
     library : Library
     situation : Situation
     states : array of shape (n,)
-        Candidates, by their numbers in the library.
+        Candidates, by their numbers in the library, ascending.
     transpositions : array of shape (t,)
     played : collection of int
         The states played last, which are not to be repeated.
@@ -77,19 +77,19 @@ def apply_filters(
     lowest, highest = np.zeros(n), np.zeros(n)
     density, level = np.zeros(n), np.zeros(n)
     live, old, allowed = np.zeros(n, dtype=bool), np.zeros(n, dtype=bool), np.ones(n, dtype=bool)
-    for shelf, mask, local in library.parts(states):
+    for shelf, own, local in library.parts(states):
         rows, beside = shelf.memory.states[local], shelf.beside[local]
-        notes[mask] = rows["note_count"]
-        classes[mask] = beside["pitch_classes"]
-        lowest[mask], highest[mask] = beside["lowest"], beside["highest"]
-        density[mask] = beside["density_hz"]
-        level[mask] = rows["level_db"] - shelf.usual_level_db
-        live[mask] = shelf.live
+        notes[own] = rows["note_count"]
+        classes[own] = beside["pitch_classes"]
+        lowest[own], highest[own] = beside["lowest"], beside["highest"]
+        density[own] = beside["density_hz"]
+        level[own] = rows["level_db"] - shelf.usual_level_db
+        live[own] = shelf.live
         if shelf.live:
-            old[mask] = situation.now_s - rows["start_s"] > settings.live_s
-        else:
-            allowed[mask] = in_regions(rows, use=settings.use, avoid=settings.avoid)
-    factors: dict[str, Float64] = {"no repeat": _column(~np.isin(states, list(played)))}
+            old[own] = situation.now_s - rows["start_s"] > settings.live_s
+        elif settings.use or settings.avoid:
+            allowed[own] = in_regions(rows, use=settings.use, avoid=settings.avoid)
+    factors: dict[str, Float64] = {"no repeat": _column(_unplayed(states, played))}
     if settings.use or settings.avoid:
         factors["regions"] = _column(allowed)
     if live.any():
@@ -145,7 +145,8 @@ def harmonic_fit(classes: Float64, chroma: AnyArray, transpositions: Int64) -> F
     if strongest <= 0:
         return np.zeros((len(classes), len(transpositions)))
     sounding = np.minimum(1.0, 1.5 * np.asarray(chroma, dtype=np.float64) / strongest)
-    return np.clip(classes @ moved(sounding, transpositions), 0, 1)
+    fit = classes @ moved(sounding, transpositions)
+    return np.minimum(np.maximum(fit, 0, out=fit), 1, out=fit)
 
 
 def _registers(
@@ -166,8 +167,18 @@ def _register(lowest: Float64, highest: Float64, notes: Float64, transpositions:
     """Return how far the span of each state's notes lies inside the register."""
     low, high = lowest[:, None] + transpositions, highest[:, None] + transpositions
     inside = np.minimum(high, settings.high_pitch) - np.maximum(low, settings.low_pitch) + 1
-    share = np.clip(inside / (high - low + 1), 0, 1)
+    share = np.minimum(inside / (highest - lowest + 1)[:, None], 1)
     return np.where(notes[:, None] > 0, np.maximum(share, _LEAST), 1.0)
+
+
+def _unplayed(states: Int64, played: Collection[int]) -> Bool:
+    """Return which states, that ascend, were not played."""
+    out = np.ones(len(states), dtype=bool)
+    if len(states) and played:
+        before = np.fromiter(played, dtype=np.int64, count=len(played))
+        places = np.minimum(np.searchsorted(states, before), len(states) - 1)
+        out[places[states[places] == before]] = False
+    return out
 
 
 def _followed(fit: Float64, how: float) -> Float64:

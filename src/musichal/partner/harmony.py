@@ -19,8 +19,10 @@ LOOKED_THROUGH = 2048
 """A memory of no more states is looked through completely."""
 _RANKED = 330
 """How many drawers are thought of, the best: a quarter of them."""
+_FIRST_RANKED = 48
 _DRAWERS = tuple(permutations(range(12), 3))
 _STRENGTHS = (1.0, 0.8, 0.6)
+_ROUNDED = 1e-6
 
 
 def unit_chroma(chroma: AnyArray) -> Float64:
@@ -35,7 +37,7 @@ def moved(present: AnyArray, transpositions: Int64) -> Float64:
 
     A state moved up by t has at pitch class c what it had at c − t: moving the present down compares the same.
     """
-    return np.asarray(present, dtype=np.float64)[(np.arange(12)[:, None] + transpositions) % 12]
+    return np.asarray(present, dtype=np.float64)[_MOVED_CLASSES.take(transpositions % 12, axis=1)]
 
 
 def _drawer_chromas() -> Float64:
@@ -53,8 +55,10 @@ def _drawer_numbers() -> Int64:
 
 
 _DRAWER_CHROMAS, _NUMBERS = _drawer_chromas(), _drawer_numbers()
-_CLASSES = np.array(_DRAWERS, dtype=np.int64)
-for _table in (_DRAWER_CHROMAS, _NUMBERS, _CLASSES):
+# At [c, t] pitch class c + t; at [t, d] the drawer whose classes lie t below those of drawer d.
+_MOVED_CLASSES: Int64 = (np.arange(12)[:, None] + np.arange(12)) % 12
+_MOVED_DRAWERS: Int64 = _NUMBERS[tuple(np.moveaxis((np.array(_DRAWERS) - np.arange(12)[:, None, None]) % 12, -1, 0))]
+for _table in (_DRAWER_CHROMAS, _NUMBERS, _MOVED_CLASSES, _MOVED_DRAWERS):
     _table.setflags(write=False)
 
 
@@ -86,15 +90,21 @@ class HarmonyIndex:
         turn : int
             Where a drawer holds more than is looked at, each turn looks at others.
         """
-        ranked = np.argsort(-(_DRAWER_CHROMAS @ present), kind="stable")[:_RANKED]
-        # A state in drawer (a, b, c), moved up by t, is one in (a + t, b + t, c + t).
-        classes = (_CLASSES[ranked][None] - transpositions[:, None, None]) % 12
-        drawers = _NUMBERS[classes[..., 0], classes[..., 1], classes[..., 2]]
+        fits = _DRAWER_CHROMAS @ present
+        least = np.partition(fits, len(fits) - _RANKED)[len(fits) - _RANKED]
+        ranked = np.flatnonzero(fits >= least)
+        ranked = ranked[np.argsort(-fits[ranked], kind="stable")[:_RANKED]]
         budgets = np.where(transpositions == 0, EXAMINED, EXAMINED_MOVED)[:, None]
-        # At most a quarter from one drawer, so that neighbouring harmonies are heard too.
-        takes = np.minimum(self._counts[drawers], budgets // 4)
-        before = np.cumsum(takes, axis=1) - takes
-        takes = np.clip(budgets - before, 0, takes)
+        # The first few drawers hold enough, as a rule.
+        for thought_of in (_FIRST_RANKED, _RANKED):
+            # A state in drawer (a, b, c), moved up by t, is one in (a + t, b + t, c + t).
+            drawers = _MOVED_DRAWERS[(transpositions % 12)[:, None], ranked[:thought_of]]
+            # At most a quarter from one drawer, so that neighbouring harmonies are heard too.
+            takes = np.minimum(self._counts[drawers], budgets // 4)
+            until = np.cumsum(takes, axis=1)
+            if (until[:, -1:] >= budgets).all():
+                break
+        takes = np.minimum(np.maximum(budgets - until + takes, 0), takes)
         column, rank = np.nonzero(takes)
         take, drawer = takes[column, rank], drawers[column, rank]
         steps = np.arange(take.sum()) - np.repeat(np.cumsum(take) - take, take)
@@ -142,16 +152,30 @@ def in_harmony(
         return _best(np.arange(len(units)), fit, most)
     states, columns = index.near(present, transpositions, turn=turn)
     fit = np.einsum("kc,kc->k", units[states], presents.T[columns]).astype(np.float64) - costs[columns]
-    # The best fit of each state comes first in this order, and is the one kept.
-    order = np.lexsort((-fit, states))
-    found, first = np.unique(states[order], return_index=True)
-    return _best(found, fit[order][first], most)
+    # A state is there once for each transposition at most: so many hold the best states for certain.
+    worth = _worth_sorting(fit, most * len(transpositions))
+    states, fit = states[worth], fit[worth]
+    order = np.argsort(states)
+    states, fit = states[order], fit[order]
+    first = np.flatnonzero(np.concatenate([[True], states[1:] != states[:-1]])[: len(states)])
+    if not len(first):
+        return states
+    return _best(states[first], np.maximum.reduceat(fit, first), most)
 
 
 def _best(states: Int64, fit: Float64, most: int) -> Int64:
     """Return the states, ascending, that fit best, of equally good ones the first; none that does not fit."""
-    kept = np.flatnonzero(fit > 0)
+    kept = _worth_sorting(fit, most)
     if len(kept) > most:
         keys = np.round(fit[kept], 6) - np.arange(len(kept)) * (1e-7 / len(kept))
         kept = np.sort(kept[np.argpartition(-keys, most - 1)[:most]])
     return states[kept]
+
+
+def _worth_sorting(fit: Float64, most: int) -> Int64:
+    """Return which of the values can be among the `most` best after rounding, of those that fit at all; ascending."""
+    kept = np.flatnonzero(fit > 0)
+    if len(kept) <= most:
+        return kept
+    values = fit[kept]
+    return kept[values >= np.partition(values, len(kept) - most)[len(kept) - most] - 2 * _ROUNDED]

@@ -43,7 +43,8 @@ MATCH = np.dtype(
         ("line_s", np.float64),
         ("since_s", np.float64),
         ("pace", np.float64),
-    ]
+    ],
+    align=True,
 )
 """A place in a memory whose past agrees with the present.
 
@@ -103,16 +104,17 @@ def find_matches(shelf: Shelf, name: str, recent: Recent, *, settings: PartnerSe
         ends, firsts = shelf.onset_states[ends], shelf.onset_states[firsts]
     recordings, line_s = shelf.memory.states["recording"], shelf.line_s
     after = np.minimum(ends + 1, len(line_s) - 1)
-    speaks = _counted(recent.symbols, name)[lengths]
+    speaks = _counted(recent.symbols)[lengths] if name == "loudness" else lengths
     kept = np.flatnonzero((after > ends) & (recordings[after] == recordings[ends]) & (speaks > 0))
-    ends, lengths, speaks = ends[kept], lengths[kept], speaks[kept]
-    matches = np.zeros(len(kept), dtype=MATCH)
+    if len(kept) < len(ends):
+        ends, lengths, speaks, firsts = ends[kept], lengths[kept], speaks[kept], firsts[kept]
+    matches = np.empty(len(kept), dtype=MATCH)
     matches["state"], matches["length"] = ends, lengths
     matches["strength"] = speaks / (speaks + 1)
     # An onset was heard when it came; a gesture when it had ended, and memory is where the next one begins.
     matches["line_s"] = line_s[ends if name == "rhythm" else ends + 1]
     matches["since_s"] = recent.since_s
-    matches["pace"] = _pace(line_s[ends] - line_s[firsts[kept]], recent.starts_s, lengths)
+    matches["pace"] = _pace(line_s[ends] - line_s[firsts], recent.starts_s, lengths)
     return matches
 
 
@@ -122,11 +124,9 @@ def _index(shelf: Shelf, name: str) -> TokenIndex:
     return shelf.contour if name == "loudness" else shelf.memory.indexes[int(name == "percussive")]
 
 
-def _counted(symbols: tuple[int, ...], name: str) -> Int64:
-    """Return how many of the last 0, 1, … symbols speak, shape (n + 1,)."""
-    spoke = np.ones(len(symbols), dtype=np.int64)
-    if name == "loudness":
-        spoke = (np.array(symbols) != CONTOUR_LEVEL).astype(np.int64)
+def _counted(symbols: tuple[int, ...]) -> Int64:
+    """Return how many of the last 0, 1, … symbols of loudness speak, shape (n + 1,)."""
+    spoke = (np.array(symbols) != CONTOUR_LEVEL).astype(np.int64)
     return np.concatenate([[0], np.cumsum(spoke[::-1])])
 
 

@@ -193,11 +193,12 @@ class Library:
         known = int(memory.states["recording"][-1]) + 1 if len(memory) else 0
         self.live_recording = known if recordings is None else max(known, recordings)
         self._live: list[Shelf] = []
+        self._shelves = [self.base]
 
     @property
     def shelves(self) -> list[Shelf]:
-        """Return all memories that there are, the partner's first."""
-        return [self.base, *self._live]
+        """All memories that there are, the partner's first; not to be changed."""
+        return self._shelves
 
     @property
     def has_notes(self) -> bool:
@@ -213,13 +214,15 @@ class Library:
             first = len(self.base) if newest is None else newest.first + len(newest)
             newest = Shelf(memory, first=first, live=True)
             self._live = [*self._live[-1:], newest] if most > 1 else [newest]
+            self._shelves = [self.base, *self._live]
         return newest.first + newest.append(gesture, notes, recording=self.live_recording)
 
     def find(self, state: int) -> tuple[Shelf, int]:
         """Return the memory that holds a state, and the state's number in it. Raises `IndexError` for one let go."""
-        for shelf in self.shelves:
-            if shelf.first <= state < shelf.first + len(shelf):
-                return shelf, state - shelf.first
+        for shelf in self._shelves:
+            local = state - shelf.first
+            if 0 <= local < len(shelf):
+                return shelf, local
         raise IndexError(f"there is no state {state}")
 
     def holds(self, state: int) -> bool:
@@ -239,12 +242,23 @@ class Library:
         following = shelf.memory.successor(local)
         return None if following is None else following + shelf.first
 
-    def parts(self, states: Int64) -> Iterator[tuple[Shelf, Bool, Int64]]:
-        """Yield each memory that holds some of `states`, which ones (a mask), and their numbers in it."""
-        for shelf in self.shelves:
-            mask = (states >= shelf.first) & (states < shelf.first + len(shelf))
-            if mask.any():
-                yield shelf, mask, states[mask] - shelf.first
+    def parts(self, states: Int64) -> Iterator[tuple[Shelf, slice, Int64]]:
+        """Yield each memory that holds some of `states`, which must ascend, which ones, and their numbers in it."""
+        for shelf in self._shelves:
+            begin, end = np.searchsorted(states, (shelf.first, shelf.first + len(shelf))).tolist()
+            if begin < end:
+                yield shelf, slice(begin, end), states[begin:end] - shelf.first
+
+
+def ascending(states: Int64) -> Int64:
+    """Return the different ones of a few states in order: `numpy.unique`, which is slower for so few."""
+    if len(states) < 2:
+        return states
+    states = np.sort(states)
+    different = np.empty(len(states), dtype=bool)
+    different[0] = True
+    np.not_equal(states[1:], states[:-1], out=different[1:])
+    return states[different]
 
 
 def _usual_level_db(memory: Memory) -> float:

@@ -260,7 +260,7 @@ class Partner:
             found, filtered, importance = guided.applied(found, filtered, importance)
         shape = found.influences.shape[:2]
         factors = filtered.product((shape[0], shape[1]))
-        scores = (found.influences @ importance) * factors
+        scores = _weighted(found.influences, importance) * factors
         if turn.step is not None:
             # What comes back is played whatever speaks for it; if it cannot be, the phrase goes on without it.
             here = (found.states == turn.step.state)[:, None] & (found.transpositions == turn.step.transposition)[None, :]
@@ -272,9 +272,10 @@ class Partner:
         scores[factors == 0] = -np.inf
         # Continuity alone is no reason to play: the player must speak for a candidate. What does not fit well enough is
         # not drawn either, however high the temperature. But an ending is owed.
-        evidence = (found.influences[:, :, _PLAYER] @ importance[_PLAYER]) * factors
-        if not turn.last and guided is None:
-            scores[evidence < settings.rest_below * self._earnable(settings, situation)] = -np.inf
+        least = settings.rest_below * self._earnable(settings, situation)
+        if least > 0 and not turn.last and guided is None:
+            evidence = _weighted(found.influences[:, :, _PLAYER], importance[_PLAYER]) * factors
+            scores[evidence < least] = -np.inf
         if not np.isfinite(scores).any():
             return _Nothing("weak match", len(found.states))
         return _Weighed(found, filtered, scores, situation, turn, importance, guided)
@@ -354,10 +355,19 @@ class Partner:
         self._own_sound.played(sorted((n for part in timed.parts for n in part.notes), key=lambda n: n.onset_s))
         contexts = self._contexts(found, choice, answered, settings)
         alternatives = self._alternatives(found, weighed.scores, choice)
+        influences = tuple(
+            Influence(name, value, weight, value * weight / total)
+            for name, value, weight in zip(
+                (*INFLUENCES, "scenario")[: len(values)], values.tolist(), importance.tolist(), strict=True
+            )
+        )
+        filters = tuple(Filter(name, factor) for name, factor in factors.items())
+        product, earnable = float(np.prod(list(factors.values()))), self._earnable(settings, answered)
+        heard = [part for number, part in enumerate(timed.parts) if part.notes or not number]
         # A voice without a note has nothing to tell; but the first voice tells of every choice.
         decisions = tuple(
             Decision(
-                number=0,
+                number=self._number + number,
                 time_s=situation.now_s,
                 kind="play",
                 voice=part.voice,
@@ -373,16 +383,13 @@ class Partner:
                 run=self._run,
                 score=choice.score,
                 chance=choice.chance,
-                filter=float(np.prod(list(factors.values()))),
-                earnable=self._earnable(settings, answered),
+                filter=product,
+                earnable=earnable,
                 tonalness=found.tonal,
                 gain_db=gain_db,
                 contexts=contexts,
-                influences=tuple(
-                    Influence(name, float(value), float(weight), float(value * weight / total))
-                    for name, value, weight in zip((*INFLUENCES, "scenario")[: len(values)], values, importance, strict=True)
-                ),
-                filters=tuple(Filter(name, factor) for name, factor in factors.items()),
+                influences=influences,
+                filters=filters,
                 alternatives=alternatives,
                 candidates=len(found.states),
                 silent_s=situation.silent_s,
@@ -394,15 +401,15 @@ class Partner:
                 tempo_bpm=None if turn.pulse is None else turn.pulse.tempo_bpm,
                 notes=part.notes,
             )
-            for number, part in enumerate(timed.parts)
-            if part.notes or not number
+            for number, part in enumerate(heard)
         )
+        self._number += len(decisions)
         self._choices += 1
         if guided is not None:
             guided.guide.played()
         self._director.played(state, transposition, turn, now_s=now_s)
         self._remember_own(state, now_s + timed.duration_s)
-        return self._numbered(decisions)
+        return decisions
 
     def _remember_own(self, state: int, until_s: float) -> None:
         """Let the partner's own last choices point on, to wherever memory went on from the like of them."""
@@ -480,6 +487,12 @@ class Partner:
         out = tuple(dataclasses.replace(d, number=self._number + i) for i, d in enumerate(decisions))
         self._number += len(out)
         return out
+
+
+def _weighted(influences: Float64, importance: Float64) -> Float64:
+    """Return ``influences @ importance``, as one product and not one for each candidate."""
+    n, t, kinds = influences.shape
+    return (influences.reshape(n * t, kinds) @ importance).reshape(n, t)
 
 
 def _struck_out(filtered: Filtered, factors: Float64) -> str | None:

@@ -9,7 +9,6 @@ the strongest change in every stretch of `longest_s` has to do.
 
 from bisect import bisect_left
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 
@@ -86,17 +85,15 @@ def find_phrases(states: Records, limits: PhraseLimits | None = None) -> PhraseM
             continue
         own = states[first:last]
         silent = (own["tokens"] == SILENCE).all(axis=1)
-        cuts = [0, *_boundaries(own, silent, limits).tolist(), len(own)]
-        for begin, end in pairwise(cuts):
-            sounding = np.flatnonzero(~silent[begin:end]) + begin
-            if not len(sounding):
-                continue
-            begins[first + sounding[0]] = ends[first + sounding[-1]] = True
-            end_s = float(own["start_s"][sounding[-1]] + own["duration_s"][sounding[-1]])
-            lengths.append(end_s - float(own["start_s"][sounding[0]]))
-            following = np.flatnonzero(~silent[end:])
-            if len(following):
-                breaths.append(float(own["start_s"][end + following[0]]) - end_s)
+        sounding = np.flatnonzero(~silent)
+        # Where in what sounds each part begins, and the next one does; a part of nothing but silence is no phrase.
+        places = np.searchsorted(sounding, [0, *_boundaries(own, silent, limits).tolist(), len(own)])
+        places = places[np.flatnonzero(np.diff(places, prepend=-1))]
+        begin, end = sounding[places[:-1]], sounding[places[1:] - 1]
+        begins[first + begin] = ends[first + end] = True
+        end_s = (own["start_s"][end] + own["duration_s"][end]).astype(np.float64)
+        lengths += (end_s - own["start_s"][begin]).tolist()
+        breaths += (own["start_s"][begin[1:]] - end_s[:-1]).tolist()
     kept = np.sort(np.clip(lengths or [4.0], limits.shortest_s, limits.longest_s))
     # A recording that never falls silent still breathes: as long as its longer gestures last.
     pauses = [b for b in breaths if b >= limits.shortest_breath_s]

@@ -40,6 +40,9 @@ class LineClock:
     def time_of(self, sample: float) -> float:
         return self.start_s + sample / self.rate_hz
 
+    def sample_at(self, monotonic_s: float) -> float:
+        return (monotonic_s - self.start_s) * self.rate_hz
+
 
 class HandSource:
     """Blocks that a test puts in."""

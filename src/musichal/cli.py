@@ -218,7 +218,8 @@ def play(
         str, typer.Option(help="Live: the address to take OSC at. Anything but loopback is open to others.")
     ] = ("127.0.0.1"),
     osc_to: Annotated[str, typer.Option(help="Live: the address to send OSC to.")] = "127.0.0.1",
-    control_in: Annotated[str | None, typer.Option(help="Live: a MIDI input with controllers.")] = None,
+    control_in: Annotated[str | None, typer.Option(help="Live: a MIDI input with controllers, and MIDI clock.")] = None,
+    clock_in: Annotated[str | None, typer.Option(help="Live: a MIDI input with MIDI clock, if it is another one.")] = None,
     control_map: Annotated[Path | None, typer.Option("--map", help="Live: what the controllers do (TOML).")] = None,
     mode: Annotated[
         str, typer.Option(help="How to play with you: one of `musichal modes`, or 'auto' to let the partner change.")
@@ -269,6 +270,7 @@ def play(
                     session=session,
                     osc=_osc_ports(osc, host=osc_host, to_host=osc_to),
                     control_in=control_in,
+                    clock_in=clock_in,
                     control_map=control_map,
                     duration_s=None if for_ is None else _seconds(for_, "--for"),
                     block=block,
@@ -278,7 +280,16 @@ def play(
                 voice,
             )
             return
-        _only_for("live input", for_=for_, channel=channel, voices=voices, osc=osc, control_in=control_in, map=control_map)
+        _only_for(
+            "live input",
+            for_=for_,
+            channel=channel,
+            voices=voices,
+            osc=osc,
+            control_in=control_in,
+            clock_in=clock_in,
+            map=control_map,
+        )
         from musichal.commands.play import PlayRequest, play_command
 
         request = PlayRequest(

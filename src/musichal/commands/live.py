@@ -35,6 +35,7 @@ from musichal.stage.live import LiveEngine
 from musichal.stage.live_output import SchedulerOutput
 from musichal.stage.live_session import LiveSessionWriter
 from musichal.stage.live_source import InputNews, LiveSource
+from musichal.stage.midi_clock import MidiClock
 from musichal.stage.monotonic import now_s
 from musichal.stage.osc import OscInput, OscOutput
 from musichal.stage.port_settings import PortSettings
@@ -81,6 +82,7 @@ class LiveRequest:
     osc: OscPorts = OscPorts()
     control_in: str | None = None
     control_map: Path | None = None
+    clock_in: str | None = None
     duration_s: float | None = None
     block: int = 256
     seed: int = 0
@@ -124,8 +126,6 @@ def live_command(
             osc_out = OscOutput(request.osc.send, host=request.osc.to_host, sample_rate_hz=model.spec.sample_rate_hz)
             stack.callback(osc_out.close)
             told.append(osc_out)
-        if request.control_in is not None:
-            stack.enter_context(_controllers(request.control_in, control_map, box))
         if request.session is not None:
             stack.enter_context(session_folder(request.session))
         live = stack.enter_context(
@@ -139,13 +139,14 @@ def live_command(
             writer = _session(request, model, digest, rate_hz=rate_hz, input_name=live.device.name, tell=news)
             told.append(writer)
         overlap = -(-model.spec.segment_samples // model.spec.hop_samples)
+        clock = InputClock(rate_hz)
         engine = LiveEngine(
             source=source,
             intake=listener.intake,
             hearing=HearingThread(listener.hear, most_waiting=overlap, in_thread=lambda: raise_priority(_HEARING_LEVEL)),
             conductor=Conductor(make_player(model, request), sample_rate_hz=model.spec.sample_rate_hz),
             output=SchedulerOutput(scheduler, routings),
-            clock=InputClock(rate_hz),
+            clock=clock,
             spec=model.spec,
             source_rate_hz=rate_hz,
             block=request.block or 512,
@@ -155,6 +156,12 @@ def live_command(
             witnesses=told,
             now_s=now_s,
         )
+        inputs = dict.fromkeys(name for name in (request.control_in, request.clock_in) if name is not None)
+        for name in inputs:
+            here = control_map if name == request.control_in else CcMap([])
+            ticks = MidiClock(engine.stream_s, lambda pulse: box.put(Command("clock", pulse)))
+            gives_clock = name == (request.clock_in or request.control_in)
+            stack.enter_context(_controllers(name, here, box, ticks if gives_clock else None))
         news.give_to(engine.tell)
         for text in scheduler.opened.values():
             engine.tell("port", f"plays to {text}")
@@ -333,14 +340,16 @@ def _attend(
 
 
 @contextmanager
-def _controllers(wanted: str, control_map: CcMap, box: CommandBox) -> Iterator[None]:
-    """Listen to a MIDI input for controllers while the block runs."""
+def _controllers(wanted: str, control_map: CcMap, box: CommandBox, clock: MidiClock | None) -> Iterator[None]:
+    """Listen to a MIDI input for controllers, and for MIDI clock, while the block runs."""
     from musichal.stage.ports.midi_input import open_midi_input
 
     def take(data: Sequence[int]) -> None:
         if len(data) == 3 and data[0] & 0xF0 == 0xB0:
             for asked in control_map.commands(data[0] & 0x0F, data[1] & 0x7F, data[2] & 0x7F):
                 box.put(asked)
+        elif clock is not None and len(data) == 1:
+            clock.take(data[0], now_s())
 
     with open_midi_input(wanted, take):
         yield

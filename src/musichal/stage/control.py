@@ -9,7 +9,7 @@ import math
 import re
 import threading
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ _PACE_S = 0.02
 _MOST_MAPPINGS = 512
 _HIGH = 64
 
-Value = float | int | bool | str | tuple[float | int | bool | str, ...] | None
+Value = float | int | bool | str | tuple[float | int | bool | str, ...] | Mapping[str, float] | None
 Answer = Callable[[str], None]
 
 
@@ -105,6 +105,8 @@ def _switch(name: str, values: Sequence[float | int | bool | str]) -> bool | Non
 def partner_changes(asked: Command) -> dict[str, object]:
     """Return what a command changes in a partner, in plain values that JSON can hold, in the types of its settings."""
     value: object = list(asked.value) if isinstance(asked.value, tuple) else asked.value
+    if isinstance(value, Mapping):
+        value = dict(value)
     # OSC and MIDI have floats and integers as it suits the sender.
     if is_whole(asked.name) and isinstance(value, float) and value.is_integer():
         value = int(value)
@@ -139,7 +141,7 @@ class CommandBox:
             before = self._waiting.pop(asked.name, None)
             if before is not None:
                 self.merged += 1
-                if asked.value is None:
+                if asked.value is None and asked.name in ("mute", "listen"):
                     if before.value is None:
                         return True  # over, and over again
                     asked = Command(asked.name, not before.value, asked.answer)

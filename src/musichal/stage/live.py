@@ -110,6 +110,10 @@ class Clock(Protocol):
         """Return when a sample arrived, or will."""
         ...
 
+    def sample_at(self, monotonic_s: float) -> float:
+        """Return which sample arrived at a moment, or will."""
+        ...
+
 
 @dataclass
 class LiveCounts:
@@ -230,6 +234,14 @@ class LiveEngine:
     def position(self) -> int:
         """Return how many samples of the input there are, lost ones included."""
         return self._position
+
+    def stream_s(self, moment_s: float) -> float | None:
+        """Return the time of the stream that a moment of the machine's clock is, None before anything came in; any thread."""
+        try:
+            # What came through the light path at a moment is what arrived the delay before.
+            return self._clock.sample_at(moment_s - self._delay_s) / self._source_rate_hz
+        except ValueError:
+            return None
 
     def tell(self, kind: str, text: str) -> None:
         """Let the witnesses know of something, from any thread, at the next step."""
@@ -442,7 +454,8 @@ class LiveEngine:
             return
         self.counts.changes += 1
         self._note(Changed(at, changes))
-        self._event("control", ", ".join(f"{name} {value}" for name, value in changes.items()))
+        if not isinstance(asked.value, Mapping):  # a clock goes on telling where its beats are
+            self._event("control", ", ".join(f"{name} {value}" for name, value in changes.items()))
         self._play(decisions)
 
     # ── what comes of it ─────────────────────────────────────────────────────

@@ -37,7 +37,7 @@ def open_midi_input(wanted: str, take: Callable[[Sequence[int]], None]) -> Itera
         if not clients:
             raise InputError(f"there is no MIDI system here to take controllers from ({'; '.join(reasons)})")
         client, name = _open(clients, wanted)
-        client.ignore_types(sysex=True, timing=True, active_sense=True)
+        client.ignore_types(sysex=True, timing=False, active_sense=True)
         client.set_callback(lambda event, _: take(event[0]))
         yield name
     finally:

@@ -1,0 +1,107 @@
+"""MIDI clock: bytes become beats in the time of the stream, and reach the partner through a real port."""
+
+import math
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from musichal.partner.pulse import clock_pulse
+from musichal.partner.settings import PartnerSettings
+from musichal.stage.control import Command, CommandBox
+from musichal.stage.midi_clock import CONTINUE, START, STOP, TICK, MidiClock
+from stage_by_hand import hand_stage
+
+
+def ticks(clock: MidiClock, first_s: float, period_s: float, number: int) -> None:
+    for k in range(number):
+        clock.take(TICK, first_s + k * period_s / 24)
+
+
+def test_a_clock_is_told_once_where_it_is_steady_and_again_where_it_is_not():
+    told = []
+    clock = MidiClock(lambda moment_s: moment_s - 100, told.append)
+    clock.take(START, 109.9)
+    ticks(clock, 110.0, 0.5, 48)
+    assert len(told) == 1
+    assert told[0]["period_s"] == pytest.approx(0.5)
+    assert math.remainder(told[0]["beat_s"] - 10.0, 0.5) == pytest.approx(0, abs=1e-6)
+    ticks(clock, 111.0, 0.5, 24 * 10)
+    assert len(told) == 2, "so that the partner knows that it is still there"
+    ticks(clock, 116.0, 0.4, 24 * 4)
+    assert told[-1]["period_s"] == pytest.approx(0.4, rel=0.01)
+    clock.take(STOP, 118.0)
+    clock.take(STOP, 118.0)
+    assert told[-1] is None
+    assert told.count(None) == 1
+    count = len(told)
+    ticks(clock, 118.1, 0.4, 48)  # many senders go on ticking
+    assert len(told) == count
+    clock.take(CONTINUE, 120.0)
+    ticks(clock, 120.05, 0.4, 24)
+    assert math.remainder(told[-1]["beat_s"] - 20.05, 0.4) == pytest.approx(0, abs=1e-6)
+
+
+@given(st.lists(st.tuples(st.integers(0, 255), st.floats(0, 0.3)), max_size=200))
+def test_any_bytes_give_pulses_that_the_partner_takes(received):
+    told = []
+    clock = MidiClock(lambda moment_s: None if moment_s < 2 else moment_s - 2, told.append)
+    now_s = 0.0
+    for status, later_s in received:
+        now_s += later_s
+        clock.take(status, now_s)
+    for value in told:
+        pulse = clock_pulse(value, now_s)
+        assert pulse is None or math.isfinite(pulse.beat_s)
+
+
+def test_its_beats_reach_the_partner_in_the_time_of_the_stream(trained, short_guitar):
+    """A beat at the moment at which a time of the stream sounds is a beat at that time."""
+    stage = hand_stage(trained, rate_hz=48_000, settings=PartnerSettings())
+    engine = stage.engine
+    assert engine.stream_s(0.0) is None or math.isfinite(engine.stream_s(0.0))
+    for _ in range(100):
+        stage.send(np.zeros(480, dtype=np.float32))
+    for time_s in (0.0, 0.5, 7.25):
+        assert engine.stream_s(engine._moment_of(time_s)) == pytest.approx(time_s, abs=1e-6)
+
+
+def test_a_clock_in_the_box_is_no_switch():
+    box = CommandBox(pace_s=0.0)
+    box.put(Command("clock", {"beat_s": 1.0, "period_s": 0.5}))
+    box.put(Command("clock", None))
+    assert [c.value for c in box.take(0.0)] == [None]
+
+
+@pytest.mark.live
+def test_clock_arrives_from_a_real_midi_port(jack_server):
+    rtmidi = pytest.importorskip("rtmidi", reason="python-rtmidi is not installed (the extra `live`)")
+    from musichal.commands.live import _controllers
+    from musichal.stage.control import CcMap, CcMapping
+
+    told, box = [], CommandBox(pace_s=0.0)
+    out = rtmidi.MidiOut(rtmidi.API_UNIX_JACK, name="drum machine")
+    out.open_virtual_port("clock out")
+    try:
+        clock = MidiClock(lambda moment_s: moment_s, told.append)
+        with _controllers("clock out", CcMap([CcMapping(20, "temperature")]), box, clock):
+            time.sleep(0.2)
+            out.send_message([START])
+            next_s = time.monotonic()
+            for _ in range(60):
+                out.send_message([TICK])
+                next_s += 0.02
+                time.sleep(max(0.0, next_s - time.monotonic()))
+            out.send_message([0xB0, 20, 127])
+            out.send_message([STOP])
+            until = time.monotonic() + 5
+            while None not in told and time.monotonic() < until:
+                time.sleep(0.02)
+    finally:
+        out.close_port()
+        out.delete()
+    assert told[-1] is None
+    assert told[-2]["period_s"] == pytest.approx(0.48, rel=0.1)
+    assert [c.name for c in box.take(0.0)] == ["temperature"]

@@ -344,6 +344,26 @@ def devices(as_json: Json = False) -> None:
         devices_command(voice)
 
 
+@app.command(epilog="Example: `musichal learn map.toml temperature=0:2 mode=shadow,mirror mute --control-in nanoKONTROL`")
+def learn(
+    map_: Annotated[Path, typer.Argument(metavar="MAP", help="The map of controllers (TOML); what is in it stays.")],
+    wishes: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="WISH...", help="NAME for a button, NAME=LOW:HIGH, or NAME=CHOICE,CHOICE, one for each controller."
+        ),
+    ],
+    control_in: Annotated[str, typer.Option(help="The MIDI input: part of its name, or virtual:NAME.")],
+    within: Annotated[str, typer.Option(help="How long to wait for each controller.")] = "60s",
+    as_json: Json = False,
+) -> None:
+    """Learn which MIDI controller does what: asks for each command, waits for a controller to move, and writes the map."""
+    with _voice(as_json) as voice:
+        from musichal.commands.learn import learn_command
+
+        learn_command(map_, control_in, wishes, voice, timeout_s=_seconds(within, "--within"))
+
+
 @app.command(epilog="Example: `musichal replay session-1` — exits with 1 if the answer is not the same.")
 def replay(
     folder: Annotated[Path, typer.Argument(help="A session folder that `musichal play --session` wrote.")],

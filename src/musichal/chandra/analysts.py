@@ -5,20 +5,19 @@ Each process opens its own encoder and computes on one thread, one window at a t
 is not made larger, because a larger one need not give the same last bits.
 """
 
+import contextlib
 import os
 import signal
-import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from functools import lru_cache
 from itertools import islice
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
 from typing import Protocol
 
-from musichal.errors import InputError
+from musichal.errors import InputError, MusicHalError
 from musichal.hearing.encoders.registry import create_encoder
 from musichal.hearing.listener import Analysis, Ear
 from musichal.hearing.percepts import Window
@@ -28,7 +27,6 @@ from musichal.spec import PerceptionSpec
 
 # Some seconds of work a piece: enough to hide the way to the process and back, little enough to stop soon.
 _WINDOWS_PER_PIECE = 8
-_PIECES_AHEAD = 3
 # Starting a process and opening a model of true size in it takes seconds.
 _WORTH_PROCESSES_S = 60.0
 
@@ -50,6 +48,9 @@ def usual_processes(duration_s: float) -> int:
 def analysts(spec: PerceptionSpec, *, processes: int) -> Iterator[Analyst]:
     """Give a way to analyse windows in so many processes (at least 1), which end with the block, however it ends.
 
+    Each process has a pipe of its own and at most one piece in hand, and pieces go round in turn. So order needs no care, a
+    process that dies in the middle of a word is noticed at the end of its pipe, and nobody waits for anybody's lock.
+
     Raises
     ------
     InputError
@@ -57,29 +58,51 @@ def analysts(spec: PerceptionSpec, *, processes: int) -> Iterator[Analyst]:
     MusicHalError
         As `create_encoder` does.
     """
-    pool = ProcessPoolExecutor(processes, mp_context=get_context("spawn"), initializer=_start)
+    context = get_context("spawn")
+    started: list[SpawnProcess] = []
+    pipes: list[Connection] = []
 
     def analyse(windows: Iterable[Window]) -> Iterator[tuple[Window, Analysis]]:
         source = iter(windows)
-        waiting: deque[tuple[list[Window], Future[list[Analysis]]]] = deque()
-        more = True
-        while more or waiting:
-            while more and len(waiting) < _PIECES_AHEAD * processes:
-                piece = list(islice(source, _WINDOWS_PER_PIECE))
-                more = len(piece) == _WINDOWS_PER_PIECE
-                if piece:
-                    waiting.append((piece, pool.submit(_analyse, spec, piece)))
-            if waiting:
-                piece, future = waiting.popleft()
-                yield from zip(piece, future.result(), strict=True)
+        pieces = iter(lambda: list(islice(source, _WINDOWS_PER_PIECE)), [])
+        in_hand: deque[tuple[Connection, list[Window]]] = deque()
+
+        def hand_out(pipe: Connection) -> None:
+            piece = next(pieces, None)
+            if piece is not None:
+                pipe.send(piece)
+                in_hand.append((pipe, piece))
+
+        for pipe in pipes:
+            hand_out(pipe)
+        while in_hand:
+            pipe, piece = in_hand.popleft()
+            found = pipe.recv()
+            if isinstance(found, MusicHalError):
+                raise found
+            hand_out(pipe)
+            yield from zip(piece, found, strict=True)
 
     try:
         with _one_thread_each():
-            yield analyse
-    except BrokenProcessPool as error:
+            for _ in range(processes):
+                ours, theirs = context.Pipe()
+                process = context.Process(target=_work, args=(spec, theirs), daemon=True)
+                process.start()
+                # Held open here, a pipe would not end with its process.
+                theirs.close()
+                started.append(process)
+                pipes.append(ours)
+        yield analyse
+    except (EOFError, ConnectionError) as error:
         raise InputError("a process of the training died: is there enough memory? --processes 1 needs the least") from error
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        for process in started:
+            process.kill()  # it has nothing to lose
+        for process in started:
+            process.join()
+        for pipe in pipes:
+            pipe.close()
 
 
 @contextmanager
@@ -97,25 +120,16 @@ def _one_thread_each() -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _start() -> None:
-    """Prepare a process: Ctrl-C is for the parent to hear, and nobody outlives it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-@lru_cache(maxsize=1)
-def _ear(spec: PerceptionSpec) -> Ear:
-    """Return an ear for its `analyse`; what it would hear from window to window is not asked of it."""
-    return Ear(spec, create_encoder(spec), source_rate_hz=spec.sample_rate_hz)
-
-
-def _analyse(spec: PerceptionSpec, windows: Sequence[Window]) -> list[Analysis]:
-    ear = _ear(spec)
-    return [ear.analyse(window) for window in windows]
+def _work(spec: PerceptionSpec, pipe: Connection) -> None:
+    """Analyse pieces until the pipe ends: with the block, or with the parent."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent to hear
+    with contextlib.suppress(EOFError, ConnectionError):
+        try:
+            ear = Ear(spec, create_encoder(spec), source_rate_hz=spec.sample_rate_hz)
+        except MusicHalError as error:
+            pipe.send(error)
+            return
+        while True:
+            piece: list[Window] = pipe.recv()
+            # Only what does not go on from window to window is asked of this ear.
+            pipe.send([ear.analyse(window) for window in piece])

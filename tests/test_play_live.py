@@ -28,6 +28,7 @@ from musichal.errors import InputError
 from musichal.stage.live_session import read_live_session
 from musichal.stage.osc_format import osc_message, read_datagram
 from musichal.stage.transcript import Changed, Ended, Perceived, Staged
+from test_slices_port import Ear
 
 pytestmark = pytest.mark.live
 
@@ -297,3 +298,17 @@ def test_without_a_midi_system_it_plays_and_says_what_it_does_instead(
     assert 3.0 <= summary["duration_s"] < 6.0
     assert out.read_bytes()[:4] == b"MThd"
     assert np.isfinite(summary["hearing_p50_ms"])
+
+
+def test_slices_of_the_partner_are_heard_live(jack_server: JackServer, fake_microphone, take, trained_path) -> None:
+    microphone = fake_microphone(take, loop=True)
+    wanted = [trained_path, "--input", microphone.name, "--sound", "slices", "--set", "rest_below=0.02"]
+    with Ear() as ear, playing(*wanted, "--json") as concert:
+        concert.wait_to_hear("MusicHal listens to")
+        ear.listen_to("PortAudio")
+        assert not ear.heard().any()
+        microphone.go()
+        assert wait_for(lambda: bool(np.abs(ear.heard()[-9600:]).max(initial=0.0) > 0.01), 30.0)
+        summary = json.loads(concert.end())
+    assert concert.process.returncode == 0, concert.said
+    assert summary["plays"] > 0

@@ -194,7 +194,8 @@ def play(
         str | None, typer.Option(help="The answer as MIDI: a file; live, a port too (`musichal devices` lists them).")
     ] = None,
     audio_out: Annotated[
-        str | None, typer.Option(help="The answer as sound: a WAV file; live, 'default' plays it on the system's sound output.")
+        str | None,
+        typer.Option(help="The answer as sound: a WAV file; live, 'default', or for slices an output's name."),
     ] = None,
     mix_out: Annotated[Path | None, typer.Option(help="Write player and answer together (WAV).")] = None,
     picture: Annotated[Path | None, typer.Option(help="Draw what happened (PNG, SVG or PDF).")] = None,
@@ -248,12 +249,11 @@ def play(
         path = None if input_ is None else Path(input_)
         if path is None or not (path.exists() or path.suffix.lower() in AUDIO_SUFFIXES or len(path.parts) > 1):
             _only_for("a recording", mix_out=mix_out, picture=picture)
-            if sound != "soundfont":
-                raise InputError(
-                    "--sound slices is for a recording; live, the answer is played by a soundfont or an instrument"
-                )
-            if audio_out not in (None, "default"):
-                raise InputError("live, sound goes to the system's own output: --audio-out default")
+            if audio_out is not None and Path(audio_out).suffix.lower() in AUDIO_SUFFIXES:
+                raise InputError("live, sound goes to a sound output and not to a file: --audio-out default")
+            if sound == "soundfont" and audio_out not in (None, "default"):
+                raise InputError("live, a soundfont plays on the system's own output: --audio-out default")
+            audio_out = audio_out or ("default" if sound == "slices" else None)
             from musichal.audio.live_input import parse_channels
             from musichal.commands.live import LiveRequest, live_command
 
@@ -263,7 +263,8 @@ def play(
                     input=input_,
                     channels=None if channel is None else parse_channels(channel),
                     midi_out=midi_out,
-                    sound_out=audio_out is not None,
+                    audio_out=audio_out,
+                    sound=sound,
                     soundfont=soundfont,
                     program=program - 1,
                     voices=voices,

@@ -32,7 +32,7 @@ from musichal.stage.drift import DriftMonitor
 from musichal.stage.engine import Conductor, Player
 from musichal.stage.hearing_thread import HearingThread, quick_switching
 from musichal.stage.live import LiveEngine
-from musichal.stage.live_output import SchedulerOutput
+from musichal.stage.live_output import Outputs, SchedulerOutput
 from musichal.stage.live_session import LiveSessionWriter
 from musichal.stage.live_source import InputNews, LiveSource
 from musichal.stage.midi_clock import MidiClock
@@ -44,6 +44,7 @@ from musichal.stage.recorder import SessionRecorder
 from musichal.stage.routing import Routing, VoiceRoute, read_routing, single_port
 from musichal.stage.scheduler import Scheduler
 from musichal.stage.session import SessionSettings, file_sha256, session_folder
+from musichal.stage.slice_output import SliceOutput
 from musichal.stage.witness import Witness
 
 CHANNEL = 0
@@ -74,7 +75,8 @@ class LiveRequest:
     input: str | None = None
     channels: Channels = None
     midi_out: str | None = None
-    sound_out: bool = False
+    audio_out: str | None = None
+    sound: str = "soundfont"
     soundfont: Path | None = None
     program: int = 4
     voices: Path | None = None
@@ -117,6 +119,7 @@ def live_command(
         board, box, news = Board(), CommandBox(), InputNews()
         ports = [port for routing in routings for port in routing.ports]
         scheduler = stack.enter_context(Scheduler(ports))
+        slices = stack.enter_context(_slices(request, model))
         told: list[Witness] = [*witnesses, board]
         osc_in = None
         if request.osc.listen is not None:
@@ -140,12 +143,13 @@ def live_command(
             told.append(writer)
         overlap = -(-model.spec.segment_samples // model.spec.hop_samples)
         clock = InputClock(rate_hz)
+        output = Outputs([SchedulerOutput(scheduler, routings), *slices])
         engine = LiveEngine(
             source=source,
             intake=listener.intake,
             hearing=HearingThread(listener.hear, most_waiting=overlap, in_thread=lambda: raise_priority(_HEARING_LEVEL)),
             conductor=Conductor(make_player(model, request), sample_rate_hz=model.spec.sample_rate_hz),
-            output=SchedulerOutput(scheduler, routings),
+            output=output,
             clock=clock,
             spec=model.spec,
             source_rate_hz=rate_hz,
@@ -156,12 +160,7 @@ def live_command(
             witnesses=told,
             now_s=now_s,
         )
-        inputs = dict.fromkeys(name for name in (request.control_in, request.clock_in) if name is not None)
-        for name in inputs:
-            here = control_map if name == request.control_in else CcMap([])
-            ticks = MidiClock(engine.stream_s, lambda pulse: box.put(Command("clock", pulse)))
-            gives_clock = name == (request.clock_in or request.control_in)
-            stack.enter_context(_controllers(name, here, box, ticks if gives_clock else None))
+        stack.enter_context(_midi_inputs(request, control_map, box, engine))
         news.give_to(engine.tell)
         for text in scheduler.opened.values():
             engine.tell("port", f"plays to {text}")
@@ -191,16 +190,30 @@ def _routings(request: LiveRequest) -> list[Routing]:
     routings = []
     if request.voices is not None:
         routings.append(read_routing(request.voices))
-    elif request.midi_out is not None or not request.sound_out:
-        address = request.midi_out or "auto:"
+    elif request.midi_out is not None or request.audio_out is None or request.sound == "slices":
+        address = request.midi_out or ("auto:" if request.audio_out is None else "none:")
         if Path(address).suffix.lower() in (".mid", ".midi") and ":" not in address:
             address = f"file:{address}"
         routings.append(single_port(address, channel=CHANNEL))
-    if request.sound_out:
+    if request.audio_out is not None and request.sound == "soundfont":
         program = bytes((0xC0 | CHANNEL, request.program))
         port = PortSettings("--audio-out", f"synth:{request.soundfont or ''}", setup=(program,))
         routings.append(Routing((port,), {}, VoiceRoute(port.name, CHANNEL)))
     return routings
+
+
+@contextmanager
+def _slices(request: LiveRequest, model: PartnerModel) -> Iterator[list[SliceOutput]]:
+    """Open the partner's recordings as a voice where that is asked for, in a scheduler of its own while the block runs."""
+    if request.audio_out is None or request.sound != "slices":
+        yield []
+        return
+    if any(recording.flac is None for recording in model.recordings):
+        raise InputError(f"{printable(request.partner)} was trained with --no-audio: it has no sound to cut slices from")
+    device = "" if request.audio_out == "default" else f">{request.audio_out}"
+    port = PortSettings("--audio-out", f"slices:{request.partner}{device}")
+    with Scheduler([port]) as scheduler:
+        yield [SliceOutput(scheduler, port.name, recordings=len(model.recordings))]
 
 
 def _warm_up(model: PartnerModel, encoder: Any) -> None:
@@ -337,6 +350,19 @@ def _attend(
         display.update()
         if duration_s is not None and engine.now_stream_s >= duration_s:
             stop.set()
+
+
+@contextmanager
+def _midi_inputs(request: LiveRequest, control_map: CcMap, box: CommandBox, engine: LiveEngine) -> Iterator[None]:
+    """Listen to the MIDI inputs that are asked for while the block runs: one may give both controllers and the clock."""
+    clock = MidiClock(engine.stream_s, lambda pulse: box.put(Command("clock", pulse)))
+    clock_in = request.clock_in or request.control_in
+    with contextlib.ExitStack() as stack:
+        for name in {request.control_in, clock_in} - {None}:
+            assert name is not None
+            here = control_map if name == request.control_in else CcMap([])
+            stack.enter_context(_controllers(name, here, box, clock if name == clock_in else None))
+        yield
 
 
 @contextmanager

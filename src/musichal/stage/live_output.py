@@ -89,3 +89,32 @@ class SchedulerOutput:
                 round(1000 * value, 3) if seconds else value
             )
         return values
+
+
+class Outputs:
+    """Several outputs as one: each gets everything, and tells of itself; figures are those of the first."""
+
+    def __init__(self, outputs: Sequence[SchedulerOutput]) -> None:
+        self._outputs = tuple(outputs)
+
+    def play(self, decision: Decision, moment_of: Callable[[float], float]) -> int:
+        """Play a decision everywhere; returns how much was taken."""
+        return sum([output.play(decision, moment_of) for output in self._outputs])
+
+    def mute(self, muted: bool) -> None:
+        """End what sounds and strike nothing, until it is lifted."""
+        for output in self._outputs:
+            output.mute(muted)
+
+    def panic(self) -> None:
+        """End everything, and drop what was to come."""
+        for output in self._outputs:
+            output.panic()
+
+    def tend(self) -> Sequence[tuple[str, str]]:
+        """Say everywhere that the engine is alive, and return what went wrong."""
+        return [news for output in self._outputs for news in output.tend()]
+
+    def statistics(self) -> Mapping[str, object]:
+        """Return the figures of the first."""
+        return self._outputs[0].statistics()

@@ -12,13 +12,15 @@ from musichal.memory.memory import Memory
 from musichal.partner import harmony
 from musichal.partner.harmony import HarmonyIndex, in_harmony, unit_chroma
 from musichal.partner.learning import WAIT_S, Learner
-from musichal.partner.library import Library, Shelf
+from musichal.partner.library import Library, Shelf, ascending
 from musichal.partner.streams import (
     CONTOUR_BREAK,
     CONTOUR_LEVEL,
     RHYTHM_BREAK,
     RHYTHM_EQUAL,
+    contour_symbol,
     contour_symbols,
+    rhythm_symbol,
     rhythm_symbols,
 )  # fmt: skip
 from partners_by_hand import gesture, row_of_gestures
@@ -166,3 +168,60 @@ def test_a_gesture_waits_for_its_notes():
     assert (two[0].start_s, [n.pitch for n in two[1]]) == (0.3, [64])
     assert learner.complete(100.0) == []
     assert SILENCE not in first.gestures[0].tokens
+
+
+def test_libraries_of_one_memory_share_what_is_beside_it_until_it_grows():
+    memory = Memory(dims=2, threshold=0.5)
+    for own in row_of_gestures([(i % 5, i % 3) for i in range(20)]):
+        memory.append(own, [], recording=0)
+    first, second = Library(memory), Library(memory)
+    assert first.base is second.base
+    first.learn(gesture(0.0, 0.25, (0, 0)), [], most=10)
+    assert len(first.shelves) == 2
+    assert len(second.shelves) == 1
+    assert len(second.base) == 20
+    memory.append(gesture(99.0, 0.25, (7, 7)), [], recording=0)
+    assert len(Library(memory).base) == 21
+    assert len(second.base) == 20, "what is shared is not changed"
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 20)))
+def test_few_states_ascend_as_many_do(states):
+    assert ascending(np.array(states, dtype=np.int64)).tolist() == sorted(set(states))
+
+
+IOIS = st.none() | st.sampled_from([0.0, 0.25, 0.5, 1.0, 3.0, 3.1]) | st.floats(0, 4)
+
+
+@settings(deadline=None)
+@given(IOIS, IOIS)
+def test_one_symbol_of_rhythm_is_that_of_many(before_s, ioi_s):
+    pair = [np.nan if value is None else value for value in (before_s, ioi_s)]
+    assert rhythm_symbol(before_s, ioi_s) == rhythm_symbols(np.array(pair))[1]
+
+
+@settings(deadline=None)
+@given(st.floats(-120, 20, width=32), st.floats(-120, 20, width=32), st.booleans(), st.booleans())
+def test_one_symbol_of_loudness_is_that_of_many(before_db, level_db, was_silent, silent):
+    expected = contour_symbols(np.array([before_db, level_db]), np.array([was_silent, silent]))[1]
+    assert contour_symbol(before_db, level_db, was_silent=was_silent, silent=silent) == expected
+
+
+@settings(deadline=None)
+@given(st.integers(0, 2**32 - 1), st.sampled_from([1, 5, 16, 200]), st.integers(0, 1000), st.sampled_from([40, 700, 4000]))
+def test_the_best_that_a_search_by_drawers_looked_at_are_what_it_finds(seed, most, turn, n):
+    """Each state counts in its best transposition; of what is equally good to six places, the first."""
+    rng = np.random.default_rng(seed)
+    # Few levels, so that many fit equally well.
+    units = unit_chroma(rng.integers(0, 4, (n, 12)) / 3).astype(np.float32)
+    index, present = HarmonyIndex(units), unit_chroma(rng.integers(0, 4, 12) / 3)
+    states, columns = index.near(present, SHIFTS, turn=turn)
+    presents = harmony.moved(present, SHIFTS).astype(np.float32)
+    fit = np.einsum("kc,kc->k", units[states], presents.T[columns]) - (0.03 * np.abs(SHIFTS)).astype(np.float32)[columns]
+    best: dict[int, float] = {}
+    for state, value in zip(states.tolist(), fit.astype(np.float64).tolist(), strict=True):
+        best[state] = max(value, best.get(state, -np.inf))
+    wanted = sorted((-round(value, 6), state) for state, value in best.items() if value > 0)[:most]
+    found = in_harmony(index, present, units, SHIFTS, penalty=0.03, most=most, turn=turn)
+    assert found.tolist() == sorted(state for _, state in wanted)

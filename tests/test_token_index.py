@@ -100,6 +100,17 @@ def test_longest_context_is_exact(situation, max_length):
 
 @settings(deadline=None)
 @given(situations(), st.integers(1, 8))
+def test_the_whole_memory_is_the_memory_as_it_was_at_its_end(situation, max_length):
+    sequences, recent, _ = situation
+    index = build(sequences)
+    end = len(index)
+    assert index.longest_context(recent, max_length=max_length) == index.longest_context(
+        recent, max_length=max_length, before=end
+    )
+    assert np.array_equal(index.candidates(recent, limit=3), index.candidates(recent, limit=3, before=end))
+
+
+@given(situations(), st.integers(1, 8))
 def test_occurrences_are_all_of_them_when_the_limit_allows(situation, max_length):
     sequences, recent, before = situation
     index, reference = build(sequences), Reference(sequences)

@@ -5,9 +5,9 @@ gestures' vectors an Audio Oracle. All of it is append-only and grows while play
 is its position in both indexes; the oracle, whose state 0 is the empty past, counts it one higher.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from musichal.memory.audio_oracle import AudioOracle
 from musichal.memory.columns import Columns
 from musichal.memory.token_index import HIGHEST_SYMBOL, LOWEST_SYMBOL, TokenIndex
 
+Made = TypeVar("Made")
 STATE = np.dtype(
     [
         ("recording", np.uint32),
@@ -68,6 +69,7 @@ class Memory:
         self.notes_column = Columns(NOTE)
         self.indexes = tuple(TokenIndex() for _ in SOURCES)
         self.oracle = AudioOracle(dims, threshold=threshold)
+        self._derived: dict[Callable[..., Any], Any] = {}
 
     @classmethod
     def restore(cls, states: Records, notes: Records, oracle: AudioOracle) -> Self:
@@ -102,6 +104,16 @@ class Memory:
     def notes(self) -> Records:
         """Return the notes so far, `NOTE` of shape (m,)."""
         return self.notes_column.view
+
+    def derived(self, make: Callable[[Self], Made]) -> Made:
+        """Return what `make` makes of this memory, which is made once and kept until the memory grows.
+
+        All who ask share it, so that nobody may change it.
+        """
+        if make not in self._derived:
+            self._derived[make] = make(self)
+        made: Made = self._derived[make]
+        return made
 
     def notes_of(self, state: int) -> Records:
         """Return the notes of a state, `NOTE` of shape (k,)."""
@@ -145,6 +157,7 @@ class Memory:
         )
         # What could not be restored is not taken in; and whatever is refused, is refused before anything has grown.
         _check_values(row, own)
+        self._derived.clear()
         self.oracle.append(gesture.vector)
         for index, token in zip(self.indexes, gesture.tokens, strict=True):
             if previous is not None and not continues:

@@ -93,9 +93,8 @@ class Activation:
         keys = values + newest * _NEWER
         most = min(most, PEAKS)
         strongest = np.argpartition(keys, PEAKS - most, axis=1)[:, PEAKS - most :]
-        row, place = np.repeat(np.arange(len(CONTEXTS)), most), strongest.ravel()
-        alive = values[row, place] > 0
-        row, place = row[alive], place[alive]
+        row, which = np.nonzero(np.take_along_axis(values, strongest, axis=1))
+        place = strongest[row, which]
         # In order of strength, so that of the peaks of one state the strongest is written last.
         order = np.argsort(keys[row, place], kind="stable")
         row, place = row[order], place[order]

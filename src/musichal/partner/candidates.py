@@ -111,7 +111,7 @@ def find_candidates(
             influences[own, :, _CHROMA] = np.minimum(np.maximum(fit, 0, out=fit), 1, out=fit) * penalty * tonal
     if following is not None:
         # A step in the same transposition only.
-        influences[np.ix_(states == following, shifts == transposition, [_CONTINUITY])] = 1
+        influences[np.searchsorted(states, following), shifts == transposition, _CONTINUITY] = 1
     return Candidates(states, shifts, influences, peaks, tonal)
 
 

@@ -16,11 +16,12 @@ import numpy as np
 from musichal.arrays import Bool, Float64, Int64
 from musichal.errors import InputError
 from musichal.hearing.percepts import SILENCE, Percept
+from musichal.memory.memory import Memory
 from musichal.partner.form import Form, Moment, parse_form
 from musichal.partner.library import Library
 from musichal.partner.modes import PLAIN, Mode, ModeKeeper, ModeTable, built_in_modes, parse_modes
 from musichal.partner.motifs import MotifSettings, MotifStore, Return
-from musichal.partner.phrase_map import find_phrases
+from musichal.partner.phrase_map import PhraseMap, find_phrases
 from musichal.partner.phrases import PhraseSettings, PhraseTracker, PlayerState
 from musichal.partner.pulse import BeatSettings, BeatTracker, Pulse, clock_pulse
 from musichal.partner.settings import Direction, PartnerSettings
@@ -94,7 +95,7 @@ class Director:
             for mode in self._table.values():
                 mode.applied(PartnerSettings(), self._by_hand)
         self._applied: dict[tuple[str, tuple[tuple[str, str], ...]], PartnerSettings] = {}
-        self._phrase_map = find_phrases(library.base.memory.states)
+        self._phrase_map = library.base.memory.derived(_phrase_map)
         self._player = PhraseTracker(PhraseSettings(), sample_rate_hz=sample_rate_hz)
         self._taker = TurnTaker(self._phrase_map, rng=rng)
         self._beats = BeatTracker(BeatSettings())
@@ -428,6 +429,10 @@ def _set_by_hand(settings: PartnerSettings) -> dict[str, Any]:
     plain = PartnerSettings()
     names = [f.name for f in dataclasses.fields(settings) if f.name != "direction"]
     return {name: getattr(settings, name) for name in names if getattr(settings, name) != getattr(plain, name)}
+
+
+def _phrase_map(memory: Memory) -> PhraseMap:
+    return find_phrases(memory.states)
 
 
 def _usual_ioi_s(library: Library) -> float | None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from musichal.arrays import AnyArray, Bool, Float64, Int64
 from musichal.partner.harmony import moved
-from musichal.partner.library import Library
+from musichal.partner.library import BESIDE, Library
 from musichal.partner.settings import PartnerSettings, Region
 from musichal.partner.situation import Situation
 
@@ -72,23 +72,18 @@ def apply_filters(
     settings : PartnerSettings
     """
     n, t = len(states), len(transpositions)
-    notes = np.zeros(n)
-    classes = np.zeros((n, 12))
-    lowest, highest = np.zeros(n), np.zeros(n)
-    density, level = np.zeros(n), np.zeros(n)
+    beside, level = np.empty(n, dtype=BESIDE), np.empty(n)
     live, old, allowed = np.zeros(n, dtype=bool), np.zeros(n, dtype=bool), np.ones(n, dtype=bool)
     for shelf, own, local in library.parts(states):
-        rows, beside = shelf.memory.states[local], shelf.beside[local]
-        notes[own] = rows["note_count"]
-        classes[own] = beside["pitch_classes"]
-        lowest[own], highest[own] = beside["lowest"], beside["highest"]
-        density[own] = beside["density_hz"]
-        level[own] = rows["level_db"] - shelf.usual_level_db
-        live[own] = shelf.live
+        rows = shelf.memory.states
+        beside[own] = shelf.beside[local]
+        level[own] = rows["level_db"][local] - shelf.usual_level_db
         if shelf.live:
-            old[own] = situation.now_s - rows["start_s"] > settings.live_s
+            live[own] = True
+            old[own] = situation.now_s - rows["start_s"][local] > settings.live_s
         elif settings.use or settings.avoid:
-            allowed[own] = in_regions(rows, use=settings.use, avoid=settings.avoid)
+            allowed[own] = in_regions(rows[local], use=settings.use, avoid=settings.avoid)
+    notes = beside["notes"]
     factors: dict[str, Float64] = {"no repeat": _column(_unplayed(states, played))}
     if settings.use or settings.avoid:
         factors["regions"] = _column(allowed)
@@ -102,12 +97,13 @@ def apply_filters(
         # A gesture of the player's without notes, such as noise, has nothing to bring back.
         factors["notes"] = _column(np.where(notes > 0, 1.0, np.where(live, 0.0, settings.noteless_factor)))
         if settings.follow_harmony:
-            fit = harmonic_fit(classes, situation.chroma, transpositions)
+            fit = harmonic_fit(beside["pitch_classes"].astype(np.float64), situation.chroma, transpositions)
             fit = np.where(notes[:, None] > 0, fit, 1.0 if settings.follow_harmony > 0 else 0.0)
             factors["harmony"] = _followed(fit, settings.follow_harmony * tonal)
+        lowest, highest = beside["lowest"].astype(np.float64), beside["highest"].astype(np.float64)
         factors |= _registers(lowest, highest, notes, transpositions, situation.pitch, settings)
         if settings.follow_density and situation.onset_rate_hz is not None:
-            apart = np.abs(np.log2((density + 0.5) / (situation.onset_rate_hz + 0.5)))
+            apart = np.abs(np.log2((beside["density_hz"].astype(np.float64) + 0.5) / (situation.onset_rate_hz + 0.5)))
             factors["density"] = _followed(_column(np.exp(-apart)), settings.follow_density)
     if settings.follow_loudness:
         factors["loudness"] = _followed(
@@ -150,7 +146,7 @@ def harmonic_fit(classes: Float64, chroma: AnyArray, transpositions: Int64) -> F
 
 
 def _registers(
-    lowest: Float64, highest: Float64, notes: Float64, transpositions: Int64, pitch: float | None, settings: PartnerSettings
+    lowest: Float64, highest: Float64, notes: AnyArray, transpositions: Int64, pitch: float | None, settings: PartnerSettings
 ) -> dict[str, Float64]:
     """Return how far each state lies inside the register, and near the pitch of the player."""
     factors: dict[str, Float64] = {}
@@ -163,7 +159,7 @@ def _registers(
     return factors
 
 
-def _register(lowest: Float64, highest: Float64, notes: Float64, transpositions: Int64, settings: PartnerSettings) -> Float64:
+def _register(lowest: Float64, highest: Float64, notes: AnyArray, transpositions: Int64, settings: PartnerSettings) -> Float64:
     """Return how far the span of each state's notes lies inside the register."""
     low, high = lowest[:, None] + transpositions, highest[:, None] + transpositions
     inside = np.minimum(high, settings.high_pitch) - np.maximum(low, settings.low_pitch) + 1

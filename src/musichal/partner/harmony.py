@@ -19,7 +19,7 @@ LOOKED_THROUGH = 2048
 """A memory of no more states is looked through completely."""
 _RANKED = 330
 """How many drawers are thought of, the best: a quarter of them."""
-_FIRST_RANKED = 48
+_FIRST_RANKED = 128
 _DRAWERS = tuple(permutations(range(12), 3))
 _STRENGTHS = (1.0, 0.8, 0.6)
 _ROUNDED = 1e-6
@@ -148,7 +148,8 @@ def in_harmony(
     presents = moved(present, transpositions).astype(np.float32)
     costs = (penalty * np.abs(transpositions)).astype(np.float32)
     if index is None:
-        fit = (units @ presents - costs).max(axis=1).astype(np.float64)
+        # One row for each transposition: the larger of two rows is found many at a time.
+        fit = np.ascontiguousarray((units @ presents - costs).T).max(axis=0).astype(np.float64)
         return _best(np.arange(len(units)), fit, most)
     states, columns = index.near(present, transpositions, turn=turn)
     fit = np.einsum("kc,kc->k", units[states], presents.T[columns]).astype(np.float64) - costs[columns]

@@ -19,7 +19,7 @@ from musichal.memory.columns import Columns
 from musichal.memory.memory import Memory, Place
 from musichal.memory.token_index import TokenIndex
 from musichal.partner.harmony import LOOKED_THROUGH, HarmonyIndex, unit_chroma
-from musichal.partner.streams import contour_symbols, rhythm_symbol, rhythm_symbols
+from musichal.partner.streams import contour_symbol, contour_symbols, rhythm_symbol, rhythm_symbols
 
 _DENSITY_REACH_S = 1.0
 _GAP_S = 60.0
@@ -27,14 +27,15 @@ _GAP_S = 60.0
 BESIDE = np.dtype(
     [
         ("pitch_classes", np.float32, (12,)),
+        ("notes", np.float32),
         ("lowest", np.uint8),
         ("highest", np.uint8),
         ("noted_before", np.int32),
         ("density_hz", np.float32),
     ]
 )
-"""Beside each state: the share of each pitch class in its notes; its lowest and highest note; how many states with notes came
-before; how many of them a second there are around it."""
+"""Beside each state: the share of each pitch class in its notes; how many notes it has; its lowest and highest; how many states
+with notes came before; how many of them a second there are around it."""
 
 
 class Shelf:
@@ -160,8 +161,9 @@ class Shelf:
         self._beside.append(beside[0])
         self._line_s.append(line_s)
         self._units.append(unit_chroma(row["chroma"]))
-        levels = np.array([row["level_db"] if before is None else before["level_db"], row["level_db"]])
-        self.contour.append(int(contour_symbols(levels, np.array([self._last_silent, silent]))[1]))
+        level_db = float(row["level_db"])
+        before_db = level_db if before is None else float(before["level_db"])
+        self.contour.append(contour_symbol(before_db, level_db, was_silent=self._last_silent, silent=silent))
         self._last_silent = silent
         if row["starts_at_onset"] and not silent:
             ioi_s = None
@@ -183,13 +185,13 @@ class Library:
     Parameters
     ----------
     memory : Memory
-        Never changed.
+        Never changed; libraries of one memory share what belongs beside it.
     recordings : int, optional
         The number of the player's own recording; by default the one after the memory's last.
     """
 
     def __init__(self, memory: Memory, *, recordings: int | None = None) -> None:
-        self.base = Shelf(memory)
+        self.base = memory.derived(Shelf)
         known = int(memory.states["recording"][-1]) + 1 if len(memory) else 0
         self.live_recording = known if recordings is None else max(known, recordings)
         self._live: list[Shelf] = []
@@ -280,12 +282,14 @@ def _describe_notes(beside: AnyArray, memory: Memory) -> None:
     np.maximum.at(highest, owner, notes["pitch"])
     beside["lowest"] = np.where(counts > 0, lowest, 0)
     beside["highest"] = highest
+    beside["notes"] = counts
 
 
 def _describe_note_rows(beside: AnyArray, notes: AnyArray) -> None:
     if len(notes):
         beside["pitch_classes"] = np.bincount(notes["pitch"] % 12, minlength=12) / len(notes)
         beside["lowest"], beside["highest"] = notes["pitch"].min(), notes["pitch"].max()
+        beside["notes"] = len(notes)
 
 
 def _density_hz(line_s: Float64, noted: Bool) -> Float64:

@@ -8,7 +8,7 @@ import numpy as np
 from musichal.arrays import Float32
 from musichal.hearing.percepts import SILENCE, SOURCES, Gesture, Percept
 from musichal.partner.settings import PartnerSettings
-from musichal.partner.streams import contour_symbols, rhythm_symbol
+from musichal.partner.streams import contour_symbol, rhythm_symbol
 
 _LEVEL_S = 1.0
 _USUAL_LEVEL_S = 20.0
@@ -102,9 +102,9 @@ class SituationTracker:
         silent = gesture.tokens == (SILENCE, SILENCE)
         before = self._previous
         self._previous = gesture
-        levels = np.array([gesture.level_db if before is None else before.level_db, gesture.level_db])
+        before_db = gesture.level_db if before is None else before.level_db
         was_silent = before is not None and before.tokens == (SILENCE, SILENCE)
-        symbol = int(contour_symbols(levels, np.array([was_silent, silent]))[1])
+        symbol = contour_symbol(before_db, gesture.level_db, was_silent=was_silent, silent=silent)
         if silent:
             return
         self._count += 1

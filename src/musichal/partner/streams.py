@@ -33,8 +33,9 @@ def rhythm_symbols(iois_s: AnyArray) -> Int64:
 
 def rhythm_symbol(before_s: float | None, ioi_s: float | None) -> int:
     """Return the symbol of one interval after another."""
-    pair = [np.nan if value is None else value for value in (before_s, ioi_s)]
-    return int(rhythm_symbols(np.array(pair))[1])
+    if before_s is None or ioi_s is None or not (0 < before_s <= LONGEST_IOI_S and 0 < ioi_s <= LONGEST_IOI_S):
+        return RHYTHM_BREAK
+    return min(4, max(-4, int(np.rint(2 * np.log2(ioi_s / before_s))))) + RHYTHM_EQUAL
 
 
 def contour_symbols(levels_db: AnyArray, silent: AnyArray) -> Int64:
@@ -48,3 +49,10 @@ def contour_symbols(levels_db: AnyArray, silent: AnyArray) -> Int64:
     symbols = (np.clip(steps, -3, 3) + CONTOUR_LEVEL).astype(np.int64)
     broken = quiet | np.concatenate([[True], quiet[:-1]])[: len(quiet)]
     return np.where(broken, CONTOUR_BREAK, symbols)
+
+
+def contour_symbol(before_db: float, level_db: float, *, was_silent: bool, silent: bool) -> int:
+    """Return the symbol of one gesture's level after another's."""
+    if was_silent or silent:
+        return CONTOUR_BREAK
+    return min(3, max(-3, round((float(level_db) - float(before_db)) / _STEP_DB))) + CONTOUR_LEVEL

@@ -13,7 +13,7 @@ from musichal.cli import app
 from musichal.errors import InputError
 from musichal.evaluate.answering import DeafWalker, Echo, answer, hear_excerpt, joined, notes_of
 from musichal.evaluate.effects import OUTCOMES, effect
-from musichal.evaluate.evaluation import cut_excerpts
+from musichal.evaluate.evaluation import cut_excerpts, with_pauses
 from musichal.evaluate.figures import harmony, memory_use, phrases_of_notes, phrasing, player_phrases
 from musichal.evaluate.listening import area, follow, listening
 from musichal.evaluate.traces import FLOOR_DB, STEP_S, Trace, answer_trace, player_trace
@@ -223,6 +223,18 @@ def test_an_effect_is_what_a_parameter_does_and_zero_where_it_does_nothing(train
     assert found.outcome in OUTCOMES
     assert abs(found.size) > 0.5
     assert found.others > 0
+
+
+def test_a_player_with_pauses_plays_the_same_with_silence_between(rock_guitar):
+    recording = read_recording(rock_guitar)
+    rate = recording.sample_rate_hz
+    paused = with_pauses(recording, pause_s=2.0)
+    phrase, silence = 5 * rate, 2 * rate
+    assert not paused.samples[phrase : phrase + silence].any()
+    again = paused.samples[phrase + silence : 2 * phrase + silence]
+    inner = slice(rate // 10, -rate // 10)
+    assert np.array_equal(again[inner], recording.samples[phrase : 2 * phrase][inner])
+    assert with_pauses(recording, pause_s=0.0) is recording
 
 
 def test_recordings_that_are_too_short_are_refused(trained, rock_guitar):

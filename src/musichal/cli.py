@@ -476,6 +476,10 @@ def evaluate(
     recordings: Annotated[list[Path], typer.Argument(help="Recordings of players, or folders of them: what it answers.")],
     excerpt: Annotated[float, typer.Option(min=10, max=300, help="Length of the excerpts it answers, in seconds.")] = 30.0,
     most: Annotated[int, typer.Option(min=4, max=200, help="At most so many excerpts.")] = 24,
+    pause: Annotated[
+        float,
+        typer.Option(min=0, max=60, help="Let the players stop for so many seconds after each 5 s: for taking turns."),
+    ] = 0,
     minutes: Annotated[
         float, typer.Option(min=0.5, max=120, help="How long it plays in one go, to see its use of memory.")
     ] = 15,
@@ -504,6 +508,7 @@ def evaluate(
             recordings,
             excerpt_s=excerpt,
             most=most,
+            pause_s=pause,
             minutes=minutes,
             directions={name: direction(name, modes, None) for name in mode or PLAYING_MODES},
             effects=effects,

@@ -4,9 +4,9 @@ A process of its own because PortAudio is not to be trusted with devices that go
 stream waits for ten minutes or aborts the program (PortAudio 19.6, seen). Here that costs this process alone, and a new one
 sees a new list of devices. The audio callback also shares Python's lock with nobody who computes.
 
-Standard output carries messages: one byte of kind, the length of the payload, the payload. ``J`` is a JSON object (`opened`,
-`waiting`, `failed`, `gone`, `devices`), ``B`` a block: when it arrived, samples lost before it, mark, channels, float32
-samples. When standard input ends, it closes the device and ends.
+Standard output carries messages: one byte of kind, the length of the payload, the payload.``J`` is a JSON object (`opened`,
+`waiting`, `failed`, `gone`, `devices`, and `callbacks`, which counts how long they took), ``B`` a block: when it arrived, samples
+lost before it, mark, channels, float32 samples. When standard input ends, it closes the device and ends.
 """
 
 import contextlib
@@ -32,6 +32,7 @@ from musichal.audio.devices import (
     portaudio,
     rescan,
 )
+from musichal.audio.durations import Durations
 from musichal.audio.ring import BlockRing
 from musichal.errors import InputError, MissingExtraError, MusicHalError
 from musichal.monotonic import now_s
@@ -45,6 +46,7 @@ _BLOCK = struct.Struct("<dqii")
 _RING_S = 10.0
 _LOOK_AGAIN_S = 1.0
 _SILENT_CALLBACK_S = 1.0
+_TELL_EVERY_S = 1.0
 _CLOSE_S = 1.0
 _DEFAULT_BLOCK = 512
 # PortAudio's error codes.
@@ -95,6 +97,7 @@ class _Process:
         self._wake = threading.Event()
         self._stop = threading.Event()
         self._last_s = 0.0
+        self._took = Durations()
         threading.Thread(target=self._wait_for_the_end, daemon=True).start()
 
     def run(self, *, wait: bool, rate_hz: int | None) -> None:
@@ -139,6 +142,7 @@ class _Process:
             self._last_s = now_s()
             ring.write(block, self._last_s, XRUN if status.input_overflow else 0)
             self._wake.set()
+            self._took.add(now_s() - self._last_s)
 
         self._last_s = now_s()
         try:
@@ -159,11 +163,15 @@ class _Process:
         return stream, ring
 
     def _send(self, stream: Any, ring: BlockRing) -> None:
+        told_s = now_s()
         while not self._stop.is_set():
             self._wake.wait(0.2)
             self._wake.clear()
             while (block := ring.read()) is not None:
                 write_block(self._pipe, block.samples, arrived_s=block.arrived_s, lost=block.lost_before, mark=block.mark)
+            if now_s() - told_s > _TELL_EVERY_S:
+                told_s = now_s()
+                write_json(self._pipe, kind="callbacks", counts=self._took.counts)
             self._pipe.flush()
             if not stream.active or now_s() - self._last_s > _SILENT_CALLBACK_S:
                 write_json(self._pipe, kind="gone", text="it stopped giving sound")

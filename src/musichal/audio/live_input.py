@@ -28,6 +28,7 @@ import numpy as np
 from musichal.arrays import Float32
 from musichal.audio.arrivals import ArrivalFilter
 from musichal.audio.devices import AudioDevice, NoSuchDeviceError
+from musichal.audio.durations import quantile_ms
 from musichal.audio.input_process import MODULE, XRUN, read_message
 from musichal.audio.level_meter import LevelMeter, Levels, decibel
 from musichal.audio.recording import ingest
@@ -194,6 +195,7 @@ class LiveInput:
         self._answers: queue.SimpleQueue[MusicHalError | None] = queue.SimpleQueue()
         self._events: queue.SimpleQueue[tuple[str, str]] = queue.SimpleQueue()
         self._process: subprocess.Popen[bytes] | None = None
+        self._callbacks: list[int] = []
         self._is_open = False
         self._last_block_s = 0.0
         self._thread = threading.Thread(target=self._keep_open, name="audio input", daemon=True)
@@ -245,6 +247,10 @@ class LiveInput:
         """Return the rate of the samples: that of the device when it was opened."""
         assert self._rate_hz, "the input is not open"
         return self._rate_hz
+
+    def callback_ms(self, share: float) -> float | None:
+        """Return how long `share` of the audio callbacks took at most, in ms, to the last second; None before that is known."""
+        return quantile_ms(self._callbacks, share)
 
     @property
     def is_connected(self) -> bool:
@@ -454,6 +460,8 @@ class LiveInput:
                     self._take(message["device"])
                 elif message["kind"] == "failed":
                     failed = _error(message)
+                elif message["kind"] == "callbacks":
+                    self._callbacks = message["counts"]
                 elif message["kind"] == "waiting":
                     self._events.put(("waiting", message["text"]))
         finally:

@@ -230,6 +230,7 @@ def _latency(name: str, partner: Path, spec: PerceptionSpec, *, onsets: int, pla
         Figure(f"sound → tokens, {name}, one segment every {segment_ms:.4g} ms: median", summary["percept_p50_ms"], "ms"),
         Figure(f"sound → tokens, {name}: p99", summary["percept_p99_ms"], "ms"),
         Figure(f"sound → tokens, {name}: max", summary["percept_max_ms"], "ms"),
+        Figure(f"audio callback, {name}: p99", summary["callback_p99_ms"], "ms", 0.5),
         Figure(f"load average meanwhile, {name}", summary["load_average"] or 0.0, ""),
     ]
 

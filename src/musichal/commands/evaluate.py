@@ -16,7 +16,7 @@ from musichal.commands.outputs import check_outputs
 from musichal.evaluate.answering import DeafWalker, Echo, Excerpt, MakePlayer, answer, joined
 from musichal.evaluate.effects import Effect, effect
 from musichal.evaluate.ends import BESIDE, ENDS
-from musichal.evaluate.evaluation import Contestant, Evaluation, Progress, contest, cut_excerpts
+from musichal.evaluate.evaluation import Contestant, Evaluation, Progress, contest, cut_excerpts, with_pauses
 from musichal.evaluate.figures import MemoryUse, memory_use
 from musichal.evaluate.listening import AT_ONCE_S, DIMENSIONS, Area
 from musichal.memory.partner_file import PartnerModel, load_partner
@@ -37,6 +37,7 @@ def evaluate_command(
     *,
     excerpt_s: float,
     most: int,
+    pause_s: float,
     minutes: float,
     directions: Mapping[str, Direction],
     effects: bool,
@@ -57,7 +58,7 @@ def evaluate_command(
         check_outputs([report], inputs=[partner, *recordings])
     with voice.progress("Loading the partner") as tell:
         model = load_partner(partner)
-        given = [read_recording(file) for file in collect_recordings(recordings)]
+        given = [with_pauses(read_recording(file), pause_s=pause_s) for file in collect_recordings(recordings)]
         excerpts = cut_excerpts(model, given, excerpt_s=excerpt_s, most=most, progress=tell)
         ways = players_of(model, settings, directions)
         players, contestants = contest(ways, excerpts, model.memory, seed=seed, progress=tell)

@@ -410,6 +410,7 @@ def _summary(engine: LiveEngine, live: LiveInput, scheduler: Scheduler, watch: _
         "input": live.device.label,
         "input_rate_hz": live.sample_rate_hz,
         "xruns": live.xruns,
+        "callback_p99_ms": live.callback_ms(0.99),
         "ports": scheduler.opened,
         "priority": scheduler.priority,
         "partner_replaced": watch.replaced,

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from musichal.arrays import Float32
 from musichal.audio.recording import Recording
 from musichal.errors import InputError
 from musichal.evaluate.answering import Excerpt, MakePlayer, answer, hear_excerpt, notes_of
@@ -19,6 +20,8 @@ from musichal.memory.partner_file import PartnerModel
 from musichal.partner.decision import Decision
 
 FEWEST_EXCERPTS = 4
+PHRASE_S = 5.0
+"""How long a player plays between pauses that are put in."""
 Progress = Callable[[str, float], None]
 
 
@@ -103,6 +106,24 @@ def cut_excerpts(
             )
         )
     return tuple(excerpts)
+
+
+def with_pauses(recording: Recording, *, pause_s: float) -> Recording:
+    """Return a recording as a player would play it who stops for `pause_s` after every `PHRASE_S`: for turns to be taken."""
+    if not pause_s:
+        return recording
+    rate = recording.sample_rate_hz
+    phrase, fade = round(PHRASE_S * rate), round(0.05 * rate)
+    silence = np.zeros(round(pause_s * rate), dtype=np.float32)
+    edge = np.linspace(0, 1, fade, dtype=np.float32)
+    parts: list[Float32] = []
+    for first in range(0, recording.samples.shape[0], phrase):
+        part = recording.samples[first : first + phrase].copy()
+        if part.shape[0] > 2 * fade:
+            part[:fade] *= edge
+            part[-fade:] *= edge[::-1]
+        parts += [part, silence]
+    return dataclasses.replace(recording, samples=np.concatenate(parts))
 
 
 def contest(

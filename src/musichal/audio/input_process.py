@@ -4,9 +4,9 @@ A process of its own because PortAudio is not to be trusted with devices that go
 stream waits for ten minutes or aborts the program (PortAudio 19.6, seen). Here that costs this process alone, and a new one
 sees a new list of devices. The audio callback also shares Python's lock with nobody who computes.
 
-Standard output carries messages: one byte of kind, the length of the payload, the payload.``J`` is a JSON object (`opened`,
-`waiting`, `failed`, `gone`, `devices`, and `callbacks`, which counts how long they took), ``B`` a block: when it arrived, samples
-lost before it, mark, channels, float32 samples. When standard input ends, it closes the device and ends.
+Standard output carries messages: one byte of kind, the length of the payload, the payload. ``J`` is a JSON object: `opened`,
+`waiting`, `failed`, `gone`, `devices`, or `callbacks`, which counts how long they took. ``B`` is a block: when it arrived,
+samples lost before it, mark, channels, float32 samples. When standard input ends, it closes the device and ends.
 """
 
 import contextlib

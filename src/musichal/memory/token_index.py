@@ -148,6 +148,7 @@ class TokenIndex:
         symbol, link, latest, clone_length = self._symbol, self._link, self._latest, self._clone_length
         child, following, previous = self._child, self._next, self._previous
         clone_edges, prefix_edges = self._clone_edges, self._prefix_edges
+        clone_first, repeat_length, repeat_row = self._clone_first, self._repeat_length, self._repeat_row
         for key in keys:
             row = self._rows
             if row == self._capacity:
@@ -203,8 +204,8 @@ class TokenIndex:
             child[parent] = new
             latest[new] = row
             if parent:
-                self._repeat_length[row] = size
-                self._repeat_row[row] = self._first_row(parent)
+                repeat_length[row] = size
+                repeat_row[row] = clone_first[parent >> 1] if parent & 1 else (parent >> 1) - 1
                 steps = _LATEST_STEPS
                 while parent and steps:
                     latest[parent] = row
@@ -218,13 +219,17 @@ class TokenIndex:
         clone_edges, prefix_edges = self._clone_edges, self._prefix_edges
         half = self._rows + 1
         clone = 2 * half + 1
+        whole = target >> 1
         if target & 1:
-            edges = (clone_edges[target >> 1] or _EMPTY).copy()
+            edges = (clone_edges[whole] or _EMPTY).copy()
+            first = self._clone_first[whole]
         else:
-            edges = {self._symbol[target >> 1]: target + 2, **prefix_edges.get(target >> 1, _EMPTY)}
+            edges, first = {self._symbol[whole]: target + 2}, whole - 1
+            if whole in prefix_edges:
+                edges.update(prefix_edges[whole])
         clone_edges[half] = edges
         self._clone_length[half] = size
-        self._clone_first[half] = self._first_row(target)
+        self._clone_first[half] = first
         # The clone takes the target's place among its siblings; the target becomes the clone's child.
         parent, before, after = link[target], previous[target], following[target]
         link[clone], previous[clone], following[clone] = parent, before, after

@@ -191,7 +191,7 @@ def test_few_states_ascend_as_many_do(states):
     assert ascending(np.array(states, dtype=np.int64)).tolist() == sorted(set(states))
 
 
-IOIS = st.none() | st.sampled_from([0.0, 0.25, 0.5, 1.0, 3.0, 3.1]) | st.floats(0, 4)
+IOIS = st.none() | st.sampled_from([0.0, 5e-324, 2.2e-311, 0.25, 0.5, 1.0, 3.0, 3.1]) | st.floats(0, 4)
 
 
 @settings(deadline=None)

@@ -35,7 +35,9 @@ def rhythm_symbol(before_s: float | None, ioi_s: float | None) -> int:
     """Return the symbol of one interval after another."""
     if before_s is None or ioi_s is None or not (0 < before_s <= LONGEST_IOI_S and 0 < ioi_s <= LONGEST_IOI_S):
         return RHYTHM_BREAK
-    return min(4, max(-4, int(np.rint(2 * np.log2(ioi_s / before_s))))) + RHYTHM_EQUAL
+    # Of two intervals next to nothing the ratio can be 0 or infinite.
+    ratio = min(8.0, max(0.125, ioi_s / before_s))
+    return min(4, max(-4, int(np.rint(2 * np.log2(ratio))))) + RHYTHM_EQUAL
 
 
 def contour_symbols(levels_db: AnyArray, silent: AnyArray) -> Int64:

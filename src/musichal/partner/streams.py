@@ -25,7 +25,7 @@ def rhythm_symbols(iois_s: AnyArray) -> Int64:
     """
     iois = np.asarray(iois_s, dtype=np.float64)
     before = np.concatenate([[np.nan], iois[:-1]])[: len(iois)]
-    with np.errstate(invalid="ignore", divide="ignore"):
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         known = (iois > 0) & (before > 0) & (iois <= LONGEST_IOI_S) & (before <= LONGEST_IOI_S)
         steps = np.rint(2 * np.log2(np.where(known, iois, 1) / np.where(known, before, 1)))
     return np.where(known, np.clip(steps, -4, 4) + RHYTHM_EQUAL, RHYTHM_BREAK).astype(np.int64)

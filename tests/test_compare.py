@@ -1,10 +1,12 @@
 """`musichal compare`: what two partners hear differently."""
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -39,6 +41,7 @@ def compared(first: PartnerModel, second: PartnerModel) -> Comparison:
 def test_a_partner_hears_like_itself(trained):
     comparison = compared(trained, trained)
     assert comparison.hear_alike
+    assert comparison.learned == (True, True)
     assert comparison.spec_differences == comparison.installation_differences == ()
     assert comparison.same_vocabularies == (True, True)
     assert comparison.frames == (trained.recordings[0].tokens.shape[1],) * 2
@@ -80,6 +83,7 @@ def test_a_sound_that_another_divides_is_found(trained):
 
 def test_two_partners_differ_in_spec_silence_and_sounds(trained, other):
     comparison = compared(trained, other)
+    assert comparison.learned == (True, False)
     assert {name: (a, b) for name, a, b in comparison.spec_differences} == {
         "vocabulary.size": (64, 16),
         "gate.open_db": (-54.0, -34.0),
@@ -161,7 +165,25 @@ def test_command(trained_path, other, short_guitar, tmp_path):
     assert "[other].hal" in words
     assert "gate.open_db" in words
     assert "adjusted Rand" in words
+    (learned,) = (line for line in words.splitlines() if "was trained on it" in line)
+    assert [cell.strip() for cell in learned.split("│")[2:4]] == ["yes", "no"]
+    # What a sound is heard as is all of it, the rest named as such, but for what rounding takes.
+    splits = [line for line in words.splitlines() if re.search(r"\d frames +│", line) and "none above" not in line]
+    shares = [[int(share) for share in re.findall(r"\((\d+)%\)", line)] for line in splits]
+    assert len(shares) > 6
+    assert [sum(s) for s in shares] == [pytest.approx(100, abs=len(s)) for s in shares]
     assert "alike" in run("compare", trained_path, trained_path).stdout
+
+
+def test_too_little_to_say_much_is_said(trained_path, other, short_guitar, tmp_path):
+    save_partner(tmp_path / "other.hal", other)
+    samples, rate = soundfile.read(short_guitar, dtype="float32")
+    soundfile.write(tmp_path / "half a second.wav", samples[rate : rate + rate // 2], rate, subtype="PCM_16")
+    result = run("compare", trained_path, tmp_path / "other.hal", tmp_path / "half a second.wav")
+    assert result.exit_code == 0
+    assert "half a second.wav: only" in result.stderr
+    assert "too few to say much" in result.stderr
+    assert "too few" not in run("compare", trained_path, tmp_path / "other.hal", short_guitar).stderr
 
 
 def test_what_cannot_be_compared_is_one_line(trained, trained_path, tmp_path):

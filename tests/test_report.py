@@ -27,6 +27,7 @@ from musichal.pictures.verification import (
     write_report,
 )
 from musichal.verify.diversity import token_diversity, token_histogram
+from musichal.verify.shift import OFFSETS
 from musichal.verify.verification import GROUPS, Check, DiversityRow, HeardRecording, ShiftRow, Verification
 from test_pictures import overlapping_texts
 
@@ -78,8 +79,8 @@ def row(label: str, tokens: np.ndarray, seconds: float) -> DiversityRow:
 
 
 SHIFT = tuple(
-    ShiftRow(offset_samples=1050 * k, offset_s=1050 * k / RATE, shares=(0.9 - k / 50, 0.7 + k / 50), pairs=(700, 710))
-    for k in range(1, 9)
+    ShiftRow(offset_samples=n, offset_s=n / RATE, shares=(0.9 - n / 50_000, 0.7 + n / 50_000), pairs=(700, 710))
+    for n in (*(1050 * k for k in range(1, OFFSETS + 1)), 4360)
 )
 
 
@@ -285,7 +286,8 @@ def test_shift_bars_are_the_shares() -> None:
     figure = draw_shift(SHIFT)
     assert overlapping_texts(figure) == []
     (axes,) = figure.axes
-    assert [t.get_text() for t in axes.get_xticklabels()] == [f"{1000 * r.offset_s:.0f} ms" for r in SHIFT]
+    labels = [t.get_text() for t in axes.get_xticklabels()]
+    assert labels == [*(f"{1000 * r.offset_s:.0f} ms" for r in SHIFT[:-1]), "182 ms\nbetween frames"]
     for source, (bars, colour) in enumerate(zip(axes.containers, SOURCE_COLOURS.values(), strict=True)):
         assert [b.get_height() for b in bars] == pytest.approx([100 * r.shares[source] for r in SHIFT])
         assert to_hex(bars[0].get_facecolor()).upper() == colour

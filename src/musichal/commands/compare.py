@@ -19,6 +19,10 @@ from musichal.verify.comparison import Comparison, SourceComparison, Split, comp
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+# A second of frames: agreement of fewer is mostly chance.
+_LEAST_MOMENTS = 75
+_REST_SHOWN = 0.005
+
 
 def compare_command(first: Path, second: Path, recording: Path | None, *, voice: Voice) -> Comparison:
     """Let two partners hear a recording (the longest in the first partner, if none is given) and show what differs.
@@ -43,6 +47,9 @@ def compare_command(first: Path, second: Path, recording: Path | None, *, voice:
             name, rate, samples = longest.name, longest.sample_rate_hz, longest.samples()
         comparison = compare_partners(*models, samples, name=name, sample_rate_hz=rate, progress=tell)
     voice.result({"first": str(first), "second": str(second), **comparison.to_dict()})
+    for source in comparison.sources:
+        if source.agreement.moments < _LEAST_MOMENTS:
+            voice.warn(f"{name}: only {source.agreement.moments} {source.source} frames sound to both: too few to say much")
     for table in _tables(comparison, (printable(first.name), printable(second.name))):
         voice.show(table)
     voice.say(_verdict(comparison))
@@ -69,6 +76,7 @@ def _tables(comparison: Comparison, names: tuple[str, str]) -> "Iterator[Rendera
         f"In {comparison.recording}, {clock(comparison.duration_s)}",
         ("", *names),
         [
+            ("was trained on it", *("yes" if learned else "no" for learned in comparison.learned)),
             ("frames", *map(str, comparison.frames)),
             ("gestures per second", *(f"{value:.2f}" for value in comparison.gestures_per_second)),
             ("gesture starts in common (F)", f"{comparison.shared_gesture_starts:.2f}", ""),
@@ -98,8 +106,12 @@ def _tables(comparison: Comparison, names: tuple[str, str]) -> "Iterator[Rendera
 
 def _split_rows(comparison: SourceComparison, names: tuple[str, str]) -> Iterator[tuple[str, ...]]:
     def row(split: Split, one: str, other: str) -> tuple[str, ...]:
-        parts = ", ".join(f"{token} ({share:.0%})" for token, share in split.parts) or "many sounds, none above 10%"
-        return (comparison.source, f"{one}: {split.token}, {split.frames} frames", f"{other}: {parts}", clock(split.first_s))
+        parts = [f"{token} ({share:.0%})" for token, share in split.parts]
+        rest = 1 - sum(share for _, share in split.parts)
+        if rest > _REST_SHOWN:
+            parts.append(f"others ({rest:.0%})")
+        words = f"{other}: {', '.join(parts)}" if split.parts else f"{other}: many sounds, none above 10%"
+        return (comparison.source, f"{one}: {split.token}, {split.frames} frames", words, clock(split.first_s))
 
     yield from (row(split, *names) for split in comparison.split_by_second)
     yield from (row(split, names[1], names[0]) for split in comparison.split_by_first)

@@ -87,7 +87,6 @@ def picture_format(path: PathLike) -> str:
     return suffix
 
 
-@picture_style()
 def save_figure(figure: "Figure", path: PathLike) -> None:
     """Write a figure in the format that the suffix of `path` names, whole or not at all.
 
@@ -98,14 +97,20 @@ def save_figure(figure: "Figure", path: PathLike) -> None:
     InputError
         For an unknown suffix, or where the file cannot be written.
     """
-    kind = picture_format(path)
+    drawn = figure_bytes(figure, picture_format(path))
+    with open_atomically(path) as stream:
+        stream.write(drawn)
+
+
+@picture_style()
+def figure_bytes(figure: "Figure", kind: str) -> bytes:
+    """Return a figure as a 'png', 'svg' or 'pdf' file; the same figure and versions of libraries give the same bytes."""
     drawn = io.BytesIO()
     with warnings.catch_warnings():
         # A name in a script that the font lacks is drawn as boxes; that is no reason to alarm anyone.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure.savefig(drawn, format=kind, metadata=_METADATA[kind])
-    with open_atomically(path) as stream:
-        stream.write(drawn.getbuffer())
+    return drawn.getvalue()
 
 
 def new_figure(*, height_inches: float, title: str, subtitle: str) -> "Figure":

@@ -4,14 +4,12 @@ Every text from outside, such as the name of a recording, is escaped, and the pa
 """
 
 import base64
-import io
-import warnings
 from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
 from musichal.atomic import printable
-from musichal.pictures.canvas import picture_style
+from musichal.pictures.canvas import figure_bytes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -63,12 +61,7 @@ def table(head: str, rows: Sequence[str]) -> str:
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>\n' + "\n".join(rows) + "\n</tbody></table></div>"
 
 
-@picture_style()
 def image(figure: "Figure", words: str) -> str:
     """Return a figure as an image inside the page, with words for those who cannot see it."""
-    drawn = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")  # a name in a script that the font lacks
-        figure.savefig(drawn, format="png", metadata={"Software": "MusicHal"})
-    data = base64.b64encode(drawn.getvalue()).decode("ascii")
+    data = base64.b64encode(figure_bytes(figure, "png")).decode("ascii")
     return f'<img alt="{escape(words)}" src="data:image/png;base64,{data}">'

@@ -27,6 +27,7 @@ from musichal.pictures.canvas import (
 from musichal.pictures.page import escaped, image, page, table
 from musichal.pictures.panels import COLUMNS, hide_frame
 from musichal.verify.diversity import Diversity
+from musichal.verify.shift import OFFSETS
 from musichal.verify.verification import GROUPS, Check, DiversityRow, HeardRecording, ShiftRow, Verification
 
 if TYPE_CHECKING:
@@ -132,9 +133,11 @@ def _diversity_table(rows: Sequence[DiversityRow]) -> str:
     lines = []
     for row in rows:
         for source, figures in zip(SOURCES, row.diversity, strict=True):
-            label = f"{escaped(row.label)} <small>{row.stretch_s:.1f} s</small>" if source == SOURCES[0] else ""
+            label = ""
+            if source == SOURCES[0]:
+                label = f'<td rowspan="{len(SOURCES)}">{escaped(row.label)}<small>{row.stretch_s:.1f} s</small></td>'
             numbers = "".join(f'<td class="number">{n}</td>' for n in _numbers(figures))
-            lines.append(f"<tr><td>{label}</td><td>{source}</td>{numbers}</tr>")
+            lines.append(f"<tr>{label}<td>{source}</td>{numbers}</tr>")
     return table(head, lines)
 
 
@@ -194,8 +197,9 @@ def draw_parity(recordings: Sequence[HeardRecording], *, sample_rate_hz: int) ->
 
     recordings, total = _worst_first(recordings), len(recordings)
     strips = len(recordings) * len(SOURCES)
-    top, bottom, gap = 1.15, 0.35, 0.45
-    height = top + strips * _STRIP_INCHES + len(recordings) * (gap + 0.3) + bottom
+    # Below each recording's strips its times, and room for the next one's name; below the last its times alone.
+    top, between, bottom = 1.15, 0.75, 0.35
+    height = top + strips * _STRIP_INCHES + (len(recordings) - 1) * between + bottom
     subtitle = "tokens of training beside tokens heard live"
     if total > len(recordings):
         subtitle += f": {len(recordings)} of {total} recordings, those that differ first"
@@ -226,7 +230,7 @@ def draw_parity(recordings: Sequence[HeardRecording], *, sample_rate_hz: int) ->
                 time_ticks(axes, recording.duration_s)
             else:
                 axes.set_xticks([])
-        y -= gap + 0.3
+        y -= between
     handles = [Patch(color=GREEN, label="the same token"), Patch(color=VERMILION, label="another token, or no frame")]
     figure.legend(handles=handles, loc="upper right", ncols=2, frameon=False, bbox_to_anchor=(0.97, 1 - 0.1 / height))
     return figure
@@ -266,18 +270,20 @@ def _shares(histogram: Sequence[int]) -> Float64:
 
 @picture_style()
 def draw_shift(rows: Sequence[ShiftRow]) -> "Figure":
-    """Draw the share of tokens that stay for each offset of the grid, a bar per source."""
-    height = 3.6
+    """Draw the share of tokens that stay for each offset of the grid, a bar per source; what lies between frames apart."""
+    height = 3.7
     subtitle = "share of frames that keep their token when the grid of segments begins later"
     figure = new_figure(height_inches=height, title="Shift consistency", subtitle=subtitle)
-    axes = figure.add_axes((0.065, 0.17, 0.9, 0.53))
+    axes = figure.add_axes((0.065, 0.19, 0.9, 0.52))
     width = 0.8 / len(SOURCES)
-    x = np.arange(len(rows))
+    between = np.array([number >= OFFSETS for number in range(len(rows))])
+    x = np.arange(len(rows)) + 0.5 * between
     for source, (name, colour) in enumerate(SOURCE_COLOURS.items()):
         shares = [100 * row.shares[source] for row in rows]
         bars = axes.bar(x + (source - (len(SOURCES) - 1) / 2) * width, shares, width=width * 0.94, color=colour, label=name)
         axes.bar_label(bars, fmt="%.1f", size=8, color=INK, padding=1)
-    axes.set_xticks(x, [f"{1000 * row.offset_s:.0f} ms" for row in rows])
+    labels = [f"{1000 * row.offset_s:.0f} ms" for row in rows]
+    axes.set_xticks(x, [f"{label}\nbetween frames" if apart else label for label, apart in zip(labels, between, strict=True)])
     axes.set_ylim(0, 110)
     axes.set_yticks([0, 25, 50, 75, 100])
     axes.set_ylabel("%")

@@ -25,6 +25,7 @@ import numpy as np
 from scipy.special import entr
 
 from musichal.arrays import AnyArray, Float32, Float64, Int64
+from musichal.audio.recording import samples_digest
 from musichal.errors import InputError
 from musichal.hearing.percepts import SILENCE, SOURCES
 from musichal.memory.partner_file import PartnerModel
@@ -83,11 +84,13 @@ class SourceComparison:
 class Comparison:
     """Two partners on one recording; pairs are (first, second).
 
+    `learned` says whether a partner was trained on this very recording: it has its sounds, and the other has to make do.
     `shared_gesture_starts` is the F-measure of the starts of gestures, within 50 ms of one another.
     """
 
     recording: str
     duration_s: float
+    learned: tuple[bool, bool]
     spec_differences: tuple[tuple[str, Any, Any], ...]
     installation_differences: tuple[tuple[str, str, str], ...]
     same_vocabularies: tuple[bool, ...]
@@ -185,9 +188,11 @@ def compare_partners(
     if not len(mine):
         raise InputError(f"{name}: the partners have no moment in common to compare")
     duration_s = len(samples) / sample_rate_hz
+    digest = samples_digest(samples)
     return Comparison(
         recording=name,
         duration_s=duration_s,
+        learned=(digest in {r.digest for r in first.recordings}, digest in {r.digest for r in second.recordings}),
         spec_differences=tuple(first.spec.differences(second.spec)),
         installation_differences=_installation_differences(first, second),
         same_vocabularies=tuple(a.digest() == b.digest() for a, b in zip(first.vocabularies, second.vocabularies, strict=True)),

@@ -20,6 +20,7 @@ from musichal.hearing.frames import frame_count
 from musichal.hearing.listener import Listener, Tap
 from musichal.hearing.percepts import SILENCE, SOURCES, Gesture, Note, Percept
 from musichal.memory.partner_file import PartnerModel
+from musichal.spec import PerceptionSpec
 from musichal.verify.verification import Check
 
 DEVICE_RATES_HZ = (48_000, 44_100, 96_000, 22_050)
@@ -303,6 +304,32 @@ def agreement(
     return int((mine == others)[asked].sum()), int(asked.sum())
 
 
+def heard_whole_before(spec: PerceptionSpec, samples: Float32, *, sample_rate_hz: int) -> float:
+    """Return a place in samples of the spec's rate: frames before it see nothing behind the end of `samples` (n,)."""
+    return samples.shape[0] / sample_rate_hz * spec.sample_rate_hz - spec.segment_samples - spec.lookahead_samples
+
+
+def agreements(
+    spec: PerceptionSpec, frame_samples: Int64, tokens: Int16, live: LiveStream, *, offset_samples: float = 0.0
+) -> tuple[tuple[int, int], ...]:
+    """Return `agreement` of frames (n,) and tokens (sources, n) with a live stream per source, half a stride apart at most."""
+    return tuple(
+        agreement(
+            (frame_samples, live.frame_samples),
+            (tokens, live.tokens),
+            source=source,
+            tolerance_samples=spec.encoder.stride_samples / 2,
+            offset_samples=offset_samples,
+        )
+        for source in range(len(SOURCES))
+    )
+
+
+def equal_shares(pairs: Sequence[tuple[int, int]]) -> tuple[float, ...]:
+    """Return the share of each (equal, pairs) that is equal, 1 where nothing was paired."""
+    return tuple(equal / total if total else 1.0 for equal, total in pairs)
+
+
 def rate_checks(
     model: PartnerModel,
     name: str,
@@ -321,22 +348,14 @@ def rate_checks(
     spec = model.spec
     checks = []
     rates = [rate for rate in DEVICE_RATES_HZ if rate != sample_rate_hz]
-    end = samples.shape[0] / sample_rate_hz * spec.sample_rate_hz - spec.segment_samples - spec.lookahead_samples
-    asked = frame_samples < end if (frame_samples < end).any() else np.ones(len(frame_samples), dtype=bool)
+    asked = frame_samples < heard_whole_before(spec, samples, sample_rate_hz=sample_rate_hz)
+    asked = asked if asked.any() else np.ones(len(frame_samples), dtype=bool)
     for number, rate in enumerate(rates):
         other = at_rate(samples, source_rate_hz=sample_rate_hz, target_rate_hz=rate)
         blocks = random_blocks(len(other), largest=round(_LARGEST_BLOCK_S * rate), rng=rng)
         live = hear_live(model, other, sample_rate_hz=rate, blocks=blocks)
-        pairs = [
-            agreement(
-                (frame_samples[asked], live.frame_samples),
-                (tokens[:, asked], live.tokens),
-                source=source,
-                tolerance_samples=spec.encoder.stride_samples / 2,
-            )
-            for source in range(len(SOURCES))
-        ]
-        shares = [equal / total if total else 1.0 for equal, total in pairs]
+        pairs = agreements(spec, frame_samples[asked], tokens[:, asked], live)
+        shares = equal_shares(pairs)
         # Below its own rate hearing lacks what it was trained on, and no resampler brings it back.
         lossy = rate < min(spec.sample_rate_hz, sample_rate_hz)
         passed = None if lossy else min(shares) >= RATE_GOAL
@@ -350,7 +369,7 @@ def rate_checks(
                 detail=f"{pairs[0][1]} frames of the first {samples.shape[0] / sample_rate_hz:.1f} s"
                 + (f"; a device at {rate} Hz has nothing above {rate / 2000:.1f} kHz" if lossy else ""),
                 cause="" if passed is not False else "resampling changes what is near a border between two sounds",
-                values={"rate_hz": rate, "shares": shares, "frames": [total for _, total in pairs]},
+                values={"rate_hz": rate, "shares": list(shares), "frames": [total for _, total in pairs]},
             )
         )
         if progress is not None:

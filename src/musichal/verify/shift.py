@@ -19,7 +19,7 @@ from musichal.hearing.listener import Ear
 from musichal.hearing.percepts import SOURCES
 from musichal.memory.partner_file import PartnerModel
 from musichal.spec import PerceptionSpec
-from musichal.verify.parity import agreement, hear_live, random_blocks
+from musichal.verify.parity import agreements, equal_shares, hear_live, heard_whole_before, random_blocks
 from musichal.verify.verification import Check, ShiftRow
 
 OFFSETS = 8
@@ -45,7 +45,7 @@ def shift_rows(
     """
     spec = model.spec
     rate = spec.sample_rate_hz
-    end = samples.shape[0] / sample_rate_hz * rate - spec.segment_samples - spec.lookahead_samples
+    end = heard_whole_before(spec, samples, sample_rate_hz=sample_rate_hz)
     rows = []
     for number, wanted in enumerate(grid_offsets(spec)):
         dropped = round(wanted / rate * sample_rate_hz)
@@ -58,21 +58,12 @@ def shift_rows(
             blocks=random_blocks(len(part), largest=sample_rate_hz, rng=rng),
         )
         asked = (frame_samples < end) & (frame_samples >= offset + spec.context_samples + spec.segment_samples)
-        pairs = [
-            agreement(
-                (frame_samples[asked], live.frame_samples),
-                (tokens[:, asked], live.tokens),
-                source=source,
-                tolerance_samples=spec.encoder.stride_samples / 2,
-                offset_samples=offset,
-            )
-            for source in range(len(SOURCES))
-        ]
+        pairs = agreements(spec, frame_samples[asked], tokens[:, asked], live, offset_samples=offset)
         rows.append(
             ShiftRow(
                 offset_samples=round(offset),
                 offset_s=dropped / sample_rate_hz,
-                shares=tuple(equal / total if total else 1.0 for equal, total in pairs),
+                shares=equal_shares(pairs),
                 pairs=tuple(total for _, total in pairs),
             )
         )

@@ -315,7 +315,11 @@ def test_ctrl_c_leaves_nothing_behind(command, after_s, rock_mix, trained_path, 
         "train": ["train", many, "-o", out / "p.hal"],
         "play": ["play", trained_path, "--input", rock_mix, "--audio-out", out / "r.wav", "--session", out / "session"],
     }[command]
-    ready = "import musichal.commands.train, musichal.commands.play, musichal.cli as c; print(1, flush=True); c.main()"
+    # It says when the command has begun: before that, a busy machine may still be reading its arguments.
+    ready = (
+        f"import musichal.commands.{command} as room, musichal.cli as c; begin = room.{command}_command\n"
+        f"room.{command}_command = lambda *a, **k: (print(1, flush=True), begin(*a, **k))\nc.main()"
+    )
     running = subprocess.Popen(
         [sys.executable, "-c", ready, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

@@ -17,7 +17,7 @@ from musichal.chandra.trainer import train
 from musichal.hearing.listener import Tap, Vocabularies
 from musichal.memory.partner_file import PartnerModel
 from musichal.spec import PerceptionSpec
-from musichal.verify import procedure
+from musichal.verify import ablations, procedure
 from musichal.verify.parity import hear_live, likely_cause
 from musichal.verify.procedure import subjects, verify_partner
 from musichal.verify.stages import (
@@ -125,6 +125,17 @@ def test_a_quick_verify_fails_and_names_stage_and_cause(
     # One cause, and the right one, wherever it is shown.
     assert fault.cause in checks[at].cause
     assert {c.cause for c in whole.values() if not c.passed} == {checks[at].cause}
+
+
+def test_other_rates_fail_for_the_reason_of_the_recordings_own(
+    monkeypatch: pytest.MonkeyPatch, trained: PartnerModel, other: PartnerModel
+) -> None:
+    monkeypatch.setattr(ablations, "STRETCH_S", 1.0)
+    monkeypatch.setattr(procedure, "STRETCH_S", 1.4)
+    break_live_path(monkeypatch, next(f for f in FAULTS if f.name == "mean over frames"), trained, other)
+    verification = verify_partner(trained, subjects(trained))
+    causes = {c.name: c.cause for c in verification.failed if c.name.endswith(" Hz")}
+    assert causes == {f"mix.wav at {rate} Hz": "as at the recording's own rate" for rate in (48_000, 96_000)}
 
 
 def test_a_healthy_live_path_differs_nowhere(

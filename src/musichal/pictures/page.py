@@ -21,7 +21,7 @@ h1 { font-size: 1.6em; margin-bottom: 0; }
 h2 { font-size: 1.2em; margin: 2em 0 0.2em; border-top: 1px solid #e4e4e4; padding-top: 1em; }
 p { margin: 0.3em 0 0.8em; color: #555; }
 code { font-size: 0.9em; overflow-wrap: anywhere; }
-.scroll { overflow-x: auto; }
+.scroll { overflow-x: auto; margin-bottom: 1.2em; }
 table { border-collapse: collapse; width: 100%; }
 th, td { text-align: left; vertical-align: top; padding: 0.3em 0.7em 0.3em 0; border-bottom: 1px solid #e4e4e4; }
 th { font-weight: 600; color: #555; }

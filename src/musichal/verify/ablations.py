@@ -119,7 +119,7 @@ def ablation_check(row: DiversityRow, beside: DiversityRow) -> Check:
         found=describe(row),
         passed=None,
         detail="an ablation: keeps "
-        + ", ".join(f"{value:.0%}" for value in share)
+        + ", ".join(f"{value:.0%} ({source})" for value, source in zip(share, SOURCES, strict=True))
         + f" of the perplexity of {beside.label} ({beside.stretch_s:.1f} s)",
         values={"diversity": row.to_dict()["diversity"], "perplexity_kept": share, "beside": beside.label},
     )

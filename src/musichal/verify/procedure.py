@@ -133,7 +133,7 @@ def verify_partner(
         subject, beside = asked[0], heard[0]
         stretch_s = min(STRETCH_S, subject.duration_s)
         sound = subject.beginning(stretch_s)
-        checks += rate_checks(
+        rates = rate_checks(
             model,
             subject.name,
             sound,
@@ -143,6 +143,8 @@ def verify_partner(
             rng=rng,
             progress=lambda s: tell("Hearing at other rates", 0.25 + 0.2 * s),
         )
+        # What is lost at the recording's own rate is lost at the others for the same reason.
+        checks += [replace(c, cause="as at the recording's own rate") if c.cause and holds is False else c for c in rates]
         if stretch_s * model.spec.sample_rate_hz > 2 * model.spec.window_samples:
             shift = shift_rows(
                 model,

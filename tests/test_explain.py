@@ -131,3 +131,19 @@ def test_what_is_no_session_is_refused(tmp_path):
     result = run("explain", tmp_path)
     assert result.exit_code == 2
     assert "is not a session" in result.output.replace("\n", " ")
+
+
+def test_a_gesture_learned_from_the_player_is_listened_to_in_the_sessions_own_input(trained_path, short_guitar, tmp_path):
+    take = tmp_path / "take"
+    result = run("play", trained_path, "--input", short_guitar, "--session", take, "--mode", "shadow")
+    assert result.exit_code == 0, result.output
+    chosen = next(d for d in read_decisions(take) if d.live and d.notes)
+    result = run("explain", take, "--at", clock(chosen.time_s), "--listen", tmp_path / "moment")
+    assert result.exit_code == 0, result.output
+    source, rate = soundfile.read(next((tmp_path / "moment").glob("*-source.wav")))
+    guitar, guitar_rate = soundfile.read(short_guitar)
+    assert rate == guitar_rate
+    first = max(0, round((chosen.source_start_s - 1.0) * rate))
+    original = guitar[first : first + len(source)]
+    assert original.shape == source.shape
+    assert np.corrcoef(source.reshape(-1), original.reshape(-1))[0, 1] > 0.99

@@ -9,7 +9,9 @@ import pytest
 import soundfile
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
+from musichal.cli import app
 from musichal.errors import InputError
 from musichal.hearing.encoders.registry import create_encoder
 from musichal.hearing.listener import Listener
@@ -202,6 +204,10 @@ def test_a_session_cut_off_anywhere_opens_up_to_there_and_replays(tmp_path, trai
     assert played.reply[:4] == b"MThd"
     with pytest.raises(InputError, match="killed"):
         read_session(folder)
+    told = CliRunner().invoke(app, ["explain", str(folder)])
+    assert told.exit_code == 0, told.output
+    assert "ended while it played" in told.stderr
+    assert told.stdout.startswith("Played ")
 
 
 DAMAGE = {

@@ -1,8 +1,8 @@
 """`musichal explain`: why a session was played as it was, in words, and to listen to."""
 
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,8 @@ from musichal.memory.partner_file import PartnerModel, load_partner
 from musichal.partner.decision import Decision
 from musichal.partner.explanation import clock, explain, summarise
 from musichal.stage.events import NoteEvent
-from musichal.stage.session import SessionSettings, file_sha256, read_decisions, read_session
+from musichal.stage.live_session import is_live_session, read_live_session
+from musichal.stage.session import SessionSettings, file_sha256, read_decisions, read_input, read_session
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -30,6 +31,17 @@ if TYPE_CHECKING:
 _RATE_HZ = 44100
 # A moment is hard to know again without what led to it.
 _BEFORE_S, _AFTER_S = 1.0, 0.5
+
+
+@dataclass(frozen=True)
+class _Session:
+    """What is told of a session; `sound` reads the player's input, `lacks` says in sentences what is not there."""
+
+    settings: SessionSettings
+    decisions: Sequence[Decision]
+    input_samples: int
+    sound: Callable[[], Float32]
+    lacks: Sequence[str] = ()
 
 
 def explain_command(
@@ -45,12 +57,14 @@ def explain_command(
     moment_s = None if at is None else parse_clock(at)
     if listen is not None and moment_s is None:
         raise InputError("--listen needs --at: name the moment to listen to, such as --at 1:23")
-    settings, samples, _ = read_session(folder)
-    decisions = read_decisions(folder)
+    session = _read_session(folder)
+    settings, decisions = session.settings, session.decisions
     model = _partner_of(settings, partner, needed=listen is not None)
     names = _names(decisions, model)
+    for sentence in session.lacks:
+        voice.warn(sentence)
     if moment_s is None:
-        end_s = samples.shape[0] / settings.sample_rate_hz
+        end_s = session.input_samples / settings.sample_rate_hz
         lines = summarise(decisions, end_s=end_s)
         voice.result({"session": str(folder), "summary": lines, "decisions": [_told(d, names) for d in decisions]})
         for line in [*lines, "", *(explain(d, names) for d in decisions)]:
@@ -60,7 +74,7 @@ def explain_command(
     written = []
     if listen is not None:
         assert model is not None
-        written = _listen(decision, listen, model, settings, samples)
+        written = _listen(decision, listen, model, settings, session.sound())
     voice.result({"session": str(folder), **_told(decision, names), "written": [str(path) for path in written]})
     voice.say(explain(decision, names))
     for table in _tables(decision, names):
@@ -68,6 +82,15 @@ def explain_command(
     for path in written:
         voice.say(f"Wrote {printable(path)}")
     return (decision,)
+
+
+def _read_session(folder: Path) -> _Session:
+    """Read a session; of a live one whose MusicHal was killed, as much as there is."""
+    if is_live_session(folder):
+        live = read_live_session(folder)
+        return _Session(live.settings, live.decisions, live.input_samples, lambda: read_input(folder), live.recovered)
+    settings, samples, _ = read_session(folder)
+    return _Session(settings, read_decisions(folder), samples.shape[0], lambda: samples)
 
 
 def parse_clock(text: str) -> float:
@@ -141,7 +164,8 @@ def _tables(decision: Decision, names: Sequence[str]) -> "Iterator[RenderableTyp
             table.add_column(column, justify="right")
         table.add_row("chosen", f"{decision.transposition:+d}", f"{decision.score:.3f}")
         for other in decision.alternatives:
-            place = Text(f"{names[other.recording]} {clock(other.start_s)}")
+            whose = "what you played" if other.live else names[other.recording]
+            place = Text(f"{whose} {clock(other.start_s)}")
             table.add_row(place, f"{other.transposition:+d}", f"{other.score:.3f}")
         yield table
 
@@ -150,10 +174,6 @@ def _listen(decision: Decision, folder: Path, model: PartnerModel, settings: Ses
     """Write the moment in the recording, what was played from it, and the player at that time, each as a WAV."""
     if decision.kind != "play" or decision.recording is None or decision.source_start_s is None:
         raise InputError(f"there is nothing to listen to at {clock(decision.time_s)}: it rested")
-    if decision.recording >= len(model.recordings):
-        raise InputError(
-            "that gesture was learned from the player in this session: it is in the session's input, not in the partner"
-        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -161,8 +181,12 @@ def _listen(decision: Decision, folder: Path, model: PartnerModel, settings: Ses
     stamp = clock(decision.time_s).replace(":", "m")
     paths = [folder / f"{stamp}-{what}.wav" for what in ("source", "answer", "player")]
     check_outputs(paths, inputs=[])
-    stored = model.recordings[decision.recording]
-    source = _stretch(stored.samples(), stored.sample_rate_hz, decision.source_start_s, decision.duration_s)
+    if decision.live:  # learned from the player: the session's own input has it
+        heard, heard_rate_hz = samples, settings.sample_rate_hz
+    else:
+        stored = model.recordings[decision.recording]
+        heard, heard_rate_hz = stored.samples(), stored.sample_rate_hz
+    source = _stretch(heard, heard_rate_hz, decision.source_start_s, decision.duration_s)
     player = _stretch(samples, settings.sample_rate_hz, decision.time_s, decision.duration_s)
     events = [
         NoteEvent(max(0.0, n.onset_s - decision.time_s), n.duration_s, n.pitch, n.velocity, settings.channel)
@@ -172,7 +196,7 @@ def _listen(decision: Decision, folder: Path, model: PartnerModel, settings: Ses
     answer = render_notes(events, font, sample_rate_hz=_RATE_HZ, programs={settings.channel: settings.program})
     silence = np.zeros((round(_BEFORE_S * _RATE_HZ), 2), dtype=np.float32)
     for path, sound, rate in (
-        (paths[0], source, stored.sample_rate_hz),
+        (paths[0], source, heard_rate_hz),
         (paths[1], np.concatenate([silence, answer]), _RATE_HZ),
         (paths[2], player, settings.sample_rate_hz),
     ):

@@ -136,15 +136,22 @@ def read_session(folder: Path) -> tuple[SessionSettings, Float32, bytes]:
     """
     table = _read_settings(folder)
     settings = _settings_from(folder, table)
+    return settings, read_input(folder), _read_reply(folder)
+
+
+def read_input(folder: Path) -> Float32:
+    """Return what the player of a session played, mono or (n, channels); raises `InputError` where it cannot be read."""
+    table = _read_settings(folder)
+    settings = _settings_from(folder, table)
     if table["version"] == LIVE_VERSION:
-        return settings, _live_input(folder, settings), _read_reply(folder)
+        return _live_input(folder, settings)
     try:
         samples, rate = decode_flac(_read(folder / INPUT), max_samples=_LONGEST_INPUT_SAMPLES)
     except InputError as error:
         raise InputError(f"{printable(folder / INPUT)}: {error}") from error
     if rate != settings.sample_rate_hz:
         raise InputError(f"{printable(folder / INPUT)} has another sample rate than the session")
-    return settings, samples, _read(folder / REPLY)
+    return samples
 
 
 def _live_input(folder: Path, settings: SessionSettings) -> Float32:

@@ -221,6 +221,10 @@ def play(
     osc_to: Annotated[str, typer.Option(help="Live: the address to send OSC to.")] = "127.0.0.1",
     control_in: Annotated[str | None, typer.Option(help="Live: a MIDI input with controllers, and MIDI clock.")] = None,
     clock_in: Annotated[str | None, typer.Option(help="Live: a MIDI input with MIDI clock, if it is another one.")] = None,
+    link: Annotated[
+        bool,
+        typer.Option("--link", help="Live: follow the Ableton Link session of the local network (extra `link`, GPL)."),
+    ] = False,
     control_map: Annotated[Path | None, typer.Option("--map", help="Live: what the controllers do (TOML).")] = None,
     mode: Annotated[
         str, typer.Option(help="How to play with you: one of `musichal modes`, or 'auto' to let the partner change.")
@@ -272,6 +276,7 @@ def play(
                     osc=_osc_ports(osc, host=osc_host, to_host=osc_to),
                     control_in=control_in,
                     clock_in=clock_in,
+                    link=link,
                     control_map=control_map,
                     duration_s=None if for_ is None else _seconds(for_, "--for"),
                     block=block,
@@ -289,6 +294,7 @@ def play(
             osc=osc,
             control_in=control_in,
             clock_in=clock_in,
+            link=link or None,
             map=control_map,
         )
         from musichal.commands.play import PlayRequest, play_command

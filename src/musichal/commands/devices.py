@@ -1,6 +1,7 @@
 """`musichal devices`: what sound and MIDI there is on this machine, what works, what is missing and how to get it."""
 
 import contextlib
+import importlib.util
 import io
 import os
 import sys
@@ -32,7 +33,7 @@ def devices_command(voice: Voice) -> None:
     scan, sound = _sound()
     with _library_chatter_off():
         systems, midi = _midi()
-    parts = [sound, *midi, _jack(), _osc(), _synth()]
+    parts = [sound, *midi, _jack(), _osc(), _synth(), _link()]
     voice.result(
         {
             "inputs": [device.to_dict() for device in scan.inputs],
@@ -119,6 +120,12 @@ def _synth() -> Part:
             return Part("live synth", False, f"pyfluidsynth is not installed; {install_hint('synth')}")
         return Part("live synth", False, "FluidSynth is not installed; Debian, Ubuntu: apt-get install libfluidsynth3")
     return Part("live synth", True, "plays a soundfont by FluidSynth")
+
+
+def _link() -> Part:
+    if importlib.util.find_spec("aalink") is None:
+        return Part("Ableton Link", False, f"aalink, which is under the GPL, is not installed; {install_hint('link')}")
+    return Part("Ableton Link", True, "tempo and beat of a session on the local network: `musichal play --link`")
 
 
 def _count(number: int, what: str) -> str:

@@ -33,6 +33,7 @@ class Board(Witness):
         self.reason = ""
         self.mode = ""
         self.alarm = ""
+        self.link = ""
         self.tokens = ""
         self.events: deque[str] = deque(maxlen=_EVENTS)
         self.unsaid: deque[str] = deque(maxlen=100)
@@ -58,7 +59,9 @@ class Board(Witness):
         self._add(report.text)
 
     def event(self, at_s: float, kind: str, text: str) -> None:
-        """Keep what happened."""
+        """Keep what happened, and how a Link session is."""
+        if kind == "link":
+            self.link = text
         self._add(f"{clock(at_s)} {text}")
 
     def statistics(self, values: dict[str, object]) -> None:
@@ -155,6 +158,8 @@ class Display:
         table.add_row("now", f"{clock(self._number('time_s'))}  {escape(self._figures())}")
         table.add_row("hears", escape(self._board.tokens))
         table.add_row("why", escape(self._board.reason))
+        if self._board.link:
+            table.add_row("clock", escape(self._board.link))
         if self._board.alarm:
             table.add_row("alarm", Text(self._board.alarm, style="bold red"))
         for text in list(self._board.events):

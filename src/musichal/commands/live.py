@@ -31,6 +31,7 @@ from musichal.stage.control import KEYS, CcMap, Command, CommandBox, read_cc_map
 from musichal.stage.drift import DriftMonitor
 from musichal.stage.engine import Conductor, Player
 from musichal.stage.hearing_thread import HearingThread, quick_switching
+from musichal.stage.link import LinkClock, LinkSession
 from musichal.stage.live import LiveEngine
 from musichal.stage.live_output import Outputs, SchedulerOutput
 from musichal.stage.live_session import LiveSessionWriter
@@ -85,6 +86,7 @@ class LiveRequest:
     control_in: str | None = None
     control_map: Path | None = None
     clock_in: str | None = None
+    link: bool = False
     duration_s: float | None = None
     block: int = 256
     seed: int = 0
@@ -110,6 +112,8 @@ def live_command(
     MusicHalError
         For what cannot be opened, before a sound is heard; for hearing that fails, after all is closed.
     """
+    if request.link and request.clock_in is not None:
+        raise InputError("one clock at a time: give --link or --clock-in")
     control_map = CcMap([]) if request.control_map is None else read_cc_map(request.control_map)
     routings = _routings(request)
     with contextlib.ExitStack() as stack:
@@ -161,6 +165,7 @@ def live_command(
             now_s=now_s,
         )
         stack.enter_context(_midi_inputs(request, control_map, box, engine))
+        link = stack.enter_context(_link(request, box, engine))
         news.give_to(engine.tell)
         for text in scheduler.opened.values():
             engine.tell("port", f"plays to {text}")
@@ -170,7 +175,7 @@ def live_command(
         with _stop_signals() as stop:
             with keys() as poll, display, _playing(engine, stop):
                 _attend(engine, stop, poll, box, display, watch, request.duration_s)
-            summary = _finish(engine, live, scheduler, watch, osc_in, writer, voice)
+            summary = _finish(engine, live, scheduler, watch, osc_in, link, writer, voice)
     if engine.error is not None:
         raise engine.error
     _report(request, engine, summary, voice)
@@ -356,13 +361,28 @@ def _attend(
 def _midi_inputs(request: LiveRequest, control_map: CcMap, box: CommandBox, engine: LiveEngine) -> Iterator[None]:
     """Listen to the MIDI inputs that are asked for while the block runs: one may give both controllers and the clock."""
     clock = MidiClock(engine.stream_s, lambda pulse: box.put(Command("clock", pulse)))
-    clock_in = request.clock_in or request.control_in
+    clock_in = None if request.link else request.clock_in or request.control_in
     with contextlib.ExitStack() as stack:
         for name in {request.control_in, clock_in} - {None}:
             assert name is not None
             here = control_map if name == request.control_in else CcMap([])
             stack.enter_context(_controllers(name, here, box, clock if name == clock_in else None))
         yield
+
+
+@contextmanager
+def _link(request: LiveRequest, box: CommandBox, engine: LiveEngine) -> Iterator[LinkClock | None]:
+    """Follow an Ableton Link session while the block runs, where that is asked for."""
+    if not request.link:
+        yield None
+        return
+
+    def say(text: str) -> None:
+        engine.tell("link", text)
+
+    clock = LinkClock(engine.stream_s, lambda pulse: box.put(Command("clock", pulse)), say)
+    with LinkSession(clock, say):
+        yield clock
 
 
 @contextmanager
@@ -387,6 +407,7 @@ def _finish(
     scheduler: Scheduler,
     watch: _PartnerWatch,
     osc_in: OscInput | None,
+    link: LinkClock | None,
     writer: LiveSessionWriter | None,
     voice: Voice,
 ) -> dict[str, Any]:
@@ -397,6 +418,8 @@ def _finish(
     summary = _summary(engine, live, scheduler, watch)
     if osc_in is not None:
         summary["osc"] = {name: getattr(osc_in, name) for name in ("received", "malformed", "dropped")}
+    if link is not None:
+        summary["link"] = link.to_dict()
     if writer is not None:
         _close_session(writer, summary, voice)
     return summary

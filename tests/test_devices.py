@@ -94,6 +94,7 @@ def test_a_whole_label_always_says_which(names: list[str]) -> None:
         (("Error opening InputStream: Device unavailable", -9985), "is busy: another program has it"),
         (("Error opening InputStream: Invalid number of channels", -9998), "cannot be opened with 2 channels"),
         (("Error opening InputStream: Unanticipated host error", -9999, (2, -1, "unknown error")), "is there no more, or"),
+        (("Error opening InputStream: Illegal combination of I/O devices", -9993), "is there no more, or"),
         (("Error opening InputStream: Insufficient memory", -9992), "cannot be opened: Error opening"),
         (("something new",), "cannot be opened: something new"),
     ],
@@ -119,7 +120,8 @@ def parts(done: subprocess.CompletedProcess[str]) -> dict[str, dict[str, object]
 
 
 def test_without_anything_installed_it_says_what_is_missing(tmp_path: Path) -> None:
-    hidden = "import sys\nsys.modules.update(dict.fromkeys(['sounddevice', 'rtmidi', 'jack', 'pythonosc', 'fluidsynth']))\n"
+    missing = ["sounddevice", "rtmidi", "jack", "pythonosc", "fluidsynth", "aalink"]
+    hidden = f"import sys\nsys.modules.update(dict.fromkeys({missing}))\n"
     (tmp_path / "sitecustomize.py").write_text(hidden)
     found = parts(run_devices("--json", site=tmp_path))
     assert not any(part["works"] for part in found.values())

@@ -99,6 +99,8 @@ def choose(devices: Sequence[AudioDevice], text: str | None, *, what: str) -> Au
         Several match; the message lists them.
     """
     there = f"there is: {_listed(devices)}" if devices else f"there is no {what} at all"
+    if any(device.host_api == "ALSA" for device in devices):
+        there += "; what another program holds for itself is not listed"
     if text is None or not text.strip():
         defaults = [device for device in devices if device.is_default] or list(devices[:1])
         if not defaults:

@@ -51,6 +51,8 @@ _CLOSE_S = 1.0
 _DEFAULT_BLOCK = 512
 # PortAudio's error codes.
 _WRONG_CHANNELS, _WRONG_RATE, _WRONG_DEVICE, _UNAVAILABLE, _HOST_ERROR = -9998, -9997, -9996, -9985, -9999
+# What it says of an ALSA device that is gone, and on JACK where the server is.
+_WRONG_COMBINATION, _NO_MEMORY = -9993, -9992
 
 Message = dict[str, Any] | tuple[float, int, int, Float32]
 
@@ -203,7 +205,9 @@ def _open_error(device: AudioDevice, channels: int, rate_hz: int, error: Excepti
         return f"{device.label} cannot be opened with {channels} channels: choose others"
     if code == _UNAVAILABLE:
         return f"{device.label} is busy: another program has it; close that one, or choose another device"
-    if code in (_WRONG_DEVICE, _HOST_ERROR):
+    if code == _NO_MEMORY and device.host_api.startswith("JACK"):
+        return f"{device.label} is there no more, and neither is the sound server: start that again"
+    if code in (_WRONG_DEVICE, _HOST_ERROR, _WRONG_COMBINATION):
         detail = error.args[2][2] if len(error.args) > 2 else ""
         why = f" ({detail})" if detail and detail != "unknown error" else ""
         return f"{device.label} is there no more, or the system keeps it{why}: plug it in again, or choose another device"

@@ -163,11 +163,17 @@ def test_what_is_planned_for_a_beat_sounds_on_it(trained):
         assert moment_s == pytest.approx(at_s + (k - 0.75) * 0.6, abs=1e-6)
 
 
-def test_without_the_extra_the_command_is_named(monkeypatch):
+def test_without_the_extra_the_command_is_named_before_anything_is_made(monkeypatch, tmp_path, trained_path):
+    from musichal.commands.live import LiveRequest, live_command
+
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
     told = Told()
     with pytest.raises(MissingExtraError, match=r'pip install -e "\.\[link\]"'), LinkSession(told.clock, told.said.append):
         pass
+    request = LiveRequest(partner=trained_path, link=True, session=tmp_path / "session")
+    with pytest.raises(MissingExtraError, match=r'pip install -e "\.\[link\]"'):
+        live_command(request, None)  # type: ignore[arg-type]
+    assert not (tmp_path / "session").exists()
 
 
 def test_one_clock_at_a_time(trained_path):

@@ -31,7 +31,7 @@ from musichal.stage.control import KEYS, CcMap, Command, CommandBox, read_cc_map
 from musichal.stage.drift import DriftMonitor
 from musichal.stage.engine import Conductor, Player
 from musichal.stage.hearing_thread import HearingThread, quick_switching
-from musichal.stage.link import LinkClock, LinkSession
+from musichal.stage.link import LinkClock, LinkSession, need_aalink
 from musichal.stage.live import LiveEngine
 from musichal.stage.live_output import Outputs, SchedulerOutput
 from musichal.stage.live_session import LiveSessionWriter
@@ -112,8 +112,7 @@ def live_command(
     MusicHalError
         For what cannot be opened, before a sound is heard; for hearing that fails, after all is closed.
     """
-    if request.link and request.clock_in is not None:
-        raise InputError("one clock at a time: give --link or --clock-in")
+    _check_clock(request)
     control_map = CcMap([]) if request.control_map is None else read_cc_map(request.control_map)
     routings = _routings(request)
     with contextlib.ExitStack() as stack:
@@ -180,6 +179,14 @@ def live_command(
         raise engine.error
     _report(request, engine, summary, voice)
     return summary
+
+
+def _check_clock(request: LiveRequest) -> None:
+    """Refuse two clocks, and Link where it is not installed."""
+    if request.link and request.clock_in is not None:
+        raise InputError("one clock at a time: give --link or --clock-in")
+    if request.link:
+        need_aalink()
 
 
 def _load(request: LiveRequest, voice: Voice) -> tuple[PartnerModel, str]:

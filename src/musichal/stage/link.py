@@ -148,6 +148,12 @@ class LinkClock:
             self._say(text)
 
 
+def need_aalink() -> None:
+    """Raise `MissingExtraError` where aalink is not installed; it is not imported."""
+    if importlib.util.find_spec("aalink") is None:
+        raise MissingExtraError(f"aalink, for Ableton Link, is not installed; {install_hint('link')}")
+
+
 class LinkSession:
     """Takes part in the session of the local network while its block runs, in a process of its own.
 
@@ -169,8 +175,7 @@ class LinkSession:
 
     def __enter__(self) -> Self:
         """Join; raises `MissingExtraError` without aalink."""
-        if importlib.util.find_spec("aalink") is None:
-            raise MissingExtraError(f"aalink, for Ableton Link, is not installed; {install_hint('link')}")
+        need_aalink()
         self._thread.start()
         return self
 

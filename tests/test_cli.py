@@ -8,7 +8,9 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 import typer
 from typer.testing import CliRunner
 
@@ -210,8 +212,12 @@ def test_a_partner_that_moved_or_changed(session, trained_path, tmp_path):
     line = one_line(run("replay", moved, "--partner", changed))
     assert "not the partner of this session" in line
     assert "not a session" in one_line(run("replay", tmp_path))
-    (moved / "input.flac").write_bytes(b"fLaC")
-    assert "input.flac" in one_line(run("replay", moved))
+    (moved / "input" / "00000.flac").write_bytes(b"fLaC")
+    assert "00000.flac" in one_line(run("replay", moved))
+    (moved / "input" / "00000.flac").unlink()
+    assert "holds no sound" in one_line(run("replay", moved))
+    soundfile.write(moved / "input" / "00000.flac", np.zeros(44_100), 44_100, subtype="PCM_24")
+    assert "lacks sound" in one_line(run("replay", moved, "--partner", trained_path))
 
 
 def test_another_seed_another_answer(trained_path, short_guitar, tmp_path):

@@ -1,6 +1,7 @@
 """`musichal explain`: the words and the sounds of a decision are those of the record."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from musichal.errors import InputError
 from musichal.memory.partner_file import load_partner
 from musichal.partner.decision import Decision
 from musichal.partner.explanation import clock, explain
-from musichal.stage.session import read_decisions
+from musichal.stage.session_log import read_session
 
 
 def run(*arguments: object):
@@ -56,14 +57,14 @@ def test_a_whole_session_is_told_in_order(take, trained):
     result = run("explain", take, "--json")
     assert result.exit_code == 0, result.output
     told = json.loads(result.stdout)
-    decisions = read_decisions(take)
+    decisions = read_session(take).decisions
     names = [r.name for r in trained.recordings]
     assert [d["words"] for d in told["decisions"]] == [explain(d, names) for d in decisions]
     assert told["summary"][0].startswith("Played ")
 
 
 def test_one_moment_is_told_in_full_and_can_be_listened_to(take, trained_path, tmp_path):
-    chosen = next(d for d in read_decisions(take) if d.kind == "play" and d.notes and d.alternatives)
+    chosen = next(d for d in read_session(take).decisions if d.kind == "play" and d.notes and d.alternatives)
     moment = tmp_path / "moment"
     result = run("explain", take, "--at", clock(chosen.time_s), "--listen", moment, "--json")
     assert result.exit_code == 0, result.output
@@ -86,9 +87,7 @@ def test_one_moment_is_told_in_full_and_can_be_listened_to(take, trained_path, t
 
 def test_without_the_partner_the_words_remain_and_the_sounds_are_refused(take, trained_path, tmp_path):
     gone = tmp_path / "take"
-    gone.mkdir()
-    for file in take.iterdir():
-        (gone / file.name).write_bytes(file.read_bytes())
+    shutil.copytree(take, gone)
     settings = json.loads((gone / "settings.json").read_text())
     settings["partner_path"] = str(tmp_path / "nowhere.hal")
     (gone / "settings.json").write_text(json.dumps(settings))
@@ -120,7 +119,7 @@ def test_what_cannot_be_explained_is_one_line(take, arguments, words, tmp_path, 
 
 
 def test_a_rest_has_nothing_to_listen_to(take, tmp_path):
-    rest = next((d for d in read_decisions(take) if d.kind == "rest"), None)
+    rest = next((d for d in read_session(take).decisions if d.kind == "rest"), None)
     assert rest is not None, "the guitar ends in a second of silence"
     result = run("explain", take, "--at", clock(rest.time_s), "--listen", tmp_path / "moment")
     assert result.exit_code == 2
@@ -137,7 +136,7 @@ def test_a_gesture_learned_from_the_player_is_listened_to_in_the_sessions_own_in
     take = tmp_path / "take"
     result = run("play", trained_path, "--input", short_guitar, "--session", take, "--mode", "shadow")
     assert result.exit_code == 0, result.output
-    chosen = next(d for d in read_decisions(take) if d.live and d.notes)
+    chosen = next(d for d in read_session(take).decisions if d.live and d.notes)
     result = run("explain", take, "--at", clock(chosen.time_s), "--listen", tmp_path / "moment")
     assert result.exit_code == 0, result.output
     source, rate = soundfile.read(next((tmp_path / "moment").glob("*-source.wav")))

@@ -29,7 +29,7 @@ from musichal.partner.pulse import clock_pulse
 from musichal.partner.settings import PartnerSettings
 from musichal.stage.link import LinkClock, LinkReport, LinkSession, link_report
 from musichal.stage.link_process import is_news
-from musichal.stage.live_session import read_live_session
+from musichal.stage.session_log import read_session
 from musichal.stage.transcript import Changed
 from stage_by_hand import hand_stage
 from test_play_live import playing, replayed
@@ -304,7 +304,7 @@ def test_a_partner_plays_to_the_beat_of_a_session(
         assert wait_for(lambda: len(receiver.messages()) > 30, 40)
         summary = json.loads(concert.end())
     assert summary["link"] == {"peers": 1, "tempo_bpm": pytest.approx(97.0, abs=0.1), "playing": False}
-    played = read_live_session(session)
+    played = read_session(session)
     clocks = [entry.changes["clock"] for entry in played.entries if isinstance(entry, Changed)]
     assert clocks
     assert all(clock["period_s"] == pytest.approx(60 / 97, rel=1e-3) for clock in clocks if clock)

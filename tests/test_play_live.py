@@ -25,8 +25,8 @@ from midi_receiver import unbalanced
 from musichal.bench.jack_midi import JackReceiver, wait_for
 from musichal.cli import app
 from musichal.errors import InputError
-from musichal.stage.live_session import read_live_session
 from musichal.stage.osc_format import osc_message, read_datagram
+from musichal.stage.session_log import read_session
 from musichal.stage.transcript import Changed, Ended, Perceived, Staged
 from test_slices_port import Ear
 
@@ -166,7 +166,7 @@ def test_a_concert_with_everything_and_its_replay(  # noqa: PLR0915 - one long e
     assert summary["partner_replaced"]
     assert summary["segments"] > 3
     assert summary["osc"]["received"] >= 5
-    entries = read_live_session(session).entries
+    entries = read_session(session).entries
     assert isinstance(entries[-1], Ended)
     assert {"temperature": 0.5} in [e.changes for e in entries if isinstance(e, Changed)]
     assert [e.control for e in entries if isinstance(e, Staged)] == ["mute", "unmute", "panic"]
@@ -192,7 +192,7 @@ def test_killed_in_the_middle_it_leaves_no_note_and_a_session_that_opens(
         played_s = time.monotonic() - started.monotonic_s
         assert wait_for(lambda: not receiver.sounding(), 5)
         assert unbalanced(m.data for m in receiver.messages()) == []
-    found = read_live_session(session)
+    found = read_session(session)
     assert found.reply is None
     assert any("was ended while it played" in sentence for sentence in found.recovered)
     assert found.input_samples / 48_000 > played_s - 1.0
@@ -227,7 +227,7 @@ def test_ctrl_c_at_any_time_ends_every_note_and_leaves_a_whole_session_or_none(
         assert unbalanced(m.data for m in receiver.messages()) == []
     assert concert.process.returncode in (0, 130, -signal.SIGINT)
     if session.exists():
-        found = read_live_session(session)
+        found = read_session(session)
         assert found.recovered == ()
         assert found.reply is not None
         assert replayed(session).returncode == 0

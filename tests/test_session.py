@@ -5,22 +5,22 @@ import numpy as np
 import pytest
 import soundfile
 
-from musichal.audio.recording import read_recording
+from musichal.audio.recording import ingest, read_recording
 from musichal.errors import InputError
-from musichal.memory.partner_file import load_partner
+from musichal.hearing.encoders.registry import create_encoder
+from musichal.hearing.listener import Listener
 from musichal.partner.settings import PartnerSettings
-from musichal.stage import session as session_module
-from musichal.stage.performance import Performance, perform
-from musichal.stage.session import (
-    SESSION_FILES,
-    SessionSettings,
-    file_sha256,
-    read_decisions,
-    read_session,
-    reply_bytes,
-    session_folder,
-    write_session,
-)
+from musichal.stage import session_log
+from musichal.stage.performance import perform
+from musichal.stage.replay import replay
+from musichal.stage.session import SessionSettings, file_sha256, reply_bytes, session_folder
+from musichal.stage.session_log import read_session, read_summary, write_session
+from stage_by_hand import partner_of
+
+WRITTEN = [
+    "input/00000.flac", "transcript.jsonl", "percepts.jsonl", "decisions.jsonl", "drift.jsonl", "reply.mid", "summary.json",
+    "settings.json",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -47,27 +47,56 @@ def folder(tmp_path, played, wanted) -> Path:
     return path
 
 
-def test_a_session_comes_back_and_plays_the_same_bytes_again(folder, played, wanted):
-    settings, samples, reply = read_session(folder)
-    assert settings == wanted
-    assert np.array_equal(samples, played[0])
-    assert read_decisions(folder) == list(played[1].decisions)
-    assert sorted(p.name for p in folder.iterdir()) == sorted(SESSION_FILES)
-    again = perform(
-        load_partner(settings.partner_path), samples, sample_rate_hz=settings.sample_rate_hz, settings=settings.partner,
-        seed=settings.seed,
-    )  # fmt: skip
-    assert reply_bytes(again.decisions, channel=settings.channel, program=settings.program) == reply
-    assert b"MThd" in reply[:4]
+def test_a_session_comes_back_and_plays_the_same_bytes_again(folder, played, wanted, trained):
+    session = read_session(folder)
+    assert session.settings == wanted
+    assert session.recovered == ()
+    assert np.array_equal(session.samples(), played[0])
+    assert session.decisions == played[1].decisions
+    assert session.entries == played[1].entries
+    assert session.reply == reply_bytes(played[1].decisions, channel=wanted.channel, program=wanted.program)
+    assert read_summary(folder)["duration_s"] == round(played[1].duration_s, 3)
+    assert sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()) == sorted(WRITTEN)
+    rate = wanted.sample_rate_hz
+    again = perform(trained, session.samples(), sample_rate_hz=rate, settings=wanted.partner, seed=wanted.seed)
+    assert again.decisions == session.decisions
     assert any(d.notes for d in again.decisions)
-    other = perform(load_partner(settings.partner_path), samples, sample_rate_hz=44_100, settings=settings.partner, seed=8)
+    assert [entry.at_sample for entry in session.entries] == sorted(entry.at_sample for entry in session.entries)
+    other = perform(trained, session.samples(), sample_rate_hz=rate, settings=wanted.partner, seed=8)
     assert other.decisions != again.decisions
+
+
+@pytest.mark.parametrize("more", [0, 1, 4410, 9000])
+def test_its_replay_follows_the_transcript_to_the_last_percept(tmp_path, trained, wanted, short_guitar, more):
+    """What the light path held back at the end of the recording is heard again, and notes ring on behind it."""
+    guitar = read_recording(short_guitar)
+    samples = guitar.samples[: 3 * guitar.sample_rate_hz + more]
+    performance = perform(trained, samples, sample_rate_hz=guitar.sample_rate_hz, settings=wanted.partner, seed=wanted.seed)
+    write_session(tmp_path, wanted, samples, performance)
+    session = read_session(tmp_path)
+    spec = trained.spec
+    listener = Listener(spec, create_encoder(spec), trained.vocabularies, source_rate_hz=guitar.sample_rate_hz)
+    partner = partner_of(trained, wanted.partner, wanted.seed)
+    found = replay(session, listener, partner, sample_rate_hz=spec.sample_rate_hz)
+    assert (found.heard, found.unlike, found.onsets_unlike, found.missing) == (len(performance.percepts), (), 0, 0)
+    assert found.decisions == performance.decisions
+    assert found.reply == session.reply
+
+
+def test_a_recording_in_stereo_is_kept_as_it_was_heard(tmp_path, trained, wanted, played):
+    both = np.stack([played[0], 0.5 * played[0]], axis=1)
+    performance = perform(trained, both, sample_rate_hz=wanted.sample_rate_hz, settings=wanted.partner, seed=wanted.seed)
+    write_session(tmp_path, wanted, both, performance)
+    session = read_session(tmp_path)
+    assert np.array_equal(session.samples(), ingest(both))
+    again = perform(trained, session.samples(), sample_rate_hz=wanted.sample_rate_hz, settings=wanted.partner, seed=wanted.seed)
+    assert again.decisions == session.decisions
 
 
 def test_the_same_performance_writes_the_same_bytes(folder, tmp_path, played, wanted):
     with session_folder(tmp_path / "deep" / "again"):
         write_session(tmp_path / "deep" / "again", wanted, *played)
-    for name in SESSION_FILES:
+    for name in WRITTEN:
         assert (folder / name).read_bytes() == (tmp_path / "deep" / "again" / name).read_bytes()
 
 
@@ -80,10 +109,10 @@ def test_a_folder_that_is_not_empty_is_refused_and_left_alone(tmp_path):
         pass
 
 
-@pytest.mark.parametrize("broken", range(len(SESSION_FILES)))
+@pytest.mark.parametrize("broken", range(len(WRITTEN)))
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(28, "full")])
 def test_interrupted_writing_leaves_nothing(tmp_path, played, wanted, monkeypatch, broken, error):
-    real, calls = session_module.open_atomically, []
+    real, calls = session_log.open_atomically, []
 
     def fail_later(path):
         calls.append(path)
@@ -91,7 +120,7 @@ def test_interrupted_writing_leaves_nothing(tmp_path, played, wanted, monkeypatc
             raise error
         return real(path)
 
-    monkeypatch.setattr(session_module, "open_atomically", fail_later)
+    monkeypatch.setattr(session_log, "open_atomically", fail_later)
     kept = tmp_path / "kept"
     kept.mkdir()
     for path in (tmp_path / "new", kept):
@@ -131,15 +160,14 @@ def cut(name):
 
 DAMAGE = {
     "no settings": lambda f: (f / "settings.json").unlink(),
-    "no input": lambda f: (f / "input.flac").unlink(),
-    "no reply": lambda f: (f / "reply.mid").unlink(),
+    "no input": lambda f: (f / "input" / "00000.flac").unlink(),
     "settings empty": write("settings.json", b""),
     "settings no table": write("settings.json", b"[1]"),
     "settings no text": write("settings.json", b"\xff\xfe"),
     "settings deep": write("settings.json", b"[" * 100_000),
     "settings NaN": change(seed=float("nan")),
     "newer version": change(version=3),
-    "played live, but not": change(version=2),
+    "older version": change(version=1),
     "key missing": remove("seed"),
     "partner missing": remove("partner"),
     "partner no table": change(partner=[1]),
@@ -157,9 +185,9 @@ DAMAGE = {
     "rate true": change(sample_rate_hz=True),
     "path with a null": change(partner_path="a\0b"),
     "name of two lines": change(input_name="a\nb"),
-    "input cut short": cut("input.flac"),
-    "input empty": write("input.flac", b""),
-    "input no FLAC": write("input.flac", b"RIFF" * 100),
+    "input cut short": cut("input/00000.flac"),
+    "input empty": write("input/00000.flac", b""),
+    "input no FLAC": write("input/00000.flac", b"RIFF" * 100),
 }
 
 
@@ -178,13 +206,12 @@ def test_a_damaged_decision_is_refused_with_its_line(folder, line):
     path = folder / "decisions.jsonl"
     path.write_text(path.read_text() + line + "\n" + path.read_text())
     with pytest.raises(InputError, match=r"decisions\.jsonl: line \d+ is not a decision"):
-        read_decisions(folder)
+        read_session(folder)
 
 
 def test_a_session_is_readable_by_others(folder, played):
-    samples, rate = soundfile.read(folder / "input.flac", dtype="float32")
+    samples, rate = soundfile.read(folder / "input" / "00000.flac", dtype="float32")
     assert rate == 44_100
     assert np.array_equal(samples, played[0])
     lines = (folder / "decisions.jsonl").read_text().splitlines()
     assert [json.loads(line)["kind"] for line in lines] == [d.kind for d in played[1].decisions]
-    assert isinstance(played[1], Performance)

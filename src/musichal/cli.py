@@ -380,7 +380,7 @@ def replay(
 ) -> None:
     """Play a session again: the same MIDI, byte for byte."""
     with _voice(as_json) as voice:
-        from musichal.commands.play import replay_command
+        from musichal.commands.replay import replay_command
 
         replay_command(folder, partner=partner, midi_out=midi_out, voice=voice)
 

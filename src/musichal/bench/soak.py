@@ -36,10 +36,10 @@ from musichal.stage.clock import InputClock
 from musichal.stage.engine import Conductor
 from musichal.stage.hearing_thread import HeardWindow
 from musichal.stage.live import Arrived, LiveEngine
-from musichal.stage.live_session import LiveSessionWriter
 from musichal.stage.messages import Note
 from musichal.stage.recorder import SessionRecorder
 from musichal.stage.session import SessionSettings
+from musichal.stage.session_log import LiveSessionWriter
 from musichal.stage.timeline import Timeline
 
 HOURS = 8.0

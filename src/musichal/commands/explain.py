@@ -1,8 +1,8 @@
 """`musichal explain`: why a session was played as it was, in words, and to listen to."""
 
 import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,8 +22,8 @@ from musichal.memory.partner_file import PartnerModel, load_partner
 from musichal.partner.decision import Decision
 from musichal.partner.explanation import clock, explain, summarise
 from musichal.stage.events import NoteEvent
-from musichal.stage.live_session import is_live_session, read_live_session
-from musichal.stage.session import SessionSettings, file_sha256, read_decisions, read_input, read_session
+from musichal.stage.session import SessionSettings, file_sha256
+from musichal.stage.session_log import read_session
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -31,17 +31,6 @@ if TYPE_CHECKING:
 _RATE_HZ = 44100
 # A moment is hard to know again without what led to it.
 _BEFORE_S, _AFTER_S = 1.0, 0.5
-
-
-@dataclass(frozen=True)
-class _Session:
-    """What is told of a session; `sound` reads the player's input, `lacks` says in sentences what is not there."""
-
-    settings: SessionSettings
-    decisions: Sequence[Decision]
-    input_samples: int
-    sound: Callable[[], Float32]
-    lacks: Sequence[str] = ()
 
 
 def explain_command(
@@ -57,11 +46,11 @@ def explain_command(
     moment_s = None if at is None else parse_clock(at)
     if listen is not None and moment_s is None:
         raise InputError("--listen needs --at: name the moment to listen to, such as --at 1:23")
-    session = _read_session(folder)
+    session = read_session(folder)
     settings, decisions = session.settings, session.decisions
     model = _partner_of(settings, partner, needed=listen is not None)
     names = _names(decisions, model)
-    for sentence in session.lacks:
+    for sentence in session.recovered:
         voice.warn(sentence)
     if moment_s is None:
         end_s = session.input_samples / settings.sample_rate_hz
@@ -74,7 +63,7 @@ def explain_command(
     written = []
     if listen is not None:
         assert model is not None
-        written = _listen(decision, listen, model, settings, session.sound())
+        written = _listen(decision, listen, model, settings, session.samples())
     voice.result({"session": str(folder), **_told(decision, names), "written": [str(path) for path in written]})
     voice.say(explain(decision, names))
     for table in _tables(decision, names):
@@ -82,15 +71,6 @@ def explain_command(
     for path in written:
         voice.say(f"Wrote {printable(path)}")
     return (decision,)
-
-
-def _read_session(folder: Path) -> _Session:
-    """Read a session; of a live one whose MusicHal was killed, as much as there is."""
-    if is_live_session(folder):
-        live = read_live_session(folder)
-        return _Session(live.settings, live.decisions, live.input_samples, lambda: read_input(folder), live.recovered)
-    settings, samples, _ = read_session(folder)
-    return _Session(settings, read_decisions(folder), samples.shape[0], lambda: samples)
 
 
 def parse_clock(text: str) -> float:

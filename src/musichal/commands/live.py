@@ -34,7 +34,6 @@ from musichal.stage.hearing_thread import HearingThread, quick_switching
 from musichal.stage.link import LinkClock, LinkSession, need_aalink
 from musichal.stage.live import LiveEngine
 from musichal.stage.live_output import Outputs, SchedulerOutput
-from musichal.stage.live_session import LiveSessionWriter
 from musichal.stage.live_source import InputNews, LiveSource
 from musichal.stage.midi_clock import MidiClock
 from musichal.stage.monotonic import now_s
@@ -45,6 +44,7 @@ from musichal.stage.recorder import SessionRecorder
 from musichal.stage.routing import Routing, VoiceRoute, read_routing, single_port
 from musichal.stage.scheduler import Scheduler
 from musichal.stage.session import SessionSettings, file_sha256, session_folder
+from musichal.stage.session_log import LiveSessionWriter
 from musichal.stage.slice_output import SliceOutput
 from musichal.stage.witness import Witness
 

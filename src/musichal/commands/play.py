@@ -1,4 +1,4 @@
-"""`musichal play` and `musichal replay`: a recording in, an answer out."""
+"""`musichal play` with a recording: a recording in, an answer out."""
 
 import contextlib
 from collections import Counter
@@ -16,24 +16,15 @@ from musichal.audio.slices import render_slices
 from musichal.audio.soundfont import find_soundfont, render_notes
 from musichal.commands.outcome import Voice
 from musichal.commands.outputs import check_outputs
-from musichal.commands.replay_live import replay_live_command
-from musichal.errors import CheckFailedError, InputError
+from musichal.errors import InputError
 from musichal.memory.partner_file import PartnerModel, load_partner
 from musichal.partner.explanation import explain, summarise
 from musichal.partner.settings import PartnerSettings
 from musichal.pictures.canvas import picture_format, save_figure
 from musichal.pictures.performance import draw_performance
-from musichal.stage.live_session import is_live_session
 from musichal.stage.performance import Performance, note_events, perform, slice_events
-from musichal.stage.session import (
-    SESSION_FILES,
-    SessionSettings,
-    file_sha256,
-    read_session,
-    reply_bytes,
-    session_folder,
-    write_session,
-)
+from musichal.stage.session import SessionSettings, file_sha256, reply_bytes, session_folder
+from musichal.stage.session_log import write_session
 
 CHANNEL = 0
 _SOUND_RATE_HZ = 44100
@@ -210,48 +201,3 @@ def _report(request: PlayRequest, model: PartnerModel, performance: Performance,
             voice.say(f"  {explain(decision, names)}")
     for path in written:
         voice.say(f"Wrote {printable(path)}")
-
-
-def replay_command(folder: Path, *, partner: Path | None, midi_out: Path | None, voice: Voice) -> None:
-    """Play a session again and compare the answer byte for byte.
-
-    Raises
-    ------
-    CheckFailedError
-        If the answer is another one.
-    MusicHalError
-        If the session or its partner cannot be used.
-    """
-    if is_live_session(folder):
-        replay_live_command(folder, partner=partner, midi_out=midi_out, voice=voice)
-        return
-    settings, samples, reply = read_session(folder)
-    path = partner or Path(settings.partner_path)
-    if midi_out is not None:
-        check_outputs([midi_out], inputs=[path, *(folder / name for name in SESSION_FILES)])
-    if partner is None and not path.exists():
-        raise InputError(f"{printable(path)}, the partner of this session, is not there; say where it is with --partner")
-    if file_sha256(path) != settings.partner_sha256:
-        raise InputError(
-            f"{printable(path)} is not the partner of this session: its SHA-256 differs; name the right one with --partner"
-        )
-    with voice.progress("Loading the partner") as tell:
-        performance = perform(
-            load_partner(path),
-            samples,
-            sample_rate_hz=settings.sample_rate_hz,
-            settings=settings.partner,
-            seed=settings.seed,
-            progress=lambda share: tell(f"Replaying {settings.input_name}", share),
-        )
-    again = reply_bytes(performance.decisions, channel=settings.channel, program=settings.program)
-    if midi_out is not None:
-        with open_atomically(midi_out) as stream:
-            stream.write(again)
-    same = again == reply
-    voice.result({"session": str(folder), "identical": same, "bytes": len(again)})
-    if not same:
-        raise CheckFailedError(
-            f"the replay of {printable(folder)} differs from its reply.mid ({len(again)} and {len(reply)} bytes)"
-        )
-    voice.say(f"The replay of {printable(folder)} is the same MIDI, byte for byte ({len(again)} bytes).")

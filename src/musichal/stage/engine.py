@@ -52,6 +52,7 @@ class Step:
     percepts: tuple[Percept, ...]
     decisions: tuple[Decision, ...]
     drift: tuple[DriftReport, ...] = ()
+    onsets: tuple[Onset, ...] = ()
 
 
 class Conductor:
@@ -156,10 +157,10 @@ class Engine:
         rest = self._listener.flush()
         return self._step(rest.onsets, rest.percepts)
 
-    def _step(self, onsets: Iterable[Onset], percepts: tuple[Percept, ...]) -> Step:
+    def _step(self, onsets: tuple[Onset, ...], percepts: tuple[Percept, ...]) -> Step:
         decisions = self._conductor.events(onsets, percepts)
         decisions += self._conductor.until(self._listener.samples_heard)
-        return Step(percepts, tuple(decisions), self._watch(percepts))
+        return Step(percepts, tuple(decisions), self._watch(percepts), onsets)
 
     def _watch(self, percepts: Iterable[Percept]) -> tuple[DriftReport, ...]:
         return () if self._drift is None else tuple(r for p in percepts for r in self._drift.step(p))

@@ -34,8 +34,7 @@ from musichal.stage.control import Command, CommandBox, partner_changes
 from musichal.stage.drift import DriftMonitor
 from musichal.stage.engine import Conductor
 from musichal.stage.hearing_thread import HeardWindow, Hearing
-from musichal.stage.live_session import percept_digest
-from musichal.stage.transcript import Changed, Ended, Entry, Lost, Perceived, Skipped, Staged, Struck
+from musichal.stage.transcript import Changed, Ended, Entry, Lost, Perceived, Skipped, Staged, Struck, percept_digest
 from musichal.stage.witness import Witness
 
 LONGEST_GAP_S = 60.0

@@ -17,6 +17,7 @@ from musichal.partner.settings import PartnerSettings
 from musichal.stage.drift import DriftMonitor, DriftReport
 from musichal.stage.engine import Engine
 from musichal.stage.events import NoteEvent, SliceEvent
+from musichal.stage.transcript import Ended, Entry, entries_of
 
 _BLOCK_S = 0.02
 
@@ -35,12 +36,14 @@ class HeardStream:
 
 @dataclass(frozen=True)
 class Performance:
-    """Everything that happened, in order of time."""
+    """Everything that happened, in order of time; `entries` are what reached the partner, and when."""
 
     heard: HeardStream
     decisions: tuple[Decision, ...]
     duration_s: float
     drift: tuple[DriftReport, ...] = ()
+    percepts: tuple[Percept, ...] = ()
+    entries: tuple[Entry, ...] = ()
 
 
 def perform(
@@ -85,21 +88,21 @@ def perform(
     drift: list[DriftReport] = []
     percepts: list[Percept] = []
     decisions: list[Decision] = []
+    entries: list[Entry] = []
     block = max(1, round(_BLOCK_S * sample_rate_hz))
-    for first in range(0, samples.shape[0], block):
-        step = engine.push(samples[first : first + block])
+    for first in range(0, samples.shape[0] + block, block):
+        step = engine.push(samples[first : first + block]) if first < samples.shape[0] else engine.finish()
         percepts += step.percepts
         decisions += step.decisions
         drift += step.drift
+        entries += entries_of(step.onsets, step.percepts)
         if progress is not None:
-            progress(min(1.0, (first + block) / samples.shape[0]))
-    step = engine.finish()
-    percepts += step.percepts
-    decisions += step.decisions
-    drift += step.drift
+            progress(min(1.0, (first + block) / max(1, samples.shape[0])))
     if not percepts:
         raise InputError("the input is too short: there is not one whole frame of sound in it")
-    return Performance(heard_stream(percepts, spec.sample_rate_hz), tuple(decisions), engine.now_s, tuple(drift))
+    entries.append(Ended(round(engine.now_s * spec.sample_rate_hz), plays_out=True))
+    heard = heard_stream(percepts, spec.sample_rate_hz)
+    return Performance(heard, tuple(decisions), engine.now_s, tuple(drift), tuple(percepts), tuple(entries))
 
 
 def heard_stream(percepts: Sequence[Percept], sample_rate_hz: int) -> HeardStream:

@@ -1,4 +1,4 @@
-"""Replaying a live session: the recorded input heard again, and given to a partner as the transcript says.
+"""Replaying a session: the recorded input heard again, and given to a partner as the transcript says.
 
 The same segments are left out, and percepts, onsets and changes reach the partner at the same samples of the stream, so it
 decides the same. What is heard again is checked against what was heard.
@@ -13,9 +13,9 @@ from musichal.hearing.listener import Listener
 from musichal.hearing.percepts import Onset, Window
 from musichal.partner.decision import Decision
 from musichal.stage.engine import Conductor, Player
-from musichal.stage.live_session import LiveSession, percept_digest
 from musichal.stage.session import reply_bytes
-from musichal.stage.transcript import Changed, Ended, Perceived, Struck, as_sounded
+from musichal.stage.session_log import Session
+from musichal.stage.transcript import Changed, Ended, Perceived, Struck, as_sounded, percept_digest
 
 _BLOCK_SAMPLES = 4096
 
@@ -39,11 +39,12 @@ class Replay:
 
 
 class _Rehearsal:
-    """The recorded input through the light path again, as far as it is asked for."""
+    """The recorded input through the light path again, as far as it is asked for; `to_the_end` with what that holds back."""
 
-    def __init__(self, listener: Listener, sound: Iterator[Float32]) -> None:
+    def __init__(self, listener: Listener, sound: Iterator[Float32], *, to_the_end: bool) -> None:
         self._intake = listener.intake
         self._sound = sound
+        self._flushes = to_the_end
         self._windows: dict[int, Window] = {}
         self._onsets: set[Onset] = set()
 
@@ -65,9 +66,13 @@ class _Rehearsal:
 
     def _advance(self) -> bool:
         block = next(self._sound, None)
-        if block is None:
+        if block is not None:
+            taken = self._intake.push(block)
+        elif self._flushes:
+            self._flushes = False
+            taken = self._intake.flush()
+        else:
             return False
-        taken = self._intake.push(block)
         self._windows.update((window.index, window) for window in taken.windows)
         self._onsets.update(taken.onsets)
         return True
@@ -80,28 +85,29 @@ class _Rehearsal:
 
 
 def replay(
-    session: LiveSession,
+    session: Session,
     listener: Listener,
     partner: Player,
     *,
     sample_rate_hz: int,
     progress: Callable[[float], None] | None = None,
 ) -> Replay:
-    """Play a live session again.
+    """Play a session again.
 
     Parameters
     ----------
-    session : LiveSession
+    session : Session
     listener : Listener
-        Fresh, as on stage, at the rate of the session's input.
+        Fresh, as at the performance, at the rate of the session's input.
     partner : Player
-        Fresh, as on stage.
+        Fresh, as at the performance.
     sample_rate_hz : int
         Of the clock: the spec's.
     progress : callable, optional
         Told how much has been replayed, 0 to 1.
     """
-    rehearsal = _Rehearsal(listener, _blocks(session))
+    end = session.entries[-1] if session.entries else None
+    rehearsal = _Rehearsal(listener, _blocks(session), to_the_end=isinstance(end, Ended) and end.plays_out)
     conductor = Conductor(partner, sample_rate_hz=sample_rate_hz)
     decisions: list[Decision] = []
     unlike: list[int] = []
@@ -131,7 +137,7 @@ def replay(
         last = entry.at_sample
         if progress is not None and number % 64 == 0:
             progress(number / len(session.entries))
-    if not session.entries or not isinstance(session.entries[-1], Ended):
+    if not isinstance(end, Ended):
         # Killed: what was decided behind the last entry depends on how far the clock had come, and a little ahead of it.
         latest_s = session.decisions[-1].time_s if session.decisions else 0.0
         decisions += conductor.until(max(last, rehearsal.rest(), math.floor(latest_s * sample_rate_hz) + 1))
@@ -145,7 +151,7 @@ def replay(
     return Replay(tuple(decisions), reply, heard, tuple(unlike), onsets_unlike, alike, missing)
 
 
-def _blocks(session: LiveSession) -> Iterator[Float32]:
+def _blocks(session: Session) -> Iterator[Float32]:
     for chunk in session.sound():
         for first in range(0, chunk.shape[0], _BLOCK_SAMPLES):
             yield chunk[first : first + _BLOCK_SAMPLES]

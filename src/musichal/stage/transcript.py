@@ -9,13 +9,16 @@ Samples are those of the clock, at the spec's rate; entries are in the order in 
 go back. One entry is one line of JSON, ``{"at": sample, ...}``.
 """
 
+import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from musichal.hearing.percepts import Onset
+import numpy as np
+
+from musichal.hearing.percepts import Onset, Percept
 from musichal.memory.container import parse_json
 from musichal.partner.decision import Decision
 
@@ -79,12 +82,40 @@ class Lost:
 
 @dataclass(frozen=True)
 class Ended:
-    """The performance was closed in order; nothing is decided behind it."""
+    """The performance was closed in order; nothing is decided behind it.
+
+    On stage, what sounds is ended there. Offline the stream itself is over, with the last of what the light path held back,
+    and what was decided `plays_out`.
+    """
 
     at_sample: int
+    plays_out: bool = False
 
 
 Entry = Struck | Perceived | Skipped | Changed | Staged | Lost | Ended
+
+
+def percept_digest(percept: Percept) -> str:
+    """Return a digest of what a partner can tell of a percept: its frames, tokens, gestures, onsets and notes in place."""
+    heard = percept.heard
+    digest = hashlib.blake2b(digest_size=8)
+    digest.update(np.ascontiguousarray(percept.tokens).tobytes())
+    digest.update(np.ascontiguousarray(heard.frame_samples).tobytes())
+    places = [
+        [g.tokens for g in percept.gestures],
+        [round(g.start_s, 6) for g in percept.gestures],
+        list(heard.onset_samples),
+        [(n.pitch, n.velocity) for n in heard.notes],
+    ]
+    digest.update(json.dumps(places).encode())
+    return digest.hexdigest()
+
+
+def entries_of(onsets: Iterable[Onset], percepts: Iterable[Percept]) -> list[Entry]:
+    """Return what was heard as entries, in the order in which a `Conductor` takes it on the virtual clock."""
+    entries: list[Struck | Perceived] = [Struck(onset.decided_at, onset) for onset in onsets]
+    entries += [Perceived(p.heard.available_at, p.heard.index, percept_digest(p)) for p in percepts]
+    return sorted(entries, key=lambda entry: entry.at_sample)
 
 
 def entry_to_json(entry: Entry) -> str:
@@ -103,8 +134,8 @@ def entry_to_json(entry: Entry) -> str:
             values["stage"] = control
         case Lost(_, samples, left_out):
             values |= {"lost": samples, "left_out": left_out}
-        case Ended():
-            values["end"] = True
+        case Ended(_, plays_out):
+            values |= {"end": True, "plays_out": plays_out}
     return json.dumps(values, allow_nan=False, separators=(",", ":"))
 
 
@@ -154,8 +185,8 @@ def _lost(at: int, values: dict[str, Any]) -> Lost:
     return Lost(at, _whole(values["lost"]), values.get("left_out") is True)
 
 
-def _ended(at: int, _values: dict[str, Any]) -> Ended:
-    return Ended(at)
+def _ended(at: int, values: dict[str, Any]) -> Ended:
+    return Ended(at, values.get("plays_out") is True)
 
 
 _READERS: Mapping[str, Callable[[int, dict[str, Any]], Entry]] = {
@@ -179,12 +210,12 @@ def as_sounded(decisions: Iterable[Decision], entries: Iterable[Entry], *, sampl
     """Yield decisions with their notes as far as they sounded: mute, panic and the end taken into account.
 
     While muted, nothing is struck and nothing goes on sounding. A panic ends what sounds and drops what had been decided; so
-    does the end of a performance.
+    does the end of a performance that does not play out.
     """
     cuts = [
         (entry.at_sample / sample_rate_hz, entry.control if isinstance(entry, Staged) else "panic")
         for entry in entries
-        if isinstance(entry, Staged | Ended)
+        if isinstance(entry, Staged) or (isinstance(entry, Ended) and not entry.plays_out)
     ]
     silences = _muted_spans(cuts)
     panics = [at_s for at_s, control in cuts if control == "panic"]

@@ -1,22 +1,25 @@
-"""Live session folders: what a performance on stage was, written while it was played.
+"""What is in a session folder: a performance, complete enough to play it again byte for byte.
+
+On stage it is written while it is played; offline, once it is over, as a whole. The format and its reader are the same.
 
 ========================  ==========================================================================================
-``settings.json``         what was asked for, and which partner; written first
-``input/``                the input, silence where samples were lost: FLAC in chunks, the last one raw if not closed
+``settings.json``         what was asked for, and which partner (its path and SHA-256); live, written first
+``input/``                the input as hearing gets it, silence where samples were lost: FLAC in chunks, the last one
+                          raw if not closed
 ``transcript.jsonl``      what reached the partner when (`musichal.stage.transcript`): what a replay follows
 ``percepts.jsonl``        what was heard: place, tokens, levels and onsets of each segment
 ``decisions.jsonl``       what was decided, and why
 ``drift.jsonl``           alarms about the input
-``events.jsonl``          what else happened: devices that went and came, segments skipped, trouble with ports and disks
-``reply.mid``             the answer as it sounded; written at the end
-``summary.json``          figures of the performance; written last: without it, MusicHal was killed while it played
+``events.jsonl``          live: devices that went and came, segments skipped, trouble with ports and disks
+``reply.mid``             the answer as it sounded; live, written at the end
+``summary.json``          figures of the performance; live, written last: without it, MusicHal was killed while it played
 ========================  ==========================================================================================
 
-A killed session lacks the last two, and perhaps half a line here and there; `read_live_session` says what it lacks, and a
-replay makes the answer again.
+A killed session lacks the last two, and perhaps half a line here and there; `read_session` says what it lacks, and a replay
+makes the answer again.
 """
 
-import hashlib
+import contextlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -26,45 +29,80 @@ from typing import Any
 import numpy as np
 
 from musichal.arrays import Float32
-from musichal.atomic import open_atomically, printable, reason
+from musichal.atomic import open_atomically, printable
+from musichal.audio.flac import encode_flac
+from musichal.audio.recording import ingest
 from musichal.errors import InputError
 from musichal.hearing.percepts import Percept
 from musichal.memory.container import parse_json
 from musichal.partner.decision import Decision
 from musichal.stage.drift import DriftReport
-from musichal.stage.recorded_input import read_chunks
-from musichal.stage.recorder import TROUBLE, SessionRecorder
-from musichal.stage.session import (
-    DECISIONS,
-    DRIFT,
-    LIVE_VERSION,
-    REPLY,
-    SETTINGS,
-    SessionSettings,
-    read_settings,
-    reply_bytes,
-    settings_json,
-)
-from musichal.stage.transcript import Ended, Entry, as_sounded, entry_from_json, entry_to_json
+from musichal.stage.performance import Performance
+from musichal.stage.recorded_input import INPUT_FOLDER, read_chunks
+from musichal.stage.recorder import CHUNK_S, TROUBLE, SessionRecorder
+from musichal.stage.session import SETTINGS, SessionSettings, read_bytes, read_settings, reply_bytes, settings_json
+from musichal.stage.transcript import Ended, Entry, Perceived, Struck, as_sounded, entry_from_json, entry_to_json
 from musichal.stage.witness import Witness
 
-TRANSCRIPT, PERCEPTS, EVENTS, SUMMARY = "transcript.jsonl", "percepts.jsonl", "events.jsonl", "summary.json"
+TRANSCRIPT, PERCEPTS, DECISIONS, DRIFT = "transcript.jsonl", "percepts.jsonl", "decisions.jsonl", "drift.jsonl"
+EVENTS, REPLY, SUMMARY = "events.jsonl", "reply.mid", "summary.json"
+_LONGEST_INPUT_SAMPLES = 4 * 3600 * 192_000
 
 
-def percept_digest(percept: Percept) -> str:
-    """Return a digest of what a partner can tell of a percept: its frames, tokens, gestures, onsets and notes in place."""
+def percept_to_json(percept: Percept) -> str:
+    """Return what was heard of a segment as one line of JSON."""
     heard = percept.heard
-    digest = hashlib.blake2b(digest_size=8)
-    digest.update(np.ascontiguousarray(percept.tokens).tobytes())
-    digest.update(np.ascontiguousarray(heard.frame_samples).tobytes())
-    places = [
-        [g.tokens for g in percept.gestures],
-        [round(g.start_s, 6) for g in percept.gestures],
-        list(heard.onset_samples),
-        [(n.pitch, n.velocity) for n in heard.notes],
-    ]
-    digest.update(json.dumps(places).encode())
-    return digest.hexdigest()
+    values = {
+        "index": heard.index,
+        "start_sample": heard.start_sample,
+        "length_samples": heard.length_samples,
+        "available_at": heard.available_at,
+        "tokens": percept.tokens.tolist(),
+        "level_db": [round(float(level), 1) for level in heard.level_db],
+        "onset_samples": list(heard.onset_samples),
+    }
+    return json.dumps(values, allow_nan=False, separators=(",", ":"))
+
+
+def write_session(folder: Path, settings: SessionSettings, samples: Float32, performance: Performance) -> None:
+    """Write a performance offline into a `session_folder`, all of it or nothing; settings come last.
+
+    A folder without settings is not a session, so that not even a power cut leaves something that can be taken for one.
+    """
+    written: list[Path] = []
+    try:
+        (folder / INPUT_FOLDER).mkdir()
+        for name, data in _files(settings, ingest(samples), performance):
+            written.append(folder / name)
+            with open_atomically(folder / name) as stream:
+                stream.write(data)
+    except BaseException:
+        for path in reversed(written):
+            with contextlib.suppress(OSError):
+                path.unlink()
+        with contextlib.suppress(OSError):
+            (folder / INPUT_FOLDER).rmdir()
+        raise
+
+
+def _files(settings: SessionSettings, samples: Float32, performance: Performance) -> Iterator[tuple[str, bytes]]:
+    chunk = round(CHUNK_S * settings.sample_rate_hz)
+    for number, first in enumerate(range(0, samples.shape[0], chunk)):
+        yield f"{INPUT_FOLDER}/{number:05d}.flac", encode_flac(samples[first : first + chunk], settings.sample_rate_hz)
+    for name, lines in (
+        (TRANSCRIPT, [entry_to_json(entry) for entry in performance.entries]),
+        (PERCEPTS, [percept_to_json(percept) for percept in performance.percepts]),
+        (DECISIONS, [decision.to_json() for decision in performance.decisions]),
+        (DRIFT, [report.to_json() for report in performance.drift]),
+    ):
+        yield name, "".join(line + "\n" for line in lines).encode()
+    yield REPLY, reply_bytes(performance.decisions, channel=settings.channel, program=settings.program)
+    yield SUMMARY, _summary_json({"duration_s": round(performance.duration_s, 3)}, trouble=None).encode()
+    yield SETTINGS, settings_json(settings).encode()
+
+
+def _summary_json(summary: dict[str, Any], *, trouble: str | None) -> str:
+    return json.dumps({**summary, "trouble": trouble}, indent=2, allow_nan=False) + "\n"
 
 
 class LiveSessionWriter(Witness):
@@ -84,7 +122,7 @@ class LiveSessionWriter(Witness):
         self._folder, self._settings, self._rate_hz = folder, settings, sample_rate_hz
         self.recorder = recorder
         with open_atomically(folder / SETTINGS) as stream:
-            stream.write(settings_json(settings, version=LIVE_VERSION).encode())
+            stream.write(settings_json(settings).encode())
 
     @property
     def trouble(self) -> str | None:
@@ -101,17 +139,7 @@ class LiveSessionWriter(Witness):
 
     def percept(self, percept: Percept) -> None:
         """Keep what was heard."""
-        heard = percept.heard
-        values = {
-            "index": heard.index,
-            "start_sample": heard.start_sample,
-            "length_samples": heard.length_samples,
-            "available_at": heard.available_at,
-            "tokens": percept.tokens.tolist(),
-            "level_db": [round(float(level), 1) for level in heard.level_db],
-            "onset_samples": list(heard.onset_samples),
-        }
-        self.recorder.line(PERCEPTS, json.dumps(values, allow_nan=False, separators=(",", ":")))
+        self.recorder.line(PERCEPTS, percept_to_json(percept))
 
     def decision(self, decision: Decision, reason: str) -> None:
         """Keep a decision; its reason is made from its record."""
@@ -135,15 +163,15 @@ class LiveSessionWriter(Witness):
         decisions, _ = _decisions(self._folder)
         sounded = as_sounded(decisions, _entries(self._folder)[0], sample_rate_hz=self._rate_hz)
         reply = reply_bytes(list(sounded), channel=self._settings.channel, program=self._settings.program)
-        text = json.dumps({**summary, "trouble": self.trouble}, indent=2, allow_nan=False) + "\n"
+        text = _summary_json(summary, trouble=self.trouble)
         for name, data in ((REPLY, reply), (SUMMARY, text.encode())):
             with open_atomically(self._folder / name) as stream:
                 stream.write(data)
 
 
 @dataclass(frozen=True)
-class LiveSession:
-    """A live session as it was found; `recovered` says in sentences what it lacks, and is empty for a whole one.
+class Session:
+    """A session as it was found; `recovered` says in sentences what it lacks, and is empty for a whole one.
 
     `reply` is None where the session was killed. `decisions` may end earlier than the transcript then, or later.
     """
@@ -160,23 +188,23 @@ class LiveSession:
         """Return the input, chunk by chunk."""
         return read_chunks(self.folder, self.settings.sample_rate_hz)
 
+    def samples(self) -> Float32:
+        """Return the input at once, shape (n,); raises `InputError` where that is too much, or nothing."""
+        if not 0 < self.input_samples <= _LONGEST_INPUT_SAMPLES:
+            how_much = "more than four hours of sound: too much to read at once" if self.input_samples else "no sound"
+            raise InputError(f"{printable(self.folder)} holds {how_much}")
+        return np.concatenate(list(self.sound()))
 
-def is_live_session(folder: Path) -> bool:
-    """Return whether a session was played live; raises `InputError` for what is no session."""
-    return read_settings(folder)[1] == LIVE_VERSION
 
-
-def read_live_session(folder: Path) -> LiveSession:
-    """Return a live session, also one whose MusicHal was killed.
+def read_session(folder: Path) -> Session:
+    """Return a session, also one whose MusicHal was killed while it played.
 
     Raises
     ------
     InputError
-        If the folder is no live session, or is damaged otherwise than by being cut off.
+        If the folder is no session, or is damaged otherwise than by being cut off.
     """
-    settings, version = read_settings(folder)
-    if version != LIVE_VERSION:
-        raise InputError(f"{printable(folder)} is a session that was not played live")
+    settings = read_settings(folder)
     recovered = []
     entries, cut = _entries(folder)
     if cut:
@@ -187,12 +215,16 @@ def read_live_session(folder: Path) -> LiveSession:
     input_samples = sum(chunk.shape[0] for chunk in read_chunks(folder, settings.sample_rate_hz))
     trouble = folder / TROUBLE
     if trouble.is_file():
-        recovered.append(_read(trouble).decode(errors="replace").strip()[:500])
-    reply = _read(folder / REPLY) if (folder / REPLY).is_file() else None
+        recovered.append(read_bytes(trouble).decode(errors="replace").strip()[:500])
+    if not input_samples and any(isinstance(entry, Struck | Perceived) for entry in entries):
+        raise InputError(f"{printable(folder / INPUT_FOLDER)} holds no sound, and {TRANSCRIPT} speaks of some")
+    reply = read_bytes(folder / REPLY) if (folder / REPLY).is_file() else None
     if not (folder / SUMMARY).is_file() or not entries or not isinstance(entries[-1], Ended):
         duration_s = input_samples / settings.sample_rate_hz
         recovered.append(f"MusicHal was ended while it played: {duration_s:.1f} s of its input are there")
-    return LiveSession(folder, settings, tuple(entries), tuple(decisions), input_samples, reply, tuple(recovered))
+    elif reply is None:
+        recovered.append(f"{REPLY} is missing")
+    return Session(folder, settings, tuple(entries), tuple(decisions), input_samples, reply, tuple(recovered))
 
 
 def _entries(folder: Path) -> tuple[list[Entry], bool]:
@@ -223,7 +255,7 @@ def _lines(path: Path) -> tuple[Sequence[str], bool]:
     """Return the whole lines of a file, and whether half a line follows them; nothing where there is no file."""
     if not path.is_file():
         return [], False
-    text = _read(path).decode(errors="replace")
+    text = read_bytes(path).decode(errors="replace")
     whole, _, rest = text.rpartition("\n")
     return whole.split("\n") if whole else [], bool(rest)
 
@@ -231,16 +263,9 @@ def _lines(path: Path) -> tuple[Sequence[str], bool]:
 def read_summary(folder: Path) -> dict[str, Any]:
     """Return the summary of a session that was closed in order; raises `InputError` where it has none."""
     try:
-        table = parse_json(_read(folder / SUMMARY), max_depth=8)
+        table = parse_json(read_bytes(folder / SUMMARY), max_depth=8)
     except ValueError as error:
         raise InputError(f"{printable(folder / SUMMARY)} is damaged: {error}") from error
     if not isinstance(table, dict):
         raise InputError(f"{printable(folder / SUMMARY)} is damaged")
     return table
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InputError(f"cannot read {printable(path)}: {reason(error)}") from error

@@ -1,22 +1,24 @@
-"""`musichal replay` of a session that was played live, whole or cut off."""
+"""`musichal replay`: a session played again, and compared; whole or cut off."""
 
 from pathlib import Path
 
+import numpy as np
+
 from musichal.atomic import open_atomically, printable
-from musichal.commands.live import LiveRequest, live_player
 from musichal.commands.outcome import Voice
 from musichal.commands.outputs import check_outputs
 from musichal.errors import CheckFailedError, InputError
 from musichal.hearing.encoders.registry import create_encoder
 from musichal.hearing.listener import Listener
 from musichal.memory.partner_file import load_partner
-from musichal.stage.live_session import read_live_session
+from musichal.partner.partner import Partner
 from musichal.stage.replay import Replay, replay
 from musichal.stage.session import file_sha256
+from musichal.stage.session_log import REPLY, read_session
 
 
-def replay_live_command(folder: Path, *, partner: Path | None, midi_out: Path | None, voice: Voice) -> Replay:
-    """Play a live session again: the same input, heard and skipped as on stage, and the same MIDI.
+def replay_command(folder: Path, *, partner: Path | None, midi_out: Path | None, voice: Voice) -> Replay:
+    """Play a session again: the same input, heard and skipped as it was, and the same MIDI.
 
     Of a session whose MusicHal was killed, what is there is played again, and compared as far as it goes.
 
@@ -27,7 +29,7 @@ def replay_live_command(folder: Path, *, partner: Path | None, midi_out: Path | 
     MusicHalError
         If the session or its partner cannot be used.
     """
-    session = read_live_session(folder)
+    session = read_session(folder)
     settings = session.settings
     path = partner or Path(settings.partner_path)
     if midi_out is not None:
@@ -43,14 +45,16 @@ def replay_live_command(folder: Path, *, partner: Path | None, midi_out: Path | 
     with voice.progress("Loading the partner") as tell:
         model = load_partner(path)
         listener = Listener(model.spec, create_encoder(model.spec), model.vocabularies, source_rate_hz=settings.sample_rate_hz)
-        request = LiveRequest(partner=path, seed=settings.seed, settings=settings.partner)
+        rng = np.random.default_rng(settings.seed)
         played = replay(
             session,
             listener,
-            live_player(model, request),
+            Partner(model.memory, settings.partner, rng=rng, sample_rate_hz=model.spec.sample_rate_hz),
             sample_rate_hz=model.spec.sample_rate_hz,
             progress=lambda share: tell(f"Replaying {settings.input_name}", share),
         )
+    if played.missing and session.reply is not None:
+        raise InputError(f"{printable(folder)} lacks sound of which its transcript speaks")
     if midi_out is not None:
         with open_atomically(midi_out) as stream:
             stream.write(played.reply)
@@ -72,6 +76,8 @@ def replay_live_command(folder: Path, *, partner: Path | None, midi_out: Path | 
             f"the replay of {printable(folder)} hears otherwise: {len(played.unlike)} of {played.heard} segments,"
             f" {played.onsets_unlike} onsets"
         )
+    if not same and played.decisions_alike == len(played.decisions) == len(session.decisions):
+        raise CheckFailedError(f"the replay of {printable(folder)} differs from its {REPLY}, though not in a decision")
     if not same:
         raise CheckFailedError(f"the replay of {printable(folder)} differs from the {played.decisions_alike + 1}th decision on")
     if session.reply is None:

@@ -20,10 +20,9 @@ PEAKS = 1024
 _PASTS = 512
 FAINTEST = 0.05
 """A peak that is weaker is over."""
-# Of equally strong peaks the newest are taken; no two peaks are equal, so that no way of sorting can matter.
-_NEWER = 1e-9 / PEAKS
-_PLACES: Int64 = np.arange(PEAKS)
-_PLACES.setflags(write=False)
+# Of equally strong peaks the newest are taken; no two peaks are equal, so that no way of sorting can matter. At [f] what is
+# added to the places of a ring in which f is the first, and the oldest.
+_NEWER: Float64 = np.lib.stride_tricks.sliding_window_view(np.tile(np.arange(PEAKS) * (1e-9 / PEAKS), 2), PEAKS)[PEAKS:0:-1]
 
 
 @dataclass(frozen=True)
@@ -73,45 +72,47 @@ class Activation:
         """Set peaks for `MATCH`es of the context that ended in `symbols`."""
         row = CONTEXTS.index(name)
         count = int(self._counts[row])
-        places = (count + np.arange(len(matches))[-PEAKS:]) % PEAKS
-        self._peaks[row, places] = matches[-PEAKS:]
-        self._since_s[row, places] = matches["since_s"][-PEAKS:]
-        self._strengths[row, places] = matches["strength"][-PEAKS:]
-        self._shelves[row, places] = shelf.first
-        self._pasts_of[row, places] = self._past % _PASTS
+        first, last = max(0, len(matches) - PEAKS), len(matches)
+        while first < last:
+            # As many as there is room for up to the ring's end, then the rest from its beginning.
+            place = (count + first) % PEAKS
+            end = min(last, first + PEAKS - place)
+            own, places = matches[first:end], slice(place, place + end - first)
+            self._peaks[row, places] = own
+            self._since_s[row, places] = own["since_s"]
+            self._strengths[row, places] = own["strength"]
+            self._shelves[row, places] = shelf.first
+            self._pasts_of[row, places] = self._past % _PASTS
+            first = end
         self._pasts[self._past % _PASTS] = symbols
         self._counts[row] = count + len(matches)
         self._past += 1
 
     def active(self, library: Library, now_s: float, *, time_constant_s: float, most: int) -> Active:
         """Return the states pointed to at `now_s`, by the `most` strongest peaks of each kind of context."""
-        peaks = self._peaks
         age_s = np.maximum(0, now_s - self._since_s)
         values = self._strengths * np.exp(-age_s / time_constant_s)
         values *= values >= FAINTEST
-        newest = (_PLACES - self._counts[:, None]) & (PEAKS - 1)
-        keys = values + newest * _NEWER
+        keys = values + _NEWER[self._counts % PEAKS]
         most = min(most, PEAKS)
-        strongest = np.argpartition(keys, PEAKS - most, axis=1)[:, PEAKS - most :]
-        row, which = np.nonzero(np.take_along_axis(values, strongest, axis=1))
-        place = strongest[row, which]
+        least = np.partition(keys, PEAKS - most, axis=1)[:, PEAKS - most : PEAKS - most + 1]
+        # Peaks by their places in all rings, one ring after the other.
+        place = ((keys >= least) & (values > 0)).ravel().nonzero()[0]
         # In order of strength, so that of the peaks of one state the strongest is written last.
-        order = np.argsort(keys[row, place], kind="stable")
-        row, place = row[order], place[order]
-        strongest_peaks = peaks[row, place]
-        at_s = strongest_peaks["line_s"] + strongest_peaks["pace"] * age_s[row, place]
-        owners, states = self._shelves[row, place], strongest_peaks["state"]
-        reached = np.full(len(row), -1, dtype=np.int64)
+        place = place.take(keys.ravel().take(place).argsort(kind="stable"))
+        peaks, owners = self._peaks.ravel().take(place), self._shelves.ravel().take(place)
+        at_s = peaks["line_s"] + peaks["pace"] * age_s.ravel().take(place)
+        reached = np.full(len(place), -1, dtype=np.int64)
         for shelf in library.shelves:
-            own = np.flatnonzero(owners == shelf.first)
+            own = (owners == shelf.first).nonzero()[0]
             if len(own):
-                reached[own] = _reached(shelf, states[own], at_s[own])
-        there = np.flatnonzero(reached >= 0)
-        row, place, reached = row[there], place[there], reached[there]
+                reached[own] = _reached(shelf, peaks["state"].take(own), at_s.take(own))
+        there = (reached >= 0).nonzero()[0]
+        place, reached = place.take(there), reached.take(there)
         found = ascending(reached)
-        which = np.searchsorted(found, reached)
+        which = found.searchsorted(reached), place // PEAKS
         out = Active(found, np.zeros((len(found), len(CONTEXTS))), np.full((len(found), len(CONTEXTS)), -1))
-        out.values[which, row], out.peaks[which, row] = values[row, place], place
+        out.values[which], out.peaks[which] = values.ravel().take(place), place % PEAKS
         return out
 
     def source(self, name: str, peak: int, now_s: float) -> Source:
@@ -134,13 +135,14 @@ def _reached(shelf: Shelf, matched: Int64, at_s: AnyArray) -> Int64:
     It lies behind the state that `matched`, in the same recording; −1 where there is none.
     """
     line_s, rows = shelf.line_s, shelf.memory.states
+    recordings, durations_s = rows["recording"], rows["duration_s"]
     last = len(line_s) - 1
-    after = np.minimum(np.searchsorted(line_s, at_s), last)
+    after = np.minimum(line_s.searchsorted(at_s), last)
     before = np.maximum(after - 1, 0)
-    nearest = np.where(at_s - line_s[before] < line_s[after] - at_s, before, after)
+    nearest = np.where(at_s - line_s.take(before) < line_s.take(after) - at_s, before, after)
     # Behind a recording's last state nothing is left to play.
-    beyond = at_s - line_s[nearest] > rows["duration_s"][nearest]
+    there = at_s - line_s.take(nearest) <= durations_s[nearest]
     nearest = np.maximum(nearest, matched + 1)
-    there = ~beyond & (nearest <= last)
-    there &= rows["recording"][np.minimum(nearest, last)] == rows["recording"][matched]
+    there &= nearest <= last
+    there &= recordings[np.minimum(nearest, last)] == recordings[matched]
     return np.where(there, nearest + shelf.first, -1)

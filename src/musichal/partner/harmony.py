@@ -28,8 +28,9 @@ _ROUNDED = 1e-6
 def unit_chroma(chroma: AnyArray) -> Float64:
     """Return chroma, shape (…, 12), centred and of length 1; zero where it has no colour."""
     values = np.asarray(chroma, dtype=np.float64)
-    centred = values - values.mean(axis=-1, keepdims=True)
-    return centred / np.maximum(np.linalg.norm(centred, axis=-1, keepdims=True), 1e-12)
+    # `numpy.mean` and `numpy.linalg.norm` are several times slower for the single chroma of a decision.
+    centred = values - np.add.reduce(values, axis=-1, keepdims=True) / values.shape[-1]
+    return centred / np.maximum(np.sqrt(np.add.reduce(centred * centred, axis=-1, keepdims=True)), 1e-12)
 
 
 def moved(present: AnyArray, transpositions: Int64) -> Float64:
@@ -37,7 +38,7 @@ def moved(present: AnyArray, transpositions: Int64) -> Float64:
 
     A state moved up by t has at pitch class c what it had at c − t: moving the present down compares the same.
     """
-    return np.asarray(present, dtype=np.float64)[_MOVED_CLASSES.take(transpositions % 12, axis=1)]
+    return np.asarray(present, dtype=np.float64).take(_MOVED_CLASSES.take(transpositions % 12, axis=1))
 
 
 def _drawer_chromas() -> Float64:
@@ -55,10 +56,11 @@ def _drawer_numbers() -> Int64:
 
 
 _DRAWER_CHROMAS, _NUMBERS = _drawer_chromas(), _drawer_numbers()
+_FIRST: Int64 = np.zeros(1, dtype=np.int64)
 # At [c, t] pitch class c + t; at [t, d] the drawer whose classes lie t below those of drawer d.
 _MOVED_CLASSES: Int64 = (np.arange(12)[:, None] + np.arange(12)) % 12
 _MOVED_DRAWERS: Int64 = _NUMBERS[tuple(np.moveaxis((np.array(_DRAWERS) - np.arange(12)[:, None, None]) % 12, -1, 0))]
-for _table in (_DRAWER_CHROMAS, _NUMBERS, _MOVED_CLASSES, _MOVED_DRAWERS):
+for _table in (_DRAWER_CHROMAS, _NUMBERS, _FIRST, _MOVED_CLASSES, _MOVED_DRAWERS):
     _table.setflags(write=False)
 
 
@@ -90,28 +92,29 @@ class HarmonyIndex:
         turn : int
             Where a drawer holds more than is looked at, each turn looks at others.
         """
-        fits = _DRAWER_CHROMAS @ present
-        least = np.partition(fits, len(fits) - _RANKED)[len(fits) - _RANKED]
-        ranked = np.flatnonzero(fits >= least)
-        ranked = ranked[np.argsort(-fits[ranked], kind="stable")[:_RANKED]]
+        fits, moves = _DRAWER_CHROMAS @ present, transpositions % 12
         budgets = np.where(transpositions == 0, EXAMINED, EXAMINED_MOVED)[:, None]
         # The first few drawers hold enough, as a rule.
         for thought_of in (_FIRST_RANKED, _RANKED):
+            least = np.partition(fits, len(fits) - thought_of)[len(fits) - thought_of]
+            ranked = (fits >= least).nonzero()[0]
+            ranked = ranked.take((-fits.take(ranked)).argsort(kind="stable")[:thought_of])
             # A state in drawer (a, b, c), moved up by t, is one in (a + t, b + t, c + t).
-            drawers = _MOVED_DRAWERS[(transpositions % 12)[:, None], ranked[:thought_of]]
+            drawers = _MOVED_DRAWERS.take(ranked, axis=1).take(moves, axis=0)
             # At most a quarter from one drawer, so that neighbouring harmonies are heard too.
-            takes = np.minimum(self._counts[drawers], budgets // 4)
-            until = np.cumsum(takes, axis=1)
+            takes = np.minimum(self._counts.take(drawers), budgets // 4)
+            until = np.add.accumulate(takes, axis=1)
             if (until[:, -1:] >= budgets).all():
                 break
-        takes = np.minimum(np.maximum(budgets - until + takes, 0), takes)
-        column, rank = np.nonzero(takes)
-        take, drawer = takes[column, rank], drawers[column, rank]
-        steps = np.arange(take.sum()) - np.repeat(np.cumsum(take) - take, take)
-        count, start = np.repeat(self._counts[drawer], take), np.repeat(self._starts[drawer], take)
-        spread = np.repeat(take, take)
+        takes = np.minimum(np.maximum(budgets - until + takes, 0), takes).ravel()
+        looked = takes.nonzero()[0]
+        take, drawer = takes.take(looked), drawers.ravel().take(looked)
+        count, start, before = self._counts.take(drawer), self._starts.take(drawer), np.add.accumulate(take) - take
+        # From here on, one for each state that is looked at.
+        which = np.arange(len(take)).repeat(take)
+        count, spread, steps = count.take(which), take.take(which), np.arange(len(which)) - before.take(which)
         picks = (turn * spread + steps * count // spread) % count
-        return self._filed[start + picks], np.repeat(column, take)
+        return self._filed.take(start.take(which) + picks), (looked // thought_of).take(which)
 
 
 def in_harmony(
@@ -152,31 +155,33 @@ def in_harmony(
         fit = np.ascontiguousarray((units @ presents - costs).T).max(axis=0).astype(np.float64)
         return _best(np.arange(len(units)), fit, most)
     states, columns = index.near(present, transpositions, turn=turn)
-    fit = np.einsum("kc,kc->k", units[states], presents.T[columns]).astype(np.float64) - costs[columns]
+    fit = np.einsum("kc,kc->k", units.take(states, axis=0), presents.T.take(columns, axis=0)).astype(np.float64)
+    fit -= costs.take(columns)
     # A state is there once for each transposition at most: so many hold the best states for certain.
     worth = _worth_sorting(fit, most * len(transpositions))
-    states, fit = states[worth], fit[worth]
-    order = np.argsort(states)
-    states, fit = states[order], fit[order]
-    first = np.flatnonzero(np.concatenate([[True], states[1:] != states[:-1]])[: len(states)])
-    if not len(first):
+    states, fit = states.take(worth), fit.take(worth)
+    if not len(states):
         return states
-    return _best(states[first], np.maximum.reduceat(fit, first), most)
+    order = states.argsort()
+    states, fit = states.take(order), fit.take(order)
+    first = np.concatenate([_FIRST, (states[1:] != states[:-1]).nonzero()[0] + 1])
+    return _best(states.take(first), np.maximum.reduceat(fit, first), most)
 
 
 def _best(states: Int64, fit: Float64, most: int) -> Int64:
     """Return the states, ascending, that fit best, of equally good ones the first; none that does not fit."""
     kept = _worth_sorting(fit, most)
     if len(kept) > most:
-        keys = np.round(fit[kept], 6) - np.arange(len(kept)) * (1e-7 / len(kept))
-        kept = np.sort(kept[np.argpartition(-keys, most - 1)[:most]])
-    return states[kept]
+        keys = np.round(fit.take(kept), 6) - np.arange(len(kept)) * (1e-7 / len(kept))
+        kept = np.sort(kept.take((-keys).argpartition(most - 1)[:most]))
+    return states.take(kept)
 
 
 def _worth_sorting(fit: Float64, most: int) -> Int64:
     """Return which of the values can be among the `most` best after rounding, of those that fit at all; ascending."""
-    kept = np.flatnonzero(fit > 0)
+    kept = (fit > 0).nonzero()[0]
     if len(kept) <= most:
         return kept
-    values = fit[kept]
-    return kept[values >= np.partition(values, len(kept) - most)[len(kept) - most] - 2 * _ROUNDED]
+    values = fit.take(kept)
+    least = np.partition(values, len(kept) - most)[len(kept) - most]
+    return kept.take((values >= least - 2 * _ROUNDED).nonzero()[0])

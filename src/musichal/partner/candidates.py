@@ -24,7 +24,7 @@ _NONE.setflags(write=False)
 _HARMONIC, _CHROMA, _OWN, _CONTINUITY = map(INFLUENCES.index, ("harmonic", "chroma", "own", "continuity"))
 _HARMONIC_CONTEXT, _OWN_CONTEXT = map(CONTEXTS.index, ("harmonic", "own"))
 _TIMED = ("percussive", "rhythm", "loudness")
-_EVERYWHERE, _EVERYWHERE_CONTEXTS = [INFLUENCES.index(n) for n in _TIMED], [CONTEXTS.index(n) for n in _TIMED]
+_EVERYWHERE = tuple((INFLUENCES.index(name), CONTEXTS.index(name)) for name in _TIMED)
 
 
 @dataclass(frozen=True)
@@ -94,24 +94,27 @@ def find_candidates(
         ]  # fmt: skip
     states = ascending(np.concatenate(named))
     values, peaks = np.zeros((len(states), len(CONTEXTS))), np.full((len(states), len(CONTEXTS)), -1)
-    rows = np.searchsorted(states, active.states)
+    rows = states.searchsorted(active.states)
     values[rows], peaks[rows] = active.values, active.peaks
-    everywhere = np.zeros((len(states), len(INFLUENCES)))
-    everywhere[:, _EVERYWHERE] = values[:, _EVERYWHERE_CONTEXTS]
-    influences = np.empty((len(states), len(shifts), len(INFLUENCES)))
-    influences[:] = everywhere[:, None]
-    influences[:, shifts == 0, _HARMONIC] = values[:, [_HARMONIC_CONTEXT]] * tonal
+    influences = np.zeros((len(states), len(shifts), len(INFLUENCES)))
+    for influence, context in _EVERYWHERE:
+        influences[:, :, influence] = values[:, context, None]
+    for column in (shifts == 0).nonzero()[0].tolist():
+        influences[:, column, _HARMONIC] = values[:, _HARMONIC_CONTEXT] * tonal
     # It goes on as it was, also in its transposition.
-    influences[:, shifts == transposition, _OWN] = values[:, [_OWN_CONTEXT]]
+    same = (shifts == transposition).nonzero()[0].tolist()
+    for column in same:
+        influences[:, column, _OWN] = values[:, _OWN_CONTEXT]
     if tonal:
         penalty = np.maximum(0, 1 - settings.transposition_penalty * np.abs(shifts))
         fits = moved(present, shifts)
         for shelf, own, local in library.parts(states):
-            fit = shelf.units[local] @ fits
+            fit = shelf.units.take(local, axis=0) @ fits
             influences[own, :, _CHROMA] = np.minimum(np.maximum(fit, 0, out=fit), 1, out=fit) * penalty * tonal
     if following is not None:
         # A step in the same transposition only.
-        influences[np.searchsorted(states, following), shifts == transposition, _CONTINUITY] = 1
+        for column in same:
+            influences[states.searchsorted(following), column, _CONTINUITY] = 1
     return Candidates(states, shifts, influences, peaks, tonal)
 
 
@@ -121,10 +124,12 @@ def tonalness(chroma: AnyArray) -> float:
     The spread of its twelve values, relative to their mean, is 0.06 to 0.15 for white and pink noise heard by `Ear`, and 0.33
     to 1.3 for the bundled music (5 to 95 % of segments); what lies between is neither.
     """
-    mean = float(np.mean(chroma))
+    # `numpy.mean` and `numpy.std` take several times as long for twelve values.
+    mean = np.add.reduce(chroma) / len(chroma)
     if mean <= 0:
         return 0.0
-    spread = float(np.std(chroma)) / mean
+    apart = chroma - mean
+    spread = float(np.sqrt(np.add.reduce(apart * apart) / len(chroma))) / float(mean)
     return min(1.0, max(0.0, (spread - _NOISE_SPREAD) / (_MUSIC_SPREAD - _NOISE_SPREAD)))
 
 

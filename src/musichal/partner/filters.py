@@ -28,10 +28,11 @@ class Filtered:
 
     def product(self, shape: tuple[int, int]) -> Float64:
         """Return the product of all of them, of `shape` (n, t)."""
-        out = np.ones(shape)
+        # A column as long as all factors are columns: most are, and a column is soon multiplied.
+        out = np.ones((shape[0], 1))
         for factor in self.factors.values():
-            out *= factor
-        return out
+            out = out * factor
+        return out if out.shape == shape else np.repeat(out, shape[1], axis=1)
 
     def of(self, candidate: int, transposition: int) -> dict[str, float]:
         """Return the factors of one candidate in one transposition (its column)."""
@@ -76,14 +77,14 @@ def apply_filters(
     live, old, allowed = np.zeros(n, dtype=bool), np.zeros(n, dtype=bool), np.ones(n, dtype=bool)
     for shelf, own, local in library.parts(states):
         rows = shelf.memory.states
-        beside[own] = shelf.beside[local]
+        beside[own] = shelf.beside.take(local)
         level[own] = rows["level_db"][local] - shelf.usual_level_db
         if shelf.live:
             live[own] = True
             old[own] = situation.now_s - rows["start_s"][local] > settings.live_s
         elif settings.use or settings.avoid:
-            allowed[own] = in_regions(rows[local], use=settings.use, avoid=settings.avoid)
-    notes = beside["notes"]
+            allowed[own] = in_regions(rows["recording"][local], rows["start_s"][local], use=settings.use, avoid=settings.avoid)
+    noteless = (beside["notes"] == 0).nonzero()[0]
     factors: dict[str, Float64] = {"no repeat": _column(_unplayed(states, played))}
     if settings.use or settings.avoid:
         factors["regions"] = _column(allowed)
@@ -95,13 +96,14 @@ def apply_filters(
     if library.has_notes:
         # Where memory has no note at all, being without notes says nothing against a state.
         # A gesture of the player's without notes, such as noise, has nothing to bring back.
-        factors["notes"] = _column(np.where(notes > 0, 1.0, np.where(live, 0.0, settings.noteless_factor)))
+        factors["notes"] = np.ones((n, 1))
+        factors["notes"][noteless, 0] = np.where(live.take(noteless), 0.0, settings.noteless_factor)
         if settings.follow_harmony:
             fit = harmonic_fit(beside["pitch_classes"].astype(np.float64), situation.chroma, transpositions)
-            fit = np.where(notes[:, None] > 0, fit, 1.0 if settings.follow_harmony > 0 else 0.0)
+            fit[noteless] = 1.0 if settings.follow_harmony > 0 else 0.0
             factors["harmony"] = _followed(fit, settings.follow_harmony * tonal)
         lowest, highest = beside["lowest"].astype(np.float64), beside["highest"].astype(np.float64)
-        factors |= _registers(lowest, highest, notes, transpositions, situation.pitch, settings)
+        factors |= _registers(lowest, highest, noteless, transpositions, situation.pitch, settings)
         if settings.follow_density and situation.onset_rate_hz is not None:
             apart = np.abs(np.log2((beside["density_hz"].astype(np.float64) + 0.5) / (situation.onset_rate_hz + 0.5)))
             factors["density"] = _followed(_column(np.exp(-apart)), settings.follow_density)
@@ -114,16 +116,16 @@ def apply_filters(
     return Filtered(factors)
 
 
-def in_regions(rows: AnyArray, *, use: Sequence[Region], avoid: Sequence[Region]) -> Bool:
+def in_regions(recordings: AnyArray, starts_s: AnyArray, *, use: Sequence[Region], avoid: Sequence[Region]) -> Bool:
     """Return which states begin in one of the regions to use, or anywhere if there is none, and in none to avoid."""
 
     def inside(regions: Sequence[Region]) -> Bool:
-        out = np.zeros(len(rows), dtype=bool)
+        out = np.zeros(len(recordings), dtype=bool)
         for r in regions:
-            out |= (rows["recording"] == r.recording) & (rows["start_s"] >= r.start_s) & (rows["start_s"] < r.end_s)
+            out |= (recordings == r.recording) & (starts_s >= r.start_s) & (starts_s < r.end_s)
         return out
 
-    return (inside(use) if use else np.ones(len(rows), dtype=bool)) & ~inside(avoid)
+    return (inside(use) if use else np.ones(len(recordings), dtype=bool)) & ~inside(avoid)
 
 
 def harmonic_fit(classes: Float64, chroma: AnyArray, transpositions: Int64) -> Float64:
@@ -146,25 +148,29 @@ def harmonic_fit(classes: Float64, chroma: AnyArray, transpositions: Int64) -> F
 
 
 def _registers(
-    lowest: Float64, highest: Float64, notes: AnyArray, transpositions: Int64, pitch: float | None, settings: PartnerSettings
+    lowest: Float64, highest: Float64, noteless: Int64, transpositions: Int64, pitch: float | None, settings: PartnerSettings
 ) -> dict[str, Float64]:
     """Return how far each state lies inside the register, and near the pitch of the player."""
     factors: dict[str, Float64] = {}
     if (settings.low_pitch, settings.high_pitch) != (0, 127):
-        factors["register"] = _register(lowest, highest, notes, transpositions, settings)
+        factors["register"] = _register(lowest, highest, noteless, transpositions, settings)
     if settings.follow_register and pitch is not None:
         middle = (lowest + highest)[:, None] / 2 + transpositions
-        near = np.where(notes[:, None] > 0, np.exp(-np.abs(middle - pitch) / _SEMITONES_PER_STEP), 0.5)
+        near = np.exp(-np.abs(middle - pitch) / _SEMITONES_PER_STEP)
+        near[noteless] = 0.5
         factors["follow register"] = _followed(near, settings.follow_register)
     return factors
 
 
-def _register(lowest: Float64, highest: Float64, notes: AnyArray, transpositions: Int64, settings: PartnerSettings) -> Float64:
+def _register(
+    lowest: Float64, highest: Float64, noteless: Int64, transpositions: Int64, settings: PartnerSettings
+) -> Float64:
     """Return how far the span of each state's notes lies inside the register."""
     low, high = lowest[:, None] + transpositions, highest[:, None] + transpositions
     inside = np.minimum(high, settings.high_pitch) - np.maximum(low, settings.low_pitch) + 1
-    share = np.minimum(inside / (highest - lowest + 1)[:, None], 1)
-    return np.where(notes[:, None] > 0, np.maximum(share, _LEAST), 1.0)
+    share = np.maximum(np.minimum(inside / (highest - lowest + 1)[:, None], 1), _LEAST)
+    share[noteless] = 1.0
+    return share
 
 
 def _unplayed(states: Int64, played: Collection[int]) -> Bool:
@@ -172,8 +178,8 @@ def _unplayed(states: Int64, played: Collection[int]) -> Bool:
     out = np.ones(len(states), dtype=bool)
     if len(states) and played:
         before = np.fromiter(played, dtype=np.int64, count=len(played))
-        places = np.minimum(np.searchsorted(states, before), len(states) - 1)
-        out[places[states[places] == before]] = False
+        places = np.minimum(states.searchsorted(before), len(states) - 1)
+        out[places[states.take(places) == before]] = False
     return out
 
 

@@ -152,7 +152,7 @@ def in_harmony(
     costs = (penalty * np.abs(transpositions)).astype(np.float32)
     if index is None:
         # One row for each transposition: the larger of two rows is found many at a time.
-        fit = np.ascontiguousarray((units @ presents - costs).T).max(axis=0).astype(np.float64)
+        fit = (presents.T @ units.T - costs[:, None]).max(axis=0).astype(np.float64)
         return _best(np.arange(len(units)), fit, most)
     states, columns = index.near(present, transpositions, turn=turn)
     fit = np.einsum("kc,kc->k", units.take(states, axis=0), presents.T.take(columns, axis=0)).astype(np.float64)

@@ -28,6 +28,8 @@ PLAYER_INFLUENCES = ("harmonic", "percussive", "chroma", "rhythm", "loudness")
 """Those in which it is the player who speaks."""
 
 _SLOWEST, _FASTEST = 0.5, 2.0
+_NOTHING: Int64 = np.zeros(1, dtype=np.int64)
+_NOTHING.setflags(write=False)
 
 
 def weights(settings: PartnerSettings) -> Float64:
@@ -98,23 +100,26 @@ def find_matches(shelf: Shelf, name: str, recent: Recent, *, settings: PartnerSe
         recent.symbols, limit=limit or settings.max_candidates, min_length=settings.min_context,
         max_length=settings.memory_gestures,
     )  # fmt: skip
+    if not len(found):
+        return np.empty(0, dtype=MATCH)
     lengths, ends = found["length"], found["position"]
     firsts = ends - lengths + 1
     if name == "rhythm":
-        ends, firsts = shelf.onset_states[ends], shelf.onset_states[firsts]
+        ends, firsts = shelf.onset_states.take(ends), shelf.onset_states.take(firsts)
     recordings, line_s = shelf.memory.states["recording"], shelf.line_s
     after = np.minimum(ends + 1, len(line_s) - 1)
-    speaks = _counted(recent.symbols)[lengths] if name == "loudness" else lengths
-    kept = np.flatnonzero((after > ends) & (recordings[after] == recordings[ends]) & (speaks > 0))
+    speaks = _counted(recent.symbols).take(lengths) if name == "loudness" else lengths
+    kept = ((after > ends) & (recordings[after] == recordings[ends]) & (speaks > 0)).nonzero()[0]
     if len(kept) < len(ends):
-        ends, lengths, speaks, firsts = ends[kept], lengths[kept], speaks[kept], firsts[kept]
+        ends, lengths, speaks, firsts = ends.take(kept), lengths.take(kept), speaks.take(kept), firsts.take(kept)
+    ends_s = line_s.take(ends)
     matches = np.empty(len(kept), dtype=MATCH)
     matches["state"], matches["length"] = ends, lengths
     matches["strength"] = speaks / (speaks + 1)
     # An onset was heard when it came; a gesture when it had ended, and memory is where the next one begins.
-    matches["line_s"] = line_s[ends if name == "rhythm" else ends + 1]
+    matches["line_s"] = ends_s if name == "rhythm" else line_s.take(ends + 1)
     matches["since_s"] = recent.since_s
-    matches["pace"] = _pace(line_s[ends] - line_s[firsts], recent.starts_s, lengths)
+    matches["pace"] = _pace(ends_s - line_s.take(firsts), recent.starts_s, lengths)
     return matches
 
 
@@ -127,7 +132,7 @@ def _index(shelf: Shelf, name: str) -> TokenIndex:
 def _counted(symbols: tuple[int, ...]) -> Int64:
     """Return how many of the last 0, 1, … symbols of loudness speak, shape (n + 1,)."""
     spoke = (np.array(symbols) != CONTOUR_LEVEL).astype(np.int64)
-    return np.concatenate([[0], np.cumsum(spoke[::-1])])
+    return np.concatenate([_NOTHING, np.add.accumulate(spoke[::-1])])
 
 
 def _pace(memory_s: Float64, starts_s: tuple[float, ...], lengths: Int64) -> Float64:
@@ -136,6 +141,7 @@ def _pace(memory_s: Float64, starts_s: tuple[float, ...], lengths: Int64) -> Flo
         return np.ones(len(memory_s))
     starts = np.array(starts_s)
     firsts = len(starts) - lengths
-    player_s = starts[-1] - starts[np.maximum(firsts, 0)]
+    player_s = starts[-1] - starts.take(np.maximum(firsts, 0))
     known = (firsts >= 0) & (player_s > 0) & (memory_s > 0)
-    return np.where(known, np.clip(memory_s / np.where(known, player_s, 1.0), _SLOWEST, _FASTEST), 1.0)
+    pace = np.minimum(np.maximum(memory_s / np.where(known, player_s, 1.0), _SLOWEST), _FASTEST)
+    return np.where(known, pace, 1.0)

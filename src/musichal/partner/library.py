@@ -247,7 +247,7 @@ class Library:
     def parts(self, states: Int64) -> Iterator[tuple[Shelf, slice, Int64]]:
         """Yield each memory that holds some of `states`, which must ascend, which ones, and their numbers in it."""
         for shelf in self._shelves:
-            begin, end = np.searchsorted(states, (shelf.first, shelf.first + len(shelf))).tolist()
+            begin, end = int(states.searchsorted(shelf.first)), int(states.searchsorted(shelf.first + len(shelf)))
             if begin < end:
                 yield shelf, slice(begin, end), states[begin:end] - shelf.first
 
@@ -260,7 +260,7 @@ def ascending(states: Int64) -> Int64:
     different = np.empty(len(states), dtype=bool)
     different[0] = True
     np.not_equal(states[1:], states[:-1], out=different[1:])
-    return states[different]
+    return states.take(different.nonzero()[0])
 
 
 def _usual_level_db(memory: Memory) -> float:

@@ -10,6 +10,7 @@ One decision takes these steps, each in a module of its own: whose turn it is (`
 import dataclasses
 from collections import deque
 from collections.abc import Mapping
+from itertools import islice
 
 import numpy as np
 
@@ -250,7 +251,7 @@ class Partner:
         fixed = turn.step is not None or turn.last
         filtered = apply_filters(
             self.library, situation, found.states, found.transpositions,
-            played=() if fixed or not settings.no_repeat else list(self._played)[-settings.no_repeat :],
+            played=() if fixed else list(islice(reversed(self._played), settings.no_repeat)),
             following=None if self._position is None or fixed else self.library.successor(self._position),
             run=self._run, tonal=found.tonal, settings=settings,
         )  # fmt: skip

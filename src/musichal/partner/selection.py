@@ -31,8 +31,8 @@ def choose(scores: Float64, *, temperature: float, rng: np.random.Generator) -> 
         drawn = float((chance[index] - (chance[index - 1] if index else 0.0)) / chance[-1])
     else:
         index, drawn = int(np.argmax(flat)), 1.0
-    candidate, transposition = np.unravel_index(index, scores.shape)
-    return Choice(int(candidate), int(transposition), float(flat[index]), drawn)
+    candidate, transposition = divmod(index, scores.shape[1])
+    return Choice(candidate, transposition, float(flat[index]), drawn)
 
 
 def runners_up(scores: Float64, choice: Choice, *, most: int) -> list[tuple[int, int]]:

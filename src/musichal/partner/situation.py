@@ -46,6 +46,18 @@ class Situation:
     pitch: float | None = None
 
 
+@dataclass(frozen=True)
+class _Past:
+    """What of a situation changes with a gesture or an onset only; see `Situation`."""
+
+    tokens: tuple[tuple[int, ...], tuple[int, ...]]
+    contour: tuple[int, ...]
+    rhythm: tuple[int, ...]
+    starts_s: tuple[float, ...]
+    onsets_s: tuple[float, ...]
+    ended_s: float | None
+
+
 class SituationTracker:
     """Follows the player percept by percept."""
 
@@ -66,6 +78,7 @@ class SituationTracker:
         self._level_db = 0.0
         self._usual_level_db = 0.0
         self._count = 0
+        self._past: tuple[int, int, _Past] | None = None
 
     def hear(self, percept: Percept, settings: PartnerSettings) -> None:
         """Take the next percept."""
@@ -123,24 +136,38 @@ class SituationTracker:
 
     def at(self, now_s: float, settings: PartnerSettings) -> Situation:
         """Return the situation at a time, in seconds of the stream."""
-        kept = settings.memory_gestures
-        last = tuple(self._gestures)[-kept:]
+        past = self._past_of(settings.memory_gestures)
         lately = sum(now_s - _RATE_S < onset <= now_s for onset in self._struck_s)
         return Situation(
             now_s=now_s,
-            tokens=(tuple(g.tokens[0] for g in last), tuple(g.tokens[1] for g in last)),
+            tokens=past.tokens,
             chroma=self._chroma.copy(),
             silent_s=max(0.0, now_s - self._audible_until / self._rate_hz),
-            contour=tuple(self._contour)[-kept:],
-            rhythm=tuple(self._rhythm)[-kept:],
-            starts_s=tuple(g.start_s for g in last),
-            onsets_s=tuple(self._onsets_s)[-kept:],
-            ended_s=last[-1].start_s + last[-1].duration_s if last else None,
+            contour=past.contour,
+            rhythm=past.rhythm,
+            starts_s=past.starts_s,
+            onsets_s=past.onsets_s,
+            ended_s=past.ended_s,
             level_db=self._level_db - self._usual_level_db,
             onset_rate_hz=lately / min(_RATE_S, now_s) if now_s > 0 else None,
             heard=self._count,
             harmonic_share=self._harmonic_share(),
         )
+
+    def _past_of(self, kept: int) -> _Past:
+        """Return the player's last gestures and onsets: they are asked for more often than new ones come."""
+        if self._past is None or self._past[:2] != (self._count, kept):
+            last = tuple(self._gestures)[-kept:]
+            past = _Past(
+                tokens=(tuple(g.tokens[0] for g in last), tuple(g.tokens[1] for g in last)),
+                contour=tuple(self._contour)[-kept:],
+                rhythm=tuple(self._rhythm)[-kept:],
+                starts_s=tuple(g.start_s for g in last),
+                onsets_s=tuple(self._onsets_s)[-kept:],
+                ended_s=last[-1].start_s + last[-1].duration_s if last else None,
+            )
+            self._past = self._count, kept, past
+        return self._past[2]
 
     def _harmonic_share(self) -> float:
         total = float(self._energies.sum())

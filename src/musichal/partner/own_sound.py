@@ -145,9 +145,11 @@ class OwnSound:
         while self._waiting and self._waiting[0].onset_s + _UNTIL_S <= now_s:
             note = self._waiting.popleft()
             bin_, since_s = note.pitch - LOWEST_PITCH, self._times_s - note.onset_s
-            before, after = (since_s >= -_BEFORE_S) & (since_s < -0.02), (since_s >= _FROM_S) & (since_s < _UNTIL_S)
-            if 0 <= bin_ < N_PITCHES and before.any() and after.any():
-                self._rises.append(float(self._salience[after, bin_].mean() - self._salience[before, bin_].mean()))
+            # Frames are in order of time.
+            begin, end, begin_after, end_after = since_s.searchsorted((-_BEFORE_S, -0.02, _FROM_S, _UNTIL_S)).tolist()
+            if 0 <= bin_ < N_PITCHES and begin < end and begin_after < end_after:
+                before, after = self._salience[begin:end, bin_], self._salience[begin_after:end_after, bin_]
+                self._rises.append(float(after.mean() - before.mean()))
         if len(self._rises) >= _FEWEST_STRIKES:
             gain = float(np.median(self._rises))
             self.gain = gain if gain > _FAINTEST_GAIN else 0.0

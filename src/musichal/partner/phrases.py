@@ -16,6 +16,7 @@ incomplete, its level counts for nothing, and onsets count from the moment that 
 """
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import Literal
@@ -192,9 +193,9 @@ class PhraseTracker:
     def _follow_pace(self) -> None:
         """Make the usual interval, and the median, anew: they are asked for much more often than they change."""
         s = self._settings
-        usual_s, median_s = np.quantile(np.array(self._intervals), [s.usual_quantile, 0.5])
-        self._usual_s = min(max(float(usual_s), s.shortest_usual_s), s.longest_usual_s)
-        self._ioi_s = float(median_s)
+        ordered = sorted(self._intervals)
+        self._usual_s = min(max(_quantile(ordered, s.usual_quantile), s.shortest_usual_s), s.longest_usual_s)
+        self._ioi_s = _quantile(ordered, 0.5)
 
     def _something_new(self, at_s: float) -> None:
         self._new_s = at_s if self._new_s is None else max(self._new_s, at_s)
@@ -264,3 +265,11 @@ class PhraseTracker:
             kind = "pausing"
         if kind != self._kind and not (self._kind == "ended" and kind != "playing"):
             self._kind, self._since_s = kind, now_s
+
+
+def _quantile(ordered: Sequence[float], share: float) -> float:
+    """Return what `numpy.quantile` does, to the last bit, of a few numbers in order: that takes twenty times as long for so few."""
+    place = share * (len(ordered) - 1)
+    below = min(int(place), len(ordered) - 1)
+    low, high, part = ordered[below], ordered[min(below + 1, len(ordered) - 1)], place - below
+    return low + (high - low) * part if part < 0.5 else high - (high - low) * (1 - part)

@@ -182,13 +182,15 @@ class BeatTracker:
             away = np.min([np.abs((part - p + 0.5) % 1 - 0.5) for p in places], axis=0) * lengths[:, None] * s.frame_s
             return np.exp(-0.5 * (away / s.width_s) ** 2)
 
-        self._beat = near(0.0) * inside
+        self._unstruck: Float64 = 1 - s.missing * (near(0.0) * inside)
         bumps = s.on_beat * near(0.0) + s.on_half * near(0.5) + s.on_quarter * near(0.25, 0.75)
         # The mean over a period is 1 for every period: no tempo is likelier for the mere number of onsets.
         likelihood = (1 + bumps) * inside
-        self._onset: Float64 = np.where(inside, likelihood / (likelihood.sum(axis=1) / lengths)[:, None], 0)
-        self._last = lengths - 1
-        self._rows = np.arange(len(lengths))
+        # Each place is so much likelier with an onset of full strength: times 1 + that.
+        self._struck: Float64 = np.where(inside, likelihood / (likelihood.sum(axis=1) / lengths)[:, None], 0) - 1
+        # Places in the posterior, one row after the other: the last of each beat, and those behind it.
+        self._last = np.arange(len(lengths)) * lengths[-1] + lengths - 1
+        self._behind = self._last[:-1] + 1
         self._frame = 0
         self._waiting: deque[tuple[int, float]] = deque()
         self._known: deque[float] = deque(maxlen=64)
@@ -250,17 +252,19 @@ class BeatTracker:
 
     def _step(self, strength: float) -> None:
         posterior = self._posterior
-        ends = posterior[self._rows, self._last]
+        first = posterior.ravel().take(self._last) @ self._change
         moved = np.empty_like(posterior)
-        moved[:, 1:] = posterior[:, :-1]
-        moved[self._rows[:-1], self._lengths[:-1]] = 0  # what went past the end of a beat starts the next one
-        moved[:, 0] = ends @ self._change
+        # All rows at once, as one: what comes to a row's first place from the row before it is overwritten.
+        moved.ravel()[1:] = posterior.ravel()[:-1]
+        moved.ravel()[self._behind] = 0  # what went past the end of a beat starts the next one
+        moved[:, 0] = first
         if strength > 0:
-            moved *= 1 + strength * (self._onset - 1)
+            moved *= 1 + strength * self._struck
             self._onsets_seen += 1
         else:
-            moved *= 1 - self._settings.missing * self._beat
-        self._posterior = moved / moved.sum()
+            moved *= self._unstruck
+        moved /= moved.sum()
+        self._posterior = moved
         self._frame += 1
 
 

@@ -7,6 +7,7 @@ memory did not have there, but for octaves.
 """
 
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import TypeVar
 
 import numpy as np
@@ -92,17 +93,17 @@ def state_notes(library: Library, state: int) -> list[MemoryNote]:
 def notes_around(library: Library, state: int) -> list[MemoryNote]:
     """Return what memory sounded when a state began: notes of its own, and those struck up to 1 s before, oldest first."""
     shelf, local = library.find(state)
-    first = max(0, local - _REACH_STATES)
-    rows = shelf.memory.states[first : local + 1]
-    before_s = rows["start_s"][-1] - rows["start_s"]
-    near = np.flatnonzero((rows["recording"] == rows["recording"][-1]) & (before_s <= _REACH_S))
-    rows, before_s = rows[near], before_s[near]
-    counts = rows["note_count"].astype(np.int64)
-    begin = int(rows["first_note"][0])
-    notes = shelf.memory.notes[begin : begin + int(counts.sum())]
-    offsets = notes["offset_s"] - np.repeat(before_s, counts)
-    columns = (offsets, notes["duration_s"], notes["pitch"], notes["velocity"])
-    return [MemoryNote(*values) for values in zip(*(column.tolist() for column in columns), strict=True)]
+    rows = shelf.memory.states[max(0, local - _REACH_STATES) : local + 1]
+    starts_s, counts = rows["start_s"].tolist(), rows["note_count"].tolist()
+    same = (rows["recording"] == rows["recording"][-1]).tolist()
+    # States and their notes are in order: those that are near enough are the last ones.
+    near = takewhile(lambda i: same[i] and starts_s[-1] - starts_s[i] <= _REACH_S, reversed(range(len(rows))))
+    before_s = [starts_s[-1] - starts_s[i] for i in near for _ in range(counts[i])][::-1]
+    end = int(rows["first_note"][-1]) + counts[-1]
+    notes = shelf.memory.notes[end - len(before_s) : end].tolist()
+    return [
+        MemoryNote(offset_s - earlier_s, *rest) for (offset_s, *rest), earlier_s in zip(notes, before_s, strict=True)
+    ]
 
 
 def _share(own: list[MemoryNote], around: list[MemoryNote], voice: VoiceSettings) -> list[MemoryNote]:

@@ -1,7 +1,6 @@
 """`musichal play` with a live input: listens to a device and answers at once, until it is told to stop."""
 
 import contextlib
-import gc
 import os
 import signal
 import sys
@@ -27,6 +26,7 @@ from musichal.partner.explanation import explain
 from musichal.partner.partner import Partner
 from musichal.partner.settings import PartnerSettings
 from musichal.stage.clock import InputClock
+from musichal.stage.collector import settled
 from musichal.stage.control import KEYS, CcMap, Command, CommandBox, read_cc_map
 from musichal.stage.drift import DriftMonitor
 from musichal.stage.engine import Conductor, Player
@@ -327,18 +327,13 @@ def _playing(engine: LiveEngine, stop: threading.Event) -> Iterator[threading.Th
         engine.run(stop)
 
     thread = threading.Thread(target=run, name="engine")
-    gc.collect()
-    gc.freeze()  # a partner's millions of objects need not be looked through while it plays
-    try:
-        with quick_switching():
-            thread.start()
-            try:
-                yield thread
-            finally:
-                stop.set()
-                thread.join(_JOIN_S)
-    finally:
-        gc.unfreeze()
+    with settled(), quick_switching():
+        thread.start()
+        try:
+            yield thread
+        finally:
+            stop.set()
+            thread.join(_JOIN_S)
 
 
 def _attend(

@@ -80,6 +80,9 @@ class HarmonyIndex:
         self._filed = coloured[np.argsort(drawers, kind="stable")].astype(np.int64)
         self._counts = np.bincount(drawers, minlength=len(_DRAWERS)).astype(np.int64)
         self._starts = np.cumsum(self._counts) - self._counts
+        # At [t, d] how many states are looked at of drawer d moved by t: at most a quarter of all from one, so that
+        # neighbouring harmonies are heard too.
+        self._takes = np.minimum(self._counts[_MOVED_DRAWERS], np.array([EXAMINED, *11 * [EXAMINED_MOVED]])[:, None] // 4)
 
     def near(self, present: Float64, transpositions: Int64, *, turn: int) -> tuple[Int64, Int64]:
         """Return states worth looking at and the column of the transposition in which each is; both of shape (k,).
@@ -93,28 +96,28 @@ class HarmonyIndex:
             Where a drawer holds more than is looked at, each turn looks at others.
         """
         fits, moves = _DRAWER_CHROMAS @ present, transpositions % 12
-        budgets = np.where(transpositions == 0, EXAMINED, EXAMINED_MOVED)[:, None]
+        budgets = np.where(moves == 0, EXAMINED, EXAMINED_MOVED)[:, None]
         # The first few drawers hold enough, as a rule.
         for thought_of in (_FIRST_RANKED, _RANKED):
             least = np.partition(fits, len(fits) - thought_of)[len(fits) - thought_of]
             ranked = (fits >= least).nonzero()[0]
             ranked = ranked.take((-fits.take(ranked)).argsort(kind="stable")[:thought_of])
-            # A state in drawer (a, b, c), moved up by t, is one in (a + t, b + t, c + t).
-            drawers = _MOVED_DRAWERS.take(ranked, axis=1).take(moves, axis=0)
-            # At most a quarter from one drawer, so that neighbouring harmonies are heard too.
-            takes = np.minimum(self._counts.take(drawers), budgets // 4)
+            takes = self._takes.take(ranked, axis=1).take(moves, axis=0)
             until = np.add.accumulate(takes, axis=1)
             if (until[:, -1:] >= budgets).all():
                 break
+        # What a drawer may give, less what goes beyond the budget.
         takes = np.minimum(np.maximum(budgets - until + takes, 0), takes).ravel()
         looked = takes.nonzero()[0]
-        take, drawer = takes.take(looked), drawers.ravel().take(looked)
+        column, rank = looked // thought_of, looked % thought_of
+        # A state in drawer (a, b, c), moved up by t, is one in (a + t, b + t, c + t).
+        take, drawer = takes.take(looked), _MOVED_DRAWERS[moves.take(column), ranked.take(rank)]
         count, start, before = self._counts.take(drawer), self._starts.take(drawer), np.add.accumulate(take) - take
         # From here on, one for each state that is looked at.
         which = np.arange(len(take)).repeat(take)
         count, spread, steps = count.take(which), take.take(which), np.arange(len(which)) - before.take(which)
         picks = (turn * spread + steps * count // spread) % count
-        return self._filed.take(start.take(which) + picks), (looked // thought_of).take(which)
+        return self._filed.take(start.take(which) + picks), column.take(which)
 
 
 def in_harmony(

@@ -238,11 +238,12 @@ class Library:
 
     def successor(self, state: int) -> int | None:
         """Return the state that followed in the same recording, if one did and it is there."""
-        if not self.holds(state):
-            return None
-        shelf, local = self.find(state)
-        following = shelf.memory.successor(local)
-        return None if following is None else following + shelf.first
+        for shelf in self._shelves:
+            local = state - shelf.first
+            if 0 <= local < len(shelf):
+                following = shelf.memory.successor(local)
+                return None if following is None else following + shelf.first
+        return None
 
     def parts(self, states: Int64) -> Iterator[tuple[Shelf, slice, Int64]]:
         """Yield each memory that holds some of `states`, which must ascend, which ones, and their numbers in it."""

@@ -8,6 +8,7 @@ One decision takes these steps, each in a module of its own: whose turn it is (`
 """
 
 import dataclasses
+import math
 from collections import deque
 from collections.abc import Mapping
 from itertools import islice
@@ -363,7 +364,7 @@ class Partner:
             )
         )
         filters = tuple(Filter(name, factor) for name, factor in factors.items())
-        product, earnable = float(np.prod(list(factors.values()))), self._earnable(settings, answered)
+        product, earnable = math.prod(factors.values()), self._earnable(settings, answered)
         heard = [part for number, part in enumerate(timed.parts) if part.notes or not number]
         # A voice without a note has nothing to tell; but the first voice tells of every choice.
         decisions = tuple(

@@ -5,6 +5,7 @@ gestures' vectors an Audio Oracle. All of it is append-only and grows while play
 is its position in both indexes; the oracle, whose state 0 is the empty past, counts it one higher.
 """
 
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar
@@ -200,9 +201,9 @@ def assign_notes(gestures: Sequence[Gesture], notes: Sequence[Note]) -> list[lis
     assigned: list[list[Note]] = [[] for _ in gestures]
     if not gestures:
         return assigned
-    starts = np.array([g.start_s for g in gestures])
+    starts = [g.start_s for g in gestures]
     for note in notes:
-        index = max(0, int(np.searchsorted(starts, note.onset_s, side="right")) - 1)
+        index = max(0, bisect_right(starts, note.onset_s) - 1)
         follows = index + 1 < len(gestures) and gestures[index + 1].starts_at_onset
         if follows and starts[index + 1] - note.onset_s <= _NOTE_TOLERANCE_S:
             index += 1

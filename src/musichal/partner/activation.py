@@ -90,18 +90,22 @@ class Activation:
 
     def active(self, library: Library, now_s: float, *, time_constant_s: float, most: int) -> Active:
         """Return the states pointed to at `now_s`, by the `most` strongest peaks of each kind of context."""
-        age_s = np.maximum(0, now_s - self._since_s)
-        values = self._strengths * np.exp(-age_s / time_constant_s)
-        values *= values >= FAINTEST
+        # In one array from step to step: it is the largest that a decision makes.
+        values = self._since_s - now_s
+        np.minimum(values, 0, out=values)
+        values /= time_constant_s
+        np.exp(values, out=values)
+        values *= self._strengths
         keys = values + _NEWER[self._counts % PEAKS]
         most = min(most, PEAKS)
         least = np.partition(keys, PEAKS - most, axis=1)[:, PEAKS - most : PEAKS - most + 1]
         # Peaks by their places in all rings, one ring after the other.
-        place = ((keys >= least) & (values > 0)).ravel().nonzero()[0]
+        place = (keys >= least).ravel().nonzero()[0]
+        place = place.take((values.ravel().take(place) >= FAINTEST).nonzero()[0])
         # In order of strength, so that of the peaks of one state the strongest is written last.
         place = place.take(keys.ravel().take(place).argsort(kind="stable"))
         peaks, owners = self._peaks.ravel().take(place), self._shelves.ravel().take(place)
-        at_s = peaks["line_s"] + peaks["pace"] * age_s.ravel().take(place)
+        at_s = peaks["line_s"] + peaks["pace"] * np.maximum(0, now_s - peaks["since_s"])
         reached = np.full(len(place), -1, dtype=np.int64)
         for shelf in library.shelves:
             own = (owners == shelf.first).nonzero()[0]

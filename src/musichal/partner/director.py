@@ -123,7 +123,7 @@ class Director:
         self._beats.hear(percept, sample_rate_hz=self._rate_hz)
         for sample in percept.heard.onset_samples:
             self._taker.hear_onset(sample / self._rate_hz)
-        self._past.append((now_s, dataclasses.replace(situation, pitch=self._player.at(now_s).pitch)))
+        self._past.append((now_s, dataclasses.replace(situation, pitch=self.pitch)))
 
     def hear_onset(self, onset_s: float, now_s: float) -> bool:
         """Take an onset as soon as it is known; return whether it is to be answered at once."""
@@ -222,6 +222,11 @@ class Director:
         """The mode that holds."""
         return PLAIN if self._keeper is None else self._keeper.mode
 
+    @property
+    def pitch(self) -> float | None:
+        """The mean MIDI pitch of the player's last notes, None before there are any."""
+        return self._player.pitch
+
     def player(self, now_s: float) -> PlayerState:
         """Return the player, as far as phrases go."""
         return self._player.at(now_s)
@@ -249,7 +254,6 @@ class Director:
         now_s = situation.now_s
         moment = self._form.at(now_s)
         player = self._player.at(now_s)
-        situation = dataclasses.replace(situation, pitch=player.pitch)
         self._keep_mode(now_s, player, moment)
         settings = self.settings(base, moment.regions)
         floor = self._floor(now_s, player, situation, settings, moment)

@@ -152,10 +152,11 @@ def _registers(
 ) -> dict[str, Float64]:
     """Return how far each state lies inside the register, and near the pitch of the player."""
     factors: dict[str, Float64] = {}
+    moves = transpositions.astype(np.float64)  # once: sums of numbers of two types take several times as long
     if (settings.low_pitch, settings.high_pitch) != (0, 127):
-        factors["register"] = _register(lowest, highest, noteless, transpositions, settings)
+        factors["register"] = _register(lowest, highest, noteless, moves, settings)
     if settings.follow_register and pitch is not None:
-        middle = (lowest + highest)[:, None] / 2 + transpositions
+        middle = ((lowest + highest) / 2)[:, None] + moves
         near = np.exp(-np.abs(middle - pitch) / _SEMITONES_PER_STEP)
         near[noteless] = 0.5
         factors["follow register"] = _followed(near, settings.follow_register)
@@ -163,10 +164,10 @@ def _registers(
 
 
 def _register(
-    lowest: Float64, highest: Float64, noteless: Int64, transpositions: Int64, settings: PartnerSettings
+    lowest: Float64, highest: Float64, noteless: Int64, moves: Float64, settings: PartnerSettings
 ) -> Float64:
     """Return how far the span of each state's notes lies inside the register."""
-    low, high = lowest[:, None] + transpositions, highest[:, None] + transpositions
+    low, high = lowest[:, None] + moves, highest[:, None] + moves
     inside = np.minimum(high, settings.high_pitch) - np.maximum(low, settings.low_pitch) + 1
     share = np.maximum(np.minimum(inside / (highest - lowest + 1)[:, None], 1), _LEAST)
     share[noteless] = 1.0

@@ -181,7 +181,7 @@ class Partner:
         Each voice that plays has a record of its own. One record stands for one rest: it is given again only if its reason
         changes.
         """
-        situation = self._tracker.at(now_s, self._director.settings(self.settings))
+        situation = self._tracker.at(now_s, self._director.settings(self.settings), pitch=self._director.pitch)
         turn = self._director.turn(situation, self.settings)
         decisions = self._decide(situation, turn)
         first = decisions[0]
@@ -210,8 +210,8 @@ class Partner:
         """Set peaks wherever memory was in this situation, `but` at one state."""
         for shelf in self.library.shelves:
             matches = find_matches(shelf, name, recent, settings=self.settings, limit=limit)
-            if but is not None:
-                matches = matches[matches["state"] + shelf.first != but]
+            if but is not None and 0 <= but - shelf.first < len(shelf):
+                matches = matches[matches["state"] != but - shelf.first]
             self._activation.insert(name, shelf, matches, recent.symbols)
 
     def _decide(self, situation: Situation, turn: Turn) -> tuple[Decision, ...]:

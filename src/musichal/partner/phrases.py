@@ -179,8 +179,13 @@ class PhraseTracker:
             onset_rate_hz=rate,
             ioi_s=self._ioi_s,
             level_db=self._loudness_db,
-            pitch=sum(self._pitches) / len(self._pitches) if self._pitches else None,
+            pitch=self.pitch,
         )
+
+    @property
+    def pitch(self) -> float | None:
+        """The mean MIDI pitch of the last notes, None before there are any."""
+        return sum(self._pitches) / len(self._pitches) if self._pitches else None
 
     def _is_new(self, gesture: Gesture) -> bool:
         """Return whether a gesture is another sound in another harmony, as the tail of a chord is not."""

@@ -1,5 +1,6 @@
 """One choice out of many: the best, or one drawn by how close it comes to the best."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,5 +40,5 @@ def runners_up(scores: Float64, choice: Choice, *, most: int) -> list[tuple[int,
     """Return candidate and transposition of the best others, each candidate in its best transposition."""
     best = scores.max(axis=1)
     best[choice.candidate] = -np.inf
-    order = np.argsort(-best, kind="stable")[:most]
-    return [(row, int(np.argmax(scores[row]))) for row in order[np.isfinite(best[order])].tolist()]
+    order = (-best).argsort(kind="stable")[:most].tolist()
+    return [(row, int(scores[row].argmax())) for row in order if math.isfinite(best[row])]

@@ -134,10 +134,10 @@ class SituationTracker:
         self._onsets_s.append(onset_s)
         self._count += 1
 
-    def at(self, now_s: float, settings: PartnerSettings) -> Situation:
-        """Return the situation at a time, in seconds of the stream."""
+    def at(self, now_s: float, settings: PartnerSettings, *, pitch: float | None = None) -> Situation:
+        """Return the situation at a time, in seconds of the stream, with the player's `pitch`."""
         past = self._past_of(settings.memory_gestures)
-        lately = sum(now_s - _RATE_S < onset <= now_s for onset in self._struck_s)
+        lately = len([onset for onset in self._struck_s if now_s - _RATE_S < onset <= now_s])
         return Situation(
             now_s=now_s,
             tokens=past.tokens,
@@ -152,6 +152,7 @@ class SituationTracker:
             onset_rate_hz=lately / min(_RATE_S, now_s) if now_s > 0 else None,
             heard=self._count,
             harmonic_share=self._harmonic_share(),
+            pitch=pitch,
         )
 
     def _past_of(self, kept: int) -> _Past:

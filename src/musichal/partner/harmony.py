@@ -19,7 +19,7 @@ LOOKED_THROUGH = 2048
 """A memory of no more states is looked through completely."""
 _RANKED = 330
 """How many drawers are thought of, the best: a quarter of them."""
-_FIRST_RANKED = 128
+_FIRST_RANKED = 64
 _DRAWERS = tuple(permutations(range(12), 3))
 _STRENGTHS = (1.0, 0.8, 0.6)
 _ROUNDED = 1e-6
@@ -96,28 +96,37 @@ class HarmonyIndex:
             Where a drawer holds more than is looked at, each turn looks at others.
         """
         fits, moves = _DRAWER_CHROMAS @ present, transpositions % 12
-        budgets = np.where(moves == 0, EXAMINED, EXAMINED_MOVED)[:, None]
-        # The first few drawers hold enough, as a rule.
-        for thought_of in (_FIRST_RANKED, _RANKED):
-            least = np.partition(fits, len(fits) - thought_of)[len(fits) - thought_of]
-            ranked = (fits >= least).nonzero()[0]
-            ranked = ranked.take((-fits.take(ranked)).argsort(kind="stable")[:thought_of])
-            takes = self._takes.take(ranked, axis=1).take(moves, axis=0)
-            until = np.add.accumulate(takes, axis=1)
-            if (until[:, -1:] >= budgets).all():
-                break
-        # What a drawer may give, less what goes beyond the budget.
-        takes = np.minimum(np.maximum(budgets - until + takes, 0), takes).ravel()
-        looked = takes.nonzero()[0]
-        column, rank = looked // thought_of, looked % thought_of
-        # A state in drawer (a, b, c), moved up by t, is one in (a + t, b + t, c + t).
-        take, drawer = takes.take(looked), _MOVED_DRAWERS[moves.take(column), ranked.take(rank)]
+        least = np.partition(fits, len(fits) - _RANKED)[len(fits) - _RANKED]
+        ranked = (fits >= least).nonzero()[0]
+        ranked = ranked.take((-fits.take(ranked)).argsort(kind="stable")[:_RANKED])
+        # Where little is looked at, the first few drawers hold enough, as a rule.
+        unmoved = self._looked_at(ranked, moves, (moves == 0).nonzero()[0], EXAMINED, first=_RANKED)
+        others = self._looked_at(ranked, moves, moves.nonzero()[0], EXAMINED_MOVED, first=_FIRST_RANKED)
+        take, drawer, column = (np.concatenate(both) for both in zip(unmoved, others, strict=True))
         count, start, before = self._counts.take(drawer), self._starts.take(drawer), np.add.accumulate(take) - take
         # From here on, one for each state that is looked at.
         which = np.arange(len(take)).repeat(take)
         count, spread, steps = count.take(which), take.take(which), np.arange(len(which)) - before.take(which)
         picks = (turn * spread + steps * count // spread) % count
         return self._filed.take(start.take(which) + picks), column.take(which)
+
+    def _looked_at(
+        self, ranked: Int64, moves: Int64, columns: Int64, budget: int, *, first: int
+    ) -> tuple[Int64, Int64, Int64]:
+        """Return how many states are looked at of which drawer, in which of the `columns`: `budget` in each, of the best."""
+        moved_by = moves.take(columns)[:, None]
+        for thought_of in (first, _RANKED):
+            takes = self._takes[moved_by, ranked[:thought_of]]
+            until = np.add.accumulate(takes, axis=1)
+            if (until[:, -1] >= budget).all():
+                break
+        # What a drawer may give, less what goes beyond the budget.
+        takes = np.minimum(np.maximum(budget - until + takes, 0), takes).ravel()
+        looked = takes.nonzero()[0]
+        row, rank = looked // thought_of, looked % thought_of
+        # A state in drawer (a, b, c), moved up by t, is one in (a + t, b + t, c + t).
+        drawers = _MOVED_DRAWERS[moved_by.ravel().take(row), ranked.take(rank)]
+        return takes.take(looked), drawers, columns.take(row)
 
 
 def in_harmony(

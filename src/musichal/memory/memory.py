@@ -90,7 +90,7 @@ class Memory:
             for number, part in enumerate(np.split(states["tokens"][:, source], starts)):
                 if number:
                     index.start_sequence()
-                index.extend(part.tolist())
+                index.extend(part)
         return memory
 
     def __len__(self) -> int:

@@ -132,9 +132,7 @@ def player(n: int, *, rng: np.random.Generator) -> Iterator[Percept]:
         for i in range(3 * index, 3 * index + 3):
             tokens = (int(harmonic[i]), int(percussive[i]))
             vector = np.full(_DIMS, tokens[0] % _KINDS, np.float32)
-            gestures.append(
-                Gesture(i * each_s, each_s, tokens, -20.0 + tokens[0] % 7, chromas[i], vector, True)
-            )
+            gestures.append(Gesture(i * each_s, each_s, tokens, -20.0 + tokens[0] % 7, chromas[i], vector, True))
             notes.append(Note(i * each_s, 0.2, 48 + tokens[0] % 24, 90))
         start, frames = index * _SEGMENT, np.arange(26) * 320 + 200
         yield Percept(

@@ -163,9 +163,7 @@ def _registers(
     return factors
 
 
-def _register(
-    lowest: Float64, highest: Float64, noteless: Int64, moves: Float64, settings: PartnerSettings
-) -> Float64:
+def _register(lowest: Float64, highest: Float64, noteless: Int64, moves: Float64, settings: PartnerSettings) -> Float64:
     """Return how far the span of each state's notes lies inside the register."""
     low, high = lowest[:, None] + moves, highest[:, None] + moves
     inside = np.minimum(high, settings.high_pitch) - np.maximum(low, settings.low_pitch) + 1

@@ -110,9 +110,7 @@ class HarmonyIndex:
         picks = (turn * spread + steps * count // spread) % count
         return self._filed.take(start.take(which) + picks), column.take(which)
 
-    def _looked_at(
-        self, ranked: Int64, moves: Int64, columns: Int64, budget: int, *, first: int
-    ) -> tuple[Int64, Int64, Int64]:
+    def _looked_at(self, ranked: Int64, moves: Int64, columns: Int64, budget: int, *, first: int) -> tuple[Int64, Int64, Int64]:
         """Return how many states are looked at of which drawer, in which of the `columns`: `budget` in each, of the best."""
         moved_by = moves.take(columns)[:, None]
         for thought_of in (first, _RANKED):

@@ -273,7 +273,7 @@ class PhraseTracker:
 
 
 def _quantile(ordered: Sequence[float], share: float) -> float:
-    """Return what `numpy.quantile` does, to the last bit, of a few numbers in order: that takes twenty times as long for so few."""
+    """Return what `numpy.quantile` does, to the last bit, of numbers in order: for a few, that takes twenty times as long."""
     place = share * (len(ordered) - 1)
     below = min(int(place), len(ordered) - 1)
     low, high, part = ordered[below], ordered[min(below + 1, len(ordered) - 1)], place - below

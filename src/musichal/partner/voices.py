@@ -101,9 +101,7 @@ def notes_around(library: Library, state: int) -> list[MemoryNote]:
     before_s = [starts_s[-1] - starts_s[i] for i in near for _ in range(counts[i])][::-1]
     end = int(rows["first_note"][-1]) + counts[-1]
     notes = shelf.memory.notes[end - len(before_s) : end].tolist()
-    return [
-        MemoryNote(offset_s - earlier_s, *rest) for (offset_s, *rest), earlier_s in zip(notes, before_s, strict=True)
-    ]
+    return [MemoryNote(offset_s - earlier_s, *rest) for (offset_s, *rest), earlier_s in zip(notes, before_s, strict=True)]
 
 
 def _share(own: list[MemoryNote], around: list[MemoryNote], voice: VoiceSettings) -> list[MemoryNote]:

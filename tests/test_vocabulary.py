@@ -147,6 +147,22 @@ def test_l2_pca_ignores_level_and_keeps_the_directions_that_matter() -> None:
     assert (basis[np.argmax(np.abs(basis), axis=0), np.arange(64)] > 0).all()
 
 
+@settings(deadline=None, max_examples=20)
+@given(hnp.arrays(np.float32, st.tuples(st.integers(1, 4), st.just(300)), elements=st.floats(-(2.0**60), 2.0**60, width=32)))
+def test_a_projection_is_exact_so_that_no_order_of_its_sums_can_matter(features: Float32) -> None:
+    """Held against whole numbers of Python, which have no largest, and no partial sum may pass what float64 holds exactly."""
+    vocabulary = fit_vocabulary(music(500, 300), spec(8, "l2-pca"), source="harmonic")
+    squares = np.einsum("nd,nd->n", features, features).astype(np.float64)
+    unit = features.astype(np.float64) * (2.0**36 / np.maximum(np.sqrt(squares), 1e-12))[:, None]
+    origin = np.rint(vocabulary.mean.astype(np.float64) * 2.0**36)
+    directions = np.rint(vocabulary.projection.astype(np.float64) * 2.0**14)
+    np.testing.assert_array_equal(directions, vocabulary.projection.astype(np.float64) * 2.0**14)
+    parts = [np.vectorize(int, otypes=[object])(a) for a in (np.rint(unit), origin, directions)]
+    exact = (parts[0] @ parts[2] - parts[1] @ parts[2]).astype(np.float64) * 2.0**-50
+    assert vocabulary.normalise(features).tobytes() == exact.astype(np.float32).tobytes()
+    assert (abs(parts[0]) @ abs(parts[2]) + abs(parts[1]) @ abs(parts[2])).max() < 2**53
+
+
 @settings(deadline=None, max_examples=50)
 @given(
     hnp.arrays(np.float32, st.tuples(st.integers(1, 30), st.just(5)), elements=st.floats(-3, 3, width=32)),
@@ -164,10 +180,10 @@ def test_tokens_are_the_nearest_centres(features: Float32, normalisation: str) -
 
 
 @settings(deadline=None, max_examples=30)
-@given(cuts=st.lists(st.integers(0, 300), max_size=10))
-def test_a_frame_has_the_same_token_in_any_company(cuts: list[int]) -> None:
+@given(cuts=st.lists(st.integers(0, 300), max_size=10), normalisation=st.sampled_from(NORMALISATIONS))
+def test_a_frame_has_the_same_token_in_any_company(cuts: list[int], normalisation: str) -> None:
     features = music(300, 73)
-    vocabulary = fit_vocabulary(features, spec(32), source="harmonic")
+    vocabulary = fit_vocabulary(features, spec(32, normalisation), source="harmonic")
     parts = [p for p in np.split(features, sorted(cuts)) if len(p)]
     single = np.concatenate([vocabulary.distances(vocabulary.normalise(p)) for p in parts])
     assert single.tobytes() == vocabulary.distances(vocabulary.normalise(features)).tobytes()

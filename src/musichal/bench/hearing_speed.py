@@ -39,8 +39,11 @@ def measure_hearing(
     *,
     training_goal: float = 20,
     p99_goal_ms: float = 20,
+    keep: Path | None = None,
 ) -> list[Figure]:
     """Measure training and hearing on each recording, with the default spec or another that is pinned.
+
+    In a folder to `keep` them in, the partners stay as 0.hal, 1.hal, in the order of the recordings.
 
     Raises
     ------
@@ -49,9 +52,9 @@ def measure_hearing(
     """
     figures = []
     text = (spec or PerceptionSpec()).canonical_json()
-    for path in recordings:
+    for number, path in enumerate(recordings):
         with tempfile.TemporaryDirectory() as folder:
-            partner = str(Path(folder) / "bench.hal")
+            partner = str((keep or Path(folder)) / f"{number}.hal")
             trained = in_own_process(MODULE, "train", one_thread=False, recording=str(path), partner=partner, spec=text)
             heard = in_own_process(MODULE, "hear", recording=str(path), partner=partner)
         name = path.name
@@ -71,11 +74,11 @@ def measure_hearing(
     return figures
 
 
-def _train(recording: str, partner: str, spec: str) -> dict[str, float]:
+def _train(recording: str, partner: str, spec: str, processes: int = 0) -> dict[str, float]:
     hearing = PerceptionSpec.from_dict(json.loads(spec))
     started_s = time.perf_counter()
     heard = read_recording(recording)
-    save_partner(partner, train([heard], hearing, processes=usual_processes(heard.duration_s)))
+    save_partner(partner, train([heard], hearing, processes=processes or usual_processes(heard.duration_s)))
     took_s = time.perf_counter() - started_s
     return {"duration_s": heard.duration_s, "speed": heard.duration_s / took_s, "peak_mb": peak_memory_mb()}
 

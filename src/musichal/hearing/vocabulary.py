@@ -30,7 +30,12 @@ _SEEDING_ITERATIONS = 12
 _TOLERANCE = 1e-4
 _PCA_DIMS = 64
 _LEAST_VARIANCE = 1e-9
+# Projected values are sums of products of whole numbers: the projection in steps of 2^-14, unit vectors in steps of 2^-36.
+# A partial sum, in whatever order, is at most the product of two lengths that are about 1 (Cauchy-Schwarz), so at most some
+# 2^51 of those steps, and float64 holds every whole number up to 2^53: nothing is ever rounded. So the quickest matrix
+# product there is gives the same bits on every machine, for any number of threads and frames.
 _PROJECTION_GRID = 2.0**14
+_UNIT_GRID = 2.0**36
 # Distances are measured in units of the spread, which a loop with no more frames than tokens would leave at zero. The
 # normalised space has a size of about one; this is the rounding of its squared distances.
 _LEAST_SPREAD = 1e-7
@@ -67,11 +72,15 @@ class Vocabulary:
         """Return features (n, dims) in the space of the centres, shape (n, k)."""
         if self.normalisation == "scale":
             return (features / np.float32(self.scale)).astype(np.float32)
-        return _project(_unit(features), self.mean, self._directions)
+        return _project(features, self._plane)
 
     @cached_property
-    def _directions(self) -> Float32:
-        return _by_rows(self.projection)
+    def _plane(self) -> "_Plane":
+        return _plane(self.mean, self.projection)
+
+    @cached_property
+    def _squares(self) -> Float32:
+        return np.einsum("kd,kd->k", self.centres, self.centres)
 
     def distances(self, x: Float32) -> Float32:
         """Return squared distances (n, size) of normalised features (n, k) to every centre.
@@ -79,7 +88,7 @@ class Vocabulary:
         Sums run in a fixed order whatever the number of threads, so tokens do not depend on the machine's load.
         """
         cross = np.einsum("nd,kd->nk", x, self.centres)
-        squares = np.einsum("nd,nd->n", x, x)[:, None] + np.einsum("kd,kd->k", self.centres, self.centres)[None]
+        squares = np.einsum("nd,nd->n", x, x)[:, None] + self._squares[None]
         return np.maximum(squares - 2 * cross, 0).astype(np.float32)
 
     def digest(self) -> str:
@@ -122,7 +131,7 @@ def fit_vocabulary(features: Float32, spec: VocabularySpec, *, source: str) -> V
     if spec.normalisation == "scale":
         x = (features / np.float32(scale)).astype(np.float32)
     else:
-        x = _project(_unit(features), mean, _by_rows(projection))
+        x = _project(features, _plane(mean, projection))
     rng = np.random.default_rng(spec.seed)
     centres = _best_start(x, spec, rng)
     centres, labels, spread = _lloyd(x, centres, spec.max_iterations)
@@ -154,13 +163,29 @@ def _unit(features: Float32) -> Float32:
     return (features / np.maximum(norm, np.float32(1e-12))).astype(np.float32)
 
 
-def _by_rows(projection: Float32) -> Float32:
-    """Return a projection (dims, k) as (k, dims), each direction in one piece: sums run along memory, twice as quick."""
-    return np.ascontiguousarray(projection.T)
+@dataclass(frozen=True)
+class _Plane:
+    """A projection in whole steps: `directions` (dims, k), and where the mean falls, `origin` (k,)."""
+
+    directions: Float64
+    origin: Float64
 
 
-def _project(unit: Float32, mean: Float32, directions: Float32) -> Float32:
-    return np.einsum("nd,kd->nk", unit - mean, directions).astype(np.float32)
+def _plane(mean: Float32, projection: Float32) -> _Plane:
+    directions = np.rint(projection.astype(np.float64) * _PROJECTION_GRID)
+    return _Plane(directions, np.rint(mean.astype(np.float64) * _UNIT_GRID) @ directions)
+
+
+def _project(features: Float32, plane: _Plane) -> Float32:
+    """Return unit vectors of features (n, dims), from the mean and along the directions, shape (n, k)."""
+    out = np.empty((features.shape[0], plane.directions.shape[1]), dtype=np.float32)
+    for first in range(0, features.shape[0], _BLOCK_ROWS):
+        block = features[first : first + _BLOCK_ROWS]
+        squares = np.einsum("nd,nd->n", block, block).astype(np.float64)
+        steps = np.multiply(block, (_UNIT_GRID / np.maximum(np.sqrt(squares), 1e-12))[:, None], dtype=np.float64)
+        np.rint(steps, out=steps)
+        out[first : first + _BLOCK_ROWS] = (steps @ plane.directions - plane.origin) * (1 / (_UNIT_GRID * _PROJECTION_GRID))
+    return out
 
 
 def _assign(x: Float32, centres: Float32) -> tuple[Int64, Float64]:

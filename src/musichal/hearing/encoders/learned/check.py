@@ -187,6 +187,16 @@ def _weights_finding(checkpoint: Checkpoint) -> Finding:
 def _of_transformers(checkpoint: Checkpoint, layer: int, samples: Float32) -> Float32:
     """Return the hidden state that transformers' own model gives, loaded by its own loader from the same folder."""
     import torch
+
+    with torch.no_grad():
+        output = transformers_model(checkpoint)(torch.from_numpy(samples[None]), output_hidden_states=True)
+    state = output.last_hidden_state if layer == checkpoint.layers else output.hidden_states[layer]
+    return np.asarray(state[0].numpy(), np.float32)
+
+
+def transformers_model(checkpoint: Checkpoint) -> Any:
+    """Return transformers' own model of a checkpoint, loaded by its own loader: eager attention, float32, for inference."""
+    import torch
     import transformers
 
     wav2vec2 = checkpoint.architecture == "wav2vec2"
@@ -211,10 +221,7 @@ def _of_transformers(checkpoint: Checkpoint, layer: int, samples: Float32) -> Fl
     finally:
         if bars:
             transformers.utils.logging.enable_progress_bar()
-    with torch.no_grad():
-        output = model.eval()(torch.from_numpy(samples[None]), output_hidden_states=True)
-    state = output.last_hidden_state if layer == checkpoint.layers else output.hidden_states[layer]
-    return np.asarray(state[0].numpy(), np.float32)
+    return model.eval()
 
 
 def _known_features(features: Float32, layer: int, runtime: str) -> KnownFeatures:

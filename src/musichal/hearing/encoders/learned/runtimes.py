@@ -62,19 +62,29 @@ class Choice:
 
 @dataclass(frozen=True)
 class _Backend:
-    """A runtime: the package behind it, the extra with that, its precisions, and whether it computes on the processor."""
+    """A runtime: the package behind it, the extra with that, its precisions; off the processor, what else it needs."""
 
     package: str
     extra: str
     precisions: tuple[str, ...]
-    on_cpu: bool = True
+    needs: str = ""
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whether it computes on the processor."""
+        return not self.needs
 
 
 _BACKENDS = {
     "openvino": _Backend("openvino", "openvino", ("fp32", "bf16")),
     "onnxruntime": _Backend("onnxruntime", "onnxruntime", ("fp32", "int8")),
-    "onnxruntime-cuda": _Backend("onnxruntime", "onnxruntime", ("fp32",), on_cpu=False),
-    "onnxruntime-coreml": _Backend("onnxruntime", "onnxruntime", ("fp32",), on_cpu=False),
+    "onnxruntime-cuda": _Backend(
+        "onnxruntime",
+        "onnxruntime",
+        ("fp32",),
+        needs="it needs an NVIDIA card and CUDA, and `pip uninstall onnxruntime`, `pip install onnxruntime-gpu`",
+    ),
+    "onnxruntime-coreml": _Backend("onnxruntime", "onnxruntime", ("fp32",), needs="it needs macOS"),
 }
 
 Opener = Callable[[Path], Runtime]
@@ -168,4 +178,4 @@ def _precisions_here(runtime: str) -> tuple[str, ...]:
 def _lacking(choice: Choice) -> str:
     if choice.precision == "bf16":
         return "this processor cannot compute in bf16"
-    return f"the {choice.runtime} that is installed here cannot compute on this machine"
+    return f"the ONNX Runtime that is installed here cannot compute by {choice.runtime}: {_backend(choice.runtime).needs}"

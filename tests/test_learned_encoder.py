@@ -426,7 +426,7 @@ def test_train_and_rehear_on_the_command_line(tiny_mert, short_mix, tmp_path) ->
         (("--encoder", "mert", "--weights", "/nowhere"), "--weights must be a folder"),
         (("--encoder", "mert:2", "--layer", 3), "ask for two layers"),
         (("--encoder", "mert", "--runtime", "tensorrt"), "--runtime must be one of auto, openvino"),
-        (("--encoder", "mert", "--precision", "fp8"), "--precision must be one of auto, fp32, bf16, int8"),
+        (("--encoder", "mert", "--precision", "fp8"), "--precision must be one of auto, fp32, int8, bf16, bf16-int8"),
         (("--encoder", "mert", "--runtime", "onnxruntime", "--precision", "bf16"), "onnxruntime has no precision 'bf16'"),
         (("--encoder", "mert", "--offline"), "is not in the cache of this machine"),
         (("--encoder", "mret"), "unknown encoder 'mret'"),

@@ -25,6 +25,7 @@ from musichal.hearing.encoders.learned.choose import candidates, graphs_of
 from musichal.hearing.encoders.learned.conversion import ENTRY, MODEL, GraphKey, convert, entry_exists, find_graph, quantised
 from musichal.hearing.encoders.learned.measure import Measured, fastest, frame_cosines, measure
 from musichal.hearing.encoders.learned.module import load_module
+from musichal.hearing.encoders.learned.rewriting import rewritten
 from musichal.hearing.encoders.learned.runtimes import Choice, check_choice, installed_choices, open_runtime, runtime_names
 from musichal.hearing.frames import frame_count
 
@@ -35,7 +36,8 @@ for package in ("transformers", "onnx", "onnxscript", "onnxruntime", "openvino")
 CHOICES = installed_choices()
 IDS = [str(choice) for choice in CHOICES]
 SAMPLES = 14_120
-LEAST_COSINE = {"fp32": 0.999999, "bf16": 0.99, "int8": 0.99}
+_LEVELS = ((1.0, 0.0), (1e-2, 0.0), (0.0, 0.0), (1.0, 0.5), (30.0, 0.0))
+LEAST_COSINE = {"fp32": 0.999999, "int8": 0.99, "bf16": 0.99, "bf16-int8": 0.99}
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +68,49 @@ def test_a_runtime_gives_torchs_numbers_every_frame_at_any_length(choice, checkp
         assert found.shape == expected.shape == (2, frame_count(samples), checkpoint.dims)
         assert found.dtype == np.float32
         assert frame_cosines(found, expected).min() >= LEAST_COSINE[choice.precision]
+
+
+def wide_product(rng: np.random.Generator):
+    """Return a model of one matrix product as wide as those of a true network, its input and its weights."""
+    import openvino
+    from openvino import opset13 as operations
+
+    weights = rng.standard_normal((256, 384)).astype(np.float32)
+    given = operations.parameter([2, 5, 256], np.float32)
+    second = operations.matmul(given, operations.constant(np.eye(256, dtype=np.float32)[:, :7]), False, False)
+    model = openvino.Model([operations.matmul(given, operations.constant(weights), False, False), second], [given])
+    return model, rng.standard_normal((2, 5, 256)).astype(np.float32), weights
+
+
+def test_products_in_8_bits_are_near_and_a_frame_has_no_part_in_anothers() -> None:
+    """Weights and what they are multiplied with are both rounded: twice 1/127 of the largest value, added up at random."""
+    import openvino
+
+    rng = np.random.default_rng(0)
+    model, frames, weights = wide_product(rng)
+    assert openvino_runtime.quantise(model) == 2
+    constants = [o for o in model.get_ops() if o.get_type_name() == "Constant" and o.get_element_type() == openvino.Type.i8]
+    assert sorted(tuple(c.shape) for c in constants) == [(7, 256), (384, 256)]
+    settings_of_ours = {"DYNAMIC_QUANTIZATION_GROUP_SIZE": 128, "INFERENCE_PRECISION_HINT": "f32"}
+    request = openvino.Core().compile_model(model, "CPU", settings_of_ours).create_infer_request()
+    first = np.array(request.infer([frames])[0])
+    exact = frames @ weights
+    error = np.sqrt(np.mean((first - exact) ** 2) / np.mean(exact**2))
+    assert 1e-4 < error < 0.02, "rounded, and no further than that"
+    louder = frames.copy()
+    louder[1] *= 1000
+    assert np.array(request.infer([louder])[0])[0].tobytes() == first[0].tobytes()
+
+
+def test_what_is_exported_is_the_same_computation(checkpoint) -> None:
+    module = load_module(checkpoint, layer=1)
+    batches = [torch.from_numpy(noise(1) * np.float32(gain) + np.float32(offset)) for gain, offset in _LEVELS]
+    expected = [module(batch) for batch in batches]
+    before = type(module.convolutions.conv_layers[0])
+    again = rewritten(module)
+    assert type(again.convolutions.conv_layers[0]) is not before
+    for batch, features in zip(batches, expected, strict=True):
+        torch.testing.assert_close(again(batch), features, atol=1e-4 * float(features.abs().max()), rtol=0)
 
 
 @pytest.mark.parametrize("choice", CHOICES, ids=IDS)
@@ -112,13 +157,14 @@ def test_what_this_machine_cannot_do_is_said(monkeypatch: pytest.MonkeyPatch) ->
     for name in set(runtime_names()) - {c.runtime for c in CHOICES}:
         with pytest.raises(InputError, match=f"installed here cannot compute by {name}: it needs (an NVIDIA card|macOS)"):
             check_choice(Choice(name, "fp32"))
-    monkeypatch.setattr(openvino_runtime, "precisions_here", lambda: ("fp32",))
+    monkeypatch.setattr(openvino_runtime, "precisions_here", lambda: ("fp32", "int8"))
     with pytest.raises(InputError, match="this processor cannot compute in bf16"):
         check_choice(Choice("openvino", "bf16"))
-    assert Choice("openvino", "bf16") not in installed_choices()
-    with pytest.raises(InputError, match="computes in bf16 on this machine"):
-        candidates("auto", "bf16")
-    assert candidates("auto", "int8") == (Choice("onnxruntime", "int8"),)
+    for precision in ("bf16", "bf16-int8"):
+        assert Choice("openvino", precision) not in installed_choices()
+        with pytest.raises(InputError, match=f"computes in {precision} on this machine"):
+            candidates("auto", precision)
+    assert candidates("auto", "int8") == (Choice("openvino", "int8"), Choice("onnxruntime", "int8"))
     assert candidates("onnxruntime", "auto") == (Choice("onnxruntime", "fp32"), Choice("onnxruntime", "int8"))
 
 

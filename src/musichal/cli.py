@@ -109,7 +109,7 @@ def train(
     runtime: Annotated[
         str, typer.Option(help="What computes a learned encoder: 'auto' measures which is the quickest here.")
     ] = "auto",
-    precision: Annotated[str, typer.Option(help="What it computes in: 'auto', 'fp32', 'bf16' or 'int8'.")] = "auto",
+    precision: Annotated[str, typer.Option(help="What it computes in: 'auto', 'fp32', 'int8', 'bf16', 'bf16-int8'.")] = "auto",
     offline: Annotated[bool, typer.Option("--offline", help="Stay off the network.")] = False,
     processes: Annotated[
         int | None,
@@ -427,7 +427,7 @@ def rehear(
     runtime: Annotated[
         str, typer.Option(help="What computes its encoder: 'auto' measures which is the quickest here.")
     ] = "auto",
-    precision: Annotated[str, typer.Option(help="What it computes in: 'auto', 'fp32', 'bf16' or 'int8'.")] = "auto",
+    precision: Annotated[str, typer.Option(help="What it computes in: 'auto', 'fp32', 'int8', 'bf16', 'bf16-int8'.")] = "auto",
     refit: Annotated[bool, typer.Option("--refit", help="Learn the vocabularies anew, too.")] = False,
     processes: Annotated[
         int | None, typer.Option(min=1, help="How many processes listen; one for each core, if it is worth it.")

@@ -36,7 +36,7 @@ from musichal.own_process import run_module
 if TYPE_CHECKING:
     from musichal.hearing.encoders.learned.checkpoint import Checkpoint
 
-CONVERSION_VERSION = 1
+CONVERSION_VERSION = 2
 """Goes up when a conversion gives other numbers than before."""
 
 KINDS = ("fp32", "int8")
@@ -248,14 +248,19 @@ def _job(job: dict[str, Any]) -> int:
 
 def _export(checkpoint: "Checkpoint", layer: int, target: Path) -> int:
     from musichal.hearing.encoders.learned.module import load_module
+    from musichal.hearing.encoders.learned.rewriting import rewritten
 
     torch = torch_package("converting a learned encoder")
     module = load_module(checkpoint, layer=layer)
     probe = np.random.default_rng(0).standard_normal((2, max(_PROBE_SAMPLES, 4 * checkpoint.frame_samples)), np.float32)
+    # Asked at another length than it is traced at, and as transformers has it.
+    other = np.random.default_rng(1).standard_normal((2, probe.shape[1] * 2 + 123), np.float32)
+    with torch.inference_mode():
+        expected = np.asarray(module(torch.from_numpy(other)).numpy(), np.float32)
     # A dimension of this name is left open; a runtime closes it when it opens the model.
     axis = torch.export.Dim(SAMPLES_AXIS, min=2 * checkpoint.frame_samples, max=1 << 24)
     torch.onnx.export(
-        module,
+        rewritten(module),
         (torch.from_numpy(probe),),
         str(target),
         dynamo=True,
@@ -265,10 +270,6 @@ def _export(checkpoint: "Checkpoint", layer: int, target: Path) -> int:
         external_data=False,
         verbose=False,
     )
-    # Asked at another length than it was traced at.
-    other = np.random.default_rng(1).standard_normal((2, probe.shape[1] * 2 + 123), np.float32)
-    with torch.inference_mode():
-        expected = np.asarray(module(torch.from_numpy(other)).numpy(), np.float32)
     found = _compute(target, other)
     if found is not None:
         _compare(found, expected, checkpoint.name)

@@ -6,7 +6,9 @@ A runtime and its precision move tokens a little, so both are in the spec of a p
 runtime              precision   what it is
 ===================  ==========  ================================================================================
 ``openvino``         ``fp32``    OpenVINO on the processor
-``openvino``         ``bf16``    the same model, computed in bfloat16, where the processor has it
+``openvino``         ``int8``    the same, its matrix products in 8-bit integers, scaled anew for each frame
+``openvino``         ``bf16``    all of it in bfloat16, where the processor has it
+``openvino``         ``bf16-int8`` bfloat16, its matrix products in 8-bit integers, scaled anew for each frame
 ``onnxruntime``      ``fp32``    ONNX Runtime on the processor
 ``onnxruntime``      ``int8``    the same, its matrix products in 8-bit integers, scaled anew for each input
 ``onnxruntime-cuda`` ``fp32``    ONNX Runtime on an NVIDIA card (for training)
@@ -57,7 +59,7 @@ class Choice:
     @property
     def graph(self) -> str:
         """Return which conversion of the model it opens: 'fp32' or 'int8'."""
-        return "int8" if self.precision == "int8" else "fp32"
+        return "int8" if self.precision == "int8" and self.runtime != "openvino" else "fp32"
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ class _Backend:
 
 
 _BACKENDS = {
-    "openvino": _Backend("openvino", "openvino", ("fp32", "bf16")),
+    "openvino": _Backend("openvino", "openvino", ("fp32", "int8", "bf16", "bf16-int8")),
     "onnxruntime": _Backend("onnxruntime", "onnxruntime", ("fp32", "int8")),
     "onnxruntime-cuda": _Backend(
         "onnxruntime",
@@ -176,6 +178,6 @@ def _precisions_here(runtime: str) -> tuple[str, ...]:
 
 
 def _lacking(choice: Choice) -> str:
-    if choice.precision == "bf16":
+    if choice.precision.startswith("bf16"):
         return "this processor cannot compute in bf16"
     return f"the ONNX Runtime that is installed here cannot compute by {choice.runtime}: {_backend(choice.runtime).needs}"

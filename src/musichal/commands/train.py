@@ -80,7 +80,7 @@ def train_command(
     states, notes = len(model.memory), len(model.memory.notes)
     voice.say(
         f"Chandra listened to {counted(len(recordings), 'recording')} ({heard_s:.1f} s) in {took_s:.1f} s:"
-        f" {heard_s / took_s:.0f} times real time."
+        f" {heard_s / took_s:.{0 if heard_s >= 10 * took_s else 1}f} times real time."
     )
     if plan is not None:
         voice.say(

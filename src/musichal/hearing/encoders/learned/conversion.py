@@ -132,7 +132,7 @@ def convert(checkpoint: "Checkpoint", *, layer: int, kind: str, say: Callable[[s
     if found is not None:
         return found
     if say is not None:
-        say(f"converting layer {layer} of {checkpoint.name}, once; kept in {printable(_entry_folder(key).parent)}")
+        say(f"converting layer {layer} of {checkpoint.name}, once, in about a minute; kept in {printable(_entry_folder(key).parent)}")
     _require("torch", "transformers", "onnx", "onnxscript")
     job = {"kind": kind, "folder": str(checkpoint.folder), "layer": layer, "digest": checkpoint.digest}
     return _make(key, job, weights=checkpoint.name, described=checkpoint)

@@ -132,7 +132,8 @@ def convert(checkpoint: "Checkpoint", *, layer: int, kind: str, say: Callable[[s
     if found is not None:
         return found
     if say is not None:
-        say(f"converting layer {layer} of {checkpoint.name}, once, in about a minute; kept in {printable(_entry_folder(key).parent)}")
+        kept = printable(_entry_folder(key).parent)
+        say(f"converting layer {layer} of {checkpoint.name}, once, in about a minute; kept in {kept}")
     _require("torch", "transformers", "onnx", "onnxscript")
     job = {"kind": kind, "folder": str(checkpoint.folder), "layer": layer, "digest": checkpoint.digest}
     return _make(key, job, weights=checkpoint.name, described=checkpoint)

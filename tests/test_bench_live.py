@@ -78,8 +78,17 @@ def test_onsets_are_answered_and_figures_are_those_of_the_run(trained, tmp_path)
     path = tmp_path / "rock.hal"
     spec = replace(trained.spec, resampler="soxr-VR")
     save_partner(path, replace(trained, spec=spec))
-    figures = {f.name.split(" (xruns")[0]: f.value for f in live_speed._latency("soxr-VR", path, spec, onsets=12)}
+    for attempt in range(3):
+        named = {f.name: f for f in live_speed._latency("soxr-VR", path, spec, onsets=12)}
+        figures = {name.split(" (xruns")[0]: figure.value for name, figure in named.items()}
+        # A machine that loses sound loses onsets; then it is measured again.
+        if figures["onsets without an answer, soxr-VR"] <= 3 or any("(xruns: 0)" in name for name in named) or attempt == 2:
+            break
     assert figures["onsets without an answer, soxr-VR"] <= 6, "a loaded machine may lose some"
+    of_those = [
+        figure.value for name, figure in named.items() if name.startswith("onsets ") and "without an answer" not in name
+    ]
+    assert sum(of_those) == figures["onsets without an answer, soxr-VR"]
     assert 3 < figures["onset → MIDI, soxr-VR: median"] < 200
     assert figures["onset → MIDI, soxr-VR: least"] <= figures["onset → MIDI, soxr-VR: median"]
     assert figures["sound → tokens, soxr-VR: p99"] > 0

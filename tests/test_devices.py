@@ -14,8 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jack_server import FakeMicrophone, JackServer
-from musichal.audio.devices import AudioDevice, NoSuchDeviceError, choose
-from musichal.audio.input_process import _open_error
+from musichal.audio.devices import AudioDevice, NoSuchDeviceError, choose, why_not_opened
 from musichal.errors import InputError
 
 WASAPI, MME, ALSA = "Windows WASAPI", "MME", "ALSA"
@@ -100,7 +99,7 @@ def test_a_whole_label_always_says_which(names: list[str]) -> None:
     ],
 )
 def test_why_a_device_does_not_open(error: tuple[object, ...], text: str) -> None:
-    message = _open_error(device(0, "Scarlett"), 2, 44_100, Exception(*error))
+    message = why_not_opened(device(0, "Scarlett"), 2, 44_100, Exception(*error))
     assert message.startswith("Scarlett, ALSA ")
     assert text in message
     assert "\n" not in message

@@ -98,6 +98,19 @@ def test_what_shadow_plays_was_prepared_and_its_record_is_true(trained, player, 
                 assert tuple(found.tolist()) == context.tokens
 
 
+def test_a_clock_that_is_told_again_leaves_what_shadow_prepared(trained, player):
+    settings = PartnerSettings.from_dict({"direction": {"mode": "shadow"}})
+    partner = Partner(trained.memory, settings, rng=np.random.default_rng(0), sample_rate_hz=RATE)
+    for heard in player[:8]:
+        partner.hear(heard, heard.heard.available_at / RATE)
+    prepared, now_s = partner._prepared, partner.due_s + 10
+    assert prepared is not None
+    partner.change({"clock": {"beat_s": 1.0, "period_s": 0.5}}, now_s)
+    assert partner._prepared is prepared
+    partner.change({"clock": None, "temperature": 0.4}, now_s)
+    assert partner._prepared is None
+
+
 def test_mirror_listens_while_the_player_plays_and_answers_behind_the_phrase(trained, player):
     decisions = play(trained, player, "mirror")
     assert audible_share(decisions, 0.5, 6.0) < 0.1

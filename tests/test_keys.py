@@ -49,8 +49,13 @@ def test_what_happened_is_seen(terminal):
     with Display(board, lambda: Level(-3.0, -12.0), voice, title="MusicHal listens to [mic]", has_keys=True) as display:
         board.statistics({"time_s": 12.0, "tokens_per_s": 148.0, "skipped": 3, "notes": 7, "muted": True})
         board.event(1.5, "lost", "0.5 s of the input were [lost]")
+        board.event(1.6, "link", "Link: 2 peers, 97.0 beats per minute")
+        for k in range(8):
+            board.event(2.0 + k, "control", f"muted {k}")
+        board.event(11.0, "lost", "0.5 s of the input were [lost]")
         display.update()
     text = err.file.getvalue()
     for words in ("MusicHal listens to [mic]", "0.5 s of the input were [lost]", "148 tokens/s", "3 segments skipped", "MUTED"):
         assert words in text
+    assert "Link: 2 peers, 97.0 beats per minute" in text, "the board keeps it when other news has come"
     assert ("dBFS" in text) == terminal

@@ -13,6 +13,10 @@ from musichal.errors import InputError, MissingExtraError, install_hint
 
 # Where a system offers one device several times, the way to it that is the most direct and still shares it comes first.
 _HOST_APIS = ("Core Audio", "Windows WASAPI", "ASIO", "JACK Audio Connection Kit", "ALSA", "Windows DirectSound", "MME")
+# PortAudio's error codes.
+_WRONG_CHANNELS, _WRONG_RATE, _WRONG_DEVICE, _UNAVAILABLE, _HOST_ERROR = -9998, -9997, -9996, -9985, -9999
+# What it says of an ALSA device that is gone, and on JACK where the server is.
+_WRONG_COMBINATION, _NO_MEMORY = -9993, -9992
 
 
 @dataclass(frozen=True)
@@ -122,6 +126,24 @@ def choose(devices: Sequence[AudioDevice], text: str | None, *, what: str) -> Au
         if best:
             raise InputError(f"{text.strip()!r} fits several: {_listed(best)}; give more of the name, or the number")
     raise NoSuchDeviceError(f"there is no {what} {text.strip()!r}; {there}")
+
+
+def why_not_opened(device: AudioDevice, channels: int, rate_hz: int, error: Exception) -> str:
+    """Return in one line why PortAudio could not open a device, by the error that sounddevice raised, and what to do."""
+    code = error.args[1] if len(error.args) > 1 else 0
+    if code == _WRONG_RATE:
+        return f"{device.label} does not run at {rate_hz} Hz (it says {device.default_rate_hz:.0f} Hz): set it to that rate"
+    if code == _WRONG_CHANNELS:
+        return f"{device.label} cannot be opened with {channels} channels: choose others"
+    if code == _UNAVAILABLE:
+        return f"{device.label} is busy: another program has it; close that one, or choose another device"
+    if code == _NO_MEMORY and device.host_api.startswith("JACK"):
+        return f"{device.label} is there no more, and neither is the sound server: start that again"
+    if code in (_WRONG_DEVICE, _HOST_ERROR, _WRONG_COMBINATION):
+        detail = error.args[2][2] if len(error.args) > 2 else ""
+        why = f" ({detail})" if detail and detail != "unknown error" else ""
+        return f"{device.label} is there no more, or the system keeps it{why}: plug it in again, or choose another device"
+    return f"{device.label} cannot be opened: {error.args[0] if error.args else error}"
 
 
 def _of_the_best_host_api(devices: Sequence[AudioDevice]) -> list[AudioDevice]:

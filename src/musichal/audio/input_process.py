@@ -31,6 +31,7 @@ from musichal.audio.devices import (
     list_outputs,
     portaudio,
     rescan,
+    why_not_opened,
 )
 from musichal.audio.durations import Durations
 from musichal.audio.ring import BlockRing
@@ -49,10 +50,6 @@ _SILENT_CALLBACK_S = 1.0
 _TELL_EVERY_S = 1.0
 _CLOSE_S = 1.0
 _DEFAULT_BLOCK = 512
-# PortAudio's error codes.
-_WRONG_CHANNELS, _WRONG_RATE, _WRONG_DEVICE, _UNAVAILABLE, _HOST_ERROR = -9998, -9997, -9996, -9985, -9999
-# What it says of an ALSA device that is gone, and on JACK where the server is.
-_WRONG_COMBINATION, _NO_MEMORY = -9993, -9992
 
 Message = dict[str, Any] | tuple[float, int, int, Float32]
 
@@ -159,7 +156,7 @@ class _Process:
             )
             stream.start()
         except sounddevice.PortAudioError as error:
-            raise InputError(_open_error(device, channels, rate_hz, error)) from error
+            raise InputError(why_not_opened(device, channels, rate_hz, error)) from error
         opened = {**asdict(device), "sample_rate_hz": round(stream.samplerate), "opened_channels": channels}
         write_json(self._pipe, kind="opened", device=opened, block=self._block)
         return stream, ring
@@ -194,24 +191,6 @@ class _Process:
         # Not even a pipe that nobody reads may hold it.
         threading.Event().wait(2 * _CLOSE_S)
         os._exit(0)
-
-
-def _open_error(device: AudioDevice, channels: int, rate_hz: int, error: Exception) -> str:
-    """Return in one line why a device could not be opened, and what to do."""
-    code = error.args[1] if len(error.args) > 1 else 0
-    if code == _WRONG_RATE:
-        return f"{device.label} does not run at {rate_hz} Hz (it says {device.default_rate_hz:.0f} Hz): set it to that rate"
-    if code == _WRONG_CHANNELS:
-        return f"{device.label} cannot be opened with {channels} channels: choose others"
-    if code == _UNAVAILABLE:
-        return f"{device.label} is busy: another program has it; close that one, or choose another device"
-    if code == _NO_MEMORY and device.host_api.startswith("JACK"):
-        return f"{device.label} is there no more, and neither is the sound server: start that again"
-    if code in (_WRONG_DEVICE, _HOST_ERROR, _WRONG_COMBINATION):
-        detail = error.args[2][2] if len(error.args) > 2 else ""
-        why = f" ({detail})" if detail and detail != "unknown error" else ""
-        return f"{device.label} is there no more, or the system keeps it{why}: plug it in again, or choose another device"
-    return f"{device.label} cannot be opened: {error.args[0] if error.args else error}"
 
 
 def main(arguments: str) -> None:

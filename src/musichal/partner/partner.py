@@ -171,7 +171,8 @@ class Partner:
         Raises `InputError` for what is unknown or not possible; nothing changes then.
         """
         self.settings = self._director.change(changes, now_s, self.settings)
-        self._prepared = None
+        if set(changes) - {"clock"}:  # a clock moves notes, and says nothing of which ones; it is told again every few seconds
+            self._prepared = None
         if self._resting is not None and set(changes) - {"clock"}:
             self._due_s = now_s
 

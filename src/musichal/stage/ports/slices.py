@@ -13,7 +13,7 @@ import numpy as np
 
 from musichal.arrays import Float32
 from musichal.atomic import printable
-from musichal.audio.devices import find_output, portaudio
+from musichal.audio.devices import find_output, portaudio, why_not_opened
 from musichal.audio.slice_player import SlicePlayer
 from musichal.errors import InputError
 from musichal.memory.partner_file import load_partner
@@ -59,18 +59,19 @@ class SlicesPort:
         self._asked: queue.SimpleQueue[tuple[float, Note | None] | None] = queue.SimpleQueue()
         self._called_s: float | None = None
         self._underflows = self._told_underflows = 0
+        channels = min(2, output.channels)
         try:
             self._stream: Any = sounddevice.OutputStream(
                 device=output.number,
                 samplerate=rate_hz,
-                channels=min(2, output.channels),
+                channels=channels,
                 dtype="float32",
                 latency="low",
                 callback=self._fill,
             )
             self._stream.start()
-        except Exception as error:
-            raise InputError(f"cannot play on {output.label}: {error}") from error
+        except sounddevice.PortAudioError as error:
+            raise InputError(why_not_opened(output, channels, rate_hz, error)) from error
         self._thread = threading.Thread(target=self._render, name="slices", daemon=True)
         self._thread.start()
         self._wait_for_sound(output.label)

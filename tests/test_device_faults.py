@@ -1,4 +1,4 @@
-"""Inputs that are listed and then cannot be opened: through PortAudio itself, over a real JACK server and over ALSA.
+"""Devices that are listed and then cannot be opened: through PortAudio itself, over a real JACK server and over ALSA.
 
 What happens between listing and opening is made to happen there: over JACK the process that holds the input waits in between
 (`paused_input.py`); over ALSA, whose devices need hardware, a device of alsa-lib's own kind stands in for a sound card
@@ -26,6 +26,8 @@ from musichal.audio import live_input
 from musichal.audio.devices import NoSuchDeviceError
 from musichal.audio.live_input import LiveInput, scan_devices
 from musichal.errors import InputError
+from musichal.stage.port_settings import PortSettings
+from musichal.stage.scheduler import Scheduler
 
 pytestmark = pytest.mark.live
 
@@ -167,6 +169,15 @@ def test_a_device_that_is_taken_is_not_listed_and_the_list_says_so(alsa: StandIn
     with (
         pytest.raises(NoSuchDeviceError, match=r"no audio input 'Scarlett'; there is: .*take.*another program .* not listed"),
         LiveInput("Scarlett"),
+    ):
+        pass
+
+
+def test_an_output_that_is_taken_before_it_is_opened(alsa: StandIn, trained_path: Path) -> None:
+    alsa.fail_after(alsa.opens_for_a_list(), errno.EBUSY)
+    with (
+        pytest.raises(InputError, match="Scarlett, ALSA is busy: another program has it"),
+        Scheduler([PortSettings("voice", f"slices:{trained_path}>Scarlett")]),
     ):
         pass
 

@@ -78,7 +78,7 @@ def test_its_replay_follows_the_transcript_to_the_last_percept(tmp_path, trained
     listener = Listener(spec, create_encoder(spec), trained.vocabularies, source_rate_hz=guitar.sample_rate_hz)
     partner = partner_of(trained, wanted.partner, wanted.seed)
     found = replay(session, listener, partner, sample_rate_hz=spec.sample_rate_hz)
-    assert (found.heard, found.unlike, found.onsets_unlike, found.missing) == (len(performance.percepts), (), 0, 0)
+    assert (found.heard, found.unlike, found.onsets_unlike, found.missing) == (len(performance.percept_lines), (), 0, 0)
     assert found.decisions == performance.decisions
     assert found.reply == session.reply
 

@@ -17,7 +17,7 @@ from musichal.partner.settings import PartnerSettings
 from musichal.stage.drift import DriftMonitor, DriftReport
 from musichal.stage.engine import Engine
 from musichal.stage.events import NoteEvent, SliceEvent
-from musichal.stage.transcript import Ended, Entry, entries_of
+from musichal.stage.transcript import Ended, Entry, entries_of, percept_to_json
 
 _BLOCK_S = 0.02
 
@@ -36,13 +36,16 @@ class HeardStream:
 
 @dataclass(frozen=True)
 class Performance:
-    """Everything that happened, in order of time; `entries` are what reached the partner, and when."""
+    """Everything that happened, in order of time.
+
+    `entries` are what reached the partner, and when; `percept_lines` what was heard of each segment, as a session keeps it.
+    """
 
     heard: HeardStream
     decisions: tuple[Decision, ...]
     duration_s: float
     drift: tuple[DriftReport, ...] = ()
-    percepts: tuple[Percept, ...] = ()
+    percept_lines: tuple[str, ...] = ()
     entries: tuple[Entry, ...] = ()
 
 
@@ -102,7 +105,8 @@ def perform(
         raise InputError("the input is too short: there is not one whole frame of sound in it")
     entries.append(Ended(round(engine.now_s * spec.sample_rate_hz), plays_out=True))
     heard = heard_stream(percepts, spec.sample_rate_hz)
-    return Performance(heard, tuple(decisions), engine.now_s, tuple(drift), tuple(percepts), tuple(entries))
+    lines = tuple(percept_to_json(percept) for percept in percepts)
+    return Performance(heard, tuple(decisions), engine.now_s, tuple(drift), lines, tuple(entries))
 
 
 def heard_stream(percepts: Sequence[Percept], sample_rate_hz: int) -> HeardStream:

@@ -41,27 +41,21 @@ from musichal.stage.performance import Performance
 from musichal.stage.recorded_input import INPUT_FOLDER, read_chunks
 from musichal.stage.recorder import CHUNK_S, TROUBLE, SessionRecorder
 from musichal.stage.session import SETTINGS, SessionSettings, read_bytes, read_settings, reply_bytes, settings_json
-from musichal.stage.transcript import Ended, Entry, Perceived, Struck, as_sounded, entry_from_json, entry_to_json
+from musichal.stage.transcript import (
+    Ended,
+    Entry,
+    Perceived,
+    Struck,
+    as_sounded,
+    entry_from_json,
+    entry_to_json,
+    percept_to_json,
+)
 from musichal.stage.witness import Witness
 
 TRANSCRIPT, PERCEPTS, DECISIONS, DRIFT = "transcript.jsonl", "percepts.jsonl", "decisions.jsonl", "drift.jsonl"
 EVENTS, REPLY, SUMMARY = "events.jsonl", "reply.mid", "summary.json"
 _LONGEST_INPUT_SAMPLES = 4 * 3600 * 192_000
-
-
-def percept_to_json(percept: Percept) -> str:
-    """Return what was heard of a segment as one line of JSON."""
-    heard = percept.heard
-    values = {
-        "index": heard.index,
-        "start_sample": heard.start_sample,
-        "length_samples": heard.length_samples,
-        "available_at": heard.available_at,
-        "tokens": percept.tokens.tolist(),
-        "level_db": [round(float(level), 1) for level in heard.level_db],
-        "onset_samples": list(heard.onset_samples),
-    }
-    return json.dumps(values, allow_nan=False, separators=(",", ":"))
 
 
 def write_session(folder: Path, settings: SessionSettings, samples: Float32, performance: Performance) -> None:
@@ -91,7 +85,7 @@ def _files(settings: SessionSettings, samples: Float32, performance: Performance
         yield f"{INPUT_FOLDER}/{number:05d}.flac", encode_flac(samples[first : first + chunk], settings.sample_rate_hz)
     for name, lines in (
         (TRANSCRIPT, [entry_to_json(entry) for entry in performance.entries]),
-        (PERCEPTS, [percept_to_json(percept) for percept in performance.percepts]),
+        (PERCEPTS, performance.percept_lines),
         (DECISIONS, [decision.to_json() for decision in performance.decisions]),
         (DRIFT, [report.to_json() for report in performance.drift]),
     ):

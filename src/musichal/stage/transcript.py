@@ -111,6 +111,21 @@ def percept_digest(percept: Percept) -> str:
     return digest.hexdigest()
 
 
+def percept_to_json(percept: Percept) -> str:
+    """Return what was heard of a segment as one line of JSON."""
+    heard = percept.heard
+    values = {
+        "index": heard.index,
+        "start_sample": heard.start_sample,
+        "length_samples": heard.length_samples,
+        "available_at": heard.available_at,
+        "tokens": percept.tokens.tolist(),
+        "level_db": [round(float(level), 1) for level in heard.level_db],
+        "onset_samples": list(heard.onset_samples),
+    }
+    return json.dumps(values, allow_nan=False, separators=(",", ":"))
+
+
 def entries_of(onsets: Iterable[Onset], percepts: Iterable[Percept]) -> list[Entry]:
     """Return what was heard as entries, in the order in which a `Conductor` takes it on the virtual clock."""
     entries: list[Struck | Perceived] = [Struck(onset.decided_at, onset) for onset in onsets]

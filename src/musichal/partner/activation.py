@@ -59,7 +59,8 @@ class Activation:
         self._strengths = np.zeros((len(CONTEXTS), PEAKS))
         self._shelves = np.full((len(CONTEXTS), PEAKS), -1, dtype=np.int64)
         self._pasts_of = np.zeros((len(CONTEXTS), PEAKS), dtype=np.int64)
-        self._counts = np.zeros(len(CONTEXTS), dtype=np.int64)
+        self._counts = [0] * len(CONTEXTS)
+        self._newer = np.repeat(_NEWER[:1], len(CONTEXTS), axis=0)
         self._pasts: list[tuple[int, ...]] = [()] * _PASTS
         self._past = 0
 
@@ -71,7 +72,7 @@ class Activation:
     def insert(self, name: str, shelf: Shelf, matches: Records, symbols: tuple[int, ...]) -> None:
         """Set peaks for `MATCH`es of the context that ended in `symbols`."""
         row = CONTEXTS.index(name)
-        count = int(self._counts[row])
+        count = self._counts[row]
         first, last = max(0, len(matches) - PEAKS), len(matches)
         while first < last:
             # As many as there is room for up to the ring's end, then the rest from its beginning.
@@ -86,6 +87,7 @@ class Activation:
             first = end
         self._pasts[self._past % _PASTS] = symbols
         self._counts[row] = count + len(matches)
+        self._newer[row] = _NEWER[self._counts[row] % PEAKS]
         self._past += 1
 
     def active(self, library: Library, now_s: float, *, time_constant_s: float, most: int) -> Active:
@@ -96,7 +98,7 @@ class Activation:
         values /= time_constant_s
         np.exp(values, out=values)
         values *= self._strengths
-        keys = values + _NEWER[self._counts % PEAKS]
+        keys = values + self._newer
         most = min(most, PEAKS)
         least = np.partition(keys, PEAKS - most, axis=1)[:, PEAKS - most : PEAKS - most + 1]
         # Peaks by their places in all rings, one ring after the other.

@@ -77,7 +77,8 @@ def apply_filters(
     live, old, allowed = np.zeros(n, dtype=bool), np.zeros(n, dtype=bool), np.ones(n, dtype=bool)
     for shelf, own, local in library.parts(states):
         rows = shelf.memory.states
-        beside[own] = shelf.beside.take(local)
+        # Straight to its place: assigning records goes field by field. None is out of bounds; "clip" only spares a copy.
+        shelf.beside.take(local, out=beside[own], mode="clip")
         level[own] = rows["level_db"][local] - shelf.usual_level_db
         if shelf.live:
             live[own] = True
@@ -139,7 +140,7 @@ def harmonic_fit(classes: Float64, chroma: AnyArray, transpositions: Int64) -> F
         What sounds now. A pitch class counts fully from two thirds of the strongest one on.
     transpositions : array of shape (t,)
     """
-    strongest = float(np.max(chroma))
+    strongest = float(chroma.max())
     if strongest <= 0:
         return np.zeros((len(classes), len(transpositions)))
     sounding = np.minimum(1.0, 1.5 * np.asarray(chroma, dtype=np.float64) / strongest)

@@ -10,6 +10,7 @@ everywhere.
 """
 
 from dataclasses import dataclass
+from operator import attrgetter
 
 import numpy as np
 
@@ -27,6 +28,7 @@ INFLUENCES = ("harmonic", "percussive", "chroma", "rhythm", "loudness", "own", "
 PLAYER_INFLUENCES = ("harmonic", "percussive", "chroma", "rhythm", "loudness")
 """Those in which it is the player who speaks."""
 
+_weights = attrgetter(*(f"{name}_weight" for name in INFLUENCES))
 _SLOWEST, _FASTEST = 0.5, 2.0
 _NOTHING: Int64 = np.zeros(1, dtype=np.int64)
 _NOTHING.setflags(write=False)
@@ -34,7 +36,7 @@ _NOTHING.setflags(write=False)
 
 def weights(settings: PartnerSettings) -> Float64:
     """Return the weight of each influence, shape (7,)."""
-    return np.array([getattr(settings, f"{name}_weight") for name in INFLUENCES])
+    return np.array(_weights(settings))
 
 
 MATCH = np.dtype(

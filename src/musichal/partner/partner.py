@@ -348,7 +348,7 @@ class Partner:
         # rest_below = 0 lets a candidate pass for which nothing speaks.
         total = float(values @ importance) or 1.0
         factors = filtered.of(choice.candidate, choice.transposition)
-        followed_db = float(np.clip(answered.level_db, -_LOUDEST_FOLLOWED_DB, _LOUDEST_FOLLOWED_DB))
+        followed_db = min(_LOUDEST_FOLLOWED_DB, max(-_LOUDEST_FOLLOWED_DB, float(answered.level_db)))
         gain_db = settings.gain_db + settings.dynamics * followed_db + turn.gain_db
         parts = self._voices.play(
             self.library, state, transposition=transposition, now_s=now_s, duration_s=place.duration_s,

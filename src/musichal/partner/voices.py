@@ -8,7 +8,7 @@ memory did not have there, but for octaves.
 
 from dataclasses import dataclass
 from itertools import takewhile
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -23,8 +23,7 @@ _MOST_IN_CHORD = 4
 _SPLIT_PITCH = 52
 
 
-@dataclass(frozen=True)
-class MemoryNote:
+class MemoryNote(NamedTuple):
     """A note of memory beside a state: when it began and how long it lasted, in seconds from the state's start."""
 
     offset_s: float

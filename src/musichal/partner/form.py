@@ -71,6 +71,10 @@ class Moment:
     has_ended: bool = False
 
 
+_FREE = Moment()
+"""What no form says at any time."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Form:
     """A whole form; `end_s` None means that it goes on until the player stops."""
@@ -82,6 +86,8 @@ class Form:
 
     def at(self, now_s: float) -> Moment:
         """Return what the form says at a time."""
+        if self.end_s is None and not self.sections:
+            return _FREE
         if self.end_s is not None and now_s >= self.end_s:
             return Moment(has_ended=True)
         closing, fade_db = False, 0.0

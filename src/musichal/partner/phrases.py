@@ -18,7 +18,6 @@ incomplete, its level counts for nothing, and onsets count from the moment that 
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import takewhile
 from typing import Literal
 
 import numpy as np
@@ -26,6 +25,7 @@ import numpy as np
 from musichal.arrays import Float32
 from musichal.errors import InputError
 from musichal.hearing.percepts import SILENCE, SILENT_DB, Gesture, Percept
+from musichal.partner.streams import count_since
 
 _UNKNOWN_INTERVAL_S = 0.5
 
@@ -169,14 +169,13 @@ class PhraseTracker:
         """Return the player's state at a time that does not lie before the last thing heard."""
         self._update(now_s)
         recent_s = self._settings.recent_s
-        rate = sum(1 for _ in takewhile(lambda onset: onset > now_s - recent_s, reversed(self._onsets))) / recent_s
         return PlayerState(
             kind=self._kind,
             since_s=self._since_s,
             phrase_start_s=self._phrase_start_s,
             phrase_end_s=None if self._audible_s is None else max(self._audible_s, self._new_s or 0.0),
             ending=self._ending(now_s),
-            onset_rate_hz=rate,
+            onset_rate_hz=count_since(self._onsets, now_s - recent_s) / recent_s,
             ioi_s=self._ioi_s,
             level_db=self._loudness_db,
             pitch=self.pitch,
@@ -220,13 +219,12 @@ class PhraseTracker:
             return
         audible = heard.audible.any(axis=0)
         joined = np.concatenate([self._tail, heard.level_db])
-        smooth = np.lib.stride_tricks.sliding_window_view(joined, self._SMOOTH_FRAMES).mean(axis=1)
         self._tail = joined[len(joined) - self._SMOOTH_FRAMES + 1 :]
         last_onset_s = self._onsets[-1] if self._onsets else -np.inf
         since = times >= last_onset_s
         if since.any():
             self._peak_db = max(self._peak_db, float(heard.level_db[since].max()))
-        self._level_db = float(smooth[-1])
+        self._level_db = float(joined[-self._SMOOTH_FRAMES :].mean())
         if not audible.any():
             if self._silent_since_s is None:
                 self._silent_since_s = float(times[0])

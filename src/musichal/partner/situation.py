@@ -8,7 +8,7 @@ import numpy as np
 from musichal.arrays import Float32
 from musichal.hearing.percepts import SILENCE, SOURCES, Gesture, Percept
 from musichal.partner.settings import PartnerSettings
-from musichal.partner.streams import contour_symbol, rhythm_symbol
+from musichal.partner.streams import contour_symbol, count_since, rhythm_symbol
 
 _LEVEL_S = 1.0
 _USUAL_LEVEL_S = 20.0
@@ -137,7 +137,7 @@ class SituationTracker:
     def at(self, now_s: float, settings: PartnerSettings, *, pitch: float | None = None) -> Situation:
         """Return the situation at a time, in seconds of the stream, with the player's `pitch`."""
         past = self._past_of(settings.memory_gestures)
-        lately = len([onset for onset in self._struck_s if now_s - _RATE_S < onset <= now_s])
+        lately = count_since(self._struck_s, now_s - _RATE_S, now_s)
         return Situation(
             now_s=now_s,
             tokens=past.tokens,

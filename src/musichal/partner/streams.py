@@ -5,6 +5,9 @@ Loudness is the step of the level from gesture to gesture, in steps of 3 dB: how
 Both are made by the same functions for a memory and for the player.
 """
 
+import math
+from collections.abc import Reversible
+
 import numpy as np
 
 from musichal.arrays import AnyArray, Int64
@@ -58,3 +61,13 @@ def contour_symbol(before_db: float, level_db: float, *, was_silent: bool, silen
     if was_silent or silent:
         return CONTOUR_BREAK
     return min(3, max(-3, round((float(level_db) - float(before_db)) / _STEP_DB))) + CONTOUR_LEVEL
+
+
+def count_since(times_s: Reversible[float], since_s: float, until_s: float = math.inf) -> int:
+    """Return how many of some times in order, of which the last few matter, lie behind `since_s` and not behind `until_s`."""
+    count = 0
+    for time_s in reversed(times_s):
+        if time_s <= since_s:
+            break
+        count += time_s <= until_s
+    return count

@@ -284,6 +284,14 @@ def test_a_machine_that_cannot_keep_up_says_which_setting_would(hop_samples, hea
     assert words in overload_advice(spec, hearing_s)
 
 
+def test_a_learned_encoder_that_is_too_slow_in_fp32_is_told_what_needs_no_training():
+    for precision, said in (("fp32", True), ("bf16", False)):
+        encoder = replace(PerceptionSpec().encoder, name="mert", runtime="openvino", precision=precision)
+        advice = overload_advice(replace(PerceptionSpec(), hop_samples=2100, encoder=encoder), 0.09)
+        assert ("musichal rehear" in advice) == said
+        assert advice.endswith("train without --hop, so that segments do not overlap")
+
+
 ENTRIES = st.one_of(
     st.builds(Struck, st.integers(0, 1 << 40), st.builds(Onset, st.integers(0, 1 << 40), st.integers(0, 1 << 40))),
     st.builds(Perceived, st.integers(0, 1 << 40), st.integers(0, 1 << 30), st.text("0123456789abcdef", max_size=16)),

@@ -45,6 +45,7 @@ _STATISTICS_S = 1.0
 _TIMES = 2048
 _OVERLOADED = 3
 _OVERLOAD_S = 10.0
+_OVERLOAD_AGAIN_S = 30.0
 _MARGIN_S = 0.005
 _DELAY_S = 3.0  # bursts and blocks meet in all ways in this time
 
@@ -222,6 +223,7 @@ class LiveEngine:
         self._last_s: tuple[float, float] | None = None
         self._told_s = -math.inf
         self._late_segments: deque[float] = deque(maxlen=_OVERLOADED)
+        self._overload_told_s = -math.inf
         self._news: deque[tuple[str, str]] = deque(maxlen=64)
 
     @property
@@ -488,11 +490,13 @@ class LiveEngine:
             witness.event(self.now_stream_s, kind, text)
 
     def _overload(self) -> None:
-        """Say that segments are being skipped, and what would help; not for each of them."""
+        """Say that segments are being skipped, and what would help; not for each of them, and not the whole time."""
         now_s = self.now_stream_s
         self._late_segments.append(now_s)
+        if now_s - self._overload_told_s < _OVERLOAD_AGAIN_S:
+            return
         if len(self._late_segments) == _OVERLOADED and now_s - self._late_segments[0] < _OVERLOAD_S:
-            self._late_segments.clear()
+            self._overload_told_s = now_s
             hearing_s = float(np.median(list(self.times.hearing))) if self.times.hearing else math.nan
             self._event("overload", overload_advice(self._spec, hearing_s))
 
@@ -506,16 +510,20 @@ def overload_advice(spec: PerceptionSpec, hearing_s: float) -> str:
     found = f"hearing takes {1000 * hearing_s:.0f} ms for each {1000 * hop_s:.0f} ms of sound, and segments are skipped"
     if hearing_s < 0.5 * hop_s:
         return f"{found}: by itself it would keep up, so the machine is busy with something else: end that"
+    if spec.encoder.precision == "fp32":
+        found += ": `musichal rehear` finds the quickest runtime of this machine, or"
+    else:
+        found += ":"
     if spec.hop_samples < spec.segment_samples:
-        return f"{found}: train without --hop, so that segments do not overlap"
+        return f"{found} train without --hop, so that segments do not overlap"
     # The encoder's work grows with its window; two thirds of the time is what a stage can spare.
     beside_s = (spec.context_samples + spec.lookahead_samples) / rate
     each = hearing_s / (beside_s + spec.segment_samples / rate)
     if each < 0.6:
         segment_s = each * beside_s / (0.66 - each)
         if segment_s < 5.0 and segment_s > hop_s:
-            return f"{found}: train with --segment {10 * math.ceil(100 * segment_s)}ms, or with a shorter --context"
-    return f"{found}: train with a faster encoder or runtime (spectral is the fastest), or a shorter --context"
+            return f"{found} train with --segment {10 * math.ceil(100 * segment_s)}ms, or with a shorter --context"
+    return f"{found} train with a faster encoder or runtime (spectral is the fastest), or a shorter --context"
 
 
 def _ms(duration_s: float) -> float:

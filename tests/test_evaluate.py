@@ -22,16 +22,17 @@ from musichal.memory.memory import Memory
 from musichal.partner.decision import Decision, PlannedNote
 from musichal.partner.partner import Partner
 from musichal.partner.settings import PartnerSettings
+from musichal.stage.performance import HeardStream
 from partners_by_hand import gesture
 
 
 def silent(n: int) -> Trace:
-    return Trace(np.zeros((n, 12)), np.zeros(n), np.full(n, FLOOR_DB))
+    return Trace(np.zeros((n, 12)), np.zeros(n), np.full(n, FLOOR_DB), np.full(n, np.nan))
 
 
 def a_trace(seed: int, n: int = 120) -> Trace:
     rng = np.random.default_rng(seed)
-    return Trace(rng.random((n, 12)), rng.random(n) * 8, rng.uniform(-50, -10, n))
+    return Trace(rng.random((n, 12)), rng.random(n) * 8, rng.uniform(-50, -10, n), rng.uniform(40, 80, n))
 
 
 def play(choice: int, state: int, *, jumped: bool, transposition: int = 0, live: bool = False) -> Decision:
@@ -77,10 +78,10 @@ def test_chance_is_inside_the_interval_of_answers_to_nothing():
 
 def test_an_answer_that_follows_late_is_told_from_answers_to_others():
     players = [a_trace(seed) for seed in range(8)]
-    late = [Trace(*(np.roll(x, 5, axis=0) for x in (p.chroma, p.density_hz, p.loudness_db))) for p in players]
+    late = [Trace(*(np.roll(x, 5, axis=0) for x in (p.chroma, p.density_hz, p.loudness_db, p.pitch))) for p in players]
     found = listening(late, players, rng=np.random.default_rng(0))
     assert found.together.value == 1.0
-    assert [a.value for a in found.by_dimension.values()] == [1.0, 1.0, 1.0]
+    assert [a.value for a in found.by_dimension.values()] == [1.0, 1.0, 1.0, 1.0]
     assert found.excerpts == 8
 
 
@@ -88,13 +89,13 @@ def test_an_answer_that_follows_late_is_told_from_answers_to_others():
 @given(st.integers(0, 10_000), st.integers(0, 200), st.integers(0, 200))
 def test_following_is_bounded_whatever_is_held_against_whatever(seed, n, m):
     values = follow(a_trace(seed, n), a_trace(seed + 1, m))
-    assert values.shape == (3,)
+    assert values.shape == (4,)
     assert (np.abs(values) <= 1 + 1e-9).all()
     assert (follow(silent(n), a_trace(seed, n)) <= 1e-9).all()
 
 
 def test_following_oneself_is_perfect():
-    assert follow(a_trace(3), a_trace(3)) == pytest.approx([1, 1, 1])
+    assert follow(a_trace(3), a_trace(3)) == pytest.approx([1, 1, 1, 1])
 
 
 def test_traces_of_notes_by_hand():
@@ -108,6 +109,15 @@ def test_traces_of_notes_by_hand():
     assert np.flatnonzero(trace.chroma[0]).tolist() == [0, 4]
     assert np.flatnonzero(trace.chroma[4]).tolist() == [7]
     assert trace.density_hz.sum() * STEP_S == pytest.approx(2 * STEP_S * 4 - 0.25, abs=0.3), "a chord is one onset"
+    # Over the second around each step: C for two steps with E for one of them, then what of C lies beside G, then G alone.
+    mixed = (60 + 0.04 * 64 + 67) / 2.04
+    assert trace.pitch == pytest.approx([184 / 3, 184 / 3, 184 / 3, mixed, 67, 67, 67, np.nan], nan_ok=True)
+    heard = [Note(note.onset_s, note.duration_s, note.pitch, note.velocity) for note in notes]
+    stream = HeardStream(
+        24_000, np.zeros((2, 2), np.int16), np.array([200, 520]), np.full(2, -20, np.float32), np.zeros((2, 12), np.float32),
+        np.zeros(0, np.int64),
+    )  # fmt: skip
+    assert player_trace(stream, heard, duration_s=2.0).pitch == pytest.approx(trace.pitch, nan_ok=True), "one rule for both"
 
 
 def test_memory_use_by_hand(memory):
@@ -142,7 +152,7 @@ def test_harmony_by_hand():
     chroma = np.zeros((n, 12))
     chroma[: n // 2, [0, 4, 7]] = 1
     chroma[n // 2 :, [1, 5, 8]] = 1
-    player = Trace(chroma, np.zeros(n), np.full(n, -20.0))
+    player = Trace(chroma, np.zeros(n), np.full(n, -20.0), np.full(n, np.nan))
     notes = [PlannedNote(k * 0.5, 0.5, 60, 90) for k in range(20)] + [PlannedNote(10 + k * 0.5, 0.5, 61, 90) for k in range(20)]
     found = harmony(notes, player)
     assert (found.notes, found.consonant) == (40, 1.0)
@@ -175,7 +185,7 @@ def excerpts(trained, rock_guitar, ballad_guitar):
 
 
 def test_an_echo_listens_and_a_deaf_walk_does_not(trained, excerpts):
-    players = [player_trace(e.heard, duration_s=10.0) for e in excerpts]
+    players = [player_trace(e.heard, e.notes, duration_s=10.0) for e in excerpts]
     assert all(len(player_phrases(p)) for p in players)
     traces = {
         name: [answer_trace(notes_of(answer(e, make(i))), duration_s=10.0) for i, e in enumerate(excerpts)]

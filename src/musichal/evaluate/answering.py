@@ -45,6 +45,11 @@ class Excerpt:
         """Return what was heard of it as arrays."""
         return heard_stream(self.percepts, self.sample_rate_hz)
 
+    @property
+    def notes(self) -> list[Note]:
+        """Return the notes that were heard of it, as they ended."""
+        return [note for percept in self.percepts for note in percept.heard.notes]
+
 
 def hear_excerpt(model: PartnerModel, samples: Float32, *, sample_rate_hz: int, name: str, start_s: float = 0.0) -> Excerpt:
     """Hear samples of shape (n,) with a partner's ears, from silence.

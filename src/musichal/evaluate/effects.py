@@ -58,7 +58,7 @@ def outcomes(decisions: Sequence[Decision], excerpt: Excerpt, memory: Memory) ->
     phrases = phrases_of_notes([(n.onset_s, n.onset_s + n.duration_s) for n in notes])
     lengths = phrases[:, 1] - phrases[:, 0]
     played = [d for d in decisions if d.kind == "play"]
-    follows = follow(answer_trace(notes, duration_s=duration_s), player_trace(excerpt.heard, duration_s=duration_s))
+    follows = follow(answer_trace(notes, duration_s=duration_s), player_trace(excerpt.heard, excerpt.notes, duration_s=duration_s))
     return np.array(
         [
             len(notes) / duration_s,

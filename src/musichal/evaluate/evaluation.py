@@ -137,7 +137,7 @@ def contest(
         The traces of the excerpts themselves, and how each contestant did.
     """
     duration_s = min(e.duration_s for e in excerpts)
-    players = tuple(player_trace(e.heard, duration_s=duration_s) for e in excerpts)
+    players = tuple(player_trace(e.heard, e.notes, duration_s=duration_s) for e in excerpts)
     done = []
     for number, (name, make) in enumerate(contestants.items()):
         answers = []

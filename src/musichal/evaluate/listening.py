@@ -1,9 +1,9 @@
 """Does it listen? Whether the true input of an answer can be told from false ones by how well the answer follows it.
 
 Each excerpt is answered, and each answer held against every excerpt: `follow` says how well the answer follows that input
-in harmony (centred cosine of chroma), density and loudness (Pearson correlation). An answer may come at once, or after the
+in harmony (centred cosine of chroma), density, loudness and register (Pearson correlation). An answer may come at once, or after the
 phrase that it answers; so it is taken in pieces, its phrases or `PIECE_S` of a long one, and each piece is held against the
-input at the lag, from none to `LONGEST_LAG_S`, at which the three together fit best. A true and a false input get the same
+input at the lag, from none to `LONGEST_LAG_S`, at which the first three together fit best. A true and a false input get the same
 choice of lags. The area under the ROC curve is the probability
 that the true input fits its answer better than a false one, ties counting half (Hanley & McNeil, Radiology 143, 1982):
 0.5 for a partner that is deaf, 1 for one whose every answer points to its input. Its interval is a bootstrap over excerpts
@@ -20,7 +20,10 @@ from musichal.arrays import Bool, Float64
 from musichal.evaluate.figures import PHRASE_GAP_S
 from musichal.evaluate.traces import STEP_S, Trace
 
-DIMENSIONS = ("harmony", "density", "loudness")
+DIMENSIONS = ("harmony", "density", "loudness", "register")
+TOGETHER = len(DIMENSIONS) - 1
+"""So many of the dimensions make up how an answer follows all in all. Register is measured beside them: a player and an answer
+share it on purpose in few modes, and a drummer has none."""
 LONGEST_LAG_S = 12.0
 PIECE_S = 8.0
 AT_ONCE_S = 0.5
@@ -39,7 +42,7 @@ class Area:
 
 @dataclass(frozen=True)
 class Listening:
-    """How well answers follow their inputs: all dimensions together, and each by itself.
+    """How well answers follow their inputs: the first `TOGETHER` dimensions together, and each by itself.
 
     `at_once` are areas for each dimension at the one lag of `AT_ONCE_S`, which is about what hearing takes. There, what goes
     against the player is below 0.5; a free choice of lags would find where it happens to agree.
@@ -52,12 +55,12 @@ class Listening:
 
 
 def follow(answer: Trace, player: Trace) -> Float64:
-    """Return how well an answer follows a player, shape (3,), one value from −1 to 1 per dimension; 0 where unknown."""
+    """Return how well an answer follows a player, shape (4,), one value from −1 to 1 per dimension; 0 where unknown."""
     n = min(len(answer.density_hz), len(player.density_hz))
     total, steps = np.zeros(len(DIMENSIONS)), 0
     for first, end in _pieces(answer.sounding[:n]):
         values = [_fit(answer, player, slice(first, end), lag) for lag in range(min(first, round(LONGEST_LAG_S / STEP_S)) + 1)]
-        best = max(values, key=lambda v: float(v.sum()))
+        best = max(values, key=lambda v: float(v[:TOGETHER].sum()))
         total += best * (end - first)
         steps += end - first
     return total / steps if steps else total
@@ -91,6 +94,7 @@ def _fit(answer: Trace, player: Trace, piece: slice, lag: int) -> Float64:
             _harmony(answer.chroma[piece], player.chroma[then]),
             _correlation(answer.density_hz[piece], player.density_hz[then]),
             _correlation(answer.loudness_db[piece], player.loudness_db[then]),
+            _register(answer.pitch[piece], player.pitch[then]),
         ]
     )
 
@@ -111,7 +115,7 @@ def listening(answers: Sequence[Trace], players: Sequence[Trace], *, rng: np.ran
     spread = scores.std(axis=1, keepdims=True)
     standard = (scores - scores.mean(axis=1, keepdims=True)) / np.where(spread > 1e-9, spread, 1.0)
     return Listening(
-        together=area(standard.mean(axis=2), rng=rng),
+        together=area(standard[:, :, :TOGETHER].mean(axis=2), rng=rng),
         by_dimension={name: area(scores[:, :, k], rng=rng) for k, name in enumerate(DIMENSIONS)},
         at_once={name: area(now[:, :, k], rng=rng) for k, name in enumerate(DIMENSIONS)},
         excerpts=len(answers),
@@ -136,6 +140,11 @@ def _harmony(answer: Float64, player: Float64) -> float:
     a, p = (x[both] - x[both].mean(axis=1, keepdims=True) for x in (answer, player))
     norms = np.linalg.norm(a, axis=1) * np.linalg.norm(p, axis=1)
     return float(np.mean(np.einsum("nd,nd->n", a, p) / np.maximum(norms, 1e-12)))
+
+
+def _register(answer: Float64, player: Float64) -> float:
+    both = np.isfinite(answer) & np.isfinite(player)
+    return _correlation(answer[both], player[both]) if both.sum() >= _FEWEST_STEPS else 0.0
 
 
 def _correlation(a: Float64, b: Float64) -> float:

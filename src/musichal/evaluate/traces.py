@@ -1,10 +1,11 @@
-"""Harmony, density and loudness over time: of what a player played and of what answered.
+"""Harmony, density, loudness and register over time: of what a player played and of what answered.
 
 Conventions
 -----------
 A trace has a row every `STEP_S`; row k covers [k, k + 1) steps. Density is smoothed over `SMOOTH_S`, as single onsets are
 too sparse to correlate. Loudness of notes is their velocity on the line on which hearing puts it, −54 to −6 dBFS, summed
-as power while they sound; below `FLOOR_DB` it is all silence.
+as power while they sound; below `FLOOR_DB` it is all silence. Register is the mean pitch of the notes that sound, each as
+long as it does, over `SMOOTH_S` too; of a player, of the notes that were heard.
 """
 
 from collections.abc import Sequence
@@ -12,7 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from musichal.arrays import Float64
+from musichal.arrays import AnyArray, Float64
+from musichal.hearing.percepts import Note
 from musichal.partner.decision import PlannedNote
 from musichal.stage.performance import HeardStream
 
@@ -25,11 +27,16 @@ _SOFTEST_DB, _LOUDEST_DB = -54.0, -6.0
 
 @dataclass(frozen=True)
 class Trace:
-    """`chroma` (n, 12), zero where nothing has a pitch; `density_hz` (n,) onsets per second; `loudness_db` (n,)."""
+    """What is heard of one player, row by row.
+
+    `chroma` (n, 12), zero where nothing has a pitch; `density_hz` (n,) onsets per second; `loudness_db` (n,); `pitch` (n,) the
+    mean MIDI pitch, NaN where no note sounds.
+    """
 
     chroma: Float64
     density_hz: Float64
     loudness_db: Float64
+    pitch: Float64
 
     @property
     def sounding(self) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
@@ -42,8 +49,8 @@ def steps_in(duration_s: float) -> int:
     return int(duration_s / STEP_S + 1e-9)
 
 
-def player_trace(heard: HeardStream, *, duration_s: float) -> Trace:
-    """Return the trace of what was heard of a player, `duration_s` from the start."""
+def player_trace(heard: HeardStream, notes: Sequence[Note], *, duration_s: float) -> Trace:
+    """Return the trace of what was heard of a player, and of the notes among it, `duration_s` from the start."""
     n = steps_in(duration_s)
     at = heard.frame_samples / heard.sample_rate_hz / STEP_S
     inside = at < n
@@ -56,6 +63,7 @@ def player_trace(heard: HeardStream, *, duration_s: float) -> Trace:
         chroma=chroma / np.maximum(frames, 1)[:, None],
         density_hz=_density(heard.onset_samples / heard.sample_rate_hz, n),
         loudness_db=_decibels(power / np.maximum(frames, 1)),
+        pitch=_pitch(notes, n),
     )
 
 
@@ -64,17 +72,32 @@ def answer_trace(notes: Sequence[PlannedNote], *, duration_s: float) -> Trace:
     n = steps_in(duration_s)
     chroma, power = np.zeros((n, 12)), np.zeros(n)
     for note in notes:
-        first, last = note.onset_s / STEP_S, (note.onset_s + note.duration_s) / STEP_S
-        rows = np.arange(int(first), min(n, int(np.ceil(last))))
-        if not len(rows):
-            continue
-        share = np.minimum(rows + 1, last) - np.maximum(rows, first)
+        rows, share = _sounds(note, n)
         strength = 10 ** ((_SOFTEST_DB + (note.velocity - 1) / 126 * (_LOUDEST_DB - _SOFTEST_DB)) / 10)
         chroma[rows, note.pitch % 12] += share * np.sqrt(strength)
         power[rows] += share * strength
     onsets = np.sort([note.onset_s for note in notes])
     struck = onsets[np.diff(onsets, prepend=-1.0) > _CHORD_S] if len(onsets) else onsets
-    return Trace(chroma, _density(np.asarray(struck, dtype=np.float64), n), _decibels(power))
+    return Trace(chroma, _density(np.asarray(struck, dtype=np.float64), n), _decibels(power), _pitch(notes, n))
+
+
+def _sounds(note: Note | PlannedNote, n: int) -> tuple[AnyArray, AnyArray]:
+    """Return the steps of `n` in which a note sounds, and for what share of each."""
+    first, last = note.onset_s / STEP_S, (note.onset_s + note.duration_s) / STEP_S
+    rows = np.arange(int(first), min(n, int(np.ceil(last))))
+    return rows, np.minimum(rows + 1, last) - np.maximum(rows, first)
+
+
+def _pitch(notes: Sequence[Note] | Sequence[PlannedNote], n: int) -> Float64:
+    pitch, sounding = np.zeros(n), np.zeros(n)
+    for note in notes:
+        rows, share = _sounds(note, n)
+        pitch[rows] += share * note.pitch
+        sounding[rows] += share
+    width = round(SMOOTH_S / STEP_S)
+    if n >= width:
+        pitch, sounding = (np.convolve(values, np.ones(width), mode="same") for values in (pitch, sounding))
+    return np.where(sounding > 1e-9, pitch / np.maximum(sounding, 1e-9), np.nan)
 
 
 def _density(onsets_s: Float64, n: int) -> Float64:

@@ -28,7 +28,7 @@ from musichal.pictures.panels import hide_frame
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_COLOURS = (INK, BLUE, GREEN, ORANGE)
+_COLOURS = (INK, BLUE, GREEN, ORANGE, PURPLE)
 _MEMORY = (
     ("continued", "goes on as recorded"),
     ("mean_run", "states in a row"),

@@ -18,6 +18,7 @@ from musichal.partner.situation import Situation
 _LEAST = 0.1
 _DB_PER_STEP = 6.0
 _SEMITONES_PER_STEP = 12.0
+_RATE_FLOOR_HZ = 0.5
 
 
 @dataclass(frozen=True)
@@ -104,13 +105,17 @@ def apply_filters(
             fit[noteless] = 1.0 if settings.follow_harmony > 0 else 0.0
             factors["harmony"] = _followed(fit, settings.follow_harmony * tonal)
         lowest, highest = beside["lowest"].astype(np.float64), beside["highest"].astype(np.float64)
-        factors |= _registers(lowest, highest, noteless, transpositions, situation.pitch, settings)
+        factors |= _registers(
+            lowest, highest, noteless, transpositions, _wanted_pitch(library, situation, settings), settings
+        )
         if settings.follow_density and situation.onset_rate_hz is not None:
-            apart = np.abs(np.log2((beside["density_hz"].astype(np.float64) + 0.5) / (situation.onset_rate_hz + 0.5)))
-            factors["density"] = _followed(_column(np.exp(-apart)), settings.follow_density)
+            apart = np.abs(_octaves(beside["density_hz"].astype(np.float64)) - _wanted_octaves(library, situation, settings))
+            factors["density"] = _followed(_column(np.exp(-apart)), abs(settings.follow_density))
     if settings.follow_loudness:
+        # What is usual is 0 dB, of the player and of a memory.
+        wanted_db = situation.level_db if settings.follow_loudness > 0 else -situation.room_db
         factors["loudness"] = _followed(
-            _column(np.exp(-np.abs(level - situation.level_db) / _DB_PER_STEP)), settings.follow_loudness
+            _column(np.exp(-np.abs(level - wanted_db) / _DB_PER_STEP)), abs(settings.follow_loudness)
         )
     for name, factor in factors.items():
         assert factor.shape in ((n, t), (n, 1)), name
@@ -148,10 +153,27 @@ def harmonic_fit(classes: Float64, chroma: AnyArray, transpositions: Int64) -> F
     return np.minimum(np.maximum(fit, 0, out=fit), 1, out=fit)
 
 
+def _wanted_pitch(library: Library, situation: Situation, settings: PartnerSettings) -> float | None:
+    """Return the player's pitch, or as far on the other side of the memory's middle where register goes against them."""
+    if situation.pitch is None or settings.follow_register >= 0:
+        return situation.pitch
+    return 2 * library.base.usual.pitch - situation.pitch
+
+
+def _wanted_octaves(library: Library, situation: Situation, settings: PartnerSettings) -> float:
+    """Return the player's density, or as far on the other side of what is usual in memory where density goes against them."""
+    played = float(_octaves(situation.onset_rate_hz or 0.0))
+    return played if settings.follow_density > 0 else 2 * float(_octaves(library.base.usual.density_hz)) - played
+
+
+def _octaves(rate_hz: AnyArray | float) -> AnyArray:
+    return np.log2(np.asarray(rate_hz) + _RATE_FLOOR_HZ)
+
+
 def _registers(
     lowest: Float64, highest: Float64, noteless: Int64, transpositions: Int64, pitch: float | None, settings: PartnerSettings
 ) -> dict[str, Float64]:
-    """Return how far each state lies inside the register, and near the pitch of the player."""
+    """Return how far each state lies inside the register, and near the pitch that is asked for."""
     factors: dict[str, Float64] = {}
     moves = transpositions.astype(np.float64)  # once: sums of numbers of two types take several times as long
     if (settings.low_pitch, settings.high_pitch) != (0, 127):
@@ -160,7 +182,7 @@ def _registers(
         middle = ((lowest + highest) / 2)[:, None] + moves
         near = np.exp(-np.abs(middle - pitch) / _SEMITONES_PER_STEP)
         near[noteless] = 0.5
-        factors["follow register"] = _followed(near, settings.follow_register)
+        factors["follow register"] = _followed(near, abs(settings.follow_register))
     return factors
 
 

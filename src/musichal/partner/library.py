@@ -10,6 +10,7 @@ were learned.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -36,6 +37,14 @@ BESIDE = np.dtype(
 )
 """Beside each state: the share of each pitch class in its notes; how many notes it has; its lowest and highest; how many states
 with notes came before; how many of them a second there are around it."""
+
+
+@dataclass(frozen=True)
+class Usual:
+    """What is usual in a memory with notes: the medians of its states' density and of the middle of their registers."""
+
+    density_hz: float
+    pitch: float
 
 
 class Shelf:
@@ -67,6 +76,7 @@ class Shelf:
         self._last_silent = True
         self._take_in_all()
         self.usual_level_db = _usual_level_db(memory)
+        self.usual = _usual(self.beside)
 
     def __len__(self) -> int:
         return len(self._beside)
@@ -262,6 +272,14 @@ def ascending(states: Int64) -> Int64:
     different[0] = True
     np.not_equal(states[1:], states[:-1], out=different[1:])
     return states.take(different.nonzero()[0])
+
+
+def _usual(beside: AnyArray) -> Usual:
+    noted = beside[beside["notes"] > 0]
+    if not len(noted):
+        return Usual(0.0, 60.0)
+    middle = (noted["lowest"].astype(np.float64) + noted["highest"]) / 2
+    return Usual(float(np.median(noted["density_hz"])), float(np.median(middle)))
 
 
 def _usual_level_db(memory: Memory) -> float:

@@ -138,19 +138,22 @@ class PartnerSettings:
         What the score of a state without a note is multiplied by, at most 1, in a memory that has notes.
     follow_harmony, follow_density, follow_loudness : float
         −1 to 1: how far a state is held back whose notes do not sound with what the player sounds now, whose events are
-        sparser or denser than the player's, whose loudness is another; negative turns it round.
+        sparser or denser than the player's, whose loudness is another. Negative turns it round: held back is what sounds with
+        the player's notes, what is dense where the player is dense, what is loud where the player is loud.
     dynamics : float
-        −1 to 1: how far the velocities follow the player's loudness.
+        −1 to 1: how far the velocities follow the player's loudness rather than that of the recording, or go against it.
     gain_db : float
         How much louder than remembered everything is played.
     low_pitch, high_pitch : int
         The register; states with notes outside are held back, and such notes move by octaves.
     follow_register : float
-        −1 to 1: how far a state is held back that lies higher or lower than what the player plays; negative turns it round.
+        −1 to 1: how far a state is held back that lies higher or lower than what the player plays; negative turns it round,
+        about the middle of the memory.
     phrasing : float
         0 to 1: how far a phrase is held back that does not begin, or end, where its recording begins or ends one.
     pace : float
-        0 to 1: how far memory's time is stretched to the player's pace, at most `pace_limit` times, either way.
+        −1 to 1: how far memory's time is stretched to the player's pace, at most `pace_limit` times, either way; or against it:
+        the faster they play, the slower.
     quantise : float
         0 to 1: how far notes move onto the pulse: the clock's, if there is one, or else the player's, where it is known with
         a confidence of `pulse_confidence`. A beat has `subdivision` places.
@@ -208,7 +211,7 @@ class PartnerSettings:
     high_pitch: int = _number(127, 0, 127)
     follow_register: float = _number(0.0, -1, 1)
     phrasing: float = _number(0.0, 0, 1)
-    pace: float = _number(0.0, 0, 1)
+    pace: float = _number(0.0, -1, 1)
     pace_limit: float = _number(2.0, 1, 8)
     quantise: float = _number(0.0, 0, 1)
     subdivision: int = _number(4, 1, 24)

@@ -12,6 +12,7 @@ from musichal.partner.streams import contour_symbol, count_since, rhythm_symbol
 
 _LEVEL_S = 1.0
 _USUAL_LEVEL_S = 20.0
+_FALLS_DB_PER_S = 12.0
 _RATE_S = 3.0
 _SAME_ONSET_S = 0.05
 _MOST_GESTURES = 65
@@ -44,6 +45,11 @@ class Situation:
     heard: int = 0
     harmonic_share: float = 1.0
     pitch: float | None = None
+
+    @property
+    def room_db(self) -> float:
+        """Return what there is to go against: the player's level, which falls while they are silent."""
+        return self.level_db - _FALLS_DB_PER_S * self.silent_s
 
 
 @dataclass(frozen=True)

@@ -202,6 +202,25 @@ def test_rest_is_one_decision_with_its_reason(trained, player):
     assert explain(decisions[0], ["rock"]) == "At 0:00.42 rested: its mode is to be silent and to listen."
 
 
+def test_mirror_answers_in_the_rhythm_of_the_players_phrase(trained, player):
+    """Its gestures begin where the player's notes did, as much later as it is behind, until the player begins again."""
+    onsets = np.array([o / RATE for p in player for o in p.heard.onset_samples])
+    answers = [d for d in played(play(trained, player, "mirror", temperature=0)) if d.answers is not None]
+    for phrase in {d.phrase for d in answers}:
+        own = [d for d in answers if d.phrase == phrase]
+        begins_s, (start_s, end_s) = own[0].time_s, own[0].answers
+        asked = onsets[(onsets >= start_s - 0.01) & (onsets <= start_s + own[-1].time_s - begins_s)]
+        struck = np.array([d.time_s - begins_s + start_s for d in own])
+        assert len(struck) >= 3
+        near = np.abs(struck[:, None] - asked[None, :]).min(axis=1) < 0.03
+        assert near.mean() >= 0.85
+        # Flams are one stroke, and nothing fits now and then.
+        assert (np.abs(asked[:, None] - struck[None, :]).min(axis=1) < 0.09).mean() > 0.7
+        assert end_s - start_s > 1
+    free = play(trained, player, "mirror", temperature=0, modes='[mirror]\nlike = "mirror"\nrecall = 0\n')
+    assert [d.time_s for d in played(free)] != [d.time_s for d in answers]
+
+
 # ── records, chance, blocks ──────────────────────────────────────────────────
 
 
@@ -221,12 +240,18 @@ def test_records_are_whole_and_everything_in_them_can_be_computed_again(trained,
         assert d.phrase >= 1
         own = None if d.live else list(trained.memory.notes_of(d.state))
         if own is not None:
-            assert len(d.notes) == len(own)
-            # What answers an onset begins with its first note.
-            waits_s = min((float(kept["offset_s"]) for kept in own), default=0.0) if d.mode == "shadow" else 0.0
+            # What answers an onset begins with its first note; so does what goes over the player's phrase, at each stroke.
+            first_s = min((float(kept["offset_s"]) for kept in own), default=0.0)
+            strikes = d.answers is not None and d.notes and d.notes[0].onset_s == pytest.approx(d.time_s)
+            waits_s = first_s if d.mode == "shadow" or strikes else 0.0
+            held = 1.0
+            if d.answers is not None:
+                # Such an answer lasts until the next stroke, longer or shorter than it was remembered.
+                held = max(1.0, d.duration_s / float(trained.memory.place(d.state).duration_s))
+                own = [kept for kept in own if float(kept["offset_s"]) - waits_s < d.duration_s - 1e-9]
             for note, kept in zip(d.notes, own, strict=True):
                 assert note.onset_s == pytest.approx(d.time_s + (float(kept["offset_s"]) - waits_s) * d.stretch)
-                assert note.duration_s == pytest.approx(float(kept["duration_s"]) * d.stretch)
+                assert note.duration_s == pytest.approx(float(kept["duration_s"]) * d.stretch * held)
     assert [d.phrase for d in played(decisions)] == sorted(d.phrase for d in played(decisions))
 
 

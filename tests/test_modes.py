@@ -72,7 +72,7 @@ def test_a_table_of_ones_own_adds_to_the_table_and_may_copy_a_mode(tmp_path: Pat
         ("[x]\nnext = { couple = 0 }", "must make one of its modes possible"),
         ("[x]\nvolume = 3", "unknown partner setting 'volume'"),
         ("[x]\nvolume = 3", "columns of a mode: about, turn, trigger"),
-        ("[x]\npace = 3", "partner setting pace must be a number from 0 to 1, not 3"),
+        ("[x]\npace = 3", "partner setting pace must be a number from -1 to 1, not 3"),
         ('[x]\ntemperature = "hot"', "temperature must be a number"),
         ('[x]\nlike = "nobody"', "not 'nobody'"),
         ("x = 3", "'x' stands outside a mode"),
@@ -220,7 +220,8 @@ def settings_of_the_table() -> list[tuple[str, str]]:
 
 
 OPPOSITES = {
-    "pace": (0.0, 1.0),
+    "pace": (-1.0, 1.0),
+    "pace_limit": (1.0, 4.0),
     "noteless_factor": (0.0, 1.0),
     "phrasing": (0.0, 1.0),
     "rest_after_silence_s": (0.1, 30.0),

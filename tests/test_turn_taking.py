@@ -192,3 +192,98 @@ def test_what_holds_for_every_conversation(moments, fullness):
             assert said.rest is not None
             assert said.expected_s is None or said.expected_s >= 0
             assert said.again_s is None or said.again_s > now_s
+
+
+# ── an answer in the player's rhythm ─────────────────────────────────────────
+
+MIRROR = Mode(name="x", turn="answer", trigger="phrase end", breath=0.0, recall=1.0)
+
+
+def answering(onsets, *, mode=MIRROR, ended_s=4.0, ready_s=5.0):
+    """Return who has just begun to answer a phrase with these onsets, and what it was told then."""
+    who = taker()
+    for onset_s in onsets:
+        who.hear_onset(onset_s)
+    ended = state("ended", since_s=ready_s, start_s=1.0, end_s=ended_s)
+    return who, floor(who, ready_s, mode, ended), ended
+
+
+def test_an_answer_strikes_where_the_player_did_and_waits_between():
+    who, first, ended = answering([1.0, 1.5, 1.54, 2.75])
+    assert first.begins
+    assert first.strikes
+    assert first.until_s == pytest.approx(5.5)
+    who.spoke(0, 5.0)
+    waits = floor(who, 5.2, MIRROR, ended)
+    assert (waits.rest, waits.again_s, waits.expected_s) == ("next note", pytest.approx(5.5), pytest.approx(0.3))
+    second = floor(who, waits.again_s, MIRROR, ended)
+    assert second.strikes
+    assert second.until_s == pytest.approx(6.75), "a flam is one stroke"
+    assert second.progress == pytest.approx(0.5 / 3)
+    who.spoke(1, waits.again_s)
+    assert floor(who, 5.6, MIRROR, ended).rest == "next note"
+    last = floor(who, 6.75, MIRROR, ended)
+    assert last.strikes
+    assert last.until_s is None
+    who.spoke(1, 6.75)
+    assert floor(who, 7.0, MIRROR, ended).speaks, "behind the player's last stroke it goes on by itself to its end"
+
+
+def test_where_the_player_struck_nothing_for_long_the_answer_goes_on_by_itself():
+    who, first, ended = answering([1.0, 3.5])
+    assert first.until_s == pytest.approx(7.5)
+    who.spoke(0, 5.0)
+    between = floor(who, 5.8, MIRROR, ended)
+    assert between.speaks
+    assert not between.strikes
+    assert between.until_s == pytest.approx(7.5)
+    who.spoke(1, 5.8)
+    assert floor(who, 6.4, MIRROR, ended).rest == "next note"
+
+
+def test_an_answer_without_recall_keeps_its_own_rhythm():
+    _, first, _ = answering([1.0, 1.5, 2.75], mode=ANSWER, ready_s=6.0)
+    assert not first.speaks or (not first.strikes and first.until_s is None)
+    who, first, ended = answering([1.0, 1.5, 2.75], mode=Mode(name="x", turn="answer", trigger="phrase end", breath=0.0))
+    assert (first.strikes, first.until_s) == (False, None)
+    who.spoke(0, 5.0)
+    assert floor(who, 5.1, MIRROR, ended).speaks
+
+
+def test_an_answer_over_a_player_who_plays_on_goes_over_the_last_of_it_at_its_pace():
+    mode = Mode(name="x", turn="answer", trigger="phrase end", patience_s=5.0, recall=1.0)
+    who = taker()
+    onsets = np.arange(0.0, 7.0, 0.5)
+    for onset_s in onsets:
+        who.hear_onset(float(onset_s))
+    came_in = floor(who, 6.6, mode, state(end_s=6.6))
+    # Phrases of the recordings last 2 s.
+    assert came_in.answers == pytest.approx((4.6, 6.6))
+    assert came_in.until_s == pytest.approx(7.0), "the stroke at 5.0, 2 s later"
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    st.lists(st.floats(0.0, 4.0), max_size=30),
+    st.floats(0.1, 1.0),
+    st.floats(0.2, 5.0),
+    st.lists(st.floats(0.02, 1.0), min_size=1, max_size=40),
+)
+def test_strokes_come_in_order_once_each_and_waiting_ends(onsets, recall, phrase, lengths):
+    mode = Mode(name="x", turn="answer", trigger="phrase end", breath=0.0, recall=recall, phrase=phrase)
+    who, said, ended = answering(sorted(onsets), mode=mode)
+    now_s, struck = 5.0, []
+    for length_s in lengths:
+        if said.speaks:
+            assert said.until_s is None or said.until_s > now_s
+            struck += [now_s] if said.strikes else []
+            who.spoke(0, now_s)
+            now_s = min(now_s + length_s, said.until_s or np.inf)
+        else:
+            if said.again_s is None:
+                break
+            assert said.again_s > now_s
+            now_s = said.again_s
+        said = floor(who, now_s, mode, ended)
+    assert struck == sorted(set(struck))
+    assert len(struck) <= len(set(onsets))

@@ -44,6 +44,7 @@ _LAST_S = 1.5  # with less than this before the form's end, what is chosen is th
 _SHORTEST_ENDING_S = 0.3
 _CLOCK_LOST_S = 10.0
 _REFRACTORY_S = 0.08
+_RATE_FLOOR_HZ = 0.25
 
 
 @dataclasses.dataclass
@@ -270,7 +271,7 @@ class Director:
             )
         if floor.begins:
             self._begin(now_s, situation, settings, player)
-        elif self.mode.trigger == "onset" or math.isinf(self.mode.phrase):
+        elif self.mode.trigger == "onset" or math.isinf(self.mode.phrase) or settings.pace < 0:
             self._stretch = self._stretched(settings, player)
         last = moment.closing and moment.until_s is not None and moment.until_s - now_s <= _LAST_S
         step = None if last else self._step()
@@ -293,7 +294,8 @@ class Director:
             pulse=self.pulse(now_s, settings) if settings.quantise else None,
             answers=floor.answers,
             recall=recall,
-            at_once=self.mode.trigger == "onset",
+            at_once=self.mode.trigger == "onset" or floor.strikes,
+            until_s=floor.until_s,
         )
 
     def _keep_mode(self, now_s: float, player: PlayerState, moment: Moment) -> None:
@@ -352,7 +354,9 @@ class Director:
         """Return how much longer than recorded things last at the player's pace."""
         if not settings.pace or player.ioi_s is None or self._usual_ioi_s is None:
             return 1.0
-        ratio = float(np.clip(player.ioi_s / self._usual_ioi_s, 1 / settings.pace_limit, settings.pace_limit))
+        # To go along is to find the player's usual interval; to go against is to fill what they leave open right now.
+        player_s = player.ioi_s if settings.pace > 0 else 1 / (player.onset_rate_hz + _RATE_FLOOR_HZ)
+        ratio = float(np.clip(player_s / self._usual_ioi_s, 1 / settings.pace_limit, settings.pace_limit))
         return ratio**settings.pace
 
     def _step(self) -> Step | None:
@@ -405,7 +409,7 @@ class Director:
 
     def played(self, state: int, transposition: int, turn: Turn, *, now_s: float) -> None:
         """Learn what was played of a turn."""
-        self._taker.spoke(state)
+        self._taker.spoke(state, now_s)
         self._played_s = now_s
         self._said_last = self._said_last or turn.last
         if not self._said:

@@ -8,6 +8,11 @@ Without leakage a rise is rarer than none, and the gain is 0: a player in harmon
 Salience grows with a power of the level and has the mean of its neighbourhood taken off (`musichal.hearing.pitch`), so that to
 subtract is not exact: what leaks at the player's own level is halved, not removed. It errs towards hearing too little harmony.
 Tokens cannot be cleaned in this way; a gesture that is mostly own sound is left out altogether.
+
+While the partner sounds and leaks, something else must speak for the player, or they count as silent: more salience than the
+partner's own can be, strokes where it struck none, or sound behind its notes. So a partner that hears only itself falls silent
+as it would without, and with that hears who is there. Who plays in unison with a loud loudspeaker is taken for it at worst
+until the partner's next rest.
 """
 
 import dataclasses
@@ -16,8 +21,8 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from musichal.arrays import AnyArray, Float32, Float64, Int64
-from musichal.hearing.percepts import LOWEST_PITCH, N_PITCHES, Gesture, Note, Percept
+from musichal.arrays import AnyArray, Bool, Float32, Float64, Int64
+from musichal.hearing.percepts import LOWEST_PITCH, N_PITCHES, SILENT_DB, Gesture, Heard, Note, Percept
 from musichal.partner.decision import PlannedNote
 
 _REMEMBERED_S = 8.0
@@ -31,6 +36,11 @@ _MOST_NOTES = 512
 # Rises are means over a strike's first 0.15 s and over loud and soft notes: the peak is about twice that.
 _PEAK = 2.0
 _FAINTEST_GAIN = 0.006
+# Own salience comes out at up to so many times what is expected of it, in rooms and with instruments that ring long.
+_EXPLAINED = 6.0
+_RINGS_S = 0.3
+# The player's are strokes of which there are so many in so long: now and then one of the partner's own is heard late.
+_STROKES, _WITHIN_S = 2, 2.0
 OWN_SHARE = 0.5
 """From this share of own sound on, a gesture is the partner's, not the player's."""
 # Where a note comes out in salience: itself, its octaves, its twelfth.
@@ -53,6 +63,8 @@ class OwnSound:
         self._rises: deque[float] = deque(maxlen=_STRIKES)
         self._times_s: Float64 = np.zeros(0)
         self._salience: Float32 = np.zeros((0, N_PITCHES), dtype=np.float32)
+        self._alone_frames: Bool = np.zeros(0, dtype=bool)
+        self._strokes_s: deque[float] = deque(maxlen=_STROKES)
         self.gain = 0.0
 
     def played(self, notes: Iterable[PlannedNote]) -> None:
@@ -62,7 +74,7 @@ class OwnSound:
             self._waiting.append(note)
 
     def without(self, percept: Percept) -> Percept:
-        """Return a percept less the partner's own sound: less chroma, no onset or gesture that is its own."""
+        """Return a percept less the partner's own sound: less chroma, no onset, gesture or audible frame that is its own."""
         heard = percept.heard
         if not self._notes:
             return percept
@@ -74,14 +86,20 @@ class OwnSound:
         while self._notes and self._notes[0].onset_s + self._notes[0].duration_s < now_s - _REMEMBERED_S:
             self._notes.popleft()
         if not self.gain:
+            self._alone_frames = np.concatenate([self._alone_frames, np.zeros(len(times_s), dtype=bool)])[-_FRAMES:]
             return percept
         own = np.minimum(self.expected(times_s), heard.salience)
         onsets = tuple(s for s in heard.onset_samples if not self._struck(s / self._rate_hz))
+        self._strokes_s.extend(s / self._rate_hz for s in onsets)
+        alone = self._alone(heard, times_s)
+        self._alone_frames = np.concatenate([self._alone_frames, alone])[-_FRAMES:]
         gestures = tuple(g for g in (self._of_player(g) for g in percept.gestures) if g is not None)
         cleared = dataclasses.replace(
             heard,
             chroma=np.maximum(heard.chroma - _folded(own), 0).astype(np.float32),
             salience=(heard.salience - own).astype(np.float32),
+            audible=heard.audible & ~alone,
+            level_db=np.where(alone, np.float32(SILENT_DB), heard.level_db),
             onset_samples=onsets,
             notes=tuple(n for n in heard.notes if not self._played_note(n)),
         )
@@ -95,6 +113,22 @@ class OwnSound:
             for bin_, strength in _bins(note.pitch):
                 out[:, bin_] = np.maximum(out[:, bin_], strength * size)
         return out
+
+    def _alone(self, heard: Heard, times_s: AnyArray) -> Bool:
+        """Return in which frames nothing speaks for the player, shape (n,)."""
+        sounds = np.zeros(len(times_s), dtype=bool)
+        for note in self._notes:
+            sounds |= (times_s >= note.onset_s) & (times_s <= note.onset_s + note.duration_s + _RINGS_S)
+        if not sounds.any():
+            return sounds
+        own = float(self.expected(times_s[sounds]).sum())
+        if float(heard.salience[sounds].sum()) > _EXPLAINED * own:
+            return np.zeros(len(times_s), dtype=bool)
+        if len(self._strokes_s) == _STROKES:
+            first_s, last_s = self._strokes_s[0], self._strokes_s[-1]
+            if last_s - first_s <= _WITHIN_S:
+                sounds &= (times_s < first_s) | (times_s > last_s + _WITHIN_S)
+        return sounds
 
     def own_share(self, gesture: Gesture) -> float:
         """Return how much of a gesture's salience lies where the partner's notes sound, 0 to 1; 0 where nothing leaks."""
@@ -119,9 +153,9 @@ class OwnSound:
 
     def _of_player(self, gesture: Gesture) -> Gesture | None:
         """Return a gesture less the partner's own sound, or None where that is most of it."""
-        if self.own_share(gesture) >= OWN_SHARE:
-            return None
         frames = self._frames_of(gesture)
+        if self.own_share(gesture) >= OWN_SHARE or (len(frames) and self._alone_frames[frames].mean() >= OWN_SHARE):
+            return None
         chroma = gesture.chroma
         if len(frames):
             own = np.minimum(self.expected(self._times_s[frames]), self._salience[frames]).mean(axis=0)

@@ -102,6 +102,8 @@ class Partner:
         The only source of chance.
     sample_rate_hz : int
         Rate of the stream that percepts count in.
+    knows_its_sound : bool
+        Whether its own sound is taken off what it hears; without, it is measured what that does.
 
     Raises
     ------
@@ -109,7 +111,16 @@ class Partner:
         Where the settings' direction names an unknown mode, or its modes or form are wrong.
     """
 
-    def __init__(self, memory: Memory, settings: PartnerSettings, *, rng: np.random.Generator, sample_rate_hz: int) -> None:
+    def __init__(
+        self,
+        memory: Memory,
+        settings: PartnerSettings,
+        *,
+        rng: np.random.Generator,
+        sample_rate_hz: int,
+        knows_its_sound: bool = True,
+    ) -> None:
+        self._knows_its_sound = knows_its_sound
         self.library = Library(memory)
         self.settings = settings
         self._rng = rng
@@ -342,20 +353,23 @@ class Partner:
         self._position, self._transposition = state, transposition
         self._played.append(state)
         place = self.library.place(state)
-        shelf, _ = self.library.find(state)
+        shelf, local = self.library.find(state)
         values = found.influences[choice.candidate, choice.transposition]
         importance, guided = weighed.importance, weighed.guided
         # rest_below = 0 lets a candidate pass for which nothing speaks.
         total = float(values @ importance) or 1.0
         factors = filtered.of(choice.candidate, choice.transposition)
-        followed_db = min(_LOUDEST_FOLLOWED_DB, max(-_LOUDEST_FOLLOWED_DB, float(answered.level_db)))
-        gain_db = settings.gain_db + settings.dynamics * followed_db + turn.gain_db
+        followed_db = _limited_db(answered.level_db if settings.dynamics > 0 else answered.room_db)
+        # As far as dynamics are the player's, they are not the recording's.
+        own_db = _limited_db(float(shelf.memory.states["level_db"][local]) - shelf.usual_level_db)
+        gain_db = settings.gain_db + settings.dynamics * followed_db - abs(settings.dynamics) * own_db + turn.gain_db
         parts = self._voices.play(
             self.library, state, transposition=transposition, now_s=now_s, duration_s=place.duration_s,
             gain_db=gain_db, settings=settings,
         )  # fmt: skip
         timed = in_time(parts, turn, now_s=now_s, duration_s=place.duration_s)
-        self._own_sound.played(sorted((n for part in timed.parts for n in part.notes), key=lambda n: n.onset_s))
+        if self._knows_its_sound:
+            self._own_sound.played(sorted((n for part in timed.parts for n in part.notes), key=lambda n: n.onset_s))
         contexts = self._contexts(found, choice, answered, settings)
         alternatives = self._alternatives(found, weighed.scores, choice)
         influences = tuple(
@@ -490,6 +504,10 @@ class Partner:
         out = tuple(dataclasses.replace(d, number=self._number + i) for i, d in enumerate(decisions))
         self._number += len(out)
         return out
+
+
+def _limited_db(level_db: float) -> float:
+    return min(_LOUDEST_FOLLOWED_DB, max(-_LOUDEST_FOLLOWED_DB, float(level_db)))
 
 
 def _weighted(influences: Float64, importance: Float64) -> Float64:

@@ -11,6 +11,7 @@ from musichal.partner.voices import Part
 
 _RINGING = 2.5
 _SHORTEST_S = 0.02
+_LONGEST_HELD_S = 1.2
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ def in_time(parts: Sequence[Part], turn: Turn, *, now_s: float, duration_s: floa
     if turn.at_once:
         parts = _begun(parts, now_s)
     if turn.stretch == 1 and turn.pulse is None and not turn.last:
-        return Timed(tuple(parts), duration_s)
+        return _until(Timed(tuple(parts), duration_s), turn.until_s, now_s)
 
     def moved(time_s: float) -> float:
         later_s = now_s + (time_s - now_s) * turn.stretch
@@ -46,7 +47,23 @@ def in_time(parts: Sequence[Part], turn: Turn, *, now_s: float, duration_s: floa
             PlannedNote(moved(note.onset_s), note.duration_s * longer, note.pitch, note.velocity) for note in part.notes
         )
         timed.append(dataclasses.replace(part, notes=notes))
-    return Timed(tuple(timed), max(_SHORTEST_S, moved(now_s + duration_s) - now_s))
+    return _until(Timed(tuple(timed), max(_SHORTEST_S, moved(now_s + duration_s) - now_s)), turn.until_s, now_s)
+
+
+def _until(timed: Timed, until_s: float | None, now_s: float) -> Timed:
+    """Return what is played, over at `until_s`.
+
+    What is longer is cut there, though what sounds rings on; what would be over before is held, unless that is long.
+    """
+    if until_s is None:
+        return timed
+    longer = (until_s - now_s) / timed.duration_s
+    if longer > 1 and until_s - now_s > _LONGEST_HELD_S:
+        return timed
+    notes = [[n for n in part.notes if n.onset_s < until_s] for part in timed.parts]
+    held = [[dataclasses.replace(n, duration_s=n.duration_s * max(1.0, longer)) for n in own] for own in notes]
+    parts = tuple(dataclasses.replace(p, notes=tuple(own)) for p, own in zip(timed.parts, held, strict=True))
+    return Timed(parts, max(_SHORTEST_S, until_s - now_s))
 
 
 def _begun(parts: Sequence[Part], now_s: float) -> list[Part]:

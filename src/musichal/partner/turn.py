@@ -28,7 +28,8 @@ class Turn:
     Of a turn to play: `phrase` counts the partner's phrases, and this state `begins` it, should `close` it, or is the `last` of
     all; `step` is what must be played; `stretch` is how much longer than recorded it is to last; `gain_db` what form and fade
     make it louder; `pulse` what notes move onto; `answers` the stretch of the player's past that it answers, and `recall` the
-    moment of that which it goes back to now, as it was; `at_once` lets the state's first note sound without waiting.
+    moment of that which it goes back to now, as it was; `at_once` lets the state's first note sound without waiting; `until_s`
+    is when the next state must begin.
     """
 
     settings: PartnerSettings
@@ -49,3 +50,4 @@ class Turn:
     recall: Situation | None = None
     answers: tuple[float, float] | None = None
     at_once: bool = False
+    until_s: float | None = None

@@ -3,9 +3,14 @@
 Lengths of phrases and breaths are drawn from the recordings' own (`musichal.partner.phrase_map`), times what the mode says. A
 turn is either to speak, or to rest for a reason, with how long that is meant to last where it is known. A rest is a decision
 like any other: it is never a failure to decide.
+
+An answer that goes back over the player's phrase keeps that phrase's rhythm: each of its gestures begins where one of the
+player's notes did, as much later as the answer is behind. So what was dense comes back dense, and what was held is held.
 """
 
 import math
+from bisect import bisect_right
+from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +25,8 @@ _OVERTIME = 1.25  # A phrase may last so much longer than meant, to end where it
 _IMPATIENT = 1.3  # After so many times its patience it comes in at any moment.
 _BREATHING = 0.1  # Evidence of an end that is enough to come in where the player never stops.
 _UNSTRUCK_S, _UNSTRUCK_INTERVALS = 1.2, 4.0  # A player who sounds but strikes nothing for so long is followed anyway.
+_ONSETS = 512
+_FLAM_S = 0.08  # Strokes that are nearer together are one.
 
 
 @dataclass(frozen=True)
@@ -28,6 +35,8 @@ class Floor:
 
     Of a turn to speak: whether a phrase `begins` with it, whether it should `close` (the phrase is as long as it was meant to
     be), and which stretch of the player's past it `answers`, with how much of the phrase is over by now (`progress`, 0 to 1).
+    Of an answer in the player's rhythm, `strikes` says that what begins now is one of their strokes, and `until_s` when the
+    next one is due.
     Of a rest: why, how long it is expected to last, and when to look again if nothing happens before; None where only the
     player can end it.
     """
@@ -37,6 +46,8 @@ class Floor:
     closes: bool = False
     answers: tuple[float, float] | None = None
     progress: float = 0.0
+    strikes: bool = False
+    until_s: float | None = None
     rest: str | None = None
     expected_s: float | None = None
     again_s: float | None = None
@@ -48,6 +59,11 @@ class _Phrase:
     length_s: float
     answers: tuple[float, float] | None
     yields: bool
+    strikes_s: tuple[float, ...] = ()
+
+    def struck(self, now_s: float) -> int:
+        """Return how many of its strokes are due by now."""
+        return bisect_right(self.strikes_s, now_s + 1e-6)
 
     def over(self, now_s: float) -> float:
         return (now_s - self.start_s) / self.length_s
@@ -73,6 +89,8 @@ class TurnTaker:
         self._ended_s: float | None = None
         self._answered_s: float | None = None  # start of the player's phrase that was answered last
         self._onset_s: float | None = None
+        self._onsets_s: deque[float] = deque(maxlen=_ONSETS)
+        self._strokes = 0  # of the phrase, that were played
         self._struck_s: float | None = None
         self._phrases_ended = 0
 
@@ -88,11 +106,15 @@ class TurnTaker:
 
     def hear_onset(self, onset_s: float) -> None:
         """Take an onset of the player."""
+        if not self._onsets_s or onset_s > self._onsets_s[-1]:
+            self._onsets_s.append(onset_s)
         self._onset_s = onset_s if self._onset_s is None else max(self._onset_s, onset_s)
 
-    def spoke(self, state: int) -> None:
-        """Learn which state of memory was spoken with the last turn."""
+    def spoke(self, state: int, now_s: float = -math.inf) -> None:
+        """Learn which state of memory was spoken with the last turn, and when."""
         self._last_state = state
+        if self._phrase is not None:
+            self._strokes = max(self._strokes, self._phrase.struck(now_s))
         self._struck_s = self._onset_s
 
     def shared(self) -> None:
@@ -160,7 +182,18 @@ class TurnTaker:
         if mode.trigger == "onset" and not self._struck(now_s, player):
             return Floor(False, rest="next note", expected_s=player.ioi_s)
         over = self._phrase.over(now_s)
-        return Floor(True, closes=over >= 1, answers=self._phrase.answers, progress=min(1.0, over))
+        strikes = self._phrase.struck(now_s) > self._strokes
+        until_s = next((s for s in self._phrase.strikes_s if s > now_s + 1e-6), None)
+        if until_s is not None and not strikes and until_s - now_s <= _UNSTRUCK_S:
+            return Floor(False, rest="next note", expected_s=until_s - now_s, again_s=until_s)
+        return Floor(
+            True,
+            closes=over >= 1,
+            answers=self._phrase.answers,
+            progress=min(1.0, over),
+            strikes=strikes,
+            until_s=until_s,
+        )
 
     def _beginning(self, now_s: float, mode: Mode, player: PlayerState, fullness: float) -> Floor:
         if now_s < self._breath_until_s:
@@ -194,19 +227,45 @@ class TurnTaker:
                 return Floor(False, rest="breath", expected_s=self._breath_until_s - now_s, again_s=self._breath_until_s)
         if impatient:
             # The player goes on: what it answers is the last of it, and a phrase of its own is long enough.
-            start_s = max(start_s, self._ended_s or 0.0, now_s - mode.patience_s * _IMPATIENT)
-            length_s = self._phrases.draw_length_s(self._rng, factor=mode.phrase * fullness)
+            length_s = _answer_length_s(self._phrases.draw_length_s(self._rng, factor=mode.phrase * fullness))
+            self._answered_s = max(start_s, self._ended_s or 0.0, now_s - mode.patience_s * _IMPATIENT)
+            # As much of that as it has time for at the pace at which it was played.
+            start_s = max(self._answered_s, end_s - length_s)
         else:
-            length_s = max(0.0, end_s - start_s) * mode.phrase * fullness
-        self._answered_s = start_s
-        length_s = float(np.clip(length_s, _SHORTEST_ANSWER_S, _LONGEST_ANSWER_S))
-        return self._begin(now_s, length_s, answers=(start_s, max(start_s, end_s)), yields=not impatient)
+            self._answered_s = start_s
+            length_s = _answer_length_s(max(0.0, end_s - start_s) * mode.phrase * fullness)
+            start_s = max(start_s, end_s - _LONGEST_ANSWER_S)
+        return self._begin(now_s, length_s, answers=(start_s, max(start_s, end_s)), yields=not impatient, recall=mode.recall)
 
     def _begin(
-        self, now_s: float, length_s: float, *, answers: tuple[float, float] | None = None, yields: bool = False
+        self,
+        now_s: float,
+        length_s: float,
+        *,
+        answers: tuple[float, float] | None = None,
+        yields: bool = False,
+        recall: float = 0.0,
     ) -> Floor:
-        self._phrase = _Phrase(now_s, max(0.05, length_s), answers, yields)
-        return Floor(True, begins=True, answers=answers)
+        length_s = max(0.05, length_s)
+        strikes_s = () if answers is None else self._strikes_s(now_s, length_s, answers, recall)
+        self._phrase = _Phrase(now_s, length_s, answers, yields, strikes_s)
+        # A stroke that is all but due is what it begins with.
+        self._strokes = bisect_right(strikes_s, now_s + _FLAM_S)
+        until_s = strikes_s[self._strokes] if self._strokes < len(strikes_s) else None
+        return Floor(True, begins=True, answers=answers, strikes=self._strokes > 0, until_s=until_s)
+
+    def _strikes_s(self, begins_s: float, length_s: float, answers: tuple[float, float], recall: float) -> tuple[float, ...]:
+        """Return when an answer strikes: where the player did in what it goes back over, which fills its whole length."""
+        reach_s = recall * (answers[1] - answers[0])
+        if reach_s <= 0:
+            return ()
+        strikes_s: list[float] = []
+        for onset_s in self._onsets_s:
+            if answers[1] - reach_s <= onset_s <= answers[1]:
+                at_s = begins_s + length_s * (1 - (answers[1] - onset_s) / reach_s)
+                if not strikes_s or at_s - strikes_s[-1] >= _FLAM_S:
+                    strikes_s.append(at_s)
+        return tuple(strikes_s)
 
     def _is_over(self, now_s: float) -> bool:
         """Return whether the phrase has been long enough, and ended as its recording ends one, or overtime."""
@@ -232,3 +291,7 @@ class TurnTaker:
         waited_s = now_s - since_s
         breathing = player.ending >= _BREATHING or player.kind == "pausing"
         return waited_s >= mode.patience_s * _IMPATIENT or (waited_s >= mode.patience_s and breathing)
+
+
+def _answer_length_s(length_s: float) -> float:
+    return float(np.clip(length_s, _SHORTEST_ANSWER_S, _LONGEST_ANSWER_S))

@@ -493,8 +493,12 @@ def evaluate(
         list[str] | None, typer.Option(help="A mode to play in, as in `play`; repeatable. All that play, if none is named.")
     ] = None,
     effects: Annotated[
-        bool, typer.Option("--effects", help="Also what each setting does between its ends; takes minutes.")
+        bool, typer.Option("--effects", help="Also what each parameter does between its ends; takes many minutes.")
     ] = False,
+    effect: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Of `--effects`, only that of this parameter; repeatable.")
+    ] = None,
+    processes: Annotated[int, typer.Option(min=1, max=64, help="How many processes try parameters.")] = 1,
     report: Annotated[Path | None, typer.Option(help="Write a report with pictures: an HTML file, or a folder for it.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the partner's choices.")] = 0,
     set_: Annotated[
@@ -507,7 +511,7 @@ def evaluate(
     """Measure whether a partner listens: its answers beside those of a deaf one, its memory, harmony and phrases."""
     with _voice(as_json) as voice:
         from musichal.commands.direction import direction
-        from musichal.commands.evaluate import PLAYING_MODES, evaluate_command
+        from musichal.commands.evaluate import PLAYING_MODES, chosen_trials, evaluate_command
 
         evaluate_command(
             partner,
@@ -517,7 +521,8 @@ def evaluate(
             pause_s=pause,
             minutes=minutes,
             directions={name: direction(name, modes, None) for name in mode or PLAYING_MODES},
-            effects=effects,
+            effects=chosen_trials(effect or []) if effects or effect else (),
+            processes=processes,
             settings=_settings(set_ or []),
             report=report,
             seed=seed,

@@ -1,7 +1,9 @@
 """`musichal evaluate`: whether a partner listens, with baselines in the same run."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,9 +15,10 @@ from musichal.atomic import printable
 from musichal.audio.recording import collect_recordings, read_recording
 from musichal.commands.outcome import Voice
 from musichal.commands.outputs import check_outputs
+from musichal.errors import InputError
 from musichal.evaluate.answering import DeafWalker, Echo, Excerpt, MakePlayer, answer, joined
 from musichal.evaluate.effects import Effect, effect
-from musichal.evaluate.ends import BESIDE, ENDS
+from musichal.evaluate.ends import Trial, trials
 from musichal.evaluate.evaluation import Contestant, Evaluation, Progress, contest, cut_excerpts, with_pauses
 from musichal.evaluate.figures import MemoryUse, memory_use
 from musichal.evaluate.listening import AT_ONCE_S, DIMENSIONS, Area
@@ -27,7 +30,8 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 PLAYING_MODES = ("shadow", "mirror", "couple", "lead", "contrast", "auto")
-_EFFECT_EXCERPTS = 4
+_EFFECT_EXCERPTS = 8
+CHANCE = "(the seed alone)"
 ECHO, DEAF = "echo (no memory)", "deaf (random walk)"
 
 
@@ -40,7 +44,8 @@ def evaluate_command(
     pause_s: float,
     minutes: float,
     directions: Mapping[str, Direction],
-    effects: bool,
+    effects: Sequence[Trial],
+    processes: int,
     settings: PartnerSettings,
     report: Path | None,
     seed: int,
@@ -67,7 +72,9 @@ def evaluate_command(
         for number, (way, make) in enumerate(ways.items()):
             tell(f"Playing {minutes:g} minutes as {way}", number / len(ways))
             long_runs[way] = memory_use(answer(stream, make(seed)), model.memory)
-        done = _effects(model, settings, excerpts, seed=seed, progress=tell) if effects else ()
+        done: tuple[Effect, ...] = ()
+        if effects:
+            done = _effects(model, settings, excerpts, effects, file=partner, processes=processes, seed=seed, progress=tell)
         evaluation = Evaluation(
             printable(partner.name), excerpt_s, excerpts, players, contestants, 60 * minutes, long_runs, done
         )
@@ -99,29 +106,59 @@ def players_of(model: PartnerModel, settings: PartnerSettings, directions: Mappi
     }
 
 
+def chosen_trials(names: Sequence[str]) -> tuple[Trial, ...]:
+    """Return the trials of the parameters named, of all where none is. Raises `InputError` for one that there is not."""
+    there = {trial.parameter: trial for trial in trials()}
+    unknown = [name for name in names if name not in there]
+    if unknown:
+        raise InputError(f"there is no parameter {printable(unknown[0])!r} to try; there are: {', '.join(there)}")
+    return tuple(there[name] for name in names) or tuple(there.values())
+
+
 def _effects(
-    model: PartnerModel, settings: PartnerSettings, excerpts: Sequence[Excerpt], *, seed: int, progress: Progress
+    model: PartnerModel,
+    settings: PartnerSettings,
+    excerpts: Sequence[Excerpt],
+    chosen: Sequence[Trial],
+    *,
+    file: Path,
+    processes: int,
+    seed: int,
+    progress: Progress,
 ) -> tuple[Effect, ...]:
-    """Return what each setting does between its ends, on a few of the excerpts."""
+    """Return what chance does, and what each parameter does between its ends, on a few of the excerpts."""
     few = excerpts[:: max(1, len(excerpts) // _EFFECT_EXCERPTS)][:_EFFECT_EXCERPTS]
-    rate = model.spec.sample_rate_hz
-
-    def playing(changes: Mapping[str, object]) -> MakePlayer:
-        chosen = settings.changed(changes)
-        return lambda number: Partner(model.memory, chosen, rng=np.random.default_rng(number), sample_rate_hz=rate)
-
-    found = []
-    for number, (name, ends) in enumerate(ENDS.items()):
-        progress(f"What {name} does", number / len(ENDS))
-        ways = {_words(end): playing({**BESIDE.get(name, {}), name: end}) for end in ends}
-        found.append(effect(name, ways, few, model.memory, seed=seed))
+    tried = [Trial(CHANCE, ("one seed", "another"), ({}, {})), *chosen]
+    found: list[Effect] = []
+    if processes == 1:
+        for number, trial in enumerate(tried):
+            progress(f"What {trial.parameter} does", number / len(tried))
+            found.append(_tried(model, settings, few, trial, seed))
+        return tuple(found)
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        waiting = [pool.submit(_tried_elsewhere, file, settings, few, trial, seed) for trial in tried]
+        for number, (trial, future) in enumerate(zip(tried, waiting, strict=True)):
+            progress(f"What {trial.parameter} does", number / len(tried))
+            found.append(future.result())
     return tuple(found)
 
 
-def _words(end: object) -> str:
-    if isinstance(end, Mapping):
-        return ", ".join(f"{key} {value}" for key, value in end.items()) or "none"
-    return f"{end:g}" if isinstance(end, int | float) else str(end) or "none"
+def _tried_elsewhere(file: Path, settings: PartnerSettings, excerpts: Sequence[Excerpt], trial: Trial, seed: int) -> Effect:
+    return _tried(load_partner(file), settings, excerpts, trial, seed)
+
+
+def _tried(model: PartnerModel, settings: PartnerSettings, excerpts: Sequence[Excerpt], trial: Trial, seed: int) -> Effect:
+    rate = model.spec.sample_rate_hz
+
+    def playing(changes: Mapping[str, object], other: int) -> MakePlayer:
+        chosen = settings.changed(changes)
+        return lambda number: Partner(model.memory, chosen, rng=np.random.default_rng(number + other), sample_rate_hz=rate)
+
+    ways = {
+        words: playing(changes, number * (trial.parameter == CHANCE) * len(excerpts))
+        for number, (words, changes) in enumerate(zip(trial.words, trial.changes, strict=True))
+    }
+    return effect(trial.parameter, ways, excerpts, model.memory, seed=seed)
 
 
 def _tables(evaluation: Evaluation) -> "Iterator[RenderableType]":
@@ -175,12 +212,12 @@ def _tables(evaluation: Evaluation) -> "Iterator[RenderableType]":
 
 
 def _effects_table(effects: Sequence[Effect]) -> Table:
-    table = Table(title="What each setting does, in standard deviations between its ends", title_justify="left")
-    for column in ("setting", "ends", "moves most", "by", "other notes"):
-        table.add_column(column, justify="right" if column in ("by", "other notes") else "left")
+    table = Table(title="What each parameter does, in standard deviations between its ends", title_justify="left")
+    for column in ("parameter", "ends", "moves most", "by", "p", "other notes"):
+        table.add_column(column, justify="right" if column in ("by", "p", "other notes") else "left")
     for done in sorted(effects, key=lambda e: -abs(e.size)):
         ends = Text(" to ".join(done.ends))
-        table.add_row(done.parameter, ends, done.outcome, f"{done.size:+.2f}", f"{done.others:.0%}")
+        table.add_row(done.parameter, ends, done.outcome, f"{done.size:+.2f}", f"{done.p_value:.3f}", f"{done.others:.0%}")
     return table
 
 

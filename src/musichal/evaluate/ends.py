@@ -1,7 +1,9 @@
-"""Both ends of every setting of the partner, for whoever asks what it does."""
+"""Both ends of every setting of the partner, of a voice and of a mode, for whoever asks what it does."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
 ENDS: Mapping[str, tuple[object, object]] = MappingProxyType(
     {
@@ -29,7 +31,7 @@ ENDS: Mapping[str, tuple[object, object]] = MappingProxyType(
         "high_pitch": (50, 127),
         "follow_register": (-1.0, 1.0),
         "phrasing": (0.0, 1.0),
-        "pace": (0.0, 1.0),
+        "pace": (-1.0, 1.0),
         "pace_limit": (1.0, 4.0),
         "quantise": (0.0, 1.0),
         "subdivision": (1, 8),
@@ -61,3 +63,73 @@ BESIDE: Mapping[str, Mapping[str, object]] = MappingProxyType(
     }
 )
 """What a setting needs beside it to mean anything."""
+VOICE_ENDS: Mapping[str, tuple[object, object]] = MappingProxyType(
+    {
+        "low_pitch": (0, 41),
+        "high_pitch": (39, 96),
+        "most_per_s": (0.5, 0.0),
+        "gain_db": (-20.0, 20.0),
+        "hold": (0.0, 1.0),
+    }
+)
+"""Both ends of each setting of a voice; they are tried on the bass beside melody and chords."""
+MODE_ENDS: Mapping[str, tuple[str, str, str]] = MappingProxyType(
+    {
+        "turn": ("couple", '"along"', '"own"'),
+        "trigger": ("couple", '"own end"', '"onset"'),
+        "phrase": ("couple", "0.3", "5"),
+        "breath": ("couple", "0", "10"),
+        "patience_s": ("mirror", "1", "30"),
+        "recall": ("mirror", "0", "1"),
+        "returns": ("couple", "0", "1"),
+        "stay_s": ("auto", "[1, 2]", "[60, 90]"),
+        "next": ("auto", "{ rest = 1 }", "{ lead = 1 }"),
+    }
+)
+"""Which mode each column of a mode is tried on, and both its ends, as they stand in the table. Where it is the partner who
+changes modes, it begins in couple, and goes on soon."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A parameter with the words for both of its ends, and what they change of the settings."""
+
+    parameter: str
+    words: tuple[str, str]
+    changes: tuple[dict[str, Any], dict[str, Any]]
+
+
+def trials() -> tuple[Trial, ...]:
+    """Return a trial for every setting of the partner, every setting of a voice and every column of a mode."""
+    found = [
+        Trial(name, (_words(ends[0]), _words(ends[1])), _both(name, ends, BESIDE.get(name, {}))) for name, ends in ENDS.items()
+    ]
+    for name, ends in VOICE_ENDS.items():
+        words = f"{ends[0]:g}", f"{ends[1]:g}"
+        found.append(Trial(f"bass.{name}", words, _both(f"bass.{name}", ends, {"voices": "melody,bass,chords"})))
+    for column, (like, low, high) in MODE_ENDS.items():
+        found.append(Trial(f"mode: {column}", (low.strip('"'), high.strip('"')), _columns(column, like, (low, high))))
+    return tuple(found)
+
+
+def _both(name: str, ends: tuple[object, object], beside: Mapping[str, object]) -> tuple[dict[str, object], dict[str, object]]:
+    low, high = ends
+    return {**beside, name: low}, {**beside, name: high}
+
+
+def _columns(column: str, like: str, ends: tuple[str, str]) -> tuple[dict[str, object], dict[str, object]]:
+    def changed(value: str) -> dict[str, object]:
+        if like != "auto":
+            return {"direction": {"mode": "x", "modes": f'[x]\nlike = "{like}"\n{column} = {value}\n'}}
+        soon = "" if column == "stay_s" else "stay_s = [1, 2]\n"
+        # Shorter phrases, since a mode is left at the end of one.
+        table = f'[couple]\nlike = "couple"\nphrase = 0.3\n{soon}{column} = {value}\n'
+        return {"direction": {"mode": "auto", "modes": table}}
+
+    return changed(ends[0]), changed(ends[1])
+
+
+def _words(end: object) -> str:
+    if isinstance(end, Mapping):
+        return ", ".join(f"{key} {value}" for key, value in end.items()) or "none"
+    return f"{end:g}" if isinstance(end, int | float) else str(end or "none")

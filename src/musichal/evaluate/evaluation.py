@@ -13,8 +13,8 @@ from musichal.errors import InputError
 from musichal.evaluate.answering import Excerpt, MakePlayer, answer, hear_excerpt, notes_of
 from musichal.evaluate.effects import Effect
 from musichal.evaluate.figures import Harmony, MemoryUse, Phrasing, harmony, memory_use, phrasing, player_phrases
-from musichal.evaluate.listening import Listening, listening
-from musichal.evaluate.traces import Trace, answer_trace, player_trace
+from musichal.evaluate.listening import Listening, answer_of, listening
+from musichal.evaluate.traces import Trace, player_trace
 from musichal.memory.memory import Memory
 from musichal.memory.partner_file import PartnerModel
 from musichal.partner.decision import Decision
@@ -159,7 +159,7 @@ def _measured(
     seed: int,
 ) -> Contestant:
     notes = [notes_of(a) for a in answers]
-    traces = tuple(answer_trace(n, duration_s=duration_s) for n in notes)
+    placed = [answer_of(a, duration_s=duration_s) for a in answers]
     uses = [memory_use(a, memory) for a in answers]
     harmonies = [harmony(n, p) for n, p in zip(notes, players, strict=True)]
     phrasings = [
@@ -171,7 +171,7 @@ def _measured(
     gaps = [p.gap_s for p in phrasings if p.gap_s is not None]
     return Contestant(
         name=name,
-        listening=listening(traces, players, rng=np.random.default_rng(seed)),
+        listening=listening(placed, players, rng=np.random.default_rng(seed)),
         memory=MemoryUse(
             states=sum(u.states for u in uses),
             continued=_mean([u.continued for u in uses]),
@@ -203,7 +203,7 @@ def _measured(
             },
         ),
         answers=tuple(answers),
-        traces=traces,
+        traces=tuple(answer.trace for answer in placed),
     )
 
 

@@ -1,10 +1,12 @@
 """Does it listen? Whether the true input of an answer can be told from false ones by how well the answer follows it.
 
 Each excerpt is answered, and each answer held against every excerpt: `follow` says how well the answer follows that input
-in harmony (centred cosine of chroma), density, loudness and register (Pearson correlation). An answer may come at once, or after the
-phrase that it answers; so it is taken in pieces, its phrases or `PIECE_S` of a long one, and each piece is held against the
-input at the lag, from none to `LONGEST_LAG_S`, at which the first three together fit best. A true and a false input get the same
-choice of lags. The area under the ROC curve is the probability
+in harmony (centred cosine of chroma), density, loudness and register (Pearson correlation). What is compared with what is not
+searched for: the partner says it. A decision answers the present, `AT_ONCE_S` ago, which is about what hearing takes; or its
+record has `answers`, the stretch of the player's past that it goes back over from its beginning. So each stretch of an
+answer, a phrase or `PIECE_S` of a long one, is held against the input at one lag, whatever the mode; a true and a false
+input at the same one. (To try every lag and take the best was measured too: the best of fifty chance agreements of a few
+seconds hides a true one.) The area under the ROC curve is the probability
 that the true input fits its answer better than a false one, ties counting half (Hanley & McNeil, Radiology 143, 1982):
 0.5 for a partner that is deaf, 1 for one whose every answer points to its input. Its interval is a bootstrap over excerpts
 (Efron & Tibshirani 1993, percentile method), since answers, not pairs, are what was drawn independently.
@@ -16,15 +18,15 @@ from itertools import pairwise
 
 import numpy as np
 
-from musichal.arrays import Bool, Float64
+from musichal.arrays import Bool, Float64, Int64
 from musichal.evaluate.figures import PHRASE_GAP_S
-from musichal.evaluate.traces import STEP_S, Trace
+from musichal.evaluate.traces import STEP_S, Trace, answer_trace
+from musichal.partner.decision import Decision
 
 DIMENSIONS = ("harmony", "density", "loudness", "register")
 TOGETHER = len(DIMENSIONS) - 1
 """So many of the dimensions make up how an answer follows all in all. Register is measured beside them: a player and an answer
 share it on purpose in few modes, and a drummer has none."""
-LONGEST_LAG_S = 12.0
 PIECE_S = 8.0
 AT_ONCE_S = 0.5
 _FEWEST_STEPS = 8
@@ -44,8 +46,8 @@ class Area:
 class Listening:
     """How well answers follow their inputs: the first `TOGETHER` dimensions together, and each by itself.
 
-    `at_once` are areas for each dimension at the one lag of `AT_ONCE_S`, which is about what hearing takes. There, what goes
-    against the player is below 0.5; a free choice of lags would find where it happens to agree.
+    `at_once` are areas for each dimension of the whole answer, its silences too, at the one lag of `AT_ONCE_S`: what goes
+    against the player is below 0.5 there, and so is what takes turns with them.
     """
 
     together: Area
@@ -54,14 +56,33 @@ class Listening:
     excerpts: int
 
 
-def follow(answer: Trace, player: Trace) -> Float64:
+@dataclass(frozen=True)
+class Answer:
+    """What was answered, and at which lag: `lag` (n,) in steps, of each step of the trace."""
+
+    trace: Trace
+    lag: Int64
+
+
+def answer_of(decisions: Sequence[Decision], *, duration_s: float) -> Answer:
+    """Return the answer that decisions make, `duration_s` from the start."""
+    trace = answer_trace([note for decision in decisions for note in decision.notes], duration_s=duration_s)
+    lag = np.full(len(trace.density_hz), round(AT_ONCE_S / STEP_S), dtype=np.int64)
+    begins_s: dict[int, float] = {}
+    for decision in decisions:
+        if decision.kind == "play" and decision.answers is not None:
+            begin_s = begins_s.setdefault(decision.phrase, decision.time_s)
+            steps = slice(int(decision.time_s / STEP_S), int((decision.time_s + decision.duration_s) / STEP_S) + 1)
+            lag[steps] = round((begin_s - decision.answers[0]) / STEP_S)
+    return Answer(trace, lag)
+
+
+def follow(answer: Answer, player: Trace) -> Float64:
     """Return how well an answer follows a player, shape (4,), one value from −1 to 1 per dimension; 0 where unknown."""
-    n = min(len(answer.density_hz), len(player.density_hz))
+    trace, n = answer.trace, min(len(answer.lag), len(player.density_hz))
     total, steps = np.zeros(len(DIMENSIONS)), 0
-    for first, end in _pieces(answer.sounding[:n]):
-        values = [_fit(answer, player, slice(first, end), lag) for lag in range(min(first, round(LONGEST_LAG_S / STEP_S)) + 1)]
-        best = max(values, key=lambda v: float(v[:TOGETHER].sum()))
-        total += best * (end - first)
+    for first, end in _pieces(trace.sounding[:n], answer.lag[:n]):
+        total += _fit(trace, player, slice(first, end), int(answer.lag[first])) * (end - first)
         steps += end - first
     return total / steps if steps else total
 
@@ -71,16 +92,19 @@ def _at_once(answer: Trace, player: Trace) -> Float64:
     return _fit(answer, player, slice(lag, n), lag) if n - lag >= _FEWEST_STEPS else np.zeros(len(DIMENSIONS))
 
 
-def _pieces(sounding: Bool) -> list[tuple[int, int]]:
-    """Return the steps of an answer in pieces, first and end of each: phrases, long ones in equal parts, none too short."""
+def _pieces(sounding: Bool, lag: Int64) -> list[tuple[int, int]]:
+    """Return the steps of an answer in pieces of one lag, first and end of each, none too short.
+
+    They are phrases, long ones in equal parts; what reaches back behind the beginning is left out.
+    """
     gap, longest = round(PHRASE_GAP_S / STEP_S), round(PIECE_S / STEP_S)
     at = np.flatnonzero(sounding)
     if not len(at):
         return []
     out = []
-    for phrase in np.split(at, np.flatnonzero(np.diff(at) > gap) + 1):
-        first, end = int(phrase[0]), int(phrase[-1]) + 1
-        parts = -(-(end - first) // longest)
+    for phrase in np.split(at, np.flatnonzero((np.diff(at) > gap) | (np.diff(lag[at]) != 0)) + 1):
+        first, end = max(int(phrase[0]), int(lag[phrase[0]])), int(phrase[-1]) + 1
+        parts = max(1, -(-(end - first) // longest))
         edges = np.linspace(first, end, parts + 1).round().astype(int).tolist()
         out += [(a, b) for a, b in pairwise(edges) if b - a >= _FEWEST_STEPS]
     return out
@@ -99,18 +123,18 @@ def _fit(answer: Trace, player: Trace, piece: slice, lag: int) -> Float64:
     )
 
 
-def listening(answers: Sequence[Trace], players: Sequence[Trace], *, rng: np.random.Generator) -> Listening:
+def listening(answers: Sequence[Answer], players: Sequence[Trace], *, rng: np.random.Generator) -> Listening:
     """Return how surely answers point to their inputs.
 
     Parameters
     ----------
-    answers, players : sequences of Trace
+    answers, players : sequences
         Answer i is the answer to player i; at least two.
     rng : numpy.random.Generator
         For the bootstrap.
     """
     scores = np.array([[follow(answer, player) for player in players] for answer in answers])
-    now = np.array([[_at_once(answer, player) for player in players] for answer in answers])
+    now = np.array([[_at_once(answer.trace, player) for player in players] for answer in answers])
     # Each dimension in its own units, answer by answer: a loud answer must not outweigh a harmonic one.
     spread = scores.std(axis=1, keepdims=True)
     standard = (scores - scores.mean(axis=1, keepdims=True)) / np.where(spread > 1e-9, spread, 1.0)

@@ -92,8 +92,8 @@ def evaluation_html(evaluation: Evaluation) -> str:
     if evaluation.effects:
         body += [
             "<h2>What each parameter does</h2>",
-            "<p>Both ends of its range on the same excerpts: the outcome that moves most, in standard deviations, and how many"
-            " of the notes are others.</p>",
+            "<p>Both ends of its range on the same excerpts: the outcome that moves most, in standard deviations, how often"
+            " chance alone moves any as consistently, and how many of the notes are others.</p>",
             _effects_table(evaluation),
         ]
     return page(f"Evaluation of {escaped(evaluation.partner)}", body)
@@ -188,7 +188,16 @@ def _harmony_table(contestants: Sequence[Contestant]) -> str:
 
 def _effects_table(evaluation: Evaluation) -> str:
     rows = [
-        _row([escaped(e.parameter), " to ".join(e.ends), escaped(e.outcome), f"{e.size:+.2f}", f"{e.others:.0%}"])
+        _row(
+            [
+                escaped(e.parameter),
+                " to ".join(e.ends),
+                escaped(e.outcome),
+                f"{e.size:+.2f}",
+                f"{e.p_value:.3f}",
+                f"{e.others:.0%}",
+            ]
+        )
         for e in sorted(evaluation.effects, key=lambda e: -abs(e.size))
     ]
-    return table(_head(("ends", "what moves most", "by", "other notes")), rows)
+    return table(_head(("ends", "what moves most", "by", "p", "other notes")), rows)

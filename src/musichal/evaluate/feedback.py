@@ -1,0 +1,181 @@
+"""What becomes of a partner that hears itself: its answer sounds in the room, and the room is what it listens to.
+
+A loop, block by block as on stage: what the partner decides is rendered note by note, sounds as much later as a sound card
+takes, and is mixed into the blocks that it hears next. Beside each level there is the same partner that does not know its own
+notes, and one run without feedback is what both are held against. The player falls silent before the end, so that a partner
+which answers itself is found out.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from musichal.arrays import Float32, Float64
+from musichal.hearing.encoders.registry import create_encoder
+from musichal.hearing.listener import Listener
+from musichal.hearing.percepts import SILENCE
+from musichal.memory.partner_file import PartnerModel
+from musichal.partner.decision import Decision, PlannedNote
+from musichal.partner.partner import Partner
+from musichal.partner.settings import PartnerSettings
+from musichal.stage.engine import Engine
+
+BLOCK_S = 0.01
+OUTPUT_S = 0.02
+"""How much later than decided a note sounds, at least: what two blocks and a converter take."""
+LEVELS_DB = (-20.0, -10.0, 0.0)
+STEP_S = 0.5
+
+Render = Callable[[PlannedNote], Float32]
+"""The sound of one note from its strike on, mono, at the rate of the player's samples."""
+
+
+@dataclass(frozen=True)
+class Loop:
+    """One run: what was decided, and what of its own sound was learned.
+
+    `learned` gestures of any sound were learned, `learned_own` of them while the partner was louder than the player.
+    `last_s` is when the last decision to play was taken. `own` is what the partner sounded, of shape (n,).
+    """
+
+    decisions: tuple[Decision, ...]
+    learned: int
+    learned_own: int
+    last_s: float
+    own: Float32 = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Feedback:
+    """How a partner does that hears itself at a level, beside one that hears the player alone.
+
+    `level_db` is how loud its sound is in what it hears, against the player's; `knows` whether it takes its own sound off.
+    `on_s` is how long after the player's end it decided to play for the last time, `learned_own` the share of what it learned
+    that was its own, `harmony` the likeness of its notes to those of the run without feedback, step by step, from 0 to 1.
+    """
+
+    level_db: float
+    knows: bool
+    on_s: float
+    learned: int
+    learned_own: float
+    harmony: float
+
+
+def play_in_a_room(
+    model: PartnerModel,
+    samples: Float32,
+    render: Render,
+    *,
+    sample_rate_hz: int,
+    settings: PartnerSettings,
+    seed: int,
+    gain: float,
+    knows: bool = True,
+) -> Loop:
+    """Let a partner answer samples of shape (n,) while it hears itself, `gain` times as loud as rendered."""
+    spec = model.spec
+    listener = Listener(spec, create_encoder(spec), model.vocabularies, source_rate_hz=sample_rate_hz)
+    rng = np.random.default_rng(seed)
+    partner = Partner(model.memory, settings, rng=rng, sample_rate_hz=spec.sample_rate_hz, knows_its_sound=knows)
+    engine = Engine(listener, partner, sample_rate_hz=spec.sample_rate_hz)
+    own, block = np.zeros(len(samples), dtype=np.float32), round(BLOCK_S * sample_rate_hz)
+    decisions: list[Decision] = []
+    for first in range(0, len(samples), block):
+        heard = samples[first : first + block] + np.float32(gain) * own[first : first + block]
+        decided = engine.push(heard).decisions
+        decisions += decided
+        for note in (note for decision in decided for note in decision.notes):
+            # What is due already sounds with the next block.
+            at = max(first + block, round((note.onset_s + OUTPUT_S) * sample_rate_hz))
+            sound = render(note)[: max(0, len(own) - at)]
+            own[at : at + len(sound)] += sound
+    learned, of_own = _learned(partner, samples, own * np.float32(gain), sample_rate_hz)
+    played = [d.time_s for d in decisions if d.kind == "play"]
+    return Loop(tuple(decisions), learned, of_own, max(played, default=0.0), own)
+
+
+def feedback(
+    model: PartnerModel,
+    samples: Float32,
+    render: Render,
+    *,
+    sample_rate_hz: int,
+    player_s: float,
+    settings: PartnerSettings,
+    seed: int,
+    levels_db: tuple[float, ...] = LEVELS_DB,
+) -> tuple[Feedback, ...]:
+    """Return how a partner does at each level, with and without knowing its own sound.
+
+    Parameters
+    ----------
+    model : PartnerModel
+    samples : array of shape (n,)
+        A player, who is silent from `player_s` on.
+    render : callable
+    sample_rate_hz : int
+    player_s : float
+    settings : PartnerSettings
+    seed : int
+    levels_db : tuple of float
+        How loud the partner's sound is against the player's, by their mean power while the player plays.
+    """
+
+    def run(gain: float, knows: bool) -> Loop:
+        return play_in_a_room(
+            model, samples, render, sample_rate_hz=sample_rate_hz, settings=settings, seed=seed, gain=gain, knows=knows
+        )
+
+    alone = run(0.0, True)
+    player = slice(0, round(player_s * sample_rate_hz))
+    power = float(np.mean(alone.own[player] ** 2))
+    as_loud = float(np.sqrt(np.mean(samples[player] ** 2) / power)) if power > 0 else 0.0
+    found = []
+    for level_db in levels_db:
+        for knows in (True, False):
+            loop = run(as_loud * 10 ** (level_db / 20), knows)
+            found.append(
+                Feedback(
+                    level_db=level_db,
+                    knows=knows,
+                    on_s=max(0.0, loop.last_s - player_s),
+                    learned=loop.learned,
+                    learned_own=loop.learned_own / loop.learned if loop.learned else 0.0,
+                    harmony=_likeness(alone.decisions, loop.decisions, player_s),
+                )
+            )
+    return tuple(found)
+
+
+def _learned(partner: Partner, samples: Float32, own: Float32, rate_hz: int) -> tuple[int, int]:
+    """Return how many gestures with a sound are in the partner's live memory, and during how many its own was the louder."""
+    count = of_own = 0
+    for shelf in partner.library.shelves:
+        if not shelf.live:
+            continue
+        rows = shelf.memory.states
+        for row in rows[(rows["tokens"] != SILENCE).any(axis=1)]:
+            span = slice(round(row["start_s"] * rate_hz), round((row["start_s"] + row["duration_s"]) * rate_hz))
+            count += 1
+            of_own += bool(np.sum(own[span] ** 2) > np.sum(samples[span] ** 2))
+    return count, of_own
+
+
+def _likeness(alone: tuple[Decision, ...], looped: tuple[Decision, ...], until_s: float) -> float:
+    """Return the mean cosine of what sounds of both by pitch class, over the steps in which both sound; 0 without one."""
+    a, b = (_chroma(decisions, until_s) for decisions in (alone, looped))
+    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    both = norms > 0
+    return float((np.einsum("nd,nd->n", a, b)[both] / norms[both]).mean()) if both.any() else 0.0
+
+
+def _chroma(decisions: tuple[Decision, ...], until_s: float) -> Float64:
+    """Return for how long each pitch class sounds in each second around each step, shape (steps, 12)."""
+    out = np.zeros((int(until_s / STEP_S), 12))
+    starts = np.arange(len(out)) * STEP_S
+    for note in (note for decision in decisions for note in decision.notes):
+        end_s = note.onset_s + note.duration_s
+        out[:, note.pitch % 12] += np.clip(np.minimum(end_s, starts + 2 * STEP_S) - np.maximum(note.onset_s, starts), 0, None)
+    return out

@@ -105,9 +105,7 @@ def apply_filters(
             fit[noteless] = 1.0 if settings.follow_harmony > 0 else 0.0
             factors["harmony"] = _followed(fit, settings.follow_harmony * tonal)
         lowest, highest = beside["lowest"].astype(np.float64), beside["highest"].astype(np.float64)
-        factors |= _registers(
-            lowest, highest, noteless, transpositions, _wanted_pitch(library, situation, settings), settings
-        )
+        factors |= _registers(lowest, highest, noteless, transpositions, _wanted_pitch(library, situation, settings), settings)
         if settings.follow_density and situation.onset_rate_hz is not None:
             apart = np.abs(_octaves(beside["density_hz"].astype(np.float64)) - _wanted_octaves(library, situation, settings))
             factors["density"] = _followed(_column(np.exp(-apart)), abs(settings.follow_density))

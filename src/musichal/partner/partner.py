@@ -239,7 +239,7 @@ class Partner:
     def _weighed_ahead(self, now_s: float) -> _Weighed | None:
         """Weigh what could be played at the next onset."""
         settings = self._director.settings(self.settings)
-        weighed = self._weigh(Turn(settings, self._tracker.at(now_s, settings)))
+        weighed = self._weigh(Turn(settings, self._tracker.at(now_s, settings, pitch=self._director.pitch)))
         return None if isinstance(weighed, _Nothing) else weighed
 
     def _released(self, turn: Turn) -> _Weighed | None:

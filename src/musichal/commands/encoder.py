@@ -108,7 +108,8 @@ def _description_table(checkpoint: Checkpoint) -> Table:
 
 
 def _findings_table(report: CheckpointReport) -> Table:
-    table = Table("looked at", "", "found")
+    table = Table("looked at", "")
+    table.add_column("found", overflow="fold")
     for finding in report.findings:
         table.add_row(finding.name, _WORDS[finding.passed], finding.found)
     return table

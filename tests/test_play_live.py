@@ -241,6 +241,7 @@ def test_ctrl_c_at_any_time_ends_every_note_and_leaves_a_whole_session_or_none(
         (["--input", "Scarlett"], ["no audio input 'Scarlett'", "there is:", "fakemic"]),
         (["--input", "fakemic", "--midi-out", "IAC Bus 1"], ["IAC Bus 1"]),
         (["--input", "fakemic", "--session", "."], ["is not empty"]),
+        (["--input", "fakemic", "--control-in", "no such", "--session", "new"], ["'no such'", "MIDI inputs"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )

@@ -3,9 +3,6 @@
 import contextlib
 import importlib.util
 import io
-import os
-import sys
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 from rich.table import Table
@@ -16,6 +13,7 @@ from musichal.audio.live_input import Scan, scan_devices
 from musichal.commands.outcome import Voice
 from musichal.errors import MusicHalError, install_hint
 from musichal.stage.midi_systems import MidiSystem, midi_systems
+from musichal.stage.ports.chatter import library_chatter_off
 from musichal.stage.ports.midi import INSTEAD
 
 
@@ -31,7 +29,7 @@ class Part:
 def devices_command(voice: Voice) -> None:
     """Show the devices, and what works; what is missing is no error."""
     scan, sound = _sound()
-    with _library_chatter_off():
+    with library_chatter_off():
         systems, midi = _midi()
     parts = [sound, *midi, _jack(), _osc(), _synth(), _link()]
     voice.result(
@@ -130,20 +128,3 @@ def _link() -> Part:
 
 def _count(number: int, what: str) -> str:
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
-
-
-@contextlib.contextmanager
-def _library_chatter_off() -> Iterator[None]:
-    """Keep what ALSA and JACK write to the error stream on their own out of the way; what it says is in our table."""
-    sys.stderr.flush()
-    with contextlib.ExitStack() as stack:
-        try:
-            kept = os.dup(2)
-        except OSError:  # a program without an error stream
-            yield
-            return
-        stack.callback(os.close, kept)
-        with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - a device, not a path
-            os.dup2(nowhere.fileno(), 2)
-        stack.callback(os.dup2, kept, 2)
-        yield

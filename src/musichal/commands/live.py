@@ -123,15 +123,15 @@ def live_command(
         ports = [port for routing in routings for port in routing.ports]
         scheduler = stack.enter_context(Scheduler(ports))
         slices = stack.enter_context(_slices(request, model))
-        told: list[Witness] = [*witnesses, board]
-        osc_in = None
-        if request.osc.listen is not None:
-            osc_in = OscInput(request.osc.listen, box.put, host=request.osc.host)
-            stack.callback(osc_in.close)
-        if request.osc.send is not None:
-            osc_out = OscOutput(request.osc.send, host=request.osc.to_host, sample_rate_hz=model.spec.sample_rate_hz)
-            stack.callback(osc_out.close)
-            told.append(osc_out)
+        osc_in, osc_out = _osc(request, box, stack, sample_rate_hz=model.spec.sample_rate_hz)
+        told: list[Witness] = [*witnesses, board, *osc_out]
+        engine: LiveEngine | None = None
+
+        def stream_s(at_s: float) -> float | None:
+            return None if engine is None else engine.stream_s(at_s)
+
+        # Whatever can be wrong with what was asked for is opened before the session is begun.
+        stack.enter_context(_midi_inputs(request, control_map, box, stream_s))
         if request.session is not None:
             stack.enter_context(session_folder(request.session))
         live = stack.enter_context(
@@ -163,7 +163,6 @@ def live_command(
             witnesses=told,
             now_s=now_s,
         )
-        stack.enter_context(_midi_inputs(request, control_map, box, engine))
         link = stack.enter_context(_link(request, box, engine))
         news.give_to(engine.tell)
         for text in scheduler.opened.values():
@@ -187,6 +186,21 @@ def _check_clock(request: LiveRequest) -> None:
         raise InputError("one clock at a time: give --link or --clock-in")
     if request.link:
         need_aalink()
+
+
+def _osc(
+    request: LiveRequest, box: CommandBox, stack: contextlib.ExitStack, *, sample_rate_hz: int
+) -> tuple[OscInput | None, list[Witness]]:
+    """Open OSC as far as it is asked for: commands that come in, and what is told."""
+    osc_in, told = None, []
+    if request.osc.listen is not None:
+        osc_in = OscInput(request.osc.listen, box.put, host=request.osc.host)
+        stack.callback(osc_in.close)
+    if request.osc.send is not None:
+        osc_out = OscOutput(request.osc.send, host=request.osc.to_host, sample_rate_hz=sample_rate_hz)
+        stack.callback(osc_out.close)
+        told.append(osc_out)
+    return osc_in, list(told)
 
 
 def _load(request: LiveRequest, voice: Voice) -> tuple[PartnerModel, str]:
@@ -360,9 +374,11 @@ def _attend(
 
 
 @contextmanager
-def _midi_inputs(request: LiveRequest, control_map: CcMap, box: CommandBox, engine: LiveEngine) -> Iterator[None]:
+def _midi_inputs(
+    request: LiveRequest, control_map: CcMap, box: CommandBox, stream_s: Callable[[float], float | None]
+) -> Iterator[None]:
     """Listen to the MIDI inputs that are asked for while the block runs: one may give both controllers and the clock."""
-    clock = MidiClock(engine.stream_s, lambda pulse: box.put(Command("clock", pulse)))
+    clock = MidiClock(stream_s, lambda pulse: box.put(Command("clock", pulse)))
     clock_in = None if request.link else request.clock_in or request.control_in
     with contextlib.ExitStack() as stack:
         for name in {request.control_in, clock_in} - {None}:

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from musichal.errors import InputError
+from musichal.stage.ports.chatter import library_chatter_off
 from musichal.stage.ports.midi import _system_names, rtmidi_module
 
 _CLIENT = "MusicHal control"
@@ -31,7 +32,8 @@ def open_midi_input(wanted: str, take: Callable[[Sequence[int]], None]) -> Itera
         for api in rtmidi.get_compiled_api():
             if api in _system_names(rtmidi):
                 try:
-                    clients.append(rtmidi.MidiIn(api, name=_CLIENT))
+                    with library_chatter_off():
+                        clients.append(rtmidi.MidiIn(api, name=_CLIENT))
                 except (rtmidi.RtMidiError, SystemError, RuntimeError) as error:
                     reasons.append(str(error).rstrip("."))
         if not clients:

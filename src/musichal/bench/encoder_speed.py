@@ -332,7 +332,7 @@ def _speed_figures(values: dict[str, float], chosen: Choice) -> list[Figure]:
             ),
             Figure(f"network, {name}: times as fast as {eager}", ratio, "×", ratio_goal, at_least=True),
         ]
-        precision = name.split()[-1]
+        precision = name.split()[-1].removesuffix("-int8")
         if f"peak {precision}" in values:
             share = values["flops"] / (network / 1000) / values[f"peak {precision}"]
             figures.append(Figure(f"network, {name}: share of the peak in {precision}", share, ""))

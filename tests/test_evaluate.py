@@ -120,13 +120,14 @@ def test_what_goes_back_over_a_phrase_is_held_against_that_phrase():
     assert lag.tolist() == [AT_ONCE_S] * 20 + [4.0] * 5 + [AT_ONCE_S] * 7
 
 
-@settings(max_examples=30, deadline=None)
-@given(st.integers(0, 10_000))
-def test_whoever_is_deaf_is_at_chance_whatever_they_say_they_answer(seed):
-    rng = np.random.default_rng(seed)
-    players = [a_trace(seed + k) for k in range(12)]
-    deaf = [Answer(a_trace(seed + 100 + k), np.repeat(rng.integers(0, 40, 6), 20)) for k in range(12)]
-    assert listening(deaf, players, rng=rng).together.value == pytest.approx(0.5, abs=0.35)
+def test_whoever_is_deaf_is_at_chance_whatever_they_say_they_answer():
+    areas = []
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        players = [a_trace(100 * seed + k) for k in range(12)]
+        deaf = [Answer(a_trace(100 * seed + 50 + k), np.repeat(rng.integers(0, 40, 6), 20)) for k in range(12)]
+        areas.append(listening(deaf, players, rng=rng).together.value)
+    assert np.mean(areas) == pytest.approx(0.5, abs=0.06)
 
 
 def test_traces_of_notes_by_hand():
@@ -312,7 +313,7 @@ def test_only_the_parameters_named_are_tried_and_in_processes_alike(trained_path
     assert found[0][1]["size"] > 1
     unknown = CliRunner().invoke(app, [*arguments, "--effect", "charm"])
     assert unknown.exit_code != 0
-    assert "there is no parameter charm" in unknown.output
+    assert "there is no parameter 'charm'" in unknown.output
 
 
 def test_a_player_with_pauses_plays_the_same_with_silence_between(rock_guitar):

@@ -499,6 +499,9 @@ def evaluate(
         list[str] | None, typer.Option(metavar="NAME", help="Of `--effects`, only that of this parameter; repeatable.")
     ] = None,
     processes: Annotated[int, typer.Option(min=1, max=64, help="How many processes try parameters.")] = 1,
+    room: Annotated[
+        bool, typer.Option("--room", help="Also how it does where it hears itself; needs the `sound` extra, takes minutes.")
+    ] = False,
     report: Annotated[Path | None, typer.Option(help="Write a report with pictures: an HTML file, or a folder for it.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the partner's choices.")] = 0,
     set_: Annotated[
@@ -523,6 +526,7 @@ def evaluate(
             directions={name: direction(name, modes, None) for name in mode or PLAYING_MODES},
             effects=chosen_trials(effect or []) if effects or effect else (),
             processes=processes,
+            room=room,
             settings=_settings(set_ or []),
             report=report,
             seed=seed,

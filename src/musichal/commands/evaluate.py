@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from functools import lru_cache
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,20 +12,25 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
+from musichal.arrays import Float32
 from musichal.atomic import printable
-from musichal.audio.recording import collect_recordings, read_recording
+from musichal.audio.recording import Recording, collect_recordings, read_recording
+from musichal.audio.sf2 import SoundFont, open_soundfont
+from musichal.audio.soundfont import find_soundfont, render_notes
 from musichal.commands.outcome import Voice
 from musichal.commands.outputs import check_outputs
 from musichal.errors import InputError
 from musichal.evaluate.answering import DeafWalker, Echo, Excerpt, MakePlayer, answer, joined
 from musichal.evaluate.effects import Effect, effect
 from musichal.evaluate.ends import Trial, trials
-from musichal.evaluate.evaluation import Contestant, Evaluation, Progress, contest, cut_excerpts, with_pauses
+from musichal.evaluate.evaluation import Contestant, Evaluation, Progress, Room, contest, cut_excerpts, with_pauses
+from musichal.evaluate.feedback import Feedback, Render, feedback, mean_feedback
 from musichal.evaluate.figures import MemoryUse, memory_use
 from musichal.evaluate.listening import AT_ONCE_S, DIMENSIONS, Area
 from musichal.memory.partner_file import PartnerModel, load_partner
 from musichal.partner.partner import Partner
 from musichal.partner.settings import Direction, PartnerSettings
+from musichal.stage.events import NoteEvent
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -32,6 +38,9 @@ if TYPE_CHECKING:
 PLAYING_MODES = ("shadow", "mirror", "couple", "lead", "contrast", "auto")
 _EFFECT_EXCERPTS = 8
 CHANCE = "(the seed alone)"
+_ROOMS = 4
+_ROOM_S, _ROOM_SILENT_S = 15.0, 12.0
+_ELECTRIC_PIANO = 4
 ECHO, DEAF = "echo (no memory)", "deaf (random walk)"
 
 
@@ -46,6 +55,7 @@ def evaluate_command(
     directions: Mapping[str, Direction],
     effects: Sequence[Trial],
     processes: int,
+    room: bool,
     settings: PartnerSettings,
     report: Path | None,
     seed: int,
@@ -75,8 +85,9 @@ def evaluate_command(
         done: tuple[Effect, ...] = ()
         if effects:
             done = _effects(model, settings, excerpts, effects, file=partner, processes=processes, seed=seed, progress=tell)
+        rooms = _rooms(model, settings, directions, given, seed=seed, progress=tell) if room else ()
         evaluation = Evaluation(
-            printable(partner.name), excerpt_s, excerpts, players, contestants, 60 * minutes, long_runs, done
+            printable(partner.name), excerpt_s, excerpts, players, contestants, 60 * minutes, long_runs, done, rooms
         )
         if report is not None:
             from musichal.pictures.evaluation import write_evaluation
@@ -104,6 +115,50 @@ def players_of(model: PartnerModel, settings: PartnerSettings, directions: Mappi
         ECHO: lambda _seed: Echo(),
         DEAF: lambda seed: DeafWalker(model.memory, rng=np.random.default_rng(seed)),
     }
+
+
+def _rooms(
+    model: PartnerModel,
+    settings: PartnerSettings,
+    directions: Mapping[str, Direction],
+    recordings: Sequence[Recording],
+    *,
+    seed: int,
+    progress: Progress,
+) -> tuple[Room, ...]:
+    """Return how the partner does in each mode where it hears itself, on the beginnings of a few recordings."""
+    font = open_soundfont(find_soundfont())
+    found = []
+    few = recordings[:_ROOMS]
+    for number, (name, direction) in enumerate(directions.items()):
+        runs: list[tuple[Feedback, ...]] = []
+        for i, recording in enumerate(few):
+            progress(f"Hearing itself as {name}", (number + i / len(few)) / len(directions))
+            rate = recording.sample_rate_hz
+            samples = recording.samples[: round(_ROOM_S * rate)]
+            runs.append(
+                feedback(
+                    model,
+                    np.concatenate([samples, np.zeros(round(_ROOM_SILENT_S * rate), dtype=np.float32)]),
+                    _electric_piano(font, rate),
+                    sample_rate_hz=rate,
+                    player_s=samples.shape[0] / rate,
+                    settings=replace(settings, direction=direction),
+                    seed=seed + i,
+                )
+            )
+        found += [Room(name, mean_feedback(alike)) for alike in zip(*runs, strict=True)]
+    return tuple(found)
+
+
+def _electric_piano(font: SoundFont, rate_hz: int) -> Render:
+    @lru_cache(maxsize=2048)
+    def sound(pitch: int, velocity: int, duration_s: float) -> Float32:
+        notes = [NoteEvent(0.0, duration_s, pitch, velocity, 0)]
+        stereo = render_notes(notes, font, sample_rate_hz=rate_hz, programs={0: _ELECTRIC_PIANO})
+        return stereo.mean(axis=1, dtype=np.float32)
+
+    return lambda note: sound(note.pitch, note.velocity, round(note.duration_s, 2))
 
 
 def chosen_trials(names: Sequence[str]) -> tuple[Trial, ...]:
@@ -207,8 +262,33 @@ def _tables(evaluation: Evaluation) -> "Iterator[RenderableType]":
             f"{c.phrasing.phrase_s:.1f} s",
         ],
     )
+    if evaluation.rooms:
+        yield _rooms_table(evaluation.rooms)
     if evaluation.effects:
         yield _effects_table(evaluation.effects)
+
+
+def _rooms_table(rooms: Sequence[Room]) -> Table:
+    table = Table(
+        title="Hearing itself: its sound against the player's, who falls silent; in brackets where it does not know its notes",
+        title_justify="left",
+    )
+    for column in ("", "level", "plays on", "at most", "its own among what it learned", "in the harmony it has alone"):
+        table.add_column(column, justify="left" if not column else "right")
+    for level in [room for room in rooms if room.feedback.knows]:
+        knows = level.feedback
+        (other,) = [
+            r.feedback for r in rooms if r.way == level.way and r.feedback.level_db == knows.level_db and not r.feedback.knows
+        ]
+        table.add_row(
+            Text(level.way),
+            f"{knows.level_db:g} dB",
+            f"{knows.on_s:.1f} s ({other.on_s:.1f} s)",
+            f"{knows.longest_on_s:.1f} s ({other.longest_on_s:.1f} s)",
+            f"{knows.learned_own:.0%} ({other.learned_own:.0%})",
+            f"{knows.harmony:.2f} ({other.harmony:.2f})",
+        )
+    return table
 
 
 def _effects_table(effects: Sequence[Effect]) -> Table:

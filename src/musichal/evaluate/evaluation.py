@@ -12,6 +12,7 @@ from musichal.audio.recording import Recording
 from musichal.errors import InputError
 from musichal.evaluate.answering import Excerpt, MakePlayer, answer, hear_excerpt, notes_of
 from musichal.evaluate.effects import Effect
+from musichal.evaluate.feedback import Feedback
 from musichal.evaluate.figures import Harmony, MemoryUse, Phrasing, harmony, memory_use, phrasing, player_phrases
 from musichal.evaluate.listening import Listening, answer_of, listening
 from musichal.evaluate.traces import Trace, player_trace
@@ -39,6 +40,14 @@ class Contestant:
 
 
 @dataclass(frozen=True)
+class Room:
+    """How one way of playing did where it heard itself."""
+
+    way: str
+    feedback: Feedback
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """Everything that was measured; `long_runs` is the use of memory in one go of `long_run_s`, by contestant."""
 
@@ -50,6 +59,7 @@ class Evaluation:
     long_run_s: float
     long_runs: Mapping[str, MemoryUse]
     effects: tuple[Effect, ...] = ()
+    rooms: tuple[Room, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON, without the answers themselves."""
@@ -67,6 +77,7 @@ class Evaluation:
             "long_run_s": self.long_run_s,
             "long_run": {name: dataclasses.asdict(use) for name, use in self.long_runs.items()},
             "effects": [dataclasses.asdict(e) for e in self.effects],
+            "rooms": [{"way": r.way, **dataclasses.asdict(r.feedback)} for r in self.rooms],
         }
 
 

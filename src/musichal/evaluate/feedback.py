@@ -6,7 +6,7 @@ notes, and one run without feedback is what both are held against. The player fa
 which answers itself is found out.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -51,13 +51,15 @@ class Feedback:
     """How a partner does that hears itself at a level, beside one that hears the player alone.
 
     `level_db` is how loud its sound is in what it hears, against the player's; `knows` whether it takes its own sound off.
-    `on_s` is how long after the player's end it decided to play for the last time, `learned_own` the share of what it learned
-    that was its own, `harmony` the likeness of its notes to those of the run without feedback, step by step, from 0 to 1.
+    `on_s` is how long after the player's end it decided to play for the last time, over several players `longest_on_s` at most;
+    `learned_own` the share of what it learned that was its own, `harmony` the likeness of its notes to those of the run without
+    feedback, step by step, from 0 to 1.
     """
 
     level_db: float
     knows: bool
     on_s: float
+    longest_on_s: float
     learned: int
     learned_own: float
     harmony: float
@@ -136,17 +138,33 @@ def feedback(
     for level_db in levels_db:
         for knows in (True, False):
             loop = run(as_loud * 10 ** (level_db / 20), knows)
+            on_s = max(0.0, loop.last_s - player_s)
             found.append(
                 Feedback(
                     level_db=level_db,
                     knows=knows,
-                    on_s=max(0.0, loop.last_s - player_s),
+                    on_s=on_s,
+                    longest_on_s=on_s,
                     learned=loop.learned,
                     learned_own=loop.learned_own / loop.learned if loop.learned else 0.0,
                     harmony=_likeness(alone.decisions, loop.decisions, player_s),
                 )
             )
     return tuple(found)
+
+
+def mean_feedback(alike: Sequence[Feedback]) -> Feedback:
+    """Return what runs at one level have in common: means, but the longest time and all that was learned."""
+    learned = sum(f.learned for f in alike)
+    return Feedback(
+        level_db=alike[0].level_db,
+        knows=alike[0].knows,
+        on_s=float(np.mean([f.on_s for f in alike])),
+        longest_on_s=max(f.longest_on_s for f in alike),
+        learned=learned,
+        learned_own=sum(f.learned_own * f.learned for f in alike) / learned if learned else 0.0,
+        harmony=float(np.mean([f.harmony for f in alike])),
+    )
 
 
 def _learned(partner: Partner, samples: Float32, own: Float32, rate_hz: int) -> tuple[int, int]:

@@ -82,6 +82,7 @@ def wide_product(rng: np.random.Generator):
     return model, rng.standard_normal((2, 5, 256)).astype(np.float32), weights
 
 
+@pytest.mark.skipif(Choice("openvino", "int8") not in CHOICES, reason="this processor has no OpenVINO in int8")
 def test_products_in_8_bits_are_near_and_a_frame_has_no_part_in_anothers() -> None:
     """Weights and what they are multiplied with are both rounded: twice 1/127 of the largest value, added up at random."""
     import openvino

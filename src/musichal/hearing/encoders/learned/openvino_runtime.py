@@ -6,6 +6,7 @@ frame's numbers depend on no other frame's, and not on the other source. Convolu
 integers, features were destroyed where that was tried (cosine 0.71, says issue 4).
 """
 
+import platform
 from functools import lru_cache
 from pathlib import Path
 from threading import Lock
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 # "f32" must be asked for: where the processor has bfloat16, OpenVINO would use it unasked.
 _HINTS = {"fp32": "f32", "int8": "f32", "bf16": "bf16", "bf16-int8": "bf16"}
+# Where products in 8-bit integers were run; elsewhere OpenVINO may do something else with the same settings.
+_INT8_MACHINES = ("x86_64", "amd64")
 _GROUP = 128
 # Products that add up fewer values than this are a small share of a network's work.
 _LEAST_SUM = 256
@@ -32,7 +35,8 @@ def precisions_here() -> tuple[str, ...]:
     import openvino
 
     capabilities = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    return tuple(precision for precision, hint in _HINTS.items() if hint == "f32" or "BF16" in capabilities)
+    has = {"bf16": "BF16" in capabilities, "int8": platform.machine().lower() in _INT8_MACHINES}
+    return tuple(precision for precision in _HINTS if all(has.get(part, True) for part in precision.split("-")))
 
 
 class OpenVinoRuntime:

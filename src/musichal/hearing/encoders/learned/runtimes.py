@@ -6,7 +6,7 @@ A runtime and its precision move tokens a little, so both are in the spec of a p
 runtime              precision   what it is
 ===================  ==========  ================================================================================
 ``openvino``         ``fp32``    OpenVINO on the processor
-``openvino``         ``int8``    the same, its matrix products in 8-bit integers, scaled anew for each frame
+``openvino``         ``int8``    on x86, the same, its matrix products in 8-bit integers, scaled anew for each frame
 ``openvino``         ``bf16``    all of it in bfloat16, where the processor has it
 ``openvino``         ``bf16-int8`` bfloat16, its matrix products in 8-bit integers, scaled anew for each frame
 ``onnxruntime``      ``fp32``    ONNX Runtime on the processor
@@ -178,6 +178,6 @@ def _precisions_here(runtime: str) -> tuple[str, ...]:
 
 
 def _lacking(choice: Choice) -> str:
-    if choice.precision.startswith("bf16"):
-        return "this processor cannot compute in bf16"
+    if choice.runtime == "openvino":
+        return f"this processor cannot compute in {choice.precision}"
     return f"the ONNX Runtime that is installed here cannot compute by {choice.runtime}: {_backend(choice.runtime).needs}"

@@ -117,14 +117,18 @@ def _boundaries(states: Records, silent: Bool, limits: PhraseLimits) -> Int64:
     end_s = float(starts[-1] + states["duration_s"][-1])
     cuts_s = [float(starts[0]), end_s]
     chosen: list[int] = []
-    for peak in peaks.tolist():
-        place = bisect_left(cuts_s, starts[peak])
-        before_s, after_s = cuts_s[place - 1], cuts_s[min(place, len(cuts_s) - 1)]
-        wanted = strength[peak] >= clear or after_s - before_s > limits.longest_s
-        apart = min(starts[peak] - before_s, after_s - starts[peak]) >= limits.shortest_s
-        if wanted and (apart or np.isinf(strength[peak])):
-            cuts_s.insert(place, float(starts[peak]))
-            chosen.append(peak)
+    standing_out = strength[peaks] >= clear
+    for wanted in (peaks[standing_out], peaks[~standing_out]):
+        # What does not stand out is wanted in the middle of long stretches only, and stretches only become shorter.
+        places = np.minimum(np.searchsorted(cuts_s, starts[wanted]), len(cuts_s) - 1)
+        long = np.diff(cuts_s, prepend=-np.inf)[places] > limits.longest_s
+        for peak in wanted[long | (strength[wanted] >= clear)].tolist():
+            start_s, place = float(starts[peak]), bisect_left(cuts_s, starts[peak])
+            before_s, after_s = cuts_s[place - 1], cuts_s[min(place, len(cuts_s) - 1)]
+            apart = min(start_s - before_s, after_s - start_s) >= limits.shortest_s
+            if (strength[peak] >= clear or after_s - before_s > limits.longest_s) and (apart or np.isinf(strength[peak])):
+                cuts_s.insert(place, start_s)
+                chosen.append(peak)
     return np.array(sorted(chosen), dtype=np.int64)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from musichal.arrays import Records
 from musichal.errors import InputError
 from musichal.hearing.percepts import SOURCES, Gesture, Note
-from musichal.memory.audio_oracle import AudioOracle
+from musichal.memory.audio_oracle import AudioOracle, checked_vectors
 from musichal.memory.columns import Columns
 from musichal.memory.token_index import HIGHEST_SYMBOL, LOWEST_SYMBOL, TokenIndex
 
@@ -63,9 +63,13 @@ class Memory:
         Length of a gesture's vector.
     threshold : float
         Distance below which the oracle takes two vectors for the same.
+    listens_back : bool
+        Whether the oracle learns the vectors. Without that, which a memory of what is played just now has no need of, vectors
+        are checked and let go.
     """
 
-    def __init__(self, *, dims: int, threshold: float) -> None:
+    def __init__(self, *, dims: int, threshold: float, listens_back: bool = True) -> None:
+        self._listens_back = listens_back
         self.states_column = Columns(STATE)
         self.notes_column = Columns(NOTE)
         self.indexes = tuple(TokenIndex() for _ in SOURCES)
@@ -159,7 +163,10 @@ class Memory:
         # What could not be restored is not taken in; and whatever is refused, is refused before anything has grown.
         _check_values(row, own)
         self._derived.clear()
-        self.oracle.append(gesture.vector)
+        if self._listens_back:
+            self.oracle.append(gesture.vector)
+        else:
+            checked_vectors(np.asarray(gesture.vector)[np.newaxis], dims=self.oracle.dims)
         for index, token in zip(self.indexes, gesture.tokens, strict=True):
             if previous is not None and not continues:
                 index.start_sequence()

@@ -222,7 +222,9 @@ class Library:
         half = max(1, most // 2)
         newest = self._live[-1] if self._live else None
         if newest is None or len(newest) >= half:
-            memory = Memory(dims=self.base.memory.oracle.dims, threshold=self.base.memory.oracle.threshold)
+            oracle = self.base.memory.oracle
+            # The partner finds its way by tokens, rhythm, loudness and harmony; nobody asks how these vectors repeat.
+            memory = Memory(dims=oracle.dims, threshold=oracle.threshold, listens_back=False)
             first = len(self.base) if newest is None else newest.first + len(newest)
             newest = Shelf(memory, first=first, live=True)
             self._live = [*self._live[-1:], newest] if most > 1 else [newest]

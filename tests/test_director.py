@@ -221,6 +221,45 @@ def test_mirror_answers_in_the_rhythm_of_the_players_phrase(trained, player):
     assert [d.time_s for d in played(free)] != [d.time_s for d in answers]
 
 
+@pytest.mark.parametrize(("pace", "slower"), [(1.0, "sparse"), (-1.0, "dense")])
+def test_pace_goes_along_with_the_player_or_against(trained, player, pace, slower):
+    """Onsets made by hand, 12 and 1.5 a second: the sound is the same."""
+
+    def struck(every: int) -> list[Percept]:
+        return [
+            dataclasses.replace(
+                p,
+                heard=dataclasses.replace(
+                    p.heard, onset_samples=tuple(o for o in range(start, start + SEGMENT) if o % every == 0)
+                ),
+            )
+            for p in player[:16]
+            for start in [p.heard.start_sample]
+        ]
+
+    modes = f'[x]\nlike = "couple"\npace = {pace}\nphrase = 0.3\nbreath = 0\n'
+    stretch = {
+        name: np.mean([d.stretch for d in played(play(trained, struck(every), "x", modes=modes)) if d.time_s > 2])
+        for name, every in (("dense", 2000), ("sparse", 16_000))
+    }
+    assert max(stretch, key=stretch.__getitem__) == slower
+    assert stretch["dense"] != stretch["sparse"]
+
+
+@pytest.mark.parametrize("dynamics", [0.0, 0.5, 1.0, -1.0])
+def test_dynamics_are_the_players_as_far_as_they_are_not_the_recordings(trained, player, dynamics):
+    """A state's own level is taken off as far as the player's is put on; neither is more than 12 dB."""
+    states = trained.memory.states
+    audible = (states["tokens"] != SILENCE).any(axis=1)
+    usual_db = float(np.mean(states["level_db"][audible], dtype=np.float64))
+    decisions = [d for d in played(play(trained, player, "couple", dynamics=dynamics, gain_db=0.0)) if not d.live]
+    own_db = np.clip([float(states["level_db"][d.state]) - usual_db for d in decisions], -12, 12)
+    rest_db = np.array([d.gain_db for d in decisions]) + abs(dynamics) * own_db
+    assert (np.abs(rest_db) <= 12 * abs(dynamics) + 1e-6).all()
+    if dynamics:
+        assert len({round(x, 3) for x in rest_db.tolist()}) > 3, "the player's own dynamics"
+
+
 # ── records, chance, blocks ──────────────────────────────────────────────────
 
 

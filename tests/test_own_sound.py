@@ -115,3 +115,43 @@ def test_its_own_strikes_are_no_onsets_and_its_own_notes_none_of_the_players(tra
     for p in kept:
         assert (p.heard.chroma >= 0).all()
     assert all(own.own_share(g) < OWN_SHARE for g in kept[-1].gestures)
+
+
+def test_a_partner_alone_with_its_sound_counts_the_player_as_silent_and_a_player_beside_it_as_there(trained, duo):
+    """The player stops at 7 s, the partner goes on: from then on there is nothing but its own."""
+    samples, sound, notes = duo
+    alone = samples.copy()
+    alone[7 * RATE :] = 0
+    percepts = hear(trained, (alone + 0.3 * sound).astype(np.float32), RATE)
+    kept, own = cleared(percepts, notes)
+    assert own.gain > 0
+
+    def audible(heard, first_s, last_s):
+        inside = [p for p in heard if first_s * 24_000 <= p.heard.start_sample < last_s * 24_000]
+        return float(np.mean([p.heard.audible.any(axis=0).mean() for p in inside]))
+
+    assert audible(percepts, 8.5, 13.5) > 0.6
+    assert audible(kept, 8.5, 13.5) < 0.5 * audible(percepts, 8.5, 13.5)
+    assert audible(kept, 3.0, 7.0) > 0.9
+    for before, after in zip(percepts, kept, strict=True):
+        gone = before.heard.audible.any(axis=0) & ~after.heard.audible.any(axis=0)
+        assert (after.heard.level_db[gone] <= -100).all()
+
+
+@pytest.mark.parametrize("mode", ["shadow", "couple"])
+def test_with_headphones_hardly_anything_of_the_player_is_taken_for_its_own(trained, rock_guitar, mode, monkeypatch):
+    """Who plays in harmony, and strikes when the partner does, may look like leakage now and then."""
+    samples, rate = soundfile.read(rock_guitar, dtype="float32")
+    lost, without = [], OwnSound.without
+
+    def spy(self, percept):
+        kept = without(self, percept)
+        lost.append(percept.heard.audible.any(axis=0) & ~kept.heard.audible.any(axis=0))
+        return kept
+
+    monkeypatch.setattr(OwnSound, "without", spy)
+    perform(
+        trained, samples[: 20 * rate], sample_rate_hz=rate, seed=0,
+        settings=PartnerSettings.from_dict({"direction": {"mode": mode}}),
+    )  # fmt: skip
+    assert np.concatenate(lost).mean() < 0.05

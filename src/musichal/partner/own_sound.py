@@ -9,10 +9,10 @@ Salience grows with a power of the level and has the mean of its neighbourhood t
 subtract is not exact: what leaks at the player's own level is halved, not removed. It errs towards hearing too little harmony.
 Tokens cannot be cleaned in this way; a gesture that is mostly own sound is left out altogether.
 
-While the partner sounds and leaks, something else must speak for the player, or they count as silent: more salience than the
-partner's own can be, strokes where it struck none, or sound behind its notes. So a partner that hears only itself falls silent
-as it would without, and with that hears who is there. Who plays in unison with a loud loudspeaker is taken for it at worst
-until the partner's next rest.
+While the partner sounds and leaks, something else must soon speak for the player, or they count as silent: more salience than
+the partner's own can be, strokes where it struck none, or sound behind its notes. So a partner that hears only itself falls
+silent as it would without, and with that hears who is there. Who plays in unison with a loud loudspeaker is taken for it at
+worst until the partner's next rest.
 """
 
 import dataclasses
@@ -39,6 +39,7 @@ _FAINTEST_GAIN = 0.006
 # Own salience comes out at up to so many times what is expected of it, in rooms and with instruments that ring long.
 _EXPLAINED = 6.0
 _RINGS_S = 0.3
+_COVERED_S = 0.5
 # The player's are strokes of which there are so many in so long: now and then one of the partner's own is heard late.
 _STROKES, _WITHIN_S = 2, 2.0
 OWN_SHARE = 0.5
@@ -65,6 +66,7 @@ class OwnSound:
         self._salience: Float32 = np.zeros((0, N_PITCHES), dtype=np.float32)
         self._alone_frames: Bool = np.zeros(0, dtype=bool)
         self._strokes_s: deque[float] = deque(maxlen=_STROKES)
+        self._alone_since_s: float | None = None
         self.gain = 0.0
 
     def played(self, notes: Iterable[PlannedNote]) -> None:
@@ -119,16 +121,20 @@ class OwnSound:
         sounds = np.zeros(len(times_s), dtype=bool)
         for note in self._notes:
             sounds |= (times_s >= note.onset_s) & (times_s <= note.onset_s + note.duration_s + _RINGS_S)
-        if not sounds.any():
-            return sounds
         own = float(self.expected(times_s[sounds]).sum())
         if float(heard.salience[sounds].sum()) > _EXPLAINED * own:
-            return np.zeros(len(times_s), dtype=bool)
+            sounds[:] = False
         if len(self._strokes_s) == _STROKES:
             first_s, last_s = self._strokes_s[0], self._strokes_s[-1]
             if last_s - first_s <= _WITHIN_S:
                 sounds &= (times_s < first_s) | (times_s > last_s + _WITHIN_S)
-        return sounds
+        if (heard.audible.any(axis=0) & ~sounds).any():
+            self._alone_since_s = None
+        elif sounds.any() and self._alone_since_s is None:
+            self._alone_since_s = float(times_s[sounds][0])
+        # For a moment anyone may be covered by it.
+        since_s = np.inf if self._alone_since_s is None else self._alone_since_s + _COVERED_S
+        return sounds & (times_s >= since_s)
 
     def own_share(self, gesture: Gesture) -> float:
         """Return how much of a gesture's salience lies where the partner's notes sound, 0 to 1; 0 where nothing leaks."""

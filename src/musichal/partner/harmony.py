@@ -158,15 +158,15 @@ def in_harmony(
     """
     if not most or not len(units):
         return np.zeros(0, dtype=np.int64)
-    presents = moved(present, transpositions).astype(np.float32)
-    costs = (penalty * np.abs(transpositions)).astype(np.float32)
+    # In double precision: what is equal must be equal behind the rounding of `_best` too, whatever adds it up in which order.
+    presents = moved(present, transpositions)
+    costs = penalty * np.abs(transpositions)
     if index is None:
         # One row for each transposition: the larger of two rows is found many at a time.
-        fit = (presents.T @ units.T - costs[:, None]).max(axis=0).astype(np.float64)
+        fit = (presents.T @ units.T.astype(np.float64) - costs[:, None]).max(axis=0)
         return _best(np.arange(len(units)), fit, most)
     states, columns = index.near(present, transpositions, turn=turn)
-    fit = np.einsum("kc,kc->k", units.take(states, axis=0), presents.T.take(columns, axis=0)).astype(np.float64)
-    fit -= costs.take(columns)
+    fit = np.einsum("kc,kc->k", units.take(states, axis=0), presents.T.take(columns, axis=0)) - costs.take(columns)
     # A state is there once for each transposition at most: so many hold the best states for certain.
     worth = _worth_sorting(fit, most * len(transpositions))
     states, fit = states.take(worth), fit.take(worth)
@@ -189,7 +189,7 @@ def _best(states: Int64, fit: Float64, most: int) -> Int64:
 
 def _worth_sorting(fit: Float64, most: int) -> Int64:
     """Return which of the values can be among the `most` best after rounding, of those that fit at all; ascending."""
-    kept = (fit > 0).nonzero()[0]
+    kept = (fit > _ROUNDED).nonzero()[0]
     if len(kept) <= most:
         return kept
     values = fit.take(kept)

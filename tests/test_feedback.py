@@ -80,7 +80,7 @@ def test_it_answers_itself_for_ever_unless_it_knows_its_sound(trained, rock_guit
 
 @pytest.mark.slow
 def test_in_every_mode_and_at_every_level(trained, rock_guitar, ballad_guitar, render):
-    """Over players and seeds: it falls silent, learns less of itself, and its harmony stays nearer to what it was alone."""
+    """Over players and seeds: it falls silent sooner, and learns less of itself."""
     for name in ("couple", "contrast"):
         runs = [
             in_rooms(trained, render, path, name=name, seed=seed, levels_db=(-20.0, -10.0, 0.0))

@@ -229,15 +229,13 @@ def one_at_a_time() -> Iterator[None]:
         yield
 
 
-@pytest.fixture
-def peer() -> Iterator[Peer]:
-    """A peer at 97 beats per minute on a network where peers find each other, and nobody else is."""
+@pytest.fixture(scope="module")
+def network() -> Iterator[None]:
+    """A network on which peers find each other, and nobody else is."""
     if sys.platform == "win32":
         pytest.skip("no lock against other runs of these tests here")
     with one_at_a_time(), contextlib.ExitStack() as stack:
-        first = Peer(97.0)
-        stack.callback(first.end)
-        assert wait_for(lambda: len(first.seen) > 20, 30), "aalink does not run"
+        first = a_peer(stack)
         if first.seen[-1].peers:
             pytest.skip("somebody else is in the Link session of this network: a test must not change their tempo")
         other = Peer(97.0)
@@ -246,7 +244,24 @@ def peer() -> Iterator[Peer]:
             pytest.skip("Link's multicast does not work here: two plain peers do not find each other")
         other.end()
         assert wait_for(lambda: first.sees_peers(0), 20), "a peer that is gone is forgotten"
+        first.end()
+        yield
+
+
+@pytest.fixture
+def peer(network) -> Iterator[Peer]:
+    """A peer at 97 beats per minute, alone."""
+    with contextlib.ExitStack() as stack:
+        first = a_peer(stack)
+        assert wait_for(lambda: first.sees_peers(0), 20), "those of the test before are forgotten"
         yield first
+
+
+def a_peer(stack: contextlib.ExitStack) -> Peer:
+    peer = Peer(97.0)
+    stack.callback(peer.end)
+    assert wait_for(lambda: len(peer.seen) > 20, 30), "aalink does not run"
+    return peer
 
 
 @needs_aalink

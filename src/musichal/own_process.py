@@ -1,9 +1,17 @@
-"""A module of ours run as a program, in an interpreter of its own: with its own threads, memory and warm-up."""
+"""A module of ours run as a program, in an interpreter of its own: with its own threads, memory and warm-up.
 
+One that goes on beside us speaks on its standard output and ends when its standard input does: `own_output` and
+`end_with_stdin` are its side of that, `end_reader` is ours.
+"""
+
+import contextlib
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
+from typing import IO
 
 from musichal.errors import InputError
 
@@ -41,3 +49,51 @@ def run_module(module: str, arguments: Sequence[str], *, threads: int | None, wh
         reason = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
         raise InputError(f"{what} failed: {reason[-1]}")
     return done.stdout
+
+
+def own_output(*, buffering: int = -1) -> IO[bytes]:
+    """Return this program's standard output as a pipe that is ours alone.
+
+    What libraries write there or to the error stream goes nowhere from now on; Ctrl-C is the parent's to answer, who closes our
+    standard input.
+    """
+    pipe = os.fdopen(os.dup(1), "wb", buffering=buffering)
+    with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - a device, not a path
+        os.dup2(nowhere.fileno(), 1)
+        os.dup2(nowhere.fileno(), 2)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    return pipe
+
+
+def end_with_stdin(tell: Callable[[], object], *, patience_s: float) -> None:
+    """Call `tell` once standard input has ended, in a thread; end this program at the latest `patience_s` after that."""
+
+    def wait() -> None:
+        with contextlib.suppress(OSError):
+            while os.read(0, 4096):
+                pass
+        tell()
+        # Nothing that hangs, and no pipe that nobody reads, may hold it.
+        threading.Event().wait(patience_s)
+        os._exit(0)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def end_reader(
+    reader: threading.Thread, process: Callable[[], "subprocess.Popen[bytes] | None"], *, patience_s: float, killed_s: float
+) -> None:
+    """End the process that a thread of ours reads from, by its standard input, and wait for the thread.
+
+    After `patience_s` the process is killed, whichever it is by then, and `killed_s` are waited.
+    """
+    current = process()
+    if current is not None:
+        with contextlib.suppress(OSError):
+            assert current.stdin is not None
+            current.stdin.close()
+    reader.join(patience_s)
+    current = process()
+    if reader.is_alive() and current is not None:
+        current.kill()
+        reader.join(killed_s)

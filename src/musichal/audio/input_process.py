@@ -13,7 +13,6 @@ import contextlib
 import gc
 import json
 import os
-import signal
 import struct
 import sys
 import threading
@@ -37,6 +36,7 @@ from musichal.audio.durations import Durations
 from musichal.audio.ring import BlockRing
 from musichal.errors import InputError, MissingExtraError, MusicHalError
 from musichal.monotonic import now_s
+from musichal.own_process import end_with_stdin, own_output
 
 MODULE = "musichal.audio.input_process"
 XRUN = 1
@@ -97,7 +97,7 @@ class _Process:
         self._stop = threading.Event()
         self._last_s = 0.0
         self._took = Durations()
-        threading.Thread(target=self._wait_for_the_end, daemon=True).start()
+        end_with_stdin(self._end, patience_s=2 * _CLOSE_S)
 
     def run(self, *, wait: bool, rate_hz: int | None) -> None:
         """Open the device (wait for it, if that is wished) and send what it hears until the end."""
@@ -182,25 +182,14 @@ class _Process:
         stream.abort()
         stream.close()
 
-    def _wait_for_the_end(self) -> None:
-        with contextlib.suppress(OSError):
-            while os.read(0, 4096):
-                pass
+    def _end(self) -> None:
         self._stop.set()
         self._wake.set()
-        # Not even a pipe that nobody reads may hold it.
-        threading.Event().wait(2 * _CLOSE_S)
-        os._exit(0)
 
 
 def main(arguments: str) -> None:
     """Do what the JSON in `arguments` asks for, and speak on standard output."""
-    # What PortAudio and JACK say on their own goes nowhere: standard output is ours alone.
-    pipe = os.fdopen(os.dup(1), "wb", buffering=1 << 20)
-    with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - a device, not a path
-        os.dup2(nowhere.fileno(), 1)
-        os.dup2(nowhere.fileno(), 2)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer; it closes the pipe
+    pipe = own_output(buffering=1 << 20)
     sys.setswitchinterval(0.0005)
     options = json.loads(arguments)
     try:

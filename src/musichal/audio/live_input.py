@@ -35,6 +35,7 @@ from musichal.audio.recording import ingest
 from musichal.audio.ring import BlockRing, RingBlock
 from musichal.errors import InputError, MissingExtraError, MusicHalError
 from musichal.monotonic import now_s
+from musichal.own_process import end_reader
 
 Channels = tuple[int, ...] | None
 """Which channels are heard, counted from 1 (their mean); none named: all; None: the first two, or the only one."""
@@ -493,15 +494,7 @@ class LiveInput:
 
     def _close(self) -> None:
         self._closing.set()
-        process = self._process
-        if process is not None:
-            with contextlib.suppress(OSError):
-                assert process.stdin is not None
-                process.stdin.close()
-        self._thread.join(2 * _CLOSE_S)
-        if self._thread.is_alive() and self._process is not None:
-            self._process.kill()
-            self._thread.join(_CLOSE_S)
+        end_reader(self._thread, lambda: self._process, patience_s=2 * _CLOSE_S, killed_s=_CLOSE_S)
         self._is_open = False
 
 

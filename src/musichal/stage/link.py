@@ -8,7 +8,6 @@ where the player asked for it. What comes from it is numbers, and nothing but a 
 """
 
 import contextlib
-import importlib.util
 import json
 import math
 import subprocess
@@ -19,8 +18,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
-from musichal.errors import MissingExtraError, install_hint
-from musichal.stage.link_process import MODULE
+from musichal.own_process import end_reader
+from musichal.stage.link_process import MODULE, need_aalink
 
 _LOWEST_BPM, _HIGHEST_BPM = 6.0, 600.0  # what a pulse can be
 _MOST_BEATS = 1e9
@@ -148,12 +147,6 @@ class LinkClock:
             self._say(text)
 
 
-def need_aalink() -> None:
-    """Raise `MissingExtraError` where aalink is not installed; it is not imported."""
-    if importlib.util.find_spec("aalink") is None:
-        raise MissingExtraError(f"aalink, for Ableton Link, is not installed; {install_hint('link')}")
-
-
 class LinkSession:
     """Takes part in the session of the local network while its block runs, in a process of its own.
 
@@ -181,15 +174,7 @@ class LinkSession:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._closing.set()
-        process = self._process
-        if process is not None:
-            with contextlib.suppress(OSError):
-                assert process.stdin is not None
-                process.stdin.close()
-        self._thread.join(_CLOSE_S)
-        if self._thread.is_alive() and self._process is not None:
-            self._process.kill()
-            self._thread.join(_CLOSE_S)
+        end_reader(self._thread, lambda: self._process, patience_s=_CLOSE_S, killed_s=_CLOSE_S)
 
     def _take_part(self) -> None:
         said = ""

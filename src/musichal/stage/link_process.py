@@ -13,14 +13,15 @@ their distance whatever clock Link itself runs on.
 
 import asyncio
 import contextlib
+import importlib.util
 import json
 import os
-import signal
 import threading
 from typing import IO, Any
 
 from musichal.errors import MissingExtraError, install_hint
 from musichal.monotonic import now_s
+from musichal.own_process import end_with_stdin, own_output
 
 MODULE = "musichal.stage.link_process"
 
@@ -30,6 +31,12 @@ _LOOK_S, _AGAIN_S = 0.05, 2.0
 _LOOKS = 8
 _MOVED_BEATS, _CHANGED = 0.001, 1e-5
 _LEAVE_S = 1.0
+
+
+def need_aalink() -> None:
+    """Raise `MissingExtraError` where aalink is not installed; it is not imported."""
+    if importlib.util.find_spec("aalink") is None:
+        raise MissingExtraError(f"aalink, for Ableton Link, is not installed; {install_hint('link')}")
 
 
 def look(link: Any) -> dict[str, Any]:
@@ -56,10 +63,9 @@ def is_news(seen: dict[str, Any], told: dict[str, Any] | None) -> bool:
 
 async def follow(pipe: IO[bytes], ended: threading.Event) -> None:
     """Take part until `ended` is set; raises `MissingExtraError` without aalink."""
-    try:
-        import aalink
-    except ImportError as error:
-        raise MissingExtraError(f"aalink, for Ableton Link, is not installed; {install_hint('link')}") from error
+    need_aalink()
+    import aalink
+
     link = aalink.Link(_TEMPO_BPM)
     link.start_stop_sync_enabled = True
     until_s = now_s() + _SETTLE_S
@@ -79,23 +85,8 @@ async def follow(pipe: IO[bytes], ended: threading.Event) -> None:
 
 def main() -> None:
     """Speak on standard output until standard input ends."""
-    pipe = os.fdopen(os.dup(1), "wb")
-    with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - a device, not a path
-        os.dup2(nowhere.fileno(), 1)
-        os.dup2(nowhere.fileno(), 2)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer; it closes the pipe
-    ended = threading.Event()
-
-    def wait_for_the_end() -> None:
-        with contextlib.suppress(OSError):
-            while os.read(0, 4096):
-                pass
-        ended.set()
-        # Nothing of Link's may hold it.
-        threading.Event().wait(_LEAVE_S)
-        os._exit(0)
-
-    threading.Thread(target=wait_for_the_end, daemon=True).start()
+    pipe, ended = own_output(), threading.Event()
+    end_with_stdin(ended.set, patience_s=_LEAVE_S)
     try:
         asyncio.run(follow(pipe, ended))
     except BrokenPipeError:

@@ -73,11 +73,16 @@ def test_with_leakage_the_players_harmony_is_heard_better(trained, duo, level_db
         assert 1 - after < 0.8 * (1 - before), "a good part of what leaked is gone"
 
 
-def test_what_is_only_its_own_sound_is_mostly_not_learned(trained, duo):
+def alone_from_7_s(trained, duo):
+    """What is heard where the player stops at 7 s and the partner goes on, and the partner's notes."""
     samples, sound, notes = duo
     alone = samples.copy()
     alone[7 * RATE :] = 0
-    percepts = hear(trained, (alone + 0.3 * sound).astype(np.float32), RATE)
+    return hear(trained, (alone + 0.3 * sound).astype(np.float32), RATE), notes
+
+
+def test_what_is_only_its_own_sound_is_mostly_not_learned(trained, duo):
+    percepts, notes = alone_from_7_s(trained, duo)
     kept, _ = cleared(percepts, notes)
 
     def late(heard):
@@ -119,10 +124,7 @@ def test_its_own_strikes_are_no_onsets_and_its_own_notes_none_of_the_players(tra
 
 def test_a_partner_alone_with_its_sound_counts_the_player_as_silent_and_a_player_beside_it_as_there(trained, duo):
     """The player stops at 7 s, the partner goes on: from then on there is nothing but its own."""
-    samples, sound, notes = duo
-    alone = samples.copy()
-    alone[7 * RATE :] = 0
-    percepts = hear(trained, (alone + 0.3 * sound).astype(np.float32), RATE)
+    percepts, notes = alone_from_7_s(trained, duo)
     kept, own = cleared(percepts, notes)
     assert own.gain > 0
 

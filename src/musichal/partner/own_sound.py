@@ -90,10 +90,11 @@ class OwnSound:
         if not self.gain:
             self._alone_frames = np.concatenate([self._alone_frames, np.zeros(len(times_s), dtype=bool)])[-_FRAMES:]
             return percept
-        own = np.minimum(self.expected(times_s), heard.salience)
+        expected = self.expected(times_s)
+        own = np.minimum(expected, heard.salience)
         onsets = tuple(s for s in heard.onset_samples if not self._struck(s / self._rate_hz))
         self._strokes_s.extend(s / self._rate_hz for s in onsets)
-        alone = self._alone(heard, times_s)
+        alone = self._alone(heard, times_s, expected)
         self._alone_frames = np.concatenate([self._alone_frames, alone])[-_FRAMES:]
         gestures = tuple(g for g in (self._of_player(g) for g in percept.gestures) if g is not None)
         cleared = dataclasses.replace(
@@ -116,12 +117,12 @@ class OwnSound:
                 out[:, bin_] = np.maximum(out[:, bin_], strength * size)
         return out
 
-    def _alone(self, heard: Heard, times_s: AnyArray) -> Bool:
-        """Return in which frames nothing speaks for the player, shape (n,)."""
+    def _alone(self, heard: Heard, times_s: AnyArray, expected: Float64) -> Bool:
+        """Return in which frames nothing speaks for the player, shape (n,), where own sound is `expected` in them."""
         sounds = np.zeros(len(times_s), dtype=bool)
         for note in self._notes:
             sounds |= (times_s >= note.onset_s) & (times_s <= note.onset_s + note.duration_s + _RINGS_S)
-        own = float(self.expected(times_s[sounds]).sum())
+        own = float(expected[sounds].sum())
         if float(heard.salience[sounds].sum()) > _EXPLAINED * own:
             sounds[:] = False
         if len(self._strokes_s) == _STROKES:

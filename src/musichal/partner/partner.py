@@ -184,8 +184,8 @@ class Partner:
         self.settings = self._director.change(changes, now_s, self.settings)
         if set(changes) - {"clock"}:  # a clock moves notes, and says nothing of which ones; it is told again every few seconds
             self._prepared = None
-        if self._resting is not None and set(changes) - {"clock"}:
-            self._due_s = now_s
+            if self._resting is not None:
+                self._due_s = now_s
 
     def decide(self, now_s: float) -> tuple[Decision, ...]:
         """Decide what to play from `now_s` on: a state of memory, for its duration, or a rest.

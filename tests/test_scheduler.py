@@ -12,9 +12,9 @@ import pytest
 
 from midi_receiver import UdpReceiver, unbalanced
 from musichal.errors import InputError
+from musichal.monotonic import now_s
 from musichal.stage.messages import Control, Event, Note, Sent, Trouble
 from musichal.stage.midi_file import read_midi_notes
-from musichal.stage.monotonic import now_s
 from musichal.stage.mpe import MpeZone, configuration
 from musichal.stage.port_settings import PortSettings
 from musichal.stage.scheduler import Scheduler, SchedulerSettings

@@ -21,8 +21,8 @@ from midi_receiver import unbalanced
 from musichal.bench import scheduler_speed
 from musichal.bench.jack_midi import JackReceiver, wait_for
 from musichal.errors import InputError
+from musichal.monotonic import now_s
 from musichal.stage.messages import Note
-from musichal.stage.monotonic import now_s
 from musichal.stage.port_settings import PortSettings
 from musichal.stage.scheduler import Scheduler
 from test_scheduler import is_running, kinds, notes_sent, run_until

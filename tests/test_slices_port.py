@@ -10,9 +10,9 @@ from jack_server import JackServer
 from musichal.bench.jack_midi import wait_for
 from musichal.errors import InputError
 from musichal.memory.partner_file import PartnerModel
+from musichal.monotonic import now_s
 from musichal.partner.decision import Decision
 from musichal.stage.messages import Note, SliceSource, slice_note
-from musichal.stage.monotonic import now_s
 from musichal.stage.port_settings import PortSettings
 from musichal.stage.ports.frame_line import FrameLine
 from musichal.stage.scheduler import Scheduler

@@ -25,8 +25,8 @@ from musichal.arrays import Float64
 from musichal.bench.figure import Figure
 from musichal.bench.jack_midi import JackReceiver, private_server, wait_for
 from musichal.errors import InputError
+from musichal.monotonic import now_s
 from musichal.stage.messages import Note, Sent, Trouble
-from musichal.stage.monotonic import now_s
 from musichal.stage.port_settings import PortSettings
 from musichal.stage.scheduler import Scheduler
 

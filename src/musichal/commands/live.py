@@ -22,6 +22,7 @@ from musichal.errors import InputError, MusicHalError
 from musichal.hearing.encoders.registry import create_encoder
 from musichal.hearing.listener import Listener
 from musichal.memory.partner_file import PartnerModel, load_partner
+from musichal.monotonic import now_s
 from musichal.partner.explanation import explain
 from musichal.partner.partner import Partner
 from musichal.partner.settings import PartnerSettings
@@ -31,12 +32,12 @@ from musichal.stage.control import KEYS, CcMap, Command, CommandBox, read_cc_map
 from musichal.stage.drift import DriftMonitor
 from musichal.stage.engine import Conductor, Player
 from musichal.stage.hearing_thread import HearingThread, quick_switching
-from musichal.stage.link import LinkClock, LinkSession, need_aalink
+from musichal.stage.link import LinkClock, LinkSession
+from musichal.stage.link_process import need_aalink
 from musichal.stage.live import LiveEngine
 from musichal.stage.live_output import Outputs, SchedulerOutput
 from musichal.stage.live_source import InputNews, LiveSource
 from musichal.stage.midi_clock import MidiClock
-from musichal.stage.monotonic import now_s
 from musichal.stage.osc import OscInput, OscOutput
 from musichal.stage.port_settings import PortSettings
 from musichal.stage.priority import raise_priority

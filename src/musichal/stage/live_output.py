@@ -5,9 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 
 from musichal.errors import MusicHalError
+from musichal.monotonic import now_s
 from musichal.partner.decision import Decision
 from musichal.stage.messages import LONGEST_NOTE_S, Sent, Trouble
-from musichal.stage.monotonic import now_s
 from musichal.stage.routing import Routing
 from musichal.stage.scheduler import Scheduler
 

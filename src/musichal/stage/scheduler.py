@@ -24,9 +24,9 @@ from types import TracebackType
 from typing import Any, Self
 
 from musichal.errors import InputError, MissingExtraError, MusicHalError
+from musichal.monotonic import now_s
 from musichal.stage import wire
 from musichal.stage.messages import Event, Message, Note, Sent, Statistics, Trouble
-from musichal.stage.monotonic import now_s
 from musichal.stage.port_settings import MOST_PORTS, PortSettings
 from musichal.stage.timeline import CAPACITY, LATE_LIMIT_S
 

@@ -21,9 +21,9 @@ from types import FrameType
 from typing import Any
 
 from musichal.errors import MusicHalError
+from musichal.monotonic import now_s
 from musichal.stage import wire
 from musichal.stage.messages import Message, Outgoing
-from musichal.stage.monotonic import now_s
 from musichal.stage.mpe import MpeZone, configuration
 from musichal.stage.outlet import Outlet
 from musichal.stage.ports.protocol import Port, PortLostError

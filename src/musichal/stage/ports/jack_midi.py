@@ -14,8 +14,8 @@ from collections import deque
 from typing import Any
 
 from musichal.errors import InputError, MissingExtraError, install_hint
+from musichal.monotonic import now_s
 from musichal.stage.messages import Outgoing
-from musichal.stage.monotonic import now_s
 from musichal.stage.ports.frame_line import FrameLine
 from musichal.stage.ports.protocol import PortLostError
 

@@ -8,9 +8,9 @@ import threading
 
 from musichal.atomic import check_writable, open_atomically, printable
 from musichal.errors import InputError
+from musichal.monotonic import now_s
 from musichal.stage.messages import Outgoing
 from musichal.stage.midi_recorder import MidiRecorder
-from musichal.stage.monotonic import now_s
 
 _INTERVAL_S = 1.0
 _MOST_WAITING = 100_000

@@ -17,9 +17,9 @@ from musichal.audio.devices import find_output, portaudio, why_not_opened
 from musichal.audio.slice_player import SlicePlayer
 from musichal.errors import InputError
 from musichal.memory.partner_file import load_partner
+from musichal.monotonic import now_s
 from musichal.stage.events import SliceEvent
 from musichal.stage.messages import Note, Outgoing
-from musichal.stage.monotonic import now_s
 from musichal.stage.ports.frame_line import FrameLine
 from musichal.stage.ports.protocol import PortLostError
 

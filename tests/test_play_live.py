@@ -235,6 +235,36 @@ def test_ctrl_c_at_any_time_ends_every_note_and_leaves_a_whole_session_or_none(
         assert concert.process.returncode != 0
 
 
+_INTERRUPTED_AT = """
+import os, signal, sys
+from musichal import cli
+from musichal.commands import live
+name = sys.argv.pop(1)
+made = getattr(live, name)
+def interrupted(*args, **kwargs):
+    thing = made(*args, **kwargs)
+    os.kill(os.getpid(), signal.SIGINT)
+    return thing
+setattr(live, name, interrupted)
+cli.main()
+"""
+
+
+@pytest.mark.parametrize("what", ["Partner", "LiveSessionWriter", "HearingThread"])
+def test_ctrl_c_while_it_makes_itself_ready_leaves_a_whole_session_or_none(
+    jack_server: JackServer, fake_microphone, take, trained_path, tmp_path, what
+) -> None:
+    fake_microphone(take)
+    session = tmp_path / "session"
+    command = [sys.executable, "-c", _INTERRUPTED_AT, what, "play", str(trained_path), "--input", "fakemic"]
+    command += ["--midi-out", "none:", "--session", str(session), "--for", "30s"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == (0 if session.exists() else 130), done.stderr
+    if session.exists():
+        assert read_session(session).recovered == ()
+        assert replayed(session).returncode == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -133,16 +133,18 @@ def live_command(
 
         # Whatever can be wrong with what was asked for is opened before the session is begun.
         stack.enter_context(_midi_inputs(request, control_map, box, stream_s))
-        if request.session is not None:
-            stack.enter_context(session_folder(request.session))
         live = stack.enter_context(
             LiveInput(request.input, channels=request.channels, block_samples=request.block, on_event=news)
         )
         rate_hz = live.sample_rate_hz
         source = LiveSource(live)
         listener = Listener(model.spec, encoder, model.vocabularies, source_rate_hz=rate_hz)
+        player = make_player(model, request)
+        # From where the session is begun, Ctrl-C ends the performance in order, so that the session is whole or not there.
+        stop = stack.enter_context(_stop_signals())
         writer = None
         if request.session is not None:
+            stack.enter_context(session_folder(request.session))
             writer = _session(request, model, digest, rate_hz=rate_hz, input_name=live.device.name, tell=news)
             told.append(writer)
         overlap = -(-model.spec.segment_samples // model.spec.hop_samples)
@@ -152,7 +154,7 @@ def live_command(
             source=source,
             intake=listener.intake,
             hearing=HearingThread(listener.hear, most_waiting=overlap, in_thread=lambda: raise_priority(_HEARING_LEVEL)),
-            conductor=Conductor(make_player(model, request), sample_rate_hz=model.spec.sample_rate_hz),
+            conductor=Conductor(player, sample_rate_hz=model.spec.sample_rate_hz),
             output=output,
             clock=clock,
             spec=model.spec,
@@ -171,10 +173,9 @@ def live_command(
         watch = _PartnerWatch(request.partner, digest)
         title = f"MusicHal listens to {printable(live.device.label)}"
         display = Display(board, lambda: source.level, voice, title=title, has_keys=sys.stdin.isatty())
-        with _stop_signals() as stop:
-            with keys() as poll, display, _playing(engine, stop):
-                _attend(engine, stop, poll, box, display, watch, request.duration_s)
-            summary = _finish(engine, live, scheduler, watch, osc_in, link, writer, voice)
+        with keys() as poll, display, _playing(engine, stop):
+            _attend(engine, stop, poll, box, display, watch, request.duration_s)
+        summary = _finish(engine, live, scheduler, watch, osc_in, link, writer, voice)
     if engine.error is not None:
         raise engine.error
     _report(request, engine, summary, voice)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from hypothesis import HealthCheck, settings
 
 from jack_server import fake_microphone, jack_server, jack_server_at  # noqa: F401 - fixtures for every test
 from musichal.audio.recording import read_recording
@@ -16,6 +17,10 @@ from musichal.memory.partner_file import PartnerModel, save_partner
 from musichal.spec import PerceptionSpec
 
 AUDIO = Path(__file__).parent / "audio"
+
+# A busy machine is no counterexample.
+settings.register_profile("musichal", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("musichal")
 
 
 @pytest.fixture(scope="session")

@@ -33,6 +33,9 @@ from test_slices_port import Ear
 pytestmark = pytest.mark.live
 
 
+DUO = "[voice.melody]\nport = 'none:'\n[voice.bass]\nport = 'none:'\nchannel = 2\n"
+
+
 @pytest.fixture(scope="module")
 def take(tmp_path_factory, short_guitar) -> Path:
     samples, rate = soundfile.read(short_guitar, dtype="float32")
@@ -302,10 +305,18 @@ def test_what_cannot_be_is_refused_in_one_line_before_a_sound(
         (["--input", "a/mic", "--midi-out", "x.mid"], ["a/mic", "no such file"]),
         (["--input", "a.wav", "--for", "3s"], ["--for is for live input only"]),
         (["--audio-out", "x.wav"], ["--audio-out default"]),
+        (["--voices", "{duo}", "--set", "voices=melody,chords"], ["duo.toml", "'chords'", "[voice.chords]"]),
+        (["--voices", "{tenor}"], ["tenor.toml", "no voice 'tenor'", "all, melody, bass, chords"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
-def test_what_the_command_line_cannot_mean_is_refused_without_a_device(trained_path, tmp_path, monkeypatch, arguments, words):
+def test_what_the_command_line_cannot_mean_is_refused_without_a_device(
+    trained_path, tmp_path, tmp_path_factory, monkeypatch, arguments, words
+):
+    tables = tmp_path_factory.mktemp("tables")
+    for name, text in {"duo": DUO, "tenor": "[voice.tenor]\nport = 'none:'\n"}.items():
+        (tables / f"{name}.toml").write_text(text)
+    arguments = [argument.format(duo=tables / "duo.toml", tenor=tables / "tenor.toml") for argument in arguments]
     monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(app, ["play", str(trained_path), *arguments])
     assert result.exit_code == 2
@@ -329,6 +340,26 @@ def test_without_a_midi_system_it_plays_and_says_what_it_does_instead(
     assert 3.0 <= summary["duration_s"] < 6.0
     assert out.read_bytes()[:4] == b"MThd"
     assert np.isfinite(summary["hearing_p50_ms"])
+
+
+def test_a_table_of_voices_says_which_play_and_one_that_it_lacks_is_told_of_while_playing(
+    jack_server: JackServer, fake_microphone, take, trained_path, tmp_path
+) -> None:
+    microphone, session, listen = fake_microphone(take, loop=True), tmp_path / "session", free_port()
+    microphone.go()
+    (tmp_path / "duo.toml").write_text(DUO)
+    with playing(
+        trained_path, "--input", microphone.name, "--voices", tmp_path / "duo.toml", "--osc", listen, "--session", session,
+        "--set", "rest_below=0.02",
+    ) as concert:  # fmt: skip
+        concert.wait_to_hear("MusicHal listens to")
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+            control.sendto(osc_message("/musichal/voices", ["melody,chords"]), ("127.0.0.1", listen))
+        concert.wait_to_hear("the voice 'chords' has no place in the table of voices")
+        concert.end()
+    assert concert.process.returncode == 0, concert.said
+    settings = json.loads((session / "settings.json").read_text())
+    assert [voice["name"] for voice in settings["partner"]["voices"]] == ["melody", "bass"]
 
 
 def test_slices_of_the_partner_are_heard_live(jack_server: JackServer, fake_microphone, take, trained_path) -> None:

@@ -7,7 +7,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +116,7 @@ def live_command(
     _check_clock(request)
     control_map = CcMap([]) if request.control_map is None else read_cc_map(request.control_map)
     routings = _routings(request)
+    request = _with_voices(request, routings)
     with contextlib.ExitStack() as stack:
         model, digest = _load(request, voice)
         encoder = create_encoder(model.spec)
@@ -228,6 +229,22 @@ def _routings(request: LiveRequest) -> list[Routing]:
         port = PortSettings("--audio-out", f"synth:{request.soundfont or ''}", setup=(program,))
         routings.append(Routing((port,), {}, VoiceRoute(port.name, CHANNEL)))
     return routings
+
+
+def _with_voices(request: LiveRequest, routings: Sequence[Routing]) -> LiveRequest:
+    """Return the request with the voices that its table names, if no others were chosen; refuse one that has no route."""
+    if request.voices is None:
+        return request
+    table, path = routings[0], printable(request.voices)
+    if request.settings.voices == PartnerSettings().voices and not all(table.has(v.name) for v in request.settings.voices):
+        try:
+            return replace(request, settings=request.settings.changed({"voices": ", ".join(table.voices)}))
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
+    for voice in request.settings.voices:
+        if not table.has(voice.name):
+            raise InputError(f"{path} does not say where the voice {voice.name!r} plays: add [voice.{voice.name}] with a port")
+    return request
 
 
 @contextmanager

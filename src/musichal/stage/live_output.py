@@ -32,17 +32,23 @@ class SchedulerOutput:
         self._scheduler, self._routings, self._clock = scheduler, tuple(routings), clock
         self._alive_s = self._restarted_s = -math.inf
         self._muted = False
+        self._unrouted: set[str] = set()
+        self._news: list[tuple[str, str]] = []
         self.sent = 0
         self.lateness_s = 0.0
         """Of the last note that left."""
 
     def play(self, decision: Decision, moment_of: Callable[[float], float]) -> int:
-        """Ask for the notes of a decision; returns how many were taken."""
+        """Ask for the notes of a decision; returns how many were taken. A voice without a route is not heard, and told of."""
         voice = str(getattr(decision, "voice", "") or "")
+        routings = [routing for routing in self._routings if routing.has(voice)]
+        if len(routings) < len(self._routings) and voice not in self._unrouted:
+            self._unrouted.add(voice)
+            self._news.append(("voice", f"the voice {voice!r} has no place in the table of voices: it is not heard there"))
         messages = []
         for note in decision.notes:
             due_s = moment_of(note.onset_s)
-            for routing in self._routings:
+            for routing in routings:
                 message = routing.route(voice, due_s, note, tag=decision.number & 0xFFFFFFFF)
                 if message is not None and message.duration_s <= LONGEST_NOTE_S:
                     messages.append(message)
@@ -63,7 +69,7 @@ class SchedulerOutput:
         if now - self._alive_s < _ALIVE_S:
             return ()
         self._alive_s = now
-        news: list[tuple[str, str]] = []
+        news, self._news = self._news, []
         if not self._scheduler.alive() and now - self._restarted_s > _RESTART_S:
             self._restarted_s = now
             try:

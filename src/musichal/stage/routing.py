@@ -121,6 +121,10 @@ class Routing:
     voices: Mapping[str, VoiceRoute]
     default: VoiceRoute | None = None
 
+    def has(self, voice: str) -> bool:
+        """Return whether a voice has a route."""
+        return voice in self.voices or self.default is not None
+
     def route(self, voice: str, due_s: float, note: PlayedNote, *, tag: int = 0, bend_semitones: float = 0.0) -> Note | None:
         """Return the message for a note of `voice` that is due at `due_s`, or None where it is left out.
 

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -141,6 +142,38 @@ def test_a_microphone_that_is_pulled_out_and_put_back(jack_server: JackServer, f
         blocks += collect(live, until=lambda b: heard(b).any())
         assert live.is_connected
     _the_clock_was_kept(blocks, live, events)
+
+
+def test_a_microphone_that_is_back_before_anyone_looked(jack_server: JackServer, fake_microphone: Plug, ramp: Path) -> None:
+    """It is in the list again, and connected to nobody: that another stream hears it tells that ours was cut off."""
+    microphone = fake_microphone(ramp, loop=True)
+    events: list[InputEvent] = []
+    with LiveInput("fakemic", on_event=events.append) as live:
+        microphone.go()
+        blocks = collect(live, until=lambda b: heard(b).any())
+        microphone.kill()
+        fake_microphone(ramp, loop=True).go()
+        blocks += collect(live, until=lambda _: any(event.kind == "returned" for event in events))
+        blocks += collect(live, until=lambda b: heard(b).any())
+    _the_clock_was_kept(blocks, live, events)
+
+
+def test_a_device_that_is_waited_for_is_not_there_and_what_is_there_is_listed(
+    jack_server: JackServer, fake_microphone: Plug, ramp: Path
+) -> None:
+    microphone = fake_microphone(ramp, loop=True)
+    fake_microphone(ramp, name="another")
+    events: list[InputEvent] = []
+    with LiveInput("fakemic", on_event=events.append) as live:
+        microphone.go()
+        collect(live, until=lambda b: heard(b).any())
+        assert live._process is not None
+        microphone.kill()
+        live._process.kill()
+        collect(live, until=lambda _: any(event.kind == "waiting" for event in events))
+    said = [event.text for event in events if event.kind == "waiting"]
+    assert len(said) == 1
+    assert re.fullmatch(r"there is no audio input 'fakemic, JACK.*'; there is: \d another, JACK.*", said[0])
 
 
 def test_a_sound_server_that_dies_and_comes_back(jack_server: JackServer, fake_microphone: Plug, ramp: Path) -> None:

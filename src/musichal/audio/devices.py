@@ -102,9 +102,6 @@ def choose(devices: Sequence[AudioDevice], text: str | None, *, what: str) -> Au
     InputError
         Several match; the message lists them.
     """
-    there = f"there is: {_listed(devices)}" if devices else f"there is no {what} at all"
-    if any(device.host_api == "ALSA" for device in devices):
-        there += "; what another program holds for itself is not listed"
     if text is None or not text.strip():
         defaults = [device for device in devices if device.is_default] or list(devices[:1])
         if not defaults:
@@ -125,7 +122,15 @@ def choose(devices: Sequence[AudioDevice], text: str | None, *, what: str) -> Au
             return best[0]
         if best:
             raise InputError(f"{text.strip()!r} fits several: {_listed(best)}; give more of the name, or the number")
-    raise NoSuchDeviceError(f"there is no {what} {text.strip()!r}; {there}")
+    raise not_there(devices, text.strip(), what=what)
+
+
+def not_there(devices: Sequence[AudioDevice], name: str, *, what: str) -> NoSuchDeviceError:
+    """Return the error that says that a device is not there, and lists what there is."""
+    there = f"there is: {_listed(devices)}" if devices else f"there is no {what} at all"
+    if any(device.host_api == "ALSA" for device in devices):
+        there += "; what another program holds for itself is not listed"
+    return NoSuchDeviceError(f"there is no {what} {name!r}; {there}")
 
 
 def why_not_opened(device: AudioDevice, channels: int, rate_hz: int, error: Exception) -> str:

@@ -16,6 +16,7 @@ import os
 import struct
 import sys
 import threading
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import IO, Any
 
@@ -24,10 +25,10 @@ import numpy as np
 from musichal.arrays import Float32
 from musichal.audio.devices import (
     AudioDevice,
-    choose,
     find_input,
     list_inputs,
     list_outputs,
+    not_there,
     portaudio,
     rescan,
     why_not_opened,
@@ -49,6 +50,7 @@ _LOOK_AGAIN_S = 1.0
 _SILENT_CALLBACK_S = 1.0
 _TELL_EVERY_S = 1.0
 _CLOSE_S = 1.0
+_PROBE_S = 0.5
 _DEFAULT_BLOCK = 512
 
 Message = dict[str, Any] | tuple[float, int, int, Float32]
@@ -125,8 +127,11 @@ class _Process:
         if not self._exactly:
             return find_input(self._wanted)
         # The same one as before, whatever number it has now.
-        found = [device for device in list_inputs() if device.label == self._wanted]
-        return found[0] if found else choose([], self._wanted, what="audio input")
+        devices, label = list_inputs(), str(self._wanted)
+        found = [device for device in devices if device.label == label]
+        if not found:
+            raise not_there(devices, label, what="audio input")
+        return found[0]
 
     def _open(self, device: AudioDevice, rate_hz: int) -> tuple[Any, BlockRing]:
         sounddevice = portaudio()
@@ -187,6 +192,38 @@ class _Process:
         self._wake.set()
 
 
+def gives_sound(device: AudioDevice, channels: Sequence[int]) -> bool:
+    """Return whether a device gives anything but digital silence on `channels` (from 0) within `_PROBE_S`, on a new stream."""
+    sounddevice = portaudio()
+    heard = threading.Event()
+
+    def callback(block: Float32, *_: Any) -> None:
+        if block[:, channels].any():
+            heard.set()
+
+    try:
+        stream = sounddevice.InputStream(
+            device=device.number,
+            channels=max(channels) + 1,
+            samplerate=device.default_rate_hz,
+            dtype="float32",
+            callback=callback,
+        )
+        stream.start()
+        heard.wait(_PROBE_S)
+        stream.abort()
+    except sounddevice.PortAudioError:
+        return False
+    return heard.is_set()
+
+
+def _list(pipe: IO[bytes], label: str | None, channels: Sequence[int]) -> None:
+    """Send the devices that there are; of the input with this label, if one is named, also whether a new stream hears it."""
+    inputs, outputs = list_inputs(), list_outputs()
+    heard = any(device.label == label and gives_sound(device, channels) for device in inputs)
+    write_json(pipe, kind="devices", inputs=[asdict(d) for d in inputs], outputs=[asdict(d) for d in outputs], heard=heard)
+
+
 def main(arguments: str) -> None:
     """Do what the JSON in `arguments` asks for, and speak on standard output."""
     pipe = own_output(buffering=1 << 20)
@@ -194,8 +231,7 @@ def main(arguments: str) -> None:
     options = json.loads(arguments)
     try:
         if options.pop("list", False):
-            inputs, outputs = list_inputs(), list_outputs()
-            write_json(pipe, kind="devices", inputs=[asdict(d) for d in inputs], outputs=[asdict(d) for d in outputs])
+            _list(pipe, options.get("hear"), options.get("channels", ()))
         else:
             wait, rate_hz = options.pop("wait"), options.pop("rate_hz")
             gc.disable()

@@ -116,7 +116,15 @@ def scan_devices() -> Scan:
     MissingExtraError
         Without sounddevice or PortAudio.
     """
-    process = _start({"list": True})
+    message = _ask_for_devices({})
+    return Scan(
+        tuple(AudioDevice(**device) for device in message["inputs"]),
+        tuple(AudioDevice(**device) for device in message["outputs"]),
+    )
+
+
+def _ask_for_devices(options: dict[str, Any]) -> dict[str, Any]:
+    process = _start({"list": True, **options})
     guard = threading.Timer(_SCAN_S, process.kill)
     guard.start()
     try:
@@ -129,10 +137,7 @@ def scan_devices() -> Scan:
         raise InputError("the sound system does not answer: no list of devices came")
     if message["kind"] == "failed":
         raise _error(message)
-    return Scan(
-        tuple(AudioDevice(**device) for device in message["inputs"]),
-        tuple(AudioDevice(**device) for device in message["outputs"]),
-    )
+    return message
 
 
 def parse_channels(text: str) -> tuple[int, ...]:
@@ -164,8 +169,8 @@ class LiveInput:
 
     Notes
     -----
-    `read`, `wait` and `levels` belong to one thread. On JACK a client that vanishes and comes back within some seconds leaves
-    no trace but digital silence, and stays unconnected.
+    `read`, `wait` and `levels` belong to one thread. On JACK a client that vanishes leaves no trace but digital silence, and
+    one that comes back is not connected again: where it gives sound to a new stream and none to ours, ours is opened anew.
     """
 
     def __init__(
@@ -342,7 +347,7 @@ class LiveInput:
             self._is_silent = False
             self._tell("sound", f"{self.device.label} gives sound again (peak {decibel(10 ** (levels.peak_db / 20)):.0f} dBFS)")
         if self._zero_s >= _UNPLUGGED_S and self._look is None:
-            # A JACK client that is gone leaves digital silence, and nothing else says so.
+            # A JACK client that is gone leaves digital silence, and nothing else says so, be it back or not.
             self._look = threading.Thread(target=self._look_whether_it_is_there, daemon=True)
             self._look.start()
         elif not self._zero_s:
@@ -352,13 +357,21 @@ class LiveInput:
         me, process = threading.current_thread(), self._process
         while self._look is me and self._process is process and not self._closing.is_set():
             with contextlib.suppress(MusicHalError):
-                if all(device.label != self.device.label for device in scan_devices().inputs):
-                    if self._process is process and process is not None:
+                if self._is_cut_off():
+                    if self._look is me and self._process is process and process is not None:
                         process.kill()
                     break
             self._closing.wait(_LOOK_S)
         if self._look is me:
             self._look = None
+
+    def _is_cut_off(self) -> bool:
+        """Return whether the device is gone, or, on JACK, is there and gives sound to a stream that is newer than ours."""
+        label = self.device.label
+        chosen = [channel - 1 for channel in self._channels or range(1, self._opened_channels + 1)]
+        on_jack = self.device.host_api.startswith("JACK")
+        found = _ask_for_devices({"hear": label, "channels": chosen} if on_jack else {})
+        return bool(found["heard"]) or all(AudioDevice(**device).label != label for device in found["inputs"])
 
     def _missing_before(self, block: RingBlock) -> int:
         """Return how many samples are missing before a block: those that did not fit, and those that the time says."""

@@ -45,7 +45,6 @@ app = typer.Typer(
 )
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object for a program instead of words for a person.")]
-_INTERRUPTED = 130
 _SETTING_NAMES = PartnerSettings().summary()
 
 
@@ -68,9 +67,6 @@ def _voice(as_json: bool = False) -> Iterator[Voice]:
     except MusicHalError as error:
         voice.err.print(f"musichal: {error}", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(error.exit_code) from error
-    except KeyboardInterrupt as error:
-        voice.err.print("musichal: interrupted; nothing was left half-written", markup=False, highlight=False)
-        raise typer.Exit(_INTERRUPTED) from error
     except MemoryError as error:
         voice.err.print("musichal: not enough memory for this recording", markup=False, highlight=False)
         raise typer.Exit(InputError.exit_code) from error

@@ -10,13 +10,31 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import IO
 
 from musichal.errors import InputError
 
 THREAD_SETTINGS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 """Variables that say how many threads numerical libraries may use, asked when these are loaded."""
+
+
+@contextmanager
+def out_of_earshot() -> Iterator[None]:
+    """Let processes that are started within the block hear nothing of Ctrl-C, nor that the terminal is closed.
+
+    A terminal tells both to all of a program's processes, also to one that has just begun and cannot yet look away. They are
+    ours to answer, by ending those processes in order. Not on Windows.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGHUP))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def run_module(module: str, arguments: Sequence[str], *, threads: int | None, what: str) -> str:

@@ -35,7 +35,7 @@ from musichal.audio.recording import ingest
 from musichal.audio.ring import BlockRing, RingBlock
 from musichal.errors import InputError, MissingExtraError, MusicHalError
 from musichal.monotonic import now_s
-from musichal.own_process import end_reader
+from musichal.own_process import end_reader, out_of_earshot
 
 Channels = tuple[int, ...] | None
 """Which channels are heard, counted from 1 (their mean); none named: all; None: the first two, or the only one."""
@@ -512,11 +512,12 @@ class LiveInput:
 
 
 def _start(options: dict[str, Any]) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(  # noqa: S603 - our own module, by this very interpreter
-        [sys.executable, "-m", MODULE, json.dumps(options)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    )
+    with out_of_earshot():
+        return subprocess.Popen(  # noqa: S603 - our own module, by this very interpreter
+            [sys.executable, "-m", MODULE, json.dumps(options)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

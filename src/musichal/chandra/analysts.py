@@ -22,7 +22,7 @@ from musichal.hearing.encoders.registry import create_encoder
 from musichal.hearing.listener import Analysis, Ear
 from musichal.hearing.percepts import Window
 from musichal.installation import processors
-from musichal.own_process import THREAD_SETTINGS
+from musichal.own_process import THREAD_SETTINGS, out_of_earshot
 from musichal.spec import PerceptionSpec
 
 # Some seconds of work a piece: enough to hide the way to the process and back, little enough to stop soon.
@@ -84,7 +84,7 @@ def analysts(spec: PerceptionSpec, *, processes: int) -> Iterator[Analyst]:
             yield from zip(piece, found, strict=True)
 
     try:
-        with _one_thread_each():
+        with _one_thread_each(), out_of_earshot():
             for _ in range(processes):
                 ours, theirs = context.Pipe()
                 process = context.Process(target=_work, args=(spec, theirs), daemon=True)

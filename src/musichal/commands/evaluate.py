@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import lru_cache
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +28,7 @@ from musichal.evaluate.feedback import Feedback, Render, feedback, mean_feedback
 from musichal.evaluate.figures import MemoryUse, memory_use
 from musichal.evaluate.listening import AT_ONCE_S, DIMENSIONS, Area
 from musichal.memory.partner_file import PartnerModel, load_partner
+from musichal.own_process import out_of_earshot
 from musichal.partner.partner import Partner
 from musichal.partner.settings import Direction, PartnerSettings
 from musichal.stage.events import NoteEvent
@@ -191,10 +192,17 @@ def _effects(
             found.append(_tried(model, settings, few, trial, seed))
         return tuple(found)
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        waiting = [pool.submit(_tried_elsewhere, file, settings, few, trial, seed) for trial in tried]
-        for number, (trial, future) in enumerate(zip(tried, waiting, strict=True)):
-            progress(f"What {trial.parameter} does", number / len(tried))
-            found.append(future.result())
+        try:
+            with out_of_earshot():
+                waiting = [pool.submit(_tried_elsewhere, file, settings, few, trial, seed) for trial in tried]
+            for number, (trial, future) in enumerate(zip(tried, waiting, strict=True)):
+                progress(f"What {trial.parameter} does", number / len(tried))
+                found.append(future.result())
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in active_children():
+                process.kill()  # it has nothing to lose, and minutes to go
+            raise
     return tuple(found)
 
 

@@ -117,7 +117,7 @@ def live_command(
     control_map = CcMap([]) if request.control_map is None else read_cc_map(request.control_map)
     routings = _routings(request)
     request = _with_voices(request, routings)
-    with contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as last, contextlib.ExitStack() as stack:
         model, digest = _load(request, voice)
         encoder = create_encoder(model.spec)
         _warm_up(model, encoder)
@@ -141,8 +141,9 @@ def live_command(
         source = LiveSource(live)
         listener = Listener(model.spec, encoder, model.vocabularies, source_rate_hz=rate_hz)
         player = make_player(model, request)
-        # From where the session is begun, Ctrl-C ends the performance in order, so that the session is whole or not there.
-        stop = stack.enter_context(_stop_signals())
+        # From where the session is begun until all is closed, Ctrl-C ends the performance in order, so that the session is
+        # whole or not there.
+        stop = last.enter_context(_stop_signals())
         writer = None
         if request.session is not None:
             stack.enter_context(session_folder(request.session))

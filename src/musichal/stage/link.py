@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
-from musichal.own_process import end_reader
+from musichal.own_process import end_reader, out_of_earshot
 from musichal.stage.link_process import MODULE, need_aalink
 
 _LOWEST_BPM, _HIGHEST_BPM = 6.0, 600.0  # what a pulse can be
@@ -191,8 +191,9 @@ class LinkSession:
     def _run_process(self) -> str:
         """Run one process from its start to its end; return why it ended, as far as it said so."""
         command = [sys.executable, "-m", MODULE]
-        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:  # noqa: S603 - our own
-            self._process = process
+        with out_of_earshot():
+            self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # noqa: S603 - our own
+        with self._process as process:
             assert process.stdout is not None
             why = "its process ended"
             if self._closing.is_set() and process.stdin is not None:

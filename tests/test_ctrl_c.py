@@ -1,0 +1,51 @@
+"""Ctrl-C and its kin, whenever they come: one line, the exit code, nothing half-written and no process left.
+
+What plays live is in `test_play_live.py`; here are the program's own beginning and the commands that work for a while.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals between processes are POSIX")
+
+_BEGINNING = """
+import importlib.abc, os, sys
+number, presses, name = int(sys.argv.pop(1)), int(sys.argv.pop(1)), sys.argv.pop(1)
+class Press(importlib.abc.MetaPathFinder):
+    def find_spec(self, wanted, path, target=None):
+        if wanted == name and presses:
+            sys.meta_path.remove(self)
+            for _ in range(presses):
+                os.kill(os.getpid(), number)
+sys.meta_path.insert(0, Press())
+from musichal.__main__ import main
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "signal_name", "presses"),
+    [
+        ("musichal.cli", "SIGINT", 1),
+        ("typer", "SIGINT", 2),
+        ("rich", "SIGTERM", 1),
+        ("numpy", "SIGHUP", 1),
+        ("musichal.chandra.trainer", "SIGINT", 5),
+    ],
+)
+def test_from_its_first_moment_on_it_says_one_line(
+    short_mix: Path, tmp_path: Path, name: str, signal_name: str, presses: int
+) -> None:
+    """Loading takes a second or more, and whoever has made a mistake in the arguments presses Ctrl-C then."""
+    number = int(getattr(signal, signal_name, 0))
+    words = [str(number), str(presses), name, "train", str(short_mix), "-o", str(tmp_path / "p.hal")]
+    done = subprocess.run([sys.executable, "-c", _BEGINNING, *words], capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 128 + number, done.stderr
+    word = "interrupted" if signal_name == "SIGINT" else "told to end"
+    assert (done.stdout, done.stderr) == ("", f"musichal: {word}; nothing was left half-written\n")
+    assert list(tmp_path.iterdir()) == []

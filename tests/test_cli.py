@@ -323,8 +323,8 @@ def test_ctrl_c_leaves_nothing_behind(command, after_s, rock_mix, trained_path, 
     }[command]
     # It says when the command has begun: before that, a busy machine may still be reading its arguments.
     ready = (
-        f"import musichal.commands.{command} as room, musichal.cli as c; begin = room.{command}_command\n"
-        f"room.{command}_command = lambda *a, **k: (print(1, flush=True), begin(*a, **k))\nc.main()"
+        f"import musichal.commands.{command} as room, musichal.__main__ as program; begin = room.{command}_command\n"
+        f"room.{command}_command = lambda *a, **k: (print(1, flush=True), begin(*a, **k))\nprogram.main()"
     )
     running = subprocess.Popen(
         [sys.executable, "-c", ready, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

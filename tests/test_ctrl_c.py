@@ -49,3 +49,26 @@ def test_from_its_first_moment_on_it_says_one_line(
     word = "interrupted" if signal_name == "SIGINT" else "told to end"
     assert (done.stdout, done.stderr) == ("", f"musichal: {word}; nothing was left half-written\n")
     assert list(tmp_path.iterdir()) == []
+
+
+_LOST = """
+import os, signal, sys
+from musichal import cli
+class Goes:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        for _ in range(1000):
+            pass
+def command_line():
+    Goes()
+    signal.pause()
+cli.main = command_line
+from musichal.__main__ import main
+main()
+"""
+
+
+def test_one_that_python_itself_loses_is_raised_again() -> None:
+    """Where Python calls back by itself it prints an exception and goes on; while it imports, that is often."""
+    done = subprocess.run([sys.executable, "-c", _LOST], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (130, "musichal: interrupted; nothing was left half-written\n")

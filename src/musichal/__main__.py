@@ -3,14 +3,20 @@
 Ctrl-C, a request to end (SIGTERM) and a terminal that is closed (SIGHUP) are answered alike, also while modules are loaded:
 what is half-written is removed, one line is said, and the exit code is 128 and the signal's number. While that is done,
 impatience does not spoil it: what comes within a second of the first is passed over.
+
+Python loses an exception that is raised while it calls back by itself, when an object goes for instance, which it does a lot
+while it loads modules. One lost like that is raised again.
 """
 
 import contextlib
 import signal
 import sys
+import threading
 import time
+from typing import Any
 
 _IMPATIENCE_S = 1.0
+_AGAIN_S = 0.01
 
 
 class _Stop:
@@ -24,6 +30,8 @@ class _Stop:
         self._numbers = [signal.Signals[name] for name in names if signal.getsignal(signal.Signals[name]) in usual]
         for number in self._numbers:
             signal.signal(number, self._come)
+        self._before = sys.unraisablehook
+        sys.unraisablehook = self._lost
 
     def _come(self, number: int, _frame: object) -> None:
         before_s, self._come_s = self._come_s, time.monotonic()
@@ -31,8 +39,24 @@ class _Stop:
             self.number = number
             raise KeyboardInterrupt
 
+    def _lost(self, unraisable: Any) -> None:
+        if not issubclass(unraisable.exc_type, KeyboardInterrupt):
+            self._before(unraisable)
+            return
+        self._come_s = -_IMPATIENCE_S
+        # In a moment: here and now it would be lost again.
+        threading.Thread(target=self._again, daemon=True).start()
+
+    def _again(self) -> None:
+        time.sleep(_AGAIN_S)
+        if sys.platform == "win32":
+            signal.raise_signal(self.number)
+        else:
+            signal.pthread_kill(threading.main_thread().ident or 0, self.number)
+
     def leave(self) -> None:
         """Let Ctrl-C interrupt nothing on the way out; whoever asks for the end does not wait for that either."""
+        sys.unraisablehook = self._before
         for number in self._numbers:
             signal.signal(number, signal.SIG_IGN if number == signal.SIGINT else signal.SIG_DFL)
 

@@ -72,3 +72,16 @@ def test_one_that_python_itself_loses_is_raised_again() -> None:
     """Where Python calls back by itself it prints an exception and goes on; while it imports, that is often."""
     done = subprocess.run([sys.executable, "-c", _LOST], capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode, done.stderr) == (130, "musichal: interrupted; nothing was left half-written\n")
+
+
+def test_its_exit_code_is_that_of_the_signal_however_it_was_started(tmp_path: Path) -> None:
+    """`python -m` ends by the signal itself where the very `KeyboardInterrupt` passed code that was made from text."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, signal, sys\nclass Press:\n    def find_spec(self, name, path, target=None):\n"
+        "        if name == 'typer':\n            exec('os.kill(os.getpid(), signal.SIGTERM)\\nfor _ in range(1000): pass')\n"
+        "sys.meta_path.insert(0, Press())\n"
+    )
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *filter(None, sys.path)])}
+    command = [sys.executable, "-m", "musichal", "--version"]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (143, "musichal: told to end; nothing was left half-written\n")

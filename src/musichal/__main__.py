@@ -19,6 +19,10 @@ _IMPATIENCE_S = 1.0
 _AGAIN_S = 0.01
 
 
+class _Stopped(KeyboardInterrupt):
+    """A `KeyboardInterrupt` of ours: `python -m` ends as if killed where that very class has passed through its hands."""
+
+
 class _Stop:
     """Turns signals into `KeyboardInterrupt`; those that somebody ignores or answers already are left to them."""
 
@@ -37,10 +41,10 @@ class _Stop:
         before_s, self._come_s = self._come_s, time.monotonic()
         if self._come_s - before_s >= _IMPATIENCE_S:
             self.number = number
-            raise KeyboardInterrupt
+            raise _Stopped
 
     def _lost(self, unraisable: Any) -> None:
-        if not issubclass(unraisable.exc_type, KeyboardInterrupt):
+        if not issubclass(unraisable.exc_type, _Stopped):
             self._before(unraisable)
             return
         self._come_s = -_IMPATIENCE_S

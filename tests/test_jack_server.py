@@ -1,5 +1,6 @@
 """The fixtures themselves: what the fake microphone plays arrives sample by sample, in a real server."""
 
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -47,6 +48,25 @@ def test_servers_of_other_rates_and_periods(jack_server_at: Callable[..., JackSe
     client = jack.Client("asking", servername=server.name, no_start_server=True)
     assert (client.samplerate, client.blocksize) == (44_100, 256)
     client.close()
+
+
+def test_a_receiver_is_connected_also_to_a_port_that_has_only_just_come(jack_server: JackServer) -> None:
+    """A port is listed before its client is active, and takes no connection until then."""
+    import jack
+
+    from musichal.bench.jack_midi import JackReceiver
+
+    late = jack.Client("late", no_start_server=True)
+    late.midi_outports.register("out")
+    begin = threading.Timer(0.5, late.activate)
+    with JackReceiver() as receiver:
+        begin.start()
+        for _ in range(2):
+            assert receiver.connect("late") == "late:out"
+        assert [port.name for port in receiver.client.get_all_connections(receiver._port)] == ["late:out"]
+    begin.join()
+    late.deactivate()
+    late.close()
 
 
 def test_a_file_of_another_rate_is_refused(

@@ -41,9 +41,16 @@ class Ear:
         self.client.close()
 
     def listen_to(self, name: str) -> None:
-        assert wait_for(lambda: any(name in p.name for p in self.client.get_ports(is_audio=True, is_output=True)), 10.0)
-        found = [p.name for p in self.client.get_ports(is_audio=True, is_output=True) if name in p.name]
-        self.client.connect(found[0], self._port)
+        import jack
+
+        def connected() -> bool:
+            found = [p.name for p in self.client.get_ports(is_audio=True, is_output=True) if name in p.name]
+            try:
+                return bool(found) and self.client.connect(found[0], self._port) is None
+            except jack.JackErrorCode:  # its client is not active yet
+                return False
+
+        assert wait_for(connected, 20.0), [p.name for p in self.client.get_ports()]
 
     def heard(self) -> np.ndarray:
         return np.concatenate([np.zeros(0, np.float32), *self._blocks])

@@ -106,15 +106,17 @@ class JackReceiver:
         """
         found: list[str] = []
 
-        def appeared() -> bool:
-            found[:] = [name for name in self.senders() if sender in name]
-            return bool(found)
+        def connected() -> bool:
+            found[:] = [name for name in self.senders() if sender in name][-1:]
+            try:
+                return bool(found) and self.client.connect(found[0], self._port) is None
+            except self._jack.JackErrorCode:
+                # Connected already; or it has only just come, and takes connections once its client is active.
+                return any(port.name in found for port in self.client.get_all_connections(self._port))
 
-        if not wait_for(appeared, timeout_s):
-            raise InputError(f"no JACK MIDI output with {sender!r} in its name appeared")
-        with contextlib.suppress(self._jack.JackErrorCode):  # connected already
-            self.client.connect(found[-1], self._port)
-        return found[-1]
+        if not wait_for(connected, timeout_s):
+            raise InputError(f"no JACK MIDI output with {sender!r} in its name appeared that can be connected")
+        return found[0]
 
     def clear(self) -> None:
         """Forget what was received."""

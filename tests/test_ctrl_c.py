@@ -59,18 +59,26 @@ class Goes:
         os.kill(os.getpid(), signal.SIGINT)
         for _ in range(1000):
             pass
-def command_line():
+def lost():
     Goes()
     signal.pause()
+def turned():
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+        signal.pause()
+    except KeyboardInterrupt as error:
+        raise ImportError("initialization failed") from error
+command_line = {"lost": lost, "turned": turned}[sys.argv[1]]
 cli.main = command_line
 from musichal.__main__ import main
 main()
 """
 
 
-def test_one_that_python_itself_loses_is_raised_again() -> None:
-    """Where Python calls back by itself it prints an exception and goes on; while it imports, that is often."""
-    done = subprocess.run([sys.executable, "-c", _LOST], capture_output=True, text=True, check=False, timeout=60)
+@pytest.mark.parametrize("how", ["lost", "turned"])
+def test_one_that_is_lost_on_its_way_or_turned_into_something_else_ends_it_too(how: str) -> None:
+    """Where Python calls back by itself it prints an exception and goes on; compiled modules say that they failed to load."""
+    done = subprocess.run([sys.executable, "-c", _LOST, how], capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode, done.stderr) == (130, "musichal: interrupted; nothing was left half-written\n")
 
 

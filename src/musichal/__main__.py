@@ -81,7 +81,11 @@ def main() -> None:
         code = interrupted
     except SystemExit as ended:
         code = ended.code
-    if stop.number and code == interrupted:  # which is what the command line makes of all of them
+    except Exception:  # what a compiled module makes of an interruption, for instance: that its initialisation failed
+        if not stop.number:
+            raise
+        code = interrupted
+    if stop.number and code:
         code = 128 + stop.number
         word = "interrupted" if stop.number == signal.SIGINT else "told to end"
         with contextlib.suppress(OSError):

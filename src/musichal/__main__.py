@@ -72,6 +72,9 @@ def main() -> None:
     code: str | int | None = 0
     try:
         try:
+            from musichal.own_process import use_one_thread
+
+            use_one_thread()
             from musichal.cli import main as command_line
 
             command_line()

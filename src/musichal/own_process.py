@@ -18,6 +18,18 @@ from musichal.errors import InputError
 
 THREAD_SETTINGS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 """Variables that say how many threads numerical libraries may use, asked when these are loaded."""
+_OF_NUMPY = ("OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+
+
+def use_one_thread() -> None:
+    """Let numpy's and SciPy's matrix products run on the thread that asks for them; call it before these are loaded.
+
+    The threads that they would share a product with wait for one another without sleeping. Where the other core is busy, a
+    product of a tenth of a millisecond took forty, on the way from a player's sound to an answer too, and learning a vocabulary
+    seven times as long. What the user's environment says already counts.
+    """
+    for name in _OF_NUMPY:
+        os.environ.setdefault(name, "1")
 
 
 @contextmanager

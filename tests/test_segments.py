@@ -1,5 +1,6 @@
 """Segments and their context: the same cuts however the stream arrives."""
 
+import gc
 from itertools import pairwise
 
 import numpy as np
@@ -132,6 +133,19 @@ def test_an_onset_cuts_only_between_the_shortest_and_the_longest_segment(sample:
 def test_onsets_are_ignored_on_the_grid() -> None:
     windows = [w for _, w in cut_up(PerceptionSpec(), 30_000, onset_frames(30_000, 1), [])]
     assert [w.start_sample for w in windows] == [0, 8400, 16800, 25200]
+
+
+@pytest.mark.parametrize("policy", ["grid", "onset"])
+def test_onsets_are_let_go_when_their_time_is_over(policy: str) -> None:
+    spec = PerceptionSpec(policy=policy)
+    segmenter, silence = Segmenter(spec), np.zeros(4800, dtype=np.float32)
+    kept: list[int] = []
+    for second in range(1, 61):
+        for fifth in range(5):
+            start = 24_000 * (second - 1) + 4800 * fifth
+            segmenter.push(silence, [Onset(start + 100, start + 1000)], start + 4800)
+        kept.append(sum(isinstance(thing, Onset) for thing in gc.get_objects()))
+    assert max(kept[30:]) <= max(kept[:30])
 
 
 def test_the_end_of_a_stream_completes_what_waited_for_onsets() -> None:

@@ -19,3 +19,4 @@ def test_hours_on_stage_lose_nothing_and_end_every_note(trained, short_guitar, h
     if hours >= 1:
         assert abs(found.drift_ms_per_h) < 1.0
         assert found.grown_mb < 32
+        assert found.objects_grown < 100

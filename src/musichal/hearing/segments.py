@@ -44,7 +44,8 @@ class Segmenter:
             Up to where in the stream onsets are known; a segment is only cut where they are.
         """
         self._buffer = np.concatenate([self._buffer, samples])
-        self._onsets.extend(onsets)
+        if self._spec.policy == "onset":  # a grid would keep them for ever
+            self._onsets.extend(onsets)
         self._decided_until = max(self._decided_until, decided_until)
         windows = []
         while (window := self._next()) is not None:

@@ -317,9 +317,22 @@ def test_ctrl_c_leaves_nothing_behind(command, after_s, rock_mix, trained_path, 
     many.mkdir()
     for i in range(4):
         shutil.copy(rock_mix, many / f"{i}.ogg")
+    samples, rate = soundfile.read(rock_mix, dtype="float32")
+    soundfile.write(
+        tmp_path / "long.wav", np.tile(samples, 4), rate, subtype="PCM_16"
+    )  # quick machines need longer to be early
     arguments = {
         "train": ["train", many, "-o", out / "p.hal"],
-        "play": ["play", trained_path, "--input", rock_mix, "--audio-out", out / "r.wav", "--session", out / "session"],
+        "play": [
+            "play",
+            trained_path,
+            "--input",
+            tmp_path / "long.wav",
+            "--audio-out",
+            out / "r.wav",
+            "--session",
+            out / "session",
+        ],
     }[command]
     # It says when the command has begun: before that, a busy machine may still be reading its arguments.
     ready = (

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from musichal.hearing.percepts import SILENCE, Note
@@ -210,6 +210,7 @@ def test_one_symbol_of_loudness_is_that_of_many(before_db, level_db, was_silent,
 
 @settings(deadline=None)
 @given(st.integers(0, 2**32 - 1), st.sampled_from([1, 5, 16, 200]), st.integers(0, 1000), st.sampled_from([40, 700, 4000]))
+@example(seed=228, most=200, turn=0, n=40)  # a state of which one move fits no more than its own penalty takes off
 def test_the_best_that_a_search_by_drawers_looked_at_are_what_it_finds(seed, most, turn, n):
     """Each state counts in its best transposition; of what is equally good to six places, the first."""
     rng = np.random.default_rng(seed)
@@ -217,11 +218,11 @@ def test_the_best_that_a_search_by_drawers_looked_at_are_what_it_finds(seed, mos
     units = unit_chroma(rng.integers(0, 4, (n, 12)) / 3).astype(np.float32)
     index, present = HarmonyIndex(units), unit_chroma(rng.integers(0, 4, 12) / 3)
     states, columns = index.near(present, SHIFTS, turn=turn)
-    presents = harmony.moved(present, SHIFTS).astype(np.float32)
-    fit = np.einsum("kc,kc->k", units[states], presents.T[columns]) - (0.03 * np.abs(SHIFTS)).astype(np.float32)[columns]
+    presents = harmony.moved(present, SHIFTS)
+    fit = np.einsum("kc,kc->k", units[states].astype(np.float64), presents.T[columns]) - 0.03 * np.abs(SHIFTS)[columns]
     best: dict[int, float] = {}
-    for state, value in zip(states.tolist(), fit.astype(np.float64).tolist(), strict=True):
+    for state, value in zip(states.tolist(), fit.tolist(), strict=True):
         best[state] = max(value, best.get(state, -np.inf))
-    wanted = sorted((-round(value, 6), state) for state, value in best.items() if value > 0)[:most]
+    wanted = sorted((-round(value, 6), state) for state, value in best.items() if value > 1e-6)[:most]
     found = in_harmony(index, present, units, SHIFTS, penalty=0.03, most=most, turn=turn)
     assert found.tolist() == sorted(state for _, state in wanted)

@@ -21,6 +21,7 @@ from musichal.stage.control import (
     command,
     partner_changes,
     read_cc_map,
+    told,
 )
 from musichal.stage.osc import OscInput, OscOutput
 from musichal.stage.osc_format import LARGEST_DATAGRAM, osc_message, read_datagram
@@ -96,6 +97,9 @@ def test_malformed_datagrams_are_refused(data):
         ("mute", ("yes",)),
         ("mute", (1, 2)),
         ("bass.low.pitch", (1,)),
+        ("no_such_thing", (1,)),
+        ("direction", ("mirror",)),
+        ("bass.part", ("melody",)),
     ],
 )
 def test_what_no_command_looks_like_is_refused_in_a_line(name, arguments):
@@ -110,10 +114,18 @@ def test_changes_are_in_the_types_of_the_partners_settings():
     assert partner_changes(command("temperature", (1,))) == {"temperature": 1}
     assert partner_changes(command("bass.low_pitch", (40.0,))) == {"bass.low_pitch": 40}
     assert partner_changes(command("region", (3.0, 9.5))) == {"region": [3.0, 9.5]}
+    assert partner_changes(command("region", (3.0,))) == {"region": 3}
     assert partner_changes(command("go_back")) == {"go_back": True}
 
 
-@given(st.lists(st.tuples(st.sampled_from([f"setting_{i}" for i in range(100)] + ["mute", "panic"]), st.integers(0, 9))))
+def test_changes_in_words():
+    assert told({"temperature": 0.20000000298023224}) == "temperature 0.2"
+    assert told({"go_back": True}) == "go back"
+    assert told({"region": [0, 10.5, 20.25], "no_repeat": 12}) == "region 0, 10.5, 20.25, no_repeat 12"
+    assert told({"voices": "melody,bass"}) == "voices melody,bass"
+
+
+@given(st.lists(st.tuples(st.sampled_from([f"voice_{i}.gain_db" for i in range(100)] + ["mute", "panic"]), st.integers(0, 9))))
 def test_the_box_stays_small_and_keeps_the_last_of_each(asked):
     box = CommandBox(pace_s=0.0)
     last = {}
@@ -175,6 +187,7 @@ def test_a_map_of_controllers_goes_to_a_file_and_back(tmp_path):
         "[[cc]]\ncommand = 'mute'",
         "[[cc]]\ncontroller = 128\ncommand = 'mute'",
         "[[cc]]\ncontroller = 1\ncommand = '../x'",
+        "[[cc]]\ncontroller = 1\ncommand = 'tempratur'",
         "[[cc]]\ncontroller = 1\ncommand = 'mute'\nchannel = 0",
         "[[cc]]\ncontroller = 1\ncommand = 'mode'\nchoices = [1]",
         "[[cc]]\ncontroller = 1\ncommand = 'temperature'\nlow = nan",
@@ -214,12 +227,16 @@ def test_commands_come_in_over_a_real_socket_and_errors_go_back(sender):
         sender.sendto(b"rubbish!", to)
         sender.sendto(osc_message("/other/address", [1]), to)
         sender.sendto(osc_message("/musichal/temperature", ["x" * 500]), to)
-        wait_until(lambda: receiver.received == 5)
-        wait_until(lambda: receiver.malformed == 3)
+        sender.sendto(osc_message("/musichal/tempratur", [0.5]), to)
+        wait_until(lambda: receiver.received == 6)
+        wait_until(lambda: receiver.malformed == 4)
         assert {c.name: c.value for c in box.take(0.0)} == {"temperature": 0.25, "bass.low_pitch": 40}
         ((address, (text,)),) = read_datagram(sender.recv(4096))
         assert address == "/musichal/error"
         assert "temperature" in text
+        ((address, (text,)),) = read_datagram(sender.recv(4096))
+        assert address == "/musichal/error"
+        assert text.startswith("there is no command 'tempratur'; there are: mute, ")
         with pytest.raises(InputError, match="another port"):
             OscInput(receiver.port, box.put)
     finally:
@@ -246,10 +263,10 @@ def test_a_flood_is_thinned_out_and_panic_gets_through(sender):
     receiver = OscInput(0, put)
     try:
         to = ("127.0.0.1", receiver.port)
-        rng = random.Random(0)  # noqa: S311 - for a test
+        rng, names = random.Random(0), ["temperature", "gain_db", "no_repeat", "bass/gain_db", "dynamics"]  # noqa: S311 - for a test
         began = time.monotonic()
         for number in range(10_000):
-            sender.sendto(osc_message(f"/musichal/{rng.choice('abcdefgh')}", [number]), to)
+            sender.sendto(osc_message(f"/musichal/{rng.choice(names)}", [number]), to)
         for _ in range(20):  # the system itself drops what its buffer cannot hold
             sender.sendto(osc_message("/musichal/panic"), to)
             time.sleep(0.01)

@@ -15,7 +15,7 @@ from musichal.memory.partner_file import PartnerModel
 from musichal.partner.decision import REST_REASONS, Decision
 from musichal.partner.explanation import explain
 from musichal.partner.partner import Partner
-from musichal.partner.settings import PartnerSettings
+from musichal.partner.settings import PartnerSettings, Region
 from players_by_hand import ONSET_LAG, RATE, SEGMENT, answer, hear, percept, plays
 from test_partner import check_score
 
@@ -338,6 +338,34 @@ def test_a_region_is_kept_and_given_up(trained, player):
     assert any(d.source_start_s >= 4 for d in played(decisions) if d.time_s > 4)
 
 
+def test_other_voices_may_be_chosen_whatever_was_set_of_those_before(trained):
+    settings = PartnerSettings.from_dict({"direction": {"mode": "couple"}, "voices": "melody, bass", "bass.low_pitch": 36})
+    partner = Partner(trained.memory, settings, rng=np.random.default_rng(0), sample_rate_hz=RATE)
+    partner.change({"melody.gain_db": 3.0}, 1.0)
+    partner.change({"voices": "all"}, 2.0)
+    assert [voice.name for voice in partner.settings.voices] == ["all"]
+    partner.change({"voices": "bass", "bass.low_pitch": 30}, 3.0)
+    assert [(voice.name, voice.low_pitch) for voice in partner.settings.voices] == [("bass", 30)]
+
+
+@pytest.mark.parametrize(
+    ("region", "kept"),
+    [
+        ("all", ()),
+        ("", ()),
+        (None, ()),
+        (0, (Region(recording=0),)),
+        ([0.0, 10.0, 20.5], (Region(recording=0, start_s=10.0, end_s=20.5),)),
+        ([1, 4], (Region(recording=1, start_s=4.0),)),
+    ],
+)
+def test_a_region_as_controllers_send_it(trained, region, kept):
+    partner = Partner(trained.memory, PartnerSettings(), rng=np.random.default_rng(0), sample_rate_hz=RATE)
+    partner.change({"region": "0:0-4"}, 1.0)
+    partner.change({"region": region, "avoid": "none"}, 2.0)
+    assert (partner.settings.use, partner.settings.avoid) == (kept, ())
+
+
 def test_change_changes_and_more_like_this_stays_near(trained, player):
     plain = play(trained, player, "auto")
     changed = play(trained, player, "auto", wishes=[(3.0, {"change": True})])
@@ -362,7 +390,8 @@ def test_go_back_brings_back_the_phrase_before_and_says_so(trained, player):
 @pytest.mark.parametrize(
     "wish",
     [
-        {"mode": "loud"}, {"mode": 3}, {"region": "middle"}, {"clock": 5}, {"volume": 1}, {"pace": 9.0},
+        {"mode": "loud"}, {"mode": 3}, {"region": "middle"}, {"region": [0.5]},
+        {"region": [0, 9, 4]}, {"region": [True]}, {"clock": 5}, {"volume": 1}, {"pace": 9.0},
         {"direction": {"mode": "lead"}}, {"mode": "lead", "pace": 9.0},
     ],
 )  # fmt: skip

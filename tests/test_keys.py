@@ -10,7 +10,7 @@ from rich.console import Console
 from musichal.commands.display import Board, Display
 from musichal.commands.keys import keys
 from musichal.commands.outcome import Voice
-from musichal.stage.control import KEYS
+from musichal.stage.control import KEYS, Command, key_command
 from musichal.stage.live_source import Level
 
 
@@ -36,6 +36,19 @@ def test_single_keys_arrive_and_the_terminal_is_as_before():
     assert {KEYS[key] for key in ("m", " ", "\x1b")} == {"mute", "panic", "quit"}
 
 
+def test_keys_ask_for_commands():
+    modes = ["shadow", "mirror"]
+    assert key_command("1", modes) == Command("mode", "shadow")
+    assert key_command("2", modes) == Command("mode", "mirror")
+    assert key_command("0", modes) == Command("mode", "auto")
+    assert key_command("3", modes) is None
+    assert key_command("²", modes) is None
+    assert key_command("M", modes) == Command("mute", None)
+    assert key_command("+", modes) == Command("more_like_this", True)
+    assert key_command(" ", modes) == Command("panic", True)
+    assert key_command("x", modes) is None
+
+
 def test_without_a_terminal_there_is_only_the_waiting():
     with keys(io.StringIO("qqq")) as poll:
         assert poll(0.01) == ""
@@ -46,16 +59,22 @@ def test_what_happened_is_seen(terminal):
     err = Console(file=io.StringIO(), force_terminal=terminal, width=250, height=30)
     board = Board()
     voice = Voice(Console(file=io.StringIO()), err)
-    with Display(board, lambda: Level(-3.0, -12.0), voice, title="MusicHal listens to [mic]", has_keys=True) as display:
+    with Display(
+        board, lambda: Level(-3.0, -12.0), voice, title="MusicHal listens to [mic]", modes=["shadow", "[ghost]"]
+    ) as display:
         board.statistics({"time_s": 12.0, "tokens_per_s": 148.0, "skipped": 3, "notes": 7, "muted": True})
         board.event(1.5, "lost", "0.5 s of the input were [lost]")
         board.event(1.6, "link", "Link: 2 peers, 97.0 beats per minute")
         for k in range(8):
-            board.event(2.0 + k, "control", f"muted {k}")
-        board.event(11.0, "lost", "0.5 s of the input were [lost]")
+            board.event(2.0 + k, "control", f"setting_{k} 1")
+        for k in range(8):
+            board.event(10.0 + k, "control", f"temperature 0.{k}")
+        board.event(20.0, "lost", "0.5 s of the input were [lost]")
         display.update()
     text = err.file.getvalue()
     for words in ("MusicHal listens to [mic]", "0.5 s of the input were [lost]", "148 tokens/s", "3 segments skipped", "MUTED"):
         assert words in text
     assert "Link: 2 peers, 97.0 beats per minute" in text, "the board keeps it when other news has come"
-    assert ("dBFS" in text) == terminal
+    assert "temperature 0.6" not in text, "of a fader that moves, where it is"
+    assert "0:17.00 temperature 0.7" in text
+    assert ("dBFS" in text) == ("1 to 2 shadow, [ghost]" in text) == terminal

@@ -21,6 +21,12 @@ from musichal.stage.control import CcMapping, cc_map_toml, read_cc_map
         ("temperature = 0:2", Wish(name="temperature", high=2.0)),
         ("bass.low_pitch=28:48", Wish(name="bass.low_pitch", low=28, high=48)),
         ("mode=shadow, mirror", Wish(name="mode", choices=("shadow", "mirror"))),
+        ("clock=60:180", Wish(name="clock", low=60, high=180)),
+        ("region=0:3", Wish(name="region", low=0, high=3)),
+        ("region=all,0:0-10", Wish(name="region", choices=("all", "0:0-10"))),
+        ("use=0:0-10", Wish(name="use", choices=("0:0-10",))),
+        ("voices=all;melody,bass", Wish(name="voices", choices=("all", "melody,bass"))),
+        ("scenario=C Am F G,Dm G", Wish(name="scenario", choices=("C Am F G", "Dm G"))),
     ],
 )
 def test_a_wish_in_words(text, wish):
@@ -37,6 +43,12 @@ def test_a_wish_in_words(text, wish):
         ("mode=shadow,", "choices"),
         ("Bass.x\ny=0:1", "small letters"),
         ("mode=a\nb,c", "choices"),
+        ("temperature=-1:2", "goes from 0 to 1e"),
+        ("bass.low_pitch=28:200", "goes from 0 to 127: there is no 200"),
+        ("temperature=cold,hot", "one number to another"),
+        ("voices=all;tenor", "no voice 'tenor'"),
+        ("region=verse,chorus", "regions such as"),
+        ("bass.colour=0:1", "no setting 'colour'"),
     ],
 )
 def test_what_is_no_wish_is_refused_in_a_line(text, words):

@@ -174,14 +174,27 @@ def test_a_refused_change_is_answered_and_does_not_stop_the_music(trained, guita
     samples, rate = guitar
     box, notebook, answers = CommandBox(pace_s=0), Notebook(), []
     stage = hand_stage(trained, rate_hz=rate, commands=box, witnesses=[notebook])
-    box.put(command("loudness", (3,), answer=answers.append))
+    box.put(command("bass.gain_db", (3,), answer=answers.append))
     box.put(command("temperature", (-1.0,), answer=answers.append))
     box.put(command("chroma_weight", (0.5,), answer=answers.append))
     play(stage, samples[:rate])
     assert len(answers) == 2
-    assert "loudness" in answers[0]
+    assert "bass.gain_db" in answers[0]
     assert [e.changes for e in notebook.entries if isinstance(e, Changed)] == [{"chroma_weight": 0.5}]
     assert (stage.engine.counts.changes, stage.engine.counts.refused_changes) == (1, 2)
+
+
+def test_a_flood_of_what_is_refused_is_answered_and_told_of_now_and_then(trained, guitar):
+    samples, rate = guitar
+    box, notebook, answers = CommandBox(pace_s=0), Notebook(), []
+    stage = hand_stage(trained, rate_hz=rate, commands=box, witnesses=[notebook])
+    asked = 0
+    for first in range(0, 2 * rate, 256):
+        box.put(command("temperature", (-1.0,), answer=answers.append))
+        asked += 1
+        stage.send(samples[first : first + 256])
+    assert len(answers) == stage.engine.counts.refused_changes == asked
+    assert 5 <= [kind for kind, _ in notebook.events].count("refused") <= 15
 
 
 @pytest.mark.parametrize(("on_monotonic", "on_wall"), [(300.0, 300.0), (0.0, 3600.0), (0.0, -3600.0)])

@@ -296,10 +296,17 @@ def test_mpe_and_programs_are_set_up_before_anything_else() -> None:
             scheduler.play([Note(now_s(), 0.2, "out", 60 + k, 90) for k in range(3)])
             events = run_until(scheduler, lambda events: len(notes_sent(events)) == 6)
             assert unbalanced(e.data for e in notes_sent(events)) == []
+            before = len(receiver.messages)
+            scheduler.panic()  # by then an instrument is connected that was not there when the port was opened
+            scheduler.play([Note(now_s(), 0.1, "out", 70, 90)])
+            run_until(scheduler, lambda events: len(notes_sent(events)) == 2)
+        again = [tuple(arguments[0][1:]) for address, arguments in receiver.messages[before:] if address == "/musichal/midi"]
         first = [tuple(arguments[0][1:]) for address, arguments in receiver.messages if address == "/musichal/midi"]
         setup = [*configuration(zone), bytes((0xC0, 33))]
-        assert first[: len(setup)] == [tuple(data) + (0,) * (3 - len(data)) for data in setup]
-        assert [a[0] for address, a in receiver.messages if address.endswith("on")] == [2, 3, 4]
+        wanted = [tuple(data) + (0,) * (3 - len(data)) for data in setup]
+        assert first[: len(setup)] == wanted
+        assert any(again[k : k + len(setup)] == wanted for k in range(len(again)))
+        assert [a[0] for address, a in receiver.messages if address.endswith("on")] == [2, 3, 4, 2]
     finally:
         receiver.close()
 

@@ -1,7 +1,8 @@
 """What a player sees while playing: a small board at a terminal, plain lines anywhere else."""
 
+import contextlib
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from rich.console import Group
 from rich.live import Live
@@ -22,7 +23,7 @@ _PLAIN_S = 10.0
 _EVENTS = 5
 _METER_CELLS = 30
 _METER_FLOOR_DB = -60.0
-KEYS_TEXT = "q quit · p panic · m mute · l listen · n change · b go back"
+KEYS_TEXT = "q quit · p panic · m mute · l listen · n change · b go back · + more like this · 1 to {} {} · 0 auto"
 
 
 class Board(Witness):
@@ -37,6 +38,7 @@ class Board(Witness):
         self.tokens = ""
         self.events: deque[str] = deque(maxlen=_EVENTS)
         self.unsaid: deque[str] = deque(maxlen=100)
+        self._moved = ""
 
     def percept(self, percept: Percept) -> None:
         """Keep the last tokens of a segment."""
@@ -59,16 +61,24 @@ class Board(Witness):
         self._add(report.text)
 
     def event(self, at_s: float, kind: str, text: str) -> None:
-        """Keep what happened, and how a Link session is."""
+        """Keep what happened, and how a Link session is; of a controller that is moved, where it is now."""
         if kind == "link":
             self.link = text
+        name = text.partition(" ")[0] if kind == "control" else ""
+        if name and name == self._moved:
+            # Each step of a fader would push out what else should be seen.
+            for kept in (self.events, self.unsaid):
+                with contextlib.suppress(IndexError):
+                    kept.pop()
         self._add(f"{clock(at_s)} {text}")
+        self._moved = name
 
     def statistics(self, values: dict[str, object]) -> None:
         """Keep the figures."""
         self.values = values
 
     def _add(self, text: str) -> None:
+        self._moved = ""
         self.events.append(text)
         self.unsaid.append(text)
 
@@ -83,12 +93,14 @@ class Display:
         Gives the level of the input.
     voice : Voice
     title : str
-    has_keys : bool
+    modes : sequence of str
+        Those that keys choose from; empty where no keys are read.
     """
 
-    def __init__(self, board: Board, level: Callable[[], Level], voice: Voice, *, title: str, has_keys: bool) -> None:
+    def __init__(self, board: Board, level: Callable[[], Level], voice: Voice, *, title: str, modes: Sequence[str]) -> None:
         self._board, self._level, self._voice = board, level, voice
-        self._title, self._has_keys = title, has_keys
+        self._title = title
+        self._keys = KEYS_TEXT.format(len(modes), ", ".join(modes)) if modes else ""
         self._live = Live(console=voice.err, refresh_per_second=8, transient=True, auto_refresh=False)
         self._next_plain_s = _PLAIN_S
 
@@ -135,7 +147,7 @@ class Display:
             f"{self._number('onsets'):.0f} onsets",
             f"{self._number('notes'):.0f} notes",
             f"hearing {self._number('hearing_p50_ms'):.0f} ms",
-            f"notes late by {self._number('midi_lateness_p99_ms'):.1f} ms at most (p99)",
+            f"99 % of notes at most {self._number('midi_lateness_p99_ms'):.1f} ms late",
         ]
         if self._number("skipped"):
             parts.append(f"{self._number('skipped'):.0f} segments skipped")
@@ -165,8 +177,8 @@ class Display:
         for text in list(self._board.events):
             table.add_row("", Text(text, style="dim"))
         parts: list[Text | Table] = [Text(self._title, style="bold"), table]
-        if self._has_keys:
-            parts.append(Text(KEYS_TEXT, style="dim"))
+        if self._keys:
+            parts.append(Text(self._keys, style="dim"))
         return Group(*parts)
 
 

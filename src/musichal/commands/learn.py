@@ -2,24 +2,34 @@
 
 import queue
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 from musichal.atomic import check_writable, open_atomically, printable
 from musichal.commands.outcome import Voice
 from musichal.errors import InputError
-from musichal.partner.settings import PartnerSettings
+from musichal.partner.settings import WORD_SETTINGS, PartnerSettings
 from musichal.stage.control import (
     PARTNER_COMMANDS,
     STAGE_COMMANDS,
     TRIGGERS,
     CcMapping,
     cc_map_toml,
+    check_number,
     command,
     is_whole,
     read_cc_map,
 )
 
+_EXAMPLES = {
+    "mode": "mode=shadow,mirror",
+    "region": "region=all,0:10-20.5",
+    "clock": "clock=60:180",
+    "voices": "voices=all;melody,bass",
+    "use": "use=all,0:10-20.5",
+    "avoid": "avoid=none,0:10-20.5",
+    "scenario": "scenario=C Am F G,Dm G",
+}
 _MOVED = 8  # positions: less is a neighbour that was touched, or a fader that trembles
 
 
@@ -57,35 +67,47 @@ class Mover:
 def parse_wish(text: str) -> Wish:
     """Return the wish in words such as ``mute``, ``temperature=0:2`` or ``mode=shadow,mirror``.
 
+    Choices that have commas themselves are parted by semicolons: ``voices=all;melody,bass``.
+
     Raises
     ------
     InputError
         For a name that neither the stage nor the partner has, or values that do not go with it.
     """
     name, equals, values = (part.strip() for part in text.partition("="))
-    numbers = [f.name for f in fields(PartnerSettings) if type(f.default) in (int, float)]
-    voice_setting = "." in name and command(name, (0,)).name == name  # or else it raises
-    if name not in (*STAGE_COMMANDS, *PARTNER_COMMANDS, *numbers) and not voice_setting:
-        known = ", ".join([*STAGE_COMMANDS, *PARTNER_COMMANDS, *numbers])
-        raise InputError(f"there is no command {name!r}; there are: {known}, and settings of a voice such as bass.low_pitch")
-    button = name in (*STAGE_COMMANDS, *TRIGGERS)
-    if button or not equals:
+    command(name, (0,))  # raises for a name that there is not
+    words = name in (*WORD_SETTINGS, *PARTNER_COMMANDS)
+    if name in (*STAGE_COMMANDS, *TRIGGERS):
         if equals:
             raise InputError(f"{name} is a button and takes no values")
-        if not button and (name in PARTNER_COMMANDS or is_whole(name) or voice_setting):
-            raise InputError(f"{name} needs its ends or choices, such as {name}=1:16 or mode=shadow,mirror")
         return Wish(name=name)
-    ends = values.split(":")
-    if len(ends) == 2:
-        try:
-            low, high = (float(end) for end in ends)
-        except ValueError as error:
-            raise InputError(f"{name} goes from one number to another, as {name}=0:2, not {values!r}") from error
-        return Wish(name=name, low=low, high=high)
-    choices = tuple(choice.strip() for choice in values.split(","))
+    if not equals:
+        if words or is_whole(name) or "." in name:
+            raise InputError(f"{name} needs its ends or choices, such as {_EXAMPLES.get(name, name + '=1:16')}")
+        return Wish(name=name)
+    ends = _ends(values)
+    if ends is not None and name not in ("mode", *WORD_SETTINGS):
+        for end in ends:
+            check_number(name, end)
+        return Wish(name=name, low=ends[0], high=ends[1])
+    if not words or name == "clock":
+        raise InputError(f"{name} goes from one number to another, as {name}=0:2, not {values!r}")
+    choices = tuple(choice.strip() for choice in values.split(";" if ";" in values else ","))
     if not all(choice and choice.isprintable() for choice in choices):
-        raise InputError(f"{name} has two ends, as {name}=0:2, or choices, as {name}=shadow,mirror; not {values!r}")
+        raise InputError(f"{name} has choices, as {_EXAMPLES[name]}; not {values!r}")
+    if name != "mode":  # of modes there may be others at the time
+        for choice in choices:
+            PartnerSettings().changed({"use" if name == "region" else name: choice})
     return Wish(name=name, choices=choices)
+
+
+def _ends(values: str) -> tuple[float, float] | None:
+    """Return the two numbers of ``0:2``, None where it is something else."""
+    try:
+        low, high = (float(end) for end in values.split(":"))
+    except ValueError:
+        return None
+    return low, high
 
 
 def learned(mappings: Sequence[CcMapping], wish: Wish, place: tuple[int, int]) -> list[CcMapping]:

@@ -23,12 +23,13 @@ from musichal.hearing.encoders.registry import create_encoder
 from musichal.hearing.listener import Listener
 from musichal.memory.partner_file import PartnerModel, load_partner
 from musichal.monotonic import now_s
+from musichal.partner.director import directed_by
 from musichal.partner.explanation import explain
 from musichal.partner.partner import Partner
 from musichal.partner.settings import PartnerSettings
 from musichal.stage.clock import InputClock
 from musichal.stage.collector import settled
-from musichal.stage.control import KEYS, CcMap, Command, CommandBox, read_cc_map
+from musichal.stage.control import CcMap, Command, CommandBox, key_command, read_cc_map
 from musichal.stage.drift import DriftMonitor
 from musichal.stage.engine import Conductor, Player
 from musichal.stage.hearing_thread import HearingThread, quick_switching
@@ -57,6 +58,7 @@ _SETTLE_S = 1.0
 # Below the scheduler's; hearing too must not be put aside by busy programs while it holds the interpreter.
 _ENGINE_LEVEL, _HEARING_LEVEL = 6, 2
 _WARM_UP_SEGMENTS = 3
+_MOST_MODE_KEYS = 9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,9 +176,10 @@ def live_command(
             engine.tell("port", f"plays to {text}")
         watch = _PartnerWatch(request.partner, digest)
         title = f"MusicHal listens to {printable(live.device.label)}"
-        display = Display(board, lambda: source.level, voice, title=title, has_keys=sys.stdin.isatty())
+        modes = list(directed_by(request.settings.direction)[0])[:_MOST_MODE_KEYS]
+        display = Display(board, lambda: source.level, voice, title=title, modes=modes if sys.stdin.isatty() else ())
         with keys() as poll, display, _playing(engine, stop):
-            _attend(engine, stop, poll, box, display, watch, request.duration_s)
+            _attend(engine, stop, lambda: _key_commands(poll, modes), box, display, watch, request.duration_s)
         summary = _finish(engine, live, scheduler, watch, osc_in, link, writer, voice)
     if engine.error is not None:
         raise engine.error
@@ -370,10 +373,15 @@ def _playing(engine: LiveEngine, stop: threading.Event) -> Iterator[threading.Th
             thread.join(_JOIN_S)
 
 
+def _key_commands(poll: Callable[[float], str], modes: Sequence[str]) -> list[Command]:
+    """Wait a little for keys, and return what they ask for."""
+    return [command for key in poll(_POLL_S) if (command := key_command(key, modes)) is not None]
+
+
 def _attend(
     engine: LiveEngine,
     stop: threading.Event,
-    poll: Callable[[float], str],
+    asked: Callable[[], Sequence[Command]],
     box: CommandBox,
     display: Display,
     watch: _PartnerWatch,
@@ -381,10 +389,8 @@ def _attend(
 ) -> None:
     """Show what happens and pass keys on, until it is over."""
     while not (stop.is_set() or engine.quitting.is_set()):
-        for key in poll(_POLL_S):
-            name = KEYS.get(key.lower())
-            if name is not None:
-                box.put(Command(name, None if name in ("mute", "listen") else True))
+        for command in asked():
+            box.put(command)
         text = watch.news()
         if text is not None:
             engine.tell("partner", text)

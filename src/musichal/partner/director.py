@@ -163,9 +163,11 @@ class Director:
         if "direction" in plain:
             raise InputError("mode is what can be changed while playing; modes and form are given at the beginning")
         if "region" in wishes:
-            plain["use"] = wishes["region"] or ()
+            plain["use"] = () if wishes["region"] in (None, "") else wishes["region"]
         changed = settings.changed(plain)
-        by_hand = {**self._by_hand, **plain}
+        # Other voices are as they come; what was set of those before goes with them.
+        kept = {name: value for name, value in self._by_hand.items() if "voices" not in plain or "." not in name}
+        by_hand = {**kept, **plain}
         for mode in self._table.values() if self._keeper is not None else ():
             mode.applied(PartnerSettings(), by_hand)
         clock = clock_pulse(wishes["clock"], now_s) if "clock" in wishes else self._clock

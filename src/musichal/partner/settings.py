@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -278,7 +278,8 @@ class PartnerSettings:
 
         Numbers go by their names, those of a voice as in ``bass.most_per_s``. `voices` takes names as in
         ``"melody, bass, chords"``, `use` and `avoid` take regions as in ``"0:10-20.5, 2"`` (a recording's number, and
-        seconds if not all of it), `scenario` chords as in ``"C Am F G"``; all take what `to_dict` gives, too.
+        seconds if not all of it), ``"all"`` (none to avoid: ``"none"``), or one region as the numbers 0, 10, 20.5; `scenario`
+        chords as in ``"C Am F G"``; all take what `to_dict` gives, too.
 
         Raises
         ------
@@ -363,8 +364,15 @@ def _direction(value: object) -> Direction:
     return Direction(**value)
 
 
+def _whole_if_it_is(value: Any) -> int | float:
+    number: int | float = value
+    return int(number) if isinstance(number, float) and number.is_integer() else number
+
+
 def _regions(name: str, value: object) -> tuple[Region, ...]:
     if isinstance(value, str):
+        if value.strip() == ("all" if name == "use" else "none"):
+            return ()
         regions = []
         for part in filter(None, (p.strip() for p in value.split(","))):
             match = re.fullmatch(r"(\d{1,9})(?::(\d{1,9}(?:\.\d+)?)-(\d{1,9}(?:\.\d+)?))?", part)
@@ -373,8 +381,12 @@ def _regions(name: str, value: object) -> tuple[Region, ...]:
             span = {} if match[2] is None else {"start_s": float(match[2]), "end_s": float(match[3])}
             regions.append(Region(recording=int(match[1]), **span))
         return tuple(regions)
+    entries: Sequence[object] = value if isinstance(value, list | tuple) else [value]
+    if 1 <= len(entries) <= 3 and all(isinstance(n, int | float) and not isinstance(n, bool) for n in entries):
+        # One region as controllers send it: a recording's number, from where on, and up to where.
+        entries = [dict(zip(("recording", "start_s", "end_s"), map(_whole_if_it_is, entries), strict=False))]
     out = []
-    for entry in value if isinstance(value, list | tuple) else [value]:
+    for entry in entries:
         if isinstance(entry, Region):
             out.append(entry)
             continue

@@ -1,7 +1,7 @@
 """Control while playing: commands by OSC, MIDI controllers and keys, all in one form and one bounded box.
 
-Some commands concern the stage (`STAGE_COMMANDS`); whatever else is well-formed is the partner's: its settings by their names,
-and what it can be told (`PARTNER_COMMANDS`). The partner refuses what it does not know, and the sender is told so.
+Some commands concern the stage (`STAGE_COMMANDS`); the others are the partner's: its settings by their names, and what it can
+be told (`PARTNER_COMMANDS`). A name that there is not is refused here, a value by the partner, and the sender is told so.
 """
 
 import dataclasses
@@ -16,12 +16,15 @@ from typing import Any
 
 from musichal.atomic import printable, reason
 from musichal.errors import InputError
+from musichal.partner.modes import AUTO
 from musichal.partner.settings import PartnerSettings, VoiceSettings
 
 STAGE_COMMANDS = ("mute", "listen", "panic", "quit")
 """`mute` and `listen` take on or off, and go over to the other without; `panic` and `quit` take nothing."""
 PARTNER_COMMANDS = ("mode", "region", "clock", "go_back", "more_like_this", "change")
 TRIGGERS = ("panic", "quit", "go_back", "more_like_this", "change")
+NAMES = (*STAGE_COMMANDS, *PARTNER_COMMANDS, *(f.name for f in dataclasses.fields(PartnerSettings) if f.name != "direction"))
+"""Every command; beside them there are the settings of a voice, such as ``bass.low_pitch``."""
 KEYS = {
     "q": "quit",
     "\x1b": "quit",
@@ -31,7 +34,9 @@ KEYS = {
     "l": "listen",
     "n": "change",
     "b": "go_back",
+    "+": "more_like_this",
 }
+"""What single keys ask for; see `key_command` for the digits."""
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}(\.[a-z][a-z0-9_]{0,39})?")
 _LONGEST_TEXT = 200
 _MOST_VALUES = 8
@@ -68,6 +73,7 @@ def command(name: str, arguments: Sequence[object] = (), *, answer: Answer | Non
     """
     if not _NAME.fullmatch(name):
         raise InputError("a command is named in small letters, such as mute, mode or temperature")
+    check_name(name)
     if len(arguments) > _MOST_VALUES:
         raise InputError(f"{name} takes at most {_MOST_VALUES} values")
     values = tuple(_value(name, argument) for argument in arguments)
@@ -79,6 +85,15 @@ def command(name: str, arguments: Sequence[object] = (), *, answer: Answer | Non
     if not values:
         raise InputError(f"{name} needs a value")
     return Command(name, values[0] if len(values) == 1 else values, answer)
+
+
+def key_command(key: str, modes: Sequence[str]) -> Command | None:
+    """Return what a key asks for, if anything: a digit chooses from `modes`, 1 the first; 0 leaves the choice to the partner."""
+    if key.isdecimal() and key.isascii():
+        number = int(key)
+        return None if number > len(modes) else Command("mode", modes[number - 1] if number else AUTO)
+    name = KEYS.get(key.lower())
+    return None if name is None else Command(name, None if name in ("mute", "listen") else True)
 
 
 def _value(name: str, argument: object) -> float | int | bool | str:
@@ -113,8 +128,41 @@ def partner_changes(asked: Command) -> dict[str, object]:
     return {asked.name: value}
 
 
+def told(changes: Mapping[str, object]) -> str:
+    """Return changes in words, for a player."""
+    return ", ".join(_told(name, value) for name, value in changes.items())
+
+
+def _told(name: str, value: object) -> str:
+    if name in TRIGGERS:
+        return name.replace("_", " ")
+    values = value if isinstance(value, list) else [value]
+    return f"{name} " + ", ".join(f"{v:.4g}" if isinstance(v, float) else str(v) for v in values)
+
+
+def check_name(name: str) -> None:
+    """Refuse what neither the stage nor the partner knows; raises `InputError` that says what there is."""
+    voice, _, setting = name.rpartition(".")
+    if voice:
+        known = [f.name for f in dataclasses.fields(VoiceSettings) if f.metadata]
+        if setting not in known:
+            raise InputError(f"a voice has no setting {setting!r}; there are: {', '.join(known)}")
+    elif name not in NAMES:
+        raise InputError(f"there is no command {name!r}; there are: {', '.join(NAMES)}, and those of a voice as bass.low_pitch")
+
+
+def check_number(name: str, value: float) -> None:
+    """Refuse a number that a setting cannot have, whatever the others are; raises `InputError`."""
+    voice, _, setting = name.rpartition(".")
+    for f in dataclasses.fields(VoiceSettings if voice else PartnerSettings):
+        if f.name == setting and f.metadata and not f.metadata["low"] <= value <= f.metadata["high"]:
+            raise InputError(f"{name} goes from {f.metadata['low']:g} to {f.metadata['high']:g}: there is no {value:g}")
+
+
 def is_whole(name: str) -> bool:
     """Return whether a setting of the partner, or of one of its voices (``bass.low_pitch``), takes whole numbers."""
+    if name == "region":
+        return True  # a recording's number
     voice, _, setting = name.rpartition(".")
     fields = dataclasses.fields(VoiceSettings if voice else PartnerSettings)
     return any(f.name == setting and type(f.default) is int for f in fields)
@@ -243,6 +291,10 @@ def _mapping(entry: Any, where: str) -> CcMapping:
     name, channel, choices = entry.get("command"), entry.get("channel"), entry.get("choices", [])
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise InputError(f"{where} needs a command, such as mute or temperature")
+    try:
+        check_name(name)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
     if not _is_whole(entry.get("controller"), 0, 127):
         raise InputError(f"{where} needs a controller from 0 to 127")
     if channel is not None and not _is_whole(channel, 1, 16):

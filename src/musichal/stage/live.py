@@ -30,7 +30,7 @@ from musichal.hearing.intake import Intake
 from musichal.hearing.percepts import Onset, Percept, Window
 from musichal.partner.decision import Decision
 from musichal.spec import PerceptionSpec
-from musichal.stage.control import Command, CommandBox, partner_changes
+from musichal.stage.control import Command, CommandBox, partner_changes, told
 from musichal.stage.drift import DriftMonitor
 from musichal.stage.engine import Conductor
 from musichal.stage.hearing_thread import HeardWindow, Hearing
@@ -46,6 +46,7 @@ _TIMES = 2048
 _OVERLOADED = 3
 _OVERLOAD_S = 10.0
 _OVERLOAD_AGAIN_S = 30.0
+_REFUSALS_PER_S = 5
 _MARGIN_S = 0.005
 _DELAY_S = 3.0  # bursts and blocks meet in all ways in this time
 
@@ -224,6 +225,7 @@ class LiveEngine:
         self._told_s = -math.inf
         self._late_segments: deque[float] = deque(maxlen=_OVERLOADED)
         self._overload_told_s = -math.inf
+        self._refused_s: deque[float] = deque(maxlen=_REFUSALS_PER_S)
         self._news: deque[tuple[str, str]] = deque(maxlen=64)
 
     @property
@@ -366,6 +368,8 @@ class LiveEngine:
                 self.counts.jumps += 1
                 self._panic()
                 asleep_s = max(passed_s, on_wall_s - passed_s)
+                # What piles up meanwhile is no sign of a slow machine.
+                self._overload_told_s = max(self._overload_told_s, self.now_stream_s + _OVERLOAD_S - _OVERLOAD_AGAIN_S)
                 self._event("jump", f"the machine slept, or its clock was set ({asleep_s:+.1f} s): all notes were ended")
         self._last_s = (began_s, wall_s)
 
@@ -449,15 +453,22 @@ class LiveEngine:
             decisions = self._conductor.change(changes, at)
         except MusicHalError as error:
             self.counts.refused_changes += 1
-            self._event("refused", str(error))
+            self._refused(str(error))
             if asked.answer is not None:
                 asked.answer(str(error))
             return
         self.counts.changes += 1
         self._note(Changed(at, changes))
         if not isinstance(asked.value, Mapping):  # a clock goes on telling where its beats are
-            self._event("control", ", ".join(f"{name} {value}" for name, value in changes.items()))
+            self._event("control", told(changes))
         self._play(decisions)
+
+    def _refused(self, text: str) -> None:
+        """Tell what was refused; of a flood of it, so much a second."""
+        now_s = self._now_s()
+        if len(self._refused_s) < _REFUSALS_PER_S or now_s - self._refused_s[0] >= 1:
+            self._refused_s.append(now_s)
+            self._event("refused", text)
 
     # ── what comes of it ─────────────────────────────────────────────────────
 

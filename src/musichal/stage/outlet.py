@@ -18,7 +18,7 @@ class Outlet:
     reopen : callable
         Opens it anew; may raise `MusicHalError`.
     setup : sequence of bytes
-        Messages that a port gets first, whenever it was opened: programs, the configuration of MPE.
+        Messages that a port gets first, whenever it was opened, and after a panic: programs, the configuration of MPE.
     """
 
     def __init__(self, port: Port, *, reopen: Callable[[], Port], setup: tuple[bytes, ...] = ()) -> None:
@@ -39,10 +39,15 @@ class Outlet:
         return frozenset(self._held)
 
     def set_up(self, now_s: float) -> None:
-        """Send the messages that come first. Raises `PortLostError`."""
-        assert self._port is not None
-        for data in self._setup:
-            self._port.send(Outgoing(data, now_s, now_s))
+        """Send the messages that come first, to a port that is there. Raises `PortLostError`."""
+        if self._port is None:
+            return
+        try:
+            for data in self._setup:
+                self._port.send(Outgoing(data, now_s, now_s))
+        except PortLostError:
+            self._lose(now_s)
+            raise
 
     def send(self, message: Outgoing, now_s: float) -> bool:
         """Send a message; returns whether the port took it. What it does not take is counted.

@@ -195,6 +195,8 @@ class SchedulerProcess:
         elif kind == wire.PANIC:
             for index, timeline in enumerate(self._timelines):
                 self._send(index, timeline.panic(moment_s))
+                # Whoever was connected since the port was opened never got it.
+                self._set_up(index, moment_s)
         elif kind == wire.MUTE:
             for index, timeline in enumerate(self._timelines):
                 self._send(index, timeline.mute(body == b"\x01", moment_s))
@@ -217,6 +219,12 @@ class SchedulerProcess:
                 self._trouble("port-lost", str(error), index)
             if taken and not message.again:
                 self._events.add(wire.sent_frame(message, max(self._clock(), message.target_s), index))
+
+    def _set_up(self, index: int, moment_s: float) -> None:
+        try:
+            self._outlets[index].set_up(moment_s)
+        except PortLostError as error:
+            self._trouble("port-lost", str(error), index)
 
     def _watch(self, moment_s: float) -> None:
         """Mind the parent's silence, tell the counts, look after the ports: each when its time has come."""

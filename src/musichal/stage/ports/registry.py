@@ -126,7 +126,7 @@ def _open_auto(name: str) -> Opened:
         port = open_virtual(name or _NAME)
     except (InputError, MissingExtraError) as error:
         return Opened(NullPort(), f"notes are not heard anywhere: {error}")
-    return Opened(port, f"playing to {port.name}: connect an instrument to it")
+    return Opened(port, f"{port.name} is a port of our own: connect an instrument to it")
 
 
 def describe(error: MusicHalError) -> tuple[str, str]:

@@ -72,10 +72,12 @@ def test_it_answers_itself_for_ever_unless_it_knows_its_sound(trained, rock_guit
     for level_db in (-10.0, 0.0):
         knows, does_not = found[level_db, True], found[level_db, False]
         assert does_not.on_s > SILENT_S - 1.5, "the loop is closed"
-        assert knows.on_s < 10.5
+        assert knows.on_s < knows.alone_on_s + 3.0, "hardly longer than without feedback"
         assert does_not.learned_own > 0.15
-        assert knows.learned_own < 0.75 * does_not.learned_own
-    assert found[-10.0, True].learned_own < 0.15
+        assert knows.learned_own < 0.5 * does_not.learned_own
+        assert knows.heard > does_not.heard, "what is taken off is its own"
+        assert knows.kept > 0.15, "who learns nothing learns nothing wrong"
+    assert found[-10.0, True].learned_own < 0.1
 
 
 @pytest.mark.slow
@@ -99,11 +101,19 @@ def test_a_note_in_the_room_is_the_notes_own_sound(render):
 
 
 def test_runs_at_one_level_are_told_by_their_mean_and_their_worst():
-    short = Feedback(level_db=-10.0, knows=True, on_s=2.0, longest_on_s=2.0, learned=10, learned_own=0.1, harmony=0.9)
-    long = Feedback(level_db=-10.0, knows=True, on_s=6.0, longest_on_s=6.0, learned=30, learned_own=0.5, harmony=0.7)
+    alike = {"alone_on_s": 2.5, "harmony_at_best": 0.8}
+    short = Feedback(
+        level_db=-10.0, knows=True, on_s=2.0, longest_on_s=2.0, learned=10, learned_own=0.1, harmony=0.9, heard=0.9, kept=0.5,
+        **alike,
+    )  # fmt: skip
+    long = Feedback(
+        level_db=-10.0, knows=True, on_s=6.0, longest_on_s=6.0, learned=30, learned_own=0.5, harmony=0.7, heard=0.7, kept=1.0,
+        **alike,
+    )  # fmt: skip
     both = mean_feedback([short, long])
     assert (both.on_s, both.longest_on_s, both.learned) == (4.0, 6.0, 40)
     assert (both.learned_own, both.harmony) == (pytest.approx(16 / 40), pytest.approx(0.8))
+    assert (both.heard, both.kept, both.alone_on_s) == (pytest.approx(0.8), pytest.approx(0.75), pytest.approx(2.5))
 
 
 @pytest.mark.slow

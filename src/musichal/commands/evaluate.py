@@ -281,7 +281,8 @@ def _rooms_table(rooms: Sequence[Room]) -> Table:
         title="Hearing itself: its sound against the player's, who falls silent; in brackets where it does not know its notes",
         title_justify="left",
     )
-    for column in ("", "level", "plays on", "at most", "its own among what it learned", "in the harmony it has alone"):
+    columns = ("plays on", "at most", "by itself", "its own among what it learned", "learned of the player")
+    for column in ("", "level", *columns, "harmony heard", "its own harmony", "at best"):
         table.add_column(column, justify="left" if not column else "right")
     for level in [room for room in rooms if room.feedback.knows]:
         knows = level.feedback
@@ -293,8 +294,12 @@ def _rooms_table(rooms: Sequence[Room]) -> Table:
             f"{knows.level_db:g} dB",
             f"{knows.on_s:.1f} s ({other.on_s:.1f} s)",
             f"{knows.longest_on_s:.1f} s ({other.longest_on_s:.1f} s)",
+            f"{knows.alone_on_s:.1f} s",
             f"{knows.learned_own:.0%} ({other.learned_own:.0%})",
+            f"{knows.kept:.0%} ({other.kept:.0%})",
+            f"{knows.heard:.2f} ({other.heard:.2f})",
             f"{knows.harmony:.2f} ({other.harmony:.2f})",
+            f"{knows.harmony_at_best:.2f}",
         )
     return table
 

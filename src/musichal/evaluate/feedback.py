@@ -26,6 +26,8 @@ OUTPUT_S = 0.02
 """How much later than decided a note sounds, at least: what two blocks and a converter take."""
 LEVELS_DB = (-20.0, -10.0, 0.0)
 STEP_S = 0.5
+_OTHER_SEED = 1000
+_MEANS = ("harmony", "heard", "kept", "alone_on_s", "harmony_at_best")
 
 Render = Callable[[PlannedNote], Float32]
 """The sound of one note from its strike on, mono, at the rate of the player's samples."""
@@ -36,13 +38,15 @@ class Loop:
     """One run: what was decided, and what of its own sound was learned.
 
     `learned` gestures of any sound were learned, `learned_own` of them while the partner was louder than the player.
-    `last_s` is when the last decision to play was taken. `own` is what the partner sounded, of shape (n,).
+    `last_s` is when the last decision to play was taken. `heard` (steps, 12) is the chroma in which it heard the player at the
+    end of each step. `own` is what the partner sounded, of shape (n,).
     """
 
     decisions: tuple[Decision, ...]
     learned: int
     learned_own: int
     last_s: float
+    heard: Float64 = field(repr=False)
     own: Float32 = field(repr=False)
 
 
@@ -51,9 +55,11 @@ class Feedback:
     """How a partner does that hears itself at a level, beside one that hears the player alone.
 
     `level_db` is how loud its sound is in what it hears, against the player's; `knows` whether it takes its own sound off.
-    `on_s` is how long after the player's end it decided to play for the last time, over several players `longest_on_s` at most;
-    `learned_own` the share of what it learned that was its own, `harmony` the likeness of its notes to those of the run without
-    feedback, step by step, from 0 to 1.
+    `on_s` is how long after the player's end it decided to play for the last time, over several players `longest_on_s` at most,
+    and `alone_on_s` the same without feedback. `learned_own` is the share of what it learned during which it was the louder
+    one, `kept` how much of the player it learned against the run without feedback. `heard` is the likeness of the harmony in
+    which it heard the player to that of the run without feedback, `harmony` that of its notes, step by step, at most 1;
+    `harmony_at_best` is the latter for two runs without feedback that differ in their seed alone.
     """
 
     level_db: float
@@ -63,6 +69,10 @@ class Feedback:
     learned: int
     learned_own: float
     harmony: float
+    heard: float
+    kept: float
+    alone_on_s: float
+    harmony_at_best: float
 
 
 def play_in_a_room(
@@ -84,9 +94,11 @@ def play_in_a_room(
     engine = Engine(listener, partner, sample_rate_hz=spec.sample_rate_hz)
     own, block = np.zeros(len(samples), dtype=np.float32), round(BLOCK_S * sample_rate_hz)
     decisions: list[Decision] = []
+    hears = np.zeros((int(len(samples) / sample_rate_hz / STEP_S), 12))
     for first in range(0, len(samples), block):
         heard = samples[first : first + block] + np.float32(gain) * own[first : first + block]
         decided = engine.push(heard).decisions
+        hears[int((first + block) / sample_rate_hz / STEP_S - 1e-9) :] = partner.harmony
         decisions += decided
         for note in (note for decision in decided for note in decision.notes):
             # What is due already sounds with the next block.
@@ -95,7 +107,7 @@ def play_in_a_room(
             own[at : at + len(sound)] += sound
     learned, of_own = _learned(partner, samples, own * np.float32(gain), sample_rate_hz)
     played = [d.time_s for d in decisions if d.kind == "play"]
-    return Loop(tuple(decisions), learned, of_own, max(played, default=0.0), own)
+    return Loop(tuple(decisions), learned, of_own, max(played, default=0.0), hears, own)
 
 
 def feedback(
@@ -125,12 +137,13 @@ def feedback(
         How loud the partner's sound is against the player's, by their mean power while the player plays.
     """
 
-    def run(gain: float, knows: bool) -> Loop:
+    def run(gain: float, knows: bool, *, other: int = 0) -> Loop:
         return play_in_a_room(
-            model, samples, render, sample_rate_hz=sample_rate_hz, settings=settings, seed=seed, gain=gain, knows=knows
+            model, samples, render, sample_rate_hz=sample_rate_hz, settings=settings, seed=seed + other, gain=gain, knows=knows
         )
 
-    alone = run(0.0, True)
+    alone, alike = run(0.0, True), run(0.0, True, other=_OTHER_SEED)
+    steps = int(player_s / STEP_S)
     player = slice(0, round(player_s * sample_rate_hz))
     power = float(np.mean(alone.own[player] ** 2))
     as_loud = float(np.sqrt(np.mean(samples[player] ** 2) / power)) if power > 0 else 0.0
@@ -148,6 +161,10 @@ def feedback(
                     learned=loop.learned,
                     learned_own=loop.learned_own / loop.learned if loop.learned else 0.0,
                     harmony=_likeness(alone.decisions, loop.decisions, player_s),
+                    heard=_alike(alone.heard[:steps], loop.heard[:steps]),
+                    kept=(loop.learned - loop.learned_own) / alone.learned if alone.learned else 0.0,
+                    alone_on_s=max(0.0, alone.last_s - player_s),
+                    harmony_at_best=_likeness(alone.decisions, alike.decisions, player_s),
                 )
             )
     return tuple(found)
@@ -163,7 +180,7 @@ def mean_feedback(alike: Sequence[Feedback]) -> Feedback:
         longest_on_s=max(f.longest_on_s for f in alike),
         learned=learned,
         learned_own=sum(f.learned_own * f.learned for f in alike) / learned if learned else 0.0,
-        harmony=float(np.mean([f.harmony for f in alike])),
+        **{name: float(np.mean([getattr(f, name) for f in alike])) for name in _MEANS},
     )
 
 
@@ -186,6 +203,14 @@ def _likeness(alone: tuple[Decision, ...], looped: tuple[Decision, ...], until_s
     a, b = (_chroma(decisions, until_s) for decisions in (alone, looped))
     norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     both = norms > 0
+    return float((np.einsum("nd,nd->n", a, b)[both] / norms[both]).mean()) if both.any() else 0.0
+
+
+def _alike(alone: Float64, looped: Float64) -> float:
+    """Return the mean correlation of chromas of shape (steps, 12), over the steps in which both are there; 0 without one."""
+    a, b = (chroma - chroma.mean(axis=1, keepdims=True) for chroma in (alone, looped))
+    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    both = norms > 1e-12
     return float((np.einsum("nd,nd->n", a, b)[both] / norms[both]).mean()) if both.any() else 0.0
 
 

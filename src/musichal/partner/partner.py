@@ -15,7 +15,7 @@ from itertools import islice
 
 import numpy as np
 
-from musichal.arrays import Float64
+from musichal.arrays import Float32, Float64
 from musichal.hearing.percepts import SILENCE, Percept
 from musichal.memory.memory import Memory
 from musichal.partner.activation import Activation
@@ -152,11 +152,18 @@ class Partner:
         """When it wants to decide next: when what it plays or rests for is over, or at once if it heard something new."""
         return self._due_s
 
+    @property
+    def harmony(self) -> Float32:
+        """The recent chroma of the player, shape (12,), as it hears it: less its own sound."""
+        return self._tracker.chroma
+
     def hear(self, percept: Percept, now_s: float) -> None:
         """Take the next percept of the player."""
         settings = self._director.settings(self.settings)
         percept = self._own_sound.without(percept)
         self._tracker.hear(percept, settings)
+        if self._own_sound.alone_since_s is not None:
+            self._tracker.silent_since(self._own_sound.alone_since_s)
         self._learn(percept, now_s)
         situation = self._tracker.at(now_s, settings)
         self._director.hear(percept, situation, now_s)
@@ -173,6 +180,9 @@ class Partner:
 
     def hear_onset(self, onset_s: float, now_s: float) -> None:
         """Learn of an onset; in a mode that answers each of them, what is prepared is due at once."""
+        if self._own_sound.struck(onset_s):
+            # If it was the player's all the same, the percept will tell.
+            return
         if self._director.hear_onset(onset_s, now_s):
             self._due_s = now_s
 

@@ -109,6 +109,15 @@ class SituationTracker:
         for gesture in percept.gestures:
             self._hear_gesture(gesture)
 
+    @property
+    def chroma(self) -> Float32:
+        """The recent chroma, shape (12,)."""
+        return self._chroma.copy()
+
+    def silent_since(self, time_s: float) -> None:
+        """Learn that what has been heard since a time was not the player."""
+        self._audible_until = min(self._audible_until, round(time_s * self._rate_hz))
+
     def _hear_level(self, level_db: float, duration_s: float) -> None:
         """Follow the level of what is audible, quickly and slowly; both are means at first."""
         self._audible_s += duration_s

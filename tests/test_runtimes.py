@@ -19,14 +19,22 @@ from hypothesis import strategies as st
 
 from learned_by_hand import EXTRA
 from musichal.errors import InputError, MissingExtraError
-from musichal.hearing.encoders.learned import conversion, openvino_runtime
+from musichal.hearing.encoders.learned import conversion, onnx_runtime, openvino_runtime, runtimes
 from musichal.hearing.encoders.learned.checkpoint import Checkpoint, find_checkpoint
 from musichal.hearing.encoders.learned.choose import candidates, graphs_of
 from musichal.hearing.encoders.learned.conversion import ENTRY, MODEL, GraphKey, convert, entry_exists, find_graph, quantised
 from musichal.hearing.encoders.learned.measure import Measured, fastest, frame_cosines, measure
 from musichal.hearing.encoders.learned.module import load_module
+from musichal.hearing.encoders.learned.onnx_runtime import OnnxRuntime
 from musichal.hearing.encoders.learned.rewriting import rewritten
-from musichal.hearing.encoders.learned.runtimes import Choice, check_choice, installed_choices, open_runtime, runtime_names
+from musichal.hearing.encoders.learned.runtimes import (
+    Choice,
+    check_choice,
+    installed_choices,
+    open_runtime,
+    package_of,
+    runtime_names,
+)
 from musichal.hearing.frames import frame_count
 
 torch = pytest.importorskip("torch", reason=EXTRA)
@@ -182,6 +190,42 @@ def test_what_this_machine_cannot_do_is_said(monkeypatch: pytest.MonkeyPatch) ->
             candidates("auto", precision)
     assert candidates("auto", "int8") == (Choice("openvino", "int8"), Choice("onnxruntime", "int8"))
     assert candidates("onnxruntime", "auto") == (Choice("onnxruntime", "fp32"), Choice("onnxruntime", "int8"))
+
+
+@pytest.mark.filterwarnings("ignore:Specified provider")
+def test_a_card_that_cannot_be_used_is_one_line_and_nothing_else(graph, monkeypatch, capfd) -> None:
+    """Never with this processor instead, unasked. What ONNX Runtime itself has to say would fill a page."""
+    monkeypatch.delenv("NVIDIA_TF32_OVERRIDE", raising=False)
+    for name, words in (("onnxruntime-cuda", 'it found no .*`pip install "onnxruntime-gpu'), ("onnxruntime-coreml", "CoreML")):
+        if any(choice.runtime == name for choice in installed_choices(on_cpu_only=False)):
+            continue  # this machine may have it
+        with pytest.raises(InputError, match=f"^{name} cannot be used on this machine: .*{words}"):
+            OnnxRuntime(graph("fp32").path, name=name, precision="fp32", batch=2, samples=SAMPLES)
+    assert capfd.readouterr() == ("", "")
+    assert os.environ.get("NVIDIA_TF32_OVERRIDE") == "0"
+    with pytest.raises(InputError, match=r"ONNX Runtime cannot read the converted model: [^\n]+$"):
+        OnnxRuntime(Path(__file__), name="onnxruntime", precision="fp32", batch=2, samples=SAMPLES)
+
+
+def test_a_runtime_is_known_by_the_package_that_brought_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    versions = {"onnxruntime-gpu": "1.31.1"}
+    monkeypatch.setattr(runtimes, "installed", lambda name: versions.get(name, "unknown"))
+    assert package_of("onnxruntime-cuda") == "onnxruntime-gpu"
+    assert package_of("openvino") == "openvino"  # where neither is: the one that is asked for
+    versions["onnxruntime"] = "1.31.1"
+    assert package_of("onnxruntime-coreml") == "onnxruntime"
+
+
+def test_of_what_a_card_complains_about_the_reason_is_said() -> None:
+    """As ONNX Runtime 1.31 with CUDA raises it where the driver is a wrong one, shortened."""
+    places = (
+        "/onnxruntime_src/core/providers/cuda/cuda_call.cc:154 std::conditional_t<THRW> CudaCall(ERRTYPE) [with THRW = true]"
+    )
+    why = "CUDA failure 36: API call is not supported in the installed CUDA driver"
+    said = f"{places} {why} ; GPU=-1 ; hostname=vm ; line=355 ; expr=cudaSetDevice(info_.device_id); \n\n"
+    assert onnx_runtime._reason(RuntimeError(said)) == why
+    assert onnx_runtime._reason(RuntimeError("one\ntwo")) == "one"
+    assert onnx_runtime._reason(RuntimeError()) == "RuntimeError"
 
 
 def test_a_missing_runtime_is_said_with_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:

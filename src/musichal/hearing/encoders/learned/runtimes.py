@@ -26,6 +26,7 @@ from typing import Protocol
 
 from musichal.arrays import Float32
 from musichal.errors import InputError, MissingExtraError, install_hint
+from musichal.installation import installed
 
 
 class Runtime(Protocol):
@@ -84,7 +85,7 @@ _BACKENDS = {
         "onnxruntime",
         "onnxruntime",
         ("fp32",),
-        needs="it needs an NVIDIA card and CUDA, and `pip uninstall onnxruntime`, `pip install onnxruntime-gpu`",
+        needs='it needs an NVIDIA card, and `pip uninstall onnxruntime`, `pip install "onnxruntime-gpu[cuda,cudnn]"`',
     ),
     "onnxruntime-coreml": _Backend("onnxruntime", "onnxruntime", ("fp32",), needs="it needs macOS"),
 }
@@ -103,8 +104,13 @@ def precision_names() -> tuple[str, ...]:
 
 
 def package_of(runtime: str) -> str:
-    """Return the name of the package behind a runtime; raises `InputError` for a runtime that is not known."""
-    return _backend(runtime).package
+    """Return the name under which pip knows the package behind a runtime, as far as it is installed.
+
+    Raises `InputError` for a runtime that is not known.
+    """
+    package = _backend(runtime).package
+    names = (package, f"{package}-gpu")  # one module by two names: ONNX Runtime with CUDA is a package of its own
+    return next((name for name in names if installed(name) != "unknown"), package)
 
 
 def installed_choices(*, on_cpu_only: bool = True) -> tuple[Choice, ...]:

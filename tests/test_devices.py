@@ -148,14 +148,21 @@ def test_without_the_portaudio_library_the_package_is_named(tmp_path: Path) -> N
 def test_with_a_sound_server_everything_is_listed(
     jack_server: JackServer, fake_microphone: Callable[..., FakeMicrophone], tmp_path: Path
 ) -> None:
+    import jack
+
     soundfile.write(tmp_path / "x.wav", np.zeros((10, 2), np.float32), jack_server.rate_hz)
     fake_microphone(tmp_path / "x.wav", name="amp")
-    done = run_devices("--json")
+    client = jack.Client("knobs", servername=jack_server.name, no_start_server=True)
+    client.midi_outports.register("out")
+    with client:
+        done = run_devices("--json")
+        words = run_devices().stdout
     found = parts(done)
     assert found["live sound"] == {"name": "live sound", "works": True, "detail": "1 input, 1 output"}
-    assert found["MIDI by JACK"]["works"]
+    assert found["MIDI by JACK"] == {"name": "MIDI by JACK", "works": True, "detail": "0 outputs, 1 input"}
+    assert json.loads(done.stdout)["midi_inputs"] == [{"system": "JACK", "name": "knobs:out"}]
     (amp,) = json.loads(done.stdout)["inputs"]
     assert (amp["name"], amp["channels"], amp["default_rate_hz"], amp["is_default"]) == ("amp", 2, 48_000, True)
-    words = run_devices().stdout
     assert "amp" in words
+    assert "knobs:out" in words
     assert "48000 Hz" in words

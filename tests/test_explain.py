@@ -118,12 +118,18 @@ def test_what_cannot_be_explained_is_one_line(take, arguments, words, tmp_path, 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_rest_has_nothing_to_listen_to(take, tmp_path):
-    rest = next((d for d in read_session(take).decisions if d.kind == "rest"), None)
+def test_a_rest_is_explained_and_has_nothing_to_listen_to(take, tmp_path):
+    decisions = read_session(take).decisions
+    rest = next((d for d in decisions if d.kind == "rest"), None)
     assert rest is not None, "the guitar ends in a second of silence"
     result = run("explain", take, "--at", clock(rest.time_s), "--listen", tmp_path / "moment")
-    assert result.exit_code == 2
-    assert "it rested" in result.output
+    assert result.exit_code == 0
+    assert "rested:" in result.stdout
+    said = result.stderr.replace("\n", " ")
+    assert f"there is nothing to listen to at {clock(rest.time_s)}: it rested" in said
+    later = [d for d in decisions if d.kind == "play" and d.time_s > rest.time_s]
+    assert (f"; the next that it played is at {clock(later[0].time_s)}" in said) if later else "next" not in said
+    assert not (tmp_path / "moment").exists()
 
 
 def test_what_is_no_session_is_refused(tmp_path):

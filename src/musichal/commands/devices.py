@@ -3,6 +3,7 @@
 import contextlib
 import importlib.util
 import io
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from rich.table import Table
@@ -37,19 +38,14 @@ def devices_command(voice: Voice) -> None:
             "inputs": [device.to_dict() for device in scan.inputs],
             "outputs": [device.to_dict() for device in scan.outputs],
             "midi_outputs": [{"system": system.name, "name": name} for system in systems for name in system.outputs],
+            "midi_inputs": [{"system": system.name, "name": name} for system in systems for name in system.inputs],
             "parts": [asdict(part) for part in parts],
         }
     )
     for title, devices in (("Audio inputs", scan.inputs), ("Audio outputs", scan.outputs)):
         _show_devices(title, devices, voice)
-    outputs = [(system.name, name) for system in systems for name in system.outputs]
-    if outputs:
-        table = Table("name", "system", title="MIDI outputs", title_justify="left")
-        for system, name in outputs:
-            table.add_row(Text(name), Text(system))
-        voice.show(table)
-    else:
-        voice.say("MIDI outputs: none")
+    _show_midi("MIDI outputs", [(system.name, name) for system in systems for name in system.outputs], voice)
+    _show_midi("MIDI inputs", [(system.name, name) for system in systems for name in system.inputs], voice)
     table = Table("part", "", "what it gives, or how to get it", title="What works here", title_justify="left")
     for part in parts:
         table.add_row(Text(part.name), Text("works", "green") if part.works else Text("missing", "yellow"), Text(part.detail))
@@ -64,6 +60,16 @@ def _show_devices(title: str, devices: tuple[AudioDevice, ...], voice: Voice) ->
     for device in devices:
         row = (str(device.number), device.name, device.host_api, str(device.channels), f"{device.default_rate_hz:.0f} Hz")
         table.add_row(*map(Text, (*row, "yes" if device.is_default else "")))
+    voice.show(table)
+
+
+def _show_midi(title: str, ports: Sequence[tuple[str, str]], voice: Voice) -> None:
+    if not ports:
+        voice.say(f"{title}: none")
+        return
+    table = Table("name", "system", title=title, title_justify="left")
+    for system, name in ports:
+        table.add_row(Text(name), Text(system))
     voice.show(table)
 
 
@@ -86,7 +92,11 @@ def _midi() -> tuple[tuple[MidiSystem, ...], list[Part]]:
         reasons = "; ".join(f"{system.name}: {system.trouble}" for system in systems)
         return systems, [Part("MIDI ports", False, f"no MIDI system works here ({reasons}); {INSTEAD}")]
     return systems, [
-        Part(f"MIDI by {system.name}", system.works, system.trouble or _count(len(system.outputs), "output"))
+        Part(
+            f"MIDI by {system.name}",
+            system.works,
+            system.trouble or f"{_count(len(system.outputs), 'output')}, {_count(len(system.inputs), 'input')}",
+        )
         for system in systems
     ]
 
@@ -105,7 +115,8 @@ def _osc() -> Part:
     try:
         import pythonosc  # noqa: F401
     except ImportError:
-        return Part("OSC", False, f"python-osc is not installed; {install_hint('live')}")
+        detail = f"--osc works; for notes by OSC, python-osc is not installed: {install_hint('live')}"
+        return Part("OSC", False, detail)
     return Part("OSC", True, "control in, notes and decisions out")
 
 

@@ -41,7 +41,7 @@ def explain_command(
     Raises
     ------
     MusicHalError
-        If the session cannot be read, nothing was decided by that moment, or there is nothing to listen to.
+        If the session cannot be read, or nothing was decided by that moment.
     """
     moment_s = None if at is None else parse_clock(at)
     if listen is not None and moment_s is None:
@@ -63,7 +63,12 @@ def explain_command(
     written = []
     if listen is not None:
         assert model is not None
-        written = _listen(decision, listen, model, settings, session.samples())
+        if decision.kind != "play":
+            later = [d for d in decisions if d.kind == "play" and d.time_s > decision.time_s]
+            hint = f"; the next that it played is at {clock(later[0].time_s)}" if later else ""
+            voice.warn(f"there is nothing to listen to at {clock(decision.time_s)}: it rested{hint}")
+        else:
+            written = _listen(decision, listen, model, settings, session.samples())
     voice.result({"session": str(folder), **_told(decision, names), "written": [str(path) for path in written]})
     voice.say(explain(decision, names))
     for table in _tables(decision, names):
@@ -152,8 +157,7 @@ def _tables(decision: Decision, names: Sequence[str]) -> "Iterator[RenderableTyp
 
 def _listen(decision: Decision, folder: Path, model: PartnerModel, settings: SessionSettings, samples: Float32) -> list[Path]:
     """Write the moment in the recording, what was played from it, and the player at that time, each as a WAV."""
-    if decision.kind != "play" or decision.recording is None or decision.source_start_s is None:
-        raise InputError(f"there is nothing to listen to at {clock(decision.time_s)}: it rested")
+    assert decision.recording is not None and decision.source_start_s is not None
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -88,7 +88,7 @@ def command(name: str, arguments: Sequence[object] = (), *, answer: Answer | Non
 
 
 def key_command(key: str, modes: Sequence[str]) -> Command | None:
-    """Return what a key asks for, if anything: a digit chooses from `modes`, 1 the first; 0 leaves the choice to the partner."""
+    """Return what a key asks for, if anything; a digit chooses from `modes`, 1 the first, and 0 leaves it to the partner."""
     if key.isdecimal() and key.isascii():
         number = int(key)
         return None if number > len(modes) else Command("mode", modes[number - 1] if number else AUTO)

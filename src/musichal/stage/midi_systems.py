@@ -1,11 +1,8 @@
-"""Which MIDI systems there are on this machine, and which outputs each one has."""
+"""Which MIDI systems there are on this machine, and which outputs and inputs each one has."""
 
-import re
 from dataclasses import dataclass
 
-from musichal.stage.ports.midi import opened_outputs
-
-_PLACE = re.compile(r"^\w+::\w+: ")  # in RtMidi's source
+from musichal.stage.ports.midi import opened_inputs, opened_outputs
 
 
 @dataclass(frozen=True)
@@ -14,6 +11,7 @@ class MidiSystem:
 
     name: str
     outputs: tuple[str, ...] = ()
+    inputs: tuple[str, ...] = ()
     trouble: str = ""
 
     @property
@@ -33,8 +31,9 @@ def midi_systems() -> tuple[MidiSystem, ...]:
         Without python-rtmidi.
     """
     with opened_outputs() as (clients, reasons):
-        working = [MidiSystem(name, tuple(client.get_ports())) for name, client in clients]
-    failed = [
-        MidiSystem(name, trouble=_PLACE.sub("", why.strip())) for name, _, why in (reason.partition(":") for reason in reasons)
-    ]
+        outputs = {name: tuple(client.get_ports()) for name, client in clients}
+    with opened_inputs() as (clients, _):
+        inputs = {name: tuple(client.get_ports()) for name, client in clients}
+    working = [MidiSystem(name, there_are, inputs.get(name, ())) for name, there_are in outputs.items()]
+    failed = [MidiSystem(name, trouble=why.strip()) for name, _, why in (reason.partition(":") for reason in reasons)]
     return (*working, *failed)

@@ -209,13 +209,14 @@ def read_session(folder: Path) -> Session:
     input_samples = sum(chunk.shape[0] for chunk in read_chunks(folder, settings.sample_rate_hz))
     trouble = folder / TROUBLE
     if trouble.is_file():
-        recovered.append(read_bytes(trouble).decode(errors="replace").strip()[:500])
+        recovered.append(f"while it was recorded: {read_bytes(trouble).decode(errors='replace').strip()[:500]}")
     if not input_samples and any(isinstance(entry, Struck | Perceived) for entry in entries):
         raise InputError(f"{printable(folder / INPUT_FOLDER)} holds no sound, and {TRANSCRIPT} speaks of some")
     reply = read_bytes(folder / REPLY) if (folder / REPLY).is_file() else None
     if not (folder / SUMMARY).is_file() or not entries or not isinstance(entries[-1], Ended):
         duration_s = input_samples / settings.sample_rate_hz
-        recovered.append(f"MusicHal was ended while it played: {duration_s:.1f} s of its input are there")
+        why = "the recording ended before the music" if trouble.is_file() else "MusicHal was ended while it played"
+        recovered.append(f"{why}: {duration_s:.1f} s of its input are there")
     elif reply is None:
         recovered.append(f"{REPLY} is missing")
     return Session(folder, settings, tuple(entries), tuple(decisions), input_samples, reply, tuple(recovered))

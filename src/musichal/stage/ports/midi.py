@@ -1,10 +1,11 @@
 """MIDI ports of the system through python-rtmidi: CoreMIDI, WinMM, ALSA, JACK."""
 
 import contextlib
+import re
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from musichal.errors import InputError, MissingExtraError, install_hint
@@ -13,6 +14,7 @@ from musichal.stage.ports.protocol import PortLostError
 
 INSTEAD = "file:reply.mid, osc:127.0.0.1:9001 or synth: work without one"
 _CLIENT = "MusicHal"
+_PLACE = re.compile(r"^\w+::\w+: ")  # in RtMidi's source
 _OUT = "out"  # of a port of our own, which nothing has to be there for
 _FLUSH_S = 0.2
 """JACK takes what was sent with its next periods; closing before that would lose the last note-offs."""
@@ -38,9 +40,21 @@ def _system_names(rtmidi: Any) -> dict[int, str]:
     }
 
 
-@contextmanager
-def opened_outputs(only: str | None = None) -> Iterator[tuple[list[tuple[str, Any]], list[str]]]:
+def opened_outputs(only: str | None = None) -> "_Opened":
     """Give an opened client per MIDI system that works here, and why the others do not; deletes what is not taken out."""
+    return _opened("MidiOut", _CLIENT, only)
+
+
+def opened_inputs() -> "_Opened":
+    """Give the same for inputs."""
+    return _opened("MidiIn", f"{_CLIENT} control")
+
+
+_Opened = AbstractContextManager[tuple[list[tuple[str, Any]], list[str]]]
+
+
+@contextmanager
+def _opened(kind: str, client: str, only: str | None = None) -> Iterator[tuple[list[tuple[str, Any]], list[str]]]:
     rtmidi = rtmidi_module()
     working: list[tuple[str, Any]] = []
     reasons: list[str] = []
@@ -51,13 +65,13 @@ def opened_outputs(only: str | None = None) -> Iterator[tuple[list[tuple[str, An
             if system is None or only not in (None, system):
                 continue
             try:
-                working.append((system, rtmidi.MidiOut(api, name=_CLIENT)))
+                working.append((system, getattr(rtmidi, kind)(api, name=client)))
             except (rtmidi.RtMidiError, SystemError, RuntimeError) as error:
-                reasons.append(f"{system}: {str(error).rstrip('.')}")
+                reasons.append(f"{system}: {_PLACE.sub('', str(error).strip().rstrip('.'))}")
         yield working, reasons
     finally:
-        for _, client in working:
-            client.delete()
+        for _, opened in working:
+            opened.delete()
 
 
 def _no_system(reasons: list[str]) -> InputError:

@@ -7,7 +7,7 @@ from typing import Any
 
 from musichal.errors import InputError
 from musichal.stage.ports.chatter import library_chatter_off
-from musichal.stage.ports.midi import _system_names, rtmidi_module
+from musichal.stage.ports.midi import opened_inputs
 
 _CLIENT = "MusicHal control"
 
@@ -25,30 +25,23 @@ def open_midi_input(wanted: str, take: Callable[[Sequence[int]], None]) -> Itera
     MissingExtraError
         Without python-rtmidi.
     """
-    rtmidi = rtmidi_module()
-    clients: list[Any] = []
-    reasons: list[str] = []
-    try:
-        for api in rtmidi.get_compiled_api():
-            if api in _system_names(rtmidi):
-                try:
-                    with library_chatter_off():
-                        clients.append(rtmidi.MidiIn(api, name=_CLIENT))
-                except (rtmidi.RtMidiError, SystemError, RuntimeError) as error:
-                    reasons.append(str(error).rstrip("."))
-        if not clients:
+    with contextlib.ExitStack() as stack:
+        with library_chatter_off():
+            opened, reasons = stack.enter_context(opened_inputs())
+        if not opened:
             raise InputError(f"there is no MIDI system here to take controllers from ({'; '.join(reasons)})")
-        client, name = _open(clients, wanted)
+        client, name = _open([client for _, client in opened], wanted)
+        stack.callback(_close, client)
         client.ignore_types(sysex=True, timing=False, active_sense=True)
         client.set_callback(lambda event, _: take(event[0]))
         yield name
-    finally:
-        for client in clients:
-            with contextlib.suppress(Exception):
-                client.cancel_callback()
-            with contextlib.suppress(Exception):
-                client.close_port()
-                client.delete()
+
+
+def _close(client: Any) -> None:
+    with contextlib.suppress(Exception):
+        client.cancel_callback()
+    with contextlib.suppress(Exception):
+        client.close_port()
 
 
 def _open(clients: list[Any], wanted: str) -> tuple[Any, str]:

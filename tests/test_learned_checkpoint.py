@@ -1,6 +1,8 @@
 """Checkpoints from folders and from a hub: what is read, what is refused and in which words, that nothing of theirs runs."""
 
 import copy
+import dataclasses
+import hashlib
 import io
 import json
 import os
@@ -11,6 +13,7 @@ import subprocess
 import sys
 import tracemalloc
 import zipfile
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -27,10 +30,11 @@ from hub_by_hand import COMMIT, HubByHand, serve
 from musichal.bench.random_checkpoint import MERT_CONFIG, write_random_checkpoint
 from musichal.cli import app
 from musichal.errors import InputError, MissingExtraError
-from musichal.hearing.encoders.learned import check
+from musichal.hearing.encoders.learned import check, known
 from musichal.hearing.encoders.learned.checkpoint import find_checkpoint
 from musichal.hearing.encoders.learned.known import MERT
 from musichal.hearing.encoders.learned.layout import parse_layout
+from musichal.hearing.encoders.learned.module import load_module
 from musichal.hearing.encoders.learned.runtimes import installed_choices
 from musichal.hearing.encoders.learned.weights import read_weights
 
@@ -393,6 +397,32 @@ def test_code_that_torch_itself_would_save(mert_bin, tmp_path):
     assert not (tmp_path / "it-ran").exists()
 
 
+def as_of_2023(path: Path) -> None:
+    """Rewrite a file of torch.save as torch 1 wrote it, by which MERT was published: fewer records, nothing aligned."""
+    with zipfile.ZipFile(path) as archive:
+        records = {entry.filename.partition("/")[2]: archive.read(entry) for entry in archive.infolist()}
+    assert {"byteorder", ".format_version"} <= records.keys()
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        for name, content in records.items():
+            if name in ("data.pkl", "version") or name.startswith("data/"):
+                archive.writestr(f"archive/{name}", content)
+
+
+def test_a_bin_of_2023_is_read(mert_bin):
+    """In the three forms that a table of tensors had then: plain, with the versions of modules beside it, of parameters."""
+    import torch
+
+    path = mert_bin / "pytorch_model.bin"
+    before = find_checkpoint(str(mert_bin)).digest
+    tensors = torch.load(path, weights_only=True, mmap=False)
+    with_versions = OrderedDict(tensors)
+    with_versions._metadata = torch.nn.Linear(2, 2).state_dict()._metadata
+    for table in (tensors, with_versions, {name: torch.nn.Parameter(tensor) for name, tensor in tensors.items()}):
+        torch.save(table, path)
+        as_of_2023(path)
+        assert find_checkpoint(str(mert_bin)).digest == before
+
+
 def test_a_whole_saved_model_is_code_too(mert_bin):
     import torch
 
@@ -617,6 +647,28 @@ def test_known_weights_that_are_not_what_was_published_are_refused(hub, tmp_path
     assert said == ["m-a-p/MERT-v1-95M: the licence of these weights is CC-BY-NC-4.0. Downloading them once (378 MB)"]
     # The revision is the known one without being named.
     assert any(MERT.revision in path for _, path, _ in hub.asked)
+
+
+def test_what_was_published_is_taken_from_a_hub_that_has_it_as_a_bin_alone(hub, mert_bin, tmp_path, monkeypatch):
+    """The published repository has no safetensors; its name is enough, in any case of letters, and then the network is not."""
+    content = (mert_bin / "pytorch_model.bin").read_bytes()
+    mine = dataclasses.replace(MERT, weights_bytes=len(content), weights_sha256=hashlib.sha256(content).hexdigest())
+    monkeypatch.setattr(known, "_KNOWN", (mine,))
+    hub.name = MERT.name
+    hub.files["pytorch_model.bin"] = content
+    del hub.files["model.safetensors"]
+    checkpoint = find_checkpoint("M-A-P/mert-v1-95m", cache=tmp_path / "c")
+    assert (checkpoint.name, checkpoint.revision, checkpoint.licence) == (MERT.name, MERT.revision, "CC-BY-NC-4.0")
+    assert checkpoint.digest == find_checkpoint(str(mert_bin)).digest
+    assert sorted(hub.fetched()) == ["README.md", "config.json", "preprocessor_config.json", "pytorch_model.bin"]
+    hub.status = 503
+    assert find_checkpoint(MERT.name, offline=True, cache=tmp_path / "c") == checkpoint
+    # As training and --check go on, from the links of the hub's cache; transformers' own loader does not fetch anything.
+    hub.asked.clear()
+    ours, theirs = load_module(checkpoint, layer=2), check.transformers_model(checkpoint)
+    assert len(ours.layers) == len(theirs.encoder.layers) == 2
+    assert check._weights_finding(checkpoint).found == "those of m-a-p/MERT-v1-95M"
+    assert hub.asked == []
 
 
 def test_a_cache_that_cannot_be_written(hub, tmp_path):

@@ -1,5 +1,6 @@
 """Which device is meant, and what `musichal devices` says where there is much, little or nothing."""
 
+import io
 import json
 import os
 import subprocess
@@ -14,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jack_server import FakeMicrophone, JackServer
+from musichal.audio import devices, input_process
 from musichal.audio.devices import AudioDevice, NoSuchDeviceError, choose, why_not_opened
 from musichal.errors import InputError
 
@@ -103,6 +105,26 @@ def test_why_a_device_does_not_open(error: tuple[object, ...], text: str) -> Non
     assert message.startswith("Scarlett, ALSA ")
     assert text in message
     assert "\n" not in message
+
+
+def test_an_input_that_is_not_listed_is_looked_for_once_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sound server that is busy now and then does not answer PortAudio at once, and then its devices are not listed."""
+    listed: list[list[AudioDevice]] = [[], STUDIO]
+    looked: list[int] = []
+    monkeypatch.setattr(input_process, "end_with_stdin", lambda *_args, **_options: None)
+    monkeypatch.setattr(input_process, "rescan", lambda: looked.append(1))
+    monkeypatch.setattr(devices, "list_inputs", lambda: listed.pop(0))
+    opened: list[AudioDevice] = []
+    process = input_process._Process(io.BytesIO(), device="loop", exactly=False, channels=None, block=0)
+    monkeypatch.setattr(process, "_open", lambda device, _rate: (opened.append(device), None))
+    monkeypatch.setattr(process, "_send", lambda *_: None)
+    process.run(wait=False, rate_hz=None)
+    assert [one.number for one in opened] == [7]
+    listed += [[], []]
+    with pytest.raises(NoSuchDeviceError):
+        process.run(wait=False, rate_hz=None)
+    assert len(looked) == 2
+    assert not listed
 
 
 def run_devices(*arguments: str, site: Path | None = None) -> subprocess.CompletedProcess[str]:

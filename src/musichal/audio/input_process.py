@@ -25,6 +25,7 @@ import numpy as np
 from musichal.arrays import Float32
 from musichal.audio.devices import (
     AudioDevice,
+    NoSuchDeviceError,
     find_input,
     list_inputs,
     list_outputs,
@@ -47,6 +48,7 @@ _HEADER = struct.Struct("<cI")
 _BLOCK = struct.Struct("<dqii")
 _RING_S = 10.0
 _LOOK_AGAIN_S = 1.0
+_LOOK_TWICE_S = 0.3
 _SILENT_CALLBACK_S = 1.0
 _TELL_EVERY_S = 1.0
 _CLOSE_S = 1.0
@@ -103,7 +105,7 @@ class _Process:
 
     def run(self, *, wait: bool, rate_hz: int | None) -> None:
         """Open the device (wait for it, if that is wished) and send what it hears until the end."""
-        said = ""
+        said, looked_twice = "", False
         while not self._stop.is_set():
             try:
                 device = self._find()
@@ -111,12 +113,14 @@ class _Process:
             except MissingExtraError:
                 raise
             except InputError as error:
-                if not wait:
+                # A sound server that is busy may not answer at once, and then its devices are not listed.
+                if not wait and (looked_twice or not isinstance(error, NoSuchDeviceError)):
                     raise
-                if str(error) != said:
+                looked_twice = True
+                if wait and str(error) != said:
                     said = str(error)
                     write_json(self._pipe, kind="waiting", text=said)
-                self._stop.wait(_LOOK_AGAIN_S)
+                self._stop.wait(_LOOK_AGAIN_S if wait else _LOOK_TWICE_S)
                 with contextlib.suppress(MusicHalError):
                     rescan()
                 continue

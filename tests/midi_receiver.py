@@ -3,6 +3,8 @@
 import threading
 from typing import Any
 
+_SO_FAR = b"so far"
+
 
 def unbalanced(messages: Any) -> list[str]:
     """Return what a strict receiver would mind: a note struck while it sounds, or one ended that never was struck.
@@ -37,9 +39,19 @@ class UdpReceiver:
         self._socket.settimeout(0.1)
         self.port = int(self._socket.getsockname()[1])
         self.messages: list[tuple[str, list[Any]]] = []
-        self._ended = threading.Event()
+        self._ended, self._read = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._listen, daemon=True)
         self._thread.start()
+
+    def all(self) -> list[tuple[str, list[Any]]]:
+        """Return what came, once all that is here already has been read: a word to itself waits behind it."""
+        import socket
+
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.sendto(_SO_FAR, ("127.0.0.1", self.port))
+        assert self._read.wait(20.0)
+        self._read.clear()
+        return self.messages
 
     def _listen(self) -> None:
         from pythonosc.osc_message import OscMessage
@@ -48,6 +60,9 @@ class UdpReceiver:
             try:
                 datagram = self._socket.recv(65536)
             except TimeoutError:
+                continue
+            if datagram == _SO_FAR:
+                self._read.set()
                 continue
             message = OscMessage(datagram)
             self.messages.append((message.address, list(message.params)))

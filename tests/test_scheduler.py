@@ -20,10 +20,12 @@ from musichal.stage.port_settings import PortSettings
 from musichal.stage.scheduler import Scheduler, SchedulerSettings
 
 NOWHERE = [PortSettings("out", "none:")]
+# Where it is not about lateness and silence, a test that a busy machine puts aside for a while loses no note by that.
+PATIENT = SchedulerSettings(silence_s=20.0, give_up_s=60.0, late_limit_s=20.0)
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
 
 
-def run_until(scheduler: Scheduler, done: Callable[[list[Event]], bool], timeout_s: float = 10.0) -> list[Event]:
+def run_until(scheduler: Scheduler, done: Callable[[list[Event]], bool], timeout_s: float = 30.0) -> list[Event]:
     """Run the loop of an engine until `done` of all that happened; returns that."""
     events: list[Event] = []
     until_s = now_s() + timeout_s
@@ -38,7 +40,7 @@ def run_until(scheduler: Scheduler, done: Callable[[list[Event]], bool], timeout
 
 def check_counts(scheduler: Scheduler, **expected: int) -> None:
     """Check the counts of the statistics; the scheduler tells them four times a second."""
-    until_s = now_s() + 5.0
+    until_s = now_s() + 20.0
     while True:
         scheduler.alive()
         counted = {name: getattr(scheduler.statistics(), name) for name in expected}
@@ -71,7 +73,7 @@ def is_running(pid: int) -> bool:
 
 @pytest.fixture
 def nowhere() -> Iterator[Scheduler]:
-    with Scheduler(NOWHERE) as scheduler:
+    with Scheduler(NOWHERE, settings=PATIENT) as scheduler:
         yield scheduler
 
 
@@ -91,7 +93,7 @@ def test_notes_leave_at_their_moments_in_order_with_their_tags(nowhere: Schedule
 
 
 def test_latency_is_made_up_for() -> None:
-    with Scheduler([PortSettings("near", "none:"), PortSettings("far", "none:", latency_s=0.2)]) as scheduler:
+    with Scheduler([PortSettings("near", "none:"), PortSettings("far", "none:", latency_s=0.2)], settings=PATIENT) as scheduler:
         due_s = now_s() + 1.0
         scheduler.play([Note(due_s, 0.1, name, 60, 90) for name in ("near", "far")])
         scheduler.play([Note(due_s - 0.9, 0.4, "far", 62, 90)])
@@ -144,9 +146,11 @@ def test_events_that_nobody_fetches_are_bounded_and_counted(nowhere: Scheduler) 
         nowhere.play([Control(now_s(), "out", bytes((0xB0, 1, k % 128))) for k in range(1000)])
         nowhere.alive()
         time.sleep(0.02)
-    time.sleep(0.5)
-    statistics = nowhere.statistics()
-    assert 0 < statistics.events_lost < 30_000
+    until_s = now_s() + 20.0
+    while not nowhere.statistics().events_lost and now_s() < until_s:
+        nowhere.alive()
+        time.sleep(0.02)
+    assert 0 < nowhere.statistics().events_lost < 30_000
     assert len(nowhere.events()) <= 20_000
 
 
@@ -170,7 +174,12 @@ def test_a_loop_that_hangs_is_noticed_every_note_ends_and_playing_goes_on() -> N
 def test_a_parent_that_stays_silent_is_given_up() -> None:
     with Scheduler(NOWHERE, settings=SchedulerSettings(silence_s=0.1, give_up_s=0.3)) as scheduler:
         scheduler.alive()
-        time.sleep(1.0)
+        pid = scheduler.pid
+        assert pid is not None
+        until_s = now_s() + 20.0
+        while is_running(pid) and now_s() < until_s:
+            time.sleep(0.01)
+        assert not is_running(pid)
         assert not scheduler.alive() or not scheduler.alive()
         assert "gone" in kinds(scheduler.events())
 
@@ -179,12 +188,12 @@ def test_a_parent_that_stays_silent_is_given_up() -> None:
 def test_a_scheduler_that_is_gone_is_told_of_and_started_anew_and_what_it_left_sounding_is_ended() -> None:
     receiver = UdpReceiver()
     try:
-        with Scheduler([PortSettings("out", f"osc:127.0.0.1:{receiver.port}")]) as scheduler:
+        with Scheduler([PortSettings("out", f"osc:127.0.0.1:{receiver.port}")], settings=PATIENT) as scheduler:
             scheduler.play([Note(now_s(), 60.0, "out", 60, 90)])
             run_until(scheduler, lambda events: len(notes_sent(events)) == 1)
             assert scheduler.pid is not None
             os.kill(scheduler.pid, signal.SIGKILL)
-            until_s = now_s() + 5.0
+            until_s = now_s() + 20.0
             while scheduler.alive() and now_s() < until_s:
                 time.sleep(0.01)
             assert "gone" in kinds(scheduler.events())
@@ -195,7 +204,7 @@ def test_a_scheduler_that_is_gone_is_told_of_and_started_anew_and_what_it_left_s
             run_until(scheduler, lambda events: len(notes_sent(events)) >= 2)
             statistics = scheduler.statistics()
             assert statistics.refused == 1
-        notes = [(address.rpartition("/")[2], arguments[1]) for address, arguments in receiver.messages if "note" in address]
+        notes = [(address.rpartition("/")[2], arguments[1]) for address, arguments in receiver.all() if "note" in address]
         assert notes == [("on", 60), ("off", 60), ("on", 64), ("off", 64)]
     finally:
         receiver.close()
@@ -204,7 +213,7 @@ def test_a_scheduler_that_is_gone_is_told_of_and_started_anew_and_what_it_left_s
 def test_a_stopped_scheduler_is_told_of_and_blocks_nothing() -> None:
     if sys.platform == "win32":
         pytest.skip("needs POSIX signals")
-    with Scheduler(NOWHERE) as scheduler:
+    with Scheduler(NOWHERE, settings=PATIENT) as scheduler:
         assert scheduler.pid is not None
         os.kill(scheduler.pid, signal.SIGSTOP)
         try:
@@ -222,13 +231,12 @@ def test_a_stopped_scheduler_is_told_of_and_blocks_nothing() -> None:
 def test_osc_notes_reach_a_socket() -> None:
     receiver = UdpReceiver()
     try:
-        with Scheduler([PortSettings("out", f"osc:127.0.0.1:{receiver.port}")]) as scheduler:
+        with Scheduler([PortSettings("out", f"osc:127.0.0.1:{receiver.port}")], settings=PATIENT) as scheduler:
             begun_s = now_s()
             scheduler.play([Control(begun_s, "out", bytes((0xB2, 7, 100))), Control(begun_s, "out", bytes((0xC1, 5)))])
             scheduler.play([Note(begun_s + 0.05, 0.05, "out", 60, 90, channel=2, tag=2**32 - 1)])
             run_until(scheduler, lambda events: len(sent(events)) == 4)
-        time.sleep(0.2)
-        assert receiver.messages == [
+        assert receiver.all() == [
             ("/musichal/midi", [(0, 0xB2, 7, 100)]),
             ("/musichal/midi", [(0, 0xC1, 5, 0)]),
             ("/musichal/note/on", [3, 60, 90, -1]),
@@ -241,7 +249,7 @@ def test_osc_notes_reach_a_socket() -> None:
 def test_a_midi_file_has_what_was_played_from_the_origin_on(tmp_path: Path) -> None:
     path = tmp_path / "reply.mid"
     origin_s = now_s()
-    with Scheduler([PortSettings("out", f"file:{path}")], origin_s=origin_s) as scheduler:
+    with Scheduler([PortSettings("out", f"file:{path}")], settings=PATIENT, origin_s=origin_s) as scheduler:
         start_s = now_s() + 0.1
         scheduler.play([Note(start_s + 0.1 * k, 0.08, "out", 60 + k, 90, channel=k % 2) for k in range(5)])
         run_until(scheduler, lambda events: len(notes_sent(events)) == 10)
@@ -255,7 +263,7 @@ def test_a_midi_file_has_what_was_played_from_the_origin_on(tmp_path: Path) -> N
 def test_a_midi_file_is_whole_after_a_crash_up_to_its_last_second(tmp_path: Path) -> None:
     path = tmp_path / "reply.mid"
     origin_s = now_s()
-    with Scheduler([PortSettings("out", f"file:{path}")], origin_s=origin_s) as scheduler:
+    with Scheduler([PortSettings("out", f"file:{path}")], settings=PATIENT, origin_s=origin_s) as scheduler:
         start_s = now_s()
         scheduler.play([Note(start_s + 0.1 * k, 0.08, "out", 60, 90) for k in range(1, 36)])
         scheduler.play([Note(start_s, 30.0, "out", 40, 90)])  # sounds all the while
@@ -274,7 +282,7 @@ def test_a_disk_that_is_full_is_told_of_and_the_music_goes_on(tmp_path: Path) ->
     folder = tmp_path / "gone"
     folder.mkdir()
     ports = [PortSettings("file", f"file:{folder / 'reply.mid'}"), PortSettings("out", "none:")]
-    with Scheduler(ports) as scheduler:
+    with Scheduler(ports, settings=PATIENT) as scheduler:
         for path in folder.iterdir():
             path.unlink()
         folder.rmdir()
@@ -292,16 +300,16 @@ def test_mpe_and_programs_are_set_up_before_anything_else() -> None:
     zone = MpeZone(members=3)
     try:
         port = PortSettings("out", f"osc:127.0.0.1:{receiver.port}", zone=zone, setup=(bytes((0xC0, 33)),))
-        with Scheduler([port]) as scheduler:
+        with Scheduler([port], settings=PATIENT) as scheduler:
             scheduler.play([Note(now_s(), 0.2, "out", 60 + k, 90) for k in range(3)])
             events = run_until(scheduler, lambda events: len(notes_sent(events)) == 6)
             assert unbalanced(e.data for e in notes_sent(events)) == []
-            before = len(receiver.messages)
+            before = len(receiver.all())
             scheduler.panic()  # by then an instrument is connected that was not there when the port was opened
             scheduler.play([Note(now_s(), 0.1, "out", 70, 90)])
             run_until(scheduler, lambda events: len(notes_sent(events)) == 2)
-        again = [tuple(arguments[0][1:]) for address, arguments in receiver.messages[before:] if address == "/musichal/midi"]
-        first = [tuple(arguments[0][1:]) for address, arguments in receiver.messages if address == "/musichal/midi"]
+        again = [tuple(arguments[0][1:]) for address, arguments in receiver.all()[before:] if address == "/musichal/midi"]
+        first = [tuple(arguments[0][1:]) for address, arguments in receiver.all() if address == "/musichal/midi"]
         setup = [*configuration(zone), bytes((0xC0, 33))]
         wanted = [tuple(data) + (0,) * (3 - len(data)) for data in setup]
         assert first[: len(setup)] == wanted

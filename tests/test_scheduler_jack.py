@@ -25,7 +25,7 @@ from musichal.monotonic import now_s
 from musichal.stage.messages import Note
 from musichal.stage.port_settings import PortSettings
 from musichal.stage.scheduler import Scheduler
-from test_scheduler import is_running, kinds, notes_sent, run_until
+from test_scheduler import PATIENT, is_running, kinds, notes_sent, run_until
 
 pytestmark = pytest.mark.live
 ADDRESSES = ["jack:MusicHal", "jack-rtmidi:MusicHal"]
@@ -139,7 +139,7 @@ def test_a_scheduler_that_is_told_to_end_ends_its_notes(receiver: JackReceiver) 
 
 def _errors_in_frames(address: str, receiver: JackReceiver, count: int = 40) -> list[float]:
     """Play strikes 20 ms apart; returns how far each that arrived is from its place among the others, in frames."""
-    with Scheduler([PortSettings("out", address)]) as scheduler:
+    with Scheduler([PortSettings("out", address)], settings=PATIENT) as scheduler:
         receiver.connect("MusicHal")
         time.sleep(0.2)
         receiver.clear()
@@ -156,16 +156,25 @@ def _errors_in_frames(address: str, receiver: JackReceiver, count: int = 40) -> 
     return [place - median(places) for place in places]
 
 
+def _share_within(frames: float, address: str, receiver: JackReceiver) -> tuple[float, list[float]]:
+    """Return which share of strikes is so near its place, and all; once more where that is little and cycles were missed."""
+    for _ in range(3):
+        before = receiver.xruns
+        errors = _errors_in_frames(address, receiver)
+        share = sum(abs(error) <= frames for error in errors) / len(errors)
+        if share >= 0.8 or receiver.xruns == before:
+            break
+    return share, errors
+
+
 def test_native_jack_puts_notes_into_their_frames(receiver: JackReceiver) -> None:
-    errors = _errors_in_frames("jack:MusicHal", receiver)
-    exact = sum(abs(error) <= 24 for error in errors)  # half a millisecond: the line to frames follows the server slowly
-    assert exact >= 0.8 * len(errors), f"xruns: {receiver.xruns}, errors in frames: {errors}"
+    share, errors = _share_within(24, "jack:MusicHal", receiver)  # half a millisecond: the line follows the server slowly
+    assert share >= 0.8, f"xruns: {receiver.xruns}, errors in frames: {errors}"
 
 
 def test_rtmidi_jack_delivers_every_note_within_a_period_or_two(receiver: JackReceiver) -> None:
-    errors = _errors_in_frames("jack-rtmidi:MusicHal", receiver)
-    near = sum(abs(error) <= 2 * 512 for error in errors)
-    assert near >= 0.8 * len(errors), f"xruns: {receiver.xruns}, errors in frames: {errors}"
+    share, errors = _share_within(2 * 512, "jack-rtmidi:MusicHal", receiver)
+    assert share >= 0.8, f"xruns: {receiver.xruns}, errors in frames: {errors}"
     assert max(map(abs, errors)) > 24, "messages of rtmidi wait for a period: this must be seen"
 
 
@@ -174,7 +183,7 @@ def test_two_schedulers_at_once(receiver: JackReceiver) -> None:
         schedulers = []
         for each in (receiver, second):
             before = set(each.senders())
-            schedulers.append(stack.enter_context(Scheduler([PortSettings("out", "jack:MusicHal")])))
+            schedulers.append(stack.enter_context(Scheduler([PortSettings("out", "jack:MusicHal")], settings=PATIENT)))
             (new,) = set(each.senders()) - before
             each.connect(new)
         for scheduler, pitch in zip(schedulers, (60, 72), strict=True):
@@ -189,7 +198,7 @@ def test_two_schedulers_at_once(receiver: JackReceiver) -> None:
 
 def test_a_native_port_stays_balanced_when_a_panic_comes_between_asking_and_sounding(receiver: JackReceiver) -> None:
     rng = random.Random(3)  # noqa: S311
-    with Scheduler([PortSettings("out", "jack:MusicHal")]) as scheduler:
+    with Scheduler([PortSettings("out", "jack:MusicHal")], settings=PATIENT) as scheduler:
         receiver.connect("MusicHal")
         receiver.clear()
         for _ in range(40):
@@ -208,7 +217,7 @@ def test_a_native_port_stays_balanced_when_a_panic_comes_between_asking_and_soun
 def test_a_named_input_is_found_by_a_part_of_its_name_and_its_end_and_return_are_told(receiver: JackReceiver) -> None:
     pytest.importorskip("rtmidi", reason="python-rtmidi is not installed (the extra `live`)")
     synth = JackReceiver("some synth")
-    with synth, Scheduler([PortSettings("out", "SOME syn")]) as scheduler:
+    with synth, Scheduler([PortSettings("out", "SOME syn")], settings=PATIENT) as scheduler:
         assert "some synth" in scheduler.opened["out"]
         scheduler.play([Note(now_s(), 60.0, "out", 60, 90)])
         assert wait_for(lambda: synth.sounding() == {(0, 60)}, 5.0)
@@ -227,7 +236,7 @@ def test_a_named_input_is_found_by_a_part_of_its_name_and_its_end_and_return_are
 @pytest.mark.parametrize("address", ADDRESSES)
 def test_a_server_that_ends_is_told_of_and_its_return_too(address: str, jack_server: JackServer) -> None:
     server = jack_server
-    with Scheduler([PortSettings("out", address), PortSettings("log", "none:")]) as scheduler:
+    with Scheduler([PortSettings("out", address), PortSettings("log", "none:")], settings=PATIENT) as scheduler:
         server.kill()
         run_until(scheduler, lambda events: "port-lost" in kinds(events))
         scheduler.play([Note(now_s(), 0.1, name, 60, 90) for name in ("out", "log")])
@@ -256,7 +265,7 @@ def test_a_server_that_ends_is_told_of_and_its_return_too(address: str, jack_ser
 )
 def test_an_unknown_or_ambiguous_port_lists_what_there_is(jack_server: JackServer, address: str, says: str) -> None:
     pytest.importorskip("rtmidi", reason="python-rtmidi is not installed (the extra `live`)")
-    scheduler = Scheduler([PortSettings("out", address)])
+    scheduler = Scheduler([PortSettings("out", address)], settings=PATIENT)
     with JackReceiver("one synth"), JackReceiver("other synth"), pytest.raises(InputError, match=says), scheduler:
         pass
 
@@ -271,15 +280,15 @@ def test_the_live_synth_sounds(jack_server: JackServer) -> None:
     ear = jack.Client("ear", no_start_server=True)
     port = ear.inports.register("in")
     ear.set_process_callback(lambda _frames: loudest.append(float(np.abs(port.get_array()).max())))
-    with ear, Scheduler([PortSettings("out", "synth:")]) as scheduler:
+    with ear, Scheduler([PortSettings("out", "synth:")], settings=PATIENT) as scheduler:
         out = [p.name for p in ear.get_ports(is_audio=True, is_output=True) if "synth" in p.name]
         assert out, [p.name for p in ear.get_ports()]
         ear.connect(out[0], port)
-        time.sleep(0.2)
+        assert wait_for(lambda: len(loudest) > 10, 20.0)
         assert max(loudest) < 1e-4
         scheduler.play([Note(now_s(), 0.5, "out", 60, 110)])
         run_until(scheduler, lambda events: len(notes_sent(events)) == 2)
-        assert max(loudest) > 0.01
+        assert wait_for(lambda: max(loudest) > 0.01, 5.0)
 
 
 @pytest.mark.slow

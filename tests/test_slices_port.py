@@ -1,6 +1,5 @@
 """The partner's recordings as its voice, through a real process and a real sound system."""
 
-import time
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,7 @@ from musichal.stage.ports.frame_line import FrameLine
 from musichal.stage.scheduler import Scheduler
 from musichal.stage.slice_output import SliceOutput
 from musichal.stage.wire import NOTE, FrameBuffer, message_frame, read_message
-from test_scheduler import kinds, notes_sent, run_until
+from test_scheduler import PATIENT, kinds, notes_sent, run_until
 
 
 class Ear:
@@ -62,14 +61,14 @@ def test_slices_come_out_of_the_sound_system_as_they_are_in_the_recording(
 ) -> None:
     recording = trained.recordings[0]
     rate = recording.sample_rate_hz
-    with Ear() as ear, Scheduler([PortSettings("voice", f"slices:{trained_path}")]) as scheduler:
+    with Ear() as ear, Scheduler([PortSettings("voice", f"slices:{trained_path}")], settings=PATIENT) as scheduler:
         ear.listen_to("PortAudio")
         start_s = now_s() + 0.4
         parts = [slice_note(start_s + 0.5 * k, 0.5, "voice", SliceSource(0, 2.0 + 0.5 * k)) for k in range(4)]
         scheduler.play(parts)
         events = run_until(scheduler, lambda events: len(notes_sent(events)) == 8)
         assert "port-lost" not in kinds(events)
-        time.sleep(0.3)
+        assert wait_for(lambda: not ear.heard()[-4800:].any(), 10.0), "it ended"
         heard = ear.heard().astype(np.float64)
     import soxr
 
@@ -78,16 +77,18 @@ def test_slices_come_out_of_the_sound_system_as_they_are_in_the_recording(
     )
     spectrum = np.fft.rfft(heard, 1 << 19) * np.conj(np.fft.rfft(expected, 1 << 19))
     at = int(np.argmax(np.fft.irfft(spectrum)))
-    piece = heard[at : at + len(expected)]
-    # An xrun may cost a period here and there; the rest is the recording.
-    same = np.corrcoef(piece, expected[: len(piece)])[0, 1]
-    assert same > 0.9, same
-    assert not heard[-1000:].any(), "it ended"
+    # An xrun may cost a period here and there, and moves what comes behind it; the rest is the recording.
+    same, length, moved = [], 9600, 4096
+    for first in range(0, len(expected) - length + 1, length):
+        part, around = expected[first : first + length], heard[max(0, at + first - moved) : at + first + length + moved]
+        best = int(np.argmax(np.correlate(around, part, "valid")))
+        same.append(np.corrcoef(around[best : best + length], part)[0, 1])
+    assert np.mean(np.array(same) > 0.9) > 0.6, same
 
 
 @pytest.mark.live
 def test_a_panic_ends_a_slice(jack_server: JackServer, trained_path: Path) -> None:
-    with Ear() as ear, Scheduler([PortSettings("voice", f"slices:{trained_path}")]) as scheduler:
+    with Ear() as ear, Scheduler([PortSettings("voice", f"slices:{trained_path}")], settings=PATIENT) as scheduler:
         ear.listen_to("PortAudio")
         scheduler.play([slice_note(now_s(), 7.0, "voice", SliceSource(0, 1.0))])
         assert wait_for(lambda: bool(np.abs(ear.heard()[-9600:]).max(initial=0.0) > 0.01) and scheduler.alive(), 5.0)
@@ -124,7 +125,7 @@ def test_decisions_become_slices_once_for_all_voices_and_not_of_the_players_own(
             number, time_s, "play", duration_s=0.5, choice=1, recording=recording, live=live, source_start_s=start_s
         )
 
-    with Scheduler([PortSettings("voice", "none:")]) as scheduler:
+    with Scheduler([PortSettings("voice", "none:")], settings=PATIENT) as scheduler:
         output = SliceOutput(scheduler, "voice", recordings=2)
         start_s = now_s() + 0.1
         decisions = [

@@ -1,6 +1,7 @@
 """Fixtures that every test may use: where the real recordings are. What they are: tests/audio/LICENCE.md."""
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +25,12 @@ AUDIO = Path(__file__).parent / "audio"
 # A busy machine is no counterexample.
 settings.register_profile("musichal", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("musichal")
+
+
+def pytest_configure() -> None:
+    """Let programs that tests start hear Ctrl-C, also where a shell that runs the tests behind itself has it ignored."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ import pytest
 from jack_server import why_no_jack
 from musichal.bench import live_speed
 from musichal.bench.live_speed import ANSWERED, RESTED, SHARED, UNHEARD, UNRECEIVED, Answer
+from musichal.errors import InputError
 from musichal.hearing.intake import Intake
 from musichal.hearing.percepts import Onset
 from musichal.memory.partner_file import save_partner
@@ -79,7 +80,12 @@ def test_onsets_are_answered_and_figures_are_those_of_the_run(trained, tmp_path)
     spec = replace(trained.spec, resampler="soxr-VR")
     save_partner(path, replace(trained, spec=spec))
     for attempt in range(3):
-        named = {f.name: f for f in live_speed._latency("soxr-VR", path, spec, onsets=12)}
+        try:
+            named = {f.name: f for f in live_speed._latency("soxr-VR", path, spec, onsets=12)}
+        except InputError:  # not one was answered in time
+            if attempt == 2:
+                raise
+            continue
         figures = {name.split(" (xruns")[0]: figure.value for name, figure in named.items()}
         # A machine that loses sound loses onsets; then it is measured again.
         if figures["onsets without an answer, soxr-VR"] <= 3 or any("(xruns: 0)" in name for name in named) or attempt == 2:

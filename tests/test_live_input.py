@@ -45,6 +45,11 @@ def collect(live: LiveInput, *, for_s: float = 30.0, until: Callable[[list[Block
     return blocks
 
 
+def late_s(blocks: list[Block], rate_hz: int) -> float:
+    """Return how late blocks came for their places, the least of them all: a machine that is busy makes some of them later."""
+    return min(arrived_s - position / rate_hz for block in blocks for position, arrived_s in block.arrivals)
+
+
 def heard(blocks: list[Block]) -> np.ndarray:
     return np.concatenate([block.samples for block in blocks] or [np.zeros(0, np.float32)])
 
@@ -233,20 +238,22 @@ def _the_clock_was_kept(blocks: list[Block], live: LiveInput, events: list[Input
     assert kinds.index("gone") < kinds.index("returned") < len(kinds) - kinds[::-1].index("lost")
     lost = sum(block.lost_before for block in blocks)
     assert lost == live.lost_samples > 0
-    (first_position, first_s), (last_position, last_s) = blocks[0].arrivals[0], blocks[-1].arrivals[-1]
-    # Both stamps have jitter; a machine that is busy adds to it.
-    assert (last_position - first_position) / live.sample_rate_hz == pytest.approx(last_s - first_s, abs=0.1)
+    gaps = [number for number, block in enumerate(blocks) if block.lost_before]
+    before, after = (late_s(part, live.sample_rate_hz) for part in (blocks[: gaps[0]], blocks[gaps[-1] :]))
+    assert after == pytest.approx(before, abs=0.1)
 
 
 def test_a_reader_that_is_too_slow_loses_sound_at_a_place(jack_server: JackServer, fake_microphone: Plug, ramp: Path) -> None:
     microphone = fake_microphone(ramp, loop=True)
     events: list[InputEvent] = []
     with LiveInput("fakemic", capacity_s=0.5, on_event=events.append) as live:
+        begun_s = time.monotonic()
         microphone.go()
         time.sleep(2.0)  # nobody reads
+        waited_s = time.monotonic() - begun_s
         blocks = collect(live, until=lambda b: len(b) > 1 and b[-1].samples.all())
     number, late = next((k, block) for k, block in enumerate(blocks) if k and block.lost_before)
-    assert 1.0 < late.lost_before / 48_000 < 2.5
+    assert 1.0 < late.lost_before / 48_000 < waited_s + 0.5
     assert [event.lost_samples for event in events if event.kind == "behind"] == [late.lost_before]
     if not (live.xruns or jack_server.xruns()):
         before = blocks[number - 1]
@@ -267,8 +274,8 @@ def test_sound_that_the_server_lost_is_counted(jack_server: JackServer, fake_mic
         blocks += collect(live, until=lambda b: any(block.lost_before for block in b) and b[-1].samples.all())
     assert "lost" in [event.kind for event in events]
     assert live.lost_samples == sum(event.lost_samples for event in events) == sum(block.lost_before for block in blocks)
-    (first_position, first_s), (last_position, last_s) = blocks[0].arrivals[0], blocks[-1].arrivals[-1]
-    assert (last_position - first_position) / 48_000 == pytest.approx(last_s - first_s, abs=0.05)
+    gaps = [number for number, block in enumerate(blocks) if block.lost_before]
+    assert late_s(blocks[gaps[-1] :], 48_000) == pytest.approx(late_s(blocks[: gaps[0]], 48_000), abs=0.05)
     assert live.lost_samples > 0.15 * 48_000
 
 

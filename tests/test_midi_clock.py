@@ -81,24 +81,28 @@ def test_clock_arrives_from_a_real_midi_port(jack_server):
     from musichal.commands.live import _controllers
     from musichal.stage.control import CcMap, CcMapping
 
-    told, box = [], CommandBox(pace_s=0.0)
     out = rtmidi.MidiOut(rtmidi.API_UNIX_JACK, name="drum machine")
     out.open_virtual_port("clock out")
     try:
-        clock = MidiClock(lambda moment_s: moment_s, told.append)
-        with _controllers("clock out", CcMap([CcMapping(20, "temperature")]), box, clock):
-            time.sleep(0.2)
-            out.send_message([START])
-            next_s = time.monotonic()
-            for _ in range(60):
-                out.send_message([TICK])
-                next_s += 0.02
-                time.sleep(max(0.0, next_s - time.monotonic()))
-            out.send_message([0xB0, 20, 127])
-            out.send_message([STOP])
-            until = time.monotonic() + 5
-            while None not in told and time.monotonic() < until:
-                time.sleep(0.02)
+        for _ in range(5):
+            told, box, late_s = [], CommandBox(pace_s=0.0), 0.0
+            clock = MidiClock(lambda moment_s: moment_s, told.append)
+            with _controllers("clock out", CcMap([CcMapping(20, "temperature")]), box, clock):
+                time.sleep(0.2)
+                out.send_message([START])
+                next_s = time.monotonic()
+                for _ in range(60):
+                    out.send_message([TICK])
+                    next_s += 0.02
+                    late_s = max(late_s, time.monotonic() - next_s)
+                    time.sleep(max(0.0, next_s - time.monotonic()))
+                out.send_message([0xB0, 20, 127])
+                out.send_message([STOP])
+                until = time.monotonic() + 20
+                while None not in told and time.monotonic() < until:
+                    time.sleep(0.02)
+            if late_s < 0.02:  # a drum machine that a busy computer stops for longer keeps no time; then it begins again
+                break
     finally:
         out.close_port()
         out.delete()

@@ -300,5 +300,5 @@ def test_the_font_of_the_extra_is_found_without_importing_it_and_missed_with_a_c
     assert find_soundfont().name == "TimGM6mb.sf2"
     assert ("pretty_midi" in sys.modules) == loaded
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(MissingExtraError, match=r'--soundfont .*checkout.*: pip install -e "\.\[sound\]"$'):
+    with pytest.raises(MissingExtraError, match=r'--soundfont .*checkout.* -m pip install -e "\.\[sound\]"$'):
         find_soundfont()

@@ -340,7 +340,7 @@ def inspect(
 
 @app.command(epilog="Example: `musichal devices`")
 def devices(as_json: Json = False) -> None:
-    """Show audio inputs and outputs and MIDI outputs, what works here, what is missing and how to get it."""
+    """Show audio and MIDI inputs and outputs, what works here, what is missing and how to get it."""
     with _voice(as_json) as voice:
         from musichal.commands.devices import devices_command
 

@@ -1,5 +1,7 @@
 """Errors that a user can act on; each message is one clear line."""
 
+import sys
+
 
 class MusicHalError(Exception):
     """Anything MusicHal refuses; the command line prints its message and exits with `exit_code`."""
@@ -26,5 +28,9 @@ class CheckFailedError(MusicHalError):
 
 
 def install_hint(extra: str) -> str:
-    """Return what to run to install an extra: from the checkout, for on an index the name could be a stranger's."""
-    return f'run in the checkout of MusicHal: pip install -e ".[{extra}]"'
+    """Return what to run to install an extra: from the checkout, for on an index the name could be a stranger's.
+
+    It names the Python that runs now: whoever calls MusicHal by its path has another `pip` at hand, if any.
+    """
+    python = f'"{sys.executable}"' if " " in sys.executable else sys.executable
+    return f'run in the checkout of MusicHal: {python} -m pip install -e ".[{extra}]"'

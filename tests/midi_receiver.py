@@ -28,6 +28,11 @@ def unbalanced(messages: Any) -> list[str]:
     return wrong
 
 
+def minds(receiver: Any) -> list[str]:
+    """Return what a JACK receiver minds; nothing where the server had xruns, in which messages are lost or come twice."""
+    return [] if receiver.xruns else unbalanced(message.data for message in receiver.messages())
+
+
 class UdpReceiver:
     """A real UDP socket that parses OSC."""
 

@@ -28,7 +28,7 @@ from musichal.verify.parity import RATE_GOAL, agreement, at_rate
 pytestmark = pytest.mark.live
 
 RATE = 48_000
-ATTEMPTS = 3
+ATTEMPTS = 5
 LOG = logging.getLogger(__name__)  # shown by pytest --log-cli-level=INFO
 
 
@@ -103,11 +103,15 @@ def hear_whole(
 
     Samples that differ though nobody counted a loss are returned at once: that is what these tests are to find.
     """
+    before = server.xruns()
     for attempt in range(ATTEMPTS):
         heard = hear_in_real_time(model, file, server, plug_in, name=f"mic{attempt}")
         if np.array_equal(heard.samples, expected) or not (heard.xruns or heard.lost_samples):
             return heard
-    raise AssertionError(f"in each of {ATTEMPTS} runs sound was lost: {heard.xruns} xruns, {heard.lost_samples} samples")
+    lost = f"in each of {ATTEMPTS} runs sound was lost: {heard.xruns} xruns, {heard.lost_samples} samples"
+    if server.xruns() - before >= ATTEMPTS:
+        pytest.skip(f"this machine is too busy: {lost}, of the server's own {server.xruns() - before} xruns")
+    raise AssertionError(lost)
 
 
 def check_parity(model: PartnerModel, clip: Path, heard: Heard) -> None:

@@ -21,7 +21,7 @@ import soxr
 from typer.testing import CliRunner
 
 from jack_server import JackServer
-from midi_receiver import unbalanced
+from midi_receiver import minds
 from musichal.bench.jack_midi import JackReceiver, wait_for
 from musichal.cli import app
 from musichal.errors import InputError
@@ -165,7 +165,7 @@ def test_a_concert_with_everything_and_its_replay(  # noqa: PLR0915 - one long e
             summary = json.loads(concert.end())
         assert concert.process.returncode == 0
         assert wait_for(lambda: not receiver.sounding(), 5)
-        assert unbalanced(m.data for m in receiver.messages()) == []
+        assert minds(receiver) == []
     assert summary["partner_replaced"]
     assert summary["segments"] > 3
     assert summary["osc"]["received"] >= 5
@@ -194,7 +194,7 @@ def test_killed_in_the_middle_it_leaves_no_note_and_a_session_that_opens(
         played_s = time.monotonic() - started.monotonic_s
         concert.end(signal.SIGKILL)
         assert wait_for(lambda: not receiver.sounding(), 5)
-        assert unbalanced(m.data for m in receiver.messages()) == []
+        assert minds(receiver) == []
     found = read_session(session)
     assert found.reply is None
     assert any("was ended while it played" in sentence for sentence in found.recovered)
@@ -227,7 +227,7 @@ def test_ctrl_c_at_any_time_ends_every_note_and_leaves_a_whole_session_or_none(
             time.sleep(0.05)
         concert.end()
         assert wait_for(lambda: not receiver.sounding(), 5)
-        assert unbalanced(m.data for m in receiver.messages()) == []
+        assert minds(receiver) == []
     assert concert.process.returncode in (0, 130, -signal.SIGINT)
     if session.exists():
         found = read_session(session)

@@ -1,5 +1,6 @@
 """`musichal demo`: the whole road on the bundled music."""
 
+import contextlib
 from pathlib import Path
 
 from musichal.atomic import printable, reason
@@ -15,10 +16,21 @@ from musichal.spec import PerceptionSpec
 
 def demo_command(folder: Path, *, seed: int, voice: Voice) -> None:
     """Train on the bundled band, let the partner answer the bundled guitar, and leave what came of it in a folder."""
+    made = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot make the folder {printable(folder)}: {reason(error)}") from error
+    try:
+        _fill(folder, seed=seed, voice=voice)
+    except BaseException:
+        if made:
+            with contextlib.suppress(OSError):  # something whole is in it already
+                folder.rmdir()
+        raise
+
+
+def _fill(folder: Path, *, seed: int, voice: Voice) -> None:
     partner = folder / "partner.hal"
     voice.say("1. Chandra listens to a rock band (War of freedom by Carlos Viola Iborra, MIT licence).")
     train_command([RECORDING], partner, PerceptionSpec(), keep_audio=True, voice=voice)

@@ -297,6 +297,7 @@ def test_what_cannot_be_is_refused_in_one_line_before_a_sound(
     [
         (["--midi-out", "a", "--voices", "v.toml"], ["--voices names its ports itself"]),
         (["--control-in", "no such", "--map", "missing.toml"], ["missing.toml", "no such file"]),
+        (["--map", "map.toml"], ["--control-in"]),
         (["--channel", "0"], ["channels are numbers from 1"]),
         (["--for", "soon"], ["--for must be a duration"]),
         (["--osc", "70000"], ["--osc takes ports"]),
@@ -366,7 +367,7 @@ def test_slices_of_the_partner_are_heard_live(jack_server: JackServer, fake_micr
     microphone = fake_microphone(take, loop=True)
     wanted = [trained_path, "--input", microphone.name, "--sound", "slices", "--set", "rest_below=0.02"]
     with Ear() as ear, playing(*wanted, "--json") as concert:
-        concert.wait_to_hear("MusicHal listens to")
+        assert f"slices of {trained_path}" in concert.wait_to_hear("plays to")
         ear.listen_to("PortAudio")
         assert not ear.heard().any()
         microphone.go()

@@ -46,7 +46,8 @@ def devices_command(voice: Voice) -> None:
         _show_devices(title, devices, voice)
     _show_midi("MIDI outputs", [(system.name, name) for system in systems for name in system.outputs], voice)
     _show_midi("MIDI inputs", [(system.name, name) for system in systems for name in system.inputs], voice)
-    table = Table("part", "", "what it gives, or how to get it", title="What works here", title_justify="left")
+    table = Table("part", "", title="What works here", title_justify="left")
+    table.add_column("what it gives, or how to get it", overflow="fold")  # a command is of use whole only
     for part in parts:
         table.add_row(Text(part.name), Text("works", "green") if part.works else Text("missing", "yellow"), Text(part.detail))
     voice.show(table)

@@ -115,7 +115,7 @@ def live_command(
     MusicHalError
         For what cannot be opened, before a sound is heard; for hearing that fails, after all is closed.
     """
-    _check_clock(request)
+    _check_inputs(request)
     control_map = CcMap([]) if request.control_map is None else read_cc_map(request.control_map)
     routings = _routings(request)
     request = _with_voices(request, routings)
@@ -172,7 +172,7 @@ def live_command(
         )
         link = stack.enter_context(_link(request, box, engine))
         news.give_to(engine.tell)
-        for text in scheduler.opened.values():
+        for text in _opened(scheduler, slices, request):
             engine.tell("port", f"plays to {text}")
         watch = _PartnerWatch(request.partner, digest)
         title = f"MusicHal listens to {printable(live.device.label)}"
@@ -187,8 +187,10 @@ def live_command(
     return summary
 
 
-def _check_clock(request: LiveRequest) -> None:
-    """Refuse two clocks, and Link where it is not installed."""
+def _check_inputs(request: LiveRequest) -> None:
+    """Refuse two clocks, Link where it is not installed, and a map for controllers that nobody listens to."""
+    if request.control_map is not None and request.control_in is None:
+        raise InputError("--map says what controllers do: name their MIDI input with --control-in")
     if request.link and request.clock_in is not None:
         raise InputError("one clock at a time: give --link or --clock-in")
     if request.link:
@@ -233,6 +235,12 @@ def _routings(request: LiveRequest) -> list[Routing]:
         port = PortSettings("--audio-out", f"synth:{request.soundfont or ''}", setup=(program,))
         routings.append(Routing((port,), {}, VoiceRoute(port.name, CHANNEL)))
     return routings
+
+
+def _opened(scheduler: Scheduler, slices: Sequence[SliceOutput], request: LiveRequest) -> list[str]:
+    """Return what was opened, in words; the nowhere that stands for MIDI beside slices is none of it."""
+    sounds = [text for output in slices for text in output.opened.values()]
+    return sounds if slices and request.midi_out is None and request.voices is None else [*scheduler.opened.values(), *sounds]
 
 
 def _with_voices(request: LiveRequest, routings: Sequence[Routing]) -> LiveRequest:

@@ -38,6 +38,11 @@ class SchedulerOutput:
         self.lateness_s = 0.0
         """Of the last note that left."""
 
+    @property
+    def opened(self) -> dict[str, str]:
+        """What its ports are, in words, by their names."""
+        return self._scheduler.opened
+
     def play(self, decision: Decision, moment_of: Callable[[float], float]) -> int:
         """Ask for the notes of a decision; returns how many were taken. A voice without a route is not heard, and told of."""
         voice = str(getattr(decision, "voice", "") or "")

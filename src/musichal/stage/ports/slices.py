@@ -51,7 +51,7 @@ class SlicesPort:
         output = find_output(device)
         rate_hz = round(output.default_rate_hz)
         recordings = [(recording.samples(), recording.sample_rate_hz) for recording in load_partner(path).recordings]
-        self.name = f"{len(recordings)} recordings of {printable(path)} on {output.label}"
+        self.name = f"slices of {printable(path)} on {output.label}"
         self.lead_s = _LEAD_S
         self._player = SlicePlayer(recordings, sample_rate_hz=rate_hz)
         self._line = FrameLine(rate_hz)
@@ -120,7 +120,8 @@ class SlicesPort:
         if not self._stream.active or self._called_s is None or now_s() - self._called_s > _QUIET_S:
             raise PortLostError("the sound output is not there any more")
         underflows, self._told_underflows = self._underflows - self._told_underflows, self._underflows
-        return f"the sound was interrupted {underflows} times: the machine is too busy" if underflows else None
+        times = "once" if underflows == 1 else f"{underflows} times"
+        return f"the sound was interrupted {times}: the machine is too busy" if underflows else None
 
     def close(self, *, flush: bool = True) -> None:
         """Fade out and close."""

@@ -261,7 +261,7 @@ def test_ctrl_c_while_it_makes_itself_ready_leaves_a_whole_session_or_none(
     session = tmp_path / "session"
     command = [sys.executable, "-c", _INTERRUPTED_AT, what, "play", str(trained_path), "--input", "fakemic"]
     command += ["--midi-out", "none:", "--session", str(session), "--for", "30s"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == (0 if session.exists() else 130), done.stderr
     if session.exists():
         assert read_session(session).recovered == ()
@@ -284,7 +284,7 @@ def test_what_cannot_be_is_refused_in_one_line_before_a_sound(
     fake_microphone(take)
     (tmp_path / "something").write_text("mine")
     command = [sys.executable, "-m", "musichal", "play", str(trained_path), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, timeout=120)
     assert done.returncode == 2, done.stderr
     assert len(done.stderr.splitlines()) == 1
     for word in words:

@@ -356,7 +356,7 @@ def test_other_voices_may_be_chosen_whatever_was_set_of_those_before(trained):
         (None, ()),
         (0, (Region(recording=0),)),
         ([0.0, 10.0, 20.5], (Region(recording=0, start_s=10.0, end_s=20.5),)),
-        ([1, 4], (Region(recording=1, start_s=4.0),)),
+        ([0, 4], (Region(recording=0, start_s=4.0),)),
     ],
 )
 def test_a_region_as_controllers_send_it(trained, region, kept):
@@ -391,7 +391,8 @@ def test_go_back_brings_back_the_phrase_before_and_says_so(trained, player):
     "wish",
     [
         {"mode": "loud"}, {"mode": 3}, {"region": "middle"}, {"region": [0.5]},
-        {"region": [0, 9, 4]}, {"region": [True]}, {"clock": 5}, {"volume": 1}, {"pace": 9.0},
+        {"region": [0, 9, 4]}, {"region": [True]},
+        {"region": 1}, {"avoid": "0, 7:0-4"}, {"clock": 5}, {"volume": 1}, {"pace": 9.0},
         {"direction": {"mode": "lead"}}, {"mode": "lead", "pace": 9.0},
     ],
 )  # fmt: skip

@@ -81,7 +81,7 @@ class Director:
     Raises
     ------
     InputError
-        Where the settings' direction names an unknown mode, or its modes or form are wrong.
+        Where the settings' direction names an unknown mode, its modes or form are wrong, or a region is of no recording.
     """
 
     def __init__(self, library: Library, settings: PartnerSettings, *, rng: np.random.Generator, sample_rate_hz: int) -> None:
@@ -90,6 +90,8 @@ class Director:
         self._rng = rng
         self._by_hand = _set_by_hand(settings)
         self._table, self._form = directed_by(settings.direction)
+        for chosen in (settings, *(PartnerSettings().changed(dict(section.regions)) for section in self._form.sections)):
+            _check_regions(chosen, library=library)
         self._keeper: ModeKeeper | None = None
         if settings.direction.mode or self._form.sections:
             self._keeper = ModeKeeper(self._table, settings.direction.mode or "auto", rng=rng)
@@ -165,6 +167,8 @@ class Director:
         if "region" in wishes:
             plain["use"] = () if wishes["region"] in (None, "") else wishes["region"]
         changed = settings.changed(plain)
+        if not {"use", "avoid"}.isdisjoint(plain):
+            _check_regions(changed, library=self._library)
         # Other voices are as they come; what was set of those before goes with them.
         kept = {name: value for name, value in self._by_hand.items() if "voices" not in plain or "." not in name}
         by_hand = {**kept, **plain}
@@ -432,6 +436,15 @@ def directed_by(direction: Direction) -> tuple[ModeTable, Form]:
         table = parse_modes(direction.modes, table, source="modes")
     form = parse_form(direction.form, table, source="form") if direction.form else Form()
     return table, form
+
+
+def _check_regions(settings: PartnerSettings, *, library: Library) -> None:
+    """Refuse a region of a recording that there is not: where nothing is, nothing would be played."""
+    for region in (*settings.use, *settings.avoid):
+        if region.recording >= library.live_recording:
+            raise InputError(
+                f"there is no recording {region.recording}: the memory has {library.live_recording}, counted from 0"
+            )
 
 
 def _set_by_hand(settings: PartnerSettings) -> dict[str, Any]:

@@ -14,14 +14,18 @@ import pytest
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals between processes are POSIX")
 
 _BEGINNING = """
-import importlib.abc, os, sys
+import importlib.abc, os, sys, threading, time
 number, presses, name = int(sys.argv.pop(1)), int(sys.argv.pop(1)), sys.argv.pop(1)
 class Press(importlib.abc.MetaPathFinder):
     def find_spec(self, wanted, path, target=None):
         if wanted == name and presses:
             sys.meta_path.remove(self)
-            for _ in range(presses):
-                os.kill(os.getpid(), number)
+            threading.Thread(target=press, daemon=True).start()
+            time.sleep(60)
+def press():
+    for _ in range(presses):
+        os.kill(os.getpid(), number)
+        time.sleep(0.02)
 sys.meta_path.insert(0, Press())
 from musichal.__main__ import main
 main()

@@ -39,7 +39,7 @@ from musichal.stage.transcript import (
     entry_to_json,
 )
 from musichal.stage.witness import Witness
-from stage_by_hand import hand_stage
+from stage_by_hand import SlowHearing, hand_stage
 
 
 class Notebook(Witness):
@@ -195,6 +195,20 @@ def test_a_flood_of_what_is_refused_is_answered_and_told_of_now_and_then(trained
         stage.send(samples[first : first + 256])
     assert len(answers) == stage.engine.counts.refused_changes == asked
     assert 5 <= [kind for kind, _ in notebook.events].count("refused") <= 15
+
+
+@pytest.mark.parametrize("asleep_s", [0.0, 3.0])
+def test_what_piles_up_while_the_machine_slept_is_no_sign_of_a_slow_one(trained, guitar, asleep_s):
+    samples, rate = guitar
+    notebook = Notebook()
+    stage = hand_stage(
+        trained, rate_hz=rate, witnesses=[notebook], hearing=lambda hear: SlowHearing(hear, lambda k: 0 if k < 2 else 10_000)
+    )
+    play(stage, samples[:rate])
+    stage.clock.now += asleep_s
+    play(stage, samples[rate : 5 * rate])
+    assert stage.engine.counts.skipped >= 3
+    assert [kind for kind, _ in notebook.events].count("overload") == (asleep_s == 0)
 
 
 @pytest.mark.parametrize(("on_monotonic", "on_wall"), [(300.0, 300.0), (0.0, 3600.0), (0.0, -3600.0)])

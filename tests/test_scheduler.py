@@ -13,10 +13,13 @@ import pytest
 from midi_receiver import UdpReceiver, unbalanced
 from musichal.errors import InputError
 from musichal.monotonic import now_s
+from musichal.partner.decision import Decision, PlannedNote
+from musichal.stage.live_output import SchedulerOutput
 from musichal.stage.messages import Control, Event, Note, Sent, Trouble
 from musichal.stage.midi_file import read_midi_notes
 from musichal.stage.mpe import MpeZone, configuration
 from musichal.stage.port_settings import PortSettings
+from musichal.stage.routing import parse_routing, single_port
 from musichal.stage.scheduler import Scheduler, SchedulerSettings
 
 NOWHERE = [PortSettings("out", "none:")]
@@ -182,6 +185,35 @@ def test_a_parent_that_stays_silent_is_given_up() -> None:
         assert not is_running(pid)
         assert not scheduler.alive() or not scheduler.alive()
         assert "gone" in kinds(scheduler.events())
+
+
+@POSIX
+def test_an_output_tells_in_order_that_its_scheduler_ended_and_is_started_anew() -> None:
+    with Scheduler([PortSettings("out", "none:")], settings=PATIENT) as scheduler:
+        output, news = SchedulerOutput(scheduler, [single_port("none:")]), []
+        assert scheduler.pid is not None
+        os.kill(scheduler.pid, signal.SIGKILL)
+        until_s = now_s() + 20.0
+        while not any("anew" in text for _, text in news) and now_s() < until_s:
+            news += output.tend()
+            time.sleep(0.02)
+    words = [text for _, text in news]
+    assert [("ended" in text, text == "the scheduler is started anew") for text in words] == [(True, False), (False, True)]
+
+
+def test_a_voice_without_a_route_is_told_of_once_and_the_others_are_heard() -> None:
+    routing = parse_routing({"voice": {"melody": {"port": "none:"}}})
+    notes = (PlannedNote(0.0, 0.1, 60, 90),)
+    with Scheduler(routing.ports) as scheduler:
+        output = SchedulerOutput(scheduler, [routing])
+        taken = [
+            output.play(Decision(number, 0.0, "play", duration_s=0.1, notes=notes, voice=voice), lambda _: now_s())
+            for number, voice in enumerate(["bass", "melody", "bass", "melody"])
+        ]
+        assert taken == [0, 1, 0, 1]
+        assert [text for kind, text in output.tend() if kind == "voice"] == [
+            "the voice 'bass' has no place in the table of voices: it is not heard there"
+        ]
 
 
 @POSIX

@@ -75,21 +75,22 @@ class SchedulerOutput:
             return ()
         self._alive_s = now
         news, self._news = self._news, []
+        anew: list[tuple[str, str]] = []
         if not self._scheduler.alive() and now - self._restarted_s > _RESTART_S:
             self._restarted_s = now
             try:
                 self._scheduler.restart()
                 self._scheduler.mute(self._muted)
-                news.append(("scheduler", "the scheduler is started anew"))
+                anew.append(("scheduler", "the scheduler is started anew"))
             except (MusicHalError, OSError) as error:
-                news.append(("scheduler", f"the scheduler cannot be started anew: {error}"))
+                anew.append(("scheduler", f"the scheduler cannot be started anew: {error}"))
         for event in self._scheduler.events():
             if isinstance(event, Sent):
                 self.sent += 1
                 self.lateness_s = event.lateness_s
             elif isinstance(event, Trouble):
                 news.append((event.kind, event.text))
-        return news
+        return [*news, *anew]
 
     def statistics(self) -> Mapping[str, object]:
         """Return the scheduler's figures, those in seconds as milliseconds."""

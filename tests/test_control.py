@@ -206,11 +206,11 @@ def test_a_wrong_map_is_refused_with_its_name(tmp_path, text):
 @pytest.fixture
 def sender():
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.settimeout(5)
+        sock.settimeout(20)
         yield sock
 
 
-def wait_until(condition, timeout_s=10.0):
+def wait_until(condition, timeout_s=30.0):
     until = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < until

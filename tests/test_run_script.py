@@ -223,7 +223,7 @@ def test_ctrl_c_reaches_the_command_and_its_exit_code_comes_back(prepared: Path)
     with process.stdout as output:
         assert any(line.strip() == "started" for line in output)
         os.killpg(process.pid, signal.SIGINT)
-        assert process.wait(30) == 42
+        assert process.wait(120) == 42
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no process groups to interrupt")
@@ -237,7 +237,7 @@ def test_ctrl_c_while_setting_up_is_mended_by_the_next_run(tmp_path: Path) -> No
         assert process.poll() is None
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=120)
     assert process.returncode == 130
     assert errors.splitlines()[-1] == "run.py: stopped while setting up; run the same command to start again"
     assert run(checkout, "demo", "0", environ=environ, cwd=tmp_path).returncode == 0

@@ -28,7 +28,14 @@ from musichal.hearing.encoders.learned import encoder as encoder_module
 from musichal.hearing.encoders.learned.checkpoint import find_checkpoint
 from musichal.hearing.encoders.learned.choose import find, parse_encoder, unmeasured_spec, with_choice
 from musichal.hearing.encoders.learned.conversion import GraphKey, find_graph
-from musichal.hearing.encoders.learned.encoder import LearnedEncoder, check_weights, first_seen_sample, graph_of, network_input
+from musichal.hearing.encoders.learned.encoder import (
+    LearnedEncoder,
+    _opened,
+    check_weights,
+    first_seen_sample,
+    graph_of,
+    network_input,
+)
 from musichal.hearing.encoders.learned.runtimes import Choice, installed_choices, open_runtime
 from musichal.hearing.encoders.registry import create_encoder
 from musichal.hearing.frames import frame_count, stream_frame_count
@@ -153,10 +160,26 @@ def test_verify_passes_at_the_true_size(choice, short_mix, tmp_path) -> None:
     assert verification.passed, list(verification.failed)
 
 
-def test_processes_change_nothing(spec, music, partner, tmp_path) -> None:
+def test_an_encoder_that_is_only_asked_what_it_is_opens_no_model(spec, monkeypatch) -> None:
+    opened = []
+    monkeypatch.setattr(encoder_module, "_opened", lambda *model: opened.append(model) or _opened(*model))
+    asked = create_encoder(pin(spec), ready=False)
+    assert (asked.digest, asked.licence) == (create_encoder(spec, ready=False).digest, "CC0-1.0")
+    assert opened == []
+    ready = create_encoder(spec)
+    assert len(opened) == 1
+    for _ in range(2):
+        given = [encoder.encode(stems(spec), NO_PITCH) for encoder in (asked, ready)]
+        assert [f.tobytes() for f in given[0]] == [f.tobytes() for f in given[1]]
+    assert len(opened) == 2
+
+
+def test_processes_change_nothing(spec, music, partner, tmp_path, monkeypatch) -> None:
     second = part(music, 1, 2.5)
     one = train([music, second], spec)
-    two = train([music, second], spec, processes=2)
+    with monkeypatch.context() as patched:  # in this process alone: those that listen open theirs
+        patched.setattr(encoder_module, "_opened", lambda *_model: pytest.fail("a model is opened that nobody listens by"))
+        two = train([music, second], spec, processes=2)
     save_partner(tmp_path / "one.hal", one)
     save_partner(tmp_path / "two.hal", two)
     assert (tmp_path / "one.hal").read_bytes() == (tmp_path / "two.hal").read_bytes()

@@ -108,7 +108,7 @@ def train(
         vocabularies=learned,
         memory=memory,
         recordings=tuple(stored),
-        encoder_licence=create_encoder(spec).licence,
+        encoder_licence=create_encoder(spec, ready=False).licence,
         trained_with=_versions(spec) | ({KEPT: "kept"} if vocabularies is not None else {}),
     )
 
@@ -129,7 +129,9 @@ def _hear_all(
     with contextlib.ExitStack() as stack:
         elsewhere = stack.enter_context(analysts(spec, processes=processes)) if processes > 1 else None
         for recording in recordings:
-            ear = Ear(spec, create_encoder(spec), source_rate_hz=recording.sample_rate_hz)
+            # With processes that analyse, this one hears what they found, and has no need of a network of its own.
+            encoder = create_encoder(spec, ready=elsewhere is None)
+            ear = Ear(spec, encoder, source_rate_hz=recording.sample_rate_hz)
             heard: list[Heard] = []
             for window, analysis in _analysed(ear, recording, elsewhere):
                 heard.append(ear.hear(window, analysis))

@@ -10,19 +10,19 @@ from musichal.errors import InputError
 from musichal.hearing.encoders.protocol import Encoder
 from musichal.spec import PerceptionSpec
 
-_Factory = Callable[[PerceptionSpec], Encoder]
+_Factory = Callable[[PerceptionSpec, bool], Encoder]
 
 
-def _spectral(spec: PerceptionSpec) -> Encoder:
+def _spectral(spec: PerceptionSpec, _ready: bool) -> Encoder:
     from musichal.hearing.encoders.spectral import SpectralEncoder
 
     return SpectralEncoder(spec)
 
 
-def _learned(spec: PerceptionSpec) -> Encoder:
+def _learned(spec: PerceptionSpec, ready: bool) -> Encoder:
     from musichal.hearing.encoders.learned.encoder import LearnedEncoder
 
-    return LearnedEncoder(spec)
+    return LearnedEncoder(spec, ready=ready)
 
 
 _FACTORIES: dict[str, _Factory] = {"spectral": _spectral, "mert": _learned, "hf": _learned}
@@ -35,10 +35,11 @@ def encoder_names() -> tuple[str, ...]:
     return tuple(sorted(_FACTORIES))
 
 
-def create_encoder(spec: PerceptionSpec) -> Encoder:
+def create_encoder(spec: PerceptionSpec, *, ready: bool = True) -> Encoder:
     """Return the encoder that the spec names.
 
-    An empty digest in the spec asks for the encoder as it is; any other must be the encoder's own.
+    An empty digest in the spec asks for the encoder as it is; any other must be the encoder's own. One that is not `ready`
+    loads its network when it is first asked to encode, which takes a second: enough for who asks what it is.
 
     Raises
     ------
@@ -47,7 +48,7 @@ def create_encoder(spec: PerceptionSpec) -> Encoder:
     MissingExtraError
         If what computes it is not installed.
     """
-    encoder = _factory(spec.encoder.name)(spec)
+    encoder = _factory(spec.encoder.name)(spec, ready)
     if spec.encoder.digest not in ("", encoder.digest):
         raise InputError(
             f"encoder '{spec.encoder.name}' is not the one this partner was trained with:"
@@ -61,7 +62,7 @@ def pinned(spec: PerceptionSpec) -> PerceptionSpec:
 
     Raises `InputError` as `create_encoder` does.
     """
-    encoder = create_encoder(spec)
+    encoder = create_encoder(spec, ready=False)
     return dataclasses.replace(
         spec,
         encoder=dataclasses.replace(spec.encoder, digest=encoder.digest),

@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -227,6 +228,13 @@ def _sync(path: Path) -> None:
 
 
 def _sha256(path: Path) -> str:
+    """Return the SHA-256 of a file; of a large one within a program only once, as long as the file is the same."""
+    now = path.stat()
+    return _sha256_as_of(path, now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns)
+
+
+@lru_cache(maxsize=8)
+def _sha256_as_of(path: Path, *_state: int) -> str:
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 

@@ -10,7 +10,7 @@ import hashlib
 import re
 import shlex
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +45,8 @@ class LearnedEncoder:
     ----------
     spec : PerceptionSpec
         With an encoder that `resolve` filled in: which weights, layer, runtime and precision.
+    ready : bool
+        Whether the model is opened now. If not, the first call of `encode` opens it, and may raise what is named below.
 
     Raises
     ------
@@ -57,7 +59,7 @@ class LearnedEncoder:
 
     normalisation = "l2-pca"
 
-    def __init__(self, spec: PerceptionSpec) -> None:
+    def __init__(self, spec: PerceptionSpec, *, ready: bool = True) -> None:
         encoder = spec.encoder
         choice = Choice(encoder.runtime, encoder.precision)
         check_runs_here(encoder)
@@ -76,11 +78,14 @@ class LearnedEncoder:
         sizes = {"frame_samples": encoder.frame_samples, "stride_samples": encoder.stride_samples}
         self._frames = frame_count(spec.segment_samples, **sizes)
         samples = spec.window_samples - first_seen_sample(spec)
-        self._runtime = _opened(graph, choice, samples)
+        self._open = partial(_opened, graph, choice, samples)
+        self._runtime = self._open() if ready else None
         self._shape = (len(SOURCES), frame_count(samples, **sizes), graph.dims)
 
     def encode(self, stems: Stems, pitch: PitchFrames) -> tuple[Float32, ...]:
         """Return the features (n, dims) of the segment's n frames, one array per source, float32."""
+        if self._runtime is None:
+            self._runtime = self._open()
         features = self._runtime.run(network_input(stems, self._spec))
         if features.shape != self._shape:
             raise InputError(f"the encoder gives features of shape {features.shape}, expected {self._shape}")

@@ -12,7 +12,7 @@ from musichal.memory.memory import Memory
 from musichal.partner.library import Library
 from musichal.partner.partner import Partner
 from musichal.partner.settings import VOICES, PartnerSettings, Region, VoiceSettings
-from musichal.partner.voices import Voices, into_register, louder, notes_around
+from musichal.partner.voices import Voices, into_register, louder, notes_around, octaves_towards
 from musichal.stage.performance import slice_events
 from partners_by_hand import gesture
 from players_by_hand import answer, hear
@@ -183,3 +183,38 @@ def test_a_change_that_is_refused_changes_nothing(trained):
     partner.change({"temperature": 0.5, "voices": "melody,bass"}, 0.0)
     assert [v.name for v in partner.settings.voices] == ["melody", "bass"]
     assert isinstance(partner.settings.voices[0], VoiceSettings)
+
+
+@given(st.floats(0, 127), st.floats(0, 127), st.floats(-1, 1))
+def test_a_state_moves_by_an_octave_only_towards_what_is_wanted_and_only_if_that_is_nearer(wanted, middle, how):
+    octaves = octaves_towards(wanted, middle, how)
+    assert octaves in (-1, 0, 1)
+    if octaves:
+        assert abs(wanted - (middle + 12 * octaves)) < abs(wanted - middle)
+        assert octaves_towards(wanted, middle, 1.0) == octaves, "with more strength no less"
+    elif abs(how) == 1:
+        assert abs(wanted - middle) <= 6
+    assert octaves_towards(wanted, middle, 0.0) == octaves_towards(None, middle, how) == 0
+
+
+@pytest.mark.parametrize(("how", "sign"), [(1.0, 1), (-1.0, -1)])
+def test_register_is_followed_or_opposed_and_the_record_says_by_which_octave(trained, short_guitar, how, sign):
+    """The same player, an octave and a half lower and higher as far as pitch goes."""
+    samples, rate = soundfile.read(short_guitar, dtype="float32")
+    heard = hear(trained, samples[: 8 * rate], rate)
+
+    def moved(by):
+        return [
+            dataclasses.replace(p, heard=dataclasses.replace(
+                p.heard, notes=tuple(dataclasses.replace(n, pitch=n.pitch + by) for n in p.heard.notes)
+            ))
+            for p in heard
+        ]  # fmt: skip
+
+    answers = [answer(trained.memory, moved(by), PartnerSettings(follow_register=how)) for by in (-18, 18)]
+    low, high = (np.mean([n.pitch for d in own for n in d.notes]) for own in answers)
+    assert sign * (high - low) > 6
+    for decision in (d for own in answers for d in own if d.kind == "play"):
+        pitches = [int(n["pitch"]) for n in trained.memory.notes_of(decision.state)] if not decision.live else []
+        if pitches:
+            assert [n.pitch for n in decision.notes] == [p + decision.transposition + 12 * decision.octaves for p in pitches]

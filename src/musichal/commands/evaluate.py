@@ -20,7 +20,7 @@ from musichal.audio.soundfont import find_soundfont, render_notes
 from musichal.commands.outcome import Voice
 from musichal.commands.outputs import check_outputs
 from musichal.errors import InputError
-from musichal.evaluate.answering import DeafWalker, Echo, Excerpt, MakePlayer, answer, joined
+from musichal.evaluate.answering import DeafWalker, Echo, Excerpt, MakePlayer, answer, hear_excerpt, joined
 from musichal.evaluate.effects import Effect, effect
 from musichal.evaluate.ends import Trial, trials
 from musichal.evaluate.evaluation import Contestant, Evaluation, Progress, Room, contest, cut_excerpts, with_pauses
@@ -221,6 +221,10 @@ def _tried(model: PartnerModel, settings: PartnerSettings, excerpts: Sequence[Ex
         words: playing(changes, number * (trial.parameter == CHANCE) * len(excerpts))
         for number, (words, changes) in enumerate(zip(trial.words, trial.changes, strict=True))
     }
+    if trial.late_s:
+        silence = np.zeros(round(trial.late_s * rate), dtype=np.float32)
+        wait = hear_excerpt(model, silence, sample_rate_hz=rate, name="silence")
+        excerpts = [joined([wait, e], duration_s=wait.duration_s + e.duration_s) for e in excerpts]
     return effect(trial.parameter, ways, excerpts, model.memory, seed=seed)
 
 

@@ -1,6 +1,8 @@
 """What each parameter does: the same excerpts answered with it at both ends of its range.
 
-Outcomes are numbers that a listener would notice. An effect is the mean difference between the ends over excerpts, in units
+Outcomes are numbers that a listener would notice, and two that the partner's own reasons give: how well what it plays fits
+by its score, and how many symbols of the player's past the longest context had that spoke for it; settings that say how much of
+memory is weighed, or of the past, move these first. An effect is the mean difference between the ends over excerpts, in units
 of the outcome's standard deviation over excerpts and ends (Cohen's d, pooled). One choice that falls otherwise changes all that
 come after it, so that something differs is no effect yet: whether the ends differ by more than chance is an exact test of
 the paired differences by change of sign (Fisher 1935), with the largest of all outcomes as its statistic, so that looking at
@@ -36,6 +38,8 @@ OUTCOMES = (
     "learned live",
     "transposed",
     "brought back",
+    "how well it fits",
+    "longest context",
     *(f"{dimension} follows" for dimension in DIMENSIONS),
 )
 
@@ -91,6 +95,8 @@ def outcomes(decisions: Sequence[Decision], excerpt: Excerpt, memory: Memory) ->
             use.learned,
             _mean([float(d.transposition != 0) for d in played]),
             _mean([float(bool(d.returns)) for d in played]),
+            _mean([d.score for d in played]),
+            _mean([max((len(c.tokens) for c in d.contexts if c.source != "own"), default=0) for d in played]),
             *follows,
         ]
     )

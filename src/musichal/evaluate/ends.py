@@ -56,13 +56,16 @@ ENDS: Mapping[str, tuple[object, object]] = MappingProxyType(
 """Both ends of each setting: as far as they go, or as far as anyone would."""
 BESIDE: Mapping[str, Mapping[str, object]] = MappingProxyType(
     {
+        "chroma_candidates": {"max_candidates": 1},
         "phrasing": {"direction": {"mode": "couple"}},
         "pace_limit": {"pace": 1.0},
         "subdivision": {"quantise": 1.0},
-        "pulse_confidence": {"quantise": 1.0},
+        "pulse_confidence": {"quantise": 1.0, "subdivision": 1},
     }
 )
 """What a setting needs beside it to mean anything."""
+LATE_S: Mapping[str, float] = MappingProxyType({"mode: turn": 6.0})
+"""How long the player waits before they begin, for what matters only until then."""
 VOICE_ENDS: Mapping[str, tuple[object, object]] = MappingProxyType(
     {
         "low_pitch": (0, 41),
@@ -92,11 +95,12 @@ changes modes, it begins in couple, and goes on soon."""
 
 @dataclass(frozen=True)
 class Trial:
-    """A parameter with the words for both of its ends, and what they change of the settings."""
+    """A parameter with the words for both of its ends, what they change of the settings, and how late the player begins."""
 
     parameter: str
     words: tuple[str, str]
     changes: tuple[dict[str, Any], dict[str, Any]]
+    late_s: float = 0.0
 
 
 def trials() -> tuple[Trial, ...]:
@@ -108,7 +112,8 @@ def trials() -> tuple[Trial, ...]:
         words = f"{ends[0]:g}", f"{ends[1]:g}"
         found.append(Trial(f"bass.{name}", words, _both(f"bass.{name}", ends, {"voices": "melody,bass,chords"})))
     for column, (like, low, high) in MODE_ENDS.items():
-        found.append(Trial(f"mode: {column}", (low.strip('"'), high.strip('"')), _columns(column, like, (low, high))))
+        words, name = (low.strip('"'), high.strip('"')), f"mode: {column}"
+        found.append(Trial(name, words, _columns(column, like, (low, high)), LATE_S.get(name, 0.0)))
     return tuple(found)
 
 

@@ -93,11 +93,12 @@ class Alternative:
 class Decision:
     """One choice, as one voice plays it. Of a rest, everything about a state is empty and `rest` says why.
 
-    `choice` counts choices: the voices of one choice have one number there, and each a `number` of its own. `live` says that
-    the state is the player's own, learned while playing. `chance` is the probability with which the choice was drawn, 1 where
-    nothing else came near; `earnable` what the player could have spoken for a candidate at most, of which `rest_below` is a
-    share; `tonalness` how far what sounded was harmony, which scales what harmonic tokens and chroma say. `gain_db` is how
-    much louder it is played than it was remembered. `expected_s` is how long a rest was expected to last, where that was known.
+    `choice` counts choices: the voices of one choice have one number there, and each a `number` of its own. `live` says
+    that the state is the player's own, learned while playing. `chance` is the probability with which the choice was drawn,
+    1 where nothing else came near; `earnable` what the player could have spoken for a candidate at most, of which
+    `rest_below` is a share; `octaves` by how many octaves more than the `transposition` it was moved, into a register;
+    `tonalness` how far what sounded was harmony, which scales what harmonic tokens and chroma say. `gain_db` is how much
+    louder it is played than it was remembered. `expected_s` is how long a rest was expected to last, where that was known.
 
     `phrase` counts the partner's phrases; `stretch` is how much longer than recorded the state lasts; `returns` says in words
     what is brought back, `answers` from when to when the player played what is answered, `tempo_bpm` the pulse that
@@ -117,6 +118,7 @@ class Decision:
     source_start_s: float | None = None
     duration_s: float = 0.0
     transposition: int = 0
+    octaves: int = 0
     jumped: bool = False
     run: int = 0
     score: float = 0.0

@@ -61,6 +61,8 @@ def explain(decision: Decision, recordings: Sequence[str]) -> str:
         return f"{at} rested: {reason}{since}{until}."
     assert decision.state is not None and decision.recording is not None and decision.source_start_s is not None
     moved = f", moved by {decision.transposition:+d} semitones" if decision.transposition else ""
+    if decision.octaves:
+        moved += f", an octave {'higher' if decision.octaves > 0 else 'lower'} for its register"
     where = _place(decision.recording, decision.source_start_s, recordings, live=decision.live, now_s=decision.time_s)
     sentence = f"{at}{_who(decision)} {_what(decision)} from {where}{moved}: {_why(decision, recordings)}."
     held = [f for f in decision.filters if f.factor < _HELD_BACK]

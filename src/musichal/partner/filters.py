@@ -105,7 +105,7 @@ def apply_filters(
             fit[noteless] = 1.0 if settings.follow_harmony > 0 else 0.0
             factors["harmony"] = _followed(fit, settings.follow_harmony * tonal)
         lowest, highest = beside["lowest"].astype(np.float64), beside["highest"].astype(np.float64)
-        factors |= _registers(lowest, highest, noteless, transpositions, _wanted_pitch(library, situation, settings), settings)
+        factors |= _registers(lowest, highest, noteless, transpositions, wanted_pitch(library, situation, settings), settings)
         if settings.follow_density and situation.onset_rate_hz is not None:
             apart = np.abs(_octaves(beside["density_hz"].astype(np.float64)) - _wanted_octaves(library, situation, settings))
             factors["density"] = _followed(_column(np.exp(-apart)), abs(settings.follow_density))
@@ -151,8 +151,11 @@ def harmonic_fit(classes: Float64, chroma: AnyArray, transpositions: Int64) -> F
     return np.minimum(np.maximum(fit, 0, out=fit), 1, out=fit)
 
 
-def _wanted_pitch(library: Library, situation: Situation, settings: PartnerSettings) -> float | None:
-    """Return the player's pitch, or as far on the other side of the memory's middle where register goes against them."""
+def wanted_pitch(library: Library, situation: Situation, settings: PartnerSettings) -> float | None:
+    """Return the player's pitch, or as far on the other side of the memory's middle where register goes against them.
+
+    None where the player has no pitch.
+    """
     if situation.pitch is None or settings.follow_register >= 0:
         return situation.pitch
     return 2 * library.base.usual.pitch - situation.pitch

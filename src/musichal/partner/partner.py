@@ -22,7 +22,7 @@ from musichal.partner.activation import Activation
 from musichal.partner.candidates import Candidates, find_candidates, transpositions
 from musichal.partner.decision import Alternative, Context, Decision, Filter, Influence
 from musichal.partner.director import Director
-from musichal.partner.filters import Filtered, apply_filters
+from musichal.partner.filters import Filtered, apply_filters, wanted_pitch
 from musichal.partner.guide import WEIGHT, Guide, Plan
 from musichal.partner.influences import (
     CONTEXTS,
@@ -41,7 +41,7 @@ from musichal.partner.settings import PartnerSettings
 from musichal.partner.situation import Situation, SituationTracker
 from musichal.partner.timing import in_time
 from musichal.partner.turn import Turn
-from musichal.partner.voices import Voices
+from musichal.partner.voices import Voices, octaves_towards
 
 _ALTERNATIVES = 3
 _OWN_LENGTH, _OWN_PLACES = 8, 16
@@ -373,8 +373,9 @@ class Partner:
         # As far as dynamics are the player's, they are not the recording's.
         own_db = _limited_db(float(shelf.memory.states["level_db"][local]) - shelf.usual_level_db)
         gain_db = settings.gain_db + settings.dynamics * followed_db - abs(settings.dynamics) * own_db + turn.gain_db
+        octaves = self._octaves(state, transposition, answered, settings)
         parts = self._voices.play(
-            self.library, state, transposition=transposition, now_s=now_s, duration_s=place.duration_s,
+            self.library, state, transposition=transposition + 12 * octaves, now_s=now_s, duration_s=place.duration_s,
             gain_db=gain_db, settings=settings,
         )  # fmt: skip
         timed = in_time(parts, turn, now_s=now_s, duration_s=place.duration_s)
@@ -406,6 +407,7 @@ class Partner:
                 source_start_s=place.start_s,
                 duration_s=timed.duration_s,
                 transposition=transposition,
+                octaves=octaves,
                 jumped=jumped,
                 run=self._run,
                 score=choice.score,
@@ -437,6 +439,15 @@ class Partner:
         self._director.played(state, transposition, turn, now_s=now_s)
         self._remember_own(state, now_s + timed.duration_s)
         return decisions
+
+    def _octaves(self, state: int, transposition: int, answered: Situation, settings: PartnerSettings) -> int:
+        """Return by how many octaves a state moves into the player's register, or into the one opposite."""
+        shelf, local = self.library.find(state)
+        beside = shelf.beside[local]
+        if not settings.follow_register or not beside["notes"]:
+            return 0
+        middle = (float(beside["lowest"]) + float(beside["highest"])) / 2 + transposition
+        return octaves_towards(wanted_pitch(self.library, answered, settings), middle, settings.follow_register)
 
     def _remember_own(self, state: int, until_s: float) -> None:
         """Let the partner's own last choices point on, to wherever memory went on from the like of them."""

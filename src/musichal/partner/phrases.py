@@ -25,7 +25,7 @@ import numpy as np
 from musichal.arrays import Float32
 from musichal.errors import InputError
 from musichal.hearing.percepts import SILENCE, SILENT_DB, Gesture, Percept
-from musichal.partner.streams import count_since
+from musichal.partner.streams import lately_hz
 
 _UNKNOWN_INTERVAL_S = 0.5
 
@@ -113,7 +113,7 @@ class PhraseTracker:
     """
 
     _SMOOTH_FRAMES = 5  # about 70 ms
-    _PITCHES = 12
+    _PITCHES, _PITCHES_S = 12, 2.0
 
     def __init__(self, settings: PhraseSettings, *, sample_rate_hz: int) -> None:
         self._settings = settings
@@ -122,7 +122,7 @@ class PhraseTracker:
         self._intervals: deque[float] = deque(maxlen=settings.intervals)
         self._usual_s = min(max(_UNKNOWN_INTERVAL_S, settings.shortest_usual_s), settings.longest_usual_s)
         self._ioi_s: float | None = None
-        self._pitches: deque[float] = deque(maxlen=self._PITCHES)
+        self._pitches: deque[tuple[float, int]] = deque(maxlen=self._PITCHES)  # (onset in s, pitch)
         self._levels: deque[tuple[float, float]] = deque()  # (second, dBFS) of audible frames
         self._tail: Float32 = np.full(self._SMOOTH_FRAMES - 1, SILENT_DB, dtype=np.float32)
         self._peak_db = SILENT_DB
@@ -158,7 +158,7 @@ class PhraseTracker:
         for sample in percept.heard.onset_samples:
             self.hear_onset(sample / self._rate_hz, now_s)
         self._hear_levels(percept)
-        self._pitches.extend(float(note.pitch) for note in percept.heard.notes)
+        self._pitches.extend((note.onset_s, note.pitch) for note in percept.heard.notes)
         for gesture in percept.gestures:
             if self._is_new(gesture):
                 self._something_new(gesture.start_s)
@@ -175,7 +175,7 @@ class PhraseTracker:
             phrase_start_s=self._phrase_start_s,
             phrase_end_s=None if self._audible_s is None else max(self._audible_s, self._new_s or 0.0),
             ending=self._ending(now_s),
-            onset_rate_hz=count_since(self._onsets, now_s - recent_s) / recent_s,
+            onset_rate_hz=lately_hz(self._onsets, now_s, window_s=recent_s),
             ioi_s=self._ioi_s,
             level_db=self._loudness_db,
             pitch=self.pitch,
@@ -183,8 +183,12 @@ class PhraseTracker:
 
     @property
     def pitch(self) -> float | None:
-        """The mean MIDI pitch of the last notes, None before there are any."""
-        return sum(self._pitches) / len(self._pitches) if self._pitches else None
+        """The mean MIDI pitch of the last notes, those within a few seconds, None before there are any."""
+        if not self._pitches:
+            return None
+        from_s = max(onset_s for onset_s, _ in self._pitches) - self._PITCHES_S
+        lately = [pitch for onset_s, pitch in self._pitches if onset_s >= from_s]
+        return sum(lately) / len(lately)
 
     def _is_new(self, gesture: Gesture) -> bool:
         """Return whether a gesture is another sound in another harmony, as the tail of a chord is not."""

@@ -8,9 +8,9 @@ import numpy as np
 from musichal.arrays import Float32
 from musichal.hearing.percepts import SILENCE, SOURCES, Gesture, Percept
 from musichal.partner.settings import PartnerSettings
-from musichal.partner.streams import contour_symbol, count_since, rhythm_symbol
+from musichal.partner.streams import contour_symbol, lately_hz, rhythm_symbol
 
-_LEVEL_S = 1.0
+_LEVEL_S = 0.5
 _USUAL_LEVEL_S = 20.0
 _FALLS_DB_PER_S = 12.0
 _RATE_S = 3.0
@@ -152,7 +152,6 @@ class SituationTracker:
     def at(self, now_s: float, settings: PartnerSettings, *, pitch: float | None = None) -> Situation:
         """Return the situation at a time, in seconds of the stream, with the player's `pitch`."""
         past = self._past_of(settings.memory_gestures)
-        lately = count_since(self._struck_s, now_s - _RATE_S, now_s)
         return Situation(
             now_s=now_s,
             tokens=past.tokens,
@@ -164,7 +163,7 @@ class SituationTracker:
             onsets_s=past.onsets_s,
             ended_s=past.ended_s,
             level_db=self._level_db - self._usual_level_db,
-            onset_rate_hz=lately / min(_RATE_S, now_s) if now_s > 0 else None,
+            onset_rate_hz=lately_hz(self._struck_s, now_s, window_s=_RATE_S) if now_s > 0 else None,
             heard=self._count,
             harmonic_share=self._harmonic_share(),
             pitch=pitch,

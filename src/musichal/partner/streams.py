@@ -5,7 +5,6 @@ Loudness is the step of the level from gesture to gesture, in steps of 3 dB: how
 Both are made by the same functions for a memory and for the player.
 """
 
-import math
 from collections.abc import Reversible
 
 import numpy as np
@@ -19,6 +18,7 @@ RHYTHM_BREAK = 9
 CONTOUR_LEVEL = 3
 CONTOUR_BREAK = 7
 _STEP_DB = 3.0
+_GAP_S, _LEAST_SPAN_S = 1.2, 1.0
 
 
 def rhythm_symbols(iois_s: AnyArray) -> Int64:
@@ -63,11 +63,21 @@ def contour_symbol(before_db: float, level_db: float, *, was_silent: bool, silen
     return min(3, max(-3, round((float(level_db) - float(before_db)) / _STEP_DB))) + CONTOUR_LEVEL
 
 
-def count_since(times_s: Reversible[float], since_s: float, until_s: float = math.inf) -> int:
-    """Return how many of some times in order, of which the last few matter, lie behind `since_s` and not behind `until_s`."""
-    count = 0
+def lately_hz(times_s: Reversible[float], now_s: float, *, window_s: float) -> float:
+    """Return how many of some times in order there were a second, of late.
+
+    Counted are those behind the last gap, as far as `window_s` back: who begins again is as dense as they begin. While nothing
+    comes, the rate falls with one over that time.
+    """
+    count, first_s, last_s = 0, now_s, now_s
     for time_s in reversed(times_s):
-        if time_s <= since_s:
+        if time_s > now_s:
+            continue
+        if now_s - time_s > window_s or (count and first_s - time_s > _GAP_S):
             break
-        count += time_s <= until_s
-    return count
+        last_s = last_s if count else time_s
+        count, first_s = count + 1, time_s
+    if not count:
+        return 0.0
+    span_s = max(_LEAST_SPAN_S, now_s - first_s)
+    return min(count / span_s, 1 / max(_LEAST_SPAN_S, now_s - last_s)) if now_s - last_s > _GAP_S else count / span_s

@@ -21,6 +21,7 @@ _REACH_S = 1.0
 _REACH_STATES = 16
 _MOST_IN_CHORD = 4
 _SPLIT_PITCH = 52
+_OCTAVE = 12
 
 
 class MemoryNote(NamedTuple):
@@ -149,6 +150,19 @@ def _planned(
         note.pitch + transposition, max(voice.low_pitch, settings.low_pitch), min(voice.high_pitch, settings.high_pitch)
     )
     return PlannedNote(now_s + note.offset_s, note.duration_s + held_s, pitch, louder(note.velocity, gain_db))
+
+
+def octaves_towards(wanted: float | None, middle: float, how: float) -> int:
+    """Return by how many octaves, at most one, a state moves towards a pitch that is wanted.
+
+    It stays in any octave that is near enough: half an octave at a `how` of 1 or −1, the farther the weaker, and any at 0.
+    """
+    if wanted is None or not how:
+        return 0
+    apart, strength = wanted - middle, abs(how)
+    if abs(apart) <= _OCTAVE / 2 + _OCTAVE * (1 - strength) / strength:
+        return 0
+    return 1 if apart > 0 else -1
 
 
 def into_register(pitch: int, low: int, high: int) -> int:

@@ -149,7 +149,7 @@ def slice_events(decisions: Sequence[Decision], *, live_recording: int | None = 
                     duration_s=decision.duration_s,
                     recording=live_recording if decision.live and live_recording is not None else decision.recording,
                     source_start_s=decision.source_start_s,
-                    transposition_semitones=decision.transposition,
+                    transposition_semitones=decision.transposition + 12 * decision.octaves,
                 )
             )
     return events

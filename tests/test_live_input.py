@@ -15,6 +15,7 @@ import pytest
 import soundfile
 
 from jack_server import FakeMicrophone, JackServer
+from musichal.audio import live_input
 from musichal.audio.devices import NoSuchDeviceError
 from musichal.audio.live_input import Block, InputEvent, LiveInput, parse_channels, scan_devices
 from musichal.errors import InputError
@@ -192,6 +193,28 @@ def test_a_sound_server_that_dies_and_comes_back(jack_server: JackServer, fake_m
         blocks += collect(live, until=lambda _: any(event.kind == "gone" for event in events))
         microphone.kill()
         jack_server.start_again()
+        fake_microphone(ramp, loop=True).go()
+        blocks += collect(live, until=lambda b: heard(b).any())
+    _the_clock_was_kept(blocks, live, events)
+
+
+def test_a_process_that_hangs_while_it_looks_for_the_device(
+    jack_server: JackServer, fake_microphone: Plug, ramp: Path, monkeypatch
+) -> None:
+    """PortAudio may hang over a sound server that dies meanwhile; another process takes its place."""
+    monkeypatch.setattr(live_input, "_STUCK_S", 6.0)
+    microphone = fake_microphone(ramp, loop=True)
+    events: list[InputEvent] = []
+    with LiveInput("fakemic", on_event=events.append) as live:
+        microphone.go()
+        blocks = collect(live, until=lambda b: heard(b).any())
+        assert live._process is not None
+        microphone.kill()
+        live._process.kill()
+        blocks += collect(live, until=lambda _: any(event.kind == "waiting" for event in events))
+        stuck = live._process
+        stuck.send_signal(signal.SIGSTOP)
+        blocks += collect(live, until=lambda _: stuck.poll() is not None)
         fake_microphone(ramp, loop=True).go()
         blocks += collect(live, until=lambda b: heard(b).any())
     _the_clock_was_kept(blocks, live, events)

@@ -5,8 +5,9 @@ stream waits for ten minutes or aborts the program (PortAudio 19.6, seen). Here 
 sees a new list of devices. The audio callback also shares Python's lock with nobody who computes.
 
 Standard output carries messages: one byte of kind, the length of the payload, the payload. ``J`` is a JSON object: `opened`,
-`waiting`, `failed`, `gone`, `devices`, or `callbacks`, which counts how long they took. ``B`` is a block: when it arrived,
-samples lost before it, mark, channels, float32 samples. When standard input ends, it closes the device and ends.
+`waiting`, `looking` (each time), `failed`, `gone`, `devices`, or `callbacks`, which counts how long they took. ``B``
+is a block: when it arrived, samples lost before it, mark, channels, float32 samples. When standard input ends, it closes the
+device and ends.
 """
 
 import contextlib
@@ -120,6 +121,7 @@ class _Process:
                 if wait and str(error) != said:
                     said = str(error)
                     write_json(self._pipe, kind="waiting", text=said)
+                write_json(self._pipe, kind="looking")  # or else it hangs
                 self._stop.wait(_LOOK_AGAIN_S if wait else _LOOK_TWICE_S)
                 with contextlib.suppress(MusicHalError):
                     rescan()

@@ -43,7 +43,7 @@ Channels = tuple[int, ...] | None
 CAPACITY_S = 30.0
 _REOPENED = 2
 _OPEN_S = 20.0
-_HUNG_S = 4.0
+_HUNG_S, _STUCK_S = 4.0, 15.0
 _CLOSE_S = 2.0
 _AGAIN_S = 1.0
 # Blocks that are all this late for half a second, or for a second if the system did not report it, mean lost sound.
@@ -203,7 +203,7 @@ class LiveInput:
         self._process: subprocess.Popen[bytes] | None = None
         self._callbacks: list[int] = []
         self._is_open = False
-        self._last_block_s = 0.0
+        self._last_block_s = self._last_message_s = 0.0
         self._thread = threading.Thread(target=self._keep_open, name="audio input", daemon=True)
         # The reader's own.
         self._held: tuple[RingBlock, int] | None = None
@@ -417,8 +417,11 @@ class LiveInput:
         while not self._events.empty():
             self._tell(*self._events.get())
         process = self._process
-        if self._is_open and process is not None and now_s() - self._last_block_s > _HUNG_S:
-            process.kill()  # it hangs; the thread starts another
+        if process is None or self._device is None:
+            return
+        # One that hangs is killed, and the thread starts another: with its device, or, more patiently, while it looks for it.
+        if now_s() - (self._last_block_s if self._is_open else self._last_message_s) > (_HUNG_S if self._is_open else _STUCK_S):
+            process.kill()
 
     def _tell(self, kind: str, text: str, lost_samples: int = 0) -> None:
         if self._on_event is not None:
@@ -456,6 +459,7 @@ class LiveInput:
                 "rate_hz": self._rate_hz or None,
             }
         )
+        self._last_message_s = now_s()
         failed: MusicHalError | None = None
         mark = _REOPENED if again else 0
         try:
@@ -464,6 +468,7 @@ class LiveInput:
                 message = read_message(process.stdout)
                 if message is None:
                     break
+                self._last_message_s = now_s()
                 if isinstance(message, tuple):
                     arrived_s, lost, told, samples = message
                     self._ring.lose(lost)

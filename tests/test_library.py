@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from musichal.hearing.percepts import SILENCE, Note
 from musichal.memory.memory import Memory
 from musichal.partner import harmony
-from musichal.partner.harmony import HarmonyIndex, in_harmony, unit_chroma
+from musichal.partner.harmony import HarmonyIndex, HarmonySearch, unit_chroma
 from musichal.partner.learning import WAIT_S, Learner
 from musichal.partner.library import Library, Shelf, ascending
 from musichal.partner.streams import (
@@ -129,8 +129,8 @@ def test_a_large_memory_is_searched_by_drawers_nearly_as_well_as_completely(monk
     found, exact = [], []
     for turn in range(40):
         present = unit_chroma(chroma[rng.integers(20_000)])
-        near = in_harmony(index, present, units, np.zeros(1, np.int64), penalty=0.0, most=16, turn=turn)
-        all_of_it = in_harmony(None, present, units, np.zeros(1, np.int64), penalty=0.0, most=16, turn=turn)
+        near = HarmonySearch(index, present, units, np.zeros(1, np.int64), penalty=0.0, most=16).states(turn)
+        all_of_it = HarmonySearch(None, present, units, np.zeros(1, np.int64), penalty=0.0, most=16).states(turn)
         assert len(near) == 16
         assert (np.diff(near) > 0).all()
         found.append((units[near] @ present).mean())
@@ -138,7 +138,7 @@ def test_a_large_memory_is_searched_by_drawers_nearly_as_well_as_completely(monk
     assert np.mean(exact) > 0.95
     assert np.mean(found) > np.mean(exact) - 0.05
     # Turn by turn it looks at others.
-    turns = {tuple(in_harmony(index, present, units, SHIFTS, penalty=0.0, most=16, turn=t).tolist()) for t in range(5)}
+    turns = {tuple(HarmonySearch(index, present, units, SHIFTS, penalty=0.0, most=16).states(t).tolist()) for t in range(5)}
     assert len(turns) > 1
     assert harmony.EXAMINED + 11 * harmony.EXAMINED_MOVED < 2000
 
@@ -150,9 +150,9 @@ def test_a_search_in_all_keys_finds_a_chord_in_each():
     for index in (None, HarmonyIndex(units)):
         for key in range(12):
             present = unit_chroma(np.roll(triad, key))
-            found = in_harmony(index, present, units, SHIFTS, penalty=0.03, most=8, turn=0)
+            found = HarmonySearch(index, present, units, SHIFTS, penalty=0.03, most=8).states(0)
             assert len(found) == 8
-        assert not len(in_harmony(index, np.zeros(12), units, SHIFTS, penalty=0.0, most=8, turn=0))
+        assert not len(HarmonySearch(index, np.zeros(12), units, SHIFTS, penalty=0.0, most=8).states(0))
 
 
 def test_a_gesture_waits_for_its_notes():
@@ -217,12 +217,13 @@ def test_the_best_that_a_search_by_drawers_looked_at_are_what_it_finds(seed, mos
     # Few levels, so that many fit equally well.
     units = unit_chroma(rng.integers(0, 4, (n, 12)) / 3).astype(np.float32)
     index, present = HarmonyIndex(units), unit_chroma(rng.integers(0, 4, 12) / 3)
-    states, columns = index.near(present, SHIFTS, turn=turn)
+    drawers = index.drawers(present, SHIFTS)
+    states, columns = drawers.states(turn), drawers.columns
     presents = harmony.moved(present, SHIFTS)
     fit = np.einsum("kc,kc->k", units[states].astype(np.float64), presents.T[columns]) - 0.03 * np.abs(SHIFTS)[columns]
     best: dict[int, float] = {}
     for state, value in zip(states.tolist(), fit.tolist(), strict=True):
         best[state] = max(value, best.get(state, -np.inf))
     wanted = sorted((-round(value, 6), state) for state, value in best.items() if value > 1e-6)[:most]
-    found = in_harmony(index, present, units, SHIFTS, penalty=0.03, most=most, turn=turn)
+    found = HarmonySearch(index, present, units, SHIFTS, penalty=0.03, most=most).states(turn)
     assert found.tolist() == sorted(state for _, state in wanted)

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from musichal.arrays import AnyArray, Float64, Int64
+from musichal.arrays import AnyArray, Float32, Float64, Int64
 from musichal.partner.activation import Activation
-from musichal.partner.harmony import in_harmony, moved, unit_chroma
+from musichal.partner.harmony import HarmonySearch, moved, unit_chroma
 from musichal.partner.influences import CONTEXTS, INFLUENCES
 from musichal.partner.library import Library, ascending
 from musichal.partner.settings import PartnerSettings
@@ -31,7 +31,7 @@ _EVERYWHERE = tuple((INFLUENCES.index(name), CONTEXTS.index(name)) for name in _
 class Candidates:
     """Candidate states with their influences.
 
-    `states` (n,), ascending, are what would be played, by their numbers in the library; `influences` (n, t, 7) the value, 0 to
+    `states` (n,), ascending, are what would be played, by their numbers in the library; `influences` (7, n, t) the value, 0 to
     1, of each influence for each of the `transpositions` (t,); `peaks` (n, 5) which peak of each kind of context points to it,
     −1 for none; `tonal` how far what sounds is harmony.
     """
@@ -49,10 +49,40 @@ def transpositions(settings: PartnerSettings) -> Int64:
     return np.arange(-most + (most == 6), most + 1)
 
 
+@dataclass(frozen=True)
+class Sounding:
+    """What sounds, as a harmony, and where in memory that is: the same for all decisions between two percepts.
+
+    `tonal` is how far it is a harmony; `fits` (12, t) what a state's `unit_chroma` is multiplied with to fit it in each of the
+    `transpositions` (t,); `searches` are for the states that fit best, one for each memory. It is good for what it is `of`.
+    """
+
+    of: tuple[object, ...]
+    transpositions: Int64
+    tonal: float
+    fits: Float64
+    searches: tuple[HarmonySearch, ...]
+
+
+def sounding(library: Library, chroma: Float32, settings: PartnerSettings, before: Sounding | None = None) -> Sounding:
+    """Return what sounds, where that is a `chroma` of shape (12,): what it was `before`, if that is still so."""
+    most, penalty = settings.chroma_candidates, settings.transposition_penalty
+    of = (chroma.tobytes(), library.learned, settings.max_transposition, penalty, most)
+    if before is not None and before.of == of:
+        return before
+    shifts, tonal, present = transpositions(settings), tonalness(chroma), unit_chroma(chroma)
+    searches = tuple(
+        HarmonySearch(shelf.harmony, present, shelf.units, shifts, penalty=penalty, most=most)
+        for shelf in library.shelves if tonal
+    )  # fmt: skip
+    return Sounding(of, shifts, tonal, moved(present, shifts), searches)
+
+
 def find_candidates(
     library: Library,
     activation: Activation,
     situation: Situation,
+    sounds: Sounding,
     *,
     position: int | None,
     transposition: int,
@@ -67,6 +97,8 @@ def find_candidates(
     library : Library
     activation : Activation
     situation : Situation
+    sounds : Sounding
+        For the situation's chroma.
     position : int or None
         The state played last, whose successor is a candidate too.
     transposition : int
@@ -77,44 +109,37 @@ def find_candidates(
     also : array of int
         States to weigh besides, by their numbers in the library.
     """
-    shifts = transpositions(settings)
-    tonal = tonalness(situation.chroma) * situation.harmonic_share
-    present = unit_chroma(situation.chroma)
+    shifts, tonal = sounds.transpositions, sounds.tonal * situation.harmonic_share
     active = activation.active(library, situation.now_s, time_constant_s=settings.activation_s, most=settings.max_candidates)
     following = None if position is None else library.successor(position)
-    named = [active.states, np.array([] if following is None else [following], dtype=np.int64), also]
+    named = [active.states, also, _NONE if following is None else np.array([following])]
     if tonal:
-        named += [
-            shelf.first
-            + in_harmony(
-                shelf.harmony, present, shelf.units, shifts, penalty=settings.transposition_penalty,
-                most=settings.chroma_candidates, turn=turn,
-            )
-            for shelf in library.shelves
-        ]  # fmt: skip
+        named += [shelf.first + search.states(turn) for shelf, search in zip(library.shelves, sounds.searches, strict=True)]
     states = ascending(np.concatenate(named))
-    values, peaks = np.zeros((len(states), len(CONTEXTS))), np.full((len(states), len(CONTEXTS)), -1)
+    n, t = len(states), len(shifts)
+    values, peaks = np.zeros((len(CONTEXTS), n)), np.full((n, len(CONTEXTS)), -1)
     rows = states.searchsorted(active.states)
-    values[rows], peaks[rows] = active.values, active.peaks
-    influences = np.zeros((len(states), len(shifts), len(INFLUENCES)))
+    values[:, rows], peaks[rows] = active.values.T, active.peaks
+    influences = np.zeros((len(INFLUENCES), n, t))
     for influence, context in _EVERYWHERE:
-        influences[:, :, influence] = values[:, context, None]
-    for column in (shifts == 0).nonzero()[0].tolist():
-        influences[:, column, _HARMONIC] = values[:, _HARMONIC_CONTEXT] * tonal
+        influences[influence] = values[context, :, None]
+    lowest = int(shifts[0])
+    influences[_HARMONIC, :, -lowest] = values[_HARMONIC_CONTEXT] * tonal
     # It goes on as it was, also in its transposition.
-    same = (shifts == transposition).nonzero()[0].tolist()
-    for column in same:
-        influences[:, column, _OWN] = values[:, _OWN_CONTEXT]
+    same = transposition - lowest
+    if 0 <= same < t:
+        influences[_OWN, :, same] = values[_OWN_CONTEXT]
+        if following is not None:
+            influences[_CONTINUITY, states.searchsorted(following), same] = 1
     if tonal:
-        penalty = np.maximum(0, 1 - settings.transposition_penalty * np.abs(shifts))
-        fits = moved(present, shifts)
+        units = np.empty((n, 12), dtype=np.float32)
         for shelf, own, local in library.parts(states):
-            fit = shelf.units.take(local, axis=0) @ fits
-            influences[own, :, _CHROMA] = np.minimum(np.maximum(fit, 0, out=fit), 1, out=fit) * penalty * tonal
-    if following is not None:
-        # A step in the same transposition only.
-        for column in same:
-            influences[states.searchsorted(following), column, _CONTINUITY] = 1
+            # None is out of bounds; "clip" only spares a copy.
+            shelf.units.take(local, axis=0, out=units[own], mode="clip")
+        fit = np.matmul(units, sounds.fits, out=influences[_CHROMA])
+        np.minimum(np.maximum(fit, 0, out=fit), 1, out=fit)
+        fit *= np.maximum(0, 1 - settings.transposition_penalty * np.abs(shifts))
+        fit *= tonal
     return Candidates(states, shifts, influences, peaks, tonal)
 
 

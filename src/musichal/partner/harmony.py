@@ -5,6 +5,7 @@ is their correlation. A search looks through the drawers whose three classes fit
 states; a memory that is no larger than that is looked through completely, and the answer is exact.
 """
 
+from dataclasses import dataclass
 from itertools import permutations
 
 import numpy as np
@@ -19,10 +20,10 @@ LOOKED_THROUGH = 2048
 """A memory of no more states is looked through completely."""
 _RANKED = 330
 """How many drawers are thought of, the best: a quarter of them."""
-_FIRST_RANKED = 64
 _DRAWERS = tuple(permutations(range(12), 3))
 _STRENGTHS = (1.0, 0.8, 0.6)
 _ROUNDED = 1e-6
+_STATES = 2**32  # more than there can be
 
 
 def unit_chroma(chroma: AnyArray) -> Float64:
@@ -56,11 +57,10 @@ def _drawer_numbers() -> Int64:
 
 
 _DRAWER_CHROMAS, _NUMBERS = _drawer_chromas(), _drawer_numbers()
-_FIRST: Int64 = np.zeros(1, dtype=np.int64)
 # At [c, t] pitch class c + t; at [t, d] the drawer whose classes lie t below those of drawer d.
 _MOVED_CLASSES: Int64 = (np.arange(12)[:, None] + np.arange(12)) % 12
 _MOVED_DRAWERS: Int64 = _NUMBERS[tuple(np.moveaxis((np.array(_DRAWERS) - np.arange(12)[:, None, None]) % 12, -1, 0))]
-for _table in (_DRAWER_CHROMAS, _NUMBERS, _FIRST, _MOVED_CLASSES, _MOVED_DRAWERS):
+for _table in (_DRAWER_CHROMAS, _NUMBERS, _MOVED_CLASSES, _MOVED_DRAWERS):
     _table.setflags(write=False)
 
 
@@ -84,62 +84,51 @@ class HarmonyIndex:
         # neighbouring harmonies are heard too.
         self._takes = np.minimum(self._counts[_MOVED_DRAWERS], np.array([EXAMINED, *11 * [EXAMINED_MOVED]])[:, None] // 4)
 
-    def near(self, present: Float64, transpositions: Int64, *, turn: int) -> tuple[Int64, Int64]:
-        """Return states worth looking at and the column of the transposition in which each is; both of shape (k,).
-
-        Parameters
-        ----------
-        present : array of shape (12,)
-            Of `unit_chroma`.
-        transpositions : array of shape (t,)
-        turn : int
-            Where a drawer holds more than is looked at, each turn looks at others.
-        """
+    def drawers(self, present: Float64, transpositions: Int64) -> "Drawers":
+        """Return where to look for what fits `present`, shape (12,), of `unit_chroma`, in one of the transpositions (t,)."""
         fits, moves = _DRAWER_CHROMAS @ present, transpositions % 12
         least = np.partition(fits, len(fits) - _RANKED)[len(fits) - _RANKED]
         ranked = (fits >= least).nonzero()[0]
         ranked = ranked.take((-fits.take(ranked)).argsort(kind="stable")[:_RANKED])
-        # Where little is looked at, the first few drawers hold enough, as a rule.
-        unmoved = self._looked_at(ranked, moves, (moves == 0).nonzero()[0], EXAMINED, first=_RANKED)
-        others = self._looked_at(ranked, moves, moves.nonzero()[0], EXAMINED_MOVED, first=_FIRST_RANKED)
-        take, drawer, column = (np.concatenate(both) for both in zip(unmoved, others, strict=True))
-        count, start, before = self._counts.take(drawer), self._starts.take(drawer), np.add.accumulate(take) - take
+        # What a drawer may give, less what goes beyond the budget: one row for each transposition, the best drawers first.
+        takes = self._takes.take(ranked, axis=1).take(moves, axis=0)
+        left = np.where(moves == 0, EXAMINED, EXAMINED_MOVED)[:, None] - np.add.accumulate(takes, axis=1)
+        takes = np.minimum(takes, np.maximum(takes + left, 0)).ravel()
+        looked = (takes > 0).nonzero()[0]
+        take, column = takes.take(looked), looked // _RANKED
+        # A state in drawer (a, b, c), moved up by t, is one in (a + t, b + t, c + t).
+        drawer = _MOVED_DRAWERS[moves.take(column), ranked.take(looked % _RANKED)]
+        before = np.add.accumulate(take) - take
         # From here on, one for each state that is looked at.
         which = np.arange(len(take)).repeat(take)
-        count, spread, steps = count.take(which), take.take(which), np.arange(len(which)) - before.take(which)
-        picks = (turn * spread + steps * count // spread) % count
-        return self._filed.take(start.take(which) + picks), column.take(which)
-
-    def _looked_at(self, ranked: Int64, moves: Int64, columns: Int64, budget: int, *, first: int) -> tuple[Int64, Int64, Int64]:
-        """Return how many states are looked at of which drawer, in which of the `columns`: `budget` in each, of the best."""
-        moved_by = moves.take(columns)[:, None]
-        for thought_of in (first, _RANKED):
-            takes = self._takes[moved_by, ranked[:thought_of]]
-            until = np.add.accumulate(takes, axis=1)
-            if (until[:, -1] >= budget).all():
-                break
-        # What a drawer may give, less what goes beyond the budget.
-        takes = np.minimum(np.maximum(budget - until + takes, 0), takes).ravel()
-        looked = takes.nonzero()[0]
-        row, rank = looked // thought_of, looked % thought_of
-        # A state in drawer (a, b, c), moved up by t, is one in (a + t, b + t, c + t).
-        drawers = _MOVED_DRAWERS[moved_by.ravel().take(row), ranked.take(rank)]
-        return takes.take(looked), drawers, columns.take(row)
+        count, spread = self._counts.take(drawer).take(which), take.take(which)
+        steps = (np.arange(len(which)) - before.take(which)) * count // spread
+        return Drawers(self._filed, self._starts.take(drawer).take(which), count, spread, steps, column.take(which))
 
 
-def in_harmony(
-    index: HarmonyIndex | None,
-    present: Float64,
-    units: AnyArray,
-    transpositions: Int64,
-    *,
-    penalty: float,
-    most: int,
-    turn: int,
-) -> Int64:
-    """Return up to `most` states that fit `present` best in one of the transpositions, ascending.
+@dataclass(frozen=True)
+class Drawers:
+    """Which states a search looks at: so many in all, k.
 
-    What does not fit at all is not among them.
+    Of the `filed` states each is in a drawer that begins at `starts` (k,) and holds `counts`; of those `spreads` are looked
+    at, and it lies `steps` behind the first of them, in another place each turn where a drawer holds more than is looked at.
+    `columns` is in which transposition it is looked at.
+    """
+
+    filed: Int64
+    starts: Int64
+    counts: Int64
+    spreads: Int64
+    steps: Int64
+    columns: Int64
+
+    def states(self, turn: int) -> Int64:
+        """Return the states to look at in a turn, shape (k,)."""
+        return self.filed.take(self.starts + (turn * self.spreads + self.steps) % self.counts)
+
+
+class HarmonySearch:
+    """A search for the states of a memory that fit best; all of it that is the same for each turn is done at the beginning.
 
     Parameters
     ----------
@@ -153,45 +142,55 @@ def in_harmony(
     penalty : float
         What each semitone of transposition takes off.
     most : int
-    turn : int
-        See `HarmonyIndex.near`.
+        How many states to find at most.
     """
-    if not most or not len(units):
-        return np.zeros(0, dtype=np.int64)
-    # In double precision: what is equal must be equal behind the rounding of `_best` too, whatever adds it up in which order.
-    presents = moved(present, transpositions)
-    costs = penalty * np.abs(transpositions)
-    if index is None:
-        # One row for each transposition: the larger of two rows is found many at a time.
-        fit = (presents.T @ units.T.astype(np.float64) - costs[:, None]).max(axis=0)
-        return _best(np.arange(len(units)), fit, most)
-    states, columns = index.near(present, transpositions, turn=turn)
-    fit = np.einsum("kc,kc->k", units.take(states, axis=0), presents.T.take(columns, axis=0)) - costs.take(columns)
-    # A state is there once for each transposition at most: so many hold the best states for certain.
-    worth = _worth_sorting(fit, most * len(transpositions))
-    states, fit = states.take(worth), fit.take(worth)
-    if not len(states):
-        return states
-    order = states.argsort()
-    states, fit = states.take(order), fit.take(order)
-    first = np.concatenate([_FIRST, (states[1:] != states[:-1]).nonzero()[0] + 1])
-    return _best(states.take(first), np.maximum.reduceat(fit, first), most)
+
+    def __init__(
+        self, index: HarmonyIndex | None, present: Float64, units: AnyArray, transpositions: Int64, *, penalty: float, most: int
+    ) -> None:
+        self._units, self._most, self._times = units, most, len(transpositions)
+        self._found: Int64 | None = None
+        # In double precision: what is equal must be equal behind the rounding of `_best` too, in whatever order it is added up.
+        presents = moved(present, transpositions)
+        costs = penalty * np.abs(transpositions)
+        if not most or not len(units):
+            self._found = np.zeros(0, dtype=np.int64)
+        elif index is None:
+            # One row for each transposition: the larger of two rows is found many at a time.
+            fit = (presents.T @ units.T.astype(np.float64) - costs[:, None]).max(axis=0)
+            self._found = _best(np.arange(len(units)), fit, most)
+        else:
+            self._drawers = index.drawers(present, transpositions)
+            self._presents = presents.T.take(self._drawers.columns, axis=0)
+            self._costs = costs.take(self._drawers.columns)
+
+    def states(self, turn: int) -> Int64:
+        """Return the states that fit best in one of the transpositions, ascending; none that does not fit at all.
+
+        Of a large memory each turn looks at others.
+        """
+        if self._found is not None:
+            return self._found
+        states = self._drawers.states(turn)
+        fit = np.einsum("kc,kc->k", self._units.take(states, axis=0).astype(np.float64), self._presents) - self._costs
+        # A state is there once for each transposition at most.
+        return _best(states, fit, self._most, times=self._times)
 
 
-def _best(states: Int64, fit: Float64, most: int) -> Int64:
-    """Return the states, ascending, that fit best, of equally good ones the first; none that does not fit."""
-    kept = _worth_sorting(fit, most)
-    if len(kept) > most:
-        keys = np.round(fit.take(kept), 6) - np.arange(len(kept)) * (1e-7 / len(kept))
-        kept = np.sort(kept.take((-keys).argpartition(most - 1)[:most]))
-    return states.take(kept)
+def _best(states: Int64, fit: Float64, most: int, *, times: int = 1) -> Int64:
+    """Return the states, ascending, that fit best, of equally good ones the first; none that does not fit.
 
-
-def _worth_sorting(fit: Float64, most: int) -> Int64:
-    """Return which of the values can be among the `most` best after rounding, of those that fit at all; ascending."""
+    A state may be there up to so many `times`: the best of them counts.
+    """
     kept = (fit > _ROUNDED).nonzero()[0]
-    if len(kept) <= most:
-        return kept
-    values = fit.take(kept)
-    least = np.partition(values, len(kept) - most)[len(kept) - most]
-    return kept.take((values >= least - 2 * _ROUNDED).nonzero()[0])
+    # Fit to six places before the number of the state, in one whole number: the smallest are the best.
+    keys = states.take(kept) - np.rint(1e6 * fit.take(kept)).astype(np.int64) * _STATES
+    if len(keys) > most * times:
+        keys = np.partition(keys, most * times)[: most * times]
+    keys.sort()
+    best: set[int] = set()
+    for state in (keys % _STATES).tolist():
+        best.add(state)
+        if len(best) == most:
+            break
+    return np.array(sorted(best), dtype=np.int64)

@@ -198,12 +198,15 @@ class Library:
         Never changed; libraries of one memory share what belongs beside it.
     recordings : int, optional
         The number of the player's own recording; by default the one after the memory's last.
+
+    `learned` counts the player's gestures that it took in.
     """
 
     def __init__(self, memory: Memory, *, recordings: int | None = None) -> None:
         self.base = memory.derived(Shelf)
         known = int(memory.states["recording"][-1]) + 1 if len(memory) else 0
         self.live_recording = known if recordings is None else max(known, recordings)
+        self.learned = 0
         self._live: list[Shelf] = []
         self._shelves = [self.base]
 
@@ -229,6 +232,7 @@ class Library:
             newest = Shelf(memory, first=first, live=True)
             self._live = [*self._live[-1:], newest] if most > 1 else [newest]
             self._shelves = [self.base, *self._live]
+        self.learned += 1
         return newest.first + newest.append(gesture, notes, recording=self.live_recording)
 
     def find(self, state: int) -> tuple[Shelf, int]:
@@ -259,8 +263,9 @@ class Library:
 
     def parts(self, states: Int64) -> Iterator[tuple[Shelf, slice, Int64]]:
         """Yield each memory that holds some of `states`, which must ascend, which ones, and their numbers in it."""
-        for shelf in self._shelves:
-            begin, end = int(states.searchsorted(shelf.first)), int(states.searchsorted(shelf.first + len(shelf)))
+        edges = [edge for shelf in self._shelves for edge in (shelf.first, shelf.first + len(shelf))]
+        places = states.searchsorted(edges).tolist()
+        for shelf, begin, end in zip(self._shelves, places[::2], places[1::2], strict=True):
             if begin < end:
                 yield shelf, slice(begin, end), states[begin:end] - shelf.first
 

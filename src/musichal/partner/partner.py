@@ -19,7 +19,7 @@ from musichal.arrays import Float32, Float64
 from musichal.hearing.percepts import SILENCE, Percept
 from musichal.memory.memory import Memory
 from musichal.partner.activation import Activation
-from musichal.partner.candidates import Candidates, find_candidates, transpositions
+from musichal.partner.candidates import Candidates, Sounding, find_candidates, sounding, transpositions
 from musichal.partner.decision import Alternative, Context, Decision, Filter, Influence
 from musichal.partner.director import Director
 from musichal.partner.filters import Filtered, apply_filters, wanted_pitch
@@ -47,7 +47,8 @@ _ALTERNATIVES = 3
 _OWN_LENGTH, _OWN_PLACES = 8, 16
 _LOUDEST_FOLLOWED_DB = 12.0
 _SHORTEST_S = 0.02
-_PLAYER = [INFLUENCES.index(name) for name in PLAYER_INFLUENCES]
+_OF_PLAYER: Float64 = np.array([float(name in PLAYER_INFLUENCES) for name in INFLUENCES])
+_OF_PLAYER.setflags(write=False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +77,7 @@ class _Guided:
         value = self.guide.value(found.states, found.transpositions, self.plan)
         fits = self.guide.fits(found.states, found.transpositions, self.step).astype(np.float64)
         return (
-            dataclasses.replace(found, influences=np.concatenate([found.influences, value[:, :, None]], axis=2)),
+            dataclasses.replace(found, influences=np.concatenate([found.influences, value[None]])),
             Filtered({**filtered.factors, "scenario": fits}),
             np.append(importance, WEIGHT),
         )
@@ -133,6 +134,7 @@ class Partner:
         self._learner = Learner()
         self._voices = Voices()
         self._activation = Activation()
+        self._sounds: Sounding | None = None
         self._prepared: _Weighed | None = None
         self._recalled: int | None = None
         self._heard_gestures = 0
@@ -171,6 +173,8 @@ class Partner:
             self._heard_gestures = situation.heard
             for name, recent in player_contexts(situation).items():
                 self._activate(name, recent)
+        # What only the next percept changes need not be found while a decision is waited for.
+        self._sounds = sounding(self.library, situation.chroma, settings, self._sounds)
         self._prepared = None
         if self._director.mode.trigger == "onset":
             # What an onset will release is chosen from what is weighed already.
@@ -264,8 +268,9 @@ class Partner:
         self._recall(turn)
         guided = self._guided(turn)
         also = self._director.also(turn)
+        self._sounds = sounding(self.library, situation.chroma, settings, self._sounds)
         found = find_candidates(
-            self.library, self._activation, situation, position=self._position, transposition=self._transposition,
+            self.library, self._activation, situation, self._sounds, position=self._position, transposition=self._transposition,
             settings=settings, turn=self._choices,
             also=also if guided is None else np.concatenate([also, guided.plan.states]),
         )  # fmt: skip
@@ -282,26 +287,23 @@ class Partner:
         importance = weights(settings)
         if guided is not None:
             found, filtered, importance = guided.applied(found, filtered, importance)
-        shape = found.influences.shape[:2]
-        factors = filtered.product((shape[0], shape[1]))
+        factors = filtered.product(found.influences.shape[1:])
         scores = _weighted(found.influences, importance) * factors
         if turn.step is not None:
             # What comes back is played whatever speaks for it; if it cannot be, the phrase goes on without it.
             here = (found.states == turn.step.state)[:, None] & (found.transpositions == turn.step.transposition)[None, :]
             if here.any():
                 return _Weighed(found, filtered, np.where(here, scores, -np.inf), situation, turn, importance, guided)
-        why = _struck_out(filtered, factors)
-        if why is not None:
-            return _Nothing(why)
         scores[factors == 0] = -np.inf
         # Continuity alone is no reason to play: the player must speak for a candidate. What does not fit well enough is
         # not drawn either, however high the temperature. But an ending is owed.
         least = settings.rest_below * self._earnable(settings, situation)
         if least > 0 and not turn.last and guided is None:
-            evidence = _weighted(found.influences[:, :, _PLAYER], importance[_PLAYER]) * factors
+            evidence = _weighted(found.influences, importance * _OF_PLAYER) * factors
             scores[evidence < least] = -np.inf
-        if not np.isfinite(scores).any():
-            return _Nothing("weak match", len(found.states))
+        if scores.max() == -np.inf:
+            why = _struck_out(filtered, factors)
+            return _Nothing("weak match", len(found.states)) if why is None else _Nothing(why)
         return _Weighed(found, filtered, scores, situation, turn, importance, guided)
 
     def _guided(self, turn: Turn) -> _Guided | None:
@@ -364,7 +366,7 @@ class Partner:
         self._played.append(state)
         place = self.library.place(state)
         shelf, local = self.library.find(state)
-        values = found.influences[choice.candidate, choice.transposition]
+        values = found.influences[:, choice.candidate, choice.transposition]
         importance, guided = weighed.importance, weighed.guided
         # rest_below = 0 lets a candidate pass for which nothing speaks.
         total = float(values @ importance) or 1.0
@@ -464,7 +466,7 @@ class Partner:
         """Return the matches that spoke for a choice. One that does not speak for its transposition was no reason for it."""
         state = int(found.states[choice.candidate])
         shelf, _ = self.library.find(state)
-        values = found.influences[choice.candidate, choice.transposition]
+        values = found.influences[:, choice.candidate, choice.transposition]
         contexts = []
         for column, name in enumerate(CONTEXTS):
             peak = int(found.peaks[choice.candidate, column])
@@ -532,9 +534,9 @@ def _limited_db(level_db: float) -> float:
 
 
 def _weighted(influences: Float64, importance: Float64) -> Float64:
-    """Return ``influences @ importance``, as one product and not one for each candidate."""
-    n, t, kinds = influences.shape
-    return (influences.reshape(n * t, kinds) @ importance).reshape(n, t)
+    """Return the sum of all influences, each as important as it is, shape (n, t)."""
+    kinds, n, t = influences.shape
+    return (importance @ influences.reshape(kinds, n * t)).reshape(n, t)
 
 
 def _struck_out(filtered: Filtered, factors: Float64) -> str | None:

@@ -140,15 +140,12 @@ def _reached(shelf: Shelf, matched: Int64, at_s: AnyArray) -> Int64:
 
     It lies behind the state that `matched`, in the same recording; −1 where there is none.
     """
-    line_s, rows = shelf.line_s, shelf.memory.states
-    recordings, durations_s = rows["recording"], rows["duration_s"]
-    last = len(line_s) - 1
-    after = np.minimum(line_s.searchsorted(at_s), last)
+    line_s = shelf.line_s
+    after = np.minimum(line_s.searchsorted(at_s), len(line_s) - 1)
     before = np.maximum(after - 1, 0)
     nearest = np.where(at_s - line_s.take(before) < line_s.take(after) - at_s, before, after)
     # Behind a recording's last state nothing is left to play.
-    there = at_s - line_s.take(nearest) <= durations_s[nearest]
+    there = at_s - line_s.take(nearest) <= shelf.memory.states["duration_s"][nearest]
     nearest = np.maximum(nearest, matched + 1)
-    there &= nearest <= last
-    there &= recordings[np.minimum(nearest, last)] == recordings[matched]
+    there &= nearest <= shelf.last_of_recording(matched)
     return np.where(there, nearest + shelf.first, -1)

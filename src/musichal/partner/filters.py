@@ -6,6 +6,7 @@ them. A factor of 0 strikes out.
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 
@@ -23,16 +24,14 @@ _RATE_FLOOR_HZ = 0.5
 
 @dataclass(frozen=True)
 class Filtered:
-    """Factors by name, each of shape (n, t) or (n, 1)."""
+    """Factors by name, each of shape (n, t) or (n, 1); in memory all states lie side by side."""
 
     factors: dict[str, Float64]
 
     def product(self, shape: tuple[int, int]) -> Float64:
         """Return the product of all of them, of `shape` (n, t)."""
         # A column as long as all factors are columns: most are, and a column is soon multiplied.
-        out = np.ones((shape[0], 1))
-        for factor in self.factors.values():
-            out = out * factor
+        out = reduce(np.multiply, self.factors.values())
         return out if out.shape == shape else np.repeat(out, shape[1], axis=1)
 
     def of(self, candidate: int, transposition: int) -> dict[str, float]:
@@ -73,25 +72,25 @@ def apply_filters(
         How far the present has a harmony, 0 to 1.
     settings : PartnerSettings
     """
-    n, t = len(states), len(transpositions)
-    beside, level = np.empty(n, dtype=BESIDE), np.empty(n)
-    live, old, allowed = np.zeros(n, dtype=bool), np.zeros(n, dtype=bool), np.ones(n, dtype=bool)
+    n = len(states)
+    beside, first_live = np.empty(n, dtype=BESIDE), n
+    learned, allowed = np.ones(n), np.ones(n, dtype=bool)
     for shelf, own, local in library.parts(states):
-        rows = shelf.memory.states
         # Straight to its place: assigning records goes field by field. None is out of bounds; "clip" only spares a copy.
         shelf.beside.take(local, out=beside[own], mode="clip")
-        level[own] = rows["level_db"][local] - shelf.usual_level_db
+        beside["level_db"][own] -= shelf.usual_level_db
+        rows = shelf.memory.states
         if shelf.live:
-            live[own] = True
-            old[own] = situation.now_s - rows["start_s"][local] > settings.live_s
+            first_live = min(first_live, own.start)
+            learned[own] = settings.live_weight * (situation.now_s - rows["start_s"][local] <= settings.live_s)
         elif settings.use or settings.avoid:
             allowed[own] = in_regions(rows["recording"][local], rows["start_s"][local], use=settings.use, avoid=settings.avoid)
     noteless = (beside["notes"] == 0).nonzero()[0]
     factors: dict[str, Float64] = {"no repeat": _column(_unplayed(states, played))}
     if settings.use or settings.avoid:
         factors["regions"] = _column(allowed)
-    if live.any():
-        factors["learned live"] = _column(np.where(live, settings.live_weight * ~old, 1.0))
+    if first_live < n:
+        factors["learned live"] = _column(learned)
     if following is not None:
         worth = 0.0 if run >= settings.max_run else 0.5 ** max(0, min(run - settings.jump_after, 1000))
         factors["auto-jump"] = _column(np.where(states == following, worth, 1.0))
@@ -99,7 +98,7 @@ def apply_filters(
         # Where memory has no note at all, being without notes says nothing against a state.
         # A gesture of the player's without notes, such as noise, has nothing to bring back.
         factors["notes"] = np.ones((n, 1))
-        factors["notes"][noteless, 0] = np.where(live.take(noteless), 0.0, settings.noteless_factor)
+        factors["notes"][noteless, 0] = np.where(noteless >= first_live, 0.0, settings.noteless_factor)
         if settings.follow_harmony:
             fit = harmonic_fit(beside["pitch_classes"].astype(np.float64), situation.chroma, transpositions)
             fit[noteless] = 1.0 if settings.follow_harmony > 0 else 0.0
@@ -112,11 +111,8 @@ def apply_filters(
     if settings.follow_loudness:
         # What is usual is 0 dB, of the player and of a memory.
         wanted_db = situation.level_db if settings.follow_loudness > 0 else -situation.room_db
-        factors["loudness"] = _followed(
-            _column(np.exp(-np.abs(level - wanted_db) / _DB_PER_STEP)), abs(settings.follow_loudness)
-        )
-    for name, factor in factors.items():
-        assert factor.shape in ((n, t), (n, 1)), name
+        apart = np.abs(beside["level_db"].astype(np.float64) - wanted_db)
+        factors["loudness"] = _followed(_column(np.exp(-apart / _DB_PER_STEP)), abs(settings.follow_loudness))
     return Filtered(factors)
 
 
@@ -147,7 +143,7 @@ def harmonic_fit(classes: Float64, chroma: AnyArray, transpositions: Int64) -> F
     if strongest <= 0:
         return np.zeros((len(classes), len(transpositions)))
     sounding = np.minimum(1.0, 1.5 * np.asarray(chroma, dtype=np.float64) / strongest)
-    fit = classes @ moved(sounding, transpositions)
+    fit = (moved(sounding, transpositions).T @ classes.T).T
     return np.minimum(np.maximum(fit, 0, out=fit), 1, out=fit)
 
 
@@ -180,8 +176,11 @@ def _registers(
     if (settings.low_pitch, settings.high_pitch) != (0, 127):
         factors["register"] = _register(lowest, highest, noteless, moves, settings)
     if settings.follow_register and pitch is not None:
-        middle = ((lowest + highest) / 2)[:, None] + moves
-        near = np.exp(-np.abs(middle - pitch) / _SEMITONES_PER_STEP)
+        near = (moves[:, None] + (lowest + highest) / 2).T
+        near -= pitch
+        np.abs(near, out=near)
+        near /= -_SEMITONES_PER_STEP
+        np.exp(near, out=near)
         near[noteless] = 0.5
         factors["follow register"] = _followed(near, abs(settings.follow_register))
     return factors
@@ -189,9 +188,12 @@ def _registers(
 
 def _register(lowest: Float64, highest: Float64, noteless: Int64, moves: Float64, settings: PartnerSettings) -> Float64:
     """Return how far the span of each state's notes lies inside the register."""
-    low, high = lowest[:, None] + moves, highest[:, None] + moves
-    inside = np.minimum(high, settings.high_pitch) - np.maximum(low, settings.low_pitch) + 1
-    share = np.maximum(np.minimum(inside / (highest - lowest + 1)[:, None], 1), _LEAST)
+    low, high = (moves[:, None] + lowest).T, (moves[:, None] + highest).T
+    share = np.minimum(high, settings.high_pitch, out=high)
+    share -= np.maximum(low, settings.low_pitch, out=low)
+    share += 1
+    share /= (highest - lowest + 1)[:, None]
+    np.maximum(np.minimum(share, 1, out=share), _LEAST, out=share)
     share[noteless] = 1.0
     return share
 

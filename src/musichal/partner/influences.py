@@ -108,10 +108,11 @@ def find_matches(shelf: Shelf, name: str, recent: Recent, *, settings: PartnerSe
     firsts = ends - lengths + 1
     if name == "rhythm":
         ends, firsts = shelf.onset_states.take(ends), shelf.onset_states.take(firsts)
-    recordings, line_s = shelf.memory.states["recording"], shelf.line_s
-    after = np.minimum(ends + 1, len(line_s) - 1)
-    speaks = _counted(recent.symbols).take(lengths) if name == "loudness" else lengths
-    kept = ((after > ends) & (recordings[after] == recordings[ends]) & (speaks > 0)).nonzero()[0]
+    line_s, speaks, speaking = shelf.line_s, lengths, ends < shelf.last_of_recording(ends)
+    if name == "loudness":
+        speaks = _counted(recent.symbols).take(lengths)
+        speaking &= speaks > 0
+    kept = speaking.nonzero()[0]
     if len(kept) < len(ends):
         ends, lengths, speaks, firsts = ends.take(kept), lengths.take(kept), speaks.take(kept), firsts.take(kept)
     ends_s = line_s.take(ends)

@@ -33,10 +33,11 @@ BESIDE = np.dtype(
         ("highest", np.uint8),
         ("noted_before", np.int32),
         ("density_hz", np.float32),
+        ("level_db", np.float32),
     ]
 )
 """Beside each state: the share of each pitch class in its notes; how many notes it has; its lowest and highest; how many states
-with notes came before; how many of them a second there are around it."""
+with notes came before; how many of them a second there are around it; its level, which lies together with what else is asked."""
 
 
 @dataclass(frozen=True)
@@ -68,10 +69,11 @@ class Shelf:
         self.contour = TokenIndex()
         self.harmony: HarmonyIndex | None = None
         self._beside = Columns(BESIDE)
-        # What is searched lies together.
+        # What is searched lies together; of recordings, their last states do.
         self._line_s = Columns(np.float64)
         self._units = Columns(np.float32, (12,))
         self._onset_states = Columns(np.int64)
+        self._ends: list[int] = []
         self._last_ioi_s: float | None = None
         self._last_silent = True
         self._take_in_all()
@@ -101,6 +103,11 @@ class Shelf:
         """Return the states that the symbols of `rhythm` belong to, shape (k,)."""
         return self._onset_states.view
 
+    def last_of_recording(self, states: Int64) -> Int64:
+        """Return the last state of the recording of each of `states`, or that of the only one there is."""
+        ends = np.array(self._ends)
+        return ends if len(ends) == 1 else ends.take(ends.searchsorted(states))
+
     def append(self, gesture: Gesture, notes: Sequence[Note], *, recording: int) -> int:
         """Learn a gesture, and return its state here. Raises `InputError` as `Memory.append` does."""
         state = self.memory.append(gesture, notes, recording=recording)
@@ -114,6 +121,7 @@ class Shelf:
         if not n:
             return
         starts = np.concatenate([[0], np.flatnonzero(np.diff(states["recording"])) + 1, [n]]).astype(np.int64)
+        self._ends = (starts[1:] - 1).tolist()
         silent = (states["tokens"] == SILENCE).all(axis=1)
         beside, line_s = np.zeros(n, dtype=BESIDE), np.zeros(n)
         begin_s = 0.0
@@ -135,6 +143,7 @@ class Shelf:
         noted = states["note_count"] > 0
         beside["noted_before"] = np.concatenate([[0], np.cumsum(noted)[:-1]])
         beside["density_hz"] = _density_hz(line_s, noted)
+        beside["level_db"] = states["level_db"]
         self._beside.extend(beside)
         self._line_s.extend(line_s)
         self._units.extend(units)
@@ -148,7 +157,7 @@ class Shelf:
         rows = memory.states
         row, before = rows[state], rows[state - 1] if state else None
         silent = bool((row["tokens"] == SILENCE).all())
-        follows = before is not None and before["recording"] == row["recording"]
+        follows = before is not None and bool(before["recording"] == row["recording"])
         beside = np.zeros(1, dtype=BESIDE)
         previous = self.beside[-1] if state else None
         if previous is None or before is None:
@@ -160,6 +169,7 @@ class Shelf:
             self.rhythm.start_sequence()
             self.contour.start_sequence()
             self._last_ioi_s, self._last_silent = None, True
+        self._ends[len(self._ends) - follows :] = [state]
         _describe_note_rows(beside[0], memory.notes_of(state))
         if previous is not None and before is not None:
             beside["noted_before"] = previous["noted_before"] + (before["note_count"] > 0)
@@ -168,6 +178,7 @@ class Shelf:
         since = self.beside["noted_before"][reach] if reach < state else beside["noted_before"][0]
         noted = int(beside["noted_before"][0]) - int(since) + int(row["note_count"] > 0)
         beside["density_hz"] = noted / (2 * _DENSITY_REACH_S)
+        beside["level_db"] = row["level_db"]
         self._beside.append(beside[0])
         self._line_s.append(line_s)
         self._units.append(unit_chroma(row["chroma"]))

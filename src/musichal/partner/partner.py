@@ -536,7 +536,7 @@ def _limited_db(level_db: float) -> float:
 def _weighted(influences: Float64, importance: Float64) -> Float64:
     """Return the sum of all influences, each as important as it is, shape (n, t)."""
     kinds, n, t = influences.shape
-    return (importance @ influences.reshape(kinds, n * t)).reshape(n, t)
+    return (importance @ influences.transpose(0, 2, 1).reshape(kinds, t * n)).reshape(t, n).T
 
 
 def _struck_out(filtered: Filtered, factors: Float64) -> str | None:

@@ -47,8 +47,7 @@ def find(memory, now, *, position=None, transposition=0, settings=TOKENS_ALONE):
     library = Library(memory)
     activation = Activation()
     for name, recent in player_contexts(now).items():
-        matches = find_matches(library.base, name, recent, settings=settings)
-        activation.insert(name, library.base, matches, recent.symbols)
+        activation.insert(name, find_matches(library, name, recent, settings=settings), recent.symbols)
     sounds = sounding(library, now.chroma, settings)
     found = find_candidates(library, activation, now, sounds, position=position, transposition=transposition, settings=settings)
     assert found.states.tolist() == sorted(set(found.states.tolist()))
@@ -184,6 +183,18 @@ def test_harmony_names_the_states_that_fit_best(limit):
     found = find(memory, situation(chroma=present), settings=PartnerSettings(chroma_candidates=limit, max_transposition=0))
     assert found.states.tolist() == {0: [], 1: [1], 3: [1, 2, 3]}[limit]
     assert not found.contexts.any()
+
+
+def test_what_sounds_is_found_anew_only_where_it_or_the_memory_is_another():
+    library, chroma = Library(remember([(0, 0), (1, 1), (2, 2)])), np.eye(12, dtype=np.float32)[1]
+    first = sounding(library, chroma, PartnerSettings())
+    assert sounding(library, chroma.copy(), PartnerSettings(), first) is first
+    assert sounding(library, chroma, PartnerSettings(temperature=0.5), first) is first, "that changes no harmony"
+    assert first.searches[0].states(0).tolist() == [0, 1, 2]
+    assert sounding(library, chroma, PartnerSettings(chroma_candidates=1), first).searches[0].states(0).tolist() == [1]
+    assert not np.array_equal(sounding(library, 2 * np.roll(chroma, 1), PartnerSettings(), first).fits, first.fits)
+    library.learn(gesture(0.0, 0.25, (1, 1)), [], most=10)
+    assert [s.states(0).tolist() for s in sounding(library, chroma, PartnerSettings(), first).searches] == [[0, 1, 2], [0]]
 
 
 def test_transpositions_are_those_allowed():

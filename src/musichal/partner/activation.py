@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from musichal.arrays import AnyArray, Float64, Int64, Records
+from musichal.arrays import Float64, Int64, Records
 from musichal.partner.influences import CONTEXTS, MATCH
-from musichal.partner.library import Library, Shelf, ascending
+from musichal.partner.library import Library, ascending
 
 PEAKS = 1024
 """How many peaks of one kind of context there can be, a power of 2."""
@@ -69,7 +69,7 @@ class Activation:
         self._shelves[CONTEXTS.index(name)] = -1
         self._strengths[CONTEXTS.index(name)] = 0
 
-    def insert(self, name: str, shelf: Shelf, matches: Records, symbols: tuple[int, ...]) -> None:
+    def insert(self, name: str, matches: Records, symbols: tuple[int, ...]) -> None:
         """Set peaks for `MATCH`es of the context that ended in `symbols`."""
         row = CONTEXTS.index(name)
         count = self._counts[row]
@@ -82,7 +82,7 @@ class Activation:
             self._peaks[row, places] = own
             self._since_s[row, places] = own["since_s"]
             self._strengths[row, places] = own["strength"]
-            self._shelves[row, places] = shelf.first
+            self._shelves[row, places] = own["shelf"]
             self._pasts_of[row, places] = self._past % _PASTS
             first = end
         self._pasts[self._past % _PASTS] = symbols
@@ -104,15 +104,13 @@ class Activation:
         # Peaks by their places in all rings, one ring after the other.
         place = (keys >= least).ravel().nonzero()[0]
         place = place.take((values.ravel().take(place) >= FAINTEST).nonzero()[0])
-        # In order of strength, so that of the peaks of one state the strongest is written last.
-        place = place.take(keys.ravel().take(place).argsort(kind="stable"))
-        peaks, owners = self._peaks.ravel().take(place), self._shelves.ravel().take(place)
+        # One shelf after the other, and in order of strength, so that of the peaks of one state the strongest is written last.
+        owners = self._shelves.ravel().take(place)
+        order = np.lexsort((keys.ravel().take(place), owners))
+        place, owners = place.take(order), owners.take(order)
+        peaks = self._peaks.ravel().take(place)
         at_s = peaks["line_s"] + peaks["pace"] * np.maximum(0, now_s - peaks["since_s"])
-        reached = np.full(len(place), -1, dtype=np.int64)
-        for shelf in library.shelves:
-            own = (owners == shelf.first).nonzero()[0]
-            if len(own):
-                reached[own] = _reached(shelf, peaks["state"].take(own), at_s.take(own))
+        reached = _reached(library, owners, peaks["state"], at_s)
         there = (reached >= 0).nonzero()[0]
         place, reached = place.take(there), reached.take(there)
         found = ascending(reached)
@@ -135,17 +133,29 @@ class Activation:
         )
 
 
-def _reached(shelf: Shelf, matched: Int64, at_s: AnyArray) -> Int64:
+def _reached(library: Library, owners: Int64, matched: Int64, at_s: Float64) -> Int64:
     """Return the state, by its number in the library, whose beginning is nearest to each place on the line of time.
 
-    It lies behind the state that `matched`, in the same recording; −1 where there is none.
+    It lies behind the state that `matched`, in the same recording; −1 where there is none. `owners`, ascending, are the first
+    states of the shelves.
     """
-    line_s = shelf.line_s
-    after = np.minimum(line_s.searchsorted(at_s), len(line_s) - 1)
-    before = np.maximum(after - 1, 0)
-    nearest = np.where(at_s - line_s.take(before) < line_s.take(after) - at_s, before, after)
+    firsts = [shelf.first for shelf in library.shelves]
+    places = zip(owners.searchsorted(firsts).tolist(), owners.searchsorted(firsts, side="right").tolist(), strict=True)
+    n = len(owners)
+    after, lasts, past = np.zeros(n, dtype=np.int64), np.full(n, -1), np.zeros(n, dtype=bool)
+    before_s, after_s, lasts_s = np.zeros(n), np.zeros(n), np.zeros(n)
+    for shelf, (begin, end) in zip(library.shelves, places, strict=True):
+        if begin < end:
+            own, line_s = slice(begin, end), shelf.line_s
+            next_one = line_s.searchsorted(at_s[own])
+            one_before = np.maximum(next_one - 1, 0)
+            after[own], past[own] = next_one, next_one == len(line_s)
+            before_s[own], after_s[own] = line_s.take(one_before), line_s.take(next_one, mode="clip")
+            lasts_s[own] = shelf.memory.states["duration_s"][one_before]
+            lasts[own] = shelf.last_of_recording(matched[own])
+    since_s = at_s - before_s
+    nearer = past | (since_s < after_s - at_s)
+    nearest = np.maximum(after - nearer, matched + 1)
     # Behind a recording's last state nothing is left to play.
-    there = at_s - line_s.take(nearest) <= shelf.memory.states["duration_s"][nearest]
-    nearest = np.maximum(nearest, matched + 1)
-    there &= nearest <= shelf.last_of_recording(matched)
-    return np.where(there, nearest + shelf.first, -1)
+    there = (nearest <= lasts) & ~(nearer & (since_s > lasts_s))
+    return np.where(there, nearest + owners, -1)

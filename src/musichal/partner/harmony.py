@@ -149,13 +149,15 @@ class HarmonySearch:
         self, index: HarmonyIndex | None, present: Float64, units: AnyArray, transpositions: Int64, *, penalty: float, most: int
     ) -> None:
         self._units, self._most, self._times = units, most, len(transpositions)
-        self._found: Int64 | None = None
+        self._found: Int64 = np.zeros(0, dtype=np.int64)
+        self._drawers: Drawers | None = None
+        self._turn: int | None = None
         # In double precision: what is equal must be equal behind the rounding of `_best` too, in whatever order it is added up.
         presents = moved(present, transpositions)
         costs = penalty * np.abs(transpositions)
         if not most or not len(units):
-            self._found = np.zeros(0, dtype=np.int64)
-        elif index is None:
+            return
+        if index is None:
             # One row for each transposition: the larger of two rows is found many at a time.
             fit = (presents.T @ units.T.astype(np.float64) - costs[:, None]).max(axis=0)
             self._found = _best(np.arange(len(units)), fit, most)
@@ -167,14 +169,14 @@ class HarmonySearch:
     def states(self, turn: int) -> Int64:
         """Return the states that fit best in one of the transpositions, ascending; none that does not fit at all.
 
-        Of a large memory each turn looks at others.
+        Of a large memory each turn looks at others, and has them at hand if it is asked again.
         """
-        if self._found is not None:
-            return self._found
-        states = self._drawers.states(turn)
-        fit = np.einsum("kc,kc->k", self._units.take(states, axis=0).astype(np.float64), self._presents) - self._costs
-        # A state is there once for each transposition at most.
-        return _best(states, fit, self._most, times=self._times)
+        if self._drawers is not None and turn != self._turn:
+            states, self._turn = self._drawers.states(turn), turn
+            fit = np.einsum("kc,kc->k", self._units.take(states, axis=0).astype(np.float64), self._presents) - self._costs
+            # A state is there once for each transposition at most.
+            self._found = _best(states, fit, self._most, times=self._times)
+        return self._found
 
 
 def _best(states: Int64, fit: Float64, most: int, *, times: int = 1) -> Int64:

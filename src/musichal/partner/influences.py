@@ -17,7 +17,7 @@ import numpy as np
 from musichal.arrays import Float64, Int64, Records
 from musichal.hearing.percepts import SILENCE
 from musichal.memory.token_index import TokenIndex
-from musichal.partner.library import Shelf
+from musichal.partner.library import Library, Shelf
 from musichal.partner.settings import PartnerSettings
 from musichal.partner.situation import Situation
 from musichal.partner.streams import CONTOUR_BREAK, CONTOUR_LEVEL, RHYTHM_BREAK
@@ -41,6 +41,7 @@ def weights(settings: PartnerSettings) -> Float64:
 
 MATCH = np.dtype(
     [
+        ("shelf", np.int64),
         ("state", np.int64),
         ("length", np.int32),
         ("strength", np.float64),
@@ -52,8 +53,9 @@ MATCH = np.dtype(
 )
 """A place in a memory whose past agrees with the present.
 
-`state` is the last one that agrees, in its shelf; `length` how many symbols agree, `strength` what that is worth (0 to 1). From
-there memory goes on: it was at `line_s` of its line of time at the stream's `since_s`, and moves on at `pace`.
+`state` is the last one that agrees, counted in its shelf, which begins with the library's state `shelf`; `length` how many
+symbols agree, `strength` what that is worth (0 to 1). From there memory goes on: it was at `line_s` of its line of time at the
+stream's `since_s`, and moves on at `pace`.
 """
 
 
@@ -92,38 +94,47 @@ def player_contexts(situation: Situation) -> dict[str, Recent]:
     return out
 
 
-def find_matches(shelf: Shelf, name: str, recent: Recent, *, settings: PartnerSettings, limit: int | None = None) -> Records:
-    """Return where a memory was in the same situation, `MATCH` of shape (k,), the longest common past first.
+def find_matches(
+    library: Library, name: str, recent: Recent, *, settings: PartnerSettings, limit: int | None = None, but: int | None = None
+) -> Records:
+    """Return where memory was in the same situation, `MATCH` of shape (k,), in each shelf the longest common past first.
 
-    Only places that something follows, `limit` of them at most (by default, `PartnerSettings.max_candidates`).
+    Only places that something follows, and not the state `but`; `limit` of them at most in each shelf (by default,
+    `PartnerSettings.max_candidates`).
     """
-    index = _index(shelf, name)
-    found = index.candidates(
-        recent.symbols, limit=limit or settings.max_candidates, min_length=settings.min_context,
-        max_length=settings.memory_gestures,
-    )  # fmt: skip
-    if not len(found):
-        return np.empty(0, dtype=MATCH)
-    lengths, ends = found["length"], found["position"]
-    firsts = ends - lengths + 1
-    if name == "rhythm":
-        ends, firsts = shelf.onset_states.take(ends), shelf.onset_states.take(firsts)
-    line_s, speaks, speaking = shelf.line_s, lengths, ends < shelf.last_of_recording(ends)
-    if name == "loudness":
-        speaks = _counted(recent.symbols).take(lengths)
-        speaking &= speaks > 0
-    kept = speaking.nonzero()[0]
-    if len(kept) < len(ends):
-        ends, lengths, speaks, firsts = ends.take(kept), lengths.take(kept), speaks.take(kept), firsts.take(kept)
-    ends_s = line_s.take(ends)
-    matches = np.empty(len(kept), dtype=MATCH)
-    matches["state"], matches["length"] = ends, lengths
+    found = [
+        _index(shelf, name).candidates(
+            recent.symbols, limit=limit or settings.max_candidates, min_length=settings.min_context,
+            max_length=settings.memory_gestures,
+        )
+        for shelf in library.shelves
+    ]  # fmt: skip
+    matches = np.empty(sum(map(len, found)), dtype=MATCH)
+    kept, memory_s = np.empty(len(matches), dtype=bool), np.zeros(len(matches))
+    first = 0
+    for shelf, candidates in zip(library.shelves, found, strict=True):
+        ends, lengths, own = candidates["position"], candidates["length"], slice(first, first + len(candidates))
+        first = own.stop
+        begins = ends - lengths + 1
+        if name == "rhythm":
+            ends, begins = shelf.onset_states.take(ends), shelf.onset_states.take(begins)
+        here = matches[own]
+        here["shelf"], here["state"], here["length"] = shelf.first, ends, lengths
+        # An onset was heard when it came; a gesture when it had ended, and memory is where the next one begins.
+        here["line_s"] = shelf.line_s.take(ends if name == "rhythm" else ends + 1, mode="clip")
+        kept[own] = ends < shelf.last_of_recording(ends)
+        if len(recent.starts_s) > 1:
+            memory_s[own] = shelf.line_s.take(ends) - shelf.line_s.take(begins)
+    lengths = matches["length"]
+    speaks = _counted(recent.symbols).take(lengths) if name == "loudness" else lengths
     matches["strength"] = speaks / (speaks + 1)
-    # An onset was heard when it came; a gesture when it had ended, and memory is where the next one begins.
-    matches["line_s"] = ends_s if name == "rhythm" else line_s.take(ends + 1)
     matches["since_s"] = recent.since_s
-    matches["pace"] = _pace(ends_s - line_s.take(firsts), recent.starts_s, lengths)
-    return matches
+    matches["pace"] = _pace(memory_s, recent.starts_s, lengths)
+    if name == "loudness":
+        kept &= speaks > 0
+    if but is not None:
+        kept &= matches["shelf"] + matches["state"] != but
+    return matches if kept.all() else matches[kept]
 
 
 def _index(shelf: Shelf, name: str) -> TokenIndex:

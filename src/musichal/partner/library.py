@@ -37,7 +37,7 @@ BESIDE = np.dtype(
     ]
 )
 """Beside each state: the share of each pitch class in its notes; how many notes it has; its lowest and highest; how many states
-with notes came before; how many of them a second there are around it; its level, which lies together with what else is asked."""
+with notes came before; how many of them a second there are around it; its level, to lie together with what else is asked."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class Shelf:
 
     def last_of_recording(self, states: Int64) -> Int64:
         """Return the last state of the recording of each of `states`, or that of the only one there is."""
-        ends = np.array(self._ends)
+        ends = np.array(self._ends, dtype=np.int64)
         return ends if len(ends) == 1 else ends.take(ends.searchsorted(states))
 
     def append(self, gesture: Gesture, notes: Sequence[Note], *, recording: int) -> int:

@@ -143,6 +143,7 @@ class Partner:
         self._run = 0
         self._played: deque[int] = deque(maxlen=10_000)
         self._own: deque[int] = deque(maxlen=_OWN_LENGTH)
+        self._own_until: tuple[int, float] | None = None
         self._number = 0
         self._choices = 0
         self._resting: str | None = None
@@ -161,6 +162,7 @@ class Partner:
 
     def hear(self, percept: Percept, now_s: float) -> None:
         """Take the next percept of the player."""
+        self._follow_own()
         settings = self._director.settings(self.settings)
         percept = self._own_sound.without(percept)
         self._tracker.hear(percept, settings)
@@ -173,8 +175,10 @@ class Partner:
             self._heard_gestures = situation.heard
             for name, recent in player_contexts(situation).items():
                 self._activate(name, recent)
-        # What only the next percept changes need not be found while a decision is waited for.
+        # What is known before a decision is asked for is found before.
         self._sounds = sounding(self.library, situation.chroma, settings, self._sounds)
+        for search in self._sounds.searches:
+            search.states(self._choices)
         self._prepared = None
         if self._director.mode.trigger == "onset":
             # What an onset will release is chosen from what is weighed already.
@@ -195,6 +199,7 @@ class Partner:
 
         Raises `InputError` for what is unknown or not possible; nothing changes then.
         """
+        self._follow_own()
         self.settings = self._director.change(changes, now_s, self.settings)
         if set(changes) - {"clock"}:  # a clock moves notes, and says nothing of which ones; it is told again every few seconds
             self._prepared = None
@@ -207,6 +212,7 @@ class Partner:
         Each voice that plays has a record of its own. One record stands for one rest: it is given again only if its reason
         changes.
         """
+        self._follow_own()
         situation = self._tracker.at(now_s, self._director.settings(self.settings), pitch=self._director.pitch)
         turn = self._director.turn(situation, self.settings)
         decisions = self._decide(situation, turn)
@@ -234,11 +240,8 @@ class Partner:
 
     def _activate(self, name: str, recent: Recent, *, but: int | None = None, limit: int | None = None) -> None:
         """Set peaks wherever memory was in this situation, `but` at one state."""
-        for shelf in self.library.shelves:
-            matches = find_matches(shelf, name, recent, settings=self.settings, limit=limit)
-            if but is not None and 0 <= but - shelf.first < len(shelf):
-                matches = matches[matches["state"] != but - shelf.first]
-            self._activation.insert(name, shelf, matches, recent.symbols)
+        matches = find_matches(self.library, name, recent, settings=self.settings, limit=limit, but=but)
+        self._activation.insert(name, matches, recent.symbols)
 
     def _decide(self, situation: Situation, turn: Turn) -> tuple[Decision, ...]:
         # A scenario goes on when the player does not.
@@ -439,7 +442,7 @@ class Partner:
         if guided is not None:
             guided.guide.played()
         self._director.played(state, transposition, turn, now_s=now_s)
-        self._remember_own(state, now_s + timed.duration_s)
+        self._own_until = state, now_s + timed.duration_s
         return decisions
 
     def _octaves(self, state: int, transposition: int, answered: Situation, settings: PartnerSettings) -> int:
@@ -451,8 +454,14 @@ class Partner:
         middle = (float(beside["lowest"]) + float(beside["highest"])) / 2 + transposition
         return octaves_towards(wanted_pitch(self.library, answered, settings), middle, settings.follow_register)
 
-    def _remember_own(self, state: int, until_s: float) -> None:
-        """Let the partner's own last choices point on, to wherever memory went on from the like of them."""
+    def _follow_own(self) -> None:
+        """Let the partner's own last choices point on, to wherever memory went on from the like of them.
+
+        That is looked up when the last choice is out and the next thing happens: nothing asks for it before.
+        """
+        if self._own_until is None:
+            return
+        (state, until_s), self._own_until = self._own_until, None
         shelf, local = self.library.find(state)
         token = int(shelf.memory.states["tokens"][local, 0])
         self._activation.clear("own")

@@ -39,7 +39,7 @@ def test_a_moment_is_read_as_it_is_written(seconds):
 
 def test_moments_in_all_their_forms():
     assert [parse_clock(t) for t in ("83", "83.5", "1:23", " 1:23.5 ", "1:02:03")] == [83, 83.5, 83, 83.5, 3723]
-    for wrong in ("", "1:x", "-1", "1:2:3:4", "nan", "1e9", "9" * 40):
+    for wrong in ("", "1:x", "-1", "1:2:3:4", "nan", "1e9", "9" * 40, "9:99", "1:60:00"):
         with pytest.raises(InputError, match="--at takes a moment"):
             parse_clock(wrong)
 
@@ -98,7 +98,7 @@ def test_without_the_partner_the_words_remain_and_the_sounds_are_refused(take, t
     assert refused.exit_code == 2
     assert "say where it is with --partner" in refused.output.replace("\n", " ")
     assert not (tmp_path / "moment").exists()
-    again = run("explain", gone, "--at", "0:05", "--partner", trained_path)
+    again = run("explain", gone, "--at", "9:05", "--partner", trained_path)
     assert again.exit_code == 0, again.output
 
 

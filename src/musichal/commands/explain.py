@@ -52,14 +52,16 @@ def explain_command(
     names = _names(decisions, model)
     for sentence in session.recovered:
         voice.warn(sentence)
+    end_s = session.input_samples / settings.sample_rate_hz
     if moment_s is None:
-        end_s = session.input_samples / settings.sample_rate_hz
         lines = summarise(decisions, end_s=end_s)
         voice.result({"session": str(folder), "summary": lines, "decisions": [_told(d, names) for d in decisions]})
         for line in [*lines, "", *(explain(d, names) for d in decisions)]:
             voice.say(line)
         return tuple(decisions)
     decision = decision_at(decisions, moment_s)
+    if moment_s > end_s:
+        voice.warn(f"the session ends at {clock(end_s)}: this is its last decision")
     written = []
     if listen is not None:
         assert model is not None
@@ -90,6 +92,10 @@ def parse_clock(text: str) -> float:
     if match is None:
         raise InputError(f"--at takes a moment such as 1:23 or 83.5, not {text!r}")
     hours, minutes, seconds = (float(part or 0) for part in match.groups())
+    if (match[2] is not None and seconds >= 60) or (match[1] is not None and minutes >= 60):
+        raise InputError(
+            f"--at takes a moment such as 1:23 or 83.5, not {text.strip()!r}: a minute has 60 seconds, an hour 60 minutes"
+        )
     return 3600 * hours + 60 * minutes + seconds
 
 

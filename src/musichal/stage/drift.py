@@ -26,6 +26,7 @@ from musichal.hearing.percepts import SILENT_DB, SOURCES, Percept
 from musichal.hearing.token_statistics import jensen_shannon_divergence, perplexity, token_histogram, top_share
 from musichal.hearing.vocabulary import Vocabulary
 from musichal.memory.partner_file import PartnerModel
+from musichal.partner.explanation import clock
 
 Cause = Literal["too quiet", "clipped", "other instrument", "noise only", "wrong channel"]
 CAUSES: tuple[Cause, ...] = ("too quiet", "clipped", "other instrument", "noise only", "wrong channel")
@@ -164,8 +165,8 @@ class DriftReport:
     def text(self) -> str:
         """One line for a person."""
         if self.event == "cleared":
-            return f"at {self.time_s:.1f} s: the input is as in training again (it was: {self.cause})"
-        return f"at {self.time_s:.1f} s: {self.cause} - {_ADVICE[self.cause]}"
+            return f"at {clock(self.time_s)}: the input is as in training again (it was: {self.cause})"
+        return f"at {clock(self.time_s)}: {self.cause} - {_ADVICE[self.cause]}"
 
     def to_dict(self) -> dict[str, object]:
         """Return plain values, figures by the name of their source."""

@@ -1,7 +1,7 @@
 """What each parameter does: the same excerpts answered with it at both ends of its range.
 
 Outcomes are numbers that a listener would notice, and two that the partner's own reasons give: how well what it plays fits
-by its score, and how many symbols of the player's past the longest context had that spoke for it; settings that say how much of
+by its score, and how long the longest context of the player's past was that spoke for it; settings that say how much of
 memory is weighed, or of the past, move these first. An effect is the mean difference between the ends over excerpts, in units
 of the outcome's standard deviation over excerpts and ends (Cohen's d, pooled). One choice that falls otherwise changes all that
 come after it, so that something differs is no effect yet: whether the ends differ by more than chance is an exact test of
@@ -9,6 +9,7 @@ the paired differences by change of sign (Fisher 1935), with the largest of all 
 many of them is paid for (Westfall & Young 1993). What chance alone does is measured beside it, by another seed.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -96,7 +97,8 @@ def outcomes(decisions: Sequence[Decision], excerpt: Excerpt, memory: Memory) ->
             _mean([float(d.transposition != 0) for d in played]),
             _mean([float(bool(d.returns)) for d in played]),
             _mean([d.score for d in played]),
-            _mean([max((len(c.tokens) for c in d.contexts if c.source != "own"), default=0) for d in played]),
+            # In doublings: one very long quotation must not outweigh all the rest.
+            _mean([math.log2(1 + max((len(c.tokens) for c in d.contexts if c.source != "own"), default=0)) for d in played]),
             *follows,
         ]
     )

@@ -10,7 +10,7 @@ from musichal.hearing.percepts import SILENCE, SOURCES, Gesture, Percept
 from musichal.partner.settings import PartnerSettings
 from musichal.partner.streams import contour_symbol, lately_hz, rhythm_symbol
 
-_LEVEL_S = 0.5
+_LEVEL_S = 1.0
 _USUAL_LEVEL_S = 20.0
 _FALLS_DB_PER_S = 12.0
 _RATE_S = 3.0

@@ -73,7 +73,11 @@ def lately_hz(times_s: Reversible[float], now_s: float, *, window_s: float) -> f
     for time_s in reversed(times_s):
         if time_s > now_s:
             continue
-        if now_s - time_s > window_s or (count and first_s - time_s > _GAP_S):
+        if count and first_s - time_s > _GAP_S:
+            break
+        if now_s - time_s > window_s:
+            # They have gone on for longer than the window is.
+            first_s = now_s - window_s if count else first_s
             break
         last_s = last_s if count else time_s
         count, first_s = count + 1, time_s

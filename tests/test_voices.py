@@ -165,9 +165,10 @@ def test_settings_of_voices_and_regions():
     [{"voices": ""}, {"voices": "flute"}, {"voices": []}, {"voices": "bass,bass"}, {"voices": [{"name": "Ä"}]},
      {"voices": [{"part": "x"}]}, {"voices": [{"nothing": 1}]}, {"voices": 3}, {"bass.hold": 1}, {"all.nothing": 1},
      {"all.hold": 2}, {"all.hold": "x"}, {"all.low_pitch": 120}, {"low_pitch": 100, "high_pitch": 105}, {"use": "x"},
-     {"use": "0:2-1"}, {"use": [{"start_s": 1}]}, {"avoid": "0:1"}, {"avoid": -5}, {"avoid": [0, 1, 2, 3]}, {"avoid": True}, {"scenario": "H"},
-     {"scenario": 3}, {"follow_harmony": 2}, {"follow_density": -1.5}, {"live_weight": 1.1}, {"live_gestures": 0}, {"activation_s": 0},
-     {"max_candidates": 10**9}, {"temperature": True}, {"temperature": float("nan")}],
+     {"use": "0:2-1"}, {"use": [{"start_s": 1}]}, {"avoid": "0:1"}, {"avoid": -5}, {"avoid": [0, 1, 2, 3]},
+     {"avoid": True}, {"scenario": "H"}, {"scenario": 3}, {"follow_harmony": 2}, {"follow_density": -1.5},
+     {"live_weight": 1.1}, {"live_gestures": 0}, {"activation_s": 0}, {"max_candidates": 10**9}, {"temperature": True},
+     {"temperature": float("nan")}],
 )  # fmt: skip
 def test_what_is_out_of_range_is_refused_in_one_line(wrong):
     with pytest.raises(InputError) as caught:

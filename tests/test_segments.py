@@ -139,13 +139,12 @@ def test_onsets_are_ignored_on_the_grid() -> None:
 def test_onsets_are_let_go_when_their_time_is_over(policy: str) -> None:
     spec = PerceptionSpec(policy=policy)
     segmenter, silence = Segmenter(spec), np.zeros(4800, dtype=np.float32)
-    kept: list[int] = []
-    for second in range(1, 61):
-        for fifth in range(5):
-            start = 24_000 * (second - 1) + 4800 * fifth
-            segmenter.push(silence, [Onset(start + 100, start + 1000)], start + 4800)
-        kept.append(sum(type(thing) is Onset for thing in gc.get_objects()))
-    assert max(kept[30:]) <= max(kept[:30])
+    kept = []
+    for start in range(0, 60 * 24_000, 4800):
+        segmenter.push(silence, [Onset(start + 100, start + 1000)], start + 4800)
+        if start + 4800 in (30 * 24_000, 60 * 24_000):
+            kept.append(sum(type(thing) is Onset for thing in gc.get_objects()))
+    assert kept[1] <= kept[0] + 5  # so many are waited for at most
 
 
 def test_the_end_of_a_stream_completes_what_waited_for_onsets() -> None:

@@ -1,5 +1,6 @@
 """Live input over a real JACK server: what comes in, what is missing, and what is said about it."""
 
+import contextlib
 import itertools
 import os
 import re
@@ -7,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +54,15 @@ def late_s(blocks: list[Block], rate_hz: int) -> float:
 
 def heard(blocks: list[Block]) -> np.ndarray:
     return np.concatenate([block.samples for block in blocks] or [np.zeros(0, np.float32)])
+
+
+@contextlib.contextmanager
+def listening_to(microphone: FakeMicrophone) -> Iterator[tuple[LiveInput, list[InputEvent], list[Block]]]:
+    """Give an input that hears the microphone, what happened so far, and the blocks up to its first sound."""
+    events: list[InputEvent] = []
+    with LiveInput("fakemic", on_event=events.append) as live:
+        microphone.go()
+        yield live, events, collect(live, until=lambda b: heard(b).any())
 
 
 def test_every_sample_comes_in_once(jack_server: JackServer, fake_microphone: Plug, ramp: Path) -> None:
@@ -137,15 +147,12 @@ def test_nothing_at_all(jack_server: JackServer) -> None:
 def test_a_microphone_that_is_pulled_out_and_put_back(jack_server: JackServer, fake_microphone: Plug, ramp: Path) -> None:
     """On JACK the stream goes on with digital silence; it is noticed, the right one is taken again, and time goes on."""
     microphone = fake_microphone(ramp, loop=True)
-    events: list[InputEvent] = []
-    with LiveInput("fakemic", on_event=events.append) as live:
-        microphone.go()
-        blocks = collect(live, until=lambda b: heard(b).any())
+    with listening_to(microphone) as (live, events, blocks):
         microphone.kill()
-        blocks += collect(live, until=lambda _: any(event.kind == "gone" for event in events))
+        blocks.extend(collect(live, until=lambda _: any(event.kind == "gone" for event in events)))
         assert not live.is_connected
         fake_microphone(ramp, loop=True).go()
-        blocks += collect(live, until=lambda b: heard(b).any())
+        blocks.extend(collect(live, until=lambda b: heard(b).any()))
         assert live.is_connected
     _the_clock_was_kept(blocks, live, events)
 
@@ -153,14 +160,11 @@ def test_a_microphone_that_is_pulled_out_and_put_back(jack_server: JackServer, f
 def test_a_microphone_that_is_back_before_anyone_looked(jack_server: JackServer, fake_microphone: Plug, ramp: Path) -> None:
     """It is in the list again, and connected to nobody: that another stream hears it tells that ours was cut off."""
     microphone = fake_microphone(ramp, loop=True)
-    events: list[InputEvent] = []
-    with LiveInput("fakemic", on_event=events.append) as live:
-        microphone.go()
-        blocks = collect(live, until=lambda b: heard(b).any())
+    with listening_to(microphone) as (live, events, blocks):
         microphone.kill()
         fake_microphone(ramp, loop=True).go()
-        blocks += collect(live, until=lambda _: any(event.kind == "returned" for event in events))
-        blocks += collect(live, until=lambda b: heard(b).any())
+        blocks.extend(collect(live, until=lambda _: any(event.kind == "returned" for event in events)))
+        blocks.extend(collect(live, until=lambda b: heard(b).any()))
     _the_clock_was_kept(blocks, live, events)
 
 
@@ -169,10 +173,7 @@ def test_a_device_that_is_waited_for_is_not_there_and_what_is_there_is_listed(
 ) -> None:
     microphone = fake_microphone(ramp, loop=True)
     fake_microphone(ramp, name="another")
-    events: list[InputEvent] = []
-    with LiveInput("fakemic", on_event=events.append) as live:
-        microphone.go()
-        collect(live, until=lambda b: heard(b).any())
+    with listening_to(microphone) as (live, events, _):
         assert live._process is not None
         microphone.kill()
         live._process.kill()
@@ -185,16 +186,13 @@ def test_a_device_that_is_waited_for_is_not_there_and_what_is_there_is_listed(
 def test_a_sound_server_that_dies_and_comes_back(jack_server: JackServer, fake_microphone: Plug, ramp: Path) -> None:
     """Closing its stream would hang for minutes or abort; here the process that holds it ends and another takes over."""
     microphone = fake_microphone(ramp, loop=True)
-    events: list[InputEvent] = []
-    with LiveInput("fakemic", on_event=events.append) as live:
-        microphone.go()
-        blocks = collect(live, until=lambda b: heard(b).any())
+    with listening_to(microphone) as (live, events, blocks):
         jack_server.kill()
-        blocks += collect(live, until=lambda _: any(event.kind == "gone" for event in events))
+        blocks.extend(collect(live, until=lambda _: any(event.kind == "gone" for event in events)))
         microphone.kill()
         jack_server.start_again()
         fake_microphone(ramp, loop=True).go()
-        blocks += collect(live, until=lambda b: heard(b).any())
+        blocks.extend(collect(live, until=lambda b: heard(b).any()))
     _the_clock_was_kept(blocks, live, events)
 
 
@@ -204,40 +202,34 @@ def test_a_process_that_hangs_while_it_looks_for_the_device(
     """PortAudio may hang over a sound server that dies meanwhile; another process takes its place."""
     monkeypatch.setattr(live_input, "_STUCK_S", 6.0)
     microphone = fake_microphone(ramp, loop=True)
-    events: list[InputEvent] = []
-    with LiveInput("fakemic", on_event=events.append) as live:
-        microphone.go()
-        blocks = collect(live, until=lambda b: heard(b).any())
+    with listening_to(microphone) as (live, events, blocks):
         assert live._process is not None
         microphone.kill()
         live._process.kill()
-        blocks += collect(live, until=lambda _: any(event.kind == "waiting" for event in events))
+        blocks.extend(collect(live, until=lambda _: any(event.kind == "waiting" for event in events)))
         stuck = live._process
         stuck.send_signal(signal.SIGSTOP)
-        blocks += collect(live, until=lambda _: stuck.poll() is not None)
+        blocks.extend(collect(live, until=lambda _: stuck.poll() is not None))
         fake_microphone(ramp, loop=True).go()
-        blocks += collect(live, until=lambda b: heard(b).any())
+        blocks.extend(collect(live, until=lambda b: heard(b).any()))
     _the_clock_was_kept(blocks, live, events)
 
 
 def test_a_device_that_comes_back_at_another_rate(jack_server: JackServer, fake_microphone: Plug, ramp: Path) -> None:
     """What is heard has one rate from beginning to end: the device is waited for, and it is said which rate it needs."""
     microphone = fake_microphone(ramp, loop=True)
-    events: list[InputEvent] = []
-    with LiveInput("fakemic", on_event=events.append) as live:
-        microphone.go()
-        blocks = collect(live, until=lambda b: heard(b).any())
+    with listening_to(microphone) as (live, events, blocks):
         jack_server.kill()
         microphone.kill()
         jack_server.start_again(rate_hz=44_100)
         soundfile.write(ramp.with_name("other.wav"), np.full(44_100, 0.1, np.float32), 44_100)
         microphone = fake_microphone(ramp.with_name("other.wav"), loop=True)
-        blocks += collect(live, until=lambda _: any("does not run at 48000 Hz" in event.text for event in events))
+        blocks.extend(collect(live, until=lambda _: any("does not run at 48000 Hz" in event.text for event in events)))
         jack_server.kill()
         microphone.kill()
         jack_server.start_again(rate_hz=48_000)
         fake_microphone(ramp, loop=True).go()
-        blocks += collect(live, until=lambda b: heard(b).any())
+        blocks.extend(collect(live, until=lambda b: heard(b).any()))
         assert live.sample_rate_hz == 48_000
     _the_clock_was_kept(blocks, live, events)
 

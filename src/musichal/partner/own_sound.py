@@ -30,6 +30,7 @@ import numpy as np
 
 from musichal.arrays import AnyArray, Bool, Float32, Float64, Int64
 from musichal.hearing.percepts import LOWEST_PITCH, N_PITCHES, SILENT_DB, Gesture, Heard, Note, Percept
+from musichal.hearing.pitch import fold
 from musichal.partner.decision import PlannedNote
 from musichal.partner.own_level import OwnLevel
 
@@ -128,7 +129,7 @@ class OwnSound:
             self._alone_frames = np.concatenate([self._alone_frames, np.zeros(len(times_s), dtype=bool)])[-_FRAMES:]
             return percept
         expected = self.expected(times_s)
-        own = np.minimum(expected, heard.salience)
+        own = np.minimum(expected, heard.salience).astype(np.float32)
         onsets = tuple(s for s in heard.onset_samples if not self._own_stroke(s / self._rate_hz))
         self._strokes_s.extend(s / self._rate_hz for s in onsets)
         alone = self._alone(heard, times_s, expected, own_power)
@@ -136,7 +137,7 @@ class OwnSound:
         gestures = tuple(g for g in (self._of_player(g) for g in percept.gestures) if g is not None)
         cleared = dataclasses.replace(
             heard,
-            chroma=np.maximum(heard.chroma - _folded(own), 0).astype(np.float32),
+            chroma=np.maximum(heard.chroma - fold(own), 0).astype(np.float32),
             salience=(heard.salience - own).astype(np.float32),
             audible=heard.audible & ~alone,
             level_db=np.where(alone, np.float32(SILENT_DB), heard.level_db),
@@ -229,8 +230,9 @@ class OwnSound:
             return None
         chroma = gesture.chroma
         if len(frames):
-            own = np.minimum(self.expected(self._times_s[frames]), self._salience[frames]).mean(axis=0)
-            chroma = np.maximum(chroma - _folded(own[None])[0], 0).astype(np.float32)
+            own = np.minimum(self.expected(self._times_s[frames]), self._salience[frames]).mean(axis=0, keepdims=True)
+            own = own.astype(np.float32)
+            chroma = np.maximum(chroma - fold(own)[0], 0).astype(np.float32)
         onset = gesture.starts_at_onset and not self._own_stroke(gesture.start_s)
         return dataclasses.replace(gesture, chroma=chroma, starts_at_onset=onset)
 
@@ -294,12 +296,4 @@ def _timbre(rises: Float64, gain: float) -> Float64:
     out = _usual_timbre()
     strength = np.nanmedian(rises[:, known], axis=0) / gain
     out[known] = np.where(strength >= _LEAST_PARTIAL, np.minimum(strength, 1.0), 0.0)
-    return out
-
-
-def _folded(salience: AnyArray) -> Float64:
-    """Return the chroma of a salience, shape (n, 12)."""
-    out = np.zeros((len(salience), 12))
-    for bin_ in range(N_PITCHES):
-        out[:, (bin_ + LOWEST_PITCH) % 12] += salience[:, bin_]
     return out

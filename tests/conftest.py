@@ -13,12 +13,12 @@ import pytest
 import soundfile
 from hypothesis import HealthCheck, settings
 
+from benchmarks.random_checkpoint import write_random_checkpoint
 from jack_server import fake_microphone, jack_server, jack_server_at  # noqa: F401 - fixtures for every test
 from musichal.audio.recording import read_recording
-from musichal.bench.random_checkpoint import write_random_checkpoint
-from musichal.chandra.trainer import train
 from musichal.memory.partner_file import PartnerModel, save_partner
 from musichal.spec import PerceptionSpec
+from musichal.training.trainer import train
 
 AUDIO = Path(__file__).parent / "audio"
 

@@ -16,7 +16,7 @@ from musichal.arrays import AnyArray, Float32
 from musichal.hearing.encoders.protocol import Encoder
 from musichal.hearing.encoders.registry import create_encoder
 from musichal.hearing.encoders.spectral import SpectralEncoder, SpectralSettings
-from musichal.hearing.listener import Ear, Listener, Tap, Vocabularies
+from musichal.hearing.listener import FeatureExtractor, Listener, Tap, Vocabularies
 from musichal.hearing.percepts import Percept, PitchFrames, Stems, Window
 from musichal.hearing.separation import separate
 from musichal.memory.partner_file import PartnerModel
@@ -39,7 +39,7 @@ class _WrappedEncoder:
         return tuple(self._change(f) if i in self._sources else f for i, f in enumerate(features))
 
 
-class _MaskEar(Ear):
+class _MaskEar(FeatureExtractor):
     """Takes the separation's masks for sound: what a library returns when it is asked for masks and not for stems."""
 
     def _separate(self, window: Window) -> Stems:
@@ -57,7 +57,7 @@ class _MaskEar(Ear):
         return (wave * (level / max(float(np.sqrt(np.mean(np.square(wave)))), 1e-9))).astype(np.float32)
 
 
-class _BadlyResamplingEar(Ear):
+class _BadlyResamplingEar(FeatureExtractor):
     """Resamples at another quality than the spec says."""
 
     quality = "LQ"
@@ -82,7 +82,7 @@ class _BrokenListener(Listener):
         *,
         source_rate_hz: int,
         tap: Tap | None = None,
-        ear: type[Ear],
+        ear: type[FeatureExtractor],
         deliver: Delivery,
     ) -> None:
         super().__init__(spec, encoder, vocabularies, source_rate_hz=source_rate_hz, tap=tap)
@@ -101,7 +101,7 @@ class Fault:
     name: str
     stage: str
     cause: str = ""
-    ear: type[Ear] = Ear
+    ear: type[FeatureExtractor] = FeatureExtractor
     encoder: Callable[[PerceptionSpec], Encoder] = create_encoder
     spec: Callable[[PerceptionSpec], PerceptionSpec] = lambda spec: spec
     other_vocabulary: bool = False

@@ -1,4 +1,4 @@
-"""What a strict receiver would mind, and one that parses OSC. The one for JACK is `musichal.bench.jack_midi.JackReceiver`."""
+"""What a strict receiver would mind, and one that parses OSC. The one for JACK is `benchmarks.jack_midi.JackReceiver`."""
 
 import threading
 from typing import Any

@@ -9,11 +9,11 @@ from musichal.audio.recording import ingest, samples_digest
 from musichal.hearing.frames import stream_frame_count
 from musichal.hearing.percepts import Gesture, Note
 from musichal.hearing.vocabulary import Vocabulary
+from musichal.live.performance import HeardStream, Performance
 from musichal.memory.memory import Memory, assign_notes
 from musichal.memory.partner_file import PartnerModel, StoredRecording
 from musichal.partner.decision import Decision, Influence, PlannedNote
 from musichal.spec import PerceptionSpec
-from musichal.stage.performance import HeardStream, Performance
 
 SPEC = PerceptionSpec()
 RATE = SPEC.sample_rate_hz

@@ -9,8 +9,8 @@ import sys
 import time
 from pathlib import Path
 
-from musichal.audio import input_process
-from musichal.audio.devices import AudioDevice
+from musichal.live.input import input_process
+from musichal.live.input.devices import AudioDevice
 
 FOLDER = Path(os.environ["PAUSED_INPUT"])
 

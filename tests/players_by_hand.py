@@ -8,12 +8,12 @@ from musichal.arrays import AnyArray
 from musichal.hearing.encoders.registry import create_encoder
 from musichal.hearing.listener import Listened, Listener
 from musichal.hearing.percepts import Gesture, Heard, Onset, Percept, Rest
+from musichal.live.engine import Engine, EventLoop
 from musichal.memory.memory import Memory
 from musichal.memory.partner_file import PartnerModel
 from musichal.partner.decision import Decision
 from musichal.partner.partner import Partner
 from musichal.partner.settings import PartnerSettings
-from musichal.stage.engine import Conductor, Engine
 
 RATE = 24_000
 SEGMENT = 8_400
@@ -85,7 +85,7 @@ def answer(
 ) -> list[Decision]:  # fmt: skip
     """Return what a partner decides while these percepts come, and the player wishes something at some seconds."""
     partner = Partner(memory, settings or PartnerSettings(), rng=np.random.default_rng(seed), sample_rate_hz=RATE)
-    conductor = Conductor(partner, sample_rate_hz=RATE)
+    conductor = EventLoop(partner, sample_rate_hz=RATE)
     listener = ScriptedListener(percepts, onsets=onsets)
     engine = Engine(listener, partner, sample_rate_hz=RATE)  # type: ignore[arg-type]
     end = max((p.heard.available_at for p in percepts), default=0)

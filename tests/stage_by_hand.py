@@ -9,13 +9,13 @@ import numpy as np
 from musichal.hearing.encoders.registry import create_encoder
 from musichal.hearing.listener import Listener
 from musichal.hearing.percepts import Percept, Window
+from musichal.live.analysis_thread import HeardWindow, Hearing, HearingAtOnce
+from musichal.live.engine import EventLoop, Player
+from musichal.live.live_engine import Arrived, LiveEngine
 from musichal.memory.partner_file import PartnerModel
 from musichal.partner.decision import Decision
 from musichal.partner.partner import Partner
 from musichal.partner.settings import PartnerSettings
-from musichal.stage.engine import Conductor, Player
-from musichal.stage.hearing_thread import HeardWindow, Hearing, HearingAtOnce
-from musichal.stage.live import Arrived, LiveEngine
 
 
 @dataclass
@@ -83,7 +83,7 @@ class HandOutput:
 
 
 class SlowHearing:
-    """Hears a window only after so many calls of `take`, as `delays` says; skips as `HearingThread` does."""
+    """Hears a window only after so many calls of `take`, as `delays` says; skips as `AnalysisThread` does."""
 
     def __init__(self, hear: Callable[[Window], Percept], delays: Callable[[int], int], *, most_waiting: int = 1) -> None:
         self.hear, self.delays, self.most_waiting = hear, delays, most_waiting
@@ -148,7 +148,7 @@ def hand_stage(
         source=source,
         intake=listener.intake,
         hearing=hearing(listener.hear),
-        conductor=Conductor(player, sample_rate_hz=spec.sample_rate_hz),
+        conductor=EventLoop(player, sample_rate_hz=spec.sample_rate_hz),
         output=output,
         clock=LineClock(rate_hz, clock.now),
         spec=spec,

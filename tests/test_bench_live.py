@@ -5,16 +5,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from benchmarks import live_speed
+from benchmarks.live_speed import ANSWERED, RESTED, SHARED, UNHEARD, UNRECEIVED, Answer
 from jack_server import why_no_jack
-from musichal.bench import live_speed
-from musichal.bench.live_speed import ANSWERED, RESTED, SHARED, UNHEARD, UNRECEIVED, Answer
 from musichal.errors import InputError
-from musichal.hearing.intake import Intake
+from musichal.hearing.front_end import FrontEnd
 from musichal.hearing.percepts import Onset
+from musichal.live.session.event_log import Perceived, Struck
 from musichal.memory.partner_file import save_partner
 from musichal.partner.decision import Decision, PlannedNote
 from musichal.spec import PerceptionSpec
-from musichal.stage.transcript import Perceived, Struck
 
 pytestmark = [pytest.mark.live, pytest.mark.skipif(why_no_jack() is not None, reason=str(why_no_jack()))]
 
@@ -69,7 +69,7 @@ def test_the_sound_of_the_measurement_has_an_onset_where_it_says_and_nowhere_els
     places = (np.cumsum(rng.uniform(0.25, 0.45, 24)) * 48_000).astype(np.int64)
     sound = live_speed.plucked(places, rate_hz=48_000, length=int(places[-1]) + 48_000, rng=rng)
     spec = PerceptionSpec()
-    found = Intake(spec, source_rate_hz=48_000).push(sound).onsets
+    found = FrontEnd(spec, source_rate_hz=48_000).push(sound).onsets
     at_s = np.array([onset.sample for onset in found]) / spec.sample_rate_hz
     assert len(at_s) == len(places)
     assert np.abs(at_s - places / 48_000).max() < 0.02

@@ -12,7 +12,7 @@ from musichal.partner.activation import Activation
 from musichal.partner.candidates import chroma_fit, find_candidates, sounding, tonalness
 from musichal.partner.filters import apply_filters
 from musichal.partner.influences import CONTEXTS, INFLUENCES, find_matches, player_contexts
-from musichal.partner.library import Library
+from musichal.partner.memory_pool import MemoryPool
 from musichal.partner.settings import PartnerSettings
 from musichal.partner.situation import Situation
 from partners_by_hand import gesture, row_of_gestures
@@ -44,7 +44,7 @@ def remember(*songs, noted=()) -> Memory:
 
 def find(memory, now, *, position=None, transposition=0, settings=TOKENS_ALONE):
     """Return the candidates of a partner that has just heard all of `now`."""
-    library = Library(memory)
+    library = MemoryPool(memory)
     activation = Activation()
     for name, recent in player_contexts(now).items():
         activation.insert(name, find_matches(library, name, recent, settings=settings), recent.symbols)
@@ -169,7 +169,7 @@ def test_states_without_notes_are_held_back():
     found = find(memory, situation([0]))
     chosen = dataclasses.replace(TOKENS_ALONE, noteless_factor=0.25)
     filtered = apply_filters(
-        Library(memory), situation([0]), found.states, found.transpositions,
+        MemoryPool(memory), situation([0]), found.states, found.transpositions,
         played=(), following=None, run=0, tonal=0.0, settings=chosen,
     )  # fmt: skip
     assert dict(zip(found.states.tolist(), filtered.factors["notes"][:, 0].tolist(), strict=True)) == {1: 1.0, 3: 0.25}
@@ -186,7 +186,7 @@ def test_harmony_names_the_states_that_fit_best(limit):
 
 
 def test_what_sounds_is_found_anew_only_where_it_or_the_memory_is_another():
-    library, chroma = Library(remember([(0, 0), (1, 1), (2, 2)])), np.eye(12, dtype=np.float32)[1]
+    library, chroma = MemoryPool(remember([(0, 0), (1, 1), (2, 2)])), np.eye(12, dtype=np.float32)[1]
     first = sounding(library, chroma, PartnerSettings())
     assert sounding(library, chroma.copy(), PartnerSettings(), first) is first
     assert sounding(library, chroma, PartnerSettings(temperature=0.5), first) is first, "that changes no harmony"

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from musichal import __version__
 from musichal.audio.mix import gated_rms_db
 from musichal.cli import app
-from musichal.stage.midi_file import read_midi_notes
+from musichal.live.output.midi_file import read_midi_notes
 
 COMMANDS = sorted(c.name or c.callback.__name__ for c in app.registered_commands)
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from musichal.stage.clock import InputClock
+from musichal.live.clock import InputClock
 
 RATE = 48_000
 

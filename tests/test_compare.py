@@ -13,11 +13,11 @@ from hypothesis.extra.numpy import arrays
 from typer.testing import CliRunner
 
 from musichal.audio.recording import read_recording
-from musichal.chandra.trainer import train
 from musichal.cli import app
+from musichal.evaluate.comparison import Comparison, compare_partners, contingency, partition_agreement, shared_starts
 from musichal.memory.partner_file import PartnerModel, save_partner
 from musichal.spec import PerceptionSpec, VocabularySpec
-from musichal.verify.comparison import Comparison, compare_partners, contingency, partition_agreement, shared_starts
+from musichal.training.trainer import train
 
 LABELS = arrays(np.int64, st.shared(st.integers(2, 40), key="n"), elements=st.integers(0, 5))
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from midi_receiver import UdpReceiver
 from musichal.errors import InputError
-from musichal.stage.control import (
+from musichal.live.control import (
     CcMapping,
     Command,
     CommandBox,
@@ -23,8 +23,8 @@ from musichal.stage.control import (
     read_cc_map,
     told,
 )
-from musichal.stage.osc import OscInput, OscOutput
-from musichal.stage.osc_format import LARGEST_DATAGRAM, osc_message, read_datagram
+from musichal.live.input.osc import OscInput, OscOutput
+from musichal.live.input.osc_format import LARGEST_DATAGRAM, osc_message, read_datagram
 
 TEXT = st.text(st.characters(blacklist_characters="\0", blacklist_categories=["Cs"]), max_size=20)
 
@@ -310,7 +310,7 @@ def test_rubbish_never_ends_the_reader(datagrams):
 @pytest.mark.live
 def test_controllers_arrive_from_a_real_midi_port(jack_server):
     rtmidi = pytest.importorskip("rtmidi", reason="python-rtmidi is not installed (the extra `live`)")
-    from musichal.stage.ports.midi_input import open_midi_input
+    from musichal.live.input.midi_input import open_midi_input
 
     got: list[tuple[int, ...]] = []
     out = rtmidi.MidiOut(rtmidi.API_UNIX_JACK, name="knobs")

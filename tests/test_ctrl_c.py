@@ -39,7 +39,7 @@ main()
         ("typer", "SIGINT", 2),
         ("rich", "SIGTERM", 1),
         ("numpy", "SIGHUP", 1),
-        ("musichal.chandra.trainer", "SIGINT", 5),
+        ("musichal.training.trainer", "SIGINT", 5),
     ],
 )
 def test_from_its_first_moment_on_it_says_one_line(

@@ -22,12 +22,12 @@ import pytest
 import soundfile
 
 from jack_server import FakeMicrophone, JackServer
-from musichal.audio import live_input
-from musichal.audio.devices import NoSuchDeviceError
-from musichal.audio.live_input import LiveInput, scan_devices
 from musichal.errors import InputError
-from musichal.stage.port_settings import PortSettings
-from musichal.stage.scheduler import Scheduler
+from musichal.live.input import live_input
+from musichal.live.input.devices import NoSuchDeviceError
+from musichal.live.input.live_input import LiveInput, scan_devices
+from musichal.live.output.port_settings import PortSettings
+from musichal.live.output.scheduler import Scheduler
 
 pytestmark = pytest.mark.live
 

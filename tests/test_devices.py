@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from jack_server import FakeMicrophone, JackServer
 from musichal.audio import devices, input_process
-from musichal.audio.devices import AudioDevice, NoSuchDeviceError, choose, why_not_opened
 from musichal.errors import InputError
+from musichal.live.input.devices import AudioDevice, NoSuchDeviceError, choose, why_not_opened
 
 WASAPI, MME, ALSA = "Windows WASAPI", "MME", "ALSA"
 

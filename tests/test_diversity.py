@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy.spatial.distance import jensenshannon
 
-from musichal.hearing.percepts import SILENCE
-from musichal.verify.diversity import (
+from musichal.evaluate.token_diversity import (
     jensen_shannon_divergence,
     perplexity,
     token_changes,
@@ -19,6 +18,7 @@ from musichal.verify.diversity import (
     token_histogram,
     top_share,
 )
+from musichal.hearing.percepts import SILENCE
 
 SIZE = 64
 token_rows = hnp.arrays(np.int16, st.integers(0, 200), elements=st.integers(SILENCE, SIZE - 1))

@@ -11,17 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from benchmarks.drift_quality import cut
 from musichal.audio.recording import Recording, read_recording
-from musichal.bench.drift_quality import cut
-from musichal.chandra.trainer import train
-from musichal.commands.outcome import Voice
 from musichal.commands.play import PlayRequest, play_command
+from musichal.commands.terminal import Terminal
 from musichal.hearing.encoders.registry import create_encoder
 from musichal.hearing.levels import full_scale_share
 from musichal.hearing.listener import Listener
+from musichal.live.drift import DriftMonitor, DriftReport, DriftSettings, passage_around, training_statistics
 from musichal.memory.partner_file import save_partner
 from musichal.spec import PerceptionSpec
-from musichal.stage.drift import DriftMonitor, DriftReport, DriftSettings, passage_around, training_statistics
+from musichal.training.trainer import train
 
 
 def listen(model, samples, rate, *, block_s=1.0, subscribers=()) -> list[DriftReport]:
@@ -210,7 +210,7 @@ def test_alarms_reach_console_json_and_session(partner, rock, tmp_path):
     soundfile.write(tmp_path / "in.wav", rock.samples[: 16 * rock.sample_rate_hz] * 1e-3, rock.sample_rate_hz, subtype="PCM_24")
     out, err = io.StringIO(), io.StringIO()
     request = PlayRequest(partner=tmp_path / "rock.hal", input=tmp_path / "in.wav", session=tmp_path / "session")
-    performance = play_command(request, Voice(Console(file=out), Console(file=err, width=200), as_json=True))
+    performance = play_command(request, Terminal(Console(file=out), Console(file=err, width=200), as_json=True))
     assert raised(performance.drift) == ["too quiet"]
     assert "turn the gain up" in err.getvalue()
     lines = [json.loads(line) for line in (tmp_path / "session" / "drift.jsonl").read_text().splitlines()]

@@ -5,10 +5,10 @@ import dataclasses
 import numpy as np
 import pytest
 
+from benchmarks.drift_quality import Heard, Split, cut, drift_figures, faults, hear_split, measure_drift, splits
 from musichal.audio.recording import read_recording
-from musichal.bench.drift_quality import Heard, Split, cut, drift_figures, faults, hear_split, measure_drift, splits
 from musichal.errors import InputError
-from musichal.stage.drift import CAUSES, DriftFigures, DriftReport
+from musichal.live.drift import CAUSES, DriftFigures, DriftReport
 
 FIGURES = DriftFigures((None, None), -20.0, 1.0, 0.0, 0.3, 0.2, 5)
 

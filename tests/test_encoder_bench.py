@@ -3,7 +3,7 @@
 import pytest
 from typer.testing import CliRunner
 
-from musichal.bench.random_checkpoint import MERT_CONFIG
+from benchmarks.random_checkpoint import MERT_CONFIG
 from musichal.cli import app
 from musichal.hearing.encoders.learned.layout import parse_layout
 
@@ -13,7 +13,7 @@ pytest.importorskip("onnxruntime", reason="the extra 'onnxruntime' is not instal
 @pytest.mark.parametrize(("layer", "gflop"), [(12, 14.55), (7, 10.85), (6, 10.11)])
 def test_the_work_of_a_window_is_what_was_counted_by_hand(layer: int, gflop: float) -> None:
     """For MERT-v1-95M, two sources of 350 ms: convolutions 5.14, projection 0.04, positions 0.49, a layer 0.74 GFLOP."""
-    from musichal.bench.encoder_speed import network_flops
+    from benchmarks.encoder_speed import network_flops
 
     layout = parse_layout(MERT_CONFIG, "MERT")
     assert network_flops(layout, samples=8400, layer=layer, batch=2) / 1e9 == pytest.approx(gflop, abs=0.01)

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from musichal.hearing.encoders.registry import create_encoder
 from musichal.hearing.listener import Listener
 from musichal.hearing.percepts import SILENCE, Note
+from musichal.live.engine import Engine
+from musichal.live.performance import note_events, perform, slice_events
 from musichal.memory.memory import Memory
 from musichal.partner.partner import Partner
 from musichal.partner.settings import PartnerSettings
-from musichal.stage.engine import Engine
-from musichal.stage.performance import note_events, perform, slice_events
 from partners_by_hand import gesture
 from players_by_hand import RATE, SEGMENT, ScriptedListener, answer, percept
 

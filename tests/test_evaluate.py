@@ -13,20 +13,20 @@ from musichal.audio.recording import read_recording
 from musichal.cli import app
 from musichal.errors import InputError
 from musichal.evaluate.answering import DeafWalker, Echo, answer, hear_excerpt, joined
+from musichal.evaluate.duo_stats import harmony, memory_use, phrases_of_notes, phrasing, player_phrases
 from musichal.evaluate.effects import OUTCOMES, against_chance, effect
-from musichal.evaluate.ends import trials
 from musichal.evaluate.evaluation import cut_excerpts, with_pauses
-from musichal.evaluate.figures import harmony, memory_use, phrases_of_notes, phrasing, player_phrases
 from musichal.evaluate.listening import AT_ONCE_S, Answer, answer_of, area, follow, listening
+from musichal.evaluate.parameter_ranges import trials
 from musichal.evaluate.traces import FLOOR_DB, STEP_S, Trace, answer_trace, player_trace
 from musichal.hearing.percepts import Note
+from musichal.live.performance import HeardStream
 from musichal.memory.memory import Memory
 from musichal.partner.decision import Decision, PlannedNote
-from musichal.partner.director import directed_by
+from musichal.partner.mode_controller import directed_by
 from musichal.partner.modes import Mode
 from musichal.partner.partner import Partner
 from musichal.partner.settings import PartnerSettings, VoiceSettings
-from musichal.stage.performance import HeardStream
 from partners_by_hand import gesture
 
 

@@ -14,10 +14,10 @@ from typer.testing import CliRunner
 from musichal.cli import app
 from musichal.commands.explain import decision_at, parse_clock
 from musichal.errors import InputError
+from musichal.live.session.session_log import read_session
 from musichal.memory.partner_file import load_partner
 from musichal.partner.decision import Decision
 from musichal.partner.explanation import clock, explain
-from musichal.stage.session_log import read_session
 
 
 def run(*arguments: object):

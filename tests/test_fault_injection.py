@@ -7,20 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import musichal.verify.parity
-import musichal.verify.stages
+import musichal.evaluate.parity
+import musichal.evaluate.stages
 from conftest import _cut
 from faults import FAULTS, HEALTHY, Fault
 from musichal.arrays import Float32
 from musichal.audio.recording import read_recording
-from musichal.chandra.trainer import train
-from musichal.hearing.listener import Tap, Vocabularies
-from musichal.memory.partner_file import PartnerModel
-from musichal.spec import PerceptionSpec
-from musichal.verify import ablations, procedure
-from musichal.verify.parity import hear_live, likely_cause
-from musichal.verify.procedure import subjects, verify_partner
-from musichal.verify.stages import (
+from musichal.evaluate import ablations
+from musichal.evaluate import verify as procedure
+from musichal.evaluate.parity import hear_live, likely_cause
+from musichal.evaluate.stages import (
     STAGES,
     StageTrace,
     compare_live,
@@ -29,6 +25,11 @@ from musichal.verify.stages import (
     reference_traces,
     stage_checks,
 )
+from musichal.evaluate.verify import subjects, verify_partner
+from musichal.hearing.listener import Tap, Vocabularies
+from musichal.memory.partner_file import PartnerModel
+from musichal.spec import PerceptionSpec
+from musichal.training.trainer import train
 
 RATE = 44_100
 BLOCK = 4096
@@ -66,7 +67,7 @@ def break_live_path(monkeypatch: pytest.MonkeyPatch, fault: Fault, model: Partne
     ) -> object:
         return fault.listener(model, other, source_rate_hz=source_rate_hz, tap=tap)
 
-    for module in (musichal.verify.parity, musichal.verify.stages):
+    for module in (musichal.evaluate.parity, musichal.evaluate.stages):
         monkeypatch.setattr(module, "Listener", broken)
 
 
@@ -200,9 +201,9 @@ def test_the_reference_is_what_the_partner_keeps(trained: PartnerModel, referenc
 
 def test_only_verify_can_look_between_the_stages() -> None:
     """No command, and nothing on stage, passes a tap: it costs nothing and cannot be reached from outside."""
-    package = Path(musichal.verify.stages.__file__).parents[1]
+    package = Path(musichal.evaluate.stages.__file__).parents[1]
     users = {path.relative_to(package).as_posix() for path in package.rglob("*.py") if "tap=" in path.read_text("utf-8")}
-    assert users == {"hearing/listener.py", "verify/parity.py", "verify/procedure.py", "verify/stages.py"}
+    assert users == {"hearing/listener.py", "evaluate/parity.py", "evaluate/stages.py", "evaluate/verify.py"}
 
 
 def _changed(trace: StageTrace, stage: str) -> StageTrace:

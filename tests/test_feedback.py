@@ -13,9 +13,9 @@ from musichal.audio.soundfont import find_soundfont, render_notes
 from musichal.cli import app
 from musichal.errors import MusicHalError
 from musichal.evaluate.feedback import LEVELS_DB, OUTPUT_S, Feedback, feedback, mean_feedback, play_in_a_room
+from musichal.live.events import NoteEvent
 from musichal.partner.decision import PlannedNote
 from musichal.partner.settings import PartnerSettings
-from musichal.stage.events import NoteEvent
 
 RATE = 44_100
 PLAYER_S, SILENT_S = 10.0, 14.0

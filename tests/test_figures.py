@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from musichal.audio.resample import StreamResampler
+from musichal.evaluate.partner_stats import figures_text, partner_figures, resampled_length
 from musichal.hearing.percepts import Note
 from musichal.hearing.segments import Segmenter
 from musichal.memory.information_rate import information_rate
 from musichal.partner.explanation import counted
-from musichal.verify.figures import figures_text, partner_figures, resampled_length
 from partners_by_hand import SPEC, partner, song
 
 NOTES = [Note(0.05, 0.4, 60, 90), Note(0.3, 0.2, 64, 70), Note(0.31, 0.2, 67, 127), Note(1.2, 1.0, 36, 1)]

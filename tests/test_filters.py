@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from musichal.hearing.percepts import Gesture, Note
 from musichal.memory.memory import Memory
 from musichal.partner.filters import Filtered, apply_filters
-from musichal.partner.library import Library, Usual
+from musichal.partner.memory_pool import MemoryPool, Usual
 from musichal.partner.settings import PartnerSettings
 from musichal.partner.situation import Situation
 from partners_by_hand import gesture
@@ -19,11 +19,11 @@ HIGH, LOW, MIDDLE = 84, 36, 60
 NOW = Situation(now_s=100.0, tokens=((), ()), chroma=np.zeros(12, np.float32), silent_s=0.0)
 
 
-def remembered(gestures: list[tuple[Gesture, int]]) -> Library:
+def remembered(gestures: list[tuple[Gesture, int]]) -> MemoryPool:
     memory = Memory(dims=2, threshold=0.5)
     for what, pitch in gestures:
         memory.append(what, [Note(what.start_s, 0.1, pitch, 80)], recording=0)
-    return Library(memory)
+    return MemoryPool(memory)
 
 
 def loud(number: int, level_db: float) -> Gesture:
@@ -31,20 +31,20 @@ def loud(number: int, level_db: float) -> Gesture:
 
 
 @pytest.fixture(scope="module")
-def levels() -> Library:
+def levels() -> MemoryPool:
     """Gestures at −32, −26, −20, −14 and −8 dB, high to low, far apart."""
     return remembered([(loud(k, -32.0 + 6 * k), HIGH - 12 * k) for k in range(5)])
 
 
 @pytest.fixture(scope="module")
-def paces() -> Library:
+def paces() -> MemoryPool:
     """Eight gestures of 2 s, then sixteen of 0.5 s, then thirty-two of 0.125 s."""
     lengths = [2.0] * 8 + [0.5] * 16 + [0.125] * 32
     starts = np.cumsum([0.0, *lengths])
     return remembered([(gesture(s, d, (k % 60, 0)), MIDDLE) for k, (s, d) in enumerate(zip(starts, lengths, strict=False))])
 
 
-def filtered(library: Library, now: Situation, **values) -> Filtered:
+def filtered(library: MemoryPool, now: Situation, **values) -> Filtered:
     states = np.arange(len(library.base))
     return apply_filters(
         library, now, states, np.array([0]), played=(), following=None, run=0, tonal=0.0,
@@ -56,7 +56,7 @@ def test_what_is_usual_is_the_median(levels, paces):
     assert levels.base.usual == Usual(pytest.approx(0.5, abs=0.01), 60.0)
     # States with notes less than a second away: 8 a second of the short ones, of which the last have nothing behind them.
     assert paces.base.usual.density_hz == pytest.approx(5.25)
-    assert Library(Memory(dims=2, threshold=0.5)).base.usual == Usual(0.0, 60.0)
+    assert MemoryPool(Memory(dims=2, threshold=0.5)).base.usual == Usual(0.0, 60.0)
 
 
 @pytest.mark.parametrize(("how", "best"), [(1.0, [3, 4]), (-1.0, [0, 1])])

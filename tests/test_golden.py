@@ -1,14 +1,10 @@
-"""What the demo and each mode play stays what it was, byte for byte, offline and replayed; `tools/golden.py` freezes it anew."""
+"""What the demo and each mode play stays what it was, offline and replayed; `tools/golden.py` freezes it anew."""
 
 import json
-import sys
 from pathlib import Path
 
-import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools"))
-
 import golden
+import pytest
 
 
 @pytest.mark.slow

@@ -13,12 +13,12 @@ from musichal.errors import MusicHalError
 from musichal.hearing.encoders.registry import create_encoder
 from musichal.hearing.listener import Listener
 from musichal.hearing.percepts import SILENCE, Note
+from musichal.live.engine import Engine
+from musichal.live.events import PERCUSSION_CHANNEL, NoteEvent
+from musichal.live.performance import perform
 from musichal.memory.memory import Memory
 from musichal.partner.partner import Partner
 from musichal.partner.settings import PartnerSettings
-from musichal.stage.engine import Engine
-from musichal.stage.events import PERCUSSION_CHANNEL, NoteEvent
-from musichal.stage.performance import perform
 from partners_by_hand import gesture
 from players_by_hand import RATE, SEGMENT, ScriptedListener, answer, hear, percept
 

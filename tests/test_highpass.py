@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from musichal.audio.recording import ingest, read_recording
 from musichal.hearing.encoders.registry import create_encoder
 from musichal.hearing.highpass import HighPass
-from musichal.hearing.listener import Ear
+from musichal.hearing.listener import FeatureExtractor
 from musichal.spec import PerceptionSpec
 
 RATE = 24_000
@@ -50,7 +50,7 @@ def test_an_offset_changes_neither_notes_nor_tokens_heard(rock_guitar):
 
     def hear(offset: float) -> tuple[list[int], np.ndarray]:
         spec = PerceptionSpec()
-        ear = Ear(spec, create_encoder(spec), source_rate_hz=recording.sample_rate_hz)
+        ear = FeatureExtractor(spec, create_encoder(spec), source_rate_hz=recording.sample_rate_hz)
         heard = ear.push(ingest(samples + np.float32(offset)))
         rest, notes = ear.flush()
         heard += rest

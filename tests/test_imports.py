@@ -20,12 +20,12 @@ FLOORS = (
     ("audio",),
     ("hearing",),
     ("memory",),
+    ("training",),
     ("partner",),
-    ("stage",),
-    ("chandra", "verify", "evaluate"),
-    ("pictures",),
+    ("live",),
+    ("evaluate",),
+    ("plots",),
     ("demo",),
-    ("bench",),
     ("commands",),
     ("cli",),
     ("__main__",),
@@ -85,7 +85,7 @@ def upward_imports(src: Path) -> list[str]:
 
 def offences(name: str, tree: ast.Module) -> Iterator[str]:
     """Yield what must be nowhere in the package: prints, code from data, hidden state, sleeping where sound passes."""
-    sleepless = name.startswith(("musichal.hearing", "musichal.audio", "musichal.stage.engine"))
+    sleepless = name.startswith(("musichal.hearing", "musichal.audio", "musichal.live.engine", "musichal.live.input"))
     for line, module in imported(name, False, tree):
         if module.split(".")[0] in PICKLING:
             yield f"{name}:{line} imports {module}: data must never be able to run code"
@@ -127,14 +127,14 @@ def test_imports_point_one_way() -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "import musichal.stage.engine",
-        "from musichal.stage import engine",
-        "from musichal import stage",
-        "from ..stage.engine import Engine",
-        "from .. import stage",
-        "def late():\n    from musichal.stage import engine",
-        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import musichal.stage",
-        "import importlib\nimportlib.import_module('musichal.stage')",
+        "import musichal.live.engine",
+        "from musichal.live import engine",
+        "from musichal import live",
+        "from ..live.engine import Engine",
+        "from .. import live",
+        "def late():\n    from musichal.live import engine",
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import musichal.live",
+        "import importlib\nimportlib.import_module('musichal.live')",
         "from musichal.cli import main",
     ],
 )
@@ -145,9 +145,9 @@ def test_an_upward_import_is_found(tmp_path: Path, text: str) -> None:
 
 
 def test_neighbours_on_one_floor_and_unknown_rooms_are_found(tmp_path: Path) -> None:
-    house = _house(tmp_path, {"verify/parity.py": "import musichal.chandra", "attic/box.py": "import musichal.spec"})
+    house = _house(tmp_path, {"plots/parity.py": "import musichal.demo", "attic/box.py": "import musichal.spec"})
     places = [line.split(" imports ")[0] for line in upward_imports(house)]
-    assert places == ["musichal.attic.box:1", "musichal.verify.parity:1"]
+    assert places == ["musichal.attic.box:1", "musichal.plots.parity:1"]
 
 
 def test_a_downward_import_is_fine(tmp_path: Path) -> None:
@@ -181,7 +181,7 @@ def test_each_forbidden_thing_is_found(text: str) -> None:
 
 def test_what_is_allowed_passes() -> None:
     text = "TABLE = {1: 2}\n__all__ = ['x']\nconsole.print('x')\nnumpy.load(p, allow_pickle=False)\nmodel.eval()"
-    assert list(offences("musichal.stage.scheduler", ast.parse(text))) == []
+    assert list(offences("musichal.live.output.scheduler", ast.parse(text))) == []
 
 
 def test_the_core_depends_on_nothing_heavy() -> None:
@@ -194,7 +194,7 @@ def test_the_core_depends_on_nothing_heavy() -> None:
 
 def test_nothing_heavy_is_imported_before_it_is_needed() -> None:
     """Every module can be imported, those of the commands too, and none but the benchmarks brings in an extra."""
-    names = [name for name, _, _ in modules(SRC) if room_of(name) not in ("bench", "__main__")]
+    names = [name for name, _, _ in modules(SRC) if room_of(name) not in ("__main__",)]
     code = "import importlib, sys\nfor name in sys.argv[1:]: importlib.import_module(name)\nprint(*sys.modules)"
     answer = subprocess.run([sys.executable, "-c", code, *names], capture_output=True, text=True, check=False)
     assert answer.returncode == 0, answer.stderr

@@ -15,15 +15,15 @@ import pytest
 import soundfile
 
 from jack_server import FakeMicrophone, JackServer
-from musichal.audio.live_input import LiveInput
 from musichal.audio.recording import read_recording
-from musichal.chandra.trainer import train
+from musichal.evaluate.parity import RATE_GOAL, agreement, at_rate
 from musichal.hearing.encoders.registry import create_encoder
 from musichal.hearing.listener import Listener
 from musichal.hearing.percepts import SOURCES, Percept
+from musichal.live.input.live_input import LiveInput
 from musichal.memory.partner_file import PartnerModel
 from musichal.spec import PerceptionSpec
-from musichal.verify.parity import RATE_GOAL, agreement, at_rate
+from musichal.training.trainer import train
 
 pytestmark = pytest.mark.live
 

@@ -55,7 +55,7 @@ def test_a_receiver_is_connected_also_to_a_port_that_has_only_just_come(jack_ser
     """A port is listed before its client is active, and takes no connection until then."""
     import jack
 
-    from musichal.bench.jack_midi import JackReceiver
+    from benchmarks.jack_midi import JackReceiver
 
     late = jack.Client("late", no_start_server=True)
     late.midi_outports.register("out")

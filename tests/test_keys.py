@@ -9,9 +9,9 @@ from rich.console import Console
 
 from musichal.commands.display import Board, Display
 from musichal.commands.keys import keys
-from musichal.commands.outcome import Voice
-from musichal.stage.control import KEYS, Command, key_command
-from musichal.stage.live_source import Level
+from musichal.commands.terminal import Terminal
+from musichal.live.control import KEYS, Command, key_command
+from musichal.live.input.live_source import Level
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="pseudo terminals are POSIX")
@@ -58,7 +58,7 @@ def test_without_a_terminal_there_is_only_the_waiting():
 def test_what_happened_is_seen(terminal):
     err = Console(file=io.StringIO(), force_terminal=terminal, width=250, height=30)
     board = Board()
-    voice = Voice(Console(file=io.StringIO()), err)
+    voice = Terminal(Console(file=io.StringIO()), err)
     with Display(
         board, lambda: Level(-3.0, -12.0), voice, title="MusicHal listens to [mic]", modes=["shadow", "[ghost]"]
     ) as display:

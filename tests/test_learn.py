@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from musichal.commands.learn import Mover, Wish, learned, parse_wish
 from musichal.errors import InputError
-from musichal.stage.control import CcMapping, cc_map_toml, read_cc_map
+from musichal.live.control import CcMapping, cc_map_toml, read_cc_map
 
 
 @pytest.mark.parametrize(

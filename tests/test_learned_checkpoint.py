@@ -26,8 +26,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from benchmarks.random_checkpoint import MERT_CONFIG, write_random_checkpoint
 from hub_by_hand import COMMIT, HubByHand, serve
-from musichal.bench.random_checkpoint import MERT_CONFIG, write_random_checkpoint
 from musichal.cli import app
 from musichal.errors import InputError, MissingExtraError
 from musichal.hearing.encoders.learned import check, known

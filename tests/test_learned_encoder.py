@@ -15,15 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from benchmarks.encoder_speed import random_weights
+from benchmarks.random_checkpoint import write_random_checkpoint
 from learned_by_hand import EXTRA, learned_spec, part
 from musichal.audio.recording import Recording, read_recording
-from musichal.bench.encoder_speed import random_weights
-from musichal.bench.random_checkpoint import write_random_checkpoint
-from musichal.chandra.analysts import analysts
-from musichal.chandra.rehearing import rehear
-from musichal.chandra.trainer import train
 from musichal.cli import app
 from musichal.errors import InputError, MissingExtraError, PartnerFileError
+from musichal.evaluate.verify import subjects, verify_partner
 from musichal.hearing.encoders.learned import encoder as encoder_module
 from musichal.hearing.encoders.learned.checkpoint import find_checkpoint
 from musichal.hearing.encoders.learned.choose import find, parse_encoder, unmeasured_spec, with_choice
@@ -39,13 +37,15 @@ from musichal.hearing.encoders.learned.encoder import (
 from musichal.hearing.encoders.learned.runtimes import Choice, installed_choices, open_runtime
 from musichal.hearing.encoders.registry import create_encoder
 from musichal.hearing.frames import frame_count, stream_frame_count
-from musichal.hearing.intake import Intake
-from musichal.hearing.listener import Ear
+from musichal.hearing.front_end import FrontEnd
+from musichal.hearing.listener import FeatureExtractor
 from musichal.hearing.percepts import PitchFrames, Stems
-from musichal.hearing.pinning import pin
+from musichal.hearing.resolve_spec import pin
 from musichal.memory.partner_file import PartnerModel, load_partner, save_partner
 from musichal.spec import PerceptionSpec
-from musichal.verify.procedure import subjects, verify_partner
+from musichal.training.rehearing import rehear
+from musichal.training.trainer import train
+from musichal.training.workers import analysts
 
 for package in ("torch", "transformers", "onnx", "onnxscript", "onnxruntime", "openvino"):
     pytest.importorskip(package, reason=EXTRA)
@@ -200,7 +200,7 @@ def test_an_interrupt_ends_every_process(spec, music) -> None:
 
 
 def test_a_process_that_dies_is_one_clear_line(spec, music) -> None:
-    windows = list(Intake(spec, source_rate_hz=music.sample_rate_hz).push(music.samples).windows)
+    windows = list(FrontEnd(spec, source_rate_hz=music.sample_rate_hz).push(music.samples).windows)
 
     def kill_while_they_start():
         yield from windows
@@ -327,7 +327,7 @@ def test_a_spec_without_weights_or_with_another_digest_is_refused(spec) -> None:
 def test_a_spec_of_another_rate_or_other_frames_than_the_weights_is_refused(spec) -> None:
     slow = dataclasses.replace(spec, sample_rate_hz=16_000)
     with pytest.raises(InputError, match="encoder mert hears at 24000 Hz, but the spec says 16000 Hz"):
-        Ear(slow, create_encoder(slow), source_rate_hz=44_100)
+        FeatureExtractor(slow, create_encoder(slow), source_rate_hz=44_100)
     said = refused(dataclasses.replace(spec, encoder=dataclasses.replace(spec.encoder, stride_samples=160)))
     assert "frames of 400 samples every 320, but the spec says 400 every 160" in said
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from musichal.bench.random_checkpoint import MERT_CONFIG, random_tensors, write_random_checkpoint
+from benchmarks.random_checkpoint import MERT_CONFIG, random_tensors, write_random_checkpoint
 from musichal.errors import InputError
 from musichal.hearing.encoders.learned.check import frame_counts, known_signal
 from musichal.hearing.encoders.learned.checkpoint import Checkpoint, find_checkpoint

@@ -12,7 +12,7 @@ from musichal.memory.memory import Memory
 from musichal.partner import harmony
 from musichal.partner.harmony import HarmonyIndex, HarmonySearch, unit_chroma
 from musichal.partner.learning import WAIT_S, Learner
-from musichal.partner.library import Library, Shelf, ascending
+from musichal.partner.memory_pool import MemoryPool, MemorySegment, ascending
 from musichal.partner.streams import (
     CONTOUR_BREAK,
     CONTOUR_LEVEL,
@@ -55,8 +55,8 @@ def test_what_grows_gesture_by_gesture_is_what_is_built_at_once(parts):
     memory = Memory(dims=2, threshold=0.5)
     for own, notes, number in parts:
         memory.append(own, notes, recording=number)
-    built = Shelf(memory)
-    grown = Shelf(Memory(dims=2, threshold=0.5))
+    built = MemorySegment(memory)
+    grown = MemorySegment(Memory(dims=2, threshold=0.5))
     for own, notes, number in parts:
         grown.append(own, notes, recording=number)
     assert len(built) == len(grown) == len(parts)
@@ -97,7 +97,7 @@ def test_what_is_learned_live_is_bounded_and_the_partners_memory_is_not_touched(
     base = Memory(dims=2, threshold=0.5)
     for own in row_of_gestures([(0, 0), (1, 1), (2, 2)]):
         base.append(own, [], recording=0)
-    library = Library(base)
+    library = MemoryPool(base)
     known = []
     for i in range(60):
         own = gesture(0.25 * i, 0.25, (i % 5, 0))
@@ -174,14 +174,14 @@ def test_libraries_of_one_memory_share_what_is_beside_it_until_it_grows():
     memory = Memory(dims=2, threshold=0.5)
     for own in row_of_gestures([(i % 5, i % 3) for i in range(20)]):
         memory.append(own, [], recording=0)
-    first, second = Library(memory), Library(memory)
+    first, second = MemoryPool(memory), MemoryPool(memory)
     assert first.base is second.base
     first.learn(gesture(0.0, 0.25, (0, 0)), [], most=10)
     assert len(first.shelves) == 2
     assert len(second.shelves) == 1
     assert len(second.base) == 20
     memory.append(gesture(99.0, 0.25, (7, 7)), [], recording=0)
-    assert len(Library(memory).base) == 21
+    assert len(MemoryPool(memory).base) == 21
     assert len(second.base) == 20, "what is shared is not changed"
 
 

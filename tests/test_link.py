@@ -22,15 +22,15 @@ import soxr
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.jack_midi import JackReceiver, wait_for
 from jack_server import JackServer
-from musichal.bench.jack_midi import JackReceiver, wait_for
 from musichal.errors import InputError, MissingExtraError
+from musichal.live.input.link import LinkClock, LinkReport, LinkSession, link_report
+from musichal.live.input.link_process import is_news
+from musichal.live.session.event_log import Changed
+from musichal.live.session.session_log import read_session
 from musichal.partner.pulse import clock_pulse
 from musichal.partner.settings import PartnerSettings
-from musichal.stage.link import LinkClock, LinkReport, LinkSession, link_report
-from musichal.stage.link_process import is_news
-from musichal.stage.session_log import read_session
-from musichal.stage.transcript import Changed
 from stage_by_hand import hand_stage
 from test_play_live import playing, replayed
 

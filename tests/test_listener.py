@@ -15,16 +15,16 @@ from hypothesis import strategies as st
 
 from musichal.arrays import Float32
 from musichal.audio.recording import Recording, ingest, read_recording
-from musichal.chandra.trainer import train
 from musichal.errors import InputError
 from musichal.hearing.encoders.registry import create_encoder
 from musichal.hearing.frames import stream_frame_count
 from musichal.hearing.highpass import HighPass
-from musichal.hearing.listener import Ear, Listener
+from musichal.hearing.listener import FeatureExtractor, Listener
 from musichal.hearing.percepts import SILENCE, Gesture, Note, Percept
 from musichal.hearing.separation import separate
 from musichal.memory.partner_file import PartnerModel, load_partner, save_partner
 from musichal.spec import GestureSpec, PerceptionSpec, VocabularySpec
+from musichal.training.trainer import train
 
 SPEC = PerceptionSpec(vocabulary=VocabularySpec(size=32))
 SPECS = {
@@ -320,7 +320,7 @@ def test_a_stream_shorter_than_a_segment_is_heard_as_far_as_frames_fit(
 def test_the_encoder_is_given_stems_and_every_frame_is_kept(model: PartnerModel, clips: dict[int, Float32]) -> None:
     """What comes out of the ear is, bit for bit, the encoder's output for the separated window: no mean, no second path."""
     samples = ingest(clips[24_000][: 3 * 8400 + model.spec.lookahead_samples])
-    ear = Ear(model.spec, create_encoder(model.spec), source_rate_hz=24_000)
+    ear = FeatureExtractor(model.spec, create_encoder(model.spec), source_rate_hz=24_000)
     heard = ear.push(samples)[2]
     from musichal.hearing.pitch import PitchAnalyser
 
@@ -356,7 +356,7 @@ def test_the_input_may_be_reused_by_the_caller(model: PartnerModel, clips: dict[
 def test_an_encoder_for_another_rate_is_refused(model: PartnerModel) -> None:
     other = dataclasses.replace(model.spec, sample_rate_hz=16_000)
     with pytest.raises(InputError, match="24000 Hz"):
-        Ear(other, create_encoder(model.spec), source_rate_hz=44_100)
+        FeatureExtractor(other, create_encoder(model.spec), source_rate_hz=44_100)
 
 
 def test_a_vocabulary_for_other_features_is_refused(model: PartnerModel, clips: dict[int, Float32]) -> None:

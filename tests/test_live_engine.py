@@ -18,15 +18,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from musichal.hearing.percepts import Onset
-from musichal.partner.decision import Decision, PlannedNote
-from musichal.partner.settings import PartnerSettings
-from musichal.spec import PerceptionSpec
-from musichal.stage.control import CommandBox, command
-from musichal.stage.hearing_thread import HearingThread, quick_switching
-from musichal.stage.live import Arrived, light_path_delay_s, overload_advice
-from musichal.stage.performance import perform
-from musichal.stage.recorder import SessionRecorder
-from musichal.stage.transcript import (
+from musichal.live.analysis_thread import AnalysisThread, quick_switching
+from musichal.live.control import CommandBox, command
+from musichal.live.live_engine import Arrived, light_path_delay_s, overload_advice
+from musichal.live.observer import EngineObserver
+from musichal.live.performance import perform
+from musichal.live.session.event_log import (
     Changed,
     Ended,
     Lost,
@@ -38,11 +35,14 @@ from musichal.stage.transcript import (
     entry_from_json,
     entry_to_json,
 )
-from musichal.stage.witness import Witness
+from musichal.live.session.recorder import SessionRecorder
+from musichal.partner.decision import Decision, PlannedNote
+from musichal.partner.settings import PartnerSettings
+from musichal.spec import PerceptionSpec
 from stage_by_hand import SlowHearing, hand_stage
 
 
-class Notebook(Witness):
+class Notebook(EngineObserver):
     def __init__(self):
         self.events, self.entries, self.decisions, self.figures = [], [], [], []
 
@@ -132,7 +132,7 @@ def test_an_onset_is_answered_with_the_block_that_shows_it_even_while_hearing_wo
             gate.wait(120)
             return hear(window)
 
-        return HearingThread(slow)
+        return AnalysisThread(slow)
 
     notebook = Notebook()
     stage = hand_stage(trained, rate_hz=rate, hearing=hear_slowly, player=AtOnsets(), witnesses=[notebook])
@@ -247,7 +247,7 @@ def test_what_hearing_raises_ends_the_performance_in_order(trained, guitar):
         def raising(_window):
             raise RuntimeError("no more memory")
 
-        return HearingThread(raising)
+        return AnalysisThread(raising)
 
     stage = hand_stage(trained, rate_hz=rate, hearing=broken)
     for first in range(0, rate, 512):
@@ -274,7 +274,7 @@ def test_a_thread_hears_in_order_skips_the_oldest_and_ends(trained, guitar):
         heard.append(window.index)
         return window
 
-    hearing = HearingThread(hear, most_waiting=2)
+    hearing = AnalysisThread(hear, most_waiting=2)
     assert hearing.submit(Numbered(0)) == []
     while hearing._waiting:
         time.sleep(0.001)
@@ -390,7 +390,7 @@ def test_a_disk_that_is_full_stops_the_recording_and_not_the_music(tmp_path, tra
     (tmp_path / "input" / "00000.raw").symlink_to("/dev/full")
     recorder = SessionRecorder(tmp_path, sample_rate_hz=rate, on_trouble=told.append)
 
-    class Recording(Witness):
+    class Recording(EngineObserver):
         def sound(self, block):
             recorder.sound(block)
 
@@ -414,7 +414,7 @@ FILL = """
 import resource, sys, time
 import numpy as np
 from pathlib import Path
-from musichal.stage.recorder import SessionRecorder
+from musichal.live.session.recorder import SessionRecorder
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 told = []
 recorder = SessionRecorder(Path(sys.argv[1]), sample_rate_hz=48_000, on_trouble=told.append, chunk_s=1.0)
@@ -433,7 +433,7 @@ def test_a_limit_of_the_system_leaves_what_was_written_readable(tmp_path):
     done = subprocess.run([sys.executable, "-c", FILL, str(tmp_path)], capture_output=True, text=True, check=True, timeout=60)
     assert "nothing more is recorded" in done.stdout
     assert "larger than the system allows" in done.stdout
-    from musichal.stage.recorded_input import read_chunks
+    from musichal.live.input.recorded_input import read_chunks
 
     sound = np.concatenate(list(read_chunks(tmp_path, 48_000)))
     assert 20_000 <= len(sound) <= 25_000

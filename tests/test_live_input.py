@@ -16,11 +16,11 @@ import pytest
 import soundfile
 
 from jack_server import FakeMicrophone, JackServer
-from musichal.audio import live_input
-from musichal.audio.devices import NoSuchDeviceError
-from musichal.audio.live_input import Block, InputEvent, LiveInput, parse_channels, scan_devices
 from musichal.errors import InputError
-from musichal.stage.clock import InputClock
+from musichal.live.clock import InputClock
+from musichal.live.input import live_input
+from musichal.live.input.devices import NoSuchDeviceError
+from musichal.live.input.live_input import Block, InputEvent, LiveInput, parse_channels, scan_devices
 
 pytestmark = pytest.mark.live
 
@@ -339,7 +339,7 @@ def test_when_its_program_is_killed_it_lets_the_device_go(jack_server: JackServe
 
     fake_microphone(ramp)
     code = (
-        "from musichal.audio.live_input import LiveInput\n"
+        "from musichal.live.input.live_input import LiveInput\n"
         "with LiveInput('fakemic') as live:\n"
         "    print(live.device.name, flush=True)\n"
         "    while True: live.wait(1.0); live.read()\n"

@@ -15,13 +15,13 @@ from musichal.cli import app
 from musichal.errors import InputError
 from musichal.hearing.encoders.registry import create_encoder
 from musichal.hearing.listener import Listener
+from musichal.live.control import CommandBox, command
+from musichal.live.session.event_log import Changed, Ended, Lost, Perceived, Skipped, Staged, Struck
+from musichal.live.session.recorder import SessionRecorder
+from musichal.live.session.replay import Replay, replay
+from musichal.live.session.session import SessionSettings, file_sha256, session_folder
+from musichal.live.session.session_log import LiveSessionWriter, read_session, read_summary
 from musichal.partner.settings import PartnerSettings
-from musichal.stage.control import CommandBox, command
-from musichal.stage.recorder import SessionRecorder
-from musichal.stage.replay import Replay, replay
-from musichal.stage.session import SessionSettings, file_sha256, session_folder
-from musichal.stage.session_log import LiveSessionWriter, read_session, read_summary
-from musichal.stage.transcript import Changed, Ended, Lost, Perceived, Skipped, Staged, Struck
 from stage_by_hand import HandStage, SlowHearing, hand_stage, partner_of
 
 CHOSEN = PartnerSettings(temperature=0.3, rest_below=0.02)
@@ -160,7 +160,7 @@ def test_changes_mute_and_panic_are_in_the_answer(tmp_path, trained, wanted, gui
     assert [e.changes for e in session.entries if isinstance(e, Changed)] == [{"temperature": 0.9}]
     assert any(isinstance(e, Struck) for e in session.entries)
     assert isinstance(session.entries[-1], Ended)
-    from musichal.stage.midi_file import read_midi_notes
+    from musichal.live.output.midi_file import read_midi_notes
 
     (tmp_path / "again.mid").write_bytes(played.reply)
     notes = read_midi_notes(tmp_path / "again.mid")

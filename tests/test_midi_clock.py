@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from musichal.live.control import Command, CommandBox
+from musichal.live.input.midi_clock import CONTINUE, START, STOP, TICK, MidiClock
 from musichal.partner.pulse import clock_pulse
 from musichal.partner.settings import PartnerSettings
-from musichal.stage.control import Command, CommandBox
-from musichal.stage.midi_clock import CONTINUE, START, STOP, TICK, MidiClock
 from stage_by_hand import hand_stage
 
 
@@ -79,7 +79,7 @@ def test_a_clock_in_the_box_is_no_switch():
 def test_clock_arrives_from_a_real_midi_port(jack_server):
     rtmidi = pytest.importorskip("rtmidi", reason="python-rtmidi is not installed (the extra `live`)")
     from musichal.commands.live import _controllers
-    from musichal.stage.control import CcMap, CcMapping
+    from musichal.live.control import CcMap, CcMapping
 
     out = rtmidi.MidiOut(rtmidi.API_UNIX_JACK, name="drum machine")
     out.open_virtual_port("clock out")

@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from musichal.errors import InputError
-from musichal.stage.events import LONGEST_TIME_S, NoteEvent
-from musichal.stage.midi_file import midi_bytes, read_midi_notes, write_midi
-from musichal.stage.note_ledger import balance
+from musichal.live.events import LONGEST_TIME_S, NoteEvent
+from musichal.live.output.active_notes import balance
+from musichal.live.output.midi_file import midi_bytes, read_midi_notes, write_midi
 
 events = st.lists(
     st.builds(

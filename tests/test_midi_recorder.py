@@ -5,11 +5,11 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from musichal.stage.events import NoteEvent
-from musichal.stage.messages import Note
-from musichal.stage.midi_file import midi_bytes, read_midi_notes
-from musichal.stage.midi_recorder import MidiRecorder
-from musichal.stage.timeline import Timeline
+from musichal.live.events import NoteEvent
+from musichal.live.output.messages import Note
+from musichal.live.output.midi_file import midi_bytes, read_midi_notes
+from musichal.live.output.midi_recorder import MidiRecorder
+from musichal.live.output.note_scheduler import NoteScheduler
 
 NOTES = st.lists(
     st.tuples(st.floats(0, 5), st.floats(0.0001, 2), st.integers(60, 62), st.integers(1, 127), st.integers(0, 2)), max_size=30
@@ -18,7 +18,7 @@ NOTES = st.lists(
 
 def played(notes, step_s: float = 0.0004):
     """Return the (data, moment) of what a timeline sends for the notes."""
-    timeline = Timeline()
+    timeline = NoteScheduler()
     for onset_s, duration_s, pitch, velocity, channel in notes:
         timeline.play(Note(onset_s, duration_s, "", pitch, velocity, channel), 0.0)
     sent, now_s = [], 0.0

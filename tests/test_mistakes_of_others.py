@@ -15,22 +15,22 @@ import pytest
 
 from musichal.arrays import Float32
 from musichal.audio.recording import Recording, read_recording
-from musichal.chandra.trainer import train
 from musichal.errors import PartnerFileError
 from musichal.hearing.encoders.registry import create_encoder
-from musichal.hearing.listener import Ear, Listener
+from musichal.hearing.listener import FeatureExtractor, Listener
 from musichal.hearing.onsets import OnsetDetector
 from musichal.hearing.percepts import SILENCE, SOURCES, Note
 from musichal.hearing.pitch import PitchAnalyser
 from musichal.hearing.separation import separate
 from musichal.hearing.vocabulary import fit_vocabulary
+from musichal.live.output.active_notes import ActiveNotes
+from musichal.live.performance import Performance, perform
 from musichal.memory.audio_oracle import AudioOracle
 from musichal.memory.partner_file import PartnerModel, load_partner, save_partner
 from musichal.memory.token_index import TokenIndex
 from musichal.partner.settings import PartnerSettings
 from musichal.spec import OnsetSpec, PerceptionSpec, VocabularySpec
-from musichal.stage.note_ledger import NoteLedger
-from musichal.stage.performance import Performance, perform
+from musichal.training.trainer import train
 
 RATE = 24_000
 SRC = Path(__file__).resolve().parents[1] / "src" / "musichal"
@@ -176,13 +176,13 @@ def test_loudness_alone_makes_no_onsets(recording: Recording) -> None:
     counts = []
     for gain in (0.25, 1.0):
         samples = (gain * recording.samples[: 10 * 44_100]).astype(np.float32)
-        ear = Ear(SPEC, create_encoder(SPEC), source_rate_hz=recording.sample_rate_hz)
+        ear = FeatureExtractor(SPEC, create_encoder(SPEC), source_rate_hz=recording.sample_rate_hz)
         counts.append(sum(len(h.onset_samples) for h in ear.push(samples)))
     assert 0.6 < counts[0] / counts[1] < 1.4
 
 
 def notes_in(samples: Float32) -> list[Note]:
-    ear = Ear(SPEC, create_encoder(SPEC), source_rate_hz=RATE)
+    ear = FeatureExtractor(SPEC, create_encoder(SPEC), source_rate_hz=RATE)
     notes = [note for heard in ear.push(samples) for note in heard.notes]
     return notes + list(ear.flush()[1])
 
@@ -272,7 +272,7 @@ def test_nothing_sleeps_where_sound_passes() -> None:
 
 def test_notes_end_in_time_however_busy_it_is() -> None:
     """A stream of notes without a pause: each is ended when it is due, not when nothing else is left to send."""
-    ledger, ended = NoteLedger(), []
+    ledger, ended = ActiveNotes(), []
     for tick in range(200):
         ended += [(tick, m.pitch) for m in ledger.end_due(tick)]
         ledger.note_on(0, tick % 100, 64, until=tick + 7)

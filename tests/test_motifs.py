@@ -10,22 +10,22 @@ from hypothesis import strategies as st
 from musichal.errors import InputError
 from musichal.hearing.percepts import SILENCE, Note
 from musichal.memory.memory import Memory
-from musichal.partner.library import Library
+from musichal.partner.memory_pool import MemoryPool
 from musichal.partner.motifs import PACES, MotifSettings, MotifStore, Return, describe, distinctive_run
 from partners_by_hand import gesture
 
 
-def library_of(tokens, pitches=None, *, each_s=0.4) -> Library:
+def library_of(tokens, pitches=None, *, each_s=0.4) -> MemoryPool:
     memory = Memory(dims=2, threshold=0.5)
     for i, token in enumerate(tokens):
         pitch = 60 + (i % 5) if pitches is None else pitches[i]
         own = [] if pitch is None else [Note(each_s * i, each_s, pitch, 90)]
         pair = (token, 0) if token != SILENCE else (SILENCE, SILENCE)
         memory.append(gesture(each_s * i, each_s, pair, (float(token), 0.0)), own, recording=0)
-    return Library(memory)
+    return MemoryPool(memory)
 
 
-def run(library: Library, states, **kwargs):
+def run(library: MemoryPool, states, **kwargs):
     counts = np.bincount(library.base.memory.states["tokens"][:, 0].astype(np.int64) + 1)
     return distinctive_run(describe(library, states, counts), MotifSettings(**kwargs))
 

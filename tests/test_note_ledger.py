@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from musichal.stage.events import LONGEST_TIME_S, NoteEvent, SliceEvent
-from musichal.stage.note_ledger import NoteLedger, NoteMessage, balance, note_messages, to_ticks
+from musichal.live.events import LONGEST_TIME_S, NoteEvent, SliceEvent
+from musichal.live.output.active_notes import ActiveNotes, NoteMessage, balance, note_messages, to_ticks
 
 # Few keys and short times, so that notes collide in every way; and now and then any value at all.
 crowded = st.builds(
@@ -75,7 +75,7 @@ def test_messages_end_every_note_exactly_once_and_off_comes_before_on(events):
 
 @given(events)
 def test_the_ledger_run_by_a_clock_sends_what_balance_has(events):
-    ledger, sent = NoteLedger(), []
+    ledger, sent = ActiveNotes(), []
     for note in sorted(events, key=lambda e: (to_ticks(e.onset_s), e.channel, e.pitch)):
         start = to_ticks(note.onset_s)
         while ledger.next_end is not None and ledger.next_end <= start:
@@ -103,7 +103,7 @@ actions = st.lists(
 
 @given(actions)
 def test_any_interleaving_leaves_nothing_hanging(actions):
-    ledger, sounding = NoteLedger(), set()
+    ledger, sounding = ActiveNotes(), set()
 
     def take(messages):
         for message in messages:
@@ -128,7 +128,7 @@ def test_any_interleaving_leaves_nothing_hanging(actions):
 
 
 def test_a_note_struck_again_is_released_first_and_its_old_end_is_forgotten():
-    ledger = NoteLedger()
+    ledger = ActiveNotes()
     assert ledger.note_on(0, 60, 100, until=1.0) == [NoteMessage(0, 60, 100)]
     assert ledger.note_on(0, 60, 90, until=2.0) == [NoteMessage(0, 60, 0), NoteMessage(0, 60, 90)]
     assert ledger.end_due(1.0) == []

@@ -8,8 +8,8 @@ import soxr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from musichal.bench.note_quality import group_quality, heard_notes, note_scores
-from musichal.bench.scores import (
+from benchmarks.note_quality import group_quality, heard_notes, note_scores
+from benchmarks.scores import (
     INSTRUMENTS,
     Rendering,
     ScoreNote,

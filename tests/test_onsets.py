@@ -174,7 +174,7 @@ def test_chords_without_attacks_are_partly_found(rendered: dict[str, list[tuple[
 def rendered() -> dict[str, list[tuple[Float32, np.ndarray]]]:
     for module in ("music21", "pretty_midi", "mir_eval"):
         pytest.importorskip(module)
-    from musichal.bench.scores import chorales, drum_loops, single_lines
+    from benchmarks.scores import chorales, drum_loops, single_lines
 
     return {
         "drums": [(r.samples, np.unique([h.onset_s for h in r.drum_hits])) for r in drum_loops("test")],

@@ -5,10 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from musichal.errors import InputError
-from musichal.stage.messages import Note, Outgoing
-from musichal.stage.outlet import RETRY_S, Outlet
-from musichal.stage.ports.protocol import PortLostError
-from musichal.stage.timeline import Timeline
+from musichal.live.output.messages import Note, Outgoing
+from musichal.live.output.note_scheduler import NoteScheduler
+from musichal.live.output.ports.protocol import PortLostError
+from musichal.live.output.reconnecting_port import RETRY_S, ReconnectingPort
 
 PROGRAM = bytes((0xC0, 5))
 
@@ -65,7 +65,7 @@ def off(pitch: int) -> Outgoing:
 
 def test_what_is_held_when_a_port_vanishes_is_ended_when_it_is_back() -> None:
     instrument = Instrument()
-    outlet = Outlet(instrument.open(), reopen=instrument.open, setup=(PROGRAM,))
+    outlet = ReconnectingPort(instrument.open(), reopen=instrument.open, setup=(PROGRAM,))
     outlet.set_up(0.0)
     assert outlet.send(on(60), 0.0) and outlet.send(on(61), 0.0) and outlet.send(off(61), 0.0)
     instrument.there = False
@@ -86,7 +86,7 @@ def test_what_is_held_when_a_port_vanishes_is_ended_when_it_is_back() -> None:
 
 def test_a_port_that_vanishes_while_nothing_is_sent_is_noticed_when_it_is_looked_after() -> None:
     instrument = Instrument()
-    outlet = Outlet(instrument.open(), reopen=instrument.open)
+    outlet = ReconnectingPort(instrument.open(), reopen=instrument.open)
     assert outlet.tend(0.0) is None
     instrument.there = False
     assert outlet.tend(1.0) == ("port-lost", "unplugged")
@@ -105,8 +105,8 @@ STEPS = st.lists(
 
 @given(STEPS)
 def test_whenever_it_vanishes_nothing_is_left_sounding_in_the_end(steps) -> None:
-    instrument, timeline, now_s = Instrument(), Timeline(), 0.0
-    outlet = Outlet(instrument.open(), reopen=instrument.open)
+    instrument, timeline, now_s = Instrument(), NoteScheduler(), 0.0
+    outlet = ReconnectingPort(instrument.open(), reopen=instrument.open)
 
     def send(messages: list[Outgoing]) -> None:
         for message in messages:

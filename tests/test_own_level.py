@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from musichal.partner.decision import PlannedNote
-from musichal.partner.own_level import OwnLevel
+from musichal.partner.self_level import SelfLevel
 
 STEP_S = 320 / 24_000
 SEGMENT = 26
@@ -24,7 +24,7 @@ def sound_of(notes, times_s, *, fades_s, loud=0.02):
 
 
 def heard_for(duration_s, notes, power, *, level=None):
-    level = level or OwnLevel()
+    level = level or SelfLevel()
     times_s = np.arange(round(duration_s / STEP_S)) * STEP_S
     for first in range(0, len(times_s), SEGMENT):
         part = slice(first, first + SEGMENT)

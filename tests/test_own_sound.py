@@ -8,11 +8,11 @@ from musichal.audio.sf2 import open_soundfont
 from musichal.audio.soundfont import find_soundfont, render_notes
 from musichal.errors import MusicHalError
 from musichal.hearing.percepts import SILENCE
+from musichal.live.events import NoteEvent
+from musichal.live.performance import note_events, perform
 from musichal.partner.decision import PlannedNote
-from musichal.partner.own_sound import OWN_SHARE, OwnSound
+from musichal.partner.self_cancellation import OWN_SHARE, SelfCancellation
 from musichal.partner.settings import PartnerSettings
-from musichal.stage.events import NoteEvent
-from musichal.stage.performance import note_events, perform
 from players_by_hand import hear
 
 RATE = 44_100
@@ -51,7 +51,7 @@ def duo(trained, guitar, render):
 
 
 def cleared(percepts, notes):
-    own = OwnSound(sample_rate_hz=24_000)
+    own = SelfCancellation(sample_rate_hz=24_000)
     own.played(notes)
     return [own.without(p) for p in percepts], own
 
@@ -194,14 +194,14 @@ def test_a_partner_alone_with_its_sound_counts_the_player_as_silent_and_a_player
 def test_with_headphones_hardly_anything_of_the_player_is_taken_for_its_own(trained, rock_guitar, mode, monkeypatch):
     """Who plays in harmony, and strikes when the partner does, may look like leakage now and then."""
     samples, rate = soundfile.read(rock_guitar, dtype="float32")
-    lost, without = [], OwnSound.without
+    lost, without = [], SelfCancellation.without
 
     def spy(self, percept):
         kept = without(self, percept)
         lost.append(percept.heard.audible.any(axis=0) & ~kept.heard.audible.any(axis=0))
         return kept
 
-    monkeypatch.setattr(OwnSound, "without", spy)
+    monkeypatch.setattr(SelfCancellation, "without", spy)
     perform(
         trained, samples[: 20 * rate], sample_rate_hz=rate, seed=0,
         settings=PartnerSettings.from_dict({"direction": {"mode": mode}}),

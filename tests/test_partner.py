@@ -7,7 +7,7 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from musichal.evaluate.ends import BESIDE, ENDS
+from musichal.evaluate.parameter_ranges import BESIDE, ENDS
 from musichal.hearing.percepts import SILENCE, Note
 from musichal.memory.memory import Memory
 from musichal.partner.decision import Decision

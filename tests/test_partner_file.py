@@ -13,10 +13,10 @@ from musichal.arrays import AnyArray
 from musichal.audio.flac import encode_flac
 from musichal.errors import PartnerFileError
 from musichal.hearing.percepts import Note
+from musichal.live.performance import note_events, slice_events
 from musichal.memory.container import pack_arrays, read_container, unpack_arrays, write_container
 from musichal.memory.partner_file import PartnerModel, load_partner, save_partner
 from musichal.spec import PerceptionSpec
-from musichal.stage.performance import note_events, slice_events
 from partners_by_hand import partner, song
 from players_by_hand import answer, percept
 

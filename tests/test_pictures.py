@@ -18,13 +18,15 @@ from PIL import Image
 
 from musichal.errors import InputError
 from musichal.hearing.percepts import SILENCE, Note
+from musichal.live.drift import CAUSES, DriftFigures, DriftReport
+from musichal.live.events import NoteEvent
 from musichal.memory.token_index import TokenIndex
 from musichal.partner.decision import REST_REASONS
 from musichal.partner.explanation import rest_spans
-from musichal.pictures.canvas import minutes, picture_format, save_figure, shortened, time_step_s
-from musichal.pictures.panels import by_first_appearance, envelope, held_tokens, token_raster
-from musichal.pictures.partner import TimeLine, arc_outline, draw_partner, repeats
-from musichal.pictures.performance import (
+from musichal.plots.canvas import minutes, picture_format, save_figure, shortened, time_step_s
+from musichal.plots.panels import by_first_appearance, envelope, held_tokens, token_raster
+from musichal.plots.partner import TimeLine, arc_outline, draw_partner, repeats
+from musichal.plots.performance import (
     ALARM_COLOURS,
     INFLUENCE_LOOKS,
     alarm_spans,
@@ -32,8 +34,6 @@ from musichal.pictures.performance import (
     note_colours,
     strongest_influence,
 )
-from musichal.stage.drift import CAUSES, DriftFigures, DriftReport
-from musichal.stage.events import NoteEvent
 from partners_by_hand import RATE, partner, performance, played, rested, song
 
 HARMONIC = [1, 2, 3, 4, 9, 1, 2, 3, 4, 8]
@@ -453,7 +453,7 @@ def test_the_users_own_style_changes_nothing_and_is_left_alone(tmp_path: Path) -
 def test_drawing_needs_no_pyplot_and_importing_no_matplotlib() -> None:
     code = (
         "import sys\n"
-        "import musichal.pictures.partner, musichal.pictures.performance, musichal.pictures.canvas as canvas\n"
+        "import musichal.plots.partner, musichal.plots.performance, musichal.plots.canvas as canvas\n"
         "assert 'matplotlib' not in sys.modules\n"
         "canvas.picture_style()(lambda: canvas.new_figure(height_inches=2, title='t', subtitle='s'))()\n"
         "assert 'matplotlib.figure' in sys.modules and 'matplotlib.pyplot' not in sys.modules\n"

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from musichal.bench import scores
+from benchmarks import scores
 from musichal.hearing.percepts import LOWEST_PITCH, N_PITCHES
 from musichal.hearing.pitch import PitchAnalyser, PitchSettings, fold
 from musichal.hearing.short_time import ShortTime

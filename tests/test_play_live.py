@@ -20,15 +20,15 @@ import soundfile
 import soxr
 from typer.testing import CliRunner
 
+from benchmarks.jack_midi import JackReceiver, wait_for
 from jack_server import JackServer
 from midi_receiver import minds
-from musichal.bench.jack_midi import JackReceiver, wait_for
 from musichal.cli import app
 from musichal.errors import InputError
-from musichal.stage.osc_format import osc_message, read_datagram
-from musichal.stage.session_log import read_session
-from musichal.stage.transcript import Changed, Ended, Perceived, Staged
-from test_slices_port import Ear
+from musichal.live.input.osc_format import osc_message, read_datagram
+from musichal.live.session.event_log import Changed, Ended, Perceived, Staged
+from musichal.live.session.session_log import read_session
+from test_slices_port import FeatureExtractor
 
 pytestmark = pytest.mark.live
 
@@ -253,7 +253,7 @@ cli.main()
 """
 
 
-@pytest.mark.parametrize("what", ["Partner", "LiveSessionWriter", "HearingThread"])
+@pytest.mark.parametrize("what", ["Partner", "LiveSessionWriter", "AnalysisThread"])
 def test_ctrl_c_while_it_makes_itself_ready_leaves_a_whole_session_or_none(
     jack_server: JackServer, fake_microphone, take, trained_path, tmp_path, what
 ) -> None:
@@ -366,7 +366,7 @@ def test_a_table_of_voices_says_which_play_and_one_that_it_lacks_is_told_of_whil
 def test_slices_of_the_partner_are_heard_live(jack_server: JackServer, fake_microphone, take, trained_path) -> None:
     microphone = fake_microphone(take, loop=True)
     wanted = [trained_path, "--input", microphone.name, "--sound", "slices", "--set", "rest_below=0.02"]
-    with Ear() as ear, playing(*wanted, "--json") as concert:
+    with FeatureExtractor() as ear, playing(*wanted, "--json") as concert:
         assert f"slices of {trained_path}" in concert.wait_to_hear("plays to")
         ear.listen_to("PortAudio")
         assert not ear.heard().any()

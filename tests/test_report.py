@@ -15,9 +15,12 @@ from PIL import Image
 
 from faults import FAULTS
 from musichal.errors import InputError
+from musichal.evaluate.shift import OFFSETS
+from musichal.evaluate.token_diversity import token_diversity, token_histogram
+from musichal.evaluate.verification import GROUPS, Check, DiversityRow, HeardRecording, ShiftRow, Verification
 from musichal.memory.partner_file import PartnerModel
-from musichal.pictures.canvas import SOURCE_COLOURS
-from musichal.pictures.verification import (
+from musichal.plots.canvas import SOURCE_COLOURS
+from musichal.plots.verification import (
     draw_histograms,
     draw_parity,
     draw_shift,
@@ -26,9 +29,6 @@ from musichal.pictures.verification import (
     token_agreement,
     write_report,
 )
-from musichal.verify.diversity import token_diversity, token_histogram
-from musichal.verify.shift import OFFSETS
-from musichal.verify.verification import GROUPS, Check, DiversityRow, HeardRecording, ShiftRow, Verification
 from test_pictures import overlapping_texts
 
 RATE = 24_000

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from musichal.audio.ring import BlockRing
+from musichal.live.input.ring import BlockRing
 
 steps = st.lists(st.one_of(st.integers(0, 12), st.just("read"), st.tuples(st.just("lose"), st.integers(0, 9))), max_size=80)
 

@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from musichal.errors import InputError
-from musichal.stage.events import NoteEvent
-from musichal.stage.messages import Note
-from musichal.stage.mpe import MpeZone
-from musichal.stage.port_settings import PortSettings
-from musichal.stage.routing import VelocityCurve, VoiceRoute, parse_routing, read_routing, single_port
+from musichal.live.events import NoteEvent
+from musichal.live.output.messages import Note
+from musichal.live.output.mpe import MpeZone
+from musichal.live.output.port_settings import PortSettings
+from musichal.live.output.routing import VelocityCurve, VoiceRoute, parse_routing, read_routing, single_port
 
 WHOLE = """
 [port.synth]

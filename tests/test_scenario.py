@@ -14,7 +14,7 @@ from musichal.partner.decision import Decision
 from musichal.partner.explanation import explain
 from musichal.partner.guide import Guide, chord_labels
 from musichal.partner.harmony import unit_chroma
-from musichal.partner.library import Library
+from musichal.partner.memory_pool import MemoryPool
 from musichal.partner.scenario import Scenario, chord_number
 from musichal.partner.settings import PartnerSettings
 from partners_by_hand import gesture
@@ -73,7 +73,7 @@ def test_states_are_labelled_by_the_chord_that_they_sound():
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=30), st.lists(st.integers(0, 4), min_size=1, max_size=8))
 def test_a_plan_is_where_memory_goes_on_as_asked_for_longest(memory, asked):
-    guide = Guide(Scenario(kind="harmonic", labels=tuple(asked)), Library(tokens(*memory)))
+    guide = Guide(Scenario(kind="harmonic", labels=tuple(asked)), MemoryPool(tokens(*memory)))
     plan = guide.plan(0, np.arange(-5, 7))
     longest = max(n for n in range(len(asked) + 1) if not n or any(memory[i : i + n] == asked[:n] for i in range(len(memory))))
     if not longest:
@@ -87,7 +87,7 @@ def test_a_plan_is_where_memory_goes_on_as_asked_for_longest(memory, asked):
 
 def test_chords_are_followed_in_another_key_where_memory_has_them_only_there():
     memory = chords("D", "G", "F#m", "A")
-    guide = Guide(Scenario(kind="chords", labels=tuple(chord_number(c) for c in ("C", "F", "Em"))), Library(memory))
+    guide = Guide(Scenario(kind="chords", labels=tuple(chord_number(c) for c in ("C", "F", "Em"))), MemoryPool(memory))
     plan = guide.plan(0, transpositions(PartnerSettings()))
     best = plan.lengths.argmax()
     assert (plan.states[best], plan.transpositions[best], plan.lengths[best]) == (0, -2, 3)

@@ -12,15 +12,15 @@ import pytest
 
 from midi_receiver import UdpReceiver, unbalanced
 from musichal.errors import InputError
+from musichal.live.output.live_output import SchedulerOutput
+from musichal.live.output.messages import Control, Event, Note, Sent, Trouble
+from musichal.live.output.midi_file import read_midi_notes
+from musichal.live.output.mpe import MpeZone, configuration
+from musichal.live.output.port_settings import PortSettings
+from musichal.live.output.routing import parse_routing, single_port
+from musichal.live.output.scheduler import Scheduler, SchedulerSettings
 from musichal.monotonic import now_s
 from musichal.partner.decision import Decision, PlannedNote
-from musichal.stage.live_output import SchedulerOutput
-from musichal.stage.messages import Control, Event, Note, Sent, Trouble
-from musichal.stage.midi_file import read_midi_notes
-from musichal.stage.mpe import MpeZone, configuration
-from musichal.stage.port_settings import PortSettings
-from musichal.stage.routing import parse_routing, single_port
-from musichal.stage.scheduler import Scheduler, SchedulerSettings
 
 NOWHERE = [PortSettings("out", "none:")]
 # Where it is not about lateness and silence, a test that a busy machine puts aside for a while loses no note by that.
@@ -403,6 +403,6 @@ def test_a_block_that_fails_leaves_no_process_behind() -> None:
 
 def test_the_process_is_small() -> None:
     """It must be there at once, and nothing that it does not need can delay it."""
-    code = "import sys, musichal.stage.scheduler_process\nprint(*sys.modules)"
+    code = "import sys, musichal.live.output.scheduler_process\nprint(*sys.modules)"
     modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"numpy", "scipy", "mido", "rtmidi", "jack"} & set(modules)

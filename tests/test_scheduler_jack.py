@@ -16,15 +16,15 @@ from statistics import median
 
 import pytest
 
+from benchmarks import scheduler_speed
+from benchmarks.jack_midi import JackReceiver, wait_for
 from jack_server import JackServer
 from midi_receiver import minds
-from musichal.bench import scheduler_speed
-from musichal.bench.jack_midi import JackReceiver, wait_for
 from musichal.errors import InputError
+from musichal.live.output.messages import Note
+from musichal.live.output.port_settings import PortSettings
+from musichal.live.output.scheduler import Scheduler
 from musichal.monotonic import now_s
-from musichal.stage.messages import Note
-from musichal.stage.port_settings import PortSettings
-from musichal.stage.scheduler import Scheduler
 from test_scheduler import PATIENT, is_running, kinds, notes_sent, run_until
 
 pytestmark = pytest.mark.live

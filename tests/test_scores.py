@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from musichal.bench import scores
+from benchmarks import scores
 from musichal.errors import MissingExtraError
 
 RATE = scores.SAMPLE_RATE_HZ

@@ -9,12 +9,12 @@ from musichal.audio.recording import ingest, read_recording
 from musichal.errors import InputError
 from musichal.hearing.encoders.registry import create_encoder
 from musichal.hearing.listener import Listener
+from musichal.live.performance import perform
+from musichal.live.session import session_log
+from musichal.live.session.replay import replay
+from musichal.live.session.session import SessionSettings, file_sha256, reply_bytes, session_folder
+from musichal.live.session.session_log import read_session, read_summary, write_session
 from musichal.partner.settings import PartnerSettings
-from musichal.stage import session_log
-from musichal.stage.performance import perform
-from musichal.stage.replay import replay
-from musichal.stage.session import SessionSettings, file_sha256, reply_bytes, session_folder
-from musichal.stage.session_log import read_session, read_summary, write_session
 from stage_by_hand import partner_of
 
 WRITTEN = [

@@ -6,9 +6,9 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from musichal.audio.concatenative import render_slices
 from musichal.audio.slice_player import SlicePlayer
-from musichal.audio.slices import render_slices
-from musichal.stage.events import SliceEvent
+from musichal.live.events import SliceEvent
 
 RATE = 8_000
 FADE = 80

@@ -8,8 +8,8 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from musichal.audio.slices import render_slices
-from musichal.stage.events import SliceEvent
+from musichal.audio.concatenative import render_slices
+from musichal.live.events import SliceEvent
 
 AUDIO = Path(__file__).parent / "audio"
 RATE = 44100

@@ -5,22 +5,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.jack_midi import wait_for
 from jack_server import JackServer
-from musichal.bench.jack_midi import wait_for
 from musichal.errors import InputError
+from musichal.live.output.messages import Note, SliceSource, slice_note
+from musichal.live.output.port_settings import PortSettings
+from musichal.live.output.ports.frame_clock import FrameLine
+from musichal.live.output.scheduler import Scheduler
+from musichal.live.output.slice_output import SliceOutput
+from musichal.live.output.wire import NOTE, FrameBuffer, message_frame, read_message
 from musichal.memory.partner_file import PartnerModel
 from musichal.monotonic import now_s
 from musichal.partner.decision import Decision
-from musichal.stage.messages import Note, SliceSource, slice_note
-from musichal.stage.port_settings import PortSettings
-from musichal.stage.ports.frame_line import FrameLine
-from musichal.stage.scheduler import Scheduler
-from musichal.stage.slice_output import SliceOutput
-from musichal.stage.wire import NOTE, FrameBuffer, message_frame, read_message
 from test_scheduler import PATIENT, kinds, notes_sent, run_until
 
 
-class Ear:
+class FeatureExtractor:
     """A JACK client that keeps what it hears."""
 
     def __init__(self) -> None:
@@ -31,7 +31,7 @@ class Ear:
         self._blocks: list[np.ndarray] = []
         self.client.set_process_callback(lambda _frames: self._blocks.append(self._port.get_array().copy()))
 
-    def __enter__(self) -> "Ear":
+    def __enter__(self) -> "FeatureExtractor":
         self.client.activate()
         return self
 
@@ -61,7 +61,7 @@ def test_slices_come_out_of_the_sound_system_as_they_are_in_the_recording(
 ) -> None:
     recording = trained.recordings[0]
     rate = recording.sample_rate_hz
-    with Ear() as ear, Scheduler([PortSettings("voice", f"slices:{trained_path}")], settings=PATIENT) as scheduler:
+    with FeatureExtractor() as ear, Scheduler([PortSettings("voice", f"slices:{trained_path}")], settings=PATIENT) as scheduler:
         ear.listen_to("PortAudio")
         start_s = now_s() + 0.4
         parts = [slice_note(start_s + 0.5 * k, 0.5, "voice", SliceSource(0, 2.0 + 0.5 * k)) for k in range(4)]
@@ -88,7 +88,7 @@ def test_slices_come_out_of_the_sound_system_as_they_are_in_the_recording(
 
 @pytest.mark.live
 def test_a_panic_ends_a_slice(jack_server: JackServer, trained_path: Path) -> None:
-    with Ear() as ear, Scheduler([PortSettings("voice", f"slices:{trained_path}")], settings=PATIENT) as scheduler:
+    with FeatureExtractor() as ear, Scheduler([PortSettings("voice", f"slices:{trained_path}")], settings=PATIENT) as scheduler:
         ear.listen_to("PortAudio")
         scheduler.play([slice_note(now_s(), 7.0, "voice", SliceSource(0, 1.0))])
         assert wait_for(lambda: bool(np.abs(ear.heard()[-9600:]).max(initial=0.0) > 0.01) and scheduler.alive(), 5.0)

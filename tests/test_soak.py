@@ -3,7 +3,7 @@
 import pytest
 import soundfile
 
-from musichal.bench.soak import soak
+from benchmarks.soak import soak
 
 
 @pytest.mark.parametrize("hours", [0.05, pytest.param(1.0, marks=pytest.mark.slow)])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from musichal.audio.sf2 import open_soundfont
 from musichal.audio.soundfont import find_soundfont, render_notes
 from musichal.errors import InputError, MissingExtraError
-from musichal.stage.events import NoteEvent
+from musichal.live.events import NoteEvent
 
 RATE = 44100
 PIANO, ORGAN, GUITAR, BASS, VIOLIN, FLUTE, WOODBLOCK = 0, 19, 24, 33, 40, 73, 115

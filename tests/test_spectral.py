@@ -13,7 +13,7 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from musichal.bench import scores
+from benchmarks import scores
 from musichal.errors import InputError
 from musichal.hearing.encoders import registry
 from musichal.hearing.encoders.spectral import SpectralEncoder, SpectralSettings

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from musichal.stage.messages import Control, Note, Outgoing
-from musichal.stage.mpe import MpeZone, bend, configuration
-from musichal.stage.timeline import AGAIN_S, SILENCE, Timeline
+from musichal.live.output.messages import Control, Note, Outgoing
+from musichal.live.output.mpe import MpeZone, bend, configuration
+from musichal.live.output.note_scheduler import AGAIN_S, SILENCE, NoteScheduler
 
 
 class Receiver:
@@ -42,7 +42,7 @@ ON, OFF = bytes((0x90, 60, 90)), bytes((0x80, 60, 0))
 
 
 def test_a_note_is_struck_at_its_moment_and_ended_at_its_end() -> None:
-    timeline = Timeline()
+    timeline = NoteScheduler()
     timeline.play(note(1.0, 0.5, tag=7), 0.0)
     assert timeline.next_s == 1.0
     assert timeline.step(0.999) == []
@@ -54,7 +54,7 @@ def test_a_note_is_struck_at_its_moment_and_ended_at_its_end() -> None:
 
 
 def test_latency_sends_earlier_and_what_cannot_be_goes_at_once_and_is_counted() -> None:
-    timeline = Timeline(latency_s=0.1)
+    timeline = NoteScheduler(latency_s=0.1)
     timeline.play(note(1.0), 0.0)
     timeline.play(note(1.0, pitch=62), 0.95)
     assert timeline.next_s == pytest.approx(0.9)
@@ -65,14 +65,14 @@ def test_latency_sends_earlier_and_what_cannot_be_goes_at_once_and_is_counted() 
 
 
 def test_a_lead_hands_messages_over_early_with_the_moments_they_are_meant_for() -> None:
-    timeline = Timeline(lead_s=0.02)
+    timeline = NoteScheduler(lead_s=0.02)
     timeline.play(note(1.0, 0.01), 0.0)
     assert timeline.next_s == pytest.approx(0.98)
     assert [(m.data, m.target_s) for m in timeline.step(0.995)] == [(ON, 1.0), (OFF, 1.01)]
 
 
 def test_at_one_moment_ends_come_first() -> None:
-    timeline = Timeline()
+    timeline = NoteScheduler()
     timeline.play(note(1.0, 1.0, 62), 0.0)
     timeline.play(note(0.0, 1.0, 60), 0.0)
     timeline.step(0.0)
@@ -80,7 +80,7 @@ def test_at_one_moment_ends_come_first() -> None:
 
 
 def test_a_key_struck_again_is_released_first_and_two_strikes_at_once_are_one() -> None:
-    timeline = Timeline()
+    timeline = NoteScheduler()
     for one in (note(0.0, 2.0), note(1.0, 0.25), note(1.0, 0.5)):
         timeline.play(one, 0.0)
     assert data(timeline.step(0.0)) == [ON]
@@ -91,7 +91,7 @@ def test_a_key_struck_again_is_released_first_and_two_strikes_at_once_are_one() 
 
 
 def test_after_a_jump_of_the_clock_overdue_notes_are_dropped_and_ends_are_sent_at_once() -> None:
-    timeline = Timeline()
+    timeline = NoteScheduler()
     timeline.play(note(0.0, 1.0), 0.0)
     assert data(timeline.step(0.0)) == [ON]
     for k in range(50):
@@ -104,7 +104,7 @@ def test_after_a_jump_of_the_clock_overdue_notes_are_dropped_and_ends_are_sent_a
 
 
 def test_a_note_struck_late_but_in_time_keeps_its_end_and_some_length() -> None:
-    timeline = Timeline()
+    timeline = NoteScheduler()
     timeline.play(note(1.0, 1.0), 0.0)
     timeline.play(note(1.0, 0.02, 62), 0.0)
     timeline.step(1.2)
@@ -114,7 +114,7 @@ def test_a_note_struck_late_but_in_time_keeps_its_end_and_some_length() -> None:
 
 
 def test_cancel_drops_what_is_scheduled_and_lets_what_sounds_end() -> None:
-    timeline = Timeline()
+    timeline = NoteScheduler()
     timeline.play(note(0.0, 2.0), 0.0)
     timeline.play(note(0.5, 2.0, 62), 0.0)
     timeline.play(note(1.0, 1.0, 64), 0.0)
@@ -126,7 +126,7 @@ def test_cancel_drops_what_is_scheduled_and_lets_what_sounds_end() -> None:
 
 
 def test_mute_ends_what_sounds_and_swallows_what_is_due_until_it_is_lifted() -> None:
-    timeline = Timeline()
+    timeline = NoteScheduler()
     for k in range(3):
         timeline.play(note(float(k), 0.5), 0.0)
     timeline.step(0.0)
@@ -138,7 +138,7 @@ def test_mute_ends_what_sounds_and_swallows_what_is_due_until_it_is_lifted() -> 
 
 
 def test_panic_ends_everything_and_tells_every_channel_to_be_silent() -> None:
-    timeline = Timeline()
+    timeline = NoteScheduler()
     timeline.play(note(0.0, 9.0), 0.0)
     timeline.play(note(1.0), 0.0)
     timeline.step(0.0)
@@ -150,7 +150,7 @@ def test_panic_ends_everything_and_tells_every_channel_to_be_silent() -> None:
 
 @pytest.mark.parametrize("end", ["panic", "go_silent", "mute"])
 def test_when_everything_was_ended_the_ends_are_told_again_but_not_of_what_was_struck_since(end: str) -> None:
-    timeline = Timeline()
+    timeline = NoteScheduler()
     for pitch in (60, 61):
         timeline.play(note(0.0, 9.0, pitch), 0.0)
     timeline.step(0.0)
@@ -165,7 +165,7 @@ def test_when_everything_was_ended_the_ends_are_told_again_but_not_of_what_was_s
 
 
 def test_what_it_holds_is_bounded() -> None:
-    timeline = Timeline(capacity=100)
+    timeline = NoteScheduler(capacity=100)
     kept = [timeline.play(note(1.0 + k), 0.0) for k in range(1000)]
     assert kept == [True] * 100 + [False] * 900
     assert (timeline.pending, timeline.counts.refused) == (100, 900)
@@ -192,7 +192,7 @@ ZONES = st.one_of(st.none(), st.builds(MpeZone, members=st.integers(1, 15)))
 @settings(max_examples=150, deadline=None)
 @given(st.lists(ACTIONS, max_size=80), ZONES, st.sampled_from([0.0, 0.05]), st.sampled_from([0.0, 0.02]))
 def test_every_note_ends_once_under_any_interleaving(actions, zone, latency_s, lead_s) -> None:
-    timeline = Timeline(zone=zone, latency_s=latency_s, lead_s=lead_s, capacity=20)
+    timeline = NoteScheduler(zone=zone, latency_s=latency_s, lead_s=lead_s, capacity=20)
     receiver, now_s = Receiver(), 0.0
     moments: list[float] = []
     asked = 0
@@ -244,7 +244,7 @@ def test_every_note_ends_once_under_any_interleaving(actions, zone, latency_s, l
 )
 def test_each_mpe_note_has_a_channel_of_its_own_the_longest_released_and_its_bend_before_it(members, notes) -> None:
     zone = MpeZone(members=members)
-    timeline = Timeline(zone=zone, late_limit_s=10.0)
+    timeline = NoteScheduler(zone=zone, late_limit_s=10.0)
     for due_s, duration_s, pitch, semitones in notes:
         timeline.play(Note(due_s, duration_s, "port", pitch, 90, bend_semitones=semitones), 0.0)
     sounding: dict[int, int] = {}
@@ -269,7 +269,7 @@ def test_each_mpe_note_has_a_channel_of_its_own_the_longest_released_and_its_ben
 
 
 def test_where_mpe_has_no_channel_left_the_oldest_note_gives_way() -> None:
-    timeline = Timeline(zone=MpeZone(members=2))
+    timeline = NoteScheduler(zone=MpeZone(members=2))
     for k in range(3):
         timeline.play(note(float(k), 10.0, 60 + k), 0.0)
     timeline.step(0.0)

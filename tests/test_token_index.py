@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from musichal.bench.memory_speed import STRING_KINDS, token_string
+from benchmarks.memory_speed import STRING_KINDS, token_string
 from musichal.errors import InputError
 from musichal.memory.token_index import CANDIDATE, TokenIndex
 

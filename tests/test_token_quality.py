@@ -5,10 +5,10 @@ import dataclasses
 import numpy as np
 import pytest
 
-from musichal.bench import scores
-from musichal.bench import token_quality as tq
-from musichal.bench.probe_encoder import ProbeEncoder
-from musichal.bench.scores import DrumHit, Rendering, ScoreNote
+from benchmarks import scores
+from benchmarks import token_quality as tq
+from benchmarks.probe_encoder import ProbeEncoder
+from benchmarks.scores import DrumHit, Rendering, ScoreNote
 from musichal.hearing.encoders import registry
 from musichal.hearing.percepts import SILENCE, PitchFrames, Stems
 from musichal.hearing.vocabulary import fit_vocabulary

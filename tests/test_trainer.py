@@ -7,12 +7,12 @@ import pytest
 import soundfile
 
 from musichal.audio.recording import Recording, collect_recordings, read_recording, samples_digest
-from musichal.chandra.trainer import train
 from musichal.errors import InputError
 from musichal.hearing.frames import stream_frame_count
 from musichal.hearing.percepts import SILENCE
 from musichal.memory.partner_file import load_partner, save_partner
 from musichal.spec import PerceptionSpec
+from musichal.training.trainer import train
 from players_by_hand import hear
 
 SPEC = PerceptionSpec()
@@ -28,7 +28,7 @@ def part(recording: Recording, first_s: float, last_s: float) -> Recording:
 
 def test_another_process_trains_the_same_bytes(trained_path, short_mix, tmp_path):
     script = (
-        "import sys; from musichal.audio.recording import read_recording; from musichal.chandra.trainer import train;"
+        "import sys; from musichal.audio.recording import read_recording; from musichal.training.trainer import train;"
         "from musichal.memory.partner_file import save_partner; from musichal.spec import PerceptionSpec;"
         "save_partner(sys.argv[2], train([read_recording(sys.argv[1])], PerceptionSpec()))"
     )

@@ -14,25 +14,26 @@ from typer.testing import CliRunner
 
 from conftest import _cut
 from musichal.audio.recording import read_recording
-from musichal.chandra.trainer import train
 from musichal.cli import app
 from musichal.commands.verify import retrain_from
 from musichal.errors import InputError
+from musichal.evaluate import ablations, parity, repeatability
+from musichal.evaluate import verify as procedure
+from musichal.evaluate.ablations import averaged_tokens
+from musichal.evaluate.frame_counts import count_checks, grid_frames
+from musichal.evaluate.parity import LiveStream, hear_live, likely_cause, parity_checks, random_blocks
+from musichal.evaluate.repeatability import differing_members, repeatability_checks
+from musichal.evaluate.shift import grid_offsets, scaling_checks
+from musichal.evaluate.stored_states import as_remembered, remembered, remembered_checks
+from musichal.evaluate.token_diversity import token_diversity
+from musichal.evaluate.verification import GROUPS, Check, Verification
+from musichal.evaluate.verify import Subject, subjects, verify_partner
 from musichal.hearing.encoders.spectral import SpectralEncoder
 from musichal.hearing.frames import stream_frame_count
 from musichal.hearing.percepts import SILENCE, SOURCES
 from musichal.memory.partner_file import PartnerModel, load_partner, save_partner
 from musichal.spec import EncoderSpec, PerceptionSpec
-from musichal.verify import ablations, parity, procedure, repeatability
-from musichal.verify.ablations import averaged_tokens
-from musichal.verify.counts import count_checks, grid_frames
-from musichal.verify.diversity import token_diversity
-from musichal.verify.parity import LiveStream, hear_live, likely_cause, parity_checks, random_blocks
-from musichal.verify.procedure import Subject, subjects, verify_partner
-from musichal.verify.remembered import as_remembered, remembered, remembered_checks
-from musichal.verify.repeatability import differing_members, repeatability_checks
-from musichal.verify.shift import grid_offsets, scaling_checks
-from musichal.verify.verification import GROUPS, Check, Verification
+from musichal.training.trainer import train
 
 WINDOWS_S = 2.0
 

@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 
 from musichal.errors import InputError
 from musichal.hearing.percepts import Note
+from musichal.live.performance import slice_events
 from musichal.memory.memory import Memory
-from musichal.partner.library import Library
+from musichal.partner.memory_pool import MemoryPool
 from musichal.partner.partner import Partner
 from musichal.partner.settings import VOICES, PartnerSettings, Region, VoiceSettings
 from musichal.partner.voices import Voices, into_register, louder, notes_around, octaves_towards
-from musichal.stage.performance import slice_events
 from partners_by_hand import gesture
 from players_by_hand import answer, hear
 
@@ -31,7 +31,7 @@ def memory_of(*states) -> Memory:
 
 def play(memory, state, chosen=BAND, *, voices=None, now_s=10.0, transposition=0, gain_db=0.0):
     parts = (voices or Voices()).play(
-        Library(memory), state, transposition=transposition, now_s=now_s, duration_s=0.25, gain_db=gain_db, settings=chosen
+        MemoryPool(memory), state, transposition=transposition, now_s=now_s, duration_s=0.25, gain_db=gain_db, settings=chosen
     )
     return {part.voice: [(n.pitch, round(n.onset_s - now_s, 3), round(n.duration_s, 3)) for n in part.notes] for part in parts}
 
@@ -52,8 +52,8 @@ def test_harmony_of_a_single_line_is_what_it_has_just_sounded():
     assert [p for p, _, _ in got["melody"]] == [67]
     assert {p % 12 for p, _, _ in got["chords"]} == {0, 4, 7}
     assert [p % 12 for p, _, _ in got["bass"]] == [0]
-    assert {n.pitch for n in notes_around(Library(memory), 2)} == {60, 64, 67}
-    assert {n.pitch for n in notes_around(Library(memory), 0)} == {60}
+    assert {n.pitch for n in notes_around(MemoryPool(memory), 2)} == {60, 64, 67}
+    assert {n.pitch for n in notes_around(MemoryPool(memory), 0)} == {60}
 
 
 def test_a_single_low_note_is_the_bass_alone():
@@ -103,7 +103,7 @@ def test_louder_is_louder_and_stays_a_velocity(velocity, gain_db):
 def test_no_voice_plays_what_memory_did_not_have_there(states, transposition):
     memory = memory_of(*states)
     for state in range(len(memory)):
-        classes = {(n.pitch + transposition) % 12 for n in notes_around(Library(memory), state)}
+        classes = {(n.pitch + transposition) % 12 for n in notes_around(MemoryPool(memory), state)}
         own = {(int(n["pitch"]) + transposition) % 12 for n in memory.notes_of(state)}
         got = play(memory, state, transposition=transposition)
         for voice in BAND.voices:

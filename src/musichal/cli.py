@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 
 from musichal import __version__
-from musichal.commands.outcome import Voice
+from musichal.commands.terminal import Terminal
 from musichal.errors import InputError, MusicHalError
 from musichal.partner.settings import WORD_SETTINGS, PartnerSettings
 from musichal.spec import (
@@ -58,10 +58,10 @@ def main() -> None:
 
 
 @contextmanager
-def _voice(as_json: bool = False) -> Iterator[Voice]:
+def _voice(as_json: bool = False) -> Iterator[Terminal]:
     """Give a command its voice, and turn its errors into one line and an exit code."""
     # No emoji: a file may really be called ":bell:.wav".
-    voice = Voice(Console(emoji=False), Console(stderr=True, emoji=False), as_json)
+    voice = Terminal(Console(emoji=False), Console(stderr=True, emoji=False), as_json)
     try:
         yield voice
     except MusicHalError as error:
@@ -254,8 +254,8 @@ def play(
             if sound == "soundfont" and audio_out not in (None, "default"):
                 raise InputError("live, a soundfont plays on the system's own output: --audio-out default")
             audio_out = audio_out or ("default" if sound == "slices" else None)
-            from musichal.audio.live_input import parse_channels
             from musichal.commands.live import LiveRequest, live_command
+            from musichal.live.input.live_input import parse_channels
 
             live_command(
                 LiveRequest(
@@ -551,44 +551,6 @@ def encoder(
         encoder_command(name, revision=revision, offline=offline, layer=layer, check=check, convert=convert, voice=voice)
 
 
-@app.command(epilog="Example: `musichal bench memory hearing --recording take1.wav`")
-def bench(
-    parts: Annotated[
-        list[str] | None,
-        typer.Argument(
-            help="What to measure: hearing, memory, tokens, notes, pulse, partner (all of them, if none is named),"
-            " drift, scheduler, live, soak, encoder."
-        ),
-    ] = None,
-    live: Annotated[bool, typer.Option("--live", help="The part live: sound in, MIDI out, through a JACK server.")] = False,
-    encoder: Annotated[
-        str, typer.Option(help="'mert' measures the learned encoder, as the part `encoder` does: runtimes, hearing, training.")
-    ] = "spectral",
-    weights: Annotated[
-        Path | None, typer.Option(help="A folder with MERT's weights; random ones of its size, if none is named.")
-    ] = None,
-    recording: Annotated[
-        list[Path] | None,
-        typer.Option(help="A recording to measure hearing or drift on; repeatable. The demo's, if none is named."),
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Measure speed and quality on this machine, beside goals and peers. Needs the `bench` extra; takes minutes."""
-    from musichal.commands.bench import LEARNED_PART, USUAL_PARTS, bench_command
-
-    with _voice(as_json) as voice:
-        if encoder not in ("spectral", "mert"):
-            raise InputError(f"--encoder must be 'spectral' or 'mert', not {encoder!r}")
-        asked = list(parts or ([] if live or encoder == "mert" else USUAL_PARTS))
-        if live and "live" not in asked:
-            asked.append("live")
-        if encoder == "mert" and LEARNED_PART not in asked:
-            asked.append(LEARNED_PART)
-        if weights is not None and LEARNED_PART not in asked:
-            raise InputError("--weights is for the part encoder")
-        bench_command(asked, recording or [], weights=weights, voice=voice)
-
-
 def _samples(text: str, option: str, limits: tuple[int, int], sample_rate_hz: int) -> int:
     """Return a duration such as 350ms or 0.35s in samples, if it is within `limits`, in samples too."""
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ms|s)\s*", text)
@@ -612,7 +574,7 @@ def _encoder_plan(
     runtime: str,
     precision: str,
     offline: bool,
-    voice: Voice,
+    voice: Terminal,
 ) -> "EncoderPlan | None":
     """Return how to hear with a learned encoder; None for one without weights, which takes none of these options."""
     from musichal.commands.encoder_plan import encoder_plan, encoder_request

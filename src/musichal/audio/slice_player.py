@@ -18,12 +18,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from musichal.arrays import Float32
-from musichal.audio.slices import Slice, render_slices
+from musichal.audio.concatenative import Slice, render_slices
 
 
 @dataclass(frozen=True)
 class _Source:
-    """A slice at the beginning of a stream; see `musichal.audio.slices.Slice`."""
+    """A slice at the beginning of a stream; see `musichal.audio.concatenative.Slice`."""
 
     onset_s: float
     duration_s: float

@@ -41,7 +41,7 @@ _ATTENUATION_SCALE = 0.4
 
 
 class Note(Protocol):
-    """What is needed of a note to play it: see `musichal.stage.events.NoteEvent`."""
+    """What is needed of a note to play it: see `musichal.live.events.NoteEvent`."""
 
     @property
     def onset_s(self) -> float: ...  # noqa: D102

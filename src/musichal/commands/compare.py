@@ -9,12 +9,12 @@ from rich.text import Text
 
 from musichal.atomic import printable
 from musichal.audio.recording import read_recording
-from musichal.commands.outcome import Voice
+from musichal.commands.terminal import Terminal
 from musichal.errors import InputError
+from musichal.evaluate.comparison import Comparison, SourceComparison, Split, compare_partners
 from musichal.hearing.percepts import SOURCES
 from musichal.memory.partner_file import load_partner
 from musichal.partner.explanation import clock
-from musichal.verify.comparison import Comparison, SourceComparison, Split, compare_partners
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -24,7 +24,7 @@ _LEAST_MOMENTS = 75
 _REST_SHOWN = 0.005
 
 
-def compare_command(first: Path, second: Path, recording: Path | None, *, voice: Voice) -> Comparison:
+def compare_command(first: Path, second: Path, recording: Path | None, *, voice: Terminal) -> Comparison:
     """Let two partners hear a recording (the longest in the first partner, if none is given) and show what differs.
 
     Raises

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from musichal.atomic import printable, reason
 from musichal.commands.inspect import inspect_command
-from musichal.commands.outcome import Voice
 from musichal.commands.play import PlayRequest, play_command
+from musichal.commands.terminal import Terminal
 from musichal.commands.train import train_command
 from musichal.demo import PLAYER, RECORDING
 from musichal.errors import InputError
@@ -14,7 +14,7 @@ from musichal.partner.settings import Direction, PartnerSettings
 from musichal.spec import PerceptionSpec
 
 
-def demo_command(folder: Path, *, seed: int, voice: Voice) -> None:
+def demo_command(folder: Path, *, seed: int, voice: Terminal) -> None:
     """Train on the bundled band, let the partner answer the bundled guitar, and leave what came of it in a folder."""
     made = not folder.exists()
     try:
@@ -30,7 +30,7 @@ def demo_command(folder: Path, *, seed: int, voice: Voice) -> None:
         raise
 
 
-def _fill(folder: Path, *, seed: int, voice: Voice) -> None:
+def _fill(folder: Path, *, seed: int, voice: Terminal) -> None:
     partner = folder / "partner.hal"
     voice.say("1. Chandra listens to a rock band (War of freedom by Carlos Viola Iborra, MIT licence).")
     train_command([RECORDING], partner, PerceptionSpec(), keep_audio=True, voice=voice)

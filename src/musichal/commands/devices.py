@@ -9,13 +9,13 @@ from dataclasses import asdict, dataclass
 from rich.table import Table
 from rich.text import Text
 
-from musichal.audio.devices import AudioDevice
-from musichal.audio.live_input import Scan, scan_devices
-from musichal.commands.outcome import Voice
+from musichal.commands.terminal import Terminal
 from musichal.errors import MusicHalError, install_hint
-from musichal.stage.midi_systems import MidiSystem, midi_systems
-from musichal.stage.ports.chatter import library_chatter_off
-from musichal.stage.ports.midi import INSTEAD
+from musichal.live.input.devices import AudioDevice
+from musichal.live.input.live_input import Scan, scan_devices
+from musichal.live.output.midi_systems import MidiSystem, midi_systems
+from musichal.live.output.ports.midi import INSTEAD
+from musichal.live.output.ports.silence_stderr import library_chatter_off
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Part:
     detail: str
 
 
-def devices_command(voice: Voice) -> None:
+def devices_command(voice: Terminal) -> None:
     """Show the devices, and what works; what is missing is no error."""
     scan, sound = _sound()
     with library_chatter_off():
@@ -53,7 +53,7 @@ def devices_command(voice: Voice) -> None:
     voice.show(table)
 
 
-def _show_devices(title: str, devices: tuple[AudioDevice, ...], voice: Voice) -> None:
+def _show_devices(title: str, devices: tuple[AudioDevice, ...], voice: Terminal) -> None:
     if not devices:
         voice.say(f"{title}: none")
         return
@@ -64,7 +64,7 @@ def _show_devices(title: str, devices: tuple[AudioDevice, ...], voice: Voice) ->
     voice.show(table)
 
 
-def _show_midi(title: str, ports: Sequence[tuple[str, str]], voice: Voice) -> None:
+def _show_midi(title: str, ports: Sequence[tuple[str, str]], voice: Terminal) -> None:
     if not ports:
         voice.say(f"{title}: none")
         return

@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from musichal.atomic import printable
-from musichal.commands.outcome import Voice
+from musichal.commands.terminal import Terminal
 from musichal.errors import InputError
 from musichal.partner.form import parse_form
 from musichal.partner.modes import AUTO, Mode, built_in_modes, parse_modes, read_modes, read_toml
@@ -35,7 +35,7 @@ def direction(mode: str, modes: Path | None, form: Path | None) -> Direction:
     return Direction(mode=mode, modes=modes_text, form=form_text)
 
 
-def modes_command(path: Path | None, *, as_toml: bool, voice: Voice) -> None:
+def modes_command(path: Path | None, *, as_toml: bool, voice: Terminal) -> None:
     """Show the modes that there are: those of a file, and those that MusicHal comes with.
 
     Raises

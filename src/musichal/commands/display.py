@@ -10,14 +10,14 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from musichal.commands.outcome import Voice
+from musichal.commands.terminal import Terminal
 from musichal.hearing.percepts import SILENCE, Percept
+from musichal.live.drift import DriftReport
+from musichal.live.input.live_source import Level
+from musichal.live.observer import EngineObserver
+from musichal.live.session.event_log import Changed, Entry
 from musichal.partner.decision import Decision
 from musichal.partner.explanation import clock
-from musichal.stage.drift import DriftReport
-from musichal.stage.live_source import Level
-from musichal.stage.transcript import Changed, Entry
-from musichal.stage.witness import Witness
 
 _PLAIN_S = 10.0
 _EVENTS = 5
@@ -26,7 +26,7 @@ _METER_FLOOR_DB = -60.0
 KEYS_TEXT = "q quit · p panic · m mute · l listen · n change · b go back · + more like this · 1 to {} {} · 0 auto"
 
 
-class Board(Witness):
+class Board(EngineObserver):
     """Gathers in the engine's thread what is shown in the main one; each value is replaced as a whole."""
 
     def __init__(self) -> None:
@@ -91,13 +91,13 @@ class Display:
     board : Board
     level : callable
         Gives the level of the input.
-    voice : Voice
+    voice : Terminal
     title : str
     modes : sequence of str
         Those that keys choose from; empty where no keys are read.
     """
 
-    def __init__(self, board: Board, level: Callable[[], Level], voice: Voice, *, title: str, modes: Sequence[str]) -> None:
+    def __init__(self, board: Board, level: Callable[[], Level], voice: Terminal, *, title: str, modes: Sequence[str]) -> None:
         self._board, self._level, self._voice = board, level, voice
         self._title = title
         self._keys = KEYS_TEXT.format(len(modes), ", ".join(modes)) if modes else ""

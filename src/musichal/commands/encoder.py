@@ -6,7 +6,7 @@ from typing import Any
 from rich.table import Table
 
 from musichal.atomic import printable
-from musichal.commands.outcome import Voice
+from musichal.commands.terminal import Terminal
 from musichal.errors import CheckFailedError, InputError
 from musichal.hearing.encoders.learned.check import TOLERANCE, CheckpointReport, KnownFeatures, check_checkpoint, frame_counts
 from musichal.hearing.encoders.learned.checkpoint import Checkpoint, find_checkpoint
@@ -17,7 +17,7 @@ _WORDS = {True: "holds", False: "FAILS", None: ""}
 
 
 def encoder_command(
-    name: str, *, revision: str | None, offline: bool, layer: int | None, check: bool, convert: bool = False, voice: Voice
+    name: str, *, revision: str | None, offline: bool, layer: int | None, check: bool, convert: bool = False, voice: Terminal
 ) -> CheckpointReport | None:
     """Find a checkpoint and show what it is; with `check` load it and look at what it does, with `convert` prepare playing.
 

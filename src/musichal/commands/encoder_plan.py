@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from musichal.audio.recording import Recording
-from musichal.commands.outcome import Voice
+from musichal.commands.terminal import Terminal
 from musichal.errors import InputError
 from musichal.hearing.encoders.learned.checkpoint import Checkpoint
 from musichal.hearing.encoders.learned.choose import (
@@ -19,7 +19,7 @@ from musichal.hearing.encoders.learned.choose import (
     unmeasured_spec,
 )
 from musichal.hearing.encoders.learned.measure import LEAST_COSINE, Measured
-from musichal.hearing.intake import Intake
+from musichal.hearing.front_end import FrontEnd
 from musichal.hearing.percepts import Window
 from musichal.spec import PerceptionSpec
 
@@ -82,14 +82,14 @@ def encoder_request(
     return request
 
 
-def encoder_plan(request: EncoderRequest, voice: Voice) -> EncoderPlan:
+def encoder_plan(request: EncoderRequest, voice: Terminal) -> EncoderPlan:
     """Find the weights that a request names, and say under which licence they are; raises as `find` does."""
     checkpoint = find(request, say=voice.warn)
     voice.warn(f"the weights of {checkpoint.name} are under this licence: {checkpoint.licence}")
     return EncoderPlan(request, checkpoint, unmeasured_spec(request, checkpoint))
 
 
-def chosen_spec(plan: EncoderPlan, spec: PerceptionSpec, recordings: Sequence[Recording], voice: Voice) -> PerceptionSpec:
+def chosen_spec(plan: EncoderPlan, spec: PerceptionSpec, recordings: Sequence[Recording], voice: Terminal) -> PerceptionSpec:
     """Return the spec with the runtime that is the quickest here on these recordings, and say what was measured.
 
     Raises
@@ -114,7 +114,7 @@ def windows_of(recording: Recording, spec: PerceptionSpec, *, most_s: float = _M
     """Return the windows of the middle of a recording."""
     length = round(most_s * recording.sample_rate_hz)
     first = max(0, (recording.samples.shape[0] - length) // 2)
-    intake = Intake(spec, source_rate_hz=recording.sample_rate_hz)
+    intake = FrontEnd(spec, source_rate_hz=recording.sample_rate_hz)
     taken = intake.push(recording.samples[first : first + length])
     return [*taken.windows, *intake.flush().windows]
 

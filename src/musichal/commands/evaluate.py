@@ -17,21 +17,21 @@ from musichal.atomic import printable
 from musichal.audio.recording import Recording, collect_recordings, read_recording
 from musichal.audio.sf2 import SoundFont, open_soundfont
 from musichal.audio.soundfont import find_soundfont, render_notes
-from musichal.commands.outcome import Voice
 from musichal.commands.outputs import check_outputs
+from musichal.commands.terminal import Terminal
 from musichal.errors import InputError
 from musichal.evaluate.answering import DeafWalker, Echo, Excerpt, MakePlayer, answer, hear_excerpt, joined
+from musichal.evaluate.duo_stats import MemoryUse, memory_use
 from musichal.evaluate.effects import Effect, effect
-from musichal.evaluate.ends import Trial, trials
 from musichal.evaluate.evaluation import Contestant, Evaluation, Progress, Room, contest, cut_excerpts, with_pauses
 from musichal.evaluate.feedback import Feedback, Render, feedback, mean_feedback
-from musichal.evaluate.figures import MemoryUse, memory_use
 from musichal.evaluate.listening import AT_ONCE_S, DIMENSIONS, Area
+from musichal.evaluate.parameter_ranges import Trial, trials
+from musichal.live.events import NoteEvent
 from musichal.memory.partner_file import PartnerModel, load_partner
 from musichal.own_process import out_of_earshot
 from musichal.partner.partner import Partner
 from musichal.partner.settings import Direction, PartnerSettings
-from musichal.stage.events import NoteEvent
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -60,7 +60,7 @@ def evaluate_command(
     settings: PartnerSettings,
     report: Path | None,
     seed: int,
-    voice: Voice,
+    voice: Terminal,
 ) -> Evaluation:
     """Let a partner answer excerpts of recordings, and show how far its answers listen, remember, fit and breathe.
 
@@ -91,7 +91,7 @@ def evaluate_command(
             printable(partner.name), excerpt_s, excerpts, players, contestants, 60 * minutes, long_runs, done, rooms
         )
         if report is not None:
-            from musichal.pictures.evaluation import write_evaluation
+            from musichal.plots.evaluation import write_evaluation
 
             tell("Drawing the report", 1.0)
             write_evaluation(evaluation, report)

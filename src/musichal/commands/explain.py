@@ -15,15 +15,15 @@ from musichal.atomic import printable
 from musichal.audio.mix import at_loudness, write_wav
 from musichal.audio.sf2 import open_soundfont
 from musichal.audio.soundfont import find_soundfont, render_notes
-from musichal.commands.outcome import Voice
 from musichal.commands.outputs import check_outputs
+from musichal.commands.terminal import Terminal
 from musichal.errors import InputError
+from musichal.live.events import NoteEvent
+from musichal.live.session.session import SessionSettings, file_sha256
+from musichal.live.session.session_log import read_session
 from musichal.memory.partner_file import PartnerModel, load_partner
 from musichal.partner.decision import Decision
 from musichal.partner.explanation import clock, explain, summarise
-from musichal.stage.events import NoteEvent
-from musichal.stage.session import SessionSettings, file_sha256
-from musichal.stage.session_log import read_session
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -34,7 +34,7 @@ _BEFORE_S, _AFTER_S = 1.0, 0.5
 
 
 def explain_command(
-    folder: Path, *, at: str | None, listen: Path | None, partner: Path | None, voice: Voice
+    folder: Path, *, at: str | None, listen: Path | None, partner: Path | None, voice: Terminal
 ) -> tuple[Decision, ...]:
     """Say why a session was played as it was: all of it in short, or the decision at one moment in full.
 

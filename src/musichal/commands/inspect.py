@@ -3,15 +3,15 @@
 from pathlib import Path
 
 from musichal.atomic import printable
-from musichal.commands.outcome import Voice
 from musichal.commands.outputs import check_outputs
+from musichal.commands.terminal import Terminal
+from musichal.evaluate.partner_stats import figures_text, partner_figures
 from musichal.memory.partner_file import load_partner
-from musichal.pictures.canvas import picture_format, save_figure
-from musichal.pictures.partner import draw_partner
-from musichal.verify.figures import figures_text, partner_figures
+from musichal.plots.canvas import picture_format, save_figure
+from musichal.plots.partner import draw_partner
 
 
-def inspect_command(partner: Path, *, picture: Path | None, voice: Voice) -> None:
+def inspect_command(partner: Path, *, picture: Path | None, voice: Terminal) -> None:
     """Show what a partner learned, as tables, JSON and a picture."""
     if picture is not None:
         picture_format(picture)

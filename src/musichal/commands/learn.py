@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from musichal.atomic import check_writable, open_atomically, printable
-from musichal.commands.outcome import Voice
+from musichal.commands.terminal import Terminal
 from musichal.errors import InputError
-from musichal.partner.settings import WORD_SETTINGS, PartnerSettings
-from musichal.stage.control import (
+from musichal.live.control import (
     PARTNER_COMMANDS,
     STAGE_COMMANDS,
     TRIGGERS,
@@ -20,6 +19,7 @@ from musichal.stage.control import (
     is_whole,
     read_cc_map,
 )
+from musichal.partner.settings import WORD_SETTINGS, PartnerSettings
 
 _EXAMPLES = {
     "mode": "mode=shadow,mirror",
@@ -118,7 +118,7 @@ def learned(mappings: Sequence[CcMapping], wish: Wish, place: tuple[int, int]) -
     return [*kept, new]
 
 
-def learn_command(path: Path, wanted: str, texts: Sequence[str], voice: Voice, *, timeout_s: float) -> None:
+def learn_command(path: Path, wanted: str, texts: Sequence[str], voice: Terminal, *, timeout_s: float) -> None:
     """Ask for one controller after the other, and write the map after each.
 
     Raises
@@ -126,7 +126,7 @@ def learn_command(path: Path, wanted: str, texts: Sequence[str], voice: Voice, *
     MusicHalError
         For a wish, a map or a MIDI input that cannot be used; what was learned before is written.
     """
-    from musichal.stage.ports.midi_input import open_midi_input
+    from musichal.live.input.midi_input import open_midi_input
 
     if not texts:
         raise InputError("name what controllers are to do, such as: temperature=0:2 mute mode=shadow,mirror")

@@ -14,41 +14,41 @@ from typing import Any
 import numpy as np
 
 from musichal.atomic import printable
-from musichal.audio.live_input import Channels, LiveInput
 from musichal.commands.display import Board, Display
 from musichal.commands.keys import keys
-from musichal.commands.outcome import Voice
+from musichal.commands.terminal import Terminal
 from musichal.errors import InputError, MusicHalError
 from musichal.hearing.encoders.registry import create_encoder
 from musichal.hearing.listener import Listener
+from musichal.live.analysis_thread import AnalysisThread, quick_switching
+from musichal.live.clock import InputClock
+from musichal.live.control import CcMap, Command, CommandBox, key_command, read_cc_map
+from musichal.live.drift import DriftMonitor
+from musichal.live.engine import EventLoop, Player
+from musichal.live.garbage import settled
+from musichal.live.input.link import LinkClock, LinkSession
+from musichal.live.input.link_process import need_aalink
+from musichal.live.input.live_input import Channels, LiveInput
+from musichal.live.input.live_source import InputNews, LiveSource
+from musichal.live.input.midi_clock import MidiClock
+from musichal.live.input.osc import OscInput, OscOutput
+from musichal.live.live_engine import LiveEngine
+from musichal.live.observer import EngineObserver
+from musichal.live.output.live_output import Outputs, SchedulerOutput
+from musichal.live.output.port_settings import PortSettings
+from musichal.live.output.routing import Routing, VoiceRoute, read_routing, single_port
+from musichal.live.output.scheduler import Scheduler
+from musichal.live.output.slice_output import SliceOutput
+from musichal.live.priority import raise_priority
+from musichal.live.session.recorder import SessionRecorder
+from musichal.live.session.session import SessionSettings, file_sha256, session_folder
+from musichal.live.session.session_log import LiveSessionWriter
 from musichal.memory.partner_file import PartnerModel, load_partner
 from musichal.monotonic import now_s
-from musichal.partner.director import directed_by
 from musichal.partner.explanation import explain
+from musichal.partner.mode_controller import directed_by
 from musichal.partner.partner import Partner
 from musichal.partner.settings import PartnerSettings
-from musichal.stage.clock import InputClock
-from musichal.stage.collector import settled
-from musichal.stage.control import CcMap, Command, CommandBox, key_command, read_cc_map
-from musichal.stage.drift import DriftMonitor
-from musichal.stage.engine import Conductor, Player
-from musichal.stage.hearing_thread import HearingThread, quick_switching
-from musichal.stage.link import LinkClock, LinkSession
-from musichal.stage.link_process import need_aalink
-from musichal.stage.live import LiveEngine
-from musichal.stage.live_output import Outputs, SchedulerOutput
-from musichal.stage.live_source import InputNews, LiveSource
-from musichal.stage.midi_clock import MidiClock
-from musichal.stage.osc import OscInput, OscOutput
-from musichal.stage.port_settings import PortSettings
-from musichal.stage.priority import raise_priority
-from musichal.stage.recorder import SessionRecorder
-from musichal.stage.routing import Routing, VoiceRoute, read_routing, single_port
-from musichal.stage.scheduler import Scheduler
-from musichal.stage.session import SessionSettings, file_sha256, session_folder
-from musichal.stage.session_log import LiveSessionWriter
-from musichal.stage.slice_output import SliceOutput
-from musichal.stage.witness import Witness
 
 CHANNEL = 0
 _POLL_S = 0.12
@@ -106,7 +106,7 @@ def live_player(model: PartnerModel, request: LiveRequest) -> Player:
 
 
 def live_command(
-    request: LiveRequest, voice: Voice, *, make_player: MakePlayer = live_player, witnesses: Sequence[Witness] = ()
+    request: LiveRequest, voice: Terminal, *, make_player: MakePlayer = live_player, witnesses: Sequence[EngineObserver] = ()
 ) -> dict[str, Any]:
     """Play until the player quits, the time is over, or Ctrl-C; then end every note and close the session whole.
 
@@ -128,7 +128,7 @@ def live_command(
         scheduler = stack.enter_context(Scheduler(ports))
         slices = stack.enter_context(_slices(request, model))
         osc_in, osc_out = _osc(request, box, stack, sample_rate_hz=model.spec.sample_rate_hz)
-        told: list[Witness] = [*witnesses, board, *osc_out]
+        told: list[EngineObserver] = [*witnesses, board, *osc_out]
         engine: LiveEngine | None = None
 
         def stream_s(at_s: float) -> float | None:
@@ -157,8 +157,8 @@ def live_command(
         engine = LiveEngine(
             source=source,
             intake=listener.intake,
-            hearing=HearingThread(listener.hear, most_waiting=overlap, in_thread=lambda: raise_priority(_HEARING_LEVEL)),
-            conductor=Conductor(player, sample_rate_hz=model.spec.sample_rate_hz),
+            hearing=AnalysisThread(listener.hear, most_waiting=overlap, in_thread=lambda: raise_priority(_HEARING_LEVEL)),
+            conductor=EventLoop(player, sample_rate_hz=model.spec.sample_rate_hz),
             output=output,
             clock=clock,
             spec=model.spec,
@@ -199,7 +199,7 @@ def _check_inputs(request: LiveRequest) -> None:
 
 def _osc(
     request: LiveRequest, box: CommandBox, stack: contextlib.ExitStack, *, sample_rate_hz: int
-) -> tuple[OscInput | None, list[Witness]]:
+) -> tuple[OscInput | None, list[EngineObserver]]:
     """Open OSC as far as it is asked for: commands that come in, and what is told."""
     osc_in, told = None, []
     if request.osc.listen is not None:
@@ -212,7 +212,7 @@ def _osc(
     return osc_in, list(told)
 
 
-def _load(request: LiveRequest, voice: Voice) -> tuple[PartnerModel, str]:
+def _load(request: LiveRequest, voice: Terminal) -> tuple[PartnerModel, str]:
     with voice.progress("Loading the partner"):
         digest = file_sha256(request.partner)
         return load_partner(request.partner), digest
@@ -299,7 +299,7 @@ def _session(
     return LiveSessionWriter(request.session, settings, sample_rate_hz=model.spec.sample_rate_hz, recorder=recorder)
 
 
-def _close_session(writer: LiveSessionWriter, summary: dict[str, Any], voice: Voice) -> None:
+def _close_session(writer: LiveSessionWriter, summary: dict[str, Any], voice: Terminal) -> None:
     try:
         writer.close(summary)
     except (MusicHalError, OSError) as error:
@@ -440,7 +440,7 @@ def _link(request: LiveRequest, box: CommandBox, engine: LiveEngine) -> Iterator
 @contextmanager
 def _controllers(wanted: str, control_map: CcMap, box: CommandBox, clock: MidiClock | None) -> Iterator[None]:
     """Listen to a MIDI input for controllers, and for MIDI clock, while the block runs."""
-    from musichal.stage.ports.midi_input import open_midi_input
+    from musichal.live.input.midi_input import open_midi_input
 
     def take(data: Sequence[int]) -> None:
         if len(data) == 3 and data[0] & 0xF0 == 0xB0:
@@ -461,7 +461,7 @@ def _finish(
     osc_in: OscInput | None,
     link: LinkClock | None,
     writer: LiveSessionWriter | None,
-    voice: Voice,
+    voice: Terminal,
 ) -> dict[str, Any]:
     scheduler.panic()
     until_s = now_s() + _SETTLE_S
@@ -494,7 +494,7 @@ def _summary(engine: LiveEngine, live: LiveInput, scheduler: Scheduler, watch: _
     }
 
 
-def _report(request: LiveRequest, engine: LiveEngine, summary: dict[str, Any], voice: Voice) -> None:
+def _report(request: LiveRequest, engine: LiveEngine, summary: dict[str, Any], voice: Terminal) -> None:
     voice.result(summary)
     counts = engine.counts
     voice.say(

@@ -9,22 +9,22 @@ import numpy as np
 
 from musichal.arrays import Float32
 from musichal.atomic import open_atomically, printable
+from musichal.audio.concatenative import render_slices
 from musichal.audio.mix import at_loudness, mix, write_wav
 from musichal.audio.recording import Recording, ingest, read_recording
 from musichal.audio.sf2 import SoundFont, open_soundfont
-from musichal.audio.slices import render_slices
 from musichal.audio.soundfont import find_soundfont, render_notes
-from musichal.commands.outcome import Voice
 from musichal.commands.outputs import check_outputs
+from musichal.commands.terminal import Terminal
 from musichal.errors import InputError
+from musichal.live.performance import Performance, note_events, perform, slice_events
+from musichal.live.session.session import SessionSettings, file_sha256, reply_bytes, session_folder
+from musichal.live.session.session_log import write_session
 from musichal.memory.partner_file import PartnerModel, load_partner
 from musichal.partner.explanation import explain, summarise
 from musichal.partner.settings import PartnerSettings
-from musichal.pictures.canvas import picture_format, save_figure
-from musichal.pictures.performance import draw_performance
-from musichal.stage.performance import Performance, note_events, perform, slice_events
-from musichal.stage.session import SessionSettings, file_sha256, reply_bytes, session_folder
-from musichal.stage.session_log import write_session
+from musichal.plots.canvas import picture_format, save_figure
+from musichal.plots.performance import draw_performance
 
 CHANNEL = 0
 _SOUND_RATE_HZ = 44100
@@ -66,7 +66,7 @@ class PlayRequest:
         return open_soundfont(self.soundfont or find_soundfont())
 
 
-def play_command(request: PlayRequest, voice: Voice) -> Performance:
+def play_command(request: PlayRequest, voice: Terminal) -> Performance:
     """Let a partner answer a recording, write what was asked for, and say what was played and why.
 
     Raises
@@ -173,7 +173,7 @@ def _in_two_channels(samples: Float32) -> Float32:
     return samples if samples.ndim == 2 else np.repeat(samples[:, None], 2, axis=1)
 
 
-def _report(request: PlayRequest, model: PartnerModel, performance: Performance, voice: Voice) -> None:
+def _report(request: PlayRequest, model: PartnerModel, performance: Performance, voice: Terminal) -> None:
     names = [r.name for r in model.recordings]
     decisions = performance.decisions
     summary = summarise(decisions, end_s=performance.duration_s)

@@ -3,11 +3,9 @@
 from pathlib import Path
 
 from musichal.atomic import printable
-from musichal.chandra.analysts import usual_processes
-from musichal.chandra.rehearing import own_recordings, rehear
 from musichal.commands.encoder_plan import measured_lines, windows_of
-from musichal.commands.outcome import Voice
 from musichal.commands.outputs import check_outputs
+from musichal.commands.terminal import Terminal
 from musichal.errors import InputError
 from musichal.hearing.encoders.learned.choose import AUTO, candidates, choose_runtime
 from musichal.hearing.encoders.learned.encoder import graph_of
@@ -17,6 +15,8 @@ from musichal.hearing.percepts import SOURCES
 from musichal.memory.partner_file import PartnerModel, load_partner, save_partner
 from musichal.partner.explanation import counted
 from musichal.spec import PerceptionSpec
+from musichal.training.rehearing import own_recordings, rehear
+from musichal.training.workers import usual_processes
 
 
 def rehear_command(
@@ -27,7 +27,7 @@ def rehear_command(
     precision: str,
     refit: bool,
     processes: int | None,
-    voice: Voice,
+    voice: Terminal,
 ) -> PartnerModel:
     """Hear a partner's recordings again, write the partner to `output` (which may be the same file), say what changed.
 

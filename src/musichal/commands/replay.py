@@ -5,19 +5,19 @@ from pathlib import Path
 import numpy as np
 
 from musichal.atomic import open_atomically, printable
-from musichal.commands.outcome import Voice
 from musichal.commands.outputs import check_outputs
+from musichal.commands.terminal import Terminal
 from musichal.errors import CheckFailedError, InputError
 from musichal.hearing.encoders.registry import create_encoder
 from musichal.hearing.listener import Listener
+from musichal.live.session.replay import Replay, replay
+from musichal.live.session.session import file_sha256
+from musichal.live.session.session_log import REPLY, read_session
 from musichal.memory.partner_file import load_partner
 from musichal.partner.partner import Partner
-from musichal.stage.replay import Replay, replay
-from musichal.stage.session import file_sha256
-from musichal.stage.session_log import REPLY, read_session
 
 
-def replay_command(folder: Path, *, partner: Path | None, midi_out: Path | None, voice: Voice) -> Replay:
+def replay_command(folder: Path, *, partner: Path | None, midi_out: Path | None, voice: Terminal) -> Replay:
     """Play a session again: the same input, heard and skipped as it was, and the same MIDI.
 
     Of a session whose MusicHal was killed, what is there is played again, and compared as far as it goes.

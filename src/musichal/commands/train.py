@@ -8,16 +8,16 @@ from pathlib import Path, PurePath
 
 from musichal.atomic import printable
 from musichal.audio.recording import collect_recordings, read_recording
-from musichal.chandra.analysts import usual_processes
-from musichal.chandra.trainer import train
 from musichal.commands.encoder_plan import EncoderPlan, chosen_spec
-from musichal.commands.outcome import Voice
 from musichal.commands.outputs import check_outputs
-from musichal.hearing.pinning import pin
+from musichal.commands.terminal import Terminal
+from musichal.evaluate.partner_stats import partner_figures
+from musichal.hearing.resolve_spec import pin
 from musichal.memory.partner_file import PartnerModel, save_partner
 from musichal.partner.explanation import counted
 from musichal.spec import PerceptionSpec
-from musichal.verify.figures import partner_figures
+from musichal.training.trainer import train
+from musichal.training.workers import usual_processes
 
 
 def train_command(
@@ -26,7 +26,7 @@ def train_command(
     spec: PerceptionSpec,
     *,
     keep_audio: bool,
-    voice: Voice,
+    voice: Terminal,
     plan: EncoderPlan | None = None,
     processes: int | None = None,
 ) -> PartnerModel:

@@ -14,19 +14,19 @@ from rich.text import Text
 
 from musichal.atomic import printable
 from musichal.audio.recording import Recording, collect_recordings, read_recording
-from musichal.chandra.rehearing import as_recording
-from musichal.chandra.trainer import train
-from musichal.commands.outcome import Voice
 from musichal.commands.outputs import check_outputs
+from musichal.commands.terminal import Terminal
 from musichal.errors import CheckFailedError
+from musichal.evaluate.repeatability import Retrain
+from musichal.evaluate.shift import OFFSETS
+from musichal.evaluate.verification import Check, DiversityRow, Verification
+from musichal.evaluate.verify import subjects, verify_partner
 from musichal.hearing.percepts import SOURCES
 from musichal.installation import processors
 from musichal.memory.partner_file import PartnerModel, load_partner, save_partner
 from musichal.own_process import run_module
-from musichal.verify.procedure import subjects, verify_partner
-from musichal.verify.repeatability import Retrain
-from musichal.verify.shift import OFFSETS
-from musichal.verify.verification import Check, DiversityRow, Verification
+from musichal.training.rehearing import as_recording
+from musichal.training.trainer import train
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -37,7 +37,7 @@ _VERDICTS = {True: Text("passed", "green"), False: Text("FAILED", "bold red"), N
 
 
 def verify_command(
-    partner: Path, recordings: Sequence[Path], *, report: Path | None, quick: bool, seed: int, voice: Voice
+    partner: Path, recordings: Sequence[Path], *, report: Path | None, quick: bool, seed: int, voice: Terminal
 ) -> Verification:
     """Verify a partner with its own recordings, or with others, and show each check.
 
@@ -74,7 +74,7 @@ def verify_command(
             progress=tell,
         )
         if report is not None:
-            from musichal.pictures.verification import write_report
+            from musichal.plots.verification import write_report
 
             tell("Drawing the report", 1.0)
             write_report(verification, report)

@@ -15,11 +15,11 @@ from musichal.errors import InputError
 from musichal.hearing.encoders.registry import create_encoder
 from musichal.hearing.listener import Listener
 from musichal.hearing.percepts import Note, Onset, Percept
+from musichal.live.engine import EventLoop, Player
+from musichal.live.performance import HeardStream, heard_stream
 from musichal.memory.memory import Memory
 from musichal.memory.partner_file import PartnerModel
 from musichal.partner.decision import Decision, PlannedNote
-from musichal.stage.engine import Conductor, Player
-from musichal.stage.performance import HeardStream, heard_stream
 
 _BLOCK_S = 1.0
 
@@ -110,7 +110,7 @@ def _later(percept: Percept, samples: int, rate: int) -> Percept:
 
 def answer(excerpt: Excerpt, player: Player) -> tuple[Decision, ...]:
     """Return what a fresh partner decides while it hears an excerpt."""
-    conductor = Conductor(player, sample_rate_hz=excerpt.sample_rate_hz)
+    conductor = EventLoop(player, sample_rate_hz=excerpt.sample_rate_hz)
     decisions = conductor.events(excerpt.onsets, excerpt.percepts)
     return (*decisions, *conductor.until(excerpt.end_sample))
 

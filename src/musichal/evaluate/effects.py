@@ -17,7 +17,7 @@ import numpy as np
 
 from musichal.arrays import Float64
 from musichal.evaluate.answering import Excerpt, MakePlayer, answer, notes_of
-from musichal.evaluate.figures import memory_use, phrases_of_notes
+from musichal.evaluate.duo_stats import memory_use, phrases_of_notes
 from musichal.evaluate.listening import DIMENSIONS, answer_of, follow
 from musichal.evaluate.traces import player_trace
 from musichal.memory.memory import Memory

@@ -11,9 +11,9 @@ from musichal.arrays import Float32
 from musichal.audio.recording import Recording
 from musichal.errors import InputError
 from musichal.evaluate.answering import Excerpt, MakePlayer, answer, hear_excerpt, notes_of
+from musichal.evaluate.duo_stats import Harmony, MemoryUse, Phrasing, harmony, memory_use, phrasing, player_phrases
 from musichal.evaluate.effects import Effect
 from musichal.evaluate.feedback import Feedback
-from musichal.evaluate.figures import Harmony, MemoryUse, Phrasing, harmony, memory_use, phrasing, player_phrases
 from musichal.evaluate.listening import Listening, answer_of, listening
 from musichal.evaluate.traces import Trace, player_trace
 from musichal.memory.memory import Memory

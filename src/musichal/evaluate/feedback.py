@@ -15,11 +15,11 @@ from musichal.arrays import Float32, Float64
 from musichal.hearing.encoders.registry import create_encoder
 from musichal.hearing.listener import Listener
 from musichal.hearing.percepts import SILENCE
+from musichal.live.engine import Engine
 from musichal.memory.partner_file import PartnerModel
 from musichal.partner.decision import Decision, PlannedNote
 from musichal.partner.partner import Partner
 from musichal.partner.settings import PartnerSettings
-from musichal.stage.engine import Engine
 
 BLOCK_S = 0.01
 OUTPUT_S = 0.02

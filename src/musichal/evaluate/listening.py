@@ -19,7 +19,7 @@ from itertools import pairwise
 import numpy as np
 
 from musichal.arrays import Bool, Float64, Int64
-from musichal.evaluate.figures import PHRASE_GAP_S
+from musichal.evaluate.duo_stats import PHRASE_GAP_S
 from musichal.evaluate.traces import STEP_S, Trace, answer_trace
 from musichal.partner.decision import Decision
 

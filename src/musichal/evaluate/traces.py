@@ -15,8 +15,8 @@ import numpy as np
 
 from musichal.arrays import AnyArray, Float64
 from musichal.hearing.percepts import Note
+from musichal.live.performance import HeardStream
 from musichal.partner.decision import PlannedNote
-from musichal.stage.performance import HeardStream
 
 STEP_S = 0.25
 SMOOTH_S = 1.0

@@ -1,8 +1,8 @@
 """The one front end: push blocks of samples, get percepts.
 
 The trainer pushes a file through it, the stage pushes a sound card through it; nothing else in MusicHal turns sound into
-features or tokens. It has two stations. The `Ear` goes from samples to what was heard in each segment; it needs no
-vocabulary, so the trainer can learn one from it. The `TokenStage` goes from there to tokens and gestures. A `Listener` is
+features or tokens. It has two stations. The `FeatureExtractor` goes from samples to what was heard in each segment; it needs no
+vocabulary, so the trainer can learn one from it. The `Tokenizer` goes from there to tokens and gestures. A `Listener` is
 both, one behind the other.
 
 What comes out depends on the samples alone, not on how they were cut into blocks.
@@ -17,8 +17,8 @@ from musichal.arrays import AnyArray, Float32
 from musichal.errors import InputError
 from musichal.hearing.encoders.protocol import Encoder
 from musichal.hearing.frames import frame_centres
+from musichal.hearing.front_end import FrontEnd
 from musichal.hearing.gestures import GestureSmoother, frame_costs
-from musichal.hearing.intake import Intake
 from musichal.hearing.levels import Gate, frame_levels_db, full_scale_share
 from musichal.hearing.notes import NoteTracker
 from musichal.hearing.percepts import SILENCE, SOURCES, Gesture, Heard, Note, Onset, Percept, PitchFrames, Rest, Stems, Window
@@ -49,11 +49,11 @@ class Listened:
     percepts: tuple[Percept, ...]
 
 
-class Ear:
+class FeatureExtractor:
     """From samples at any rate and channel count to what was heard in each segment.
 
-    It is an `Intake`, which turns blocks into windows, an analysis of each window by itself, which may be made anywhere and in
-    any order, and what goes on from window to window: gates and notes.
+    It is an `FrontEnd`, which turns blocks into windows, an analysis of each window by itself, which may be made anywhere and
+    in any order, and what goes on from window to window: gates and notes.
 
     Parameters
     ----------
@@ -76,7 +76,7 @@ class Ear:
                 f"encoder {encoder.name} hears at {encoder.sample_rate_hz} Hz, but the spec says {spec.sample_rate_hz} Hz"
             )
         self.spec = spec
-        self.intake = Intake(spec, source_rate_hz=source_rate_hz)
+        self.intake = FrontEnd(spec, source_rate_hz=source_rate_hz)
         self._encoder = encoder
         self._tap = tap
         self._pitch = PitchAnalyser(spec)
@@ -163,7 +163,7 @@ class Ear:
         return separate(window.samples, self.spec.separation)
 
 
-class TokenStage:
+class Tokenizer:
     """From what was heard to tokens and gestures."""
 
     def __init__(self, spec: PerceptionSpec, vocabularies: Vocabularies) -> None:
@@ -210,11 +210,11 @@ class Listener:
         source_rate_hz: int,
         tap: Tap | None = None,
     ) -> None:
-        self._ear = Ear(spec, encoder, source_rate_hz=source_rate_hz, tap=tap)
-        self._tokens = TokenStage(spec, vocabularies)
+        self._ear = FeatureExtractor(spec, encoder, source_rate_hz=source_rate_hz, tap=tap)
+        self._tokens = Tokenizer(spec, vocabularies)
 
     @property
-    def intake(self) -> Intake:
+    def intake(self) -> FrontEnd:
         """Return the light path, for a stage that hears its windows elsewhere."""
         return self._ear.intake
 

@@ -1,7 +1,7 @@
 """The network behind the note tracker: whether a pitch begins at a frame, and whether it sounds.
 
 One small network with shared weights looks at each pitch's view (`note_frames`) at a few moments around a frame. It was
-trained on random music by `musichal.bench.note_training`; its weights come with the package.
+trained on random music by `tools.train_notes`; its weights come with the package.
 """
 
 import hashlib

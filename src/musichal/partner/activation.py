@@ -13,7 +13,7 @@ import numpy as np
 
 from musichal.arrays import Float64, Int64, Records
 from musichal.partner.influences import CONTEXTS, MATCH
-from musichal.partner.library import Library, ascending
+from musichal.partner.memory_pool import MemoryPool, ascending
 
 PEAKS = 1024
 """How many peaks of one kind of context there can be, a power of 2."""
@@ -90,7 +90,7 @@ class Activation:
         self._newer[row] = _NEWER[self._counts[row] % PEAKS]
         self._past += 1
 
-    def active(self, library: Library, now_s: float, *, time_constant_s: float, most: int) -> Active:
+    def active(self, library: MemoryPool, now_s: float, *, time_constant_s: float, most: int) -> Active:
         """Return the states pointed to at `now_s`, by the `most` strongest peaks of each kind of context."""
         # In one array from step to step: it is the largest that a decision makes.
         values = self._since_s - now_s
@@ -133,7 +133,7 @@ class Activation:
         )
 
 
-def _reached(library: Library, owners: Int64, matched: Int64, at_s: Float64) -> Int64:
+def _reached(library: MemoryPool, owners: Int64, matched: Int64, at_s: Float64) -> Int64:
     """Return the state, by its number in the library, whose beginning is nearest to each place on the line of time.
 
     It lies behind the state that `matched`, in the same recording; −1 where there is none. `owners`, ascending, are the first

@@ -14,7 +14,7 @@ from musichal.arrays import AnyArray, Float32, Float64, Int64
 from musichal.partner.activation import Activation
 from musichal.partner.harmony import HarmonySearch, moved, unit_chroma
 from musichal.partner.influences import CONTEXTS, INFLUENCES
-from musichal.partner.library import Library, ascending
+from musichal.partner.memory_pool import MemoryPool, ascending
 from musichal.partner.settings import PartnerSettings
 from musichal.partner.situation import Situation
 
@@ -64,7 +64,7 @@ class Sounding:
     searches: tuple[HarmonySearch, ...]
 
 
-def sounding(library: Library, chroma: Float32, settings: PartnerSettings, before: Sounding | None = None) -> Sounding:
+def sounding(library: MemoryPool, chroma: Float32, settings: PartnerSettings, before: Sounding | None = None) -> Sounding:
     """Return what sounds, where that is a `chroma` of shape (12,): what it was `before`, if that is still so."""
     most, penalty = settings.chroma_candidates, settings.transposition_penalty
     of = (chroma.tobytes(), library.learned, settings.max_transposition, penalty, most)
@@ -79,7 +79,7 @@ def sounding(library: Library, chroma: Float32, settings: PartnerSettings, befor
 
 
 def find_candidates(
-    library: Library,
+    library: MemoryPool,
     activation: Activation,
     situation: Situation,
     sounds: Sounding,
@@ -94,7 +94,7 @@ def find_candidates(
 
     Parameters
     ----------
-    library : Library
+    library : MemoryPool
     activation : Activation
     situation : Situation
     sounds : Sounding
@@ -147,8 +147,8 @@ def find_candidates(
 def tonalness(chroma: AnyArray) -> float:
     """Return how much of a chroma is harmony rather than noise, 0 to 1.
 
-    The spread of its twelve values, relative to their mean, is 0.06 to 0.15 for white and pink noise heard by `Ear`, and 0.33
-    to 1.3 for the bundled music (5 to 95 % of segments); what lies between is neither.
+    The spread of its twelve values, relative to their mean, is 0.06 to 0.15 for white and pink noise heard by
+    `FeatureExtractor`, and 0.33 to 1.3 for the bundled music (5 to 95 % of segments); what lies between is neither.
     """
     # `numpy.mean` and `numpy.std` take several times as long for twelve values.
     mean = np.add.reduce(chroma) / len(chroma)

@@ -12,7 +12,7 @@ import numpy as np
 
 from musichal.arrays import AnyArray, Bool, Float64, Int64
 from musichal.partner.harmony import moved
-from musichal.partner.library import BESIDE, Library
+from musichal.partner.memory_pool import BESIDE, MemoryPool
 from musichal.partner.settings import PartnerSettings, Region
 from musichal.partner.situation import Situation
 
@@ -42,7 +42,7 @@ class Filtered:
 
 
 def apply_filters(
-    library: Library,
+    library: MemoryPool,
     situation: Situation,
     states: Int64,
     transpositions: Int64,
@@ -57,7 +57,7 @@ def apply_filters(
 
     Parameters
     ----------
-    library : Library
+    library : MemoryPool
     situation : Situation
     states : array of shape (n,)
         Candidates, by their numbers in the library, ascending.
@@ -147,7 +147,7 @@ def harmonic_fit(classes: Float64, chroma: AnyArray, transpositions: Int64) -> F
     return np.minimum(np.maximum(fit, 0, out=fit), 1, out=fit)
 
 
-def wanted_pitch(library: Library, situation: Situation, settings: PartnerSettings) -> float | None:
+def wanted_pitch(library: MemoryPool, situation: Situation, settings: PartnerSettings) -> float | None:
     """Return the player's pitch, or as far on the other side of the memory's middle where register goes against them.
 
     None where the player has no pitch.
@@ -157,7 +157,7 @@ def wanted_pitch(library: Library, situation: Situation, settings: PartnerSettin
     return 2 * library.base.usual.pitch - situation.pitch
 
 
-def _wanted_octaves(library: Library, situation: Situation, settings: PartnerSettings) -> float:
+def _wanted_octaves(library: MemoryPool, situation: Situation, settings: PartnerSettings) -> float:
     """Return the player's density, or as far on the other side of what is usual in memory where density goes against them."""
     played = float(_octaves(situation.onset_rate_hz or 0.0))
     return played if settings.follow_density > 0 else 2 * float(_octaves(library.base.usual.density_hz)) - played

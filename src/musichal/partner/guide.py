@@ -13,7 +13,7 @@ import numpy as np
 from musichal.arrays import AnyArray, Float64, Int64
 from musichal.memory.token_index import TokenIndex
 from musichal.partner.harmony import unit_chroma
-from musichal.partner.library import Library
+from musichal.partner.memory_pool import MemoryPool
 from musichal.partner.scenario import MINOR, Scenario
 
 WEIGHT = 2.0
@@ -38,10 +38,10 @@ class Guide:
     Parameters
     ----------
     scenario : Scenario
-    library : Library
+    library : MemoryPool
     """
 
-    def __init__(self, scenario: Scenario, library: Library) -> None:
+    def __init__(self, scenario: Scenario, library: MemoryPool) -> None:
         self.scenario = scenario
         self._base = library.base
         self._step = 0

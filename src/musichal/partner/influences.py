@@ -17,7 +17,7 @@ import numpy as np
 from musichal.arrays import Float64, Int64, Records
 from musichal.hearing.percepts import SILENCE
 from musichal.memory.token_index import TokenIndex
-from musichal.partner.library import Library, Shelf
+from musichal.partner.memory_pool import MemoryPool, MemorySegment
 from musichal.partner.settings import PartnerSettings
 from musichal.partner.situation import Situation
 from musichal.partner.streams import CONTOUR_BREAK, CONTOUR_LEVEL, RHYTHM_BREAK
@@ -95,7 +95,13 @@ def player_contexts(situation: Situation) -> dict[str, Recent]:
 
 
 def find_matches(
-    library: Library, name: str, recent: Recent, *, settings: PartnerSettings, limit: int | None = None, but: int | None = None
+    library: MemoryPool,
+    name: str,
+    recent: Recent,
+    *,
+    settings: PartnerSettings,
+    limit: int | None = None,
+    but: int | None = None,
 ) -> Records:
     """Return where memory was in the same situation, `MATCH` of shape (k,), in each shelf the longest common past first.
 
@@ -137,7 +143,7 @@ def find_matches(
     return matches if kept.all() else matches[kept]
 
 
-def _index(shelf: Shelf, name: str) -> TokenIndex:
+def _index(shelf: MemorySegment, name: str) -> TokenIndex:
     if name == "rhythm":
         return shelf.rhythm
     return shelf.contour if name == "loudness" else shelf.memory.indexes[int(name == "percussive")]

@@ -16,7 +16,7 @@ import numpy as np
 from musichal.arrays import AnyArray, Bool, Float64, Int64
 from musichal.errors import InputError
 from musichal.hearing.percepts import SILENCE
-from musichal.partner.library import Library
+from musichal.partner.memory_pool import MemoryPool
 
 Whose = Literal["yours", "its own"]
 
@@ -88,11 +88,11 @@ class MotifStore:
     Parameters
     ----------
     settings : MotifSettings
-    library : Library
+    library : MemoryPool
         Where the states of motifs are.
     """
 
-    def __init__(self, settings: MotifSettings, library: Library) -> None:
+    def __init__(self, settings: MotifSettings, library: MemoryPool) -> None:
         self._settings = settings
         self._library = library
         tokens = library.base.memory.states["tokens"][:, 0].astype(np.int64)
@@ -204,7 +204,7 @@ class Described:
     highest: Int64
 
 
-def describe(library: Library, states: Sequence[int], counts: Int64) -> Described:
+def describe(library: MemoryPool, states: Sequence[int], counts: Int64) -> Described:
     """Return what is to be known of states; `counts` is how often the memory has each harmonic token, from silence on."""
     rows = [shelf.memory.states[local] for shelf, local in map(library.find, states)]
     tokens = np.array([row["tokens"] for row in rows], dtype=np.int64).reshape(-1, 2)
@@ -249,7 +249,7 @@ def distinctive_run(phrase: Described, settings: MotifSettings) -> tuple[int, in
 
 
 def _best_move(
-    library: Library, states: Sequence[int], transpositions: Sequence[int], chroma: AnyArray, max_transposition: int
+    library: MemoryPool, states: Sequence[int], transpositions: Sequence[int], chroma: AnyArray, max_transposition: int
 ) -> int:
     """Return the transposition in which a run fits what sounds now best, the smallest among equals; 0 where nothing sounds."""
     total = np.zeros(12)

@@ -21,7 +21,6 @@ from musichal.memory.memory import Memory
 from musichal.partner.activation import Activation
 from musichal.partner.candidates import Candidates, Sounding, find_candidates, sounding, transpositions
 from musichal.partner.decision import Alternative, Context, Decision, Filter, Influence
-from musichal.partner.director import Director
 from musichal.partner.filters import Filtered, apply_filters, wanted_pitch
 from musichal.partner.guide import WEIGHT, Guide, Plan
 from musichal.partner.influences import (
@@ -34,9 +33,10 @@ from musichal.partner.influences import (
     weights,
 )
 from musichal.partner.learning import Learner
-from musichal.partner.library import Library
-from musichal.partner.own_sound import OwnSound
+from musichal.partner.memory_pool import MemoryPool
+from musichal.partner.mode_controller import ModeController
 from musichal.partner.selection import Choice, choose, runners_up
+from musichal.partner.self_cancellation import SelfCancellation
 from musichal.partner.settings import PartnerSettings
 from musichal.partner.situation import Situation, SituationTracker
 from musichal.partner.timing import in_time
@@ -122,15 +122,15 @@ class Partner:
         knows_its_sound: bool = True,
     ) -> None:
         self._knows_its_sound = knows_its_sound
-        self.library = Library(memory)
+        self.library = MemoryPool(memory)
         self.settings = settings
         self._rng = rng
         self._tracker = SituationTracker(sample_rate_hz=sample_rate_hz)
         directed = settings.direction.mode or settings.direction.form
-        self._director = Director(
+        self._director = ModeController(
             self.library, settings, rng=rng.spawn(1)[0] if directed else rng, sample_rate_hz=sample_rate_hz
         )
-        self._own_sound = OwnSound(sample_rate_hz=sample_rate_hz)
+        self._own_sound = SelfCancellation(sample_rate_hz=sample_rate_hz)
         self._learner = Learner()
         self._voices = Voices()
         self._activation = Activation()

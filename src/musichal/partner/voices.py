@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from musichal.partner.decision import PlannedNote
-from musichal.partner.library import Library
+from musichal.partner.memory_pool import MemoryPool
 from musichal.partner.settings import PartnerSettings, VoiceSettings
 
 _TOGETHER_S = 0.05
@@ -52,7 +52,7 @@ class Voices:
         self._held: dict[str, tuple[frozenset[int], float]] = {}
 
     def play(
-        self, library: Library, state: int, *, transposition: int, now_s: float, duration_s: float, gain_db: float,
+        self, library: MemoryPool, state: int, *, transposition: int, now_s: float, duration_s: float, gain_db: float,
         settings: PartnerSettings,
     ) -> tuple[Part, ...]:  # fmt: skip
         """Return what each voice plays from `now_s` on, in the order of the settings; a voice may play nothing."""
@@ -84,13 +84,13 @@ class Voices:
         return tuple(out)
 
 
-def state_notes(library: Library, state: int) -> list[MemoryNote]:
+def state_notes(library: MemoryPool, state: int) -> list[MemoryNote]:
     """Return the notes of a state."""
     shelf, local = library.find(state)
     return [MemoryNote(*note) for note in shelf.memory.notes_of(local).tolist()]
 
 
-def notes_around(library: Library, state: int) -> list[MemoryNote]:
+def notes_around(library: MemoryPool, state: int) -> list[MemoryNote]:
     """Return what memory sounded when a state began: notes of its own, and those struck up to 1 s before, oldest first."""
     shelf, local = library.find(state)
     rows = shelf.memory.states[max(0, local - _REACH_STATES) : local + 1]

@@ -16,5 +16,5 @@ def cache_folder() -> Path:
     if sys.platform == "win32":
         return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "musichal" / "cache"
     if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "musichal"
+        return Path.home() / "MemoryPool" / "Caches" / "musichal"
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "musichal"

@@ -1,0 +1,52 @@
+"""`python -m benchmarks`: measure speed and quality in a checkout, with the `bench` extra."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from benchmarks.command import LEARNED_PART, USUAL_PARTS, bench_command
+from musichal.cli import Json, _voice
+from musichal.errors import InputError
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command(epilog="Example: `python -m benchmarks memory hearing --recording take1.wav`")
+def bench(
+    parts: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="What to measure: hearing, memory, tokens, notes, pulse, partner (all of them, if none is named),"
+            " drift, scheduler, live, soak, encoder."
+        ),
+    ] = None,
+    live: Annotated[bool, typer.Option("--live", help="The part live: sound in, MIDI out, through a JACK server.")] = False,
+    encoder: Annotated[
+        str, typer.Option(help="'mert' measures the learned encoder, as the part `encoder` does: runtimes, hearing, training.")
+    ] = "spectral",
+    weights: Annotated[
+        Path | None, typer.Option(help="A folder with MERT's weights; random ones of its size, if none is named.")
+    ] = None,
+    recording: Annotated[
+        list[Path] | None,
+        typer.Option(help="A recording to measure hearing or drift on; repeatable. The demo's, if none is named."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure speed and quality on this machine, beside goals and peers. Needs the `bench` extra; takes minutes."""
+    with _voice(as_json) as voice:
+        if encoder not in ("spectral", "mert"):
+            raise InputError(f"--encoder must be 'spectral' or 'mert', not {encoder!r}")
+        asked = list(parts or ([] if live or encoder == "mert" else USUAL_PARTS))
+        if live and "live" not in asked:
+            asked.append("live")
+        if encoder == "mert" and LEARNED_PART not in asked:
+            asked.append(LEARNED_PART)
+        if weights is not None and LEARNED_PART not in asked:
+            raise InputError("--weights is for the part encoder")
+        bench_command(asked, recording or [], weights=weights, voice=voice)
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,96 @@
+"""`musichal bench`: the figures of docs/benchmarks.md, measured here and now."""
+
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.table import Table
+
+from benchmarks.figure import Figure
+from musichal.commands.terminal import Terminal
+from musichal.demo import RECORDING
+from musichal.errors import CheckFailedError, InputError
+
+LEARNED_PART = "encoder"
+PARTS = ("hearing", "memory", "tokens", "notes", "pulse", "partner", "drift", "scheduler", "live", "soak", LEARNED_PART)
+USUAL_PARTS = PARTS[:-5]
+"""Measured where nothing is named.
+
+Drift needs recordings of its own, scheduler and live a JACK server, soak many minutes, the learned encoder an extra."""
+
+
+def bench_command(parts: Sequence[str], recordings: Sequence[Path], *, weights: Path | None = None, voice: Terminal) -> None:
+    """Measure the parts asked for and show each figure beside its goal and its peer.
+
+    `weights` is a folder for the part `encoder`, which has random ones otherwise.
+
+    Raises
+    ------
+    CheckFailedError
+        If a figure misses its goal.
+    MusicHalError
+        For an unknown part, a missing extra, or a recording that cannot be heard.
+    """
+    unknown = sorted(set(parts) - set(PARTS))
+    if unknown:
+        raise InputError(f"there is no benchmark {unknown[0]!r}; there are: {', '.join(PARTS)}")
+    figures: list[Figure] = []
+    with voice.progress("Measuring") as tell:
+        for number, part in enumerate(parts):
+            tell(f"Measuring {part}", number / len(parts))
+            figures += _measure(part, recordings or [RECORDING], weights)
+    voice.result({"machine": _machine(), "figures": [asdict(f) | {"met": f.met} for f in figures]})
+    voice.show(_table(figures))
+    missed = [f for f in figures if not f.met]
+    if missed:
+        raise CheckFailedError(f"{len(missed)} of {len(figures)} figures miss their goal: {', '.join(f.name for f in missed)}")
+
+
+def _measure(part: str, recordings: Sequence[Path], weights: Path | None) -> Sequence[Figure]:
+    if part == LEARNED_PART:
+        from benchmarks.encoder_speed import measure_encoder
+
+        return measure_encoder(recordings, weights)
+    from benchmarks import (
+        drift_quality,
+        hearing_speed,
+        live_speed,
+        memory_speed,
+        note_quality,
+        partner_speed,
+        pulse_quality,
+        scheduler_speed,
+        soak,
+        token_quality,
+    )
+
+    measures: dict[str, Callable[[], Sequence[Figure]]] = {
+        "hearing": lambda: hearing_speed.measure_hearing(recordings),
+        "memory": memory_speed.measure_memory,
+        "tokens": token_quality.measure_tokens,
+        "notes": note_quality.measure_notes,
+        "pulse": pulse_quality.measure_pulse,
+        "partner": partner_speed.measure_partner,
+        "drift": lambda: drift_quality.measure_drift(recordings),
+        "scheduler": scheduler_speed.measure_scheduler,
+        "live": live_speed.measure_live,
+        "soak": soak.measure_soak,
+    }
+    return measures[part]()
+
+
+def _machine() -> str:
+    return f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"
+
+
+def _table(figures: Sequence[Figure]) -> Table:
+    table = Table(title=f"Measured on {_machine()}")
+    for column in ("figure", "measured", "goal", "", "peer"):
+        table.add_column(column, justify="left" if column in ("figure", "peer") else "right")
+    for f in figures:
+        goal = "" if f.goal is None else f"{'≥' if f.at_least else '≤'} {f.goal:g}"
+        verdict = "" if f.goal is None else ("met" if f.met else "missed")
+        peer = "" if f.peer is None or f.peer_value is None else f"{f.peer}: {f.peer_value:.4g}"
+        table.add_row(f.name, f"{f.value:.4g} {f.unit}".rstrip(), goal, verdict, peer)
+    return table

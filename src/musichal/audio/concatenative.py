@@ -1,0 +1,197 @@
+"""The answer as slices of a recording, one at a time, cross-faded.
+
+Conventions
+-----------
+A slice is at full level at its onset, so that its attack is kept: it fades in during the `fade_s` before, from what the
+recording has there, while the slice before it fades out. A slice ends where the next one starts. Slices that go on in
+the recording where the one before left off are played as one: the recording comes out unchanged.
+
+A transposition is by varispeed: the stretch that is read is 2^(semitones / 12) times as long as it sounds. The
+recording's own ends are faded too, for it may have been cut in mid-sound; a slice that runs past the end stops there.
+
+References
+----------
+The gains of a cross-fade follow from the correlation of what is cross-faded, so that power stays constant: straight for
+equal signals, equal-power for unrelated ones. Fink, Holters, Zölzer: Signal-matched power-complementary cross-fading and
+dry-wet mixing, DAFx 2016.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+import soxr
+
+from musichal.arrays import Float32
+
+_MARGIN = 256
+"""Samples read on either side of a slice, so that the resampler's edges are outside it."""
+_SAME_PLACE_S = 0.001
+"""How far a slice may be from where the one before left off, and still run on."""
+
+
+class Slice(Protocol):
+    """What is needed of a slice to play it: see `musichal.live.events.SliceEvent`."""
+
+    @property
+    def onset_s(self) -> float: ...  # noqa: D102
+    @property
+    def duration_s(self) -> float: ...  # noqa: D102
+    @property
+    def recording(self) -> int: ...  # noqa: D102
+    @property
+    def source_start_s(self) -> float: ...  # noqa: D102
+    @property
+    def transposition_semitones(self) -> float: ...  # noqa: D102
+    @property
+    def gain(self) -> float: ...  # noqa: D102
+
+
+@dataclass(frozen=True)
+class _Stretch:
+    """A slice, or several that run on: samples [`start`, `end`) of the output, from `source_s` of a recording on."""
+
+    start: int
+    end: int
+    onset_s: float
+    recording: int
+    source_s: float
+    semitones: float
+    gain: float
+
+    @property
+    def ratio(self) -> float:
+        return float(2.0 ** (self.semitones / 12))
+
+
+def render_slices(
+    events: Iterable[Slice],
+    recordings: Sequence[tuple[Float32, int]],
+    *,
+    sample_rate_hz: int,
+    fade_s: float = 0.01,
+) -> Float32:
+    """Play slices of `recordings`, pairs of mono samples (n,) and a rate in Hz; returns (m,), to the end of the last.
+
+    Of slices with the same onset the last is played; one that is over within a fade is not heard. Raises `ValueError`
+    for a recording that is not mono or not there, and for a fade that is not positive.
+    """
+    if not fade_s > 0:
+        raise ValueError(f"fade_s must be positive, not {fade_s}")
+    if any(samples.ndim != 1 for samples, _ in recordings):
+        raise ValueError("recordings must be mono, of shape (n,)")
+    fade = max(2, round(fade_s * sample_rate_hz))
+    stretches = _audible(_stretches(events, sample_rate_hz), recordings, sample_rate_hz, fade)
+    out = np.zeros(max((stretch.end for stretch in stretches), default=0), np.float32)
+    edged = {number: _edged(*recordings[number], fade_s) for number in {s.recording for s in stretches}}
+    rise = (0.5 - 0.5 * np.cos(np.pi * (np.arange(fade) + 0.5) / fade)).astype(np.float32)
+    before_end, tail = -1, rise
+    for stretch in stretches:
+        first = max(0, stretch.start - fade)
+        sound = _read(edged[stretch.recording], recordings[stretch.recording][1], stretch, first, sample_rate_hz)
+        head, next_tail = sound[:fade].copy(), sound[-fade:].copy()
+        sound[:fade] *= rise
+        sound[-fade:] *= rise[::-1]
+        out[first : stretch.end] += sound
+        if before_end == stretch.start:
+            out[first : stretch.start] /= _fade_level(tail, head, rise)
+        before_end, tail = stretch.end, next_tail
+    return out
+
+
+def _stretches(events: Iterable[Slice], rate_hz: int) -> list[_Stretch]:
+    """Return the events in order, each cut where the next starts, those that run on joined."""
+    stretches: list[_Stretch] = []
+    for event in sorted(events, key=lambda event: event.onset_s):
+        start, end = round(event.onset_s * rate_hz), round((event.onset_s + event.duration_s) * rate_hz)
+        new = _Stretch(
+            *(start, end, event.onset_s, event.recording, event.source_start_s),
+            *(event.transposition_semitones, event.gain),
+        )
+        if stretches:
+            before = stretches[-1] = replace(stretches[-1], end=min(stretches[-1].end, start))
+            if _runs_on(before, new):
+                stretches[-1] = replace(before, end=end)
+                continue
+        stretches.append(new)
+    return stretches
+
+
+def _runs_on(before: _Stretch, new: _Stretch) -> bool:
+    expected_s = before.source_s + (new.onset_s - before.onset_s) * before.ratio
+    return (
+        new.start - before.end <= 1
+        and (new.recording, new.semitones, new.gain) == (before.recording, before.semitones, before.gain)
+        and abs(new.source_s - expected_s) <= _SAME_PLACE_S
+    )
+
+
+def _audible(
+    stretches: Iterable[_Stretch], recordings: Sequence[tuple[Float32, int]], rate_hz: int, fade: int
+) -> list[_Stretch]:
+    """Return the stretches up to the ends of their recordings, without those shorter than a fade.
+
+    Gaps of up to a fade are closed, so that two neighbours either share a whole cross-fade or have nothing to do with
+    each other.
+    """
+    audible: list[_Stretch] = []
+    for stretch in stretches:
+        if stretch.recording >= len(recordings):
+            raise ValueError(f"there is no recording {stretch.recording}")
+        samples, source_rate_hz = recordings[stretch.recording]
+        left_s = (len(samples) / source_rate_hz - stretch.source_s) / stretch.ratio
+        end = min(stretch.end, stretch.start + math.floor(left_s * rate_hz + 1e-6))
+        if end - stretch.start < fade:
+            continue
+        if audible and stretch.start - audible[-1].end <= fade:
+            audible[-1] = replace(audible[-1], end=stretch.start)
+        audible.append(replace(stretch, end=end))
+    return audible
+
+
+def _edged(samples: Float32, rate_hz: int, fade_s: float) -> Float32:
+    """Return a copy of a recording that rises from silence and falls to it."""
+    n = min(round(fade_s * rate_hz), len(samples) // 2)
+    rise = 0.5 - 0.5 * np.cos(np.pi * (np.arange(n) + 0.5) / max(n, 1))
+    edged = samples.astype(np.float32)
+    edged[:n] *= rise.astype(np.float32)
+    edged[len(edged) - n :] *= rise[::-1].astype(np.float32)
+    return edged
+
+
+def _read(samples: Float32, source_rate_hz: int, stretch: _Stretch, first: int, rate_hz: int) -> Float32:
+    """Return samples [`first`, `stretch.end`) of the output as the recording has them, zero outside of it."""
+    n, lead = stretch.end - first, stretch.start - first
+    step = source_rate_hz * stretch.ratio / rate_hz
+    position = stretch.source_s * source_rate_hz
+    if step == 1:
+        sound = _cut(samples, round(position) - lead, n)
+    else:
+        margin = _MARGIN * math.ceil(max(step, 1.0))
+        at = position - lead * step
+        origin = math.floor(at) - margin
+        source = _cut(samples, origin, math.ceil(n * step) + 2 * margin)
+        resampled = soxr.resample(source, source_rate_hz * stretch.ratio, rate_hz, quality="VHQ")
+        sound = _cut(resampled, round((at - origin) / step), n)
+    sound *= np.float32(stretch.gain)
+    return sound
+
+
+def _cut(samples: Float32, start: int, n: int) -> Float32:
+    """Return a copy of `n` samples from `start` on, zero where there are none."""
+    low, high = min(max(start, 0), len(samples)), min(max(start + n, 0), len(samples))
+    cut = np.zeros(n, np.float32)
+    cut[low - start : high - start] = samples[low:high]
+    return cut
+
+
+def _fade_level(falling: Float32, rising: Float32, rise: Float32) -> Float32:
+    """Return the level that a cross-fade with the gains 1 − `rise` and `rise` has, where both signals have level 1."""
+    energy = float(falling @ falling) * float(rising @ rising)
+    # Opposite phases are not made up for: that would need more than full gain.
+    correlation = np.float32(max(0.0, float(falling @ rising) / math.sqrt(energy)) if energy > 0 else 0.0)
+    fall = 1 - rise
+    level: Float32 = np.sqrt(fall**2 + rise**2 + 2 * correlation * fall * rise)
+    return level

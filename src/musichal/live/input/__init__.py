@@ -1,0 +1,1 @@
+"""Sound, MIDI and messages in."""

@@ -1,0 +1,547 @@
+"""Live sound in: blocks of mono samples from any device, each with its place in the stream and the time at which it came.
+
+    with LiveInput("Scarlett", channels=(1,)) as live:
+        listener = Listener(spec, encoder, vocabularies, source_rate_hz=live.sample_rate_hz)
+        while playing:
+            live.wait(0.1)
+            while (block := live.read()) is not None:
+                ...
+
+A process of its own holds the device (`audio.input_process`). When the device goes, or the process with it, a new process
+waits for the same device to come back, and the sound goes on at the place in the stream that the time says: what was missed
+counts as lost samples. The same goes for sound that a device loses without a word; it shows in the times of the blocks.
+"""
+
+import contextlib
+import json
+import queue
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import IO, Any, Self
+
+import numpy as np
+
+from musichal.arrays import Float32
+from musichal.audio.durations import quantile_ms
+from musichal.audio.level_meter import LevelMeter, Levels, decibel
+from musichal.audio.recording import ingest
+from musichal.errors import InputError, MissingExtraError, MusicHalError
+from musichal.live.input.arrivals import ArrivalFilter
+from musichal.live.input.devices import AudioDevice, NoSuchDeviceError
+from musichal.live.input.input_process import MODULE, XRUN, read_message
+from musichal.live.input.ring import BlockRing, RingBlock
+from musichal.monotonic import now_s
+from musichal.own_process import end_reader, out_of_earshot
+
+Channels = tuple[int, ...] | None
+"""Which channels are heard, counted from 1 (their mean); none named: all; None: the first two, or the only one."""
+
+CAPACITY_S = 30.0
+_REOPENED = 2
+_OPEN_S = 20.0
+_HUNG_S, _STUCK_S = 4.0, 15.0
+_CLOSE_S = 2.0
+_AGAIN_S = 1.0
+# Blocks that are all this late for half a second, or for a second if the system did not report it, mean lost sound.
+_LOST_S, _LOST_BLOCKS, _LOST_BLOCKS_TOLD = 0.004, 0.75, 0.5
+_TOLD_WINDOWS = 2  # the window in which it happened has blocks from before
+_SILENT_DB, _SILENT_S = -70.0, 10.0
+_UNPLUGGED_S, _LOOK_S = 2.0, 5.0
+_CLIPPING_AGAIN_S = 5.0
+_SCAN_S = 20.0
+
+
+@dataclass(frozen=True)
+class Block:
+    """What came in since the last one.
+
+    Attributes
+    ----------
+    samples : Float32
+        Shape (n,): mono, at the device's rate, as `audio.recording.ingest` gives it.
+    first_sample : int
+        Place of the first sample in the stream; lost samples count.
+    lost_before : int
+        How many device samples are missing just before it.
+    arrived_s : float
+        `musichal.monotonic.now_s` (on Linux and macOS, `time.monotonic`) at which the last of the samples was there.
+    arrivals : tuple of (int, float)
+        For each block of the device in it: the place behind it, and when it arrived. What `stage.clock.InputClock` is fed.
+    """
+
+    samples: Float32
+    first_sample: int
+    lost_before: int
+    arrived_s: float
+    arrivals: tuple[tuple[int, float], ...]
+
+    @property
+    def end_sample(self) -> int:
+        """Return the place behind the last sample."""
+        return self.first_sample + len(self.samples)
+
+
+@dataclass(frozen=True)
+class InputEvent:
+    """Something that the player should know.
+
+    `kind` is one of ``opened``, ``gone``, ``waiting``, ``returned``, ``lost`` (samples are missing), ``behind`` (samples are
+    missing because nobody read), ``clipping``, ``silent``, ``sound`` (after silence), ``broken`` (samples that were no
+    numbers were made 0). `at_sample` is the place in the stream, `lost_samples` how many are missing there.
+    """
+
+    kind: str
+    text: str
+    at_sample: int
+    lost_samples: int = 0
+
+
+@dataclass(frozen=True)
+class Scan:
+    """The audio devices that there are now."""
+
+    inputs: tuple[AudioDevice, ...]
+    outputs: tuple[AudioDevice, ...]
+
+
+def scan_devices() -> Scan:
+    """Return the devices that there are at this moment, whatever this process has open.
+
+    Raises
+    ------
+    MissingExtraError
+        Without sounddevice or PortAudio.
+    """
+    message = _ask_for_devices({})
+    return Scan(
+        tuple(AudioDevice(**device) for device in message["inputs"]),
+        tuple(AudioDevice(**device) for device in message["outputs"]),
+    )
+
+
+def _ask_for_devices(options: dict[str, Any]) -> dict[str, Any]:
+    process = _start({"list": True, **options})
+    guard = threading.Timer(_SCAN_S, process.kill)
+    guard.start()
+    try:
+        assert process.stdout is not None
+        message = read_message(process.stdout)
+    finally:
+        guard.cancel()
+        _end(process)
+    if not isinstance(message, dict):
+        raise InputError("the sound system does not answer: no list of devices came")
+    if message["kind"] == "failed":
+        raise _error(message)
+    return message
+
+
+def parse_channels(text: str) -> tuple[int, ...]:
+    """Return the channels of a text such as ``1`` or ``1,2`` or ``all``; raises `InputError` for any other."""
+    if text.strip().casefold() == "all":
+        return ()
+    parts = [part.strip() for part in text.split(",")]
+    numbers = [int(part) for part in parts if part.isdecimal()]
+    if len(numbers) != len(parts) or min(numbers) < 1 or len(set(numbers)) != len(numbers):
+        raise InputError(f"channels are numbers from 1, as in 1 or 1,2, or 'all'; not {text!r}")
+    return tuple(numbers)
+
+
+class LiveInput:
+    """A live input, open from entering to leaving its context.
+
+    Parameters
+    ----------
+    device : str, optional
+        Number or (part of the) name; the system's default input if None.
+    channels : tuple of int, optional
+        See `Channels`.
+    block_samples : int
+        Size of the device's blocks; 0 leaves it at 512.
+    capacity_s : float
+        How much sound waits for a reader before it is lost.
+    on_event : callable, optional
+        Told of each `InputEvent`, inside `read` and `wait`, so always in the reader's thread.
+
+    Notes
+    -----
+    `read`, `wait` and `levels` belong to one thread. On JACK a client that vanishes leaves no trace but digital silence, and
+    one that comes back is not connected again: where it gives sound to a new stream and none to ours, ours is opened anew.
+    """
+
+    def __init__(
+        self,
+        device: str | None = None,
+        *,
+        channels: Channels = None,
+        block_samples: int = 0,
+        capacity_s: float = CAPACITY_S,
+        on_event: Callable[[InputEvent], None] | None = None,
+    ) -> None:
+        if channels and min(channels) < 1:
+            raise InputError("channels are counted from 1")
+        self.xruns = 0
+        """Blocks before which the system said that it lost sound."""
+        self.lost_samples = 0
+        """Samples that are missing in the stream so far."""
+        self._wanted = device
+        self._channels = channels
+        self._block_samples = block_samples
+        self._capacity_s = capacity_s
+        self._on_event = on_event
+        self._device: AudioDevice | None = None
+        self._rate_hz = 0
+        self._opened_channels = 0
+        self._closing = threading.Event()
+        self._arrived = threading.Event()
+        self._answers: queue.SimpleQueue[MusicHalError | None] = queue.SimpleQueue()
+        self._events: queue.SimpleQueue[tuple[str, str]] = queue.SimpleQueue()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._callbacks: list[int] = []
+        self._is_open = False
+        self._last_block_s = self._last_message_s = 0.0
+        self._thread = threading.Thread(target=self._keep_open, name="audio input", daemon=True)
+        # The reader's own.
+        self._held: tuple[RingBlock, int] | None = None
+        self._position = self._shift = 0
+        self._told_windows = 0
+        self._was_late = False
+        self._meter, self._watch = LevelMeter(), LevelMeter()
+        self._zero_s = self._quiet_s = 0.0
+        self._is_silent = self._is_broken = False
+        self._clipping_told_s = -_CLIPPING_AGAIN_S
+        self._look: threading.Thread | None = None
+
+    def __enter__(self) -> Self:
+        """Open the device.
+
+        Raises
+        ------
+        InputError
+            The device is not there, not unique, busy, or does not open; one line that says which and what to do.
+        MissingExtraError
+            Without sounddevice or PortAudio.
+        """
+        self._thread.start()
+        try:
+            error = self._answers.get(timeout=_OPEN_S)
+        except queue.Empty:
+            error = InputError(f"the audio input did not open within {_OPEN_S:g} s")
+        except BaseException:
+            self._close()
+            raise
+        if error is not None:
+            self._close()
+            raise error
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._close()
+
+    @property
+    def device(self) -> AudioDevice:
+        """Return the device that was opened."""
+        assert self._device is not None, "the input is not open"
+        return self._device
+
+    @property
+    def sample_rate_hz(self) -> int:
+        """Return the rate of the samples: that of the device when it was opened."""
+        assert self._rate_hz, "the input is not open"
+        return self._rate_hz
+
+    def callback_ms(self, share: float) -> float | None:
+        """Return how long `share` of the audio callbacks took at most, in ms, to the last second; None before that is known."""
+        return quantile_ms(self._callbacks, share)
+
+    @property
+    def is_connected(self) -> bool:
+        """Return whether the device is there now."""
+        return self._is_open
+
+    @property
+    def waiting_samples(self) -> int:
+        """Return how many samples wait to be read, so how far the reader is behind."""
+        return self._ring.waiting_samples + (len(self._held[0].samples) if self._held else 0)
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait until there is something to read, at most `timeout_s`; return whether there is."""
+        self._arrived.clear()
+        self._look_after()
+        if self._held or len(self._ring):
+            return True
+        self._arrived.wait(timeout_s)
+        return bool(len(self._ring))
+
+    def read(self) -> Block | None:
+        """Return what came since the last call, up to the next place where samples are missing; None where nothing did.
+
+        Never waits. Call it until it returns None.
+        """
+        self._look_after()
+        parts: list[RingBlock] = []
+        arrivals: list[tuple[int, float]] = []
+        first = lost_before = 0
+        while True:
+            if self._held is not None:
+                (block, lost), self._held = self._held, None
+            else:
+                taken = self._ring.read()
+                if taken is None:
+                    break
+                block, lost = taken, self._missing_before(taken)
+            if lost and parts:
+                self._held = block, lost
+                break
+            if not parts:
+                first, lost_before = self._position + lost, lost
+            parts.append(block)
+            self._position += lost + len(block.samples)
+            arrivals.append((self._position, block.arrived_s))
+        if not parts:
+            return None
+        raw = parts[0].samples if len(parts) == 1 else np.concatenate([part.samples for part in parts])
+        mono = self._hear(raw)
+        return Block(mono, first, lost_before, parts[-1].arrived_s, tuple(arrivals))
+
+    def levels(self) -> Levels:
+        """Return peak and RMS of what was read since this was last called."""
+        return self._meter.take()
+
+    # What the reader does besides -----------------------------------------------------------------------------------------
+
+    def _hear(self, raw: Float32) -> Float32:
+        if self._channels:
+            raw = raw[:, [channel - 1 for channel in self._channels]]
+        bad = ~np.isfinite(raw)
+        if bad.any():
+            raw = np.where(bad, np.float32(0), raw)
+            if not self._is_broken:
+                self._tell("broken", f"{self.device.label} gives samples that are no numbers: heard as silence")
+        self._is_broken = bool(bad.any())
+        mono = ingest(raw)
+        self._meter.see(raw, mono)
+        self._watch.see(raw, mono)
+        self._judge()
+        return mono
+
+    def _judge(self) -> None:
+        """Warn of clipping and of silence, once for each time."""
+        now_s = self._position / self._rate_hz
+        levels = self._watch.take()
+        duration_s = levels.samples / self._rate_hz
+        if levels.clipped_samples and now_s - self._clipping_told_s >= _CLIPPING_AGAIN_S:
+            self._clipping_told_s = now_s
+            self._tell("clipping", f"{self.device.label} clips: turn its gain down")
+        self._zero_s = self._zero_s + duration_s if levels.digital_silence else 0.0
+        self._quiet_s = self._quiet_s + duration_s if levels.peak_db < _SILENT_DB else 0.0
+        if self._quiet_s >= _SILENT_S and not self._is_silent:
+            self._is_silent = True
+            what = "gives only digital silence" if self._zero_s >= _SILENT_S else f"is silent (below {_SILENT_DB:.0f} dBFS)"
+            self._tell("silent", f"{self.device.label} {what}: is the right input chosen, plugged in and turned up?")
+        elif self._is_silent and not self._quiet_s:
+            self._is_silent = False
+            self._tell("sound", f"{self.device.label} gives sound again (peak {decibel(10 ** (levels.peak_db / 20)):.0f} dBFS)")
+        if self._zero_s >= _UNPLUGGED_S and self._look is None:
+            # A JACK client that is gone leaves digital silence, and nothing else says so, be it back or not.
+            self._look = threading.Thread(target=self._look_whether_it_is_there, daemon=True)
+            self._look.start()
+        elif not self._zero_s:
+            self._look = None
+
+    def _look_whether_it_is_there(self) -> None:
+        me, process = threading.current_thread(), self._process
+        while self._look is me and self._process is process and not self._closing.is_set():
+            with contextlib.suppress(MusicHalError):
+                if self._is_cut_off():
+                    if self._look is me and self._process is process and process is not None:
+                        process.kill()
+                    break
+            self._closing.wait(_LOOK_S)
+        if self._look is me:
+            self._look = None
+
+    def _is_cut_off(self) -> bool:
+        """Return whether the device is gone, or, on JACK, is there and gives sound to a stream that is newer than ours."""
+        label = self.device.label
+        chosen = [channel - 1 for channel in self._channels or range(1, self._opened_channels + 1)]
+        on_jack = self.device.host_api.startswith("JACK")
+        found = _ask_for_devices({"hear": label, "channels": chosen} if on_jack else {})
+        return bool(found["heard"]) or all(AudioDevice(**device).label != label for device in found["inputs"])
+
+    def _missing_before(self, block: RingBlock) -> int:
+        """Return how many samples are missing before a block: those that did not fit, and those that the time says."""
+        rate = self._rate_hz
+        lost = block.lost_before
+        end = self._position + lost + len(block.samples)
+        if lost:
+            self._tell("behind", f"{lost / rate:.2f} s of sound are lost: nobody read them in time", lost)
+        if block.mark & XRUN:
+            self.xruns += 1
+            self._told_windows = _TOLD_WINDOWS
+        line = self._filter.line
+        if block.mark & _REOPENED and line is not None:
+            gap = max(0, round(line.position_at(block.arrived_s)) - end)
+            self._filter.restart(end + gap, block.arrived_s)
+            self._tell("lost", f"{gap / rate:.2f} s of sound are missing while {self.device.label} was away", gap)
+            self._zero_s = 0.0
+        else:
+            gap = self._gap(block, end)
+        self.lost_samples += lost + gap
+        return lost + gap
+
+    def _gap(self, block: RingBlock, end: int) -> int:
+        """Return how many samples the device lost without counting them, from the times of the blocks."""
+        block_s = len(block.samples) / self._rate_hz
+        told = self._told_windows > 0
+        limit_s = block_s * _LOST_BLOCKS_TOLD if told else max(_LOST_S, block_s * _LOST_BLOCKS)
+        late_s = self._filter.observe(end, block.arrived_s, hold_above_s=limit_s)
+        if late_s is None:
+            return 0
+        self._told_windows = max(0, self._told_windows - 1)
+        was_late, self._was_late = self._was_late, late_s >= limit_s
+        if not self._was_late or not (told or was_late):
+            return 0
+        # Positions count lost samples, so the line holds: the block only stands further on.
+        self._was_late = False
+        gap = round(late_s * self._rate_hz)
+        said = "reported an xrun" if told else "did not say so"
+        self._tell("lost", f"{1000 * late_s:.0f} ms of sound were lost by {self.device.label}, which {said}", gap)
+        return gap
+
+    def _look_after(self) -> None:
+        while not self._events.empty():
+            self._tell(*self._events.get())
+        process = self._process
+        if process is None or self._device is None:
+            return
+        # One that hangs is killed, and the thread starts another: with its device, or, more patiently, while it looks for it.
+        if now_s() - (self._last_block_s if self._is_open else self._last_message_s) > (_HUNG_S if self._is_open else _STUCK_S):
+            process.kill()
+
+    def _tell(self, kind: str, text: str, lost_samples: int = 0) -> None:
+        if self._on_event is not None:
+            self._on_event(InputEvent(kind, text, self._position, lost_samples))
+
+    # The thread that keeps the device open --------------------------------------------------------------------------------
+
+    def _keep_open(self) -> None:
+        try:
+            while not self._closing.is_set():
+                failed = self._run_process()
+                if self._closing.is_set():
+                    return
+                if self._device is None:
+                    self._answers.put(failed or InputError("the audio input ended while it was opened"))
+                    return
+                if failed is not None:
+                    self._events.put(("waiting", str(failed)))
+                self._closing.wait(_AGAIN_S)
+        except Exception as error:  # nobody else would hear of it
+            self._answers.put(InputError(f"the audio input failed: {type(error).__name__}: {error}"))
+            self._events.put(("gone", f"the audio input failed: {type(error).__name__}: {error}"))
+
+    def _run_process(self) -> MusicHalError | None:
+        """Run one process from its start to its end; return why it could not open the device, if it said so."""
+        again = self._device is not None
+        first = len(self._channels) and max(self._channels) if self._channels is not None else None
+        process = self._process = _start(
+            {
+                "device": self._device.label if self._device else self._wanted,
+                "exactly": again,
+                "channels": self._opened_channels if again else first,
+                "block": self._block_samples,
+                "wait": again,
+                "rate_hz": self._rate_hz or None,
+            }
+        )
+        self._last_message_s = now_s()
+        failed: MusicHalError | None = None
+        mark = _REOPENED if again else 0
+        try:
+            assert process.stdout is not None
+            while not self._closing.is_set():
+                message = read_message(process.stdout)
+                if message is None:
+                    break
+                self._last_message_s = now_s()
+                if isinstance(message, tuple):
+                    arrived_s, lost, told, samples = message
+                    self._ring.lose(lost)
+                    self._ring.write(samples, arrived_s, told | mark)
+                    self._last_block_s, mark = now_s(), 0
+                    self._arrived.set()
+                elif message["kind"] == "opened":
+                    self._take(message["device"])
+                elif message["kind"] == "failed":
+                    failed = _error(message)
+                elif message["kind"] == "callbacks":
+                    self._callbacks = message["counts"]
+                elif message["kind"] == "waiting":
+                    self._events.put(("waiting", message["text"]))
+        finally:
+            _end(process)
+        if self._is_open and not self._closing.is_set():
+            self._is_open = False
+            self._events.put(("gone", f"{self.device.label} is gone: waiting for it to come back"))
+            self._arrived.set()
+        return failed
+
+    def _take(self, opened: dict[str, Any]) -> None:
+        rate_hz, channels = opened.pop("sample_rate_hz"), opened.pop("opened_channels")
+        device = AudioDevice(**opened)
+        if self._device is None:
+            self._device, self._rate_hz, self._opened_channels = device, rate_hz, channels
+            self._ring = BlockRing(
+                capacity_samples=round(self._capacity_s * rate_hz),
+                channels=channels,
+                max_blocks=max(64, round(self._capacity_s * rate_hz / 16)),
+            )
+            self._filter = ArrivalFilter(rate_hz)
+            self._events.put(("opened", f"listening to {device.label} at {rate_hz} Hz"))
+            self._answers.put(None)
+        else:
+            self._device = device
+            self._events.put(("returned", f"{device.label} is back"))
+        self._last_block_s = now_s()
+        self._is_open = True
+
+    def _close(self) -> None:
+        self._closing.set()
+        end_reader(self._thread, lambda: self._process, patience_s=2 * _CLOSE_S, killed_s=_CLOSE_S)
+        self._is_open = False
+
+
+def _start(options: dict[str, Any]) -> subprocess.Popen[bytes]:
+    with out_of_earshot():
+        return subprocess.Popen(  # noqa: S603 - our own module, by this very interpreter
+            [sys.executable, "-m", MODULE, json.dumps(options)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Let a process close its device; kill it if it does not."""
+    pipes: Sequence[IO[bytes] | None] = (process.stdin, process.stdout)
+    with contextlib.suppress(OSError):
+        if process.stdin is not None:
+            process.stdin.close()
+    try:
+        process.wait(_CLOSE_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    for pipe in pipes:
+        if pipe is not None:
+            with contextlib.suppress(OSError):
+                pipe.close()
+
+
+def _error(message: dict[str, Any]) -> MusicHalError:
+    kinds = {"MissingExtraError": MissingExtraError, "NoSuchDeviceError": NoSuchDeviceError}
+    return kinds.get(message["error"], InputError)(message["text"])

@@ -1,0 +1,1 @@
+"""Notes out: the scheduler in its own process, and the ports."""

@@ -1,0 +1,135 @@
+"""The partner's own recordings as its voice: slices played on a sound output.
+
+A port of this kind needs NumPy and the recordings in memory, and PortAudio can hang on a sound system that died: give it a
+scheduler of its own, apart from the MIDI ports.
+"""
+
+import contextlib
+import queue
+import threading
+from typing import Any
+
+import numpy as np
+
+from musichal.arrays import Float32
+from musichal.atomic import printable
+from musichal.audio.slice_player import SlicePlayer
+from musichal.errors import InputError
+from musichal.live.events import SliceEvent
+from musichal.live.input.devices import find_output, portaudio, why_not_opened
+from musichal.live.output.messages import Note, Outgoing
+from musichal.live.output.ports.frame_clock import FrameLine
+from musichal.live.output.ports.protocol import PortLostError
+from musichal.memory.partner_file import load_partner
+from musichal.monotonic import now_s
+
+_LEAD_S = 0.15
+_START_S = 5.0
+_QUIET_S = 2.0
+"""A sound system that has asked for nothing for so long is gone."""
+_MOST_WAITING = 1000
+
+
+class SlicesPort:
+    """Plays slices of the recordings of a partner on a sound output: a device's number, part of its name, or the default.
+
+    Slices are rendered by a thread of their own, a little ahead; the callback of the sound system only adds them up. Other
+    messages than slices and their ends are not for this port, and are passed over.
+
+    Raises
+    ------
+    PartnerFileError
+        For a partner that cannot be read, or has no sound in it.
+    InputError
+        For a device that is not there or cannot be opened.
+    MissingExtraError
+        Without sounddevice or PortAudio.
+    """
+
+    def __init__(self, path: str, device: str | None = None) -> None:
+        sounddevice: Any = portaudio()
+        output = find_output(device)
+        rate_hz = round(output.default_rate_hz)
+        recordings = [(recording.samples(), recording.sample_rate_hz) for recording in load_partner(path).recordings]
+        self.name = f"slices of {printable(path)} on {output.label}"
+        self.lead_s = _LEAD_S
+        self._player = SlicePlayer(recordings, sample_rate_hz=rate_hz)
+        self._line = FrameLine(rate_hz)
+        self._recordings = len(recordings)
+        self._asked: queue.SimpleQueue[tuple[float, Note | None] | None] = queue.SimpleQueue()
+        self._called_s: float | None = None
+        self._underflows = self._told_underflows = 0
+        channels = min(2, output.channels)
+        try:
+            self._stream: Any = sounddevice.OutputStream(
+                device=output.number,
+                samplerate=rate_hz,
+                channels=channels,
+                dtype="float32",
+                latency="low",
+                callback=self._fill,
+            )
+            self._stream.start()
+        except sounddevice.PortAudioError as error:
+            raise InputError(why_not_opened(output, channels, rate_hz, error)) from error
+        self._thread = threading.Thread(target=self._render, name="slices", daemon=True)
+        self._thread.start()
+        self._wait_for_sound(output.label)
+
+    def _wait_for_sound(self, label: str) -> None:
+        begun = threading.Event()
+        until_s = now_s() + _START_S
+        while self._called_s is None and now_s() < until_s:
+            begun.wait(0.01)
+        if self._called_s is None:
+            self.close(flush=False)
+            raise InputError(f"{label} opened, and asks for no sound")
+
+    def _fill(self, out: Float32, frames: int, _time: object, status: Any) -> None:
+        moment_s = now_s()
+        self._line.report(self._player.position, moment_s)
+        self._called_s = moment_s
+        self._underflows += bool(status.output_underflow)
+        out[:] = np.clip(self._player.read(frames), -1.0, 1.0)[:, None]
+
+    def _render(self) -> None:
+        while (asked := self._asked.get()) is not None:
+            target_s, note = asked
+            frame = self._line.frame_at(target_s)
+            if note is None or note.source is None:
+                self._player.stop(frame)
+            elif note.source.recording < self._recordings:
+                source = note.source
+                piece = SliceEvent(
+                    *(0.0, note.duration_s, source.recording, source.source_start_s),
+                    *(source.transposition_semitones, source.gain),
+                )
+                self._player.start(frame, piece)
+
+    def send(self, message: Outgoing) -> None:
+        """Take a slice, or its end, for its moment."""
+        if self._asked.qsize() >= _MOST_WAITING:
+            raise PortLostError("slices cannot be rendered as fast as they are asked for")
+        if message.note is not None:
+            self._asked.put((message.target_s, message.note))
+        elif message.is_off and not message.again:
+            self._asked.put((message.target_s, None))
+
+    def check(self) -> str | None:
+        """Raise where the sound system asks for nothing any more; returns that sound was interrupted, if it was."""
+        if not self._stream.active or self._called_s is None or now_s() - self._called_s > _QUIET_S:
+            raise PortLostError("the sound output is not there any more")
+        underflows, self._told_underflows = self._underflows - self._told_underflows, self._underflows
+        times = "once" if underflows == 1 else f"{underflows} times"
+        return f"the sound was interrupted {times}: the machine is too busy" if underflows else None
+
+    def close(self, *, flush: bool = True) -> None:
+        """Fade out and close."""
+        self._asked.put((now_s(), None))
+        self._asked.put(None)
+        if flush:
+            self._thread.join(timeout=1.0)
+            threading.Event().wait(0.1)
+        with contextlib.suppress(Exception):
+            self._stream.abort(ignore_errors=True)
+            self._stream.close(ignore_errors=True)

@@ -1,0 +1,281 @@
+"""Which voice plays where: port, channel, transposition, range, velocity; pure, from a TOML table.
+
+    [port.synth]
+    to = "virtual:MusicHal"      # any address of musichal.live.output.ports.registry
+    latency_ms = 12.0            # what the instrument takes to sound: notes leave that much earlier
+    mpe = true                   # a channel for every note …
+    mpe_members = 15             # … of so many
+    mpe_bend_semitones = 48
+
+    [voice.melody]
+    port = "synth"               # the name of a port, or an address itself
+    channel = 1                  # 1 to 16, as instruments count
+    transpose = -12              # semitones
+    range = [40, 84]             # MIDI pitches, lowest and highest
+    outside = "fold"             # by octaves into the range, or "drop"
+    program = 33                 # 1 to 128, as General MIDI counts
+    velocity = { gamma = 1.0, floor = 1, ceiling = 127 }
+
+Every key but a voice's `port` may be left out.
+"""
+
+import math
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from musichal.atomic import PathLike, printable, reason
+from musichal.errors import InputError
+from musichal.live.output.messages import Note
+from musichal.live.output.mpe import MpeZone
+from musichal.live.output.port_settings import LONGEST_LATENCY_S, PortSettings
+
+_OCTAVE = 12
+_LARGEST_TABLE_BYTES = 1 << 20
+
+
+class PlayedNote(Protocol):
+    """What is needed of a note to route it: see `musichal.live.events.NoteEvent`."""
+
+    @property
+    def duration_s(self) -> float: ...  # noqa: D102
+    @property
+    def pitch(self) -> int: ...  # noqa: D102
+    @property
+    def velocity(self) -> int: ...  # noqa: D102
+
+
+@dataclass(frozen=True, slots=True)
+class VelocityCurve:
+    """From the velocity of a choice to the one that is sent: `floor` + ((v − 1) / 126)^`gamma` · (`ceiling` − `floor`).
+
+    `gamma` (0.1 to 10) under 1 makes soft notes louder, above 1 softer. `floor` and `ceiling` are from 1 to 127.
+    """
+
+    gamma: float = 1.0
+    floor: int = 1
+    ceiling: int = 127
+
+    def __post_init__(self) -> None:
+        if not 0.1 <= self.gamma <= 10:
+            raise ValueError(f"gamma must be from 0.1 to 10, not {self.gamma!r}")
+        if not 1 <= self.floor <= self.ceiling <= 127:
+            raise ValueError(f"velocities must be 1 ≤ floor ≤ ceiling ≤ 127, not {self.floor!r} and {self.ceiling!r}")
+
+    def __call__(self, velocity: int) -> int:
+        """Return the velocity to send for `velocity` (1 to 127); the curve never falls."""
+        return round(self.floor + ((velocity - 1) / 126) ** self.gamma * (self.ceiling - self.floor))
+
+
+@dataclass(frozen=True, slots=True)
+class VoiceRoute:
+    """Where a voice plays, and how its notes are changed on the way. `channel` counts from 0."""
+
+    port: str
+    channel: int = 0
+    transpose: int = 0
+    lowest: int = 0
+    highest: int = 127
+    outside: Literal["fold", "drop"] = "fold"
+    program: int | None = None
+    velocity: VelocityCurve = field(default_factory=VelocityCurve)
+
+    def __post_init__(self) -> None:
+        _check("channel", self.channel, 0, 15)
+        _check("transpose", self.transpose, -96, 96)
+        _check("the range's lowest", self.lowest, 0, 127)
+        _check("the range's highest", self.highest, self.lowest, 127)
+        if self.outside not in ("fold", "drop"):
+            raise ValueError(f"outside must be 'fold' or 'drop', not {self.outside!r}")
+        if self.program is not None:
+            _check("program", self.program, 0, 127)
+
+    def pitch(self, pitch: int) -> int | None:
+        """Return where a pitch is played, or None where it is left out.
+
+        Outside the range it moves by octaves, by as few as can be; in a range without this pitch class it is left out.
+        """
+        moved = pitch + self.transpose
+        if self.lowest <= moved <= self.highest:
+            return moved
+        if self.outside == "drop":
+            return None
+        if moved < self.lowest:
+            moved += math.ceil((self.lowest - moved) / _OCTAVE) * _OCTAVE
+        else:
+            moved -= math.ceil((moved - self.highest) / _OCTAVE) * _OCTAVE
+        return moved if self.lowest <= moved <= self.highest else None
+
+
+def _check(name: str, value: int, lowest: int, highest: int) -> None:
+    if type(value) is not int or not lowest <= value <= highest:
+        raise ValueError(f"{name} must be an integer from {lowest} to {highest}, not {value!r}")
+
+
+@dataclass(frozen=True)
+class Routing:
+    """The ports, and the route of every voice. A voice without one plays where `default` says, if anywhere."""
+
+    ports: tuple[PortSettings, ...]
+    voices: Mapping[str, VoiceRoute]
+    default: VoiceRoute | None = None
+
+    def has(self, voice: str) -> bool:
+        """Return whether a voice has a route."""
+        return voice in self.voices or self.default is not None
+
+    def route(self, voice: str, due_s: float, note: PlayedNote, *, tag: int = 0, bend_semitones: float = 0.0) -> Note | None:
+        """Return the message for a note of `voice` that is due at `due_s`, or None where it is left out.
+
+        Raises `InputError` for a voice that has no route.
+        """
+        route = self.voices.get(voice, self.default)
+        if route is None:
+            raise InputError(f"the voice {voice!r} has no route; there are: {', '.join(self.voices)}")
+        pitch = route.pitch(note.pitch)
+        if pitch is None:
+            return None
+        velocity = route.velocity(note.velocity)
+        return Note(due_s, note.duration_s, route.port, pitch, velocity, route.channel, tag, bend_semitones)
+
+
+def single_port(address: str, *, channel: int = 0, latency_s: float = 0.0) -> Routing:
+    """Return the routing where every voice plays on one channel of one port. Raises `InputError` for wrong values."""
+    try:
+        port = PortSettings("out", address, latency_s=latency_s)
+        return Routing((port,), {}, VoiceRoute("out", channel))
+    except ValueError as error:
+        raise InputError(str(error)) from error
+
+
+def read_routing(path: PathLike) -> Routing:
+    """Read a TOML file of ports and voices. Raises `InputError` naming the file, the place and what is wrong there."""
+    name = printable(path)
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123 - a path of any kind
+            content = file.read(_LARGEST_TABLE_BYTES + 1)
+        if len(content) > _LARGEST_TABLE_BYTES:
+            raise InputError(f"{name}: too large for a table of voices")
+        table = tomllib.loads(content.decode("utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot read {name}: {reason(error)}") from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+        raise InputError(f"{name} is not TOML: {printable(str(error))}") from error
+    try:
+        return parse_routing(table)
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from error
+
+
+def parse_routing(table: Mapping[str, Any]) -> Routing:
+    """Return the routing that a table describes. Raises `InputError` for unknown keys and for values that cannot be."""
+    _known("the table", table, ("port", "voice"))
+    named = _tables("port", table)
+    voices = _tables("voice", table)
+    if not voices:
+        raise InputError("there is no voice: write [voice.NAME] with a port")
+    routes = {name: _voice(f"voice.{name}", values) for name, values in voices.items()}
+    ports = [_port(name, values, _programs(name, routes.values())) for name, values in named.items()]
+    for route in routes.values():
+        if route.port not in {port.name for port in ports}:
+            ports.append(PortSettings(route.port, route.port, setup=_programs(route.port, routes.values())))
+    unused = sorted(named.keys() - {route.port for route in routes.values()})
+    if unused:
+        raise InputError(f"port.{unused[0]}: no voice plays on it")
+    return Routing(tuple(ports), routes)
+
+
+def _programs(port: str, routes: Iterable[VoiceRoute]) -> tuple[bytes, ...]:
+    chosen: dict[int, int] = {}
+    for route in routes:
+        if route.port != port or route.program is None:
+            continue
+        if chosen.setdefault(route.channel, route.program) != route.program:
+            raise InputError(f"two voices ask for different programs on channel {route.channel + 1} of {printable(port)}")
+    return tuple(bytes((0xC0 | channel, program)) for channel, program in sorted(chosen.items()))
+
+
+def _port(name: str, values: Mapping[str, Any], setup: tuple[bytes, ...]) -> PortSettings:
+    where = f"port.{name}"
+    _known(where, values, ("to", "latency_ms", "mpe", "mpe_members", "mpe_bend_semitones"))
+    address = _value(where, values, "to", str, None)
+    latency_ms = _number(where, values, "latency_ms", 0.0, 1000 * LONGEST_LATENCY_S)
+    zone = None
+    if _value(where, values, "mpe", bool, False):
+        try:
+            zone = MpeZone(
+                _value(where, values, "mpe_members", int, MpeZone().members),
+                _value(where, values, "mpe_bend_semitones", int, MpeZone().bend_semitones),
+            )
+        except ValueError as error:
+            raise InputError(f"{where}: mpe_{error}") from error
+        # Every note has a channel of its own there, so a program goes to the master channel, for the whole zone.
+        setup = tuple(sorted({bytes((0xC0, data[1])) for data in setup}))
+        if len(setup) > 1:
+            raise InputError(f"{where}: an MPE port has one program for all its voices")
+    elif "mpe_members" in values or "mpe_bend_semitones" in values:
+        raise InputError(f"{where}: mpe_members and mpe_bend_semitones need mpe = true")
+    return PortSettings(name, address, latency_s=latency_ms / 1000, zone=zone, setup=setup)
+
+
+def _voice(where: str, values: Mapping[str, Any]) -> VoiceRoute:
+    _known(where, values, ("port", "channel", "transpose", "range", "outside", "program", "velocity"))
+    limits = _value(where, values, "range", list, [0, 127])
+    if len(limits) != 2:
+        raise InputError(f"{where}: range must be the lowest and the highest pitch, such as [40, 84]")
+    curve = _value(where, values, "velocity", dict, {})
+    _known(f"{where}.velocity", curve, ("gamma", "floor", "ceiling"))
+    program = _value(where, values, "program", int, 0)
+    if "program" in values and not 1 <= program <= 128:
+        raise InputError(f"{where}: program must be from 1 to 128, not {program}")
+    channel = _value(where, values, "channel", int, 1)
+    if not 1 <= channel <= 16:
+        raise InputError(f"{where}: channel must be from 1 to 16, not {channel}")
+    try:
+        return VoiceRoute(
+            port=_value(where, values, "port", str, None),
+            channel=channel - 1,
+            transpose=_value(where, values, "transpose", int, 0),
+            lowest=limits[0],
+            highest=limits[1],
+            outside=_value(where, values, "outside", str, "fold"),
+            program=program - 1 if "program" in values else None,
+            velocity=VelocityCurve(
+                gamma=_number(f"{where}.velocity", curve, "gamma", 1.0, 10.0),
+                floor=_value(f"{where}.velocity", curve, "floor", int, 1),
+                ceiling=_value(f"{where}.velocity", curve, "ceiling", int, 127),
+            ),
+        )
+    except ValueError as error:
+        raise InputError(f"{where}: {error}") from error
+
+
+def _known(where: str, values: Mapping[str, Any], known: Sequence[str]) -> None:
+    unknown = sorted(values.keys() - set(known))
+    if unknown:
+        raise InputError(f"{where} has no key {printable(unknown[0])!r}; there are: {', '.join(known)}")
+
+
+def _tables(kind: str, table: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    tables = table.get(kind, {})
+    if not isinstance(tables, dict) or not all(isinstance(values, dict) for values in tables.values()):
+        raise InputError(f"{kind} must be tables, such as [{kind}.NAME]")
+    return dict(tables)
+
+
+def _value(where: str, values: Mapping[str, Any], key: str, kind: type, default: Any) -> Any:
+    value = values.get(key, default)
+    if value is None:
+        raise InputError(f"{where} needs {key}")
+    if type(value) is not kind:
+        names = {str: "text", int: "a whole number", bool: "true or false", list: "a list", dict: "a table"}
+        raise InputError(f"{where}: {key} must be {names[kind]}, not {value!r}")
+    return value
+
+
+def _number(where: str, values: Mapping[str, Any], key: str, default: float, highest: float) -> float:
+    value = values.get(key, default)
+    if type(value) not in (int, float) or not 0 <= value <= highest:
+        raise InputError(f"{where}: {key} must be a number from 0 to {highest:g}, not {value!r}")
+    return float(value)

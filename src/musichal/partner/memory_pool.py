@@ -1,0 +1,337 @@
+"""Memories with everything that a decision asks of them ready: strings, harmony, density, one line of time.
+
+A `MemorySegment` is one memory with columns and indexes beside it, all of which grow by appending, so that neither a decision
+nor learning ever walks through all states. A `MemoryPool` is the partner's memory, which is never changed, and beside it what
+is learned while playing: two small memories, of which the older is let go whenever the newer has half of what may be kept. So
+what is learned stays bounded, and no index has to forget.
+
+A state's number counts through: the partner's states as in its file, then the player's gestures in the order in which they
+were learned.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from musichal.arrays import AnyArray, Bool, Float32, Float64, Int64
+from musichal.hearing.percepts import SILENCE, Gesture, Note
+from musichal.memory.columns import Columns
+from musichal.memory.memory import Memory, Place
+from musichal.memory.token_index import TokenIndex
+from musichal.partner.harmony import LOOKED_THROUGH, HarmonyIndex, unit_chroma
+from musichal.partner.streams import contour_symbol, contour_symbols, rhythm_symbol, rhythm_symbols
+
+_DENSITY_REACH_S = 1.0
+_GAP_S = 60.0
+
+BESIDE = np.dtype(
+    [
+        ("pitch_classes", np.float32, (12,)),
+        ("notes", np.float32),
+        ("lowest", np.uint8),
+        ("highest", np.uint8),
+        ("noted_before", np.int32),
+        ("density_hz", np.float32),
+        ("level_db", np.float32),
+    ]
+)
+"""Beside each state: the share of each pitch class in its notes; how many notes it has; its lowest and highest; how many states
+with notes came before; how many of them a second there are around it; its level, to lie together with what else is asked."""
+
+
+@dataclass(frozen=True)
+class Usual:
+    """What is usual in a memory with notes: the medians of its states' density and of the middle of their registers."""
+
+    density_hz: float
+    pitch: float
+
+
+class MemorySegment:
+    """A memory and what belongs beside it.
+
+    Parameters
+    ----------
+    memory : Memory
+        Read, never changed, but through `append`, which is for small memories: harmony is filed once, at the beginning.
+    first : int
+        The number of its first state in the library.
+    live : bool
+        Whether it holds the player's gestures.
+    """
+
+    def __init__(self, memory: Memory, *, first: int = 0, live: bool = False) -> None:
+        self.memory = memory
+        self.first = first
+        self.live = live
+        self.rhythm = TokenIndex()
+        self.contour = TokenIndex()
+        self.harmony: HarmonyIndex | None = None
+        self._beside = Columns(BESIDE)
+        # What is searched lies together; of recordings, their last states do.
+        self._line_s = Columns(np.float64)
+        self._units = Columns(np.float32, (12,))
+        self._onset_states = Columns(np.int64)
+        self._ends: list[int] = []
+        self._last_ioi_s: float | None = None
+        self._last_silent = True
+        self._take_in_all()
+        self.usual_level_db = _usual_level_db(memory)
+        self.usual = _usual(self.beside)
+
+    def __len__(self) -> int:
+        return len(self._beside)
+
+    @property
+    def beside(self) -> AnyArray:
+        """Return what is beside the states, `BESIDE` of shape (n,)."""
+        return self._beside.view
+
+    @property
+    def line_s(self) -> Float64:
+        """Return where states begin on one line of time through all recordings, with gaps between them; shape (n,)."""
+        return self._line_s.view
+
+    @property
+    def units(self) -> Float32:
+        """Return the states' `unit_chroma`, shape (n, 12)."""
+        return self._units.view
+
+    @property
+    def onset_states(self) -> Int64:
+        """Return the states that the symbols of `rhythm` belong to, shape (k,)."""
+        return self._onset_states.view
+
+    def last_of_recording(self, states: Int64) -> Int64:
+        """Return the last state of the recording of each of `states`, or that of the only one there is."""
+        ends = np.array(self._ends, dtype=np.int64)
+        return ends if len(ends) == 1 else ends.take(ends.searchsorted(states))
+
+    def append(self, gesture: Gesture, notes: Sequence[Note], *, recording: int) -> int:
+        """Learn a gesture, and return its state here. Raises `InputError` as `Memory.append` does."""
+        state = self.memory.append(gesture, notes, recording=recording)
+        self._take_in_last()
+        return state
+
+    def _take_in_all(self) -> None:
+        """Make everything that is beside the states of a memory that is there already."""
+        memory = self.memory
+        states, n = memory.states, len(memory)
+        if not n:
+            return
+        starts = np.concatenate([[0], np.flatnonzero(np.diff(states["recording"])) + 1, [n]]).astype(np.int64)
+        self._ends = (starts[1:] - 1).tolist()
+        silent = (states["tokens"] == SILENCE).all(axis=1)
+        beside, line_s = np.zeros(n, dtype=BESIDE), np.zeros(n)
+        begin_s = 0.0
+        for number, (first, end) in enumerate(zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True)):
+            own = states[first:end]
+            line_s[first:end] = begin_s + own["start_s"]
+            begin_s = float(line_s[end - 1]) + float(own["duration_s"][-1]) + _GAP_S
+            if number:
+                self.rhythm.start_sequence()
+                self.contour.start_sequence()
+            onsets = np.flatnonzero(own["starts_at_onset"] & ~silent[first:end])
+            iois = np.diff(own["start_s"][onsets], prepend=np.nan)
+            self.rhythm.extend(rhythm_symbols(iois))
+            self._onset_states.extend(first + onsets)
+            self.contour.extend(contour_symbols(own["level_db"], silent[first:end]))
+            self._last_ioi_s = float(iois[-1]) if len(iois) > 1 else None
+        units = unit_chroma(states["chroma"]).astype(np.float32)
+        _describe_notes(beside, memory)
+        noted = states["note_count"] > 0
+        beside["noted_before"] = np.concatenate([[0], np.cumsum(noted)[:-1]])
+        beside["density_hz"] = _density_hz(line_s, noted)
+        beside["level_db"] = states["level_db"]
+        self._beside.extend(beside)
+        self._line_s.extend(line_s)
+        self._units.extend(units)
+        if n > LOOKED_THROUGH:
+            self.harmony = HarmonyIndex(units)
+        self._last_silent = bool(silent[-1])
+
+    def _take_in_last(self) -> None:
+        """Make what is beside the state that was appended last."""
+        memory, state = self.memory, len(self.memory) - 1
+        rows = memory.states
+        row, before = rows[state], rows[state - 1] if state else None
+        silent = bool((row["tokens"] == SILENCE).all())
+        follows = before is not None and bool(before["recording"] == row["recording"])
+        beside = np.zeros(1, dtype=BESIDE)
+        previous = self.beside[-1] if state else None
+        if previous is None or before is None:
+            line_s = float(row["start_s"])
+        elif follows:
+            line_s = float(self.line_s[-1]) + float(row["start_s"] - before["start_s"])
+        else:
+            line_s = float(self.line_s[-1]) + float(before["duration_s"]) + _GAP_S + float(row["start_s"])
+            self.rhythm.start_sequence()
+            self.contour.start_sequence()
+            self._last_ioi_s, self._last_silent = None, True
+        self._ends[len(self._ends) - follows :] = [state]
+        _describe_note_rows(beside[0], memory.notes_of(state))
+        if previous is not None and before is not None:
+            beside["noted_before"] = previous["noted_before"] + (before["note_count"] > 0)
+        # Looking back only: what follows is not known yet.
+        reach = int(np.searchsorted(self.line_s, line_s - 2 * _DENSITY_REACH_S))
+        since = self.beside["noted_before"][reach] if reach < state else beside["noted_before"][0]
+        noted = int(beside["noted_before"][0]) - int(since) + int(row["note_count"] > 0)
+        beside["density_hz"] = noted / (2 * _DENSITY_REACH_S)
+        beside["level_db"] = row["level_db"]
+        self._beside.append(beside[0])
+        self._line_s.append(line_s)
+        self._units.append(unit_chroma(row["chroma"]))
+        level_db = float(row["level_db"])
+        before_db = level_db if before is None else float(before["level_db"])
+        self.contour.append(contour_symbol(before_db, level_db, was_silent=self._last_silent, silent=silent))
+        self._last_silent = silent
+        if row["starts_at_onset"] and not silent:
+            ioi_s = None
+            if len(self._onset_states):
+                last = rows[int(self.onset_states[-1])]
+                if last["recording"] == row["recording"]:
+                    ioi_s = float(row["start_s"] - last["start_s"])
+            self.rhythm.append(rhythm_symbol(self._last_ioi_s, ioi_s))
+            self._last_ioi_s = ioi_s
+            self._onset_states.append(state)
+        # Followed as it grows: a mean over the whole would have to be made again.
+        if not silent:
+            self.usual_level_db += (float(row["level_db"]) - self.usual_level_db) / min(len(self), 200)
+
+
+class MemoryPool:
+    """The partner's memory and what is learned while playing.
+
+    Parameters
+    ----------
+    memory : Memory
+        Never changed; libraries of one memory share what belongs beside it.
+    recordings : int, optional
+        The number of the player's own recording; by default the one after the memory's last.
+
+    `learned` counts the player's gestures that it took in.
+    """
+
+    def __init__(self, memory: Memory, *, recordings: int | None = None) -> None:
+        self.base = memory.derived(MemorySegment)
+        known = int(memory.states["recording"][-1]) + 1 if len(memory) else 0
+        self.live_recording = known if recordings is None else max(known, recordings)
+        self.learned = 0
+        self._live: list[MemorySegment] = []
+        self._shelves = [self.base]
+
+    @property
+    def shelves(self) -> list[MemorySegment]:
+        """All memories that there are, the partner's first; not to be changed."""
+        return self._shelves
+
+    @property
+    def has_notes(self) -> bool:
+        """Whether there is a note in the partner's memory."""
+        return len(self.base.memory.notes) > 0
+
+    def learn(self, gesture: Gesture, notes: Sequence[Note], *, most: int) -> int:
+        """Learn a gesture of the player's, and return its number; of at most `most` gestures the oldest are let go."""
+        half = max(1, most // 2)
+        newest = self._live[-1] if self._live else None
+        if newest is None or len(newest) >= half:
+            oracle = self.base.memory.oracle
+            # The partner finds its way by tokens, rhythm, loudness and harmony; nobody asks how these vectors repeat.
+            memory = Memory(dims=oracle.dims, threshold=oracle.threshold, listens_back=False)
+            first = len(self.base) if newest is None else newest.first + len(newest)
+            newest = MemorySegment(memory, first=first, live=True)
+            self._live = [*self._live[-1:], newest] if most > 1 else [newest]
+            self._shelves = [self.base, *self._live]
+        self.learned += 1
+        return newest.first + newest.append(gesture, notes, recording=self.live_recording)
+
+    def find(self, state: int) -> tuple[MemorySegment, int]:
+        """Return the memory that holds a state, and the state's number in it. Raises `IndexError` for one let go."""
+        for shelf in self._shelves:
+            local = state - shelf.first
+            if 0 <= local < len(shelf):
+                return shelf, local
+        raise IndexError(f"there is no state {state}")
+
+    def holds(self, state: int) -> bool:
+        """Return whether a state is still there."""
+        return any(shelf.first <= state < shelf.first + len(shelf) for shelf in self.shelves)
+
+    def place(self, state: int) -> Place:
+        """Return where a state was heard."""
+        shelf, local = self.find(state)
+        return shelf.memory.place(local)
+
+    def successor(self, state: int) -> int | None:
+        """Return the state that followed in the same recording, if one did and it is there."""
+        for shelf in self._shelves:
+            local = state - shelf.first
+            if 0 <= local < len(shelf):
+                following = shelf.memory.successor(local)
+                return None if following is None else following + shelf.first
+        return None
+
+    def parts(self, states: Int64) -> Iterator[tuple[MemorySegment, slice, Int64]]:
+        """Yield each memory that holds some of `states`, which must ascend, which ones, and their numbers in it."""
+        edges = [edge for shelf in self._shelves for edge in (shelf.first, shelf.first + len(shelf))]
+        places = states.searchsorted(edges).tolist()
+        for shelf, begin, end in zip(self._shelves, places[::2], places[1::2], strict=True):
+            if begin < end:
+                yield shelf, slice(begin, end), states[begin:end] - shelf.first
+
+
+def ascending(states: Int64) -> Int64:
+    """Return the different ones of a few states in order: `numpy.unique`, which is slower for so few."""
+    if len(states) < 2:
+        return states
+    states = np.sort(states)
+    different = np.empty(len(states), dtype=bool)
+    different[0] = True
+    np.not_equal(states[1:], states[:-1], out=different[1:])
+    return states.take(different.nonzero()[0])
+
+
+def _usual(beside: AnyArray) -> Usual:
+    noted = beside[beside["notes"] > 0]
+    if not len(noted):
+        return Usual(0.0, 60.0)
+    middle = (noted["lowest"].astype(np.float64) + noted["highest"]) / 2
+    return Usual(float(np.median(noted["density_hz"])), float(np.median(middle)))
+
+
+def _usual_level_db(memory: Memory) -> float:
+    states = memory.states
+    audible = (states["tokens"] != SILENCE).any(axis=1)
+    return float(np.mean(states["level_db"][audible], dtype=np.float64)) if audible.any() else 0.0
+
+
+def _describe_notes(beside: AnyArray, memory: Memory) -> None:
+    """Fill in what is beside states about their notes."""
+    notes, counts = memory.notes, memory.states["note_count"].astype(np.int64)
+    owner = np.repeat(np.arange(len(counts)), counts)
+    classes = np.zeros((len(counts), 12), dtype=np.float32)
+    np.add.at(classes, (owner, notes["pitch"] % 12), 1)
+    beside["pitch_classes"] = classes / np.maximum(counts, 1)[:, None]
+    lowest = np.full(len(counts), 127, dtype=np.uint8)
+    highest = np.zeros(len(counts), dtype=np.uint8)
+    np.minimum.at(lowest, owner, notes["pitch"])
+    np.maximum.at(highest, owner, notes["pitch"])
+    beside["lowest"] = np.where(counts > 0, lowest, 0)
+    beside["highest"] = highest
+    beside["notes"] = counts
+
+
+def _describe_note_rows(beside: AnyArray, notes: AnyArray) -> None:
+    if len(notes):
+        beside["pitch_classes"] = np.bincount(notes["pitch"] % 12, minlength=12) / len(notes)
+        beside["lowest"], beside["highest"] = notes["pitch"].min(), notes["pitch"].max()
+        beside["notes"] = len(notes)
+
+
+def _density_hz(line_s: Float64, noted: Bool) -> Float64:
+    """Return how many states with notes a second there are around each."""
+    counts = np.concatenate([[0], np.cumsum(noted)])
+    low = np.searchsorted(line_s, line_s - _DENSITY_REACH_S)
+    high = np.searchsorted(line_s, line_s + _DENSITY_REACH_S)
+    return (counts[high] - counts[low]) / (2 * _DENSITY_REACH_S)

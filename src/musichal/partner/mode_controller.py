@@ -1,0 +1,472 @@
+"""The director: modes, phrases, form and returns, put together into one turn after the other.
+
+It hears what the partner hears, and before each choice says whether it is the partner's turn, with which settings, and what it
+has in mind: to begin or close a phrase, to go back over the player's, to bring a motif back, to end. It knows nothing of how
+a state is then chosen. The player's hand goes before the form, the form before the partner's own change of modes.
+"""
+
+import dataclasses
+import math
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from musichal.arrays import Bool, Float64, Int64
+from musichal.errors import InputError
+from musichal.hearing.percepts import SILENCE, Percept
+from musichal.memory.memory import Memory
+from musichal.partner.form import Form, Moment, parse_form
+from musichal.partner.memory_pool import MemoryPool
+from musichal.partner.modes import PLAIN, Mode, ModeKeeper, ModeTable, built_in_modes, parse_modes
+from musichal.partner.motifs import MotifSettings, MotifStore, Return
+from musichal.partner.phrase_map import PhraseMap, find_phrases
+from musichal.partner.phrases import PhraseSettings, PhraseTracker, PlayerState
+from musichal.partner.pulse import BeatSettings, BeatTracker, Pulse, clock_pulse
+from musichal.partner.settings import Direction, PartnerSettings
+from musichal.partner.situation import Situation
+from musichal.partner.turn import Step, Turn
+from musichal.partner.turn_taking import Floor, TurnTaker
+
+BUTTONS = ("go_back", "more_like_this", "change")
+"""What the player can ask for without a value; a value of False asks for nothing."""
+
+_MOMENTS = 128  # of the player's past, one for each percept
+_OWN_PHRASES = 8
+_PHRASE_LEARNED_S = 8.0  # of a player who never pauses, so much at a time is looked through for motifs
+_PAUSE_S = 0.5
+_TASTE_S, _TASTE_STATES, _TASTE_REACH = 45.0, 24, 24
+_OTHERWISE = 0.3
+_PHRASING, _ENDING = 0.7, 0.99  # how far what does not begin or end a phrase is held back at most
+_ALSO = 16
+_LAST_S = 1.5  # with less than this before the form's end, what is chosen is the last
+_SHORTEST_ENDING_S = 0.3
+_CLOCK_LOST_S = 10.0
+_REFRACTORY_S = 0.08
+_RATE_FLOOR_HZ = 0.25
+
+
+@dataclasses.dataclass
+class _Said:
+    """A phrase of the partner's own, as it was played."""
+
+    states: list[int]
+    transpositions: list[int]
+    times_s: list[float]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Taste:
+    """What the player asked for more of, or less, by their hand."""
+
+    states: Int64
+    more: bool
+    until_s: float
+
+
+class ModeController:
+    """Gives turns.
+
+    Parameters
+    ----------
+    library : MemoryPool
+    settings : PartnerSettings
+        Those that differ from the defaults are set by the player's hand: no mode changes them.
+    rng : numpy.random.Generator
+        For the lengths of phrases, breaths and modes, and for returns.
+    sample_rate_hz : int
+        Rate of the stream that percepts count in.
+
+    Raises
+    ------
+    InputError
+        Where the settings' direction names an unknown mode, its modes or form are wrong, or a region is of no recording.
+    """
+
+    def __init__(
+        self, library: MemoryPool, settings: PartnerSettings, *, rng: np.random.Generator, sample_rate_hz: int
+    ) -> None:
+        self._library = library
+        self._rate_hz = sample_rate_hz
+        self._rng = rng
+        self._by_hand = _set_by_hand(settings)
+        self._table, self._form = directed_by(settings.direction)
+        for chosen in (settings, *(PartnerSettings().changed(dict(section.regions)) for section in self._form.sections)):
+            _check_regions(chosen, library=library)
+        self._keeper: ModeKeeper | None = None
+        if settings.direction.mode or self._form.sections:
+            self._keeper = ModeKeeper(self._table, settings.direction.mode or "auto", rng=rng)
+            for mode in self._table.values():
+                mode.applied(PartnerSettings(), self._by_hand)
+        self._applied: dict[tuple[str, tuple[tuple[str, str], ...]], PartnerSettings] = {}
+        self._phrase_map = library.base.memory.derived(_phrase_map)
+        self._player = PhraseTracker(PhraseSettings(), sample_rate_hz=sample_rate_hz)
+        self._taker = TurnTaker(self._phrase_map, rng=rng)
+        self._beats = BeatTracker(BeatSettings())
+        self._clock: Pulse | None = None
+        self._clock_s = 0.0
+        self._motifs = MotifStore(MotifSettings(), library)
+        self._past: deque[tuple[float, Situation]] = deque(maxlen=_MOMENTS)
+        self._said: deque[_Said] = deque(maxlen=_OWN_PHRASES)
+        self._learned: list[tuple[int, float, float]] = []
+        self._return: tuple[Return, int] | None = None
+        self._taste: _Taste | None = None
+        self._usual_ioi_s = _usual_ioi_s(library)
+        self._stretch = 1.0
+        self._ended_before = 0
+        self._phrases = 0
+        self._said_last = False
+        self._revived = False
+        self._played_s = -np.inf
+
+    # ── what it hears ────────────────────────────────────────────────────────
+
+    def hear(self, percept: Percept, situation: Situation, now_s: float) -> None:
+        """Take a percept, and the situation that it led to."""
+        self._player.hear(percept, now_s)
+        self._beats.hear(percept, sample_rate_hz=self._rate_hz)
+        for sample in percept.heard.onset_samples:
+            self._taker.hear_onset(sample / self._rate_hz)
+        self._past.append((now_s, dataclasses.replace(situation, pitch=self.pitch)))
+
+    def hear_onset(self, onset_s: float, now_s: float) -> bool:
+        """Take an onset as soon as it is known; return whether it is to be answered at once."""
+        self._player.hear_onset(onset_s, now_s)
+        self._taker.hear_onset(onset_s)
+        moment = self._form.at(now_s)
+        quiet = moment.silence or moment.has_ended or moment.closing
+        if now_s - self._played_s < _REFRACTORY_S:
+            # A flam is one stroke: answered later by itself, it would be in the way of the next one's answer.
+            self._taker.shared()
+            return False
+        return self.mode.trigger == "onset" and not quiet
+
+    def learned(self, state: int, *, start_s: float, duration_s: float, silent: bool) -> None:
+        """Take a gesture of the player's that the library has learned: motifs are looked for in runs of them."""
+        if self._keeper is None:
+            return
+        pause = bool(self._learned) and start_s - self._learned[-1][2] > _PAUSE_S
+        long = bool(self._learned) and start_s + duration_s - self._learned[0][1] > _PHRASE_LEARNED_S
+        if (silent and duration_s > _PAUSE_S) or pause or long:
+            states = [s for s, _, _ in self._learned]
+            self._motifs.keep(states, [0] * len(states), whose="yours", heard_s=[t for _, t, _ in self._learned])
+            self._learned = []
+        if not silent:
+            self._learned.append((state, start_s, start_s + duration_s))
+
+    # ── what the player wishes ───────────────────────────────────────────────
+
+    def change(self, changes: Mapping[str, object], now_s: float, settings: PartnerSettings) -> PartnerSettings:
+        """Take the player's wishes; return `settings` with those among them that are settings.
+
+        Nothing changes if one of them is refused. Raises `InputError` for that.
+        """
+        wishes = {name: value for name, value in changes.items() if name in ("mode", "region", "clock", *BUTTONS)}
+        plain = {name: value for name, value in changes.items() if name not in wishes}
+        if "direction" in plain:
+            raise InputError("mode is what can be changed while playing; modes and form are given at the beginning")
+        if "region" in wishes:
+            plain["use"] = () if wishes["region"] in (None, "") else wishes["region"]
+        changed = settings.changed(plain)
+        if not {"use", "avoid"}.isdisjoint(plain):
+            _check_regions(changed, library=self._library)
+        # Other voices are as they come; what was set of those before goes with them.
+        kept = {name: value for name, value in self._by_hand.items() if "voices" not in plain or "." not in name}
+        by_hand = {**kept, **plain}
+        for mode in self._table.values() if self._keeper is not None else ():
+            mode.applied(PartnerSettings(), by_hand)
+        clock = clock_pulse(wishes["clock"], now_s) if "clock" in wishes else self._clock
+        name = wishes.get("mode")
+        if name is not None:
+            self._choose_mode(name, now_s)
+        self._by_hand, self._clock = by_hand, clock
+        if "clock" in wishes:
+            self._clock_s = now_s
+        self._applied.clear()
+        self._press([button for button in BUTTONS if wishes.get(button)], now_s)
+        return changed
+
+    def _choose_mode(self, name: object, now_s: float) -> None:
+        if not isinstance(name, str):
+            raise InputError(f"a mode is chosen by its name, one of {', '.join(self._table)}, not {name!r}")
+        if self._keeper is None:
+            self._keeper = ModeKeeper(self._table, name, rng=self._rng)
+        self._keeper.choose(name, now_s)
+        if name != "auto":
+            self._anew()
+        self._revived = self._form.at(now_s).has_ended
+
+    def _press(self, buttons: Sequence[str], now_s: float) -> None:
+        recent = np.array([s for said in self._said for s in said.states][-_TASTE_STATES:], dtype=np.int64)
+        if "more_like_this" in buttons:
+            if self._keeper is not None:
+                self._keeper.stay(now_s)
+            self._taste = _Taste(recent, True, now_s + _TASTE_S)
+        if "change" in buttons:
+            if self._keeper is not None:
+                self._keeper.another(now_s)
+            self._anew()
+            self._taste = _Taste(recent, False, now_s + _TASTE_S)
+        if "go_back" in buttons:
+            if self._keeper is not None:
+                self._keeper.back(now_s)
+            # A phrase that has only just begun has no state yet.
+            said = [phrase for phrase in self._said if phrase.states]
+            before = said[-2] if self._taker.speaking and len(said) > 1 else said[-1] if said else None
+            self._anew()
+            self._taste = None
+            if before is not None:
+                states, moves = tuple(before.states), tuple(before.transpositions)
+                self._return = Return("its own", before.times_s[0], states, moves, 0, 1.0, True), 0
+
+    def _anew(self) -> None:
+        self._taker.begin_anew()
+        self._return = None
+
+    # ── what holds now ───────────────────────────────────────────────────────
+
+    @property
+    def mode(self) -> Mode:
+        """The mode that holds."""
+        return PLAIN if self._keeper is None else self._keeper.mode
+
+    @property
+    def pitch(self) -> float | None:
+        """The mean MIDI pitch of the player's last notes, None before there are any."""
+        return self._player.pitch
+
+    def player(self, now_s: float) -> PlayerState:
+        """Return the player, as far as phrases go."""
+        return self._player.at(now_s)
+
+    def pulse(self, now_s: float, settings: PartnerSettings) -> Pulse | None:
+        """Return the pulse: a clock's that has been heard lately, or the player's where that is sure enough."""
+        if self._clock is not None and now_s - self._clock_s <= _CLOCK_LOST_S:
+            return self._clock
+        heard = self._beats.pulse()
+        return heard if heard is not None and heard.confidence >= settings.pulse_confidence else None
+
+    def settings(self, base: PartnerSettings, regions: tuple[tuple[str, str], ...] = ()) -> PartnerSettings:
+        """Return the settings that hold: `base`, as the mode and the form's section change them."""
+        if self._keeper is None and not regions:
+            return base
+        key = (self.mode.name, regions)
+        if key not in self._applied:
+            # What is set by hand is in `base` already; the rest of it are defaults.
+            by_hand = {**dict(regions), **self._by_hand}
+            self._applied[key] = self.mode.applied(dataclasses.replace(base, use=(), avoid=()), by_hand)
+        return self._applied[key]
+
+    def turn(self, situation: Situation, base: PartnerSettings) -> Turn:
+        """Return what the partner may do at the situation's time."""
+        now_s = situation.now_s
+        moment = self._form.at(now_s)
+        player = self._player.at(now_s)
+        self._keep_mode(now_s, player, moment)
+        settings = self.settings(base, moment.regions)
+        floor = self._floor(now_s, player, situation, settings, moment)
+        mode = self.mode.name
+        if not floor.speaks:
+            return Turn(
+                settings,
+                situation,
+                floor.rest,
+                floor.expected_s,
+                floor.again_s,
+                keeps_phrase=floor.rest == "next note",
+                mode=mode,
+            )
+        if floor.begins:
+            self._begin(now_s, situation, settings, player)
+        elif self.mode.trigger == "onset" or math.isinf(self.mode.phrase) or settings.pace < 0:
+            self._stretch = self._stretched(settings, player)
+        last = moment.closing and moment.until_s is not None and moment.until_s - now_s <= _LAST_S
+        step = None if last else self._step()
+        recall = self._recalled(floor)
+        if recall is not None:
+            # Over a player who plays on, it goes back in what it says, but stays in the harmony of now.
+            chroma = situation.chroma if player.kind == "playing" else recall.chroma
+            situation = dataclasses.replace(recall, now_s=now_s, silent_s=situation.silent_s, chroma=chroma)
+        return Turn(
+            settings,
+            situation,
+            mode=mode,
+            phrase=self._phrases,
+            begins=floor.begins,
+            closes=floor.closes or last,
+            last=last,
+            step=step,
+            stretch=self._return[0].pace if step is not None and self._return is not None else self._stretch,
+            gain_db=moment.gain_db,
+            pulse=self.pulse(now_s, settings) if settings.quantise else None,
+            answers=floor.answers,
+            recall=recall,
+            at_once=self.mode.trigger == "onset" or floor.strikes,
+            until_s=floor.until_s,
+        )
+
+    def _keep_mode(self, now_s: float, player: PlayerState, moment: Moment) -> None:
+        if self._keeper is None:
+            return
+        ended = self._taker.phrases_ended != self._ended_before or (player.kind == "ended" and not self._taker.speaking)
+        self._ended_before = self._taker.phrases_ended
+        if self._keeper.step(
+            now_s, phrase_ended=ended or self.mode.turn == "rest", section=moment.number, form_mode=moment.mode
+        ):
+            self._anew()
+
+    def _floor(
+        self, now_s: float, player: PlayerState, situation: Situation, settings: PartnerSettings, moment: Moment
+    ) -> Floor:
+        by_hand = self._keeper is not None and self._keeper.by_hand
+        if moment.has_ended and not self._revived:
+            return Floor(False, rest="ended")
+        if moment.silence and not by_hand:
+            self._taker.end_phrase(now_s, self.mode)
+            until_s = moment.until_s
+            return Floor(False, rest="score", expected_s=None if until_s is None else until_s - now_s, again_s=until_s)
+        if moment.closing:
+            assert moment.until_s is not None
+            if self._said_last or moment.until_s - now_s < _SHORTEST_ENDING_S:
+                return Floor(False, rest="ending", expected_s=moment.until_s - now_s, again_s=moment.until_s)
+            return Floor(True, begins=not self._taker.speaking and now_s - self._played_s > _PAUSE_S)
+        return self._taker.floor(
+            now_s,
+            self.mode,
+            player,
+            silent_s=situation.silent_s,
+            rest_after_silence_s=settings.rest_after_silence_s,
+            fullness=moment.fullness,
+        )
+
+    def _begin(self, now_s: float, situation: Situation, settings: PartnerSettings, player: PlayerState) -> None:
+        """Begin a phrase: keep the last one for returns, and take up one of them, now and then."""
+        if self._keeper is not None and self._said:
+            before = self._said[-1]
+            self._motifs.keep(before.states, before.transpositions, whose="its own", heard_s=before.times_s)
+        self._phrases += 1
+        self._said.append(_Said([], [], []))
+        self._stretch = self._stretched(settings, player)
+        if self._return is None and self.mode.returns and self._rng.random() < self.mode.returns:
+            found = self._motifs.bring_back(
+                now_s,
+                chroma=situation.chroma,
+                pace=self._stretch,
+                max_transposition=settings.max_transposition,
+                rng=self._rng,
+            )
+            self._return = None if found is None else (found, 0)
+
+    def _stretched(self, settings: PartnerSettings, player: PlayerState) -> float:
+        """Return how much longer than recorded things last at the player's pace."""
+        if not settings.pace or player.ioi_s is None or self._usual_ioi_s is None:
+            return 1.0
+        # To go along is to find the player's usual interval; to go against is to fill what they leave open right now.
+        player_s = player.ioi_s if settings.pace > 0 else 1 / (player.onset_rate_hz + _RATE_FLOOR_HZ)
+        ratio = float(np.clip(player_s / self._usual_ioi_s, 1 / settings.pace_limit, settings.pace_limit))
+        return ratio**settings.pace
+
+    def _step(self) -> Step | None:
+        """Return the next state of what comes back, None where nothing does, or where it is no longer there."""
+        if self._return is None:
+            return None
+        found, number = self._return
+        if number >= len(found.states) or not self._library.holds(found.states[number]):
+            self._return = None
+            return None
+        return Step(found.states[number], found.transpositions[number], found.words)
+
+    def _recalled(self, floor: Floor) -> Situation | None:
+        """Return the moment of the player's phrase that is answered now, as it was."""
+        if floor.answers is None or not self.mode.recall:
+            return None
+        start_s, end_s = floor.answers
+        at_s = end_s - self.mode.recall * (1 - floor.progress) * (end_s - start_s)
+        heard = [past for heard_s, past in self._past if start_s < heard_s]
+        return next((past for past in heard if past.now_s >= at_s), heard[-1]) if heard else None
+
+    # ── what it thinks of candidates, and what became of its turn ────────────
+
+    def also(self, turn: Turn) -> Int64:
+        """Return states that are worth weighing beside what the player leads to."""
+        states = np.zeros(0, dtype=np.int64)
+        if turn.last:
+            states = np.flatnonzero(self._phrase_map.ends)
+        elif turn.begins and self.mode.turn == "own":
+            states = np.flatnonzero(self._phrase_map.begins)
+        if len(states) > _ALSO:
+            states = np.sort(self._rng.choice(states, _ALSO, replace=False))
+        return states if turn.step is None else np.union1d(states, [turn.step.state])
+
+    def filters(self, states: Int64, turn: Turn, *, now_s: float) -> dict[str, Float64]:
+        """Return factors of candidates by name, each of shape (n, 1): where phrases begin and end, and the player's taste."""
+        factors: dict[str, Float64] = {}
+        marks = self._phrase_map.ends if turn.closes else self._phrase_map.begins if turn.begins else None
+        strength = _ENDING if turn.last else _PHRASING * turn.settings.phrasing
+        if marks is not None and strength:
+            marked = _marked(states, marks)
+            if marked.any():
+                factors["phrase end" if turn.closes else "phrase beginning"] = np.where(marked, 1.0, 1 - strength)[:, None]
+        taste = self._taste
+        if taste is not None and now_s < taste.until_s and len(taste.states):
+            near = (np.abs(states[:, None] - taste.states[None, :]) <= _TASTE_REACH).any(axis=1)
+            name = "more like this" if taste.more else "something else"
+            factors[name] = np.where(near == taste.more, 1.0, _OTHERWISE)[:, None]
+        return factors
+
+    def played(self, state: int, transposition: int, turn: Turn, *, now_s: float) -> None:
+        """Learn what was played of a turn."""
+        self._taker.spoke(state, now_s)
+        self._played_s = now_s
+        self._said_last = self._said_last or turn.last
+        if not self._said:
+            self._said.append(_Said([], [], []))
+        said = self._said[-1]
+        said.states.append(state)
+        said.transpositions.append(transposition)
+        said.times_s.append(now_s)
+        if turn.step is not None and self._return is not None:
+            found, number = self._return
+            self._return = (found, number + 1) if number + 1 < len(found.states) else None
+
+
+def directed_by(direction: Direction) -> tuple[ModeTable, Form]:
+    """Return the table of modes and the form of a direction; raises `InputError` where they are wrong."""
+    table = built_in_modes()
+    if direction.modes:
+        table = parse_modes(direction.modes, table, source="modes")
+    form = parse_form(direction.form, table, source="form") if direction.form else Form()
+    return table, form
+
+
+def _check_regions(settings: PartnerSettings, *, library: MemoryPool) -> None:
+    """Refuse a region of a recording that there is not: where nothing is, nothing would be played."""
+    for region in (*settings.use, *settings.avoid):
+        if region.recording >= library.live_recording:
+            raise InputError(
+                f"there is no recording {region.recording}: the memory has {library.live_recording}, counted from 0"
+            )
+
+
+def _set_by_hand(settings: PartnerSettings) -> dict[str, Any]:
+    """Return the settings that differ from the defaults."""
+    plain = PartnerSettings()
+    names = [f.name for f in dataclasses.fields(settings) if f.name != "direction"]
+    return {name: getattr(settings, name) for name in names if getattr(settings, name) != getattr(plain, name)}
+
+
+def _phrase_map(memory: Memory) -> PhraseMap:
+    return find_phrases(memory.states)
+
+
+def _usual_ioi_s(library: MemoryPool) -> float | None:
+    """Return the usual interval between the onsets of the recordings, None where there are none."""
+    states = library.base.memory.states
+    struck = states["starts_at_onset"] & (states["ioi_s"] > 0) & (states["tokens"] != SILENCE).any(axis=1)
+    return float(np.median(states["ioi_s"][struck])) if struck.any() else None
+
+
+def _marked(states: Int64, marks: Bool) -> Bool:
+    known = states < len(marks)
+    return known & marks[np.where(known, states, 0)]

@@ -1,0 +1,299 @@
+"""The partner's own sound in the microphone: how much of it there is, and what is heard without it.
+
+The partner knows what it plays. From its notes follows what its sound would add to the salience of each semitone, up to a gain
+that nobody knows: none with headphones, a great one beside a loudspeaker. The gain is how much the salience of own notes rises
+when they are struck: the median over the last strikes, for now and then the player strikes the same note at the same time.
+Without leakage a rise is rarer than none, and the gain is 0: a player in harmony with the partner loses nothing.
+
+Where in salience a note comes out, beside its own semitone, is the timbre of the partner's instrument in this room, and is
+learned in the same way: the median rise at each distance from the notes that were struck.
+
+Salience grows with a power of the level and has the mean of its neighbourhood taken off (`musichal.hearing.pitch`), so that to
+subtract is not exact: what leaks at the player's own level is halved, not removed. It errs towards hearing too little harmony.
+
+Tokens cannot be cleaned in this way: whose a gesture is has to be decided. Two things must speak for the partner: its notes
+explain a good part of the gesture's power (`musichal.partner.self_level`), and that power lies in the semitones in which they
+sound. Then it is left out altogether. A stroke of the partner's is none of the player's, unless it brings twice the power
+that the partner's notes explain.
+
+While the partner sounds and leaks, something else must soon speak for the player, or they count as silent: more sound than
+the partner's own can be, strokes where it struck none, or sound behind its notes. So a partner that hears only itself falls
+silent as it would without, and with that hears who is there. Who plays in unison with a loud loudspeaker is taken for it at
+worst until the partner's next rest.
+"""
+
+import dataclasses
+from collections import deque
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from musichal.arrays import AnyArray, Bool, Float32, Float64, Int64
+from musichal.hearing.percepts import LOWEST_PITCH, N_PITCHES, SILENT_DB, Gesture, Heard, Note, Percept
+from musichal.hearing.pitch import fold
+from musichal.partner.decision import PlannedNote
+from musichal.partner.self_level import SelfLevel
+
+_REMEMBERED_S = 8.0
+_BEFORE_S, _FROM_S, _UNTIL_S = 0.15, 0.05, 0.2
+_STRIKES, _FEWEST_STRIKES = 32, 6
+_DECAY_S = 1.0
+_RELEASE_S = 0.15
+# No sound is heard before it is made; a note's place is found a little less surely than a stroke's.
+_LATE_S, _EARLY_S = 0.12, 0.03
+_FRAMES = 1024
+_MOST_NOTES = 512
+# Rises are means over a strike's first 0.15 s and over loud and soft notes: the peak is about twice that.
+_PEAK = 2.0
+_FAINTEST_GAIN = 0.006
+# Own salience comes out at up to so many times what is expected of it, in rooms and with instruments that ring long,
+_EXPLAINED = 6.0
+# and own power, over two segments, at so many times: 1 dB.
+_EXPLAINED_POWER = 1.26
+_SEGMENTS = 2
+_RINGS_S = 0.3
+# What is so much fainter than the partner just was is its own tail, in its instrument or in the room: 18 dB.
+_TAIL, _TAIL_S = 0.016, 2.5
+_COVERED_S = 0.5
+# The player's are strokes of which there are so many in so long: now and then one of the partner's own is heard late.
+_STROKES, _WITHIN_S = 2, 2.0
+_STROKE_S, _BEFORE_STROKE_S = 0.1, (-0.08, -0.02)
+_STROKE_POWER = 2.0
+OWN_SHARE = 0.35
+"""From this share of own sound on, a gesture is the partner's, not the player's. What the partner's notes explain of the power
+comes out too low rather than too high, as whatever is steady counts for the player: half own sound reads as about a third."""
+# Salience goes with magnitude to the power of 0.8; to this power it is as power is.
+_AS_POWER = 2.5
+# Where a note comes out in salience until that has been learned: itself, its octaves, its twelfth.
+_PARTIALS = ((0, 1.0), (12, 0.7), (-12, 0.3), (19, 0.3))
+_LEAST_PARTIAL = 0.15
+
+
+class SelfCancellation:
+    """Follows what the partner plays and what of it is heard.
+
+    Parameters
+    ----------
+    sample_rate_hz : int
+        Rate of the stream that percepts count in.
+
+    `gain` is how much salience rises where it strikes, 0 where nothing leaks; `alone_since_s` since when the player has been
+    silent, where the last percept was the partner's own sound alone, or else None.
+    """
+
+    def __init__(self, *, sample_rate_hz: int) -> None:
+        self._rate_hz = sample_rate_hz
+        self._notes: deque[PlannedNote] = deque(maxlen=_MOST_NOTES)
+        self._waiting: deque[PlannedNote] = deque(maxlen=_MOST_NOTES)
+        # One row for each strike: how salience rose, by the distance in semitones from the note struck.
+        self._rises: deque[Float64] = deque(maxlen=_STRIKES)
+        self._timbre = _usual_timbre()
+        self._level = SelfLevel()
+        self._times_s: Float64 = np.zeros(0)
+        self._salience: Float32 = np.zeros((0, N_PITCHES), dtype=np.float32)
+        self._power: Float64 = np.zeros(0)
+        self._own_power: Float64 = np.zeros(0)
+        self._alone_frames: Bool = np.zeros(0, dtype=bool)
+        self._segments: deque[tuple[float, float]] = deque(maxlen=_SEGMENTS)
+        self._strokes_s: deque[float] = deque(maxlen=_STROKES)
+        self._explained_since_s: float | None = None
+        self.alone_since_s: float | None = None
+        self.gain = 0.0
+
+    def played(self, notes: Iterable[PlannedNote]) -> None:
+        """Take notes that will be played."""
+        for note in notes:
+            self._notes.append(note)
+            self._waiting.append(note)
+
+    def without(self, percept: Percept) -> Percept:
+        """Return a percept less the partner's own sound: less chroma, no onset, gesture or audible frame that is its own."""
+        heard = percept.heard
+        self.alone_since_s = None
+        if not self._notes:
+            return percept
+        times_s = heard.frame_samples / self._rate_hz
+        now_s = float(times_s[-1]) if len(times_s) else 0.0
+        while self._notes and self._notes[0].onset_s + self._notes[0].duration_s < now_s - _REMEMBERED_S:
+            self._notes.popleft()
+        notes = list(self._notes)
+        self._level.hear(times_s, heard.level_db, notes)
+        power, own_power = 10 ** (heard.level_db.astype(np.float64) / 10), self._level.expected(times_s, notes)
+        self._times_s = np.concatenate([self._times_s, times_s])[-_FRAMES:]
+        self._salience = np.concatenate([self._salience, heard.salience])[-_FRAMES:]
+        self._power = np.concatenate([self._power, power])[-_FRAMES:]
+        self._own_power = np.concatenate([self._own_power, own_power])[-_FRAMES:]
+        self._segments.append((float(power.sum()), float(own_power.sum())))
+        self._measure(now_s)
+        if not self.gain:
+            self._alone_frames = np.concatenate([self._alone_frames, np.zeros(len(times_s), dtype=bool)])[-_FRAMES:]
+            return percept
+        expected = self.expected(times_s)
+        own = np.minimum(expected, heard.salience).astype(np.float32)
+        onsets = tuple(s for s in heard.onset_samples if not self._own_stroke(s / self._rate_hz))
+        self._strokes_s.extend(s / self._rate_hz for s in onsets)
+        alone = self._alone(heard, times_s, expected, own_power)
+        self._alone_frames = np.concatenate([self._alone_frames, alone])[-_FRAMES:]
+        gestures = tuple(g for g in (self._of_player(g) for g in percept.gestures) if g is not None)
+        cleared = dataclasses.replace(
+            heard,
+            chroma=np.maximum(heard.chroma - fold(own), 0).astype(np.float32),
+            salience=(heard.salience - own).astype(np.float32),
+            audible=heard.audible & ~alone,
+            level_db=np.where(alone, np.float32(SILENT_DB), heard.level_db),
+            onset_samples=onsets,
+            notes=tuple(n for n in heard.notes if not self._played_note(n)),
+        )
+        return dataclasses.replace(percept, heard=cleared, gestures=gestures)
+
+    def struck(self, time_s: float) -> bool:
+        """Return whether, as far as notes say, an onset may be a stroke of the partner's own; False where nothing leaks."""
+        return bool(self.gain) and self._struck(time_s)
+
+    def expected(self, times_s: AnyArray) -> Float64:
+        """Return the salience that the partner's notes add at each time, shape (n, N_PITCHES)."""
+        out = np.zeros((len(times_s), N_PITCHES))
+        for note, since_s, sounds in self._sounding(times_s):
+            size = self.gain * _PEAK * np.where(sounds, np.exp(-np.maximum(since_s, 0) / _DECAY_S), 0.0)
+            np.maximum(out, size[:, None] * self._strengths(note.pitch)[None, :], out=out)
+        return out
+
+    def _strengths(self, pitch: int) -> Float64:
+        """Return how strongly a note comes out in each semitone, shape (N_PITCHES,), 1 in its own."""
+        place = min(max(pitch - LOWEST_PITCH, 0), N_PITCHES - 1)
+        return self._timbre[N_PITCHES - 1 - place : 2 * N_PITCHES - 1 - place]
+
+    def _alone(self, heard: Heard, times_s: AnyArray, expected: Float64, own_power: Float64) -> Bool:
+        """Return in which frames nothing speaks for the player, shape (n,).
+
+        `expected` is the own salience in them, of shape (n, N_PITCHES), `own_power` the own power.
+        """
+        sounds = np.zeros(len(times_s), dtype=bool)
+        for note in self._notes:
+            sounds |= (times_s >= note.onset_s) & (times_s <= note.onset_s + note.duration_s + _RINGS_S)
+        power, explained = map(sum, zip(*self._segments, strict=True))
+        if power <= _EXPLAINED_POWER * explained:
+            sounds |= own_power > 0
+        elif float(heard.salience[sounds].sum()) > _EXPLAINED * float(expected[sounds].sum()):
+            sounds[:] = False
+        sounds |= self._tail(times_s)
+        if (heard.audible.any(axis=0) & ~sounds).any():
+            self._explained_since_s = None
+        elif sounds.any() and self._explained_since_s is None:
+            self._explained_since_s = float(times_s[sounds][0])
+        if self._explained_since_s is None:
+            return np.zeros(len(times_s), dtype=bool)
+        # For a moment anyone may be covered by it.
+        alone = sounds & (times_s >= self._explained_since_s + _COVERED_S)
+        if len(self._strokes_s) == _STROKES:
+            first_s, last_s = self._strokes_s[0], self._strokes_s[-1]
+            if last_s - first_s <= _WITHIN_S:
+                alone &= (times_s < first_s) | (times_s > last_s + _WITHIN_S)
+        if alone.any():
+            # Looking back, the player has been silent since their last stroke, or since nothing else was heard.
+            self.alone_since_s = max([self._explained_since_s, *list(self._strokes_s)[-1:]])
+        return alone
+
+    def _tail(self, times_s: AnyArray) -> Bool:
+        """Return which of the last frames, those at `times_s`, are far fainter than the partner was shortly before."""
+        lately = self._own_power[self._times_s >= times_s[0] - _TAIL_S] if len(times_s) else np.zeros(0)
+        return self._power[len(self._power) - len(times_s) :] <= _TAIL * float(lately.max(initial=0.0))
+
+    def own_share(self, gesture: Gesture) -> float:
+        """Return how much of a gesture the partner's notes explain, 0 to 1: of its power, and where that lies.
+
+        The smaller of the two: what is as loud as the partner but elsewhere is not its sound, nor is a faint note of it all
+        that there is. 0 where nothing leaks.
+        """
+        frames = self._frames_of(gesture)
+        strength = self._salience[frames].astype(np.float64) ** _AS_POWER
+        total, power = float(strength.sum()), float(self._power[frames].sum())
+        if not (total and power and self.gain):
+            return 0.0
+        where = np.zeros(strength.shape, dtype=bool)
+        for note, _, sounds in self._sounding(self._times_s[frames]):
+            where |= sounds[:, None] & (self._strengths(note.pitch) >= _LEAST_PARTIAL)[None, :]
+        return min(1.0, float(self._own_power[frames].sum()) / power, float(strength[where].sum()) / total)
+
+    def _sounding(self, times_s: AnyArray) -> Iterator[tuple[PlannedNote, AnyArray, AnyArray]]:
+        """Yield each note that sounds at one of the times, how long since it was struck, and when it sounds."""
+        for note in self._notes if len(times_s) else ():
+            since_s = times_s - note.onset_s
+            sounds = (since_s >= 0) & (since_s <= note.duration_s + _RELEASE_S)
+            if sounds.any():
+                yield note, since_s, sounds
+
+    def _of_player(self, gesture: Gesture) -> Gesture | None:
+        """Return a gesture less the partner's own sound, or None where it is the partner's."""
+        frames = self._frames_of(gesture)
+        if self.own_share(gesture) >= OWN_SHARE or (len(frames) and self._alone_frames[frames].mean() >= 0.5):
+            return None
+        chroma = gesture.chroma
+        if len(frames):
+            own = np.minimum(self.expected(self._times_s[frames]), self._salience[frames]).mean(axis=0, keepdims=True)
+            own = own.astype(np.float32)
+            chroma = np.maximum(chroma - fold(own)[0], 0).astype(np.float32)
+        onset = gesture.starts_at_onset and not self._own_stroke(gesture.start_s)
+        return dataclasses.replace(gesture, chroma=chroma, starts_at_onset=onset)
+
+    def _frames_of(self, gesture: Gesture) -> Int64:
+        end_s = gesture.start_s + gesture.duration_s
+        return np.flatnonzero((self._times_s >= gesture.start_s) & (self._times_s < end_s))
+
+    def _own_stroke(self, time_s: float) -> bool:
+        """Return whether an onset is the partner's: it struck then, and its notes explain the power that came."""
+        if not self._struck(time_s):
+            return False
+        since_s = self._times_s - time_s
+        after = (since_s >= 0) & (since_s <= _STROKE_S)
+        before = (since_s >= _BEFORE_STROKE_S[0]) & (since_s <= _BEFORE_STROKE_S[1])
+        if not after.any() or not before.any():
+            return True
+        explained = float(self._power[before].mean()) + float(self._own_power[after].max())
+        return float(self._power[after].max()) <= _STROKE_POWER * explained
+
+    def _struck(self, time_s: float) -> bool:
+        """Return whether the partner struck a note at the time that would be heard as an onset at `time_s`."""
+        return any(0 <= time_s - note.onset_s <= _LATE_S for note in self._notes)
+
+    def _played_note(self, heard: Note) -> bool:
+        return any(note.pitch == heard.pitch and -_EARLY_S <= heard.onset_s - note.onset_s <= _LATE_S for note in self._notes)
+
+    def _measure(self, now_s: float) -> None:
+        """Take the rise of salience at every strike whose surroundings have been heard by now."""
+        taken = False
+        while self._waiting and self._waiting[0].onset_s + _UNTIL_S <= now_s:
+            note = self._waiting.popleft()
+            bin_, since_s = note.pitch - LOWEST_PITCH, self._times_s - note.onset_s
+            # Frames are in order of time.
+            begin, end, begin_after, end_after = since_s.searchsorted((-_BEFORE_S, -0.02, _FROM_S, _UNTIL_S)).tolist()
+            if 0 <= bin_ < N_PITCHES and begin < end and begin_after < end_after:
+                rise = self._salience[begin_after:end_after].mean(axis=0) - self._salience[begin:end].mean(axis=0)
+                at_distance = np.full(2 * N_PITCHES - 1, np.nan)
+                at_distance[N_PITCHES - 1 - bin_ : 2 * N_PITCHES - 1 - bin_] = rise
+                self._rises.append(at_distance)
+                taken = True
+        if not taken or len(self._rises) < _FEWEST_STRIKES:
+            return
+        rises = np.array(self._rises)
+        gain = float(np.median(rises[:, N_PITCHES - 1]))
+        self.gain = gain if gain > _FAINTEST_GAIN else 0.0
+        if self.gain:
+            self._timbre = _timbre(rises, self.gain)
+
+
+def _usual_timbre() -> Float64:
+    """Return how strongly a note comes out at each distance from it, shape (2 * N_PITCHES - 1,), itself in the middle."""
+    out = np.zeros(2 * N_PITCHES - 1)
+    for step, strength in _PARTIALS:
+        out[N_PITCHES - 1 + step] = strength
+    return out
+
+
+def _timbre(rises: Float64, gain: float) -> Float64:
+    """Return what `rises` of strikes, shape (n, 2 * N_PITCHES - 1), say of that; what too few of them reach is as usual."""
+    known = np.isfinite(rises).sum(axis=0) >= _FEWEST_STRIKES
+    out = _usual_timbre()
+    strength = np.nanmedian(rises[:, known], axis=0) / gain
+    out[known] = np.where(strength >= _LEAST_PARTIAL, np.minimum(strength, 1.0), 0.0)
+    return out

@@ -1,0 +1,135 @@
+"""Windows analysed in several processes: the same numbers in the same order, sooner.
+
+What a window sounds like depends on the window alone (`FeatureExtractor.analyse`), so windows can be analysed anywhere and in
+any order. Each process opens its own encoder and computes on one thread, one window at a time, exactly as live hearing does:
+the batch is not made larger, because a larger one need not give the same last bits.
+"""
+
+import contextlib
+import os
+import signal
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from itertools import islice
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
+from typing import Protocol
+
+from musichal.errors import InputError, MusicHalError
+from musichal.hearing.encoders.registry import create_encoder
+from musichal.hearing.listener import Analysis, FeatureExtractor
+from musichal.hearing.percepts import Window
+from musichal.installation import processors
+from musichal.own_process import THREAD_SETTINGS, out_of_earshot
+from musichal.spec import PerceptionSpec
+
+# Some seconds of work a piece: enough to hide the way to the process and back, little enough to stop soon.
+_WINDOWS_PER_PIECE = 8
+# Starting a process and opening a model of true size in it takes seconds.
+_WORTH_PROCESSES_S = 60.0
+
+
+class Analyst(Protocol):
+    """Analyses windows; what comes out is in the order of what went in."""
+
+    def __call__(self, windows: Iterable[Window]) -> Iterator[tuple[Window, Analysis]]:
+        """Yield each window with its analysis."""
+        ...
+
+
+def usual_processes(duration_s: float) -> int:
+    """Return how many processes are worth their start for so much sound: one for each processor, or just this one."""
+    return processors() if duration_s >= _WORTH_PROCESSES_S else 1
+
+
+@contextmanager
+def analysts(spec: PerceptionSpec, *, processes: int) -> Iterator[Analyst]:
+    """Give a way to analyse windows in so many processes (at least 1), which end with the block, however it ends.
+
+    Each process has a pipe of its own and at most one piece in hand, and pieces go round in turn. So order needs no care, a
+    process that dies in the middle of a word is noticed at the end of its pipe, and nobody waits for anybody's lock.
+
+    Raises
+    ------
+    InputError
+        If a process dies.
+    MusicHalError
+        As `create_encoder` does.
+    """
+    context = get_context("spawn")
+    started: list[SpawnProcess] = []
+    pipes: list[Connection] = []
+
+    def analyse(windows: Iterable[Window]) -> Iterator[tuple[Window, Analysis]]:
+        source = iter(windows)
+        pieces = iter(lambda: list(islice(source, _WINDOWS_PER_PIECE)), [])
+        in_hand: deque[tuple[Connection, list[Window]]] = deque()
+
+        def hand_out(pipe: Connection) -> None:
+            piece = next(pieces, None)
+            if piece is not None:
+                pipe.send(piece)
+                in_hand.append((pipe, piece))
+
+        for pipe in pipes:
+            hand_out(pipe)
+        while in_hand:
+            pipe, piece = in_hand.popleft()
+            found = pipe.recv()
+            if isinstance(found, MusicHalError):
+                raise found
+            hand_out(pipe)
+            yield from zip(piece, found, strict=True)
+
+    try:
+        with _one_thread_each(), out_of_earshot():
+            for _ in range(processes):
+                ours, theirs = context.Pipe()
+                process = context.Process(target=_work, args=(spec, theirs), daemon=True)
+                process.start()
+                # Held open here, a pipe would not end with its process.
+                theirs.close()
+                started.append(process)
+                pipes.append(ours)
+        yield analyse
+    except (EOFError, ConnectionError) as error:
+        raise InputError("a process of the training died: is there enough memory? --processes 1 needs the least") from error
+    finally:
+        for process in started:
+            process.kill()  # it has nothing to lose
+        for process in started:
+            process.join()
+        for pipe in pipes:
+            pipe.close()
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Let processes that are started within the block use one thread each."""
+    before = {name: os.environ.get(name) for name in THREAD_SETTINGS}
+    os.environ.update(dict.fromkeys(THREAD_SETTINGS, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _work(spec: PerceptionSpec, pipe: Connection) -> None:
+    """Analyse pieces until the pipe ends: with the block, or with the parent."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent to hear
+    with contextlib.suppress(EOFError, ConnectionError):
+        try:
+            ear = FeatureExtractor(spec, create_encoder(spec), source_rate_hz=spec.sample_rate_hz)
+        except MusicHalError as error:
+            pipe.send(error)
+            return
+        while True:
+            piece: list[Window] = pipe.recv()
+            # Only what does not go on from window to window is asked of this ear.
+            pipe.send([ear.analyse(window) for window in piece])

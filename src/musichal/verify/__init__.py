@@ -1,1 +1,0 @@
-"""Figures one can trust: frame counts, diversity."""

@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jack_server import FakeMicrophone, JackServer
-from musichal.audio import devices, input_process
 from musichal.errors import InputError
+from musichal.live.input import devices, input_process
 from musichal.live.input.devices import AudioDevice, NoSuchDeviceError, choose, why_not_opened
 
 WASAPI, MME, ALSA = "Windows WASAPI", "MME", "ALSA"

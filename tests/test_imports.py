@@ -26,6 +26,8 @@ FLOORS = (
     ("evaluate",),
     ("plots",),
     ("demo",),
+    ("api",),
+    ("plot",),
     ("commands",),
     ("cli",),
     ("__main__",),
@@ -71,6 +73,8 @@ def upward_imports(src: Path) -> list[str]:
     """Return each import that does not point downwards, as `module:line imports module`."""
     found = []
     for name, is_package, tree in modules(src):
+        if name == "musichal":  # the public names, each loaded when it is first used
+            continue
         for line, target in imported(name, is_package, tree):
             if target.split(".")[0] != "musichal":
                 continue

@@ -266,7 +266,7 @@ def test_nothing_asks_which_file_is_newer() -> None:
 def test_nothing_sleeps_where_sound_passes() -> None:
     for path, tree in sources("hearing", "audio", "memory", "partner"):
         assert not [line for line, name, _ in calls(tree) if name.split(".")[-1] == "sleep"], path
-    engine = ast.parse((SRC / "stage" / "engine.py").read_text("utf-8"))
+    engine = ast.parse((SRC / "live" / "engine.py").read_text("utf-8"))
     assert not [line for line, name, _ in calls(engine) if name.split(".")[-1] == "sleep"]
 
 
@@ -281,7 +281,7 @@ def test_notes_end_in_time_however_busy_it_is() -> None:
 
 
 def test_no_port_has_a_fixed_name() -> None:
-    for path, tree in sources("stage", "commands"):
+    for path, tree in sources("live", "commands"):
         for line, name, call in calls(tree):
             if name.split(".")[-1] in ("open_output", "open_input", "open_ioport", "open_port", "open_virtual_port"):
                 assert not [a for a in call.args[:1] if isinstance(a, ast.Constant)], f"{path}:{line}"

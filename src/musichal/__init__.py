@@ -1,3 +1,76 @@
-"""MusicHal: a partner for improvising musicians that hears in learned tokens and answers in MIDI."""
+"""MusicHal: an AI partner for improvising musicians that hears in learned tokens and answers in MIDI.
+
+    >>> import musichal as mh
+    >>> y, sr = mh.read_audio(mh.example("band"))
+    >>> partner = mh.train((y[: 10 * sr], sr))
+    >>> guitar, sr = mh.read_audio(mh.example("guitar"))
+    >>> answer = partner.respond(guitar[: 10 * sr], sr, mode="shadow", seed=7)
+    >>> print(answer.decisions[-1].reason)  # doctest: +ELLIPSIS
+    At ...
+
+Everything here is loaded when it is first used, so that the import is quick.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from musichal import evaluate, plot
+    from musichal.api import (
+        Analysis,
+        Answer,
+        ExplainedDecision,
+        Partner,
+        Source,
+        Stream,
+        analyse,
+        example,
+        load,
+        read_audio,
+        train,
+    )
+    from musichal.errors import InputError, MissingExtraError, MusicHalError, PartnerFileError
+    from musichal.spec import PerceptionSpec
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "Analysis",
+    "Answer",
+    "ExplainedDecision",
+    "InputError",
+    "MissingExtraError",
+    "MusicHalError",
+    "Partner",
+    "PartnerFileError",
+    "PerceptionSpec",
+    "Source",
+    "Stream",
+    "__version__",
+    "analyse",
+    "evaluate",
+    "example",
+    "load",
+    "plot",
+    "read_audio",
+    "train",
+]
+
+_ERRORS = ("InputError", "MissingExtraError", "MusicHalError", "PartnerFileError")
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name when it is first used (PEP 562)."""
+    if name not in __all__:
+        raise AttributeError(f"module 'musichal' has no attribute {name!r}")
+    if name in ("evaluate", "plot"):
+        return import_module(f"musichal.{name}")
+    places = {"PerceptionSpec": "spec"} | dict.fromkeys(_ERRORS, "errors")
+    value = getattr(import_module(f"musichal.{places.get(name, 'api')}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """List the public names, those not loaded yet too."""
+    return sorted(__all__)

@@ -9,7 +9,7 @@ class MusicHalError(Exception):
     exit_code = 2
 
 
-class InputError(MusicHalError):
+class InputError(MusicHalError, ValueError):
     """A recording, a setting or a path cannot be used."""
 
 

@@ -152,6 +152,10 @@ class Engine:
         brought = self._listener.listen(block)
         return self._step(brought.onsets, brought.percepts)
 
+    def change(self, changes: Mapping[str, object]) -> Step:
+        """Change settings now; return what was decided because of it. Raises `InputError` where a change is not possible."""
+        return Step((), tuple(self._conductor.change(changes, self._listener.samples_heard)))
+
     def finish(self) -> Step:
         """End the stream. What was decided is played to its end; nothing new is decided behind the end."""
         rest = self._listener.flush()

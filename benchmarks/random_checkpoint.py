@@ -27,11 +27,12 @@ import numpy as np
 import safetensors.numpy
 
 from musichal.arrays import Float32
-from musichal.atomic import open_atomically, printable, reason
+from musichal.atomic import open_atomically
 from musichal.errors import InputError, MusicHalError
 from musichal.hearing.encoders.learned.extras import torch_package
 from musichal.hearing.encoders.learned.hub import CARD, CONFIG, PREPROCESSOR, WEIGHTS
 from musichal.hearing.encoders.learned.layout import parse_layout
+from musichal.text import printable, reason
 
 # The config of m-a-p/MERT-v1-95M, field by field.
 MERT_CONFIG: dict[str, Any] = {

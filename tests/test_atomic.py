@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from musichal.atomic import check_writable, open_atomically, printable, reason, write_atomically
+from musichal.atomic import check_writable, open_atomically, write_atomically
 from musichal.errors import InputError
+from musichal.text import printable, reason
 
 posix = pytest.mark.skipif(os.name == "nt", reason="a property of POSIX systems")
 

@@ -3,15 +3,10 @@ import dataclasses
 import pytest
 
 from musichal.partner.decision import REST_REASONS, Alternative, Context, Decision, Influence
-from musichal.partner.explanation import clock, explain, pitch_name, summarise
+from musichal.partner.explanation import explain, summarise
 from partners_by_hand import played, rested
 
 NAMES = ["take1.wav", "take2.wav"]
-
-
-def test_names_of_pitches_and_times():
-    assert [pitch_name(p) for p in (0, 21, 60, 70, 127)] == ["C-1", "A0", "C4", "Bb4", "G9"]
-    assert [clock(s) for s in (0, 62.5, 59.999, 3600.005, 0.004)] == ["0:00.00", "1:02.50", "1:00.00", "60:00.00", "0:00.00"]
 
 
 @pytest.mark.parametrize("why", REST_REASONS)

@@ -16,7 +16,8 @@ SRC = ROOT / "src"
 # A room may import itself and rooms of a lower floor; rooms on one floor do not know each other.
 FLOORS = (
     ("", "errors", "arrays"),  # "" is `import musichal`, for the version
-    ("spec", "atomic", "installation", "monotonic", "own_process"),
+    ("text",),
+    ("spec", "parameters", "atomic", "installation", "monotonic", "own_process"),
     ("audio",),
     ("hearing",),
     ("memory",),

@@ -1,11 +1,10 @@
-"""Files that appear whole or not at all, and errors of the file system as one clear line.
+"""Files that appear whole or not at all.
 
 A file is written under another name in the same folder (``.NAME.XXXX.partial``), synced to the disk, and only then
 renamed over the old one. Whatever goes wrong before that, Ctrl-C included, leaves the old file as it was.
 """
 
 import contextlib
-import errno
 import os
 import secrets
 import stat
@@ -15,34 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from musichal.errors import InputError
-
-PathLike = str | os.PathLike[str]
-
-_REASONS = {
-    errno.ENOENT: "no such file or folder",
-    errno.ENOTDIR: "part of the path is not a folder",
-    errno.EISDIR: "it is a folder",
-    errno.EACCES: "permission denied",
-    errno.EPERM: "permission denied",
-    errno.EROFS: "the disk is read-only",
-    errno.ENOSPC: "the disk is full",
-    errno.EDQUOT: "the disk quota is used up",
-    errno.EFBIG: "the file would be larger than the system allows",
-    errno.ENAMETOOLONG: "the name is too long",
-    errno.ELOOP: "its links go round in a circle",
-    errno.EIO: "the disk reports an error",
-}
-
-
-def printable(path: PathLike) -> str:
-    """Return `path` as text that fits one line of any terminal: control characters and undecodable bytes escaped."""
-    text = os.fspath(path)
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
-def reason(error: OSError) -> str:
-    """Return in plain words why the system refused."""
-    return _REASONS.get(error.errno or 0) or error.strerror or str(error) or type(error).__name__
+from musichal.text import PathLike, printable, reason
 
 
 @contextmanager

@@ -7,7 +7,8 @@ import numpy as np
 import soxr
 
 from musichal.arrays import Float32
-from musichal.atomic import PathLike, open_atomically
+from musichal.atomic import open_atomically
+from musichal.text import PathLike
 
 LOUDNESS_DB = -20.0
 """The nominal loudness of an answer, in dBFS; it leaves 19 dB to peaks before `CEILING_DB`."""

@@ -18,10 +18,10 @@ import numpy.typing as npt
 import soundfile
 
 from musichal.arrays import Bool, Float32, Float64
-from musichal.atomic import PathLike, printable, reason
 from musichal.audio.completeness import looks_like_audio, missing_bytes
 from musichal.audio.flac import flac_holds_rate
 from musichal.errors import InputError
+from musichal.text import PathLike, printable, reason
 
 AUDIO_SUFFIXES = frozenset(
     (".wav", ".wave", ".rf64", ".w64", ".aif", ".aiff", ".aifc", ".caf", ".au", ".flac", ".ogg", ".oga", ".opus", ".mp3")

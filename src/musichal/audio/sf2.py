@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from musichal.arrays import Float32, Int16, Records
-from musichal.atomic import PathLike, printable, reason
 from musichal.errors import InputError
+from musichal.text import PathLike, printable, reason
 
 _RECORDS: dict[bytes, list[Any]] = {
     b"phdr": [("name", "S20"), ("preset", "<u2"), ("bank", "<u2"), ("bag", "<u2"), ("unused", "<u4", 3)],

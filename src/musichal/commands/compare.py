@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
-from musichal.atomic import printable
 from musichal.audio.recording import read_recording
 from musichal.commands.terminal import Terminal
 from musichal.errors import InputError
 from musichal.evaluate.comparison import Comparison, SourceComparison, Split, compare_partners
 from musichal.hearing.percepts import SOURCES
 from musichal.memory.partner_file import load_partner
-from musichal.partner.explanation import clock
+from musichal.text import clock, printable
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

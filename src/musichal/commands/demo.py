@@ -3,7 +3,6 @@
 import contextlib
 from pathlib import Path
 
-from musichal.atomic import printable, reason
 from musichal.commands.inspect import inspect_command
 from musichal.commands.play import PlayRequest, play_command
 from musichal.commands.terminal import Terminal
@@ -12,6 +11,7 @@ from musichal.demo import PLAYER, RECORDING
 from musichal.errors import InputError
 from musichal.partner.settings import Direction, PartnerSettings
 from musichal.spec import PerceptionSpec
+from musichal.text import printable, reason
 
 
 def demo_command(folder: Path, *, seed: int, voice: Terminal) -> None:

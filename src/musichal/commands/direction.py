@@ -7,12 +7,12 @@ from pathlib import Path
 from rich.markup import escape
 from rich.table import Table
 
-from musichal.atomic import printable
 from musichal.commands.terminal import Terminal
 from musichal.errors import InputError
 from musichal.partner.form import parse_form
-from musichal.partner.modes import AUTO, Mode, built_in_modes, parse_modes, read_modes, read_toml
+from musichal.partner.modes import AUTO, Mode, built_in_modes, parse_modes, read_modes
 from musichal.partner.settings import Direction
+from musichal.text import printable, read_text
 
 
 def direction(mode: str, modes: Path | None, form: Path | None) -> Direction:
@@ -24,12 +24,12 @@ def direction(mode: str, modes: Path | None, form: Path | None) -> Direction:
         For an unknown mode, or a file that cannot be read or used: names the file and what is wrong in it.
     """
     table = built_in_modes()
-    modes_text = "" if modes is None else read_toml(modes)
+    modes_text = "" if modes is None else read_text(modes)
     if modes is not None:
         table = parse_modes(modes_text, table, source=printable(modes))
     if mode not in (*table, AUTO):
         raise InputError(f"there is no mode {mode!r}; there are: {', '.join([*table, AUTO])}")
-    form_text = "" if form is None else read_toml(form)
+    form_text = "" if form is None else read_text(form)
     if form is not None:
         parse_form(form_text, table, source=printable(form))
     return Direction(mode=mode, modes=modes_text, form=form_text)

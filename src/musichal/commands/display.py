@@ -17,7 +17,7 @@ from musichal.live.input.live_source import Level
 from musichal.live.observer import EngineObserver
 from musichal.live.session.event_log import Changed, Entry
 from musichal.partner.decision import Decision
-from musichal.partner.explanation import clock
+from musichal.text import clock
 
 _PLAIN_S = 10.0
 _EVENTS = 5

@@ -5,13 +5,13 @@ from typing import Any
 
 from rich.table import Table
 
-from musichal.atomic import printable
 from musichal.commands.terminal import Terminal
 from musichal.errors import CheckFailedError, InputError
 from musichal.hearing.encoders.learned.check import TOLERANCE, CheckpointReport, KnownFeatures, check_checkpoint, frame_counts
 from musichal.hearing.encoders.learned.checkpoint import Checkpoint, find_checkpoint
 from musichal.hearing.encoders.learned.conversion import convert as converted
 from musichal.hearing.encoders.learned.module import check_layer
+from musichal.text import printable
 
 _WORDS = {True: "holds", False: "FAILS", None: ""}
 

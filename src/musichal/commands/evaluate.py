@@ -13,7 +13,6 @@ from rich.table import Table
 from rich.text import Text
 
 from musichal.arrays import Float32
-from musichal.atomic import printable
 from musichal.audio.recording import Recording, collect_recordings, read_recording
 from musichal.audio.sf2 import SoundFont, open_soundfont
 from musichal.audio.soundfont import find_soundfont, render_notes
@@ -32,6 +31,7 @@ from musichal.memory.partner_file import PartnerModel, load_partner
 from musichal.own_process import out_of_earshot
 from musichal.partner.partner import Partner
 from musichal.partner.settings import Direction, PartnerSettings
+from musichal.text import printable
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

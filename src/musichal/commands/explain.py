@@ -1,6 +1,5 @@
 """`musichal explain`: why a session was played as it was, in words, and to listen to."""
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -11,7 +10,6 @@ from rich.table import Table
 from rich.text import Text
 
 from musichal.arrays import Float32
-from musichal.atomic import printable
 from musichal.audio.mix import at_loudness, write_wav
 from musichal.audio.sf2 import open_soundfont
 from musichal.audio.soundfont import find_soundfont, render_notes
@@ -23,7 +21,8 @@ from musichal.live.session.session import SessionSettings, file_sha256
 from musichal.live.session.session_log import read_session
 from musichal.memory.partner_file import PartnerModel, load_partner
 from musichal.partner.decision import Decision
-from musichal.partner.explanation import clock, explain, summarise
+from musichal.partner.explanation import explain, summarise
+from musichal.text import clock, parse_seconds, printable
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -43,7 +42,7 @@ def explain_command(
     MusicHalError
         If the session cannot be read, or nothing was decided by that moment.
     """
-    moment_s = None if at is None else parse_clock(at)
+    moment_s = None if at is None else parse_seconds(at, "--at")
     if listen is not None and moment_s is None:
         raise InputError("--listen needs --at: name the moment to listen to, such as --at 1:23")
     session = read_session(folder)
@@ -78,25 +77,6 @@ def explain_command(
     for path in written:
         voice.say(f"Wrote {printable(path)}")
     return (decision,)
-
-
-def parse_clock(text: str) -> float:
-    """Return a moment such as 83, 1:23, 1:23.5 or 1:02:03 in seconds.
-
-    Raises
-    ------
-    InputError
-        For anything else.
-    """
-    match = re.fullmatch(r"\s*(?:(?:(\d{1,3}):)?(\d{1,4}):)?(\d{1,6}(?:\.\d{1,6})?)\s*", text)
-    if match is None:
-        raise InputError(f"--at takes a moment such as 1:23 or 83.5, not {text!r}")
-    hours, minutes, seconds = (float(part or 0) for part in match.groups())
-    if (match[2] is not None and seconds >= 60) or (match[1] is not None and minutes >= 60):
-        raise InputError(
-            f"--at takes a moment such as 1:23 or 83.5, not {text.strip()!r}: a minute has 60 seconds, an hour 60 minutes"
-        )
-    return 3600 * hours + 60 * minutes + seconds
 
 
 def decision_at(decisions: Sequence[Decision], moment_s: float) -> Decision:

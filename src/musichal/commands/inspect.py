@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from musichal.atomic import printable
 from musichal.commands.outputs import check_outputs
 from musichal.commands.terminal import Terminal
 from musichal.evaluate.partner_stats import figures_text, partner_figures
 from musichal.memory.partner_file import load_partner
 from musichal.plots.canvas import picture_format, save_figure
 from musichal.plots.partner import draw_partner
+from musichal.text import printable
 
 
 def inspect_command(partner: Path, *, picture: Path | None, voice: Terminal) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from musichal.atomic import check_writable, open_atomically, printable
+from musichal.atomic import check_writable, open_atomically
 from musichal.commands.terminal import Terminal
 from musichal.errors import InputError
 from musichal.live.control import (
@@ -20,6 +20,7 @@ from musichal.live.control import (
     read_cc_map,
 )
 from musichal.partner.settings import WORD_SETTINGS, PartnerSettings
+from musichal.text import printable
 
 _EXAMPLES = {
     "mode": "mode=shadow,mirror",

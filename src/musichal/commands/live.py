@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from musichal.atomic import printable
 from musichal.commands.display import Board, Display
 from musichal.commands.keys import keys
 from musichal.commands.terminal import Terminal
@@ -49,6 +48,7 @@ from musichal.partner.explanation import explain
 from musichal.partner.mode_controller import directed_by
 from musichal.partner.partner import Partner
 from musichal.partner.settings import PartnerSettings
+from musichal.text import printable
 
 CHANNEL = 0
 _POLL_S = 0.12

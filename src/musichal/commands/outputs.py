@@ -4,8 +4,9 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from musichal.atomic import check_writable, printable
+from musichal.atomic import check_writable
 from musichal.errors import InputError
+from musichal.text import printable
 
 
 def check_outputs(outputs: Iterable[Path], *, inputs: Iterable[Path]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from musichal.arrays import Float32
-from musichal.atomic import open_atomically, printable
+from musichal.atomic import open_atomically
 from musichal.audio.concatenative import render_slices
 from musichal.audio.mix import at_loudness, mix, write_wav
 from musichal.audio.recording import Recording, ingest, read_recording
@@ -25,6 +25,7 @@ from musichal.partner.explanation import explain, summarise
 from musichal.partner.settings import PartnerSettings
 from musichal.plots.canvas import picture_format, save_figure
 from musichal.plots.performance import draw_performance
+from musichal.text import printable
 
 CHANNEL = 0
 _SOUND_RATE_HZ = 44100

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from musichal.atomic import printable
 from musichal.commands.encoder_plan import measured_lines, windows_of
 from musichal.commands.outputs import check_outputs
 from musichal.commands.terminal import Terminal
@@ -13,8 +12,8 @@ from musichal.hearing.encoders.learned.runtimes import Choice
 from musichal.hearing.encoders.registry import LEARNED
 from musichal.hearing.percepts import SOURCES
 from musichal.memory.partner_file import PartnerModel, load_partner, save_partner
-from musichal.partner.explanation import counted
 from musichal.spec import PerceptionSpec
+from musichal.text import counted, printable
 from musichal.training.rehearing import own_recordings, rehear
 from musichal.training.workers import usual_processes
 

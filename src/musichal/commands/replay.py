@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from musichal.atomic import open_atomically, printable
+from musichal.atomic import open_atomically
 from musichal.commands.outputs import check_outputs
 from musichal.commands.terminal import Terminal
 from musichal.errors import CheckFailedError, InputError
@@ -15,6 +15,7 @@ from musichal.live.session.session import file_sha256
 from musichal.live.session.session_log import REPLY, read_session
 from musichal.memory.partner_file import load_partner
 from musichal.partner.partner import Partner
+from musichal.text import printable
 
 
 def replay_command(folder: Path, *, partner: Path | None, midi_out: Path | None, voice: Terminal) -> Replay:

@@ -5,13 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
-from musichal.atomic import printable, reason
 from musichal.errors import InputError
 from musichal.hearing.percepts import SOURCES
 from musichal.memory.partner_file import PartnerModel, load_partner
 from musichal.partner.scenario import Scenario, parse_scenario
-
-_LARGEST_BYTES = 1_000_000
+from musichal.text import printable, read_text
 
 
 def read_scenario(path: Path, partner: Path) -> Scenario:
@@ -23,13 +21,7 @@ def read_scenario(path: Path, partner: Path) -> Scenario:
         If the file cannot be read, or is no scenario; if it names another partner's recording, and that partner has other
         vocabularies, so that its tokens mean nothing to this one.
     """
-    try:
-        with path.open("rb") as stream:
-            data = stream.read(_LARGEST_BYTES + 1)
-    except OSError as error:
-        raise InputError(f"cannot read {printable(path)}: {reason(error)}") from error
-    if len(data) > _LARGEST_BYTES:
-        raise InputError(f"{printable(path)} is too long for a scenario")
+    text = read_text(path)
 
     def tokens_of(recording: str | int, other: str | None, source: str) -> Sequence[int]:
         model = load_partner(partner)
@@ -42,9 +34,7 @@ def read_scenario(path: Path, partner: Path) -> Scenario:
         return recording_tokens(model, recording, source)
 
     try:
-        return parse_scenario(data.decode(), tokens_of)
-    except UnicodeDecodeError as error:
-        raise InputError(f"{printable(path)} is no text") from error
+        return parse_scenario(text, tokens_of)
     except InputError as error:
         raise InputError(f"{printable(path)}: {error}") from error
 

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path, PurePath
 
-from musichal.atomic import printable
 from musichal.audio.recording import collect_recordings, read_recording
 from musichal.commands.encoder_plan import EncoderPlan, chosen_spec
 from musichal.commands.outputs import check_outputs
@@ -14,8 +13,8 @@ from musichal.commands.terminal import Terminal
 from musichal.evaluate.partner_stats import partner_figures
 from musichal.hearing.resolve_spec import pin
 from musichal.memory.partner_file import PartnerModel, save_partner
-from musichal.partner.explanation import counted
 from musichal.spec import PerceptionSpec
+from musichal.text import counted, printable
 from musichal.training.trainer import train
 from musichal.training.workers import usual_processes
 

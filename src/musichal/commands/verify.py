@@ -12,7 +12,6 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from musichal.atomic import printable
 from musichal.audio.recording import Recording, collect_recordings, read_recording
 from musichal.commands.outputs import check_outputs
 from musichal.commands.terminal import Terminal
@@ -25,6 +24,7 @@ from musichal.hearing.percepts import SOURCES
 from musichal.installation import processors
 from musichal.memory.partner_file import PartnerModel, load_partner, save_partner
 from musichal.own_process import run_module
+from musichal.text import printable
 from musichal.training.rehearing import as_recording
 from musichal.training.trainer import train
 

@@ -23,8 +23,8 @@ from musichal.memory.information_rate import information_rate
 from musichal.memory.memory import Memory
 from musichal.memory.partner_file import PartnerModel, StoredRecording
 from musichal.memory.token_index import TokenIndex
-from musichal.partner.explanation import clock, counted, pitch_name
 from musichal.spec import PerceptionSpec
+from musichal.text import clock, counted, pitch_name
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

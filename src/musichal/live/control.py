@@ -8,16 +8,15 @@ import dataclasses
 import math
 import re
 import threading
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from musichal.atomic import printable, reason
 from musichal.errors import InputError
 from musichal.partner.modes import AUTO
 from musichal.partner.settings import PartnerSettings, VoiceSettings
+from musichal.text import printable, read_toml
 
 STAGE_COMMANDS = ("mute", "listen", "panic", "quit")
 """`mute` and `listen` take on or off, and go over to the other without; `panic` and `quit` take nothing."""
@@ -270,12 +269,7 @@ def read_cc_map(path: Path) -> CcMap:
     InputError
         For a file that is none, naming what is wrong in it.
     """
-    try:
-        table = tomllib.loads(path.read_text("utf-8"))
-    except OSError as error:
-        raise InputError(f"cannot read {printable(path)}: {reason(error)}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InputError(f"{printable(path)} is not TOML: {error}") from error
+    table = read_toml(path)
     entries = table.get("cc", [])
     if table.keys() - {"cc"} or not isinstance(entries, list) or len(entries) > _MOST_MAPPINGS:
         raise InputError(f"{printable(path)}: a map of controllers has [[cc]] tables and nothing else")

@@ -26,7 +26,7 @@ from musichal.hearing.percepts import SILENT_DB, SOURCES, Percept
 from musichal.hearing.token_statistics import jensen_shannon_divergence, perplexity, token_histogram, top_share
 from musichal.hearing.vocabulary import Vocabulary
 from musichal.memory.partner_file import PartnerModel
-from musichal.partner.explanation import clock
+from musichal.text import clock
 
 Cause = Literal["too quiet", "clipped", "other instrument", "noise only", "wrong channel"]
 CAUSES: tuple[Cause, ...] = ("too quiet", "clipped", "other instrument", "noise only", "wrong channel")

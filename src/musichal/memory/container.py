@@ -27,7 +27,7 @@ import safetensors.numpy
 from safetensors import SafetensorError
 
 from musichal.arrays import AnyArray
-from musichal.atomic import PathLike, open_atomically, printable, reason
+from musichal.atomic import open_atomically
 from musichal.errors import InputError, PartnerFileError
 from musichal.memory.stored_zip import (
     MAX_ARCHIVE_BYTES,
@@ -39,6 +39,7 @@ from musichal.memory.stored_zip import (
     read_first_entry,
     write_stored_zip,
 )
+from musichal.text import PathLike, printable, reason
 
 FORMAT = "musichal-partner"
 FORMAT_VERSION = 1

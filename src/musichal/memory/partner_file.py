@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from musichal.arrays import AnyArray, Float32, Int16, Int64, Records
-from musichal.atomic import PathLike, printable
 from musichal.audio.flac import decode_flac
 from musichal.audio.recording import samples_digest
 from musichal.errors import InputError, PartnerFileError
@@ -23,6 +22,7 @@ from musichal.memory.audio_oracle import AudioOracle
 from musichal.memory.container import Container, pack_arrays, read_container, write_container
 from musichal.memory.memory import NOTE, STATE, Memory
 from musichal.spec import PerceptionSpec
+from musichal.text import PathLike, printable
 
 _LONGEST_SAMPLES = 4 * 3600 * 192_000
 _HIGHEST_RATE_HZ = 768_000

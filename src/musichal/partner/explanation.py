@@ -8,6 +8,7 @@ from types import MappingProxyType
 from musichal.hearing.percepts import SILENCE
 from musichal.partner.decision import REST_REASONS, Context, Decision
 from musichal.partner.streams import CONTOUR_BREAK, CONTOUR_LEVEL, RHYTHM_BREAK, RHYTHM_EQUAL
+from musichal.text import clock, counted, pitch_name
 
 _SURE = 0.995  # A draw more certain than this was none.
 _HELD_BACK = 0.5
@@ -30,18 +31,6 @@ _FILTERS = MappingProxyType(
     }
 )
 """Filters in words."""
-_PITCH_CLASSES = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
-
-
-def pitch_name(pitch: int) -> str:
-    """Return the name of a MIDI pitch; 60 is C4."""
-    return f"{_PITCH_CLASSES[pitch % 12]}{pitch // 12 - 1}"
-
-
-def clock(seconds: float) -> str:
-    """Return minutes:seconds with two decimals, as 1:02.50."""
-    hundredths = round(seconds * 100)
-    return f"{hundredths // 6000}:{hundredths // 100 % 60:02d}.{hundredths % 100:02d}"
 
 
 def explain(decision: Decision, recordings: Sequence[str]) -> str:
@@ -195,8 +184,3 @@ def rest_spans(decisions: Sequence[Decision], *, end_s: float) -> list[RestSpan]
         if decision.kind == "rest" and until_s > decision.time_s:
             spans.append(RestSpan(decision.time_s, until_s, decision.rest or "no match"))
     return spans
-
-
-def counted(number: int, noun: str) -> str:
-    """Return "1 note", "2 notes"."""
-    return f"{number} {noun}{'s' * (number != 1)}"

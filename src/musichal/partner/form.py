@@ -19,16 +19,14 @@ or the form ends. Between sections that leave time between them the partner choo
 itself is refused, with what contradicts what.
 """
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from musichal.atomic import printable
 from musichal.errors import InputError
-from musichal.partner.modes import parse_toml, read_toml
 from musichal.partner.settings import PartnerSettings
+from musichal.text import clock, parse_seconds, parse_toml, printable, read_text
 
 _LONGEST_S = 24 * 3600.0
 _FADED_DB = -24.0
@@ -116,7 +114,7 @@ class Form:
 
 def read_form(path: Path, modes: Iterable[str]) -> Form:
     """Return the form of a file; see `parse_form`."""
-    return parse_form(read_toml(path), modes, source=printable(path))
+    return parse_form(read_text(path), modes, source=printable(path))
 
 
 def parse_form(text: str, modes: Iterable[str], *, source: str) -> Form:
@@ -146,20 +144,13 @@ def parse_form(text: str, modes: Iterable[str], *, source: str) -> Form:
     if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
         raise InputError(f"{source}: a form has at least one section; begin each with a line [[section]]")
     if end_s is not None and not end_s > 0:
-        raise InputError(f"{source}: end must lie behind 0:00")
+        raise InputError(f"{source}: end must be later than 0:00")
     if end_s is None and "fade_s" in table:
         raise InputError(f"{source}: fade_s without end: a form that does not end cannot fade")
     if end_s is not None and fade_s > end_s:
-        raise InputError(f"{source}: fade_s of {fade_s:g} s contradicts end at {shown(end_s)}: it would begin before 0:00")
+        raise InputError(f"{source}: fade_s of {fade_s:g} s contradicts end at {clock(end_s)}: it would begin before 0:00")
     sections = _sections(rows, tuple(modes), end_s, source)
     return Form(title=title, sections=sections, end_s=end_s, fade_s=fade_s)
-
-
-def shown(time_s: float) -> str:
-    """Return a time as minutes:seconds, as 1:05 or 0:07.5."""
-    minutes, seconds = divmod(round(time_s, 3), 60)
-    text = f"{seconds:06.3f}".rstrip("0").rstrip(".")
-    return f"{int(minutes)}:{text}"
 
 
 def _sections(rows: list[dict[str, Any]], modes: tuple[str, ...], end_s: float | None, source: str) -> tuple[Section, ...]:
@@ -175,18 +166,18 @@ def _sections(rows: list[dict[str, Any]], modes: tuple[str, ...], end_s: float |
         following = starts[number] if number < len(starts) else (end_s if end_s is not None else _LONGEST_S)
         if number < len(starts) and following < start_s:
             raise InputError(
-                f"{source}: section {number + 1} begins at {shown(following)}, before section {number} at {shown(start_s)}:"
+                f"{source}: section {number + 1} begins at {clock(following)}, before section {number} at {clock(start_s)}:"
                 " put them in order"
             )
         until_s = following if "until" not in row else _time_s(row["until"], f"{where}: until")
         if end_s is not None and max(start_s, until_s) > end_s:
-            late = f"begins at {shown(start_s)}" if start_s >= end_s else f"lasts until {shown(until_s)}"
-            raise InputError(f"{where} {late}, but the form ends at {shown(end_s)}")
+            late = f"begins at {clock(start_s)}" if start_s >= end_s else f"lasts until {clock(until_s)}"
+            raise InputError(f"{where} {late}, but the form ends at {clock(end_s)}")
         if until_s <= start_s:
-            raise InputError(f"{where} would end at {shown(until_s)}, but it begins at {shown(start_s)}")
+            raise InputError(f"{where} would end at {clock(until_s)}, but it begins at {clock(start_s)}")
         if until_s > following:
             raise InputError(
-                f"{where} lasts until {shown(until_s)} and overlaps section {number + 1}, which begins at {shown(following)}"
+                f"{where} lasts until {clock(until_s)} and overlaps section {number + 1}, which begins at {clock(following)}"
             )
         sections.append(_section(row, start_s, until_s, modes, where, number))
     return tuple(sections)
@@ -246,10 +237,7 @@ def _plain_number(value: object, where: str, largest: float) -> float:
 
 
 def _time_s(value: object, where: str) -> float:
-    if isinstance(value, str):
-        match = re.fullmatch(r"(\d{1,4}):([0-5]?\d(?:\.\d{1,3})?)", value.strip())
-        if match is not None and int(match[1]) * 60 <= _LONGEST_S:
-            return 60 * int(match[1]) + float(match[2])
-    elif not isinstance(value, bool) and isinstance(value, int | float) and 0 <= value <= _LONGEST_S:
-        return float(value)
-    raise InputError(f'{where} must be a time such as "1:30", or seconds from 0 on, not {value!r}')
+    time_s = parse_seconds(value, where) if isinstance(value, str) else value
+    if isinstance(time_s, bool) or not isinstance(time_s, int | float) or not 0 <= time_s <= _LONGEST_S:
+        raise InputError(f'{where} must be a time such as "1:30", or seconds in [0, {_LONGEST_S:g}], got {value!r}')
+    return float(time_s)

@@ -7,7 +7,6 @@ end of a phrase, or at once where the player's hand or a form says so.
 """
 
 import math
-import tomllib
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -17,9 +16,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from musichal.atomic import printable, reason
 from musichal.errors import InputError
 from musichal.partner.settings import PartnerSettings
+from musichal.text import parse_toml, printable, read_text
 
 Turn = Literal["along", "answer", "own", "rest"]
 Trigger = Literal["onset", "own end", "phrase end", "never"]
@@ -41,7 +40,6 @@ RANGES: Mapping[str, tuple[float, float]] = {
 """From where to where the numbers of a mode may go."""
 _COLUMNS = ("about", "turn", "trigger", *RANGES, "stay_s", "next")
 _STAY_RANGE_S = (1.0, 3600.0)
-_LARGEST_FILE = 1_000_000
 _GOES_BACK = 16
 
 
@@ -90,29 +88,7 @@ def read_modes(path: Path) -> dict[str, Mode]:
     InputError
         Where the file cannot be read or is no table of modes: names the mode, the column and what is possible.
     """
-    return parse_modes(read_toml(path), built_in_modes(), source=printable(path))
-
-
-def read_toml(path: Path) -> str:
-    """Return the text of a small file; raises `InputError` where it cannot be read, is too large or no text."""
-    try:
-        with path.open("rb") as stream:
-            data = stream.read(_LARGEST_FILE + 1)
-        if len(data) > _LARGEST_FILE:
-            raise InputError(f"{printable(path)} is too large for a table: more than {_LARGEST_FILE} bytes")
-        return data.decode("utf-8")
-    except OSError as error:
-        raise InputError(f"cannot read {printable(path)}: {reason(error)}") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{printable(path)} is no text in UTF-8") from error
-
-
-def parse_toml(text: str, *, source: str) -> dict[str, Any]:
-    """Return a TOML table; raises `InputError` with the line where it is none."""
-    try:
-        return tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise InputError(f"{source} is not valid TOML: {error}") from error
+    return parse_modes(read_text(path), built_in_modes(), source=printable(path))
 
 
 def parse_modes(text: str, known: ModeTable, *, source: str) -> dict[str, Mode]:

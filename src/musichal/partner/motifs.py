@@ -17,6 +17,7 @@ from musichal.arrays import AnyArray, Bool, Float64, Int64
 from musichal.errors import InputError
 from musichal.hearing.percepts import SILENCE
 from musichal.partner.memory_pool import MemoryPool
+from musichal.text import clock
 
 Whose = Literal["yours", "its own"]
 
@@ -70,7 +71,6 @@ class Return:
     @property
     def words(self) -> str:
         """Say what came back, and how it was changed."""
-        minutes, seconds = divmod(int(self.heard_s), 60)
         whose = "your motif" if self.whose == "yours" else "its own motif"
         changes = []
         if self.moved:
@@ -79,7 +79,7 @@ class Return:
             changes.append(f"{'slower' if self.pace > 1 else 'faster'}, {self.pace:.2g} times as long")
         if not self.whole:
             changes.append("in part")
-        return ", ".join([f"{whose} of {minutes}:{seconds:02d}", *changes])
+        return ", ".join([f"{whose} of {clock(int(self.heard_s), decimals=0)}", *changes])
 
 
 class MotifStore:

@@ -5,13 +5,13 @@ long as the state of memory that is played for it.
 """
 
 import re
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
 from musichal.errors import InputError
 from musichal.hearing.percepts import SOURCES
+from musichal.text import parse_toml
 
 KINDS = ("chords", *SOURCES)
 LONGEST = 10_000
@@ -109,10 +109,7 @@ def parse_scenario(text: str, tokens_of: Callable[[str | int, str | None, str], 
     InputError
         For anything else.
     """
-    try:
-        table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"the scenario is no TOML: {error}") from error
+    table = parse_toml(text, source="the scenario")
     what = [name for name in ("chords", "tokens", "recording") if name in table]
     unknown = set(table) - {"chords", "tokens", "recording", "partner", "source", "seconds", "repeat"}
     if len(what) != 1 or unknown:

@@ -16,9 +16,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from musichal.atomic import PathLike, open_atomically, printable
+from musichal.atomic import open_atomically
 from musichal.errors import InputError
-from musichal.partner.explanation import pitch_name
+from musichal.text import PathLike, clock, pitch_name, printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -126,13 +126,6 @@ def new_figure(*, height_inches: float, title: str, subtitle: str) -> "Figure":
     return figure
 
 
-def minutes(seconds: float, *, step_s: float = 1.0) -> str:
-    """Return m:ss, or m:ss.d where `step_s` is less than a second."""
-    tenths = round(seconds * 10)
-    text = f"{tenths // 600}:{tenths // 10 % 60:02d}"
-    return f"{text}.{tenths % 10}" if step_s < 1 else text
-
-
 def time_step_s(duration_s: float, *, labels: int) -> float:
     """Return a round number of seconds, the least that needs at most `labels` labels."""
     for step in _STEPS_S:
@@ -146,7 +139,7 @@ def time_ticks(axes: "Axes", duration_s: float, *, labels: int = 16, start_s: fl
     step = time_step_s(duration_s, labels=labels)
     first = math.ceil(start_s / step - 1e-9)
     ticks = [k * step for k in range(first, math.floor((start_s + duration_s) / step + 1e-9) + 1)]
-    axes.set_xticks(ticks, [minutes(t, step_s=step) for t in ticks])
+    axes.set_xticks(ticks, [clock(t, decimals=int(step < 1)) for t in ticks])
 
 
 def pitch_ticks(axes: "Axes", pitches: Sequence[int]) -> None:

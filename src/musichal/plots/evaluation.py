@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from musichal.atomic import PathLike, open_atomically
+from musichal.atomic import open_atomically
 from musichal.evaluate.evaluation import Contestant, Evaluation
 from musichal.evaluate.listening import DIMENSIONS
 from musichal.evaluate.traces import STEP_S, Trace
@@ -24,6 +24,7 @@ from musichal.plots.canvas import (
 )
 from musichal.plots.page import escaped, image, page, table
 from musichal.plots.panels import hide_frame
+from musichal.text import PathLike
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
-from musichal.atomic import printable
 from musichal.plots.canvas import figure_bytes
+from musichal.text import printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

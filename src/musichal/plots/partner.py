@@ -18,14 +18,12 @@ from musichal.hearing.token_statistics import perplexity
 from musichal.memory.memory import Memory
 from musichal.memory.partner_file import PartnerModel, StoredRecording
 from musichal.memory.token_index import TokenIndex
-from musichal.partner.explanation import counted
 from musichal.plots.canvas import (
     GREY,
     INK,
     ORANGE,
     PALE,
     SOURCE_COLOURS,
-    minutes,
     new_figure,
     picture_style,
     shortened,
@@ -44,6 +42,7 @@ from musichal.plots.panels import (
     hide_frame,
     token_raster,
 )
+from musichal.text import clock, counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -116,7 +115,7 @@ def draw_partner(model: PartnerModel) -> "Figure":
     figure = new_figure(
         height_inches=_HEIGHT_INCHES,
         title="What this partner learned",
-        subtitle=f"{counted(n, 'recording')}, {minutes(float(line.durations_s.sum()))} long · "
+        subtitle=f"{counted(n, 'recording')}, {clock(float(line.durations_s.sum()))} long · "
         f"{counted(len(memory), 'gesture')} · {counted(len(memory.notes), 'note')} · encoder: {model.spec.encoder.name}",
     )
     outer = figure.add_gridspec(
@@ -275,7 +274,7 @@ def _time_axis(axes: "Axes", line: TimeLine) -> None:
             place = start + k * step
             if not ticks or place - ticks[-1][0] > 0.035 * total:
                 ticks.append((place, k * step))
-    axes.set_xticks([place for place, _ in ticks], [minutes(t, step_s=step) for _, t in ticks])
+    axes.set_xticks([place for place, _ in ticks], [clock(t, decimals=int(step < 1)) for _, t in ticks])
     for start in line.starts_s[1:].tolist():
         axes.axvline(start, color=INK, linewidth=0.8, zorder=3)
     axes.set_xlim(0, total)
@@ -305,7 +304,7 @@ def _draw_close_ups(
     for axes, (state, title) in zip(panels, places, strict=False):
         number = int(states["recording"][state])
         start_s = max(0.0, float(states["start_s"][state]) - _LEAD_IN_S)
-        where = minutes(float(states["start_s"][state]), step_s=0.1)
+        where = clock(float(states["start_s"][state]), decimals=1)
         named = f" of {shortened(model.recordings[number].name, characters=24)}" if len(model.recordings) > 1 else ""
         axes.set_title(f"{title} at {where}{named}", parse_math=False)
         _draw_close_up(axes, model.memory, line, shapes[number], number, start_s, length_s, set(range(state, state + n)))

@@ -17,7 +17,7 @@ from musichal.live.drift import Cause, DriftReport
 from musichal.live.events import NoteEvent
 from musichal.live.performance import HeardStream, Performance
 from musichal.partner.decision import REST_REASONS, Decision
-from musichal.partner.explanation import RestSpan, counted, rest_spans
+from musichal.partner.explanation import RestSpan, rest_spans
 from musichal.plots.canvas import (
     BLUE,
     GREEN,
@@ -28,7 +28,6 @@ from musichal.plots.canvas import (
     PURPLE,
     SOURCE_COLOURS,
     VERMILION,
-    minutes,
     new_figure,
     picture_style,
     shortened,
@@ -46,6 +45,7 @@ from musichal.plots.panels import (
     hide_frame,
     token_raster,
 )
+from musichal.text import clock, counted
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -165,7 +165,7 @@ def draw_performance(
     figure = new_figure(
         height_inches=height_inches,
         title="A performance: the player, and how MusicHal answered",
-        subtitle=f"{minutes(performance.duration_s)} long · {counted(len(notes), 'note')} in answer,"
+        subtitle=f"{clock(performance.duration_s, decimals=0)} long · {counted(len(notes), 'note')} in answer,"
         f" from {counted(len(played), 'gesture')} of memory"
         f" · {counted(jumps, 'jump')} · rested {rested:.1f} s" + (f" · {counted(len(alarms), 'alarm')}" if alarms else ""),
     )
@@ -284,7 +284,7 @@ def _draw_places(axes: "Axes", played: Sequence[Decision], recording_names: Sequ
         for k in range(int(heights[recording] / step) + 1):
             place = bottom + k * step
             if not ticks or place - ticks[-1][0] > 0.06 * total:
-                ticks.append((place, minutes(k * step, step_s=step)))
+                ticks.append((place, clock(k * step, decimals=int(step < 1))))
         if recording != min(bottoms):
             axes.axhline(bottom, color=GREY, linewidth=0.8)
         if heights[recording] > 0.05 * total:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from musichal.arrays import AnyArray, Bool, Float64
-from musichal.atomic import PathLike, open_atomically
+from musichal.atomic import open_atomically
 from musichal.evaluate.shift import OFFSETS
 from musichal.evaluate.token_diversity import Diversity
 from musichal.evaluate.verification import GROUPS, Check, DiversityRow, HeardRecording, ShiftRow, Verification
@@ -29,6 +29,7 @@ from musichal.plots.canvas import (
 )
 from musichal.plots.page import escaped, image, page, table
 from musichal.plots.panels import COLUMNS, hide_frame
+from musichal.text import PathLike
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -18,7 +18,6 @@ import threading
 import time
 from collections.abc import Callable
 
-from musichal.atomic import reason
 from musichal.errors import InputError
 from musichal.hearing.percepts import Percept
 from musichal.live.control import Command, command
@@ -27,6 +26,7 @@ from musichal.live.input.osc_format import LARGEST_DATAGRAM, osc_message, read_d
 from musichal.live.observer import EngineObserver
 from musichal.live.session.event_log import Entry, Skipped, Staged, Struck
 from musichal.partner.decision import Decision
+from musichal.text import reason
 
 PREFIX = "/musichal/"
 _MOST_PER_S = 500

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 
 from musichal.arrays import Float32
-from musichal.atomic import printable, reason
 from musichal.audio.flac import decode_flac
 from musichal.errors import InputError
+from musichal.text import printable, reason
 
 INPUT_FOLDER = "input"
 _LARGEST_CHUNK_SAMPLES = 120 * 192_000

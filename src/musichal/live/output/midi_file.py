@@ -5,10 +5,11 @@ from collections.abc import Iterable, Mapping
 
 import mido
 
-from musichal.atomic import PathLike, open_atomically, printable, reason
+from musichal.atomic import open_atomically
 from musichal.errors import InputError
 from musichal.live.events import PERCUSSION_CHANNEL, NoteEvent
 from musichal.live.output.active_notes import note_messages
+from musichal.text import PathLike, printable, reason
 
 _TICKS_PER_BEAT = 500
 _TEMPO_US_PER_BEAT = 500_000

@@ -20,19 +20,17 @@ Every key but a voice's `port` may be left out.
 """
 
 import math
-import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from musichal.atomic import PathLike, printable, reason
 from musichal.errors import InputError
 from musichal.live.output.messages import Note
 from musichal.live.output.mpe import MpeZone
 from musichal.live.output.port_settings import LONGEST_LATENCY_S, PortSettings
+from musichal.text import PathLike, printable, read_toml
 
 _OCTAVE = 12
-_LARGEST_TABLE_BYTES = 1 << 20
 
 
 class PlayedNote(Protocol):
@@ -151,21 +149,11 @@ def single_port(address: str, *, channel: int = 0, latency_s: float = 0.0) -> Ro
 
 def read_routing(path: PathLike) -> Routing:
     """Read a TOML file of ports and voices. Raises `InputError` naming the file, the place and what is wrong there."""
-    name = printable(path)
-    try:
-        with open(path, "rb") as file:  # noqa: PTH123 - a path of any kind
-            content = file.read(_LARGEST_TABLE_BYTES + 1)
-        if len(content) > _LARGEST_TABLE_BYTES:
-            raise InputError(f"{name}: too large for a table of voices")
-        table = tomllib.loads(content.decode("utf-8"))
-    except OSError as error:
-        raise InputError(f"cannot read {name}: {reason(error)}") from error
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
-        raise InputError(f"{name} is not TOML: {printable(str(error))}") from error
+    table = read_toml(path)
     try:
         return parse_routing(table)
     except InputError as error:
-        raise InputError(f"{name}: {error}") from error
+        raise InputError(f"{printable(path)}: {error}") from error
 
 
 def parse_routing(table: Mapping[str, Any]) -> Routing:

@@ -18,10 +18,11 @@ from pathlib import Path
 import numpy as np
 
 from musichal.arrays import Float32, Int32
-from musichal.atomic import open_atomically, printable, reason
+from musichal.atomic import open_atomically
 from musichal.audio.flac import encode_flac
 from musichal.errors import MusicHalError
 from musichal.live.input.recorded_input import INPUT_FOLDER
+from musichal.text import printable, reason
 
 CHUNK_S = 10.0
 TROUBLE = "trouble.txt"

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from musichal import __version__
-from musichal.atomic import printable, reason
 from musichal.errors import InputError
 from musichal.live.events import PERCUSSION_CHANNEL
 from musichal.live.output.midi_file import midi_bytes
@@ -19,6 +18,7 @@ from musichal.live.performance import note_events
 from musichal.memory.container import parse_json
 from musichal.partner.decision import Decision
 from musichal.partner.settings import PartnerSettings
+from musichal.text import printable, reason
 
 SESSION_VERSION = 2
 SETTINGS = "settings.json"

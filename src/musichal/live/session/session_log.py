@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 
 from musichal.arrays import Float32
-from musichal.atomic import open_atomically, printable
+from musichal.atomic import open_atomically
 from musichal.audio.flac import encode_flac
 from musichal.audio.recording import ingest
 from musichal.errors import InputError
@@ -52,6 +52,7 @@ from musichal.live.session.recorder import CHUNK_S, TROUBLE, SessionRecorder
 from musichal.live.session.session import SETTINGS, SessionSettings, read_bytes, read_settings, reply_bytes, settings_json
 from musichal.memory.container import parse_json
 from musichal.partner.decision import Decision
+from musichal.text import printable
 
 TRANSCRIPT, PERCEPTS, DECISIONS, DRIFT = "transcript.jsonl", "percepts.jsonl", "decisions.jsonl", "drift.jsonl"
 EVENTS, REPLY, SUMMARY = "events.jsonl", "reply.mid", "summary.json"

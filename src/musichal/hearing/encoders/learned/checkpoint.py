@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from musichal.arrays import Float32
-from musichal.atomic import open_atomically, printable, reason
+from musichal.atomic import open_atomically
 from musichal.errors import InputError
 from musichal.hearing.encoders.learned import hub
 from musichal.hearing.encoders.learned.cache import cache_folder
 from musichal.hearing.encoders.learned.known import known_by_name, known_by_weights
 from musichal.hearing.encoders.learned.layout import Architecture, Layout, parse_layout
 from musichal.hearing.encoders.learned.weights import file_sha256, read_weights, tensors_digest
+from musichal.text import printable, reason
 
 PREFIX = "hf:"
 _MAX_JSON_BYTES = 1 << 20

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from musichal.arrays import Float32
-from musichal.atomic import printable
 from musichal.errors import InputError, MissingExtraError, install_hint
 from musichal.hearing.encoders.learned.checkpoint import PREFIX, Checkpoint, find_checkpoint
 from musichal.hearing.encoders.learned.conversion import Graph, convert
@@ -17,6 +16,7 @@ from musichal.hearing.encoders.learned.runtimes import Choice, check_choice, ins
 from musichal.hearing.percepts import Window
 from musichal.hearing.separation import separate
 from musichal.spec import EncoderSpec, PerceptionSpec, spec_at_rate
+from musichal.text import printable
 
 AUTO = "auto"
 CONTEXT_S = 0.175

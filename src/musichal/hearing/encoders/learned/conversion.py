@@ -25,7 +25,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from musichal.arrays import Float32
-from musichal.atomic import printable, reason
 from musichal.errors import InputError, MissingExtraError, MusicHalError, install_hint
 from musichal.hearing.encoders.learned.cache import cache_folder
 from musichal.hearing.encoders.learned.extras import EXTRA, torch_package
@@ -33,6 +32,7 @@ from musichal.hearing.encoders.learned.onnx_runtime import INPUT, OUTPUT, SAMPLE
 from musichal.hearing.encoders.learned.runtimes import Choice, check_choice, installed_choices, open_runtime
 from musichal.installation import installed
 from musichal.own_process import run_module
+from musichal.text import printable, reason
 
 if TYPE_CHECKING:
     from musichal.hearing.encoders.learned.checkpoint import Checkpoint

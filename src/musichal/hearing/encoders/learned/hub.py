@@ -7,9 +7,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from musichal.atomic import printable, reason
 from musichal.errors import InputError
 from musichal.hearing.encoders.learned.extras import hub_package
+from musichal.text import printable, reason
 
 CONFIG = "config.json"
 PREPROCESSOR = "preprocessor_config.json"

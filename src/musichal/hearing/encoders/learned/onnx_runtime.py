@@ -10,8 +10,8 @@ from types import ModuleType
 import numpy as np
 
 from musichal.arrays import Float32
-from musichal.atomic import printable
 from musichal.errors import InputError
+from musichal.text import printable
 
 INPUT, OUTPUT, SAMPLES_AXIS = "samples", "features", "n_samples"
 """Names in a converted model: its input (2, n_samples), its output (2, frames, dims), and the axis that is open."""

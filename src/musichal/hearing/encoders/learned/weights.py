@@ -20,10 +20,10 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from musichal.arrays import Float32
-from musichal.atomic import printable, reason
 from musichal.errors import InputError
 from musichal.hearing.encoders.learned.extras import torch_package
 from musichal.hearing.encoders.learned.layout import Layout, Shapes
+from musichal.text import printable, reason
 
 _MAX_PICKLE_BYTES = 1 << 24
 _STORAGES = ("FloatStorage", "HalfStorage", "BFloat16Storage", "DoubleStorage", "LongStorage", "IntStorage", "BoolStorage")

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from musichal.arrays import Float32
-from musichal.atomic import printable
 from musichal.audio.slice_player import SlicePlayer
 from musichal.errors import InputError
 from musichal.live.events import SliceEvent
@@ -22,6 +21,7 @@ from musichal.live.output.ports.frame_clock import FrameLine
 from musichal.live.output.ports.protocol import PortLostError
 from musichal.memory.partner_file import load_partner
 from musichal.monotonic import now_s
+from musichal.text import printable
 
 _LEAD_S = 0.15
 _START_S = 5.0

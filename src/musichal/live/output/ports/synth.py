@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from musichal.atomic import printable
 from musichal.errors import InputError, MissingExtraError, install_hint
 from musichal.live.output.messages import Outgoing
+from musichal.text import printable
 
 _GAIN = 0.5
 _BANKS = 128, 0

@@ -1,0 +1,131 @@
+"""Small texts: names and times as a person reads and writes them, and the one reader of TOML files.
+
+Every message of the package is made with these, so that one thing is written in one way everywhere.
+"""
+
+import difflib
+import errno
+import os
+import re
+import tomllib
+from collections.abc import Iterable
+from typing import Any
+
+from musichal.errors import InputError
+
+PathLike = str | os.PathLike[str]
+
+LARGEST_TABLE_BYTES = 1_000_000
+"""A TOML file may be this large."""
+_MOST_NAMES = 12
+_PITCH_CLASSES = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
+_UNITS_S = {"ms": 0.001, "s": 1.0, "": 1.0, "min": 60.0, "h": 3600.0}
+_NUMBER = r"(\d{1,9}(?:\.\d{1,9})?)"
+_REASONS = {
+    errno.ENOENT: "no such file or folder",
+    errno.ENOTDIR: "part of the path is not a folder",
+    errno.EISDIR: "it is a folder",
+    errno.EACCES: "permission denied",
+    errno.EPERM: "permission denied",
+    errno.EROFS: "the disk is read-only",
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EFBIG: "the file would be larger than the system allows",
+    errno.ENAMETOOLONG: "the name is too long",
+    errno.ELOOP: "its links go round in a circle",
+    errno.EIO: "the disk reports an error",
+}
+
+
+def printable(path: PathLike) -> str:
+    """Return `path` as text that fits one line of any terminal: control characters and undecodable bytes escaped."""
+    text = os.fspath(path)
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def reason(error: OSError) -> str:
+    """Return in plain words why the system refused."""
+    return _REASONS.get(error.errno or 0) or error.strerror or str(error) or type(error).__name__
+
+
+def counted(number: int, noun: str) -> str:
+    """Return "1 note", "2 notes"."""
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
+def pitch_name(pitch: int) -> str:
+    """Return the name of a MIDI pitch; 60 is C4."""
+    return f"{_PITCH_CLASSES[pitch % 12]}{pitch // 12 - 1}"
+
+
+def clock(seconds: float, *, decimals: int = 2) -> str:
+    """Return minutes:seconds, as 1:02.50."""
+    whole, part = divmod(round(seconds * 10**decimals), 10**decimals)
+    return f"{whole // 60}:{whole % 60:02d}" + (f".{part:0{decimals}d}" if decimals else "")
+
+
+def parse_seconds(text: str, what: str) -> float:
+    """Return a time in seconds: 350ms, 0.35s, 10min, 2h, 83, 1:23.5 or 1:02:03.
+
+    Raises
+    ------
+    InputError
+        For anything else; `what` names the option or key that the text was given for.
+    """
+    text = text.strip()
+    if match := re.fullmatch(_NUMBER + r"\s*(ms|s|min|h|)", text, re.ASCII):
+        return float(match[1]) * _UNITS_S[match[2]]
+    match = re.fullmatch(r"(?:(\d{1,3}):)?(\d{1,4}):([0-5]?\d(?:\.\d{1,6})?)", text, re.ASCII)
+    if match is None or (match[1] is not None and int(match[2]) > 59):
+        raise InputError(f"{what} must be a time such as 350ms, 10s, 2min or 1:23.5, got {printable(text)!r}")
+    return 3600 * int(match[1] or 0) + 60 * int(match[2]) + float(match[3])
+
+
+def unknown_name(kind: str, name: object, valid: Iterable[str], *, hint: str = "") -> InputError:
+    """Return the error for a name that does not exist: it lists the valid names, of many the nearest."""
+    names = list(valid)
+    given = printable(name) if isinstance(name, str) else name
+    if len(names) > _MOST_NAMES and isinstance(name, str):
+        nearest = difflib.get_close_matches(name, names, n=5, cutoff=0.5)
+        listed = f"{', '.join(nearest or names[:5])}, … ({len(names)} in all{hint and f'; {hint}'})"
+    else:
+        listed = f"{', '.join(names)}{hint and f' ({hint})'}"
+    return InputError(f"unknown {kind} {given!r}. Valid {kind}s: {listed}")
+
+
+def read_text(path: PathLike, *, limit: int = LARGEST_TABLE_BYTES) -> str:
+    """Return the text of a small file in UTF-8, without its byte order mark.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, has more than `limit` bytes, or is not UTF-8.
+    """
+    try:
+        with open(path, "rb") as stream:  # noqa: PTH123 - a path of any kind
+            data = stream.read(limit + 1)
+    except OSError as error:
+        raise InputError(f"cannot read {printable(path)}: {reason(error)}") from error
+    if len(data) > limit:
+        raise InputError(f"{printable(path)} is too large: more than {limit} bytes")
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise InputError(f"{printable(path)} is encoded in UTF-16; save it as UTF-8")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{printable(path)} is not text in UTF-8; save it as UTF-8") from error
+
+
+def parse_toml(text: str, *, source: str) -> dict[str, Any]:
+    """Return the table of a TOML text; raises `InputError` naming `source` and the line where it is not valid."""
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{source} is not valid TOML: {printable(str(error))}") from error
+    except RecursionError as error:
+        raise InputError(f"{source} is not valid TOML: too many nested brackets") from error
+
+
+def read_toml(path: PathLike, *, limit: int = LARGEST_TABLE_BYTES) -> dict[str, Any]:
+    """Return the table of a TOML file; raises `InputError` as `read_text` and `parse_toml` do."""
+    return parse_toml(read_text(path, limit=limit), source=printable(path))

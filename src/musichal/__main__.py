@@ -1,16 +1,20 @@
-"""The program, as `musichal` and as `python -m musichal`: the command line, which can be stopped from its first moment on.
+"""The program, as `musichal` and as `python -m musichal`: runs the command line and handles signals from its first moment.
 
-Ctrl-C, a request to end (SIGTERM) and a terminal that is closed (SIGHUP) are answered alike, also while modules are loaded:
-what is half-written is removed, one line is said, and the exit code is 128 and the signal's number. While that is done,
-impatience does not spoil it: what comes within a second of the first is passed over.
+SIGINT (Ctrl-C), SIGTERM and SIGHUP (closed terminal) have the same effect, also while modules are being imported:
+half-written files are removed, one line is printed, and the exit code is 128 plus the signal's number. Repeated signals within
+one second are ignored, so that they cannot interrupt the clean-up.
 
-Python loses an exception that is raised while it calls back by itself, when an object goes for instance, which it does a lot
-while it loads modules. One lost like that is raised again.
+Python drops an exception that is raised inside a callback of its own, such as a finaliser; it runs many while it imports
+modules. A signal whose exception is dropped is sent again.
 """
+
+import sys
+
+if __name__ == "__main__" and not sys.flags.safe_path:
+    del sys.path[0]  # `python -m` puts the current folder there, and a json.py in it would be imported (CWE-427)
 
 import contextlib
 import signal
-import sys
 import threading
 import time
 from typing import Any
@@ -20,11 +24,11 @@ _AGAIN_S = 0.01
 
 
 class _Stopped(KeyboardInterrupt):
-    """A `KeyboardInterrupt` of ours: `python -m` ends as if killed where that very class has passed through its hands."""
+    """A `KeyboardInterrupt` of our own: `python -m` ends as if killed when it sees `KeyboardInterrupt` itself."""
 
 
 class _Stop:
-    """Turns signals into `KeyboardInterrupt`; those that somebody ignores or answers already are left to them."""
+    """Turn signals into `KeyboardInterrupt`, except signals that are ignored or handled already."""
 
     def __init__(self) -> None:
         self.number = 0
@@ -48,7 +52,7 @@ class _Stop:
             self._before(unraisable)
             return
         self._come_s = -_IMPATIENCE_S
-        # In a moment: here and now it would be lost again.
+        # Later, from a thread: here it would be dropped again.
         threading.Thread(target=self._again, daemon=True).start()
 
     def _again(self) -> None:
@@ -59,7 +63,7 @@ class _Stop:
             signal.pthread_kill(threading.main_thread().ident or 0, self.number)
 
     def leave(self) -> None:
-        """Let Ctrl-C interrupt nothing on the way out; whoever asks for the end does not wait for that either."""
+        """Ignore SIGINT during shutdown; give the other signals their default effect."""
         sys.unraisablehook = self._before
         for number in self._numbers:
             signal.signal(number, signal.SIG_IGN if number == signal.SIGINT else signal.SIG_DFL)
@@ -72,9 +76,6 @@ def main() -> None:
     code: str | int | None = 0
     try:
         try:
-            from musichal.own_process import use_one_thread
-
-            use_one_thread()
             from musichal.cli import main as command_line
 
             command_line()
@@ -84,7 +85,7 @@ def main() -> None:
         code = interrupted
     except SystemExit as ended:
         code = ended.code
-    except Exception:  # what a compiled module makes of an interruption, for instance: that its initialisation failed
+    except Exception:  # a compiled module may turn the interruption into another error: "initialisation failed"
         if not stop.number:
             raise
         code = interrupted

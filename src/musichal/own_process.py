@@ -1,7 +1,7 @@
-"""A module of ours run as a program, in an interpreter of its own: with its own threads, memory and warm-up.
+"""Child processes of MusicHal, and the threads of the numerical libraries.
 
-One that goes on beside us speaks on its standard output and ends when its standard input does: `own_output` and
-`end_with_stdin` are its side of that, `end_reader` is ours.
+Every child is a module of this package, run by the same interpreter with its own memory. A long-lived child writes to its
+standard output and ends when its standard input ends: it uses `own_output` and `end_with_stdin`, its parent `end_reader`.
 """
 
 import contextlib
@@ -17,40 +17,78 @@ from typing import IO
 from musichal.errors import InputError
 
 THREAD_SETTINGS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
-"""Variables that say how many threads numerical libraries may use, asked when these are loaded."""
-_OF_NUMPY = ("OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+"""Environment variables that numerical libraries read when they are loaded: how many threads they may use."""
 
 
-def use_one_thread() -> None:
-    """Let numpy's and SciPy's matrix products run on the thread that asks for them; call it before these are loaded.
-
-    The threads that they would share a product with wait for one another without sleeping. Where the other core is busy, a
-    product of a tenth of a millisecond took forty, on the way from a player's sound to an answer too, and learning a vocabulary
-    seven times as long. What the user's environment says already counts.
-    """
-    for name in _OF_NUMPY:
-        os.environ.setdefault(name, "1")
+def command(module: str, *arguments: str) -> list[str]:
+    """Return the command that runs a module of this package. It imports nothing from the current folder (CWE-427)."""
+    return [sys.executable, "-P", "-m", module, *arguments]
 
 
 @contextmanager
-def out_of_earshot() -> Iterator[None]:
-    """Let processes that are started within the block hear nothing of Ctrl-C, nor that the terminal is closed.
+def starting_children(*, threads: int | None = None) -> Iterator[None]:
+    """Prepare this process for starting children, also those of `multiprocessing`.
 
-    A terminal tells both to all of a program's processes, also to one that has just begun and cannot yet look away. They are
-    ours to answer, by ending those processes in order. Not on Windows.
+    They import nothing from the current folder, and they do not receive SIGINT and SIGHUP: a terminal sends both to every
+    process of a program, but only the parent answers them and then ends its children in order. (Windows: no signals are
+    blocked.) `threads` limits their numerical libraries.
     """
-    if sys.platform == "win32":
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGHUP))
+    changes = {"PYTHONSAFEPATH": "1", **({} if threads is None else dict.fromkeys(THREAD_SETTINGS, str(threads)))}
+    before = {name: os.environ.get(name) for name in changes}
+    mask = None if sys.platform == "win32" else signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGHUP))
+    os.environ.update(changes)
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+        if sys.platform != "win32" and mask is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+class _BlasLimit:
+    """Counts who needs a single BLAS thread: the first sets the limit, the last restores what was before."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users = 0
+        self._limits = contextlib.ExitStack()
+
+    def __enter__(self) -> None:
+        from threadpoolctl import threadpool_limits
+
+        with self._lock:
+            self._users += 1
+            if self._users == 1 and not any(name in os.environ for name in THREAD_SETTINGS):
+                self._limits.enter_context(threadpool_limits(limits=1, user_api="blas"))
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._users -= 1
+            if not self._users:
+                self._limits.close()
+
+
+_blas_limit = _BlasLimit()  # the number of BLAS threads is a state of the whole process
+
+
+@contextmanager
+def single_blas_thread() -> Iterator[None]:
+    """Limit BLAS (of NumPy and SciPy) to the calling thread in this context; also a decorator: ``@single_blas_thread()``.
+
+    BLAS threads wait for one another by spinning. With another core busy, a product of 0.1 ms took 40 ms, also on the path
+    from sound to answer, and learning a vocabulary took seven times as long. An environment variable such as
+    ``OPENBLAS_NUM_THREADS`` takes precedence.
+    """
+    with _blas_limit:
+        yield
 
 
 def run_module(module: str, arguments: Sequence[str], *, threads: int | None, what: str) -> str:
-    """Run a module of MusicHal in a new interpreter, and return what it printed.
+    """Run a module of this package in a new process, and return what it printed.
 
     Parameters
     ----------
@@ -58,22 +96,19 @@ def run_module(module: str, arguments: Sequence[str], *, threads: int | None, wh
         Its dotted name.
     arguments : sequence of str
     threads : int or None
-        How many threads numerical libraries may use; None leaves it to them.
+        Number of threads for numerical libraries. None: their own choice.
     what : str
-        What is being done, for the error.
+        Name of the task, for the error message.
 
     Raises
     ------
     InputError
-        If it fails, with the last line of its errors.
+        If the process fails, with the last line of its error output.
     """
     limits = {} if threads is None else dict.fromkeys(THREAD_SETTINGS, str(threads))
-    done = subprocess.run(  # noqa: S603 - our own module, by this very interpreter
-        [sys.executable, "-m", module, *arguments],
-        env={**os.environ, **limits},
-        capture_output=True,
-        text=True,
-        check=False,
+    environment = {**os.environ, **limits}
+    done = subprocess.run(  # noqa: S603 - our own module
+        command(module, *arguments), env=environment, capture_output=True, text=True, check=False
     )
     if done.returncode:
         reason = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
@@ -82,10 +117,10 @@ def run_module(module: str, arguments: Sequence[str], *, threads: int | None, wh
 
 
 def own_output(*, buffering: int = -1) -> IO[bytes]:
-    """Return this program's standard output as a pipe that is ours alone.
+    """Return this process's standard output as a private pipe.
 
-    What libraries write there or to the error stream goes nowhere from now on; Ctrl-C is the parent's to answer, who closes our
-    standard input.
+    From now on, output of libraries to the standard streams is discarded, and SIGINT is ignored: the parent ends this process
+    by closing its standard input.
     """
     pipe = os.fdopen(os.dup(1), "wb", buffering=buffering)
     with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - a device, not a path
@@ -95,15 +130,14 @@ def own_output(*, buffering: int = -1) -> IO[bytes]:
     return pipe
 
 
-def end_with_stdin(tell: Callable[[], object], *, patience_s: float) -> None:
-    """Call `tell` once standard input has ended, in a thread; end this program at the latest `patience_s` after that."""
+def end_with_stdin(on_end: Callable[[], object], *, patience_s: float) -> None:
+    """Call `on_end` in a thread when standard input ends; exit `patience_s` later, even if something hangs."""
 
     def wait() -> None:
         with contextlib.suppress(OSError):
             while os.read(0, 4096):
                 pass
-        tell()
-        # Nothing that hangs, and no pipe that nobody reads, may hold it.
+        on_end()
         threading.Event().wait(patience_s)
         os._exit(0)
 
@@ -113,9 +147,9 @@ def end_with_stdin(tell: Callable[[], object], *, patience_s: float) -> None:
 def end_reader(
     reader: threading.Thread, process: Callable[[], "subprocess.Popen[bytes] | None"], *, patience_s: float, killed_s: float
 ) -> None:
-    """End the process that a thread of ours reads from, by its standard input, and wait for the thread.
+    """End the child that the thread `reader` reads from, and join the thread.
 
-    After `patience_s` the process is killed, whichever it is by then, and `killed_s` are waited.
+    Closes the child's standard input, waits `patience_s`, then kills the current child and waits `killed_s`.
     """
     current = process()
     if current is not None:

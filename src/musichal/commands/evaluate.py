@@ -28,7 +28,7 @@ from musichal.evaluate.listening import AT_ONCE_S, DIMENSIONS, Area
 from musichal.evaluate.parameter_ranges import Trial, trials
 from musichal.live.events import NoteEvent
 from musichal.memory.partner_file import PartnerModel, load_partner
-from musichal.own_process import out_of_earshot
+from musichal.own_process import starting_children
 from musichal.partner.partner import Partner
 from musichal.partner.settings import Direction, PartnerSettings
 from musichal.text import printable
@@ -193,7 +193,7 @@ def _effects(
         return tuple(found)
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
         try:
-            with out_of_earshot():
+            with starting_children():
                 waiting = [pool.submit(_tried_elsewhere, file, settings, few, trial, seed) for trial in tried]
             for number, (trial, future) in enumerate(zip(tried, waiting, strict=True)):
                 progress(f"What {trial.parameter} does", number / len(tried))

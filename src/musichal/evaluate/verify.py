@@ -20,6 +20,7 @@ from musichal.evaluate.stages import compare_live, stage_checks
 from musichal.evaluate.stored_states import Remembered, as_remembered, remembered, remembered_checks
 from musichal.evaluate.verification import GROUPS, Check, DiversityRow, HeardRecording, ShiftRow, Verification
 from musichal.memory.partner_file import PartnerModel, StoredRecording
+from musichal.own_process import single_blas_thread
 
 STRETCH_S = 60.0
 """How much of a recording other device rates and other grids are asked of."""
@@ -64,6 +65,7 @@ def subjects(model: PartnerModel, recordings: Sequence[Recording] = ()) -> tuple
     return tuple(Subject(r.name, r.sample_rate_hz, r.samples, known.get((r.digest, r.sample_rate_hz))) for r in recordings)
 
 
+@single_blas_thread()
 def verify_partner(
     model: PartnerModel,
     asked: Sequence[Subject],

@@ -34,6 +34,7 @@ from musichal.live.drift import DriftMonitor
 from musichal.live.engine import EventLoop
 from musichal.live.observer import EngineObserver
 from musichal.live.session.event_log import Changed, Ended, Entry, Lost, Perceived, Skipped, Staged, Struck, percept_digest
+from musichal.own_process import single_blas_thread
 from musichal.partner.decision import Decision
 from musichal.spec import PerceptionSpec
 
@@ -250,6 +251,7 @@ class LiveEngine:
         """Let the witnesses know of something, from any thread, at the next step."""
         self._news.append((kind, text))
 
+    @single_blas_thread()
     def run(self, stop: threading.Event) -> None:
         """Play until `stop` is set or the player quits; then end in order. What goes wrong is kept in `error`."""
         try:

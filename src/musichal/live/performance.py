@@ -15,6 +15,7 @@ from musichal.live.engine import Engine
 from musichal.live.events import NoteEvent, SliceEvent
 from musichal.live.session.event_log import Ended, Entry, entries_of, percept_to_json
 from musichal.memory.partner_file import PartnerModel
+from musichal.own_process import single_blas_thread
 from musichal.partner.decision import Decision
 from musichal.partner.partner import Partner
 from musichal.partner.settings import PartnerSettings
@@ -49,6 +50,7 @@ class Performance:
     entries: tuple[Entry, ...] = ()
 
 
+@single_blas_thread()
 def perform(
     model: PartnerModel,
     samples: Float32,

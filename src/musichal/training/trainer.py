@@ -24,6 +24,7 @@ from musichal.installation import SHAPES_NUMBERS, installed
 from musichal.memory.information_rate import choose_threshold
 from musichal.memory.memory import Memory, assign_notes
 from musichal.memory.partner_file import KEPT, PartnerModel, StoredRecording
+from musichal.own_process import single_blas_thread
 from musichal.spec import PerceptionSpec
 from musichal.training.workers import Analyst, analysts
 
@@ -44,6 +45,7 @@ class _HeardRecording:
     end_sample: int
 
 
+@single_blas_thread()
 def train(
     recordings: Sequence[Recording],
     spec: PerceptionSpec,

@@ -6,7 +6,6 @@ the batch is not made larger, because a larger one need not give the same last b
 """
 
 import contextlib
-import os
 import signal
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -22,7 +21,7 @@ from musichal.hearing.encoders.registry import create_encoder
 from musichal.hearing.listener import Analysis, FeatureExtractor
 from musichal.hearing.percepts import Window
 from musichal.installation import processors
-from musichal.own_process import THREAD_SETTINGS, out_of_earshot
+from musichal.own_process import starting_children
 from musichal.spec import PerceptionSpec
 
 # Some seconds of work a piece: enough to hide the way to the process and back, little enough to stop soon.
@@ -84,7 +83,7 @@ def analysts(spec: PerceptionSpec, *, processes: int) -> Iterator[Analyst]:
             yield from zip(piece, found, strict=True)
 
     try:
-        with _one_thread_each(), out_of_earshot():
+        with starting_children(threads=1):
             for _ in range(processes):
                 ours, theirs = context.Pipe()
                 process = context.Process(target=_work, args=(spec, theirs), daemon=True)
@@ -103,21 +102,6 @@ def analysts(spec: PerceptionSpec, *, processes: int) -> Iterator[Analyst]:
             process.join()
         for pipe in pipes:
             pipe.close()
-
-
-@contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """Let processes that are started within the block use one thread each."""
-    before = {name: os.environ.get(name) for name in THREAD_SETTINGS}
-    os.environ.update(dict.fromkeys(THREAD_SETTINGS, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 def _work(spec: PerceptionSpec, pipe: Connection) -> None:

@@ -11,7 +11,6 @@ import contextlib
 import json
 import math
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from musichal.live.input.link_process import MODULE, need_aalink
-from musichal.own_process import end_reader, out_of_earshot
+from musichal.own_process import command, end_reader, starting_children
 
 _LOWEST_BPM, _HIGHEST_BPM = 6.0, 600.0  # what a pulse can be
 _MOST_BEATS = 1e9
@@ -190,9 +189,8 @@ class LinkSession:
 
     def _run_process(self) -> str:
         """Run one process from its start to its end; return why it ended, as far as it said so."""
-        command = [sys.executable, "-m", MODULE]
-        with out_of_earshot():
-            self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # noqa: S603 - our own
+        with starting_children():
+            self._process = subprocess.Popen(command(MODULE), stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # noqa: S603 - our own
         with self._process as process:
             assert process.stdout is not None
             why = "its process ended"

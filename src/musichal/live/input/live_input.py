@@ -16,7 +16,6 @@ import contextlib
 import json
 import queue
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -35,7 +34,7 @@ from musichal.live.input.devices import AudioDevice, NoSuchDeviceError
 from musichal.live.input.input_process import MODULE, XRUN, read_message
 from musichal.live.input.ring import BlockRing, RingBlock
 from musichal.monotonic import now_s
-from musichal.own_process import end_reader, out_of_earshot
+from musichal.own_process import command, end_reader, starting_children
 
 Channels = tuple[int, ...] | None
 """Which channels are heard, counted from 1 (their mean); none named: all; None: the first two, or the only one."""
@@ -517,9 +516,9 @@ class LiveInput:
 
 
 def _start(options: dict[str, Any]) -> subprocess.Popen[bytes]:
-    with out_of_earshot():
-        return subprocess.Popen(  # noqa: S603 - our own module, by this very interpreter
-            [sys.executable, "-m", MODULE, json.dumps(options)],
+    with starting_children():
+        return subprocess.Popen(  # noqa: S603 - our own module
+            command(MODULE, json.dumps(options)),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )

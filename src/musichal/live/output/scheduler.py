@@ -23,6 +23,7 @@ from dataclasses import dataclass, fields
 from types import TracebackType
 from typing import Any, Self
 
+from musichal import own_process
 from musichal.errors import InputError, MissingExtraError, MusicHalError
 from musichal.live.output import wire
 from musichal.live.output.messages import Event, Message, Note, Sent, Statistics, Trouble
@@ -230,7 +231,7 @@ class Scheduler:
         self._unsent = b""
         self._buffer = wire.FrameBuffer()
         ours, theirs = socket.socketpair()
-        command = [sys.executable, "-P", "-m", "musichal.live.output.scheduler_process"]
+        command = own_process.command("musichal.live.output.scheduler_process")
         quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         if sys.platform == "win32":
             flags = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW

@@ -15,6 +15,7 @@ from musichal.live.engine import EventLoop, Player
 from musichal.live.session.event_log import Changed, Ended, Perceived, Struck, as_sounded, percept_digest
 from musichal.live.session.session import reply_bytes
 from musichal.live.session.session_log import Session
+from musichal.own_process import single_blas_thread
 from musichal.partner.decision import Decision
 
 _BLOCK_SAMPLES = 4096
@@ -84,6 +85,7 @@ class _Rehearsal:
         return self._intake.samples_heard
 
 
+@single_blas_thread()
 def replay(
     session: Session,
     listener: Listener,

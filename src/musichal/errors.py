@@ -13,7 +13,7 @@ class InputError(MusicHalError, ValueError):
     """A recording, a setting or a path cannot be used."""
 
 
-class PartnerFileError(MusicHalError):
+class PartnerFileError(MusicHalError, ValueError):
     """A partner file is damaged, hostile, too new, or was made by another way of hearing."""
 
 

@@ -22,7 +22,7 @@ from benchmarks.figure import Figure
 from musichal.arrays import Float32
 from musichal.audio.recording import Recording, read_recording, samples_digest
 from musichal.errors import InputError
-from musichal.hearing.encoders.registry import create_encoder
+from musichal.hearing.encoders import create_encoder
 from musichal.hearing.listener import Listener
 from musichal.live.drift import CAUSES, Cause, DriftMonitor, DriftReport
 from musichal.memory.partner_file import PartnerModel
@@ -124,10 +124,7 @@ def raised(model: PartnerModel, samples: Float32, sample_rate_hz: int) -> list[D
     listener = Listener(model.spec, create_encoder(model.spec), model.vocabularies, source_rate_hz=sample_rate_hz)
     monitor = DriftMonitor(model)
     reports: list[DriftReport] = []
-    for first in range(0, len(samples), sample_rate_hz):
-        for percept in listener.push(samples[first : first + sample_rate_hz]):
-            reports += monitor.step(percept)
-    for percept in listener.flush().percepts:
+    for percept in listener.listen(samples, block_samples=sample_rate_hz).percepts:
         reports += monitor.step(percept)
     return [report for report in reports if report.event == "raised"]
 

@@ -51,11 +51,9 @@ from musichal.hearing.encoders.learned.layout import Layout
 from musichal.hearing.encoders.learned.measure import frame_cosines
 from musichal.hearing.encoders.learned.module import load_module
 from musichal.hearing.encoders.learned.runtimes import Choice, installed_choices, open_runtime
-from musichal.hearing.frames import frame_count
 from musichal.hearing.front_end import FrontEnd
-from musichal.hearing.listener import FeatureExtractor
-from musichal.hearing.percepts import SOURCES, Stems, Window
-from musichal.hearing.resolve_spec import pin
+from musichal.hearing.listener import FeatureExtractor, resolve_spec
+from musichal.hearing.percepts import SOURCES, Stems, Window, frame_count
 from musichal.hearing.separation import separate
 from musichal.hearing.vocabulary import Vocabulary, fit_vocabulary, nearest
 from musichal.live.performance import perform
@@ -146,7 +144,7 @@ def _prepared(checkpoint: Checkpoint, recording: Path) -> tuple[PerceptionSpec, 
     for choice in installed_choices():
         graph(choice.graph)
     spec, _ = choose_runtime(spec, _windows(spec, _beginning(recording)), graph=graph)
-    return pin(spec), Choice(spec.encoder.runtime, spec.encoder.precision)
+    return resolve_spec(spec), Choice(spec.encoder.runtime, spec.encoder.precision)
 
 
 def _beginning(path: str | Path, most_s: float = _MOST_S) -> Recording:
@@ -425,8 +423,8 @@ def _context(recording: str, spec: str) -> dict[str, float]:
 
 def _heard_frames(spec: PerceptionSpec, heard: Recording) -> tuple[Int64, list[Float32]]:
     """Return the centres of the frames of a recording, and their features, one array per source."""
-    ear = FeatureExtractor(spec, LearnedEncoder(spec), source_rate_hz=heard.sample_rate_hz)
-    segments = ear.push(heard.samples) + ear.flush()[0]
+    extractor = FeatureExtractor(spec, LearnedEncoder(spec))
+    segments = list(extractor.stream(heard.samples, source_rate_hz=heard.sample_rate_hz))
     features = [np.concatenate([h.features[source] for h in segments]) for source in range(len(SOURCES))]
     return np.concatenate([h.frame_samples for h in segments]), features
 

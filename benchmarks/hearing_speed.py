@@ -21,9 +21,9 @@ from benchmarks.figure import Figure
 from benchmarks.process import in_own_process, peak_memory_mb
 from musichal.audio.recording import read_recording
 from musichal.evaluate.partner_stats import resampled_length
-from musichal.hearing.encoders.registry import create_encoder
-from musichal.hearing.frames import stream_frame_count
+from musichal.hearing.encoders import create_encoder
 from musichal.hearing.listener import Listener
+from musichal.hearing.percepts import stream_frame_count
 from musichal.memory.partner_file import load_partner, save_partner
 from musichal.spec import PerceptionSpec
 from musichal.training.trainer import train
@@ -92,7 +92,7 @@ def _hear(recording: str, partner: str) -> dict[str, float]:
     times_s, frames = [], 0
     for first in range(0, heard.samples.shape[0], block):
         started_s = time.perf_counter()
-        percepts = listener.push(heard.samples[first : first + block])
+        percepts = listener.push(heard.samples[first : first + block]).percepts
         times_s.append(time.perf_counter() - started_s)
         frames += sum(p.tokens.shape[1] for p in percepts)
     frames += sum(p.tokens.shape[1] for p in listener.flush().percepts)

@@ -27,9 +27,9 @@ from benchmarks.scores import (
 )
 from musichal.arrays import Float32
 from musichal.errors import MissingExtraError, install_hint
+from musichal.hearing.front_end import Segmenter
 from musichal.hearing.notes import NoteTracker
-from musichal.hearing.percepts import Note, Stems
-from musichal.hearing.segments import Segmenter
+from musichal.hearing.percepts import Note
 from musichal.spec import PerceptionSpec
 
 ONSET_TOLERANCE_S = 0.05
@@ -63,7 +63,7 @@ def heard_notes(samples: Float32, spec: PerceptionSpec) -> list[Note]:
     heard: list[Note] = []
     for window in [*segmenter.push(samples), *segmenter.flush()]:
         # The tracker listens to the mix; the stems are there for its interface.
-        heard += tracker.step(Stems(window.samples, np.zeros_like(window.samples)), window)
+        heard += tracker.step(window)
     return sorted(heard + tracker.flush(), key=lambda n: (n.onset_s, n.pitch))
 
 

@@ -27,7 +27,7 @@ from benchmarks.figure import Figure
 from benchmarks.memory_speed import token_string
 from benchmarks.process import in_own_process, peak_memory_mb
 from musichal.arrays import AnyArray, Int64
-from musichal.hearing.percepts import Gesture, Heard, Note, Onset, Percept
+from musichal.hearing.percepts import Gesture, Note, Onset, Percept, SegmentFeatures
 from musichal.live.engine import EventLoop
 from musichal.live.garbage import settled
 from musichal.memory.audio_oracle import AudioOracle
@@ -136,7 +136,7 @@ def player(n: int, *, rng: np.random.Generator) -> Iterator[Percept]:
             notes.append(Note(i * each_s, 0.2, 48 + tokens[0] % 24, 90))
         start, frames = index * _SEGMENT, np.arange(26) * 320 + 200
         yield Percept(
-            Heard(
+            SegmentFeatures(
                 index=index, start_sample=start, length_samples=_SEGMENT, available_at=start + _SEGMENT,
                 frame_samples=frames + start, features=(np.zeros((26, 1), np.float32),) * 2,
                 source_level_db=np.full((2, 26), -20, np.float32), audible=np.ones((2, 26), dtype=np.bool_),

@@ -18,8 +18,7 @@ from scipy.fft import dct, rfft
 from scipy.ndimage import uniform_filter1d
 
 from musichal.arrays import Float32, Float64
-from musichal.hearing.frames import frame_centres, frame_count
-from musichal.hearing.percepts import LOWEST_PITCH, N_PITCHES, PitchFrames, Stems
+from musichal.hearing.percepts import LOWEST_PITCH, N_PITCHES, PitchFrames, Stems, frame_centres, frame_count
 from musichal.spec import PerceptionSpec
 
 _BINS_PER_SEMITONE = 3
@@ -37,7 +36,7 @@ _MEL_BANDS = 128
 
 
 class ProbeEncoder:
-    """Implements `musichal.hearing.encoders.protocol.Encoder`, for benchmarks only; the spec's rate must be 24 kHz."""
+    """Implements `musichal.hearing.encoders.Encoder`, for benchmarks only; the spec's rate must be 24 kHz."""
 
     name = "probe"
     normalisation = "scale"

@@ -18,7 +18,7 @@ from musichal.arrays import Float64
 from musichal.audio.recording import Recording, read_recording
 from musichal.demo import RECORDING
 from musichal.errors import InputError, MissingExtraError, install_hint
-from musichal.hearing.encoders.registry import create_encoder
+from musichal.hearing.encoders import create_encoder
 from musichal.hearing.listener import FeatureExtractor
 from musichal.hearing.percepts import Percept
 from musichal.partner.pulse import predicted_beats
@@ -31,8 +31,8 @@ CLIPS = ("rock140_guitar", "rock140_mix", "rock140_backing", "ballad95_guitar", 
 
 def heard_beats(recording: Recording, spec: PerceptionSpec) -> Float64:
     """Return the beats that are predicted while a recording plays, in seconds."""
-    ear = FeatureExtractor(spec, create_encoder(spec), source_rate_hz=recording.sample_rate_hz)
-    heard = [*ear.push(recording.samples), *ear.flush()[0]]
+    extractor = FeatureExtractor(spec, create_encoder(spec))
+    heard = list(extractor.stream(recording.samples, source_rate_hz=recording.sample_rate_hz))
     no_tokens = np.zeros((2, 0), dtype=np.int16)
     return predicted_beats([Percept(h, no_tokens) for h in heard], sample_rate_hz=spec.sample_rate_hz)
 

@@ -24,7 +24,7 @@ from musichal.arrays import Float32
 from musichal.audio.recording import read_recording
 from musichal.audio.resample import StreamResampler
 from musichal.demo import PLAYER, RECORDING
-from musichal.hearing.encoders.registry import create_encoder
+from musichal.hearing.encoders import create_encoder
 from musichal.hearing.front_end import FrontEnd
 from musichal.hearing.listener import Listener
 from musichal.hearing.percepts import Percept, Window
@@ -97,7 +97,7 @@ def soak(model: PartnerModel, samples: Float32, *, sample_rate_hz: int, hours: f
     resampler = StreamResampler(source_rate_hz=sample_rate_hz, target_rate_hz=_RATE_HZ)
     passage = np.concatenate([resampler.push(samples), resampler.flush()])
     listener = Listener(spec, create_encoder(spec), model.vocabularies, source_rate_hz=_RATE_HZ)
-    percepts = listener.push(passage)
+    percepts = listener.push(passage).percepts
     clock, output = _Clock(), _Output()
     source, stream = _Source(), InputClock(_RATE_HZ)
     partner = Partner(model.memory, PartnerSettings(), rng=np.random.default_rng(seed), sample_rate_hz=spec.sample_rate_hz)

@@ -35,8 +35,7 @@ from benchmarks.figure import Figure
 from benchmarks.probe_encoder import ProbeEncoder
 from benchmarks.scores import DrumHit, Rendering, ScoreNote
 from musichal.arrays import AnyArray, Bool, Float32, Float64, Int64
-from musichal.hearing.encoders.protocol import Encoder
-from musichal.hearing.encoders.registry import create_encoder, pinned
+from musichal.hearing.encoders import Encoder, create_encoder, pinned
 from musichal.hearing.listener import FeatureExtractor
 from musichal.hearing.percepts import SILENCE
 from musichal.hearing.pitch import PitchAnalyser
@@ -120,9 +119,8 @@ class LabelledTokens:
 def hear(rendering: Rendering, spec: PerceptionSpec, *, encoder: Encoder | None = None, start_s: float = 0.0) -> HeardPiece:
     """Hear a rendering from `start_s` on, by the spec's encoder or another; times stay those of the rendering."""
     first = round(start_s * rendering.sample_rate_hz)
-    ear = FeatureExtractor(spec, encoder or create_encoder(spec), source_rate_hz=rendering.sample_rate_hz)
-    heard = ear.push(rendering.samples[first:])
-    heard += ear.flush()[0]
+    extractor = FeatureExtractor(spec, encoder or create_encoder(spec))
+    heard = list(extractor.stream(rendering.samples[first:], source_rate_hz=rendering.sample_rate_hz))
     return HeardPiece(
         rendering=rendering,
         time_s=np.concatenate([h.frame_samples for h in heard]) / spec.sample_rate_hz + start_s,

@@ -13,11 +13,10 @@ import soxr
 from scipy.signal import istft, stft
 
 from musichal.arrays import AnyArray, Float32
-from musichal.hearing.encoders.protocol import Encoder
-from musichal.hearing.encoders.registry import create_encoder
+from musichal.hearing.encoders import Encoder, create_encoder
 from musichal.hearing.encoders.spectral import SpectralEncoder, SpectralSettings
 from musichal.hearing.listener import FeatureExtractor, Listener, Tap, Vocabularies
-from musichal.hearing.percepts import Percept, PitchFrames, Stems, Window
+from musichal.hearing.percepts import ListenerResult, PitchFrames, Stems, Window
 from musichal.hearing.separation import separate
 from musichal.memory.partner_file import PartnerModel
 from musichal.spec import PerceptionSpec
@@ -39,7 +38,7 @@ class _WrappedEncoder:
         return tuple(self._change(f) if i in self._sources else f for i, f in enumerate(features))
 
 
-class _MaskEar(FeatureExtractor):
+class _MaskExtractor(FeatureExtractor):
     """Takes the separation's masks for sound: what a library returns when it is asked for masks and not for stems."""
 
     def _separate(self, window: Window) -> Stems:
@@ -57,22 +56,6 @@ class _MaskEar(FeatureExtractor):
         return (wave * (level / max(float(np.sqrt(np.mean(np.square(wave)))), 1e-9))).astype(np.float32)
 
 
-class _BadlyResamplingEar(FeatureExtractor):
-    """Resamples at another quality than the spec says."""
-
-    quality = "LQ"
-
-    def __init__(self, spec: PerceptionSpec, encoder: Encoder, *, source_rate_hz: int, tap: Tap | None = None) -> None:
-        super().__init__(spec, encoder, source_rate_hz=source_rate_hz, tap=tap)
-        self.intake._resampler._stream = soxr.ResampleStream(
-            source_rate_hz, spec.sample_rate_hz, 1, dtype="float32", quality=self.quality
-        )
-
-
-class _SubtlyResamplingEar(_BadlyResamplingEar):
-    quality = "VHQ"
-
-
 class _BrokenListener(Listener):
     def __init__(
         self,
@@ -82,14 +65,19 @@ class _BrokenListener(Listener):
         *,
         source_rate_hz: int,
         tap: Tap | None = None,
-        ear: type[FeatureExtractor],
+        extractor: type[FeatureExtractor],
+        resampler: str | None,
         deliver: Delivery,
     ) -> None:
         super().__init__(spec, encoder, vocabularies, source_rate_hz=source_rate_hz, tap=tap)
-        self._ear = ear(spec, encoder, source_rate_hz=source_rate_hz, tap=tap)
+        self._extractor = extractor(spec, encoder, tap=tap)
+        if resampler is not None:
+            self.front_end._resampler._stream = soxr.ResampleStream(
+                source_rate_hz, spec.sample_rate_hz, 1, dtype="float32", quality=resampler
+            )
         self._deliver, self._delivered = deliver, 0
 
-    def push(self, block: AnyArray) -> list[Percept]:
+    def push(self, block: AnyArray) -> ListenerResult:
         before, self._delivered = self._delivered, self._delivered + len(block)
         return super().push(self._deliver(block, before))
 
@@ -101,7 +89,8 @@ class Fault:
     name: str
     stage: str
     cause: str = ""
-    ear: type[FeatureExtractor] = FeatureExtractor
+    extractor: type[FeatureExtractor] = FeatureExtractor
+    resampler: str | None = None
     encoder: Callable[[PerceptionSpec], Encoder] = create_encoder
     spec: Callable[[PerceptionSpec], PerceptionSpec] = lambda spec: spec
     other_vocabulary: bool = False
@@ -113,7 +102,14 @@ class Fault:
         encoder = self.encoder(spec)
         vocabularies = (other if self.other_vocabulary else model).vocabularies
         return _BrokenListener(
-            spec, encoder, vocabularies, source_rate_hz=source_rate_hz, tap=tap, ear=self.ear, deliver=self.deliver
+            spec,
+            encoder,
+            vocabularies,
+            source_rate_hz=source_rate_hz,
+            tap=tap,
+            extractor=self.extractor,
+            resampler=self.resampler,
+            deliver=self.deliver,
         )
 
 
@@ -149,9 +145,9 @@ FAULTS = (
         "frames are averaged (both sources)",
         encoder=lambda spec: _WrappedEncoder(create_encoder(spec), _mean),
     ),
-    Fault("masks instead of stems", "stems", "not the separated sound: masks", ear=_MaskEar),
-    Fault("resampling at low quality", "samples", "another resampler, or another quality", ear=_BadlyResamplingEar),
-    Fault("resampling at very high quality", "samples", "another resampler, or another quality", ear=_SubtlyResamplingEar),
+    Fault("masks instead of stems", "stems", "not the separated sound: masks", extractor=_MaskExtractor),
+    Fault("resampling at low quality", "samples", "another resampler, or another quality", resampler="LQ"),
+    Fault("resampling at very high quality", "samples", "another resampler, or another quality", resampler="VHQ"),
     Fault("window of 1.5 s", "samples", "another segment length: 1500 ms instead of 350 ms", spec=_long_windows),
     Fault("vocabulary of another recording", "tokens", "the vocabulary is another one", other_vocabulary=True),
     # The spectral encoder has no layers; its bands and its constants are what a layer is to a network.

@@ -6,8 +6,7 @@ import numpy as np
 
 from musichal.audio.flac import encode_flac
 from musichal.audio.recording import ingest, samples_digest
-from musichal.hearing.frames import stream_frame_count
-from musichal.hearing.percepts import Gesture, Note
+from musichal.hearing.percepts import Gesture, Note, stream_frame_count
 from musichal.hearing.vocabulary import Vocabulary
 from musichal.live.performance import HeardStream, Performance
 from musichal.memory.memory import Memory, assign_notes

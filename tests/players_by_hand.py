@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from musichal.arrays import AnyArray
-from musichal.hearing.encoders.registry import create_encoder
-from musichal.hearing.listener import Listened, Listener
-from musichal.hearing.percepts import Gesture, Heard, Onset, Percept, Rest
+from musichal.hearing.encoders import create_encoder
+from musichal.hearing.listener import Listener
+from musichal.hearing.percepts import Gesture, ListenerResult, Onset, Percept, SegmentFeatures
 from musichal.live.engine import Engine, EventLoop
 from musichal.memory.memory import Memory
 from musichal.memory.partner_file import PartnerModel
@@ -33,7 +33,7 @@ def percept(
     frames = np.arange(26, dtype=np.int64) * 320 + 200
     n = len(frames)
     start = index * SEGMENT
-    heard = Heard(
+    heard = SegmentFeatures(
         index=index,
         start_sample=start,
         length_samples=length,
@@ -59,24 +59,23 @@ class ScriptedListener:
         self.onsets = [Onset(o, o + ONSET_LAG) for p in percepts for o in p.heard.onset_samples] if onsets else []
         self.samples_heard = 0
 
-    def listen(self, block: AnyArray) -> Listened:
+    def push(self, block: AnyArray) -> ListenerResult:
         self.samples_heard += len(block)
         ready = tuple(p for p in self.left if p.heard.available_at <= self.samples_heard)
         self.left = self.left[len(ready) :]
         struck = tuple(o for o in self.onsets if o.decided_at <= self.samples_heard)
         self.onsets = self.onsets[len(struck) :]
-        return Listened(struck, ready)
+        return ListenerResult(struck, ready)
 
-    def flush(self) -> Rest:
+    def flush(self) -> ListenerResult:
         rest, self.left = tuple(self.left), []
-        return Rest(rest, (), ())
+        return ListenerResult(percepts=rest)
 
 
 def hear(model: PartnerModel, samples: AnyArray, rate: int) -> list[Percept]:
     """Return what the real listener hears."""
     listener = Listener(model.spec, create_encoder(model.spec), model.vocabularies, source_rate_hz=rate)
-    percepts = listener.push(samples)
-    return [*percepts, *listener.flush().percepts]
+    return list(listener.listen(samples).percepts)
 
 
 def answer(

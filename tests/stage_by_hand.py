@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from musichal.hearing.encoders.registry import create_encoder
+from musichal.hearing.encoders import create_encoder
 from musichal.hearing.listener import Listener
 from musichal.hearing.percepts import Percept, Window
 from musichal.live.analysis_thread import HeardWindow, Hearing, HearingAtOnce
@@ -146,8 +146,8 @@ def hand_stage(
     clock, source, output = HandClock(), HandSource(), HandOutput()
     engine = LiveEngine(
         source=source,
-        intake=listener.intake,
-        hearing=hearing(listener.hear),
+        intake=listener.front_end,
+        hearing=hearing(listener.step),
         conductor=EventLoop(player, sample_rate_hz=spec.sample_rate_hz),
         output=output,
         clock=LineClock(rate_hz, clock.now),

@@ -15,9 +15,8 @@ from benchmarks.drift_quality import cut
 from musichal.audio.recording import Recording, read_recording
 from musichal.commands.play import PlayRequest, play_command
 from musichal.commands.terminal import Terminal
-from musichal.hearing.encoders.registry import create_encoder
-from musichal.hearing.levels import full_scale_share
-from musichal.hearing.listener import Listener
+from musichal.hearing.encoders import create_encoder
+from musichal.hearing.listener import Listener, full_scale_share
 from musichal.live.drift import DriftMonitor, DriftReport, DriftSettings, passage_around, training_statistics
 from musichal.memory.partner_file import save_partner
 from musichal.spec import PerceptionSpec
@@ -29,7 +28,7 @@ def listen(model, samples, rate, *, block_s=1.0, subscribers=()) -> list[DriftRe
     monitor = DriftMonitor(model, subscribers=subscribers)
     block, percepts = round(block_s * rate), []
     for first in range(0, len(samples), block):
-        percepts += listener.push(samples[first : first + block])
+        percepts += listener.push(samples[first : first + block]).percepts
     percepts += listener.flush().percepts
     return [report for percept in percepts for report in monitor.step(percept)]
 
@@ -183,7 +182,7 @@ def test_a_passage_holds_its_window_and_stays_inside(n, window, first, length):
 def test_strangeness_is_divergence_beyond_the_usual_and_misfit(partner, rock):
     listener = Listener(partner.spec, create_encoder(partner.spec), partner.vocabularies, source_rate_hz=rock.sample_rate_hz)
     monitor = DriftMonitor(partner)
-    for percept in listener.push(rock.samples[: 15 * rock.sample_rate_hz]):
+    for percept in listener.push(rock.samples[: 15 * rock.sample_rate_hz]).percepts:
         monitor.step(percept)
     for own, known in zip(monitor.figures.sources, monitor.training.sources, strict=True):
         expected = own.divergence - known.usual_divergence + 0.2 * np.log(own.misfit)

@@ -7,7 +7,7 @@ import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from musichal.hearing.encoders.registry import create_encoder
+from musichal.hearing.encoders import create_encoder
 from musichal.hearing.listener import Listener
 from musichal.hearing.percepts import SILENCE, Note
 from musichal.live.engine import Engine

@@ -11,8 +11,8 @@ from rich.console import Console
 
 from musichal.audio.resample import StreamResampler
 from musichal.evaluate.partner_stats import figures_text, partner_figures, resampled_length
+from musichal.hearing.front_end import Segmenter
 from musichal.hearing.percepts import Note
-from musichal.hearing.segments import Segmenter
 from musichal.memory.information_rate import information_rate
 from partners_by_hand import SPEC, partner, song
 

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from musichal.hearing.frames import first_new_frame, frame_centres, frame_count, stream_frame_count
-from musichal.hearing.segments import Segmenter
+from musichal.hearing.front_end import Segmenter
+from musichal.hearing.percepts import first_new_frame, frame_centres, frame_count, stream_frame_count
 from musichal.spec import PerceptionSpec
 
 

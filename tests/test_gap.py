@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from musichal.hearing.encoders.registry import create_encoder
+from musichal.hearing.encoders import create_encoder
 from musichal.hearing.listener import Listener
 from musichal.hearing.percepts import SILENCE
 
@@ -24,7 +24,7 @@ def heard(request, trained, short_guitar):
     def fresh() -> Listener:
         return Listener(spec, create_encoder(spec), trained.vocabularies, source_rate_hz=rate)
 
-    return fresh, list(fresh().intake.push(samples).windows)
+    return fresh, list(fresh().front_end.push(samples).windows)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -32,7 +32,7 @@ def test_gestures_stay_one_line_and_a_gap_is_silence(heard, seed):
     fresh, windows = heard
     listener = fresh()
     skipped = np.random.default_rng(seed).random(len(windows)) < 0.3
-    percepts = {w.index: listener.hear(w) for w, skip in zip(windows, skipped, strict=True) if not skip}
+    percepts = {w.index: listener.step(w) for w, skip in zip(windows, skipped, strict=True) if not skip}
     gestures = [g for p in percepts.values() for g in p.gestures] + list(listener.flush().gestures)
     at_s = gestures[0].start_s
     for gesture in gestures:
@@ -51,10 +51,10 @@ def test_what_is_behind_a_gap_is_heard_as_if_the_stream_began_there(heard):
     fresh, windows = heard
     middle = len(windows) // 2
     after_gap, first_heard = fresh(), fresh()
-    after_gap.hear(windows[0])
-    after_gap.hear(windows[1])
+    after_gap.step(windows[0])
+    after_gap.step(windows[1])
     for window in windows[middle:]:
-        a, b = after_gap.hear(window), first_heard.hear(window)
+        a, b = after_gap.step(window), first_heard.step(window)
         assert np.array_equal(a.tokens, b.tokens)
         assert np.array_equal(a.heard.audible, b.heard.audible)
         assert a.heard.notes == b.heard.notes or window.index == middle

@@ -8,9 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from musichal.arrays import Float32, Float64
-from musichal.hearing.frames import frame_centres
 from musichal.hearing.gestures import GestureSmoother, Segmentation, boundaries, extend_segmentation, frame_costs
-from musichal.hearing.percepts import SILENCE, Gesture, Heard
+from musichal.hearing.percepts import SILENCE, Gesture, SegmentFeatures, frame_centres
 from musichal.spec import GestureSpec, PerceptionSpec
 
 RATE = 24000
@@ -118,10 +117,10 @@ def features(labels: list[int], size: int = 6, seed: int = 0) -> tuple[Float64, 
     return costs, costs
 
 
-def heard(index: int, n: int, onsets: tuple[int, ...]) -> Heard:
+def heard(index: int, n: int, onsets: tuple[int, ...]) -> SegmentFeatures:
     centres = frame_centres(0, n) + index * SEGMENT
     nothing: Float32 = np.zeros(n, dtype=np.float32)
-    return Heard(
+    return SegmentFeatures(
         index=index,
         start_sample=index * SEGMENT,
         length_samples=SEGMENT,

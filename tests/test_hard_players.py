@@ -10,7 +10,7 @@ import soundfile
 from musichal.audio.sf2 import open_soundfont
 from musichal.audio.soundfont import find_soundfont, render_notes
 from musichal.errors import MusicHalError
-from musichal.hearing.encoders.registry import create_encoder
+from musichal.hearing.encoders import create_encoder
 from musichal.hearing.listener import Listener
 from musichal.hearing.percepts import SILENCE, Note
 from musichal.live.engine import Engine
@@ -104,7 +104,7 @@ def test_ten_minutes_of_noise_are_rested_through(trained):
     """Two seconds of white noise as they are heard, over and over for ten minutes."""
     rng = np.random.default_rng(0)
     listener = Listener(trained.spec, create_encoder(trained.spec), trained.vocabularies, source_rate_hz=RATE)
-    noise = listener.push((0.1 * rng.standard_normal(20 * SEGMENT)).astype(np.float32))
+    noise = listener.push((0.1 * rng.standard_normal(20 * SEGMENT)).astype(np.float32)).percepts
     count, heard, end_s = int(600 / SEGMENT_S), [], 0.0
     for i in range(count):
         like = noise[5 + i % (len(noise) - 6)]

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from musichal.audio.recording import ingest, read_recording
-from musichal.hearing.encoders.registry import create_encoder
-from musichal.hearing.highpass import HighPass
+from musichal.hearing.encoders import create_encoder
+from musichal.hearing.front_end import HighPass
 from musichal.hearing.listener import FeatureExtractor
 from musichal.spec import PerceptionSpec
 
@@ -50,10 +50,9 @@ def test_an_offset_changes_neither_notes_nor_tokens_heard(rock_guitar):
 
     def hear(offset: float) -> tuple[list[int], np.ndarray]:
         spec = PerceptionSpec()
-        ear = FeatureExtractor(spec, create_encoder(spec), source_rate_hz=recording.sample_rate_hz)
-        heard = ear.push(ingest(samples + np.float32(offset)))
-        rest, notes = ear.flush()
-        heard += rest
+        extractor = FeatureExtractor(spec, create_encoder(spec))
+        heard = list(extractor.stream(ingest(samples + np.float32(offset)), source_rate_hz=recording.sample_rate_hz))
+        notes = extractor.flush()
         pitches = [n.pitch for h in heard for n in h.notes] + [n.pitch for n in notes]
         return pitches, np.concatenate([h.features[0] for h in heard])
 

@@ -156,7 +156,7 @@ def test_neighbours_on_one_floor_and_unknown_rooms_are_found(tmp_path: Path) -> 
 
 
 def test_a_downward_import_is_fine(tmp_path: Path) -> None:
-    text = "import numpy\nfrom musichal import __version__, spec\nfrom musichal.hearing import frames\nfrom . import x"
+    text = "import numpy\nfrom musichal import __version__, spec\nfrom musichal.hearing import percepts\nfrom . import x"
     assert upward_imports(_house(tmp_path, {"memory/__init__.py": text, "memory/columns.py": text})) == []
 
 

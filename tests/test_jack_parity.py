@@ -17,7 +17,7 @@ import soundfile
 from jack_server import FakeMicrophone, JackServer
 from musichal.audio.recording import read_recording
 from musichal.evaluate.parity import RATE_GOAL, agreement, at_rate
-from musichal.hearing.encoders.registry import create_encoder
+from musichal.hearing.encoders import create_encoder
 from musichal.hearing.listener import Listener
 from musichal.hearing.percepts import SOURCES, Percept
 from musichal.live.input.live_input import LiveInput
@@ -81,7 +81,7 @@ def hear_in_real_time(
                     part = samples[:left]
                     left -= len(part)
                     parts.append(part)
-                    percepts += listener.push(part)
+                    percepts += listener.push(part).percepts
         assert not left, f"{left} of {n_samples} samples did not come"
         finished = microphone.wait_until_finished()
         xruns, lost = live.xruns, live.lost_samples

@@ -22,6 +22,7 @@ from musichal.audio.recording import Recording, read_recording
 from musichal.cli import app
 from musichal.errors import InputError, MissingExtraError, PartnerFileError
 from musichal.evaluate.verify import subjects, verify_partner
+from musichal.hearing.encoders import create_encoder
 from musichal.hearing.encoders.learned import encoder as encoder_module
 from musichal.hearing.encoders.learned.checkpoint import find_checkpoint
 from musichal.hearing.encoders.learned.choose import find, parse_encoder, unmeasured_spec, with_choice
@@ -35,12 +36,9 @@ from musichal.hearing.encoders.learned.encoder import (
     network_input,
 )
 from musichal.hearing.encoders.learned.runtimes import Choice, installed_choices, open_runtime
-from musichal.hearing.encoders.registry import create_encoder
-from musichal.hearing.frames import frame_count, stream_frame_count
 from musichal.hearing.front_end import FrontEnd
-from musichal.hearing.listener import FeatureExtractor
-from musichal.hearing.percepts import PitchFrames, Stems
-from musichal.hearing.resolve_spec import pin
+from musichal.hearing.listener import FeatureExtractor, resolve_spec
+from musichal.hearing.percepts import PitchFrames, Stems, frame_count, stream_frame_count
 from musichal.memory.partner_file import PartnerModel, load_partner, save_partner
 from musichal.spec import PerceptionSpec
 from musichal.training.rehearing import rehear
@@ -123,7 +121,7 @@ def test_context_and_lookahead_are_seen(spec) -> None:
 @pytest.mark.parametrize("choice", CHOICES, ids=IDS)
 def test_identical_stems_give_identical_bytes_whatever_came_before(choice, tiny_mert) -> None:
     spec = learned_spec(tiny_mert, choice)
-    encoder = create_encoder(pin(spec))
+    encoder = create_encoder(resolve_spec(spec))
     expected: dict[int, bytes] = {}
 
     @settings(max_examples=15, deadline=None)
@@ -163,7 +161,7 @@ def test_verify_passes_at_the_true_size(choice, short_mix, tmp_path) -> None:
 def test_an_encoder_that_is_only_asked_what_it_is_opens_no_model(spec, monkeypatch) -> None:
     opened = []
     monkeypatch.setattr(encoder_module, "_opened", lambda *model: opened.append(model) or _opened(*model))
-    asked = create_encoder(pin(spec), ready=False)
+    asked = create_encoder(resolve_spec(spec), ready=False)
     assert (asked.digest, asked.licence) == (create_encoder(spec, ready=False).digest, "CC0-1.0")
     assert opened == []
     ready = create_encoder(spec)
@@ -208,7 +206,10 @@ def test_a_process_that_dies_is_one_clear_line(spec, music) -> None:
             os.kill(child.pid, signal.SIGKILL)
         yield from windows
 
-    with pytest.raises(InputError, match="a process of the training died"), analysts(pin(spec), processes=2) as analyse:
+    with (
+        pytest.raises(InputError, match="a process of the training died"),
+        analysts(resolve_spec(spec), processes=2) as analyse,
+    ):
         list(analyse(kill_while_they_start()))
     assert active_children() == []
 
@@ -249,7 +250,7 @@ def test_the_partner_carries_the_licence_and_the_names(partner_path, partner) ->
 
 
 def test_each_number_of_the_encoder_changes_its_digest(spec) -> None:
-    encoder = pin(spec).encoder
+    encoder = resolve_spec(spec).encoder
     others = {"weights_digest": "0" * 64, "layer": 0, "normalise": False, "runtime": "openvino", "precision": "bf16"}
     digests = {encoder_module.encoder_digest(dataclasses.replace(encoder, **{name: value})) for name, value in others.items()}
     assert len(digests | {encoder.digest}) == len(others) + 1
@@ -327,7 +328,7 @@ def test_a_spec_without_weights_or_with_another_digest_is_refused(spec) -> None:
 def test_a_spec_of_another_rate_or_other_frames_than_the_weights_is_refused(spec) -> None:
     slow = dataclasses.replace(spec, sample_rate_hz=16_000)
     with pytest.raises(InputError, match="encoder mert hears at 24000 Hz, but the spec says 16000 Hz"):
-        FeatureExtractor(slow, create_encoder(slow), source_rate_hz=44_100)
+        FeatureExtractor(slow, create_encoder(slow))
     said = refused(dataclasses.replace(spec, encoder=dataclasses.replace(spec.encoder, stride_samples=160)))
     assert "frames of 400 samples every 320, but the spec says 400 every 160" in said
 

@@ -19,7 +19,7 @@ from musichal.hearing.encoders.learned.checkpoint import Checkpoint, find_checkp
 from musichal.hearing.encoders.learned.layout import parse_layout
 from musichal.hearing.encoders.learned.module import load_module
 from musichal.hearing.encoders.learned.preprocess import normalised, prepare
-from musichal.hearing.frames import frame_count
+from musichal.hearing.percepts import frame_count
 
 torch = pytest.importorskip("torch", reason="the extra 'mert' is not installed: no torch")
 transformers = pytest.importorskip("transformers", reason="the extra 'mert' is not installed: no transformers")

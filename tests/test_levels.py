@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from musichal.hearing.levels import Gate, frame_levels_db
+from musichal.hearing.listener import Gate, frame_levels_db
 from musichal.hearing.percepts import SILENT_DB
 from musichal.spec import GateSpec
 

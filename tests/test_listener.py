@@ -16,11 +16,10 @@ from hypothesis import strategies as st
 from musichal.arrays import Float32
 from musichal.audio.recording import Recording, ingest, read_recording
 from musichal.errors import InputError
-from musichal.hearing.encoders.registry import create_encoder
-from musichal.hearing.frames import stream_frame_count
-from musichal.hearing.highpass import HighPass
+from musichal.hearing.encoders import create_encoder
+from musichal.hearing.front_end import HighPass
 from musichal.hearing.listener import FeatureExtractor, Listener
-from musichal.hearing.percepts import SILENCE, Gesture, Note, Percept
+from musichal.hearing.percepts import SILENCE, Gesture, ListenerResult, Note, Percept, stream_frame_count
 from musichal.hearing.separation import separate
 from musichal.memory.partner_file import PartnerModel, load_partner, save_partner
 from musichal.spec import GestureSpec, PerceptionSpec, VocabularySpec
@@ -89,7 +88,7 @@ def listen(
     done, turn = 0, cycle(sizes or [max(1, len(samples))])
     while done < len(samples):
         size = next(turn)
-        percepts += listener.push(samples[done : done + size])
+        percepts += listener.push(samples[done : done + size]).percepts
         done += size
     rest = listener.flush()
     return Everything((*percepts, *rest.percepts), rest.gestures, rest.notes, listener.samples_heard)
@@ -162,7 +161,7 @@ def test_two_listeners_do_not_disturb_each_other(model: PartnerModel, clips: dic
     listeners = [Listener(model.spec, create_encoder(model.spec), model.vocabularies, source_rate_hz=44_100) for _ in range(2)]
     percepts: list[Percept] = []
     for first in range(0, len(one), 5000):
-        percepts += listeners[0].push(one[first : first + 5000])
+        percepts += listeners[0].push(one[first : first + 5000]).percepts
         listeners[1].push(two[first : first + 5000])
     assert bits((*percepts, *listeners[0].flush().percepts)) == bits(alone.percepts)
 
@@ -213,7 +212,7 @@ def test_a_percept_comes_exactly_when_it_is_complete(
     listener = Listener(spec, create_encoder(spec), model.vocabularies, source_rate_hz=24_000)
     samples = clips[24_000]
     for first in range(0, len(samples), size):
-        for percept in listener.push(samples[first : first + size]):
+        for percept in listener.push(samples[first : first + size]).percepts:
             assert first < percept.heard.available_at <= min(first + size, len(samples))
             assert percept.heard.start_sample + percept.heard.length_samples <= percept.heard.available_at
             assert all(o <= percept.heard.available_at for o in percept.heard.onset_samples)
@@ -272,12 +271,12 @@ def test_the_gate_has_hysteresis_on_the_way(model: PartnerModel) -> None:
 def test_what_is_not_a_number_is_refused_and_does_no_harm(model: PartnerModel, clips: dict[int, Float32], bad: float) -> None:
     samples = clips[24_000]
     listener = Listener(model.spec, create_encoder(model.spec), model.vocabularies, source_rate_hz=24_000)
-    percepts = listener.push(samples[:20_000])
+    percepts = listener.push(samples[:20_000]).percepts
     broken = samples[:500].copy()
     broken[77, 1] = bad
     with pytest.raises(InputError, match="NaN"):
         listener.push(broken)
-    percepts += listener.push(samples[20_000:])
+    percepts += listener.push(samples[20_000:]).percepts
     assert bits((*percepts, *listener.flush().percepts)) == bits(listen(model, samples, [], rate=24_000).percepts)
 
 
@@ -285,10 +284,10 @@ def test_a_block_of_nothing_changes_nothing(model: PartnerModel, clips: dict[int
     listener = Listener(model.spec, create_encoder(model.spec), model.vocabularies, source_rate_hz=44_100)
     samples = clips[44_100]
     nothing = samples[:0]
-    percepts = listener.push(nothing)
+    percepts = listener.push(nothing).percepts
     for first in range(0, len(samples), 10_000):
-        percepts += listener.push(samples[first : first + 10_000])
-        assert listener.push(nothing) == []
+        percepts += listener.push(samples[first : first + 10_000]).percepts
+        assert listener.push(nothing) == ListenerResult()
     rest = listener.flush()
     whole = listen(model, samples, [], rate=44_100)
     assert bits((*percepts, *rest.percepts)) == bits(whole.percepts)
@@ -320,8 +319,8 @@ def test_a_stream_shorter_than_a_segment_is_heard_as_far_as_frames_fit(
 def test_the_encoder_is_given_stems_and_every_frame_is_kept(model: PartnerModel, clips: dict[int, Float32]) -> None:
     """What comes out of the ear is, bit for bit, the encoder's output for the separated window: no mean, no second path."""
     samples = ingest(clips[24_000][: 3 * 8400 + model.spec.lookahead_samples])
-    ear = FeatureExtractor(model.spec, create_encoder(model.spec), source_rate_hz=24_000)
-    heard = ear.push(samples)[2]
+    extractor = FeatureExtractor(model.spec, create_encoder(model.spec))
+    heard = list(extractor.stream(samples, source_rate_hz=24_000))[2]
     from musichal.hearing.pitch import PitchAnalyser
 
     filtered = HighPass(cutoff_hz=model.spec.highpass_hz, sample_rate_hz=24_000).push(samples)
@@ -348,7 +347,7 @@ def test_the_input_may_be_reused_by_the_caller(model: PartnerModel, clips: dict[
     buffer, percepts = np.zeros(1000, dtype=np.float32), []
     for first in range(0, len(samples), 1000):
         buffer[:] = samples[first : first + 1000]
-        percepts += listener.push(buffer)
+        percepts += listener.push(buffer).percepts
         buffer[:] = np.float32(0.9)
     assert bits((*percepts, *listener.flush().percepts)) == bits(listen(model, samples, [], rate=24_000).percepts)
 
@@ -356,7 +355,7 @@ def test_the_input_may_be_reused_by_the_caller(model: PartnerModel, clips: dict[
 def test_an_encoder_for_another_rate_is_refused(model: PartnerModel) -> None:
     other = dataclasses.replace(model.spec, sample_rate_hz=16_000)
     with pytest.raises(InputError, match="24000 Hz"):
-        FeatureExtractor(other, create_encoder(model.spec), source_rate_hz=44_100)
+        FeatureExtractor(other, create_encoder(model.spec))
 
 
 def test_a_vocabulary_for_other_features_is_refused(model: PartnerModel, clips: dict[int, Float32]) -> None:

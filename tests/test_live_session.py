@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from musichal.cli import app
 from musichal.errors import InputError
-from musichal.hearing.encoders.registry import create_encoder
+from musichal.hearing.encoders import create_encoder
 from musichal.hearing.listener import Listener
 from musichal.live.control import CommandBox, command
 from musichal.live.session.event_log import Changed, Ended, Lost, Perceived, Skipped, Staged, Struck

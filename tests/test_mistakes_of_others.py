@@ -16,7 +16,7 @@ import pytest
 from musichal.arrays import Float32
 from musichal.audio.recording import Recording, read_recording
 from musichal.errors import PartnerFileError
-from musichal.hearing.encoders.registry import create_encoder
+from musichal.hearing.encoders import create_encoder
 from musichal.hearing.listener import FeatureExtractor, Listener
 from musichal.hearing.onsets import OnsetDetector
 from musichal.hearing.percepts import SILENCE, SOURCES, Note
@@ -176,15 +176,15 @@ def test_loudness_alone_makes_no_onsets(recording: Recording) -> None:
     counts = []
     for gain in (0.25, 1.0):
         samples = (gain * recording.samples[: 10 * 44_100]).astype(np.float32)
-        ear = FeatureExtractor(SPEC, create_encoder(SPEC), source_rate_hz=recording.sample_rate_hz)
-        counts.append(sum(len(h.onset_samples) for h in ear.push(samples)))
+        segments = FeatureExtractor(SPEC, create_encoder(SPEC)).stream(samples, source_rate_hz=recording.sample_rate_hz)
+        counts.append(sum(len(segment.onset_samples) for segment in segments))
     assert 0.6 < counts[0] / counts[1] < 1.4
 
 
 def notes_in(samples: Float32) -> list[Note]:
-    ear = FeatureExtractor(SPEC, create_encoder(SPEC), source_rate_hz=RATE)
-    notes = [note for heard in ear.push(samples) for note in heard.notes]
-    return notes + list(ear.flush()[1])
+    extractor = FeatureExtractor(SPEC, create_encoder(SPEC))
+    notes = [note for segment in extractor.stream(samples, source_rate_hz=RATE) for note in segment.notes]
+    return notes + list(extractor.flush())
 
 
 def test_where_there_is_no_pitch_none_is_returned() -> None:

@@ -21,11 +21,10 @@ from benchmarks.scores import (
     single_lines,
 )
 from musichal.errors import InputError
+from musichal.hearing.front_end import Segmenter
 from musichal.hearing.note_frames import AHEAD_FRAMES, FRAMES_PER_S, LOWEST_NOTE, N_NOTES, NoteFrontEnd
-from musichal.hearing.note_model import NoteModel, note_model_digest
-from musichal.hearing.notes import NoteTracker, velocity_of
-from musichal.hearing.percepts import Note, Stems, Window
-from musichal.hearing.segments import Segmenter
+from musichal.hearing.notes import NoteModel, NoteTracker, note_model_digest, velocity_of
+from musichal.hearing.percepts import Note, Window
 from musichal.spec import NoteSpec, PerceptionSpec
 
 AUDIO = Path(__file__).parent / "audio"
@@ -49,10 +48,6 @@ def sine(frequency_hz: float, *, seconds: float, level: float = 0.2) -> np.ndarr
 def windows_of(samples: np.ndarray, spec: PerceptionSpec = SPEC) -> list[Window]:
     segmenter = Segmenter(spec)
     return [*segmenter.push(samples), *segmenter.flush()]
-
-
-def stems(window: Window) -> Stems:
-    return Stems(window.samples, np.zeros_like(window.samples))
 
 
 def recording(name: str, seconds: float = 20.0) -> np.ndarray:
@@ -154,7 +149,7 @@ def test_two_trackers_interleaved_hear_what_each_hears_alone() -> None:
     together: list[list[Note]] = [[], []]
     for pair in zip(windows_of(one), windows_of(other), strict=True):
         for i, window in enumerate(pair):
-            together[i] += trackers[i].step(stems(window), window)
+            together[i] += trackers[i].step(window)
     for i in (0, 1):
         together[i] = sorted(together[i] + trackers[i].flush(), key=lambda n: (n.onset_s, n.pitch))
     assert alone[0]
@@ -169,7 +164,7 @@ def test_only_the_past_is_used() -> None:
     outputs = []
     for version in (samples, changed):
         tracker = NoteTracker(SPEC)
-        outputs.append([tracker.step(stems(w), w) for w in windows_of(version)])
+        outputs.append([tracker.step(w) for w in windows_of(version)])
     assert outputs[0][:12] == outputs[1][:12]
     assert sum(map(len, outputs[0][:12])) > 0
 
@@ -194,7 +189,7 @@ def test_behind_skipped_segments_times_are_right_and_nothing_hangs() -> None:
     windows = windows_of(render_notes(notes))
     tracker, heard = NoteTracker(SPEC), []
     for window in windows[:6] + windows[12:]:
-        heard += tracker.step(stems(window), window)
+        heard += tracker.step(window)
     heard += tracker.flush()
     organ = [n for n in heard if n.pitch == 60]
     gap_start, gap_end = 6 * 0.35, 12 * 0.35

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 
 from benchmarks import scores
 from musichal.hearing.percepts import LOWEST_PITCH, N_PITCHES
-from musichal.hearing.pitch import PitchAnalyser, PitchSettings, fold
-from musichal.hearing.short_time import ShortTime
+from musichal.hearing.pitch import PitchAnalyser, PitchSettings, ShortTime, fold
 from musichal.spec import PerceptionSpec
 
 SPEC = PerceptionSpec()

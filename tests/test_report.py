@@ -117,8 +117,7 @@ def averaged(trained: PartnerModel, healthy: Verification) -> Verification:
     """The same where live hearing averages frames: heard by a listener that is broken in this way."""
     fault = next(f for f in FAULTS if f.name == "mean over frames")
     listener = fault.listener(trained, trained, source_rate_hz=44_100)
-    percepts = listener.push(trained.recordings[0].samples())
-    percepts += listener.flush().percepts
+    percepts = listener.listen(trained.recordings[0].samples()).percepts
     tokens = np.concatenate([p.tokens for p in percepts], axis=1)
     failed = Check(
         group="parity", name="mix.wav, harmonic", expected="742 of 742", found="255 of 742", passed=False,

@@ -35,7 +35,7 @@ from musichal.hearing.encoders.learned.runtimes import (
     package_of,
     runtime_names,
 )
-from musichal.hearing.frames import frame_count
+from musichal.hearing.percepts import frame_count
 
 torch = pytest.importorskip("torch", reason=EXTRA)
 for package in ("transformers", "onnx", "onnxscript", "onnxruntime", "openvino"):

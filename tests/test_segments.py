@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from musichal.arrays import Float32
+from musichal.hearing.front_end import Segmenter
 from musichal.hearing.onsets import onsets_known_at
 from musichal.hearing.percepts import Onset, Window
-from musichal.hearing.segments import Segmenter
 from musichal.spec import OnsetSpec, PerceptionSpec
 
 LAG = OnsetSpec().report_lag_samples

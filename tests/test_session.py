@@ -7,7 +7,7 @@ import soundfile
 
 from musichal.audio.recording import ingest, read_recording
 from musichal.errors import InputError
-from musichal.hearing.encoders.registry import create_encoder
+from musichal.hearing.encoders import create_encoder
 from musichal.hearing.listener import Listener
 from musichal.live.performance import perform
 from musichal.live.session import session_log

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from benchmarks import scores
 from musichal.errors import InputError
-from musichal.hearing.encoders import registry
+from musichal.hearing import encoders as registry
 from musichal.hearing.encoders.spectral import SpectralEncoder, SpectralSettings
 from musichal.hearing.percepts import Stems
 from musichal.hearing.pitch import PitchAnalyser, PitchSettings

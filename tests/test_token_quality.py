@@ -9,7 +9,7 @@ from benchmarks import scores
 from benchmarks import token_quality as tq
 from benchmarks.probe_encoder import ProbeEncoder
 from benchmarks.scores import DrumHit, Rendering, ScoreNote
-from musichal.hearing.encoders import registry
+from musichal.hearing import encoders as registry
 from musichal.hearing.percepts import SILENCE, PitchFrames, Stems
 from musichal.hearing.vocabulary import fit_vocabulary
 from musichal.spec import PerceptionSpec, VocabularySpec

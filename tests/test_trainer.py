@@ -8,8 +8,7 @@ import soundfile
 
 from musichal.audio.recording import Recording, collect_recordings, read_recording, samples_digest
 from musichal.errors import InputError
-from musichal.hearing.frames import stream_frame_count
-from musichal.hearing.percepts import SILENCE
+from musichal.hearing.percepts import SILENCE, stream_frame_count
 from musichal.memory.partner_file import load_partner, save_partner
 from musichal.spec import PerceptionSpec
 from musichal.training.trainer import train

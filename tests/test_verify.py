@@ -29,8 +29,7 @@ from musichal.evaluate.token_diversity import token_diversity
 from musichal.evaluate.verification import GROUPS, Check, Verification
 from musichal.evaluate.verify import Subject, subjects, verify_partner
 from musichal.hearing.encoders.spectral import SpectralEncoder
-from musichal.hearing.frames import stream_frame_count
-from musichal.hearing.percepts import SILENCE, SOURCES
+from musichal.hearing.percepts import SILENCE, SOURCES, stream_frame_count
 from musichal.memory.partner_file import PartnerModel, load_partner, save_partner
 from musichal.spec import EncoderSpec, PerceptionSpec
 from musichal.training.trainer import train

@@ -27,7 +27,7 @@ from musichal.arrays import AnyArray, Float32, Float64
 from musichal.audio.sf2 import SoundFont, open_soundfont
 from musichal.audio.soundfont import render_notes
 from musichal.hearing.note_frames import FRAMES_PER_S, LOWEST_NOTE, N_NOTES, NoteFrames, NoteFrontEnd
-from musichal.hearing.note_model import LONG_LAGS, SHORT_LAGS
+from musichal.hearing.notes import LONG_LAGS, SHORT_LAGS
 
 RATE_HZ = 24000
 PIECES, DRUM_LOOPS, NOISES, PIECE_S = 220, 20, 212, 13.0

@@ -27,7 +27,7 @@ from musichal.arrays import AnyArray, Float32, Float64, Int16, Records
 from musichal.atomic import PathLike, open_atomically
 from musichal.audio.recording import Recording, collect_recordings, ingest, read_recording, samples_digest
 from musichal.errors import InputError
-from musichal.hearing.encoders.registry import create_encoder
+from musichal.hearing.encoders import create_encoder
 from musichal.hearing.listener import Listener
 from musichal.hearing.percepts import Note as HeardNote
 from musichal.live.drift import DriftReport
@@ -263,13 +263,12 @@ def analyse(y: Audio, sr: int, *, spec: "PerceptionSpec | Partner | None" = None
     partner = spec if isinstance(spec, Partner) else train((y, sr), spec=spec, keep_audio=False)
     model, rate_hz = partner.model, partner.model.spec.sample_rate_hz
     listener = Listener(model.spec, create_encoder(model.spec), model.vocabularies, source_rate_hz=_rate(sr))
-    percepts = listener.push(_sound(y))
-    rest = listener.flush()
-    percepts += rest.percepts
+    result = listener.listen(_sound(y))
+    percepts = result.percepts
     if not percepts:
         raise InputError("the sound is too short: it holds no whole frame")
     heard = [percept.heard for percept in percepts]
-    notes = [note for h in heard for note in h.notes] + list(rest.notes)
+    notes = [note for h in heard for note in h.notes] + list(result.notes)
     return Analysis(
         tokens=np.concatenate([p.tokens for p in percepts], axis=1),
         times_s=np.concatenate([h.frame_samples for h in heard]) / rate_hz,

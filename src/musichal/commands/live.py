@@ -17,7 +17,7 @@ from musichal.commands.display import Board, Display
 from musichal.commands.keys import keys
 from musichal.commands.terminal import Terminal
 from musichal.errors import InputError, MusicHalError
-from musichal.hearing.encoders.registry import create_encoder
+from musichal.hearing.encoders import create_encoder
 from musichal.hearing.listener import Listener
 from musichal.live.analysis_thread import AnalysisThread, quick_switching
 from musichal.live.clock import InputClock
@@ -156,8 +156,8 @@ def live_command(
         output = Outputs([SchedulerOutput(scheduler, routings), *slices])
         engine = LiveEngine(
             source=source,
-            intake=listener.intake,
-            hearing=AnalysisThread(listener.hear, most_waiting=overlap, in_thread=lambda: raise_priority(_HEARING_LEVEL)),
+            intake=listener.front_end,
+            hearing=AnalysisThread(listener.step, most_waiting=overlap, in_thread=lambda: raise_priority(_HEARING_LEVEL)),
             conductor=EventLoop(player, sample_rate_hz=model.spec.sample_rate_hz),
             output=output,
             clock=clock,

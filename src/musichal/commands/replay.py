@@ -8,7 +8,7 @@ from musichal.atomic import open_atomically
 from musichal.commands.outputs import check_outputs
 from musichal.commands.terminal import Terminal
 from musichal.errors import CheckFailedError, InputError
-from musichal.hearing.encoders.registry import create_encoder
+from musichal.hearing.encoders import create_encoder
 from musichal.hearing.listener import Listener
 from musichal.live.session.replay import Replay, replay
 from musichal.live.session.session import file_sha256

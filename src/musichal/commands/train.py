@@ -11,7 +11,7 @@ from musichal.commands.encoder_plan import EncoderPlan, chosen_spec
 from musichal.commands.outputs import check_outputs
 from musichal.commands.terminal import Terminal
 from musichal.evaluate.partner_stats import partner_figures
-from musichal.hearing.resolve_spec import pin
+from musichal.hearing.listener import resolve_spec
 from musichal.memory.partner_file import PartnerModel, save_partner
 from musichal.spec import PerceptionSpec
 from musichal.text import counted, printable
@@ -46,7 +46,7 @@ def train_command(
     """
     # A mistake in the last argument should not show after minutes of listening.
     if plan is None:
-        pin(spec)
+        resolve_spec(spec)
     files = collect_recordings(paths)
     check_outputs([output], inputs=files)
     started_s = time.monotonic()

@@ -14,7 +14,7 @@ from musichal.audio.resample import StreamResampler
 from musichal.evaluate.parity import LiveStream
 from musichal.evaluate.token_diversity import token_diversity, token_histogram
 from musichal.evaluate.verification import Check, DiversityRow
-from musichal.hearing.encoders.registry import create_encoder
+from musichal.hearing.encoders import create_encoder
 from musichal.hearing.percepts import SILENCE, SOURCES
 from musichal.hearing.pitch import PitchAnalyser
 from musichal.hearing.separation import separate

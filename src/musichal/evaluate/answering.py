@@ -12,7 +12,7 @@ import numpy as np
 
 from musichal.arrays import Float32
 from musichal.errors import InputError
-from musichal.hearing.encoders.registry import create_encoder
+from musichal.hearing.encoders import create_encoder
 from musichal.hearing.listener import Listener
 from musichal.hearing.percepts import Note, Onset, Percept
 from musichal.live.engine import EventLoop, Player
@@ -61,19 +61,10 @@ def hear_excerpt(model: PartnerModel, samples: Float32, *, sample_rate_hz: int, 
     """
     spec = model.spec
     listener = Listener(spec, create_encoder(spec), model.vocabularies, source_rate_hz=sample_rate_hz)
-    onsets: list[Onset] = []
-    percepts: list[Percept] = []
-    block = round(_BLOCK_S * sample_rate_hz)
-    for first in range(0, samples.shape[0], block):
-        brought = listener.listen(samples[first : first + block])
-        onsets += brought.onsets
-        percepts += brought.percepts
-    rest = listener.flush()
-    onsets += rest.onsets
-    percepts += rest.percepts
-    if not percepts:
+    heard = listener.listen(samples, block_samples=round(_BLOCK_S * sample_rate_hz))
+    if not heard.percepts:
         raise InputError(f"{name} is too short: there is not one whole frame of sound in it")
-    return Excerpt(name, start_s, spec.sample_rate_hz, listener.samples_heard, tuple(onsets), tuple(percepts))
+    return Excerpt(name, start_s, spec.sample_rate_hz, listener.samples_heard, heard.onsets, heard.percepts)
 
 
 def joined(excerpts: Sequence[Excerpt], *, duration_s: float) -> Excerpt:

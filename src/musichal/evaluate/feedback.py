@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from musichal.arrays import Float32, Float64
-from musichal.hearing.encoders.registry import create_encoder
+from musichal.hearing.encoders import create_encoder
 from musichal.hearing.listener import Listener
 from musichal.hearing.percepts import SILENCE
 from musichal.live.engine import Engine

@@ -9,8 +9,8 @@ from dataclasses import replace
 from musichal.errors import InputError
 from musichal.evaluate.parity import LiveStream
 from musichal.evaluate.verification import Check
-from musichal.hearing.encoders.registry import create_encoder
-from musichal.hearing.note_model import note_model_digest
+from musichal.hearing.encoders import create_encoder
+from musichal.hearing.notes import note_model_digest
 from musichal.hearing.percepts import SOURCES
 from musichal.installation import installed
 from musichal.memory.partner_file import PartnerModel

@@ -15,11 +15,9 @@ from musichal.arrays import Bool, Float32, Int16, Int64
 from musichal.audio.recording import ingest
 from musichal.errors import InputError
 from musichal.evaluate.verification import Check
-from musichal.hearing.encoders.protocol import Encoder
-from musichal.hearing.encoders.registry import create_encoder
-from musichal.hearing.frames import frame_count
+from musichal.hearing.encoders import Encoder, create_encoder
 from musichal.hearing.listener import Listener, Tap
-from musichal.hearing.percepts import SILENCE, SOURCES, Gesture, Note, Percept
+from musichal.hearing.percepts import SILENCE, SOURCES, Gesture, Note, Percept, frame_count
 from musichal.memory.partner_file import PartnerModel
 from musichal.spec import PerceptionSpec
 
@@ -101,7 +99,7 @@ def hear_live(
     percepts: list[Percept] = []
     first = 0
     for size in blocks:
-        percepts += listener.push(samples[first : first + size])
+        percepts += listener.push(samples[first : first + size]).percepts
         first += size
         if progress is not None:
             progress(first / samples.shape[0])

@@ -17,8 +17,7 @@ import numpy as np
 
 from musichal.arrays import AnyArray
 from musichal.evaluate.token_diversity import Diversity, token_diversity
-from musichal.hearing.frames import stream_frame_count
-from musichal.hearing.percepts import SILENCE, SOURCES
+from musichal.hearing.percepts import SILENCE, SOURCES, stream_frame_count
 from musichal.memory.information_rate import information_rate
 from musichal.memory.memory import Memory
 from musichal.memory.partner_file import PartnerModel, StoredRecording

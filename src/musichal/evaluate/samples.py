@@ -12,7 +12,7 @@ from musichal.arrays import Float32, Float64
 from musichal.audio.recording import ingest
 from musichal.audio.resample import StreamResampler
 from musichal.evaluate.verification import Check
-from musichal.hearing.highpass import HighPass
+from musichal.hearing.front_end import HighPass
 from musichal.hearing.percepts import Stems, Window
 from musichal.spec import PerceptionSpec
 

@@ -15,10 +15,9 @@ import numpy as np
 from musichal.arrays import Float32, Int16, Int64
 from musichal.evaluate.parity import agreements, equal_shares, hear_live, heard_whole_before, random_blocks
 from musichal.evaluate.verification import Check, ShiftRow
-from musichal.hearing.encoders.registry import create_encoder
-from musichal.hearing.frames import frame_count
+from musichal.hearing.encoders import create_encoder
 from musichal.hearing.listener import FeatureExtractor
-from musichal.hearing.percepts import SOURCES
+from musichal.hearing.percepts import SOURCES, frame_count
 from musichal.memory.partner_file import PartnerModel
 from musichal.spec import PerceptionSpec
 
@@ -145,10 +144,9 @@ def _frames_of_a_segment(spec: PerceptionSpec, samples: Float32, length: int, so
         hop_samples=length,
         min_segment_samples=min(length, spec.min_segment_samples),
     )
-    ear = FeatureExtractor(policy, create_encoder(policy), source_rate_hz=spec.sample_rate_hz)
     sound = np.zeros(length + spec.lookahead_samples, np.float32)
     part = samples[: len(sound)]
     sound[: len(part)] = part
-    heard = ear.push(sound)
-    heard += ear.flush()[0]
-    return int(heard[0].features[source].shape[0])
+    extractor = FeatureExtractor(policy, create_encoder(policy))
+    first = next(extractor.stream(sound, source_rate_hz=spec.sample_rate_hz))
+    return int(first.features[source].shape[0])

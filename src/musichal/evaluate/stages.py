@@ -24,7 +24,7 @@ import numpy as np
 from musichal.arrays import AnyArray, Float32, Float64, Int16, Int64
 from musichal.evaluate.causes import MEANING, cause_of
 from musichal.evaluate.verification import Check
-from musichal.hearing.encoders.registry import create_encoder
+from musichal.hearing.encoders import create_encoder
 from musichal.hearing.listener import FeatureExtractor, Listener, Tokenizer
 from musichal.hearing.percepts import SILENCE, SOURCES, Percept, Stems, Window
 from musichal.memory.partner_file import PartnerModel
@@ -172,12 +172,11 @@ def reference_traces(model: PartnerModel, samples: Float32, *, sample_rate_hz: i
         For a rate that cannot be heard, or an encoder that is not the partner's.
     """
     tracer = StageTracer(model.spec)
-    ear = FeatureExtractor(model.spec, create_encoder(model.spec), source_rate_hz=sample_rate_hz, tap=tracer.tap)
-    stage = Tokenizer(model.spec, model.vocabularies)
+    extractor = FeatureExtractor(model.spec, create_encoder(model.spec), tap=tracer.tap)
+    tokenizer = Tokenizer(model.spec, model.vocabularies)
     size = max(1, round(_BLOCK_S * sample_rate_hz))
-    for first in range(0, samples.shape[0], size):
-        yield from tracer.take(stage.step(heard) for heard in ear.push(samples[first : first + size]))
-    yield from tracer.take(stage.step(heard) for heard in ear.flush()[0])
+    for segment in extractor.stream(samples, source_rate_hz=sample_rate_hz, block_samples=size):
+        yield from tracer.take([tokenizer.step(segment)])
 
 
 def live_traces(model: PartnerModel, samples: Float32, *, sample_rate_hz: int, blocks: Iterable[int]) -> Iterator[StageTrace]:
@@ -187,7 +186,7 @@ def live_traces(model: PartnerModel, samples: Float32, *, sample_rate_hz: int, b
     listener = Listener(model.spec, encoder, model.vocabularies, source_rate_hz=sample_rate_hz, tap=tracer.tap)
     first = 0
     for size in blocks:
-        yield from tracer.take(listener.push(samples[first : first + size]))
+        yield from tracer.take(listener.push(samples[first : first + size]).percepts)
         first += size
     yield from tracer.take(listener.flush().percepts)
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from musichal.arrays import AnyArray
-from musichal.hearing.token_statistics import jensen_shannon_divergence, perplexity, token_histogram, top_share
+from musichal.hearing.vocabulary import jensen_shannon_divergence, perplexity, token_histogram, top_share
 
 __all__ = [
     "Diversity",

@@ -1,24 +1,29 @@
-"""The light path: from blocks of samples to windows of sound and onsets.
+"""The front end: from blocks of samples to windows of sound and onsets, cheap enough to run where sound arrives.
 
-Cheap enough to run where sound arrives; what a window sounds like is heard later, and elsewhere if need be. Both come out
-with the sample of the stream at which they were complete, and depend on the stream alone, not on its blocks.
+A block is high-pass filtered, resampled, searched for onsets and cut into segments. On the grid, segment k starts at k·hop.
+Onset-synchronously, a segment starts where the one before ended, or earlier, at an onset: the segment that the onset cuts
+short keeps the frames that fit before it. Windows and onsets carry the sample of the stream at which they were complete, and
+depend on the stream alone, never on its blocks.
 """
 
+from collections import deque
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from musichal.arrays import AnyArray, Float32
+import numpy as np
+from scipy.signal import lfilter
+
+from musichal.arrays import AnyArray, Float32, Float64
 from musichal.audio.recording import ingest
 from musichal.audio.resample import StreamResampler
-from musichal.hearing.highpass import HighPass
-from musichal.hearing.onsets import OnsetDetector
-from musichal.hearing.percepts import Onset, Window
-from musichal.hearing.segments import Segmenter
+from musichal.hearing.onsets import OnsetDetector, onsets_known_at
+from musichal.hearing.percepts import Onset, Window, first_new_frame, frame_count
 from musichal.spec import PerceptionSpec
 
 
 @dataclass(frozen=True)
 class FrontEndResult:
-    """What a block completed: windows to be heard, and onsets that are known before the segment they lie in."""
+    """What a block completed: windows to be analysed, and onsets that are known before the segment they lie in."""
 
     windows: tuple[Window, ...]
     onsets: tuple[Onset, ...]
@@ -36,7 +41,7 @@ class FrontEnd:
     Raises
     ------
     InputError
-        For a rate that cannot be heard.
+        If the rate is not supported.
     """
 
     def __init__(self, spec: PerceptionSpec, *, source_rate_hz: int) -> None:
@@ -66,6 +71,12 @@ class FrontEnd:
         rest = tuple(self._with_onsets(window) for window in self._segmenter.flush())
         return FrontEndResult(taken.windows + rest, taken.onsets)
 
+    def stream(self, samples: AnyArray, *, block_samples: int | None = None) -> Iterator[FrontEndResult]:
+        """Push a whole stream, (n,) or (n, channels), in blocks (one block if None), and flush; yield each result."""
+        for block in blocks(samples, block_samples):
+            yield self.push(block)
+        yield self.flush()
+
     def _advance(self, samples: Float32) -> FrontEndResult:
         self.samples_heard += samples.shape[0]
         found = self._onset_detector.push(samples)
@@ -78,3 +89,145 @@ class FrontEnd:
         decided = [onset for onset in self._onsets if onset.decided_at <= window.available_at]
         self._onsets = self._onsets[len(decided) :]
         return replace(window, onset_samples=tuple(onset.sample for onset in decided))
+
+
+def blocks(samples: AnyArray, block_samples: int | None) -> Iterator[AnyArray]:
+    """Yield consecutive blocks of `samples` along the first axis; all of it at once if `block_samples` is None."""
+    size = block_samples or max(1, samples.shape[0])
+    for first in range(0, samples.shape[0], size):
+        yield samples[first : first + size]
+
+
+class HighPass:
+    """A streaming high-pass that removes DC and rumble: one pole and one zero, no delay, independent of the blocks.
+
+    y[n] = x[n] - x[n - 1] + r·y[n - 1] with r = 1 - 2π·cutoff / rate. A constant offset is no sound, but it would bias levels,
+    low pitches and the shape of every short window.
+
+    Parameters
+    ----------
+    cutoff_hz : float
+        Where the response is down by 3 dB; 0 leaves the stream as it is.
+    sample_rate_hz : int
+    """
+
+    def __init__(self, *, cutoff_hz: float, sample_rate_hz: int) -> None:
+        self._pole = 1 - 2 * np.pi * cutoff_hz / sample_rate_hz if cutoff_hz else None
+        self._state: Float64 | None = None
+
+    def push(self, samples: Float32) -> Float32:
+        """Return the next samples filtered, shape (n,)."""
+        if self._pole is None or not samples.size:
+            return samples
+        if self._state is None:
+            # The stream's first value counts as one that was always there, so that an offset makes no click at the start.
+            self._state = np.array([-float(samples[0])])
+        filtered, self._state = lfilter([1.0, -1.0], [1.0, -self._pole], samples.astype(np.float64), zi=self._state)
+        return np.asarray(filtered, dtype=np.float32)
+
+
+class Segmenter:
+    """Collects samples at the spec's rate and hands out windows as soon as they are complete."""
+
+    def __init__(self, spec: PerceptionSpec) -> None:
+        self._spec = spec
+        self._first_new = first_new_frame(spec)
+        # The buffer begins `context` samples before the next segment; before the stream there is silence.
+        self._buffer: Float32 = np.zeros(spec.context_samples, dtype=np.float32)
+        self._start = 0
+        self._index = 0
+        self._onsets: deque[Onset] = deque()
+        self._decided_until = 0
+        self._ended = False
+        self._available_at = 0
+
+    def push(self, samples: Float32, onsets: Iterable[Onset] = (), decided_until: int = 0) -> list[Window]:
+        """Take the next samples of the stream, shape (n,), and return the windows that are complete now.
+
+        Parameters
+        ----------
+        samples : array of shape (n,)
+        onsets : iterable of Onset
+            Found since the last call, ascending (used by the onset-synchronous policy only).
+        decided_until : int
+            Up to where in the stream onsets are known; a segment is only cut where they are.
+        """
+        self._buffer = np.concatenate([self._buffer, samples])
+        if self._spec.policy == "onset":  # a grid would keep them for ever
+            self._onsets.extend(onsets)
+        self._decided_until = max(self._decided_until, decided_until)
+        windows = []
+        while (window := self._next()) is not None:
+            windows.append(window)
+        return windows
+
+    def flush(self) -> list[Window]:
+        """End the stream: return the windows of the rest, the last one zero-padded, as far as whole frames fit."""
+        self._decided_until = self._end
+        self._ended = True
+        windows = self.push(np.zeros(0, dtype=np.float32))
+        length = self._end - self._start
+        if self._frames_in(length) > self._first_frame:
+            windows.append(self._take(length, 0, available_at=self._end, lookahead=0))
+        return windows
+
+    @property
+    def _end(self) -> int:
+        return self._start - self._spec.context_samples + self._buffer.shape[0]
+
+    @property
+    def _first_frame(self) -> int:
+        return self._first_new if self._index else 0
+
+    def _frames_in(self, length: int) -> int:
+        encoder = self._spec.encoder
+        return frame_count(length, frame_samples=encoder.frame_samples, stride_samples=encoder.stride_samples)
+
+    def _next(self) -> Window | None:
+        spec = self._spec
+        if spec.policy == "grid":
+            return self._take_whole(spec.hop_samples, known_at=0)
+        earliest = self._start + spec.min_segment_samples
+        while self._onsets and self._onsets[0].sample < earliest:
+            self._onsets.popleft()
+        latest = self._start + spec.segment_samples
+        if self._onsets and self._onsets[0].sample < latest and self._onsets[0].sample <= self._end:
+            onset = self._onsets.popleft()
+            length = onset.sample - self._start
+            # What the onset begins is not seen by the segment that it ends.
+            return self._take(length, length, available_at=onset.decided_at, lookahead=0)
+        if min(self._decided_until, self._end) >= latest:
+            return self._take_whole(spec.segment_samples, known_at=onsets_known_at(latest, spec.onsets))
+        return None
+
+    def _take_whole(self, advance: int, *, known_at: int) -> Window | None:
+        """Take a whole segment if it and its lookahead are there, or it and the end of the stream."""
+        spec = self._spec
+        end = self._start + spec.segment_samples
+        complete = end + spec.lookahead_samples
+        if self._end < (end if self._ended else complete):
+            return None
+        return self._take(spec.segment_samples, advance, available_at=max(complete, known_at), lookahead=spec.lookahead_samples)
+
+    def _take(self, length: int, advance: int, *, available_at: int, lookahead: int) -> Window:
+        spec = self._spec
+        samples = np.zeros(spec.window_samples, dtype=np.float32)
+        real = min(spec.context_samples + length + lookahead, self._buffer.shape[0])
+        samples[:real] = self._buffer[:real]
+        # Windows come in order: one that an onset cuts short may have to wait for the lookahead of the one before it.
+        # What would have waited for its lookahead, or to know its onsets, is complete with the stream.
+        self._available_at = max(self._available_at, min(available_at, self._end) if self._ended else available_at)
+        window = Window(
+            index=self._index,
+            start_sample=self._start,
+            length_samples=length,
+            first_frame=self._first_frame,
+            end_frame=self._frames_in(length),
+            available_at=self._available_at,
+            real_samples=real,
+            samples=samples,
+        )
+        self._buffer = self._buffer[advance:]
+        self._start += advance
+        self._index += 1
+        return window

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from musichal.arrays import Bool, Float32, Float64, Int64
-from musichal.hearing.percepts import SILENCE, SILENT_DB, Gesture, Heard
+from musichal.hearing.percepts import SILENCE, SILENT_DB, Gesture, SegmentFeatures
 from musichal.spec import GestureSpec, PerceptionSpec
 
 
@@ -131,12 +131,12 @@ class GestureSmoother:
         self._next_index = self._heard_until = 0
         self._segmentation = Segmentation(np.zeros(1), np.zeros(1, dtype=np.int64))
 
-    def step(self, heard: Heard, costs: tuple[Float64, Float64], vectors: Float32) -> list[Gesture]:
+    def step(self, heard: SegmentFeatures, costs: tuple[Float64, Float64], vectors: Float32) -> list[Gesture]:
         """Take the next segment's frames and return the gestures that they closed.
 
         Parameters
         ----------
-        heard : Heard
+        heard : SegmentFeatures
         costs : pair of arrays (n, size + 1)
             From `frame_costs`, one per source.
         vectors : array of shape (n, dims)
@@ -155,7 +155,7 @@ class GestureSmoother:
         settled = [end for end in ends if end <= len(self._frames) - self._settle_frames]
         return gap + closed + self._close(settled)
 
-    def _bridge(self, heard: Heard, dims: int) -> list[Gesture]:
+    def _bridge(self, heard: SegmentFeatures, dims: int) -> list[Gesture]:
         """Close what is open and return it with a gesture of silence up to the next segment's new frames."""
         closed = self.flush(self._heard_until)
         # Frames of overlapping segments begin behind the segment's start: half a stride before the first centre.

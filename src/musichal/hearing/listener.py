@@ -1,82 +1,96 @@
-"""The one front end: push blocks of samples, get percepts.
+"""The one listener: push blocks of samples, get percepts.
 
-The trainer pushes a file through it, the stage pushes a sound card through it; nothing else in MusicHal turns sound into
-features or tokens. It has two stations. The `FeatureExtractor` goes from samples to what was heard in each segment; it needs no
-vocabulary, so the trainer can learn one from it. The `Tokenizer` goes from there to tokens and gestures. A `Listener` is
-both, one behind the other.
+The trainer pushes a file through it, a live performance pushes a sound card through it; nothing else in MusicHal turns sound
+into features or tokens. It has three parts, each with the state of one stream:
 
-What comes out depends on the samples alone, not on how they were cut into blocks.
+`FrontEnd.push` (block → windows), `FeatureExtractor.step` (window → features; needs no vocabulary, so the trainer can learn
+one from its output) and `Tokenizer.step` (features → tokens and gestures). A `Listener` is the three in a row.
+
+The output depends on the samples alone, not on how they were cut into blocks.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from musichal.arrays import AnyArray, Float32
+from musichal.arrays import AnyArray, Bool, Float32, Int64
 from musichal.errors import InputError
-from musichal.hearing.encoders.protocol import Encoder
-from musichal.hearing.frames import frame_centres
-from musichal.hearing.front_end import FrontEnd
+from musichal.hearing.encoders import Encoder, pinned
+from musichal.hearing.front_end import FrontEnd, blocks
 from musichal.hearing.gestures import GestureSmoother, frame_costs
-from musichal.hearing.levels import Gate, frame_levels_db, full_scale_share
-from musichal.hearing.notes import NoteTracker
-from musichal.hearing.percepts import SILENCE, SOURCES, Gesture, Heard, Note, Onset, Percept, PitchFrames, Rest, Stems, Window
+from musichal.hearing.notes import NoteTracker, note_model_digest
+from musichal.hearing.percepts import (
+    SILENCE,
+    SILENT_DB,
+    SOURCES,
+    Gesture,
+    ListenerResult,
+    Note,
+    Percept,
+    PitchFrames,
+    SegmentFeatures,
+    Stems,
+    Window,
+    frame_centres,
+)
 from musichal.hearing.pitch import PitchAnalyser
 from musichal.hearing.separation import separate
 from musichal.hearing.vocabulary import Vocabulary, nearest
-from musichal.spec import PerceptionSpec
+from musichal.spec import GateSpec, PerceptionSpec
 
 Vocabularies = tuple[Vocabulary, Vocabulary]
 Tap = Callable[[Window, Stems], None]
-"""Shown what a segment was before its features; it must change neither."""
+"""Observer of a segment before its features, for `verify`; it must change neither argument."""
+
+# Resampling rounds the flat top of a clipped wave off: a little below full scale counts.
+_FULL_SCALE = 0.98
+
+
+def resolve_spec(spec: PerceptionSpec) -> PerceptionSpec:
+    """Return the spec with the digests of its encoder and note model, and the encoder's normalisation, written in.
+
+    Raises
+    ------
+    InputError
+        If the encoder is unknown, or the spec has another digest of it.
+    """
+    return replace(pinned(spec), notes=replace(spec.notes, digest=note_model_digest()))
 
 
 @dataclass(frozen=True)
 class Analysis:
-    """What a window sounds like by itself: its stems, its pitch, and the features of its segment's frames, one per source."""
+    """What a window gives by itself: its stems, its pitch, and the features of its segment's frames, one per source."""
 
     stems: Stems
     pitch: PitchFrames
     features: tuple[Float32, ...]
 
 
-@dataclass(frozen=True)
-class Listened:
-    """What a block brought, each in order: onsets, known at once, and the percepts of the segments that it completed."""
-
-    onsets: tuple[Onset, ...]
-    percepts: tuple[Percept, ...]
-
-
 class FeatureExtractor:
-    """From samples at any rate and channel count to what was heard in each segment.
+    """From the windows of one stream to the features of each segment.
 
-    It is an `FrontEnd`, which turns blocks into windows, an analysis of each window by itself, which may be made anywhere and
-    in any order, and what goes on from window to window: gates and notes.
+    `analyse` is a function of the window alone, so it may run anywhere and in any order; `step` adds what goes on from window
+    to window: gates and notes.
 
     Parameters
     ----------
     spec : PerceptionSpec
     encoder : Encoder
-    source_rate_hz : int
-        Rate of the samples that will be pushed.
     tap : callable, optional
-        For `verify`, which compares hearing stage by stage.
 
     Raises
     ------
     InputError
-        For a rate that cannot be heard, or an encoder made for another rate than the spec's.
+        If the encoder was made for another rate than the spec's.
     """
 
-    def __init__(self, spec: PerceptionSpec, encoder: Encoder, *, source_rate_hz: int, tap: Tap | None = None) -> None:
+    def __init__(self, spec: PerceptionSpec, encoder: Encoder, *, tap: Tap | None = None) -> None:
         if encoder.sample_rate_hz != spec.sample_rate_hz:
             raise InputError(
-                f"encoder {encoder.name} hears at {encoder.sample_rate_hz} Hz, but the spec says {spec.sample_rate_hz} Hz"
+                f"encoder {encoder.name} needs {encoder.sample_rate_hz} Hz, but the spec has {spec.sample_rate_hz} Hz"
             )
         self.spec = spec
-        self.intake = FrontEnd(spec, source_rate_hz=source_rate_hz)
         self._encoder = encoder
         self._tap = tap
         self._pitch = PitchAnalyser(spec)
@@ -84,47 +98,23 @@ class FeatureExtractor:
         self._gates = [Gate(spec.gate) for _ in SOURCES]
         self._next_index = 0
 
-    @property
-    def samples_heard(self) -> int:
-        """Return how many samples, at the spec's rate, have come in."""
-        return self.intake.samples_heard
-
-    def push(self, block: AnyArray) -> list[Heard]:
-        """Take a block of shape (n,) or (n, channels) and return the segments that it completed.
-
-        Raises
-        ------
-        InputError
-            If a sample is not finite.
-        """
-        return [self.hear(window) for window in self.intake.push(block).windows]
-
-    def flush(self) -> tuple[list[Heard], tuple[Note, ...]]:
-        """End the stream; return the rest of its segments and the notes that still sounded."""
-        heard = [self.hear(window) for window in self.intake.flush().windows]
-        return heard, self.last_notes()
-
-    def last_notes(self) -> tuple[Note, ...]:
-        """End the stream behind the last window heard, and return the notes that still sounded."""
-        return tuple(self._notes.flush())
-
     def analyse(self, window: Window) -> Analysis:
         """Return what a window sounds like: a function of the window alone."""
         stems = self._separate(window)
         pitch = self._pitch.analyse(stems.harmonic)
         return Analysis(stems, pitch, self._encoder.encode(stems, pitch))
 
-    def hear(self, window: Window, analysis: Analysis | None = None) -> Heard:
-        """Hear the next window of the stream, or go on from its analysis where that has been made already.
+    def step(self, window: Window, analysis: Analysis | None = None) -> SegmentFeatures:
+        """Return the features of the next window of the stream; `analysis` is its analysis if made already.
 
-        Windows may be left out, though not heard later: where one is missing, gates close and notes end.
+        Windows may be skipped, but not taken later: where one is missing, gates close and notes end.
         """
         spec = self.spec
         if window.index != self._next_index:
             self._gates = [Gate(spec.gate) for _ in SOURCES]
         self._next_index = window.index + 1
-        seen = analysis or self.analyse(window)
-        stems, pitch, features = seen.stems, seen.pitch, seen.features
+        analysis = analysis or self.analyse(window)
+        stems, pitch = analysis.stems, analysis.pitch
         if self._tap is not None:
             self._tap(window, stems)
         new = slice(window.first_frame, window.end_frame)
@@ -134,47 +124,55 @@ class FeatureExtractor:
             frame_samples=spec.encoder.frame_samples,
             stride_samples=spec.encoder.stride_samples,
         )
-        # A window that ends in padding must not count that as quiet sound.
+        # Padding at the end of a window must not count as quiet sound.
         real = window.real_samples
         levels = [
             frame_levels_db(samples[:real], centres + spec.context_samples, window_samples=spec.gate.window_samples)
             for samples in (stems.harmonic, stems.percussive, window.samples)
         ]
-        return Heard(
+        segment = window.samples[spec.context_samples : spec.context_samples + window.length_samples]
+        return SegmentFeatures(
             index=window.index,
             start_sample=window.start_sample,
             length_samples=window.length_samples,
             available_at=window.available_at,
             frame_samples=centres + window.start_sample,
-            features=tuple(np.ascontiguousarray(f[new]) for f in features),
+            features=tuple(np.ascontiguousarray(f[new]) for f in analysis.features),
             source_level_db=np.stack(levels[:2]),
             audible=np.stack([gate.step(level) for gate, level in zip(self._gates, levels[:2], strict=True)]),
             level_db=levels[2],
             chroma=pitch.chroma[new],
             salience=pitch.salience[new],
             onset_samples=window.onset_samples,
-            notes=tuple(self._notes.step(stems, window)),
-            full_scale_share=full_scale_share(
-                window.samples[spec.context_samples : spec.context_samples + window.length_samples]
-            ),
+            notes=tuple(self._notes.step(window)),
+            full_scale_share=full_scale_share(segment),
         )
+
+    def flush(self) -> tuple[Note, ...]:
+        """End the stream after the last window and return the notes that still sounded."""
+        return tuple(self._notes.flush())
+
+    def stream(self, samples: AnyArray, *, source_rate_hz: int, block_samples: int | None = None) -> Iterator[SegmentFeatures]:
+        """Yield the features of each segment of a whole stream, (n,) or (n, channels), pushed in blocks (one if None)."""
+        for result in FrontEnd(self.spec, source_rate_hz=source_rate_hz).stream(samples, block_samples=block_samples):
+            yield from map(self.step, result.windows)
 
     def _separate(self, window: Window) -> Stems:
         return separate(window.samples, self.spec.separation)
 
 
 class Tokenizer:
-    """From what was heard to tokens and gestures."""
+    """From the features of one stream's segments to tokens and gestures."""
 
     def __init__(self, spec: PerceptionSpec, vocabularies: Vocabularies) -> None:
         self._spec = spec
         self._vocabularies = vocabularies
         self._smoother = GestureSmoother(spec)
 
-    def step(self, heard: Heard) -> Percept:
-        """Quantise every frame of a segment and return its percept, with the gestures that it closed.
+    def step(self, heard: SegmentFeatures) -> Percept:
+        """Quantise every frame of a segment and return its percept, with the gestures that it completed.
 
-        Where segments are missing, what was open ends, and the gap is a gesture of silence.
+        Where segments are missing, open gestures end, and a gesture of silence fills the gap.
         """
         normalised, tokens, costs = [], [], []
         for vocabulary, features, audible in zip(self._vocabularies, heard.features, heard.audible, strict=True):
@@ -199,7 +197,22 @@ class Tokenizer:
 
 
 class Listener:
-    """An ear and a token stage: blocks of samples in, percepts out."""
+    """Front end, feature extractor and tokenizer of one stream: blocks of samples in, percepts out.
+
+    Parameters
+    ----------
+    spec : PerceptionSpec
+    encoder : Encoder
+    vocabularies : pair of Vocabulary
+    source_rate_hz : int
+        Rate of the samples that will be pushed.
+    tap : callable, optional
+
+    Raises
+    ------
+    InputError
+        If the source's rate is not supported, or the encoder was made for another rate than the spec's.
+    """
 
     def __init__(
         self,
@@ -210,34 +223,87 @@ class Listener:
         source_rate_hz: int,
         tap: Tap | None = None,
     ) -> None:
-        self._ear = FeatureExtractor(spec, encoder, source_rate_hz=source_rate_hz, tap=tap)
-        self._tokens = Tokenizer(spec, vocabularies)
-
-    @property
-    def intake(self) -> FrontEnd:
-        """Return the light path, for a stage that hears its windows elsewhere."""
-        return self._ear.intake
-
-    def listen(self, block: AnyArray) -> Listened:
-        """Take a block of shape (n,) or (n, channels); return its onsets and the percepts that it completed."""
-        taken = self.intake.push(block)
-        return Listened(taken.onsets, tuple(self.hear(window) for window in taken.windows))
-
-    def hear(self, window: Window) -> Percept:
-        """Return the percept of the next window of the stream; those before it that were not heard are a gap of silence."""
-        return self._tokens.step(self._ear.hear(window))
-
-    def push(self, block: AnyArray) -> list[Percept]:
-        """Take a block of shape (n,) or (n, channels) and return the percepts of the segments that it completed."""
-        return list(self.listen(block).percepts)
-
-    def flush(self) -> Rest:
-        """End the stream and return what is left of it."""
-        taken = self.intake.flush()
-        percepts = tuple(self.hear(window) for window in taken.windows)
-        return Rest(percepts, self._tokens.flush(self.samples_heard), self._ear.last_notes(), taken.onsets)
+        self.front_end = FrontEnd(spec, source_rate_hz=source_rate_hz)
+        self._extractor = FeatureExtractor(spec, encoder, tap=tap)
+        self._tokenizer = Tokenizer(spec, vocabularies)
 
     @property
     def samples_heard(self) -> int:
         """Return how many samples, at the spec's rate, have come in."""
-        return self._ear.samples_heard
+        return self.front_end.samples_heard
+
+    def push(self, block: AnyArray) -> ListenerResult:
+        """Take a block of shape (n,) or (n, channels); return its onsets and the percepts of the segments it completed.
+
+        Raises
+        ------
+        InputError
+            If a sample is not finite.
+        """
+        found = self.front_end.push(block)
+        return ListenerResult(found.onsets, tuple(self.step(window) for window in found.windows))
+
+    def flush(self) -> ListenerResult:
+        """End the stream and return what is left of it."""
+        found = self.front_end.flush()
+        percepts = tuple(self.step(window) for window in found.windows)
+        return ListenerResult(found.onsets, percepts, self._tokenizer.flush(self.samples_heard), self._extractor.flush())
+
+    def stream(self, samples: AnyArray, *, block_samples: int | None = None) -> Iterator[ListenerResult]:
+        """Push a whole stream, (n,) or (n, channels), in blocks (one block if None), and flush; yield each result."""
+        for block in blocks(samples, block_samples):
+            yield self.push(block)
+        yield self.flush()
+
+    def listen(self, samples: AnyArray, *, block_samples: int | None = None) -> ListenerResult:
+        """Push a whole stream and flush; return all that it brought as one result."""
+        return ListenerResult.joined(self.stream(samples, block_samples=block_samples))
+
+    def step(self, window: Window) -> Percept:
+        """Return the percept of the next window of the stream; skipped windows before it are a gap of silence."""
+        return self._tokenizer.step(self._extractor.step(window))
+
+
+def full_scale_share(samples: Float32) -> float:
+    """Return the share of samples, shape (n,), at full scale: next to none in a whole wave, many where it was clipped."""
+    return float(np.count_nonzero(np.abs(samples) >= _FULL_SCALE) / max(1, samples.shape[0]))
+
+
+def frame_levels_db(samples: Float32, centres: Int64, *, window_samples: int) -> Float32:
+    """Return the RMS level in dBFS around each centre.
+
+    Parameters
+    ----------
+    samples : array of shape (n,)
+    centres : array of shape (frames,)
+        Positions in `samples`. A window that reaches over an end is cut off there.
+    window_samples : int
+
+    Returns
+    -------
+    array of shape (frames,)
+        A full-scale square wave is 0 dBFS, digital silence is `SILENT_DB`.
+    """
+    energy = np.concatenate([[0.0], np.cumsum(np.square(samples, dtype=np.float64))])
+    low = np.clip(centres - window_samples // 2, 0, samples.shape[0])
+    high = np.clip(centres + window_samples - window_samples // 2, 0, samples.shape[0])
+    # A running sum leaves rounding of about 1e-16 of the loudest passage behind, which may even be negative.
+    mean_square = np.maximum(energy[high] - energy[low], 0.0) / np.maximum(high - low, 1)
+    floor = 10 ** (SILENT_DB / 10)
+    return (10 * np.log10(np.maximum(mean_square, floor))).astype(np.float32)
+
+
+class Gate:
+    """A gate with hysteresis for one source: opens at `open_db`, closes below `close_db`, starts closed."""
+
+    def __init__(self, spec: GateSpec) -> None:
+        self._spec = spec
+        self._open = False
+
+    def step(self, level_db: Float32) -> Bool:
+        """Take the next frames' levels, shape (n,), and return where the gate is open, shape (n,)."""
+        out = np.empty(level_db.shape[0], dtype=np.bool_)
+        for i, level in enumerate(level_db.tolist()):
+            self._open = level >= (self._spec.close_db if self._open else self._spec.open_db)
+            out[i] = self._open
+        return out

@@ -11,9 +11,13 @@ The notes are heard in the mix, not in the harmonic stem: a prototype of this ne
 the mix (F 0.80) than in the stem (0.75), and hardly fewer where drums played along (0.66 to 0.69).
 """
 
+import hashlib
 from dataclasses import dataclass
+from functools import lru_cache
+from importlib.resources import files
 
 import numpy as np
+from safetensors.numpy import load
 
 from musichal.arrays import Bool, Float32, Int64
 from musichal.errors import InputError
@@ -26,10 +30,15 @@ from musichal.hearing.note_frames import (
     NoteFrames,
     NoteFrontEnd,
 )
-from musichal.hearing.note_model import AHEAD, BEHIND, NoteModel, note_model_digest
-from musichal.hearing.percepts import Note, Stems, Window
+from musichal.hearing.percepts import Note, Window
 from musichal.spec import PerceptionSpec
 
+LONG_LAGS = (-9, -4, 0, 3, 6)
+SHORT_LAGS = (-4, -2, -1, 0, 1, 3)
+"""Frames, around the one asked about, at which the long and the short views are seen."""
+BEHIND = -min(*LONG_LAGS, *SHORT_LAGS)
+AHEAD = max(*LONG_LAGS, *SHORT_LAGS)
+_FILE = "note_model.safetensors"
 _PEAK_FRAMES = 4  # A beginning is the largest within 53 ms either way.
 _SPREAD_FRAMES = 3  # A soft beginning's probability is spread: it is summed over this many frames either way.
 _SUM_OF_A_SURE_ONE = 3.8  # what the training targets of one beginning add up to
@@ -96,11 +105,11 @@ class NoteTracker:
         self._model = NoteModel()
         self._restart(0)
 
-    def step(self, stems: Stems, window: Window) -> list[Note]:
-        """Hear the next window and return the notes that ended, ordered by onset, then pitch.
+    def step(self, window: Window) -> list[Note]:
+        """Take the next window and return the notes that ended, ordered by onset, then pitch.
 
-        Samples that an earlier window has shown already are not heard twice. Where segments were skipped, all notes end
-        and the tracker starts afresh behind the gap. `stems` are not used (see the module's text).
+        Samples that an earlier window contained are not analysed twice. Where segments were skipped, all notes end and the
+        tracker restarts after the gap.
         """
         ended: list[Note] = []
         if window.start_sample > self._end:
@@ -219,3 +228,48 @@ def _parts(views: NoteFrames) -> tuple[Float32, ...]:
 def _no_views(n: int) -> NoteFrames:
     long, short = (np.zeros((n, N_NOTES, width), dtype=np.float32) for width in (N_LONG, N_SHORT))
     return NoteFrames(long, short, np.zeros(n, dtype=np.float32), np.full(n, -120, dtype=np.float32))
+
+
+@lru_cache(maxsize=1)
+def _stored() -> bytes:
+    return files("musichal.hearing").joinpath(_FILE).read_bytes()
+
+
+def note_model_digest() -> str:
+    """Return the SHA-256 of the weights, as 64 hexadecimal digits."""
+    return hashlib.sha256(_stored()).hexdigest()
+
+
+class NoteModel:
+    """The packaged network. It is a pure function of the views that it is given."""
+
+    def __init__(self) -> None:
+        weights: dict[str, Float32] = load(_stored())
+        inputs = len(LONG_LAGS) * N_LONG + len(SHORT_LAGS) * N_SHORT + 2
+        if weights["w0"].shape[0] != inputs:
+            raise ValueError(f"the note model has {weights['w0'].shape[0]} inputs, the front end gives {inputs}")
+        w0 = weights["w0"]
+        split = len(LONG_LAGS) * N_LONG
+        self._long = [w0[i : i + N_LONG].copy() for i in range(0, split, N_LONG)]
+        self._short = [w0[i : i + N_SHORT].copy() for i in range(split, inputs - 2, N_SHORT)]
+        self._loudness = w0[-2]
+        pitches = np.arange(N_NOTES, dtype=np.float32) / np.float32(N_NOTES)
+        self._bias = pitches[:, None] * w0[-1] + weights["b0"]
+        self._layers = [(weights["w1"], weights["b1"]), (weights["w2"], weights["b2"])]
+
+    def evaluate(self, views: NoteFrames) -> Float32:
+        """Return probabilities (n - BEHIND - AHEAD, N_NOTES, 2), begins and sounds, for all but the outer frames of n."""
+        count = len(views.loudness) - BEHIND - AHEAD
+        if count <= 0:
+            return np.zeros((0, N_NOTES, 2), dtype=np.float32)
+        hidden = self._bias + (views.loudness[BEHIND : BEHIND + count, None] * self._loudness)[:, None, :]
+        # One product per frame, so small that no BLAS splits it: its rounding does not depend on the number of threads.
+        for lags, view, parts in ((LONG_LAGS, views.long, self._long), (SHORT_LAGS, views.short, self._short)):
+            for lag, weights in zip(lags, parts, strict=True):
+                seen = view[BEHIND + lag : BEHIND + lag + count]
+                hidden += seen @ weights
+        for weights, bias in self._layers:
+            np.maximum(hidden, 0, out=hidden)
+            hidden = hidden @ weights
+            hidden += bias
+        return 1 / (1 + np.exp(-hidden))

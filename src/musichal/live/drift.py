@@ -23,8 +23,7 @@ import numpy as np
 
 from musichal.arrays import AnyArray, Int64
 from musichal.hearing.percepts import SILENT_DB, SOURCES, Percept
-from musichal.hearing.token_statistics import jensen_shannon_divergence, perplexity, token_histogram, top_share
-from musichal.hearing.vocabulary import Vocabulary
+from musichal.hearing.vocabulary import Vocabulary, jensen_shannon_divergence, perplexity, token_histogram, top_share
 from musichal.memory.partner_file import PartnerModel
 from musichal.text import clock
 

@@ -149,7 +149,7 @@ class Engine:
 
     def push(self, block: AnyArray) -> Step:
         """Take a block of shape (n,) or (n, channels) and return what came of it."""
-        brought = self._listener.listen(block)
+        brought = self._listener.push(block)
         return self._step(brought.onsets, brought.percepts)
 
     def change(self, changes: Mapping[str, object]) -> Step:

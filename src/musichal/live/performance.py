@@ -7,7 +7,7 @@ import numpy as np
 
 from musichal.arrays import Float32, Int16, Int64
 from musichal.errors import InputError
-from musichal.hearing.encoders.registry import create_encoder
+from musichal.hearing.encoders import create_encoder
 from musichal.hearing.listener import Listener
 from musichal.hearing.percepts import SOURCES, Percept
 from musichal.live.drift import DriftMonitor, DriftReport

@@ -29,7 +29,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from musichal.arrays import AnyArray, Bool, Float32, Float64, Int64
-from musichal.hearing.percepts import LOWEST_PITCH, N_PITCHES, SILENT_DB, Gesture, Heard, Note, Percept
+from musichal.hearing.percepts import LOWEST_PITCH, N_PITCHES, SILENT_DB, Gesture, Note, Percept, SegmentFeatures
 from musichal.hearing.pitch import fold
 from musichal.partner.decision import PlannedNote
 from musichal.partner.self_level import SelfLevel
@@ -163,7 +163,7 @@ class SelfCancellation:
         place = min(max(pitch - LOWEST_PITCH, 0), N_PITCHES - 1)
         return self._timbre[N_PITCHES - 1 - place : 2 * N_PITCHES - 1 - place]
 
-    def _alone(self, heard: Heard, times_s: AnyArray, expected: Float64, own_power: Float64) -> Bool:
+    def _alone(self, heard: SegmentFeatures, times_s: AnyArray, expected: Float64, own_power: Float64) -> Bool:
         """Return in which frames nothing speaks for the player, shape (n,).
 
         `expected` is the own salience in them, of shape (n, N_PITCHES), `own_power` the own power.

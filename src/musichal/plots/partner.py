@@ -14,7 +14,7 @@ import numpy as np
 
 from musichal.arrays import AnyArray, Float64, Int64
 from musichal.hearing.percepts import SILENCE, SOURCES
-from musichal.hearing.token_statistics import perplexity
+from musichal.hearing.vocabulary import perplexity
 from musichal.memory.memory import Memory
 from musichal.memory.partner_file import PartnerModel, StoredRecording
 from musichal.memory.token_index import TokenIndex

@@ -14,11 +14,11 @@ import numpy as np
 from musichal.audio.flac import encode_flac, flac_holds_rate
 from musichal.audio.recording import Recording
 from musichal.errors import InputError
+from musichal.hearing.encoders import LEARNED, create_encoder
 from musichal.hearing.encoders.learned.runtimes import package_of
-from musichal.hearing.encoders.registry import LEARNED, create_encoder
-from musichal.hearing.listener import Analysis, FeatureExtractor, Tokenizer
-from musichal.hearing.percepts import SOURCES, Gesture, Heard, Note, Percept, Window
-from musichal.hearing.resolve_spec import pin
+from musichal.hearing.front_end import FrontEnd
+from musichal.hearing.listener import Analysis, FeatureExtractor, Tokenizer, resolve_spec
+from musichal.hearing.percepts import SOURCES, Gesture, Note, Percept, SegmentFeatures, Window
 from musichal.hearing.vocabulary import Vocabulary, fit_vocabulary, nearest
 from musichal.installation import SHAPES_NUMBERS, installed
 from musichal.memory.information_rate import choose_threshold
@@ -40,7 +40,7 @@ _THRESHOLD_STATES = 4000
 class _HeardRecording:
     """A recording through the ear."""
 
-    heard: list[Heard]
+    heard: list[SegmentFeatures]
     notes: list[Note]
     end_sample: int
 
@@ -83,7 +83,7 @@ def train(
     tell = progress or (lambda _what, _share: None)
     if not recordings:
         raise InputError("there is no recording to learn from")
-    spec = pin(spec)
+    spec = resolve_spec(spec)
     if keep_audio:
         for recording in recordings:
             if not flac_holds_rate(recording.sample_rate_hz):
@@ -133,36 +133,31 @@ def _hear_all(
         for recording in recordings:
             # With processes that analyse, this one hears what they found, and has no need of a network of its own.
             encoder = create_encoder(spec, ready=elsewhere is None)
-            ear = FeatureExtractor(spec, encoder, source_rate_hz=recording.sample_rate_hz)
-            heard: list[Heard] = []
-            for window, analysis in _analysed(ear, recording, elsewhere):
-                heard.append(ear.hear(window, analysis))
+            front_end = FrontEnd(spec, source_rate_hz=recording.sample_rate_hz)
+            extractor = FeatureExtractor(spec, encoder)
+            heard: list[SegmentFeatures] = []
+            for window, analysis in _analysed(front_end, recording, elsewhere):
+                heard.append(extractor.step(window, analysis))
                 share = min(recording.duration_s, (window.start_sample + window.length_samples) / spec.sample_rate_hz)
                 tell(f"Listening to {recording.name}", (done + share) / total)
             done += recording.duration_s
-            notes = [note for h in heard for note in h.notes] + list(ear.last_notes())
-            out.append(_HeardRecording(heard, notes, ear.samples_heard))
+            notes = [note for h in heard for note in h.notes] + list(extractor.flush())
+            out.append(_HeardRecording(heard, notes, front_end.samples_heard))
         if out:
             tell(f"Listening to {recordings[-1].name}", 1.0)
     return out
 
 
-def _analysed(
-    ear: FeatureExtractor, recording: Recording, elsewhere: Analyst | None
-) -> Iterator[tuple[Window, Analysis | None]]:
+def _analysed(front_end: FrontEnd, recording: Recording, elsewhere: Analyst | None) -> Iterator[tuple[Window, Analysis | None]]:
     """Yield the windows of a recording in order, with their analysis where it is made elsewhere."""
-    windows = _windows(ear, recording)
+    block = round(_BLOCK_S * recording.sample_rate_hz)
+    windows = (w for result in front_end.stream(recording.samples, block_samples=block) for w in result.windows)
     return elsewhere(windows) if elsewhere is not None else ((window, None) for window in windows)
 
 
-def _windows(ear: FeatureExtractor, recording: Recording) -> Iterator[Window]:
-    block = round(_BLOCK_S * recording.sample_rate_hz)
-    for first in range(0, recording.samples.shape[0], block):
-        yield from ear.intake.push(recording.samples[first : first + block]).windows
-    yield from ear.intake.flush().windows
-
-
-def _counted_again(vocabularies: tuple[Vocabulary, Vocabulary], heard: Sequence[Heard]) -> tuple[Vocabulary, Vocabulary]:
+def _counted_again(
+    vocabularies: tuple[Vocabulary, Vocabulary], heard: Sequence[SegmentFeatures]
+) -> tuple[Vocabulary, Vocabulary]:
     """Return vocabularies that are kept, with counts of how often each of their sounds is heard now."""
     out = []
     for number, vocabulary in enumerate(vocabularies):
@@ -175,7 +170,7 @@ def _counted_again(vocabularies: tuple[Vocabulary, Vocabulary], heard: Sequence[
 
 
 def _learn_vocabularies(
-    heard: Sequence[Heard], spec: PerceptionSpec, tell: Progress, warn: Callable[[str], None]
+    heard: Sequence[SegmentFeatures], spec: PerceptionSpec, tell: Progress, warn: Callable[[str], None]
 ) -> tuple[Vocabulary, Vocabulary]:
     total = sum(h.audible.shape[1] for h in heard)
     most = max(sum(int(h.audible[number].sum()) for h in heard) for number in range(len(SOURCES)))

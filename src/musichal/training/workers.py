@@ -17,7 +17,7 @@ from multiprocessing.context import SpawnProcess
 from typing import Protocol
 
 from musichal.errors import InputError, MusicHalError
-from musichal.hearing.encoders.registry import create_encoder
+from musichal.hearing.encoders import create_encoder
 from musichal.hearing.listener import Analysis, FeatureExtractor
 from musichal.hearing.percepts import Window
 from musichal.installation import processors
@@ -109,11 +109,10 @@ def _work(spec: PerceptionSpec, pipe: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent to hear
     with contextlib.suppress(EOFError, ConnectionError):
         try:
-            ear = FeatureExtractor(spec, create_encoder(spec), source_rate_hz=spec.sample_rate_hz)
+            extractor = FeatureExtractor(spec, create_encoder(spec))
         except MusicHalError as error:
             pipe.send(error)
             return
         while True:
             piece: list[Window] = pipe.recv()
-            # Only what does not go on from window to window is asked of this ear.
-            pipe.send([ear.analyse(window) for window in piece])
+            pipe.send([extractor.analyse(window) for window in piece])

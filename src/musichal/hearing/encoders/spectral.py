@@ -15,8 +15,7 @@ from scipy.sparse import csr_array
 
 from musichal.arrays import Float32
 from musichal.hearing.percepts import PitchFrames, Stems
-from musichal.hearing.pitch import PitchSettings
-from musichal.hearing.short_time import ShortTime, at_rate
+from musichal.hearing.pitch import PitchSettings, ShortTime, at_rate
 from musichal.spec import PerceptionSpec
 
 ALGORITHM_VERSION = 2
@@ -50,7 +49,7 @@ class SpectralSettings:
 
 
 class SpectralEncoder:
-    """Implements `musichal.hearing.encoders.protocol.Encoder` without weights."""
+    """Implements `musichal.hearing.encoders.Encoder` without weights."""
 
     name = "spectral"
     normalisation = "scale"

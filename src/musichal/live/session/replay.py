@@ -43,7 +43,7 @@ class _Rehearsal:
     """The recorded input through the light path again, as far as it is asked for; `to_the_end` with what that holds back."""
 
     def __init__(self, listener: Listener, sound: Iterator[Float32], *, to_the_end: bool) -> None:
-        self._intake = listener.intake
+        self._intake = listener.front_end
         self._sound = sound
         self._flushes = to_the_end
         self._windows: dict[int, Window] = {}
@@ -125,7 +125,7 @@ def replay(
                 if window is None:
                     missing = len(session.entries) - number
                     break
-                percept = listener.hear(window)
+                percept = listener.step(window)
                 heard += 1
                 if percept_digest(percept) != digest:
                     unlike.append(index)

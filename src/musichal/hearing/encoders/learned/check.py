@@ -23,8 +23,7 @@ from musichal.hearing.encoders.learned.measure import LEAST_COSINE, frame_cosine
 from musichal.hearing.encoders.learned.module import load_module
 from musichal.hearing.encoders.learned.preprocess import prepare
 from musichal.hearing.encoders.learned.runtimes import installed_choices, open_runtime
-from musichal.hearing.frames import frame_count
-from musichal.hearing.percepts import SOURCES
+from musichal.hearing.percepts import SOURCES, frame_count
 
 LENGTHS_MS = (100, 200, 350, 500, 1000)
 TOLERANCE = 1e-3

@@ -29,8 +29,7 @@ from musichal.hearing.encoders.learned.conversion import (
 )
 from musichal.hearing.encoders.learned.preprocess import prepare
 from musichal.hearing.encoders.learned.runtimes import Choice, Runtime, check_choice, open_runtime
-from musichal.hearing.frames import frame_count
-from musichal.hearing.percepts import SOURCES, PitchFrames, Stems
+from musichal.hearing.percepts import SOURCES, PitchFrames, Stems, frame_count
 from musichal.spec import EncoderSpec, PerceptionSpec
 
 ALGORITHM_VERSION = 1
@@ -39,7 +38,7 @@ _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)
 
 
 class LearnedEncoder:
-    """Implements `musichal.hearing.encoders.protocol.Encoder` by a converted model in the cache.
+    """Implements `musichal.hearing.encoders.Encoder` by a converted model in the cache.
 
     Parameters
     ----------

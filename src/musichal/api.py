@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from musichal.arrays import AnyArray, Float32, Float64, Int16, Records
-from musichal.atomic import PathLike, open_atomically
+from musichal.atomic import open_atomically
 from musichal.audio.recording import Recording, collect_recordings, ingest, read_recording, samples_digest
 from musichal.errors import InputError
 from musichal.hearing.encoders import create_encoder
@@ -43,6 +43,7 @@ from musichal.partner.partner import Partner as Improviser
 from musichal.partner.pulse import predicted_beats
 from musichal.partner.settings import Direction, PartnerSettings
 from musichal.spec import PerceptionSpec
+from musichal.text import PathLike
 from musichal.training.trainer import train as train_model
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ def read_audio(path: PathLike) -> tuple[Float32, int]:
 
 
 def train(
-    paths: PathLike | tuple[Audio, int] | Iterable[PathLike | tuple[Audio, int]],
+    paths: PathLike | tuple[Audio, int] | Sequence[PathLike | tuple[Audio, int]],
     *,
     spec: PerceptionSpec | None = None,
     seed: int | None = None,
@@ -130,7 +131,7 @@ def train(
 
     Parameters
     ----------
-    paths : path, (y, sr), or a sequence of these
+    paths : path, (y, sr), or a list of these
         Recordings; folders are searched. The same recordings, spec and seed give the same partner, bit for bit, on the same
         machine and installation.
     spec : PerceptionSpec, optional
@@ -162,14 +163,12 @@ def train(
     spec = spec or PerceptionSpec()
     if seed is not None:
         spec = replace(spec, vocabulary=replace(spec.vocabulary, seed=seed))
-    given = [paths] if isinstance(paths, str | os.PathLike) or _is_sound(paths) else list(paths)  # type: ignore[arg-type]
     recordings: list[Recording] = []
-    for item in given:
+    for item in [paths] if isinstance(paths, str | os.PathLike | tuple) else paths:
         if isinstance(item, str | os.PathLike):
             recordings += [read_recording(path) for path in collect_recordings([item])]
         else:
-            y, sr = item  # type: ignore[misc]
-            recordings.append(_recording(y, sr, name=f"recording {len(recordings) + 1}"))
+            recordings.append(_recording(*item, name=f"recording {len(recordings) + 1}"))
     return Partner(train_model(recordings, spec, keep_audio=keep_audio, progress=progress))
 
 
@@ -636,10 +635,6 @@ class Stream:
 
 
 # ── what goes in ─────────────────────────────────────────────────────────────
-
-
-def _is_sound(value: object) -> bool:
-    return isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], np.ndarray)
 
 
 def _floats(y: Audio) -> AnyArray:

@@ -21,7 +21,7 @@ from musichal.errors import InputError, MissingExtraError, install_hint
 from musichal.hearing.encoders import create_encoder
 from musichal.hearing.listener import FeatureExtractor
 from musichal.hearing.percepts import Percept
-from musichal.partner.pulse import predicted_beats
+from musichal.partner.timing import predicted_beats
 from musichal.spec import PerceptionSpec
 
 AUDIO = Path(__file__).resolve().parents[3] / "tests" / "audio"

@@ -8,13 +8,11 @@ from hypothesis.extra import numpy as hnp
 
 from musichal.hearing.percepts import SILENCE, Note
 from musichal.memory.memory import Memory
-from musichal.partner.activation import Activation
-from musichal.partner.candidates import chroma_fit, find_candidates, sounding, tonalness
-from musichal.partner.filters import apply_filters
-from musichal.partner.influences import CONTEXTS, INFLUENCES, find_matches, player_contexts
+from musichal.partner.candidates import apply_filters, chroma_fit, find_candidates, sounding, tonalness
+from musichal.partner.influences import CONTEXTS, INFLUENCES, Activation, find_matches, player_contexts
 from musichal.partner.memory_pool import MemoryPool
+from musichal.partner.player import Situation
 from musichal.partner.settings import PartnerSettings
-from musichal.partner.situation import Situation
 from partners_by_hand import gesture, row_of_gestures
 
 HARMONIC, PERCUSSIVE, CHROMA, CONTINUITY = (

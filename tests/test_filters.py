@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from musichal.hearing.percepts import Gesture, Note
 from musichal.memory.memory import Memory
-from musichal.partner.filters import Filtered, apply_filters
+from musichal.partner.candidates import Filtered, apply_filters
 from musichal.partner.memory_pool import MemoryPool, Usual
+from musichal.partner.player import Situation
 from musichal.partner.settings import PartnerSettings
-from musichal.partner.situation import Situation
 from partners_by_hand import gesture
 
 HIGH, LOW, MIDDLE = 84, 36, 60

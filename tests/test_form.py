@@ -179,7 +179,7 @@ def test_modes_silence_and_ending_come_when_the_form_says(trained, player):
 
 def test_the_ending_is_a_real_one(trained, player):
     """The last thing is the end of a phrase of the recording, rings on, and is the softest."""
-    from musichal.partner.phrase_map import find_phrases
+    from musichal.partner.phrases import find_phrases
 
     marks = find_phrases(trained.memory.states)
     decisions = follow(trained, player, ARC)

@@ -11,18 +11,21 @@ from musichal.hearing.percepts import SILENCE, Note
 from musichal.memory.memory import Memory
 from musichal.partner import harmony
 from musichal.partner.harmony import HarmonyIndex, HarmonySearch, unit_chroma
-from musichal.partner.learning import WAIT_S, Learner
-from musichal.partner.memory_pool import MemoryPool, MemorySegment, ascending
-from musichal.partner.streams import (
+from musichal.partner.memory_pool import (
     CONTOUR_BREAK,
     CONTOUR_LEVEL,
     RHYTHM_BREAK,
     RHYTHM_EQUAL,
+    WAIT_S,
+    Learner,
+    MemoryPool,
+    MemorySegment,
+    ascending,
     contour_symbol,
     contour_symbols,
     rhythm_symbol,
     rhythm_symbols,
-)  # fmt: skip
+)
 from partners_by_hand import gesture, row_of_gestures
 from players_by_hand import percept
 

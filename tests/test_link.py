@@ -29,8 +29,8 @@ from musichal.live.input.link import LinkClock, LinkReport, LinkSession, link_re
 from musichal.live.input.link_process import is_news
 from musichal.live.session.event_log import Changed
 from musichal.live.session.session_log import read_session
-from musichal.partner.pulse import clock_pulse
 from musichal.partner.settings import PartnerSettings
+from musichal.partner.timing import clock_pulse
 from stage_by_hand import hand_stage
 from test_play_live import playing, replayed
 

@@ -11,7 +11,7 @@ from musichal.errors import InputError
 from musichal.hearing.percepts import SILENCE, Note
 from musichal.memory.memory import Memory
 from musichal.partner.memory_pool import MemoryPool
-from musichal.partner.motifs import PACES, MotifSettings, MotifStore, Return, describe, distinctive_run
+from musichal.partner.phrases import PACES, MotifSettings, MotifStore, Return, describe, distinctive_run
 from partners_by_hand import gesture
 
 

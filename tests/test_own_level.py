@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from musichal.partner.decision import PlannedNote
-from musichal.partner.self_level import SelfLevel
+from musichal.partner.self_cancellation import SelfLevel
 
 STEP_S = 320 / 24_000
 SEGMENT = 26

@@ -12,11 +12,10 @@ from musichal.hearing.percepts import SILENCE, Note
 from musichal.memory.memory import Memory
 from musichal.partner.decision import Decision
 from musichal.partner.influences import INFLUENCES
-from musichal.partner.learning import WAIT_S
+from musichal.partner.memory_pool import CONTOUR_LEVEL, WAIT_S
 from musichal.partner.partner import Partner
+from musichal.partner.player import SituationTracker
 from musichal.partner.settings import PartnerSettings
-from musichal.partner.situation import SituationTracker
-from musichal.partner.streams import CONTOUR_LEVEL
 from partners_by_hand import gesture
 from players_by_hand import SEGMENT, answer, hear, percept, plays
 

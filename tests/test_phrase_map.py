@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from musichal.errors import InputError
 from musichal.hearing.percepts import SILENCE
 from musichal.memory.memory import Memory
-from musichal.partner.phrase_map import PhraseLimits, find_phrases
+from musichal.partner.phrases import PhraseLimits, find_phrases
 from partners_by_hand import gesture
 
 

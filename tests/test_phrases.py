@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from musichal.audio.recording import read_recording
 from musichal.errors import InputError
 from musichal.hearing.percepts import Percept
-from musichal.partner.phrases import PhraseSettings, PhraseTracker, PlayerState
+from musichal.partner.player import PhraseSettings, PhraseTracker, PlayerState
 from partners_by_hand import gesture
 from players_by_hand import RATE, SEGMENT, hear, percept
 

@@ -12,15 +12,7 @@ from hypothesis import strategies as st
 
 from musichal.audio.recording import read_recording
 from musichal.errors import InputError
-from musichal.partner.pulse import (
-    BeatSettings,
-    BeatTracker,
-    Pulse,
-    TickClock,
-    clock_pulse,
-    predicted_beats,
-    quantised_s,
-)
+from musichal.partner.timing import BeatSettings, BeatTracker, Pulse, TickClock, clock_pulse, predicted_beats, quantised_s
 from players_by_hand import RATE, hear
 
 

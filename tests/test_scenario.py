@@ -12,10 +12,9 @@ from musichal.memory.memory import Memory
 from musichal.partner.candidates import transpositions
 from musichal.partner.decision import Decision
 from musichal.partner.explanation import explain
-from musichal.partner.guide import Guide, chord_labels
 from musichal.partner.harmony import unit_chroma
 from musichal.partner.memory_pool import MemoryPool
-from musichal.partner.scenario import Scenario, chord_number
+from musichal.partner.scenario import Guide, Scenario, chord_labels, chord_number
 from musichal.partner.settings import PartnerSettings
 from partners_by_hand import gesture
 from players_by_hand import SEGMENT, answer, percept

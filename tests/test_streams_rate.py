@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from musichal.partner.streams import lately_hz
+from musichal.partner.player import lately_hz
 
 
 @pytest.mark.parametrize("rate_hz", [1.0, 2.0, 5.0, 10.0])

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from musichal.partner.modes import PLAIN, Mode, built_in_modes
-from musichal.partner.phrase_map import PhraseMap
-from musichal.partner.phrases import PlayerState
+from musichal.partner.phrases import PhraseMap
+from musichal.partner.player import PlayerState
 from musichal.partner.turn_taking import Floor, TurnTaker
 
 PHRASES = PhraseMap(

@@ -33,7 +33,7 @@ def play(memory, state, chosen=BAND, *, voices=None, now_s=10.0, transposition=0
     parts = (voices or Voices()).play(
         MemoryPool(memory), state, transposition=transposition, now_s=now_s, duration_s=0.25, gain_db=gain_db, settings=chosen
     )
-    return {part.voice: [(n.pitch, round(n.onset_s - now_s, 3), round(n.duration_s, 3)) for n in part.notes] for part in parts}
+    return {v: [(n.pitch, round(n.onset_s - now_s, 3), round(n.duration_s, 3)) for n in notes] for v, notes in parts.items()}
 
 
 def test_a_chord_is_shared_out_and_bass_and_chords_are_held():

@@ -1,22 +1,28 @@
 """Where in memory to go on from: candidates, and what speaks for each.
 
-Candidates are the states that the player's past points to now (`musichal.partner.activation`), those whose harmony fits best,
+Candidates are the states that the player's past points to now (`musichal.partner.influences`), those whose harmony fits best,
 so that a player with unheard sounds is not left alone, those that the partner's own last choices lead to, and the successor of
 the state played last. Harmonic tokens hear absolute pitch, so their match speaks for the untransposed state only; chroma is
 compared in every transposition, and both count as far as what sounds is tonal: noise has no harmony to agree with.
+
+Filters: what holds a candidate back, or strikes it out, whatever speaks for it.
+
+Each filter gives a factor for each candidate, and some for each transposition; a candidate's score is multiplied by all of
+them. A factor of 0 strikes out.
 """
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 
-from musichal.arrays import AnyArray, Float32, Float64, Int64
-from musichal.partner.activation import Activation
+from musichal.arrays import AnyArray, Bool, Float32, Float64, Int64
 from musichal.partner.harmony import HarmonySearch, moved, unit_chroma
-from musichal.partner.influences import CONTEXTS, INFLUENCES
-from musichal.partner.memory_pool import MemoryPool, ascending
-from musichal.partner.settings import PartnerSettings
-from musichal.partner.situation import Situation
+from musichal.partner.influences import CONTEXTS, INFLUENCES, Activation
+from musichal.partner.memory_pool import BESIDE, MemoryPool, ascending
+from musichal.partner.player import Situation
+from musichal.partner.settings import PartnerSettings, Region
 
 _NOISE_SPREAD, _MUSIC_SPREAD = 0.15, 0.33
 _NONE: Int64 = np.zeros(0, dtype=np.int64)
@@ -175,3 +181,204 @@ def chroma_fit(chromas: AnyArray, present: AnyArray, transpositions: Int64) -> F
     array of shape (n, t)
     """
     return np.clip(unit_chroma(chromas) @ moved(unit_chroma(present), transpositions), 0, 1)
+
+
+_LEAST = 0.1
+_DB_PER_STEP = 6.0
+_SEMITONES_PER_STEP = 12.0
+_RATE_FLOOR_HZ = 0.5
+
+
+@dataclass(frozen=True)
+class Filtered:
+    """Factors by name, each of shape (n, t) or (n, 1); in memory all states lie side by side."""
+
+    factors: dict[str, Float64]
+
+    def product(self, shape: tuple[int, int]) -> Float64:
+        """Return the product of all of them, of `shape` (n, t)."""
+        # A column as long as all factors are columns: most are, and a column is soon multiplied.
+        out = reduce(np.multiply, self.factors.values())
+        return out if out.shape == shape else np.repeat(out, shape[1], axis=1)
+
+    def of(self, candidate: int, transposition: int) -> dict[str, float]:
+        """Return the factors of one candidate in one transposition (its column)."""
+        return {
+            name: float(factor[candidate, transposition if factor.shape[1] > 1 else 0]) for name, factor in self.factors.items()
+        }
+
+
+def apply_filters(
+    library: MemoryPool,
+    situation: Situation,
+    states: Int64,
+    transpositions: Int64,
+    *,
+    played: Collection[int],
+    following: int | None,
+    run: int,
+    tonal: float,
+    settings: PartnerSettings,
+) -> Filtered:
+    """Return what each filter makes of each candidate.
+
+    Parameters
+    ----------
+    library : MemoryPool
+    situation : Situation
+    states : array of shape (n,)
+        Candidates, by their numbers in the library, ascending.
+    transpositions : array of shape (t,)
+    played : collection of int
+        The states played last, which are not to be repeated.
+    following : int or None
+        The successor of the state played last.
+    run : int
+        How many states were played in recorded order.
+    tonal : float
+        How far the present has a harmony, 0 to 1.
+    settings : PartnerSettings
+    """
+    n = len(states)
+    beside, first_live = np.empty(n, dtype=BESIDE), n
+    learned, allowed = np.ones(n), np.ones(n, dtype=bool)
+    for shelf, own, local in library.parts(states):
+        # Straight to its place: assigning records goes field by field. None is out of bounds; "clip" only spares a copy.
+        shelf.beside.take(local, out=beside[own], mode="clip")
+        beside["level_db"][own] -= shelf.usual_level_db
+        rows = shelf.memory.states
+        if shelf.live:
+            first_live = min(first_live, own.start)
+            learned[own] = settings.live_weight * (situation.now_s - rows["start_s"][local] <= settings.live_s)
+        elif settings.use or settings.avoid:
+            allowed[own] = in_regions(rows["recording"][local], rows["start_s"][local], use=settings.use, avoid=settings.avoid)
+    noteless = (beside["notes"] == 0).nonzero()[0]
+    factors: dict[str, Float64] = {"no repeat": _column(_unplayed(states, played))}
+    if settings.use or settings.avoid:
+        factors["regions"] = _column(allowed)
+    if first_live < n:
+        factors["learned live"] = _column(learned)
+    if following is not None:
+        worth = 0.0 if run >= settings.max_run else 0.5 ** max(0, min(run - settings.jump_after, 1000))
+        factors["auto-jump"] = _column(np.where(states == following, worth, 1.0))
+    if library.has_notes:
+        # Where memory has no note at all, being without notes says nothing against a state.
+        # A gesture of the player's without notes, such as noise, has nothing to bring back.
+        factors["notes"] = np.ones((n, 1))
+        factors["notes"][noteless, 0] = np.where(noteless >= first_live, 0.0, settings.noteless_factor)
+        if settings.follow_harmony:
+            fit = harmonic_fit(beside["pitch_classes"].astype(np.float64), situation.chroma, transpositions)
+            fit[noteless] = 1.0 if settings.follow_harmony > 0 else 0.0
+            factors["harmony"] = _followed(fit, settings.follow_harmony * tonal)
+        lowest, highest = beside["lowest"].astype(np.float64), beside["highest"].astype(np.float64)
+        factors |= _registers(lowest, highest, noteless, transpositions, wanted_pitch(library, situation, settings), settings)
+        if settings.follow_density and situation.onset_rate_hz is not None:
+            apart = np.abs(_octaves(beside["density_hz"].astype(np.float64)) - _wanted_octaves(library, situation, settings))
+            factors["density"] = _followed(_column(np.exp(-apart)), abs(settings.follow_density))
+    if settings.follow_loudness:
+        # What is usual is 0 dB, of the player and of a memory.
+        wanted_db = situation.level_db if settings.follow_loudness > 0 else -situation.room_db
+        apart = np.abs(beside["level_db"].astype(np.float64) - wanted_db)
+        factors["loudness"] = _followed(_column(np.exp(-apart / _DB_PER_STEP)), abs(settings.follow_loudness))
+    return Filtered(factors)
+
+
+def in_regions(recordings: AnyArray, starts_s: AnyArray, *, use: Sequence[Region], avoid: Sequence[Region]) -> Bool:
+    """Return which states begin in one of the regions to use, or anywhere if there is none, and in none to avoid."""
+
+    def inside(regions: Sequence[Region]) -> Bool:
+        out = np.zeros(len(recordings), dtype=bool)
+        for r in regions:
+            out |= (recordings == r.recording) & (starts_s >= r.start_s) & (starts_s < r.end_s)
+        return out
+
+    return (inside(use) if use else np.ones(len(recordings), dtype=bool)) & ~inside(avoid)
+
+
+def harmonic_fit(classes: Float64, chroma: AnyArray, transpositions: Int64) -> Float64:
+    """Return how far states' notes sound now already, 0 to 1, shape (n, t).
+
+    Parameters
+    ----------
+    classes : array of shape (n, 12)
+        The share of each pitch class in a state's notes.
+    chroma : array of shape (12,)
+        What sounds now. A pitch class counts fully from two thirds of the strongest one on.
+    transpositions : array of shape (t,)
+    """
+    strongest = float(chroma.max())
+    if strongest <= 0:
+        return np.zeros((len(classes), len(transpositions)))
+    sounding = np.minimum(1.0, 1.5 * np.asarray(chroma, dtype=np.float64) / strongest)
+    fit = (moved(sounding, transpositions).T @ classes.T).T
+    return np.minimum(np.maximum(fit, 0, out=fit), 1, out=fit)
+
+
+def wanted_pitch(library: MemoryPool, situation: Situation, settings: PartnerSettings) -> float | None:
+    """Return the player's pitch, or as far on the other side of the memory's middle where register goes against them.
+
+    None where the player has no pitch.
+    """
+    if situation.pitch is None or settings.follow_register >= 0:
+        return situation.pitch
+    return 2 * library.base.usual.pitch - situation.pitch
+
+
+def _wanted_octaves(library: MemoryPool, situation: Situation, settings: PartnerSettings) -> float:
+    """Return the player's density, or as far on the other side of what is usual in memory where density goes against them."""
+    played = float(_octaves(situation.onset_rate_hz or 0.0))
+    return played if settings.follow_density > 0 else 2 * float(_octaves(library.base.usual.density_hz)) - played
+
+
+def _octaves(rate_hz: AnyArray | float) -> AnyArray:
+    return np.log2(np.asarray(rate_hz) + _RATE_FLOOR_HZ)
+
+
+def _registers(
+    lowest: Float64, highest: Float64, noteless: Int64, transpositions: Int64, pitch: float | None, settings: PartnerSettings
+) -> dict[str, Float64]:
+    """Return how far each state lies inside the register, and near the pitch that is asked for."""
+    factors: dict[str, Float64] = {}
+    moves = transpositions.astype(np.float64)  # once: sums of numbers of two types take several times as long
+    if (settings.low_pitch, settings.high_pitch) != (0, 127):
+        factors["register"] = _register(lowest, highest, noteless, moves, settings)
+    if settings.follow_register and pitch is not None:
+        near = (moves[:, None] + (lowest + highest) / 2).T
+        near -= pitch
+        np.abs(near, out=near)
+        near /= -_SEMITONES_PER_STEP
+        np.exp(near, out=near)
+        near[noteless] = 0.5
+        factors["follow register"] = _followed(near, abs(settings.follow_register))
+    return factors
+
+
+def _register(lowest: Float64, highest: Float64, noteless: Int64, moves: Float64, settings: PartnerSettings) -> Float64:
+    """Return how far the span of each state's notes lies inside the register."""
+    low, high = (moves[:, None] + lowest).T, (moves[:, None] + highest).T
+    share = np.minimum(high, settings.high_pitch, out=high)
+    share -= np.maximum(low, settings.low_pitch, out=low)
+    share += 1
+    share /= (highest - lowest + 1)[:, None]
+    np.maximum(np.minimum(share, 1, out=share), _LEAST, out=share)
+    share[noteless] = 1.0
+    return share
+
+
+def _unplayed(states: Int64, played: Collection[int]) -> Bool:
+    """Return which states, that ascend, were not played."""
+    out = np.ones(len(states), dtype=bool)
+    if len(states) and played:
+        before = np.fromiter(played, dtype=np.int64, count=len(played))
+        places = np.minimum(states.searchsorted(before), len(states) - 1)
+        out[places[states.take(places) == before]] = False
+    return out
+
+
+def _followed(fit: Float64, how: float) -> Float64:
+    """Return the factor of what fits by `fit` if it is to be followed by `how`, or to be avoided by −`how`."""
+    return 1 - how * (1 - fit) if how >= 0 else 1 + how * fit
+
+
+def _column(values: AnyArray) -> Float64:
+    return np.asarray(values, dtype=np.float64)[:, None]

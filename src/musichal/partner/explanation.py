@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 from musichal.hearing.percepts import SILENCE
 from musichal.partner.decision import REST_REASONS, Context, Decision
-from musichal.partner.streams import CONTOUR_BREAK, CONTOUR_LEVEL, RHYTHM_BREAK, RHYTHM_EQUAL
+from musichal.partner.memory_pool import CONTOUR_BREAK, CONTOUR_LEVEL, RHYTHM_BREAK, RHYTHM_EQUAL
 from musichal.text import clock, counted, pitch_name
 
 _SURE = 0.995  # A draw more certain than this was none.

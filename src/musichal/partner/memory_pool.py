@@ -1,4 +1,10 @@
-"""Memories with everything that a decision asks of them ready: strings, harmony, density, one line of time.
+"""Strings in which places of a memory are found again, besides its tokens: rhythm and loudness as symbols.
+
+Rhythm is the ratio of an inter-onset interval to the one before it, in half octaves (a ratio of √2): tempo is not in it.
+Loudness is the step of the level from gesture to gesture, in steps of 3 dB: how loud a room or a recording is, is not in it.
+Both are made by the same functions for a memory and for the player.
+
+Memories with everything that a decision asks of them ready: strings, harmony, density, one line of time.
 
 A `MemorySegment` is one memory with columns and indexes beside it, all of which grow by appending, so that neither a decision
 nor learning ever walks through all states. A `MemoryPool` is the partner's memory, which is never changed, and beside it what
@@ -7,20 +13,76 @@ what is learned stays bounded, and no index has to forget.
 
 A state's number counts through: the partner's states as in its file, then the player's gestures in the order in which they
 were learned.
+
+Learning while playing: the player's gestures with their notes, once both are complete.
+
+A note is known when it has ended, later than the gesture that it began in; so a gesture waits a little for its notes. What is
+too long for that is learned without its end.
 """
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from musichal.arrays import AnyArray, Bool, Float32, Float64, Int64
-from musichal.hearing.percepts import SILENCE, Gesture, Note
+from musichal.hearing.percepts import SILENCE, Gesture, Note, Percept
 from musichal.memory.columns import Columns
-from musichal.memory.memory import Memory, Place
+from musichal.memory.memory import Memory, Place, assign_notes
 from musichal.memory.token_index import TokenIndex
 from musichal.partner.harmony import LOOKED_THROUGH, HarmonyIndex, unit_chroma
-from musichal.partner.streams import contour_symbol, contour_symbols, rhythm_symbol, rhythm_symbols
+
+LONGEST_IOI_S = 3.0
+"""A longer interval is a pause: rhythm begins anew behind it."""
+RHYTHM_EQUAL = 4
+RHYTHM_BREAK = 9
+CONTOUR_LEVEL = 3
+CONTOUR_BREAK = 7
+_STEP_DB = 3.0
+
+
+def rhythm_symbols(iois_s: AnyArray) -> Int64:
+    """Return the symbol of each interval, shape (n,): 0 to 8 for a ratio of 1/4 to 4 to the one before, or a break.
+
+    NaN stands for an interval that is not there (before the first onset of a recording).
+    """
+    iois = np.asarray(iois_s, dtype=np.float64)
+    before = np.concatenate([[np.nan], iois[:-1]])[: len(iois)]
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        known = (iois > 0) & (before > 0) & (iois <= LONGEST_IOI_S) & (before <= LONGEST_IOI_S)
+        steps = np.rint(2 * np.log2(np.where(known, iois, 1) / np.where(known, before, 1)))
+    return np.where(known, np.clip(steps, -4, 4) + RHYTHM_EQUAL, RHYTHM_BREAK).astype(np.int64)
+
+
+def rhythm_symbol(before_s: float | None, ioi_s: float | None) -> int:
+    """Return the symbol of one interval after another."""
+    if before_s is None or ioi_s is None or not (0 < before_s <= LONGEST_IOI_S and 0 < ioi_s <= LONGEST_IOI_S):
+        return RHYTHM_BREAK
+    # Of two intervals next to nothing the ratio can be 0 or infinite.
+    ratio = min(8.0, max(0.125, ioi_s / before_s))
+    return min(4, max(-4, int(np.rint(2 * np.log2(ratio))))) + RHYTHM_EQUAL
+
+
+def contour_symbols(levels_db: AnyArray, silent: AnyArray) -> Int64:
+    """Return the symbol of each gesture's level, shape (n,): 0 to 6 for a step of −9 to 9 dB or more, or a break.
+
+    A break is the first gesture and what is silent or comes after silence.
+    """
+    levels = np.asarray(levels_db, dtype=np.float64)
+    quiet = np.asarray(silent, dtype=bool)
+    steps = np.rint(np.diff(levels, prepend=levels[:1]) / _STEP_DB)
+    symbols = (np.clip(steps, -3, 3) + CONTOUR_LEVEL).astype(np.int64)
+    broken = quiet | np.concatenate([[True], quiet[:-1]])[: len(quiet)]
+    return np.where(broken, CONTOUR_BREAK, symbols)
+
+
+def contour_symbol(before_db: float, level_db: float, *, was_silent: bool, silent: bool) -> int:
+    """Return the symbol of one gesture's level after another's."""
+    if was_silent or silent:
+        return CONTOUR_BREAK
+    return min(3, max(-3, round((float(level_db) - float(before_db)) / _STEP_DB))) + CONTOUR_LEVEL
+
 
 _DENSITY_REACH_S = 1.0
 _GAP_S = 60.0
@@ -335,3 +397,41 @@ def _density_hz(line_s: Float64, noted: Bool) -> Float64:
     low = np.searchsorted(line_s, line_s - _DENSITY_REACH_S)
     high = np.searchsorted(line_s, line_s + _DENSITY_REACH_S)
     return (counts[high] - counts[low]) / (2 * _DENSITY_REACH_S)
+
+
+WAIT_S = 2.0
+"""How long a gesture waits for the notes that began in it."""
+_MOST_WAITING = 512
+
+
+class Learner:
+    """Collects gestures and notes, and hands them out when they are complete."""
+
+    def __init__(self) -> None:
+        self._gestures: deque[Gesture] = deque(maxlen=_MOST_WAITING)
+        self._notes: deque[Note] = deque(maxlen=4 * _MOST_WAITING)
+        self._last_start_s = -1.0
+
+    def hear(self, percept: Percept) -> None:
+        """Take the next percept; a gesture that does not come after the one before it is left out."""
+        for gesture in percept.gestures:
+            if gesture.start_s > self._last_start_s:
+                self._last_start_s = gesture.start_s
+                self._gestures.append(gesture)
+        self._notes.extend(percept.heard.notes)
+
+    def complete(self, now_s: float) -> list[tuple[Gesture, list[Note]]]:
+        """Return the gestures that have waited long enough, with the notes that began in them, in order of time."""
+        ready = [g for g in self._gestures if g.start_s + g.duration_s + WAIT_S <= now_s]
+        if not ready:
+            return []
+        # The gesture after the last one is needed to say which of the two a note between them belongs to.
+        following = list(self._gestures)[len(ready) : len(ready) + 1]
+        notes = sorted(self._notes, key=lambda n: (n.onset_s, n.pitch))
+        assigned = assign_notes([*ready, *following], notes)[: len(ready)]
+        taken = {id(note) for own in assigned for note in own}
+        end_s = ready[-1].start_s + ready[-1].duration_s
+        for _ in ready:
+            self._gestures.popleft()
+        self._notes = deque((n for n in notes if id(n) not in taken and n.onset_s >= end_s - WAIT_S), maxlen=self._notes.maxlen)
+        return list(zip(ready, assigned, strict=True))

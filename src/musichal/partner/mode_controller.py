@@ -20,14 +20,11 @@ from musichal.memory.memory import Memory
 from musichal.partner.form import Form, Moment, parse_form
 from musichal.partner.memory_pool import MemoryPool
 from musichal.partner.modes import PLAIN, Mode, ModeKeeper, ModeTable, built_in_modes, parse_modes
-from musichal.partner.motifs import MotifSettings, MotifStore, Return
-from musichal.partner.phrase_map import PhraseMap, find_phrases
-from musichal.partner.phrases import PhraseSettings, PhraseTracker, PlayerState
-from musichal.partner.pulse import BeatSettings, BeatTracker, Pulse, clock_pulse
+from musichal.partner.phrases import MotifSettings, MotifStore, PhraseMap, Return, find_phrases
+from musichal.partner.player import PhraseSettings, PhraseTracker, PlayerState, Situation
 from musichal.partner.settings import Direction, PartnerSettings
-from musichal.partner.situation import Situation
-from musichal.partner.turn import Step, Turn
-from musichal.partner.turn_taking import Floor, TurnTaker
+from musichal.partner.timing import BeatSettings, BeatTracker, NoteTiming, Pulse, clock_pulse
+from musichal.partner.turn_taking import Floor, Step, Turn, TurnTaker
 
 BUTTONS = ("go_back", "more_like_this", "change")
 """What the player can ask for without a value; a value of False asks for nothing."""
@@ -295,15 +292,19 @@ class ModeController:
             phrase=self._phrases,
             begins=floor.begins,
             closes=floor.closes or last,
-            last=last,
             step=step,
-            stretch=self._return[0].pace if step is not None and self._return is not None else self._stretch,
             gain_db=moment.gain_db,
-            pulse=self.pulse(now_s, settings) if settings.quantise else None,
             answers=floor.answers,
             recall=recall,
-            at_once=self.mode.trigger == "onset" or floor.strikes,
-            until_s=floor.until_s,
+            timing=NoteTiming(
+                stretch=self._return[0].pace if step is not None and self._return is not None else self._stretch,
+                pulse=self.pulse(now_s, settings) if settings.quantise else None,
+                quantise=settings.quantise,
+                subdivision=settings.subdivision,
+                last=last,
+                at_once=self.mode.trigger == "onset" or floor.strikes,
+                until_s=floor.until_s,
+            ),
         )
 
     def _keep_mode(self, now_s: float, player: PlayerState, moment: Moment) -> None:
@@ -391,7 +392,7 @@ class ModeController:
     def also(self, turn: Turn) -> Int64:
         """Return states that are worth weighing beside what the player leads to."""
         states = np.zeros(0, dtype=np.int64)
-        if turn.last:
+        if turn.timing.last:
             states = np.flatnonzero(self._phrase_map.ends)
         elif turn.begins and self.mode.turn == "own":
             states = np.flatnonzero(self._phrase_map.begins)
@@ -403,7 +404,7 @@ class ModeController:
         """Return factors of candidates by name, each of shape (n, 1): where phrases begin and end, and the player's taste."""
         factors: dict[str, Float64] = {}
         marks = self._phrase_map.ends if turn.closes else self._phrase_map.begins if turn.begins else None
-        strength = _ENDING if turn.last else _PHRASING * turn.settings.phrasing
+        strength = _ENDING if turn.timing.last else _PHRASING * turn.settings.phrasing
         if marks is not None and strength:
             marked = _marked(states, marks)
             if marked.any():
@@ -419,7 +420,7 @@ class ModeController:
         """Learn what was played of a turn."""
         self._taker.spoke(state, now_s)
         self._played_s = now_s
-        self._said_last = self._said_last or turn.last
+        self._said_last = self._said_last or turn.timing.last
         if not self._said:
             self._said.append(_Said([], [], []))
         said = self._said[-1]

@@ -18,29 +18,36 @@ import numpy as np
 from musichal.arrays import Float32, Float64
 from musichal.hearing.percepts import SILENCE, Percept
 from musichal.memory.memory import Memory
-from musichal.partner.activation import Activation
-from musichal.partner.candidates import Candidates, Sounding, find_candidates, sounding, transpositions
+from musichal.partner.candidates import (
+    Candidates,
+    Filtered,
+    Sounding,
+    apply_filters,
+    find_candidates,
+    sounding,
+    transpositions,
+    wanted_pitch,
+)
+from musichal.partner.choice import Choice, choose, runners_up
 from musichal.partner.decision import Alternative, Context, Decision, Filter, Influence
-from musichal.partner.filters import Filtered, apply_filters, wanted_pitch
-from musichal.partner.guide import WEIGHT, Guide, Plan
 from musichal.partner.influences import (
     CONTEXTS,
     INFLUENCES,
     PLAYER_INFLUENCES,
+    Activation,
     Recent,
     find_matches,
     player_contexts,
     weights,
 )
-from musichal.partner.learning import Learner
-from musichal.partner.memory_pool import MemoryPool
+from musichal.partner.memory_pool import Learner, MemoryPool
 from musichal.partner.mode_controller import ModeController
-from musichal.partner.selection import Choice, choose, runners_up
+from musichal.partner.player import Situation, SituationTracker
+from musichal.partner.scenario import WEIGHT, Guide, Plan
 from musichal.partner.self_cancellation import SelfCancellation
 from musichal.partner.settings import PartnerSettings
-from musichal.partner.situation import Situation, SituationTracker
 from musichal.partner.timing import in_time
-from musichal.partner.turn import Turn
+from musichal.partner.turn_taking import Turn
 from musichal.partner.voices import Voices, octaves_towards
 
 _ALTERNATIVES = 3
@@ -279,7 +286,7 @@ class Partner:
         )  # fmt: skip
         if not len(found.states):
             return _Nothing("no match")
-        fixed = turn.step is not None or turn.last
+        fixed = turn.step is not None or turn.timing.last
         filtered = apply_filters(
             self.library, situation, found.states, found.transpositions,
             played=() if fixed else list(islice(reversed(self._played), settings.no_repeat)),
@@ -301,7 +308,7 @@ class Partner:
         # Continuity alone is no reason to play: the player must speak for a candidate. What does not fit well enough is
         # not drawn either, however high the temperature. But an ending is owed.
         least = settings.rest_below * self._earnable(settings, situation)
-        if least > 0 and not turn.last and guided is None:
+        if least > 0 and not turn.timing.last and guided is None:
             evidence = _weighted(found.influences, importance * _OF_PLAYER) * factors
             scores[evidence < least] = -np.inf
         if scores.max() == -np.inf:
@@ -383,9 +390,9 @@ class Partner:
             self.library, state, transposition=transposition + 12 * octaves, now_s=now_s, duration_s=place.duration_s,
             gain_db=gain_db, settings=settings,
         )  # fmt: skip
-        timed = in_time(parts, turn, now_s=now_s, duration_s=place.duration_s)
+        parts, lasts_s = in_time(parts, turn.timing, now_s=now_s, duration_s=place.duration_s)
         if self._knows_its_sound:
-            self._own_sound.played(sorted((n for part in timed.parts for n in part.notes), key=lambda n: n.onset_s))
+            self._own_sound.played(sorted((n for notes in parts.values() for n in notes), key=lambda n: n.onset_s))
         contexts = self._contexts(found, choice, answered, settings)
         alternatives = self._alternatives(found, weighed.scores, choice)
         influences = tuple(
@@ -396,21 +403,21 @@ class Partner:
         )
         filters = tuple(Filter(name, factor) for name, factor in factors.items())
         product, earnable = math.prod(factors.values()), self._earnable(settings, answered)
-        heard = [part for number, part in enumerate(timed.parts) if part.notes or not number]
+        heard = [(voice, notes) for number, (voice, notes) in enumerate(parts.items()) if notes or not number]
         # A voice without a note has nothing to tell; but the first voice tells of every choice.
         decisions = tuple(
             Decision(
                 number=self._number + number,
                 time_s=situation.now_s,
                 kind="play",
-                voice=part.voice,
+                voice=voice,
                 mode=turn.mode,
                 choice=self._choices,
                 state=state,
                 recording=place.recording,
                 live=shelf.live,
                 source_start_s=place.start_s,
-                duration_s=timed.duration_s,
+                duration_s=lasts_s,
                 transposition=transposition,
                 octaves=octaves,
                 jumped=jumped,
@@ -429,20 +436,20 @@ class Partner:
                 silent_s=situation.silent_s,
                 scenario=self._scenario_told(guided),
                 phrase=turn.phrase,
-                stretch=turn.stretch,
+                stretch=turn.timing.stretch,
                 returns="" if turn.step is None or turn.step.state != state else turn.step.words,
                 answers=turn.answers,
-                tempo_bpm=None if turn.pulse is None else turn.pulse.tempo_bpm,
-                notes=part.notes,
+                tempo_bpm=None if turn.timing.pulse is None else turn.timing.pulse.tempo_bpm,
+                notes=notes,
             )
-            for number, part in enumerate(heard)
+            for number, (voice, notes) in enumerate(heard)
         )
         self._number += len(decisions)
         self._choices += 1
         if guided is not None:
             guided.guide.played()
         self._director.played(state, transposition, turn, now_s=now_s)
-        self._own_until = state, now_s + timed.duration_s
+        self._own_until = state, now_s + lasts_s
         return decisions
 
     def _octaves(self, state: int, transposition: int, answered: Situation, settings: PartnerSettings) -> int:

@@ -1,6 +1,8 @@
-"""Turn-taking: when the partner speaks, in phrases with beginnings and ends, and when and how long it is silent on purpose.
+"""One turn: what the partner may do at one moment, with which settings, and what it has in mind.
 
-Lengths of phrases and breaths are drawn from the recordings' own (`musichal.partner.phrase_map`), times what the mode says. A
+Turn-taking: when the partner speaks, in phrases with beginnings and ends, and when and how long it is silent on purpose.
+
+Lengths of phrases and breaths are drawn from the recordings' own (`musichal.partner.phrases`), times what the mode says. A
 turn is either to speak, or to rest for a reason, with how long that is meant to last where it is known. A rest is a decision
 like any other: it is never a failure to decide.
 
@@ -16,8 +18,51 @@ from dataclasses import dataclass
 import numpy as np
 
 from musichal.partner.modes import Mode
-from musichal.partner.phrase_map import PhraseMap
-from musichal.partner.phrases import PlayerState
+from musichal.partner.phrases import PhraseMap
+from musichal.partner.player import PlayerState, Situation
+from musichal.partner.settings import PartnerSettings
+from musichal.partner.timing import FREE, NoteTiming
+
+
+@dataclass(frozen=True)
+class Step:
+    """A state that is to be played, as a part of something that comes back, and what that is in words."""
+
+    state: int
+    transposition: int
+    words: str
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What the partner may do now.
+
+    `situation` is what it answers to: the present, or a moment of the player's phrase that it goes back over. `rest` is the
+    reason not to play, one of `musichal.partner.decision.REST_REASONS`; `expected_s` how long that is expected to last, where
+    that is known, and `again_s` when to look again if nothing happens before. A rest that `keeps_phrase` is one inside a
+    phrase. `mode` is the name of the mode that `settings` come from.
+
+    Of a turn to play: `phrase` counts the partner's phrases, and this state `begins` it or should `close` it; `step` is what
+    must be played; `gain_db` what form and fade make it louder; `answers` the stretch of the player's past that it answers, and
+    `recall` the moment of that which it goes back to now, as it was; `timing` how its notes move in time.
+    """
+
+    settings: PartnerSettings
+    situation: Situation
+    rest: str | None = None
+    expected_s: float | None = None
+    again_s: float | None = None
+    keeps_phrase: bool = False
+    mode: str = ""
+    phrase: int = 0
+    begins: bool = False
+    closes: bool = False
+    step: Step | None = None
+    gain_db: float = 0.0
+    recall: Situation | None = None
+    answers: tuple[float, float] | None = None
+    timing: NoteTiming = FREE
+
 
 _SHORTEST_ANSWER_S, _LONGEST_ANSWER_S = 1.0, 12.0
 _LONGEST_BREATH_S = 6.0

@@ -6,7 +6,6 @@ or had just sounded, when the state began: a chord outlasts the gesture in which
 memory did not have there, but for octaves.
 """
 
-from dataclasses import dataclass
 from itertools import takewhile
 from typing import NamedTuple, TypeVar
 
@@ -36,14 +35,6 @@ class MemoryNote(NamedTuple):
 Struck = TypeVar("Struck", MemoryNote, PlannedNote)
 
 
-@dataclass(frozen=True)
-class Part:
-    """What one voice plays of a choice."""
-
-    voice: str
-    notes: tuple[PlannedNote, ...]
-
-
 class Voices:
     """Shares out states among voices, and remembers what each struck last."""
 
@@ -54,18 +45,18 @@ class Voices:
     def play(
         self, library: MemoryPool, state: int, *, transposition: int, now_s: float, duration_s: float, gain_db: float,
         settings: PartnerSettings,
-    ) -> tuple[Part, ...]:  # fmt: skip
+    ) -> dict[str, tuple[PlannedNote, ...]]:  # fmt: skip
         """Return what each voice plays from `now_s` on, in the order of the settings; a voice may play nothing."""
         own = state_notes(library, state)
         around = notes_around(library, state) if any(v.part in ("bass", "chords") for v in settings.voices) else []
-        parts = []
+        parts = {}
         for voice in settings.voices:
             chosen = _share(own, around, voice)
             notes = [
                 _planned(note, now_s, transposition, duration_s, gain_db + voice.gain_db, voice, settings) for note in chosen
             ]
-            parts.append(Part(voice.name, self._struck(voice, notes)))
-        return tuple(parts)
+            parts[voice.name] = self._struck(voice, notes)
+        return parts
 
     def _struck(self, voice: VoiceSettings, notes: list[PlannedNote]) -> tuple[PlannedNote, ...]:
         """Leave out strikes that come too soon after the last one, and what a holding voice still holds."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
-from musichal.partner.pulse import Pulse, TickClock
+from musichal.partner.timing import Pulse, TickClock
 
 TICK, START, CONTINUE, STOP = 0xF8, 0xFA, 0xFB, 0xFC
 _AGAIN_S = 4.0  # the partner takes a clock for lost that it has not heard of for 10 s

@@ -40,8 +40,8 @@ from musichal.memory.partner_file import PartnerModel, StoredRecording, load_par
 from musichal.partner.decision import Decision
 from musichal.partner.explanation import explain
 from musichal.partner.partner import Partner as Improviser
-from musichal.partner.pulse import predicted_beats
 from musichal.partner.settings import Direction, PartnerSettings
+from musichal.partner.timing import predicted_beats
 from musichal.spec import PerceptionSpec
 from musichal.text import PathLike
 from musichal.training.trainer import train as train_model

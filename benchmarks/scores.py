@@ -29,8 +29,8 @@ import numpy as np
 import soxr
 
 from musichal.arrays import Float32
-from musichal.audio import soundfont
-from musichal.audio.sf2 import SoundFont, open_soundfont
+from musichal.audio import instrument
+from musichal.audio.soundfont import SoundFont, open_soundfont
 from musichal.errors import InputError, MissingExtraError, install_hint
 
 Split = Literal["train", "test"]
@@ -296,7 +296,7 @@ class _Played:
 
 
 def _add(mix: Float32, notes: Sequence[_Played], programs: dict[int, int], *, rms: float, sample_rate_hz: int) -> None:
-    stereo = soundfont.render_notes(notes, _font(), sample_rate_hz=sample_rate_hz, programs=programs)[: len(mix)]
+    stereo = instrument.render_notes(notes, _font(), sample_rate_hz=sample_rate_hz, programs=programs)[: len(mix)]
     mono = (stereo[:, 0] + stereo[:, 1]) * np.float32(0.5)
     level = float(np.sqrt(np.mean(np.square(mono, dtype=np.float64)))) or 1.0
     mix[: len(mono)] += mono * np.float32(rms / level)

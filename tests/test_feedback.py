@@ -8,8 +8,7 @@ import pytest
 import soundfile
 from typer.testing import CliRunner
 
-from musichal.audio.sf2 import open_soundfont
-from musichal.audio.soundfont import find_soundfont, render_notes
+from musichal.audio.instrument import find_instrument, render_notes
 from musichal.cli import app
 from musichal.errors import MusicHalError
 from musichal.evaluate.feedback import LEVELS_DB, OUTPUT_S, Feedback, feedback, mean_feedback, play_in_a_room
@@ -24,7 +23,7 @@ PLAYER_S, SILENT_S = 10.0, 14.0
 @pytest.fixture(scope="module")
 def render():
     try:
-        font = open_soundfont(find_soundfont())
+        font = find_instrument()
     except MusicHalError as error:
         pytest.skip(str(error))
 

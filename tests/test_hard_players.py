@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from musichal.audio.sf2 import open_soundfont
-from musichal.audio.soundfont import find_soundfont, render_notes
+from musichal.audio.instrument import find_instrument, render_notes
 from musichal.errors import MusicHalError
 from musichal.hearing.encoders import create_encoder
 from musichal.hearing.listener import Listener
@@ -28,7 +27,7 @@ SEGMENT_S = SEGMENT / RATE
 def test_a_drummer_gets_harmony_back(trained):
     """A drum kit moves the partner by percussive tokens and rhythm, and is answered with notes."""
     try:
-        font = open_soundfont(find_soundfont())
+        font = find_instrument()
     except MusicHalError as error:
         pytest.skip(str(error))
     beat_s = 60 / 140

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from musichal.audio.sf2 import open_soundfont
-from musichal.audio.soundfont import find_soundfont, render_notes
+from musichal.audio.instrument import find_instrument, render_notes
 from musichal.errors import MusicHalError
 from musichal.hearing.percepts import SILENCE
 from musichal.live.events import NoteEvent
@@ -22,7 +21,7 @@ RATE = 44_100
 def render():
     """Give the sound of notes, of so many samples, at a root mean square."""
     try:
-        font = open_soundfont(find_soundfont())
+        font = find_instrument()
     except MusicHalError as error:
         pytest.skip(str(error))
 

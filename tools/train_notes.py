@@ -24,8 +24,8 @@ from safetensors.numpy import save_file
 from scipy.signal import fftconvolve
 
 from musichal.arrays import AnyArray, Float32, Float64
-from musichal.audio.sf2 import SoundFont, open_soundfont
-from musichal.audio.soundfont import render_notes
+from musichal.audio.instrument import render_notes
+from musichal.audio.soundfont import SoundFont, open_soundfont
 from musichal.hearing.note_frames import FRAMES_PER_S, LOWEST_NOTE, N_NOTES, NoteFrames, NoteFrontEnd
 from musichal.hearing.notes import LONG_LAGS, SHORT_LAGS
 

@@ -543,11 +543,9 @@ class Answer:
         ndarray of shape (n, 2), float32
             As long as the performance at least.
         """
-        from musichal.audio.sf2 import open_soundfont
-        from musichal.audio.soundfont import find_soundfont, render_notes
+        from musichal.audio.instrument import find_instrument, render_notes
 
-        font = open_soundfont(Path(soundfont) if soundfont is not None else find_soundfont())
-        sound = render_notes(self._events(), font, sample_rate_hz=sr, programs={0: program})
+        sound = render_notes(self._events(), find_instrument(soundfont), sample_rate_hz=sr, programs={0: program})
         missing = max(0, round(self.duration_s * sr) - sound.shape[0])
         return np.pad(sound, [(0, missing), (0, 0)])
 

@@ -199,7 +199,9 @@ def play(
     sound: Annotated[
         str, typer.Option(help="What the answer sounds like: 'soundfont', or 'slices' of the recording.")
     ] = "soundfont",
-    soundfont: Annotated[Path | None, typer.Option(help="A SoundFont 2 file to play with.")] = None,
+    soundfont: Annotated[
+        Path | None, typer.Option(help="A SoundFont 2 file to play with; else an installed one, else the built-in instrument.")
+    ] = None,
     program: Annotated[int, typer.Option(min=1, max=128, help="General MIDI instrument; 5 is an electric piano.")] = 5,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the partner's choices.")] = 0,
     set_: Annotated[

@@ -13,9 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from musichal.arrays import Float32
+from musichal.audio.instrument import Instrument, find_instrument, render_notes
 from musichal.audio.recording import Recording, collect_recordings, read_recording
-from musichal.audio.sf2 import SoundFont, open_soundfont
-from musichal.audio.soundfont import find_soundfont, render_notes
 from musichal.commands.outputs import check_outputs
 from musichal.commands.terminal import Terminal
 from musichal.errors import InputError
@@ -128,7 +127,7 @@ def _rooms(
     progress: Progress,
 ) -> tuple[Room, ...]:
     """Return how the partner does in each mode where it hears itself, on the beginnings of a few recordings."""
-    font = open_soundfont(find_soundfont())
+    instrument = find_instrument()
     found = []
     few = recordings[:_ROOMS]
     for number, (name, direction) in enumerate(directions.items()):
@@ -141,7 +140,7 @@ def _rooms(
                 feedback(
                     model,
                     np.concatenate([samples, np.zeros(round(_ROOM_SILENT_S * rate), dtype=np.float32)]),
-                    _electric_piano(font, rate),
+                    _electric_piano(instrument, rate),
                     sample_rate_hz=rate,
                     player_s=samples.shape[0] / rate,
                     settings=replace(settings, direction=direction),
@@ -152,11 +151,11 @@ def _rooms(
     return tuple(found)
 
 
-def _electric_piano(font: SoundFont, rate_hz: int) -> Render:
+def _electric_piano(instrument: Instrument, rate_hz: int) -> Render:
     @lru_cache(maxsize=2048)
     def sound(pitch: int, velocity: int, duration_s: float) -> Float32:
         notes = [NoteEvent(0.0, duration_s, pitch, velocity, 0)]
-        stereo = render_notes(notes, font, sample_rate_hz=rate_hz, programs={0: _ELECTRIC_PIANO})
+        stereo = render_notes(notes, instrument, sample_rate_hz=rate_hz, programs={0: _ELECTRIC_PIANO})
         return stereo.mean(axis=1, dtype=np.float32)
 
     return lambda note: sound(note.pitch, note.velocity, round(note.duration_s, 2))

@@ -10,9 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from musichal.arrays import Float32
+from musichal.audio.instrument import find_instrument, render_notes
 from musichal.audio.mix import at_loudness, write_wav
-from musichal.audio.sf2 import open_soundfont
-from musichal.audio.soundfont import find_soundfont, render_notes
 from musichal.commands.outputs import check_outputs
 from musichal.commands.terminal import Terminal
 from musichal.errors import InputError
@@ -162,8 +161,8 @@ def _listen(decision: Decision, folder: Path, model: PartnerModel, settings: Ses
         NoteEvent(max(0.0, n.onset_s - decision.time_s), n.duration_s, n.pitch, n.velocity, settings.channel)
         for n in decision.notes
     ]
-    font = open_soundfont(find_soundfont())
-    answer = render_notes(events, font, sample_rate_hz=_RATE_HZ, programs={settings.channel: settings.program})
+    programs = {settings.channel: settings.program}
+    answer = render_notes(events, find_instrument(), sample_rate_hz=_RATE_HZ, programs=programs)
     silence = np.zeros((round(_BEFORE_S * _RATE_HZ), 2), dtype=np.float32)
     for path, sound, rate in (
         (paths[0], source, heard_rate_hz),

@@ -10,10 +10,9 @@ import numpy as np
 from musichal.arrays import Float32
 from musichal.atomic import open_atomically
 from musichal.audio.concatenative import render_slices
+from musichal.audio.instrument import Instrument, find_instrument, render_notes
 from musichal.audio.mix import at_loudness, mix, write_wav
 from musichal.audio.recording import Recording, ingest, read_recording
-from musichal.audio.sf2 import SoundFont, open_soundfont
-from musichal.audio.soundfont import find_soundfont, render_notes
 from musichal.commands.outputs import check_outputs
 from musichal.commands.terminal import Terminal
 from musichal.errors import InputError
@@ -60,11 +59,9 @@ class PlayRequest:
         return self.audio_out is not None or self.mix_out is not None
 
     @property
-    def font(self) -> SoundFont | None:
-        """Return the soundfont, where one is needed; raises `MusicHalError` where there is none."""
-        if self.sound != "soundfont" or not self.sounds:
-            return None
-        return open_soundfont(self.soundfont or find_soundfont())
+    def instrument(self) -> Instrument | None:
+        """Return the instrument, where one is needed; raises `InputError` for a soundfont that cannot be read."""
+        return find_instrument(self.soundfont) if self.sound == "soundfont" and self.sounds else None
 
 
 def play_command(request: PlayRequest, voice: Terminal) -> Performance:
@@ -80,7 +77,7 @@ def play_command(request: PlayRequest, voice: Terminal) -> Performance:
     if request.picture is not None:
         picture_format(request.picture)
     check_outputs(request.outputs, inputs=[request.partner, request.input])
-    font = request.font
+    instrument = request.instrument
     with contextlib.ExitStack() as stack, voice.progress("Loading the partner") as tell:
         model = load_partner(request.partner)
         player = read_recording(request.input)
@@ -100,19 +97,19 @@ def play_command(request: PlayRequest, voice: Terminal) -> Performance:
             on_drift=lambda report: voice.warn(report.text),
         )
         tell("Writing", 1.0)
-        _write(request, model, player, performance, font)
+        _write(request, model, player, performance, instrument)
     _report(request, model, performance, voice)
     return performance
 
 
 def _write(
-    request: PlayRequest, model: PartnerModel, player: Recording, performance: Performance, font: SoundFont | None
+    request: PlayRequest, model: PartnerModel, player: Recording, performance: Performance, instrument: Instrument | None
 ) -> None:
     if request.midi_out is not None:
         with open_atomically(request.midi_out) as stream:
             stream.write(reply_bytes(performance.decisions, channel=CHANNEL, program=request.program))
     if request.sounds:
-        answer = _answer_sound(request, model, player, performance, font)
+        answer = _answer_sound(request, model, player, performance, instrument)
         if request.audio_out is not None:
             write_wav(request.audio_out, answer, sample_rate_hz=_SOUND_RATE_HZ)
         if request.mix_out is not None:
@@ -149,7 +146,7 @@ def _write(
 
 
 def _answer_sound(
-    request: PlayRequest, model: PartnerModel, player: Recording, performance: Performance, font: SoundFont | None
+    request: PlayRequest, model: PartnerModel, player: Recording, performance: Performance, instrument: Instrument | None
 ) -> Float32:
     """Return the answer at `_SOUND_RATE_HZ` and nominal loudness, from time 0, at least as long as the performance."""
     if request.sound == "slices":
@@ -161,12 +158,12 @@ def _answer_sound(
         slices = slice_events(performance.decisions, live_recording=len(model.recordings))
         sound = render_slices(slices, sources, sample_rate_hz=_SOUND_RATE_HZ)
     else:
-        assert font is not None
+        assert instrument is not None
         notes = note_events(performance.decisions, channel=CHANNEL)
-        sound = render_notes(notes, font, sample_rate_hz=_SOUND_RATE_HZ, programs={CHANNEL: request.program})
+        sound = render_notes(notes, instrument, sample_rate_hz=_SOUND_RATE_HZ, programs={CHANNEL: request.program})
     missing = round(performance.duration_s * _SOUND_RATE_HZ) - sound.shape[0]
     padding = [(0, max(0, missing))] + [(0, 0)] * (sound.ndim - 1)
-    # Soundfonts and slices differ by more than 10 dB; the answer is as loud from either.
+    # Instruments and slices differ by more than 10 dB; the answer is as loud from either.
     return at_loudness(np.pad(sound, padding), sample_rate_hz=_SOUND_RATE_HZ)
 
 

@@ -391,7 +391,10 @@ class Scheduler:
 def _whole_address(address: str) -> str:
     """Return an address with all that is found only with heavy imports, which the process shall not need."""
     if address == "synth:":
-        from musichal.audio.soundfont import find_soundfont
+        from musichal.audio.instrument import find_soundfont
 
-        return f"synth:{find_soundfont()}"
+        font = find_soundfont()
+        if font is None:
+            raise InputError("--audio-out default needs a soundfont: name one with --soundfont FILE.sf2")
+        return f"synth:{font}"
     return address

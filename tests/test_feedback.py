@@ -12,7 +12,7 @@ from musichal.audio.instrument import find_instrument, render_notes
 from musichal.cli import app
 from musichal.errors import MusicHalError
 from musichal.evaluate.feedback import LEVELS_DB, OUTPUT_S, Feedback, feedback, mean_feedback, play_in_a_room
-from musichal.live.events import NoteEvent
+from musichal.note import Note
 from musichal.partner.decision import PlannedNote
 from musichal.partner.settings import PartnerSettings
 
@@ -29,7 +29,7 @@ def render():
 
     @cache
     def sound(pitch: int, velocity: int, duration_s: float) -> np.ndarray:
-        notes = [NoteEvent(0.0, duration_s, pitch, velocity, 0)]
+        notes = [Note(0.0, duration_s, pitch, velocity, 0)]
         return render_notes(notes, font, sample_rate_hz=RATE, programs={0: 4}).mean(axis=1)
 
     return lambda note: sound(note.pitch, note.velocity, round(note.duration_s, 2))

@@ -11,11 +11,12 @@ from musichal.audio.instrument import find_instrument, render_notes
 from musichal.errors import MusicHalError
 from musichal.hearing.encoders import create_encoder
 from musichal.hearing.listener import Listener
-from musichal.hearing.percepts import SILENCE, Note
+from musichal.hearing.percepts import SILENCE
+from musichal.hearing.percepts import Note as HeardNote
 from musichal.live.engine import Engine
-from musichal.live.events import PERCUSSION_CHANNEL, NoteEvent
 from musichal.live.performance import perform
 from musichal.memory.memory import Memory
+from musichal.note import PERCUSSION_CHANNEL, Note
 from musichal.partner.partner import Partner
 from musichal.partner.settings import PartnerSettings
 from partners_by_hand import gesture
@@ -32,7 +33,7 @@ def test_a_drummer_gets_harmony_back(trained):
         pytest.skip(str(error))
     beat_s = 60 / 140
     hits = [(0.5 * i, (36, 42) if i % 4 == 0 else (38, 42) if i % 4 == 2 else (42,)) for i in range(56)]
-    events = [NoteEvent(beat_s * at, 0.1, pitch, 100, PERCUSSION_CHANNEL) for at, pitches in hits for pitch in pitches]
+    events = [Note(beat_s * at, 0.1, pitch, 100, PERCUSSION_CHANNEL) for at, pitches in hits for pitch in pitches]
     drums = render_notes(events, font, sample_rate_hz=RATE, programs={})
     performance = perform(trained, drums, sample_rate_hz=RATE, settings=PartnerSettings(), seed=0)
     played = [d for d in performance.decisions if d.kind == "play"]
@@ -59,7 +60,7 @@ def test_a_player_without_rhythm_gets_rhythm(trained):
 def scale(each_s: float, times: int):
     memory = Memory(dims=2, threshold=0.5)
     for i in range(8 * times):
-        memory.append(gesture(each_s * i, each_s, (i, i % 7)), [Note(each_s * i, each_s, 40 + i, 90)], recording=0)
+        memory.append(gesture(each_s * i, each_s, (i, i % 7)), [HeardNote(each_s * i, each_s, 40 + i, 90)], recording=0)
     return memory
 
 
@@ -123,7 +124,7 @@ def test_a_partner_of_one_gesture_and_one_of_drums_alone_are_sensible(short_guit
     samples, rate = soundfile.read(short_guitar, dtype="float32")
     heard = hear(trained, samples, rate)
     one = Memory(dims=2, threshold=0.5)
-    one.append(gesture(0.0, 0.5, (1, 1)), [Note(0.0, 0.3, 60, 90)], recording=0)
+    one.append(gesture(0.0, 0.5, (1, 1)), [HeardNote(0.0, 0.3, 60, 90)], recording=0)
     for d in answer(one, heard, PartnerSettings(live_weight=0)):
         assert d.state in (None, 0)
     drums = Memory(dims=2, threshold=0.5)
@@ -140,7 +141,7 @@ def test_a_performance_has_the_same_bytes_in_every_run_and_every_python():
     start = 0.0
     for _ in range(400):
         duration = float(rng.choice([0.125, 0.25, 0.5]))
-        own = [Note(start, 0.25, int(p), 80) for p in rng.integers(40, 80, rng.integers(0, 4))]
+        own = [HeardNote(start, 0.25, int(p), 80) for p in rng.integers(40, 80, rng.integers(0, 4))]
         memory.append(gesture(start, duration, (int(rng.integers(8)), int(rng.integers(4)))), own, recording=0)
         start += duration
     player = [

@@ -13,7 +13,7 @@ from musichal.audio.instrument import EmbeddedInstrument, find_instrument, find_
 from musichal.audio.soundfont import SoundFont
 from musichal.cli import app
 from musichal.errors import InputError
-from musichal.live.events import NoteEvent
+from musichal.note import Note
 
 RATE = 44100
 PIANO, BASS = 4, 33
@@ -34,7 +34,7 @@ def spectrum(samples, pad=8):
 @pytest.mark.parametrize(("program", "rate"), [(PIANO, 44100), (PIANO, 48000), (BASS, 44100), (0, 22050)])
 @pytest.mark.parametrize("pitch", [21, 33, 48, 60, 69, 83, 96, 108])
 def test_every_note_is_within_a_cent(pitch, program, rate):
-    tone = render(NoteEvent(0.0, 2.0, pitch, 100), program=program, rate=rate)[: 2 * rate].mean(axis=1)
+    tone = render(Note(0.0, 2.0, pitch, 100), program=program, rate=rate)[: 2 * rate].mean(axis=1)
     expected_hz, bins_per_hz = 440 * 2 ** ((pitch - 69) / 12), 16
     power = spectrum(tone)
     low = int(0.95 * expected_hz * bins_per_hz)
@@ -46,7 +46,7 @@ def test_every_note_is_within_a_cent(pitch, program, rate):
 
 @pytest.mark.parametrize("pitch", [60, 84, 100, 108])
 def test_a_high_hard_note_does_not_alias(pitch):
-    tone = render(NoteEvent(0.0, 1.0, pitch, 127))[4410:RATE].mean(axis=1).astype(np.float64)
+    tone = render(Note(0.0, 1.0, pitch, 127))[4410:RATE].mean(axis=1).astype(np.float64)
     power = spectrum(tone, 1) ** 2
     f0 = 440 * 2 ** ((pitch - 69) / 12) * len(tone) / RATE
     harmonics = np.arange(len(power)) / f0
@@ -57,7 +57,7 @@ def test_a_high_hard_note_does_not_alias(pitch):
 
 @pytest.mark.parametrize("program", [PIANO, BASS])
 def test_velocity_makes_louder_and_brighter(program):
-    tones = [render(NoteEvent(0.0, 0.5, 48, v), program=program)[: RATE // 2].mean(axis=1) for v in range(1, 128, 9)]
+    tones = [render(Note(0.0, 0.5, 48, v), program=program)[: RATE // 2].mean(axis=1) for v in range(1, 128, 9)]
     assert all(after > 1.05 * before for before, after in zip(map(rms, tones), map(rms, tones[1:]), strict=False))
 
     def centroid(tone):
@@ -68,29 +68,29 @@ def test_velocity_makes_louder_and_brighter(program):
 
 
 def test_a_note_decays_and_is_silent_after_its_release():
-    out = render(NoteEvent(0.5, 1.0, 60, 100))
+    out = render(Note(0.5, 1.0, 60, 100))
     assert not out[: RATE // 2].any()
     assert rms(out[RATE // 2 : RATE]) > 1.1 * rms(out[RATE : 3 * RATE // 2]) > 0.01
     assert RATE * 1.55 < len(out) < RATE * 1.7
     assert np.abs(out[-50:]).max() < 1e-4
     assert np.abs(np.diff(out, 2, axis=0)).max() < 0.05  # no click
-    held = render(NoteEvent(0.0, 60.0, 60, 100))
+    held = render(Note(0.0, 60.0, 60, 100))
     assert not held[RATE * 9 :].any()
 
 
 def test_chords_do_not_clip_and_are_the_sum_of_their_notes():
-    notes = [NoteEvent(0.0, 1.0, pitch, 127) for pitch in (48, 64, 67)]
+    notes = [Note(0.0, 1.0, pitch, 127) for pitch in (48, 64, 67)]
     out = render(*notes)
     assert 0.3 < np.abs(out).max() < 1
     np.testing.assert_array_equal(out, render(*notes[::-1]))
     np.testing.assert_allclose(out, sum(render(note) for note in notes), atol=1e-6)
     assert render().shape == (0, 2)
     with pytest.raises(InputError, match="hours"):
-        render(NoteEvent(20_000.0, 1.0, 60, 64))
+        render(Note(20_000.0, 1.0, 60, 64))
 
 
 def test_channel_9_plays_drums():
-    hits = {key: render(NoteEvent(0.0, 0.1, key, 110, 9)) for key in range(128)}
+    hits = {key: render(Note(0.0, 0.1, key, 110, 9)) for key in range(128)}
     for hit in hits.values():
         assert np.isfinite(hit).all()
         assert 0.01 < np.abs(hit).max() < 1
@@ -103,10 +103,10 @@ def test_channel_9_plays_drums():
     assert low_share(hits[36]) > 0.8
     assert low_share(hits[42]) < 0.01
     assert len(hits[46]) > 4 * len(hits[42])
-    closed = render(NoteEvent(0.0, 0.1, 46, 110, 9), NoteEvent(0.2, 0.1, 42, 1, 9))
+    closed = render(Note(0.0, 0.1, 46, 110, 9), Note(0.2, 0.1, 42, 1, 9))
     assert rms(closed[round(0.35 * RATE) :]) < 0.02 * rms(closed[: round(0.2 * RATE)])
     for rate in (8000, 96000):
-        assert np.isfinite(render(NoteEvent(0.0, 0.1, 49, 127, 9), rate=rate)).all()
+        assert np.isfinite(render(Note(0.0, 0.1, 49, 127, 9), rate=rate)).all()
 
 
 def test_a_soundfont_is_used_where_there_is_one(monkeypatch, tmp_path):

@@ -6,13 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from musichal.errors import InputError
-from musichal.live.events import LONGEST_TIME_S, NoteEvent
 from musichal.live.output.active_notes import balance
-from musichal.live.output.midi_file import midi_bytes, read_midi_notes, write_midi
+from musichal.live.output.midi_file import LONGEST_TIME_S, midi_bytes, read_midi_notes, write_midi
+from musichal.note import Note
 
 events = st.lists(
     st.builds(
-        NoteEvent,
+        Note,
         onset_s=st.floats(0, 0.05) | st.floats(0, LONGEST_TIME_S / 2),
         duration_s=st.floats(0, 0.05, exclude_min=True) | st.floats(0, LONGEST_TIME_S / 2, exclude_min=True),
         pitch=st.integers(60, 61) | st.integers(0, 127),
@@ -22,10 +22,10 @@ events = st.lists(
     max_size=20,
 )
 ANSWER = [
-    NoteEvent(0.0, 0.5, 60, 100),
-    NoteEvent(0.25, 0.5, 60, 90),
-    NoteEvent(1.001, 0.0005, 64, 1),
-    NoteEvent(1.001, 2.0, 127, 127, 3),
+    Note(0.0, 0.5, 60, 100),
+    Note(0.25, 0.5, 60, 90),
+    Note(1.001, 0.0005, 64, 1),
+    Note(1.001, 2.0, 127, 127, 3),
 ]
 
 
@@ -34,6 +34,11 @@ def test_what_is_written_is_read_back_to_the_millisecond(tmp_path_factory, event
     path = tmp_path_factory.mktemp("midi") / "a.mid"
     write_midi(path, events, percussion=True)
     assert read_midi_notes(path) == balance(events)
+
+
+def test_a_file_of_more_than_74_hours_is_refused():
+    with pytest.raises(ValueError, match="must end before"):
+        midi_bytes([Note(LONGEST_TIME_S, 1.0, 60, 90)])
 
 
 def test_the_bytes_are_the_same_every_time_and_everywhere():
@@ -66,10 +71,10 @@ def test_an_empty_answer_is_a_valid_file(tmp_path):
 
 def test_the_drum_channel_is_never_used_by_accident():
     with pytest.raises(ValueError, match="drums"):
-        midi_bytes([NoteEvent(0, 1, 36, 90, 9)])
+        midi_bytes([Note(0, 1, 36, 90, 9)])
     with pytest.raises(ValueError, match="drums"):
         midi_bytes([], programs={9: 0})
-    assert midi_bytes([NoteEvent(0, 1, 36, 90, 9)], percussion=True)
+    assert midi_bytes([Note(0, 1, 36, 90, 9)], percussion=True)
 
 
 @pytest.mark.parametrize("programs", [{16: 0}, {0: 128}, {-1: 0}, {0: -1}])
@@ -88,7 +93,7 @@ def test_a_refused_answer_leaves_the_old_file(tmp_path):
     path = tmp_path / "a.mid"
     path.write_bytes(b"old")
     with pytest.raises(ValueError, match="drums"):
-        write_midi(path, [NoteEvent(0, 1, 36, 90, 9)])
+        write_midi(path, [Note(0, 1, 36, 90, 9)])
     assert path.read_bytes() == b"old"
 
 
@@ -100,7 +105,7 @@ def test_times_follow_the_tempo_map(tmp_path):
     track.append(mido.MetaMessage("set_tempo", tempo=250_000, time=240))
     track.append(mido.Message("note_on", note=60, velocity=0, time=480))
     midi.save(tmp_path / "a.mid")
-    assert read_midi_notes(tmp_path / "a.mid") == [NoteEvent(1.0, 0.75, 60, 7)]
+    assert read_midi_notes(tmp_path / "a.mid") == [Note(1.0, 0.75, 60, 7)]
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,11 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from musichal.live.events import NoteEvent
-from musichal.live.output.messages import Note
+from musichal.live.output import messages
 from musichal.live.output.midi_file import midi_bytes, read_midi_notes
 from musichal.live.output.midi_recorder import MidiRecorder
 from musichal.live.output.note_scheduler import NoteScheduler
+from musichal.note import Note
 
 NOTES = st.lists(
     st.tuples(st.floats(0, 5), st.floats(0.0001, 2), st.integers(60, 62), st.integers(1, 127), st.integers(0, 2)), max_size=30
@@ -20,7 +20,7 @@ def played(notes, step_s: float = 0.0004):
     """Return the (data, moment) of what a timeline sends for the notes."""
     timeline = NoteScheduler()
     for onset_s, duration_s, pitch, velocity, channel in notes:
-        timeline.play(Note(onset_s, duration_s, "", pitch, velocity, channel), 0.0)
+        timeline.play(messages.Note(onset_s, duration_s, "", pitch, velocity, channel), 0.0)
     sent, now_s = [], 0.0
     while (next_s := timeline.next_s) is not None:
         now_s = max(now_s + step_s, next_s)
@@ -42,7 +42,7 @@ def test_the_file_is_what_midi_bytes_writes_however_often_it_was_looked_at(notes
             struck[key] = last_s, data[2]
         else:
             onset_s, velocity = struck.pop(key)
-            events.append(NoteEvent(onset_s, max(last_s - onset_s, 0.001), key[1], velocity, key[0]))
+            events.append(Note(onset_s, max(last_s - onset_s, 0.001), key[1], velocity, key[0]))
         if number in looks:
             recorder.snapshot(last_s)
     assert recorder.snapshot(last_s + 1.0) == midi_bytes(events, percussion=True)

@@ -7,8 +7,8 @@ import soundfile
 from musichal.audio.instrument import find_instrument, render_notes
 from musichal.errors import MusicHalError
 from musichal.hearing.percepts import SILENCE
-from musichal.live.events import NoteEvent
 from musichal.live.performance import note_events, perform
+from musichal.note import Note
 from musichal.partner.decision import PlannedNote
 from musichal.partner.self_cancellation import OWN_SHARE, SelfCancellation
 from musichal.partner.settings import PartnerSettings
@@ -139,7 +139,7 @@ def test_the_players_strikes_stay_onsets_where_the_partner_strikes_right_behind_
     players = np.array([sample / 24_000 for p in hear(trained, guitar, RATE) for sample in p.heard.onset_samples])
     apart = players[np.diff(players, prepend=-1.0) > 0.18]  # the others may be covered by the answer to the one before
     notes = [PlannedNote(float(t) + behind_s, 0.1, 52 + 5 * (k % 4), 90) for k, t in enumerate(apart)]
-    events = [NoteEvent(n.onset_s, n.duration_s, n.pitch, n.velocity, 0) for n in notes]
+    events = [Note(n.onset_s, n.duration_s, n.pitch, n.velocity, 0) for n in notes]
     sound = render(events, len(guitar), np.sqrt(np.mean(guitar**2)))
     percepts = hear(trained, (guitar + sound).astype(np.float32), RATE)
     kept, own = cleared(percepts, notes)

@@ -17,10 +17,11 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from musichal.errors import InputError
-from musichal.hearing.percepts import SILENCE, Note
+from musichal.hearing.percepts import SILENCE
+from musichal.hearing.percepts import Note as HeardNote
 from musichal.live.drift import CAUSES, DriftFigures, DriftReport
-from musichal.live.events import NoteEvent
 from musichal.memory.token_index import TokenIndex
+from musichal.note import Note
 from musichal.partner.decision import REST_REASONS
 from musichal.partner.explanation import rest_spans
 from musichal.plots.canvas import picture_format, save_figure, shortened, time_step_s
@@ -37,7 +38,7 @@ from musichal.plots.performance import (
 from partners_by_hand import RATE, partner, performance, played, rested, song
 
 HARMONIC = [1, 2, 3, 4, 9, 1, 2, 3, 4, 8]
-NOTES = [Note(0.05, 0.4, 60, 90), Note(0.3, 0.2, 64, 70), Note(1.2, 1.0, 36, 1)]
+NOTES = [HeardNote(0.05, 0.4, 60, 90), HeardNote(0.3, 0.2, 64, 70), HeardNote(1.2, 1.0, 36, 1)]
 tokens_of = st.lists(st.integers(SILENCE, 4), max_size=60)
 
 
@@ -267,8 +268,8 @@ def a_performance(**kwargs):
     return performance(decisions, seconds=3.4, **kwargs)
 
 
-def notes_of(show) -> list[NoteEvent]:
-    return [NoteEvent(n.onset_s, n.duration_s, n.pitch, n.velocity) for d in show.decisions for n in d.notes]
+def notes_of(show) -> list[Note]:
+    return [Note(n.onset_s, n.duration_s, n.pitch, n.velocity) for d in show.decisions for n in d.notes]
 
 
 def picture_of(show, *, samples: np.ndarray | None = None, names=("a.wav", "b.wav"), notes=None) -> Figure:
@@ -370,7 +371,7 @@ def test_the_strongest_influence_gives_the_colour() -> None:
     decision = played(0, 0.0, 0.0, 1.0, by="chroma")
     assert strongest_influence(decision) == "chroma"
     assert strongest_influence(dataclasses.replace(decision, influences=())) is None
-    late = [NoteEvent(0.9996, 0.1, 60, 90), NoteEvent(0.4, 0.1, 60, 90)]  # MIDI rounds times
+    late = [Note(0.9996, 0.1, 60, 90), Note(0.4, 0.1, 60, 90)]  # MIDI rounds times
     both = [decision, played(1, 1.0, 0.0, 1.0, by="harmonic")]
     assert note_colours(late, both) == [INFLUENCE_LOOKS["harmonic"][0], INFLUENCE_LOOKS["chroma"][0]]
     assert len(set(note_colours(late, []))) == 1
@@ -400,7 +401,7 @@ def test_stereo_players_long_notes_and_many_recordings() -> None:
     show = performance(decisions, seconds=16.0)
     stereo = np.stack([np.ones(16 * RATE), np.zeros(16 * RATE)], axis=1).astype(np.float32)
     names = [f"a rather long name of a recording {n}.wav" for n in range(30)]
-    figure = picture_of(show, samples=stereo, names=names, notes=[*notes_of(show), NoteEvent(15.0, 5.0, 72, 9)])
+    figure = picture_of(show, samples=stereo, names=names, notes=[*notes_of(show), Note(15.0, 5.0, 72, 9)])
     assert figure.axes[0].get_xlim() == (0, 20)  # the last note is seen to its end
     assert figure.axes[0].collections[0].get_paths()[0].get_extents().y1 == pytest.approx(0.5)
     assert overlapping_texts(figure) == []

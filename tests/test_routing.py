@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from musichal.errors import InputError
-from musichal.live.events import NoteEvent
-from musichal.live.output.messages import Note
+from musichal.live.output import messages
 from musichal.live.output.mpe import MpeZone
 from musichal.live.output.port_settings import PortSettings
 from musichal.live.output.routing import VelocityCurve, VoiceRoute, parse_routing, read_routing, single_port
+from musichal.note import Note
 
 WHOLE = """
 [port.synth]
@@ -56,9 +56,9 @@ def test_a_whole_table() -> None:
 
 def test_a_note_on_its_way() -> None:
     routing = parse_routing(tomllib.loads(WHOLE))
-    note = NoteEvent(1.0, 0.5, 72, 127)
-    assert routing.route("melody", 100.0, note, tag=7) == Note(100.0, 0.5, "synth", 60, 110, 1, 7)
-    assert routing.route("melody", 100.0, NoteEvent(1.0, 0.5, 30, 90)) is None
+    note = Note(1.0, 0.5, 72, 127)
+    assert routing.route("melody", 100.0, note, tag=7) == messages.Note(100.0, 0.5, "synth", 60, 110, 1, 7)
+    assert routing.route("melody", 100.0, Note(1.0, 0.5, 30, 90)) is None
     with pytest.raises(InputError, match=r"'drums' has no route; there are: melody, bass, low"):
         routing.route("drums", 0.0, note)
 
@@ -74,7 +74,7 @@ def test_the_table_in_the_documents_is_one() -> None:
 def test_one_port_for_every_voice() -> None:
     routing = single_port("none:", channel=3, latency_s=0.01)
     assert routing.ports == (PortSettings("out", "none:", latency_s=0.01),)
-    assert routing.route("any", 5.0, NoteEvent(1.0, 0.5, 60, 1)) == Note(5.0, 0.5, "out", 60, 1, 3)
+    assert routing.route("any", 5.0, Note(1.0, 0.5, 60, 1)) == messages.Note(5.0, 0.5, "out", 60, 1, 3)
     with pytest.raises(InputError, match="latency_s"):
         single_port("none:", latency_s=-1)
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from musichal.audio.concatenative import render_slices
 from musichal.audio.slice_player import SlicePlayer
-from musichal.live.events import SliceEvent
+from musichal.note import Slice
 
 RATE = 8_000
 FADE = 80
@@ -28,7 +28,7 @@ def test_slices_that_run_on_are_the_recording(rock_guitar) -> None:
     samples, rate = soundfile.read(rock_guitar, dtype="float32", frames=5 * 44_100)
     one = SlicePlayer([(samples, rate)], sample_rate_hz=rate)
     for k in range(4):
-        one.start(rate + k * rate // 2, SliceEvent(0.0, 0.5, 0, 1.0 + 0.5 * k))
+        one.start(rate + k * rate // 2, Slice(0.0, 0.5, 0, 1.0 + 0.5 * k))
     heard = read(one, 3 * rate, 512)
     fade = round(0.01 * rate)
     np.testing.assert_allclose(heard[rate : 3 * rate - fade], samples[rate : 3 * rate - fade], atol=1e-6)
@@ -36,7 +36,7 @@ def test_slices_that_run_on_are_the_recording(rock_guitar) -> None:
 
 
 def test_between_the_fades_it_is_what_render_slices_gives() -> None:
-    events = [SliceEvent(0.5, 0.5, 0, 1.0), SliceEvent(1.0, 0.5, 1, 3.0, 7.0, 0.5), SliceEvent(2.0, 0.25, 0, 0.5, -12.0)]
+    events = [Slice(0.5, 0.5, 0, 1.0), Slice(1.0, 0.5, 1, 3.0, 7.0, 0.5), Slice(2.0, 0.25, 0, 0.5, -12.0)]
     one = player()
     for event in events:
         one.start(round(event.onset_s * RATE), event)
@@ -64,7 +64,7 @@ def test_whatever_is_asked_there_is_no_click_and_it_ends(asked) -> None:
     for what, ahead, duration_s, then in asked:
         frame = one.position + ahead
         if what == "start":
-            one.start(frame, SliceEvent(0.0, duration_s, 0, 1.0))
+            one.start(frame, Slice(0.0, duration_s, 0, 1.0))
         else:
             one.stop(frame)
         heard.append(read(one, then))
@@ -84,8 +84,8 @@ def test_block_sizes_do_not_matter(blocks) -> None:
     pieces = []
     for sizes in ([64] * 200, blocks):
         one = player()
-        one.start(1000, SliceEvent(0.0, 0.5, 0, 1.0))
-        one.start(3000, SliceEvent(0.0, 0.5, 1, 1.0))
+        one.start(1000, Slice(0.0, 0.5, 0, 1.0))
+        one.start(3000, Slice(0.0, 0.5, 1, 1.0))
         one.stop(6000)
         pieces.append(np.concatenate([one.read(size) for size in sizes]))
     shared = min(map(len, pieces))
@@ -94,9 +94,9 @@ def test_block_sizes_do_not_matter(blocks) -> None:
 
 def test_a_stop_before_its_frame_drops_what_has_not_begun() -> None:
     one = player()
-    one.start(4000, SliceEvent(0.0, 0.5, 0, 1.0))
+    one.start(4000, Slice(0.0, 0.5, 0, 1.0))
     read(one, 1000)
     one.stop(1000)
     assert not read(one, 8000).any()
     with pytest.raises(ValueError, match="no recording 7"):
-        one.start(0, SliceEvent(0.0, 0.5, 7, 1.0))
+        one.start(0, Slice(0.0, 0.5, 7, 1.0))

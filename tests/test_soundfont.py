@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from musichal.audio.instrument import find_soundfont, render_notes
 from musichal.audio.soundfont import open_soundfont
 from musichal.errors import InputError
-from musichal.live.events import NoteEvent
+from musichal.note import Note
 
 RATE = 44100
 PIANO, ORGAN, GUITAR, BASS, VIOLIN, FLUTE, WOODBLOCK = 0, 19, 24, 33, 40, 73, 115
@@ -82,7 +82,7 @@ LOOPED = {54: 1, 38: -2400}
 
 @pytest.mark.parametrize("key", [33, 57, 69, 70, 81, 100])
 def test_looped_samples_are_in_tune(opened, key):
-    out = render_notes([NoteEvent(0.0, 2.0, key, 127)], opened(LOOPED), gain=1.0)
+    out = render_notes([Note(0.0, 2.0, key, 127)], opened(LOOPED), gain=1.0)
     heard = pitch_hz(out[4410:88200, 0])
     assert 1200 * np.log2(heard / (441 * 2 ** ((key - 69) / 12))) == pytest.approx(0, abs=0.5)
     assert rms(out[4410:88200]) == pytest.approx(0.25, rel=0.01)
@@ -90,16 +90,16 @@ def test_looped_samples_are_in_tune(opened, key):
 
 def test_a_sample_may_be_played_octaves_below_its_root(opened):
     # Fonts do this; a limit on the speed once put them out of tune.
-    out = render_notes([NoteEvent(0.0, 4.0, 55, 127)], opened({**LOOPED, 58: 127}), gain=1.0)
+    out = render_notes([Note(0.0, 4.0, 55, 127)], opened({**LOOPED, 58: 127}), gain=1.0)
     assert pitch_hz(out[: 4 * RATE, 0]) == pytest.approx(441 / 2**6, rel=0.01)
 
 
 def test_velocity_is_squared_and_attenuation_and_pan_as_asked(opened):
     font = opened({**LOOPED, 48: 100, 17: 250})
-    levels = [rms(render_notes([NoteEvent(0.0, 0.5, 69, v)], font)[:22050, 1]) for v in (127, 64, 1)]
+    levels = [rms(render_notes([Note(0.0, 0.5, 69, v)], font)[:22050, 1]) for v in (127, 64, 1)]
     assert levels[1] / levels[0] == pytest.approx((64 / 127) ** 2, rel=1e-3)
     assert levels[2] / levels[0] == pytest.approx((1 / 127) ** 2, rel=1e-3)
-    out = render_notes([NoteEvent(0.0, 0.5, 69, 127)], font, gain=1.0)[:22050]
+    out = render_notes([Note(0.0, 0.5, 69, 127)], font, gain=1.0)[:22050]
     assert rms(out[:, 0]) / rms(out[:, 1]) == pytest.approx(np.tan(np.pi / 8), rel=1e-3)
     # 10 dB asked for, 4 dB played, and a sine of amplitude one half on both sides together.
     assert np.hypot(rms(out[:, 0]), rms(out[:, 1])) == pytest.approx(10 ** (-4 / 20) * 0.5 / np.sqrt(2), rel=0.01)
@@ -108,7 +108,7 @@ def test_velocity_is_squared_and_attenuation_and_pan_as_asked(opened):
 def test_the_envelope_has_the_times_it_asks_for(opened):
     # Attack 0.25 s, hold 0.25 s, decay to −20 dB at 100 dB in 1 s, release 100 dB in 0.5 s.
     font = opened({54: 1, 34: -2400, 35: -2400, 36: 0, 37: 200, 38: -1200})
-    out = render_notes([NoteEvent(0.5, 1.5, 69, 127)], font, gain=np.sqrt(2.0))[:, 0]
+    out = render_notes([Note(0.5, 1.5, 69, 127)], font, gain=np.sqrt(2.0))[:, 0]
 
     def level_db(at_s):
         at = round(at_s * RATE)
@@ -127,14 +127,14 @@ def test_the_envelope_has_the_times_it_asks_for(opened):
 def test_ranges_choose_the_region_and_a_key_outside_is_silent(opened):
     low, high = 0 | 60 << 8, 61 | 90 << 8
     font = opened({43: low, **LOOPED}, second={43: high, 44: 100 | 127 << 8, 51: 12, **LOOPED})
-    render = lambda *note: render_notes([NoteEvent(0.0, 0.5, *note)], font)  # noqa: E731
+    render = lambda *note: render_notes([Note(0.0, 0.5, *note)], font)  # noqa: E731
     assert pitch_hz(render(60, 64)[4410:22050, 0]) == pytest.approx(441 * 2 ** (-9 / 12), rel=1e-3)
     assert pitch_hz(render(61, 100)[4410:22050, 0]) == pytest.approx(882 * 2 ** (-8 / 12), rel=1e-3)
     assert render(61, 99).shape == render(91, 127).shape == (0, 2)
 
 
 def test_a_global_zone_holds_for_zones_that_do_not_say_otherwise(opened):
-    note = [NoteEvent(0.0, 0.5, 69, 127)]
+    note = [Note(0.0, 0.5, 69, 127)]
     pitches = [
         pitch_hz(render_notes(note, font)[4410:22050, 0])
         for font in (opened(LOOPED, common={51: 12}), opened({**LOOPED, 51: -12}, common={51: 12}))
@@ -146,7 +146,7 @@ def test_a_sample_that_loops_until_release_goes_on_to_its_end(opened):
     wave = np.round(16384 * np.sin(2 * np.pi * np.arange(44100) / 100))
     wave[22050:] = 0
     font = opened({54: 3, 38: 1200}, samples=wave.astype("<i2"), loop=(0, 22000))
-    out = render_notes([NoteEvent(0.0, 1.8, 69, 127)], font)[:, 0]
+    out = render_notes([Note(0.0, 1.8, 69, 127)], font)[:, 0]
     # Four loops end at 1.996 s, 50 samples of sine remain, and the rest is silent.
     assert rms(out[round(1.7 * RATE) : round(1.8 * RATE)]) > 0.05
     assert rms(out[round(2.0 * RATE) + 400 :]) < 1e-4
@@ -154,13 +154,13 @@ def test_a_sample_that_loops_until_release_goes_on_to_its_end(opened):
 
 def test_a_note_of_an_exclusive_class_cuts_the_one_before(opened):
     font = opened({**LOOPED, 57: 1, 38: 1200})
-    notes = [NoteEvent(0.0, 1.0, 69, 127), NoteEvent(0.5, 0.1, 81, 1)]
+    notes = [Note(0.0, 1.0, 69, 127), Note(0.5, 0.1, 81, 1)]
     out = render_notes(notes, font)
     assert rms(out[20000:22000]) > 0.05
     assert rms(out[round(0.53 * RATE) :]) < 0.001
     # It is faded, in 20 ms, and not chopped.
     assert rms(out[22932 - 220 : 22932]) == pytest.approx(0.144 * rms(out[22050 - 441 : 22050]), rel=0.1)
-    apart = render_notes([notes[0], NoteEvent(0.5, 0.1, 81, 1, 1)], font)
+    apart = render_notes([notes[0], Note(0.5, 0.1, 81, 1, 1)], font)
     assert rms(apart[30000:40000]) > 0.05
 
 
@@ -168,7 +168,7 @@ def test_the_low_pass_takes_the_top_and_its_envelope_gives_it_back(opened):
     noise = np.random.default_rng(0).integers(-8000, 8000, 44100).astype("<i2")
 
     def high_share(generators):
-        out = render_notes([NoteEvent(0.0, 0.9, 69, 127)], opened(generators, samples=noise, loop=(0, 0)))[:, 0]
+        out = render_notes([Note(0.0, 0.9, 69, 127)], opened(generators, samples=noise, loop=(0, 0)))[:, 0]
         power = np.abs(np.fft.rfft(out[2000:30000])) ** 2
         return power[len(power) // 2 :].sum() / power.sum()
 
@@ -183,7 +183,7 @@ def test_the_low_pass_takes_the_top_and_its_envelope_gives_it_back(opened):
 
 def test_clicks_are_where_the_events_are(font):
     onsets = np.cumsum([0.05, 0.21, 0.133, 0.5, 0.0871, 0.4, 1.0, 0.333])
-    notes = [NoteEvent(float(t), 0.05, 76, 100) for t in onsets]
+    notes = [Note(float(t), 0.05, 76, 100) for t in onsets]
     for rate in (44100, 48000):
         out = np.abs(render_notes(notes, font, sample_rate_hz=rate, programs={0: WOODBLOCK})).max(axis=1)
         for onset in onsets:
@@ -196,9 +196,9 @@ def test_clicks_are_where_the_events_are(font):
 
 @pytest.mark.parametrize("program", [PIANO, ORGAN, GUITAR, BASS, FLUTE])
 def test_louder_is_louder_and_in_tune(font, program):
-    levels = [rms(render_notes([NoteEvent(0.0, 0.5, 57, v)], font, programs={0: program})) for v in (1, 16, 48, 80, 112, 127)]
+    levels = [rms(render_notes([Note(0.0, 0.5, 57, v)], font, programs={0: program})) for v in (1, 16, 48, 80, 112, 127)]
     assert all(b > 1.05 * a for a, b in itertools.pairwise(levels))
-    out = render_notes([NoteEvent(0.0, 1.5, 57, 100)], font, programs={0: program}).mean(axis=1)
+    out = render_notes([Note(0.0, 1.5, 57, 100)], font, programs={0: program}).mean(axis=1)
     # The strongest partial of key 57 lies at a multiple of 220 Hz.
     partial = pitch_hz(out[8820:66150]) / 220
     assert 1200 * np.log2(partial / max(1, round(partial))) == pytest.approx(0, abs=10)
@@ -206,7 +206,7 @@ def test_louder_is_louder_and_in_tune(font, program):
 
 @pytest.mark.parametrize("program", [PIANO, ORGAN, VIOLIN])
 def test_a_note_ends_when_it_should_and_its_tail_is_kept(font, program):
-    short, long = (render_notes([NoteEvent(0.0, d, 60, 100)], font, programs={0: program}) for d in (0.5, 2.0))
+    short, long = (render_notes([Note(0.0, d, 60, 100)], font, programs={0: program}) for d in (0.5, 2.0))
     n = round(0.5 * RATE)
     np.testing.assert_array_equal(short[: n - 1], long[: n - 1])
     assert len(short) > n + round(0.05 * RATE)
@@ -216,7 +216,7 @@ def test_a_note_ends_when_it_should_and_its_tail_is_kept(font, program):
 
 
 def test_a_chord_is_the_sum_of_its_notes_in_any_order(font):
-    notes = [NoteEvent(0.1 * k, 0.4, 50 + 5 * k, 60 + 10 * k, k % 2) for k in range(6)]
+    notes = [Note(0.1 * k, 0.4, 50 + 5 * k, 60 + 10 * k, k % 2) for k in range(6)]
     programs = {0: GUITAR, 1: BASS}
     together = render_notes(notes, font, programs=programs)
     np.testing.assert_array_equal(together, render_notes(notes[::-1], font, programs=programs))
@@ -228,14 +228,14 @@ def test_a_chord_is_the_sum_of_its_notes_in_any_order(font):
 
 
 def test_the_drum_channel_plays_the_kit(font):
-    kick, tone = (render_notes([NoteEvent(0.0, 0.3, 36, 100, channel)], font) for channel in (9, 0))
+    kick, tone = (render_notes([Note(0.0, 0.3, 36, 100, channel)], font) for channel in (9, 0))
     assert pitch_hz(kick[:8820, 0]) != pytest.approx(pitch_hz(tone[:8820, 0]), rel=0.05)
 
 
 def test_nothing_to_play_is_no_sound_and_too_much_is_refused(font):
     assert render_notes([], font).shape == (0, 2)
     with pytest.raises(InputError, match="hours"):
-        render_notes([NoteEvent(20_000.0, 1.0, 60, 64)], font)
+        render_notes([Note(20_000.0, 1.0, 60, 64)], font)
 
 
 # Fonts that cannot be used.
@@ -268,11 +268,11 @@ def test_a_font_that_is_missing_or_a_folder_is_one_clear_line(tmp_path):
 
 def test_a_program_that_the_font_lacks_is_said_and_a_compressed_font_too(opened):
     with pytest.raises(InputError, match="no program 5"):
-        render_notes([NoteEvent(0, 1, 60, 64)], opened(LOOPED), programs={0: 5})
+        render_notes([Note(0, 1, 60, 64)], opened(LOOPED), programs={0: 5})
     with pytest.raises(InputError, match="no drum kit 0"):
-        render_notes([NoteEvent(0, 1, 60, 64, 9)], opened(LOOPED))
+        render_notes([Note(0, 1, 60, 64, 9)], opened(LOOPED))
     with pytest.raises(InputError, match="SF3"):
-        render_notes([NoteEvent(0, 1, 60, 64)], opened(LOOPED, sample_type=0x11))
+        render_notes([Note(0, 1, 60, 64)], opened(LOOPED, sample_type=0x11))
 
 
 @settings(max_examples=40, deadline=None)
@@ -286,7 +286,7 @@ def test_a_damaged_font_is_an_input_error_or_finite_sound(tmp_path_factory, data
     path.write_bytes(content)
     complaint, out = "", np.zeros(0)
     try:
-        out = render_notes([NoteEvent(0.0, 0.1, 60, 100)], open_soundfont(path), sample_rate_hz=8000)
+        out = render_notes([Note(0.0, 0.1, 60, 100)], open_soundfont(path), sample_rate_hz=8000)
     except InputError as error:
         complaint = str(error)
     assert np.isfinite(out).all()

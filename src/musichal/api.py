@@ -32,11 +32,11 @@ from musichal.hearing.listener import Listener
 from musichal.hearing.percepts import Note as HeardNote
 from musichal.live.drift import DriftReport
 from musichal.live.engine import Engine
-from musichal.live.events import NoteEvent
 from musichal.live.performance import Performance, note_events, perform
 from musichal.live.session.session import reply_bytes
 from musichal.memory.memory import Memory
 from musichal.memory.partner_file import PartnerModel, StoredRecording, load_partner, save_partner
+from musichal.note import Note
 from musichal.partner.decision import Decision
 from musichal.partner.explanation import explain
 from musichal.partner.partner import Partner as Improviser
@@ -549,7 +549,7 @@ class Answer:
         missing = max(0, round(self.duration_s * sr) - sound.shape[0])
         return np.pad(sound, [(0, missing), (0, 0)])
 
-    def _events(self) -> list[NoteEvent]:
+    def _events(self) -> list[Note]:
         return note_events(self.performance.decisions, channel=0)
 
 

@@ -33,7 +33,7 @@ _SAME_PLACE_S = 0.001
 
 
 class Slice(Protocol):
-    """What is needed of a slice to play it: see `musichal.live.events.SliceEvent`."""
+    """What is needed of a slice to play it: see `musichal.note.Slice`."""
 
     @property
     def onset_s(self) -> float: ...  # noqa: D102

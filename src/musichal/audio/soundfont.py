@@ -84,7 +84,7 @@ _VALUES = {  # number: (default, lowest, highest)
 
 
 class Note(Protocol):
-    """What a note needs to be rendered: see `musichal.live.events.NoteEvent`."""
+    """What a note needs to be rendered: see `musichal.note.Note`."""
 
     @property
     def onset_s(self) -> float: ...  # noqa: D102

@@ -25,8 +25,8 @@ from musichal.evaluate.evaluation import Contestant, Evaluation, Progress, Room,
 from musichal.evaluate.feedback import Feedback, Render, feedback, mean_feedback
 from musichal.evaluate.listening import AT_ONCE_S, DIMENSIONS, Area
 from musichal.evaluate.parameter_ranges import Trial, trials
-from musichal.live.events import NoteEvent
 from musichal.memory.partner_file import PartnerModel, load_partner
+from musichal.note import Note
 from musichal.own_process import starting_children
 from musichal.partner.partner import Partner
 from musichal.partner.settings import Direction, PartnerSettings
@@ -154,7 +154,7 @@ def _rooms(
 def _electric_piano(instrument: Instrument, rate_hz: int) -> Render:
     @lru_cache(maxsize=2048)
     def sound(pitch: int, velocity: int, duration_s: float) -> Float32:
-        notes = [NoteEvent(0.0, duration_s, pitch, velocity, 0)]
+        notes = [Note(0.0, duration_s, pitch, velocity, 0)]
         stereo = render_notes(notes, instrument, sample_rate_hz=rate_hz, programs={0: _ELECTRIC_PIANO})
         return stereo.mean(axis=1, dtype=np.float32)
 

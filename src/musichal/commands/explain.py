@@ -15,10 +15,10 @@ from musichal.audio.mix import at_loudness, write_wav
 from musichal.commands.outputs import check_outputs
 from musichal.commands.terminal import Terminal
 from musichal.errors import InputError
-from musichal.live.events import NoteEvent
 from musichal.live.session.session import SessionSettings, file_sha256
 from musichal.live.session.session_log import read_session
 from musichal.memory.partner_file import PartnerModel, load_partner
+from musichal.note import Note
 from musichal.partner.decision import Decision
 from musichal.partner.explanation import explain, summarise
 from musichal.text import clock, parse_seconds, printable
@@ -158,8 +158,7 @@ def _listen(decision: Decision, folder: Path, model: PartnerModel, settings: Ses
     source = _stretch(heard, heard_rate_hz, decision.source_start_s, decision.duration_s)
     player = _stretch(samples, settings.sample_rate_hz, decision.time_s, decision.duration_s)
     events = [
-        NoteEvent(max(0.0, n.onset_s - decision.time_s), n.duration_s, n.pitch, n.velocity, settings.channel)
-        for n in decision.notes
+        Note(max(0.0, n.onset_s - decision.time_s), n.duration_s, n.pitch, n.velocity, settings.channel) for n in decision.notes
     ]
     programs = {settings.channel: settings.program}
     answer = render_notes(events, find_instrument(), sample_rate_hz=_RATE_HZ, programs=programs)

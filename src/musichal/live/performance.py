@@ -12,9 +12,9 @@ from musichal.hearing.listener import Listener
 from musichal.hearing.percepts import SOURCES, Percept
 from musichal.live.drift import DriftMonitor, DriftReport
 from musichal.live.engine import Engine
-from musichal.live.events import NoteEvent, SliceEvent
 from musichal.live.session.event_log import Ended, Entry, entries_of, percept_to_json
 from musichal.memory.partner_file import PartnerModel
+from musichal.note import Note, Slice
 from musichal.own_process import single_blas_thread
 from musichal.partner.decision import Decision
 from musichal.partner.partner import Partner
@@ -123,16 +123,16 @@ def heard_stream(percepts: Sequence[Percept], sample_rate_hz: int) -> HeardStrea
     )
 
 
-def note_events(decisions: Sequence[Decision], *, channel: int) -> list[NoteEvent]:
+def note_events(decisions: Sequence[Decision], *, channel: int) -> list[Note]:
     """Return the notes of a performance as events on one channel, in order of decision."""
     return [
-        NoteEvent(note.onset_s, note.duration_s, note.pitch, note.velocity, channel)
+        Note(note.onset_s, note.duration_s, note.pitch, note.velocity, channel)
         for decision in decisions
         for note in decision.notes
     ]
 
 
-def slice_events(decisions: Sequence[Decision], *, live_recording: int | None = None) -> list[SliceEvent]:
+def slice_events(decisions: Sequence[Decision], *, live_recording: int | None = None) -> list[Slice]:
     """Return the answer as slices of the partner's recordings: the sound of each state, where it was played.
 
     What was learned from the player is in recording `live_recording`; without one it has no sound, and is left out. Voices
@@ -146,7 +146,7 @@ def slice_events(decisions: Sequence[Decision], *, live_recording: int | None = 
         if decision.recording is not None and decision.source_start_s is not None:
             choices.add((decision.choice, decision.time_s))
             events.append(
-                SliceEvent(
+                Slice(
                     onset_s=decision.time_s,
                     duration_s=decision.duration_s,
                     recording=live_recording if decision.live and live_recording is not None else decision.recording,

@@ -14,8 +14,8 @@ import numpy as np
 from musichal.arrays import Float32, Float64
 from musichal.hearing.percepts import SILENCE, SOURCES
 from musichal.live.drift import Cause, DriftReport
-from musichal.live.events import NoteEvent
 from musichal.live.performance import HeardStream, Performance
+from musichal.note import Note
 from musichal.partner.decision import REST_REASONS, Decision
 from musichal.partner.explanation import RestSpan, rest_spans
 from musichal.plots.canvas import (
@@ -137,7 +137,7 @@ def draw_performance(
     *,
     sample_rate_hz: int,
     recording_names: Sequence[str],
-    notes: Sequence[NoteEvent],
+    notes: Sequence[Note],
 ) -> "Figure":
     """Return the picture of a performance, 1600 pixels wide at 100 dots per inch.
 
@@ -149,7 +149,7 @@ def draw_performance(
         Rate of `player_samples`.
     recording_names : sequence of str
         Names of the memory's recordings, by number.
-    notes : sequence of NoteEvent
+    notes : sequence of Note
         What was played.
     """
     decisions = performance.decisions
@@ -314,7 +314,7 @@ def _bands(played: Sequence[Decision]) -> tuple[dict[int, float], dict[int, floa
     return bottoms, heights
 
 
-def note_colours(notes: Sequence[NoteEvent], played: Sequence[Decision]) -> list[str]:
+def note_colours(notes: Sequence[Note], played: Sequence[Decision]) -> list[str]:
     """Return the colour of each note: that of the choice that was being played when it began."""
     if not played:
         return [INK] * len(notes)
@@ -326,7 +326,7 @@ def note_colours(notes: Sequence[NoteEvent], played: Sequence[Decision]) -> list
     return [colours[i] for i in at.tolist()]
 
 
-def _draw_answer(axes: "Axes", notes: Sequence[NoteEvent], played: Sequence[Decision]) -> None:
+def _draw_answer(axes: "Axes", notes: Sequence[Note], played: Sequence[Decision]) -> None:
     starts: Float64 = np.array([n.onset_s for n in notes], dtype=np.float64)
     durations: Float64 = np.array([n.duration_s for n in notes], dtype=np.float64)
     velocities = np.array([n.velocity for n in notes], dtype=np.int64)

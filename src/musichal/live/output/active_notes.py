@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from musichal.live.events import NoteEvent
+from musichal.note import Note
 
 TICKS_PER_SECOND = 1000
 """One tick is one millisecond."""
@@ -42,7 +42,7 @@ def to_ticks(time_s: float) -> int:
     return round(time_s * TICKS_PER_SECOND)
 
 
-def balance(events: Iterable[NoteEvent]) -> list[NoteEvent]:
+def balance(events: Iterable[Note]) -> list[Note]:
     """Return `events` on whole ticks, in order of onset, no two overlapping on one channel and pitch.
 
     A note whose key is struck again is cut there. Every note lasts at least one tick. Notes that fall on the same tick,
@@ -64,12 +64,12 @@ def balance(events: Iterable[NoteEvent]) -> list[NoteEvent]:
             end = end if following is None else min(end, following)
             notes.append((start, channel, pitch, end, velocity))
     return [
-        NoteEvent(start / TICKS_PER_SECOND, (end - start) / TICKS_PER_SECOND, pitch, velocity, channel)
+        Note(start / TICKS_PER_SECOND, (end - start) / TICKS_PER_SECOND, pitch, velocity, channel)
         for start, channel, pitch, end, velocity in sorted(notes)
     ]
 
 
-def note_messages(events: Iterable[NoteEvent]) -> list[TimedMessage]:
+def note_messages(events: Iterable[Note]) -> list[TimedMessage]:
     """Return the messages of `events`, balanced, in order of time; at one tick every note-off comes before any note-on."""
     timed = []
     for note in balance(events):

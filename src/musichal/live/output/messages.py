@@ -27,7 +27,7 @@ def _check_number(name: str, value: int, lowest: int, highest: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class SliceSource:
-    """Where a slice comes from; ranges as of `musichal.live.events.SliceEvent`. Raises `ValueError` outside of them."""
+    """Where a slice comes from; ranges as of `musichal.note.Slice`. Raises `ValueError` outside of them."""
 
     recording: int
     source_start_s: float

@@ -7,16 +7,18 @@ import mido
 
 from musichal.atomic import open_atomically
 from musichal.errors import InputError
-from musichal.live.events import PERCUSSION_CHANNEL, NoteEvent
 from musichal.live.output.active_notes import note_messages
+from musichal.note import PERCUSSION_CHANNEL, Note
 from musichal.text import PathLike, printable, reason
 
 _TICKS_PER_BEAT = 500
 _TEMPO_US_PER_BEAT = 500_000
+LONGEST_TIME_S = (2**28 - 1) / 1000
+"""The latest end of a note, 74 hours: the longest delta time of a MIDI file at one tick per millisecond."""
 
 
 def midi_bytes(
-    events: Iterable[NoteEvent],
+    events: Iterable[Note],
     *,
     programs: Mapping[int, int] | None = None,
     title: str = "MusicHal",
@@ -31,6 +33,9 @@ def midi_bytes(
     for channel, program in programs.items():
         if not (0 <= channel <= 15 and 0 <= program <= 127):
             raise ValueError(f"programs must map channels 0-15 to programs 0-127, not {channel} to {program}")
+    events = list(events)
+    if any(note.onset_s + note.duration_s > LONGEST_TIME_S for note in events):
+        raise ValueError(f"a MIDI file must end before {LONGEST_TIME_S:.0f} s")
     messages = note_messages(events)
     channels = sorted({timed.message.channel for timed in messages} | programs.keys())
     if PERCUSSION_CHANNEL in channels and not percussion:
@@ -66,7 +71,7 @@ def midi_bytes(
 
 def write_midi(
     path: PathLike,
-    events: Iterable[NoteEvent],
+    events: Iterable[Note],
     *,
     programs: Mapping[int, int] | None = None,
     title: str = "MusicHal",
@@ -78,7 +83,7 @@ def write_midi(
         stream.write(content)
 
 
-def read_midi_notes(path: PathLike) -> list[NoteEvent]:
+def read_midi_notes(path: PathLike) -> list[Note]:
     """Return the notes of a MIDI file in order of onset, at the times that its tempo map gives.
 
     Strict, so that a file can be checked with it: `InputError` for a file that is not MIDI, a note struck while it
@@ -120,7 +125,7 @@ def read_midi_notes(path: PathLike) -> list[NoteEvent]:
         if now_s <= onset_s:
             raise InputError(f"{where}: a note without length")
         # On our own grid the difference of two times is the exact count of milliseconds again.
-        notes.append(NoteEvent(onset_s, round(now_s - onset_s, 9), message.note, velocity, message.channel))
+        notes.append(Note(onset_s, round(now_s - onset_s, 9), message.note, velocity, message.channel))
     if sounding:
         raise InputError(f"{name}: {len(sounding)} notes never end")
     return sorted(notes, key=lambda note: (note.onset_s, note.channel, note.pitch))

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 
 import mido
 
-from musichal.live.events import NoteEvent
 from musichal.live.output.active_notes import TICKS_PER_SECOND, note_messages, to_ticks
 from musichal.live.output.midi_file import midi_bytes
+from musichal.note import Note
 
 _OFF, _OTHER, _ON = 0, 1, 2
 _SHORTEST_S = 1 / TICKS_PER_SECOND
@@ -40,7 +40,7 @@ class MidiRecorder:
     def __init__(self, *, title: str = "MusicHal") -> None:
         self._title = title
         self._sounding: dict[tuple[int, int], tuple[float, int]] = {}
-        self._finished: list[NoteEvent] = []
+        self._finished: list[Note] = []
         self._entries: list[_Entry] = []
         self._tracks: dict[int, _Track] = {}
         self._order = itertools.count()
@@ -63,7 +63,7 @@ class MidiRecorder:
         begun = self._sounding.pop((channel, pitch), None)
         if begun is not None:
             onset_s, velocity = begun
-            self._finished.append(NoteEvent(onset_s, max(at_s - onset_s, _SHORTEST_S), pitch, velocity, channel))
+            self._finished.append(Note(onset_s, max(at_s - onset_s, _SHORTEST_S), pitch, velocity, channel))
 
     def snapshot(self, now_s: float) -> bytes:
         """Return the file as of now: what sounds ends here, in this file."""
@@ -76,7 +76,7 @@ class MidiRecorder:
         _append(self._tracks, [entry for entry in entries if entry[0] < settled])
 
         open_notes = [
-            NoteEvent(onset_s, max(now_s - onset_s, _SHORTEST_S), pitch, velocity, channel)
+            Note(onset_s, max(now_s - onset_s, _SHORTEST_S), pitch, velocity, channel)
             for (channel, pitch), (onset_s, velocity) in self._sounding.items()
         ]
         tracks = {c: _Track(bytearray(t.events), t.tick, t.status) for c, t in self._tracks.items()}
@@ -104,7 +104,7 @@ def _order(entry: _Entry) -> tuple[int, int, int, int]:
     return entry[:4]
 
 
-def _entries(notes: Iterable[NoteEvent]) -> list[_Entry]:
+def _entries(notes: Iterable[Note]) -> list[_Entry]:
     entries = []
     for timed in note_messages(notes):
         message = timed.message

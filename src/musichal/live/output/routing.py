@@ -34,7 +34,7 @@ _OCTAVE = 12
 
 
 class PlayedNote(Protocol):
-    """What is needed of a note to route it: see `musichal.live.events.NoteEvent`."""
+    """What is needed of a note to route it: see `musichal.note.Note`."""
 
     @property
     def duration_s(self) -> float: ...  # noqa: D102

@@ -12,10 +12,10 @@ from typing import Any
 
 from musichal import __version__
 from musichal.errors import InputError
-from musichal.live.events import PERCUSSION_CHANNEL
 from musichal.live.output.midi_file import midi_bytes
 from musichal.live.performance import note_events
 from musichal.memory.container import parse_json
+from musichal.note import PERCUSSION_CHANNEL
 from musichal.partner.decision import Decision
 from musichal.partner.settings import PartnerSettings
 from musichal.text import printable, reason

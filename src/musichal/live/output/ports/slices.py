@@ -14,13 +14,13 @@ import numpy as np
 from musichal.arrays import Float32
 from musichal.audio.slice_player import SlicePlayer
 from musichal.errors import InputError
-from musichal.live.events import SliceEvent
 from musichal.live.input.devices import find_output, portaudio, why_not_opened
 from musichal.live.output.messages import Note, Outgoing
 from musichal.live.output.ports.frame_clock import FrameLine
 from musichal.live.output.ports.protocol import PortLostError
 from musichal.memory.partner_file import load_partner
 from musichal.monotonic import now_s
+from musichal.note import Slice
 from musichal.text import printable
 
 _LEAD_S = 0.15
@@ -100,7 +100,7 @@ class SlicesPort:
                 self._player.stop(frame)
             elif note.source.recording < self._recordings:
                 source = note.source
-                piece = SliceEvent(
+                piece = Slice(
                     *(0.0, note.duration_s, source.recording, source.source_start_s),
                     *(source.transposition_semitones, source.gain),
                 )

@@ -1,34 +1,40 @@
-"""Fixtures that every test may use: where the real recordings are. What they are: tests/audio/LICENCE.md."""
+"""Fixtures for every test: recordings (tests/audio/LICENCE.md says what they are) and partners trained on them."""
 
+import hashlib
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-# As the program does (`own_process.use_one_thread`), before numpy is loaded: on a busy machine tests take half the time.
+# One BLAS thread, set before numpy is loaded: with a test on each core, tests take half the time.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
 import soundfile
+from filelock import FileLock
 from hypothesis import HealthCheck, settings
 
 from benchmarks.random_checkpoint import write_random_checkpoint
 from jack_server import fake_microphone, jack_server, jack_server_at  # noqa: F401 - fixtures for every test
 from musichal.audio.recording import read_recording
-from musichal.memory.partner_file import PartnerModel, save_partner
+from musichal.memory.partner_file import PartnerModel, load_partner, save_partner
 from musichal.spec import PerceptionSpec
 from musichal.training.trainer import train
 
 AUDIO = Path(__file__).parent / "audio"
 
-# A busy machine is no counterexample.
-settings.register_profile("musichal", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("musichal")
+# No deadlines: a busy machine is no counterexample. `--hypothesis-profile ci` tries more.
+_UNCHECKED = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+settings.register_profile("fast", deadline=None, suppress_health_check=_UNCHECKED, max_examples=20)
+settings.register_profile("ci", deadline=None, suppress_health_check=_UNCHECKED, max_examples=100)
+settings.load_profile("fast")
+
+Once = Callable[[str, Callable[[Path], object]], Path]
 
 
 def pytest_configure() -> None:
-    """Let programs that tests start hear Ctrl-C, also where a shell that runs the tests behind itself has it ignored."""
+    """Restore SIGINT for the programs that tests start: a shell ignores it for jobs in the background."""
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -59,6 +65,40 @@ def ballad_mix(audio_dir: Path) -> Path:
     return audio_dir / "ballad95_mix.ogg"
 
 
+@pytest.fixture(scope="session")
+def once(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Once:
+    """Make a file once in a run of the tests, whichever worker is first: ``once(name, make)`` returns its path.
+
+    `make` gets the path to write to. The file is shared: it must not be changed.
+    """
+    folder = tmp_path_factory.getbasetemp()
+    shared = (folder if worker_id == "master" else folder.parent) / "shared"
+    shared.mkdir(exist_ok=True)
+
+    def make_once(name: str, make: Callable[[Path], object]) -> Path:
+        path = shared / name
+        with FileLock(f"{path}.lock"):
+            if not path.exists():
+                part = shared / f"part-{name}"
+                make(part)
+                part.rename(path)
+        return path
+
+    return make_once
+
+
+@pytest.fixture(scope="session")
+def partner_of(once: Once) -> Callable[..., PartnerModel]:
+    """Train a partner once in a run: ``partner_of(path, spec)``. It must not be changed: its memory grows by `append`."""
+
+    def train_once(recording: Path, spec: PerceptionSpec | None = None) -> PartnerModel:
+        spec = spec or PerceptionSpec()
+        content = hashlib.sha256(recording.read_bytes() + spec.fingerprint().encode()).hexdigest()[:16]
+        return load_partner(once(f"{content}.hal", lambda path: save_partner(path, train([read_recording(recording)], spec))))
+
+    return train_once
+
+
 def _cut(source: Path, target: Path, first_s: float, last_s: float) -> Path:
     samples, rate = soundfile.read(source, dtype="float32")
     soundfile.write(target, samples[round(first_s * rate) : round(last_s * rate)], rate, subtype="PCM_16")
@@ -82,17 +122,15 @@ def short_guitar(tmp_path_factory: pytest.TempPathFactory, rock_guitar: Path) ->
 
 
 @pytest.fixture(scope="session")
-def trained(short_mix: Path) -> PartnerModel:
-    """A real partner. Not to be changed: its memory grows by `append`."""
-    return train([read_recording(short_mix)], PerceptionSpec())
+def trained_path(once: Once, short_mix: Path) -> Path:
+    """The file of a real partner, as its training leaves it. Not to be changed."""
+    return once("rock.hal", lambda path: save_partner(path, train([read_recording(short_mix)], PerceptionSpec())))
 
 
 @pytest.fixture(scope="session")
-def trained_path(tmp_path_factory: pytest.TempPathFactory, trained: PartnerModel) -> Path:
-    """The file of `trained`. Not to be changed."""
-    path = tmp_path_factory.mktemp("partner") / "rock.hal"
-    save_partner(path, trained)
-    return path
+def trained(trained_path: Path) -> PartnerModel:
+    """A real partner. Not to be changed: its memory grows by `append`."""
+    return load_partner(trained_path)
 
 
 @pytest.fixture(scope="session")

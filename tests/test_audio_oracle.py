@@ -89,7 +89,6 @@ def test_the_published_example():
     assert oracle.link_count == 16
 
 
-@settings(deadline=None)
 @given(GRIDS, THRESHOLDS)
 def test_it_is_the_oracle_of_the_papers(vectors, threshold):
     oracle, plain = AudioOracle.from_vectors(vectors, threshold=threshold), PlainOracle(vectors, threshold)
@@ -102,7 +101,6 @@ def test_it_is_the_oracle_of_the_papers(vectors, threshold):
     )
 
 
-@settings(deadline=None)
 @given(GRIDS, THRESHOLDS)
 def test_no_state_finds_itself_and_every_walk_ends(vectors, threshold):
     oracle = AudioOracle.from_vectors(vectors, threshold=threshold)
@@ -116,7 +114,6 @@ def test_no_state_finds_itself_and_every_walk_ends(vectors, threshold):
         assert state in oracle.members(oracle.cluster(state))
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=60))
 def test_links_of_a_string_are_between_n_and_2n_minus_1(symbols):
     """Links to every state within a threshold would make a near-complete graph: a mistake made by others."""
@@ -126,7 +123,6 @@ def test_links_of_a_string_are_between_n_and_2n_minus_1(symbols):
     assert oracle.cluster_count == len(set(symbols))
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=60))
 def test_repeats_of_a_string_are_true_and_bounded_by_the_exact_ones(symbols):
     oracle, exact = AudioOracle.from_vectors(one_hot(symbols), threshold=0.5), TokenIndex.from_symbols(symbols)
@@ -173,7 +169,6 @@ def test_one_by_one_in_pieces_and_side_by_side_are_equal_bit_for_bit(seed, noise
         assert [whole.forward_links(s)[1:] for s in range(150)] == [links.forward.get(s, []) for s in range(150)]
 
 
-@settings(max_examples=20, deadline=None)
 @given(st.integers(0, 2**32 - 1))
 def test_distances_a_hair_below_the_threshold_are_hits_everywhere(seed):
     """Where only the exact distance can tell, it does: thresholds just above distances that occur."""
@@ -197,7 +192,6 @@ def test_side_by_side_across_blocks_of_distances():
         assert [oracle.forward_links(s)[1:] for s in range(1500)] == [links.forward.get(s, []) for s in range(1500)]
 
 
-@settings(deadline=None)
 @given(
     hnp.arrays(np.float64, (7, 5), elements=st.floats(-1e3, 1e3, width=32)),
     hnp.arrays(np.float64, 5, elements=st.floats(-1e3, 1e3, width=32)),
@@ -211,7 +205,6 @@ def test_fast_distances_are_within_their_bound(rows, vector):
     assert (np.abs(np.einsum("ij,ij->i", difference, difference) - exact) <= bound).all()
 
 
-@settings(deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 8))
 def test_wrong_approximations_within_the_bound_change_nothing(seed, n):
     rng = np.random.default_rng(seed)
@@ -222,7 +215,6 @@ def test_wrong_approximations_within_the_bound_change_nothing(seed, n):
     assert found == (expected[1] if expected[0] < 5 else 0)
 
 
-@settings(deadline=None)
 @given(GRIDS)
 def test_side_by_side_where_distances_are_equal_or_the_threshold(vectors):
     thresholds = [1.0, 2.0, 3.0]
@@ -232,7 +224,6 @@ def test_side_by_side_where_distances_are_equal_or_the_threshold(vectors):
         assert oracle.repeat_lengths().tolist() == links.repeat[1:]
 
 
-@settings(deadline=None)
 @given(GRIDS, THRESHOLDS, st.integers(0, 40))
 def test_arrays_restore_an_oracle_that_grows_on_alike(vectors, threshold, cut):
     whole = AudioOracle.from_vectors(vectors, threshold=threshold)
@@ -250,7 +241,6 @@ INT_ROWS = hnp.arrays(np.int32, 6, elements=st.integers(-2, 8))
 PAIRS = hnp.arrays(np.int32, st.tuples(st.integers(0, 6), st.just(2)), elements=st.integers(-2, 8))
 
 
-@settings(max_examples=120, deadline=None)
 @given(INT_ROWS, INT_ROWS, PAIRS, st.booleans())
 def test_arrays_of_a_stranger_are_refused_or_harmless(suffix, repeat, pairs, keep):
     vectors = one_hot([0, 1, 1, 0, 1, 0])

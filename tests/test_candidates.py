@@ -2,7 +2,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -104,7 +104,6 @@ def test_nothing_heard_or_no_colour_at_all_fits_nothing():
 pairs = st.tuples(st.integers(-1, 3), st.integers(-1, 3))
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.lists(pairs, min_size=1, max_size=10), min_size=1, max_size=3), st.lists(pairs, max_size=6), st.integers(1, 3)
 )

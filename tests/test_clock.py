@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from musichal.live.clock import InputClock
@@ -65,7 +65,6 @@ def test_the_true_rate_is_found(off_ppm):
     assert clock.jumps == ()
 
 
-@settings(max_examples=50, deadline=None)
 @given(
     blocks=st.lists(st.tuples(st.integers(1, 4000), st.floats(0, 0.1), st.floats(0, 0.05)), min_size=1, max_size=200),
     rate=st.sampled_from([8000, 44_100, 192_000]),

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import soundfile
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from typer.testing import CliRunner
@@ -119,7 +119,6 @@ def test_grids_that_differ_are_paired_in_time(trained, short_mix):
 
 
 @given(first=LABELS, second=LABELS)
-@settings(deadline=None)
 def test_agreement_is_that_of_scikit_learn(first, second):
     metrics = pytest.importorskip("sklearn.metrics")
     ours = partition_agreement(first, second)

@@ -641,7 +641,6 @@ class TestArrays:
             max_size=5,
         )
     )
-    @settings(deadline=None)
     def test_round_trip(self, arrays):
         data = pack_arrays(arrays)
         back = unpack_arrays(data)
@@ -734,7 +733,6 @@ class TestArrays:
                     unpack_arrays(data)
 
     @given(st.data())
-    @settings(deadline=None)
     def test_damage(self, data):
         whole = bytearray(pack_arrays(COLUMNS))
         bit = data.draw(st.integers(0, 8 * len(whole) - 1))

@@ -8,7 +8,7 @@ import threading
 import time
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from midi_receiver import UdpReceiver
@@ -294,7 +294,6 @@ def test_what_happens_goes_out(trained):
         receiver.close()
 
 
-@settings(max_examples=20)
 @given(st.lists(st.binary(min_size=1, max_size=100), min_size=1, max_size=10))
 def test_rubbish_never_ends_the_reader(datagrams):
     receiver = OscInput(0, lambda _: None)

@@ -4,7 +4,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import soundfile
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from musichal.hearing.encoders import create_encoder
@@ -51,7 +51,6 @@ def cut(listener, partner, n: int, cuts) -> tuple[list, list]:
     return [*percepts, *last.percepts], [*decisions, *last.decisions]
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(0, 12 * SEGMENT), max_size=60))
 def test_decisions_do_not_depend_on_how_the_input_was_cut(cuts):
     chosen = PartnerSettings(rest_below=0.0, temperature=0.3)

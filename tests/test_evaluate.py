@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
@@ -96,7 +96,6 @@ def test_an_answer_that_follows_late_is_told_from_answers_to_others():
     assert listening(at_another, players, rng=np.random.default_rng(0)).together.value < 0.75, "it is told where it says"
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.integers(0, 10_000), st.integers(0, 200), st.integers(0, 200))
 def test_following_is_bounded_whatever_is_held_against_whatever(seed, n, m):
     values = follow(at_once(a_trace(seed, n)), a_trace(seed + 1, m))

@@ -1,7 +1,7 @@
 """Every way in which alignment was lost before is noticed, and the stage where it is lost is named."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,6 @@ import musichal.evaluate.stages
 from conftest import _cut
 from faults import FAULTS, HEALTHY, Fault
 from musichal.arrays import Float32
-from musichal.audio.recording import read_recording
 from musichal.evaluate import ablations
 from musichal.evaluate import verify as procedure
 from musichal.evaluate.parity import hear_live, likely_cause
@@ -29,7 +28,6 @@ from musichal.evaluate.verify import subjects, verify_partner
 from musichal.hearing.listener import Tap, Vocabularies
 from musichal.memory.partner_file import PartnerModel
 from musichal.spec import PerceptionSpec
-from musichal.training.trainer import train
 
 RATE = 44_100
 BLOCK = 4096
@@ -43,10 +41,10 @@ def sound(trained: PartnerModel) -> Float32:
 
 
 @pytest.fixture(scope="module")
-def other(tmp_path_factory: pytest.TempPathFactory, ballad_mix: Path) -> PartnerModel:
+def other(tmp_path_factory: pytest.TempPathFactory, ballad_mix: Path, partner_of: Callable[..., PartnerModel]) -> PartnerModel:
     """A partner of another recording, eight seconds long."""
     path = _cut(ballad_mix, tmp_path_factory.mktemp("other") / "ballad.wav", 8, 16)
-    return train([read_recording(path)], PerceptionSpec())
+    return partner_of(path)
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
@@ -131,7 +131,6 @@ def test_hardly_anything(tokens: list[int]) -> None:
     assert "no notes" in lines_of(figures) and "nothing repeats" in lines_of(figures)
 
 
-@settings(deadline=None, max_examples=60)
 @given(
     n=st.integers(0, 30_000),
     rate=st.sampled_from([4000, 8000, 11025, 16000, 22050, 28800, 32000, 44100, 47999, 48000, 57600, 96000, 192000]),
@@ -152,7 +151,6 @@ def test_halves_are_rounded_up(n: int, rate: int, expected: int) -> None:
     assert len(resampler.push(np.zeros(n, dtype=np.float32))) + len(resampler.flush()) == expected
 
 
-@settings(deadline=None, max_examples=40)
 @given(n=st.integers(8400, 60_000), hop=st.sampled_from([8400, 4200, 6000, 1600]))
 def test_segments_are_those_the_segmenter_makes(n: int, hop: int) -> None:
     spec = dataclasses.replace(SPEC, hop_samples=hop)

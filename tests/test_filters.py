@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from musichal.hearing.percepts import Gesture, Note
@@ -95,7 +95,6 @@ def test_density_is_sparse_where_the_player_is_dense_and_dense_where_they_are_sp
     assert chosen(-1.0, 0.5) == pytest.approx(8.0, abs=0.5), "as dense as memory ever was"
 
 
-@settings(max_examples=60, deadline=None)
 @given(how=st.floats(-1, 1), level_db=st.floats(-40, 40), rate_hz=st.floats(0, 60), pitch=st.none() | st.floats(0, 127))
 def test_following_holds_back_and_never_lifts(levels, how, level_db, rate_hz, pitch):
     now = dataclasses.replace(NOW, level_db=level_db, onset_rate_hz=rate_hz, pitch=pitch)

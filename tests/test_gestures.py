@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from musichal.arrays import Float32, Float64
@@ -57,7 +57,6 @@ def random_costs(draw: st.DrawFn, most: int = 11) -> tuple[Float64, Float64]:
     return rng.exponential(size=(n, 4)), rng.exponential(size=(n, 3))
 
 
-@settings(deadline=None, max_examples=150)
 @given(random_costs(), st.floats(0, 5), st.integers(1, 4), st.integers(0, 4))
 def test_no_segmentation_is_better(costs: tuple[Float64, Float64], penalty: float, least: int, extra: int) -> None:
     most = max(1, 2 * least - 1) + extra
@@ -69,14 +68,12 @@ def test_no_segmentation_is_better(costs: tuple[Float64, Float64], penalty: floa
     assert cost_of(ends, costs, penalty) == pytest.approx(min(cost_of(other, costs, penalty) for other in allowed))
 
 
-@settings(deadline=None, max_examples=100)
 @given(random_costs(60), st.floats(0, 20), st.floats(0, 20))
 def test_a_higher_penalty_never_gives_more_gestures(costs: tuple[Float64, Float64], a: float, b: float) -> None:
     fewer, more = (len(segment(costs, penalty=p)) for p in (max(a, b), min(a, b)))
     assert fewer <= more
 
 
-@settings(deadline=None, max_examples=60)
 @given(random_costs(60), st.lists(st.integers(0, 60), max_size=6), st.integers(1, 5))
 def test_extending_step_by_step_is_segmenting_at_once(costs: tuple[Float64, Float64], steps: list[int], least: int) -> None:
     numbers = {"penalty": 2.0, "min_frames": least, "max_frames": 20}
@@ -178,7 +175,6 @@ gesture_specs = st.builds(
 )
 
 
-@settings(deadline=None, max_examples=150)
 @given(labels=label_runs, onsets=st.lists(st.integers(0, 120_000), max_size=25, unique=True), spec=gesture_specs)
 def test_gestures_tile_the_stream(labels: list[int], onsets: list[int], spec: GestureSpec) -> None:
     """Whatever comes in: no gap, no overlap, every frame in one gesture, none longer than allowed."""
@@ -203,7 +199,6 @@ def test_gestures_tile_the_stream(labels: list[int], onsets: list[int], spec: Ge
     assert first == len(labels)
 
 
-@settings(deadline=None, max_examples=100)
 @given(labels=label_runs, onsets=st.lists(st.integers(0, 120_000), max_size=25, unique=True), spec=gesture_specs)
 def test_every_onset_that_is_no_roll_cuts(labels: list[int], onsets: list[int], spec: GestureSpec) -> None:
     onsets = sorted(onsets)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import soundfile
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from musichal.errors import InputError
@@ -35,7 +35,6 @@ def test_neither_noise_nor_drone_tells_anything():
     assert information_rate(np.zeros(0, np.int32)) == 0.0
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(0, 3), max_size=80), st.sampled_from([0.5, 1.0, 2.0]))
 def test_words_cover_the_sequence_and_decode_it(symbols, alpha):
     index = TokenIndex.from_symbols(symbols)

@@ -22,8 +22,6 @@ from musichal.hearing.listener import Listener
 from musichal.hearing.percepts import SOURCES, Percept
 from musichal.live.input.live_input import LiveInput
 from musichal.memory.partner_file import PartnerModel
-from musichal.spec import PerceptionSpec
-from musichal.training.trainer import train
 
 pytestmark = pytest.mark.live
 
@@ -43,8 +41,8 @@ def clip(tmp_path_factory: pytest.TempPathFactory, rock_mix: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def partner(clip: Path) -> PartnerModel:
-    return train([read_recording(clip)], PerceptionSpec())
+def partner(clip: Path, partner_of: Callable[..., PartnerModel]) -> PartnerModel:
+    return partner_of(clip)
 
 
 @dataclass(frozen=True)

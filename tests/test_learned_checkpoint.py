@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import pytest
 import safetensors.numpy
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
@@ -484,7 +484,6 @@ def test_no_damage_gives_anything_but_a_refusal(tmp_path, file):
     layout = parse_layout(json.loads((tmp_path / "whole" / "config.json").read_text()), "tiny")
     content, refusals = (tmp_path / "whole" / file).read_bytes(), []
 
-    @settings(max_examples=80, deadline=None)
     @given(places=PLACES)
     def any_damage(places: list[tuple[int, int]]) -> None:
         path = tmp_path / file
@@ -503,7 +502,6 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=100, deadline=None)
 @given(st.dictionaries(st.sampled_from(sorted(MERT_CONFIG)), JSON, max_size=4))
 def test_any_config_is_a_bounded_layout_or_a_refusal(values):
     refusal, layout = outcome(lambda: parse_layout({**copy.deepcopy(MERT_CONFIG), **values}, "it"))

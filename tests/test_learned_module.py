@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import soundfile
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -207,7 +207,6 @@ def test_normalisation_is_that_of_transformers(guitar):
     np.testing.assert_array_equal(prepare(guitar, normalise=False), theirs)
 
 
-@settings(max_examples=50, deadline=None)
 @given(
     samples=arrays(np.float32, (2, 50), elements=st.floats(-1, 1, width=32)),
     offset=st.floats(-1, 1, width=32),

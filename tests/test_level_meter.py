@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from musichal.audio.level_meter import FLOOR_DB, LevelMeter
@@ -44,7 +44,6 @@ def test_clipping_is_what_stays_at_full_scale(run, clipped):
     assert measure(samples).clipped_samples == clipped
 
 
-@settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 99), cuts=st.lists(st.integers(0, 400), max_size=8))
 def test_it_does_not_matter_how_it_was_cut(seed, cuts):
     rng = np.random.default_rng(seed)

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from musichal.hearing.percepts import SILENCE, Note
@@ -52,7 +52,6 @@ def recordings(draw):
     return out
 
 
-@settings(max_examples=100, deadline=None)
 @given(recordings())
 def test_what_grows_gesture_by_gesture_is_what_is_built_at_once(parts):
     memory = Memory(dims=2, threshold=0.5)
@@ -188,7 +187,6 @@ def test_libraries_of_one_memory_share_what_is_beside_it_until_it_grows():
     assert len(second.base) == 20, "what is shared is not changed"
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(0, 20)))
 def test_few_states_ascend_as_many_do(states):
     assert ascending(np.array(states, dtype=np.int64)).tolist() == sorted(set(states))
@@ -197,21 +195,18 @@ def test_few_states_ascend_as_many_do(states):
 IOIS = st.none() | st.sampled_from([0.0, 5e-324, 2.2e-311, 0.25, 0.5, 1.0, 3.0, 3.1]) | st.floats(0, 4)
 
 
-@settings(deadline=None)
 @given(IOIS, IOIS)
 def test_one_symbol_of_rhythm_is_that_of_many(before_s, ioi_s):
     pair = [np.nan if value is None else value for value in (before_s, ioi_s)]
     assert rhythm_symbol(before_s, ioi_s) == rhythm_symbols(np.array(pair))[1]
 
 
-@settings(deadline=None)
 @given(st.floats(-120, 20, width=32), st.floats(-120, 20, width=32), st.booleans(), st.booleans())
 def test_one_symbol_of_loudness_is_that_of_many(before_db, level_db, was_silent, silent):
     expected = contour_symbols(np.array([before_db, level_db]), np.array([was_silent, silent]))[1]
     assert contour_symbol(before_db, level_db, was_silent=was_silent, silent=silent) == expected
 
 
-@settings(deadline=None)
 @given(st.integers(0, 2**32 - 1), st.sampled_from([1, 5, 16, 200]), st.integers(0, 1000), st.sampled_from([40, 700, 4000]))
 @example(seed=228, most=200, turn=0, n=40)  # a state of which one move fits no more than its own penalty takes off
 def test_the_best_that_a_search_by_drawers_looked_at_are_what_it_finds(seed, most, turn, n):

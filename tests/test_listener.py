@@ -1,7 +1,7 @@
 """The one law: what is heard depends on the samples alone, and live hearing is training heard in real time."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import cycle, pairwise
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,6 @@ from musichal.hearing.percepts import SILENCE, Gesture, ListenerResult, Note, Pe
 from musichal.hearing.separation import separate
 from musichal.memory.partner_file import PartnerModel, load_partner, save_partner
 from musichal.spec import GestureSpec, PerceptionSpec, VocabularySpec
-from musichal.training.trainer import train
 
 SPEC = PerceptionSpec(vocabulary=VocabularySpec(size=32))
 SPECS = {
@@ -60,8 +59,8 @@ def recording(rock_mix: Path) -> Recording:
 
 
 @pytest.fixture(scope="module")
-def model(recording: Recording) -> PartnerModel:
-    return train([recording], SPEC)
+def model(rock_mix: Path, partner_of: Callable[..., PartnerModel]) -> PartnerModel:
+    return partner_of(rock_mix, SPEC)
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +168,6 @@ def test_two_listeners_do_not_disturb_each_other(model: PartnerModel, clips: dic
 # Counts and times
 
 
-@settings(deadline=None, max_examples=20)
 @given(n=st.integers(0, 24_000), policy=st.sampled_from(["grid", "overlap"]))
 def test_the_frames_are_as_many_as_the_closed_form_says(
     model: PartnerModel, clips: dict[int, Float32], n: int, policy: str

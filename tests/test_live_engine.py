@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from musichal.hearing.percepts import Onset
@@ -360,7 +360,6 @@ CUTS = st.lists(
 ).map(lambda cuts: sorted(cuts, key=lambda s: s.at_sample))
 
 
-@settings(max_examples=200)
 @given(NOTES, CUTS)
 def test_nothing_sounds_while_muted_across_a_panic_or_behind_the_end(decisions, cuts):
     entries = [*cuts, Ended(10 * 24_000)]

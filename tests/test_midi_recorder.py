@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from musichal.live.output import messages
@@ -28,7 +28,6 @@ def played(notes, step_s: float = 0.0004):
     return sent
 
 
-@settings(max_examples=80, deadline=None)
 @given(NOTES, st.sets(st.integers(0, 59), max_size=6))
 def test_the_file_is_what_midi_bytes_writes_however_often_it_was_looked_at(notes, looks) -> None:
     recorder, last_s = MidiRecorder(), 0.0
@@ -48,7 +47,6 @@ def test_the_file_is_what_midi_bytes_writes_however_often_it_was_looked_at(notes
     assert recorder.snapshot(last_s + 1.0) == midi_bytes(events, percussion=True)
 
 
-@settings(max_examples=25, deadline=None)
 @given(notes=NOTES)
 def test_every_look_at_it_is_a_whole_file(tmp_path_factory, notes) -> None:
     path: Path = tmp_path_factory.mktemp("midi") / "reply.mid"

@@ -7,7 +7,7 @@ import ast
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -43,8 +43,8 @@ def recording(rock_mix: Path) -> Recording:
 
 
 @pytest.fixture(scope="module")
-def model(recording: Recording) -> PartnerModel:
-    return train([recording], SPEC)
+def model(rock_mix: Path, partner_of: Callable[..., PartnerModel]) -> PartnerModel:
+    return partner_of(rock_mix, SPEC)
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -90,7 +90,6 @@ def test_what_cannot_be_mixed_is_refused():
     assert mix(bad[:0], bad[:0], **rates).shape == (0, 2)
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     hnp.arrays(np.float32, st.integers(0, 400), elements=st.floats(-1e6, 1e6, width=32)),
     hnp.arrays(np.float32, st.tuples(st.integers(0, 400), st.integers(1, 3)), elements=st.floats(-8, 8, width=32)),
@@ -142,7 +141,6 @@ def test_peaks_come_before_loudness_and_silence_and_hiss_stay():
         at_loudness(np.array([0, np.inf], np.float32), sample_rate_hz=RATE)
 
 
-@settings(max_examples=100, deadline=None)
 @given(
     hnp.arrays(
         np.float32, st.tuples(st.integers(0, 900), st.integers(1, 2)), elements=st.floats(-(2.0**100), 2.0**100, width=32)

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from musichal.errors import InputError
@@ -116,7 +116,6 @@ def test_the_players_gestures_that_were_let_go_are_no_motif_any_more():
     assert store.keep(live, [0] * 4, whose="yours", heard_s=[0.0] * 4) is None
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.lists(st.lists(st.integers(-1, 30), max_size=14), max_size=40), st.integers(1, 8))
 def test_the_store_is_bounded_and_every_motif_is_a_run_of_its_phrase(phrases, kept):
     tokens = [token for phrase in phrases for token in phrase] or [1]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 import soxr
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from musichal.arrays import Float32
@@ -83,7 +83,6 @@ def test_silence_dc_and_what_cannot_be_heard_have_no_attacks(samples: np.ndarray
     assert len(onsets(samples.astype(np.float32))) <= 1
 
 
-@settings(deadline=None, max_examples=25)
 @given(st.lists(st.integers(1200, 3 * RATE), min_size=1, max_size=12), st.sampled_from([0.05, 0.3, 0.9]))
 def test_clicks_are_found_within_ten_milliseconds(places: list[int], level: float) -> None:
     kept = [p for i, p in enumerate(sorted(places)) if i == 0 or p - sorted(places)[i - 1] > 0.08 * RATE]
@@ -98,7 +97,6 @@ def test_clicks_are_found_within_ten_milliseconds(places: list[int], level: floa
         assert np.abs(found - place / RATE).min() <= 0.010
 
 
-@settings(deadline=None, max_examples=25)
 @given(cuts=st.lists(st.integers(0, 5 * RATE), max_size=40))
 def test_the_blocks_change_nothing(rock: Float32, cuts: list[int]) -> None:
     part = rock[: 5 * RATE]
@@ -115,7 +113,6 @@ def rock(audio_dir: object) -> Float32:
     return clip(f"{audio_dir}/rock140_mix.ogg")
 
 
-@settings(deadline=None, max_examples=25)
 @given(n=st.integers(0, 5 * RATE), seed=st.integers(0, 5))
 def test_the_past_is_never_changed_by_the_future(rock: Float32, n: int, seed: int) -> None:
     other = rock[: 5 * RATE].copy()
@@ -125,7 +122,6 @@ def test_the_past_is_never_changed_by_the_future(rock: Float32, n: int, seed: in
     assert onsets(rock[:n]) == known
 
 
-@settings(deadline=None, max_examples=25)
 @given(cuts=st.lists(st.integers(0, 5 * RATE), max_size=40, unique=True))
 def test_onsets_come_at_once_in_order_and_never_before_what_was_said_to_be_known(rock: Float32, cuts: list[int]) -> None:
     detector, known, last, spec = OnsetDetector(OnsetSpec(), sample_rate_hz=RATE), 0, -1, OnsetSpec()

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from musichal.partner.decision import PlannedNote
@@ -67,7 +67,6 @@ def test_a_player_who_sounds_too_is_not_taken_for_it(player_db):
     assert -5.0 < off_db(level, notes, times_s, own) < 4.0
 
 
-@settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10_000), st.floats(-60, 0))
 def test_it_is_never_negative_and_scales_with_what_is_heard(seed, by_db):
     rng = np.random.default_rng(seed)

@@ -4,7 +4,7 @@ import json
 import numpy as np
 import pytest
 import soundfile
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from musichal.evaluate.parameter_ranges import BESIDE, ENDS
@@ -66,7 +66,6 @@ partner_settings = st.builds(
 )
 
 
-@settings(max_examples=150, deadline=None)
 @given(memories(), players(), partner_settings, st.integers(0, 5))
 def test_what_holds_for_every_performance(memory, player, chosen, seed):
     decisions = answer(memory, player, chosen, seed=seed)
@@ -172,7 +171,6 @@ def check_contexts(memory: Memory, d: Decision, chosen: PartnerSettings) -> None
         assert value > 0
 
 
-@settings(max_examples=40, deadline=None)
 @given(memories(), players(), partner_settings)
 def test_the_same_seed_decides_alike(memory, player, chosen):
     assert answer(memory, player, chosen, seed=3) == answer(memory, player, chosen, seed=3)

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from musichal.errors import InputError
@@ -83,7 +83,6 @@ event = st.tuples(
 )
 
 
-@settings(max_examples=150, deadline=None)
 @given(st.lists(st.lists(event, min_size=1, max_size=60), min_size=1, max_size=3))
 def test_what_holds_for_every_memory(recordings):
     states = memory_of(*recordings).states

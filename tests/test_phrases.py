@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from musichal.audio.recording import read_recording
@@ -186,7 +186,6 @@ def test_the_break_of_the_ballad_is_the_only_end_in_it(ballad_guitar: Path, trai
     assert max(ended) < 27.4
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.booleans(), st.floats(-60, -5), st.integers(0, 4)), min_size=1, max_size=30))
 def test_what_holds_for_every_player(segments):
     onsets = [i * SEGMENT_S + SEGMENT_S * k / 5 for i, (_, _, n) in enumerate(segments) for k in range(n)]

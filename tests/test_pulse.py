@@ -7,7 +7,7 @@ from pathlib import Path
 import mir_eval
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from musichal.audio.recording import read_recording
@@ -86,7 +86,6 @@ def test_where_the_beat_is_ambiguous_the_tempo_is_right(audio_dir: Path, trained
     assert scores[3] > 0.9  # any metrical level, in total
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.floats(0.02, 2.0), st.floats(0, 1)), max_size=60))
 def test_what_holds_for_all_onsets(gaps):
     tracker = BeatTracker(BeatSettings())
@@ -101,7 +100,6 @@ def test_what_holds_for_all_onsets(gaps):
             assert abs(pulse.beat_s - time_s) < 2 * BeatSettings().longest_s
 
 
-@settings(max_examples=200, deadline=None)
 @given(
     st.floats(0, 1000), st.floats(-5, 5), st.floats(0.2, 2), st.floats(0, 1), st.sampled_from([1, 2, 3, 4, 8]), st.floats(0, 1)
 )

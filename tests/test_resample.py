@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import soundfile
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from musichal.arrays import Float32
@@ -27,7 +27,6 @@ def clip(request: pytest.FixtureRequest) -> Float32:
     return samples
 
 
-@settings(deadline=None, max_examples=40)
 @given(
     cuts=st.lists(st.integers(0, 60_000), max_size=40),
     source=st.sampled_from([8000, 22050, 24000, 32000, 44100, 48000, 96000, 192000, 44101]),
@@ -45,7 +44,6 @@ def test_single_samples_give_the_same_bits(clip: Float32, source: int) -> None:
     assert single.tobytes() == resampled(part, [], source=source).tobytes()
 
 
-@settings(deadline=None, max_examples=60)
 @given(n=st.integers(0, 30_000), source=st.integers(LOWEST_RATE_HZ, 200_000), quality=st.sampled_from(["soxr-HQ", "soxr-VR"]))
 def test_the_length_follows_from_the_rates(n: int, source: int, quality: str) -> None:
     length = len(resampled(np.zeros(n, dtype=np.float32), [], source=source, quality=quality))

@@ -4,7 +4,7 @@ import threading
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from musichal.live.input.ring import BlockRing
@@ -12,7 +12,6 @@ from musichal.live.input.ring import BlockRing
 steps = st.lists(st.one_of(st.integers(0, 12), st.just("read"), st.tuples(st.just("lose"), st.integers(0, 9))), max_size=80)
 
 
-@settings(max_examples=200, deadline=None)
 @given(steps=steps, capacity=st.integers(1, 40), channels=st.integers(1, 3), max_blocks=st.integers(1, 6))
 def test_every_sample_arrives_at_its_place_or_is_counted(steps, capacity, channels, max_blocks):
     """Sample number i has the value i in every channel, so that its place can be read off."""

@@ -2,7 +2,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from musichal.commands.scenario import read_scenario, recording_tokens
@@ -69,7 +69,6 @@ def test_states_are_labelled_by_the_chord_that_they_sound():
     assert chord_labels(unit_chroma(chroma)).tolist() == [*range(24), 24, 24]
 
 
-@settings(max_examples=100, deadline=None)
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=30), st.lists(st.integers(0, 4), min_size=1, max_size=8))
 def test_a_plan_is_where_memory_goes_on_as_asked_for_longest(memory, asked):
     guide = Guide(Scenario(kind="harmonic", labels=tuple(asked)), MemoryPool(tokens(*memory)))

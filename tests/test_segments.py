@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from musichal.arrays import Float32
@@ -57,7 +57,6 @@ lengths = st.integers(0, 60_000)
 cut_lists = st.lists(st.integers(0, 60_000), max_size=30)
 
 
-@settings(deadline=None, max_examples=60)
 @given(spec=st.sampled_from(SPECS), n=lengths, cuts=cut_lists, seed=st.integers(0, 9))
 def test_the_windows_do_not_depend_on_the_blocks(spec: PerceptionSpec, n: int, cuts: list[int], seed: int) -> None:
     onsets = onset_frames(n, seed)
@@ -66,7 +65,6 @@ def test_the_windows_do_not_depend_on_the_blocks(spec: PerceptionSpec, n: int, c
     assert all(same(a, b) for (_, a), (_, b) in zip(whole, parts, strict=True))
 
 
-@settings(deadline=None, max_examples=60)
 @given(spec=st.sampled_from(SPECS), n=lengths, cuts=cut_lists, seed=st.integers(0, 9))
 def test_a_window_comes_with_the_block_that_completes_it(spec: PerceptionSpec, n: int, cuts: list[int], seed: int) -> None:
     bounds = [0, *sorted(min(c, n) for c in cuts), n]
@@ -78,7 +76,6 @@ def test_a_window_comes_with_the_block_that_completes_it(spec: PerceptionSpec, n
     assert available == sorted(available)
 
 
-@settings(deadline=None, max_examples=60)
 @given(spec=st.sampled_from(SPECS), n=lengths, seed=st.integers(0, 9))
 def test_a_window_holds_context_segment_and_lookahead_and_no_more(spec: PerceptionSpec, n: int, seed: int) -> None:
     end = 0
@@ -98,7 +95,6 @@ def test_a_window_holds_context_segment_and_lookahead_and_no_more(spec: Percepti
     assert n - end < 400 if spec.hop_samples == spec.segment_samples else True
 
 
-@settings(deadline=None, max_examples=30)
 @given(lookahead=st.integers(0, 24_000), n=lengths)
 def test_a_whole_segment_waits_for_its_lookahead_or_the_end(lookahead: int, n: int) -> None:
     spec = PerceptionSpec(lookahead_samples=lookahead)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import soundfile
 import soxr
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -90,7 +90,6 @@ def test_agrees_with_librosa(rock_mix: object) -> None:
 sounds = hnp.arrays(np.float32, st.integers(1, 9000), elements=st.floats(-1, 1, width=32), fill=st.just(0.25))
 
 
-@settings(deadline=None, max_examples=40)
 @given(sounds)
 def test_stems_add_up_to_the_input(samples: Float32) -> None:
     stems = separate(samples, SeparationSpec())
@@ -101,7 +100,6 @@ def test_stems_add_up_to_the_input(samples: Float32) -> None:
     np.testing.assert_allclose(stems.harmonic + stems.percussive, samples, atol=3e-5)
 
 
-@settings(deadline=None, max_examples=20)
 @given(sounds, st.floats(1.5, 5), st.floats(1.5, 5))
 def test_margins_leave_a_residual_and_never_add_energy(samples: Float32, harmonic: float, percussive: float) -> None:
     plain = separate(samples, SeparationSpec())

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import soundfile
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from musichal.audio.concatenative import render_slices
@@ -56,7 +56,6 @@ ASKED = st.lists(
 )
 
 
-@settings(max_examples=50, deadline=None)
 @given(ASKED)
 def test_whatever_is_asked_there_is_no_click_and_it_ends(asked) -> None:
     one = player()
@@ -78,7 +77,6 @@ def test_whatever_is_asked_there_is_no_click_and_it_ends(asked) -> None:
     assert np.abs(np.diff(sound)).max(initial=0.0) <= 2 * steepest
 
 
-@settings(max_examples=30, deadline=None)
 @given(st.lists(st.integers(1, 700), min_size=1, max_size=40))
 def test_block_sizes_do_not_matter(blocks) -> None:
     pieces = []

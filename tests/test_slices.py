@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import scipy.signal
 import soundfile
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from musichal.audio.concatenative import render_slices
@@ -165,7 +165,6 @@ slices = st.builds(
 )
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.lists(slices, max_size=8), st.sampled_from([8000, 24000, 48000]), st.floats(1e-6, 0.1))
 def test_any_slices_give_smooth_finite_sound_of_the_right_length(events, rate, fade_s):
     recordings = [(sine(60, 3, 8000), 8000), (sine(50, 1, 24000), 24000)]

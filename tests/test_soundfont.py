@@ -3,7 +3,7 @@ import struct
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from musichal.audio.instrument import find_soundfont, render_notes
@@ -275,7 +275,6 @@ def test_a_program_that_the_font_lacks_is_said_and_a_compressed_font_too(opened)
         render_notes([Note(0, 1, 60, 64)], opened(LOOPED, sample_type=0x11))
 
 
-@settings(max_examples=40, deadline=None)
 @given(st.data())
 def test_a_damaged_font_is_an_input_error_or_finite_sound(tmp_path_factory, data):
     content = bytearray(small_font({43: 127 << 8, **LOOPED, 8: 8400, 11: 500}, second={48: 30, 54: 3}))

@@ -1,7 +1,7 @@
 """The scheduler's pure core: every note ends once, on the channel on which it began, whatever is asked in whatever order."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from musichal.live.output.messages import Control, Note, Outgoing
@@ -189,7 +189,6 @@ ACTIONS = st.one_of(
 ZONES = st.one_of(st.none(), st.builds(MpeZone, members=st.integers(1, 15)))
 
 
-@settings(max_examples=150, deadline=None)
 @given(st.lists(ACTIONS, max_size=80), ZONES, st.sampled_from([0.0, 0.05]), st.sampled_from([0.0, 0.02]))
 def test_every_note_ends_once_under_any_interleaving(actions, zone, latency_s, lead_s) -> None:
     timeline = NoteScheduler(zone=zone, latency_s=latency_s, lead_s=lead_s, capacity=20)
@@ -237,7 +236,6 @@ def test_every_note_ends_once_under_any_interleaving(actions, zone, latency_s, l
     assert moments == sorted(moments) or lead_s > 0
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     st.integers(1, 15),
     st.lists(st.tuples(st.floats(0, 5), st.floats(0.01, 2), st.integers(40, 50), st.floats(-2, 2)), max_size=60),

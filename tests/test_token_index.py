@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.memory_speed import STRING_KINDS, token_string
@@ -69,7 +69,6 @@ def build(sequences):
     return index
 
 
-@settings(deadline=None)
 @given(SEQUENCES | situations().map(lambda situation: situation[0]))
 def test_repeats_are_exact_and_earlier(sequences):
     index, reference = build(sequences), Reference(sequences)
@@ -83,7 +82,6 @@ def test_repeats_are_exact_and_earlier(sequences):
         assert position < i  # a suffix link that finds the state itself is a mistake made by others
 
 
-@settings(deadline=None)
 @given(situations(), st.integers(1, 8))
 def test_longest_context_is_exact(situation, max_length):
     sequences, recent, before = situation
@@ -98,7 +96,6 @@ def test_longest_context_is_exact(situation, max_length):
         assert (match.first_position, match.latest_position) == (-1, -1)
 
 
-@settings(deadline=None)
 @given(situations(), st.integers(1, 8))
 def test_the_whole_memory_is_the_memory_as_it_was_at_its_end(situation, max_length):
     sequences, recent, _ = situation
@@ -120,7 +117,6 @@ def test_occurrences_are_all_of_them_when_the_limit_allows(situation, max_length
     assert index.occurrences(match, limit=1000, before=before).tolist() == expected[::-1]
 
 
-@settings(deadline=None)
 @given(situations(), st.integers(1, 8), st.integers(1, 5))
 def test_candidates_are_exact_and_complete(situation, max_length, min_length):
     sequences, recent, before = situation
@@ -132,7 +128,6 @@ def test_candidates_are_exact_and_complete(situation, max_length, min_length):
     assert list(zip(found["length"], found["position"], strict=True)) == expected
 
 
-@settings(deadline=None)
 @given(situations(), st.integers(1, 12))
 def test_a_limit_drops_only_shorter_contexts_or_equals(situation, limit):
     sequences, recent, before = situation
@@ -145,7 +140,6 @@ def test_a_limit_drops_only_shorter_contexts_or_equals(situation, limit):
     assert all(lengths[c["position"]] == c["length"] for c in found)
 
 
-@settings(deadline=None)
 @given(SEQUENCES | situations().map(lambda situation: situation[0]), st.integers(1, 8))
 def test_the_end_of_the_memory_never_finds_itself(sequences, max_length):
     index, reference = build(sequences), Reference(sequences)
@@ -162,7 +156,6 @@ def test_the_end_of_the_memory_never_finds_itself(sequences, max_length):
     assert n - 1 not in found["position"]
 
 
-@settings(deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(0, 120), st.sampled_from([0.1, 0.5, 0.9]), st.integers(1, 10))
 def test_a_cursor_is_exact_while_the_memory_grows(seed, steps, growing, max_length):
     rng = np.random.default_rng(seed)
@@ -185,7 +178,6 @@ def test_a_cursor_is_exact_while_the_memory_grows(seed, steps, growing, max_leng
     assert cursor.match.length == 0
 
 
-@settings(deadline=None)
 @given(STRINGS, STRINGS, STRINGS)
 def test_a_match_stays_valid_while_its_index_grows(first, recent, later):
     """Clones take contexts over from the state that a match names."""
@@ -197,7 +189,6 @@ def test_a_match_stays_valid_while_its_index_grows(first, recent, later):
     assert index.occurrences(match, limit=1000).tolist() == expected[::-1]
 
 
-@settings(deadline=None)
 @given(STRINGS)
 def test_growing_one_by_one_equals_building_at_once(symbols):
     grown = TokenIndex()
@@ -209,7 +200,6 @@ def test_growing_one_by_one_equals_building_at_once(symbols):
     assert built.state_count <= max(2, 2 * len(symbols))
 
 
-@settings(deadline=None)
 @given(SEQUENCES)
 def test_arrays_rebuild_the_index(sequences):
     index = build(sequences)
@@ -321,7 +311,6 @@ def test_what_a_limit_leaves_differs_in_its_past():
         assert symbols[position - 1] not in later[later != 9]
 
 
-@settings(max_examples=20, deadline=None)
 @given(st.integers(0, 2**32 - 1))
 def test_large_alphabets(seed):
     symbols = np.random.default_rng(seed).integers(-1, 1024, 300)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from musichal.partner.modes import PLAIN, Mode, built_in_modes
@@ -166,7 +166,6 @@ def test_without_a_mode_a_phrase_never_ends():
 modes = st.sampled_from([*built_in_modes().values(), ALONG, ANSWER, ONSET, PLAIN])
 
 
-@settings(max_examples=150, deadline=None)
 @given(
     st.lists(
         st.tuples(modes, st.sampled_from(["playing", "pausing", "ended"]), st.floats(0.01, 3), st.booleans()), max_size=40
@@ -262,7 +261,6 @@ def test_an_answer_over_a_player_who_plays_on_goes_over_the_last_of_it_at_its_pa
     assert came_in.until_s == pytest.approx(7.0), "the stroke at 5.0, 2 s later"
 
 
-@settings(max_examples=80, deadline=None)
 @given(
     st.lists(st.floats(0.0, 4.0), max_size=30),
     st.floats(0.1, 1.0),

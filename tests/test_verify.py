@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
@@ -53,8 +53,8 @@ def brief_mix(short_mix, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def brief(brief_mix) -> PartnerModel:
-    return train([read_recording(brief_mix)], PerceptionSpec())
+def brief(brief_mix, partner_of) -> PartnerModel:
+    return partner_of(brief_mix)
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +149,6 @@ def test_the_same_seed_gives_the_same_answer(brief):
 
 
 @given(n_samples=st.integers(0, 60_000), segment=st.integers(400, 9000), data=st.data())
-@settings(max_examples=200, deadline=None)
 def test_the_audit_of_the_closed_form_agrees_with_it(n_samples, segment, data):
     hop = data.draw(st.integers(max(1, segment // 4), segment))
     try:
@@ -465,7 +464,6 @@ def test_training_again_gives_the_same_bytes_and_a_change_is_named(trained, trai
 
 
 @given(n=st.integers(0, 100_000), largest=st.integers(1, 70_000), seed=st.integers(0, 99))
-@settings(deadline=None)
 def test_random_blocks_add_up(n, largest, seed):
     # Blocks of one sample each would take long to list.
     largest = max(largest, n // 2000 + 1)

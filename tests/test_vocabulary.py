@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -147,7 +147,6 @@ def test_l2_pca_ignores_level_and_keeps_the_directions_that_matter() -> None:
     assert (basis[np.argmax(np.abs(basis), axis=0), np.arange(64)] > 0).all()
 
 
-@settings(deadline=None, max_examples=20)
 @given(hnp.arrays(np.float32, st.tuples(st.integers(1, 4), st.just(300)), elements=st.floats(-(2.0**60), 2.0**60, width=32)))
 def test_a_projection_is_exact_so_that_no_order_of_its_sums_can_matter(features: Float32) -> None:
     """Held against whole numbers of Python, which have no largest, and no partial sum may pass what float64 holds exactly."""
@@ -163,7 +162,6 @@ def test_a_projection_is_exact_so_that_no_order_of_its_sums_can_matter(features:
     assert (abs(parts[0]) @ abs(parts[2]) + abs(parts[1]) @ abs(parts[2])).max() < 2**53
 
 
-@settings(deadline=None, max_examples=50)
 @given(
     hnp.arrays(np.float32, st.tuples(st.integers(1, 30), st.just(5)), elements=st.floats(-3, 3, width=32)),
     st.sampled_from(NORMALISATIONS),
@@ -179,7 +177,6 @@ def test_tokens_are_the_nearest_centres(features: Float32, normalisation: str) -
     assert found.dtype == np.int16
 
 
-@settings(deadline=None, max_examples=30)
 @given(cuts=st.lists(st.integers(0, 300), max_size=10), normalisation=st.sampled_from(NORMALISATIONS))
 def test_a_frame_has_the_same_token_in_any_company(cuts: list[int], normalisation: str) -> None:
     features = music(300, 73)

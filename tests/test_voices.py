@@ -3,7 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 import soundfile
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from musichal.errors import InputError
@@ -94,7 +94,6 @@ def test_louder_is_louder_and_stays_a_velocity(velocity, gain_db):
     assert louder(velocity, 0.0) == velocity
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     st.lists(st.lists(st.tuples(st.sampled_from([0.0, 0.1]), st.sampled_from([0.1, 1.5]), st.integers(0, 127)), max_size=6),
              min_size=1, max_size=6),

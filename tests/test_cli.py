@@ -123,7 +123,7 @@ def test_a_bad_value_for_training_is_one_line_before_the_work(options, says, sho
         (["--midi-out", "x.mid", "--sound", "kazoo"], "'soundfont' or 'slices'"),
         (["--audio-out", "x.wav", "--soundfont", "none.sf2"], "none.sf2"),
         (["--picture", "x.gif"], ".png, .svg or .pdf"),
-        (["--midi-out", "x.mid", "--set", "loudness=1"], "unknown partner setting 'loudness'"),
+        (["--midi-out", "x.mid", "--set", "loudness=1"], "unknown setting 'loudness'"),
         (["--midi-out", "x.mid", "--set", "no_repeat"], "name=number"),
         (["--midi-out", "x.mid", "--set", "no_repeat=many"], "name=number"),
         (["--midi-out", "x.mid", "--set", "no_repeat=1.5"], "whole number"),

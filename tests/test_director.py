@@ -462,11 +462,11 @@ def partner_with(trained, direction) -> Partner:
 
 def test_an_unknown_mode_or_a_wrong_table_is_refused_at_the_beginning(trained):
     for direction, says in (
-        ({"mode": "loud"}, "there is no mode 'loud'"),
+        ({"mode": "loud"}, "unknown mode 'loud'"),
         ({"mode": "couple", "modes": "[x]\nvolume = 1"}, "volume"),
-        ({"mode": "couple", "form": "[[section]]\nfrom = -1"}, "seconds from 0 on"),
-        ({"mode": 3}, "direction is a table of texts"),
-        ({"tempo": "x"}, "direction is a table of texts"),
+        ({"mode": "couple", "form": "[[section]]\nfrom = -1"}, r"seconds in \["),
+        ({"mode": 3}, "direction must be a table of texts"),
+        ({"tempo": "x"}, "direction must be a table of texts"),
     ):
         with pytest.raises(InputError, match=says):
             partner_with(trained, direction)

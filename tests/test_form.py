@@ -81,7 +81,7 @@ def test_a_form_without_an_end_goes_on():
         ('[[section]]\nmode = "lead"', "section 1 needs from"),
         ('[[section]]\nfrom = "1:75"', "must be a time such as"),
         ("[[section]]\nfrom = -3", "seconds in [0, 86400], got -3"),
-        ('[[section]]\nfrom = 0\nmode = "loud"', "there is no mode 'loud'; there are: shadow"),
+        ('[[section]]\nfrom = 0\nmode = "loud"', "unknown mode 'loud'. Valid modes: shadow"),
         ("[[section]]\nfrom = 0\nvolume = 1", "section 1: unknown 'volume'"),
         ("[[section]]\nfrom = 5\nuntil = 5", "section 1 would end at 0:05.00, but it begins at 0:05.00"),
         (
@@ -102,7 +102,7 @@ def test_a_form_without_an_end_goes_on():
         ("[[section]]\nfrom = 0\nsilence = 1", "silence must be true or false"),
         ("[[section]]\nfrom = 0\nintensity = 2", "intensity must be a number from 0 to 1, not 2"),
         ("[[section]]\nfrom = 0\nintensity = [0, 1, 0]", "or two for from"),
-        ('[[section]]\nfrom = 0\nuse = "the middle"', "takes regions such as"),
+        ('[[section]]\nfrom = 0\nuse = "the middle"', "must be regions such as"),
         ("[[section]]\nfrom = nan", "must be a time"),
         ("[[section]]\nfrom = 0\nname = 4", "name must be text"),
         ("[[section", "not valid TOML"),

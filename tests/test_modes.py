@@ -15,9 +15,12 @@ from typer.testing import CliRunner
 
 from musichal.cli import app
 from musichal.errors import InputError
+from musichal.parameters import MODE_NUMBERS
 from musichal.partner.form import parse_form
-from musichal.partner.modes import AUTO, RANGES, ModeKeeper, built_in_modes, parse_modes, read_modes
-from musichal.partner.settings import PartnerSettings
+from musichal.partner.memory_pool import MemoryPool
+from musichal.partner.mode_controller import ModeController
+from musichal.partner.modes import AUTO, ModeKeeper, built_in_modes, parse_modes, read_modes
+from musichal.partner.settings import Direction, PartnerSettings
 from players_by_hand import answer, hear, plays
 
 NAMES = ("shadow", "mirror", "couple", "lead", "contrast", "rest")
@@ -61,18 +64,18 @@ def test_a_table_of_ones_own_adds_to_the_table_and_may_copy_a_mode(tmp_path: Pat
         ('[x]\nturn = "rest"\ntrigger = "never"\nphrase = 2', "turn 'rest' plays nothing: phrase contradicts it"),
         ("[x]\nrecall = 0.5", "contradicts turn 'along'"),
         ("[x]\npatience_s = 5", "patience_s contradicts it"),
-        ("[x]\nphrase = 0", "phrase must be a number from 0.1 to 10, not 0"),
-        ("[x]\nbreath = nan", "breath must be a number from 0 to 10"),
-        ('[x]\nbreath = "long"', "breath must be a number from 0 to 10, not 'long'"),
-        ("[x]\nreturns = 2", "returns must be a number from 0 to 1, not 2"),
+        ("[x]\nphrase = 0", "phrase must be in [0.1, 10], got 0"),
+        ("[x]\nbreath = nan", "breath must be in [0, 10], got nan"),
+        ('[x]\nbreath = "long"', "breath must be a number, got 'long'"),
+        ("[x]\nreturns = 2", "returns must be in [0, 1], got 2"),
         ("[x]\nstay_s = 30", "stay_s must be two numbers"),
         ("[x]\nstay_s = [60, 30]", "from the shorter to the longer"),
-        ("[x]\nnext = { y = 1 }", "next names 'y'"),
+        ("[x]\nnext = { y = 1 }", "next: unknown mode 'y'"),
         ("[x]\nnext = { x = 1 }", "other modes, not 'x' itself"),
         ("[x]\nnext = { couple = 0 }", "must make one of its modes possible"),
-        ("[x]\nvolume = 3", "unknown partner setting 'volume'"),
+        ("[x]\nvolume = 3", "unknown setting 'volume'"),
         ("[x]\nvolume = 3", "columns of a mode: about, turn, trigger"),
-        ("[x]\npace = 3", "partner setting pace must be a number from -1 to 1, not 3"),
+        ("[x]\npace = 3", "pace must be in [-1, 1], got 3"),
         ('[x]\ntemperature = "hot"', "temperature must be a number"),
         ('[x]\nlike = "nobody"', "not 'nobody'"),
         ("x = 3", "'x' stands outside a mode"),
@@ -142,7 +145,7 @@ def test_the_hand_goes_before_time_and_auto_gives_it_back():
     assert not any(kept.step(float(t), phrase_ended=True) for t in range(3, 1000))
     kept.choose(AUTO, 1000.0)
     assert any(kept.step(1000.0 + t, phrase_ended=True) for t in range(100))
-    with pytest.raises(InputError, match="there is no mode 'loud'; there are: shadow"):
+    with pytest.raises(InputError, match=r"unknown mode 'loud'. Valid modes: shadow"):
         kept.choose("loud", 1100.0)
 
 
@@ -298,11 +301,11 @@ def test_the_document_has_every_mode_and_every_column():
     text = DOCUMENT.read_text(encoding="utf-8")
     for name, mode in built_in_modes().items():
         assert f"| `{name}` | {mode.about} |" in text
-    for column in ("turn", "trigger", *RANGES, "stay_s", "next"):
+    for column in ("turn", "trigger", *MODE_NUMBERS, "stay_s", "next"):
         assert f"| `{column}` |" in text
-    for column, (low, high) in RANGES.items():
+    for column, parameter in MODE_NUMBERS.items():
         row = next(line for line in text.splitlines() if line.startswith(f"| `{column}` |"))
-        assert row.endswith(f"| {low:g} … {high:g} |")
+        assert row.endswith(f"| {parameter.low:g} … {parameter.high:g} |")
 
 
 def test_what_the_document_shows_can_be_used():
@@ -326,21 +329,43 @@ def test_modes_are_listed_checked_and_copied(tmp_path: Path):
     assert "volume" in wrong.stderr
 
 
+def test_a_setting_that_was_given_holds_in_every_mode_even_at_its_default(trained):
+    def held(settings: PartnerSettings) -> float:
+        controller = ModeController(MemoryPool(trained.memory), settings, rng=np.random.default_rng(0), sample_rate_hz=24_000)
+        return controller.settings(settings).chroma_weight
+
+    assert built_in_modes()["shadow"].applied(PartnerSettings(), {}).chroma_weight == 2.0
+    shadow = PartnerSettings(direction=Direction(mode="shadow"))
+    for value in (1, 1.1):
+        given = shadow.changed({"chroma_weight": value})
+        assert given.explicit == {"chroma_weight"}
+        assert held(given) == value
+        assert held(PartnerSettings.from_dict(given.to_dict())) == value
+        # A session from before names were kept: only what differs from the defaults counts as given.
+        old = {name: v for name, v in given.to_dict().items() if name != "explicit"}
+        assert held(PartnerSettings.from_dict(old)) == (2.0 if value == 1 else value)
+    voices = shadow.changed({"voices": "melody, bass", "bass.low_pitch": 36})
+    assert voices.explicit == {"voices"}
+    with pytest.raises(InputError, match="explicit must be names of settings, got direction"):
+        PartnerSettings.from_dict({"explicit": ["direction"]})
+
+
 def test_play_takes_a_mode_a_table_and_a_form_and_replays_them(tmp_path: Path, trained_path: Path, short_guitar: Path):
     (tmp_path / "mine.toml").write_text('[ghost]\nlike = "couple"\ngain_db = -12\n')
     (tmp_path / "form.toml").write_text('end = 6\nfade_s = 2\n[[section]]\nfrom = 0\nmode = "ghost"\n')
     played = CliRunner().invoke(
         app,
         ["play", str(trained_path), "--input", str(short_guitar), "--session", str(tmp_path / "s"),
-         "--modes", str(tmp_path / "mine.toml"), "--form", str(tmp_path / "form.toml")],
+         "--modes", str(tmp_path / "mine.toml"), "--form", str(tmp_path / "form.toml"), "--set", "chroma_weight=1"],
     )  # fmt: skip
     assert played.exit_code == 0, played.stderr
+    assert json.loads((tmp_path / "s" / "settings.json").read_text())["partner"]["explicit"] == ["chroma_weight"]
     decisions = [json.loads(line) for line in (tmp_path / "s" / "decisions.jsonl").read_text().splitlines()]
     assert {d["mode"] for d in decisions if d["kind"] == "play"} == {"ghost"}
     assert decisions[-1]["rest"] == "ended"
     assert CliRunner().invoke(app, ["replay", str(tmp_path / "s")]).exit_code == 0
     for arguments, says in (
-        (["--mode", "loud"], "there is no mode 'loud'"),
+        (["--mode", "loud"], "unknown mode 'loud'"),
         (["--modes", str(tmp_path / "none.toml")], "cannot read"),
         (["--form", str(tmp_path / "mine.toml")], "unknown 'ghost'"),
     ):

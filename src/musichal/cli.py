@@ -15,7 +15,8 @@ from rich.console import Console
 from musichal import __version__
 from musichal.commands.terminal import Terminal
 from musichal.errors import InputError, MusicHalError
-from musichal.partner.settings import WORD_SETTINGS, PartnerSettings
+from musichal.parameters import NUMBERS, WORDS, setting
+from musichal.partner.settings import PartnerSettings
 from musichal.spec import (
     MAX_CONTEXT_S,
     MAX_LOOKAHEAD_S,
@@ -45,7 +46,7 @@ app = typer.Typer(
 )
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object for a program instead of words for a person.")]
-_SETTING_NAMES = PartnerSettings().summary()
+_SETTING_NAMES = ", ".join((*NUMBERS, *WORDS))
 
 
 def main() -> None:
@@ -206,7 +207,11 @@ def play(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the partner's choices.")] = 0,
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help=f"A setting of the partner; repeatable. There are: {_SETTING_NAMES}."),
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help=f"Set a parameter; repeatable: {_SETTING_NAMES}, bass.hold, …; see `musichal parameters`.",
+        ),
     ] = None,
     for_: Annotated[str | None, typer.Option("--for", help="Live: how long to play, as 60s.")] = None,
     channel: Annotated[str | None, typer.Option(help="Live: which input channels to hear, as 1 or 1,2 or all.")] = None,
@@ -637,10 +642,11 @@ def _settings(pairs: list[str]) -> PartnerSettings:
     values: dict[str, int | float | str] = {}
     for pair in pairs:
         name, separator, text = (part.strip() for part in pair.partition("="))
-        if not separator or not text:
-            raise InputError(f"--set takes name=number (words for {', '.join(WORD_SETTINGS)}), not {pair!r}")
+        if not separator:
+            raise InputError(f"--set takes NAME=VALUE, got {pair!r}")
+        kind = setting(name).kind
         try:
-            values[name] = text if name in WORD_SETTINGS else int(text) if re.fullmatch(r"-?\d+", text) else float(text)
+            values[name] = text if kind == "words" else int(text) if re.fullmatch(r"[-+]?\d+", text) else float(text)
         except ValueError as error:
-            raise InputError(f"--set takes name=number for {name}, not {pair!r}") from error
-    return PartnerSettings.from_dict(values)
+            raise InputError(f"{name} must be {'an integer' if kind == 'integer' else 'a number'}, got {text!r}") from error
+    return PartnerSettings().changed(values)

@@ -81,8 +81,11 @@ def parse_seconds(text: str, what: str) -> float:
     return 3600 * int(match[1] or 0) + 60 * int(match[2]) + float(match[3])
 
 
-def unknown_name(kind: str, name: object, valid: Iterable[str], *, hint: str = "") -> InputError:
-    """Return the error for a name that does not exist: it lists the valid names, of many the nearest."""
+def unknown_name(kind: str, name: object, valid: Iterable[str], *, hint: str = "", where: str = "") -> InputError:
+    """Return the error for a name that does not exist: it lists the valid names, of many the nearest.
+
+    `hint` says where to find all, `where` in which file.
+    """
     names = list(valid)
     given = printable(name) if isinstance(name, str) else name
     if len(names) > _MOST_NAMES and isinstance(name, str):
@@ -90,7 +93,7 @@ def unknown_name(kind: str, name: object, valid: Iterable[str], *, hint: str = "
         listed = f"{', '.join(nearest or names[:5])}, … ({len(names)} in all{hint and f'; {hint}'})"
     else:
         listed = f"{', '.join(names)}{hint and f' ({hint})'}"
-    return InputError(f"unknown {kind} {given!r}. Valid {kind}s: {listed}")
+    return InputError(f"{where and f'{where}: '}unknown {kind} {given!r}. Valid {kind}s: {listed}")
 
 
 def read_text(path: PathLike, *, limit: int = LARGEST_TABLE_BYTES) -> str:

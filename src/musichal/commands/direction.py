@@ -12,7 +12,7 @@ from musichal.errors import InputError
 from musichal.partner.form import parse_form
 from musichal.partner.modes import AUTO, Mode, built_in_modes, parse_modes, read_modes
 from musichal.partner.settings import Direction
-from musichal.text import printable, read_text
+from musichal.text import printable, read_text, unknown_name
 
 
 def direction(mode: str, modes: Path | None, form: Path | None) -> Direction:
@@ -28,7 +28,7 @@ def direction(mode: str, modes: Path | None, form: Path | None) -> Direction:
     if modes is not None:
         table = parse_modes(modes_text, table, source=printable(modes))
     if mode not in (*table, AUTO):
-        raise InputError(f"there is no mode {mode!r}; there are: {', '.join([*table, AUTO])}")
+        raise unknown_name("mode", mode, [*table, AUTO])
     form_text = "" if form is None else read_text(form)
     if form is not None:
         parse_form(form_text, table, source=printable(form))

@@ -17,20 +17,19 @@ from musichal.audio.instrument import Instrument, find_instrument, render_notes
 from musichal.audio.recording import Recording, collect_recordings, read_recording
 from musichal.commands.outputs import check_outputs
 from musichal.commands.terminal import Terminal
-from musichal.errors import InputError
 from musichal.evaluate.answering import DeafWalker, Echo, Excerpt, MakePlayer, answer, hear_excerpt, joined
 from musichal.evaluate.duo_stats import MemoryUse, memory_use
 from musichal.evaluate.effects import Effect, effect
 from musichal.evaluate.evaluation import Contestant, Evaluation, Progress, Room, contest, cut_excerpts, with_pauses
 from musichal.evaluate.feedback import Feedback, Render, feedback, mean_feedback
 from musichal.evaluate.listening import AT_ONCE_S, DIMENSIONS, Area
-from musichal.evaluate.parameter_ranges import Trial, trials
+from musichal.evaluate.trials import Trial, trials
 from musichal.memory.partner_file import PartnerModel, load_partner
 from musichal.note import Note
 from musichal.own_process import starting_children
 from musichal.partner.partner import Partner
 from musichal.partner.settings import Direction, PartnerSettings
-from musichal.text import printable
+from musichal.text import printable, unknown_name
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -164,9 +163,9 @@ def _electric_piano(instrument: Instrument, rate_hz: int) -> Render:
 def chosen_trials(names: Sequence[str]) -> tuple[Trial, ...]:
     """Return the trials of the parameters named, of all where none is. Raises `InputError` for one that there is not."""
     there = {trial.parameter: trial for trial in trials()}
-    unknown = [name for name in names if name not in there]
-    if unknown:
-        raise InputError(f"there is no parameter {printable(unknown[0])!r} to try; there are: {', '.join(there)}")
+    for name in names:
+        if name not in there:
+            raise unknown_name("parameter", name, there)
     return tuple(there[name] for name in names) or tuple(there.values())
 
 

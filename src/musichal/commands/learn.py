@@ -19,7 +19,8 @@ from musichal.live.control import (
     is_whole,
     read_cc_map,
 )
-from musichal.partner.settings import WORD_SETTINGS, PartnerSettings
+from musichal.parameters import WORDS
+from musichal.partner.settings import PartnerSettings
 from musichal.text import printable
 
 _EXAMPLES = {
@@ -77,7 +78,7 @@ def parse_wish(text: str) -> Wish:
     """
     name, equals, values = (part.strip() for part in text.partition("="))
     command(name, (0,))  # raises for a name that there is not
-    words = name in (*WORD_SETTINGS, *PARTNER_COMMANDS)
+    words = name in (*WORDS, *PARTNER_COMMANDS)
     if name in (*STAGE_COMMANDS, *TRIGGERS):
         if equals:
             raise InputError(f"{name} is a button and takes no values")
@@ -87,7 +88,7 @@ def parse_wish(text: str) -> Wish:
             raise InputError(f"{name} needs its ends or choices, such as {_EXAMPLES.get(name, name + '=1:16')}")
         return Wish(name=name)
     ends = _ends(values)
-    if ends is not None and name not in ("mode", *WORD_SETTINGS):
+    if ends is not None and name not in ("mode", *WORDS):
         for end in ends:
             check_number(name, end)
         return Wish(name=name, low=ends[0], high=ends[1])

@@ -4,7 +4,6 @@ Some commands concern the stage (`STAGE_COMMANDS`); the others are the partner's
 be told (`PARTNER_COMMANDS`). A name that there is not is refused here, a value by the partner, and the sender is told so.
 """
 
-import dataclasses
 import math
 import re
 import threading
@@ -14,16 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from musichal.errors import InputError
+from musichal.parameters import NUMBERS, WORDS, setting
 from musichal.partner.modes import AUTO
-from musichal.partner.settings import PartnerSettings, VoiceSettings
-from musichal.text import printable, read_toml
+from musichal.text import printable, read_toml, unknown_name
 
 STAGE_COMMANDS = ("mute", "listen", "panic", "quit")
 """`mute` and `listen` take on or off, and go over to the other without; `panic` and `quit` take nothing."""
 PARTNER_COMMANDS = ("mode", "region", "clock", "go_back", "more_like_this", "change")
 TRIGGERS = ("panic", "quit", "go_back", "more_like_this", "change")
-NAMES = (*STAGE_COMMANDS, *PARTNER_COMMANDS, *(f.name for f in dataclasses.fields(PartnerSettings) if f.name != "direction"))
-"""Every command; beside them there are the settings of a voice, such as ``bass.low_pitch``."""
+NAMES = (*STAGE_COMMANDS, *PARTNER_COMMANDS, *NUMBERS, *WORDS)
+"""Every command, besides the settings of a voice such as ``bass.low_pitch``."""
 KEYS = {
     "q": "quit",
     "\x1b": "quit",
@@ -140,31 +139,23 @@ def _told(name: str, value: object) -> str:
 
 
 def check_name(name: str) -> None:
-    """Refuse what neither the stage nor the partner knows; raises `InputError` that says what there is."""
-    voice, _, setting = name.rpartition(".")
-    if voice:
-        known = [f.name for f in dataclasses.fields(VoiceSettings) if f.metadata]
-        if setting not in known:
-            raise InputError(f"a voice has no setting {setting!r}; there are: {', '.join(known)}")
+    """Raise `InputError` for a name that is neither a command nor a setting."""
+    if "." in name:
+        setting(name)
     elif name not in NAMES:
-        raise InputError(f"there is no command {name!r}; there are: {', '.join(NAMES)}, and those of a voice as bass.low_pitch")
+        raise unknown_name("command", name, NAMES, hint="and a voice's as bass.low_pitch")
 
 
 def check_number(name: str, value: float) -> None:
-    """Refuse a number that a setting cannot have, whatever the others are; raises `InputError`."""
-    voice, _, setting = name.rpartition(".")
-    for f in dataclasses.fields(VoiceSettings if voice else PartnerSettings):
-        if f.name == setting and f.metadata and not f.metadata["low"] <= value <= f.metadata["high"]:
-            raise InputError(f"{name} goes from {f.metadata['low']:g} to {f.metadata['high']:g}: there is no {value:g}")
+    """Raise `InputError` for a number that a setting cannot have."""
+    if "." in name or name in NUMBERS:
+        setting(name).check(int(value) if is_whole(name) and value == int(value) else value, name)
 
 
 def is_whole(name: str) -> bool:
-    """Return whether a setting of the partner, or of one of its voices (``bass.low_pitch``), takes whole numbers."""
-    if name == "region":
-        return True  # a recording's number
-    voice, _, setting = name.rpartition(".")
-    fields = dataclasses.fields(VoiceSettings if voice else PartnerSettings)
-    return any(f.name == setting and type(f.default) is int for f in fields)
+    """Return whether a setting of the partner, or of one of its voices (``bass.low_pitch``), takes integers."""
+    # A region is the number of a recording.
+    return name == "region" or (("." in name or name in NUMBERS) and setting(name).kind == "integer")
 
 
 class CommandBox:

@@ -26,7 +26,7 @@ from typing import Any
 
 from musichal.errors import InputError
 from musichal.partner.settings import PartnerSettings
-from musichal.text import clock, parse_seconds, parse_toml, printable, read_text
+from musichal.text import clock, parse_seconds, parse_toml, printable, read_text, unknown_name
 
 _LONGEST_S = 24 * 3600.0
 _FADED_DB = -24.0
@@ -192,7 +192,7 @@ def _section(row: Mapping[str, Any], start_s: float, end_s: float, modes: tuple[
         raise InputError(f"{where}: silence contradicts {', '.join(meant)}")
     mode = row.get("mode")
     if mode is not None and mode not in modes:
-        raise InputError(f"{where}: there is no mode {mode!r}; there are: {', '.join(modes)}")
+        raise unknown_name("mode", mode, modes, where=where)
     name = row.get("name", f"section {number}")
     if not isinstance(name, str):
         raise InputError(f"{where}: name must be text, not {name!r}")

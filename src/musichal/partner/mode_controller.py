@@ -9,7 +9,6 @@ import dataclasses
 import math
 from collections import deque
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -69,7 +68,7 @@ class ModeController:
     ----------
     library : MemoryPool
     settings : PartnerSettings
-        Those that differ from the defaults are set by the player's hand: no mode changes them.
+        Those that the user gave (`explicit`) hold in every mode.
     rng : numpy.random.Generator
         For the lengths of phrases, breaths and modes, and for returns.
     sample_rate_hz : int
@@ -87,7 +86,7 @@ class ModeController:
         self._library = library
         self._rate_hz = sample_rate_hz
         self._rng = rng
-        self._by_hand = _set_by_hand(settings)
+        self._by_hand = settings.given
         self._table, self._form = directed_by(settings.direction)
         for chosen in (settings, *(PartnerSettings().changed(dict(section.regions)) for section in self._form.sections)):
             _check_regions(chosen, library=library)
@@ -448,13 +447,6 @@ def _check_regions(settings: PartnerSettings, *, library: MemoryPool) -> None:
             raise InputError(
                 f"there is no recording {region.recording}: the memory has {library.live_recording}, counted from 0"
             )
-
-
-def _set_by_hand(settings: PartnerSettings) -> dict[str, Any]:
-    """Return the settings that differ from the defaults."""
-    plain = PartnerSettings()
-    names = [f.name for f in dataclasses.fields(settings) if f.name != "direction"]
-    return {name: getattr(settings, name) for name in names if getattr(settings, name) != getattr(plain, name)}
 
 
 def _phrase_map(memory: Memory) -> PhraseMap:

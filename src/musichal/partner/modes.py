@@ -17,8 +17,9 @@ from typing import Any, Literal
 import numpy as np
 
 from musichal.errors import InputError
+from musichal.parameters import MODE_NUMBERS, ModeParameters
 from musichal.partner.settings import PartnerSettings
-from musichal.text import parse_toml, printable, read_text
+from musichal.text import parse_toml, printable, read_text, unknown_name
 
 Turn = Literal["along", "answer", "own", "rest"]
 Trigger = Literal["onset", "own end", "phrase end", "never"]
@@ -30,32 +31,19 @@ TRIGGERS: Mapping[str, tuple[str, ...]] = {
     "rest": ("never",),
 }
 """The triggers that go with each turn."""
-RANGES: Mapping[str, tuple[float, float]] = {
-    "phrase": (0.1, 10.0),
-    "breath": (0.0, 10.0),
-    "patience_s": (1.0, 600.0),
-    "recall": (0.0, 1.0),
-    "returns": (0.0, 1.0),
-}
-"""From where to where the numbers of a mode may go."""
-_COLUMNS = ("about", "turn", "trigger", *RANGES, "stay_s", "next")
+_COLUMNS = ("about", "turn", "trigger", *MODE_NUMBERS, "stay_s", "next")
 _STAY_RANGE_S = (1.0, 3600.0)
 _GOES_BACK = 16
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mode:
+class Mode(ModeParameters):
     """One mode; the columns are explained in `modes.toml`. `settings` are what it changes of the partner's settings."""
 
     name: str
     about: str = ""
     turn: str = "along"
     trigger: str = "own end"
-    phrase: float = 1.0
-    breath: float = 1.0
-    patience_s: float = 9.0
-    recall: float = 0.0
-    returns: float = 0.0
     stay_s: tuple[float, float] = (30.0, 90.0)
     next: tuple[tuple[str, float], ...] = ()
     settings: tuple[tuple[str, Any], ...] = ()
@@ -105,7 +93,7 @@ def parse_modes(text: str, known: ModeTable, *, source: str) -> dict[str, Mode]:
     for mode in modes.values():
         for following, _ in mode.next:
             if following not in modes:
-                raise InputError(f"{source}: mode {mode.name!r}: next names {following!r}; there are: {', '.join(modes)}")
+                raise unknown_name("mode", following, modes, where=f"{source}: mode {mode.name!r}: next")
     return modes
 
 
@@ -118,8 +106,8 @@ def _mode(name: str, columns: Mapping[str, Any], known: ModeTable, where: str) -
     settings = dict(base.settings)
     own: dict[str, Any] = {}
     for column, value in values.items():
-        if column in RANGES:
-            own[column] = _number(value, RANGES[column], f"{where}: {column}")
+        if column in MODE_NUMBERS:
+            own[column] = MODE_NUMBERS[column].check(value, f"{where}: {column}")
         elif column == "stay_s":
             own[column] = _stay(value, where)
         elif column == "next":
@@ -137,7 +125,7 @@ def _mode(name: str, columns: Mapping[str, Any], known: ModeTable, where: str) -
     try:
         PartnerSettings().changed(settings)
     except InputError as error:
-        also = f" (columns of a mode: {', '.join(_COLUMNS)}, like)" if "unknown" in str(error) else ""
+        also = f" (columns of a mode: {', '.join(_COLUMNS)}, like)" if "unknown setting" in str(error) else ""
         raise InputError(f"{where}: {error}{also}") from error
     return mode
 
@@ -156,7 +144,7 @@ def _check_turn(mode: Mode, given: Mapping[str, Any], where: str) -> None:
             f"{where}: turn {mode.turn!r} with trigger {mode.trigger!r} waits for no phrase: patience_s contradicts it"
         )
     if mode.turn == "rest":
-        playing = [column for column in given if column in RANGES]
+        playing = [column for column in given if column in MODE_NUMBERS]
         if playing:
             raise InputError(f"{where}: turn 'rest' plays nothing: {', '.join(playing)} contradicts it")
 
@@ -164,7 +152,7 @@ def _check_turn(mode: Mode, given: Mapping[str, Any], where: str) -> None:
 def _number(value: object, limits: tuple[float, float], where: str) -> float:
     low, high = limits
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-        raise InputError(f"{where} must be a number from {low:g} to {high:g}, not {value!r}")
+        raise InputError(f"{where} must be in [{low:g}, {high:g}], got {value!r}")
     return float(value)
 
 
@@ -316,7 +304,7 @@ class ModeKeeper:
 
     def _known(self, name: str) -> Mode:
         if name not in self._table:
-            raise InputError(f"there is no mode {name!r}; there are: {', '.join([*self._table, AUTO])}")
+            raise unknown_name("mode", name, [*self._table, AUTO])
         return self._table[name]
 
     def _stay_until(self, now_s: float) -> float:

@@ -97,7 +97,10 @@ def _settings_from(folder: Path, table: dict[str, Any]) -> SessionSettings:
             expected = dict if field.name == "partner" else field.type
             if type(values[field.name]) is not expected:
                 raise InputError(f"{printable(folder / SETTINGS)}: {field.name} is of the wrong type")
-        values["partner"] = PartnerSettings.from_dict(values["partner"])
+        try:
+            values["partner"] = PartnerSettings.from_dict(values["partner"])
+        except InputError as error:
+            raise InputError(f"{printable(folder / SETTINGS)}: {error}") from error
         settings = SessionSettings(**values)
     except KeyError as error:
         raise InputError(f"{printable(folder / SETTINGS)} is not a session's: it lacks {error}") from error

@@ -684,7 +684,7 @@ def _recording(y: Audio, sr: int, *, name: str) -> Recording:
 
 
 def _settings(mode: str, settings: dict[str, Any]) -> PartnerSettings:
-    chosen = PartnerSettings.from_dict(settings)
+    chosen = PartnerSettings().changed(settings)
     return replace(chosen, direction=replace(chosen.direction or Direction(), mode=mode))
 
 

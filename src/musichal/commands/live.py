@@ -248,7 +248,7 @@ def _with_voices(request: LiveRequest, routings: Sequence[Routing]) -> LiveReque
     if request.voices is None:
         return request
     table, path = routings[0], printable(request.voices)
-    if request.settings.voices == PartnerSettings().voices and not all(table.has(v.name) for v in request.settings.voices):
+    if "voices" not in request.settings.explicit and not all(table.has(v.name) for v in request.settings.voices):
         try:
             return replace(request, settings=request.settings.changed({"voices": ", ".join(table.voices)}))
         except InputError as error:

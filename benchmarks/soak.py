@@ -34,9 +34,8 @@ from musichal.live.engine import EventLoop
 from musichal.live.live_engine import Arrived, LiveEngine
 from musichal.live.output.messages import Note
 from musichal.live.output.note_scheduler import NoteScheduler
-from musichal.live.session.recorder import SessionRecorder
+from musichal.live.session.recorder import LiveSessionWriter, SessionRecorder
 from musichal.live.session.session import SessionSettings
-from musichal.live.session.session_log import LiveSessionWriter
 from musichal.memory.partner_file import PartnerModel
 from musichal.partner.decision import Decision
 from musichal.partner.partner import Partner

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from musichal.cli import app
 from musichal.commands.explain import decision_at
 from musichal.errors import InputError
-from musichal.live.session.session_log import read_session
+from musichal.live.session.session import read_session
 from musichal.memory.partner_file import load_partner
 from musichal.partner.decision import Decision
 from musichal.partner.explanation import explain

@@ -28,7 +28,7 @@ from musichal.errors import InputError, MissingExtraError
 from musichal.live.input.link import LinkClock, LinkReport, LinkSession, link_report
 from musichal.live.input.link_process import is_news
 from musichal.live.session.event_log import Changed
-from musichal.live.session.session_log import read_session
+from musichal.live.session.session import read_session
 from musichal.partner.settings import PartnerSettings
 from musichal.partner.timing import clock_pulse
 from stage_by_hand import hand_stage

@@ -432,7 +432,7 @@ def test_a_limit_of_the_system_leaves_what_was_written_readable(tmp_path):
     done = subprocess.run([sys.executable, "-c", FILL, str(tmp_path)], capture_output=True, text=True, check=True, timeout=60)
     assert "nothing more is recorded" in done.stdout
     assert "larger than the system allows" in done.stdout
-    from musichal.live.input.recorded_input import read_chunks
+    from musichal.live.session.session import read_chunks
 
     sound = np.concatenate(list(read_chunks(tmp_path, 48_000)))
     assert 20_000 <= len(sound) <= 25_000

@@ -17,10 +17,9 @@ from musichal.hearing.encoders import create_encoder
 from musichal.hearing.listener import Listener
 from musichal.live.control import CommandBox, command
 from musichal.live.session.event_log import Changed, Ended, Lost, Perceived, Skipped, Staged, Struck
-from musichal.live.session.recorder import SessionRecorder
+from musichal.live.session.recorder import LiveSessionWriter, SessionRecorder
 from musichal.live.session.replay import Replay, replay
-from musichal.live.session.session import SessionSettings, file_sha256, session_folder
-from musichal.live.session.session_log import LiveSessionWriter, read_session, read_summary
+from musichal.live.session.session import SessionSettings, file_sha256, read_session, session_folder
 from musichal.partner.settings import PartnerSettings
 from stage_by_hand import HandStage, SlowHearing, hand_stage, partner_of
 
@@ -174,7 +173,7 @@ def test_changes_mute_and_panic_are_in_the_answer(tmp_path, trained, wanted, gui
 def test_a_whole_session_has_its_summary_and_no_raw_sound(tmp_path, trained, wanted, guitar):
     with session_folder(tmp_path / "s"):
         perform(tmp_path / "s", trained, wanted, guitar[0][:44_100], chunk_s=0.2)
-    assert read_summary(tmp_path / "s") == {"trouble": None}
+    assert json.loads((tmp_path / "s" / "summary.json").read_text()) == {"trouble": None}
     session = read_session(tmp_path / "s")
     assert session.settings == wanted
     assert session.recovered == ()

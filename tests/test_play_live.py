@@ -27,7 +27,7 @@ from musichal.cli import app
 from musichal.errors import InputError
 from musichal.live.input.osc_format import osc_message, read_datagram
 from musichal.live.session.event_log import Changed, Ended, Perceived, Staged
-from musichal.live.session.session_log import read_session
+from musichal.live.session.session import read_session
 from test_slices_port import FeatureExtractor
 
 pytestmark = pytest.mark.live

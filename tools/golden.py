@@ -56,7 +56,10 @@ def canonical(lines: str, keys: tuple[str, ...] = ()) -> bytes:
             return {key: rounded(item) for key, item in value.items()}
         return [rounded(item) for item in value] if isinstance(value, list) else value
 
-    records = [json.loads(line) for line in lines.splitlines()]
+    records: list[dict[str, object]] = []
+    for line in lines.splitlines():
+        record = json.loads(line)
+        records.append({**records[-1], **record} if "as" in record else record)  # another voice of the same choice
     kept = [{key: record.get(key) for key in keys or record} for record in records]
     return "\n".join(json.dumps(rounded(record), sort_keys=True) for record in kept).encode()
 

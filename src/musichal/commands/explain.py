@@ -15,8 +15,7 @@ from musichal.audio.mix import at_loudness, write_wav
 from musichal.commands.outputs import check_outputs
 from musichal.commands.terminal import Terminal
 from musichal.errors import InputError
-from musichal.live.session.session import SessionSettings, file_sha256
-from musichal.live.session.session_log import read_session
+from musichal.live.session.session import SessionSettings, file_sha256, read_session
 from musichal.memory.partner_file import PartnerModel, load_partner
 from musichal.note import Note
 from musichal.partner.decision import Decision

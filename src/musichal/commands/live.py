@@ -39,9 +39,8 @@ from musichal.live.output.routing import Routing, VoiceRoute, read_routing, sing
 from musichal.live.output.scheduler import Scheduler
 from musichal.live.output.slice_output import SliceOutput
 from musichal.live.priority import raise_priority
-from musichal.live.session.recorder import SessionRecorder
+from musichal.live.session.recorder import LiveSessionWriter, SessionRecorder
 from musichal.live.session.session import SessionSettings, file_sha256, session_folder
-from musichal.live.session.session_log import LiveSessionWriter
 from musichal.memory.partner_file import PartnerModel, load_partner
 from musichal.monotonic import now_s
 from musichal.partner.explanation import explain

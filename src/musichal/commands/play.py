@@ -17,8 +17,8 @@ from musichal.commands.outputs import check_outputs
 from musichal.commands.terminal import Terminal
 from musichal.errors import InputError
 from musichal.live.performance import Performance, note_events, perform, slice_events
+from musichal.live.session.recorder import write_session
 from musichal.live.session.session import SessionSettings, file_sha256, reply_bytes, session_folder
-from musichal.live.session.session_log import write_session
 from musichal.memory.partner_file import PartnerModel, load_partner
 from musichal.partner.explanation import explain, summarise
 from musichal.partner.settings import PartnerSettings

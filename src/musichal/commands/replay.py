@@ -11,8 +11,7 @@ from musichal.errors import CheckFailedError, InputError
 from musichal.hearing.encoders import create_encoder
 from musichal.hearing.listener import Listener
 from musichal.live.session.replay import Replay, replay
-from musichal.live.session.session import file_sha256
-from musichal.live.session.session_log import REPLY, read_session
+from musichal.live.session.session import REPLY, file_sha256, read_session
 from musichal.memory.partner_file import load_partner
 from musichal.partner.partner import Partner
 from musichal.text import printable

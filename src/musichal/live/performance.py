@@ -1,6 +1,6 @@
 """A performance offline: a recording is played to a partner on the virtual clock, and its answer collected."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -123,7 +123,7 @@ def heard_stream(percepts: Sequence[Percept], sample_rate_hz: int) -> HeardStrea
     )
 
 
-def note_events(decisions: Sequence[Decision], *, channel: int) -> list[Note]:
+def note_events(decisions: Iterable[Decision], *, channel: int) -> list[Note]:
     """Return the notes of a performance as events on one channel, in order of decision."""
     return [
         Note(note.onset_s, note.duration_s, note.pitch, note.velocity, channel)

@@ -142,20 +142,37 @@ class Decision:
     tempo_bpm: float | None = None
     notes: tuple[PlannedNote, ...] = ()
 
-    def to_json(self) -> str:
-        """Return the record as one line of JSON."""
-        return json.dumps(dataclasses.asdict(self), allow_nan=False, separators=(",", ":"))
+    def to_json(self, before: "Decision | None" = None) -> str:
+        """Return the record as one line of JSON.
+
+        Where `before` is another voice of the same choice, only what differs is written: ``{"as": 6, "number": 7, ...}``.
+        """
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        if before is not None and before.kind == self.kind == "play" and before.choice == self.choice:
+            values = {"as": before.number, **{name: v for name, v in values.items() if v != getattr(before, name)}}
+        return json.dumps(values, allow_nan=False, separators=(",", ":"), default=dataclasses.asdict)
 
     @classmethod
-    def from_json(cls, line: str) -> Self:
-        """Return the decision that `to_json` wrote."""
+    def from_json(cls, line: str, before: Self | None = None) -> Self:
+        """Return the decision that `to_json` wrote, given the one `before` it."""
         values: dict[str, Any] = json.loads(line)
-        parts = {
-            "contexts": Context, "influences": Influence, "filters": Filter, "alternatives": Alternative, "notes": PlannedNote,
-        }  # fmt: skip
-        for name, kind in parts.items():
-            values[name] = tuple(kind(**part) for part in values[name])
-        if values.get("answers") is not None:
-            values["answers"] = tuple(values["answers"])
+        if "as" in values:
+            if before is None or values.pop("as") != before.number:
+                raise ValueError("the line refers to another one than the line before")
+            values = {f.name: getattr(before, f.name) for f in dataclasses.fields(cls)} | _parsed(values)
+            return cls(**values)
+        return cls(**_parsed(values))
+
+
+def _parsed(values: dict[str, Any]) -> dict[str, Any]:
+    """Return values of a record with their parts as objects."""
+    parts = {
+        "contexts": Context, "influences": Influence, "filters": Filter, "alternatives": Alternative, "notes": PlannedNote,
+    }  # fmt: skip
+    for name in parts.keys() & values.keys():
+        values[name] = tuple(parts[name](**part) for part in values[name])
+    if values.get("answers") is not None:
+        values["answers"] = tuple(values["answers"])
+    if "contexts" in values:
         values["contexts"] = tuple(dataclasses.replace(c, tokens=tuple(c.tokens)) for c in values["contexts"])
-        return cls(**values)
+    return values

@@ -1,20 +1,21 @@
-"""The transcript: exactly what reached a partner on stage, and at which sample of the stream.
+"""The event log: what reached the partner, and at which sample of the stream.
 
-Live, a segment is heard a little after it is complete, or skipped; so what a partner decides depends on when things reached
-it. The transcript holds that. Whoever gives the same entries to the same `EventLoop` gets the same decisions.
+Live, a segment is heard a little after it is complete, or skipped, so decisions depend on when events reach the partner.
+The log keeps that: the same entries given to the same `EventLoop` give the same decisions.
 
 Conventions
 -----------
-Samples are those of the clock, at the spec's rate; entries are in the order in which they happened, and their samples never
-go back. One entry is one line of JSON, ``{"at": sample, ...}``.
+Samples count at the spec's rate. Entries are in the order in which they happened; their samples never decrease. One entry
+is one line of JSON, ``{"at": sample, ...}``.
 """
 
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -23,7 +24,7 @@ from musichal.memory.container import parse_json
 from musichal.partner.decision import Decision
 
 StageControl = Literal["mute", "unmute", "panic", "listen", "deaf"]
-STAGE_CONTROLS: tuple[StageControl, ...] = ("mute", "unmute", "panic", "listen", "deaf")
+STAGE_CONTROLS: tuple[StageControl, ...] = get_args(StageControl)
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Struck:
 
 @dataclass(frozen=True)
 class Perceived:
-    """Percept number `index` reached the partner; `digest` is that of what was heard."""
+    """Percept number `index` reached the partner; `digest` is its `percept_digest`."""
 
     at_sample: int
     index: int
@@ -45,10 +46,7 @@ class Perceived:
 
 @dataclass(frozen=True)
 class Skipped:
-    """Segment number `index` was not heard.
-
-    Hearing was `late`, or the player had it stop listening (`deaf`), or it lies in a long gap of the input (`lost`).
-    """
+    """Segment number `index` was not heard: hearing was `late`, switched off (`deaf`), or the input had a gap (`lost`)."""
 
     at_sample: int
     index: int
@@ -57,7 +55,7 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Changed:
-    """The player changed something by hand, and the partner took it."""
+    """The player changed settings, and the partner took them."""
 
     at_sample: int
     changes: Mapping[str, object]
@@ -65,7 +63,7 @@ class Changed:
 
 @dataclass(frozen=True)
 class Staged:
-    """Something that concerns the stage and not the partner."""
+    """A control of the output, not of the partner."""
 
     at_sample: int
     control: StageControl
@@ -73,7 +71,7 @@ class Staged:
 
 @dataclass(frozen=True)
 class Lost:
-    """`samples` of the input, at its own rate, never came; silence stands for them in the recording, if not `left_out`."""
+    """`samples` of the input, at its own rate, never arrived. Silence replaces them in the recording unless `left_out`."""
 
     at_sample: int
     samples: int
@@ -82,10 +80,9 @@ class Lost:
 
 @dataclass(frozen=True)
 class Ended:
-    """The performance was closed in order; nothing is decided behind it.
+    """The performance was closed in order; nothing is decided after it.
 
-    On stage, what sounds is ended there. Offline the stream itself is over, with the last of what the light path held back,
-    and what was decided `plays_out`.
+    Live, sounding notes end here. Offline the stream is over, and what was decided `plays_out`.
     """
 
     at_sample: int
@@ -96,7 +93,7 @@ Entry = Struck | Perceived | Skipped | Changed | Staged | Lost | Ended
 
 
 def percept_digest(percept: Percept) -> str:
-    """Return a digest of what a partner can tell of a percept: its frames, tokens, gestures, onsets and notes in place."""
+    """Return a digest of everything a partner uses of a percept: frames, tokens, gestures, onsets and notes."""
     heard = percept.heard
     digest = hashlib.blake2b(digest_size=8)
     digest.update(np.ascontiguousarray(percept.tokens).tobytes())
@@ -114,20 +111,26 @@ def percept_digest(percept: Percept) -> str:
 def percept_to_json(percept: Percept) -> str:
     """Return what was heard of a segment as one line of JSON."""
     heard = percept.heard
-    values = {
-        "index": heard.index,
-        "start_sample": heard.start_sample,
-        "length_samples": heard.length_samples,
-        "available_at": heard.available_at,
-        "tokens": percept.tokens.tolist(),
-        "level_db": [round(float(level), 1) for level in heard.level_db],
-        "onset_samples": list(heard.onset_samples),
-    }
+    return to_line(
+        {
+            "index": heard.index,
+            "start_sample": heard.start_sample,
+            "length_samples": heard.length_samples,
+            "available_at": heard.available_at,
+            "tokens": percept.tokens.tolist(),
+            "level_db": [round(float(level), 1) for level in heard.level_db],
+            "onset_samples": list(heard.onset_samples),
+        }
+    )
+
+
+def to_line(values: Mapping[str, Any]) -> str:
+    """Return values as one line of JSON."""
     return json.dumps(values, allow_nan=False, separators=(",", ":"))
 
 
 def entries_of(onsets: Iterable[Onset], percepts: Iterable[Percept]) -> list[Entry]:
-    """Return what was heard as entries, in the order in which a `EventLoop` takes it on the virtual clock."""
+    """Return entries in the order in which an offline `EventLoop` takes them."""
     entries: list[Struck | Perceived] = [Struck(onset.decided_at, onset) for onset in onsets]
     entries += [Perceived(p.heard.available_at, p.heard.index, percept_digest(p)) for p in percepts]
     return sorted(entries, key=lambda entry: entry.at_sample)
@@ -135,125 +138,82 @@ def entries_of(onsets: Iterable[Onset], percepts: Iterable[Percept]) -> list[Ent
 
 def entry_to_json(entry: Entry) -> str:
     """Return an entry as one line of JSON."""
-    values: dict[str, object] = {"at": entry.at_sample}
+    values: dict[str, object] = {}
     match entry:
         case Struck(_, onset):
-            values["onset"] = [onset.sample, onset.decided_at]
+            values = {"onset": [onset.sample, onset.decided_at]}
         case Perceived(_, index, digest):
-            values |= {"percept": index, "digest": digest}
+            values = {"percept": index, "digest": digest}
         case Skipped(_, index, why):
-            values |= {"skipped": index, "why": why}
+            values = {"skipped": index, "why": why}
         case Changed(_, changes):
-            values["change"] = dict(changes)
+            values = {"change": dict(changes)}
         case Staged(_, control):
-            values["stage"] = control
+            values = {"stage": control}
         case Lost(_, samples, left_out):
-            values |= {"lost": samples, "left_out": left_out}
+            values = {"lost": samples, "left_out": left_out}
         case Ended(_, plays_out):
-            values |= {"end": True, "plays_out": plays_out}
-    return json.dumps(values, allow_nan=False, separators=(",", ":"))
+            values = {"end": True, "plays_out": plays_out}
+    return to_line({"at": entry.at_sample, **values})
 
 
 def entry_from_json(line: str) -> Entry:
-    """Return the entry that `entry_to_json` wrote; raises `ValueError` for anything else."""
+    """Return the entry that `entry_to_json` wrote; raise `ValueError` for anything else."""
     values = parse_json(line.encode(), max_depth=6)
     if not isinstance(values, dict):
-        raise ValueError("not an entry of a transcript")
-    at = _whole(values.get("at"))
-    for name, read in _READERS.items():
-        if name in values:
-            return read(at, values)
-    raise ValueError("an unknown entry")
+        raise ValueError("not an object")
+    at = _count(values.get("at"))
+    entry: Entry
+    match values:
+        case {"onset": [sample, decided_at]}:
+            entry = Struck(at, Onset(_count(sample), _count(decided_at)))
+        case {"percept": index}:
+            entry = Perceived(at, _count(index), str(values.get("digest", "")))
+        case {"skipped": index, "why": "late" | "deaf" | "lost" as why}:
+            entry = Skipped(at, _count(index), why)
+        case {"change": dict(changes)}:
+            entry = Changed(at, changes)
+        case {"stage": control} if control in STAGE_CONTROLS:
+            entry = Staged(at, control)
+        case {"lost": samples}:
+            entry = Lost(at, _count(samples), values.get("left_out") is True)
+        case {"end": _}:
+            entry = Ended(at, values.get("plays_out") is True)
+        case _:
+            raise ValueError("unknown kind of entry, or a value of the wrong type")
+    return entry
 
 
-def _struck(at: int, values: dict[str, Any]) -> Struck:
-    onset = values["onset"]
-    if not isinstance(onset, list) or len(onset) != 2:
-        raise ValueError("an onset is a pair of samples")
-    return Struck(at, Onset(_whole(onset[0]), _whole(onset[1])))
-
-
-def _perceived(at: int, values: dict[str, Any]) -> Perceived:
-    return Perceived(at, _whole(values["percept"]), str(values.get("digest", "")))
-
-
-def _skipped(at: int, values: dict[str, Any]) -> Skipped:
-    why = values.get("why")
-    if why not in ("late", "deaf", "lost"):
-        raise ValueError("a segment is skipped because hearing is late or deaf, or its sound lost")
-    return Skipped(at, _whole(values["skipped"]), why)
-
-
-def _changed(at: int, values: dict[str, Any]) -> Changed:
-    if not isinstance(values["change"], dict):
-        raise ValueError("a change has names and values")
-    return Changed(at, values["change"])
-
-
-def _staged(at: int, values: dict[str, Any]) -> Staged:
-    if values["stage"] not in STAGE_CONTROLS:
-        raise ValueError("an unknown control of the stage")
-    return Staged(at, values["stage"])
-
-
-def _lost(at: int, values: dict[str, Any]) -> Lost:
-    return Lost(at, _whole(values["lost"]), values.get("left_out") is True)
-
-
-def _ended(at: int, values: dict[str, Any]) -> Ended:
-    return Ended(at, values.get("plays_out") is True)
-
-
-_READERS: Mapping[str, Callable[[int, dict[str, Any]], Entry]] = {
-    "onset": _struck,
-    "percept": _perceived,
-    "skipped": _skipped,
-    "change": _changed,
-    "stage": _staged,
-    "lost": _lost,
-    "end": _ended,
-}
-
-
-def _whole(value: object) -> int:
+def _count(value: object) -> int:
     if type(value) is not int or not 0 <= value < 1 << 53:
-        raise ValueError("a count must be a whole number")
+        raise ValueError(f"expected an integer from 0 to 2^53, got {str(value)[:40]}")
     return value
 
 
 def as_sounded(decisions: Iterable[Decision], entries: Iterable[Entry], *, sample_rate_hz: int) -> Iterator[Decision]:
-    """Yield decisions with their notes as far as they sounded: mute, panic and the end taken into account.
+    """Yield decisions with the notes that really sounded: mute, panic and the end applied.
 
-    While muted, nothing is struck and nothing goes on sounding. A panic ends what sounds and drops what had been decided; so
-    does the end of a performance that does not play out.
+    While muted, no note starts or goes on. A panic ends what sounds and drops what was decided before it, and so does an
+    end that does not play out.
     """
-    cuts = [
-        (entry.at_sample / sample_rate_hz, entry.control if isinstance(entry, Staged) else "panic")
-        for entry in entries
-        if isinstance(entry, Staged) or (isinstance(entry, Ended) and not entry.plays_out)
-    ]
-    silences = _muted_spans(cuts)
-    panics = [at_s for at_s, control in cuts if control == "panic"]
-    ends = sorted([*panics, *(first for first, _ in silences)])
+    mutes: list[float] = []  # muted from each even place to the odd one after it
+    panics: list[float] = []
+    for entry in entries:
+        at_s = entry.at_sample / sample_rate_hz
+        if isinstance(entry, Ended):
+            panics += [] if entry.plays_out else [at_s]
+        elif isinstance(entry, Staged) and entry.control == "panic":
+            panics.append(at_s)
+        elif isinstance(entry, Staged) and entry.control == ("unmute" if len(mutes) % 2 else "mute"):
+            mutes.append(at_s)
+    ends = [*sorted([*panics, *mutes[::2]]), math.inf]
     for decision in decisions:
         notes = []
         for note in decision.notes:
-            muted = any(first <= note.onset_s < last for first, last in silences)
-            dropped = any(decision.time_s < at_s <= note.onset_s for at_s in panics)
-            if muted or dropped:
-                continue
-            end_s = min([at_s for at_s in ends if at_s > note.onset_s], default=math.inf)
-            cut = end_s < note.onset_s + note.duration_s
-            notes.append(replace(note, duration_s=end_s - note.onset_s) if cut else note)
+            muted = bisect_right(mutes, note.onset_s) % 2
+            dropped = bisect_right(panics, decision.time_s) < bisect_right(panics, note.onset_s)
+            if not (muted or dropped):
+                end_s = ends[bisect_right(ends, note.onset_s)]
+                cut = end_s < note.onset_s + note.duration_s
+                notes.append(replace(note, duration_s=end_s - note.onset_s) if cut else note)
         yield replace(decision, notes=tuple(notes))
-
-
-def _muted_spans(cuts: Sequence[tuple[float, str]]) -> list[tuple[float, float]]:
-    spans, since = [], None
-    for at_s, control in cuts:
-        if control == "mute" and since is None:
-            since = at_s
-        elif control == "unmute" and since is not None:
-            spans.append((since, at_s))
-            since = None
-    return spans if since is None else [*spans, (since, math.inf)]

@@ -1,50 +1,178 @@
-"""Writing a session while it is played, so that whatever happens to MusicHal, all but its last moment is on disk.
+"""Writing sessions: as a whole when offline, and live so that a crash loses no more than the last moment.
 
-A thread of its own writes; the engine only hands over. The input is kept in closed chunks of FLAC, ``input/00000.flac`` and so
-on, each whole or not there, and the chunk that is being filled as plain 24-bit samples in ``input/00001.raw`` (little-endian
-32-bit integers). Everything else is lines of JSON that are only ever appended. What is handed over is with the operating system
-within `_WRITE_S`, which a ``kill -9`` survives, and on the disk within a second, which a power cut does.
+Live, a thread of its own writes; the engine only queues. The input is kept in closed chunks of FLAC, each whole or absent,
+and the open chunk as raw samples. Everything else is lines of JSON that are only appended. Queued data reaches the operating
+system within `_WRITE_S`, which a ``kill -9`` survives, and the disk within a second, which a power cut does.
 
-Where the disk fails, recording ends there, whole up to that moment; the music goes on, and the session says so: for that
-sentence some room is kept from the start.
+If the disk fails, the recording ends there, whole up to that moment, and the music goes on. Some space is reserved from the
+start to write down why. A chunk that cannot be encoded stays raw.
 """
 
 import contextlib
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from json import dumps
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from musichal.arrays import Float32, Int32
 from musichal.atomic import open_atomically
 from musichal.audio.flac import encode_flac
-from musichal.errors import MusicHalError
-from musichal.live.input.recorded_input import INPUT_FOLDER
+from musichal.audio.recording import ingest
+from musichal.hearing.percepts import Percept
+from musichal.live.drift import DriftReport
+from musichal.live.observer import EngineObserver
+from musichal.live.performance import Performance
+from musichal.live.session.event_log import Entry, as_sounded, entry_to_json, percept_to_json, to_line
+from musichal.live.session.session import (
+    DECISIONS,
+    DRIFT,
+    EVENT_LOG,
+    EVENTS,
+    FULL_SCALE,
+    INPUT,
+    PERCEPTS,
+    REPLY,
+    SETTINGS,
+    SUMMARY,
+    TROUBLE,
+    SessionSettings,
+    read_decisions,
+    read_entries,
+    reply_bytes,
+    settings_json,
+)
+from musichal.partner.decision import Decision
 from musichal.text import printable, reason
 
 CHUNK_S = 10.0
-TROUBLE = "trouble.txt"
-_FULL_SCALE = np.float32(2.0**23)
 _WRITE_S = 0.25
 _SYNC_S = 1.0
-_LARGEST_BACKLOG = 64 << 20  # bytes that wait for a disk that hangs: five minutes of sound
+_LARGEST_BACKLOG = 64 << 20  # bytes queued for a disk that hangs: five minutes of sound
 _RESERVE = ".reserve"
 _RESERVE_BYTES = 1 << 16
 
 
-class SessionRecorder:
-    """Appends to a session's files in a thread of its own.
+def write_session(folder: Path, settings: SessionSettings, samples: Float32, performance: Performance) -> None:
+    """Write an offline performance into a `session_folder`, all of it or nothing.
+
+    Settings are written last: a folder without them is not a session, so not even a power cut leaves half of one.
+    """
+    written: list[Path] = []
+    try:
+        (folder / INPUT).mkdir()
+        for name, data in _files(settings, ingest(samples), performance):
+            written.append(folder / name)
+            with open_atomically(folder / name) as stream:
+                stream.write(data)
+    except BaseException:
+        for path in reversed(written):
+            with contextlib.suppress(OSError):
+                path.unlink()
+        with contextlib.suppress(OSError):
+            (folder / INPUT).rmdir()
+        raise
+
+
+def _files(settings: SessionSettings, samples: Float32, performance: Performance) -> Iterator[tuple[str, bytes]]:
+    chunk = round(CHUNK_S * settings.sample_rate_hz)
+    for number, first in enumerate(range(0, samples.shape[0], chunk)):
+        yield f"{INPUT}/{number:05d}.flac", encode_flac(samples[first : first + chunk], settings.sample_rate_hz)
+    decisions = performance.decisions
+    for name, lines in (
+        (EVENT_LOG, [entry_to_json(entry) for entry in performance.entries]),
+        (PERCEPTS, performance.percept_lines),
+        (DECISIONS, [d.to_json(before) for before, d in zip((None, *decisions), decisions, strict=False)]),
+        (DRIFT, [report.to_json() for report in performance.drift]),
+    ):
+        yield name, "".join(line + "\n" for line in lines).encode()
+    yield REPLY, reply_bytes(decisions, channel=settings.channel, program=settings.program)
+    yield SUMMARY, _summary({"duration_s": round(performance.duration_s, 3)}, trouble=None)
+    yield SETTINGS, settings_json(settings).encode()
+
+
+def _summary(summary: dict[str, Any], *, trouble: str | None) -> bytes:
+    return (dumps({**summary, "trouble": trouble}, indent=2, allow_nan=False) + "\n").encode()
+
+
+class LiveSessionWriter(EngineObserver):
+    """Keeps a performance: writes the settings at once, what happens as it happens, and answer and summary in `close`.
 
     Parameters
     ----------
     folder : Path
-        There, and empty but for what was written before the performance.
+        An empty one: see `musichal.live.session.session.session_folder`.
+    settings : SessionSettings
+    sample_rate_hz : int
+        Of the clock: the spec's.
+    recorder : SessionRecorder
+    """
+
+    def __init__(self, folder: Path, settings: SessionSettings, *, sample_rate_hz: int, recorder: "SessionRecorder") -> None:
+        self._folder, self._settings, self._rate_hz = folder, settings, sample_rate_hz
+        self.recorder = recorder
+        self._before: Decision | None = None
+        with open_atomically(folder / SETTINGS) as stream:
+            stream.write(settings_json(settings).encode())
+
+    @property
+    def trouble(self) -> str | None:
+        """Why the recording ended, or None."""
+        return self.recorder.trouble
+
+    def sound(self, samples: Float32) -> None:
+        """Keep samples of the input, as hearing gets them."""
+        self.recorder.sound(samples)
+
+    def entry(self, entry: Entry) -> None:
+        """Keep an entry of the event log."""
+        self.recorder.line(EVENT_LOG, entry_to_json(entry))
+
+    def percept(self, percept: Percept) -> None:
+        """Keep what was heard."""
+        self.recorder.line(PERCEPTS, percept_to_json(percept))
+
+    def decision(self, decision: Decision, reason: str) -> None:
+        """Keep a decision; its reason is made from its record."""
+        self.recorder.line(DECISIONS, decision.to_json(self._before))
+        self._before = decision
+
+    def drift(self, report: DriftReport) -> None:
+        """Keep an alarm about the input."""
+        self.recorder.line(DRIFT, report.to_json())
+
+    def event(self, at_s: float, kind: str, text: str) -> None:
+        """Keep another event, at a time of the stream."""
+        self.recorder.line(EVENTS, to_line({"at_s": round(at_s, 3), "kind": kind, "text": text}))
+
+    def close(self, summary: dict[str, Any]) -> None:
+        """Write what is queued, then the answer and the summary.
+
+        Raises `InputError` if those cannot be written; the rest of the session is whole even then.
+        """
+        self.recorder.close()
+        # Read from the disk, one decision at a time: a performance may last hours.
+        played = as_sounded(read_decisions(self._folder), read_entries(self._folder), sample_rate_hz=self._rate_hz)
+        reply = reply_bytes(played, channel=self._settings.channel, program=self._settings.program)
+        for name, data in ((REPLY, reply), (SUMMARY, _summary(summary, trouble=self.trouble))):
+            with open_atomically(self._folder / name) as stream:
+                stream.write(data)
+
+
+class SessionRecorder:
+    """Appends to the files of a session in a thread of its own.
+
+    Parameters
+    ----------
+    folder : Path
+        Exists, and holds nothing but what was written before the performance.
     sample_rate_hz : int
         Of the input.
     on_trouble : callable, optional
-        Told once, in the writing thread, why no more can be written.
+        Called once, usually in the writing thread, with the reason why not everything can be written as it should be.
     chunk_s : float
         Length of a chunk of FLAC.
     """
@@ -61,19 +189,17 @@ class SessionRecorder:
         self._on_trouble = on_trouble
         self._chunk_samples = max(1, round(chunk_s * sample_rate_hz))
         self._lock = threading.Lock()
-        self._wake = threading.Event()
-        self._waiting: list[tuple[str, bytes | Float32]] = []
-        self._backlog = self._handed_over = self._written = 0
-        self._round = threading.Event()
-        self._closing = False
+        self._wake, self._round = threading.Event(), threading.Event()
+        self._queue: list[tuple[str, bytes | Float32]] = []
+        self._backlog = self._queued = self._written = 0
+        self._closing = self._told = False
         self._trouble: str | None = None
         self._files: dict[str, int] = {}
         self._chunk: list[Int32] = []
-        self._chunk_filled = 0
-        self._chunk_number = 0
+        self._chunk_filled = self._chunk_number = 0
         self._unsynced_s = 0.0
         self._reserve = folder / _RESERVE
-        (folder / INPUT_FOLDER).mkdir(exist_ok=True)
+        (folder / INPUT).mkdir(exist_ok=True)
         with contextlib.suppress(OSError):
             self._reserve.write_bytes(bytes(_RESERVE_BYTES))
         self._thread = threading.Thread(target=self._run, name="session", daemon=True)
@@ -81,64 +207,64 @@ class SessionRecorder:
 
     @property
     def trouble(self) -> str | None:
-        """Why nothing more is written, or None."""
+        """Why the recording ended, or None."""
         return self._trouble
 
     def sound(self, samples: Float32) -> None:
-        """Keep samples of the input, shape (n,), on the 24-bit grid."""
-        self._hand_over("", samples, samples.nbytes)
+        """Append samples of the input, shape (n,), on the 24-bit grid."""
+        self._enqueue("", samples, samples.nbytes)
 
     def line(self, name: str, text: str) -> None:
         """Append a line to the file `name` of the session."""
         data = text.encode() + b"\n"
-        self._hand_over(name, data, len(data))
+        self._enqueue(name, data, len(data))
 
     def settle(self) -> None:
-        """Wait until what was handed over is with the operating system, or cannot be."""
+        """Wait until all queued data is with the operating system, or cannot be."""
         with self._lock:
-            target = self._handed_over
+            target = self._queued
         while self._written < target and self._trouble is None and self._thread.is_alive():
             self._round.clear()
             self._wake.set()
             self._round.wait(_WRITE_S)
 
     def close(self) -> None:
-        """Write what waits, close the last chunk, and return."""
+        """Write what is queued, close the last chunk, and return."""
         with self._lock:
             self._closing = True
         self._wake.set()
         self._thread.join()
 
-    def _hand_over(self, name: str, data: bytes | Float32, size: int) -> None:
+    def _enqueue(self, name: str, data: bytes | Float32, size: int) -> None:
         with self._lock:
             if self._trouble is not None:
                 return
-            self._waiting.append((name, data))
-            self._handed_over += 1
+            self._queue.append((name, data))
+            self._queued += 1
             self._backlog += size
             too_slow = self._backlog > _LARGEST_BACKLOG
         if too_slow:
             self._give_up("the disk does not keep up")
 
     def _run(self) -> None:
-        closing = said = False
+        closing = noted = False
         while not closing:
             self._wake.wait(_WRITE_S)
             self._wake.clear()
             with self._lock:
-                waiting, self._waiting, self._backlog = self._waiting, [], 0
+                queue, self._queue, self._backlog = self._queue, [], 0
                 closing = self._closing
             try:
-                self._write(waiting)
+                self._write(queue)
                 if closing and self._trouble is None:
                     self._end_chunk()
-            except (OSError, MusicHalError) as error:
-                self._give_up(reason(error) if isinstance(error, OSError) else str(error))
-            self._written += len(waiting)
+            except Exception as error:
+                self._give_up(_words(error))
+            self._written += len(queue)
             self._round.set()
-            if self._trouble is not None and not said:
-                said = True
-                self._leave_word(self._trouble)
+            if self._trouble is not None and not noted:
+                noted = True
+                self._note_trouble(self._trouble)
         for descriptor in self._files.values():
             with contextlib.suppress(OSError):
                 os.fsync(descriptor)
@@ -147,17 +273,17 @@ class SessionRecorder:
         with contextlib.suppress(OSError):
             self._reserve.unlink(missing_ok=True)
 
-    def _write(self, waiting: list[tuple[str, bytes | Float32]]) -> None:
+    def _write(self, queue: list[tuple[str, bytes | Float32]]) -> None:
         if self._trouble is not None:
             return
         sounds: list[Float32] = []
         lines: dict[str, list[bytes]] = {}
-        for name, data in waiting:
+        for name, data in queue:
             if isinstance(data, bytes):
                 lines.setdefault(name, []).append(data)
             else:
                 sounds.append(data)
-        # Sound first: what a transcript speaks of is there.
+        # Sound first, so that the sound of every entry in the log is there.
         if sounds:
             self._write_sound(np.concatenate(sounds))
         for name, parts in lines.items():
@@ -169,10 +295,10 @@ class SessionRecorder:
                 os.fsync(descriptor)
 
     def _write_sound(self, samples: Float32) -> None:
-        grid = np.rint(samples * _FULL_SCALE).astype("<i4")
+        grid = np.rint(samples * FULL_SCALE).astype("<i4")
         while grid.shape[0]:
             part = grid[: self._chunk_samples - self._chunk_filled]
-            self._append(self._tail_name, part.tobytes())
+            self._append(self._raw_name, part.tobytes())
             self._chunk.append(part)
             self._chunk_filled += part.shape[0]
             grid = grid[part.shape[0] :]
@@ -180,19 +306,26 @@ class SessionRecorder:
                 self._end_chunk()
 
     @property
-    def _tail_name(self) -> str:
-        return f"{INPUT_FOLDER}/{self._chunk_number:05d}.raw"
+    def _raw_name(self) -> str:
+        return f"{INPUT}/{self._chunk_number:05d}.raw"
 
     def _end_chunk(self) -> None:
         if not self._chunk_filled:
             return
-        samples = (np.concatenate(self._chunk) / _FULL_SCALE).astype(np.float32)
-        with open_atomically(self._folder / INPUT_FOLDER / f"{self._chunk_number:05d}.flac") as stream:
-            stream.write(encode_flac(samples, self._rate_hz))
-        descriptor = self._files.pop(self._tail_name, None)
+        samples = (np.concatenate(self._chunk) / FULL_SCALE).astype(np.float32)
+        try:
+            flac = encode_flac(samples, self._rate_hz)
+        except Exception as error:
+            flac = b""
+            self._tell(f"the input is kept as raw samples in {printable(self._folder)}: {_words(error)}")
+        if flac:
+            with open_atomically(self._folder / INPUT / f"{self._chunk_number:05d}.flac") as stream:
+                stream.write(flac)
+        descriptor = self._files.pop(self._raw_name, None)
         if descriptor is not None:
             os.close(descriptor)
-        (self._folder / self._tail_name).unlink(missing_ok=True)
+        if flac:
+            (self._folder / self._raw_name).unlink(missing_ok=True)
         self._chunk, self._chunk_filled = [], 0
         self._chunk_number += 1
 
@@ -205,18 +338,26 @@ class SessionRecorder:
             data = data[os.write(descriptor, data) :]
 
     def _give_up(self, why: str) -> None:
-        """Record nothing more; called by either thread, so it must not touch the disk."""
+        """End the recording. Called in either thread, so it does not touch the disk."""
         with self._lock:
             if self._trouble is not None:
                 return
             self._trouble = f"nothing more is recorded into {printable(self._folder)}: {why}"
-            self._waiting, self._backlog = [], 0
-        if self._on_trouble is not None:
-            self._on_trouble(self._trouble)
+            self._queue, self._backlog = [], 0
+        self._tell(self._trouble, again=True)
 
-    def _leave_word(self, text: str) -> None:
-        # The room kept on a full disk is just what the sentence needs.
+    def _tell(self, text: str, *, again: bool = False) -> None:
+        if self._on_trouble is not None and (again or not self._told):
+            self._told = True
+            self._on_trouble(text)
+
+    def _note_trouble(self, text: str) -> None:
+        # On a full disk, the reserve is just the space that the sentence needs.
         with contextlib.suppress(OSError):
             self._reserve.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             (self._folder / TROUBLE).write_text(text + "\n", encoding="utf-8")
+
+
+def _words(error: Exception) -> str:
+    return reason(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"

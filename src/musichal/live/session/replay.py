@@ -13,8 +13,7 @@ from musichal.hearing.listener import Listener
 from musichal.hearing.percepts import Onset, Window
 from musichal.live.engine import EventLoop, Player
 from musichal.live.session.event_log import Changed, Ended, Perceived, Struck, as_sounded, percept_digest
-from musichal.live.session.session import reply_bytes
-from musichal.live.session.session_log import Session
+from musichal.live.session.session import Session, reply_bytes
 from musichal.own_process import single_blas_thread
 from musichal.partner.decision import Decision
 
@@ -144,7 +143,7 @@ def replay(
         latest_s = session.decisions[-1].time_s if session.decisions else 0.0
         decisions += conductor.until(max(last, rehearsal.rest(), math.floor(latest_s * sample_rate_hz) + 1))
     sounded = as_sounded(decisions, session.entries, sample_rate_hz=sample_rate_hz)
-    reply = reply_bytes(list(sounded), channel=session.settings.channel, program=session.settings.program)
+    reply = reply_bytes(sounded, channel=session.settings.channel, program=session.settings.program)
     alike = 0
     for ours, theirs in zip(decisions, session.decisions, strict=False):
         if ours.to_json() != theirs.to_json():

@@ -1,19 +1,46 @@
-"""Session folders: their names, and what a performance was asked to be. `session_log` has what is in them."""
+"""Session folders: a performance, complete enough to play it again byte for byte.
+
+Live, a session is written during the performance; offline, at the end and as a whole. Format and reader are the same.
+
+========================  ==========================================================================================
+``settings.json``         what was asked for, and which partner (its path and SHA-256); live, written first
+``input/``                the input as hearing gets it, silence for lost samples: chunks of FLAC. A chunk that was not
+                          closed, or could not be encoded, is raw: 24-bit samples in little-endian 32-bit integers
+``transcript.jsonl``      what reached the partner when (`musichal.live.session.event_log`): a replay follows it
+``percepts.jsonl``        what was heard: place, tokens, levels and onsets of each segment
+``decisions.jsonl``       what was decided, and why. A line with ``"as"`` is another voice of the choice on the line
+                          before, and holds only what differs from that
+``drift.jsonl``           alarms about the input
+``events.jsonl``          live: devices that went and came, skipped segments, trouble with ports and disks
+``reply.mid``             the answer as it sounded; live, written at the end
+``summary.json``          statistics of the performance; live, written last: without it, MusicHal was killed
+``trouble.txt``           live: why the recording ended before the music
+========================  ==========================================================================================
+
+A killed session lacks the answer and the summary, and its last lines may be cut off. `read_session` says what is missing,
+and a replay makes the answer again.
+"""
 
 import contextlib
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import soundfile
+
 from musichal import __version__
+from musichal.arrays import Float32
+from musichal.audio.flac import decode_flac
 from musichal.errors import InputError
 from musichal.live.output.midi_file import midi_bytes
 from musichal.live.performance import note_events
+from musichal.live.session.event_log import Ended, Entry, Perceived, Struck, entry_from_json
 from musichal.memory.container import parse_json
 from musichal.note import PERCUSSION_CHANNEL
 from musichal.partner.decision import Decision
@@ -21,7 +48,12 @@ from musichal.partner.settings import PartnerSettings
 from musichal.text import printable, reason
 
 SESSION_VERSION = 2
-SETTINGS = "settings.json"
+SETTINGS, INPUT, TROUBLE = "settings.json", "input", "trouble.txt"
+EVENT_LOG, PERCEPTS, DECISIONS, DRIFT = "transcript.jsonl", "percepts.jsonl", "decisions.jsonl", "drift.jsonl"
+EVENTS, REPLY, SUMMARY = "events.jsonl", "reply.mid", "summary.json"
+FULL_SCALE = np.float32(2.0**23)
+_LARGEST_CHUNK_SAMPLES = 120 * 192_000
+_LONGEST_INPUT_SAMPLES = 4 * 3600 * 192_000
 
 
 @dataclass(frozen=True)
@@ -38,13 +70,165 @@ class SessionSettings:
     input_name: str
 
 
-def reply_bytes(decisions: Sequence[Decision], *, channel: int, program: int) -> bytes:
+@dataclass(frozen=True)
+class Session:
+    """A session as found on disk.
+
+    `recovered` says in sentences what is missing; it is empty for a whole session. `reply` is None for a killed one, whose
+    `decisions` may end before the entries or after them.
+    """
+
+    folder: Path
+    settings: SessionSettings
+    entries: tuple[Entry, ...]
+    decisions: tuple[Decision, ...]
+    input_samples: int
+    reply: bytes | None
+    recovered: tuple[str, ...]
+
+    def sound(self) -> Iterator[Float32]:
+        """Yield the input chunk by chunk; raise `InputError` for a damaged one."""
+        return read_chunks(self.folder, self.settings.sample_rate_hz)
+
+    def samples(self) -> Float32:
+        """Return the whole input, shape (n,); raise `InputError` if there is none, or more than four hours."""
+        if not 0 < self.input_samples <= _LONGEST_INPUT_SAMPLES:
+            how_much = "more than four hours of sound: too much to read at once" if self.input_samples else "no sound"
+            raise InputError(f"{printable(self.folder)} holds {how_much}")
+        return np.concatenate(list(self.sound()))
+
+
+def read_session(folder: Path) -> Session:
+    """Return a session, even if MusicHal was killed during it. The input is not decoded.
+
+    Raises
+    ------
+    InputError
+        If the folder is no session, or is damaged otherwise than by being cut off.
+    """
+    settings = read_settings(folder)
+    recovered = [f"the last line of {name} was cut off" for name in (EVENT_LOG, DECISIONS) if _is_cut(folder / name)]
+    entries, decisions = tuple(read_entries(folder)), tuple(read_decisions(folder))
+    input_samples = sum(_chunk_samples(path, settings.sample_rate_hz) for path in _chunks(folder))
+    trouble = folder / TROUBLE
+    if trouble.is_file():
+        recovered.append(f"while it was recorded: {_read_bytes(trouble).decode(errors='replace').strip()[:500]}")
+    if not input_samples and any(isinstance(entry, Struck | Perceived) for entry in entries):
+        raise InputError(f"{printable(folder / INPUT)} contains no audio although {EVENT_LOG} lists input events")
+    reply = _read_bytes(folder / REPLY) if (folder / REPLY).is_file() else None
+    if not (folder / SUMMARY).is_file() or not entries or not isinstance(entries[-1], Ended):
+        duration_s = input_samples / settings.sample_rate_hz
+        why = "the recording ended before the music" if trouble.is_file() else "MusicHal was ended while it played"
+        recovered.append(f"{why}: {duration_s:.1f} s of its input are there")
+    elif reply is None:
+        recovered.append(f"{REPLY} is missing")
+    return Session(folder, settings, entries, decisions, input_samples, reply, tuple(recovered))
+
+
+def read_entries(folder: Path) -> Iterator[Entry]:
+    """Yield the entries of a session's event log; raise `InputError` for a damaged line."""
+    before = 0
+    for number, line in _lines(folder / EVENT_LOG):
+        try:
+            entry = entry_from_json(line)
+        except ValueError as error:
+            raise InputError(f"{printable(folder / EVENT_LOG)}: line {number} is not an entry: {error}") from error
+        if entry.at_sample < before:
+            raise InputError(f"{printable(folder / EVENT_LOG)}: line {number} goes back in time")
+        before = entry.at_sample
+        yield entry
+
+
+def read_decisions(folder: Path) -> Iterator[Decision]:
+    """Yield the decisions of a session, one in memory at a time; raise `InputError` for a damaged line."""
+    decision: Decision | None = None
+    for number, line in _lines(folder / DECISIONS):
+        try:
+            decision = Decision.from_json(line, decision)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise InputError(f"{printable(folder / DECISIONS)}: line {number} is not a decision") from error
+        yield decision
+
+
+def read_chunks(folder: Path, sample_rate_hz: int) -> Iterator[Float32]:
+    """Yield the input of a session chunk by chunk, the last one as far as it was written.
+
+    Raises `InputError` for what is damaged otherwise than by being cut off.
+    """
+    for path in _chunks(folder):
+        _chunk_samples(path, sample_rate_hz)
+        if path.suffix == ".flac":
+            try:
+                yield decode_flac(_read_bytes(path), max_samples=_LARGEST_CHUNK_SAMPLES)[0]
+            except InputError as error:
+                raise InputError(f"{printable(path)}: {error}") from error
+        else:
+            data = _read_bytes(path)
+            grid = np.frombuffer(data[: len(data) // 4 * 4], dtype="<i4")
+            if np.abs(grid.astype(np.int64)).max(initial=0) > 1 << 23:
+                raise InputError(f"{printable(path)} does not hold samples of 24 bits")
+            yield (grid / FULL_SCALE).astype(np.float32)
+
+
+def _chunks(folder: Path) -> Iterator[Path]:
+    number = 0
+    while True:
+        paths = [folder / INPUT / f"{number:05d}{suffix}" for suffix in (".flac", ".raw")]
+        path = next((path for path in paths if path.is_file()), None)
+        if path is None:
+            return
+        yield path
+        number += 1
+
+
+def _chunk_samples(path: Path, sample_rate_hz: int) -> int:
+    """Return how many samples a chunk declares, without decoding it; raise `InputError` if they cannot be the session's."""
+    if path.suffix == ".raw":
+        count = path.stat().st_size // 4
+    else:
+        try:
+            info = soundfile.info(path)
+        except (soundfile.SoundFileError, OSError) as error:
+            raise InputError(f"{printable(path)} is not FLAC data, or is damaged") from error
+        if info.format != "FLAC":
+            raise InputError(f"{printable(path)} is not FLAC data")
+        if info.samplerate != sample_rate_hz:
+            raise InputError(f"{printable(path)} has another sample rate than the session")
+        count = int(info.frames)
+    if count > _LARGEST_CHUNK_SAMPLES:
+        raise InputError(f"{printable(path)} is longer than a chunk of a session can be")
+    return count
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield number and text of each whole line of a file; nothing where there is no file."""
+    if not path.is_file():
+        return
+    try:
+        with path.open("rb") as stream:
+            for number, line in enumerate(stream, start=1):
+                if line.endswith(b"\n"):
+                    yield number, line[:-1].decode(errors="replace")
+    except OSError as error:
+        raise InputError(f"cannot read {printable(path)}: {reason(error)}") from error
+
+
+def _is_cut(path: Path) -> bool:
+    """Return whether a file ends within a line."""
+    if not path.is_file() or not path.stat().st_size:
+        return False
+    with path.open("rb") as stream:
+        stream.seek(-1, 2)
+        return stream.read(1) != b"\n"
+
+
+def reply_bytes(decisions: Iterable[Decision], *, channel: int, program: int) -> bytes:
     """Return the answer as the bytes of a MIDI file."""
     return midi_bytes(note_events(decisions, channel=channel), programs={channel: program})
 
 
 def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file; InputError where it cannot be read."""
+    """Return the SHA-256 of a file; raise `InputError` if it cannot be read."""
     try:
         with path.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
@@ -54,9 +238,9 @@ def file_sha256(path: Path) -> str:
 
 @contextmanager
 def session_folder(folder: Path) -> Iterator[None]:
-    """Make a session's folder for the block that will fill it; if the block fails, a folder made here goes again.
+    """Make a session folder for the block that fills it; remove it again if the block fails.
 
-    Raises `InputError` where there is something in it already, or it cannot be made.
+    Raises `InputError` if the folder is not empty or cannot be made.
     """
     try:
         made = not folder.exists()
@@ -74,36 +258,35 @@ def session_folder(folder: Path) -> Iterator[None]:
         raise
 
 
-def read_settings(folder: Path) -> SessionSettings:
-    """Return a session's settings; raises `InputError` for what is no session, or one that this MusicHal cannot read."""
-    return _settings_from(folder, _read_settings(folder))
-
-
 def settings_json(settings: SessionSettings) -> str:
     """Return the text of a session's `SETTINGS`."""
-    table = {
-        "version": SESSION_VERSION,
-        "musichal": __version__,
-        **{f.name: getattr(settings, f.name) for f in dataclasses.fields(settings)},
-        "partner": settings.partner.to_dict(),
-    }
+    values = {f.name: getattr(settings, f.name) for f in dataclasses.fields(settings)}
+    table = {"version": SESSION_VERSION, "musichal": __version__, **values, "partner": settings.partner.to_dict()}
     return json.dumps(table, indent=2, sort_keys=True) + "\n"
 
 
-def _settings_from(folder: Path, table: dict[str, Any]) -> SessionSettings:
+def read_settings(folder: Path) -> SessionSettings:
+    """Return a session's settings; raise `InputError` if the folder is no session, or one of another version."""
+    path = folder / SETTINGS
+    if not path.is_file():
+        raise InputError(f"{printable(folder)} is not a session: it has no {SETTINGS}")
     try:
-        values = {f.name: table[f.name] for f in dataclasses.fields(SessionSettings)}
-        for field in dataclasses.fields(SessionSettings):
-            expected = dict if field.name == "partner" else field.type
-            if type(values[field.name]) is not expected:
-                raise InputError(f"{printable(folder / SETTINGS)}: {field.name} is of the wrong type")
-        try:
-            values["partner"] = PartnerSettings.from_dict(values["partner"])
-        except InputError as error:
-            raise InputError(f"{printable(folder / SETTINGS)}: {error}") from error
-        settings = SessionSettings(**values)
-    except KeyError as error:
-        raise InputError(f"{printable(folder / SETTINGS)} is not a session's: it lacks {error}") from error
+        table: Any = parse_json(_read_bytes(path), max_depth=8)
+    except ValueError as error:
+        raise InputError(f"{printable(path)} is damaged: {error}") from error
+    if not isinstance(table, dict) or table.get("version") != SESSION_VERSION:
+        raise InputError(f"{printable(folder)} is not a session of version {SESSION_VERSION}")
+    values = {}
+    for field in dataclasses.fields(SessionSettings):
+        if field.name not in table:
+            raise InputError(f"{printable(path)} is not a session's: it lacks {field.name!r}")
+        values[field.name] = table[field.name]
+        if type(values[field.name]) is not (dict if field.name == "partner" else field.type):
+            raise InputError(f"{printable(path)}: {field.name} is of the wrong type")
+    try:
+        settings = SessionSettings(**{**values, "partner": PartnerSettings.from_dict(values["partner"])})
+    except InputError as error:
+        raise InputError(f"{printable(path)}: {error}") from error
     for name, inside in (
         ("seed", settings.seed >= 0),
         ("program", 0 <= settings.program <= 127),
@@ -112,24 +295,11 @@ def _settings_from(folder: Path, table: dict[str, Any]) -> SessionSettings:
         ("input_name", settings.input_name == printable(settings.input_name)),
     ):
         if not inside:
-            raise InputError(f"{printable(folder / SETTINGS)}: {name} is out of range")
+            raise InputError(f"{printable(path)}: {name} is out of range")
     return settings
 
 
-def _read_settings(folder: Path) -> dict[str, Any]:
-    if not (folder / SETTINGS).is_file():
-        raise InputError(f"{printable(folder)} is not a session: it has no {SETTINGS}")
-    try:
-        table = parse_json(read_bytes(folder / SETTINGS), max_depth=8)
-    except ValueError as error:
-        raise InputError(f"{printable(folder / SETTINGS)} is damaged: {error}") from error
-    if not isinstance(table, dict) or table.get("version") != SESSION_VERSION:
-        raise InputError(f"{printable(folder)} is not a session of version {SESSION_VERSION}")
-    return table
-
-
-def read_bytes(path: Path) -> bytes:
-    """Return what is in a file; `InputError` where it cannot be read."""
+def _read_bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:

@@ -32,6 +32,9 @@ def bench(
         list[Path] | None,
         typer.Option(help="A recording to measure hearing or drift on; repeatable. The demo's, if none is named."),
     ] = None,
+    write: Annotated[
+        Path | None, typer.Option(help="A folder that gets one dated page of results per part, such as docs/results.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Measure speed and quality on this machine, beside goals and peers. Needs the `bench` extra; takes minutes."""
@@ -45,7 +48,7 @@ def bench(
             asked.append(LEARNED_PART)
         if weights is not None and LEARNED_PART not in asked:
             raise InputError("--weights is for the part encoder")
-        bench_command(asked, recording or [], weights=weights, voice=voice)
+        bench_command(asked, recording or [], weights=weights, write=write, voice=voice)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
-"""`musichal bench`: the figures of docs/benchmarks.md, measured here and now."""
+"""Measure the parts, compare each figure with its goal and its peer, and write result pages."""
 
+import os
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 
 from rich.table import Table
@@ -20,10 +22,18 @@ USUAL_PARTS = PARTS[:-5]
 Drift needs recordings of its own, scheduler and live a JACK server, soak many minutes, the learned encoder an extra."""
 
 
-def bench_command(parts: Sequence[str], recordings: Sequence[Path], *, weights: Path | None = None, voice: Terminal) -> None:
+def bench_command(
+    parts: Sequence[str],
+    recordings: Sequence[Path],
+    *,
+    weights: Path | None = None,
+    write: Path | None = None,
+    voice: Terminal,
+) -> None:
     """Measure the parts asked for and show each figure beside its goal and its peer.
 
-    `weights` is a folder for the part `encoder`, which has random ones otherwise.
+    `weights` is a folder for the part `encoder`, which has random ones otherwise. `write` is a folder that gets one dated
+    Markdown page per part.
 
     Raises
     ------
@@ -39,7 +49,10 @@ def bench_command(parts: Sequence[str], recordings: Sequence[Path], *, weights: 
     with voice.progress("Measuring") as tell:
         for number, part in enumerate(parts):
             tell(f"Measuring {part}", number / len(parts))
-            figures += _measure(part, recordings or [RECORDING], weights)
+            measured = _measure(part, recordings or [RECORDING], weights)
+            figures += measured
+            if write is not None:
+                (write / f"{part}.md").write_text(_page(part, recordings, measured), encoding="utf-8")
     voice.result({"machine": _machine(), "figures": [asdict(f) | {"met": f.met} for f in figures]})
     voice.show(_table(figures))
     missed = [f for f in figures if not f.met]
@@ -78,6 +91,26 @@ def _measure(part: str, recordings: Sequence[Path], weights: Path | None) -> Seq
         "soak": soak.measure_soak,
     }
     return measures[part]()
+
+
+def _page(part: str, recordings: Sequence[Path], figures: Sequence[Figure]) -> str:
+    """Return the results of a part as a Markdown page."""
+    given = "".join(f" --recording {path}" for path in recordings)
+    lines = [
+        f"# Results: {part}",
+        "",
+        f"Generated on {datetime.now(UTC).date()} by `python -m benchmarks {part}{given} --write docs/results`.",
+        f"{_machine()}, {os.cpu_count()} processors. Compare ratios: speed differs between machines and days.",
+        "",
+        "| figure | measured | goal | | peer in the same run |",
+        "|---|---|---|---|---|",
+    ]
+    for f in figures:
+        goal = "" if f.goal is None else f"{'≥' if f.at_least else '≤'} {f.goal:g}"
+        verdict = "" if f.goal is None else "met" if f.met else "**missed**"
+        peer = "" if f.peer is None or f.peer_value is None else f"{f.peer}: {f.peer_value:.4g}"
+        lines.append(f"| {f.name} | {f.value:.4g} {f.unit} | {goal} | {verdict} | {peer} |")
+    return "\n".join(lines) + "\n"
 
 
 def _machine() -> str:

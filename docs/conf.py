@@ -4,7 +4,7 @@ from musichal import __version__
 
 project = "MusicHal"
 author = "The MusicHal founders"
-copyright = "2026, " + author  # noqa: A001
+copyright = "2026, " + author
 release = version = __version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 myst_enable_extensions = ["colon_fence", "deflist"]

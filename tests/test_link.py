@@ -287,7 +287,7 @@ def test_a_session_is_joined_followed_and_left(peer):
         time.sleep(0.3)  # the peer's own look at the same time is in
         steady = [report for report in reports if report.tempo_bpm == pytest.approx(140, abs=0.01) and report.peers == 1]
         apart = [math.remainder(report.beat - peer.beat_at(report.at_s), 1) for report in steady[1:]]
-        # Two programs that read one timeline on one clock: the figure is in docs/live.md. A busy one may spoil single looks.
+        # Two programs that read one timeline on one clock: a benchmark has the figure. A busy one may spoil single looks.
         assert apart
         assert np.median(np.abs(apart)) < 0.005
         peer.tell("start")

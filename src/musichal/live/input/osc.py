@@ -7,7 +7,7 @@ file: a command has a name, numbers and short words.
 A thread takes in what comes. It reads at most `_MOST_PER_S` datagrams a second closely; what comes beyond is looked at for a
 panic alone, counted and forgotten, so a flood costs little and never fills memory. What cannot be understood is counted.
 
-Out, to the same host, addresses as in docs/live.md; nothing waits for a receiver, and nobody need be there.
+Out, to the same host, addresses as in docs/reference/osc.md; nothing waits for a receiver, and nobody need be there.
 """
 
 import contextlib

@@ -79,7 +79,7 @@ class Checkpoint:
 
     @property
     def default_layer(self) -> int:
-        """Return the hidden state that is taken if none is named, the middle one: docs/mert.md says why."""
+        """Return the hidden state that is taken if none is named, the middle one: docs/results/learned-encoders.md says why."""
         return self.layout.layers // 2
 
 

@@ -20,7 +20,7 @@ from musichal.text import printable
 
 AUTO = "auto"
 CONTEXT_S = 0.175
-"""Left context of learned encoders, if none is asked for: docs/mert.md has the table that it was chosen from."""
+"""Default left context of learned encoders (docs/results/learned-encoders.md)."""
 
 _MEASURED_WINDOWS = 4
 _LONGEST_NAME = 200

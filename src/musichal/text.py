@@ -1,15 +1,17 @@
-"""Small texts: names and times as a person reads and writes them, and the one reader of TOML files.
+"""Small texts: names and times as a person reads and writes them, and the one reader each of TOML and JSON.
 
 Every message of the package is made with these, so that one thing is written in one way everywhere.
 """
 
 import difflib
 import errno
+import json
+import math
 import os
 import re
 import tomllib
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NoReturn
 
 from musichal.errors import InputError
 
@@ -21,6 +23,7 @@ _MOST_NAMES = 12
 _PITCH_CLASSES = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
 _UNITS_S = {"ms": 0.001, "s": 1.0, "": 1.0, "min": 60.0, "h": 3600.0}
 _NUMBER = r"(\d{1,9}(?:\.\d{1,9})?)"
+_JSON_PARTS = re.compile(r'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL)
 _REASONS = {
     errno.ENOENT: "no such file or folder",
     errno.ENOTDIR: "part of the path is not a folder",
@@ -132,3 +135,35 @@ def parse_toml(text: str, *, source: str) -> dict[str, Any]:
 def read_toml(path: PathLike, *, limit: int = LARGEST_TABLE_BYTES) -> dict[str, Any]:
     """Return the table of a TOML file; raises `InputError` as `read_text` and `parse_toml` do."""
     return parse_toml(read_text(path, limit=limit), source=printable(path))
+
+
+def parse_json(data: bytes, *, max_depth: int) -> Any:
+    """Parse JSON strictly: UTF-8, each key once, finite numbers, at most `max_depth` levels, text that can be written.
+
+    Raises `ValueError` for anything else (RFC 8259 leaves all of these to the reader).
+    """
+    text = data.decode("utf-8")
+    depth = 0
+    for part in _JSON_PARTS.finditer(text):  # before the parser, whose own limit is the stack
+        depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(part[0], 0)
+        if depth > max_depth:
+            raise ValueError(f"more than {max_depth} levels")
+    value = json.loads(text, object_pairs_hook=_once, parse_constant=_not_finite, parse_float=_finite)
+    json.dumps(value, ensure_ascii=False).encode("utf-8")  # refuses half surrogates, which no terminal can print
+    return value
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        raise ValueError("a key twice")
+    return values
+
+
+def _not_finite(text: str) -> NoReturn:
+    raise ValueError(f"{text} is not a finite number")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    return value if math.isfinite(value) else _not_finite(text)

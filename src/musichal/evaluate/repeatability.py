@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from musichal.evaluate.verification import Check
-from musichal.memory.container import Container, read_container
+from musichal.memory.container import read_container
 from musichal.memory.partner_file import PartnerModel, load_partner
 
 _READ_BYTES = 1 << 20
@@ -74,10 +74,7 @@ def same_bytes(first: Path, second: Path) -> bool:
 
 def differing_members(first: Path, second: Path) -> tuple[str, ...]:
     """Return the names of what differs between two partner files, the manifest last."""
-    one, other = read_container(first), read_container(second)
-    names = [name for name in sorted(set(one.members) | set(other.members)) if not _same_member(one, other, name)]
+    one, other = (read_container(path) for path in (first, second))
+    digests = [{name: member.sha256 for name, member in opened.members.items()} for opened in (one, other)]
+    names = sorted(name for name in digests[0].keys() | digests[1] if digests[0].get(name) != digests[1].get(name))
     return (*names, *(["manifest"] if one.content != other.content or not names else []))
-
-
-def _same_member(one: Container, other: Container, name: str) -> bool:
-    return name in one.members and name in other.members and one.read(name) == other.read(name)

@@ -20,8 +20,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from musichal.hearing.percepts import Onset, Percept
-from musichal.memory.container import parse_json
 from musichal.partner.decision import Decision
+from musichal.text import parse_json
 
 StageControl = Literal["mute", "unmute", "panic", "listen", "deaf"]
 STAGE_CONTROLS: tuple[StageControl, ...] = get_args(StageControl)

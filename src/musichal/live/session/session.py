@@ -41,11 +41,10 @@ from musichal.errors import InputError
 from musichal.live.output.midi_file import midi_bytes
 from musichal.live.performance import note_events
 from musichal.live.session.event_log import Ended, Entry, Perceived, Struck, entry_from_json
-from musichal.memory.container import parse_json
 from musichal.note import PERCUSSION_CHANNEL
 from musichal.partner.decision import Decision
 from musichal.partner.settings import PartnerSettings
-from musichal.text import printable, reason
+from musichal.text import parse_json, printable, reason
 
 SESSION_VERSION = 2
 SETTINGS, INPUT, TROUBLE = "settings.json", "input", "trouble.txt"

@@ -40,7 +40,8 @@ from musichal.hearing.percepts import Percept
 from musichal.live.observer import EngineObserver
 from musichal.live.session.event_log import Entry, Struck
 from musichal.memory.partner_file import save_partner
-from musichal.partner.decision import Decision, PlannedNote
+from musichal.note import Note
+from musichal.partner.decision import Decision
 from musichal.spec import PerceptionSpec
 from musichal.training.trainer import train
 
@@ -89,7 +90,7 @@ class OnsetPlayer:
     def decide(self, now_s: float) -> tuple[Decision, ...]:
         """Strike."""
         self.due_s, self._number = None, self._number + 1
-        note = PlannedNote(now_s, 0.05, 48 + self._number % 24, 100)
+        note = Note(now_s, 0.05, 48 + self._number % 24, 100)
         place = {"state": 0, "recording": 0, "source_start_s": 0.0}
         return (Decision(self._number, now_s, "play", duration_s=0.05, notes=(note,), **place),)  # type: ignore[arg-type]
 

@@ -6,12 +6,14 @@ import numpy as np
 
 from musichal.audio.flac import encode_flac
 from musichal.audio.recording import ingest, samples_digest
-from musichal.hearing.percepts import Gesture, Note, stream_frame_count
+from musichal.hearing.percepts import Gesture, stream_frame_count
+from musichal.hearing.percepts import Note as HeardNote
 from musichal.hearing.vocabulary import Vocabulary
 from musichal.live.performance import HeardStream, Performance
 from musichal.memory.memory import Memory, assign_notes
 from musichal.memory.partner_file import PartnerModel, StoredRecording
-from musichal.partner.decision import Decision, Influence, PlannedNote
+from musichal.note import Note
+from musichal.partner.decision import Decision, Influence
 from musichal.spec import PerceptionSpec
 
 SPEC = PerceptionSpec()
@@ -62,7 +64,7 @@ def recording(
 
 
 def partner(
-    parts: Sequence[tuple[StoredRecording, Sequence[Gesture], Sequence[Note]]], spec: PerceptionSpec = SPEC
+    parts: Sequence[tuple[StoredRecording, Sequence[Gesture], Sequence[HeardNote]]], spec: PerceptionSpec = SPEC
 ) -> PartnerModel:
     memory = Memory(dims=2, threshold=0.5)
     for number, (_, gestures, notes) in enumerate(parts):
@@ -87,7 +89,7 @@ def row_of_gestures(tokens: Sequence[tuple[int, int]], *, each_s: float = 0.25) 
     return [gesture(i * each_s, each_s, pair, (pair[0], pair[1])) for i, pair in enumerate(tokens)]
 
 
-def song(name: str, harmonic: Sequence[int], percussive: Sequence[int], notes: Sequence[Note] = (), **kwargs: object):
+def song(name: str, harmonic: Sequence[int], percussive: Sequence[int], notes: Sequence[HeardNote] = (), **kwargs: object):
     """Return one part of a partner: a quarter of a second per pair of tokens."""
     gestures = row_of_gestures(list(zip(harmonic, percussive, strict=True)))
     seconds = max(0.35, 0.25 * len(gestures))
@@ -103,7 +105,7 @@ def played(
     return Decision(
         number=number, time_s=time_s, kind="play", state=number, recording=recording, source_start_s=source_s,
         duration_s=duration_s, jumped=jumped, score=1.0, earnable=3.3, influences=tuple(shares),
-        notes=tuple(PlannedNote(time_s, duration_s, p, 90) for p in pitches),
+        notes=tuple(Note(time_s, duration_s, p, 90) for p in pitches),
     )  # fmt: skip
 
 

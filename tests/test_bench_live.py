@@ -13,7 +13,8 @@ from musichal.hearing.front_end import FrontEnd
 from musichal.hearing.percepts import Onset
 from musichal.live.session.event_log import Perceived, Struck
 from musichal.memory.partner_file import save_partner
-from musichal.partner.decision import Decision, PlannedNote
+from musichal.note import Note
+from musichal.partner.decision import Decision
 from musichal.spec import PerceptionSpec
 
 pytestmark = [pytest.mark.live, pytest.mark.skipif(why_no_jack() is not None, reason=str(why_no_jack()))]
@@ -42,7 +43,7 @@ def test_what_becomes_of_an_onset_is_told_apart():
         told.entry(Struck(at, Onset(at - 20, at - 5)))
 
     def decide(number: int, at_s: float, rest: str | None = None) -> None:
-        notes = () if rest else (PlannedNote(at_s, 0.1, 60, 90),)
+        notes = () if rest else (Note(at_s, 0.1, 60, 90),)
         kind = {"rest": rest} if rest else {"duration_s": 0.1, "notes": notes, **place}
         told.decision(Decision(number, at_s, "rest" if rest else "play", **kind), "")
 

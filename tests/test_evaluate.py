@@ -19,11 +19,12 @@ from musichal.evaluate.evaluation import cut_excerpts, with_pauses
 from musichal.evaluate.listening import AT_ONCE_S, Answer, answer_of, area, follow, listening
 from musichal.evaluate.traces import FLOOR_DB, STEP_S, Trace, answer_trace, player_trace
 from musichal.evaluate.trials import trials
-from musichal.hearing.percepts import Note
+from musichal.hearing.percepts import Note as HeardNote
 from musichal.live.performance import HeardStream
 from musichal.memory.memory import Memory
+from musichal.note import Note
 from musichal.parameters import VoiceParameters
-from musichal.partner.decision import Decision, PlannedNote
+from musichal.partner.decision import Decision
 from musichal.partner.mode_controller import directed_by
 from musichal.partner.modes import Mode
 from musichal.partner.partner import Partner
@@ -62,7 +63,7 @@ def play(choice: int, state: int, *, jumped: bool, transposition: int = 0, live:
 def memory() -> Memory:
     out = Memory(dims=2, threshold=0.5)
     for i in range(10):
-        out.append(gesture(i * 0.5, 0.5, (i % 3, 0)), [Note(i * 0.5, 0.5, 60 + i, 90)], recording=0)
+        out.append(gesture(i * 0.5, 0.5, (i % 3, 0)), [HeardNote(i * 0.5, 0.5, 60 + i, 90)], recording=0)
     return out
 
 
@@ -131,7 +132,7 @@ def test_whoever_is_deaf_is_at_chance_whatever_they_say_they_answer():
 
 
 def test_traces_of_notes_by_hand():
-    notes = [PlannedNote(0.0, 0.5, 60, 127), PlannedNote(0.01, 0.25, 64, 127), PlannedNote(1.0, 0.25, 67, 1)]
+    notes = [Note(0.0, 0.5, 60, 127), Note(0.01, 0.25, 64, 127), Note(1.0, 0.25, 67, 1)]
     trace = answer_trace(notes, duration_s=2.0)
     assert len(trace.density_hz) == 2.0 / STEP_S
     # Two notes at -6 dBFS that share the first quarter of a second, one that goes on alone, and one at -54 dBFS.
@@ -144,7 +145,7 @@ def test_traces_of_notes_by_hand():
     # Over the second around each step: C for two steps with E for one of them, then what of C lies beside G, then G alone.
     mixed = (60 + 0.04 * 64 + 67) / 2.04
     assert trace.pitch == pytest.approx([184 / 3, 184 / 3, 184 / 3, mixed, 67, 67, 67, np.nan], nan_ok=True)
-    heard = [Note(note.onset_s, note.duration_s, note.pitch, note.velocity) for note in notes]
+    heard = [HeardNote(note.onset_s, note.duration_s, note.pitch, note.velocity) for note in notes]
     stream = HeardStream(
         24_000, np.zeros((2, 2), np.int16), np.array([200, 520]), np.full(2, -20, np.float32), np.zeros((2, 12), np.float32),
         np.zeros(0, np.int64),
@@ -185,7 +186,7 @@ def test_harmony_by_hand():
     chroma[: n // 2, [0, 4, 7]] = 1
     chroma[n // 2 :, [1, 5, 8]] = 1
     player = Trace(chroma, np.zeros(n), np.full(n, -20.0), np.full(n, np.nan))
-    notes = [PlannedNote(k * 0.5, 0.5, 60, 90) for k in range(20)] + [PlannedNote(10 + k * 0.5, 0.5, 61, 90) for k in range(20)]
+    notes = [Note(k * 0.5, 0.5, 60, 90) for k in range(20)] + [Note(10 + k * 0.5, 0.5, 61, 90) for k in range(20)]
     found = harmony(notes, player)
     assert (found.notes, found.consonant) == (40, 1.0)
     assert found.consonant_when_shifted < 0.75
@@ -193,7 +194,7 @@ def test_harmony_by_hand():
 
 
 def test_phrases_by_hand(memory):
-    own = [PlannedNote(0.0, 1.0, 60, 90), PlannedNote(1.5, 0.5, 60, 90), PlannedNote(6.0, 1.0, 60, 90)]
+    own = [Note(0.0, 1.0, 60, 90), Note(1.5, 0.5, 60, 90), Note(6.0, 1.0, 60, 90)]
     player = np.array([[2.0, 5.0]])
     found = phrasing(own, player, duration_s=10.0, memory=memory)
     assert phrases_of_notes([(n.onset_s, n.onset_s + n.duration_s) for n in own]).tolist() == [[0, 2], [6, 7]]

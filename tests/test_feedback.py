@@ -13,7 +13,6 @@ from musichal.cli import app
 from musichal.errors import MusicHalError
 from musichal.evaluate.feedback import LEVELS_DB, OUTPUT_S, Feedback, feedback, mean_feedback, play_in_a_room
 from musichal.note import Note
-from musichal.partner.decision import PlannedNote
 from musichal.partner.settings import PartnerSettings
 
 RATE = 44_100
@@ -96,7 +95,7 @@ def test_in_every_mode_and_at_every_level(trained, rock_guitar, ballad_guitar, r
 
 
 def test_a_note_in_the_room_is_the_notes_own_sound(render):
-    loud, soft = (render(PlannedNote(0.0, 0.5, 60, velocity)) for velocity in (120, 30))
+    loud, soft = (render(Note(0.0, 0.5, 60, velocity)) for velocity in (120, 30))
     assert np.abs(loud).max() > 4 * np.abs(soft).max() > 0
 
 

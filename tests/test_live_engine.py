@@ -36,7 +36,8 @@ from musichal.live.session.event_log import (
     entry_to_json,
 )
 from musichal.live.session.recorder import SessionRecorder
-from musichal.partner.decision import Decision, PlannedNote
+from musichal.note import Note
+from musichal.partner.decision import Decision
 from musichal.partner.settings import PartnerSettings
 from musichal.spec import PerceptionSpec
 from stage_by_hand import SlowHearing, hand_stage
@@ -79,7 +80,7 @@ class AtOnsets:
     def decide(self, now_s):
         self.due_s = now_s + 0.25 if self.steady else None
         self.number += 1
-        return (Decision(self.number, now_s, "play", duration_s=0.2, notes=(PlannedNote(now_s, 0.2, 60, 90),)),)
+        return (Decision(self.number, now_s, "play", duration_s=0.2, notes=(Note(now_s, 0.2, 60, 90),)),)
 
 
 @pytest.fixture(scope="module")
@@ -351,7 +352,7 @@ def test_any_other_line_is_refused(line):
 
 NOTES = st.lists(
     st.tuples(st.floats(0, 9), st.floats(0.01, 3), st.floats(0, 0.5)).map(
-        lambda t: Decision(0, max(0.0, t[0] - t[2]), "play", notes=(PlannedNote(t[0], t[1], 60, 80),))
+        lambda t: Decision(0, max(0.0, t[0] - t[2]), "play", notes=(Note(t[0], t[1], 60, 80),))
     ),
     max_size=12,
 )

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from musichal.partner.decision import PlannedNote
+from musichal.note import Note
 from musichal.partner.self_cancellation import SelfLevel
 
 STEP_S = 320 / 24_000
@@ -35,7 +35,7 @@ def heard_for(duration_s, notes, power, *, level=None):
 def some_notes(rng, duration_s):
     at = np.cumsum(rng.uniform(0.15, 0.7, size=60))
     return [
-        PlannedNote(float(t), float(rng.uniform(0.1, 1.2)), int(rng.integers(40, 80)), int(rng.integers(50, 120)))
+        Note(float(t), float(rng.uniform(0.1, 1.2)), int(rng.integers(40, 80)), int(rng.integers(50, 120)))
         for t in at[at < duration_s - 2]
     ]  # fmt: skip
 
@@ -83,7 +83,7 @@ def test_it_is_never_negative_and_scales_with_what_is_heard(seed, by_db):
 
 def test_nothing_is_expected_of_no_notes_and_of_no_time():
     level, times_s = heard_for(3, [], np.full(225, 1e-3))
-    note = PlannedNote(1.0, 0.5, 60, 100)
+    note = Note(1.0, 0.5, 60, 100)
     assert not level.expected(times_s, []).any()
     assert level.expected(np.zeros(0), [note]).shape == (0,)
     assert not level.expected(times_s, [note]).any(), "what was never heard has no level"

@@ -9,7 +9,6 @@ from musichal.errors import MusicHalError
 from musichal.hearing.percepts import SILENCE
 from musichal.live.performance import note_events, perform
 from musichal.note import Note
-from musichal.partner.decision import PlannedNote
 from musichal.partner.self_cancellation import OWN_SHARE, SelfCancellation
 from musichal.partner.settings import PartnerSettings
 from players_by_hand import hear
@@ -138,7 +137,7 @@ def test_the_players_strikes_stay_onsets_where_the_partner_strikes_right_behind_
     guitar, _ = soundfile.read(rock_guitar, dtype="float32")
     players = np.array([sample / 24_000 for p in hear(trained, guitar, RATE) for sample in p.heard.onset_samples])
     apart = players[np.diff(players, prepend=-1.0) > 0.18]  # the others may be covered by the answer to the one before
-    notes = [PlannedNote(float(t) + behind_s, 0.1, 52 + 5 * (k % 4), 90) for k, t in enumerate(apart)]
+    notes = [Note(float(t) + behind_s, 0.1, 52 + 5 * (k % 4), 90) for k, t in enumerate(apart)]
     events = [Note(n.onset_s, n.duration_s, n.pitch, n.velocity, 0) for n in notes]
     sound = render(events, len(guitar), np.sqrt(np.mean(guitar**2)))
     percepts = hear(trained, (guitar + sound).astype(np.float32), RATE)

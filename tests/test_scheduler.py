@@ -20,7 +20,8 @@ from musichal.live.output.port_settings import PortSettings
 from musichal.live.output.routing import parse_routing, single_port
 from musichal.live.output.scheduler import Scheduler, SchedulerSettings
 from musichal.monotonic import now_s
-from musichal.partner.decision import Decision, PlannedNote
+from musichal.note import Note as PlayedNote
+from musichal.partner.decision import Decision
 
 NOWHERE = [PortSettings("out", "none:")]
 # Where it is not about lateness and silence, a test that a busy machine puts aside for a while loses no note by that.
@@ -203,7 +204,7 @@ def test_an_output_tells_in_order_that_its_scheduler_ended_and_is_started_anew()
 
 def test_a_voice_without_a_route_is_told_of_once_and_the_others_are_heard() -> None:
     routing = parse_routing({"voice": {"melody": {"port": "none:"}}})
-    notes = (PlannedNote(0.0, 0.1, 60, 90),)
+    notes = (PlayedNote(0.0, 0.1, 60, 90),)
     with Scheduler(routing.ports) as scheduler:
         output = SchedulerOutput(scheduler, [routing])
         taken = [

@@ -14,12 +14,14 @@ from musichal.arrays import Float32
 from musichal.errors import InputError
 from musichal.hearing.encoders import create_encoder
 from musichal.hearing.listener import Listener
-from musichal.hearing.percepts import Note, Onset, Percept
+from musichal.hearing.percepts import Note as HeardNote
+from musichal.hearing.percepts import Onset, Percept
 from musichal.live.engine import EventLoop, Player
 from musichal.live.performance import HeardStream, heard_stream
 from musichal.memory.memory import Memory
 from musichal.memory.partner_file import PartnerModel
-from musichal.partner.decision import Decision, PlannedNote
+from musichal.note import Note
+from musichal.partner.decision import Decision
 
 _BLOCK_S = 1.0
 
@@ -46,7 +48,7 @@ class Excerpt:
         return heard_stream(self.percepts, self.sample_rate_hz)
 
     @property
-    def notes(self) -> list[Note]:
+    def notes(self) -> list[HeardNote]:
         """Return the notes that were heard of it, as they ended."""
         return [note for percept in self.percepts for note in percept.heard.notes]
 
@@ -106,7 +108,7 @@ def answer(excerpt: Excerpt, player: Player) -> tuple[Decision, ...]:
     return (*decisions, *conductor.until(excerpt.end_sample))
 
 
-def notes_of(decisions: Sequence[Decision]) -> list[PlannedNote]:
+def notes_of(decisions: Sequence[Decision]) -> list[Note]:
     """Return all notes of an answer, in order of onset."""
     return sorted((n for d in decisions for n in d.notes), key=lambda n: (n.onset_s, n.pitch))
 
@@ -150,7 +152,7 @@ class DeafWalker:
         place = self._memory.place(state)
         self._due_s = now_s + place.duration_s
         notes = tuple(
-            PlannedNote(now_s + float(n["offset_s"]), float(n["duration_s"]), int(n["pitch"]), int(n["velocity"]))
+            Note(now_s + float(n["offset_s"]), float(n["duration_s"]), int(n["pitch"]), int(n["velocity"]))
             for n in self._memory.notes_of(state)
         )
         decision = Decision(
@@ -173,7 +175,7 @@ class Echo:
     """The baseline that only listens: it plays back what it has just heard, and has no memory."""
 
     def __init__(self) -> None:
-        self._notes: tuple[Note, ...] = ()
+        self._notes: tuple[HeardNote, ...] = ()
         self._due_s: float | None = None
         self._number = 0
 
@@ -196,7 +198,7 @@ class Echo:
     def decide(self, now_s: float) -> tuple[Decision, ...]:
         """Play them, as they lay."""
         first_s = min(n.onset_s for n in self._notes)
-        notes = tuple(PlannedNote(now_s + n.onset_s - first_s, n.duration_s, n.pitch, n.velocity) for n in self._notes)
+        notes = tuple(Note(now_s + n.onset_s - first_s, n.duration_s, n.pitch, n.velocity) for n in self._notes)
         self._notes, self._due_s = (), None
         self._number += 1
         return (

@@ -14,7 +14,8 @@ import numpy as np
 from musichal.arrays import Float64
 from musichal.evaluate.traces import STEP_S, Trace
 from musichal.memory.memory import Memory
-from musichal.partner.decision import Decision, PlannedNote
+from musichal.note import Note
+from musichal.partner.decision import Decision
 
 PHRASE_GAP_S = 0.75
 _REPEATED = 4
@@ -104,7 +105,7 @@ def memory_use(decisions: Sequence[Decision], memory: Memory) -> MemoryUse:
     )
 
 
-def harmony(notes: Sequence[PlannedNote], player: Trace) -> Harmony:
+def harmony(notes: Sequence[Note], player: Trace) -> Harmony:
     """Return how many notes are in harmony with a player.
 
     A note is, where the mean chroma that sounds while it does is above its own average at the note's pitch class. The same
@@ -117,7 +118,7 @@ def harmony(notes: Sequence[PlannedNote], player: Trace) -> Harmony:
     return Harmony(counted, there / counted if counted else 0.0, sum(k for _, k in moved) / total if total else 0.0)
 
 
-def _consonance(notes: Sequence[PlannedNote], player: Trace, shift_s: float) -> tuple[int, int]:
+def _consonance(notes: Sequence[Note], player: Trace, shift_s: float) -> tuple[int, int]:
     n = len(player.chroma)
     counted = consonant = 0
     for note in notes:
@@ -133,7 +134,7 @@ def _consonance(notes: Sequence[PlannedNote], player: Trace, shift_s: float) -> 
     return counted, consonant
 
 
-def phrasing(notes: Sequence[PlannedNote], player: Spans, *, duration_s: float, memory: Memory) -> Phrasing:
+def phrasing(notes: Sequence[Note], player: Spans, *, duration_s: float, memory: Memory) -> Phrasing:
     """Return how an answer takes turns with a player whose phrases are `player`."""
     own = phrases_of_notes([(n.onset_s, n.onset_s + n.duration_s) for n in notes if n.onset_s < duration_s])
     gaps = [float(starts[0] - end) for end in player[:, 1] if len(starts := own[own[:, 0] >= end, 0])]

@@ -21,7 +21,8 @@ from musichal.evaluate.duo_stats import memory_use, phrases_of_notes
 from musichal.evaluate.listening import DIMENSIONS, answer_of, follow
 from musichal.evaluate.traces import player_trace
 from musichal.memory.memory import Memory
-from musichal.partner.decision import Decision, PlannedNote
+from musichal.note import Note
+from musichal.partner.decision import Decision
 
 OUTCOMES = (
     "notes per second",
@@ -148,7 +149,7 @@ def against_chance(differences: Float64) -> Float64:
     return (largest[:, None] >= observed[None, :] - 1e-9).mean(axis=0)
 
 
-def _evenness(notes: Sequence[PlannedNote]) -> float:
+def _evenness(notes: Sequence[Note]) -> float:
     """Return how far onsets lie on one even grid, 0 to 1: the largest mean resultant over periods of 0.1 to 0.6 s."""
     if len(notes) < 2:
         return 0.0
@@ -156,7 +157,7 @@ def _evenness(notes: Sequence[PlannedNote]) -> float:
     return float(np.abs(np.exp(2j * np.pi * turns).mean(axis=1)).max())
 
 
-def _key(note: PlannedNote) -> tuple[float, int, float, int]:
+def _key(note: Note) -> tuple[float, int, float, int]:
     return round(note.onset_s, 3), note.pitch, round(note.duration_s, 3), note.velocity
 
 

@@ -17,7 +17,8 @@ from musichal.hearing.listener import Listener
 from musichal.hearing.percepts import SILENCE
 from musichal.live.engine import Engine
 from musichal.memory.partner_file import PartnerModel
-from musichal.partner.decision import Decision, PlannedNote
+from musichal.note import Note
+from musichal.partner.decision import Decision
 from musichal.partner.partner import Partner
 from musichal.partner.settings import PartnerSettings
 
@@ -29,7 +30,7 @@ STEP_S = 0.5
 _OTHER_SEED = 1000
 _MEANS = ("harmony", "heard", "kept", "alone_on_s", "harmony_at_best")
 
-Render = Callable[[PlannedNote], Float32]
+Render = Callable[[Note], Float32]
 """The sound of one note from its strike on, mono, at the rate of the player's samples."""
 
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from musichal.arrays import AnyArray, Float64
-from musichal.hearing.percepts import Note
+from musichal.hearing.percepts import Note as HeardNote
 from musichal.live.performance import HeardStream
-from musichal.partner.decision import PlannedNote
+from musichal.note import Note
 
 STEP_S = 0.25
 SMOOTH_S = 1.0
@@ -49,7 +49,7 @@ def steps_in(duration_s: float) -> int:
     return int(duration_s / STEP_S + 1e-9)
 
 
-def player_trace(heard: HeardStream, notes: Sequence[Note], *, duration_s: float) -> Trace:
+def player_trace(heard: HeardStream, notes: Sequence[HeardNote], *, duration_s: float) -> Trace:
     """Return the trace of what was heard of a player, and of the notes among it, `duration_s` from the start."""
     n = steps_in(duration_s)
     at = heard.frame_samples / heard.sample_rate_hz / STEP_S
@@ -67,7 +67,7 @@ def player_trace(heard: HeardStream, notes: Sequence[Note], *, duration_s: float
     )
 
 
-def answer_trace(notes: Sequence[PlannedNote], *, duration_s: float) -> Trace:
+def answer_trace(notes: Sequence[Note], *, duration_s: float) -> Trace:
     """Return the trace of notes, `duration_s` from the start; what was struck within 30 ms counts as one onset."""
     n = steps_in(duration_s)
     chroma, power = np.zeros((n, 12)), np.zeros(n)
@@ -81,14 +81,14 @@ def answer_trace(notes: Sequence[PlannedNote], *, duration_s: float) -> Trace:
     return Trace(chroma, _density(np.asarray(struck, dtype=np.float64), n), _decibels(power), _pitch(notes, n))
 
 
-def _sounds(note: Note | PlannedNote, n: int) -> tuple[AnyArray, AnyArray]:
+def _sounds(note: HeardNote | Note, n: int) -> tuple[AnyArray, AnyArray]:
     """Return the steps of `n` in which a note sounds, and for what share of each."""
     first, last = note.onset_s / STEP_S, (note.onset_s + note.duration_s) / STEP_S
     rows = np.arange(int(first), min(n, int(np.ceil(last))))
     return rows, np.minimum(rows + 1, last) - np.maximum(rows, first)
 
 
-def _pitch(notes: Sequence[Note] | Sequence[PlannedNote], n: int) -> Float64:
+def _pitch(notes: Sequence[HeardNote] | Sequence[Note], n: int) -> Float64:
     pitch, sounding = np.zeros(n), np.zeros(n)
     for note in notes:
         rows, share = _sounds(note, n)

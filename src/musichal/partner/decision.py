@@ -10,6 +10,8 @@ import json
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
+from musichal.note import Note
+
 REST_REASONS = {
     "waiting": "nothing has been heard yet",
     "silence": "the player is silent",
@@ -27,16 +29,6 @@ REST_REASONS = {
     "ended": "the form is over",
     "regions": "all that fits lies where it is not to play from",
 }
-
-
-@dataclass(frozen=True)
-class PlannedNote:
-    """A note to be played; `onset_s` in seconds of the input stream."""
-
-    onset_s: float
-    duration_s: float
-    pitch: int
-    velocity: int
 
 
 @dataclass(frozen=True)
@@ -140,7 +132,7 @@ class Decision:
     returns: str = ""
     answers: tuple[float, float] | None = None
     tempo_bpm: float | None = None
-    notes: tuple[PlannedNote, ...] = ()
+    notes: tuple[Note, ...] = ()
 
     def to_json(self, before: "Decision | None" = None) -> str:
         """Return the record as one line of JSON.
@@ -150,7 +142,7 @@ class Decision:
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         if before is not None and before.kind == self.kind == "play" and before.choice == self.choice:
             values = {"as": before.number, **{name: v for name, v in values.items() if v != getattr(before, name)}}
-        return json.dumps(values, allow_nan=False, separators=(",", ":"), default=dataclasses.asdict)
+        return json.dumps(values, allow_nan=False, separators=(",", ":"), default=_plain)
 
     @classmethod
     def from_json(cls, line: str, before: Self | None = None) -> Self:
@@ -164,10 +156,17 @@ class Decision:
         return cls(**_parsed(values))
 
 
+def _plain(part: Any) -> dict[str, Any]:
+    values = dataclasses.asdict(part)
+    if isinstance(part, Note):
+        del values["channel"]  # the channel is chosen behind the record
+    return values
+
+
 def _parsed(values: dict[str, Any]) -> dict[str, Any]:
     """Return values of a record with their parts as objects."""
     parts = {
-        "contexts": Context, "influences": Influence, "filters": Filter, "alternatives": Alternative, "notes": PlannedNote,
+        "contexts": Context, "influences": Influence, "filters": Filter, "alternatives": Alternative, "notes": Note,
     }  # fmt: skip
     for name in parts.keys() & values.keys():
         values[name] = tuple(parts[name](**part) for part in values[name])

@@ -40,9 +40,10 @@ from itertools import pairwise
 import numpy as np
 
 from musichal.arrays import AnyArray, Bool, Float32, Float64, Int64
-from musichal.hearing.percepts import LOWEST_PITCH, N_PITCHES, SILENT_DB, Gesture, Note, Percept, SegmentFeatures
+from musichal.hearing.percepts import LOWEST_PITCH, N_PITCHES, SILENT_DB, Gesture, Percept, SegmentFeatures
+from musichal.hearing.percepts import Note as HeardNote
 from musichal.hearing.pitch import fold
-from musichal.partner.decision import PlannedNote
+from musichal.note import Note
 
 _AGES_S = (0.0, 0.08, 0.2, 0.5, 1.2, 4.0)
 _RELEASED_S = (0.0, 0.2, 0.6, 1.5)
@@ -67,7 +68,7 @@ class SelfLevel:
         self._heights: Float64 = np.zeros(_STEPS + 1)
         self._heard_s: float | None = None
 
-    def hear(self, times_s: AnyArray, level_db: AnyArray, notes: Sequence[PlannedNote]) -> None:
+    def hear(self, times_s: AnyArray, level_db: AnyArray, notes: Sequence[Note]) -> None:
         """Take what was heard, levels in dBFS at times of shape (n,), while `notes` sounded."""
         if not len(times_s):
             return
@@ -81,7 +82,7 @@ class SelfLevel:
         self._with_power = fade * self._with_power + weighed.T @ power
         self._fit()
 
-    def expected(self, times_s: AnyArray, notes: Sequence[PlannedNote]) -> Float64:
+    def expected(self, times_s: AnyArray, notes: Sequence[Note]) -> Float64:
         """Return the power that notes have at each time, shape (n,), full scale being 1."""
         return np.asarray(_steps(times_s, notes) @ self._heights[:-1], dtype=np.float64)
 
@@ -95,7 +96,7 @@ class SelfLevel:
                     heights[k] = max(0.0, heights[k] + miss / products[k, k])
 
 
-def _steps(times_s: AnyArray, notes: Sequence[PlannedNote]) -> Float64:
+def _steps(times_s: AnyArray, notes: Sequence[Note]) -> Float64:
     """Return how much of notes is of each age, or released for so long, at each time, shape (n, _STEPS)."""
     out = np.zeros((len(times_s), _STEPS))
     if not len(times_s):
@@ -165,8 +166,8 @@ class SelfCancellation:
 
     def __init__(self, *, sample_rate_hz: int) -> None:
         self._rate_hz = sample_rate_hz
-        self._notes: deque[PlannedNote] = deque(maxlen=_MOST_NOTES)
-        self._waiting: deque[PlannedNote] = deque(maxlen=_MOST_NOTES)
+        self._notes: deque[Note] = deque(maxlen=_MOST_NOTES)
+        self._waiting: deque[Note] = deque(maxlen=_MOST_NOTES)
         # One row for each strike: how salience rose, by the distance in semitones from the note struck.
         self._rises: deque[Float64] = deque(maxlen=_STRIKES)
         self._timbre = _usual_timbre()
@@ -182,7 +183,7 @@ class SelfCancellation:
         self.alone_since_s: float | None = None
         self.gain = 0.0
 
-    def played(self, notes: Iterable[PlannedNote]) -> None:
+    def played(self, notes: Iterable[Note]) -> None:
         """Take notes that will be played."""
         for note in notes:
             self._notes.append(note)
@@ -297,7 +298,7 @@ class SelfCancellation:
             where |= sounds[:, None] & (self._strengths(note.pitch) >= _LEAST_PARTIAL)[None, :]
         return min(1.0, float(self._own_power[frames].sum()) / power, float(strength[where].sum()) / total)
 
-    def _sounding(self, times_s: AnyArray) -> Iterator[tuple[PlannedNote, AnyArray, AnyArray]]:
+    def _sounding(self, times_s: AnyArray) -> Iterator[tuple[Note, AnyArray, AnyArray]]:
         """Yield each note that sounds at one of the times, how long since it was struck, and when it sounds."""
         for note in self._notes if len(times_s) else ():
             since_s = times_s - note.onset_s
@@ -338,7 +339,7 @@ class SelfCancellation:
         """Return whether the partner struck a note at the time that would be heard as an onset at `time_s`."""
         return any(0 <= time_s - note.onset_s <= _LATE_S for note in self._notes)
 
-    def _played_note(self, heard: Note) -> bool:
+    def _played_note(self, heard: HeardNote) -> bool:
         return any(note.pitch == heard.pitch and -_EARLY_S <= heard.onset_s - note.onset_s <= _LATE_S for note in self._notes)
 
     def _measure(self, now_s: float) -> None:

@@ -25,7 +25,7 @@ import numpy as np
 from musichal.arrays import Float64
 from musichal.errors import InputError
 from musichal.hearing.percepts import Percept
-from musichal.partner.decision import PlannedNote
+from musichal.note import Note
 
 TICKS_PER_BEAT = 24
 """Of MIDI clock."""
@@ -295,7 +295,7 @@ _SHORTEST_S = 0.02
 _LONGEST_HELD_S = 1.2
 
 
-Parts = dict[str, tuple[PlannedNote, ...]]
+Parts = dict[str, tuple[Note, ...]]
 """The notes of each voice, by its name."""
 
 
@@ -359,5 +359,5 @@ def _begun(parts: Parts, now_s: float) -> Parts:
     return _each(parts, lambda note: replace(note, onset_s=max(now_s, note.onset_s - wait_s)))
 
 
-def _each(parts: Parts, change: Callable[[PlannedNote], PlannedNote]) -> Parts:
+def _each(parts: Parts, change: Callable[[Note], Note]) -> Parts:
     return {voice: tuple(map(change, notes)) for voice, notes in parts.items()}

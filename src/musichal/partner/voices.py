@@ -11,7 +11,7 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from musichal.partner.decision import PlannedNote
+from musichal.note import Note
 from musichal.partner.memory_pool import MemoryPool
 from musichal.partner.settings import PartnerSettings, VoiceSettings
 
@@ -32,7 +32,7 @@ class MemoryNote(NamedTuple):
     velocity: int
 
 
-Struck = TypeVar("Struck", MemoryNote, PlannedNote)
+Struck = TypeVar("Struck", MemoryNote, Note)
 
 
 class Voices:
@@ -45,7 +45,7 @@ class Voices:
     def play(
         self, library: MemoryPool, state: int, *, transposition: int, now_s: float, duration_s: float, gain_db: float,
         settings: PartnerSettings,
-    ) -> dict[str, tuple[PlannedNote, ...]]:  # fmt: skip
+    ) -> dict[str, tuple[Note, ...]]:  # fmt: skip
         """Return what each voice plays from `now_s` on, in the order of the settings; a voice may play nothing."""
         own = state_notes(library, state)
         around = notes_around(library, state) if any(v.part in ("bass", "chords") for v in settings.voices) else []
@@ -58,9 +58,9 @@ class Voices:
             parts[voice.name] = self._struck(voice, notes)
         return parts
 
-    def _struck(self, voice: VoiceSettings, notes: list[PlannedNote]) -> tuple[PlannedNote, ...]:
+    def _struck(self, voice: VoiceSettings, notes: list[Note]) -> tuple[Note, ...]:
         """Leave out strikes that come too soon after the last one, and what a holding voice still holds."""
-        out: list[PlannedNote] = []
+        out: list[Note] = []
         for strike in _strikes(notes):
             at_s = strike[0].onset_s
             if voice.most_per_s and at_s - self._last_s.get(voice.name, -np.inf) < 1 / voice.most_per_s - 1e-9:
@@ -121,7 +121,7 @@ def _strikes(notes: list[Struck]) -> list[list[Struck]]:
     """Return notes in groups that begin together, in order of time."""
 
     def begins(note: Struck) -> float:
-        return note.onset_s if isinstance(note, PlannedNote) else note.offset_s
+        return note.onset_s if isinstance(note, Note) else note.offset_s
 
     groups: list[list[Struck]] = []
     for note in sorted(notes, key=begins):
@@ -135,12 +135,12 @@ def _strikes(notes: list[Struck]) -> list[list[Struck]]:
 def _planned(
     note: MemoryNote, now_s: float, transposition: int, duration_s: float, gain_db: float, voice: VoiceSettings,
     settings: PartnerSettings,
-) -> PlannedNote:  # fmt: skip
+) -> Note:  # fmt: skip
     held_s = max(0.0, duration_s - note.offset_s - note.duration_s) * voice.hold
     pitch = into_register(
         note.pitch + transposition, max(voice.low_pitch, settings.low_pitch), min(voice.high_pitch, settings.high_pitch)
     )
-    return PlannedNote(now_s + note.offset_s, note.duration_s + held_s, pitch, louder(note.velocity, gain_db))
+    return Note(now_s + note.offset_s, note.duration_s + held_s, pitch, louder(note.velocity, gain_db))
 
 
 def octaves_towards(wanted: float | None, middle: float, how: float) -> int:

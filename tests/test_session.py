@@ -24,7 +24,8 @@ from musichal.live.session.session import (
     session_folder,
     settings_json,
 )
-from musichal.partner.decision import Alternative, Context, Decision, Influence, PlannedNote
+from musichal.note import Note
+from musichal.partner.decision import Alternative, Context, Decision, Influence
 from musichal.partner.settings import PartnerSettings
 from stage_by_hand import partner_of
 
@@ -233,7 +234,7 @@ PART = Decision(
     contexts=tuple(Context("harmonic", tuple(range(12)), n, 0, 1.0 * n) for n in range(8)),
     influences=tuple(Influence(f"influence {n}", 0.1 * n, 1.0, 0.1) for n in range(8)),
     alternatives=tuple(Alternative(n, 0, 0.5 * n, 0, 0.1) for n in range(8)),
-    notes=(PlannedNote(1.0, 0.25, 60, 80),),
+    notes=(Note(1.0, 0.25, 60, 80),),
 )  # fmt: skip
 
 
@@ -241,9 +242,7 @@ def voices(choice: int) -> list[Decision]:
     """Return one choice as three voices play it."""
     at_s, pitches = 0.5 * choice, {"melody": 72, "bass": 40, "chords": 60}
     return [
-        replace(
-            PART, number=3 * choice + n, choice=choice, time_s=at_s, voice=voice, notes=(PlannedNote(at_s, 0.25, pitch, 80),)
-        )
+        replace(PART, number=3 * choice + n, choice=choice, time_s=at_s, voice=voice, notes=(Note(at_s, 0.25, pitch, 80),))
         for n, (voice, pitch) in enumerate(pitches.items())
     ]
 

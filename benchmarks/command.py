@@ -10,8 +10,8 @@ from pathlib import Path
 from rich.table import Table
 
 from benchmarks.figure import Figure
+from musichal.commands.demo import RECORDING
 from musichal.commands.terminal import Terminal
-from musichal.demo import RECORDING
 from musichal.errors import CheckFailedError, InputError
 
 LEARNED_PART = "encoder"

@@ -146,9 +146,9 @@ def test_without_anything_installed_it_says_what_is_missing(tmp_path: Path) -> N
     (tmp_path / "sitecustomize.py").write_text(hidden)
     found = parts(run_devices("--json", site=tmp_path))
     assert not any(part["works"] for part in found.values())
-    assert '".[live]"' in str(found["live sound"]["detail"])
-    assert '".[live]"' in str(found["MIDI ports"]["detail"])
-    assert '".[jack]"' in str(found["JACK MIDI, exact to the sample"]["detail"])
+    assert '"musichal[live]"' in str(found["live sound"]["detail"])
+    assert '"musichal[live]"' in str(found["MIDI ports"]["detail"])
+    assert '"musichal[jack]"' in str(found["JACK MIDI, exact to the sample"]["detail"])
     words = run_devices(site=tmp_path)
     assert words.returncode == 0
     assert "Audio inputs: none" in words.stdout

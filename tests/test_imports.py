@@ -26,7 +26,6 @@ FLOORS = (
     ("live",),
     ("evaluate",),
     ("plots",),
-    ("demo",),
     ("api",),
     ("plot",),
     ("commands",),
@@ -150,7 +149,7 @@ def test_an_upward_import_is_found(tmp_path: Path, text: str) -> None:
 
 
 def test_neighbours_on_one_floor_and_unknown_rooms_are_found(tmp_path: Path) -> None:
-    house = _house(tmp_path, {"plots/parity.py": "import musichal.demo", "attic/box.py": "import musichal.spec"})
+    house = _house(tmp_path, {"plots/parity.py": "import musichal.commands", "attic/box.py": "import musichal.spec"})
     places = [line.split(" imports ")[0] for line in upward_imports(house)]
     assert places == ["musichal.attic.box:1", "musichal.plots.parity:1"]
 

@@ -38,7 +38,7 @@ from musichal.hearing.encoders.learned.module import load_module
 from musichal.hearing.encoders.learned.runtimes import installed_choices
 from musichal.hearing.encoders.learned.weights import read_weights
 
-INSTALL = 'pip install -e ".[mert]"'
+INSTALL = 'pip install "musichal[mert]"'
 
 
 @pytest.fixture(autouse=True)

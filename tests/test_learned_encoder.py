@@ -313,7 +313,7 @@ def test_a_precision_that_is_not_here_offers_to_rehear(spec, monkeypatch) -> Non
 
 def test_a_missing_runtime_is_one_line_with_the_command(spec, monkeypatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(MissingExtraError, match=r'onnxruntime is not installed; .*pip install -e ".\[onnxruntime\]"'):
+    with pytest.raises(MissingExtraError, match=r'onnxruntime is not installed; .*pip install "musichal\[onnxruntime\]"'):
         create_encoder(spec)
 
 

@@ -173,10 +173,10 @@ def test_without_the_extra_the_command_is_named_before_anything_is_made(monkeypa
 
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
     told = Told()
-    with pytest.raises(MissingExtraError, match=r'pip install -e "\.\[link\]"'), LinkSession(told.clock, told.said.append):
+    with pytest.raises(MissingExtraError, match=r'pip install "musichal\[link\]"'), LinkSession(told.clock, told.said.append):
         pass
     request = LiveRequest(partner=trained_path, link=True, session=tmp_path / "session")
-    with pytest.raises(MissingExtraError, match=r'pip install -e "\.\[link\]"'):
+    with pytest.raises(MissingExtraError, match=r'pip install "musichal\[link\]"'):
         live_command(request, None)  # type: ignore[arg-type]
     assert not (tmp_path / "session").exists()
 

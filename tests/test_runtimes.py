@@ -230,10 +230,10 @@ def test_of_what_a_card_complains_about_the_reason_is_said() -> None:
 
 def test_a_missing_runtime_is_said_with_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(MissingExtraError, match=r'openvino is not installed; .*pip install -e ".\[openvino\]"'):
+    with pytest.raises(MissingExtraError, match=r'openvino is not installed; .*pip install "musichal\[openvino\]"'):
         check_choice(Choice("openvino", "fp32"))
     assert installed_choices() == ()
-    with pytest.raises(MissingExtraError, match=r'pip install -e ".\[mert\]"'):
+    with pytest.raises(MissingExtraError, match=r'pip install "musichal\[mert\]"'):
         candidates("auto", "auto")
 
 

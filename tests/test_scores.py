@@ -95,7 +95,7 @@ def test_detuned_and_noisy_versions_keep_the_truth_in_place() -> None:
 def test_a_missing_extra_names_its_cure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pretty_midi", None)
     scores._font.cache_clear()
-    with pytest.raises(MissingExtraError, match=r'checkout.* -m pip install -e "\.\[bench\]"$'):
+    with pytest.raises(MissingExtraError, match=r'run: .* -m pip install "musichal\[bench\]"$'):
         scores.render_notes((scores.ScoreNote(0.0, 1.0, 60, 80),))
 
 

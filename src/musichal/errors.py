@@ -28,9 +28,9 @@ class CheckFailedError(MusicHalError):
 
 
 def install_hint(extra: str) -> str:
-    """Return what to run to install an extra: from the checkout, for on an index the name could be a stranger's.
+    """Return the command that installs an extra into this Python's environment.
 
-    It names the Python that runs now: whoever calls MusicHal by its path has another `pip` at hand, if any.
+    pip finds MusicHal installed, so it fetches only what the extra needs, never another package named musichal.
     """
     python = f'"{sys.executable}"' if " " in sys.executable else sys.executable
-    return f'run in the checkout of MusicHal: {python} -m pip install -e ".[{extra}]"'
+    return f'run: {python} -m pip install "musichal[{extra}]"'

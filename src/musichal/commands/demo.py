@@ -7,11 +7,16 @@ from musichal.commands.inspect import inspect_command
 from musichal.commands.play import PlayRequest, play_command
 from musichal.commands.terminal import Terminal
 from musichal.commands.train import train_command
-from musichal.demo import PLAYER, RECORDING
 from musichal.errors import InputError
 from musichal.partner.settings import Direction, PartnerSettings
 from musichal.spec import PerceptionSpec
 from musichal.text import printable, reason
+
+MUSIC = Path(__file__).parents[1] / "demo"
+RECORDING = MUSIC / "rock140_mix.ogg"
+"""34 s of a rock band: the demo's partner is trained on it."""
+PLAYER = MUSIC / "rock140_guitar.ogg"
+"""The solo guitar of the same song: the player."""
 
 
 def demo_command(folder: Path, *, seed: int, voice: Terminal) -> None:

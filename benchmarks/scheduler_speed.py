@@ -28,7 +28,7 @@ from musichal.errors import InputError
 from musichal.live.output.messages import Note, Sent, Trouble
 from musichal.live.output.port_settings import PortSettings
 from musichal.live.output.scheduler import Scheduler
-from musichal.monotonic import now_s
+from musichal.machine import now_s
 
 _MODULE = "benchmarks.scheduler_speed"
 _NOTES, _INTERVAL_S = 1500, 0.011

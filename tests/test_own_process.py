@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from musichal.installation import processors
+from musichal.machine import processors
 from musichal.own_process import THREAD_SETTINGS, command, starting_children
 
 SRC = Path(__file__).resolve().parents[1] / "src"

@@ -19,7 +19,7 @@ from musichal.live.output.mpe import MpeZone, configuration
 from musichal.live.output.port_settings import PortSettings
 from musichal.live.output.routing import parse_routing, single_port
 from musichal.live.output.scheduler import Scheduler, SchedulerSettings
-from musichal.monotonic import now_s
+from musichal.machine import now_s
 from musichal.note import Note as PlayedNote
 from musichal.partner.decision import Decision
 

@@ -24,7 +24,7 @@ from musichal.errors import InputError
 from musichal.live.output.messages import Note
 from musichal.live.output.port_settings import PortSettings
 from musichal.live.output.scheduler import Scheduler
-from musichal.monotonic import now_s
+from musichal.machine import now_s
 from test_scheduler import PATIENT, is_running, kinds, notes_sent, run_until
 
 pytestmark = pytest.mark.live

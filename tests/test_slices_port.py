@@ -14,8 +14,8 @@ from musichal.live.output.ports.frame_clock import FrameLine
 from musichal.live.output.scheduler import Scheduler
 from musichal.live.output.slice_output import SliceOutput
 from musichal.live.output.wire import NOTE, FrameBuffer, message_frame, read_message
+from musichal.machine import now_s
 from musichal.memory.partner_file import PartnerModel
-from musichal.monotonic import now_s
 from musichal.partner.decision import Decision
 from test_scheduler import PATIENT, kinds, notes_sent, run_until
 

@@ -155,7 +155,7 @@ def learn_command(path: Path, wanted: str, texts: Sequence[str], voice: Terminal
 
 def _moved(get: Callable[..., tuple[int, ...]], mover: Mover, timeout_s: float) -> tuple[int, int] | None:
     """Return the channel and number of the controller that is moved next, None where none is in time."""
-    from musichal.monotonic import now_s
+    from musichal.machine import now_s
 
     until_s = now_s() + timeout_s
     while (left_s := until_s - now_s()) > 0:

@@ -41,8 +41,8 @@ from musichal.live.output.slice_output import SliceOutput
 from musichal.live.priority import raise_priority
 from musichal.live.session.recorder import LiveSessionWriter, SessionRecorder
 from musichal.live.session.session import SessionSettings, file_sha256, session_folder
+from musichal.machine import now_s
 from musichal.memory.partner_file import PartnerModel, load_partner
-from musichal.monotonic import now_s
 from musichal.partner.explanation import explain
 from musichal.partner.mode_controller import directed_by
 from musichal.partner.partner import Partner

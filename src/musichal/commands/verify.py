@@ -21,7 +21,7 @@ from musichal.evaluate.shift import OFFSETS
 from musichal.evaluate.verification import Check, DiversityRow, Verification
 from musichal.evaluate.verify import subjects, verify_partner
 from musichal.hearing.percepts import SOURCES
-from musichal.installation import processors
+from musichal.machine import processors
 from musichal.memory.partner_file import PartnerModel, load_partner, save_partner
 from musichal.own_process import run_module
 from musichal.text import printable

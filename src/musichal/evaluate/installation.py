@@ -12,7 +12,7 @@ from musichal.evaluate.verification import Check
 from musichal.hearing.encoders import create_encoder
 from musichal.hearing.notes import note_model_digest
 from musichal.hearing.percepts import SOURCES
-from musichal.installation import installed
+from musichal.machine import installed
 from musichal.memory.partner_file import PartnerModel
 from musichal.spec import PerceptionSpec
 

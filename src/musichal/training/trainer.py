@@ -20,7 +20,7 @@ from musichal.hearing.front_end import FrontEnd
 from musichal.hearing.listener import Analysis, FeatureExtractor, Tokenizer, resolve_spec
 from musichal.hearing.percepts import SOURCES, Gesture, Note, Percept, SegmentFeatures, Window
 from musichal.hearing.vocabulary import Vocabulary, fit_vocabulary, nearest
-from musichal.installation import SHAPES_NUMBERS, installed
+from musichal.machine import SHAPES_NUMBERS, installed
 from musichal.memory.information_rate import choose_threshold
 from musichal.memory.memory import Memory, assign_notes
 from musichal.memory.partner_file import KEPT, PartnerModel, StoredRecording

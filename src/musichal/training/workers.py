@@ -20,7 +20,7 @@ from musichal.errors import InputError, MusicHalError
 from musichal.hearing.encoders import create_encoder
 from musichal.hearing.listener import Analysis, FeatureExtractor
 from musichal.hearing.percepts import Window
-from musichal.installation import processors
+from musichal.machine import processors
 from musichal.own_process import starting_children
 from musichal.spec import PerceptionSpec
 

@@ -38,7 +38,7 @@ from musichal.live.input.devices import (
     why_not_opened,
 )
 from musichal.live.input.ring import BlockRing
-from musichal.monotonic import now_s
+from musichal.machine import now_s
 from musichal.own_process import end_with_stdin, own_output
 
 MODULE = "musichal.live.input.input_process"

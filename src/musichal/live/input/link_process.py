@@ -4,7 +4,7 @@ It follows: it joins the session that is there, and never sets its tempo, its be
 sockets are in this process alone, as is `aalink`, which is under the GPL; neither is anywhere else in MusicHal.
 
 Standard output carries one JSON object a line: `{"at_s", "beat", "tempo_bpm", "peers", "playing"}`, the beat at a moment of
-`musichal.monotonic.now_s`, whenever something changed and every two seconds; or `{"failed": sentence}`. When standard input
+`musichal.machine.now_s`, whenever something changed and every two seconds; or `{"failed": sentence}`. When standard input
 ends, it leaves the session and ends.
 
 The beat of a moment is read between two looks at our clock, the closest of a few pairs, so that it is known to within half
@@ -20,7 +20,7 @@ import threading
 from typing import IO, Any
 
 from musichal.errors import MissingExtraError, install_hint
-from musichal.monotonic import now_s
+from musichal.machine import now_s
 from musichal.own_process import end_with_stdin, own_output
 
 MODULE = "musichal.live.input.link_process"

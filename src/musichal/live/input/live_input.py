@@ -33,7 +33,7 @@ from musichal.live.input.arrivals import ArrivalFilter
 from musichal.live.input.devices import AudioDevice, NoSuchDeviceError
 from musichal.live.input.input_process import MODULE, XRUN, read_message
 from musichal.live.input.ring import BlockRing, RingBlock
-from musichal.monotonic import now_s
+from musichal.machine import now_s
 from musichal.own_process import command, end_reader, starting_children
 
 Channels = tuple[int, ...] | None
@@ -67,7 +67,7 @@ class Block:
     lost_before : int
         How many device samples are missing just before it.
     arrived_s : float
-        `musichal.monotonic.now_s` (on Linux and macOS, `time.monotonic`) at which the last of the samples was there.
+        `musichal.machine.now_s` (on Linux and macOS, `time.monotonic`) at which the last of the samples was there.
     arrivals : tuple of (int, float)
         For each block of the device in it: the place behind it, and when it arrived. What `stage.clock.InputClock` is fed.
     """

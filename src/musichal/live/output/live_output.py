@@ -8,7 +8,7 @@ from musichal.errors import MusicHalError
 from musichal.live.output.messages import LONGEST_NOTE_S, Sent, Trouble
 from musichal.live.output.routing import Routing
 from musichal.live.output.scheduler import Scheduler
-from musichal.monotonic import now_s
+from musichal.machine import now_s
 from musichal.partner.decision import Decision
 
 _ALIVE_S = 0.1

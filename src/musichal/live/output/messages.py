@@ -2,7 +2,7 @@
 
 Conventions
 -----------
-Moments are seconds of `musichal.monotonic.now_s`, absolute. Channels count from 0. A note is one value with its end in
+Moments are seconds of `musichal.machine.now_s`, absolute. Channels count from 0. A note is one value with its end in
 it, so that nothing that is lost on the way can leave a note without its end; a note-on or a note-off by itself cannot be
 asked for.
 """

@@ -29,7 +29,7 @@ from musichal.live.output import wire
 from musichal.live.output.messages import Event, Message, Note, Sent, Statistics, Trouble
 from musichal.live.output.note_scheduler import CAPACITY, LATE_LIMIT_S
 from musichal.live.output.port_settings import MOST_PORTS, PortSettings
-from musichal.monotonic import now_s
+from musichal.machine import now_s
 
 _MOST_BACKLOG = 20_000
 _MOST_EVENTS = 20_000

@@ -30,7 +30,7 @@ from musichal.hearing.encoders.learned.cache import cache_folder
 from musichal.hearing.encoders.learned.extras import EXTRA, torch_package
 from musichal.hearing.encoders.learned.onnx_runtime import INPUT, OUTPUT, SAMPLES_AXIS
 from musichal.hearing.encoders.learned.runtimes import Choice, check_choice, installed_choices, open_runtime
-from musichal.installation import installed
+from musichal.machine import installed
 from musichal.own_process import run_module
 from musichal.text import printable, reason
 

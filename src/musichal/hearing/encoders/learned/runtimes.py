@@ -26,7 +26,7 @@ from typing import Protocol
 
 from musichal.arrays import Float32
 from musichal.errors import InputError, MissingExtraError, install_hint
-from musichal.installation import installed
+from musichal.machine import installed
 
 
 class Runtime(Protocol):

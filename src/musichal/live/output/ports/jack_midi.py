@@ -17,7 +17,7 @@ from musichal.errors import InputError, MissingExtraError, install_hint
 from musichal.live.output.messages import Outgoing
 from musichal.live.output.ports.frame_clock import FrameLine
 from musichal.live.output.ports.protocol import PortLostError
-from musichal.monotonic import now_s
+from musichal.machine import now_s
 
 _MOST_QUEUED = 4096
 _MARGIN_S = 0.002

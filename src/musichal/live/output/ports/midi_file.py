@@ -10,7 +10,7 @@ from musichal.atomic import check_writable, open_atomically
 from musichal.errors import InputError
 from musichal.live.output.messages import Outgoing
 from musichal.live.output.midi_recorder import MidiRecorder
-from musichal.monotonic import now_s
+from musichal.machine import now_s
 from musichal.text import printable
 
 _INTERVAL_S = 1.0

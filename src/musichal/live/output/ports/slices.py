@@ -18,8 +18,8 @@ from musichal.live.input.devices import find_output, portaudio, why_not_opened
 from musichal.live.output.messages import Note, Outgoing
 from musichal.live.output.ports.frame_clock import FrameLine
 from musichal.live.output.ports.protocol import PortLostError
+from musichal.machine import now_s
 from musichal.memory.partner_file import load_partner
-from musichal.monotonic import now_s
 from musichal.note import Slice
 from musichal.text import printable
 

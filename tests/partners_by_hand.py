@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from musichal.audio.flac import encode_flac
+from musichal.audio.files import encode_flac
 from musichal.audio.recording import ingest, samples_digest
 from musichal.hearing.percepts import Gesture, stream_frame_count
 from musichal.hearing.percepts import Note as HeardNote

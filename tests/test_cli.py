@@ -15,7 +15,7 @@ import typer
 from typer.testing import CliRunner
 
 from musichal import __version__
-from musichal.audio.mix import gated_rms_db
+from musichal.audio.levels import gated_rms_db
 from musichal.cli import app
 from musichal.live.output.midi_file import read_midi_notes
 

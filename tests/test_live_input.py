@@ -304,7 +304,7 @@ def test_clipping_is_said(jack_server: JackServer, fake_microphone: Plug, tmp_pa
         collect(live, until=lambda b: bool(b) and heard(b).any() and not b[-1].samples.any())
         levels = live.levels()
     assert [event.text for event in events if event.kind == "clipping"] == [f"{live.device.label} clips: turn its gain down"]
-    assert 0.3 < levels.clipped_samples / 48_000 < 0.7
+    assert 0.3 < levels.clipped / 48_000 < 0.7
     assert levels.peak_db == pytest.approx(0.0, abs=1e-5)
 
 

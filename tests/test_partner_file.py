@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from musichal.arrays import AnyArray
-from musichal.audio.flac import encode_flac
+from musichal.audio.files import encode_flac
 from musichal.errors import PartnerFileError
 from musichal.hearing.percepts import Note
 from musichal.live.performance import note_events, slice_events

@@ -13,9 +13,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from musichal.audio.completeness import looks_like_audio, missing_bytes
-from musichal.audio.flac import decode_flac, encode_flac
-from musichal.audio.recording import AUDIO_SUFFIXES, collect_recordings, ingest, read_recording
+from musichal.audio.files import decode_flac, encode_flac
+from musichal.audio.recording import AUDIO_SUFFIXES, collect_recordings, ingest, looks_like_audio, missing_bytes, read_recording
 from musichal.errors import InputError
 
 GRID = 2**23

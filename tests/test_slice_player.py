@@ -6,8 +6,7 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from musichal.audio.concatenative import render_slices
-from musichal.audio.slice_player import SlicePlayer
+from musichal.audio.slices import SlicePlayer, render_slices
 from musichal.note import Slice
 
 RATE = 8_000

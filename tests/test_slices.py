@@ -8,7 +8,7 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from musichal.audio.concatenative import render_slices
+from musichal.audio.slices import render_slices
 from musichal.note import Slice
 
 AUDIO = Path(__file__).parent / "audio"

@@ -3,23 +3,30 @@
 That form is `ingest`: mono, at most full scale, on a grid of 24 bits, whatever the file or the sound card gave. The
 same rule serves a live block and a file, and FLAC of 24 bits holds its result without loss, so a partner can keep exactly
 the samples that it was trained on.
+
+libsndfile reads a WAV file that was cut in half without a word, pads an MP3 file with silence, and plays over a hole in an
+Ogg file. So `missing_bytes` compares what the container promises with what the file holds: the size of the data chunk (RIFF,
+RF64, Wave64, AIFF, CAF, AU), the page numbers and the end-of-stream flag of Ogg (RFC 3533, section 6), the byte count of a
+Xing header in MP3. An MP3 file without one promises nothing. FLAC names its length in samples.
 """
 
 import hashlib
 import math
 import os
+import struct
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 import soundfile
 
-from musichal.arrays import Bool, Float32, Float64
-from musichal.audio.completeness import looks_like_audio, missing_bytes
-from musichal.audio.flac import flac_holds_rate
+from musichal.arrays import Float32, Float64
+from musichal.audio.files import flac_holds_rate
+from musichal.audio.levels import LevelMeter, Levels, decibels
 from musichal.errors import InputError
 from musichal.text import PathLike, printable, reason
 
@@ -34,12 +41,14 @@ MAX_SAMPLES = 4 * 3600 * 48_000
 
 _GRID = 2.0**23
 _BLOCK_VALUES = 1 << 18
-_CLIPPED_RUN = 3  # a wave touches full scale for a sample or two; only clipping stays there
 _CLIPPED_SHARE = 1e-5
 _DC_OFFSET = 0.005
 _QUIET_DB = -40.0
 _CANCELLED_RATIO = 0.01
-_SILENT_DB = -120.0
+_MAX_CHUNKS = 10_000  # a hostile file of empty chunks must not keep us for hours
+_MP3_SLACK_BYTES = 2_048  # encoders disagree on what they count, by up to about two frames
+_W64_RIFF = bytes.fromhex("726966662e91cf11a5d628db04c10000")
+_W64_DATA = bytes.fromhex("64617461f3acd3118cd100c04f8edb8a")
 _PCM_BITS = {"PCM_16": 16, "PCM_24": 24, "PCM_32": 32}
 _FORMATS = "WAV, AIFF, FLAC, OGG, MP3, CAF or AU"
 
@@ -243,7 +252,7 @@ def _read(source: soundfile.SoundFile, name: str, max_samples: int) -> Recording
         raise _RefusedError(f"is longer than the {minutes:.4g} minutes supported at {rate} Hz: cut it into parts")
     samples = np.empty(promised, dtype=np.float32)
     block: Float64 = np.empty((max(1, _BLOCK_VALUES // channels), channels))
-    watch = _Watch(full_scale=_full_scale(source.subtype), channels=channels)
+    meter = LevelMeter(full_scale=_full_scale(source.subtype))
     digest = hashlib.sha256()
     done = 0
     while True:
@@ -264,7 +273,7 @@ def _read(source: soundfile.SoundFile, name: str, max_samples: int) -> Recording
         mono = ingest(part)
         samples[done : done + len(mono)] = mono
         digest.update(_as_integers(mono))
-        watch.see(part, mono)
+        meter.see(part, mono)
         done += len(part)
         if done == promised:
             break
@@ -275,63 +284,37 @@ def _read(source: soundfile.SoundFile, name: str, max_samples: int) -> Recording
     if done < samples.size:
         samples = samples[:done].copy()
     samples.flags.writeable = False
-    if watch.mono_peak == 0:
+    levels = meter.take()
+    if levels.mono_peak == 0:
         raise _RefusedError(
-            "is digital silence throughout" if watch.peak < 1 / _GRID else "is silent in mono: its channels cancel one another"
+            "is digital silence throughout" if levels.peak < 1 / _GRID else "is silent in mono: its channels cancel one another"
         )
-    rms = math.sqrt(watch.mono_power / done)
     return Recording(
         name=name,
         sample_rate_hz=rate,
         samples=samples,
         channels=channels,
-        clipped_share=watch.clipped / done,
-        dc_offset=watch.mono_sum / done,
-        peak_db=_db(watch.peak),
-        rms_db=_db(rms),
+        clipped_share=levels.clipped / done,
+        dc_offset=levels.dc_offset,
+        peak_db=levels.peak_db,
+        rms_db=levels.rms_db,
         digest=digest.hexdigest(),
-        warnings=tuple(watch.warnings(done)),
+        warnings=tuple(_warnings(levels)),
     )
 
 
-class _Watch:
-    """Running statistics of a source, block by block."""
-
-    def __init__(self, *, full_scale: float, channels: int) -> None:
-        self.full_scale = full_scale
-        self.peak = self.power = self.mono_peak = self.mono_power = self.mono_sum = 0.0
-        self.clipped = 0
-        self._before: Bool = np.zeros((_CLIPPED_RUN - 1, channels), dtype=bool)
-
-    def see(self, part: Float64, mono: Float32) -> None:
-        size = np.abs(part)
-        peak = float(size.max())
-        self.peak = max(self.peak, peak)
-        self.power += float(np.square(np.minimum(size, 1.0)).sum()) / part.shape[1]
-        exact = mono.astype(np.float64)
-        self.mono_peak = max(self.mono_peak, float(np.abs(exact).max()))
-        self.mono_power += float(np.square(exact).sum())
-        self.mono_sum += float(exact.sum())
-        if peak < self.full_scale:
-            self._before[:] = False
-            return
-        high = np.concatenate([self._before, size >= self.full_scale])
-        run = high[2:] & high[1:-1] & high[:-2]
-        self.clipped += int((run | (size > 1)).any(axis=1).sum())
-        self._before = high[-(_CLIPPED_RUN - 1) :].copy()
-
-    def warnings(self, n_frames: int) -> Iterator[str]:
-        share, dc = self.clipped / n_frames, self.mono_sum / n_frames
-        if self.peak > 1:
-            yield f"peaks at {_db(self.peak):+.1f} dBFS: what is above full scale is cut off"
-        elif share > _CLIPPED_SHARE:
-            yield f"clipped: {100 * share:.2g} % of it is flat at full scale"
-        if abs(dc) > _DC_OFFSET:
-            yield f"DC offset of {dc:+.3f}"
-        if _db(self.mono_peak) < _QUIET_DB:
-            yield f"very quiet: its peak is {_db(self.mono_peak):.0f} dBFS"
-        if self.mono_power < _CANCELLED_RATIO * self.power:
-            yield "its channels almost cancel one another in mono: is one of them inverted?"
+def _warnings(levels: Levels) -> Iterator[str]:
+    share = levels.clipped / levels.samples
+    if levels.peak > 1:
+        yield f"peaks at {levels.peak_db:+.1f} dBFS: what is above full scale is cut off"
+    elif share > _CLIPPED_SHARE:
+        yield f"clipped: {100 * share:.2g} % of it is flat at full scale"
+    if abs(levels.dc_offset) > _DC_OFFSET:
+        yield f"DC offset of {levels.dc_offset:+.3f}"
+    if decibels(levels.mono_peak) < _QUIET_DB:
+        yield f"very quiet: its peak is {decibels(levels.mono_peak):.0f} dBFS"
+    if levels.mono_power < _CANCELLED_RATIO * levels.power:
+        yield "its channels almost cancel one another in mono: is one of them inverted?"
 
 
 def _full_scale(subtype: str) -> float:
@@ -342,5 +325,133 @@ def _full_scale(subtype: str) -> float:
     return 1.0 if bits is None else 1.0 - 2.0 ** (1 - bits)
 
 
-def _db(amplitude: float) -> float:
-    return max(_SILENT_DB, 20 * math.log10(amplitude)) if amplitude > 0 else _SILENT_DB
+@dataclass(frozen=True)
+class _Chunks:
+    """How a family of containers lays out its chunks."""
+
+    data_id: bytes
+    first: int
+    size_format: str
+    size_includes_header: bool = False
+    alignment: int = 2
+    unknown_sizes: tuple[int, ...] = (0, 0xFFFFFFFF)  # what a program writes that streams into a pipe
+
+
+_FAMILIES = {
+    b"RIFF": _Chunks(b"data", 12, "<I"),
+    b"RF64": _Chunks(b"data", 12, "<I"),
+    b"RIFX": _Chunks(b"data", 12, ">I"),
+    b"FORM": _Chunks(b"SSND", 12, ">I"),
+    b"caff": _Chunks(b"data", 8, ">q", alignment=1, unknown_sizes=(-1,)),
+    b"riff": _Chunks(_W64_DATA, 40, "<Q", size_includes_header=True, alignment=8, unknown_sizes=(0, 24)),
+}
+
+
+def looks_like_audio(head: bytes) -> bool:
+    """Return whether the first bytes of a file (16 or more) are those of a format that is read here."""
+    if head[:4] in (b"RIFF", b"RIFX", b"RF64"):
+        return head[8:12] == b"WAVE"
+    if head[:4] == b"FORM":
+        return head[8:12] in (b"AIFF", b"AIFC")
+    if head[:4] in (b"fLaC", b"OggS", b"caff", b".snd") or head[:3] == b"ID3":
+        return True
+    return head[:16] == _W64_RIFF or _is_mpeg_frame(head)
+
+
+def missing_bytes(stream: BinaryIO, size: int) -> int:
+    """Return how many bytes a sound file of `size` bytes lacks of what it promises; 0 where it promises nothing.
+
+    For Ogg, which numbers its pages and says which is the last, the answer is 1 where one is missing.
+    """
+    stream.seek(0)
+    head = stream.read(16)
+    chunks = _FAMILIES.get(head[:4])
+    if chunks is not None:
+        return _missing_of_chunk(stream, size, chunks)
+    if head[:4] == b"OggS":
+        return _missing_of_ogg(stream, size)
+    if head[:4] == b".snd":
+        offset, length = struct.unpack(">II", head[4:12].ljust(8, b"\0"))
+        return 0 if length == 0xFFFFFFFF else max(0, offset + length - size)
+    return _missing_of_mp3(stream, size)
+
+
+def _missing_of_chunk(stream: BinaryIO, size: int, chunks: _Chunks) -> int:
+    id_bytes, size_bytes = len(chunks.data_id), struct.calcsize(chunks.size_format)
+    header_bytes, position, long_size = id_bytes + size_bytes, chunks.first, None
+    for _ in range(_MAX_CHUNKS):
+        stream.seek(position)
+        header = stream.read(header_bytes)
+        if len(header) < header_bytes:
+            return 0
+        (length,) = struct.unpack(chunks.size_format, header[id_bytes:])
+        if header[:4] == b"ds64":  # RF64 keeps its 64-bit sizes here: the file's, then the data's
+            sizes = stream.read(16)
+            long_size = int.from_bytes(sizes[8:16], "little") if len(sizes) == 16 else None
+        if header[:id_bytes] == chunks.data_id:
+            if length == 0xFFFFFFFF and long_size is not None:
+                length = long_size
+            if length in chunks.unknown_sizes:
+                return 0
+            end = position + length + (0 if chunks.size_includes_header else header_bytes)
+            return max(0, end - size)
+        step = length if chunks.size_includes_header else header_bytes + length
+        position += max(header_bytes, -(-step // chunks.alignment) * chunks.alignment)
+        if position >= size:
+            return 0
+    return 0
+
+
+def _missing_of_ogg(stream: BinaryIO, size: int) -> int:
+    """Walk the pages: one behind the other, numbered without a gap in each logical stream, the last marked as last."""
+    position, ended = 0, False
+    expected: dict[bytes, int] = {}
+    while position < size:
+        stream.seek(position)
+        page = stream.read(27 + 255)
+        if page[:5] != b"OggS\0" or len(page) < 27:
+            break
+        lengths = page[27 : 27 + page[26]]
+        position += 27 + len(lengths) + sum(lengths)
+        serial, (number,) = page[14:18], struct.unpack("<I", page[18:22])
+        first = bool(page[5] & 2)
+        if len(lengths) < page[26] or position > size or (not first and number != expected.get(serial)):
+            return 1
+        expected[serial], ended = number + 1, bool(page[5] & 4)
+    return 0 if ended else 1  # a tag may follow the last page
+
+
+def _missing_of_mp3(stream: BinaryIO, size: int) -> int:
+    stream.seek(0)
+    tag = stream.read(10)
+    start = 0
+    if tag[:3] == b"ID3" and len(tag) == 10:  # its size has seven bits in each byte
+        start = 10 + sum((byte & 0x7F) << shift for byte, shift in zip(tag[6:10], (21, 14, 7, 0), strict=True))
+    stream.seek(start)
+    frame = stream.read(64)
+    if not _is_mpeg_frame(frame):
+        return 0
+    for name in (b"Xing", b"Info"):
+        at = frame.find(name)
+        if at < 0 or at + 16 > len(frame):
+            continue
+        (flags,) = struct.unpack(">I", frame[at + 4 : at + 8])
+        if flags & 2:
+            field = at + 8 + (4 if flags & 1 else 0)
+            (promised,) = struct.unpack(">I", frame[field : field + 4])
+            missing: int = start + promised - size
+            return missing if missing > _MP3_SLACK_BYTES else 0
+    return 0
+
+
+def _is_mpeg_frame(head: bytes) -> bool:
+    """Eleven bits of sync, then no reserved version, layer, bit rate or sample rate."""
+    return (
+        len(head) >= 4
+        and head[0] == 0xFF
+        and head[1] & 0xE0 == 0xE0
+        and head[1] & 0x18 != 0x08
+        and head[1] & 0x06 != 0
+        and head[2] & 0xF0 != 0xF0
+        and head[2] & 0x0C != 0x0C
+    )

@@ -10,8 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from musichal.arrays import Float32
+from musichal.audio.files import write_wav
 from musichal.audio.instrument import find_instrument, render_notes
-from musichal.audio.mix import at_loudness, write_wav
+from musichal.audio.levels import at_loudness
 from musichal.commands.outputs import check_outputs
 from musichal.commands.terminal import Terminal
 from musichal.errors import InputError

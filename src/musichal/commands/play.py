@@ -9,10 +9,11 @@ import numpy as np
 
 from musichal.arrays import Float32
 from musichal.atomic import open_atomically
-from musichal.audio.concatenative import render_slices
+from musichal.audio.files import write_wav
 from musichal.audio.instrument import Instrument, find_instrument, render_notes
-from musichal.audio.mix import at_loudness, mix, write_wav
+from musichal.audio.levels import at_loudness, mix
 from musichal.audio.recording import Recording, ingest, read_recording
+from musichal.audio.slices import render_slices
 from musichal.commands.outputs import check_outputs
 from musichal.commands.terminal import Terminal
 from musichal.errors import InputError

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from musichal.arrays import AnyArray, Float32, Int16, Int64, Records
-from musichal.audio.flac import decode_flac
+from musichal.audio.files import decode_flac
 from musichal.errors import InputError, PartnerFileError
 from musichal.hearing.percepts import SILENCE, SOURCES
 from musichal.hearing.vocabulary import Vocabulary

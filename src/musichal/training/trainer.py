@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from musichal.audio.flac import encode_flac, flac_holds_rate
+from musichal.audio.files import encode_flac, flac_holds_rate
 from musichal.audio.recording import Recording
 from musichal.errors import InputError
 from musichal.hearing.encoders import LEARNED, create_encoder

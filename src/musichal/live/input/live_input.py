@@ -26,7 +26,7 @@ import numpy as np
 
 from musichal.arrays import Float32
 from musichal.audio.durations import quantile_ms
-from musichal.audio.level_meter import LevelMeter, Levels, decibel
+from musichal.audio.levels import LevelMeter, Levels
 from musichal.audio.recording import ingest
 from musichal.errors import InputError, MissingExtraError, MusicHalError
 from musichal.live.input.arrivals import ArrivalFilter
@@ -333,10 +333,10 @@ class LiveInput:
         now_s = self._position / self._rate_hz
         levels = self._watch.take()
         duration_s = levels.samples / self._rate_hz
-        if levels.clipped_samples and now_s - self._clipping_told_s >= _CLIPPING_AGAIN_S:
+        if levels.clipped and now_s - self._clipping_told_s >= _CLIPPING_AGAIN_S:
             self._clipping_told_s = now_s
             self._tell("clipping", f"{self.device.label} clips: turn its gain down")
-        self._zero_s = self._zero_s + duration_s if levels.digital_silence else 0.0
+        self._zero_s = self._zero_s + duration_s if levels.peak == 0 else 0.0
         self._quiet_s = self._quiet_s + duration_s if levels.peak_db < _SILENT_DB else 0.0
         if self._quiet_s >= _SILENT_S and not self._is_silent:
             self._is_silent = True
@@ -344,7 +344,7 @@ class LiveInput:
             self._tell("silent", f"{self.device.label} {what}: is the right input chosen, plugged in and turned up?")
         elif self._is_silent and not self._quiet_s:
             self._is_silent = False
-            self._tell("sound", f"{self.device.label} gives sound again (peak {decibel(10 ** (levels.peak_db / 20)):.0f} dBFS)")
+            self._tell("sound", f"{self.device.label} gives sound again (peak {levels.peak_db:.0f} dBFS)")
         if self._zero_s >= _UNPLUGGED_S and self._look is None:
             # A JACK client that is gone leaves digital silence, and nothing else says so, be it back or not.
             self._look = threading.Thread(target=self._look_whether_it_is_there, daemon=True)

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from musichal.audio.level_meter import FLOOR_DB
+from musichal.audio.levels import FLOOR_DB
 from musichal.live.input.live_input import InputEvent, LiveInput
 from musichal.live.live_engine import Arrived
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from musichal.arrays import Float32, Int32
 from musichal.atomic import open_atomically
-from musichal.audio.flac import encode_flac
+from musichal.audio.files import encode_flac
 from musichal.audio.recording import ingest
 from musichal.hearing.percepts import Percept
 from musichal.live.drift import DriftReport

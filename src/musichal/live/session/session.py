@@ -36,7 +36,7 @@ import soundfile
 
 from musichal import __version__
 from musichal.arrays import Float32
-from musichal.audio.flac import decode_flac
+from musichal.audio.files import decode_flac
 from musichal.errors import InputError
 from musichal.live.output.midi_file import midi_bytes
 from musichal.live.performance import note_events

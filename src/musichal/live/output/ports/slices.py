@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from musichal.arrays import Float32
-from musichal.audio.slice_player import SlicePlayer
+from musichal.audio.slices import SlicePlayer
 from musichal.errors import InputError
 from musichal.live.input.devices import find_output, portaudio, why_not_opened
 from musichal.live.output.messages import Note, Outgoing

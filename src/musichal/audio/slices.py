@@ -1,4 +1,4 @@
-"""The answer as slices of a recording, one at a time, cross-faded.
+"""The answer as slices of recordings, one at a time, cross-faded: rendered as a whole, or played as it is decided.
 
 Conventions
 -----------
@@ -9,6 +9,9 @@ the recording where the one before left off are played as one: the recording com
 A transposition is by varispeed: the stretch that is read is 2^(semitones / 12) times as long as it sounds. The
 recording's own ends are faded too, for it may have been cut in mid-sound; a slice that runs past the end stops there.
 
+`SlicePlayer` counts frames: samples of the output. A slice fades in during the fade before its frame, so it has to be asked
+for a fade ahead; one that comes too late starts at once. Its cross-fades are straight.
+
 References
 ----------
 The gains of a cross-fade follow from the correlation of what is cross-faded, so that power stays constant: straight for
@@ -17,36 +20,20 @@ dry-wet mixing, DAFx 2016.
 """
 
 import math
+from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import numpy as np
 import soxr
 
 from musichal.arrays import Float32
+from musichal.note import Slice
 
 _MARGIN = 256
 """Samples read on either side of a slice, so that the resampler's edges are outside it."""
 _SAME_PLACE_S = 0.001
 """How far a slice may be from where the one before left off, and still run on."""
-
-
-class Slice(Protocol):
-    """What is needed of a slice to play it: see `musichal.note.Slice`."""
-
-    @property
-    def onset_s(self) -> float: ...  # noqa: D102
-    @property
-    def duration_s(self) -> float: ...  # noqa: D102
-    @property
-    def recording(self) -> int: ...  # noqa: D102
-    @property
-    def source_start_s(self) -> float: ...  # noqa: D102
-    @property
-    def transposition_semitones(self) -> float: ...  # noqa: D102
-    @property
-    def gain(self) -> float: ...  # noqa: D102
 
 
 @dataclass(frozen=True)
@@ -86,7 +73,7 @@ def render_slices(
     stretches = _audible(_stretches(events, sample_rate_hz), recordings, sample_rate_hz, fade)
     out = np.zeros(max((stretch.end for stretch in stretches), default=0), np.float32)
     edged = {number: _edged(*recordings[number], fade_s) for number in {s.recording for s in stretches}}
-    rise = (0.5 - 0.5 * np.cos(np.pi * (np.arange(fade) + 0.5) / fade)).astype(np.float32)
+    rise = _rise(fade)
     before_end, tail = -1, rise
     for stretch in stretches:
         first = max(0, stretch.start - fade)
@@ -154,11 +141,15 @@ def _audible(
 def _edged(samples: Float32, rate_hz: int, fade_s: float) -> Float32:
     """Return a copy of a recording that rises from silence and falls to it."""
     n = min(round(fade_s * rate_hz), len(samples) // 2)
-    rise = 0.5 - 0.5 * np.cos(np.pi * (np.arange(n) + 0.5) / max(n, 1))
     edged = samples.astype(np.float32)
-    edged[:n] *= rise.astype(np.float32)
-    edged[len(edged) - n :] *= rise[::-1].astype(np.float32)
+    edged[:n] *= _rise(n)
+    edged[len(edged) - n :] *= _rise(n)[::-1]
     return edged
+
+
+def _rise(n: int) -> Float32:
+    """Return the gains of a fade-in of `n` samples."""
+    return (0.5 - 0.5 * np.cos(np.pi * (np.arange(n) + 0.5) / max(n, 1))).astype(np.float32)
 
 
 def _read(samples: Float32, source_rate_hz: int, stretch: _Stretch, first: int, rate_hz: int) -> Float32:
@@ -195,3 +186,75 @@ def _fade_level(falling: Float32, rising: Float32, rise: Float32) -> Float32:
     fall = 1 - rise
     level: Float32 = np.sqrt(fall**2 + rise**2 + 2 * correlation * fall * rise)
     return level
+
+
+@dataclass
+class _Sounding:
+    first: int
+    samples: Float32
+
+
+class SlicePlayer:
+    """Plays slices of mono `recordings`, pairs of samples (n,) and a rate in Hz, at `sample_rate_hz`.
+
+    One thread may call `start` and `stop` while another calls `read`: requests go through a queue, and `read` neither waits
+    nor allocates more than its answer.
+    """
+
+    def __init__(self, recordings: Sequence[tuple[Float32, int]], *, sample_rate_hz: int, fade_s: float = 0.01) -> None:
+        self._recordings, self._rate_hz, self._fade_s = list(recordings), sample_rate_hz, fade_s
+        self._fade = max(2, round(fade_s * sample_rate_hz))
+        self._fall = _rise(self._fade)[::-1]
+        self._asked: deque[_Sounding | int] = deque()
+        self._sounding: list[_Sounding] = []
+        self._position = 0
+
+    @property
+    def position(self) -> int:
+        """The frame that `read` gives next."""
+        return self._position
+
+    def start(self, frame: int, piece: Slice) -> None:
+        """Play a slice from `frame` on (its `onset_s` is not looked at). Raises `ValueError` for a recording there is not."""
+        source = replace(piece, onset_s=self._fade / self._rate_hz)
+        samples = render_slices([source], self._recordings, sample_rate_hz=self._rate_hz, fade_s=self._fade_s)
+        self._asked.append(_Sounding(frame - self._fade, samples))
+
+    def stop(self, frame: int) -> None:
+        """Let what sounds have faded out at `frame`, or a fade from now where that is too late; drop what begins later."""
+        self._asked.append(frame - self._fade)
+
+    def read(self, frames: int) -> Float32:
+        """Return the next samples, of shape (frames,)."""
+        while self._asked:
+            asked = self._asked.popleft()
+            if isinstance(asked, int):
+                self._end(max(asked, self._position))
+            else:
+                first = max(asked.first, self._position)
+                self._end(first)
+                self._sounding.append(replace(asked, first=first))
+        out = np.zeros(frames, np.float32)
+        end = self._position + frames
+        for sound in self._sounding:
+            low, high = max(sound.first, self._position), min(sound.first + len(sound.samples), end)
+            if low < high:
+                out[low - self._position : high - self._position] += sound.samples[low - sound.first : high - sound.first]
+        self._position = end
+        self._sounding = [sound for sound in self._sounding if sound.first + len(sound.samples) > end]
+        return out
+
+    def _end(self, first: int) -> None:
+        """Fade out everything over the fade from the frame `first` on."""
+        kept = []
+        for sound in self._sounding:
+            left = first + self._fade - sound.first
+            if first <= sound.first:
+                continue  # it has not begun
+            if left < len(sound.samples):
+                samples = sound.samples[:left].copy()
+                tail = min(self._fade, left)
+                samples[left - tail :] *= self._fall[self._fade - tail :]
+                sound = _Sounding(sound.first, samples)  # noqa: PLW2901
+            kept.append(sound)
+        self._sounding = kept

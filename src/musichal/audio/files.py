@@ -1,0 +1,106 @@
+"""Sound files of 24 bits: FLAC in memory, which comes back bit for bit, and WAV on disk.
+
+FLAC (RFC 9639) is decoded safely for data from strangers: only what `encode_flac` writes is read, one channel of 24 bits and
+a declared length, and the samples must match the MD5 sum of the header.
+"""
+
+import hashlib
+import io
+import wave
+
+import numpy as np
+import soundfile
+
+from musichal.arrays import Float32, Float64
+from musichal.atomic import open_atomically
+from musichal.errors import InputError
+from musichal.text import PathLike
+
+_FULL_SCALE = 2.0**23
+_BLOCK_SAMPLES = 1 << 18
+
+
+def flac_holds_rate(sample_rate_hz: int) -> bool:
+    """Return whether FLAC's streamable subset has this rate: up to 65535 Hz any, above in steps of 10 Hz."""
+    return 0 < sample_rate_hz <= 65535 or (65535 < sample_rate_hz <= 655350 and sample_rate_hz % 10 == 0)
+
+
+def encode_flac(samples: Float32, sample_rate_hz: int) -> bytes:
+    """Return `samples` as a FLAC file.
+
+    Parameters
+    ----------
+    samples
+        Shape (n,), n > 0, float32 on the 24-bit grid: multiples of 2**-23 from -1 to 1 - 2**-23, as `ingest` gives them.
+
+    Raises
+    ------
+    ValueError
+        The samples are not on the grid: coding them would lose something.
+    InputError
+        FLAC cannot hold the rate.
+    """
+    if not isinstance(sample_rate_hz, int) or not flac_holds_rate(sample_rate_hz):
+        raise InputError(f"FLAC cannot hold a sample rate of {sample_rate_hz} Hz")
+    if samples.dtype != np.float32 or samples.ndim != 1 or samples.size == 0:
+        raise ValueError("samples must be a non-empty float32 vector")
+    out = io.BytesIO()
+    with soundfile.SoundFile(out, "w", samplerate=sample_rate_hz, channels=1, format="FLAC", subtype="PCM_24") as encoder:
+        for start in range(0, samples.size, _BLOCK_SAMPLES):
+            scaled = samples[start : start + _BLOCK_SAMPLES].astype(np.float64) * _FULL_SCALE
+            if not (np.all(scaled == np.rint(scaled)) and np.all((scaled >= -_FULL_SCALE) & (scaled < _FULL_SCALE))):
+                raise ValueError("samples must lie on the 24-bit grid")
+            encoder.write(scaled.astype(np.int32) << 8)  # libsndfile takes the upper 24 bits
+    return out.getvalue()
+
+
+def decode_flac(data: bytes, *, max_samples: int) -> tuple[Float32, int]:
+    """Return the samples, float32 of shape (n,) on the 24-bit grid, and the sample rate in Hz.
+
+    Raises `InputError` for anything that `encode_flac` would not have written, or that declares more than `max_samples`;
+    memory stays within that bound.
+    """
+    if data[:4] != b"fLaC":
+        raise InputError("not FLAC data")
+    try:
+        with soundfile.SoundFile(io.BytesIO(data)) as decoder:
+            n = decoder.frames
+            if (decoder.format, decoder.subtype, decoder.channels) != ("FLAC", "PCM_24", 1) or not 0 < n < 1 << 48:
+                raise InputError("FLAC data must be mono, 24 bits, and of a declared length")
+            if n > max_samples:
+                raise InputError(f"FLAC data declares {n} samples, more than the {max_samples} expected")
+            samples = decoder.read(n, dtype="float32")
+    except soundfile.SoundFileError as error:
+        raise InputError("FLAC data is damaged") from error
+    if len(samples) < n:
+        raise InputError(f"FLAC data is cut short: {len(samples)} of {n} samples")
+    digest = hashlib.md5(usedforsecurity=False)  # FLAC's own, in STREAMINFO; libsndfile does not compare it
+    for start in range(0, n, _BLOCK_SAMPLES):
+        digest.update(_three_bytes(samples[start : start + _BLOCK_SAMPLES] * np.float32(_FULL_SCALE)))
+    if digest.digest() != data[26:42]:
+        raise InputError("FLAC data is damaged: its samples do not match its MD5 sum")
+    return samples, decoder.samplerate
+
+
+def write_wav(path: PathLike, samples: Float32, *, sample_rate_hz: int) -> None:
+    """Write mono (n,) or (n, channels) samples as a WAV file of 24 bits, whole or not at all.
+
+    Values beyond ±1 are clipped. 24 bits need no dither, so equal samples give equal bytes. Raises `InputError` where the
+    path cannot be written and `ValueError` for samples that are not finite.
+    """
+    samples = samples[:, None] if samples.ndim == 1 else samples
+    if not np.isfinite(samples).all():
+        raise ValueError("only finite samples can be written")
+    with open_atomically(path) as stream, wave.open(stream, "wb") as file:
+        file.setnchannels(samples.shape[1])
+        file.setsampwidth(3)
+        file.setframerate(sample_rate_hz)
+        file.setnframes(len(samples))
+        for first in range(0, len(samples), _BLOCK_SAMPLES):
+            block = np.clip(samples[first : first + _BLOCK_SAMPLES].astype(np.float64), -1, 1)
+            file.writeframesraw(_three_bytes(np.rint(block * (_FULL_SCALE - 1))))
+
+
+def _three_bytes(whole: Float32 | Float64) -> bytes:
+    """Return whole numbers as little-endian integers of 24 bits."""
+    return np.ascontiguousarray(whole.astype("<i4")).view(np.uint8).reshape(-1, 4)[:, :3].tobytes()

@@ -11,8 +11,7 @@ from benchmarks.live_speed import OnsetAnswers, OnsetPlayer
 from musichal.arrays import Float32
 from musichal.commands.live import LiveRequest, live_command, live_player
 from musichal.commands.terminal import Terminal
-from musichal.live.engine import Player
-from musichal.live.observer import EngineObserver
+from musichal.live.engine import EngineObserver, Player
 from musichal.memory.partner_file import PartnerModel
 from musichal.partner.settings import Direction, PartnerSettings
 from musichal.spec import PerceptionSpec
@@ -49,7 +48,7 @@ def play_for_measuring(*, partner: str, device: str, block: int, player: str, li
             request,
             voice,
             make_player=onsets_only if player == "onsets" else live_player,
-            witnesses=[told, _Listening(Path(listens))],
+            observers=[told, _Listening(Path(listens))],
         )
     if answers is not None:
         Path(answers).write_text(json.dumps(told.to_dict()), encoding="utf-8")

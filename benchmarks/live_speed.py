@@ -37,7 +37,7 @@ from musichal.audio.recording import read_recording
 from musichal.commands.demo import PLAYER, RECORDING
 from musichal.errors import InputError
 from musichal.hearing.percepts import Percept
-from musichal.live.observer import EngineObserver
+from musichal.live.engine import EngineObserver
 from musichal.live.session.event_log import Entry, Struck
 from musichal.memory.partner_file import save_partner
 from musichal.note import Note
@@ -117,7 +117,7 @@ class OnsetAnswers(EngineObserver):
         goes_on = self._resting is not None and self._resting != _BETWEEN_NOTES
         self._became.append(f"{RESTED} ({self._resting})" if goes_on else SHARED)
 
-    def decision(self, decision: Decision, reason: str) -> None:
+    def decision(self, decision: Decision) -> None:
         """Take what is decided; in the moment of an onset it is because of it."""
         because = self._struck[1] if self._struck is not None and decision.time_s == self._struck[0] else None
         self._notes += [(note.onset_s, note.pitch, because) for note in decision.notes]

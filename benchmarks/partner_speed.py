@@ -29,7 +29,7 @@ from benchmarks.process import in_own_process, peak_memory_mb
 from musichal.arrays import AnyArray, Int64
 from musichal.hearing.percepts import Gesture, Note, Onset, Percept, SegmentFeatures
 from musichal.live.engine import EventLoop
-from musichal.live.garbage import settled
+from musichal.live.realtime import short_pauses
 from musichal.memory.audio_oracle import AudioOracle
 from musichal.memory.memory import NOTE, STATE, Memory
 from musichal.partner.decision import Decision
@@ -198,13 +198,13 @@ def _perform(n: int, decisions: int, seed: int) -> dict[str, float]:
     partner = Partner(memory, BUSY, rng=np.random.default_rng(seed), sample_rate_hz=_RATE)
     ready_s = clock() - start
     timed = TimedPartner(partner, clock)
-    conductor = EventLoop(timed, sample_rate_hz=_RATE)
+    loop = EventLoop(timed, sample_rate_hz=_RATE)
     before_mb: float | None = None
     warm = min(_WARM, decisions // 5)
-    with settled():
+    with short_pauses():
         for percept in player(2 * (warm + decisions), rng=rng):
             onsets = [Onset(sample, sample + _DECIDED_AFTER) for sample in percept.heard.onset_samples]
-            conductor.events(onsets, [percept])
+            loop.listen([*onsets, percept], until=percept.heard.available_at)
             if before_mb is None and len(timed.decide_s) >= warm:
                 before_mb, heard, learned = peak_memory_mb(), len(timed.hear_s), len(timed.learn_s)
             if len(timed.decide_s) >= warm + decisions:

@@ -28,10 +28,10 @@ from musichal.hearing.encoders import create_encoder
 from musichal.hearing.front_end import FrontEnd
 from musichal.hearing.listener import Listener
 from musichal.hearing.percepts import Percept, Window
-from musichal.live.analysis_thread import HeardWindow
-from musichal.live.clock import InputClock
+from musichal.live.analysis_thread import AnalysedWindow
 from musichal.live.engine import EventLoop
-from musichal.live.live_engine import Arrived, LiveEngine
+from musichal.live.input.blocks import Block, ClockFit
+from musichal.live.live_engine import LiveEngine
 from musichal.live.output.messages import Note
 from musichal.live.output.note_scheduler import NoteScheduler
 from musichal.live.session.recorder import LiveSessionWriter, SessionRecorder
@@ -98,7 +98,7 @@ def soak(model: PartnerModel, samples: Float32, *, sample_rate_hz: int, hours: f
     listener = Listener(spec, create_encoder(spec), model.vocabularies, source_rate_hz=_RATE_HZ)
     percepts = listener.push(passage).percepts
     clock, output = _Clock(), _Output()
-    source, stream = _Source(), InputClock(_RATE_HZ)
+    source, stream = _Source(), ClockFit(_RATE_HZ)
     partner = Partner(model.memory, PartnerSettings(), rng=np.random.default_rng(seed), sample_rate_hz=spec.sample_rate_hz)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -107,17 +107,17 @@ def soak(model: PartnerModel, samples: Float32, *, sample_rate_hz: int, hours: f
         writer = LiveSessionWriter(folder, settings, sample_rate_hz=spec.sample_rate_hz, recorder=recorder)
         engine = LiveEngine(
             source=source,
-            intake=FrontEnd(spec, source_rate_hz=_RATE_HZ),
-            hearing=_Again(percepts),
-            conductor=EventLoop(partner, sample_rate_hz=spec.sample_rate_hz),
+            front_end=FrontEnd(spec, source_rate_hz=_RATE_HZ),
+            analysis=_Again(percepts),
+            loop=EventLoop(partner, sample_rate_hz=spec.sample_rate_hz),
             output=output,
             clock=stream,
             spec=spec,
             source_rate_hz=_RATE_HZ,
             block=_BLOCK,
-            witnesses=[writer],
+            observers=[writer],
             now_s=clock,
-            wall_s=clock,
+            suspended_s=lambda: 0.0,
         )
         began_s = time.perf_counter()
         errors, memory_mb, objects = _run(
@@ -153,7 +153,7 @@ def _run(
     source: "_Source",
     output: "_Output",
     clock: "_Clock",
-    stream: InputClock,
+    stream: ClockFit,
     passage: Float32,
     recorder: SessionRecorder,
     folder: Path,
@@ -174,7 +174,8 @@ def _run(
             part = np.concatenate([part, passage[: _BLOCK - part.shape[0]]])
         true_s = start_s + number * _BLOCK * period_s
         clock.now = max(clock.now, true_s + float(rng.exponential(_JITTER_S)))
-        source.blocks.append(Arrived(part, 0, clock.now))
+        stream.observe(number * _BLOCK, clock.now)
+        source.blocks.append(Block(part, clock.now, first_sample=(number - 1) * _BLOCK))
         engine.step()
         output.advance(clock.now)
         if number % _SETTLE_BLOCKS == 0:
@@ -209,9 +210,9 @@ class _Clock:
 
 class _Source:
     def __init__(self) -> None:
-        self.blocks: list[Arrived] = []
+        self.blocks: list[Block] = []
 
-    def read(self) -> Sequence[Arrived]:
+    def read(self) -> Sequence[Block]:
         blocks, self.blocks = self.blocks, []
         return blocks
 
@@ -254,7 +255,7 @@ class _Again:
 
     def __init__(self, percepts: Sequence[Percept]) -> None:
         self._percepts = tuple(percepts)
-        self._heard: deque[HeardWindow] = deque()
+        self._heard: deque[AnalysedWindow] = deque()
 
     def submit(self, window: Window) -> list[int]:
         percept = self._percepts[window.index % len(self._percepts)]
@@ -271,16 +272,17 @@ class _Again:
             notes=tuple(replace(note, onset_s=note.onset_s + moved_s) for note in heard.notes if note.onset_s + moved_s >= 0),
         )
         gestures = tuple(replace(g, start_s=g.start_s + moved_s) for g in percept.gestures if g.start_s + moved_s >= 0)
-        self._heard.append(HeardWindow(Percept(new, percept.tokens, gestures), 0.0))
+        self._heard.append(AnalysedWindow(Percept(new, percept.tokens, gestures), 0.0))
         return []
 
-    def take(self) -> list[HeardWindow]:
+    def take(self) -> list[AnalysedWindow]:
         heard = list(self._heard)
         self._heard.clear()
         return heard
 
-    def close(self) -> None:
+    def close(self) -> bool:
         self._heard.clear()
+        return True
 
 
 def _memory_mb() -> float:

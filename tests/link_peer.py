@@ -1,6 +1,6 @@
 """Another program in the Link session of this machine: sets its tempo and transport as it is told.
 
-On standard output it says every 50 ms what it sees, as `musichal.live.input.link_process` does. On standard input: ``tempo
+On standard output it says every 50 ms what it sees, as `musichal.live.input.link` does. On standard input: ``tempo
 97``, ``start``, ``stop``; the end of the input ends it.
 """
 # ruff: noqa: T201 - talking is its trade.
@@ -13,7 +13,7 @@ import threading
 
 import aalink
 
-from musichal.live.input.link_process import look
+from musichal.live.input.link import look
 
 
 async def main() -> None:

@@ -84,7 +84,7 @@ def answer(
 ) -> list[Decision]:  # fmt: skip
     """Return what a partner decides while these percepts come, and the player wishes something at some seconds."""
     partner = Partner(memory, settings or PartnerSettings(), rng=np.random.default_rng(seed), sample_rate_hz=RATE)
-    conductor = EventLoop(partner, sample_rate_hz=RATE)
+    loop = EventLoop(partner, sample_rate_hz=RATE)
     listener = ScriptedListener(percepts, onsets=onsets)
     engine = Engine(listener, partner, sample_rate_hz=RATE)  # type: ignore[arg-type]
     end = max((p.heard.available_at for p in percepts), default=0)
@@ -92,7 +92,7 @@ def answer(
     decisions: list[Decision] = []
     for first in range(0, end, block):
         while waiting and waiting[0][0] * RATE <= first:
-            decisions += conductor.change(waiting.pop(0)[1], first)
+            decisions += loop.respond(waiting.pop(0)[1], first)
         decisions += engine.push(np.zeros(min(block, end - first), np.float32)).decisions
     return [*decisions, *engine.finish().decisions]
 

@@ -9,9 +9,10 @@ import numpy as np
 from musichal.hearing.encoders import create_encoder
 from musichal.hearing.listener import Listener
 from musichal.hearing.percepts import Percept, Window
-from musichal.live.analysis_thread import HeardWindow, Hearing, HearingAtOnce
+from musichal.live.analysis_thread import AnalysedWindow, Analysis
 from musichal.live.engine import EventLoop, Player
-from musichal.live.live_engine import Arrived, LiveEngine
+from musichal.live.input.blocks import Block
+from musichal.live.live_engine import LiveEngine
 from musichal.memory.partner_file import PartnerModel
 from musichal.partner.decision import Decision
 from musichal.partner.partner import Partner
@@ -34,23 +35,23 @@ class LineClock:
     def __init__(self, rate_hz: int, start_s: float) -> None:
         self.rate_hz, self.start_s = rate_hz, start_s
 
-    def update(self, sample: int, monotonic_s: float) -> None:
-        self.start_s = monotonic_s - sample / self.rate_hz
+    def observe(self, position: int, moment_s: float) -> None:
+        self.start_s = moment_s - position / self.rate_hz
 
-    def time_of(self, sample: float) -> float:
-        return self.start_s + sample / self.rate_hz
+    def time_of(self, position: float) -> float:
+        return self.start_s + position / self.rate_hz
 
-    def sample_at(self, monotonic_s: float) -> float:
-        return (monotonic_s - self.start_s) * self.rate_hz
+    def position_at(self, moment_s: float) -> float:
+        return (moment_s - self.start_s) * self.rate_hz
 
 
 class HandSource:
     """Blocks that a test puts in."""
 
     def __init__(self) -> None:
-        self.blocks: list[Arrived] = []
+        self.blocks: list[Block] = []
 
-    def read(self) -> Sequence[Arrived]:
+    def read(self) -> Sequence[Block]:
         blocks, self.blocks = self.blocks, []
         return blocks
 
@@ -82,8 +83,26 @@ class HandOutput:
         return {}
 
 
-class SlowHearing:
-    """Hears a window only after so many calls of `take`, as `delays` says; skips as `AnalysisThread` does."""
+class AnalysisAtOnce:
+    """Analyses each window when it is submitted."""
+
+    def __init__(self, hear: Callable[[Window], Percept]) -> None:
+        self.hear, self.heard = hear, []
+
+    def submit(self, window: Window) -> list[int]:
+        self.heard.append(AnalysedWindow(self.hear(window), 0.0))
+        return []
+
+    def take(self) -> list[AnalysedWindow]:
+        heard, self.heard = self.heard, []
+        return heard
+
+    def close(self) -> bool:
+        return True
+
+
+class SlowAnalysis:
+    """Analyses a window only after so many calls of `take`, as `delays` says; skips as `AnalysisThread` does."""
 
     def __init__(self, hear: Callable[[Window], Percept], delays: Callable[[int], int], *, most_waiting: int = 1) -> None:
         self.hear, self.delays, self.most_waiting = hear, delays, most_waiting
@@ -94,7 +113,7 @@ class SlowHearing:
         self.waiting.append(window)
         return [self.waiting.popleft().index for _ in range(len(self.waiting) - self.most_waiting)]
 
-    def take(self) -> list[HeardWindow]:
+    def take(self) -> list[AnalysedWindow]:
         if self.current is None and self.waiting:
             window = self.waiting.popleft()
             self.current = window, self.delays(window.index)
@@ -105,10 +124,11 @@ class SlowHearing:
             self.current = window, left - 1
             return []
         self.current = None
-        return [HeardWindow(self.hear(window), 0.01)]
+        return [AnalysedWindow(self.hear(window), 0.01)]
 
-    def close(self) -> None:
+    def close(self) -> bool:
         self.waiting.clear()
+        return True
 
 
 @dataclass
@@ -119,13 +139,22 @@ class HandStage:
     source: HandSource
     output: HandOutput
     clock: HandClock
+    line: LineClock
     rate_hz: int
+    position: int = 0
 
     def send(self, samples: np.ndarray, *, lost_before: int = 0) -> None:
         """Let time pass, and a block arrive at its end."""
         self.clock.now += (len(samples) + lost_before) / self.rate_hz
-        self.source.blocks.append(Arrived(samples, lost_before, self.clock.now))
+        self.arrive(samples, lost_before=lost_before)
         self.engine.step()
+
+    def arrive(self, samples: np.ndarray, *, lost_before: int = 0) -> None:
+        """Let a block arrive now."""
+        block = Block(samples, self.clock.now, lost_before, first_sample=self.position + lost_before)
+        self.position = block.end_sample
+        self.line.observe(self.position, self.clock.now)
+        self.source.blocks.append(block)
 
 
 def hand_stage(
@@ -133,7 +162,7 @@ def hand_stage(
     *,
     rate_hz: int,
     block: int = 256,
-    hearing: Callable[[Callable[[Window], Percept]], Hearing] = HearingAtOnce,
+    analysis: Callable[[Callable[[Window], Percept]], Analysis] = AnalysisAtOnce,
     settings: PartnerSettings | None = None,
     seed: int = 0,
     player: Player | None = None,
@@ -144,21 +173,21 @@ def hand_stage(
     listener = Listener(spec, create_encoder(spec), model.vocabularies, source_rate_hz=rate_hz)
     player = player or partner_of(model, settings, seed)
     clock, source, output = HandClock(), HandSource(), HandOutput()
+    line = LineClock(rate_hz, clock.now)
     engine = LiveEngine(
         source=source,
-        intake=listener.front_end,
-        hearing=hearing(listener.step),
-        conductor=EventLoop(player, sample_rate_hz=spec.sample_rate_hz),
+        front_end=listener.front_end,
+        analysis=analysis(listener.step),
+        loop=EventLoop(player, sample_rate_hz=spec.sample_rate_hz),
         output=output,
-        clock=LineClock(rate_hz, clock.now),
+        clock=line,
         spec=spec,
         source_rate_hz=rate_hz,
         block=block,
         now_s=clock,
-        wall_s=clock,
-        **options,
+        **{"suspended_s": lambda: 0.0, **options},
     )
-    return HandStage(engine, source, output, clock, rate_hz)
+    return HandStage(engine, source, output, clock, line, rate_hz)
 
 
 def partner_of(model: PartnerModel, settings: PartnerSettings | None = None, seed: int = 0) -> Partner:

@@ -45,7 +45,7 @@ def test_what_becomes_of_an_onset_is_told_apart():
     def decide(number: int, at_s: float, rest: str | None = None) -> None:
         notes = () if rest else (Note(at_s, 0.1, 60, 90),)
         kind = {"rest": rest} if rest else {"duration_s": 0.1, "notes": notes, **place}
-        told.decision(Decision(number, at_s, "rest" if rest else "play", **kind), "")
+        told.decision(Decision(number, at_s, "rest" if rest else "play", **kind))
 
     strike(1000)
     decide(0, 1.0, "no match")

@@ -23,6 +23,7 @@ from musichal.live.control import (
     read_cc_map,
     told,
 )
+from musichal.live.input import osc
 from musichal.live.input.osc import OscInput, OscOutput
 from musichal.live.input.osc_format import LARGEST_DATAGRAM, osc_message, read_datagram
 
@@ -309,13 +310,13 @@ def test_rubbish_never_ends_the_reader(datagrams):
 @pytest.mark.live
 def test_controllers_arrive_from_a_real_midi_port(jack_server):
     rtmidi = pytest.importorskip("rtmidi", reason="python-rtmidi is not installed (the extra `live`)")
-    from musichal.live.input.midi_input import open_midi_input
+    from musichal.live.input.midi import open_midi_input
 
     got: list[tuple[int, ...]] = []
     out = rtmidi.MidiOut(rtmidi.API_UNIX_JACK, name="knobs")
     out.open_virtual_port("knobs out")
     try:
-        with pytest.raises(InputError, match=r"'no such' in the name; there are: .*knobs"), open_midi_input("no such", print):
+        with pytest.raises(InputError, match=r"'no such' in the name; Available: .*knobs"), open_midi_input("no such", print):
             pass
         with open_midi_input("knobs out", lambda data: got.append(tuple(data))) as name:
             assert "knobs" in name
@@ -326,3 +327,63 @@ def test_controllers_arrive_from_a_real_midi_port(jack_server):
     finally:
         out.close_port()
         out.delete()
+
+
+def test_a_receiver_that_does_not_resolve_is_refused_and_one_that_does_is_resolved_once(monkeypatch):
+    with pytest.raises(InputError, match=r"cannot resolve the OSC receiver 'no\.such\.host\.invalid'"):
+        OscOutput(9000, host="no.such.host.invalid", sample_rate_hz=24_000)
+    looked_up: list[object] = []
+    resolve = socket.getaddrinfo
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **options: looked_up.append(args) or resolve(*args, **options))
+    out = OscOutput(9, host="localhost", sample_rate_hz=24_000)
+    for number in range(10):
+        out.event(0.0, "count", str(number))
+    assert len(looked_up) == 1
+    assert out._to[0] != "localhost", "datagrams go to an address, never to a name"
+    out.close()
+
+
+@pytest.mark.parametrize(
+    ("address", "told"),
+    [("127.0.0.1", True), ("::1", True), ("::ffff:127.0.0.1", True), ("192.168.1.7", False), ("fe80::1%eth0", False)],
+)
+def test_only_loopback_is_told_in_full_why_a_command_is_refused(address, told):
+    """The address of a datagram can be forged: an answer beyond this machine must not be larger than what asked for it."""
+    sent: list[bytes] = []
+
+    class Socket:
+        def sendto(self, data, _to):
+            sent.append(data)
+
+    receiver = OscInput(0, lambda _: None)
+    receiver.close()
+    receiver._socket = Socket()
+    asked = osc_message("/musichal/tempratur", [0.5])
+    receiver._take(asked, (address, 9000))
+    ((_, (text,)),) = read_datagram(sent[0])
+    assert ("tempratur" in text) == told
+    assert told or len(sent[0]) <= len(asked)
+
+
+def test_a_socket_that_is_broken_for_good_does_not_keep_the_thread_busy(monkeypatch):
+    tried: list[float] = []
+
+    class Broken:
+        def recvfrom(self, _size):
+            tried.append(time.monotonic())
+            raise OSError("broken")
+
+        def close(self):
+            pass
+
+    receiver = OscInput(0, lambda _: None)
+    receiver.close()
+    receiver._socket = Broken()
+    receiver._closing.clear()
+    monkeypatch.setattr(osc.select, "select", lambda *_: ([1], [], []))
+    thread = threading.Thread(target=receiver._run, daemon=True)
+    thread.start()
+    time.sleep(0.35)
+    receiver._closing.set()
+    thread.join(10)
+    assert 1 <= len(tried) <= 60

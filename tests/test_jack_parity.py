@@ -71,7 +71,7 @@ def hear_in_real_time(
         left, until_s = n_samples, time.monotonic() + 60 + 2 * n_samples / server.rate_hz
         while left and time.monotonic() < until_s:
             live.wait(0.1)
-            while left and (block := live.read()) is not None:
+            for block in live.read():
                 samples = block.samples
                 if not parts:
                     samples = samples[np.flatnonzero(samples)[0] :] if samples.any() else samples[:0]

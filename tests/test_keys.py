@@ -7,11 +7,11 @@ import sys
 import pytest
 from rich.console import Console
 
+from musichal.audio.levels import Levels
 from musichal.commands.display import Board, Display
 from musichal.commands.keys import keys
 from musichal.commands.terminal import Terminal
 from musichal.live.control import KEYS, Command, key_command
-from musichal.live.input.live_source import Level
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="pseudo terminals are POSIX")
@@ -57,10 +57,14 @@ def test_without_a_terminal_there_is_only_the_waiting():
 @pytest.mark.parametrize("terminal", [True, False])
 def test_what_happened_is_seen(terminal):
     err = Console(file=io.StringIO(), force_terminal=terminal, width=250, height=30)
-    board = Board()
+    board = Board(lambda decision: "")
     voice = Terminal(Console(file=io.StringIO()), err)
     with Display(
-        board, lambda: Level(-3.0, -12.0), voice, title="MusicHal listens to [mic]", modes=["shadow", "[ghost]"]
+        board,
+        lambda: Levels(1, 10 ** (-3 / 20), 0.0, 0.0, 10 ** (-12 / 10), 0.0, 0),
+        voice,
+        title="MusicHal listens to [mic]",
+        modes=["shadow", "[ghost]"],
     ) as display:
         board.statistics({"time_s": 12.0, "tokens_per_s": 148.0, "skipped": 3, "notes": 7, "muted": True})
         board.event(1.5, "lost", "0.5 s of the input were [lost]")

@@ -25,8 +25,7 @@ from hypothesis import strategies as st
 from benchmarks.jack_midi import JackReceiver, wait_for
 from jack_server import JackServer
 from musichal.errors import InputError, MissingExtraError
-from musichal.live.input.link import LinkClock, LinkReport, LinkSession, link_report
-from musichal.live.input.link_process import is_news
+from musichal.live.input.link import LinkClock, LinkReport, LinkSession, is_news, link_report
 from musichal.live.session.event_log import Changed
 from musichal.live.session.session import read_session
 from musichal.partner.settings import PartnerSettings
@@ -75,7 +74,7 @@ def test_alone_there_is_no_pulse():
     told.take(112.0, 11.25, peers=0)
     told.take(113.0, 13.25, peers=0)
     assert [pulse is None for pulse in told.pulses] == [False, True]
-    nobody = "Link: nobody else is in the session"
+    nobody = "Link: no peers in the session"
     assert told.said == [nobody, "Link: 2 peers, 120.0 beats per minute", nobody]
 
 

@@ -18,11 +18,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from musichal.hearing.percepts import Onset
-from musichal.live.analysis_thread import AnalysisThread, quick_switching
+from musichal.live.analysis_thread import AnalysisThread, overload_advice
 from musichal.live.control import CommandBox, command
-from musichal.live.live_engine import Arrived, light_path_delay_s, overload_advice
-from musichal.live.observer import EngineObserver
+from musichal.live.engine import EngineObserver, ObserverThread
+from musichal.live.live_engine import light_path_delay_s
 from musichal.live.performance import perform
+from musichal.live.realtime import short_pauses, suspended_s
 from musichal.live.session.event_log import (
     Changed,
     Ended,
@@ -40,7 +41,7 @@ from musichal.note import Note
 from musichal.partner.decision import Decision
 from musichal.partner.settings import PartnerSettings
 from musichal.spec import PerceptionSpec
-from stage_by_hand import SlowHearing, hand_stage
+from stage_by_hand import SlowAnalysis, hand_stage
 
 
 class Notebook(EngineObserver):
@@ -53,7 +54,7 @@ class Notebook(EngineObserver):
     def entry(self, entry):
         self.entries.append(entry)
 
-    def decision(self, decision, reason):
+    def decision(self, decision):
         self.decisions.append(decision)
 
     def statistics(self, values):
@@ -136,7 +137,7 @@ def test_an_onset_is_answered_with_the_block_that_shows_it_even_while_hearing_wo
         return AnalysisThread(slow)
 
     notebook = Notebook()
-    stage = hand_stage(trained, rate_hz=rate, hearing=hear_slowly, player=AtOnsets(), witnesses=[notebook])
+    stage = hand_stage(trained, rate_hz=rate, analysis=hear_slowly, player=AtOnsets(), observers=[notebook])
     play(stage, samples[: 2 * rate])
     struck = [e for e in notebook.entries if isinstance(e, Struck)]
     assert len(struck) == len(notebook.decisions) > 2
@@ -145,7 +146,6 @@ def test_an_onset_is_answered_with_the_block_that_shows_it_even_while_hearing_wo
         assert decision.time_s == entry.at_sample / 24_000
         assert 0 <= entry.at_sample - entry.onset.decided_at <= 24_000 * (256 / rate + 0.04)
     gate.set()
-    stage.engine._hearing.close()
 
 
 def test_the_variable_resampler_lets_onsets_through_at_once(guitar):
@@ -159,7 +159,7 @@ def test_the_variable_resampler_lets_onsets_through_at_once(guitar):
 def test_while_it_does_not_listen_nothing_reaches_the_partner(trained, guitar):
     samples, rate = guitar
     box, notebook, player = CommandBox(pace_s=0), Notebook(), AtOnsets()
-    stage = hand_stage(trained, rate_hz=rate, player=player, commands=box, witnesses=[notebook])
+    stage = hand_stage(trained, rate_hz=rate, player=player, commands=box, observers=[notebook])
     box.put(command("listen", (0,)))
     play(stage, samples[: 2 * rate])
     assert player.number == 0
@@ -174,7 +174,7 @@ def test_while_it_does_not_listen_nothing_reaches_the_partner(trained, guitar):
 def test_a_refused_change_is_answered_and_does_not_stop_the_music(trained, guitar):
     samples, rate = guitar
     box, notebook, answers = CommandBox(pace_s=0), Notebook(), []
-    stage = hand_stage(trained, rate_hz=rate, commands=box, witnesses=[notebook])
+    stage = hand_stage(trained, rate_hz=rate, commands=box, observers=[notebook])
     box.put(command("bass.gain_db", (3,), answer=answers.append))
     box.put(command("temperature", (-1.0,), answer=answers.append))
     box.put(command("chroma_weight", (0.5,), answer=answers.append))
@@ -188,7 +188,7 @@ def test_a_refused_change_is_answered_and_does_not_stop_the_music(trained, guita
 def test_a_flood_of_what_is_refused_is_answered_and_told_of_now_and_then(trained, guitar):
     samples, rate = guitar
     box, notebook, answers = CommandBox(pace_s=0), Notebook(), []
-    stage = hand_stage(trained, rate_hz=rate, commands=box, witnesses=[notebook])
+    stage = hand_stage(trained, rate_hz=rate, commands=box, observers=[notebook])
     asked = 0
     for first in range(0, 2 * rate, 256):
         box.put(command("temperature", (-1.0,), answer=answers.append))
@@ -203,7 +203,7 @@ def test_what_piles_up_while_the_machine_slept_is_no_sign_of_a_slow_one(trained,
     samples, rate = guitar
     notebook = Notebook()
     stage = hand_stage(
-        trained, rate_hz=rate, witnesses=[notebook], hearing=lambda hear: SlowHearing(hear, lambda k: 0 if k < 2 else 10_000)
+        trained, rate_hz=rate, observers=[notebook], analysis=lambda hear: SlowAnalysis(hear, lambda k: 0 if k < 2 else 10_000)
     )
     play(stage, samples[:rate])
     stage.clock.now += asleep_s
@@ -212,16 +212,15 @@ def test_what_piles_up_while_the_machine_slept_is_no_sign_of_a_slow_one(trained,
     assert [kind for kind, _ in notebook.events].count("overload") == (asleep_s == 0)
 
 
-@pytest.mark.parametrize(("on_monotonic", "on_wall"), [(300.0, 300.0), (0.0, 3600.0), (0.0, -3600.0)])
-def test_after_sleep_every_note_is_ended_and_it_plays_on(trained, guitar, on_monotonic, on_wall):
+@pytest.mark.parametrize(("stood_still_s", "asleep_s"), [(300.0, 0.0), (0.0, 3600.0)])
+def test_after_sleep_every_note_is_ended_and_it_plays_on(trained, guitar, stood_still_s, asleep_s):
     samples, rate = guitar
-    notebook, wall = Notebook(), [0.0]
-    stage = hand_stage(trained, rate_hz=rate, player=AtOnsets(), witnesses=[notebook])
-    stage.engine._wall_s = lambda: stage.clock.now + wall[0]
+    notebook, suspended = Notebook(), [7.0]
+    stage = hand_stage(trained, rate_hz=rate, player=AtOnsets(), observers=[notebook], suspended_s=lambda: suspended[0])
     play(stage, samples[:rate])
     before = stage.output.played[:]
-    stage.clock.now += on_monotonic
-    wall[0] += on_wall - on_monotonic
+    stage.clock.now += stood_still_s
+    suspended[0] += asleep_s
     play(stage, samples[rate : 4 * rate])
     assert stage.output.done == ["panic"]
     assert [kind for kind, _ in notebook.events].count("jump") == 1
@@ -231,14 +230,15 @@ def test_after_sleep_every_note_is_ended_and_it_plays_on(trained, guitar, on_mon
     assert abs(moment_s - stage.clock.now) < 3, "moments are on the clock as it is now"
 
 
-def test_samples_that_are_no_numbers_and_two_channels_are_heard_as_they_can_be(trained, guitar):
+def test_a_clock_that_was_set_is_no_reason_to_end_the_notes(trained, guitar, monkeypatch):
+    """NTP moved the clock on the wall by an hour: the system did not sleep."""
     samples, rate = guitar
-    stage = hand_stage(trained, rate_hz=rate)
-    broken = np.stack([samples[:rate], samples[:rate]], axis=1)
-    broken[1000:1010, 0] = np.nan
-    broken[2000] = np.inf
-    play(stage, broken)
-    assert stage.engine.counts.segments >= 1
+    stage = hand_stage(trained, rate_hz=rate, player=AtOnsets(steady=True), suspended_s=suspended_s)
+    play(stage, samples[:rate])
+    monkeypatch.setattr(time, "time", lambda: 3600.0)
+    play(stage, samples[rate : 2 * rate])
+    assert stage.output.done == []
+    assert stage.engine.counts.jumps == 0
 
 
 def test_what_hearing_raises_ends_the_performance_in_order(trained, guitar):
@@ -250,10 +250,10 @@ def test_what_hearing_raises_ends_the_performance_in_order(trained, guitar):
 
         return AnalysisThread(raising)
 
-    stage = hand_stage(trained, rate_hz=rate, hearing=broken)
+    stage = hand_stage(trained, rate_hz=rate, analysis=broken)
     for first in range(0, rate, 512):
         stage.clock.now += 512 / rate
-        stage.source.blocks.append(Arrived(samples[first : first + 512], 0, stage.clock.now))
+        stage.arrive(samples[first : first + 512])
     runner = threading.Thread(target=stage.engine.run, args=(threading.Event(),))
     runner.start()
     runner.join(120)
@@ -264,21 +264,21 @@ def test_what_hearing_raises_ends_the_performance_in_order(trained, guitar):
 
 
 def test_a_thread_hears_in_order_skips_the_oldest_and_ends(trained, guitar):
-    gate, heard = threading.Event(), []
+    gate, busy, heard = threading.Event(), threading.Event(), []
 
     class Numbered:
         def __init__(self, index):
             self.index = index
 
     def hear(window):
+        busy.set()
         gate.wait(120)
         heard.append(window.index)
         return window
 
     hearing = AnalysisThread(hear, most_waiting=2)
     assert hearing.submit(Numbered(0)) == []
-    while hearing._waiting:
-        time.sleep(0.001)
+    assert busy.wait(60)
     assert [hearing.submit(Numbered(i)) for i in (1, 2, 3, 4)] == [[], [], [1], [2]]
     gate.set()
     until = time.monotonic() + 60
@@ -286,13 +286,52 @@ def test_a_thread_hears_in_order_skips_the_oldest_and_ends(trained, guitar):
     while len(got) < 3 and time.monotonic() < until:
         got += hearing.take()
     assert heard == [0, 3, 4]
-    hearing.close()
-    assert not hearing._thread.is_alive()
+    assert hearing.close(), "the thread has ended"
+
+
+def test_an_encoder_that_never_returns_holds_up_neither_the_end_nor_the_session(trained, guitar):
+    samples, rate = guitar
+    never = threading.Event()
+    notebook = Notebook()
+    stage = hand_stage(
+        trained, rate_hz=rate, observers=[notebook], analysis=lambda _: AnalysisThread(lambda _window: never.wait())
+    )
+    stop = threading.Event()
+    runner = threading.Thread(target=stage.engine.run, args=(stop,), daemon=True)
+    for first in range(0, rate, 512):
+        stage.clock.now += 512 / rate
+        stage.arrive(samples[first : first + 512])
+    runner.start()
+    while stage.source.blocks:
+        time.sleep(0.01)
+    stop.set()
+    runner.join(30)
+    assert not runner.is_alive()
+    assert isinstance(notebook.entries[-1], Ended), "the event log has its end"
+    assert "hangs" in dict(notebook.events)["analysis"]
+    never.set()
+
+
+def test_observers_beside_the_engine_get_all_in_order_and_one_that_fails_is_left_out():
+    class Failing(EngineObserver):
+        def event(self, at_s, kind, text):
+            raise ZeroDivisionError("no")
+
+    notebook, errors, here = Notebook(), [], threading.get_ident()
+    notebook.statistics = lambda _values: notebook.figures.append(threading.get_ident())
+    beside = ObserverThread([Failing(), notebook], on_error=errors.append)
+    for number in range(100):
+        beside.event(0.0, "count", str(number))
+    beside.statistics({})
+    beside.close()
+    assert [text for _, text in notebook.events] == [str(number) for number in range(100)]
+    assert errors == ["Failing failed: ZeroDivisionError: no"]
+    assert notebook.figures != [here], "on a thread of its own"
 
 
 def test_python_switches_quickly_while_it_plays_and_as_before_afterwards():
     before = sys.getswitchinterval()
-    with quick_switching():
+    with short_pauses():
         assert sys.getswitchinterval() < before
     assert sys.getswitchinterval() == before
 
@@ -397,7 +436,7 @@ def test_a_disk_that_is_full_stops_the_recording_and_not_the_music(tmp_path, tra
         def entry(self, entry):
             recorder.line("transcript.jsonl", entry_to_json(entry))
 
-    stage = hand_stage(trained, rate_hz=rate, player=AtOnsets(), witnesses=[Recording()])
+    stage = hand_stage(trained, rate_hz=rate, player=AtOnsets(), observers=[Recording()])
     play(stage, samples[: 2 * rate])
     recorder.settle()
     before = len(stage.output.played)
@@ -443,7 +482,7 @@ def test_a_limit_of_the_system_leaves_what_was_written_readable(tmp_path):
 def test_figures_are_told_about_once_a_second(trained, guitar):
     samples, rate = guitar
     notebook = Notebook()
-    stage = hand_stage(trained, rate_hz=rate, witnesses=[notebook])
+    stage = hand_stage(trained, rate_hz=rate, observers=[notebook])
     play(stage, samples[: 3 * rate])
     assert 3 <= len(notebook.figures) <= 5
     json.dumps(notebook.figures[-1], allow_nan=False)

@@ -21,7 +21,7 @@ from musichal.live.session.recorder import LiveSessionWriter, SessionRecorder
 from musichal.live.session.replay import Replay, replay
 from musichal.live.session.session import SessionSettings, file_sha256, read_session, session_folder
 from musichal.partner.settings import PartnerSettings
-from stage_by_hand import HandStage, SlowHearing, hand_stage, partner_of
+from stage_by_hand import HandStage, SlowAnalysis, hand_stage, partner_of
 
 CHOSEN = PartnerSettings(temperature=0.3, rest_below=0.02)
 
@@ -48,8 +48,8 @@ def perform(
     writer = LiveSessionWriter(folder, wanted, sample_rate_hz=model.spec.sample_rate_hz, recorder=recorder)
     box = CommandBox(pace_s=0.0)
     stage = hand_stage(
-        model, rate_hz=rate, block=block, settings=CHOSEN, seed=3, commands=box, witnesses=[writer],
-        hearing=lambda hear: SlowHearing(hear, delays),
+        model, rate_hz=rate, block=block, settings=CHOSEN, seed=3, commands=box, observers=[writer],
+        analysis=lambda hear: SlowAnalysis(hear, delays),
     )  # fmt: skip
     script = dict(script)
     for number in range(len(samples) // block):

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from musichal.live.control import Command, CommandBox
-from musichal.live.input.midi_clock import CONTINUE, START, STOP, TICK, MidiClock
+from musichal.live.input.midi import CONTINUE, START, STOP, TICK, MidiClock
 from musichal.partner.settings import PartnerSettings
 from musichal.partner.timing import clock_pulse
 from stage_by_hand import hand_stage

@@ -307,7 +307,7 @@ def test_what_cannot_be_is_refused_in_one_line_before_a_sound(
         (["--input", "a.wav", "--for", "3s"], ["--for is for live input only"]),
         (["--audio-out", "x.wav"], ["--audio-out default"]),
         (["--voices", "{duo}", "--set", "voices=melody,chords"], ["duo.toml", "'chords'", "[voice.chords]"]),
-        (["--voices", "{tenor}"], ["tenor.toml", "no voice 'tenor'", "all, melody, bass, chords"]),
+        (["--voices", "{tenor}"], ["tenor.toml", "unknown voice 'tenor'", "all, melody, bass, chords"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )

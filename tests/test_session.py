@@ -254,7 +254,7 @@ def test_voices_share_the_record_of_their_choice_and_closing_needs_no_memory_for
     )
     decisions = [d for choice in range(500) for d in voices(choice)]
     for decision in decisions:
-        live.decision(decision, "")
+        live.decision(decision)
     live.recorder.settle()
     text = (tmp_path / "decisions.jsonl").read_text()
     assert len(text) < 0.5 * sum(len(d.to_json()) for d in decisions)

@@ -10,11 +10,11 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from musichal.audio.levels import Levels
 from musichal.commands.terminal import Terminal
 from musichal.hearing.percepts import SILENCE, Percept
 from musichal.live.drift import DriftReport
-from musichal.live.input.live_source import Level
-from musichal.live.observer import EngineObserver
+from musichal.live.engine import EngineObserver
 from musichal.live.session.event_log import Changed, Entry
 from musichal.partner.decision import Decision
 from musichal.text import clock
@@ -27,11 +27,18 @@ KEYS_TEXT = "q quit · p panic · m mute · l listen · n change · b go back ·
 
 
 class Board(EngineObserver):
-    """Gathers in the engine's thread what is shown in the main one; each value is replaced as a whole."""
+    """Collects on the engine's thread what the main thread displays; each value is replaced as a whole.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    explain : callable
+        Returns the reason of a decision in words; called by the thread that displays it.
+    """
+
+    def __init__(self, explain: Callable[[Decision], str]) -> None:
+        self._explain = explain
         self.values: dict[str, object] = {}
-        self.reason = ""
+        self.latest: Decision | None = None
         self.mode = ""
         self.alarm = ""
         self.link = ""
@@ -45,9 +52,14 @@ class Board(EngineObserver):
         last = percept.tokens[:, -1].tolist() if percept.tokens.shape[1] else []
         self.tokens = " ".join("·" if token == SILENCE else str(token) for token in last)
 
-    def decision(self, decision: Decision, reason: str) -> None:
-        """Keep the reason, and the mode where the record has one."""
-        self.reason = reason
+    @property
+    def reason(self) -> str:
+        """Return the reason of the latest decision in words."""
+        return "" if self.latest is None else self._explain(self.latest)
+
+    def decision(self, decision: Decision) -> None:
+        """Keep the decision, and its mode."""
+        self.latest = decision
         self.mode = str(getattr(decision, "mode", "") or self.mode)
 
     def entry(self, entry: Entry) -> None:
@@ -97,7 +109,7 @@ class Display:
         Those that keys choose from; empty where no keys are read.
     """
 
-    def __init__(self, board: Board, level: Callable[[], Level], voice: Terminal, *, title: str, modes: Sequence[str]) -> None:
+    def __init__(self, board: Board, level: Callable[[], Levels], voice: Terminal, *, title: str, modes: Sequence[str]) -> None:
         self._board, self._level, self._voice = board, level, voice
         self._title = title
         self._keys = KEYS_TEXT.format(len(modes), ", ".join(modes)) if modes else ""
@@ -182,7 +194,7 @@ class Display:
         return Group(*parts)
 
 
-def _meter(level: Level) -> Text:
+def _meter(level: Levels) -> Text:
     def cells(db: float) -> int:
         return round(_METER_CELLS * min(1.0, max(0.0, 1 - db / _METER_FLOOR_DB)))
 

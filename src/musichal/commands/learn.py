@@ -128,7 +128,7 @@ def learn_command(path: Path, wanted: str, texts: Sequence[str], voice: Terminal
     MusicHalError
         For a wish, a map or a MIDI input that cannot be used; what was learned before is written.
     """
-    from musichal.live.input.midi_input import open_midi_input
+    from musichal.live.input.midi import open_midi_input
 
     if not texts:
         raise InputError("name what controllers are to do, such as: temperature=0:2 mute mode=shadow,mirror")

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -19,26 +20,21 @@ from musichal.commands.terminal import Terminal
 from musichal.errors import InputError, MusicHalError
 from musichal.hearing.encoders import create_encoder
 from musichal.hearing.listener import Listener
-from musichal.live.analysis_thread import AnalysisThread, quick_switching
-from musichal.live.clock import InputClock
+from musichal.live.analysis_thread import AnalysisThread
 from musichal.live.control import CcMap, Command, CommandBox, key_command, read_cc_map
 from musichal.live.drift import DriftMonitor
-from musichal.live.engine import EventLoop, Player
-from musichal.live.garbage import settled
-from musichal.live.input.link import LinkClock, LinkSession
-from musichal.live.input.link_process import need_aalink
-from musichal.live.input.live_input import Channels, LiveInput
-from musichal.live.input.live_source import InputNews, LiveSource
-from musichal.live.input.midi_clock import MidiClock
+from musichal.live.engine import EngineObserver, EventLoop, ObserverThread, Player
+from musichal.live.input.link import LinkClock, LinkSession, need_aalink
+from musichal.live.input.live_input import Channels, InputEvent, LiveInput
+from musichal.live.input.midi import MidiClock, open_midi_input
 from musichal.live.input.osc import OscInput, OscOutput
 from musichal.live.live_engine import LiveEngine
-from musichal.live.observer import EngineObserver
 from musichal.live.output.live_output import Outputs, SchedulerOutput
 from musichal.live.output.port_settings import PortSettings
 from musichal.live.output.routing import Routing, VoiceRoute, read_routing, single_port
 from musichal.live.output.scheduler import Scheduler
 from musichal.live.output.slice_output import SliceOutput
-from musichal.live.priority import raise_priority
+from musichal.live.realtime import raise_priority, short_pauses
 from musichal.live.session.recorder import LiveSessionWriter, SessionRecorder
 from musichal.live.session.session import SessionSettings, file_sha256, session_folder
 from musichal.machine import now_s
@@ -58,6 +54,7 @@ _SETTLE_S = 1.0
 _ENGINE_LEVEL, _HEARING_LEVEL = 6, 2
 _WARM_UP_SEGMENTS = 3
 _MOST_MODE_KEYS = 9
+_MOST_NEWS = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +102,7 @@ def live_player(model: PartnerModel, request: LiveRequest) -> Player:
 
 
 def live_command(
-    request: LiveRequest, voice: Terminal, *, make_player: MakePlayer = live_player, witnesses: Sequence[EngineObserver] = ()
+    request: LiveRequest, voice: Terminal, *, make_player: MakePlayer = live_player, observers: Sequence[EngineObserver] = ()
 ) -> dict[str, Any]:
     """Play until the player quits, the time is over, or Ctrl-C; then end every note and close the session whole.
 
@@ -122,12 +119,14 @@ def live_command(
         model, digest = _load(request, voice)
         encoder = create_encoder(model.spec)
         _warm_up(model, encoder)
-        board, box, news = Board(), CommandBox(), InputNews()
+        names = [recording.name for recording in model.recordings]
+        board, box = Board(lambda decision: explain(decision, names)), CommandBox()
+        news: deque[tuple[str, str]] = deque(maxlen=_MOST_NEWS)
         ports = [port for routing in routings for port in routing.ports]
         scheduler = stack.enter_context(Scheduler(ports))
         slices = stack.enter_context(_slices(request, model))
-        osc_in, osc_out = _osc(request, box, stack, sample_rate_hz=model.spec.sample_rate_hz)
-        told: list[EngineObserver] = [*witnesses, board, *osc_out]
+        osc_in, osc_out = _osc(request, box, stack, model)
+        told: list[EngineObserver] = [*observers, *osc_out]
         engine: LiveEngine | None = None
 
         def stream_s(at_s: float) -> float | None:
@@ -136,10 +135,11 @@ def live_command(
         # Whatever can be wrong with what was asked for is opened before the session is begun.
         stack.enter_context(_midi_inputs(request, control_map, box, stream_s))
         live = stack.enter_context(
-            LiveInput(request.input, channels=request.channels, block_samples=request.block, on_event=news)
+            LiveInput(
+                request.input, channels=request.channels, block_samples=request.block, on_event=lambda e: _report_input(e, news)
+            )
         )
         rate_hz = live.sample_rate_hz
-        source = LiveSource(live)
         listener = Listener(model.spec, encoder, model.vocabularies, source_rate_hz=rate_hz)
         player = make_player(model, request)
         # From where the session is begun until all is closed, Ctrl-C ends the performance in order, so that the session is
@@ -148,37 +148,37 @@ def live_command(
         writer = None
         if request.session is not None:
             stack.enter_context(session_folder(request.session))
-            writer = _session(request, model, digest, rate_hz=rate_hz, input_name=live.device.name, tell=news)
+            writer = _session(request, model, digest, rate_hz=rate_hz, input_name=live.device.name, news=news)
             told.append(writer)
+        beside = ObserverThread(told, on_error=lambda text: news.append(("observer", text)))
+        stack.callback(beside.close)
         overlap = -(-model.spec.segment_samples // model.spec.hop_samples)
-        clock = InputClock(rate_hz)
         output = Outputs([SchedulerOutput(scheduler, routings), *slices])
         engine = LiveEngine(
-            source=source,
-            intake=listener.front_end,
-            hearing=AnalysisThread(listener.step, most_waiting=overlap, in_thread=lambda: raise_priority(_HEARING_LEVEL)),
-            conductor=EventLoop(player, sample_rate_hz=model.spec.sample_rate_hz),
+            source=live,
+            front_end=listener.front_end,
+            analysis=AnalysisThread(listener.step, most_waiting=overlap, in_thread=lambda: raise_priority(_HEARING_LEVEL)),
+            loop=EventLoop(player, sample_rate_hz=model.spec.sample_rate_hz),
             output=output,
-            clock=clock,
+            clock=live.clock,
             spec=model.spec,
             source_rate_hz=rate_hz,
             block=request.block or 512,
-            explain=lambda decision: explain(decision, [r.name for r in model.recordings]),
             drift=DriftMonitor(model),
             commands=box,
-            witnesses=told,
-            now_s=now_s,
+            observers=[board, beside],
+            news=news,
         )
         link = stack.enter_context(_link(request, box, engine))
-        news.give_to(engine.tell)
         for text in _opened(scheduler, slices, request):
             engine.tell("port", f"plays to {text}")
         watch = _PartnerWatch(request.partner, digest)
         title = f"MusicHal listens to {printable(live.device.label)}"
         modes = list(directed_by(request.settings.direction)[0])[:_MOST_MODE_KEYS]
-        display = Display(board, lambda: source.level, voice, title=title, modes=modes if sys.stdin.isatty() else ())
+        display = Display(board, lambda: live.level, voice, title=title, modes=modes if sys.stdin.isatty() else ())
         with keys() as poll, display, _playing(engine, stop):
             _attend(engine, stop, lambda: _key_commands(poll, modes), box, display, watch, request.duration_s)
+        beside.close()
         summary = _finish(engine, live, scheduler, watch, osc_in, link, writer, voice)
     if engine.error is not None:
         raise engine.error
@@ -196,8 +196,14 @@ def _check_inputs(request: LiveRequest) -> None:
         need_aalink()
 
 
+def _report_input(event: InputEvent, news: deque[tuple[str, str]]) -> None:
+    """Pass an event of the input on, unless the engine reports it itself as lost samples."""
+    if event.kind not in ("lost", "behind") or not event.lost_samples:
+        news.append((f"input-{event.kind}", event.text))
+
+
 def _osc(
-    request: LiveRequest, box: CommandBox, stack: contextlib.ExitStack, *, sample_rate_hz: int
+    request: LiveRequest, box: CommandBox, stack: contextlib.ExitStack, model: PartnerModel
 ) -> tuple[OscInput | None, list[EngineObserver]]:
     """Open OSC as far as it is asked for: commands that come in, and what is told."""
     osc_in, told = None, []
@@ -205,7 +211,13 @@ def _osc(
         osc_in = OscInput(request.osc.listen, box.put, host=request.osc.host)
         stack.callback(osc_in.close)
     if request.osc.send is not None:
-        osc_out = OscOutput(request.osc.send, host=request.osc.to_host, sample_rate_hz=sample_rate_hz)
+        names = [recording.name for recording in model.recordings]
+        osc_out = OscOutput(
+            request.osc.send,
+            host=request.osc.to_host,
+            sample_rate_hz=model.spec.sample_rate_hz,
+            explain=lambda decision: explain(decision, names),
+        )
         stack.callback(osc_out.close)
         told.append(osc_out)
     return osc_in, list(told)
@@ -281,7 +293,7 @@ def _warm_up(model: PartnerModel, encoder: Any) -> None:
 
 
 def _session(
-    request: LiveRequest, model: PartnerModel, digest: str, *, rate_hz: int, input_name: str, tell: InputNews
+    request: LiveRequest, model: PartnerModel, digest: str, *, rate_hz: int, input_name: str, news: deque[tuple[str, str]]
 ) -> LiveSessionWriter:
     assert request.session is not None
     settings = SessionSettings(
@@ -294,7 +306,7 @@ def _session(
         sample_rate_hz=rate_hz,
         input_name=printable(input_name),
     )
-    recorder = SessionRecorder(request.session, sample_rate_hz=rate_hz, on_trouble=lambda text: tell.pass_on("session", text))
+    recorder = SessionRecorder(request.session, sample_rate_hz=rate_hz, on_trouble=lambda text: news.append(("session", text)))
     return LiveSessionWriter(request.session, settings, sample_rate_hz=model.spec.sample_rate_hz, recorder=recorder)
 
 
@@ -370,8 +382,8 @@ def _playing(engine: LiveEngine, stop: threading.Event) -> Iterator[threading.Th
         raise_priority(_ENGINE_LEVEL)
         engine.run(stop)
 
-    thread = threading.Thread(target=run, name="engine")
-    with settled(), quick_switching():
+    thread = threading.Thread(target=run, name="engine", daemon=True)
+    with short_pauses():
         thread.start()
         try:
             yield thread
@@ -439,7 +451,6 @@ def _link(request: LiveRequest, box: CommandBox, engine: LiveEngine) -> Iterator
 @contextmanager
 def _controllers(wanted: str, control_map: CcMap, box: CommandBox, clock: MidiClock | None) -> Iterator[None]:
     """Listen to a MIDI input for controllers, and for MIDI clock, while the block runs."""
-    from musichal.live.input.midi_input import open_midi_input
 
     def take(data: Sequence[int]) -> None:
         if len(data) == 3 and data[0] & 0xF0 == 0xB0:

@@ -1,7 +1,7 @@
 """Letting partners answer the same recording many times, hearing it once.
 
 What is heard does not depend on who answers, and it is what takes the time. So an excerpt is heard once, by the same listener
-as on stage, and every partner that is measured is told the same onsets and percepts by the same conductor.
+as on stage, and every partner that is measured is told the same onsets and percepts by the same event loop.
 """
 
 from collections.abc import Callable, Sequence
@@ -103,9 +103,8 @@ def _later(percept: Percept, samples: int, rate: int) -> Percept:
 
 def answer(excerpt: Excerpt, player: Player) -> tuple[Decision, ...]:
     """Return what a fresh partner decides while it hears an excerpt."""
-    conductor = EventLoop(player, sample_rate_hz=excerpt.sample_rate_hz)
-    decisions = conductor.events(excerpt.onsets, excerpt.percepts)
-    return (*decisions, *conductor.until(excerpt.end_sample))
+    loop = EventLoop(player, sample_rate_hz=excerpt.sample_rate_hz)
+    return tuple(loop.listen([*excerpt.onsets, *excerpt.percepts], until=excerpt.end_sample))
 
 
 def notes_of(decisions: Sequence[Decision]) -> list[Note]:

@@ -1,83 +1,54 @@
-"""Hearing beside the engine: windows in, percepts out, in order; what it has no time for is left out whole.
+"""The analysis thread: windows in, percepts out, in order; windows that it has no time for are skipped whole."""
 
-A thread is enough. Beside hearing without a pause on the embedded encoder, a thread that wakes every 5 ms woke up to 5 ms
-late (99th percentile) with Python's switching interval of 5 ms, and 2 ms late with 0.2 ms, which is what `musichal play` sets;
-live, hearing takes 3 % of the time, and encoders on torch, ONNX or OpenVINO leave other threads alone while they compute.
-"""
-
-import contextlib
-import sys
+import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 from musichal.hearing.percepts import Percept, Window
+from musichal.spec import PerceptionSpec
 
-SWITCH_INTERVAL_S = 0.0002
+CLOSE_S = 2.0
 
 
 @dataclass(frozen=True)
-class HeardWindow:
-    """A percept, and how long hearing it took."""
+class AnalysedWindow:
+    """A percept, and how long its analysis took."""
 
     percept: Percept
     took_s: float
 
 
-class Hearing(Protocol):
-    """Where windows are heard."""
+class Analysis(Protocol):
+    """Turns windows into percepts."""
 
     def submit(self, window: Window) -> list[int]:
-        """Take the next window; return the numbers of those that will not be heard because of it."""
+        """Take the next window; return the numbers of the windows that are skipped for it."""
         ...
 
-    def take(self) -> list[HeardWindow]:
-        """Return what has been heard since the last call, in order."""
+    def take(self) -> list[AnalysedWindow]:
+        """Return what was analysed since the last call, in order."""
         ...
 
-    def close(self) -> None:
-        """Hear nothing more."""
+    def close(self) -> bool:
+        """Stop; return False if a window is still being analysed."""
         ...
-
-
-class HearingAtOnce:
-    """Hears each window when it is submitted: for the virtual clock."""
-
-    def __init__(self, hear: Callable[[Window], Percept]) -> None:
-        self._hear = hear
-        self._heard: list[HeardWindow] = []
-
-    def submit(self, window: Window) -> list[int]:
-        """Hear a window now."""
-        began_s = time.perf_counter()
-        percept = self._hear(window)
-        self._heard.append(HeardWindow(percept, time.perf_counter() - began_s))
-        return []
-
-    def take(self) -> list[HeardWindow]:
-        """Return what was heard since the last call."""
-        heard, self._heard = self._heard, []
-        return heard
-
-    def close(self) -> None:
-        """Nothing to do."""
 
 
 class AnalysisThread:
-    """Hears windows in a thread of its own.
+    """Analyses windows on a thread of its own.
 
     Parameters
     ----------
     hear : callable
-        Called in the thread only, with windows in order.
+        Called on the thread only, with windows in order.
     most_waiting : int
-        How many windows may wait beside the one that is being heard. One more, and the one that has waited longest is
-        skipped: what is heard is as new as it can be.
+        How many windows may wait beside the one that is being analysed. If one more comes, the oldest is skipped.
     in_thread : callable
-        Called first in the thread.
+        Called first on the thread.
     """
 
     def __init__(
@@ -90,22 +61,22 @@ class AnalysisThread:
         self._hear, self._most_waiting, self._in_thread = hear, max(1, most_waiting), in_thread
         self._changed = threading.Condition()
         self._waiting: deque[Window] = deque()
-        self._heard: deque[HeardWindow] = deque()
+        self._heard: deque[AnalysedWindow] = deque()
         self._error: BaseException | None = None
         self._closing = False
-        self._thread = threading.Thread(target=self._run, name="hearing", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="analysis", daemon=True)
         self._thread.start()
 
     def submit(self, window: Window) -> list[int]:
-        """Let a window be heard; return the numbers of those that are skipped for it."""
+        """Queue a window; return the numbers of the windows that are skipped for it."""
         with self._changed:
             self._waiting.append(window)
             skipped = [self._waiting.popleft().index for _ in range(len(self._waiting) - self._most_waiting)]
             self._changed.notify()
         return skipped
 
-    def take(self) -> list[HeardWindow]:
-        """Return what has been heard since the last call; raises what hearing raised."""
+    def take(self) -> list[AnalysedWindow]:
+        """Return what was analysed since the last call; raises what the analysis raised."""
         with self._changed:
             heard = list(self._heard)
             self._heard.clear()
@@ -114,13 +85,17 @@ class AnalysisThread:
             raise error
         return heard
 
-    def close(self) -> None:
-        """Leave what waits unheard, and end the thread."""
+    def close(self, timeout_s: float = CLOSE_S) -> bool:
+        """Discard queued windows and stop the thread.
+
+        Return False if the thread still runs after `timeout_s`: an encoder that hangs cannot be stopped, only left behind.
+        """
         with self._changed:
             self._closing = True
             self._waiting.clear()
             self._changed.notify()
-        self._thread.join()
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
 
     def _run(self) -> None:
         self._in_thread()
@@ -133,7 +108,7 @@ class AnalysisThread:
                 window = self._waiting.popleft()
             began_s = time.perf_counter()
             try:
-                heard = HeardWindow(self._hear(window), time.perf_counter() - began_s)
+                heard = AnalysedWindow(self._hear(window), time.perf_counter() - began_s)
             except BaseException as error:
                 with self._changed:
                     self._error = error
@@ -142,12 +117,26 @@ class AnalysisThread:
                 self._heard.append(heard)
 
 
-@contextlib.contextmanager
-def quick_switching(interval_s: float = SWITCH_INTERVAL_S) -> Iterator[None]:
-    """Let Python's threads take turns more often while the block runs, so that sound does not wait for hearing."""
-    before_s = sys.getswitchinterval()
-    sys.setswitchinterval(min(before_s, interval_s))
-    try:
-        yield
-    finally:
-        sys.setswitchinterval(before_s)
+def overload_advice(spec: PerceptionSpec, hearing_s: float) -> str:
+    """Return what would help a machine that takes `hearing_s` for a segment (NaN if none was analysed yet)."""
+    rate = spec.sample_rate_hz
+    hop_s = spec.hop_samples / rate
+    if math.isnan(hearing_s):
+        return "hearing does not keep up: no segment was analysed in time. Is the machine busy with another program?"
+    found = f"hearing takes {1000 * hearing_s:.0f} ms for each {1000 * hop_s:.0f} ms of sound, and segments are skipped"
+    if hearing_s < 0.5 * hop_s:
+        return f"{found}: alone it would keep up, so the machine is busy with another program: end that"
+    if spec.encoder.precision == "fp32":
+        found += ": `musichal rehear` finds the quickest runtime of this machine, or"
+    else:
+        found += ":"
+    if spec.hop_samples < spec.segment_samples:
+        return f"{found} train without --hop, so that segments do not overlap"
+    # The encoder's work grows with its window; two thirds of the time is what a stage can spare.
+    beside_s = (spec.context_samples + spec.lookahead_samples) / rate
+    each = hearing_s / (beside_s + spec.segment_samples / rate)
+    if each < 0.6:
+        segment_s = each * beside_s / (0.66 - each)
+        if segment_s < 5.0 and segment_s > hop_s:
+            return f"{found} train with --segment {10 * math.ceil(100 * segment_s)}ms, or with a shorter --context"
+    return f"{found} train with a faster encoder or runtime (spectral is the fastest), or a shorter --context"

@@ -1,4 +1,4 @@
-"""A performance offline: a recording is played to a partner on the virtual clock, and its answer collected."""
+"""A performance offline: a partner answers a recording on the clock of the stream."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ _BLOCK_S = 0.02
 
 @dataclass(frozen=True)
 class HeardStream:
-    """What was heard of the player: tokens (sources, n) of frames at `frame_samples` (n,), with level and onsets."""
+    """What was heard of the player: `tokens` (sources, n) of frames at `frame_samples` (n,), levels (n,), chroma (n, 12)."""
 
     sample_rate_hz: int
     tokens: Int16
@@ -37,9 +37,10 @@ class HeardStream:
 
 @dataclass(frozen=True)
 class Performance:
-    """Everything that happened, in order of time.
+    """A performance, in order of time.
 
-    `entries` are what reached the partner, and when; `percept_lines` what was heard of each segment, as a session keeps it.
+    `entries` is the event log: what reached the partner, and when. `percept_lines` is what was heard of each segment, as a
+    session stores it.
     """
 
     heard: HeardStream
@@ -74,16 +75,16 @@ def perform(
     seed : int
         For the partner's choices.
     progress : callable, optional
-        Told how much of the recording has been played, 0 to 1.
+        Called with the share of the recording that was played, 0 to 1.
     on_drift : callable, optional
-        Told when what is heard is no longer like the training, and when it is again.
+        Called when the input is no longer like the training, and when it is again.
 
     Raises
     ------
     InputError
-        If the recording cannot be heard, or is too short for a single frame.
+        If the recording cannot be used, or is too short for a single frame.
     PartnerFileError
-        If this installation hears in another way than the partner was trained with.
+        If this installation's front end differs from the one the partner was trained with.
     """
     spec = model.spec
     listener = Listener(spec, create_encoder(spec), model.vocabularies, source_rate_hz=sample_rate_hz)
@@ -91,35 +92,47 @@ def perform(
     monitor = DriftMonitor(model, subscribers=() if on_drift is None else (on_drift,))
     engine = Engine(listener, partner, sample_rate_hz=spec.sample_rate_hz, drift=monitor)
     drift: list[DriftReport] = []
-    percepts: list[Percept] = []
+    heard: list[HeardStream] = []
+    lines: list[str] = []
     decisions: list[Decision] = []
     entries: list[Entry] = []
     block = max(1, round(_BLOCK_S * sample_rate_hz))
     for first in range(0, samples.shape[0] + block, block):
         step = engine.push(samples[first : first + block]) if first < samples.shape[0] else engine.finish()
-        percepts += step.percepts
+        # Percepts hold the features of all frames; only what a performance needs is kept of them.
+        heard += [_heard(percept, spec.sample_rate_hz) for percept in step.percepts]
+        lines += [percept_to_json(percept) for percept in step.percepts]
         decisions += step.decisions
         drift += step.drift
         entries += entries_of(step.onsets, step.percepts)
         if progress is not None:
             progress(min(1.0, (first + block) / max(1, samples.shape[0])))
-    if not percepts:
-        raise InputError("the input is too short: there is not one whole frame of sound in it")
+    if not heard:
+        raise InputError("the input is too short: it has not one whole frame")
     entries.append(Ended(round(engine.now_s * spec.sample_rate_hz), plays_out=True))
-    heard = heard_stream(percepts, spec.sample_rate_hz)
-    lines = tuple(percept_to_json(percept) for percept in percepts)
-    return Performance(heard, tuple(decisions), engine.now_s, tuple(drift), lines, tuple(entries))
+    return Performance(_joined(heard), tuple(decisions), engine.now_s, tuple(drift), tuple(lines), tuple(entries))
 
 
 def heard_stream(percepts: Sequence[Percept], sample_rate_hz: int) -> HeardStream:
-    """Return what percepts, at least one, hold frame by frame."""
+    """Return the frames of percepts, at least one, as arrays."""
+    return _joined([_heard(percept, sample_rate_hz) for percept in percepts])
+
+
+def _heard(percept: Percept, sample_rate_hz: int) -> HeardStream:
+    heard = percept.heard
+    onsets = np.array(heard.onset_samples, dtype=np.int64)
+    # A copy: `chroma` is a view of the whole window.
+    return HeardStream(sample_rate_hz, percept.tokens, heard.frame_samples, heard.level_db, heard.chroma.copy(), onsets)
+
+
+def _joined(parts: Sequence[HeardStream]) -> HeardStream:
     return HeardStream(
-        sample_rate_hz=sample_rate_hz,
-        tokens=np.concatenate([p.tokens for p in percepts], axis=1).reshape(len(SOURCES), -1),
-        frame_samples=np.concatenate([p.heard.frame_samples for p in percepts]),
-        level_db=np.concatenate([p.heard.level_db for p in percepts]),
-        chroma=np.concatenate([p.heard.chroma for p in percepts]),
-        onset_samples=np.array([o for p in percepts for o in p.heard.onset_samples], dtype=np.int64),
+        sample_rate_hz=parts[0].sample_rate_hz,
+        tokens=np.concatenate([p.tokens for p in parts], axis=1).reshape(len(SOURCES), -1),
+        frame_samples=np.concatenate([p.frame_samples for p in parts]),
+        level_db=np.concatenate([p.level_db for p in parts]),
+        chroma=np.concatenate([p.chroma for p in parts]),
+        onset_samples=np.concatenate([p.onset_samples for p in parts]),
     )
 
 
@@ -133,10 +146,10 @@ def note_events(decisions: Iterable[Decision], *, channel: int) -> list[Note]:
 
 
 def slice_events(decisions: Sequence[Decision], *, live_recording: int | None = None) -> list[Slice]:
-    """Return the answer as slices of the partner's recordings: the sound of each state, where it was played.
+    """Return the answer as slices of the partner's recordings: the sound of each state at the time it was played.
 
-    What was learned from the player is in recording `live_recording`; without one it has no sound, and is left out. Voices
-    that share a state are one slice.
+    States learned from the player are in recording `live_recording`; without one they are left out. Voices that share a state
+    give one slice.
     """
     events = []
     choices: set[tuple[int, float]] = set()

@@ -1,13 +1,13 @@
-"""The process that holds the input device and sends what it hears down a pipe; run as a program by `audio.live_input`.
+"""The process that holds the input device and sends its blocks through a pipe; `live_input` runs it as a program.
 
-A process of its own because PortAudio is not to be trusted with devices that go: on a JACK server that has died, closing a
-stream waits for ten minutes or aborts the program (PortAudio 19.6, seen). Here that costs this process alone, and a new one
-sees a new list of devices. The audio callback also shares Python's lock with nobody who computes.
+It is a process of its own because PortAudio 19.6 cannot close a stream of a JACK server that has died: it waits for ten minutes
+or aborts. Here that ends this process alone, and the next one gets a new list of devices. The audio callback also shares
+Python's lock with no computation.
 
 Standard output carries messages: one byte of kind, the length of the payload, the payload. ``J`` is a JSON object: `opened`,
-`waiting`, `looking` (each time), `failed`, `gone`, `devices`, or `callbacks`, which counts how long they took. ``B``
-is a block: when it arrived, samples lost before it, mark, channels, float32 samples. When standard input ends, it closes the
-device and ends.
+`waiting`, `looking` (at each try), `failed`, `gone`, `devices`, or `callbacks` with the counts of their durations. ``B`` is a
+block: its arrival, samples lost before it, flags, channels, float32 samples. The process closes the device and ends when
+standard input ends.
 """
 
 import contextlib
@@ -26,6 +26,7 @@ import numpy as np
 from musichal.arrays import Float32
 from musichal.audio.durations import Durations
 from musichal.errors import InputError, MissingExtraError, MusicHalError
+from musichal.live.input.blocks import Block, BlockQueue
 from musichal.live.input.devices import (
     AudioDevice,
     NoSuchDeviceError,
@@ -37,17 +38,16 @@ from musichal.live.input.devices import (
     rescan,
     why_not_opened,
 )
-from musichal.live.input.ring import BlockRing
 from musichal.machine import now_s
 from musichal.own_process import end_with_stdin, own_output
 
 MODULE = "musichal.live.input.input_process"
 XRUN = 1
-"""Mark of a block before which the system says that it lost sound."""
+"""Flag of a block before which the system reported lost samples."""
 
 _HEADER = struct.Struct("<cI")
 _BLOCK = struct.Struct("<dqii")
-_RING_S = 10.0
+_WAITING_S = 10.0
 _LOOK_AGAIN_S = 1.0
 _LOOK_TWICE_S = 0.3
 _SILENT_CALLBACK_S = 1.0
@@ -56,7 +56,7 @@ _CLOSE_S = 1.0
 _PROBE_S = 0.5
 _DEFAULT_BLOCK = 512
 
-Message = dict[str, Any] | tuple[float, int, int, Float32]
+Message = dict[str, Any] | Block
 
 
 def write_json(pipe: IO[bytes], **values: Any) -> None:
@@ -66,14 +66,14 @@ def write_json(pipe: IO[bytes], **values: Any) -> None:
     pipe.flush()
 
 
-def write_block(pipe: IO[bytes], samples: Float32, *, arrived_s: float, lost: int, mark: int) -> None:
-    """Send a block (n, channels)."""
-    payload = _BLOCK.pack(arrived_s, lost, mark, samples.shape[1]) + samples.tobytes()
+def write_block(pipe: IO[bytes], block: Block) -> None:
+    """Send a block of shape (n, channels)."""
+    payload = _BLOCK.pack(block.arrived_s, block.lost_before, block.flags, block.samples.shape[1]) + block.samples.tobytes()
     pipe.write(_HEADER.pack(b"B", len(payload)) + payload)
 
 
 def read_message(pipe: IO[bytes]) -> Message | None:
-    """Return the next message: a dict, or (arrived_s, lost, mark, samples (n, channels)); None at the end, even a torn one."""
+    """Return the next message; None at the end of the pipe, also within a message."""
     header = pipe.read(_HEADER.size)
     if len(header) < _HEADER.size:
         return None
@@ -84,13 +84,13 @@ def read_message(pipe: IO[bytes]) -> Message | None:
     if kind == b"J":
         values: dict[str, Any] = json.loads(payload)
         return values
-    arrived_s, lost, mark, channels = _BLOCK.unpack_from(payload)
+    arrived_s, lost, flags, channels = _BLOCK.unpack_from(payload)
     samples = np.frombuffer(payload, dtype=np.float32, offset=_BLOCK.size).reshape(-1, channels)
-    return arrived_s, lost, mark, samples
+    return Block(samples, arrived_s, lost, flags=flags)
 
 
 class _Process:
-    """The device, from opening to the end of standard input."""
+    """Holds the device from opening to the end of standard input."""
 
     def __init__(self, pipe: IO[bytes], *, device: str | None, channels: int | None, block: int, exactly: bool) -> None:
         self._pipe = pipe
@@ -105,12 +105,12 @@ class _Process:
         end_with_stdin(self._end, patience_s=2 * _CLOSE_S)
 
     def run(self, *, wait: bool, rate_hz: int | None) -> None:
-        """Open the device (wait for it, if that is wished) and send what it hears until the end."""
+        """Open the device, after waiting for it if `wait`, and send its blocks until the end."""
         said, looked_twice = "", False
         while not self._stop.is_set():
             try:
                 device = self._find()
-                stream, ring = self._open(device, rate_hz or round(device.default_rate_hz))
+                stream, blocks = self._open(device, rate_hz or round(device.default_rate_hz))
             except MissingExtraError:
                 raise
             except InputError as error:
@@ -126,7 +126,7 @@ class _Process:
                 with contextlib.suppress(MusicHalError):
                     rescan()
                 continue
-            self._send(stream, ring)
+            self._send(stream, blocks)
             return
 
     def _find(self) -> AudioDevice:
@@ -139,18 +139,18 @@ class _Process:
             raise not_there(devices, label, what="audio input")
         return found[0]
 
-    def _open(self, device: AudioDevice, rate_hz: int) -> tuple[Any, BlockRing]:
+    def _open(self, device: AudioDevice, rate_hz: int) -> tuple[Any, BlockQueue]:
         sounddevice = portaudio()
         channels = min(2, device.channels) if self._channels is None else self._channels or device.channels
         if channels > device.channels:
             has = "1 channel" if device.channels == 1 else f"{device.channels} channels"
             raise InputError(f"{device.label} has {has}: there is no channel {channels}")
-        ring = BlockRing(capacity_samples=round(_RING_S * rate_hz), channels=channels, max_blocks=round(_RING_S * rate_hz / 16))
+        blocks = BlockQueue(round(_WAITING_S * rate_hz))
 
         def callback(block: Float32, _frames: int, _times: Any, status: Any) -> None:
-            # Nothing but a copy; PortAudio's own times are wrong on JACK.
+            # PortAudio's own times are wrong on JACK.
             self._last_s = now_s()
-            ring.write(block, self._last_s, XRUN if status.input_overflow else 0)
+            blocks.put(block.copy(), self._last_s, flags=XRUN if status.input_overflow else 0)
             self._wake.set()
             self._took.add(now_s() - self._last_s)
 
@@ -170,23 +170,23 @@ class _Process:
             raise InputError(why_not_opened(device, channels, rate_hz, error)) from error
         opened = {**asdict(device), "sample_rate_hz": round(stream.samplerate), "opened_channels": channels}
         write_json(self._pipe, kind="opened", device=opened, block=self._block)
-        return stream, ring
+        return stream, blocks
 
-    def _send(self, stream: Any, ring: BlockRing) -> None:
+    def _send(self, stream: Any, blocks: BlockQueue) -> None:
         told_s = now_s()
         while not self._stop.is_set():
             self._wake.wait(0.2)
             self._wake.clear()
-            while (block := ring.read()) is not None:
-                write_block(self._pipe, block.samples, arrived_s=block.arrived_s, lost=block.lost_before, mark=block.mark)
+            while (block := blocks.get()) is not None:
+                write_block(self._pipe, block)
             if now_s() - told_s > _TELL_EVERY_S:
                 told_s = now_s()
                 write_json(self._pipe, kind="callbacks", counts=self._took.counts)
             self._pipe.flush()
             if not stream.active or now_s() - self._last_s > _SILENT_CALLBACK_S:
-                write_json(self._pipe, kind="gone", text="it stopped giving sound")
+                write_json(self._pipe, kind="gone", text="its callbacks stopped")
                 return
-        # The device may refuse to be closed; then this process ends without.
+        # A device that does not close must not keep this process.
         guard = threading.Timer(_CLOSE_S, os._exit, [0])
         guard.daemon = True
         guard.start()
@@ -199,7 +199,7 @@ class _Process:
 
 
 def gives_sound(device: AudioDevice, channels: Sequence[int]) -> bool:
-    """Return whether a device gives anything but digital silence on `channels` (from 0) within `_PROBE_S`, on a new stream."""
+    """Return whether a new stream of the device has anything but digital silence on `channels` (from 0) within `_PROBE_S`."""
     sounddevice = portaudio()
     heard = threading.Event()
 
@@ -224,14 +224,14 @@ def gives_sound(device: AudioDevice, channels: Sequence[int]) -> bool:
 
 
 def _list(pipe: IO[bytes], label: str | None, channels: Sequence[int]) -> None:
-    """Send the devices that there are; of the input with this label, if one is named, also whether a new stream hears it."""
+    """Send the lists of devices, and whether a new stream of the input with this label has sound."""
     inputs, outputs = list_inputs(), list_outputs()
     heard = any(device.label == label and gives_sound(device, channels) for device in inputs)
     write_json(pipe, kind="devices", inputs=[asdict(d) for d in inputs], outputs=[asdict(d) for d in outputs], heard=heard)
 
 
 def main(arguments: str) -> None:
-    """Do what the JSON in `arguments` asks for, and speak on standard output."""
+    """Do what the JSON in `arguments` says, and write messages to standard output."""
     pipe = own_output(buffering=1 << 20)
     sys.setswitchinterval(0.0005)
     options = json.loads(arguments)
@@ -248,7 +248,7 @@ def main(arguments: str) -> None:
         pass
     except Exception as error:
         write_json(pipe, kind="failed", error="InputError", text=f"the audio input failed: {type(error).__name__}: {error}")
-    # Python would close PortAudio, which may abort; whoever reads has all.
+    # Python would close PortAudio, which may abort.
     with contextlib.suppress(OSError):
         pipe.flush()
     os._exit(0)

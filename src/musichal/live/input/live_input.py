@@ -1,15 +1,15 @@
-"""Live sound in: blocks of mono samples from any device, each with its place in the stream and the time at which it came.
+"""The live input: mono blocks from any sound device, with their positions, lost samples and moments.
 
     with LiveInput("Scarlett", channels=(1,)) as live:
         listener = Listener(spec, encoder, vocabularies, source_rate_hz=live.sample_rate_hz)
         while playing:
             live.wait(0.1)
-            while (block := live.read()) is not None:
+            for block in live.read():
                 ...
 
-A process of its own holds the device (`audio.input_process`). When the device goes, or the process with it, a new process
-waits for the same device to come back, and the sound goes on at the place in the stream that the time says: what was missed
-counts as lost samples. The same goes for sound that a device loses without a word; it shows in the times of the blocks.
+A process of its own holds the device (`input_process`). When the device or the process goes, a new process waits for the same
+device, and the stream goes on at the position that the time says: what is missing counts as lost. So does sound that a device
+loses without a report; it shows in the arrivals of the blocks.
 """
 
 import contextlib
@@ -18,29 +18,27 @@ import queue
 import subprocess
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import IO, Any, Self
 
 import numpy as np
 
-from musichal.arrays import Float32
 from musichal.audio.durations import quantile_ms
 from musichal.audio.levels import LevelMeter, Levels
 from musichal.audio.recording import ingest
 from musichal.errors import InputError, MissingExtraError, MusicHalError
-from musichal.live.input.arrivals import ArrivalFilter
+from musichal.live.input.blocks import Block, BlockQueue, ClockFit
 from musichal.live.input.devices import AudioDevice, NoSuchDeviceError
 from musichal.live.input.input_process import MODULE, XRUN, read_message
-from musichal.live.input.ring import BlockRing, RingBlock
 from musichal.machine import now_s
 from musichal.own_process import command, end_reader, starting_children
 
 Channels = tuple[int, ...] | None
-"""Which channels are heard, counted from 1 (their mean); none named: all; None: the first two, or the only one."""
+"""The channels whose mean is heard, counted from 1. Empty: all. None: the first two, or the only one."""
 
 CAPACITY_S = 30.0
-_REOPENED = 2
+_REOPENED = 2  # flag of the first block of a new process
 _OPEN_S = 20.0
 _HUNG_S, _STUCK_S = 4.0, 15.0
 _CLOSE_S = 2.0
@@ -51,46 +49,17 @@ _TOLD_WINDOWS = 2  # the window in which it happened has blocks from before
 _SILENT_DB, _SILENT_S = -70.0, 10.0
 _UNPLUGGED_S, _LOOK_S = 2.0, 5.0
 _CLIPPING_AGAIN_S = 5.0
+_LEVEL_S = 0.1
 _SCAN_S = 20.0
 
 
 @dataclass(frozen=True)
-class Block:
-    """What came in since the last one.
-
-    Attributes
-    ----------
-    samples : Float32
-        Shape (n,): mono, at the device's rate, as `audio.recording.ingest` gives it.
-    first_sample : int
-        Place of the first sample in the stream; lost samples count.
-    lost_before : int
-        How many device samples are missing just before it.
-    arrived_s : float
-        `musichal.machine.now_s` (on Linux and macOS, `time.monotonic`) at which the last of the samples was there.
-    arrivals : tuple of (int, float)
-        For each block of the device in it: the place behind it, and when it arrived. What `stage.clock.InputClock` is fed.
-    """
-
-    samples: Float32
-    first_sample: int
-    lost_before: int
-    arrived_s: float
-    arrivals: tuple[tuple[int, float], ...]
-
-    @property
-    def end_sample(self) -> int:
-        """Return the place behind the last sample."""
-        return self.first_sample + len(self.samples)
-
-
-@dataclass(frozen=True)
 class InputEvent:
-    """Something that the player should know.
+    """An event of the input for the player.
 
-    `kind` is one of ``opened``, ``gone``, ``waiting``, ``returned``, ``lost`` (samples are missing), ``behind`` (samples are
-    missing because nobody read), ``clipping``, ``silent``, ``sound`` (after silence), ``broken`` (samples that were no
-    numbers were made 0). `at_sample` is the place in the stream, `lost_samples` how many are missing there.
+    `kind` is ``opened``, ``gone``, ``waiting``, ``returned``, ``lost`` (samples are missing), ``behind`` (samples are missing
+    because they were not read in time), ``clipping``, ``silent``, ``sound`` (after silence), or ``broken`` (non-finite samples
+    were replaced by 0). `at_sample` is the position, `lost_samples` the number of samples missing there.
     """
 
     kind: str
@@ -101,25 +70,17 @@ class InputEvent:
 
 @dataclass(frozen=True)
 class Scan:
-    """The audio devices that there are now."""
+    """The audio devices of the system at one moment."""
 
     inputs: tuple[AudioDevice, ...]
     outputs: tuple[AudioDevice, ...]
 
 
 def scan_devices() -> Scan:
-    """Return the devices that there are at this moment, whatever this process has open.
-
-    Raises
-    ------
-    MissingExtraError
-        Without sounddevice or PortAudio.
-    """
+    """List the devices in a process of its own, whatever this process has open; raises `MissingExtraError`."""
     message = _ask_for_devices({})
-    return Scan(
-        tuple(AudioDevice(**device) for device in message["inputs"]),
-        tuple(AudioDevice(**device) for device in message["outputs"]),
-    )
+    inputs, outputs = (tuple(AudioDevice(**device) for device in message[kind]) for kind in ("inputs", "outputs"))
+    return Scan(inputs, outputs)
 
 
 def _ask_for_devices(options: dict[str, Any]) -> dict[str, Any]:
@@ -140,36 +101,45 @@ def _ask_for_devices(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def parse_channels(text: str) -> tuple[int, ...]:
-    """Return the channels of a text such as ``1`` or ``1,2`` or ``all``; raises `InputError` for any other."""
+    """Return the channels of a text such as ``1``, ``1,2`` or ``all``; raises `InputError` for any other."""
     if text.strip().casefold() == "all":
         return ()
     parts = [part.strip() for part in text.split(",")]
     numbers = [int(part) for part in parts if part.isdecimal()]
     if len(numbers) != len(parts) or min(numbers) < 1 or len(set(numbers)) != len(numbers):
-        raise InputError(f"channels are numbers from 1, as in 1 or 1,2, or 'all'; not {text!r}")
+        raise InputError(f"channels are numbers from 1, as in 1 or 1,2, or 'all'; got {text!r}")
     return tuple(numbers)
 
 
 class LiveInput:
-    """A live input, open from entering to leaving its context.
+    """The `Source` of a sound device; it is open inside its context.
 
     Parameters
     ----------
     device : str, optional
-        Number or (part of the) name; the system's default input if None.
+        Number or (part of the) name; None means the system's default input.
     channels : tuple of int, optional
         See `Channels`.
     block_samples : int
-        Size of the device's blocks; 0 leaves it at 512.
+        Size of the device's blocks; 0 means 512.
     capacity_s : float
-        How much sound waits for a reader before it is lost.
+        How much sound waits for the reader before samples are lost.
     on_event : callable, optional
-        Told of each `InputEvent`, inside `read` and `wait`, so always in the reader's thread.
+        Callback for each `InputEvent`. Called from `read` and `wait`, i.e. on the reader's thread.
+
+    Attributes
+    ----------
+    clock : ClockFit
+        Maps positions to moments, once the input is open.
+    level : Levels
+        The latest tenth of a second; replaced as a whole, for any thread.
+    xruns, lost_samples : int
+        Blocks before which the system reported lost samples; samples missing so far.
 
     Notes
     -----
-    `read`, `wait` and `levels` belong to one thread. On JACK a client that vanishes leaves no trace but digital silence, and
-    one that comes back is not connected again: where it gives sound to a new stream and none to ours, ours is opened anew.
+    `read` and `wait` belong to one thread. On JACK a client that vanishes leaves digital silence only, and one that comes back
+    is not connected again: where a new stream has sound and ours has none, ours is opened anew.
     """
 
     def __init__(
@@ -183,10 +153,10 @@ class LiveInput:
     ) -> None:
         if channels and min(channels) < 1:
             raise InputError("channels are counted from 1")
-        self.xruns = 0
-        """Blocks before which the system said that it lost sound."""
-        self.lost_samples = 0
-        """Samples that are missing in the stream so far."""
+        self.clock: ClockFit
+        self._queue: BlockQueue
+        self.level = LevelMeter().take()
+        self.xruns = self.lost_samples = 0
         self._wanted = device
         self._channels = channels
         self._block_samples = block_samples
@@ -205,11 +175,11 @@ class LiveInput:
         self._last_block_s = self._last_message_s = 0.0
         self._thread = threading.Thread(target=self._keep_open, name="audio input", daemon=True)
         # The reader's own.
-        self._held: tuple[RingBlock, int] | None = None
-        self._position = self._shift = 0
+        self._position = 0
         self._told_windows = 0
         self._was_late = False
-        self._meter, self._watch = LevelMeter(), LevelMeter()
+        self._meter, self._level_meter = LevelMeter(), LevelMeter()
+        self._levelled_s = 0.0
         self._zero_s = self._quiet_s = 0.0
         self._is_silent = self._is_broken = False
         self._clipping_told_s = -_CLIPPING_AGAIN_S
@@ -254,84 +224,61 @@ class LiveInput:
         return self._rate_hz
 
     def callback_ms(self, share: float) -> float | None:
-        """Return how long `share` of the audio callbacks took at most, in ms, to the last second; None before that is known."""
+        """Return the duration in ms that `share` of the audio callbacks did not exceed; None before it is known."""
         return quantile_ms(self._callbacks, share)
 
     @property
     def is_connected(self) -> bool:
-        """Return whether the device is there now."""
+        """Return whether the device is available now."""
         return self._is_open
 
-    @property
-    def waiting_samples(self) -> int:
-        """Return how many samples wait to be read, so how far the reader is behind."""
-        return self._ring.waiting_samples + (len(self._held[0].samples) if self._held else 0)
-
     def wait(self, timeout_s: float) -> bool:
-        """Wait until there is something to read, at most `timeout_s`; return whether there is."""
+        """Wait until blocks can be read, at most `timeout_s`; return whether they can."""
         self._arrived.clear()
         self._look_after()
-        if self._held or len(self._ring):
+        if len(self._queue):
             return True
         self._arrived.wait(timeout_s)
-        return bool(len(self._ring))
+        return bool(len(self._queue))
 
-    def read(self) -> Block | None:
-        """Return what came since the last call, up to the next place where samples are missing; None where nothing did.
-
-        Never waits. Call it until it returns None.
-        """
+    def read(self) -> list[Block]:
+        """Return what arrived since the last call, one block up to each place where samples are missing. Never waits."""
         self._look_after()
-        parts: list[RingBlock] = []
-        arrivals: list[tuple[int, float]] = []
-        first = lost_before = 0
-        while True:
-            if self._held is not None:
-                (block, lost), self._held = self._held, None
-            else:
-                taken = self._ring.read()
-                if taken is None:
-                    break
-                block, lost = taken, self._missing_before(taken)
-            if lost and parts:
-                self._held = block, lost
-                break
-            if not parts:
-                first, lost_before = self._position + lost, lost
-            parts.append(block)
-            self._position += lost + len(block.samples)
-            arrivals.append((self._position, block.arrived_s))
-        if not parts:
-            return None
-        raw = parts[0].samples if len(parts) == 1 else np.concatenate([part.samples for part in parts])
-        mono = self._hear(raw)
-        return Block(mono, first, lost_before, parts[-1].arrived_s, tuple(arrivals))
+        runs: list[list[Block]] = []
+        while (block := self._queue.get()) is not None:
+            lost = self._missing_before(block)
+            block = replace(block, lost_before=lost, first_sample=self._position + lost)
+            self._position = block.end_sample
+            if lost or not runs:
+                runs.append([])
+            runs[-1].append(block)
+        return [self._mono(run) for run in runs]
 
-    def levels(self) -> Levels:
-        """Return peak and RMS of what was read since this was last called."""
-        return self._meter.take()
+    # The reader's thread --------------------------------------------------------------------------------------------------
 
-    # What the reader does besides -----------------------------------------------------------------------------------------
-
-    def _hear(self, raw: Float32) -> Float32:
+    def _mono(self, run: list[Block]) -> Block:
+        """Return adjacent blocks as one, mono and finite; measure its level."""
+        raw = run[0].samples if len(run) == 1 else np.concatenate([block.samples for block in run])
         if self._channels:
             raw = raw[:, [channel - 1 for channel in self._channels]]
         bad = ~np.isfinite(raw)
         if bad.any():
             raw = np.where(bad, np.float32(0), raw)
             if not self._is_broken:
-                self._tell("broken", f"{self.device.label} gives samples that are no numbers: heard as silence")
+                self._tell("broken", f"{self.device.label} delivered non-finite samples; replaced by silence")
         self._is_broken = bool(bad.any())
         mono = ingest(raw)
         self._meter.see(raw, mono)
-        self._watch.see(raw, mono)
-        self._judge()
-        return mono
+        self._level_meter.see(raw, mono)
+        self._judge(self._meter.take())
+        arrived_s = run[-1].arrived_s
+        if arrived_s - self._levelled_s >= _LEVEL_S:
+            self._levelled_s, self.level = arrived_s, self._level_meter.take()
+        return Block(mono, arrived_s, run[0].lost_before, run[0].first_sample)
 
-    def _judge(self) -> None:
+    def _judge(self, levels: Levels) -> None:
         """Warn of clipping and of silence, once for each time."""
         now_s = self._position / self._rate_hz
-        levels = self._watch.take()
         duration_s = levels.samples / self._rate_hz
         if levels.clipped and now_s - self._clipping_told_s >= _CLIPPING_AGAIN_S:
             self._clipping_told_s = now_s
@@ -340,19 +287,19 @@ class LiveInput:
         self._quiet_s = self._quiet_s + duration_s if levels.peak_db < _SILENT_DB else 0.0
         if self._quiet_s >= _SILENT_S and not self._is_silent:
             self._is_silent = True
-            what = "gives only digital silence" if self._zero_s >= _SILENT_S else f"is silent (below {_SILENT_DB:.0f} dBFS)"
+            what = "has only digital silence" if self._zero_s >= _SILENT_S else f"is silent (below {_SILENT_DB:.0f} dBFS)"
             self._tell("silent", f"{self.device.label} {what}: is the right input chosen, plugged in and turned up?")
         elif self._is_silent and not self._quiet_s:
             self._is_silent = False
-            self._tell("sound", f"{self.device.label} gives sound again (peak {levels.peak_db:.0f} dBFS)")
+            self._tell("sound", f"{self.device.label} has sound again (peak {levels.peak_db:.0f} dBFS)")
         if self._zero_s >= _UNPLUGGED_S and self._look is None:
-            # A JACK client that is gone leaves digital silence, and nothing else says so, be it back or not.
-            self._look = threading.Thread(target=self._look_whether_it_is_there, daemon=True)
+            # Digital silence is all that shows that a JACK client is gone.
+            self._look = threading.Thread(target=self._watch_for_return, daemon=True)
             self._look.start()
         elif not self._zero_s:
             self._look = None
 
-    def _look_whether_it_is_there(self) -> None:
+    def _watch_for_return(self) -> None:
         me, process = threading.current_thread(), self._process
         while self._look is me and self._process is process and not self._closing.is_set():
             with contextlib.suppress(MusicHalError):
@@ -365,27 +312,26 @@ class LiveInput:
             self._look = None
 
     def _is_cut_off(self) -> bool:
-        """Return whether the device is gone, or, on JACK, is there and gives sound to a stream that is newer than ours."""
+        """Return whether the device is gone, or, on JACK, gives sound to a newer stream than ours."""
         label = self.device.label
         chosen = [channel - 1 for channel in self._channels or range(1, self._opened_channels + 1)]
         on_jack = self.device.host_api.startswith("JACK")
         found = _ask_for_devices({"hear": label, "channels": chosen} if on_jack else {})
         return bool(found["heard"]) or all(AudioDevice(**device).label != label for device in found["inputs"])
 
-    def _missing_before(self, block: RingBlock) -> int:
-        """Return how many samples are missing before a block: those that did not fit, and those that the time says."""
+    def _missing_before(self, block: Block) -> int:
+        """Return how many samples are missing before a block: those that were counted, and those that its arrival shows."""
         rate = self._rate_hz
         lost = block.lost_before
         end = self._position + lost + len(block.samples)
         if lost:
-            self._tell("behind", f"{lost / rate:.2f} s of sound are lost: nobody read them in time", lost)
-        if block.mark & XRUN:
+            self._tell("behind", f"{lost / rate:.2f} s of sound are lost: they were not read in time", lost)
+        if block.flags & XRUN:
             self.xruns += 1
             self._told_windows = _TOLD_WINDOWS
-        line = self._filter.line
-        if block.mark & _REOPENED and line is not None:
-            gap = max(0, round(line.position_at(block.arrived_s)) - end)
-            self._filter.restart(end + gap, block.arrived_s)
+        if block.flags & _REOPENED and self._position:
+            gap = max(0, round(self.clock.position_at(block.arrived_s)) - end)
+            self.clock.restart(end + gap, block.arrived_s)
             self._tell("lost", f"{gap / rate:.2f} s of sound are missing while {self.device.label} was away", gap)
             self._zero_s = 0.0
         else:
@@ -393,22 +339,22 @@ class LiveInput:
         self.lost_samples += lost + gap
         return lost + gap
 
-    def _gap(self, block: RingBlock, end: int) -> int:
-        """Return how many samples the device lost without counting them, from the times of the blocks."""
+    def _gap(self, block: Block, end: int) -> int:
+        """Return how many samples the device lost without counting them, from the arrivals of the blocks."""
         block_s = len(block.samples) / self._rate_hz
         told = self._told_windows > 0
         limit_s = block_s * _LOST_BLOCKS_TOLD if told else max(_LOST_S, block_s * _LOST_BLOCKS)
-        late_s = self._filter.observe(end, block.arrived_s, hold_above_s=limit_s)
+        late_s = self.clock.observe(end, block.arrived_s, hold_above_s=limit_s)
         if late_s is None:
             return 0
         self._told_windows = max(0, self._told_windows - 1)
         was_late, self._was_late = self._was_late, late_s >= limit_s
         if not self._was_late or not (told or was_late):
             return 0
-        # Positions count lost samples, so the line holds: the block only stands further on.
+        # Positions count lost samples, so the clock holds: the block only has a later position.
         self._was_late = False
         gap = round(late_s * self._rate_hz)
-        said = "reported an xrun" if told else "did not say so"
+        said = "reported an xrun" if told else "did not report it"
         self._tell("lost", f"{1000 * late_s:.0f} ms of sound were lost by {self.device.label}, which {said}", gap)
         return gap
 
@@ -418,7 +364,7 @@ class LiveInput:
         process = self._process
         if process is None or self._device is None:
             return
-        # One that hangs is killed, and the thread starts another: with its device, or, more patiently, while it looks for it.
+        # A process that hangs is killed, and the thread starts another; one that looks for its device has more time.
         if now_s() - (self._last_block_s if self._is_open else self._last_message_s) > (_HUNG_S if self._is_open else _STUCK_S):
             process.kill()
 
@@ -440,7 +386,7 @@ class LiveInput:
                 if failed is not None:
                     self._events.put(("waiting", str(failed)))
                 self._closing.wait(_AGAIN_S)
-        except Exception as error:  # nobody else would hear of it
+        except Exception as error:  # the thread would end without a trace
             self._answers.put(InputError(f"the audio input failed: {type(error).__name__}: {error}"))
             self._events.put(("gone", f"the audio input failed: {type(error).__name__}: {error}"))
 
@@ -460,7 +406,7 @@ class LiveInput:
         )
         self._last_message_s = now_s()
         failed: MusicHalError | None = None
-        mark = _REOPENED if again else 0
+        flags = _REOPENED if again else 0
         try:
             assert process.stdout is not None
             while not self._closing.is_set():
@@ -468,11 +414,10 @@ class LiveInput:
                 if message is None:
                     break
                 self._last_message_s = now_s()
-                if isinstance(message, tuple):
-                    arrived_s, lost, told, samples = message
-                    self._ring.lose(lost)
-                    self._ring.write(samples, arrived_s, told | mark)
-                    self._last_block_s, mark = now_s(), 0
+                if isinstance(message, Block):
+                    flags |= message.flags
+                    self._queue.put(message.samples, message.arrived_s, lost_before=message.lost_before, flags=flags)
+                    self._last_block_s, flags = now_s(), 0
                     self._arrived.set()
                 elif message["kind"] == "opened":
                     self._take(message["device"])
@@ -495,12 +440,7 @@ class LiveInput:
         device = AudioDevice(**opened)
         if self._device is None:
             self._device, self._rate_hz, self._opened_channels = device, rate_hz, channels
-            self._ring = BlockRing(
-                capacity_samples=round(self._capacity_s * rate_hz),
-                channels=channels,
-                max_blocks=max(64, round(self._capacity_s * rate_hz / 16)),
-            )
-            self._filter = ArrivalFilter(rate_hz)
+            self._queue, self.clock = BlockQueue(round(self._capacity_s * rate_hz)), ClockFit(rate_hz)
             self._events.put(("opened", f"listening to {device.label} at {rate_hz} Hz"))
             self._answers.put(None)
         else:

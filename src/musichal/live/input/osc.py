@@ -1,29 +1,32 @@
-"""OSC: control comes in over UDP, and what happens goes out.
+"""OSC over UDP: commands come in, and events of the performance go out.
 
-In, any ``/musichal/NAME`` with values gives the command NAME (see `musichal.live.control`); ``/musichal/bass/low_pitch`` gives
-``bass.low_pitch``. Only loopback is listened to, unless another address is named. Nothing that arrives can read or write a
-file: a command has a name, numbers and short words.
+In, ``/musichal/NAME`` with values is the command NAME (see `musichal.live.control`); ``/musichal/bass/low_pitch`` is
+``bass.low_pitch``. The socket is bound to loopback unless another address is named. A command has a name, numbers and short
+words, and can neither read nor write a file. A refused command is answered with the reason; a sender beyond loopback, whose
+address may be forged, gets the short word "refused" only.
 
-A thread takes in what comes. It reads at most `_MOST_PER_S` datagrams a second closely; what comes beyond is looked at for a
-panic alone, counted and forgotten, so a flood costs little and never fills memory. What cannot be understood is counted.
+A thread of its own reads at most `_MOST_PER_S` datagrams a second fully; of those beyond, only panic is obeyed, the others are
+counted and dropped. Malformed packets are counted and dropped.
 
-Out, to the same host, addresses as in docs/reference/osc.md; nothing waits for a receiver, and nobody need be there.
+Out, the addresses are in docs/reference/osc.md. Sends are non-blocking; no receiver is required.
 """
 
 import contextlib
+import ipaddress
 import json
 import select
 import socket
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 from musichal.errors import InputError
 from musichal.hearing.percepts import Percept
 from musichal.live.control import Command, command
 from musichal.live.drift import DriftReport
+from musichal.live.engine import EngineObserver
 from musichal.live.input.osc_format import LARGEST_DATAGRAM, osc_message, read_datagram
-from musichal.live.observer import EngineObserver
 from musichal.live.session.event_log import Entry, Skipped, Staged, Struck
 from musichal.partner.decision import Decision
 from musichal.text import reason
@@ -31,21 +34,21 @@ from musichal.text import reason
 PREFIX = "/musichal/"
 _MOST_PER_S = 500
 _BATCH = 256
-_REST_S = 0.002
+_REST_S, _REST_AFTER_ERRORS_S = 0.002, 0.1
+_MOST_ERRORS = 8  # at once; more of them, and the socket is broken
 _PANIC = b"/musichal/panic\0"
 
 
 class OscInput:
-    """Listens on a UDP port in a thread of its own and hands commands over.
+    """Receives commands on a UDP port, on a thread of its own.
 
     Parameters
     ----------
     port : int
-        0 takes a free one: see `port`.
+        0 chooses a free one: see `port`.
     put : callable
-        Given each command, in the thread.
+        Called with each command, on that thread.
     host : str
-        Loopback unless told otherwise.
 
     Raises
     ------
@@ -63,7 +66,7 @@ class OscInput:
             self._socket.bind((host, port))
         except (OSError, OverflowError) as error:
             self._socket.close()
-            why = reason(error) if isinstance(error, OSError) else "there is no such port"
+            why = reason(error) if isinstance(error, OSError) else "the port is out of range"
             raise InputError(f"cannot listen for OSC on {host}, port {port}: {why}; name another port with --osc") from error
         self._socket.setblocking(False)
         self._thread = threading.Thread(target=self._run, name="osc", daemon=True)
@@ -71,11 +74,11 @@ class OscInput:
 
     @property
     def port(self) -> int:
-        """The port that is listened on."""
+        """The port of the socket."""
         return int(self._socket.getsockname()[1])
 
     def close(self) -> None:
-        """Listen no more."""
+        """Stop the thread and close the socket."""
         self._closing.set()
         self._thread.join()
         self._socket.close()
@@ -88,13 +91,17 @@ class OscInput:
                 continue
             now_s = time.monotonic()
             allowance, last_s = min(float(_MOST_PER_S), allowance + (now_s - last_s) * _MOST_PER_S), now_s
+            errors = 0
             for _ in range(_BATCH):
                 try:
                     data, sender = self._socket.recvfrom(LARGEST_DATAGRAM + 1)
                 except BlockingIOError:
                     break
-                except OSError:
-                    continue  # a receiver of ours is not there: the system says so here
+                except OSError:  # such as ICMP "port unreachable" from an earlier send
+                    errors += 1
+                    if errors > _MOST_ERRORS:
+                        break
+                    continue
                 self.received += 1
                 if allowance >= 1:
                     allowance -= 1
@@ -103,8 +110,8 @@ class OscInput:
                     self._put(Command("panic", True))
                 else:
                     self.dropped += 1
-            # One datagram at a time would make other threads wait for each.
-            self._closing.wait(_REST_S)
+            # Waking up for each datagram would hold up other threads.
+            self._closing.wait(_REST_S if errors <= _MOST_ERRORS else _REST_AFTER_ERRORS_S)
 
     def _take(self, data: bytes, sender: tuple[object, ...]) -> None:
         try:
@@ -118,7 +125,9 @@ class OscInput:
                 continue
 
             def answer(text: str) -> None:
-                self._send(osc_message(PREFIX + "error", [text]), sender)
+                reply = osc_message(PREFIX + "error", [text if _is_loopback(str(sender[0])) else "refused"])
+                with contextlib.suppress(OSError):
+                    self._socket.sendto(reply, sender)
 
             name = address[len(PREFIX) :].replace("/", ".")
             try:
@@ -127,36 +136,53 @@ class OscInput:
                 self.malformed += 1
                 answer(str(error))
 
-    def _send(self, data: bytes, sender: tuple[object, ...]) -> None:
-        with contextlib.suppress(OSError):
-            self._socket.sendto(data, sender)
+
+def _is_loopback(address: str) -> bool:
+    found = ipaddress.ip_address(address.partition("%")[0])
+    return (getattr(found, "ipv4_mapped", None) or found).is_loopback
 
 
 class OscOutput(EngineObserver):
-    """Tells a receiver what happens.
+    """Sends the events of a performance to a receiver.
 
     Parameters
     ----------
     port : int
     host : str
+        Resolved once, here.
     sample_rate_hz : int
         The rate of the clock.
+    explain : callable
+        Returns the reason of a decision in words.
+
+    Raises
+    ------
+    InputError
+        If the host cannot be resolved, or the port is out of range.
     """
 
-    def __init__(self, port: int, *, host: str = "127.0.0.1", sample_rate_hz: int) -> None:
+    def __init__(
+        self, port: int, *, host: str = "127.0.0.1", sample_rate_hz: int, explain: Callable[[Decision], str] = lambda _: ""
+    ) -> None:
         if not 0 < port < 1 << 16:
-            raise InputError(f"there is no OSC port {port}")
-        self._rate_hz = sample_rate_hz
-        self._socket = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
+            raise InputError(f"the OSC port must be in [1, 65535], got {port}")
+        try:
+            family, _, _, _, to = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
+        except (OSError, UnicodeError) as error:
+            raise InputError(
+                f"cannot resolve the OSC receiver {host!r}: {getattr(error, 'strerror', None) or error}"
+            ) from error
+        self._to: Any = to
+        self._rate_hz, self._explain = sample_rate_hz, explain
+        self._socket = socket.socket(family, socket.SOCK_DGRAM)
         self._socket.setblocking(False)
-        self._to = (host, port)
         self.unsent = 0
 
     def close(self) -> None:
-        """Tell no more."""
+        """Close the socket."""
         self._socket.close()
 
-    def tell(self, name: str, *arguments: int | float | str | bool) -> None:
+    def send(self, name: str, *arguments: int | float | str | bool) -> None:
         """Send one message, if the system takes it now."""
         try:
             self._socket.sendto(osc_message(PREFIX + name, arguments), self._to)
@@ -164,35 +190,37 @@ class OscOutput(EngineObserver):
             self.unsent += 1
 
     def entry(self, entry: Entry) -> None:
-        """Tell of onsets, skipped segments, and what was done by hand."""
+        """Send onsets, skipped segments, and controls of the stage."""
         at_s = entry.at_sample / self._rate_hz
         if isinstance(entry, Struck):
-            self.tell("onset", entry.onset.sample / self._rate_hz)
+            self.send("onset", entry.onset.sample / self._rate_hz)
         elif isinstance(entry, Skipped) and entry.why == "late":
-            self.tell("skipped", at_s, entry.index)
+            self.send("skipped", at_s, entry.index)
         elif isinstance(entry, Staged):
-            self.tell("stage", entry.control)
+            self.send("stage", entry.control)
 
     def percept(self, percept: Percept) -> None:
-        """Tell the tokens of a segment: when it began, how many frames, then harmonic and percussive token of each."""
+        """Send the tokens of a segment: its start, its number of frames, then the harmonic and percussive token of each."""
         tokens = percept.tokens.T.ravel().tolist()
-        self.tell("tokens", percept.heard.start_sample / self._rate_hz, percept.tokens.shape[1], *tokens)
+        self.send("tokens", percept.heard.start_sample / self._rate_hz, percept.tokens.shape[1], *tokens)
 
-    def decision(self, decision: Decision, reason: str) -> None:
-        """Tell a decision: number, time, what kind, how many notes, and why, in words."""
-        self.tell("decision", decision.number, decision.time_s, decision.kind, len(decision.notes), reason[:1000])
+    def decision(self, decision: Decision) -> None:
+        """Send a decision: number, time, kind, number of notes, and its reason in words."""
+        self.send(
+            "decision", decision.number, decision.time_s, decision.kind, len(decision.notes), self._explain(decision)[:1000]
+        )
 
     def drift(self, report: DriftReport) -> None:
-        """Tell an alarm about the input."""
-        self.tell("drift", report.event, report.cause, report.text)
+        """Send an alarm about the input."""
+        self.send("drift", report.event, report.cause, report.text)
 
     def event(self, at_s: float, kind: str, text: str) -> None:
-        """Tell what else happened."""
-        self.tell("event", at_s, kind, text[:1000])
+        """Send any other event."""
+        self.send("event", at_s, kind, text[:1000])
 
     def statistics(self, values: dict[str, object]) -> None:
-        """Tell figures of the performance, each by its name, and all as JSON."""
+        """Send statistics, each by its name, and all as JSON."""
         for name, value in values.items():
             if isinstance(value, int | float):
-                self.tell(f"statistics/{name}", value)
-        self.tell("statistics", json.dumps(values, default=str))
+                self.send(f"statistics/{name}", value)
+        self.send("statistics", json.dumps(values, default=str))

@@ -28,7 +28,7 @@ from musichal.live.output.note_scheduler import AGAIN_S, NoteScheduler
 from musichal.live.output.ports.protocol import Port, PortLostError
 from musichal.live.output.ports.registry import describe, open_port
 from musichal.live.output.reconnecting_port import ReconnectingPort
-from musichal.live.priority import raise_priority
+from musichal.live.realtime import raise_priority
 from musichal.machine import now_s
 
 _COARSE_S = 0.02 if sys.platform == "win32" else 0.0015

@@ -24,7 +24,7 @@ from musichal.audio.files import encode_flac
 from musichal.audio.recording import ingest
 from musichal.hearing.percepts import Percept
 from musichal.live.drift import DriftReport
-from musichal.live.observer import EngineObserver
+from musichal.live.engine import EngineObserver
 from musichal.live.performance import Performance
 from musichal.live.session.event_log import Entry, as_sounded, entry_to_json, percept_to_json, to_line
 from musichal.live.session.session import (
@@ -135,8 +135,8 @@ class LiveSessionWriter(EngineObserver):
         """Keep what was heard."""
         self.recorder.line(PERCEPTS, percept_to_json(percept))
 
-    def decision(self, decision: Decision, reason: str) -> None:
-        """Keep a decision; its reason is made from its record."""
+    def decision(self, decision: Decision) -> None:
+        """Write a decision; its reason is computed from its record."""
         self.recorder.line(DECISIONS, decision.to_json(self._before))
         self._before = decision
 

@@ -109,7 +109,7 @@ def replay(
     """
     end = session.entries[-1] if session.entries else None
     rehearsal = _Rehearsal(listener, _blocks(session), to_the_end=isinstance(end, Ended) and end.plays_out)
-    conductor = EventLoop(partner, sample_rate_hz=sample_rate_hz)
+    loop = EventLoop(partner, sample_rate_hz=sample_rate_hz)
     decisions: list[Decision] = []
     unlike: list[int] = []
     heard = onsets_unlike = missing = 0
@@ -118,7 +118,7 @@ def replay(
         match entry:
             case Struck(at, onset):
                 onsets_unlike += not rehearsal.found(onset)
-                decisions += conductor.onset(onset, at)
+                decisions += loop.respond(onset, at)
             case Perceived(at, index, digest):
                 window = rehearsal.window(index)
                 if window is None:
@@ -128,11 +128,11 @@ def replay(
                 heard += 1
                 if percept_digest(percept) != digest:
                     unlike.append(index)
-                decisions += conductor.percept(percept, at)
+                decisions += loop.respond(percept, at)
             case Changed(at, changes):
-                decisions += conductor.change(changes, at)
+                decisions += loop.respond(changes, at)
             case Ended(at):
-                decisions += conductor.until(at)
+                decisions += loop.until(at)
             case _:
                 pass
         last = entry.at_sample
@@ -141,7 +141,7 @@ def replay(
     if not isinstance(end, Ended):
         # Killed: what was decided behind the last entry depends on how far the clock had come, and a little ahead of it.
         latest_s = session.decisions[-1].time_s if session.decisions else 0.0
-        decisions += conductor.until(max(last, rehearsal.rest(), math.floor(latest_s * sample_rate_hz) + 1))
+        decisions += loop.until(max(last, rehearsal.rest(), math.floor(latest_s * sample_rate_hz) + 1))
     sounded = as_sounded(decisions, session.entries, sample_rate_hz=sample_rate_hz)
     reply = reply_bytes(sounded, channel=session.settings.channel, program=session.settings.program)
     alike = 0

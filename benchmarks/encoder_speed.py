@@ -24,7 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -42,15 +42,19 @@ from musichal.arrays import Float32, Int16, Int64
 from musichal.audio.recording import Recording, read_recording
 from musichal.errors import MissingExtraError, install_hint
 from musichal.evaluate.parity import agreement
-from musichal.hearing.encoders.learned.cache import cache_folder
-from musichal.hearing.encoders.learned.check import transformers_model
-from musichal.hearing.encoders.learned.checkpoint import Checkpoint, find_checkpoint
-from musichal.hearing.encoders.learned.choose import EncoderRequest, choose_runtime, graphs_of, unmeasured_spec, with_choice
-from musichal.hearing.encoders.learned.encoder import LearnedEncoder, first_seen_sample, graph_of, network_input
-from musichal.hearing.encoders.learned.layout import Layout
-from musichal.hearing.encoders.learned.measure import frame_cosines
-from musichal.hearing.encoders.learned.module import load_module
-from musichal.hearing.encoders.learned.runtimes import Choice, installed_choices, open_runtime
+from musichal.hearing.encoders.checkpoint import Checkpoint, find_checkpoint
+from musichal.hearing.encoders.conversion import Graph, cache_folder, convert, load_module
+from musichal.hearing.encoders.learned import (
+    EncoderRequest,
+    LearnedEncoder,
+    choose_runtime,
+    first_seen_sample,
+    graph_of,
+    network_input,
+    unmeasured_spec,
+    with_choice,
+)
+from musichal.hearing.encoders.runtimes import Choice, frame_cosines, installed_choices, open_runtime
 from musichal.hearing.front_end import FrontEnd
 from musichal.hearing.listener import FeatureExtractor, resolve_spec
 from musichal.hearing.percepts import SOURCES, Stems, Window, frame_count
@@ -123,24 +127,27 @@ def random_weights() -> Path:
     return folder
 
 
-def network_flops(layout: Layout, *, samples: int, layer: int, batch: int) -> float:
+def network_flops(config: Mapping[str, Any], *, samples: int, layer: int, batch: int) -> float:
     """Return the FLOPs of a batch (batch, samples) up to a hidden state: two for each multiplication."""
     total, length, before = 0.0, samples, 1
-    for width, kernel, stride in zip(layout.conv_dims, layout.conv_kernels, layout.conv_strides, strict=True):
+    for width, kernel, stride in zip(config["conv_dim"], config["conv_kernel"], config["conv_stride"], strict=True):
         length = (length - kernel) // stride + 1
         total += length * width * before * kernel
         before = width
-    dims = layout.dims
+    dims, inner_dims = config["hidden_size"], config["intermediate_size"]
     total += length * before * dims
-    total += length * dims * (dims // layout.pos_groups) * layout.pos_kernel
-    per_layer = length * (4 * dims * dims + 2 * dims * layout.inner_dims) + 2 * length * length * dims
+    total += length * dims * (dims // config["num_conv_pos_embedding_groups"]) * config["num_conv_pos_embeddings"]
+    per_layer = length * (4 * dims * dims + 2 * dims * inner_dims) + 2 * length * length * dims
     return 2.0 * batch * (total + layer * per_layer)
 
 
 def _prepared(checkpoint: Checkpoint, recording: Path) -> tuple[PerceptionSpec, Choice]:
     """Return the default spec of a checkpoint with the runtime that is the quickest here; every model is converted."""
     spec = unmeasured_spec(EncoderRequest(name="mert", source=str(checkpoint.folder)), checkpoint)
-    graph = graphs_of(checkpoint, layer=spec.encoder.layer)
+
+    def graph(kind: str) -> Graph:
+        return convert(checkpoint, layer=spec.encoder.layer, kind=kind)
+
     for choice in installed_choices():
         graph(choice.graph)
     spec, _ = choose_runtime(spec, _windows(spec, _beginning(recording)), graph=graph)
@@ -153,8 +160,8 @@ def _beginning(path: str | Path, most_s: float = _MOST_S) -> Recording:
 
 
 def _windows(spec: PerceptionSpec, recording: Recording) -> list[Window]:
-    intake = FrontEnd(spec, source_rate_hz=recording.sample_rate_hz)
-    return [*intake.push(recording.samples).windows, *intake.flush().windows]
+    front_end = FrontEnd(spec, source_rate_hz=recording.sample_rate_hz)
+    return [window for result in front_end.stream(recording.samples) for window in result.windows]
 
 
 # Speed: runtimes and peers take turns on each segment.
@@ -186,7 +193,7 @@ def _speed(recording: str, weights: str, spec: str) -> dict[str, float]:
     out |= {part: float(np.median(mine[part])) for part in ("resampling", "separation", "vocabulary")}
     out["librosa"] = _librosa_ms(base, _windows(base, heard)[4:16])
     samples = base.window_samples - first_seen_sample(base)
-    out["flops"] = network_flops(checkpoint.layout, samples=samples, layer=base.encoder.layer, batch=len(SOURCES))
+    out["flops"] = network_flops(checkpoint.config, samples=samples, layer=base.encoder.layer, batch=len(SOURCES))
     return out
 
 
@@ -212,6 +219,17 @@ def _peers(spec: PerceptionSpec, checkpoint: Checkpoint) -> dict[str, Callable[[
         "all layers": lambda samples: whole(samples, output_hidden_states=True).hidden_states[layer],
     }
     return {name: _torch_network(spec, compute) for name, compute in computed.items()}
+
+
+def transformers_model(checkpoint: Checkpoint) -> Any:
+    """Return transformers' own model of a MERT or HuBERT checkpoint, by its own loader: eager attention, float32."""
+    import torch
+    import transformers
+
+    config = transformers.HubertConfig(**checkpoint.config)
+    return transformers.HubertModel.from_pretrained(
+        checkpoint.folder, config=config, local_files_only=True, dtype=torch.float32, attn_implementation="eager"
+    ).eval()
 
 
 def _torch_network(spec: PerceptionSpec, compute: Callable[[Any], Any]) -> Callable[[Stems], Float32]:

@@ -29,9 +29,7 @@ import safetensors.numpy
 from musichal.arrays import Float32
 from musichal.atomic import open_atomically
 from musichal.errors import InputError, MusicHalError
-from musichal.hearing.encoders.learned.extras import torch_package
-from musichal.hearing.encoders.learned.hub import CARD, CONFIG, PREPROCESSOR, WEIGHTS
-from musichal.hearing.encoders.learned.layout import parse_layout
+from musichal.hearing.encoders.checkpoint import CARD, CONFIG, PREPROCESSOR, WEIGHTS, import_extra, parse_config
 from musichal.text import printable, reason
 
 # The config of m-a-p/MERT-v1-95M, field by field.
@@ -144,7 +142,7 @@ def write_random_checkpoint(
         If torch is needed and not installed.
     """
     values = {**MERT_CONFIG, **(TINY_SIZES if tiny else {}), **(config or {})}
-    tensors = random_tensors(parse_layout(values, "the random checkpoint").shapes(), np.random.default_rng(seed))
+    tensors = random_tensors(shapes_of(values), np.random.default_rng(seed))
     content = safetensors.numpy.save(tensors, {"format": "pt"}) if safe else _torch_file(tensors)
     files = {
         CARD: _CARD.encode(),
@@ -159,6 +157,46 @@ def write_random_checkpoint(
     for name, data in files.items():
         with open_atomically(folder / name) as stream:
             stream.write(data)
+
+
+def shapes_of(values: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Return the shape of every tensor of a config's network, by its published name, in the order of the computation."""
+    config = parse_config(values, "the random checkpoint")
+    dims, inner = config["hidden_size"], config["intermediate_size"]
+    shapes: dict[str, tuple[int, ...]] = {"masked_spec_embed": (dims,)}
+
+    def norm(name: str, width: int) -> None:
+        shapes[f"{name}.weight"] = shapes[f"{name}.bias"] = (width,)
+
+    def linear(name: str, inputs: int, outputs: int) -> None:
+        shapes[f"{name}.weight"], shapes[f"{name}.bias"] = (outputs, inputs), (outputs,)
+
+    before = 1
+    for number, (width, kernel) in enumerate(zip(config["conv_dim"], config["conv_kernel"], strict=True)):
+        name = f"feature_extractor.conv_layers.{number}"
+        shapes[f"{name}.conv.weight"] = (width, before, kernel)
+        if config["conv_bias"]:
+            shapes[f"{name}.conv.bias"] = (width,)
+        if config["feat_extract_norm"] == "layer" or number == 0:
+            norm(f"{name}.layer_norm", width)
+        before = width
+    if config["feat_proj_layer_norm"]:
+        norm("feature_projection.layer_norm", before)
+    linear("feature_projection.projection", before, dims)
+    kernel, groups = config["num_conv_pos_embeddings"], config["num_conv_pos_embedding_groups"]
+    shapes["encoder.pos_conv_embed.conv.bias"] = (dims,)
+    shapes["encoder.pos_conv_embed.conv.weight_g"] = (1, 1, kernel)
+    shapes["encoder.pos_conv_embed.conv.weight_v"] = (dims, dims // groups, kernel)
+    norm("encoder.layer_norm", dims)
+    for number in range(config["num_hidden_layers"]):
+        name = f"encoder.layers.{number}"
+        for part in ("k_proj", "v_proj", "q_proj", "out_proj"):
+            linear(f"{name}.attention.{part}", dims, dims)
+        norm(f"{name}.layer_norm", dims)
+        linear(f"{name}.feed_forward.intermediate_dense", dims, inner)
+        linear(f"{name}.feed_forward.output_dense", inner, dims)
+        norm(f"{name}.final_layer_norm", dims)
+    return shapes
 
 
 def random_tensors(shapes: Mapping[str, tuple[int, ...]], rng: np.random.Generator) -> dict[str, Float32]:
@@ -190,7 +228,7 @@ def _deviation(name: str, shape: tuple[int, ...]) -> float:
 
 
 def _torch_file(tensors: Mapping[str, Float32]) -> bytes:
-    torch = torch_package("writing pytorch_model.bin")
+    torch = import_extra("torch", "writing pytorch_model.bin")
     stream = io.BytesIO()
     torch.save(OrderedDict((name, torch.from_numpy(array)) for name, array in tensors.items()), stream)
     return stream.getvalue()

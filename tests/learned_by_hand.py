@@ -4,9 +4,10 @@ import dataclasses
 from pathlib import Path
 
 from musichal.audio.recording import Recording, samples_digest
-from musichal.hearing.encoders.learned.checkpoint import find_checkpoint
-from musichal.hearing.encoders.learned.choose import graphs_of, parse_encoder, unmeasured_spec, with_choice
-from musichal.hearing.encoders.learned.runtimes import Choice
+from musichal.hearing.encoders.checkpoint import find_checkpoint
+from musichal.hearing.encoders.conversion import convert
+from musichal.hearing.encoders.learned import parse_encoder, unmeasured_spec, with_choice
+from musichal.hearing.encoders.runtimes import Choice
 from musichal.spec import PerceptionSpec, VocabularySpec
 
 EXTRA = "the extra 'mert' is not installed"
@@ -18,7 +19,7 @@ def learned_spec(weights: Path, choice: Choice, *, layer: int | None = None, enc
     assert request is not None
     checkpoint = find_checkpoint(str(weights))
     spec = with_choice(unmeasured_spec(dataclasses.replace(request, layer=layer), checkpoint), choice)
-    graphs_of(checkpoint, layer=spec.encoder.layer)(choice.graph)
+    convert(checkpoint, layer=spec.encoder.layer, kind=choice.graph)
     return dataclasses.replace(spec, vocabulary=VocabularySpec(size=16))
 
 

@@ -5,7 +5,7 @@ from typer.testing import CliRunner
 
 from benchmarks.random_checkpoint import MERT_CONFIG
 from musichal.cli import app
-from musichal.hearing.encoders.learned.layout import parse_layout
+from musichal.hearing.encoders.checkpoint import parse_config
 
 pytest.importorskip("onnxruntime", reason="the extra 'onnxruntime' is not installed")
 
@@ -15,8 +15,8 @@ def test_the_work_of_a_window_is_what_was_counted_by_hand(layer: int, gflop: flo
     """For MERT-v1-95M, two sources of 350 ms: convolutions 5.14, projection 0.04, positions 0.49, a layer 0.74 GFLOP."""
     from benchmarks.encoder_speed import network_flops
 
-    layout = parse_layout(MERT_CONFIG, "MERT")
-    assert network_flops(layout, samples=8400, layer=layer, batch=2) / 1e9 == pytest.approx(gflop, abs=0.01)
+    config = parse_config(MERT_CONFIG, "MERT")
+    assert network_flops(config, samples=8400, layer=layer, batch=2) / 1e9 == pytest.approx(gflop, abs=0.01)
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,9 @@ from rich.table import Table
 
 from musichal.commands.terminal import Terminal
 from musichal.errors import CheckFailedError, InputError
-from musichal.hearing.encoders.learned.check import TOLERANCE, CheckpointReport, KnownFeatures, check_checkpoint, frame_counts
-from musichal.hearing.encoders.learned.checkpoint import Checkpoint, find_checkpoint
-from musichal.hearing.encoders.learned.conversion import convert as converted
-from musichal.hearing.encoders.learned.module import check_layer
+from musichal.hearing.encoders.check import TOLERANCE, CheckpointReport, KnownFeatures, check_checkpoint, frame_counts
+from musichal.hearing.encoders.checkpoint import Checkpoint, find_checkpoint
+from musichal.hearing.encoders.conversion import convert as converted
 from musichal.text import printable
 
 _WORDS = {True: "holds", False: "FAILS", None: ""}
@@ -32,11 +31,11 @@ def encoder_command(
         raise InputError("--layer says which layer --check looks at and --convert converts: give one of them, too")
     checkpoint = find_checkpoint(name, revision=revision, offline=offline, say=voice.warn)
     if layer is not None:
-        check_layer(checkpoint, layer)
+        checkpoint.check_layer(layer)
     report = None
     if check:
         with voice.progress("Loading") as tell:
-            report = check_checkpoint(checkpoint, layer=layer, tell=tell)
+            report = check_checkpoint(checkpoint, layer=layer, progress=tell)
     graph = None
     if convert:
         graph = converted(checkpoint, layer=checkpoint.default_layer if layer is None else layer, kind="fp32", say=voice.warn)
@@ -120,7 +119,6 @@ def _features_table(features: KnownFeatures) -> Table:
     table = Table(title=f"Known signal, layer {features.layer}, {frames} frames of {dims}", show_header=False)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
-    table.add_row("mean, deviation", f"{features.mean:+.5f}, {features.deviation:.5f}")
     for frame, dimension, value in features.values:
         table.add_row(f"frame {frame}, dimension {dimension}", f"{value:+.5f}")
     table.add_row("SHA-256 of all", features.sha256)

@@ -7,18 +7,10 @@ from pathlib import Path
 from musichal.audio.recording import Recording
 from musichal.commands.terminal import Terminal
 from musichal.errors import InputError
-from musichal.hearing.encoders.learned.checkpoint import Checkpoint
-from musichal.hearing.encoders.learned.choose import (
-    AUTO,
-    EncoderRequest,
-    check_request,
-    choose_runtime,
-    find,
-    graphs_of,
-    parse_encoder,
-    unmeasured_spec,
-)
-from musichal.hearing.encoders.learned.measure import LEAST_COSINE, Measured
+from musichal.hearing.encoders.checkpoint import Checkpoint
+from musichal.hearing.encoders.conversion import convert
+from musichal.hearing.encoders.learned import EncoderRequest, choose_runtime, find, parse_encoder, unmeasured_spec
+from musichal.hearing.encoders.runtimes import AUTO, LEAST_COSINE, Measured, candidates
 from musichal.hearing.front_end import FrontEnd
 from musichal.hearing.percepts import Window
 from musichal.spec import PerceptionSpec
@@ -78,7 +70,7 @@ def encoder_request(
             raise InputError(f"--layer {layer} and --encoder {encoder} ask for two layers")
         request = replace(request, layer=layer)
     request = replace(request, revision=revision, runtime=runtime, precision=precision, offline=offline)
-    check_request(request)
+    candidates(runtime, precision)
     return request
 
 
@@ -97,11 +89,10 @@ def chosen_spec(plan: EncoderPlan, spec: PerceptionSpec, recordings: Sequence[Re
     MusicHalError
         As `convert` and `choose_runtime` do.
     """
-    graph = graphs_of(plan.checkpoint, layer=spec.encoder.layer, say=voice.warn)
     chosen, measured = choose_runtime(
         spec,
         windows_of(recordings[0], spec),
-        graph=graph,
+        graph=lambda kind: convert(plan.checkpoint, layer=spec.encoder.layer, kind=kind, say=voice.warn),
         runtime=plan.request.runtime,
         precision=plan.request.precision,
     )
@@ -114,15 +105,15 @@ def windows_of(recording: Recording, spec: PerceptionSpec, *, most_s: float = _M
     """Return the windows of the middle of a recording."""
     length = round(most_s * recording.sample_rate_hz)
     first = max(0, (recording.samples.shape[0] - length) // 2)
-    intake = FrontEnd(spec, source_rate_hz=recording.sample_rate_hz)
-    taken = intake.push(recording.samples[first : first + length])
-    return [*taken.windows, *intake.flush().windows]
+    front_end = FrontEnd(spec, source_rate_hz=recording.sample_rate_hz)
+    results = front_end.stream(recording.samples[first : first + length])
+    return [window for result in results for window in result.windows]
 
 
 def measured_lines(measured: Sequence[Measured]) -> list[str]:
     """Return in words what was measured of each runtime."""
     return [
         f"{m.choice}: {m.median_ms:.1f} ms for a window of both sources, cosine to fp32 at least {m.least_cosine:.5f}"
-        + ("" if m.faithful else f", less than {LEAST_COSINE:g}: not taken")
+        + ("" if m.least_cosine >= LEAST_COSINE else f", less than {LEAST_COSINE:g}: not taken")
         for m in measured
     ]

@@ -7,9 +7,8 @@ from musichal.commands.outputs import check_outputs
 from musichal.commands.terminal import Terminal
 from musichal.errors import InputError
 from musichal.hearing.encoders import LEARNED
-from musichal.hearing.encoders.learned.choose import AUTO, candidates, choose_runtime
-from musichal.hearing.encoders.learned.encoder import graph_of
-from musichal.hearing.encoders.learned.runtimes import Choice
+from musichal.hearing.encoders.learned import choose_runtime, graph_of
+from musichal.hearing.encoders.runtimes import AUTO, Choice, candidates
 from musichal.hearing.percepts import SOURCES
 from musichal.memory.partner_file import PartnerModel, load_partner, save_partner
 from musichal.spec import PerceptionSpec

@@ -15,7 +15,7 @@ from musichal.audio.files import encode_flac, flac_holds_rate
 from musichal.audio.recording import Recording
 from musichal.errors import InputError
 from musichal.hearing.encoders import LEARNED, create_encoder
-from musichal.hearing.encoders.learned.runtimes import package_of
+from musichal.hearing.encoders.runtimes import package_of
 from musichal.hearing.front_end import FrontEnd
 from musichal.hearing.listener import Analysis, FeatureExtractor, Tokenizer, resolve_spec
 from musichal.hearing.percepts import SOURCES, Gesture, Note, Percept, SegmentFeatures, Window

@@ -61,7 +61,7 @@ def _spectral(spec: PerceptionSpec, _ready: bool) -> Encoder:
 
 
 def _learned(spec: PerceptionSpec, ready: bool) -> Encoder:
-    from musichal.hearing.encoders.learned.encoder import LearnedEncoder
+    from musichal.hearing.encoders.learned import LearnedEncoder
 
     return LearnedEncoder(spec, ready=ready)
 

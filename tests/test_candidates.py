@@ -8,7 +8,8 @@ from hypothesis.extra import numpy as hnp
 
 from musichal.hearing.percepts import SILENCE, Note
 from musichal.memory.memory import Memory
-from musichal.partner.candidates import apply_filters, chroma_fit, find_candidates, sounding, tonalness
+from musichal.partner.candidates import apply_filters, find_candidates, sounding, tonalness
+from musichal.partner.harmony import moved, unit_chroma
 from musichal.partner.influences import CONTEXTS, INFLUENCES, Activation, find_matches, player_contexts
 from musichal.partner.memory_pool import MemoryPool
 from musichal.partner.player import Situation
@@ -61,7 +62,11 @@ class Found:
         for column, name in enumerate(("harmonic", "percussive")):
             for row, peak in enumerate(found.peaks[:, CONTEXTS.index(name)].tolist()):
                 if peak >= 0:
-                    self.contexts[row, column] = len(activation.source(name, peak, now.now_s).symbols)
+                    self.contexts[row, column] = len(activation.source(name, peak, now.now_s)[1])
+
+
+def chroma_fit(chromas, present, transpositions):
+    return np.clip(unit_chroma(chromas) @ moved(unit_chroma(present), np.asarray(transpositions)), 0, 1)
 
 
 def correlation(a, b) -> float:

@@ -165,24 +165,6 @@ def tonalness(chroma: AnyArray) -> float:
     return min(1.0, max(0.0, (spread - _NOISE_SPREAD) / (_MUSIC_SPREAD - _NOISE_SPREAD)))
 
 
-def chroma_fit(chromas: AnyArray, present: AnyArray, transpositions: Int64) -> Float64:
-    """Return how well states fit what sounds now, for each transposition: correlation, negative ones as 0.
-
-    Parameters
-    ----------
-    chromas : array of shape (n, 12)
-    present : array of shape (12,)
-        Zero where nothing has been heard: the fit is 0 then.
-    transpositions : array of shape (t,)
-        In semitones, upwards.
-
-    Returns
-    -------
-    array of shape (n, t)
-    """
-    return np.clip(unit_chroma(chromas) @ moved(unit_chroma(present), transpositions), 0, 1)
-
-
 _LEAST = 0.1
 _DB_PER_STEP = 6.0
 _SEMITONES_PER_STEP = 12.0

@@ -81,27 +81,20 @@ class Alternative:
     live: bool = False
 
 
-@dataclass(frozen=True)
-class Decision:
-    """One choice, as one voice plays it. Of a rest, everything about a state is empty and `rest` says why.
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """What was chosen and why: the part of a record that all voices of a choice share. Empty for a rest.
 
-    `choice` counts choices: the voices of one choice have one number there, and each a `number` of its own. `live` says
-    that the state is the player's own, learned while playing. `chance` is the probability with which the choice was drawn,
-    1 where nothing else came near; `earnable` what the player could have spoken for a candidate at most, of which
-    `rest_below` is a share; `octaves` by how many octaves more than the `transposition` it was moved, into a register;
-    `tonalness` how far what sounded was harmony, which scales what harmonic tokens and chroma say. `gain_db` is how much
-    louder it is played than it was remembered. `expected_s` is how long a rest was expected to last, where that was known.
-
-    `phrase` counts the partner's phrases; `stretch` is how much longer than recorded the state lasts; `returns` says in words
-    what is brought back, `answers` from when to when the player played what is answered, `tempo_bpm` the pulse that
-    notes were moved to.
+    `choice` counts choices. `live` says that the state is the player's own, learned while playing. `duration_s` is how long
+    the state lasts, `stretch` how much longer than recorded; `octaves` is the shift into a register beyond the
+    `transposition`, `gain_db` how much louder than remembered it is played. `run` counts states in recorded order, and
+    `jumped` says that this one begins a run. `chance` is the probability with which the choice was drawn; `filter` the
+    product of all filters; `earnable` what the player's influences could have contributed at most, of which `rest_below` is a
+    share; `tonalness` how far the present is harmony, which scales harmonic tokens and chroma. `silent_s` is how long the
+    player had been silent. `phrase` counts the partner's phrases. `returns` names what is brought back, `answers` the span of
+    the player's past that is answered, `scenario` the step that is followed, `tempo_bpm` the pulse that notes moved to.
     """
 
-    number: int
-    time_s: float
-    kind: Literal["play", "rest"]
-    rest: str | None = None
-    voice: str = "all"
     mode: str = ""
     choice: int = 0
     state: int | None = None
@@ -125,13 +118,28 @@ class Decision:
     alternatives: tuple[Alternative, ...] = ()
     candidates: int = 0
     silent_s: float = 0.0
-    expected_s: float | None = None
     scenario: str = ""
     phrase: int = 0
     stretch: float = 1.0
     returns: str = ""
     answers: tuple[float, float] | None = None
     tempo_bpm: float | None = None
+
+
+@dataclass(frozen=True)
+class Decision(Choice):
+    """A choice as one voice plays it, or a rest.
+
+    Each voice of a choice has a `number` of its own. `rest` is one of `REST_REASONS`; `expected_s` how long a rest was
+    expected to last, where that was known.
+    """
+
+    number: int
+    time_s: float
+    kind: Literal["play", "rest"]
+    rest: str | None = None
+    voice: str = "all"
+    expected_s: float | None = None
     notes: tuple[Note, ...] = ()
 
     def to_json(self, before: "Decision | None" = None) -> str:

@@ -177,11 +177,12 @@ def _pace(memory_s: Float64, starts_s: tuple[float, ...], lengths: Int64) -> Flo
 PEAKS = 1024
 """How many peaks of one kind of context there can be, a power of 2."""
 _PASTS = 512
+_ROUNDS = 1.5 * 2.0**22  # added and taken off, it rounds to 2^-30, the same on every processor
 FAINTEST = 0.05
 """A peak that is weaker is over."""
 # Of equally strong peaks the newest are taken; no two peaks are equal, so that no way of sorting can matter. At [f] what is
 # added to the places of a ring in which f is the first, and the oldest.
-_NEWER: Float64 = np.lib.stride_tricks.sliding_window_view(np.tile(np.arange(PEAKS) * (1e-9 / PEAKS), 2), PEAKS)[PEAKS:0:-1]
+_NEWER: Float64 = np.lib.stride_tricks.sliding_window_view(np.tile(np.arange(PEAKS) * (2.0**-31 / PEAKS), 2), PEAKS)[PEAKS:0:-1]
 
 
 @dataclass(frozen=True)
@@ -195,17 +196,6 @@ class Active:
     states: Int64
     values: Float64
     peaks: Int64
-
-
-@dataclass(frozen=True)
-class Source:
-    """The match behind an activation: the state where it ended, what agreed, how strong it was, and how long ago."""
-
-    state: int
-    symbols: tuple[int, ...]
-    strength: float
-    age_s: float
-    pace: float
 
 
 class Activation:
@@ -257,6 +247,7 @@ class Activation:
         values /= time_constant_s
         np.exp(values, out=values)
         values *= self._strengths
+        values = (values + _ROUNDS) - _ROUNDS
         keys = values + self._newer
         most = min(most, PEAKS)
         least = np.partition(keys, PEAKS - most, axis=1)[:, PEAKS - most : PEAKS - most + 1]
@@ -278,18 +269,13 @@ class Activation:
         out.values[which], out.peaks[which] = values.ravel().take(place), place % PEAKS
         return out
 
-    def source(self, name: str, peak: int, now_s: float) -> Source:
-        """Return the match behind a peak."""
+    def source(self, name: str, peak: int, now_s: float) -> tuple[int, tuple[int, ...], float, float, float]:
+        """Return the match behind a peak: state, symbols that agreed, strength, age in seconds, pace."""
         row = CONTEXTS.index(name)
         match = self._peaks[row, peak]
         symbols = self._pasts[int(self._pasts_of[row, peak])][-int(match["length"]) :]
-        return Source(
-            state=int(match["state"]) + int(self._shelves[row, peak]),
-            symbols=symbols,
-            strength=float(match["strength"]),
-            age_s=max(0.0, now_s - float(match["since_s"])),
-            pace=float(match["pace"]),
-        )
+        state, age_s = int(match["state"]) + int(self._shelves[row, peak]), max(0.0, now_s - float(match["since_s"]))
+        return state, symbols, float(match["strength"]), age_s, float(match["pace"])
 
 
 def _reached(library: MemoryPool, owners: Int64, matched: Int64, at_s: Float64) -> Int64:

@@ -399,7 +399,7 @@ class ModeController:
             states = np.sort(self._rng.choice(states, _ALSO, replace=False))
         return states if turn.step is None else np.union1d(states, [turn.step.state])
 
-    def filters(self, states: Int64, turn: Turn, *, now_s: float) -> dict[str, Float64]:
+    def filters(self, states: Int64, turn: Turn) -> dict[str, Float64]:
         """Return factors of candidates by name, each of shape (n, 1): where phrases begin and end, and the player's taste."""
         factors: dict[str, Float64] = {}
         marks = self._phrase_map.ends if turn.closes else self._phrase_map.begins if turn.begins else None
@@ -409,7 +409,7 @@ class ModeController:
             if marked.any():
                 factors["phrase end" if turn.closes else "phrase beginning"] = np.where(marked, 1.0, 1 - strength)[:, None]
         taste = self._taste
-        if taste is not None and now_s < taste.until_s and len(taste.states):
+        if taste is not None and turn.situation.now_s < taste.until_s and len(taste.states):
             near = (np.abs(states[:, None] - taste.states[None, :]) <= _TASTE_REACH).any(axis=1)
             name = "more like this" if taste.more else "something else"
             factors[name] = np.where(near == taste.more, 1.0, _OTHERWISE)[:, None]

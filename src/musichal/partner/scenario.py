@@ -18,7 +18,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from musichal.arrays import AnyArray, Float64, Int64
+from musichal.arrays import AnyArray, Float64, Int64, rounded
 from musichal.errors import InputError
 from musichal.hearing.percepts import SOURCES
 from musichal.memory.token_index import TokenIndex
@@ -159,15 +159,16 @@ _NO_CHORD = 24
 
 @dataclass(frozen=True)
 class Plan:
-    """Places for the label asked for now: `states` (k,) in `transpositions` (k,), each going on right for `lengths` (k,)."""
+    """Places for the label of a `step`: `states` (k,) in `transpositions` (k,), each going on as asked for `lengths` (k,)."""
 
+    step: int
     states: Int64
     transpositions: Int64
     lengths: Int64
 
 
 class Guide:
-    """Follows one scenario through the partner's memory (not through what is learned while playing).
+    """Follows one scenario through the partner's memory, without what is learned while playing.
 
     Parameters
     ----------
@@ -180,7 +181,7 @@ class Guide:
         self._base = library.base
         self._step = 0
         self._began_s: float | None = None
-        self._ended: str | None = None
+        self._ended = ""
         self._plans: dict[tuple[int, int], Plan] = {}
         if scenario.kind == "chords":
             self._labels = chord_labels(self._base.units)
@@ -198,52 +199,45 @@ class Guide:
             self._firsts = np.arange(len(self._labels))
             self._index = self._base.memory.indexes[source]
 
-    @property
-    def ended(self) -> str | None:
-        """Return how the scenario ended, or None while it goes on."""
-        return self._ended
-
-    def at(self, now_s: float) -> int | None:
-        """Return the step that is asked for now, None when the scenario is over."""
+    def ask(self, now_s: float, transpositions: Int64) -> Plan | None:
+        """Return where memory can go on with what is asked for now; None where the scenario or memory ends."""
         if self._began_s is None:
             self._began_s = now_s
-        if self._ended is not None:
+        if self._ended:
             return None
-        step = self._step
+        step, total = self._step, len(self.scenario.labels)
         if self.scenario.kind == "chords":
             step = int((now_s - self._began_s) / self.scenario.seconds + 1e-9)
-        total = len(self.scenario.labels)
         if step >= total and not self.scenario.repeat:
             self._ended = f"all {total} steps of the scenario were played"
             return None
-        return step % total
+        plan = self._plan(step % total, transpositions)
+        if not len(plan.states):
+            name = self.scenario.name(step % total)
+            self._ended = f"the scenario got to step {step % total + 1} of {total} ({name}), which nothing in memory fits"
+            return None
+        return plan
 
     def played(self) -> None:
-        """Learn that what was asked for was played."""
+        """Go on to the next step: what was asked for was played."""
         self._step += 1
 
-    def give_up(self, step: int) -> None:
-        """Learn that memory has nothing for a step: from there on the partner plays freely."""
-        total = len(self.scenario.labels)
-        self._ended = (
-            f"the scenario got to step {step + 1} of {total} ({self.scenario.name(step)}), which nothing in memory fits"
-        )
+    def told(self, plan: Plan | None) -> str:
+        """Return in words where in the scenario a plan is, or how the scenario ended."""
+        if plan is None:
+            return f"{self._ended}; free from there on" if self._ended else ""
+        return f"step {plan.step + 1} of {len(self.scenario.labels)}: {self.scenario.name(plan.step)}"
 
-    def told(self, step: int) -> str:
-        """Return where in the scenario a step is, in words."""
-        return f"step {step + 1} of {len(self.scenario.labels)}: {self.scenario.name(step)}"
-
-    def plan(self, step: int, transpositions: Int64) -> Plan:
+    def _plan(self, step: int, transpositions: Int64) -> Plan:
         """Return the places from which memory goes on as the scenario does for longest, in each transposition."""
         key = (step, len(transpositions))
         if key not in self._plans:
-            self._plans.clear()
-            self._plans[key] = self._planned(step, transpositions)
+            self._plans = {key: self._planned(step, transpositions)}
         return self._plans[key]
 
-    def fits(self, states: Int64, transpositions: Int64, step: int) -> AnyArray:
-        """Return which states have the label that is asked for, in each transposition; shape (n, t)."""
-        label = self.scenario.labels[step]
+    def fits(self, states: Int64, transpositions: Int64, plan: Plan) -> AnyArray:
+        """Return which states have the label that a plan is for, in each transposition; shape (n, t)."""
+        label = self.scenario.labels[plan.step]
         out = np.zeros((len(states), len(transpositions)), dtype=bool)
         known = (states >= 0) & (states < len(self._labels))
         own = self._labels[states[known]]
@@ -279,7 +273,7 @@ class Guide:
                 rows += [(int(self._firsts[end - length + 1]), shift, length) for end in ends.tolist()]
         rows.sort()
         columns = np.array(rows, dtype=np.int64).reshape(-1, 3)
-        return Plan(columns[:, 0], columns[:, 1], columns[:, 2])
+        return Plan(step, columns[:, 0], columns[:, 1], columns[:, 2])
 
 
 def _longest_prefix(index: TokenIndex, labels: list[int]) -> int:
@@ -307,5 +301,5 @@ def chord_labels(units: AnyArray) -> Int64:
     for root in range(12):
         templates[root, [root, (root + 4) % 12, (root + 7) % 12]] = 1
         templates[root + MINOR, [root, (root + 3) % 12, (root + 7) % 12]] = 1
-    fit = np.asarray(units, dtype=np.float64) @ unit_chroma(templates).T
+    fit = rounded(np.asarray(units, dtype=np.float64) @ unit_chroma(templates).T)
     return np.where(fit.max(axis=1, initial=0.0) > 0.3, np.argmax(fit, axis=1), _NO_CHORD).astype(np.int64)

@@ -7,12 +7,13 @@ memory did not have there, but for octaves.
 """
 
 from itertools import takewhile
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
-from musichal.note import Note
+from musichal.note import HeardNote, Note
 from musichal.partner.memory_pool import MemoryPool
+from musichal.partner.player import Situation
 from musichal.partner.settings import PartnerSettings, VoiceSettings
 
 _TOGETHER_S = 0.05
@@ -21,18 +22,10 @@ _REACH_STATES = 16
 _MOST_IN_CHORD = 4
 _SPLIT_PITCH = 52
 _OCTAVE = 12
+_LOUDEST_FOLLOWED_DB = 12.0
 
 
-class MemoryNote(NamedTuple):
-    """A note of memory beside a state: when it began and how long it lasted, in seconds from the state's start."""
-
-    offset_s: float
-    duration_s: float
-    pitch: int
-    velocity: int
-
-
-Struck = TypeVar("Struck", MemoryNote, Note)
+Struck = TypeVar("Struck", HeardNote, Note)
 
 
 class Voices:
@@ -75,13 +68,13 @@ class Voices:
         return tuple(out)
 
 
-def state_notes(library: MemoryPool, state: int) -> list[MemoryNote]:
+def state_notes(library: MemoryPool, state: int) -> list[HeardNote]:
     """Return the notes of a state."""
     shelf, local = library.find(state)
-    return [MemoryNote(*note) for note in shelf.memory.notes_of(local).tolist()]
+    return [HeardNote(*note) for note in shelf.memory.notes_of(local).tolist()]
 
 
-def notes_around(library: MemoryPool, state: int) -> list[MemoryNote]:
+def notes_around(library: MemoryPool, state: int) -> list[HeardNote]:
     """Return what memory sounded when a state began: notes of its own, and those struck up to 1 s before, oldest first."""
     shelf, local = library.find(state)
     rows = shelf.memory.states[max(0, local - _REACH_STATES) : local + 1]
@@ -92,10 +85,10 @@ def notes_around(library: MemoryPool, state: int) -> list[MemoryNote]:
     before_s = [starts_s[-1] - starts_s[i] for i in near for _ in range(counts[i])][::-1]
     end = int(rows["first_note"][-1]) + counts[-1]
     notes = shelf.memory.notes[end - len(before_s) : end].tolist()
-    return [MemoryNote(offset_s - earlier_s, *rest) for (offset_s, *rest), earlier_s in zip(notes, before_s, strict=True)]
+    return [HeardNote(offset_s - earlier_s, *rest) for (offset_s, *rest), earlier_s in zip(notes, before_s, strict=True)]
 
 
-def _share(own: list[MemoryNote], around: list[MemoryNote], voice: VoiceSettings) -> list[MemoryNote]:
+def _share(own: list[HeardNote], around: list[HeardNote], voice: VoiceSettings) -> list[HeardNote]:
     if voice.part == "all":
         return own
     if voice.part == "melody":
@@ -105,27 +98,23 @@ def _share(own: list[MemoryNote], around: list[MemoryNote], voice: VoiceSettings
     if not around:
         return []
     if voice.part == "bass":
-        lowest = min(around, key=lambda n: (n.pitch, -n.offset_s))
-        return [MemoryNote(max(0.0, lowest.offset_s), lowest.duration_s, lowest.pitch, lowest.velocity)]
+        lowest = min(around, key=lambda n: (n.pitch, -n.onset_s))
+        return [HeardNote(max(0.0, lowest.onset_s), lowest.duration_s, lowest.pitch, lowest.velocity)]
     # Chords: the pitch classes of what sounded, the latest first, without the state's own melody and bass.
-    middle = sorted(around, key=lambda n: -n.offset_s)
+    middle = sorted(around, key=lambda n: -n.onset_s)
     ends = {max(around, key=lambda n: n.pitch).pitch, min(around, key=lambda n: n.pitch).pitch} if len(around) > 3 else set()
-    chord: dict[int, MemoryNote] = {}
+    chord: dict[int, HeardNote] = {}
     for note in middle:
         if note.pitch not in ends and len(chord) < _MOST_IN_CHORD:
             chord.setdefault(note.pitch % 12, note)
-    return [MemoryNote(0.0, n.duration_s, n.pitch, n.velocity) for n in sorted(chord.values(), key=lambda n: n.pitch)]
+    return [HeardNote(0.0, n.duration_s, n.pitch, n.velocity) for n in sorted(chord.values(), key=lambda n: n.pitch)]
 
 
 def _strikes(notes: list[Struck]) -> list[list[Struck]]:
     """Return notes in groups that begin together, in order of time."""
-
-    def begins(note: Struck) -> float:
-        return note.onset_s if isinstance(note, Note) else note.offset_s
-
     groups: list[list[Struck]] = []
-    for note in sorted(notes, key=begins):
-        if groups and begins(note) - begins(groups[-1][0]) <= _TOGETHER_S:
+    for note in sorted(notes, key=lambda n: n.onset_s):
+        if groups and note.onset_s - groups[-1][0].onset_s <= _TOGETHER_S:
             groups[-1].append(note)
         else:
             groups.append([note])
@@ -133,27 +122,46 @@ def _strikes(notes: list[Struck]) -> list[list[Struck]]:
 
 
 def _planned(
-    note: MemoryNote, now_s: float, transposition: int, duration_s: float, gain_db: float, voice: VoiceSettings,
+    note: HeardNote, now_s: float, transposition: int, duration_s: float, gain_db: float, voice: VoiceSettings,
     settings: PartnerSettings,
 ) -> Note:  # fmt: skip
-    held_s = max(0.0, duration_s - note.offset_s - note.duration_s) * voice.hold
+    held_s = max(0.0, duration_s - note.onset_s - note.duration_s) * voice.hold
     pitch = into_register(
         note.pitch + transposition, max(voice.low_pitch, settings.low_pitch), min(voice.high_pitch, settings.high_pitch)
     )
-    return Note(now_s + note.offset_s, note.duration_s + held_s, pitch, louder(note.velocity, gain_db))
+    return Note(now_s + note.onset_s, note.duration_s + held_s, pitch, louder(note.velocity, gain_db))
 
 
-def octaves_towards(wanted: float | None, middle: float, how: float) -> int:
-    """Return by how many octaves, at most one, a state moves towards a pitch that is wanted.
+def middle_pitch(library: MemoryPool, state: int) -> float | None:
+    """Return the middle between the lowest and the highest note of a state, None for one without notes."""
+    shelf, local = library.find(state)
+    beside = shelf.beside[local]
+    return (float(beside["lowest"]) + float(beside["highest"])) / 2 if beside["notes"] else None
 
-    It stays in any octave that is near enough: half an octave at a `how` of 1 or −1, the farther the weaker, and any at 0.
+
+def octaves_towards(wanted: float | None, middle: float | None, how: float) -> int:
+    """Return by how many octaves, at most one, a state moves from its middle towards a pitch; None for either is none.
+
+    It stays in an octave that is near enough: within half an octave at a `how` of 1 or −1, farther the weaker, any at 0.
     """
-    if wanted is None or not how:
+    if wanted is None or middle is None or not how:
         return 0
-    apart, strength = wanted - middle, abs(how)
-    if abs(apart) <= _OCTAVE / 2 + _OCTAVE * (1 - strength) / strength:
+    apart = wanted - middle
+    if abs(apart) <= _OCTAVE / 2 + _OCTAVE * (1 - abs(how)) / abs(how):
         return 0
     return 1 if apart > 0 else -1
+
+
+def gain_db(library: MemoryPool, state: int, situation: Situation, settings: PartnerSettings) -> float:
+    """Return how much louder than remembered to play a state: as far as dynamics are the player's, not the recording's."""
+    shelf, local = library.find(state)
+    followed_db = _limited_db(situation.level_db if settings.dynamics > 0 else situation.room_db)
+    own_db = _limited_db(float(shelf.memory.states["level_db"][local]) - shelf.usual_level_db)
+    return settings.gain_db + settings.dynamics * followed_db - abs(settings.dynamics) * own_db
+
+
+def _limited_db(level_db: float) -> float:
+    return min(_LOUDEST_FOLLOWED_DB, max(-_LOUDEST_FOLLOWED_DB, level_db))
 
 
 def into_register(pitch: int, low: int, high: int) -> int:

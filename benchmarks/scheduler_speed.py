@@ -25,10 +25,10 @@ from benchmarks.figure import Figure
 from benchmarks.jack_midi import JackReceiver, private_server, wait_for
 from musichal.arrays import Float64
 from musichal.errors import InputError
-from musichal.live.output.messages import Note, Sent, Trouble
-from musichal.live.output.port_settings import PortSettings
 from musichal.live.output.scheduler import Scheduler
+from musichal.live.output.scheduler_protocol import PortSettings, Sent, Trouble
 from musichal.machine import now_s
+from musichal.note import Note
 
 _MODULE = "benchmarks.scheduler_speed"
 _NOTES, _INTERVAL_S = 1500, 0.011
@@ -98,7 +98,7 @@ def _played(scheduler: Scheduler, dues: Float64) -> Float64:
         scheduler.alive()
         while asked < number and dues[asked] < now_s() + 0.33:
             pitch, velocity = _FIRST_PITCH + asked % _PITCHES, 1 + asked // _PITCHES
-            scheduler.play([Note(float(dues[asked]), _INTERVAL_S / 2, "out", pitch, velocity)])
+            scheduler.play("out", [Note(float(dues[asked]), _INTERVAL_S / 2, pitch, velocity)])
             asked += 1
         for event in scheduler.events():
             if isinstance(event, Trouble):
@@ -202,7 +202,7 @@ def play_chords(address: str, *, patience_s: float = 60.0) -> None:
         while now_s() < until_s:
             scheduler.alive()
             while due_s < now_s() + 0.3:
-                scheduler.play([Note(due_s, 3.0, "out", 36 + chord % 12 + 7 * k, 90) for k in range(6)])
+                scheduler.play("out", [Note(due_s, 3.0, 36 + chord % 12 + 7 * k, 90) for k in range(6)])
                 due_s, chord = due_s + 0.1, chord + 1
             time.sleep(0.01)
 

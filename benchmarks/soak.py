@@ -32,11 +32,11 @@ from musichal.live.analysis_thread import AnalysedWindow
 from musichal.live.engine import EventLoop
 from musichal.live.input.blocks import Block, ClockFit
 from musichal.live.live_engine import LiveEngine
-from musichal.live.output.messages import Note
 from musichal.live.output.note_scheduler import NoteScheduler
 from musichal.live.session.recorder import LiveSessionWriter, SessionRecorder
 from musichal.live.session.session import SessionSettings
 from musichal.memory.partner_file import PartnerModel
+from musichal.note import Note
 from musichal.partner.decision import Decision
 from musichal.partner.partner import Partner
 from musichal.partner.settings import PartnerSettings
@@ -228,9 +228,7 @@ class _Output:
         self._now_s = 0.0
 
     def play(self, decision: Decision, moment_of: Callable[[float], float]) -> int:
-        notes = [
-            Note(moment_of(n.onset_s), n.duration_s, "out", n.pitch, n.velocity) for n in decision.notes if n.duration_s > 0
-        ]
+        notes = [Note(moment_of(n.onset_s), n.duration_s, n.pitch, n.velocity) for n in decision.notes if n.duration_s > 0]
         return sum(self.timeline.play(note, self._now_s) for note in notes)
 
     def advance(self, now_s: float) -> None:

@@ -14,10 +14,10 @@ import soundfile
 import typer
 from typer.testing import CliRunner
 
+from midi_notes import read_midi_notes
 from musichal import __version__
 from musichal.audio.levels import gated_rms_db
 from musichal.cli import app
-from musichal.live.output.midi_file import read_midi_notes
 
 COMMANDS = sorted(c.name or c.callback.__name__ for c in app.registered_commands)
 

@@ -26,8 +26,8 @@ from musichal.errors import InputError
 from musichal.live.input import live_input
 from musichal.live.input.devices import NoSuchDeviceError
 from musichal.live.input.live_input import LiveInput, scan_devices
-from musichal.live.output.port_settings import PortSettings
 from musichal.live.output.scheduler import Scheduler
+from musichal.live.output.scheduler_protocol import PortSettings
 
 pytestmark = pytest.mark.live
 

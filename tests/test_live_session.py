@@ -159,7 +159,7 @@ def test_changes_mute_and_panic_are_in_the_answer(tmp_path, trained, wanted, gui
     assert [e.changes for e in session.entries if isinstance(e, Changed)] == [{"temperature": 0.9}]
     assert any(isinstance(e, Struck) for e in session.entries)
     assert isinstance(session.entries[-1], Ended)
-    from musichal.live.output.midi_file import read_midi_notes
+    from midi_notes import read_midi_notes
 
     (tmp_path / "again.mid").write_bytes(played.reply)
     notes = read_midi_notes(tmp_path / "again.mid")

@@ -23,7 +23,7 @@ from musichal.hearing.percepts import SILENCE, SOURCES, Note
 from musichal.hearing.pitch import PitchAnalyser
 from musichal.hearing.separation import separate
 from musichal.hearing.vocabulary import fit_vocabulary
-from musichal.live.output.active_notes import ActiveNotes
+from musichal.live.output.active_notes import Active, ActiveNotes
 from musichal.live.performance import Performance, perform
 from musichal.memory.audio_oracle import AudioOracle
 from musichal.memory.partner_file import PartnerModel, load_partner, save_partner
@@ -274,8 +274,8 @@ def test_notes_end_in_time_however_busy_it_is() -> None:
     """A stream of notes without a pause: each is ended when it is due, not when nothing else is left to send."""
     ledger, ended = ActiveNotes(), []
     for tick in range(200):
-        ended += [(tick, m.pitch) for m in ledger.end_due(tick)]
-        ledger.note_on(0, tick % 100, 64, until=tick + 7)
+        ended += [(tick, note.key[1]) for note in ledger.end_due(tick)]
+        ledger.strike(Active((0, tick % 100), tick, tick + 7, 64))
         assert len(ledger.sounding) <= 8
     assert ended == [(tick, (tick - 7) % 100) for tick in range(7, 200)]
 

@@ -8,10 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from musichal.errors import InputError
-from musichal.live.output import messages
-from musichal.live.output.mpe import MpeZone
-from musichal.live.output.port_settings import PortSettings
 from musichal.live.output.routing import VelocityCurve, VoiceRoute, parse_routing, read_routing, single_port
+from musichal.live.output.scheduler_protocol import MpeZone, PortSettings
 from musichal.note import Note
 
 WHOLE = """
@@ -57,10 +55,11 @@ def test_a_whole_table() -> None:
 def test_a_note_on_its_way() -> None:
     routing = parse_routing(tomllib.loads(WHOLE))
     note = Note(1.0, 0.5, 72, 127)
-    assert routing.route("melody", 100.0, note, tag=7) == messages.Note(100.0, 0.5, "synth", 60, 110, 1, 7)
-    assert routing.route("melody", 100.0, Note(1.0, 0.5, 30, 90)) is None
-    with pytest.raises(InputError, match=r"'drums' has no route; there are: melody, bass, low"):
-        routing.route("drums", 0.0, note)
+    melody = routing.route_of("melody")
+    assert melody is not None
+    assert melody.place(note, 100.0) == Note(100.0, 0.5, 60, 110, 1)
+    assert melody.place(Note(1.0, 0.5, 30, 90), 100.0) is None
+    assert routing.route_of("drums") is None
 
 
 def test_the_table_in_the_documents_is_one() -> None:
@@ -74,7 +73,7 @@ def test_the_table_in_the_documents_is_one() -> None:
 def test_one_port_for_every_voice() -> None:
     routing = single_port("none:", channel=3, latency_s=0.01)
     assert routing.ports == (PortSettings("out", "none:", latency_s=0.01),)
-    assert routing.route("any", 5.0, Note(1.0, 0.5, 60, 1)) == messages.Note(5.0, 0.5, "out", 60, 1, 3)
+    assert routing.route_of("any") == VoiceRoute("out", 3)
     with pytest.raises(InputError, match="latency_s"):
         single_port("none:", latency_s=-1)
 
@@ -83,24 +82,24 @@ def test_one_port_for_every_voice() -> None:
     ("text", "says"),
     [
         ("", "there is no voice"),
-        ("[voices.a]\nport='x'", "the table has no key 'voices'; there are: port, voice"),
-        ("[voice.a]\nprot='x'", "voice.a has no key 'prot'; there are: port, channel"),
+        ("[voices.a]\nport='x'", "the table: unknown key 'voices'. Valid keys: port, voice"),
+        ("[voice.a]\nprot='x'", "voice.a: unknown key 'prot'. Valid keys: port, channel"),
         ("[voice.a]\nchannel=1", "voice.a needs port"),
-        ("[voice.a]\nport=1", "voice.a: port must be text, not 1"),
-        ("[voice.a]\nport='x'\nchannel=0", "voice.a: channel must be from 1 to 16"),
-        ("[voice.a]\nport='x'\nchannel=true", "channel must be a whole number, not True"),
-        ("[voice.a]\nport='x'\nprogram=129", "program must be from 1 to 128"),
+        ("[voice.a]\nport=1", "voice.a: port must be text, got 1"),
+        ("[voice.a]\nport='x'\nchannel=0", "voice.a: channel must be in [1, 16], got 0"),
+        ("[voice.a]\nport='x'\nchannel=true", "channel must be a whole number, got True"),
+        ("[voice.a]\nport='x'\nprogram=129", "program must be in [1, 128]"),
         ("[voice.a]\nport='x'\nrange=[1]", "range must be the lowest and the highest"),
-        ("[voice.a]\nport='x'\nrange=[90, 80]", "the range's highest must be an integer from 90 to 127, not 80"),
+        ("[voice.a]\nport='x'\nrange=[90, 80]", "the range's highest must be an integer in [90, 127], got 80"),
         ("[voice.a]\nport='x'\nrange=['c', 80]", "the range's lowest must be an integer"),
-        ("[voice.a]\nport='x'\noutside='wrap'", "outside must be 'fold' or 'drop', not 'wrap'"),
-        ("[voice.a]\nport='x'\nvelocity={gama=1}", "voice.a.velocity has no key 'gama'; there are: gamma, floor, ceiling"),
-        ("[voice.a]\nport='x'\nvelocity={gamma=0}", "voice.a: gamma must be from 0.1 to 10, not 0.0"),
+        ("[voice.a]\nport='x'\noutside='wrap'", "outside must be 'fold' or 'drop', got 'wrap'"),
+        ("[voice.a]\nport='x'\nvelocity={gama=1}", "voice.a.velocity: unknown key 'gama'. Valid keys: gamma, floor, ceiling"),
+        ("[voice.a]\nport='x'\nvelocity={gamma=0}", "voice.a: gamma must be in [0.1, 10], got 0.0"),
         ("[voice.a]\nport='x'\nvelocity={floor=100, ceiling=20}", "1 ≤ floor ≤ ceiling ≤ 127"),
         ("voice=3", "voice must be tables, such as"),
         ("[port.p]\nto='none:'\n[voice.a]\nport='x'", "port.p: no voice plays on it"),
         ("[port.p]\nlatency_ms=1\n[voice.a]\nport='p'", "port.p needs to"),
-        ("[port.p]\nto='none:'\nlatency_ms=2000\n[voice.a]\nport='p'", "latency_ms must be a number from 0 to 1000, not 2000"),
+        ("[port.p]\nto='none:'\nlatency_ms=2000\n[voice.a]\nport='p'", "latency_ms must be a number in [0, 1000], got 2000"),
         ("[port.p]\nto='none:'\nlatency_ms=nan\n[voice.a]\nport='p'", "latency_ms must be a number"),
         ("[port.p]\nto='none:'\nmpe=true\nmpe_members=16\n[voice.a]\nport='p'", "port.p: mpe_members must be"),
         ("[port.p]\nto='none:'\nmpe_members=3\n[voice.a]\nport='p'", "need mpe = true"),

@@ -21,10 +21,10 @@ from benchmarks.jack_midi import JackReceiver, wait_for
 from jack_server import JackServer
 from midi_receiver import minds
 from musichal.errors import InputError
-from musichal.live.output.messages import Note
-from musichal.live.output.port_settings import PortSettings
 from musichal.live.output.scheduler import Scheduler
+from musichal.live.output.scheduler_protocol import PortSettings
 from musichal.machine import now_s
+from musichal.note import Note
 from test_scheduler import PATIENT, is_running, kinds, notes_sent, run_until
 
 pytestmark = pytest.mark.live
@@ -144,7 +144,7 @@ def _errors_in_frames(address: str, receiver: JackReceiver, count: int = 40) -> 
         time.sleep(0.2)
         receiver.clear()
         start_s = now_s() + 0.2
-        scheduler.play([Note(start_s + 0.02 * k, 0.01, "out", 20 + k, 90) for k in range(count)])
+        scheduler.play("out", [Note(start_s + 0.02 * k, 0.01, 20 + k, 90) for k in range(count)])
         run_until(scheduler, lambda events: len(notes_sent(events)) == 2 * count)
         wait_for(lambda: len(receiver.messages()) >= 2 * count, 2.0)
     strikes = [message for message in receiver.messages() if message.data[0] == 0x90]
@@ -187,7 +187,7 @@ def test_two_schedulers_at_once(receiver: JackReceiver) -> None:
             (new,) = set(each.senders()) - before
             each.connect(new)
         for scheduler, pitch in zip(schedulers, (60, 72), strict=True):
-            scheduler.play([Note(now_s() + 0.1 * k, 0.05, "out", pitch, 90) for k in range(1, 6)])
+            scheduler.play("out", [Note(now_s() + 0.1 * k, 0.05, pitch, 90) for k in range(1, 6)])
         for scheduler in schedulers:
             run_until(scheduler, lambda events: len(notes_sent(events)) == 10)
         for each, pitch in ((receiver, 60), (second, 72)):
@@ -203,7 +203,7 @@ def test_a_native_port_stays_balanced_when_a_panic_comes_between_asking_and_soun
         receiver.clear()
         for _ in range(40):
             begun_s = now_s()
-            scheduler.play([Note(begun_s + 0.004 * k, 0.02, "out", 60 + k % 3, 90) for k in range(20)])
+            scheduler.play("out", [Note(begun_s + 0.004 * k, 0.02, 60 + k % 3, 90) for k in range(20)])
             scheduler.alive()
             time.sleep(rng.uniform(0.0, 0.06))
             scheduler.panic()
@@ -219,14 +219,14 @@ def test_a_named_input_is_found_by_a_part_of_its_name_and_its_end_and_return_are
     synth = JackReceiver("some synth")
     with synth, Scheduler([PortSettings("out", "SOME syn")], settings=PATIENT) as scheduler:
         assert "some synth" in scheduler.opened["out"]
-        scheduler.play([Note(now_s(), 60.0, "out", 60, 90)])
+        scheduler.play("out", [Note(now_s(), 60.0, 60, 90)])
         assert wait_for(lambda: synth.sounding() == {(0, 60)}, 5.0)
         synth.close()
         run_until(scheduler, lambda events: "port-lost" in kinds(events))
-        scheduler.play([Note(now_s(), 60.0, "out", 61, 90)])
+        scheduler.play("out", [Note(now_s(), 60.0, 61, 90)])
         with JackReceiver("some synth") as again:
             run_until(scheduler, lambda events: "port-back" in kinds(events))
-            scheduler.play([Note(now_s(), 60.0, "out", 62, 90)])
+            scheduler.play("out", [Note(now_s(), 60.0, 62, 90)])
             assert wait_for(lambda: (0, 62) in again.sounding(), 5.0)
             # What the old one had sounding is ended on the new one first; what was asked for in between is not made up for.
             assert [m.data for m in again.messages()] == [bytes((0x80, 60, 0)), bytes((0x90, 62, 90))]
@@ -239,7 +239,8 @@ def test_a_server_that_ends_is_told_of_and_its_return_too(address: str, jack_ser
     with Scheduler([PortSettings("out", address), PortSettings("log", "none:")], settings=PATIENT) as scheduler:
         server.kill()
         run_until(scheduler, lambda events: "port-lost" in kinds(events))
-        scheduler.play([Note(now_s(), 0.1, name, 60, 90) for name in ("out", "log")])
+        for name in ("out", "log"):
+            scheduler.play(name, [Note(now_s(), 0.1, 60, 90)])
         events = run_until(scheduler, lambda events: len(notes_sent(events)) == 2)
         assert {event.port for event in notes_sent(events)} == {"log"}
         command = ["jackd", "-R", "-n", server.name, "-d", "dummy", "-r", "48000", "-p", "512", "-C", "0"]
@@ -249,7 +250,7 @@ def test_a_server_that_ends_is_told_of_and_its_return_too(address: str, jack_ser
             with JackReceiver() as receiver:
                 receiver.connect("MusicHal")
                 for _ in range(5):  # a cycle that the server misses takes what is in it with it
-                    scheduler.play([Note(now_s() + 0.1, 0.1, "out", 60, 90)])
+                    scheduler.play("out", [Note(now_s() + 0.1, 0.1, 60, 90)])
                     if wait_for(lambda: len(receiver.messages()) >= 2, 5.0):
                         break
                 assert [message.data for message in receiver.messages()][:2] == [bytes((0x90, 60, 90)), bytes((0x80, 60, 0))]
@@ -289,7 +290,7 @@ def test_the_live_synth_sounds(jack_server: JackServer) -> None:
         ear.connect(out[0], port)
         assert wait_for(lambda: len(loudest) > 10, 20.0)
         assert max(loudest) < 1e-4
-        scheduler.play([Note(now_s(), 0.5, "out", 60, 110)])
+        scheduler.play("out", [Note(now_s(), 0.5, 60, 110)])
         run_until(scheduler, lambda events: len(notes_sent(events)) == 2)
         assert wait_for(lambda: max(loudest) > 0.01, 5.0)
 

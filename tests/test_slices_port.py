@@ -8,14 +8,14 @@ import pytest
 from benchmarks.jack_midi import wait_for
 from jack_server import JackServer
 from musichal.errors import InputError
-from musichal.live.output.messages import Note, SliceSource, slice_note
-from musichal.live.output.port_settings import PortSettings
+from musichal.live.output.live_output import LiveOutput
 from musichal.live.output.ports.frame_clock import FrameLine
+from musichal.live.output.routing import single_port
 from musichal.live.output.scheduler import Scheduler
-from musichal.live.output.slice_output import SliceOutput
-from musichal.live.output.wire import NOTE, FrameBuffer, message_frame, read_message
+from musichal.live.output.scheduler_protocol import NOTE, FrameBuffer, PortSettings, note_frame, read_note
 from musichal.machine import now_s
 from musichal.memory.partner_file import PartnerModel
+from musichal.note import Note, Slice
 from musichal.partner.decision import Decision
 from test_scheduler import PATIENT, kinds, notes_sent, run_until
 
@@ -64,8 +64,7 @@ def test_slices_come_out_of_the_sound_system_as_they_are_in_the_recording(
     with FeatureExtractor() as ear, Scheduler([PortSettings("voice", f"slices:{trained_path}")], settings=PATIENT) as scheduler:
         ear.listen_to("PortAudio")
         start_s = now_s() + 0.4
-        parts = [slice_note(start_s + 0.5 * k, 0.5, "voice", SliceSource(0, 2.0 + 0.5 * k)) for k in range(4)]
-        scheduler.play(parts)
+        scheduler.play("voice", [Slice(start_s + 0.5 * k, 0.5, 0, 2.0 + 0.5 * k) for k in range(4)])
         events = run_until(scheduler, lambda events: len(notes_sent(events)) == 8)
         assert "port-lost" not in kinds(events)
         assert wait_for(lambda: not ear.heard()[-4800:].any(), 10.0), "it ended"
@@ -90,7 +89,7 @@ def test_slices_come_out_of_the_sound_system_as_they_are_in_the_recording(
 def test_a_panic_ends_a_slice(jack_server: JackServer, trained_path: Path) -> None:
     with FeatureExtractor() as ear, Scheduler([PortSettings("voice", f"slices:{trained_path}")], settings=PATIENT) as scheduler:
         ear.listen_to("PortAudio")
-        scheduler.play([slice_note(now_s(), 7.0, "voice", SliceSource(0, 1.0))])
+        scheduler.play("voice", [Slice(now_s(), 7.0, 0, 1.0)])
         assert wait_for(lambda: bool(np.abs(ear.heard()[-9600:]).max(initial=0.0) > 0.01) and scheduler.alive(), 5.0)
         scheduler.panic()
         assert wait_for(lambda: not ear.heard()[-4800:].any() and scheduler.alive(), 3.0)
@@ -107,15 +106,12 @@ def test_an_unknown_output_lists_what_there_is(jack_server: JackServer, trained_
         pass
 
 
-def test_a_slice_survives_the_wire() -> None:
-    note = slice_note(1.0, 0.5, "", SliceSource(3, 12.5, -7.0, 0.25), tag=9)
-    plain = Note(1.0, 0.5, "", 60, 90, 2, 7, 0.5)
+def test_notes_and_slices_survive_the_wire() -> None:
+    piece, note = Slice(1.0, 0.5, 3, 12.5, -7.0, 0.25), Note(1.0, 0.5, 60, 90, 2)
     buffer = FrameBuffer()
-    buffer.add(message_frame(note, 1) + message_frame(plain, 0))
-    assert [read_message(kind, body) for kind, body in buffer.frames(9) if kind == NOTE] == [(1, note), (0, plain)]
-    for wrong in ((-1, 0.0), (0, -1.0), (0, float("nan")), (0, 0.0, 25.0), (0, 0.0, 0.0, 5.0)):
-        with pytest.raises(ValueError, match="must be"):
-            SliceSource(*wrong)
+    for byte in note_frame(piece, 1, tag=9) + note_frame(note, 0, tag=7, bend_semitones=0.5):
+        buffer.add(bytes((byte,)))
+    assert [read_note(body) for kind, body in buffer.frames(9) if kind == NOTE] == [(1, piece, 9, 0.0), (0, note, 7, 0.5)]
 
 
 def test_decisions_become_slices_once_for_all_voices_and_not_of_the_players_own() -> None:
@@ -125,8 +121,9 @@ def test_decisions_become_slices_once_for_all_voices_and_not_of_the_players_own(
             number, time_s, "play", duration_s=0.5, choice=1, recording=recording, live=live, source_start_s=start_s
         )
 
-    with Scheduler([PortSettings("voice", "none:")], settings=PATIENT) as scheduler:
-        output = SliceOutput(scheduler, "voice", recordings=2)
+    nowhere = Scheduler([PortSettings("out", "none:")], settings=PATIENT)
+    with nowhere, Scheduler([PortSettings("voice", "none:")], settings=PATIENT) as scheduler:
+        output = LiveOutput(nowhere, [single_port("none:")], slices=scheduler, recordings=2)
         start_s = now_s() + 0.1
         decisions = [
             *(decision(0, 0.0, 0), decision(1, 0.0, 0), decision(2, 0.1, 2)),

@@ -7,7 +7,7 @@ percussion channel, "10" on the panel of an instrument, is 9 here. Imports no Nu
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 PERCUSSION_CHANNEL = 9
 """The channel on which General MIDI plays drums, whatever the program."""
@@ -80,6 +80,10 @@ class Slice:
             raise ValueError(f"transposition_semitones must be in [-24, 24], got {self.transposition_semitones!r}")
         if not 0 <= self.gain <= 4:
             raise ValueError(f"gain must be in [0, 4], got {self.gain!r}")
+
+    def at(self, onset_s: float) -> "Slice":
+        """Return the same slice at another onset."""
+        return replace(self, onset_s=onset_s)
 
 
 def check_integer(name: str, value: int, lowest: int, highest: int) -> None:

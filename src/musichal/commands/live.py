@@ -29,11 +29,10 @@ from musichal.live.input.live_input import Channels, InputEvent, LiveInput
 from musichal.live.input.midi import MidiClock, open_midi_input
 from musichal.live.input.osc import OscInput, OscOutput
 from musichal.live.live_engine import LiveEngine
-from musichal.live.output.live_output import Outputs, SchedulerOutput
-from musichal.live.output.port_settings import PortSettings
+from musichal.live.output.live_output import LiveOutput
 from musichal.live.output.routing import Routing, VoiceRoute, read_routing, single_port
 from musichal.live.output.scheduler import Scheduler
-from musichal.live.output.slice_output import SliceOutput
+from musichal.live.output.scheduler_protocol import PortSettings
 from musichal.live.realtime import raise_priority, short_pauses
 from musichal.live.session.recorder import LiveSessionWriter, SessionRecorder
 from musichal.live.session.session import SessionSettings, file_sha256, session_folder
@@ -153,7 +152,7 @@ def live_command(
         beside = ObserverThread(told, on_error=lambda text: news.append(("observer", text)))
         stack.callback(beside.close)
         overlap = -(-model.spec.segment_samples // model.spec.hop_samples)
-        output = Outputs([SchedulerOutput(scheduler, routings), *slices])
+        output = LiveOutput(scheduler, routings, slices=slices, recordings=len(model.recordings))
         engine = LiveEngine(
             source=live,
             front_end=listener.front_end,
@@ -248,9 +247,9 @@ def _routings(request: LiveRequest) -> list[Routing]:
     return routings
 
 
-def _opened(scheduler: Scheduler, slices: Sequence[SliceOutput], request: LiveRequest) -> list[str]:
+def _opened(scheduler: Scheduler, slices: Scheduler | None, request: LiveRequest) -> list[str]:
     """Return what was opened, in words; the nowhere that stands for MIDI beside slices is none of it."""
-    sounds = [text for output in slices for text in output.opened.values()]
+    sounds = [] if slices is None else list(slices.opened.values())
     return sounds if slices and request.midi_out is None and request.voices is None else [*scheduler.opened.values(), *sounds]
 
 
@@ -259,29 +258,29 @@ def _with_voices(request: LiveRequest, routings: Sequence[Routing]) -> LiveReque
     if request.voices is None:
         return request
     table, path = routings[0], printable(request.voices)
-    if "voices" not in request.settings.explicit and not all(table.has(v.name) for v in request.settings.voices):
+    if "voices" not in request.settings.explicit and not all(table.route_of(v.name) for v in request.settings.voices):
         try:
             return replace(request, settings=request.settings.changed({"voices": ", ".join(table.voices)}))
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
     for voice in request.settings.voices:
-        if not table.has(voice.name):
+        if table.route_of(voice.name) is None:
             raise InputError(f"{path} does not say where the voice {voice.name!r} plays: add [voice.{voice.name}] with a port")
     return request
 
 
 @contextmanager
-def _slices(request: LiveRequest, model: PartnerModel) -> Iterator[list[SliceOutput]]:
+def _slices(request: LiveRequest, model: PartnerModel) -> Iterator[Scheduler | None]:
     """Open the partner's recordings as a voice where that is asked for, in a scheduler of its own while the block runs."""
     if request.audio_out is None or request.sound != "slices":
-        yield []
+        yield None
         return
     if any(recording.flac is None for recording in model.recordings):
         raise InputError(f"{printable(request.partner)} was trained with --no-audio: it has no sound to cut slices from")
     device = "" if request.audio_out == "default" else f">{request.audio_out}"
     port = PortSettings("--audio-out", f"slices:{request.partner}{device}")
     with Scheduler([port]) as scheduler:
-        yield [SliceOutput(scheduler, port.name, recordings=len(model.recordings))]
+        yield scheduler
 
 
 def _warm_up(model: PartnerModel, encoder: Any) -> None:

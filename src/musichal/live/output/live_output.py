@@ -1,13 +1,14 @@
-"""The answer's way out on stage: decisions become notes for the scheduler, by the routes of their voices."""
+"""The engine's output: decisions become notes and slices for the scheduler, by the routes of their voices."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 
 from musichal.errors import MusicHalError
-from musichal.live.output.messages import LONGEST_NOTE_S, Sent, Trouble
 from musichal.live.output.routing import Routing
 from musichal.live.output.scheduler import Scheduler
+from musichal.live.output.scheduler_protocol import Sent, Trouble
+from musichal.live.performance import slice_events
 from musichal.machine import now_s
 from musichal.partner.decision import Decision
 
@@ -15,85 +16,117 @@ _ALIVE_S = 0.1
 _RESTART_S = 2.0
 
 
-class SchedulerOutput:
-    """Plays on the ports of a scheduler; starts it anew where it ended.
+class LiveOutput:
+    """Plays decisions on the ports of a scheduler, and restarts it where it ended.
 
     Parameters
     ----------
     scheduler : Scheduler
         Entered; its ports are those of all routings.
     routings : sequence of Routing
-        Every note goes the way that each of them says.
+        Every note is played by each of them.
+    slices : Scheduler, optional
+        A second one, entered, with one port ``slices:PARTNER.hal``: plays the recording of each decision too.
+    recordings : int
+        How many recordings the partner has. What the player played, learned live, is not among them.
     clock : callable
         The machine's clock.
     """
 
-    def __init__(self, scheduler: Scheduler, routings: Sequence[Routing], *, clock: Callable[[], float] = now_s) -> None:
-        self._scheduler, self._routings, self._clock = scheduler, tuple(routings), clock
-        self._alive_s = self._restarted_s = -math.inf
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        routings: Sequence[Routing],
+        *,
+        slices: Scheduler | None = None,
+        recordings: int = 0,
+        clock: Callable[[], float] = now_s,
+    ) -> None:
+        self._scheduler, self._slices, self._routings = scheduler, slices, tuple(routings)
+        self._schedulers = (scheduler,) if slices is None else (scheduler, slices)
+        self._recordings, self._clock = recordings, clock
+        self._alive_s = -math.inf
+        self._restarted_s = [-math.inf for _ in self._schedulers]
         self._muted = False
         self._unrouted: set[str] = set()
         self._news: list[tuple[str, str]] = []
+        self._last_slice: tuple[int, float] | None = None
         self.sent = 0
         self.lateness_s = 0.0
-        """Of the last note that left."""
-
-    @property
-    def opened(self) -> dict[str, str]:
-        """What its ports are, in words, by their names."""
-        return self._scheduler.opened
+        """Of the last message of `scheduler` that left."""
 
     def play(self, decision: Decision, moment_of: Callable[[float], float]) -> int:
-        """Ask for the notes of a decision; returns how many were taken. A voice without a route is not heard, and told of."""
-        voice = str(getattr(decision, "voice", "") or "")
-        routings = [routing for routing in self._routings if routing.has(voice)]
-        if len(routings) < len(self._routings) and voice not in self._unrouted:
+        """Schedule the notes of a decision, and its slice; returns how many were taken.
+
+        A voice without a route is not played, and reported once.
+        """
+        taken = 0
+        for routing in self._routings:
+            route = routing.route_of(decision.voice)
+            if route is None:
+                self._report_unrouted(decision.voice)
+                continue
+            placed = [route.place(note, moment_of(note.onset_s)) for note in decision.notes]
+            notes = [note for note in placed if note is not None]
+            taken += self._scheduler.play(route.port, notes, tag=_tag(decision))
+        return taken + (0 if self._slices is None else self._play_slice(self._slices, decision, moment_of))
+
+    def _report_unrouted(self, voice: str) -> None:
+        if voice not in self._unrouted:
             self._unrouted.add(voice)
-            self._news.append(("voice", f"the voice {voice!r} has no place in the table of voices: it is not heard there"))
-        messages = []
-        for note in decision.notes:
-            due_s = moment_of(note.onset_s)
-            for routing in routings:
-                message = routing.route(voice, due_s, note, tag=decision.number & 0xFFFFFFFF)
-                if message is not None and message.duration_s <= LONGEST_NOTE_S:
-                    messages.append(message)
-        return self._scheduler.play(messages) if messages else 0
+            self._news.append(("voice", f"the voice {voice!r} has no route in the table of voices: it is not played there"))
+
+    def _play_slice(self, scheduler: Scheduler, decision: Decision, moment_of: Callable[[float], float]) -> int:
+        """Schedule the slice of a decision; voices that share a state are one slice."""
+        events = slice_events([decision])
+        place = decision.choice, decision.time_s
+        if not events or place == self._last_slice or events[0].recording >= self._recordings:
+            return 0
+        self._last_slice = place
+        return scheduler.play(scheduler.ports[0], [events[0].at(moment_of(events[0].onset_s))], tag=_tag(decision))
 
     def mute(self, muted: bool) -> None:
-        """End what sounds and strike nothing, until it is lifted."""
+        """While muted, strike no note; what sounds ends."""
         self._muted = muted
-        self._scheduler.mute(muted)
+        for scheduler in self._schedulers:
+            scheduler.mute(muted)
 
     def panic(self) -> None:
-        """End everything, and drop what was to come."""
-        self._scheduler.panic()
+        """End everything, and drop what is scheduled."""
+        for scheduler in self._schedulers:
+            scheduler.panic()
 
     def tend(self) -> Sequence[tuple[str, str]]:
-        """Say that the engine is alive, and return what went wrong since the last call."""
+        """Report to the schedulers that the engine is alive; returns what went wrong since the last call."""
         now = self._clock()
         if now - self._alive_s < _ALIVE_S:
             return ()
         self._alive_s = now
         news, self._news = self._news, []
-        anew: list[tuple[str, str]] = []
-        if not self._scheduler.alive() and now - self._restarted_s > _RESTART_S:
-            self._restarted_s = now
-            try:
-                self._scheduler.restart()
-                self._scheduler.mute(self._muted)
-                anew.append(("scheduler", "the scheduler is started anew"))
-            except (MusicHalError, OSError) as error:
-                anew.append(("scheduler", f"the scheduler cannot be started anew: {error}"))
-        for event in self._scheduler.events():
-            if isinstance(event, Sent):
-                self.sent += 1
-                self.lateness_s = event.lateness_s
-            elif isinstance(event, Trouble):
-                news.append((event.kind, event.text))
-        return [*news, *anew]
+        for index, scheduler in enumerate(self._schedulers):
+            restarted = self._keep_alive(index, scheduler, now)
+            for event in scheduler.events():
+                if isinstance(event, Trouble):
+                    news.append((event.kind, event.text))
+                elif isinstance(event, Sent) and scheduler is self._scheduler:
+                    self.sent += 1
+                    self.lateness_s = event.lateness_s
+            news += restarted
+        return news
+
+    def _keep_alive(self, index: int, scheduler: Scheduler, now: float) -> list[tuple[str, str]]:
+        if scheduler.alive() or now - self._restarted_s[index] <= _RESTART_S:
+            return []
+        self._restarted_s[index] = now
+        try:
+            scheduler.restart()
+            scheduler.mute(self._muted)
+        except (MusicHalError, OSError) as error:
+            return [("scheduler", f"the scheduler cannot be restarted: {error}")]
+        return [("scheduler", "the scheduler is restarted")]
 
     def statistics(self) -> Mapping[str, object]:
-        """Return the scheduler's figures, those in seconds as milliseconds."""
+        """Return the figures of the first scheduler, those in seconds as milliseconds."""
         values: dict[str, object] = {}
         for name, value in asdict(self._scheduler.statistics()).items():
             seconds = name.endswith("_s")
@@ -103,30 +136,5 @@ class SchedulerOutput:
         return values
 
 
-class Outputs:
-    """Several outputs as one: each gets everything, and tells of itself; figures are those of the first."""
-
-    def __init__(self, outputs: Sequence[SchedulerOutput]) -> None:
-        self._outputs = tuple(outputs)
-
-    def play(self, decision: Decision, moment_of: Callable[[float], float]) -> int:
-        """Play a decision everywhere; returns how much was taken."""
-        return sum([output.play(decision, moment_of) for output in self._outputs])
-
-    def mute(self, muted: bool) -> None:
-        """End what sounds and strike nothing, until it is lifted."""
-        for output in self._outputs:
-            output.mute(muted)
-
-    def panic(self) -> None:
-        """End everything, and drop what was to come."""
-        for output in self._outputs:
-            output.panic()
-
-    def tend(self) -> Sequence[tuple[str, str]]:
-        """Say everywhere that the engine is alive, and return what went wrong."""
-        return [news for output in self._outputs for news in output.tend()]
-
-    def statistics(self) -> Mapping[str, object]:
-        """Return the figures of the first."""
-        return self._outputs[0].statistics()
+def _tag(decision: Decision) -> int:
+    return decision.number & 0xFFFFFFFF

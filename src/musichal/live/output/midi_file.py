@@ -1,131 +1,252 @@
 """Standard MIDI files of what the partner played, at real times: 120 beats a minute, 500 ticks a beat, one tick = 1 ms."""
 
+import contextlib
 import io
+import os
+import queue
+import struct
+import sys
+import threading
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
 import mido
+from mido.midifiles.midifiles import write_chunk, write_track
 
-from musichal.atomic import open_atomically
+from musichal.atomic import check_writable, open_atomically
 from musichal.errors import InputError
-from musichal.live.output.active_notes import note_messages
+from musichal.live.output.active_notes import Active, ActiveNotes, Key
+from musichal.live.output.scheduler_protocol import Outgoing
+from musichal.machine import now_s
 from musichal.note import PERCUSSION_CHANNEL, Note
-from musichal.text import PathLike, printable, reason
+from musichal.text import printable
 
+TICKS_PER_SECOND = 1000
 _TICKS_PER_BEAT = 500
 _TEMPO_US_PER_BEAT = 500_000
+_TITLE = "MusicHal"
 LONGEST_TIME_S = (2**28 - 1) / 1000
 """The latest end of a note, 74 hours: the longest delta time of a MIDI file at one tick per millisecond."""
+_INTERVAL_S = 1.0
+_MOST_WAITING = 100_000
 
 
 def midi_bytes(
-    events: Iterable[Note],
+    notes: Iterable[Note],
     *,
     programs: Mapping[int, int] | None = None,
-    title: str = "MusicHal",
+    title: str = _TITLE,
     percussion: bool = False,
 ) -> bytes:
-    """Return a MIDI file (format 1: a tempo track, then a track per channel) of `events`, balanced.
+    """Return a MIDI file (format 1: a tempo track, then a track per channel) of `notes`, balanced.
 
     `programs` gives channels their General MIDI program (0 to 127). Equal input gives equal bytes. Raises `ValueError`
-    for a note on the percussion channel unless `percussion` says that it is meant, and for a program out of range.
+    for a note on the percussion channel unless `percussion` is set, for a program out of range, and for a note that ends
+    after `LONGEST_TIME_S`.
     """
     programs = dict(programs or {})
     for channel, program in programs.items():
         if not (0 <= channel <= 15 and 0 <= program <= 127):
-            raise ValueError(f"programs must map channels 0-15 to programs 0-127, not {channel} to {program}")
-    events = list(events)
-    if any(note.onset_s + note.duration_s > LONGEST_TIME_S for note in events):
+            raise ValueError(f"programs must map channels 0-15 to programs 0-127, got {channel} to {program}")
+    notes = list(notes)
+    if any(note.onset_s + note.duration_s > LONGEST_TIME_S for note in notes):
         raise ValueError(f"a MIDI file must end before {LONGEST_TIME_S:.0f} s")
-    messages = note_messages(events)
-    channels = sorted({timed.message.channel for timed in messages} | programs.keys())
+    messages = _messages(balance(notes))
+    channels = sorted({data[0] & 0x0F for _, data in messages} | programs.keys())
     if PERCUSSION_CHANNEL in channels and not percussion:
-        raise ValueError("channel 9 plays drums; pass percussion=True where that is meant")
+        raise ValueError("channel 9 plays drums; pass percussion=True to use it")
 
     midi = mido.MidiFile(type=1, ticks_per_beat=_TICKS_PER_BEAT, charset="utf-8")
-    conductor = midi.add_track(title)
-    conductor.append(mido.MetaMessage("set_tempo", tempo=_TEMPO_US_PER_BEAT))
-    conductor.append(mido.MetaMessage("time_signature", numerator=4, denominator=4))
+    midi.tracks.append(_tempo_track(title))
     for channel in channels:
         track = midi.add_track(f"{title} {channel + 1}")
         if channel in programs:
             track.append(mido.Message("program_change", channel=channel, program=programs[channel]))
         now = 0
-        for timed in messages:
-            message = timed.message
-            if message.channel != channel:
-                continue
-            track.append(
-                mido.Message(
-                    "note_on" if message.is_on else "note_off",
-                    channel=channel,
-                    note=message.pitch,
-                    velocity=message.velocity,
-                    time=timed.tick - now,
-                )
-            )
-            now = timed.tick
+        for tick, data in messages:
+            if data[0] & 0x0F == channel:
+                track.append(mido.Message.from_bytes(data, time=tick - now))
+                now = tick
     buffer = io.BytesIO()
     midi.save(file=buffer)
     return buffer.getvalue()
 
 
-def write_midi(
-    path: PathLike,
-    events: Iterable[Note],
-    *,
-    programs: Mapping[int, int] | None = None,
-    title: str = "MusicHal",
-    percussion: bool = False,
-) -> None:
-    """Write `midi_bytes` to `path`, whole or not at all; raises `InputError` where the path cannot be written."""
-    content = midi_bytes(events, programs=programs, title=title, percussion=percussion)
-    with open_atomically(path) as stream:
-        stream.write(content)
+def balance(notes: Iterable[Note]) -> list[Note]:
+    """Return `notes` on whole ticks, in order of onset, no two overlapping on one channel and pitch.
 
-
-def read_midi_notes(path: PathLike) -> list[Note]:
-    """Return the notes of a MIDI file in order of onset, at the times that its tempo map gives.
-
-    Strict, so that a file can be checked with it: `InputError` for a file that is not MIDI, a note struck while it
-    sounds, a note-off without a note, a note without length, and a note that never ends.
+    A note whose key is struck again ends there. Every note lasts at least one tick. Notes of the same tick, channel and pitch
+    are one strike: the loudest velocity, the longest duration. Balancing twice changes nothing.
     """
-    name = printable(path)
-    try:
-        with open(path, "rb") as file:  # noqa: PTH123 - a path of any kind
-            content = io.BytesIO(file.read())
-    except OSError as error:
-        raise InputError(f"cannot read {name}: {reason(error)}") from error
-    try:
-        midi = mido.MidiFile(file=content, charset="utf-8")
-    except (OSError, EOFError, ValueError, LookupError, TypeError, mido.KeySignatureError) as error:
-        raise InputError(f"{name}: not a MIDI file, or a damaged one") from error
-    if midi.ticks_per_beat <= 0:
-        raise InputError(f"{name}: time in SMPTE frames is not supported")
-    ticks_per_tempo_unit = 1_000_000 * midi.ticks_per_beat
-    tempo, tempo_tick, tempo_s, tick = _TEMPO_US_PER_BEAT, 0, 0.0, 0
-    sounding: dict[tuple[int, int], tuple[float, int]] = {}
-    notes = []
-    for message in mido.merge_tracks(midi.tracks):
-        tick += message.time
-        now_s = tempo_s + (tick - tempo_tick) * tempo / ticks_per_tempo_unit
-        if message.type == "set_tempo":
-            tempo, tempo_tick, tempo_s = message.tempo, tick, now_s
-        if message.type not in ("note_on", "note_off"):
-            continue
-        key = (message.channel, message.note)
-        where = f"{name}: at {now_s:.3f} s, channel {message.channel}, pitch {message.note}"
-        if message.type == "note_on" and message.velocity > 0:
-            if key in sounding:
-                raise InputError(f"{where}: struck while it sounds")
-            sounding[key] = now_s, message.velocity
-            continue
-        if key not in sounding:
-            raise InputError(f"{where}: ended but not struck")
-        onset_s, velocity = sounding.pop(key)
-        if now_s <= onset_s:
-            raise InputError(f"{where}: a note without length")
-        # On our own grid the difference of two times is the exact count of milliseconds again.
-        notes.append(Note(onset_s, round(now_s - onset_s, 9), message.note, velocity, message.channel))
-    if sounding:
-        raise InputError(f"{name}: {len(sounding)} notes never end")
-    return sorted(notes, key=lambda note: (note.onset_s, note.channel, note.pitch))
+    strikes: dict[tuple[int, int, int], tuple[int, int]] = {}
+    for note in notes:
+        start = to_ticks(note.onset_s)
+        end = max(start + 1, to_ticks(note.onset_s + note.duration_s))
+        other_end, other_velocity = strikes.get((start, note.channel, note.pitch), (0, 0))
+        strikes[start, note.channel, note.pitch] = max(end, other_end), max(note.velocity, other_velocity)
+    active, ended = ActiveNotes(), []
+    for (start, channel, pitch), (end, velocity) in sorted(strikes.items()):
+        ended += active.end_due(start)
+        ended += active.strike(Active((channel, pitch), start, end, velocity))
+    ended += active.end_all()
+    return [
+        Note(note.onset / TICKS_PER_SECOND, (note.until - note.onset) / TICKS_PER_SECOND, pitch, note.velocity, channel)
+        for note in sorted(ended, key=lambda note: (note.onset, note.key))
+        for channel, pitch in [note.key]
+    ]
+
+
+def _messages(notes: Iterable[Note]) -> list[tuple[int, bytes]]:
+    """Return the messages of balanced notes and their ticks, in order; at one tick every note-off comes before any note-on."""
+    messages = []
+    for note in notes:
+        start = to_ticks(note.onset_s)
+        messages.append((start, bytes((0x90 | note.channel, note.pitch, note.velocity))))
+        messages.append((start + to_ticks(note.duration_s), bytes((0x80 | note.channel, note.pitch, 0))))
+    return sorted(messages, key=lambda message: (message[0], message[1][0] & 0x10, message[1][0] & 0x0F, message[1][1]))
+
+
+def to_ticks(time_s: float) -> int:
+    """Return the tick nearest to `time_s`."""
+    return round(time_s * TICKS_PER_SECOND)
+
+
+def _tempo_track(title: str) -> mido.MidiTrack:
+    return mido.MidiTrack(
+        [
+            mido.MetaMessage("track_name", name=title),
+            mido.MetaMessage("set_tempo", tempo=_TEMPO_US_PER_BEAT),
+            mido.MetaMessage("time_signature", numerator=4, denominator=4),
+        ]
+    )
+
+
+class MidiRecorder:
+    """A MIDI file that grows while it is played: each message is encoded once, and the file is whole at any time."""
+
+    def __init__(self) -> None:
+        self._encoded: defaultdict[int, bytearray] = defaultdict(bytearray)
+        self._new: defaultdict[int, list[mido.Message]] = defaultdict(list)
+        self._last_tick: defaultdict[int, int] = defaultdict(int)
+        self._struck: dict[Key, int] = {}
+
+    def message(self, data: bytes, at_s: float) -> None:
+        """Record a channel message at a time in seconds from the start of the file; other messages are left out.
+
+        Messages of a channel keep their order. Every note lasts at least one tick, and a note-off without a note is left out.
+        """
+        if data[0] >= 0xF0:
+            return
+        kind, channel = data[0] & 0xF0, data[0] & 0x0F
+        tick = max(to_ticks(at_s), self._last_tick[channel])
+        if kind == 0x80:
+            struck = self._struck.pop((channel, data[1]), None)
+            if struck is None:
+                return
+            tick = max(tick, struck + 1)
+        elif kind == 0x90:
+            self.message(bytes((0x80 | channel, data[1], 0)), at_s)
+            tick = self._struck[channel, data[1]] = max(tick, self._last_tick[channel])
+        self._new[channel].append(mido.Message.from_bytes(data, time=tick - self._last_tick[channel]))
+        self._last_tick[channel] = tick
+
+    def snapshot(self, now_s: float) -> bytes:
+        """Return the file as of now: notes that sound end here, in this file."""
+        for channel, messages in self._new.items():
+            self._encoded[channel] += _events(messages)
+        self._new.clear()
+        ends: defaultdict[int, list[mido.Message]] = defaultdict(list)
+        for channel, pitch in sorted(self._struck):
+            end = max(to_ticks(now_s), self._last_tick[channel] + 1)
+            delta = 0 if ends[channel] else end - self._last_tick[channel]
+            ends[channel].append(mido.Message("note_off", channel=channel, note=pitch, velocity=0, time=delta))
+        out = io.BytesIO()
+        write_chunk(out, b"MThd", struct.pack(">hhh", 1, 1 + len(self._encoded), _TICKS_PER_BEAT))
+        write_track(out, _tempo_track(_TITLE))
+        for channel in sorted(self._encoded):
+            name = _events([mido.MetaMessage("track_name", name=f"{_TITLE} {channel + 1}")])
+            write_chunk(out, b"MTrk", name + self._encoded[channel] + _events(ends[channel]) + b"\0\xff\x2f\0")
+        return out.getvalue()
+
+
+def _events(messages: Iterable[mido.Message | mido.MetaMessage]) -> bytes:
+    """Return the events of a track without its head and its end."""
+    out = io.BytesIO()
+    write_track(out, mido.MidiTrack(messages))
+    return out.getvalue()[8:-4]
+
+
+class MidiFilePort:
+    """A MIDI file as a port, its times counted from the moment `origin_s`: whole on the disk every second.
+
+    A thread of its own encodes and writes, so that a slow disk delays nothing. Where the disk is full, playing goes on,
+    `check` reports it, and writing is tried again every second. Raises `InputError` where the file cannot be written at all.
+    """
+
+    lead_s = 0.0
+
+    def __init__(self, path: str, *, origin_s: float, interval_s: float = _INTERVAL_S) -> None:
+        if not path:
+            raise InputError("name the MIDI file: file:reply.mid")
+        check_writable(path)
+        self.name = f"the file {printable(path)}"
+        self._path, self._origin_s, self._interval_s = path, origin_s, interval_s
+        self._waiting: queue.SimpleQueue[tuple[bytes, float] | None] = queue.SimpleQueue()
+        self._error: str | None = None
+        self._thread = threading.Thread(target=self._write_along, name="MIDI file", daemon=True)
+        self._thread.start()
+
+    def send(self, message: Outgoing) -> None:
+        """Record a message at the moment it was meant for, or could first have left."""
+        if self._waiting.qsize() >= _MOST_WAITING:
+            self._error = f"{self.name} cannot be written as fast as there are notes: some are not in it"
+            return
+        self._waiting.put((message.data, message.ready_s - self._origin_s))
+
+    def check(self) -> str | None:
+        """Return, once, why writing failed since the last time: it is tried again, nothing is lost yet."""
+        error, self._error = self._error, None
+        return error
+
+    def close(self, *, flush: bool = True) -> None:
+        """Write the rest."""
+        self._waiting.put(None)
+        self._thread.join(timeout=5.0)
+
+    def _write_along(self) -> None:
+        _use_ordinary_priority()
+        recorder, due_s, last_s, changed, open_ = MidiRecorder(), now_s() + self._interval_s, 0.0, True, True
+        while open_:
+            try:
+                item = self._waiting.get(timeout=max(0.0, due_s - now_s()))
+            except queue.Empty:
+                pass
+            else:
+                if item is None:
+                    open_ = False
+                else:
+                    # A message may have a slightly earlier moment than one that was sent before it: the order counts.
+                    last_s = max(last_s, item[1])
+                    recorder.message(item[0], last_s)
+                changed = True
+                if open_ and now_s() < due_s:
+                    continue
+            if changed:
+                changed = not self._write(recorder.snapshot(max(last_s, now_s() - self._origin_s) if open_ else last_s))
+            due_s = now_s() + self._interval_s
+
+    def _write(self, content: bytes) -> bool:
+        try:
+            with open_atomically(self._path) as stream:
+                stream.write(content)
+        except (InputError, OSError) as error:
+            self._error = str(error)
+            return False
+        return True
+
+
+def _use_ordinary_priority() -> None:
+    """Give the thread ordinary priority: it must not delay the scheduler."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))  # of this thread alone

@@ -22,26 +22,14 @@ Every key but a voice's `port` may be left out.
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from musichal.errors import InputError
-from musichal.live.output.messages import Note
-from musichal.live.output.mpe import MpeZone
-from musichal.live.output.port_settings import LONGEST_LATENCY_S, PortSettings
+from musichal.live.output.scheduler_protocol import LONGEST_LATENCY_S, MpeZone, PortSettings
+from musichal.note import Note, check_integer
 from musichal.text import PathLike, printable, read_toml
 
 _OCTAVE = 12
-
-
-class PlayedNote(Protocol):
-    """What is needed of a note to route it: see `musichal.note.Note`."""
-
-    @property
-    def duration_s(self) -> float: ...  # noqa: D102
-    @property
-    def pitch(self) -> int: ...  # noqa: D102
-    @property
-    def velocity(self) -> int: ...  # noqa: D102
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +45,9 @@ class VelocityCurve:
 
     def __post_init__(self) -> None:
         if not 0.1 <= self.gamma <= 10:
-            raise ValueError(f"gamma must be from 0.1 to 10, not {self.gamma!r}")
+            raise ValueError(f"gamma must be in [0.1, 10], got {self.gamma!r}")
         if not 1 <= self.floor <= self.ceiling <= 127:
-            raise ValueError(f"velocities must be 1 ≤ floor ≤ ceiling ≤ 127, not {self.floor!r} and {self.ceiling!r}")
+            raise ValueError(f"velocities must be 1 ≤ floor ≤ ceiling ≤ 127, got {self.floor!r} and {self.ceiling!r}")
 
     def __call__(self, velocity: int) -> int:
         """Return the velocity to send for `velocity` (1 to 127); the curve never falls."""
@@ -80,14 +68,19 @@ class VoiceRoute:
     velocity: VelocityCurve = field(default_factory=VelocityCurve)
 
     def __post_init__(self) -> None:
-        _check("channel", self.channel, 0, 15)
-        _check("transpose", self.transpose, -96, 96)
-        _check("the range's lowest", self.lowest, 0, 127)
-        _check("the range's highest", self.highest, self.lowest, 127)
+        check_integer("channel", self.channel, 0, 15)
+        check_integer("transpose", self.transpose, -96, 96)
+        check_integer("the range's lowest", self.lowest, 0, 127)
+        check_integer("the range's highest", self.highest, self.lowest, 127)
         if self.outside not in ("fold", "drop"):
-            raise ValueError(f"outside must be 'fold' or 'drop', not {self.outside!r}")
+            raise ValueError(f"outside must be 'fold' or 'drop', got {self.outside!r}")
         if self.program is not None:
-            _check("program", self.program, 0, 127)
+            check_integer("program", self.program, 0, 127)
+
+    def place(self, note: Note, onset_s: float) -> Note | None:
+        """Return the note as it is played from `onset_s` on, or None where it is left out."""
+        pitch = self.pitch(note.pitch)
+        return None if pitch is None else Note(onset_s, note.duration_s, pitch, self.velocity(note.velocity), self.channel)
 
     def pitch(self, pitch: int) -> int | None:
         """Return where a pitch is played, or None where it is left out.
@@ -106,11 +99,6 @@ class VoiceRoute:
         return moved if self.lowest <= moved <= self.highest else None
 
 
-def _check(name: str, value: int, lowest: int, highest: int) -> None:
-    if type(value) is not int or not lowest <= value <= highest:
-        raise ValueError(f"{name} must be an integer from {lowest} to {highest}, not {value!r}")
-
-
 @dataclass(frozen=True)
 class Routing:
     """The ports, and the route of every voice. A voice without one plays where `default` says, if anywhere."""
@@ -119,23 +107,9 @@ class Routing:
     voices: Mapping[str, VoiceRoute]
     default: VoiceRoute | None = None
 
-    def has(self, voice: str) -> bool:
-        """Return whether a voice has a route."""
-        return voice in self.voices or self.default is not None
-
-    def route(self, voice: str, due_s: float, note: PlayedNote, *, tag: int = 0, bend_semitones: float = 0.0) -> Note | None:
-        """Return the message for a note of `voice` that is due at `due_s`, or None where it is left out.
-
-        Raises `InputError` for a voice that has no route.
-        """
-        route = self.voices.get(voice, self.default)
-        if route is None:
-            raise InputError(f"the voice {voice!r} has no route; there are: {', '.join(self.voices)}")
-        pitch = route.pitch(note.pitch)
-        if pitch is None:
-            return None
-        velocity = route.velocity(note.velocity)
-        return Note(due_s, note.duration_s, route.port, pitch, velocity, route.channel, tag, bend_semitones)
+    def route_of(self, voice: str) -> VoiceRoute | None:
+        """Return the route of a voice, None where it has none."""
+        return self.voices.get(voice, self.default)
 
 
 def single_port(address: str, *, channel: int = 0, latency_s: float = 0.0) -> Routing:
@@ -216,10 +190,10 @@ def _voice(where: str, values: Mapping[str, Any]) -> VoiceRoute:
     _known(f"{where}.velocity", curve, ("gamma", "floor", "ceiling"))
     program = _value(where, values, "program", int, 0)
     if "program" in values and not 1 <= program <= 128:
-        raise InputError(f"{where}: program must be from 1 to 128, not {program}")
+        raise InputError(f"{where}: program must be in [1, 128], got {program}")
     channel = _value(where, values, "channel", int, 1)
     if not 1 <= channel <= 16:
-        raise InputError(f"{where}: channel must be from 1 to 16, not {channel}")
+        raise InputError(f"{where}: channel must be in [1, 16], got {channel}")
     try:
         return VoiceRoute(
             port=_value(where, values, "port", str, None),
@@ -242,7 +216,7 @@ def _voice(where: str, values: Mapping[str, Any]) -> VoiceRoute:
 def _known(where: str, values: Mapping[str, Any], known: Sequence[str]) -> None:
     unknown = sorted(values.keys() - set(known))
     if unknown:
-        raise InputError(f"{where} has no key {printable(unknown[0])!r}; there are: {', '.join(known)}")
+        raise InputError(f"{where}: unknown key {printable(unknown[0])!r}. Valid keys: {', '.join(known)}")
 
 
 def _tables(kind: str, table: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
@@ -258,12 +232,12 @@ def _value(where: str, values: Mapping[str, Any], key: str, kind: type, default:
         raise InputError(f"{where} needs {key}")
     if type(value) is not kind:
         names = {str: "text", int: "a whole number", bool: "true or false", list: "a list", dict: "a table"}
-        raise InputError(f"{where}: {key} must be {names[kind]}, not {value!r}")
+        raise InputError(f"{where}: {key} must be {names[kind]}, got {value!r}")
     return value
 
 
 def _number(where: str, values: Mapping[str, Any], key: str, default: float, highest: float) -> float:
     value = values.get(key, default)
     if type(value) not in (int, float) or not 0 <= value <= highest:
-        raise InputError(f"{where}: {key} must be a number from 0 to {highest:g}, not {value!r}")
+        raise InputError(f"{where}: {key} must be a number in [0, {highest:g}], got {value!r}")
     return float(value)

@@ -1,18 +1,19 @@
-"""The engine's side of the scheduler: ask for notes, say that one is alive, hear what was really sent.
+"""The engine's side of the scheduler: play notes, report being alive, receive what was really sent.
 
     with Scheduler([PortSettings("melody", "virtual:MusicHal")]) as scheduler:
         while playing:
             scheduler.alive()                      # at least once a second, from the loop that decides
-            scheduler.play([Note(now_s() + 0.1, 0.5, "melody", 60, 90)])
+            scheduler.play("melody", [Note(now_s() + 0.1, 0.5, 60, 90)])
             for event in scheduler.events():
                 ...
 
-The ports live in a process of their own (`musichal.live.output.scheduler_process`). It ends every note when this one dies, at
-once, or hangs, after a second; so nothing but the loop itself may call `alive`, no helper thread. Nothing here waits,
-except for starting and closing: what the process does not take at once is kept, up to a bound, and refused beyond it.
+The ports live in a process of their own (`musichal.live.output.scheduler_process`). It ends every note when this process
+dies, at once, or hangs, after a second; so only the loop itself may call `alive`, no helper thread. Only starting and closing
+wait: what the process does not take at once is kept, up to a bound, and refused beyond it.
 """
 
 import contextlib
+import json
 import select
 import socket
 import subprocess
@@ -25,11 +26,12 @@ from typing import Any, Self
 
 from musichal import own_process
 from musichal.errors import InputError, MissingExtraError, MusicHalError
-from musichal.live.output import wire
-from musichal.live.output.messages import Event, Message, Note, Sent, Statistics, Trouble
+from musichal.live.output import scheduler_protocol as protocol
+from musichal.live.output.active_notes import Key
 from musichal.live.output.note_scheduler import CAPACITY, LATE_LIMIT_S
-from musichal.live.output.port_settings import MOST_PORTS, PortSettings
+from musichal.live.output.scheduler_protocol import MOST_PORTS, Counts, Event, PortSettings, Sent, Statistics, Trouble
 from musichal.machine import now_s
+from musichal.note import Note, Slice
 
 _MOST_BACKLOG = 20_000
 _MOST_EVENTS = 20_000
@@ -46,8 +48,8 @@ _ERRORS: dict[str, type[MusicHalError]] = {"InputError": InputError, "MissingExt
 class SchedulerSettings:
     """When the scheduler ends notes by itself, and how much it keeps.
 
-    After `silence_s` without a word of its parent every note is ended; after `give_up_s` it closes its ports and goes.
-    A note later than `late_limit_s` is not struck. At most `capacity` messages wait per port.
+    It ends every note after `silence_s` without a message of its parent, and itself after `give_up_s`.
+    A note later than `late_limit_s` is not struck. At most `capacity` notes wait per port.
     """
 
     silence_s: float = 1.0
@@ -57,15 +59,15 @@ class SchedulerSettings:
 
     def __post_init__(self) -> None:
         if not 0.05 <= self.silence_s <= self.give_up_s:
-            raise ValueError(f"silence_s must be from 0.05 to give_up_s, not {self.silence_s!r}")
+            raise ValueError(f"silence_s must be in [0.05, give_up_s], got {self.silence_s!r}")
         if not self.late_limit_s >= 0:
-            raise ValueError(f"late_limit_s must not be negative, not {self.late_limit_s!r}")
+            raise ValueError(f"late_limit_s must not be negative, got {self.late_limit_s!r}")
         if self.capacity < 1:
-            raise ValueError(f"capacity must be at least 1, not {self.capacity!r}")
+            raise ValueError(f"capacity must be at least 1, got {self.capacity!r}")
 
 
 class Scheduler:
-    """Plays messages on ports, at their moments, from a process of its own. It is used by one thread: the engine's.
+    """Plays notes on ports, at their moments, from a process of its own. For one thread: the engine's.
 
     Parameters
     ----------
@@ -84,7 +86,7 @@ class Scheduler:
     ) -> None:
         names = [port.name for port in ports]
         if not 1 <= len(ports) <= MOST_PORTS or len(set(names)) != len(names):
-            raise ValueError(f"ports must be 1 to {MOST_PORTS} ports with different names, not {names}")
+            raise ValueError(f"ports must be 1 to {MOST_PORTS} ports with different names, got {names}")
         self._ports, self._settings = tuple(ports), settings or SchedulerSettings()
         self._index = {name: index for index, name in enumerate(names)}
         self._origin_s = now_s() if origin_s is None else origin_s
@@ -93,12 +95,17 @@ class Scheduler:
         self._connection: socket.socket | None = None
         self._events: deque[Event] = deque(maxlen=_MOST_EVENTS)
         self._latenesses: deque[float] = deque(maxlen=_LATENESSES)
-        self._held: list[set[tuple[int, int]]] = [set() for _ in ports]
-        self._before = dict.fromkeys((field.name for field in fields(Statistics)), 0)
+        self._held: list[set[Key]] = [set() for _ in ports]
+        self._before = dict.fromkeys((field.name for field in fields(Counts)), 0)
         self._counts: dict[str, int] = {}
         self._refused = self._events_lost = 0
         self._opened: dict[str, str] = {}
         self._priority = ""
+
+    @property
+    def ports(self) -> tuple[str, ...]:
+        """The names of its ports."""
+        return tuple(self._index)
 
     @property
     def opened(self) -> dict[str, str]:
@@ -141,28 +148,29 @@ class Scheduler:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
-    def play(self, messages: Iterable[Message]) -> int:
-        """Ask for messages; returns how many were taken. What is not is counted as refused; nothing waits.
+    def play(self, port: str, notes: Iterable[Note | Slice], *, tag: int = 0, bend_semitones: float = 0.0) -> int:
+        """Play notes on a port; `onset_s` is a moment of `now_s`. Returns how many were taken; others count as refused.
 
-        Raises `ValueError` for a port that there is not.
+        `tag` (0 to 2^32 − 1) comes back with what was sent. `bend_semitones` (−96 to 96) is heard on MPE ports. Raises
+        `ValueError` for an unknown port.
         """
+        index = self._index.get(port)
+        if index is None:
+            raise ValueError(f"unknown port {port!r}. Valid ports: {', '.join(self._index)}")
         taken = 0
-        for message in messages:
-            index = self._index.get(message.port)
-            if index is None:
-                raise ValueError(f"there is no port {message.port!r}; there are: {', '.join(self._index)}")
+        for note in notes:
             if self._connection is None or len(self._backlog) >= _MOST_BACKLOG:
-                self._refused += isinstance(message, Note)
+                self._refused += 1
                 continue
-            self._backlog.append(wire.message_frame(message, index))
+            self._backlog.append(protocol.note_frame(note, index, tag=tag, bend_semitones=bend_semitones))
             taken += 1
         self._flush()
         return taken
 
     def alive(self) -> bool:
-        """Say that the engine's loop is running; returns whether the scheduler is. Call it at least twice a second."""
+        """Report that the engine's loop is running; returns whether the scheduler is. Call it at least twice a second."""
         if self._connection is not None:
-            self._command(wire.frame(wire.ALIVE))
+            self._command(protocol.frame(protocol.ALIVE))
             self._receive()
             self._watch()
         return self._connection is not None
@@ -170,15 +178,11 @@ class Scheduler:
     def panic(self) -> None:
         """Drop everything, end every note, and tell every channel of every port to be silent."""
         self._backlog.clear()
-        self._command(wire.frame(wire.PANIC))
-
-    def cancel(self, after_s: float) -> None:
-        """Drop what is due at `after_s` or later. What sounds goes on to its end."""
-        self._command(wire.moment_frame(wire.CANCEL, after_s))
+        self._command(protocol.frame(protocol.PANIC))
 
     def mute(self, muted: bool) -> None:
         """End what sounds and strike no note, until it is lifted."""
-        self._command(wire.frame(wire.MUTE, bytes((muted,))))
+        self._command(protocol.frame(protocol.MUTE, bytes((muted,))))
 
     def events(self) -> list[Event]:
         """Return what happened since the last call, in order: what was sent, and what a player should know."""
@@ -188,7 +192,7 @@ class Scheduler:
         return events
 
     def statistics(self) -> Statistics:
-        """Return what was done, and how late; counts are up to a quarter of a second old."""
+        """Return counts, up to a quarter of a second old, and lateness."""
         self._receive()
         counts = {name: self._before[name] + self._counts.get(name, 0) for name in self._before}
         counts["refused"] += self._refused
@@ -205,7 +209,7 @@ class Scheduler:
         return Statistics(**counts | times)
 
     def restart(self) -> None:
-        """Start the process anew where it is gone, without waiting for it; it first ends what its forerunner left sounding."""
+        """Start a new process without waiting for it; it first ends the notes that the old one left sounding."""
         if self._process is not None and self._process.poll() is None:
             self._process.kill()
         self._end_process(0.0)
@@ -215,8 +219,8 @@ class Scheduler:
         """End every note, close every port, and end the process."""
         if self._connection is not None:
             self._backlog.clear()
-            self._command(wire.frame(wire.CLOSE))
-            # Its last words, until it hangs up.
+            self._command(protocol.frame(protocol.CLOSE))
+            # Receive its last events, until it closes the connection.
             until_s = now_s() + _CLOSE_S
             while self._connection is not None and now_s() < until_s:
                 select.select([self._connection], [], [], 0.05)
@@ -229,7 +233,7 @@ class Scheduler:
     def _start(self) -> None:
         self._backlog: deque[bytes] = deque()
         self._unsent = b""
-        self._buffer = wire.FrameBuffer()
+        self._buffer = protocol.FrameBuffer()
         ours, theirs = socket.socketpair()
         command = own_process.command("musichal.live.output.scheduler_process")
         quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
@@ -257,7 +261,7 @@ class Scheduler:
             ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 18)
         self._counts, self._opened = {}, {}
         self._spoke_s, self._told_unresponsive = now_s(), False
-        self._command(wire.json_frame(wire.CONFIG, self._config()))
+        self._command(protocol.json_frame(protocol.CONFIG, self._config()))
 
     def _config(self) -> dict[str, Any]:
         settings = self._settings
@@ -270,7 +274,7 @@ class Scheduler:
             "ports": [self._port_config(port, held) for port, held in zip(self._ports, self._held, strict=True)],
         }
 
-    def _port_config(self, port: PortSettings, held: set[tuple[int, int]]) -> dict[str, Any]:
+    def _port_config(self, port: PortSettings, held: set[Key]) -> dict[str, Any]:
         # What a process that was killed left sounding, the next one ends first.
         ends = [bytes((0x80 | channel, pitch, 0)) for channel, pitch in sorted(held)]
         return {
@@ -288,7 +292,7 @@ class Scheduler:
             self._flush()
 
     def _flush(self) -> None:
-        """Send what the socket takes now."""
+        """Flush as much as the socket accepts without blocking."""
         while self._connection is not None and (self._unsent or self._backlog):
             if not self._unsent:
                 batch = [self._backlog.popleft() for _ in range(min(len(self._backlog), 256))]
@@ -301,7 +305,7 @@ class Scheduler:
                 self._gone()
 
     def _receive(self, *, raising: bool = False, ending: bool = False) -> None:
-        """Take in what the process said, without waiting for it."""
+        """Handle what the process sent, without waiting."""
         for _ in range(_MOST_PIECES):
             if self._connection is None:
                 return
@@ -325,8 +329,8 @@ class Scheduler:
                 self._take(kind, body, raising=raising)
 
     def _take(self, kind: int, body: bytes, *, raising: bool) -> None:
-        if kind == wire.SENT:
-            index, sent_s, message = wire.read_sent(body)
+        if kind == protocol.SENT:
+            index, sent_s, message = protocol.read_sent(body)
             lateness_s = max(0.0, sent_s - message.ready_s)
             if message.is_on or message.is_off:
                 self._latenesses.append(lateness_s)
@@ -334,17 +338,17 @@ class Scheduler:
             name = self._ports[index].name
             self._add(Sent(name, message.data, sent_s, message.target_s, lateness_s, message.tag))
             return
-        values = wire.read_json(body)
-        if kind == wire.COUNTS:
+        values = json.loads(body)
+        if kind == protocol.COUNTS:
             self._counts = values
-        elif kind == wire.TROUBLE:
+        elif kind == protocol.TROUBLE:
             self._add(Trouble(**values))
-        elif kind == wire.READY:
+        elif kind == protocol.READY:
             self._opened = {port["name"]: port["opened"] for port in values["ports"]}
             self._priority = values["priority"]
             for held in self._held:
                 held.clear()
-        elif kind == wire.FAILED:
+        elif kind == protocol.FAILED:
             if raising:
                 raise _ERRORS.get(values["error"], InputError)(values["text"])
             self._add(Trouble(now_s(), "gone", values["text"]))
@@ -354,16 +358,16 @@ class Scheduler:
         self._events.append(event)
 
     def _watch(self) -> None:
-        """Notice a process that is there and does nothing."""
+        """Report a process that runs and does not answer."""
         silent_s = now_s() - self._spoke_s
         if silent_s < _UNRESPONSIVE_S:
             self._told_unresponsive = False
         elif not self._told_unresponsive:
             self._told_unresponsive = True
-            self._add(Trouble(now_s(), "unresponsive", f"the scheduler has said nothing for {silent_s:.0f} s"))
+            self._add(Trouble(now_s(), "unresponsive", f"the scheduler has not answered for {silent_s:.0f} s"))
 
     def _gone(self, *, expected: bool = False) -> None:
-        """Note that the process has hung up."""
+        """Handle a connection that the process closed."""
         if self._connection is not None:
             self._connection.close()
         self._connection = None
@@ -373,7 +377,7 @@ class Scheduler:
             self._before[name] += count
         self._counts = {}
         if not expected:
-            self._add(Trouble(now_s(), "gone", "the scheduler ended: no note is played until it is started anew"))
+            self._add(Trouble(now_s(), "gone", "the scheduler ended: no note is played until it is restarted"))
 
     def _end_process(self, patience_s: float) -> None:
         if self._connection is not None:
@@ -389,7 +393,7 @@ class Scheduler:
 
 
 def _whole_address(address: str) -> str:
-    """Return an address with all that is found only with heavy imports, which the process shall not need."""
+    """Return the address with what only heavy imports can find, which the process must not need."""
     if address == "synth:":
         from musichal.audio.instrument import find_soundfont
 

@@ -1,13 +1,14 @@
-"""The scheduler's own process: it owns the ports, plays at absolute moments, and ends every note when nobody is there.
+"""The scheduler's own process: it owns the ports, plays at absolute moments, and ends every note when its parent is gone.
 
-It is started by `musichal.live.output.scheduler` with one end of a socket and imports nothing heavy. One thread does all: it
-waits for the socket until shortly before the next deadline, then sleeps to it in ever shorter steps. The end of the socket is
-the death of the parent. Silence of it is a hang: every note is ended, and the ports stay open for a while, for a port of our
-own that is closed loses what was connected to it; when the parent speaks again, playing goes on.
+`musichal.live.output.scheduler` starts it with one end of a socket. It imports nothing heavy. One thread does all: it waits
+for the socket until shortly before the next deadline, then sleeps to it in ever shorter steps. The end of the socket means
+that the parent died. Its silence means that it hangs: every note is ended, and the ports stay open for a while, since a
+virtual port that is closed loses its connections; when the parent answers again, playing goes on.
 """
 
 import contextlib
 import gc
+import json
 import os
 import select
 import signal
@@ -21,13 +22,12 @@ from types import FrameType
 from typing import Any
 
 from musichal.errors import MusicHalError
-from musichal.live.output import wire
-from musichal.live.output.messages import Message, Outgoing
-from musichal.live.output.mpe import MpeZone, configuration
-from musichal.live.output.note_scheduler import AGAIN_S, NoteScheduler
+from musichal.live.output import scheduler_protocol as protocol
+from musichal.live.output.active_notes import Key
+from musichal.live.output.note_scheduler import AGAIN_S, NoteScheduler, mpe_configuration
 from musichal.live.output.ports.protocol import Port, PortLostError
 from musichal.live.output.ports.registry import describe, open_port
-from musichal.live.output.reconnecting_port import ReconnectingPort
+from musichal.live.output.scheduler_protocol import MpeZone, Outgoing
 from musichal.live.realtime import raise_priority
 from musichal.machine import now_s
 
@@ -39,17 +39,113 @@ _FINE_S = 0.0002
 _FRAMES_AT_ONCE = 64
 _RECEIVE_BYTES = 16_384
 _MOST_EVENT_BYTES = 1 << 18
-_TEND_S = 1.0
+_CHECK_S = 1.0
 _QUIET_S = 0.05
-"""Ports are looked after only where nothing is due for so long, or where there was no such gap for ten times `_TEND_S`."""
+"""Ports are checked only where nothing is due for so long, or where there was no such gap for ten times `_CHECK_S`."""
 _COUNTS_S = 0.25
 _JUMP_S = 1.0
 _SWITCH_S = 0.0001
 """How long a thread may keep the interpreter while JACK's own waits for it."""
+RETRY_S = 1.0
+"""How long to wait before a lost port is opened again."""
+
+
+class ReconnectingPort:
+    """A port that may vanish and come back. Ends the notes that its receiver still holds when it is back.
+
+    Parameters
+    ----------
+    port : Port
+    reopen : callable
+        Opens it anew; may raise `MusicHalError`.
+    setup : sequence of bytes
+        Messages that the port gets first, each time it is opened, and after a panic: programs, the MPE configuration.
+    """
+
+    def __init__(self, port: Port, *, reopen: Callable[[], Port], setup: tuple[bytes, ...] = ()) -> None:
+        self._port: Port | None = port
+        self._reopen, self._setup = reopen, setup
+        self._held: set[Key] = set()
+        self._retry_s = 0.0
+        self.unsent = 0
+
+    @property
+    def held(self) -> frozenset[Key]:
+        """The keys for which the receiver got a note-on and no note-off yet."""
+        return frozenset(self._held)
+
+    def set_up(self, now_s: float) -> None:
+        """Send the setup messages, if the port is open. Raises `PortLostError`."""
+        if self._port is None:
+            return
+        try:
+            for data in self._setup:
+                self._port.send(Outgoing(data, now_s, now_s))
+        except PortLostError:
+            self._lose(now_s)
+            raise
+
+    def send(self, message: Outgoing, now_s: float) -> bool:
+        """Send a message; returns whether the port took it. What it does not take is counted.
+
+        Raises `PortLostError`, once, where the port was lost over it.
+        """
+        if message.is_off and message.key not in self._held and not message.again:
+            return False  # ended when the port came back, or never struck
+        if self._port is None:
+            self.unsent += 1
+            return False
+        try:
+            self._port.send(message)
+        except PortLostError:
+            self.unsent += 1
+            self._lose(now_s)
+            raise
+        if message.is_on:
+            self._held.add(message.key)
+        elif message.is_off:
+            self._held.discard(message.key)
+        return True
+
+    def check(self, now_s: float) -> tuple[str, str] | None:
+        """Check the port, or reopen it; returns (kind of trouble, text), or None where nothing changed."""
+        if self._port is not None:
+            try:
+                warning = self._port.check()
+            except PortLostError as error:
+                self._lose(now_s)
+                return "port-lost", str(error)
+            return None if warning is None else ("port", warning)
+        if now_s < self._retry_s:
+            return None
+        self._retry_s = now_s + RETRY_S
+        try:
+            self._port = self._reopen()
+            self.set_up(now_s)
+            for channel, pitch in sorted(self._held):
+                self._port.send(Outgoing(bytes((0x80 | channel, pitch, 0)), now_s, now_s))
+        except (MusicHalError, PortLostError):
+            self._close(flush=False)
+            return None
+        self._held.clear()
+        return "port-back", f"{self._port.name} is back"
+
+    def close(self) -> None:
+        """Close the port."""
+        self._close(flush=True)
+
+    def _lose(self, now_s: float) -> None:
+        self._close(flush=False)
+        self._retry_s = now_s + RETRY_S
+
+    def _close(self, *, flush: bool) -> None:
+        if self._port is not None:
+            self._port.close(flush=flush)
+            self._port = None
 
 
 class _Events:
-    """What is told to the parent. Nobody may listen: it is bounded, and never waits."""
+    """Events for the parent, which may not read them: bounded, and never waits."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
@@ -73,11 +169,11 @@ class SchedulerProcess:
 
     def __init__(self, connection: socket.socket, config: dict[str, Any], *, clock: Callable[[], float] = now_s) -> None:
         self._connection, self._clock = connection, clock
-        self._buffer, self._events = wire.FrameBuffer(), _Events(connection)
+        self._buffer, self._events = protocol.FrameBuffer(), _Events(connection)
         self._silence_s, self._give_up_s = float(config["silence_s"]), float(config["give_up_s"])
         self._names = [str(port["name"]) for port in config["ports"]]
-        self._outlets: list[ReconnectingPort] = []
-        self._timelines: list[NoteScheduler] = []
+        self._ports: list[ReconnectingPort] = []
+        self._schedulers: list[NoteScheduler] = []
         self._heard_s: float | None = None
         self._silent = self._ended = self._more_frames = False
         try:
@@ -86,25 +182,25 @@ class SchedulerProcess:
             self.close()
             raise
         started_s = clock()
-        self._tended_s = self._counted_s = self._turned_s = started_s
-        self._events.add(wire.json_frame(wire.READY, {"ports": ready, "priority": config.get("priority", "")}))
+        self._checked_s = self._counted_s = self._turned_s = started_s
+        self._events.add(protocol.json_frame(protocol.READY, {"ports": ready, "priority": config.get("priority", "")}))
         self._events.flush()
 
-    def _open(self, port: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
-        open_it = partial(open_port, port["address"], origin_s=float(config["origin_s"]))
+    def _open(self, settings: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
+        open_it = partial(open_port, settings["address"], origin_s=float(config["origin_s"]))
         opened = open_it()
-        zone = MpeZone(port["members"], port["bend_semitones"]) if port["members"] else None
-        setup = [bytes.fromhex(text) for text in port["setup"]]
+        zone = MpeZone(settings["members"], settings["bend_semitones"]) if settings["members"] else None
+        setup = [bytes.fromhex(text) for text in settings["setup"]]
 
         def reopen() -> Port:
             return open_it().port
 
-        outlet = ReconnectingPort(opened.port, reopen=reopen, setup=(*(configuration(zone) if zone else ()), *setup))
-        self._outlets.append(outlet)
-        outlet.set_up(self._clock())
-        self._timelines.append(
+        port = ReconnectingPort(opened.port, reopen=reopen, setup=(*(mpe_configuration(zone) if zone else ()), *setup))
+        self._ports.append(port)
+        port.set_up(self._clock())
+        self._schedulers.append(
             NoteScheduler(
-                latency_s=float(port["latency_s"]),
+                latency_s=float(settings["latency_s"]),
                 lead_s=opened.port.lead_s,
                 zone=zone,
                 capacity=int(config["capacity"]),
@@ -113,7 +209,7 @@ class SchedulerProcess:
         )
         if opened.notice:
             self._trouble("notice", opened.notice, None)
-        return {"name": port["name"], "opened": opened.port.name}
+        return {"name": settings["name"], "opened": opened.port.name}
 
     def end(self, *_: object) -> None:
         """End after this turn of the loop."""
@@ -128,21 +224,21 @@ class SchedulerProcess:
             self.close()
 
     def close(self) -> None:
-        """End every note, tell what is left to tell, and close the ports."""
+        """End every note, send the last events, and close the ports."""
         moment_s = self._clock()
-        for index, timeline in enumerate(self._timelines):
+        for index, scheduler in enumerate(self._schedulers):
             with contextlib.suppress(Exception):
-                self._send(index, timeline.go_silent(moment_s))
-        if any(timeline.next_s is not None for timeline in self._timelines):
+                self._send(index, scheduler.go_silent(moment_s))
+        if any(scheduler.next_s is not None for scheduler in self._schedulers):
             self._events.flush()
-            time.sleep(AGAIN_S)  # nothing but to tell the ends again is left to do
-            for index, timeline in enumerate(self._timelines):
+            time.sleep(AGAIN_S)  # only the repeated note-offs are left to send
+            for index, scheduler in enumerate(self._schedulers):
                 with contextlib.suppress(Exception):
-                    self._send(index, timeline.step(moment_s + AGAIN_S))
+                    self._send(index, scheduler.step(moment_s + AGAIN_S))
         self._tell_counts()
         self._events.flush()
-        for outlet in self._outlets:
-            outlet.close()
+        for port in self._ports:
+            port.close()
 
     def _turn(self) -> None:
         self._receive()
@@ -152,16 +248,16 @@ class SchedulerProcess:
             # The parent was paused as well: it has a second again from now on.
             self._heard_s = None if self._heard_s is None else moment_s
         self._turned_s = moment_s
-        for index, timeline in enumerate(self._timelines):
-            if timeline.next_s is not None and timeline.next_s <= moment_s:
-                self._send(index, timeline.step(moment_s))
+        for index, scheduler in enumerate(self._schedulers):
+            if scheduler.next_s is not None and scheduler.next_s <= moment_s:
+                self._send(index, scheduler.step(moment_s))
         self._watch(moment_s)
         self._events.flush()
         if not self._more_frames:
             self._wait()
 
     def _receive(self) -> None:
-        """Take in some of what the parent said: never so much that a deadline would be missed over it."""
+        """Handle some of what the parent sent: never so much that a deadline would be missed over it."""
         if len(self._buffer) < _RECEIVE_BYTES:
             try:
                 piece = self._connection.recv(_RECEIVE_BYTES)
@@ -185,71 +281,62 @@ class SchedulerProcess:
         if self._silent:
             self._silent = False
             self._trouble("notice", "MusicHal is back, and playing goes on", None)
-        if kind in (wire.NOTE, wire.CONTROL):
-            port, message = self._message(kind, body)
-            if message is not None:
-                self._timelines[port].play(message, moment_s)
-        elif kind == wire.CANCEL:
-            for timeline in self._timelines:
-                timeline.cancel(wire.read_moment(body))
-        elif kind == wire.PANIC:
-            for index, timeline in enumerate(self._timelines):
-                self._send(index, timeline.panic(moment_s))
-                # Whoever was connected since the port was opened never got it.
+        if kind == protocol.NOTE:
+            with contextlib.suppress(ValueError):
+                port, note, tag, bend_semitones = protocol.read_note(body)
+                self._schedulers[port].play(note, moment_s, tag=tag, bend_semitones=bend_semitones)
+        elif kind == protocol.PANIC:
+            for index, scheduler in enumerate(self._schedulers):
+                self._send(index, scheduler.panic(moment_s))
+                # An instrument that was connected since the port was opened never got the setup.
                 self._set_up(index, moment_s)
-        elif kind == wire.MUTE:
-            for index, timeline in enumerate(self._timelines):
-                self._send(index, timeline.mute(body == b"\x01", moment_s))
-        elif kind == wire.CLOSE:
+        elif kind == protocol.MUTE:
+            for index, scheduler in enumerate(self._schedulers):
+                self._send(index, scheduler.mute(body == b"\x01", moment_s))
+        elif kind == protocol.CLOSE:
             self.end()
 
-    def _message(self, kind: int, body: bytes) -> tuple[int, Message | None]:
-        try:
-            return wire.read_message(kind, body)
-        except ValueError:
-            return 0, None
-
     def _send(self, index: int, messages: list[Outgoing]) -> None:
-        outlet = self._outlets[index]
+        port = self._ports[index]
         for message in messages:
             try:
-                taken = outlet.send(message, self._clock())
+                taken = port.send(message, self._clock())
             except PortLostError as error:
                 taken = False
                 self._trouble("port-lost", str(error), index)
             if taken and not message.again:
-                self._events.add(wire.sent_frame(message, max(self._clock(), message.target_s), index))
+                self._events.add(protocol.sent_frame(message, max(self._clock(), message.target_s), index))
 
     def _set_up(self, index: int, moment_s: float) -> None:
         try:
-            self._outlets[index].set_up(moment_s)
+            self._ports[index].set_up(moment_s)
         except PortLostError as error:
             self._trouble("port-lost", str(error), index)
 
     def _watch(self, moment_s: float) -> None:
-        """Mind the parent's silence, tell the counts, look after the ports: each when its time has come."""
+        """Watch for the parent's silence, send the counts, check the ports: each when it is due."""
         silent_s = 0.0 if self._heard_s is None else moment_s - self._heard_s
         if silent_s > self._silence_s and not self._silent:
             self._silent = True
-            for index, timeline in enumerate(self._timelines):
-                self._send(index, timeline.go_silent(moment_s))
+            for index, scheduler in enumerate(self._schedulers):
+                self._send(index, scheduler.go_silent(moment_s))
             self._trouble("silent", f"MusicHal did not answer for {silent_s:.1f} s: every note was ended", None)
         if silent_s > self._give_up_s:
             self.end()
         if moment_s - self._counted_s >= _COUNTS_S:
             self._counted_s = moment_s
             self._tell_counts()
-        since_s = moment_s - self._tended_s
-        if since_s >= _TEND_S and (self._next_s() - moment_s > _QUIET_S or since_s > 10 * _TEND_S):
-            self._tended_s = moment_s
-            for index, outlet in enumerate(self._outlets):
-                news = outlet.tend(moment_s)
+        since_s = moment_s - self._checked_s
+        if since_s >= _CHECK_S and (self._next_s() - moment_s > _QUIET_S or since_s > 10 * _CHECK_S):
+            self._checked_s = moment_s
+            for index, port in enumerate(self._ports):
+                news = port.check(moment_s)
                 if news is not None:
                     self._trouble(*news, index)
             self._turned_s = self._clock()
 
     def _next_s(self) -> float:
-        moments = [timeline.next_s for timeline in self._timelines]
+        moments = [scheduler.next_s for scheduler in self._schedulers]
         return min((moment for moment in moments if moment is not None), default=float("inf"))
 
     def _wait(self) -> None:
@@ -265,14 +352,15 @@ class SchedulerProcess:
 
     def _trouble(self, kind: str, text: str, index: int | None) -> None:
         port = None if index is None else self._names[index]
-        self._events.add(wire.json_frame(wire.TROUBLE, {"at_s": self._clock(), "kind": kind, "text": text, "port": port}))
+        values = {"at_s": self._clock(), "kind": kind, "text": text, "port": port}
+        self._events.add(protocol.json_frame(protocol.TROUBLE, values))
 
     def _tell_counts(self) -> None:
-        totals: dict[str, int] = {"unsent": sum(o.unsent for o in self._outlets), "events_lost": self._events.lost}
-        for timeline in self._timelines:
-            for name, count in asdict(timeline.counts).items():
+        totals: dict[str, int] = {"unsent": sum(o.unsent for o in self._ports), "events_lost": self._events.lost}
+        for scheduler in self._schedulers:
+            for name, count in asdict(scheduler.counts).items():
                 totals[name] = totals.get(name, 0) + count
-        self._events.add(wire.json_frame(wire.COUNTS, totals))
+        self._events.add(protocol.json_frame(protocol.COUNTS, totals))
 
 
 def _connection(argument: str) -> socket.socket:
@@ -283,23 +371,24 @@ def _connection(argument: str) -> socket.socket:
 
 
 def _first_frame(connection: socket.socket) -> dict[str, Any]:
-    buffer = wire.FrameBuffer()
+    buffer = protocol.FrameBuffer()
     while True:
-        # One byte at a time: nothing behind the first frame may be taken away from the loop.
+        # One byte at a time: what follows the first frame is the loop's.
         piece = connection.recv(1)
         if not piece:
             raise SystemExit(0)
         buffer.add(piece)
         for kind, body in buffer.frames(1):
-            if kind == wire.CONFIG:
-                return wire.read_json(body)
+            if kind == protocol.CONFIG:
+                config: dict[str, Any] = json.loads(body)
+                return config
 
 
 def main() -> int:
     """Run as a program, with the socket as the one argument; returns the exit code."""
-    # Ctrl-C is for the whole group of processes: the parent ends first, and we after it.
+    # Ctrl-C goes to the whole group of processes: the parent ends first, and this process after it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # A JACK server is used where there is one, and never started behind the user's back.
+    # Use a JACK server that runs; never start one.
     os.environ.setdefault("JACK_NO_START_SERVER", "1")
     connection = _connection("".join(sys.argv[1:]))
     config = _first_frame(connection)
@@ -322,12 +411,12 @@ def main() -> int:
     except (MusicHalError, PortLostError) as error:
         kind, text = describe(error) if isinstance(error, MusicHalError) else ("InputError", str(error))
         with contextlib.suppress(OSError):
-            connection.sendall(wire.json_frame(wire.FAILED, {"error": kind, "text": text}))
+            connection.sendall(protocol.json_frame(protocol.FAILED, {"error": kind, "text": text}))
         return 2
     except Exception as error:
         with contextlib.suppress(OSError):
             text = f"the scheduler failed: {type(error).__name__}: {error}"
-            connection.sendall(wire.json_frame(wire.FAILED, {"error": "InputError", "text": text}))
+            connection.sendall(protocol.json_frame(protocol.FAILED, {"error": "InputError", "text": text}))
         return 1
     return 0
 

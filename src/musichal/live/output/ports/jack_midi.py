@@ -14,9 +14,9 @@ from collections import deque
 from typing import Any
 
 from musichal.errors import InputError, MissingExtraError, install_hint
-from musichal.live.output.messages import Outgoing
 from musichal.live.output.ports.frame_clock import FrameLine
 from musichal.live.output.ports.protocol import PortLostError
+from musichal.live.output.scheduler_protocol import Outgoing
 from musichal.machine import now_s
 
 _MOST_QUEUED = 4096

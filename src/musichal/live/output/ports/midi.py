@@ -9,8 +9,8 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from musichal.errors import InputError, MissingExtraError, install_hint
-from musichal.live.output.messages import Outgoing
 from musichal.live.output.ports.protocol import PortLostError
+from musichal.live.output.scheduler_protocol import Outgoing
 
 INSTEAD = "file:reply.mid, osc:127.0.0.1:9001 or synth: work without one"
 _CLIENT = "MusicHal"

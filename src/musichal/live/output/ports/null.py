@@ -1,6 +1,6 @@
 """The port that goes nowhere: where there is no MIDI system, the partner plays on, and what it plays is told as events."""
 
-from musichal.live.output.messages import Outgoing
+from musichal.live.output.scheduler_protocol import Outgoing
 
 
 class NullPort:

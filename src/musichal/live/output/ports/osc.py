@@ -13,7 +13,7 @@ import socket
 from typing import Any
 
 from musichal.errors import InputError, MissingExtraError, install_hint
-from musichal.live.output.messages import Outgoing
+from musichal.live.output.scheduler_protocol import Outgoing
 
 NOTE_ON, NOTE_OFF, MIDI = "/musichal/note/on", "/musichal/note/off", "/musichal/midi"
 

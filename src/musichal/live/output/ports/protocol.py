@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from musichal.live.output.messages import Outgoing
+from musichal.live.output.scheduler_protocol import Outgoing
 
 
 class PortLostError(Exception):

@@ -86,7 +86,7 @@ def _open_osc(target: str, _origin_s: float) -> Port:
 
 
 def _open_file(path: str, origin_s: float) -> Port:
-    from musichal.live.output.ports.midi_file import MidiFilePort
+    from musichal.live.output.midi_file import MidiFilePort
 
     return MidiFilePort(path, origin_s=origin_s)
 

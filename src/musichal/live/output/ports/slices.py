@@ -15,9 +15,9 @@ from musichal.arrays import Float32
 from musichal.audio.slices import SlicePlayer
 from musichal.errors import InputError
 from musichal.live.input.devices import find_output, portaudio, why_not_opened
-from musichal.live.output.messages import Note, Outgoing
 from musichal.live.output.ports.frame_clock import FrameLine
 from musichal.live.output.ports.protocol import PortLostError
+from musichal.live.output.scheduler_protocol import Outgoing
 from musichal.machine import now_s
 from musichal.memory.partner_file import load_partner
 from musichal.note import Slice
@@ -56,7 +56,7 @@ class SlicesPort:
         self._player = SlicePlayer(recordings, sample_rate_hz=rate_hz)
         self._line = FrameLine(rate_hz)
         self._recordings = len(recordings)
-        self._asked: queue.SimpleQueue[tuple[float, Note | None] | None] = queue.SimpleQueue()
+        self._asked: queue.SimpleQueue[tuple[float, Slice | None] | None] = queue.SimpleQueue()
         self._called_s: float | None = None
         self._underflows = self._told_underflows = 0
         channels = min(2, output.channels)
@@ -94,24 +94,19 @@ class SlicesPort:
 
     def _render(self) -> None:
         while (asked := self._asked.get()) is not None:
-            target_s, note = asked
+            target_s, piece = asked
             frame = self._line.frame_at(target_s)
-            if note is None or note.source is None:
+            if piece is None:
                 self._player.stop(frame)
-            elif note.source.recording < self._recordings:
-                source = note.source
-                piece = Slice(
-                    *(0.0, note.duration_s, source.recording, source.source_start_s),
-                    *(source.transposition_semitones, source.gain),
-                )
+            elif piece.recording < self._recordings:
                 self._player.start(frame, piece)
 
     def send(self, message: Outgoing) -> None:
         """Take a slice, or its end, for its moment."""
         if self._asked.qsize() >= _MOST_WAITING:
             raise PortLostError("slices cannot be rendered as fast as they are asked for")
-        if message.note is not None:
-            self._asked.put((message.target_s, message.note))
+        if message.slice is not None:
+            self._asked.put((message.target_s, message.slice))
         elif message.is_off and not message.again:
             self._asked.put((message.target_s, None))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from musichal.errors import InputError, MissingExtraError, install_hint
-from musichal.live.output.messages import Outgoing
+from musichal.live.output.scheduler_protocol import Outgoing
 from musichal.text import printable
 
 _GAIN = 0.5

@@ -41,7 +41,7 @@ from benchmarks.random_checkpoint import write_random_checkpoint
 from musichal.arrays import Float32, Int16, Int64
 from musichal.audio.recording import Recording, read_recording
 from musichal.errors import MissingExtraError, install_hint
-from musichal.evaluate.parity import agreement
+from musichal.evaluate.verify import nearest_agreement
 from musichal.hearing.encoders.checkpoint import Checkpoint, find_checkpoint
 from musichal.hearing.encoders.conversion import Graph, cache_folder, convert, load_module
 from musichal.hearing.encoders.learned import (
@@ -424,14 +424,13 @@ def _context(recording: str, spec: str) -> dict[str, float]:
             shifted = _heard_frames(context, replace(heard, samples=heard.samples[dropped:]))
             others = _tokens(vocabularies, np.stack(shifted[1]))
             asked = first[0] >= dropped / rate * base.sample_rate_hz + max(_CONTEXTS_MS) * base.sample_rate_hz / 1000
-            for source in range(len(SOURCES)):
-                equal, pairs = agreement(
-                    (first[0][asked], shifted[0]),
-                    (tokens[:, asked], others),
-                    source=source,
-                    tolerance_samples=base.encoder.stride_samples / 2,
-                    offset_samples=dropped / rate * base.sample_rate_hz,
-                )
+            agreement = nearest_agreement(
+                (first[0][asked], shifted[0]),
+                (tokens[:, asked], others),
+                tolerance_samples=base.encoder.stride_samples / 2,
+                offset_samples=dropped / rate * base.sample_rate_hz,
+            )
+            for source, (equal, pairs) in enumerate(agreement):
                 shares[source].append(equal / pairs)
         for source, name in enumerate(SOURCES):
             out[f"{context_ms} {name}"] = float(np.mean(shares[source]))

@@ -20,7 +20,7 @@ import numpy as np
 from benchmarks.figure import Figure
 from benchmarks.process import in_own_process, peak_memory_mb
 from musichal.audio.recording import read_recording
-from musichal.evaluate.partner_stats import resampled_length
+from musichal.audio.resample import resampled_length
 from musichal.hearing.encoders import create_encoder
 from musichal.hearing.listener import Listener
 from musichal.hearing.percepts import stream_frame_count

@@ -15,9 +15,10 @@ from PIL import Image
 
 from faults import FAULTS
 from musichal.errors import InputError
-from musichal.evaluate.shift import OFFSETS
-from musichal.evaluate.token_diversity import token_diversity, token_histogram
-from musichal.evaluate.verification import GROUPS, Check, DiversityRow, HeardRecording, ShiftRow, Verification
+from musichal.evaluate.alignment import HeardRecording
+from musichal.evaluate.checks import GROUPS, Check
+from musichal.evaluate.token_stats import DiversityRow, diversity_row
+from musichal.evaluate.verify import OFFSETS, ShiftRow, Verification
 from musichal.memory.partner_file import PartnerModel
 from musichal.plots.canvas import SOURCE_COLOURS
 from musichal.plots.verification import (
@@ -70,12 +71,7 @@ class Page(HTMLParser):
 
 
 def row(label: str, tokens: np.ndarray, seconds: float) -> DiversityRow:
-    return DiversityRow(
-        label=label,
-        stretch_s=seconds,
-        diversity=tuple(token_diversity([t], size=64, duration_s=seconds) for t in tokens),
-        histograms=tuple(tuple(int(n) for n in token_histogram(t, size=64)) for t in tokens),
-    )
+    return diversity_row(label, [tokens], size=64, duration_s=seconds)
 
 
 SHIFT = tuple(

@@ -63,3 +63,11 @@ class StreamResampler:
         # Variable rates end a sample early or late.
         missing = math.floor(self._taken * self._ratio + 0.5) - self._given
         return np.pad(rest, (0, missing - rest.shape[0])) if rest.shape[0] < missing else rest[: max(0, missing)]
+
+
+def resampled_length(n_samples: int, *, source_rate_hz: int, target_rate_hz: int) -> int:
+    """Return how many samples `StreamResampler` makes of `n_samples`.
+
+    soxr rounds n · target / source to the nearest integer, halves up. Integer arithmetic is exact for any length.
+    """
+    return (2 * n_samples * target_rate_hz + source_rate_hz) // (2 * source_rate_hz)

@@ -10,7 +10,7 @@ from musichal.audio.recording import collect_recordings, read_recording
 from musichal.commands.encoder_plan import EncoderPlan, chosen_spec
 from musichal.commands.outputs import check_outputs
 from musichal.commands.terminal import Terminal
-from musichal.evaluate.partner_stats import partner_figures
+from musichal.evaluate.partner_stats import partner_stats
 from musichal.hearing.listener import resolve_spec
 from musichal.memory.partner_file import PartnerModel, save_partner
 from musichal.spec import PerceptionSpec
@@ -74,8 +74,8 @@ def train_command(
         save_partner(output, model)
     took_s = time.monotonic() - started_s
     heard_s = sum(r.duration_s for r in recordings)
-    figures = partner_figures(model)
-    voice.result({"partner": str(output), "took_s": took_s, "figures": figures.to_dict()})
+    stats = partner_stats(model)
+    voice.result({"partner": str(output), "took_s": took_s, "figures": stats.to_dict()})
     states, notes = len(model.memory), len(model.memory.notes)
     voice.say(
         f"Chandra listened to {counted(len(recordings), 'recording')} ({heard_s:.1f} s) in {took_s:.1f} s:"

@@ -16,10 +16,9 @@ from musichal.audio.recording import Recording, collect_recordings, read_recordi
 from musichal.commands.outputs import check_outputs
 from musichal.commands.terminal import Terminal
 from musichal.errors import CheckFailedError
-from musichal.evaluate.repeatability import Retrain
-from musichal.evaluate.shift import OFFSETS
-from musichal.evaluate.verification import Check, DiversityRow, Verification
-from musichal.evaluate.verify import subjects, verify_partner
+from musichal.evaluate.checks import Check, Retrain
+from musichal.evaluate.token_stats import DiversityRow
+from musichal.evaluate.verify import OFFSETS, Verification, subjects, verify_partner
 from musichal.hearing.percepts import SOURCES
 from musichal.machine import processors
 from musichal.memory.partner_file import PartnerModel, load_partner, save_partner

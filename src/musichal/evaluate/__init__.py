@@ -1,1 +1,5 @@
-"""Does it listen? What a partner's answers are measured by, with baselines in the same run."""
+"""Measurements of a partner: ``mh.evaluate.parity(partner, y, sr)``."""
+
+from musichal.evaluate.alignment import Parity, parity
+
+__all__ = ["Parity", "parity"]

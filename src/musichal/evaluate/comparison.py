@@ -27,8 +27,8 @@ from scipy.special import entr
 from musichal.arrays import AnyArray, Float32, Float64, Int64
 from musichal.audio.recording import samples_digest
 from musichal.errors import InputError
-from musichal.evaluate.parity import LiveStream, hear_live
-from musichal.evaluate.token_diversity import Diversity, token_diversity
+from musichal.evaluate.alignment import LiveStream, hear_live
+from musichal.evaluate.token_stats import Diversity, token_diversity
 from musichal.hearing.percepts import SILENCE, SOURCES
 from musichal.memory.partner_file import PartnerModel
 

@@ -1,36 +1,31 @@
-"""What a partner learned, in figures: everything that `musichal inspect` reports.
-
-Each figure is computed from the partner itself, none from another figure that was rounded for display.
+"""Statistics of a partner: everything that `musichal inspect` reports. Each is computed from the partner itself.
 
 Conventions
 -----------
-Times are in seconds from the start of a recording. Shares are from 0 to 1. Figures of sources are in the order of `SOURCES`.
-A figure that does not exist (the pitch range of a memory without notes) is None, never a number that stands for it.
+Times are in seconds from the start of a recording. Shares are from 0 to 1. Sources are in the order of `SOURCES`. What does
+not exist (the pitch range of a memory without notes) is None.
 """
 
 import dataclasses
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from musichal.arrays import AnyArray
-from musichal.evaluate.token_diversity import Diversity, token_diversity
-from musichal.hearing.percepts import SILENCE, SOURCES, stream_frame_count
+from musichal.audio.resample import resampled_length
+from musichal.evaluate.checks import grid_counts
+from musichal.evaluate.token_stats import Diversity, token_diversity
+from musichal.hearing.percepts import SILENCE, SOURCES
 from musichal.memory.information_rate import information_rate
 from musichal.memory.memory import Memory
 from musichal.memory.partner_file import PartnerModel, StoredRecording
 from musichal.memory.token_index import TokenIndex
 from musichal.spec import PerceptionSpec
-from musichal.text import clock, counted, pitch_name
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
 
 
 @dataclass(frozen=True)
-class HearingFigures:
+class HearingStats:
     """How the partner hears: its spec's fingerprint and the numbers that people ask about.
 
     `frames_per_second` is measured: the frames that the recordings hold over their duration. It is below the rate of the
@@ -54,7 +49,7 @@ class HearingFigures:
 
 
 @dataclass(frozen=True)
-class RecordingFigures:
+class RecordingStats:
     """One recording. `frames_expected` is the closed form's count, None where segments follow onsets."""
 
     name: str
@@ -76,7 +71,7 @@ class RecordingFigures:
 
 
 @dataclass(frozen=True)
-class MemoryFigures:
+class MemoryStats:
     """States and notes; `lowest_pitch` and `highest_pitch` are MIDI numbers, or None without notes."""
 
     states: int
@@ -105,7 +100,7 @@ class Repeat:
 
 
 @dataclass(frozen=True)
-class RepetitionFigures:
+class RepetitionStats:
     """How far one source's gestures repeat. `information_rate_bits` is per gesture, from exact repeat lengths."""
 
     source: str
@@ -115,7 +110,7 @@ class RepetitionFigures:
 
 
 @dataclass(frozen=True)
-class OracleFigures:
+class OracleStats:
     """The Audio Oracle over the gestures' vectors."""
 
     dims: int
@@ -128,17 +123,17 @@ class OracleFigures:
 
 
 @dataclass(frozen=True)
-class PartnerFigures:
+class PartnerStats:
     """Everything together; `diversity` per source over all recordings."""
 
-    hearing: HearingFigures
+    hearing: HearingStats
     trained_with: dict[str, str]
     duration_s: float
-    recordings: tuple[RecordingFigures, ...]
+    recordings: tuple[RecordingStats, ...]
     diversity: tuple[Diversity, ...]
-    memory: MemoryFigures
-    repetition: tuple[RepetitionFigures, ...]
-    oracle: OracleFigures
+    memory: MemoryStats
+    repetition: tuple[RepetitionStats, ...]
+    oracle: OracleStats
 
     @property
     def counts_agree(self) -> bool:
@@ -156,19 +151,10 @@ class PartnerFigures:
         return values
 
 
-def resampled_length(n_samples: int, *, source_rate_hz: int, target_rate_hz: int) -> int:
-    """Return how many samples `StreamResampler` makes of `n_samples`.
-
-    soxr rounds n · target / source to the nearest integer, halves up; a test holds it to that over many rates and lengths,
-    halves included. Integer arithmetic keeps it exact for any length.
-    """
-    return (2 * n_samples * target_rate_hz + source_rate_hz) // (2 * source_rate_hz)
-
-
-def partner_figures(model: PartnerModel) -> PartnerFigures:
-    """Return every figure of a partner."""
+def partner_stats(model: PartnerModel) -> PartnerStats:
+    """Return the statistics of a partner."""
     size, duration_s = model.spec.vocabulary.size, sum(r.duration_s for r in model.recordings)
-    return PartnerFigures(
+    return PartnerStats(
         hearing=_hearing(model, duration_s),
         trained_with=dict(model.trained_with),
         duration_s=duration_s,
@@ -185,10 +171,10 @@ def partner_figures(model: PartnerModel) -> PartnerFigures:
     )
 
 
-def _hearing(model: PartnerModel, duration_s: float) -> HearingFigures:
+def _hearing(model: PartnerModel, duration_s: float) -> HearingStats:
     spec = model.spec
     rate = spec.sample_rate_hz
-    return HearingFigures(
+    return HearingStats(
         fingerprint=spec.fingerprint(),
         encoder=spec.encoder.title,
         encoder_digest=spec.encoder.digest,
@@ -206,21 +192,19 @@ def _hearing(model: PartnerModel, duration_s: float) -> HearingFigures:
     )
 
 
-def _recording(recording: StoredRecording, spec: PerceptionSpec) -> RecordingFigures:
-    resampled = resampled_length(
-        recording.n_samples, source_rate_hz=recording.sample_rate_hz, target_rate_hz=spec.sample_rate_hz
-    )
-    on_grid = spec.policy == "grid"
-    return RecordingFigures(
+def _recording(recording: StoredRecording, spec: PerceptionSpec) -> RecordingStats:
+    counts = grid_counts(recording, spec) if spec.policy == "grid" else None
+    length = resampled_length(recording.n_samples, source_rate_hz=recording.sample_rate_hz, target_rate_hz=spec.sample_rate_hz)
+    return RecordingStats(
         name=recording.name,
         digest=recording.digest,
         duration_s=recording.duration_s,
         sample_rate_hz=recording.sample_rate_hz,
         has_audio=recording.flac is not None,
-        resampled_samples=resampled,
-        segments=_grid_segments(resampled, spec) if on_grid else None,
+        resampled_samples=length,
+        segments=counts.segments if counts else None,
         frames=len(recording.frame_samples),
-        frames_expected=stream_frame_count(resampled, spec) if on_grid else None,
+        frames_expected=counts.frames if counts else None,
         onsets=len(recording.onset_samples),
         diversity=tuple(
             token_diversity([tokens], size=spec.vocabulary.size, duration_s=recording.duration_s) for tokens in recording.tokens
@@ -228,17 +212,10 @@ def _recording(recording: StoredRecording, spec: PerceptionSpec) -> RecordingFig
     )
 
 
-def _grid_segments(n_samples: int, spec: PerceptionSpec) -> int:
-    """Return how many segments on the grid bring frames; the last may be cut short by the end of the stream."""
-    whole = 0 if n_samples < spec.segment_samples else (n_samples - spec.segment_samples) // spec.hop_samples + 1
-    in_whole = stream_frame_count((whole - 1) * spec.hop_samples + spec.segment_samples, spec) if whole else 0
-    return whole + (stream_frame_count(n_samples, spec) > in_whole)
-
-
-def _memory(memory: Memory, duration_s: float) -> MemoryFigures:
+def _memory(memory: Memory, duration_s: float) -> MemoryStats:
     states, notes = memory.states, memory.notes
     pitches = notes["pitch"]
-    return MemoryFigures(
+    return MemoryStats(
         states=len(states),
         notes=len(notes),
         notes_per_second=len(notes) / duration_s,
@@ -251,9 +228,9 @@ def _memory(memory: Memory, duration_s: float) -> MemoryFigures:
     )
 
 
-def _repetition(source: str, index: TokenIndex, memory: Memory) -> RepetitionFigures:
+def _repetition(source: str, index: TokenIndex, memory: Memory) -> RepetitionStats:
     lengths = index.repeat_lengths()
-    return RepetitionFigures(
+    return RepetitionStats(
         source=source,
         mean_repeat=float(lengths.mean()),
         information_rate_bits=information_rate(lengths) / len(lengths),
@@ -284,10 +261,10 @@ def _longest(lengths: AnyArray, index: TokenIndex, memory: Memory) -> Repeat | N
     )
 
 
-def _oracle(memory: Memory) -> OracleFigures:
+def _oracle(memory: Memory) -> OracleStats:
     oracle = memory.oracle
     lengths = oracle.repeat_lengths()
-    return OracleFigures(
+    return OracleStats(
         dims=oracle.dims,
         threshold=oracle.threshold,
         clusters=oracle.cluster_count,
@@ -296,123 +273,3 @@ def _oracle(memory: Memory) -> OracleFigures:
         longest_repeat=int(lengths.max()),
         information_rate_bits=information_rate(lengths) / len(lengths),
     )
-
-
-def figures_text(figures: PartnerFigures) -> "RenderableType":
-    """Return the figures as tables for a terminal, to be rendered by whoever has one."""
-    from rich.console import Group
-
-    return Group(*_tables(figures))
-
-
-def _tables(figures: PartnerFigures) -> Iterator["RenderableType"]:
-    from rich.table import Table
-    from rich.text import Text
-
-    def table(title: str, *columns: str, rows: list[tuple[str, ...]]) -> Table:
-        out = Table(title=title, title_justify="left", show_header=any(columns))
-        for number, column in enumerate(columns):
-            right = number > 0 and bool(column)
-            # Beside a name only the name gives way, and it goes on in the next line: cut short it might equal another.
-            whole = "name" in columns and column != "name"
-            out.add_column(column, justify="right" if right else "left", no_wrap=whole, overflow="fold")
-        for row in rows:
-            # As `Text`, so that a recording's name cannot be taken for markup.
-            out.add_row(*(Text(cell) for cell in row))
-        return out
-
-    yield table("How it hears", "", "", rows=_hearing_rows(figures.hearing))
-    yield table(
-        "Recordings",
-        "name", "length", "segments", "frames", "closed form", "onsets", "sound",
-        rows=[_recording_row(r) for r in figures.recordings],
-    )  # fmt: skip
-    yield table("Vocabulary", "", *SOURCES, rows=_diversity_rows(figures.diversity))
-    yield table("Memory", "", "", rows=_memory_rows(figures.memory))
-    yield table("Repetition", "", *SOURCES, "oracle", rows=_repetition_rows(figures))
-
-
-def _hearing_rows(hearing: HearingFigures) -> list[tuple[str, ...]]:
-    placed = "on a grid" if hearing.policy == "grid" else "cut at onsets"
-    return [
-        ("fingerprint", hearing.fingerprint[:16]),
-        ("encoder", f"{hearing.encoder} ({hearing.encoder_licence})"),
-        ("sounds per source", str(hearing.vocabulary_size)),
-        ("segments", f"{_ms(hearing.segment_s)} every {_ms(hearing.hop_s)}, {placed}"),
-        ("in view", f"{_ms(hearing.context_s)} before each segment, {_ms(hearing.lookahead_s)} behind it"),
-        ("frames", f"{hearing.frames_per_second:.1f} per second at {hearing.sample_rate_hz} Hz"),
-        ("gate", f"opens at {hearing.gate_open_db:.0f} dBFS, closes at {hearing.gate_close_db:.0f} dBFS"),
-    ]
-
-
-def _ms(seconds: float) -> str:
-    return f"{round(1000 * seconds, 1):g} ms"
-
-
-def _recording_row(recording: RecordingFigures) -> tuple[str, ...]:
-    if recording.frames_expected is None:
-        closed_form = "none: segments follow onsets"
-    else:
-        closed_form = "equal" if recording.count_agrees else f"DIFFERS: {recording.frames_expected}"
-    return (
-        recording.name,
-        clock(recording.duration_s),
-        "" if recording.segments is None else str(recording.segments),
-        str(recording.frames),
-        closed_form,
-        str(recording.onsets),
-        "kept" if recording.has_audio else "not kept",
-    )
-
-
-def _diversity_rows(diversity: tuple[Diversity, ...]) -> list[tuple[str, ...]]:
-    return [
-        ("sounds used", *(f"{d.unique} of {d.size}" for d in diversity)),
-        ("perplexity", *(f"{d.perplexity:.1f}" for d in diversity)),
-        ("commonest sound", *(f"{d.top_share:.1%}" for d in diversity)),
-        ("commonest three", *(f"{d.top_three_share:.1%}" for d in diversity)),
-        ("silent", *(f"{d.silent_share:.1%}" for d in diversity)),
-        ("changes per second", *(f"{d.changes_per_second:.1f}" for d in diversity)),
-    ]
-
-
-def _memory_rows(memory: MemoryFigures) -> list[tuple[str, ...]]:
-    if memory.lowest_pitch is None or memory.highest_pitch is None:
-        pitches = "no notes"
-    else:
-        pitches = f"{pitch_name(memory.lowest_pitch)} to {pitch_name(memory.highest_pitch)}"
-    return [
-        ("gestures", f"{memory.states} ({memory.states_per_second:.1f} per second)"),
-        ("median gesture", f"{memory.median_duration_s * 1000:.0f} ms"),
-        ("gestures that start at an onset", f"{memory.share_at_onsets:.0%}"),
-        ("gestures with notes", f"{memory.share_with_notes:.0%}"),
-        ("notes", f"{memory.notes} ({memory.notes_per_second:.1f} per second)"),
-        ("pitches", pitches),
-    ]
-
-
-def _repetition_rows(figures: PartnerFigures) -> list[tuple[str, ...]]:
-    oracle = figures.oracle
-    longest, places = [], []
-    for repetition in figures.repetition:
-        repeat = repetition.longest
-        if repeat is None:
-            longest.append("nothing repeats")
-            places.append("")
-            continue
-        longest.append(f"{counted(repeat.gestures, 'gesture')}, {repeat.duration_s:.1f} s")
-        ends = ((repeat.first_recording, repeat.first_start_s), (repeat.again_recording, repeat.again_start_s))
-        several = len(figures.recordings) > 1
-        places.append(", ".join(clock(s) + (f" in {figures.recordings[r].name}" if several else "") for r, s in ends))
-    return [
-        ("longest repeat", *longest, counted(oracle.longest_repeat, "gesture")),
-        ("it is at", *places, ""),
-        ("mean repeat, gestures", *(f"{r.mean_repeat:.2f}" for r in figures.repetition), f"{oracle.mean_repeat:.2f}"),
-        (
-            "information rate, bits per gesture",
-            *(f"{r.information_rate_bits:.2f}" for r in figures.repetition),
-            f"{oracle.information_rate_bits:.2f}",
-        ),
-        ("threshold", "", "", f"{oracle.threshold:.4g}"),
-        ("clusters, links", "", "", f"{oracle.clusters}, {oracle.links} ({oracle.dims} dimensions)"),
-    ]

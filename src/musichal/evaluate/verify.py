@@ -1,54 +1,107 @@
-"""The whole of `musichal verify`: every check of a partner, in order."""
+"""The whole of `musichal verify`: every check of a partner, in order, and the verdict.
+
+Besides parity (`musichal.evaluate.alignment`) it asks: do other device rates and another place of the segment grid keep the
+tokens; does a segment of each length have all its frames; is live hearing as diverse as training. Two ablations show what
+averaging would cost: the mean over a segment's frames, and that mean of a 350 ms window every 7 ms. They live here alone;
+nothing else in MusicHal can average frames before a token is found.
+"""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import soxr
 
-from musichal.arrays import Float32
+from musichal.arrays import AnyArray, Float32, Int16, Int64
 from musichal.audio.recording import Recording, ingest
 from musichal.audio.resample import StreamResampler
-from musichal.evaluate import ablations
-from musichal.evaluate.frame_counts import count_checks
-from musichal.evaluate.installation import identity_checks, precision_check, same_installation, version_checks
-from musichal.evaluate.parity import LiveStream, hear_live, parity_checks, random_blocks, rate_checks
-from musichal.evaluate.repeatability import Retrain, repeatability_checks
-from musichal.evaluate.samples import SampleAudit
-from musichal.evaluate.shift import scaling_checks, shift_checks, shift_rows
-from musichal.evaluate.stages import compare_live, stage_checks
-from musichal.evaluate.stored_states import Remembered, as_remembered, remembered, remembered_checks
-from musichal.evaluate.verification import GROUPS, Check, DiversityRow, HeardRecording, ShiftRow, Verification
-from musichal.memory.partner_file import PartnerModel, StoredRecording
-from musichal.own_process import single_blas_thread
+from musichal.evaluate.alignment import HeardRecording, LiveStream, Parity, Subject, check_recording, hear_live, random_blocks
+from musichal.evaluate.checks import (
+    GROUPS,
+    Check,
+    Retrain,
+    count_checks,
+    identity_checks,
+    repeatability_checks,
+    same_installation,
+    version_checks,
+)
+from musichal.evaluate.token_stats import DiversityRow, diversity_row
+from musichal.hearing.encoders import create_encoder
+from musichal.hearing.listener import FeatureExtractor
+from musichal.hearing.percepts import SILENCE, SOURCES, frame_count
+from musichal.hearing.pitch import PitchAnalyser
+from musichal.hearing.separation import separate
+from musichal.hearing.vocabulary import nearest
+from musichal.memory.partner_file import PartnerModel
+from musichal.spec import PerceptionSpec
 
 STRETCH_S = 60.0
-"""How much of a recording other device rates and other grids are asked of."""
-_LARGEST_BLOCK_S = 1.5
-# Behind the first difference there is enough to see whether it lasts.
-_BEYOND_S = 5.0
+"""How much of a recording is compared stage by stage, at other device rates and on other grids."""
+DENSE_STRETCH_S = 10.0
+"""How much of it the windows every 7 ms hear: they cost 50 times what hearing costs."""
+WINDOW_HOP_S = 0.007
+DEVICE_RATES_HZ = (48_000, 44_100, 96_000, 22_050)
+RATE_GOAL = 0.99
+"""Share of tokens that another device rate should leave as they are."""
+OFFSETS = 8
+FRAME_SCALING = ((0.1, 7), (0.2, 14), (0.35, 26), (0.5, 37), (1.0, 74))
+"""Seconds of a segment, and the frames it must have at 24 kHz with frames of 400 samples every 320."""
 
-Tell = Callable[[str, float], None]
-"""Told what is being done and how far it is, from 0 to 1."""
+Progress = Callable[[str, float], None]
+"""Called with what is being done and how far it is, from 0 to 1."""
 
 
-@dataclass(frozen=True)
-class Subject:
-    """A recording to verify with: its sound (n,), and what the partner holds of it (None if it is new to the partner)."""
+@dataclass(frozen=True, kw_only=True)
+class ShiftRow:
+    """How far tokens depend on the grid: for one offset, the share of frame pairs that agree, and their number, per source."""
 
-    name: str
+    offset_samples: int
+    offset_s: float
+    shares: tuple[float, ...]
+    pairs: tuple[int, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verification:
+    """Everything together. `complete` is False if something was left out: with `quick`, or because nothing could be heard."""
+
+    partner: str
+    fingerprint: str
     sample_rate_hz: int
-    samples: Float32
-    stored: StoredRecording | None
+    complete: bool
+    checks: tuple[Check, ...]
+    recordings: tuple[HeardRecording, ...]
+    diversity: tuple[DiversityRow, ...]
+    shift: tuple[ShiftRow, ...]
 
     @property
-    def duration_s(self) -> float:
-        """Length in seconds."""
-        return self.samples.shape[0] / self.sample_rate_hz
+    def failed(self) -> tuple[Check, ...]:
+        """Return the checks that failed."""
+        return tuple(check for check in self.checks if check.passed is False)
 
-    def beginning(self, seconds: float) -> Float32:
-        """Return the first `seconds` of the sound."""
-        return self.samples[: round(seconds * self.sample_rate_hz)]
+    @property
+    def passed(self) -> bool:
+        """Whether no check failed."""
+        return not self.failed
+
+    def group(self, name: str) -> tuple[Check, ...]:
+        """Return the checks of one group, in order."""
+        return tuple(check for check in self.checks if check.group == name)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        parts = ("checks", "recordings", "diversity", "shift")
+        return {
+            **{name: getattr(self, name) for name in ("partner", "fingerprint", "sample_rate_hz", "complete", "passed")},
+            **{name: [item.to_dict() for item in getattr(self, name)] for name in parts},
+        }
 
 
 def subjects(model: PartnerModel, recordings: Sequence[Recording] = ()) -> tuple[Subject, ...]:
@@ -65,7 +118,6 @@ def subjects(model: PartnerModel, recordings: Sequence[Recording] = ()) -> tuple
     return tuple(Subject(r.name, r.sample_rate_hz, r.samples, known.get((r.digest, r.sample_rate_hz))) for r in recordings)
 
 
-@single_blas_thread()
 def verify_partner(
     model: PartnerModel,
     asked: Sequence[Subject],
@@ -76,7 +128,7 @@ def verify_partner(
     partner: Path | None = None,
     retrain: Retrain | None = None,
     processors: int = 1,
-    progress: Tell | None = None,
+    progress: Progress | None = None,
 ) -> Verification:
     """Return every check of a partner.
 
@@ -90,11 +142,11 @@ def verify_partner(
     quick : bool
         Leave out what takes long: other device rates, other grids, windows every 7 ms, training again.
     seed : int
-        Of the block sizes.
+        Seed of the block sizes.
     partner, retrain : Path, callable
-        Its file, and how to train it again; repeatability is not asked without them.
+        Its file, and how to train it again; without them repeatability is not checked.
     processors : int
-        How many there are to run threads on.
+        Number of processors to run threads on.
     progress : callable, optional
 
     Raises
@@ -103,233 +155,387 @@ def verify_partner(
         If a recording cannot be heard.
     """
     tell = progress or (lambda _what, _share: None)
+
+    def part(what: str, first: float, share: float) -> Callable[[float], None]:
+        return lambda done: tell(what, first + share * done)
+
     identity = identity_checks(model.spec)
     checks = [*count_checks(model), *identity]
-    heard: list[HeardRecording] = []
-    diversity: tuple[DiversityRow, ...] = ()
-    shift: tuple[ShiftRow, ...] = ()
-    live: list[LiveStream] = []
-    # An encoder that is not the partner's is refused by hearing itself: there is nothing to lay beside the stored stream.
+    heard: list[Parity] = []
+    # Hearing itself refuses an encoder that is not the partner's: there is nothing to compare.
     if identity[0].passed:
         for number, subject in enumerate(asked):
-            telling = _part(tell, f"Hearing {subject.name}", number, len(asked))
-            stream, beside, agreement = _agreement(
-                model, subject, _blocks(subject, [seed, number]), within=number == 0 and not quick, tell=telling
-            )
-            live.append(stream)
-            heard.append(beside)
-            checks += agreement
-        if not asked:
-            checks.append(_not_asked("its sound was left out (--no-audio): name the recording to verify with"))
-        else:
-            checks += [precision_check(live[0]), *_scaling(model, asked[0])]
+            done = part(f"Hearing {subject.name}", 0.25 * number / len(asked), 0.25 / len(asked))
+            always_s = STRETCH_S if number == 0 and not quick else 0.0
+            blocks = random_blocks(subject, [seed, number])
+            heard.append(check_recording(model, subject, blocks, always_s=always_s, progress=done))
+            checks += heard[-1].checks
+    if heard:
+        checks += [_precision_check(heard[0].live), *scaling_checks(model.spec, _middle(model.spec, asked[0]))]
     else:
-        checks.append(_not_asked("this MusicHal cannot hear as the partner does: the encoder is another one"))
-    asked_parity = [c.passed for c in checks if c.group == "parity" and c.passed is not None]
-    holds = all(asked_parity) if asked_parity else None
-    if live:
-        diversity, own = _diversity(model, asked, live, heard, quick, lambda s: tell("Averaging", 0.45 + 0.1 * s))
+        why = "its sound was left out (--no-audio): name the recording to verify with"
+        why = why if identity[0].passed else "this MusicHal cannot hear as the partner does: the encoder is another one"
+        name_, expected = "live against training", "every token"
+        checks.append(Check(group="parity", name=name_, expected=expected, found="not asked", passed=None, detail=why))
+    verdicts = [c.passed for c in checks if c.group == "parity" and c.passed is not None]
+    holds = all(verdicts) if verdicts else None
+    diversity: tuple[DiversityRow, ...] = ()
+    shift: tuple[ShiftRow, ...] = ()
+    if heard:
+        diversity, own = _diversity(model, asked, heard, quick, part("Averaging", 0.45, 0.1))
         checks += own
-    if live and not quick:
+    if heard and not quick:
         rng = np.random.default_rng([seed, len(asked)])
-        subject, beside = asked[0], heard[0]
-        stretch_s = min(STRETCH_S, subject.duration_s)
-        sound = subject.beginning(stretch_s)
-        rates = rate_checks(
-            model,
-            subject.name,
-            sound,
-            beside.frame_samples,
-            beside.stored_tokens,
-            sample_rate_hz=subject.sample_rate_hz,
-            rng=rng,
-            progress=lambda s: tell("Hearing at other rates", 0.25 + 0.2 * s),
-        )
+        subject, beside = asked[0], heard[0].heard
+        rates = rate_checks(model, subject, beside, rng=rng, progress=part("Hearing at other rates", 0.25, 0.2))
         # What is lost at the recording's own rate is lost at the others for the same reason.
         checks += [replace(c, cause="as at the recording's own rate") if c.cause and holds is False else c for c in rates]
+        stretch_s = min(STRETCH_S, subject.duration_s)
         if stretch_s * model.spec.sample_rate_hz > 2 * model.spec.window_samples:
-            shift = shift_rows(
-                model,
-                sound,
-                beside.frame_samples,
-                beside.stored_tokens,
-                sample_rate_hz=subject.sample_rate_hz,
-                rng=rng,
-                progress=lambda s: tell("Hearing from other offsets", 0.55 + 0.2 * s),
-            )
-            checks += shift_checks(shift, stretch_s=stretch_s)
+            done = part("Hearing from other offsets", 0.55, 0.2)
+            shift = shift_rows(model, subject, beside, rng=rng, progress=done)
+            checks += _shift_checks(shift, stretch_s=stretch_s)
     checks += version_checks(model, parity_holds=holds)
     if not quick and partner is not None and retrain is not None and identity[0].passed:
         tell("Training again, twice", 0.75)
-        checks += repeatability_checks(
-            model, partner, retrain, same_installation=same_installation(model), processors=processors
-        )
+        same = same_installation(model)
+        checks += repeatability_checks(model, partner, retrain, same_installation=same, processors=processors)
     tell("Done", 1.0)
     return Verification(
         partner=name,
         fingerprint=model.spec.fingerprint(),
         sample_rate_hz=model.spec.sample_rate_hz,
-        complete=not quick and bool(live),
+        complete=not quick and bool(heard),
         checks=tuple(sorted(checks, key=lambda check: GROUPS.index(check.group))),
-        recordings=tuple(heard),
+        recordings=tuple(parity.heard for parity in heard),
         diversity=diversity,
         shift=shift,
     )
 
 
-def _part(tell: Tell, what: str, number: int, count: int) -> Callable[[float], None]:
-    """Return what to tell of one of `count` recordings, which together take the first quarter."""
-    return lambda share: tell(what, 0.25 * (number + share) / count)
+def _middle(spec: PerceptionSpec, subject: Subject) -> Float32:
+    """Return three seconds from the middle of a recording, where there is music, at the spec's rate."""
+    first = max(0, round((subject.duration_s / 2 - 1) * subject.sample_rate_hz))
+    return _at_spec_rate(spec, subject.samples[first : first + 3 * subject.sample_rate_hz], subject.sample_rate_hz)
 
 
-def _blocks(subject: Subject, seed: Sequence[int]) -> tuple[int, ...]:
-    rng = np.random.default_rng(seed)
-    return tuple(random_blocks(len(subject.samples), largest=round(_LARGEST_BLOCK_S * subject.sample_rate_hz), rng=rng))
+def _at_spec_rate(spec: PerceptionSpec, samples: Float32, rate_hz: int) -> Float32:
+    resampler = StreamResampler(source_rate_hz=rate_hz, target_rate_hz=spec.sample_rate_hz, quality=spec.resampler)
+    return np.concatenate([resampler.push(ingest(samples)), resampler.flush()])
+
+
+def _precision_check(live: LiveStream) -> Check:
+    found = [str(features.dtype) for features in live.features]
+    passed = set(found) == {"float32"}
+    return Check(
+        group="spec",
+        name="precision of features",
+        expected="float32",
+        found=", ".join(dict.fromkeys(found)),
+        passed=passed,
+        detail="vocabularies are learned from float32 and kept in it",
+        cause="" if passed else "an encoder of another precision",
+        values=dict(zip(SOURCES, found, strict=True)),
+    )
+
+
+# Other device rates, other grids
+
+
+def at_rate(samples: Float32, *, source_rate_hz: int, target_rate_hz: int) -> Float32:
+    """Return samples (n,) as a device of another rate would give them: soxr's best quality, on the 24-bit grid."""
+    return ingest(soxr.resample(samples, source_rate_hz, target_rate_hz, quality="VHQ").astype(np.float32))
+
+
+def nearest_agreement(
+    positions: tuple[Int64, Int64], tokens: tuple[Int16, Int16], *, tolerance_samples: float, offset_samples: float = 0.0
+) -> tuple[tuple[int, int], ...]:
+    """Return (equal, pairs) per source over the frames of two streams that lie nearest to each other.
+
+    Positions (n,) and tokens (sources, n) of both; the second stream counts from `offset_samples` of the first. Pairs in
+    which both are silent say nothing and are left out.
+    """
+    first, second = positions[0].astype(np.float64), positions[1] + offset_samples
+    after = np.clip(np.searchsorted(second, first), min(1, len(second) - 1), len(second) - 1)
+    before = np.maximum(after - 1, 0)
+    match = np.where(first - second[before] < second[after] - first, before, after)
+    near = np.abs(second[match] - first) <= tolerance_samples
+    found = []
+    for mine, others in zip(tokens[0], tokens[1][:, match], strict=True):
+        sounding = near & ((mine != SILENCE) | (others != SILENCE))
+        found.append((int((mine == others)[sounding].sum()), int(sounding.sum())))
+    return tuple(found)
 
 
 def _agreement(
-    model: PartnerModel, subject: Subject, blocks: Sequence[int], *, within: bool, tell: Callable[[float], None]
-) -> tuple[LiveStream, HeardRecording, list[Check]]:
-    """Hear a recording through the live path and return that, what it stands beside, and the checks of their agreement.
-
-    The stages are compared `within` the beginning, and up to where tokens or samples part if they do.
-    """
-    rate = subject.sample_rate_hz
-    audit = SampleAudit(model.spec, subject.samples, sample_rate_hz=rate)
-    live = hear_live(model, subject.samples, sample_rate_hz=rate, blocks=blocks, tap=audit.tap, progress=tell)
-    beside, kept = _beside(model, subject)
-    is_new = subject.stored is None
-    tokens = parity_checks(model, subject.name, beside.frame_samples, beside.stored_tokens, live, is_new=is_new)
-    remembered = remembered_checks(subject.name, kept, as_remembered(live), is_new=is_new)
-    beside = replace(beside, live_frame_samples=live.frame_samples, live_tokens=live.tokens)
-    places = [audit.first_s, *(check.values["parts_at_s"] for check in tokens)]
-    parted = [place for place in places if place is not None]
-    ends = [*(place + _BEYOND_S for place in parted), *([STRETCH_S] if within else [])]
-    if not ends:
-        return live, beside, [*tokens, audit.check(subject.name), *remembered]
-    comparison = compare_live(model, subject.samples, sample_rate_hz=rate, blocks=blocks, until_s=max(ends), progress=tell)
-    first = comparison.first
-    cause = (audit.cause() if first.stage == "samples" else first.cause) if first is not None else ""
-    checks = [
-        # What was seen on the way is more than what tokens alone tell.
-        *(check if check.passed or not cause else replace(check, cause=cause) for check in tokens),
-        audit.check(subject.name),
-        *(check if check.passed or not cause else replace(check, cause=cause) for check in remembered),
-        *stage_checks(subject.name, comparison, cause=cause),
-    ]
-    return live, beside, checks
+    spec: PerceptionSpec, heard: HeardRecording, live: LiveStream, asked: AnyArray, offset_samples: float = 0.0
+) -> tuple[tuple[int, int], ...]:
+    """Return the `nearest_agreement` of the stored frames where `asked` (n,) with another stream."""
+    return nearest_agreement(
+        (heard.frame_samples[asked], live.frame_samples),
+        (heard.stored_tokens[:, asked], live.tokens),
+        tolerance_samples=spec.encoder.stride_samples / 2,
+        offset_samples=offset_samples,
+    )
 
 
-def _number(model: PartnerModel, stored: StoredRecording) -> int:
-    """Return the number of a recording in the memory; of two that are the same, its own."""
-    same = [n for n, r in enumerate(model.recordings) if (r.digest, r.sample_rate_hz) == (stored.digest, stored.sample_rate_hz)]
-    return next((n for n in same if model.recordings[n] is stored), same[0])
+def _shares(pairs: Sequence[tuple[int, int]]) -> tuple[float, ...]:
+    return tuple(equal / total if total else 1.0 for equal, total in pairs)
 
 
-def _beside(model: PartnerModel, subject: Subject) -> tuple[HeardRecording, Remembered]:
-    """Return what a live pass is laid beside: what the partner kept, or a new recording heard again, in blocks of a second."""
-    stored = subject.stored
-    if stored is None:
-        rate, n = subject.sample_rate_hz, len(subject.samples)
-        again = hear_live(
-            model,
-            subject.samples,
-            sample_rate_hz=rate,
-            blocks=[min(rate, n - first) for first in range(0, n, rate)],
+def _heard_whole(spec: PerceptionSpec, heard: HeardRecording, stretch_s: float) -> AnyArray:
+    """Return which stored frames see nothing behind `stretch_s`, shape (n,)."""
+    end = stretch_s * spec.sample_rate_hz - spec.segment_samples - spec.lookahead_samples
+    return np.asarray(heard.frame_samples < end)
+
+
+def rate_checks(
+    model: PartnerModel,
+    subject: Subject,
+    heard: HeardRecording,
+    *,
+    rng: np.random.Generator,
+    progress: Callable[[float], None] = lambda _share: None,
+) -> tuple[Check, ...]:
+    """Return one check per device rate other than the recording's: the share of tokens that it leaves as they are."""
+    spec, own_rate = model.spec, subject.sample_rate_hz
+    sound = subject.beginning(min(STRETCH_S, subject.duration_s))
+    stretch_s = len(sound) / own_rate
+    asked = _heard_whole(spec, heard, stretch_s)
+    asked = asked if asked.any() else np.ones(len(asked), dtype=bool)
+    checks = []
+    rates = [rate for rate in DEVICE_RATES_HZ if rate != own_rate]
+    for number, rate in enumerate(rates):
+        other = Subject("", rate, at_rate(sound, source_rate_hz=own_rate, target_rate_hz=rate), None)
+        blocks = random_blocks(other, rng)
+        pairs = _agreement(spec, heard, hear_live(model, other.samples, sample_rate_hz=rate, blocks=blocks), asked)
+        shares = _shares(pairs)
+        # Below its own rate hearing lacks what it was trained on, and no resampler brings it back.
+        lossy = rate < min(spec.sample_rate_hz, own_rate)
+        passed = None if lossy else min(shares) >= RATE_GOAL
+        checks.append(
+            Check(
+                group="parity",
+                name=f"{subject.name} at {rate} Hz",
+                expected="information" if lossy else f"≥ {RATE_GOAL:.0%}",
+                found=", ".join(f"{source} {share:.2%}" for source, share in zip(SOURCES, shares, strict=True)),
+                passed=passed,
+                detail=f"{pairs[0][1]} frames of the first {stretch_s:.1f} s"
+                + (f"; a device at {rate} Hz has nothing above {rate / 2000:.1f} kHz" if lossy else ""),
+                cause="resampling changes what is near a border between two sounds" if passed is False else "",
+                values={"rate_hz": rate, "shares": list(shares), "frames": [total for _, total in pairs]},
+            )
         )
-        positions, tokens, kept = again.frame_samples, again.tokens, as_remembered(again)
-    else:
-        positions, tokens = stored.frame_samples, stored.tokens
-        kept = remembered(model.memory, _number(model, stored))
-    heard = HeardRecording(
-        name=subject.name,
-        duration_s=subject.duration_s,
-        is_new=stored is None,
-        frame_samples=positions,
-        stored_tokens=tokens,
-        live_frame_samples=positions[:0],
-        live_tokens=tokens[:, :0],
-    )
-    return heard, kept
+        progress((number + 1) / len(rates))
+    return tuple(checks)
 
 
-def _not_asked(why: str) -> Check:
-    return Check(
-        group="parity", name="live against training", expected="every token", found="not asked", passed=None, detail=why
-    )
+def shift_rows(
+    model: PartnerModel,
+    subject: Subject,
+    heard: HeardRecording,
+    *,
+    rng: np.random.Generator,
+    progress: Callable[[float], None] = lambda _share: None,
+) -> tuple[ShiftRow, ...]:
+    """Return the share of equal tokens when the music starts later, for eight offsets and for one between two frames.
+
+    Offsets are whole numbers of frames, evenly spaced within a segment, so that only the grid differs; the last but one is
+    a whole segment. Half a frame off, each frame hears a moment up to half a stride away. Frames that would see behind the
+    stretch, or in front of the shifted start, are left out.
+    """
+    spec, rate = model.spec, subject.sample_rate_hz
+    sound = subject.beginning(min(STRETCH_S, subject.duration_s))
+    whole = _heard_whole(spec, heard, len(sound) / rate)
+    rows = []
+    for number, wanted in enumerate(grid_offsets(spec)):
+        dropped = round(wanted / spec.sample_rate_hz * rate)
+        offset = dropped / rate * spec.sample_rate_hz
+        part = Subject("", rate, sound[dropped:], None)
+        live = hear_live(model, part.samples, sample_rate_hz=rate, blocks=random_blocks(part, rng, largest_s=1.0))
+        asked = whole & (heard.frame_samples >= offset + spec.context_samples + spec.segment_samples)
+        pairs = _agreement(spec, heard, live, asked, offset)
+        counts = tuple(total for _, total in pairs)
+        rows.append(ShiftRow(offset_samples=round(offset), offset_s=dropped / rate, shares=_shares(pairs), pairs=counts))
+        progress((number + 1) / (OFFSETS + 1))
+    return tuple(rows)
 
 
-def _scaling(model: PartnerModel, subject: Subject) -> tuple[Check, ...]:
-    spec = model.spec
-    resampler = StreamResampler(
-        source_rate_hz=subject.sample_rate_hz, target_rate_hz=spec.sample_rate_hz, quality=spec.resampler
-    )
-    # From the middle, where there is music.
-    middle_s = max(0.0, subject.duration_s / 2 - 1)
-    part = subject.samples[round(middle_s * subject.sample_rate_hz) :][: 3 * subject.sample_rate_hz]
-    return scaling_checks(spec, np.concatenate([resampler.push(ingest(part)), resampler.flush()]))
+def grid_offsets(spec: PerceptionSpec) -> tuple[int, ...]:
+    """Return eight offsets, in samples, of whole frames, and one that lies half a frame between the two in the middle."""
+    stride = spec.encoder.stride_samples
+    whole = tuple(max(1, round(k * spec.hop_samples / (OFFSETS + 1) / stride)) * stride for k in range(1, OFFSETS + 1))
+    return (*whole, whole[OFFSETS // 2] - stride // 2)
+
+
+def _shift_checks(rows: tuple[ShiftRow, ...], *, stretch_s: float) -> tuple[Check, ...]:
+    """Return one check per source, for information: how much depends on the grid is a property of hearing, not a fault."""
+    *grid, between = rows
+    checks = []
+    for source, name in enumerate(SOURCES):
+        shares, pairs = [row.shares[source] for row in grid], sum(row.pairs[source] for row in grid)
+        mean, half = float(np.mean(shares)), between.shares[source]
+        checks.append(
+            Check(
+                group="shift",
+                name=f"{name} tokens that stay",
+                expected="information",
+                found=f"{mean:.1%} (least {min(shares):.1%})" if pairs else "nothing to compare",
+                passed=None,
+                detail=f"{len(grid)} offsets from {grid[0].offset_s * 1000:.0f} to {grid[-1].offset_s * 1000:.0f} ms,"
+                f" {pairs} pairs of frames from {stretch_s:.1f} s; half a frame off: {half:.1%}",
+                values={"half_a_frame_off": half, "mean": mean, "least": min(shares), "pairs": pairs},
+            )
+        )
+    return tuple(checks)
+
+
+def scaling_checks(spec: PerceptionSpec, samples: Float32) -> tuple[Check, ...]:
+    """Return one check per length: the frames that the real front end and encoder give for one segment of real sound.
+
+    `samples` (n,) at the spec's rate; what is missing of a second is silence.
+    """
+    sizes = {"frame_samples": spec.encoder.frame_samples, "stride_samples": spec.encoder.stride_samples}
+    usual = (spec.sample_rate_hz, *sizes.values()) == (24_000, 400, 320)
+    checks = []
+    for seconds, frames in FRAME_SCALING:
+        length = round(seconds * spec.sample_rate_hz)
+        if length < spec.encoder.frame_samples:
+            continue
+        expected = frames if usual else frame_count(length, **sizes)
+        shortest = min(length, spec.min_segment_samples)
+        policy = replace(spec, policy="grid", segment_samples=length, hop_samples=length, min_segment_samples=shortest)
+        sound = np.zeros(length + spec.lookahead_samples, np.float32)
+        sound[: len(samples)] = samples[: len(sound)]
+        segment = next(FeatureExtractor(policy, create_encoder(policy)).stream(sound, source_rate_hz=spec.sample_rate_hz))
+        found = [len(features) for features in segment.features]
+        passed = set(found) == {expected}
+        checks.append(
+            Check(
+                group="frame scaling",
+                name=f"a segment of {seconds * 1000:.0f} ms",
+                expected=str(expected),
+                found=", ".join(map(str, dict.fromkeys(found))),
+                passed=passed,
+                detail=f"{found[0] / seconds:.1f} frames per second, from segmenter and encoder",
+                cause="" if passed else "the encoder does not give every frame",
+                values={"seconds": seconds, "expected": expected, "found": found},
+            )
+        )
+    return tuple(checks)
+
+
+# Diversity, and what averaging would cost
 
 
 def _diversity(
-    model: PartnerModel,
-    asked: Sequence[Subject],
-    live: Sequence[LiveStream],
-    heard: Sequence[HeardRecording],
-    quick: bool,
-    tell: Callable[[float], None],
+    model: PartnerModel, asked: Sequence[Subject], heard: Sequence[Parity], quick: bool, progress: Callable[[float], None]
 ) -> tuple[tuple[DiversityRow, ...], list[Check]]:
     size, rate = model.spec.vocabulary.size, model.spec.sample_rate_hz
-    # Training's own recordings speak for live hearing; only where there are none do new ones.
-    rows_of = [n for n, h in enumerate(heard) if not h.is_new] or list(range(len(heard)))
-    is_new = heard[rows_of[0]].is_new
-    duration_s = sum(heard[n].duration_s for n in rows_of)
-    rows: list[DiversityRow] = []
-    checks: list[Check] = []
-    all_frames = ablations.diversity_row(
-        "live, all frames", [live[n].tokens for n in rows_of], size=size, duration_s=duration_s
-    )
-    training = ablations.diversity_row(
-        "training",
-        [h.stored_tokens for h in heard if not h.is_new] or [r.tokens for r in model.recordings],
-        size=size,
-        duration_s=sum(r.duration_s for r in model.recordings) if is_new else duration_s,
-    )
-    averaged = ablations.diversity_row(
-        "live, frames averaged",
-        [ablations.averaged_tokens(model, live[n]) for n in rows_of],
-        size=size,
-        duration_s=duration_s,
-    )
-    check = ablations.diversity_check(training, all_frames)
-    if is_new:
-        check = replace(
-            check,
-            expected="information",
-            passed=None,
-            cause="",
-            detail="a recording that is new to the partner, as it was heard",
-        )
-    rows += [training, all_frames, averaged]
-    checks += [check, ablations.ablation_check(averaged, all_frames)]
+    # Training's own recordings stand for live hearing; new ones only if there are none.
+    chosen = [n for n, p in enumerate(heard) if not p.heard.is_new] or list(range(len(heard)))
+    is_new = heard[chosen[0]].heard.is_new
+    lives, duration_s = [heard[n].live for n in chosen], sum(heard[n].heard.duration_s for n in chosen)
+    stored = [r.tokens for r in model.recordings] if is_new else [heard[n].heard.stored_tokens for n in chosen]
+    stored_s = sum(r.duration_s for r in model.recordings) if is_new else duration_s
+    training = diversity_row("training", stored, size=size, duration_s=stored_s)
+    live = diversity_row("live, all frames", [stream.tokens for stream in lives], size=size, duration_s=duration_s)
+    means = [averaged_tokens(model, stream) for stream in lives]
+    averaged = diversity_row("live, frames averaged", means, size=size, duration_s=duration_s)
+    rows = [training, live, averaged]
+    checks = [_diversity_check(training, live, is_new=is_new), _ablation_check(averaged, live)]
     if not quick:
-        subject, stream = asked[rows_of[0]], live[rows_of[0]]
-        length_s = min(ablations.STRETCH_S, subject.duration_s)
+        subject, stream = asked[chosen[0]], lives[0]
+        length_s = min(DENSE_STRETCH_S, subject.duration_s)
         first_s = (subject.duration_s - length_s) / 2
         inside = (stream.frame_samples >= first_s * rate) & (stream.frame_samples < (first_s + length_s) * rate)
-        beside = ablations.diversity_row(
-            f"live, all frames, {length_s:.0f} s", [stream.tokens[:, inside]], size=size, duration_s=length_s
-        )
-        windows = ablations.windowed_tokens(
-            model,
-            subject.samples,
-            sample_rate_hz=subject.sample_rate_hz,
-            first_s=first_s,
-            last_s=first_s + length_s,
-            progress=tell,
-        )
-        dense = ablations.diversity_row(
-            f"350 ms every 7 ms, averaged, {length_s:.0f} s", [windows], size=size, duration_s=length_s
-        )
+        label = f"live, all frames, {length_s:.0f} s"
+        beside = diversity_row(label, [stream.tokens[:, inside]], size=size, duration_s=length_s)
+        windows = windowed_tokens(model, subject, first_s=first_s, last_s=first_s + length_s, progress=progress)
+        label = f"350 ms every 7 ms, averaged, {length_s:.0f} s"
+        dense = diversity_row(label, [windows], size=size, duration_s=length_s)
         rows += [beside, dense]
-        checks.append(ablations.ablation_check(dense, beside))
+        checks.append(_ablation_check(dense, beside))
     return tuple(rows), checks
+
+
+def averaged_tokens(model: PartnerModel, live: LiveStream) -> Int16:
+    """Return the tokens (sources, segments) of each segment's mean vector; SILENCE if no frame of it is audible."""
+    starts = np.flatnonzero(np.diff(live.segments, prepend=-1))
+    counts = np.diff(np.append(starts, len(live.segments)))[:, None]
+    means = [(np.add.reduceat(f, starts, axis=0, dtype=np.float64) / counts).astype(np.float32) for f in live.features]
+    return _tokens_of(model, means, [np.logical_or.reduceat(audible, starts) for audible in live.audible])
+
+
+def windowed_tokens(
+    model: PartnerModel, subject: Subject, *, first_s: float, last_s: float, progress: Callable[[float], None]
+) -> Int16:
+    """Return the tokens (sources, windows) of the mean vector of a window of 350 ms every 7 ms.
+
+    Windows begin from `first_s` on and end by `last_s`; each has the partner's own context and lookahead.
+    """
+    spec = model.spec
+    rate = spec.sample_rate_hz
+    sound = _at_spec_rate(spec, subject.samples, subject.sample_rate_hz)
+    padded = np.pad(sound, (spec.context_samples, spec.lookahead_samples + spec.segment_samples))
+    encoder, pitch = create_encoder(spec), PitchAnalyser(spec)
+    last = min(round(last_s * rate), len(sound)) - spec.segment_samples
+    starts = range(round(first_s * rate), max(last, 0) + 1, round(WINDOW_HOP_S * rate))
+    means = [np.zeros((len(starts), v.dims), np.float32) for v in model.vocabularies]
+    audible = [np.zeros(len(starts), dtype=bool) for _ in SOURCES]
+    segment = slice(spec.context_samples, spec.context_samples + spec.segment_samples)
+    floor = 10 ** (spec.gate.open_db / 10)
+    for number, start in enumerate(starts):
+        stems = separate(padded[start : start + spec.window_samples], spec.separation)
+        features = encoder.encode(stems, pitch.analyse(stems.harmonic))
+        for source, stem in enumerate((stems.harmonic, stems.percussive)):
+            means[source][number] = features[source].mean(axis=0)
+            audible[source][number] = float(np.mean(np.square(stem[segment], dtype=np.float64))) > floor
+        progress((number + 1) / len(starts))
+    return _tokens_of(model, means, audible)
+
+
+def _tokens_of(model: PartnerModel, means: Sequence[Float32], audible: Sequence[AnyArray]) -> Int16:
+    rows = [
+        np.where(heard, nearest(v.distances(v.normalise(x))) if len(x) else np.zeros(0, np.int16), np.int16(SILENCE))
+        for v, x, heard in zip(model.vocabularies, means, audible, strict=True)
+    ]
+    return np.stack(rows).astype(np.int16)
+
+
+def _diversity_check(training: DiversityRow, live: DiversityRow, *, is_new: bool) -> Check:
+    """Return the check that live hearing of the training recordings has the statistics of training, token for token."""
+    passed = (training.histograms, training.diversity) == (live.histograms, live.diversity)
+    return Check(
+        group="diversity",
+        name="live, all frames",
+        expected="information" if is_new else _diversity_words(training),
+        found=_diversity_words(live),
+        passed=None if is_new else passed,
+        detail="a recording that is new to the partner, as it was heard"
+        if is_new
+        else "the row of training and the row of live hearing, token for token",
+        cause="" if passed or is_new else "live hearing is not what was trained: see parity",
+        values={"training": training.to_dict()["diversity"], "live": live.to_dict()["diversity"]},
+    )
+
+
+def _ablation_check(row: DiversityRow, beside: DiversityRow) -> Check:
+    """Return, for information, what averaging would leave of the diversity `beside` it."""
+    share = [a.perplexity / b.perplexity if b.perplexity else 1.0 for a, b in zip(row.diversity, beside.diversity, strict=True)]
+    kept = ", ".join(f"{value:.0%} ({source})" for value, source in zip(share, SOURCES, strict=True))
+    return Check(
+        group="diversity",
+        name=row.label,
+        expected="information",
+        found=_diversity_words(row),
+        passed=None,
+        detail=f"an ablation: keeps {kept} of the perplexity of {beside.label} ({beside.stretch_s:.1f} s)",
+        values={"diversity": row.to_dict()["diversity"], "perplexity_kept": share, "beside": beside.label},
+    )
+
+
+def _diversity_words(row: DiversityRow) -> str:
+    return ", ".join(
+        f"{source} {d.unique} of {d.size} (top {d.top_share:.1%})" for source, d in zip(SOURCES, row.diversity, strict=True)
+    )

@@ -12,9 +12,10 @@ import numpy as np
 
 from musichal.arrays import AnyArray, Bool, Float64
 from musichal.atomic import open_atomically
-from musichal.evaluate.shift import OFFSETS
-from musichal.evaluate.token_diversity import Diversity
-from musichal.evaluate.verification import GROUPS, Check, DiversityRow, HeardRecording, ShiftRow, Verification
+from musichal.evaluate.alignment import HeardRecording
+from musichal.evaluate.checks import GROUPS, Check
+from musichal.evaluate.token_stats import Diversity, DiversityRow
+from musichal.evaluate.verify import OFFSETS, ShiftRow, Verification
 from musichal.hearing.percepts import SOURCES
 from musichal.plots.canvas import (
     GREEN,

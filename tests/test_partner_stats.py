@@ -1,4 +1,4 @@
-"""The figures of a partner, against partners whose every number is known."""
+"""Statistics of a partner, against partners whose every number is known."""
 
 import dataclasses
 import json
@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from musichal.audio.resample import StreamResampler
-from musichal.evaluate.partner_stats import figures_text, partner_figures, resampled_length
+from musichal.audio.resample import StreamResampler, resampled_length
+from musichal.commands.inspect import stats_tables
+from musichal.evaluate.partner_stats import PartnerStats, partner_stats
 from musichal.hearing.front_end import Segmenter
 from musichal.hearing.percepts import Note
 from musichal.memory.information_rate import information_rate
@@ -19,15 +20,15 @@ from partners_by_hand import SPEC, partner, song
 NOTES = [Note(0.05, 0.4, 60, 90), Note(0.3, 0.2, 64, 70), Note(0.31, 0.2, 67, 127), Note(1.2, 1.0, 36, 1)]
 
 
-def lines_of(figures: object, *, width: int = 120) -> str:
+def lines_of(stats: PartnerStats, *, width: int = 120) -> str:
     console = Console(width=width, record=True, file=open("/dev/null", "w"), color_system=None)  # noqa: SIM115, PTH123
-    console.print(figures_text(figures))
+    console.print(*stats_tables(stats), sep="\n")
     return console.export_text()
 
 
 def test_figures_of_a_song_that_repeats() -> None:
     harmonic = [1, 2, 3, 4, 9, 1, 2, 3, 4, 8]  # 1 2 3 4 comes back at 5
-    figures = partner_figures(partner([song("song.wav", harmonic, [7] * 10, NOTES)]))
+    figures = partner_stats(partner([song("song.wav", harmonic, [7] * 10, NOTES)]))
     memory = figures.memory
     assert (memory.states, memory.notes, memory.lowest_pitch, memory.highest_pitch) == (10, 4, 36, 67)
     assert memory.notes_per_second == pytest.approx(4 / 2.5)
@@ -57,13 +58,13 @@ def test_a_wrong_frame_count_is_said() -> None:
     short = dataclasses.replace(
         whole, tokens=whole.tokens[:, :-1], frame_samples=whole.frame_samples[:-1], level_db=whole.level_db[:-1]
     )
-    figures = partner_figures(dataclasses.replace(model, recordings=(short,)))
+    figures = partner_stats(dataclasses.replace(model, recordings=(short,)))
     assert not figures.counts_agree
     assert figures.recordings[0].count_agrees is False
     assert "DIFFERS" in lines_of(figures)
     assert figures.to_dict()["recordings"][0]["count_agrees"] is False
     assert f"DIFFERS: {len(whole.frame_samples)}" in lines_of(figures)
-    lines = lines_of(partner_figures(model), width=80).splitlines()
+    lines = lines_of(partner_stats(model), width=80).splitlines()
     assert "equal" in next(line for line in lines if "song.wav" in line).split(), "in one line, in plain words"
 
 
@@ -71,15 +72,15 @@ def test_a_wrong_frame_count_is_said() -> None:
 def test_frames_per_second_are_counted_not_derived(length: float) -> None:
     model = partner([song("song.wav", [1, 2, 3, 1] * 2, [0] * 8)])
     whole = model.recordings[0]
-    assert partner_figures(model).hearing.frames_per_second == len(whole.frame_samples) / 2.0 != 75.0
+    assert partner_stats(model).hearing.frames_per_second == len(whole.frame_samples) / 2.0 != 75.0
     longer = dataclasses.replace(whole, n_samples=round(length * whole.sample_rate_hz))
-    figures = partner_figures(dataclasses.replace(model, recordings=(whole, longer)))
+    figures = partner_stats(dataclasses.replace(model, recordings=(whole, longer)))
     assert figures.hearing.frames_per_second == 2 * len(whole.frame_samples) / (2.0 + length)
 
 
 def test_a_long_name_takes_no_room_from_figures() -> None:
     spec = dataclasses.replace(SPEC, hop_samples=2100)
-    text = lines_of(partner_figures(partner([song("a long way/to/some/song.wav", [1, 2, 1], [0, 0, 0])], spec)), width=80)
+    text = lines_of(partner_stats(partner([song("a long way/to/some/song.wav", [1, 2, 1], [0, 0, 0])], spec)), width=80)
     assert "closed form" in text and "segments" in text
     table = text[text.index("closed form") : text.index("Vocabulary")]
     cells = [line.split("│")[1].rstrip() for line in table.splitlines() if line.startswith("│")]
@@ -90,14 +91,14 @@ def test_a_long_name_takes_no_room_from_figures() -> None:
 
 
 def test_one_is_not_many() -> None:
-    text = lines_of(partner_figures(partner([song("song.wav", [1, 1], [0, 0], NOTES[:1])])))
+    text = lines_of(partner_stats(partner([song("song.wav", [1, 1], [0, 0], NOTES[:1])])))
     assert "1 gesture, " in text
     assert "1 gestures" not in text
 
 
 def test_no_closed_form_where_segments_follow_onsets() -> None:
     spec = dataclasses.replace(SPEC, policy="onset")
-    figures = partner_figures(partner([song("song.wav", [1, 2, 1], [0, 0, 0])], spec))
+    figures = partner_stats(partner([song("song.wav", [1, 2, 1], [0, 0, 0])], spec))
     assert figures.recordings[0].frames_expected is None
     assert figures.recordings[0].count_agrees is None
     assert figures.counts_agree
@@ -107,7 +108,7 @@ def test_no_closed_form_where_segments_follow_onsets() -> None:
 def test_several_recordings_and_what_repeats_across_them() -> None:
     first = song("a.wav", [5, 6, 7, 8], [0, 1, 0, 1])
     second = song("b [bold]$x$.wav", [1, 5, 6, 7], [3, 3, 4, 4], keep_audio=False, rate=44100)
-    figures = partner_figures(partner([first, second]))
+    figures = partner_stats(partner([first, second]))
     longest = figures.repetition[0].longest
     assert longest is not None
     assert (longest.first_recording, longest.again_recording, longest.gestures) == (0, 1, 3)
@@ -121,7 +122,7 @@ def test_several_recordings_and_what_repeats_across_them() -> None:
 
 @pytest.mark.parametrize("tokens", [[4], [-1, -1, -1, -1]])
 def test_hardly_anything(tokens: list[int]) -> None:
-    figures = partner_figures(partner([song("one.wav", tokens, tokens)]))
+    figures = partner_stats(partner([song("one.wav", tokens, tokens)]))
     assert figures.memory.notes == 0
     assert figures.memory.lowest_pitch is None
     assert figures.repetition[0].longest is None  # silence that goes on is not a repeat worth naming
@@ -158,6 +159,6 @@ def test_segments_are_those_the_segmenter_makes(n: int, hop: int) -> None:
     windows = segmenter.push(np.zeros(n, dtype=np.float32)) + segmenter.flush()
     model = partner([song("a.wav", [1, 2], [1, 2])], spec)
     long = dataclasses.replace(model.recordings[0], n_samples=n)
-    figures = partner_figures(dataclasses.replace(model, recordings=(long,)))
+    figures = partner_stats(dataclasses.replace(model, recordings=(long,)))
     assert figures.recordings[0].segments == len(windows)
     assert figures.recordings[0].frames_expected == sum(w.end_frame - w.first_frame for w in windows)

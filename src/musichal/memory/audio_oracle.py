@@ -17,18 +17,15 @@ product, a matrix product) wherever their rounding error cannot change the outco
 otherwise. So one vector at a time, many at once, and any BLAS give the same links, bit for bit.
 """
 
-from collections.abc import Callable, Mapping
-from itertools import pairwise
+from array import array
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
-import numpy.typing as npt
 
-from musichal.arrays import AnyArray, Float32, Float64, Int32
+from musichal.arrays import AnyArray, Columns, Float32, Float64, Int32
 from musichal.errors import InputError
-
-_FEW = 4
-"""Up to so many targets are compared one by one, more in one matrix product."""
 
 
 def exact_squared_distance(a: AnyArray, b: AnyArray) -> float:
@@ -46,62 +43,136 @@ def rounding_bound(dims: int, largest_squared_norm: float) -> float:
     return 8.0 * (dims + 8) * float(np.finfo(np.float64).eps) * largest_squared_norm
 
 
+def nearest_target(
+    targets: Sequence[int], distances: Float64, exact: Callable[[int], float], *, limit: float, bound: float
+) -> int:
+    """Return the nearest of `targets` (ascending) whose squared distance is below `limit`, or 0.
+
+    `distances` are approximations that are wrong by `bound` at most; `exact` is called only where that matters.
+    """
+    least = float(distances.min())
+    if least >= limit + bound:
+        return 0
+    rivals = np.flatnonzero(distances <= least + 2.0 * bound).tolist()
+    if len(rivals) == 1 and least < limit - bound:
+        return targets[rivals[0]]
+    nearest, winner = min((exact(targets[i]), targets[i]) for i in rivals)
+    return winner if nearest < limit else 0
+
+
+@dataclass(slots=True)
+class Distances:
+    """Squared distances of a vector that is added to those of earlier states, wrong by `bound` at most."""
+
+    vector: Float32
+    vectors: Float32
+    limit: float
+    bound: float
+
+    def one(self, target: int) -> float:
+        """Return the distance to one target."""
+        difference = np.subtract(self.vector, self.vectors[target - 1], dtype=np.float64)
+        return float(difference @ difference)
+
+    def several(self, targets: list[int]) -> Float64:
+        """Return the distances to several targets."""
+        differences = np.subtract(self.vectors[np.array(targets) - 1], self.vector, dtype=np.float64)
+        distances: Float64 = np.einsum("ij,ij->i", differences, differences)
+        return distances
+
+    def roots(self, targets: list[int]) -> Float64:
+        """Return the distances to the roots, which may be many."""
+        return self.several(targets)
+
+    def exact(self, target: int) -> float:
+        """Return the distance to one target, exactly."""
+        return exact_squared_distance(self.vector, self.vectors[target - 1])
+
+
 class OracleLinks:
-    """The structure of an oracle without its vectors: what `AudioOracle` and the threshold search both grow."""
+    """The structure of an oracle without its vectors: what `AudioOracle` and the threshold search both grow.
+
+    `suffix`, `repeat` and `cluster` have an entry per state, 0 included. `forward` has the forward links of a state besides
+    the one to its successor, ascending; those of state 0 and its successor are the `roots`, the first states of the clusters.
+    """
 
     def __init__(self) -> None:
-        self.suffix: list[int] = [-1]
-        self.repeat: list[int] = [0]
-        self.cluster: list[int] = [-1]
-        self.members: list[list[int]] = []
+        self.suffix, self.repeat, self.cluster = array("i", [-1]), array("i", [0]), array("i", [-1])
         self.forward: dict[int, list[int]] = {}
-        """Forward links of a state besides the one to its successor, ascending."""
-        self.reverse: dict[int, list[int]] = {}
+        self.roots: list[int] = []
         # The first state with a given suffix link, repeat length and cluster just before the repeat: what refinement
-        # would find by scanning all reverse links, which can be many.
-        self._refinement: dict[tuple[int, int, int], int] = {}
+        # would find by scanning all reverse links, which can be many. None until the next state is added.
+        self._refinement: dict[tuple[int, int, int], int] | None = {}
 
-    def add(self, nearest: Callable[[int], int]) -> int:
-        """Add a state and return it; `nearest(k)` is the target of a forward link of k that equals it, or 0."""
-        suffix, repeat, cluster = self.suffix, self.repeat, self.cluster
+    def __len__(self) -> int:
+        return len(self.suffix) - 1
+
+    @classmethod
+    def restore(cls, suffix: Int32, repeat: Int32, pairs: Int32) -> Self:
+        """Return links from columns of states 1 to n and pairs of forward links that `_check_links` has passed."""
+        links = cls()
+        links.suffix.extend(suffix.tolist())
+        links.repeat.extend(repeat.tolist())
+        # The root of a state is where its suffix links end: jump twice as far each time.
+        root = np.concatenate([[0], np.where(suffix > 0, suffix, np.arange(1, len(suffix) + 1))])
+        while not np.array_equal(further := root[root], root):
+            root = further
+        roots, cluster = np.unique(root[1:], return_inverse=True)
+        links.roots = roots.tolist()
+        links.cluster.extend(cluster.tolist())
+        for source, target in pairs.tolist():
+            links.forward.setdefault(source, []).append(target)
+        links._refinement = None
+        return links
+
+    def add(self, distances: Distances) -> int:
+        """Add a state and return it."""
+        if self._refinement is None:
+            self._refinement = {}
+            for state in range(1, len(self.suffix)):
+                self._register(state)
+        suffix, cluster = self.suffix, self.cluster
         new = len(suffix)
-        previous = new - 1
-        state = suffix[previous]
-        target = 0
+        previous, state, target = new - 1, suffix[new - 1], 0
         while state >= 0:
-            target = nearest(state)
+            target = self._nearest(state, distances)
             if target:
                 break
-            links = self.forward.get(state)
-            if links is None:
-                self.forward[state] = [new]
-            else:
-                links.append(new)
-            previous = state
-            state = suffix[state]
+            self.forward.setdefault(state, []).append(new)
+            previous, state = state, suffix[state]
+        length, label = 0, len(self.roots)
         if target:
-            length = self._common_suffix(previous, target - 1) + 1
-            label = cluster[target]
+            length, label = self._common_suffix(previous, target - 1) + 1, cluster[target]
             better = self._refinement.get((target, length, cluster[new - length]), 0)
             if better:
-                target = better
-                length += 1
-            self.members[label].append(new)
+                target, length = better, length + 1
         else:
-            length = 0
-            label = len(self.members)
-            self.members.append([new])
+            self.roots.append(new)
         suffix.append(target)
-        repeat.append(length)
+        self.repeat.append(length)
         cluster.append(label)
         self._register(new)
         return new
 
+    def _nearest(self, state: int, distances: Distances) -> int:
+        """Return the nearest equal target of a state, or 0."""
+        limit, bound = distances.limit, distances.bound
+        if not state:
+            return nearest_target(self.roots, distances.roots(self.roots), distances.exact, limit=limit, bound=bound)
+        more = self.forward.get(state)
+        if more is not None:
+            targets = [state + 1, *more]
+            return nearest_target(targets, distances.several(targets), distances.exact, limit=limit, bound=bound)
+        approximate = distances.one(state + 1)
+        if approximate >= limit + bound:
+            return 0
+        return state + 1 if approximate < limit - bound or distances.exact(state + 1) < limit else 0
+
     def _register(self, state: int) -> None:
-        target, length = self.suffix[state], self.repeat[state]
-        self.reverse.setdefault(target, []).append(state)
+        assert self._refinement is not None
+        length = self.repeat[state]
         if length:
-            self._refinement.setdefault((target, length, self.cluster[state - length]), state)
+            self._refinement.setdefault((self.suffix[state], length, self.cluster[state - length]), state)
 
     def _common_suffix(self, first: int, second: int) -> int:
         suffix = self.suffix
@@ -111,26 +182,6 @@ class OracleLinks:
         while second and suffix[second] != link:
             second = suffix[second]
         return min(self.repeat[first], self.repeat[second])
-
-    @classmethod
-    def restore(cls, suffix: list[int], repeat: list[int], sources: list[int], targets: list[int]) -> Self:
-        """Return links from columns that `validated_links` has passed."""
-        links = cls()
-        for state in range(1, len(suffix)):
-            target = suffix[state]
-            links.suffix.append(target)
-            links.repeat.append(repeat[state])
-            if target:
-                label = links.cluster[target]
-                links.members[label].append(state)
-            else:
-                label = len(links.members)
-                links.members.append([state])
-            links.cluster.append(label)
-            links._register(state)
-        for source, target in zip(sources, targets, strict=True):
-            links.forward.setdefault(source, []).append(target)
-        return links
 
 
 class AudioOracle:
@@ -145,45 +196,32 @@ class AudioOracle:
 
     def __init__(self, dims: int, *, threshold: float) -> None:
         if dims < 1:
-            raise InputError(f"an oracle needs vectors of at least 1 dimension, not {dims}")
+            raise InputError(f"an oracle needs vectors of at least 1 dimension, got {dims}")
         if not (threshold > 0 and np.isfinite(threshold)):
-            raise InputError(f"an oracle's threshold must be positive and finite, not {threshold}")
-        self._dims = dims
-        self._threshold = float(threshold)
-        self._limit = self._threshold * self._threshold
+            raise InputError(f"an oracle's threshold must be positive and finite, got {threshold}")
+        self.dims = dims
+        self.threshold = float(threshold)
         self._links = OracleLinks()
-        self._vectors: Float32 = np.empty((0, dims), dtype=np.float32)
+        self._vectors = Columns(np.float32, (dims,))
         self._largest = 0.0
-        # The targets of state 0, one per cluster, lie together, for they are asked most.
-        self._roots: Float64 = np.empty((0, dims), dtype=np.float64)
-        self._root_norms: Float64 = np.empty(0, dtype=np.float64)
-        self._root_count = 0
+        # The vectors of the roots lie together, for they are compared most.
+        self._roots, self._root_norms = Columns(np.float64, (dims,)), Columns(np.float64)
 
     @classmethod
     def from_vectors(cls, vectors: AnyArray, *, threshold: float) -> Self:
         """Return the oracle of `vectors`, shape (n, dims). Raises `InputError`."""
         checked = checked_vectors(vectors)
         oracle = cls(checked.shape[1], threshold=threshold)
-        oracle._append_all(checked)
+        oracle.extend(checked)
         return oracle
 
     def __len__(self) -> int:
-        return len(self._links.suffix) - 1
-
-    @property
-    def dims(self) -> int:
-        """Dimensions of a vector."""
-        return self._dims
-
-    @property
-    def threshold(self) -> float:
-        """Distance below which two vectors count as equal."""
-        return self._threshold
+        return len(self._links)
 
     @property
     def cluster_count(self) -> int:
         """Number of vectors that equalled nothing when they came; each opened a cluster."""
-        return len(self._links.members)
+        return len(self._links.roots)
 
     @property
     def link_count(self) -> int:
@@ -192,76 +230,22 @@ class AudioOracle:
 
     def append(self, vector: AnyArray) -> int:
         """Append one vector, shape (dims,), and return its state. Raises `InputError`."""
-        checked = checked_vectors(np.asarray(vector)[np.newaxis], dims=self._dims)
-        self._append_all(checked)
+        self.extend(np.asarray(vector)[np.newaxis])
         return len(self)
 
     def extend(self, vectors: AnyArray) -> None:
         """Append vectors, shape (k, dims); all, or none where one is not finite. Raises `InputError`."""
-        self._append_all(checked_vectors(vectors, dims=self._dims))
-
-    def _append_all(self, vectors: Float32) -> None:
-        start = len(self)
-        self._store(vectors, start)
-        links = self._links
-        for row in range(start, start + len(vectors)):
-            vector = self._vectors[row].astype(np.float64)
-            norm = float(vector @ vector)
+        checked = checked_vectors(vectors, dims=self.dims)
+        self._vectors.extend(checked)
+        for vector in checked:
+            wide = vector.astype(np.float64)
+            norm = float(wide @ wide)
             self._largest = max(self._largest, norm)
-            state = links.add(self._finder(vector, norm))
-            if not links.suffix[state]:
-                self._add_root(vector, norm)
-
-    def _store(self, vectors: Float32, start: int) -> None:
-        end = start + len(vectors)
-        if end > len(self._vectors):
-            grown = np.empty((max(end, start + start // 2 + 16), self._dims), dtype=np.float32)
-            grown[:start] = self._vectors[:start]
-            self._vectors = grown
-        self._vectors[start:end] = vectors
-
-    def _add_root(self, vector: Float64, norm: float) -> None:
-        count = self._root_count
-        if count == len(self._roots):
-            grown = np.empty((count + count // 2 + 16, self._dims), dtype=np.float64)
-            norms = np.empty(len(grown), dtype=np.float64)
-            grown[:count], norms[:count] = self._roots, self._root_norms
-            self._roots, self._root_norms = grown, norms
-        self._roots[count], self._root_norms[count] = vector, norm
-        self._root_count = count + 1
-
-    def _finder(self, vector: Float64, norm: float) -> Callable[[int], int]:
-        """Return the function that finds the nearest equal target of a state."""
-        bound = rounding_bound(self._dims, self._largest)
-        low, high = self._limit - bound, self._limit + bound
-        vectors, forward = self._vectors, self._links.forward
-
-        def exact(target: int) -> float:
-            return exact_squared_distance(vector, vectors[target - 1])
-
-        def nearest(state: int) -> int:
-            more = forward.get(state)
-            if more is None:
-                difference = vector - vectors[state]
-                approximate = float(difference @ difference)
-                if approximate >= high:
-                    return 0
-                return state + 1 if approximate < low or exact(state + 1) < self._limit else 0
-            targets = [state + 1, *more]
-            if len(targets) <= _FEW:
-                distances = np.empty(len(targets))
-                for i, target in enumerate(targets):
-                    difference = vector - vectors[target - 1]
-                    distances[i] = difference @ difference
-            elif state:
-                differences = vectors[np.array(targets) - 1] - vector
-                distances = np.einsum("ij,ij->i", differences, differences)
-            else:
-                count = self._root_count
-                distances = self._root_norms[:count] - 2.0 * (self._roots[:count] @ vector) + norm
-            return nearest_target(targets, distances, exact, limit=self._limit, bound=bound)
-
-        return nearest
+            bound = rounding_bound(self.dims, self._largest)
+            distances = _ToRoots(vector, self._vectors.view, self.threshold**2, bound, self._roots, self._root_norms)
+            if not self._links.suffix[self._links.add(distances)]:
+                self._roots.append(vector)
+                self._root_norms.append(norm)
 
     def suffix_link(self, state: int) -> int:
         """Return the state that has the longest known common past with `state`; 0 where there is none."""
@@ -279,7 +263,8 @@ class AudioOracle:
         """Return the states of a cluster, ascending. Raises `IndexError` where it does not exist."""
         if not 0 <= cluster < self.cluster_count:
             raise IndexError(f"no cluster {cluster} among {self.cluster_count}")
-        return list(self._links.members[cluster])
+        members: list[int] = (np.flatnonzero(self.clusters() == cluster) + 1).tolist()
+        return members
 
     def forward_links(self, state: int) -> list[int]:
         """Return the states that `state`, 0 to n, can go on to, ascending."""
@@ -292,7 +277,8 @@ class AudioOracle:
         """Return the states, ascending, whose suffix link is `state`, 0 to n."""
         if state:
             self._checked(state)
-        return list(self._links.reverse.get(state, []))
+        links: list[int] = (np.flatnonzero(self.suffix_links() == state) + 1).tolist()
+        return links
 
     def _checked(self, state: int) -> int:
         if not 0 < state <= len(self):
@@ -313,18 +299,17 @@ class AudioOracle:
 
     def vectors(self) -> Float32:
         """Return a copy of the vectors, shape (n, dims)."""
-        return self._vectors[: len(self)].copy()
+        return self._vectors.view.copy()
 
     def to_arrays(self) -> dict[str, AnyArray]:
         """Return what `from_arrays` needs, for a partner file."""
-        pairs = [(s, t) for s, targets in self._links.forward.items() for t in targets]
-        forward = np.array(sorted(pairs), dtype=np.int32).reshape(-1, 2)
+        pairs = sorted((s, t) for s, targets in self._links.forward.items() for t in targets)
         return {
             "vectors": self.vectors(),
-            "threshold": np.array(self._threshold, dtype=np.float64),
+            "threshold": np.array(self.threshold, dtype=np.float64),
             "suffix_links": self.suffix_links(),
             "repeat_lengths": self.repeat_lengths(),
-            "forward_links": forward,
+            "forward_links": np.array(pairs, dtype=np.int32).reshape(-1, 2),
         }
 
     @classmethod
@@ -341,38 +326,30 @@ class AudioOracle:
             raise InputError("audio oracle: threshold must be one number")
         vectors = checked_vectors(arrays["vectors"])
         oracle = cls(vectors.shape[1], threshold=float(threshold))
-        columns = _checked_links(len(vectors), arrays)
-        oracle._store(vectors, 0)
+        columns = arrays["suffix_links"], arrays["repeat_lengths"], arrays["forward_links"]
+        _check_links(len(vectors), *columns)
+        oracle._vectors.extend(vectors)
         oracle._links = OracleLinks.restore(*columns)
         wide = vectors.astype(np.float64)
         norms = np.einsum("ij,ij->i", wide, wide)
         oracle._largest = float(norms.max(initial=0.0))
-        roots = np.array([members[0] - 1 for members in oracle._links.members], dtype=np.int64)
-        oracle._roots, oracle._root_norms, oracle._root_count = wide[roots], norms[roots], len(roots)
+        roots = np.array(oracle._links.roots, dtype=np.int64) - 1
+        oracle._roots.extend(wide[roots])
+        oracle._root_norms.extend(norms[roots])
         return oracle
 
 
-def nearest_target(
-    targets: list[int] | npt.NDArray[np.int64],
-    distances: Float64,
-    exact: Callable[[int], float],
-    *,
-    limit: float,
-    bound: float,
-) -> int:
-    """Return the nearest of `targets` (ascending) whose squared distance is below `limit`, or 0.
+@dataclass(slots=True)
+class _ToRoots(Distances):
+    """Distances whose roots come from one matrix product."""
 
-    `distances` are approximations that are wrong by `bound` at most; `exact` is asked only where that matters.
-    """
-    best = int(distances.argmin())
-    least = float(distances[best])
-    if least >= limit + bound:
-        return 0
-    rivals = np.flatnonzero(distances <= least + 2.0 * bound)
-    if len(rivals) == 1 and least < limit - bound:
-        return int(targets[best])
-    nearest, winner = min((exact(int(targets[i])), int(targets[i])) for i in rivals.tolist())
-    return winner if nearest < limit else 0
+    root_vectors: Columns
+    root_norms: Columns
+
+    def roots(self, targets: list[int]) -> Float64:
+        vector = self.vector.astype(np.float64)
+        distances: Float64 = self.root_norms.view - 2.0 * (self.root_vectors.view @ vector) + vector @ vector
+        return distances
 
 
 def checked_vectors(vectors: AnyArray, *, dims: int | None = None) -> Float32:
@@ -388,26 +365,22 @@ def checked_vectors(vectors: AnyArray, *, dims: int | None = None) -> Float32:
     return single
 
 
-def _checked_links(n: int, arrays: Mapping[str, AnyArray]) -> tuple[list[int], list[int], list[int], list[int]]:
-    for name, shape in (("suffix_links", (n,)), ("repeat_lengths", (n,))):
-        column = arrays[name]
+def _check_links(n: int, suffix: AnyArray, repeat: AnyArray, pairs: AnyArray) -> None:
+    """Raise `InputError` for columns that no oracle could have."""
+    for name, column, shape in (
+        ("suffix_links", suffix, (n,)),
+        ("repeat_lengths", repeat, (n,)),
+        ("forward_links", pairs, (len(pairs) if pairs.ndim else 0, 2)),
+    ):
         if not isinstance(column, np.ndarray) or column.shape != shape or column.dtype.kind not in "iu":
-            raise InputError(f"audio oracle: {name} must be {n} integers")
-    forward = arrays["forward_links"]
-    if not isinstance(forward, np.ndarray) or forward.shape[1:] != (2,) or forward.dtype.kind not in "iu":
-        raise InputError("audio oracle: forward_links must be pairs of integers")
-    suffix, repeat = [-1, *arrays["suffix_links"].tolist()], [0, *arrays["repeat_lengths"].tolist()]
+            raise InputError(f"audio oracle: {name} must be integers of shape {shape}")
+        if column.size and not 0 <= int(column.min()) <= int(column.max()) <= n:
+            raise InputError(f"audio oracle: {name} must be from 0 to {n}")
+    suffix, repeat, pairs = (column.astype(np.int64) for column in (suffix, repeat, pairs))
     # Links that go back, and repeats that fit in front of them, are what makes every walk end.
-    for state in range(1, n + 1):
-        target, length = suffix[state], repeat[state]
-        if not (0 <= target < state and 0 <= length <= target and (length > 0) == (target > 0)):
-            raise InputError(f"audio oracle: state {state} has an impossible suffix link")
-    pairs = [(source, target) for source, target in forward.tolist()]
-    if any(a >= b for a, b in pairwise(pairs)):
-        raise InputError("audio oracle: forward_links must ascend")
-    if any(not 0 <= source < target - 1 < n for source, target in pairs):
-        raise InputError("audio oracle: a forward link leads nowhere")
-    opened = [state for state in range(2, n + 1) if not suffix[state]]
-    if [target for source, target in pairs if source == 0] != opened:
+    if not ((suffix < np.arange(1, n + 1)) & (repeat <= suffix) & ((repeat > 0) == (suffix > 0))).all():
+        raise InputError("audio oracle: a state has an impossible suffix link")
+    if (np.diff(pairs @ np.array([n + 1, 1])) <= 0).any() or (pairs[:, 0] >= pairs[:, 1] - 1).any():
+        raise InputError("audio oracle: forward_links must ascend and lead forward")
+    if not np.array_equal(pairs[pairs[:, 0] == 0, 1], np.flatnonzero(suffix[1:] == 0) + 2):
         raise InputError("audio oracle: forward links of state 0 and suffix links disagree")
-    return suffix, repeat, [source for source, _ in pairs], [target for _, target in pairs]

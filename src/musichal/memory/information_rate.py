@@ -14,17 +14,10 @@ does (k = 1); in between lies the threshold that makes a memory neither noise no
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from musichal.arrays import AnyArray, Float32, Float64, Int64
+from musichal.arrays import AnyArray, Bool, Float32, Float64, Int64
 from musichal.errors import InputError
-from musichal.memory.audio_oracle import (
-    OracleLinks,
-    checked_vectors,
-    exact_squared_distance,
-    nearest_target,
-    rounding_bound,
-)
+from musichal.memory.audio_oracle import Distances, OracleLinks, checked_vectors, exact_squared_distance, rounding_bound
 
 LOWEST_QUANTILE = 0.0005
 HIGHEST_QUANTILE = 0.5
@@ -33,24 +26,25 @@ _BLOCK_VALUES = 1 << 21
 _BLOCK_ROWS = 128
 
 
-def code_words(repeat_lengths: AnyArray) -> tuple[Int64, npt.NDArray[np.bool_]]:
+def code_words(repeat_lengths: AnyArray) -> tuple[Int64, Bool]:
     """Return the lengths of the code words that cover a sequence, and which of them are literals; both shape (words,).
 
-    `repeat_lengths`, shape (n,), holds per position how many tokens up to there occurred earlier.
+    `repeat_lengths`, shape (n,), holds per position how many tokens up to there occurred earlier. Raises `InputError` for
+    anything but a row of integers.
     """
-    repeats = _checked_repeats(repeat_lengths)
+    if not isinstance(repeat_lengths, np.ndarray) or repeat_lengths.ndim != 1 or repeat_lengths.dtype.kind not in "iu":
+        raise InputError("repeat lengths must be a row of integers")
+    repeats: list[int] = repeat_lengths.tolist()
     lengths: list[int] = []
     literals: list[bool] = []
-    n = len(repeats)
     start = 0
-    while start < n:
+    while start < len(repeats):
         end = start
-        while end < n and repeats[end] >= end - start + 1:
+        while end < len(repeats) and repeats[end] >= end - start + 1:
             end += 1
         literals.append(end == start)
-        end = max(end, start + 1)
-        lengths.append(end - start)
-        start = end
+        lengths.append(max(1, end - start))
+        start += lengths[-1]
     return np.array(lengths, dtype=np.int64), np.array(literals, dtype=np.bool_)
 
 
@@ -70,13 +64,6 @@ def information_rates(repeat_lengths: AnyArray, *, alpha: float = 1.0) -> Float6
 def information_rate(repeat_lengths: AnyArray, *, alpha: float = 1.0) -> float:
     """Return the sum of `information_rates` in bits; divide by the frames to compare memories."""
     return float(information_rates(repeat_lengths, alpha=alpha).sum())
-
-
-def _checked_repeats(repeat_lengths: AnyArray) -> list[int]:
-    if not isinstance(repeat_lengths, np.ndarray) or repeat_lengths.ndim != 1 or repeat_lengths.dtype.kind not in "iu":
-        raise InputError("repeat lengths must be a row of integers")
-    values: list[int] = repeat_lengths.tolist()
-    return values
 
 
 @dataclass(frozen=True)
@@ -110,16 +97,16 @@ def choose_threshold(vectors: AnyArray, *, rng: np.random.Generator, n_values: i
     """
     checked = checked_vectors(vectors)
     if len(checked) < 2:
-        raise InputError(f"a threshold needs at least 2 vectors, not {len(checked)}")
+        raise InputError(f"a threshold needs at least 2 vectors, got {len(checked)}")
     if n_values < 1:
-        raise InputError(f"a threshold search needs at least 1 value, not {n_values}")
+        raise InputError(f"a threshold search needs at least 1 value, got {n_values}")
     thresholds = quantile_thresholds(checked, rng=rng, n_values=n_values)
     trials = grow_oracles(checked, thresholds)
     rates = [information_rate(np.array(links.repeat[1:], dtype=np.int32)) for links in trials]
     return ThresholdSearch(
         thresholds=tuple(thresholds),
         rates=tuple(rates),
-        clusters=tuple(len(links.members) for links in trials),
+        clusters=tuple(len(links.roots) for links in trials),
         chosen=int(np.argmax(rates)),
     )
 
@@ -134,77 +121,44 @@ def quantile_thresholds(vectors: Float32, *, rng: np.random.Generator, n_values:
         second = (first + rng.integers(1, n, _SAMPLED_PAIRS)) % n
     distances = np.sqrt([exact_squared_distance(vectors[i], vectors[j]) for i, j in zip(first, second, strict=True)])
     levels = np.geomspace(LOWEST_QUANTILE, HIGHEST_QUANTILE, n_values)
-    quantiles = np.unique(np.quantile(distances, levels))
     # Equality is "closer than": the smallest normal number joins what is equal and nothing else.
     smallest = float(np.finfo(np.float32).tiny)
-    return sorted({max(float(value), smallest) for value in quantiles})
+    return sorted({max(float(value), smallest) for value in np.quantile(distances, levels)})
 
 
 def grow_oracles(vectors: Float32, thresholds: list[float]) -> list[OracleLinks]:
     """Return the links of one oracle per threshold, grown side by side on shared blocks of distances.
 
-    They are those of `AudioOracle.from_vectors` at each threshold, bit for bit: the same `OracleLinks` grow, and
-    distances here, too, only stand in for exact ones where the outcome is the same.
+    They are those of `AudioOracle.from_vectors` at each threshold, bit for bit: distances here, too, only stand in for
+    exact ones where the outcome is the same.
     """
     n, dims = vectors.shape
     wide = vectors.astype(np.float64)
     norms = np.einsum("ij,ij->i", wide, wide)
-    trials = [_Trial(vectors, threshold) for threshold in thresholds]
+    trials = [OracleLinks() for _ in thresholds]
     start = 0
     while start < n:
-        rows = min(_BLOCK_ROWS, max(1, _BLOCK_VALUES // (start + 1)), n - start)
-        end = start + rows
+        end = start + min(_BLOCK_ROWS, max(1, _BLOCK_VALUES // (start + 1)), n - start)
         block = wide[start:end] @ wide[:end].T
         block *= -2.0
         block += norms[:end]
         block += norms[start:end, np.newaxis]
         bound = rounding_bound(dims, float(norms[:end].max()))
-        for trial in trials:
-            trial.grow(block, start, bound)
+        for links, threshold in zip(trials, thresholds, strict=True):
+            for row in range(start, end):
+                links.add(_InBlock(vectors[row], vectors, threshold * threshold, bound, block[row - start]))
         start = end
-    return [trial.links for trial in trials]
+    return trials
 
 
-class _Trial:
-    """One oracle of the search: links, and the targets of state 0 as an array."""
+@dataclass(slots=True)
+class _InBlock(Distances):
+    """Distances that are a row of a matrix of distances."""
 
-    def __init__(self, vectors: Float32, threshold: float) -> None:
-        self.links = OracleLinks()
-        self._vectors = vectors
-        self._limit = threshold * threshold
-        self._roots: Int64 = np.empty(len(vectors), dtype=np.int64)
+    row: Float64
 
-    def grow(self, block: Float64, start: int, bound: float) -> None:
-        """Add the vectors of `block`, whose columns are approximate squared distances to vectors 0, 1, ..."""
-        links, roots, vectors = self.links, self._roots, self._vectors
-        forward, members, limit = links.forward, links.members, self._limit
-        low, high = limit - bound, limit + bound
-        row = start
-        distances = block[0]
-        value = distances.item
+    def one(self, target: int) -> float:
+        return self.row.item(target - 1)
 
-        def exact(target: int) -> float:
-            return exact_squared_distance(vectors[row], vectors[target - 1])
-
-        def nearest(state: int) -> int:
-            if not state:
-                targets = roots[: len(members)]
-                return nearest_target(targets, distances[targets - 1], exact, limit=limit, bound=bound)
-            more = forward.get(state)
-            if more is None:
-                approximate = value(state)
-                if approximate >= high:
-                    return 0
-                return state + 1 if approximate < low or exact(state + 1) < limit else 0
-            several = [state + 1, *more]
-            picked = np.array([value(target - 1) for target in several])
-            return nearest_target(several, picked, exact, limit=limit, bound=bound)
-
-        for offset in range(len(block)):
-            row = start + offset
-            distances = block[offset]
-            value = distances.item
-            count = len(members)
-            state = links.add(nearest)
-            if len(members) > count:
-                roots[count] = state
+    def several(self, targets: list[int]) -> Float64:
+        return self.row[np.array(targets) - 1]

@@ -12,11 +12,10 @@ from typing import Any, Self, TypeVar
 
 import numpy as np
 
-from musichal.arrays import Records
+from musichal.arrays import Columns, Records
 from musichal.errors import InputError
 from musichal.hearing.percepts import SOURCES, Gesture, Note
 from musichal.memory.audio_oracle import AudioOracle, checked_vectors
-from musichal.memory.columns import Columns
 from musichal.memory.token_index import HIGHEST_SYMBOL, LOWEST_SYMBOL, TokenIndex
 
 Made = TypeVar("Made")

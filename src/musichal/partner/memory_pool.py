@@ -26,9 +26,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from musichal.arrays import AnyArray, Bool, Float32, Float64, Int64
+from musichal.arrays import AnyArray, Bool, Columns, Float32, Float64, Int64
 from musichal.hearing.percepts import SILENCE, Gesture, Note, Percept
-from musichal.memory.columns import Columns
 from musichal.memory.memory import Memory, Place, assign_notes
 from musichal.memory.token_index import TokenIndex
 from musichal.partner.harmony import LOOKED_THROUGH, HarmonyIndex, unit_chroma

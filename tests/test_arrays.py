@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from musichal.memory.columns import Columns
+from musichal.arrays import Columns
 
 ROW = np.dtype([("number", np.int32), ("pair", np.int16, (2,))])
 

@@ -29,7 +29,7 @@ from musichal.arrays import Float32
 from musichal.errors import MissingExtraError, install_hint
 from musichal.hearing.front_end import Segmenter
 from musichal.hearing.notes import NoteTracker
-from musichal.hearing.percepts import Note
+from musichal.note import HeardNote
 from musichal.spec import PerceptionSpec
 
 ONSET_TOLERANCE_S = 0.05
@@ -57,10 +57,10 @@ class NoteQuality:
         return next(g for g in self.groups if g.group == group)
 
 
-def heard_notes(samples: Float32, spec: PerceptionSpec) -> list[Note]:
+def heard_notes(samples: Float32, spec: PerceptionSpec) -> list[HeardNote]:
     """Return the notes of a whole recording, (n,) at the spec's rate, as the listener would hear them."""
     segmenter, tracker = Segmenter(spec), NoteTracker(spec)
-    heard: list[Note] = []
+    heard: list[HeardNote] = []
     for window in [*segmenter.push(samples), *segmenter.flush()]:
         # The tracker listens to the mix; the stems are there for its interface.
         heard += tracker.step(window)
@@ -72,7 +72,7 @@ def _as_intervals(notes: Sequence[Any]) -> tuple[Any, Any]:
     return times, 440.0 * 2.0 ** ((np.array([n.pitch for n in notes], dtype=np.float64) - 69) / 12)
 
 
-def note_scores(piece: Rendering, heard: Sequence[Note]) -> tuple[float, float, float]:
+def note_scores(piece: Rendering, heard: Sequence[HeardNote]) -> tuple[float, float, float]:
     """Return precision, recall and F-measure of onsets with pitches; zeros where nothing was heard or was there.
 
     Raises `MissingExtraError` without the ``bench`` extra.

@@ -27,11 +27,12 @@ from benchmarks.figure import Figure
 from benchmarks.memory_speed import token_string
 from benchmarks.process import in_own_process, peak_memory_mb
 from musichal.arrays import AnyArray, Int64
-from musichal.hearing.percepts import Gesture, Note, Onset, Percept, SegmentFeatures
+from musichal.hearing.percepts import Gesture, Onset, Percept, SegmentFeatures
 from musichal.live.engine import EventLoop
 from musichal.live.realtime import short_pauses
 from musichal.memory.audio_oracle import AudioOracle
 from musichal.memory.memory import NOTE, STATE, Memory
+from musichal.note import HeardNote
 from musichal.partner.decision import Decision
 from musichal.partner.partner import Partner
 from musichal.partner.settings import PartnerSettings
@@ -133,7 +134,7 @@ def player(n: int, *, rng: np.random.Generator) -> Iterator[Percept]:
             tokens = (int(harmonic[i]), int(percussive[i]))
             vector = np.full(_DIMS, tokens[0] % _KINDS, np.float32)
             gestures.append(Gesture(i * each_s, each_s, tokens, -20.0 + tokens[0] % 7, chromas[i], vector, True))
-            notes.append(Note(i * each_s, 0.2, 48 + tokens[0] % 24, 90))
+            notes.append(HeardNote(i * each_s, 0.2, 48 + tokens[0] % 24, 90))
         start, frames = index * _SEGMENT, np.arange(26) * 320 + 200
         yield Percept(
             SegmentFeatures(

@@ -7,12 +7,11 @@ import numpy as np
 from musichal.audio.files import encode_flac
 from musichal.audio.recording import ingest, samples_digest
 from musichal.hearing.percepts import Gesture, stream_frame_count
-from musichal.hearing.percepts import Note as HeardNote
 from musichal.hearing.vocabulary import Vocabulary
 from musichal.live.performance import HeardStream, Performance
 from musichal.memory.memory import Memory, assign_notes
 from musichal.memory.partner_file import PartnerModel, StoredRecording
-from musichal.note import Note
+from musichal.note import HeardNote, Note
 from musichal.partner.decision import Decision, Influence
 from musichal.spec import PerceptionSpec
 

@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from musichal.hearing.percepts import SILENCE, Note
+from musichal.hearing.percepts import SILENCE
 from musichal.memory.memory import Memory
+from musichal.note import HeardNote
 from musichal.partner.candidates import apply_filters, find_candidates, sounding, tonalness
 from musichal.partner.harmony import moved, unit_chroma
 from musichal.partner.influences import CONTEXTS, INFLUENCES, Activation, find_matches, player_contexts
@@ -36,7 +37,7 @@ def remember(*songs, noted=()) -> Memory:
     memory = Memory(dims=2, threshold=0.5)
     for number, pairs in enumerate(songs):
         for g in row_of_gestures(pairs):
-            notes = [Note(g.start_s, 0.1, 60, 80)] if len(memory) in noted else []
+            notes = [HeardNote(g.start_s, 0.1, 60, 80)] if len(memory) in noted else []
             memory.append(g, notes, recording=number)
     return memory
 

@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 
 from musichal.hearing.encoders import create_encoder
 from musichal.hearing.listener import Listener
-from musichal.hearing.percepts import SILENCE, Note
+from musichal.hearing.percepts import SILENCE
 from musichal.live.engine import Engine
 from musichal.live.performance import note_events, perform, slice_events
 from musichal.memory.memory import Memory
+from musichal.note import HeardNote
 from musichal.partner.partner import Partner
 from musichal.partner.settings import PartnerSettings
 from partners_by_hand import gesture
@@ -26,7 +27,7 @@ def memory() -> Memory:
     start = 0.0
     for i in range(40):
         duration = (0.06, 0.35, 0.2, 0.7)[i % 4]
-        out.append(gesture(start, duration, (i % 5, i % 3)), [Note(start, duration, 40 + i, 90)], recording=0)
+        out.append(gesture(start, duration, (i % 5, i % 3)), [HeardNote(start, duration, 40 + i, 90)], recording=0)
         start += duration
     return out
 

@@ -19,10 +19,9 @@ from musichal.evaluate.evaluation import cut_excerpts, with_pauses
 from musichal.evaluate.listening import AT_ONCE_S, Answer, answer_of, area, follow, listening
 from musichal.evaluate.traces import FLOOR_DB, STEP_S, Trace, answer_trace, player_trace
 from musichal.evaluate.trials import trials
-from musichal.hearing.percepts import Note as HeardNote
 from musichal.live.performance import HeardStream
 from musichal.memory.memory import Memory
-from musichal.note import Note
+from musichal.note import HeardNote, Note
 from musichal.parameters import VoiceParameters
 from musichal.partner.decision import Decision
 from musichal.partner.mode_controller import directed_by

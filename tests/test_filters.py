@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from musichal.hearing.percepts import Gesture, Note
+from musichal.hearing.percepts import Gesture
 from musichal.memory.memory import Memory
+from musichal.note import HeardNote
 from musichal.partner.candidates import Filtered, apply_filters
 from musichal.partner.memory_pool import MemoryPool, Usual
 from musichal.partner.player import Situation
@@ -22,7 +23,7 @@ NOW = Situation(now_s=100.0, tokens=((), ()), chroma=np.zeros(12, np.float32), s
 def remembered(gestures: list[tuple[Gesture, int]]) -> MemoryPool:
     memory = Memory(dims=2, threshold=0.5)
     for what, pitch in gestures:
-        memory.append(what, [Note(what.start_s, 0.1, pitch, 80)], recording=0)
+        memory.append(what, [HeardNote(what.start_s, 0.1, pitch, 80)], recording=0)
     return MemoryPool(memory)
 
 

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from musichal.hearing.percepts import SILENCE, Note
+from musichal.hearing.percepts import SILENCE
 from musichal.memory.memory import Memory
+from musichal.note import HeardNote
 from musichal.partner import harmony
 from musichal.partner.harmony import HarmonyIndex, HarmonySearch, unit_chroma
 from musichal.partner.memory_pool import (
@@ -46,7 +47,7 @@ def recordings(draw):
                 starts_at_onset=draw(st.booleans()),
                 chroma=np.array(draw(st.lists(st.sampled_from([0.0, 0.5, 1.0]), min_size=12, max_size=12)), np.float32),
             )
-            notes = [Note(start, 0.1, p, 80) for p in draw(st.lists(st.integers(30, 90), max_size=3))]
+            notes = [HeardNote(start, 0.1, p, 80) for p in draw(st.lists(st.integers(30, 90), max_size=3))]
             out.append((own, notes, number))
             start += duration + draw(st.sampled_from([0.0, 0.0, 4.0]))
     return out
@@ -103,7 +104,7 @@ def test_what_is_learned_live_is_bounded_and_the_partners_memory_is_not_touched(
     known = []
     for i in range(60):
         own = gesture(0.25 * i, 0.25, (i % 5, 0))
-        known.append((library.learn(own, [Note(own.start_s, 0.1, 60, 90)], most=most), own.start_s))
+        known.append((library.learn(own, [HeardNote(own.start_s, 0.1, 60, 90)], most=most), own.start_s))
         live = sum(len(shelf) for shelf in library.shelves if shelf.live)
         assert live <= most
         assert live >= min(i + 1, max(1, most // 2))
@@ -160,10 +161,10 @@ def test_a_search_in_all_keys_finds_a_chord_in_each():
 def test_a_gesture_waits_for_its_notes():
     learner = Learner()
     first = percept(0, gestures=[gesture(0.0, 0.3, (1, 1)), gesture(0.3, 0.3, (2, 2))])
-    learner.hear(dataclasses.replace(first, heard=dataclasses.replace(first.heard, notes=(Note(0.31, 0.2, 64, 80),))))
+    learner.hear(dataclasses.replace(first, heard=dataclasses.replace(first.heard, notes=(HeardNote(0.31, 0.2, 64, 80),))))
     assert learner.complete(0.35) == []
     late = percept(3)
-    learner.hear(dataclasses.replace(late, heard=dataclasses.replace(late.heard, notes=(Note(0.01, 1.2, 60, 80),))))
+    learner.hear(dataclasses.replace(late, heard=dataclasses.replace(late.heard, notes=(HeardNote(0.01, 1.2, 60, 80),))))
     (one,) = learner.complete(0.3 + WAIT_S)
     assert (one[0].start_s, [n.pitch for n in one[1]]) == (0.0, [60])
     (two,) = learner.complete(0.6 + WAIT_S)

@@ -19,9 +19,10 @@ from musichal.errors import InputError
 from musichal.hearing.encoders import create_encoder
 from musichal.hearing.front_end import HighPass
 from musichal.hearing.listener import FeatureExtractor, Listener
-from musichal.hearing.percepts import SILENCE, Gesture, ListenerResult, Note, Percept, stream_frame_count
+from musichal.hearing.percepts import SILENCE, Gesture, ListenerResult, Percept, stream_frame_count
 from musichal.hearing.separation import separate
 from musichal.memory.partner_file import PartnerModel, load_partner, save_partner
+from musichal.note import HeardNote
 from musichal.spec import GestureSpec, PerceptionSpec, VocabularySpec
 
 SPEC = PerceptionSpec(vocabulary=VocabularySpec(size=32))
@@ -38,7 +39,7 @@ class Everything:
 
     percepts: tuple[Percept, ...]
     gestures: tuple[Gesture, ...]
-    notes: tuple[Note, ...]
+    notes: tuple[HeardNote, ...]
     samples_heard: int
 
 

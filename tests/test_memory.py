@@ -6,17 +6,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from musichal.errors import InputError
-from musichal.hearing.percepts import Gesture, Note
+from musichal.hearing.percepts import Gesture
 from musichal.memory.audio_oracle import AudioOracle
 from musichal.memory.memory import NOTE, STATE, Memory, assign_notes
+from musichal.note import HeardNote
 from partners_by_hand import gesture, row_of_gestures
 
 tokens = st.tuples(st.integers(-1, 4), st.integers(-1, 4))
 songs = st.lists(st.lists(tokens, min_size=1, max_size=12), min_size=1, max_size=4)
 
 
-def note(onset_s: float, pitch: int = 60) -> Note:
-    return Note(onset_s=onset_s, duration_s=0.1, pitch=pitch, velocity=80)
+def note(onset_s: float, pitch: int = 60) -> HeardNote:
+    return HeardNote(onset_s=onset_s, duration_s=0.1, pitch=pitch, velocity=80)
 
 
 def remember(pairs_by_recording) -> Memory:
@@ -203,9 +204,9 @@ def test_columns_of_another_layout_or_length_are_refused():
         ({"tokens": (0, -2)}, [], 1),
         ({"duration_s": 0.0}, [], 1),
         ({"level_db": float("nan")}, [], 1),
-        ({}, [note(0.5), Note(0.5, 0.0, 60, 80)], 1),
-        ({}, [note(0.5), Note(0.5, 0.1, 200, 80)], 1),
-        ({}, [note(0.5), Note(0.5, 0.1, 60, 0)], 1),
+        ({}, [note(0.5), HeardNote(0.5, 0.0, 60, 80)], 1),
+        ({}, [note(0.5), HeardNote(0.5, 0.1, 200, 80)], 1),
+        ({}, [note(0.5), HeardNote(0.5, 0.1, 60, 0)], 1),
         ({}, [], 0),
         ({"start_s": 0.25}, [], 1),
     ],

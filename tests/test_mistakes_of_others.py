@@ -19,7 +19,7 @@ from musichal.errors import PartnerFileError
 from musichal.hearing.encoders import create_encoder
 from musichal.hearing.listener import FeatureExtractor, Listener
 from musichal.hearing.onsets import OnsetDetector
-from musichal.hearing.percepts import SILENCE, SOURCES, Note
+from musichal.hearing.percepts import SILENCE, SOURCES
 from musichal.hearing.pitch import PitchAnalyser
 from musichal.hearing.separation import separate
 from musichal.hearing.vocabulary import fit_vocabulary
@@ -28,6 +28,7 @@ from musichal.live.performance import Performance, perform
 from musichal.memory.audio_oracle import AudioOracle
 from musichal.memory.partner_file import PartnerModel, load_partner, save_partner
 from musichal.memory.token_index import TokenIndex
+from musichal.note import HeardNote
 from musichal.partner.settings import PartnerSettings
 from musichal.spec import OnsetSpec, PerceptionSpec, VocabularySpec
 from musichal.training.trainer import train
@@ -181,7 +182,7 @@ def test_loudness_alone_makes_no_onsets(recording: Recording) -> None:
     assert 0.6 < counts[0] / counts[1] < 1.4
 
 
-def notes_in(samples: Float32) -> list[Note]:
+def notes_in(samples: Float32) -> list[HeardNote]:
     extractor = FeatureExtractor(SPEC, create_encoder(SPEC))
     notes = [note for segment in extractor.stream(samples, source_rate_hz=RATE) for note in segment.notes]
     return notes + list(extractor.flush())

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from musichal.errors import InputError
-from musichal.hearing.percepts import SILENCE, Note
+from musichal.hearing.percepts import SILENCE
 from musichal.memory.memory import Memory
+from musichal.note import HeardNote
 from musichal.partner.memory_pool import MemoryPool
 from musichal.partner.phrases import PACES, MotifSettings, MotifStore, Return, describe, distinctive_run
 from partners_by_hand import gesture
@@ -19,7 +20,7 @@ def library_of(tokens, pitches=None, *, each_s=0.4) -> MemoryPool:
     memory = Memory(dims=2, threshold=0.5)
     for i, token in enumerate(tokens):
         pitch = 60 + (i % 5) if pitches is None else pitches[i]
-        own = [] if pitch is None else [Note(each_s * i, each_s, pitch, 90)]
+        own = [] if pitch is None else [HeardNote(each_s * i, each_s, pitch, 90)]
         pair = (token, 0) if token != SILENCE else (SILENCE, SILENCE)
         memory.append(gesture(each_s * i, each_s, pair, (float(token), 0.0)), own, recording=0)
     return MemoryPool(memory)
@@ -105,7 +106,9 @@ def test_whose_can_be_asked_for():
 
 def test_the_players_gestures_that_were_let_go_are_no_motif_any_more():
     library = library_of([1, 2, 3])
-    live = [library.learn(gesture(0.4 * i, 0.4, (i % 3, 0)), [Note(0.4 * i, 0.4, 60 + i % 4, 90)], most=8) for i in range(4)]
+    live = [
+        library.learn(gesture(0.4 * i, 0.4, (i % 3, 0)), [HeardNote(0.4 * i, 0.4, 60 + i % 4, 90)], most=8) for i in range(4)
+    ]
     store = MotifStore(MotifSettings(rest_s=0.0), library)
     assert store.keep(live, [0] * 4, whose="yours", heard_s=[0.4 * i for i in range(4)]) is not None
     for i in range(4, 30):

@@ -24,7 +24,8 @@ from musichal.errors import InputError
 from musichal.hearing.front_end import Segmenter
 from musichal.hearing.note_frames import AHEAD_FRAMES, FRAMES_PER_S, LOWEST_NOTE, N_NOTES, NoteFrontEnd
 from musichal.hearing.notes import NoteModel, NoteTracker, note_model_digest, velocity_of
-from musichal.hearing.percepts import Note, Window
+from musichal.hearing.percepts import Window
+from musichal.note import HeardNote
 from musichal.spec import NoteSpec, PerceptionSpec
 
 AUDIO = Path(__file__).parent / "audio"
@@ -146,7 +147,7 @@ def test_two_trackers_interleaved_hear_what_each_hears_alone() -> None:
     one, other = recording("rock140_guitar.ogg", 7), recording("ballad95_guitar.ogg", 7)
     alone = [heard_notes(one, SPEC), heard_notes(other, SPEC), heard_notes(one, SPEC)]
     trackers = [NoteTracker(SPEC), NoteTracker(SPEC)]
-    together: list[list[Note]] = [[], []]
+    together: list[list[HeardNote]] = [[], []]
     for pair in zip(windows_of(one), windows_of(other), strict=True):
         for i, window in enumerate(pair):
             together[i] += trackers[i].step(window)

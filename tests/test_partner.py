@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from musichal.evaluate.trials import trials
-from musichal.hearing.percepts import SILENCE, Note
+from musichal.hearing.percepts import SILENCE
 from musichal.memory.memory import Memory
+from musichal.note import HeardNote
 from musichal.partner.decision import Decision
 from musichal.partner.influences import INFLUENCES
 from musichal.partner.memory_pool import CONTOUR_LEVEL, WAIT_S
@@ -32,7 +33,7 @@ def memories(draw, notes: bool = True):
         for pair in draw(st.lists(tokens, min_size=1, max_size=12)):
             duration = draw(st.sampled_from([0.06, 0.2, 0.35, 0.7]))
             pitches = draw(st.lists(st.integers(0, 127), max_size=3)) if notes else []
-            own = [Note(start + 0.01 * i, 0.2, p, 90) for i, p in enumerate(pitches)]
+            own = [HeardNote(start + 0.01 * i, 0.2, p, 90) for i, p in enumerate(pitches)]
             memory.append(gesture(start, duration, pair, pair), own, recording=recording)
             start += duration
     return memory
@@ -183,7 +184,7 @@ def test_the_same_seed_decides_alike(memory, player, chosen):
 def song(pairs, pitches=None) -> Memory:
     memory = Memory(dims=2, threshold=0.5)
     for i, pair in enumerate(pairs):
-        own = [] if pitches is None else [Note(0.25 * i, 0.2, pitches[i], 90)]
+        own = [] if pitches is None else [HeardNote(0.25 * i, 0.2, pitches[i], 90)]
         memory.append(gesture(0.25 * i, 0.25, pair, pair), own, recording=0)
     return memory
 
@@ -231,7 +232,7 @@ def test_a_player_in_another_key_is_answered_in_that_key():
     memory = Memory(dims=2, threshold=0.5)
     for i in range(12):
         own = dataclasses.replace(gesture(0.25 * i, 0.25, (i, i)), chroma=triad.astype(np.float32))
-        memory.append(own, [Note(0.25 * i, 0.2, 60, 90)], recording=0)
+        memory.append(own, [HeardNote(0.25 * i, 0.2, 60, 90)], recording=0)
     for key in range(-5, 7):
         decisions = answer(memory, phrase([50, 51, 52], chroma=np.roll(triad, key)))
         assert {d.transposition for d in decisions if d.kind == "play"} == {key}
@@ -245,7 +246,7 @@ def test_what_fits_badly_or_was_just_played_is_not_played_and_it_says_which():
     assert weak[0].candidates > 0
     only = dataclasses.replace(FREE, no_repeat=1, chroma_candidates=0, live_weight=0)
     two = song([(0, 0)], [60])
-    two.append(gesture(0.25, 2.0, (1, 1)), [Note(0.25, 0.2, 62, 90)], recording=0)
+    two.append(gesture(0.25, 2.0, (1, 1)), [HeardNote(0.25, 0.2, 62, 90)], recording=0)
     again = answer(two, phrase([0] * 8), only)
     assert [d.rest or d.state for d in again] == [1, "repeats"]
 

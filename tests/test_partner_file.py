@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from musichal.arrays import AnyArray
 from musichal.audio.files import encode_flac
 from musichal.errors import PartnerFileError
-from musichal.hearing.percepts import Note
 from musichal.live.performance import note_events, slice_events
 from musichal.memory.container import pack_arrays, read_container, write_container
 from musichal.memory.partner_file import PartnerModel, load_partner, save_partner
+from musichal.note import HeardNote
 from musichal.spec import PerceptionSpec
 from partners_by_hand import partner, song
 from players_by_hand import answer, percept
@@ -29,7 +29,7 @@ FLAC = "recordings/0000.flac"
 
 
 def small_partner(**kwargs) -> PartnerModel:
-    notes = [Note(0.3, 0.1, 60, 80), Note(0.55, 0.3, 127, 1), Note(0.8, 0.1, 0, 127)]
+    notes = [HeardNote(0.3, 0.1, 60, 80), HeardNote(0.55, 0.3, 127, 1), HeardNote(0.8, 0.1, 0, 127)]
     first = song("one.wav", [0, 1, 2, 0, 1, 3], [4, 5, 4, 5, 4, 5], notes, **kwargs)
     return partner([first, song("two.wav", [0, 1, 3, 2], [4, 4, 5, 5], notes, **kwargs)])
 

@@ -13,11 +13,11 @@ from musichal.audio.resample import StreamResampler, resampled_length
 from musichal.commands.inspect import stats_tables
 from musichal.evaluate.partner_stats import PartnerStats, partner_stats
 from musichal.hearing.front_end import Segmenter
-from musichal.hearing.percepts import Note
 from musichal.memory.information_rate import information_rate
+from musichal.note import HeardNote
 from partners_by_hand import SPEC, partner, song
 
-NOTES = [Note(0.05, 0.4, 60, 90), Note(0.3, 0.2, 64, 70), Note(0.31, 0.2, 67, 127), Note(1.2, 1.0, 36, 1)]
+NOTES = [HeardNote(0.05, 0.4, 60, 90), HeardNote(0.3, 0.2, 64, 70), HeardNote(0.31, 0.2, 67, 127), HeardNote(1.2, 1.0, 36, 1)]
 
 
 def lines_of(stats: PartnerStats, *, width: int = 120) -> str:

@@ -18,10 +18,9 @@ from PIL import Image
 
 from musichal.errors import InputError
 from musichal.hearing.percepts import SILENCE
-from musichal.hearing.percepts import Note as HeardNote
 from musichal.live.drift import CAUSES, DriftFigures, DriftReport
 from musichal.memory.token_index import TokenIndex
-from musichal.note import Note
+from musichal.note import HeardNote, Note
 from musichal.partner.decision import REST_REASONS
 from musichal.partner.explanation import rest_spans
 from musichal.plots.canvas import picture_format, save_figure, shortened, time_step_s

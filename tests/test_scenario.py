@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 
 from musichal.commands.scenario import read_scenario, recording_tokens
 from musichal.errors import InputError, MusicHalError
-from musichal.hearing.percepts import SILENCE, Note
+from musichal.hearing.percepts import SILENCE
 from musichal.memory.memory import Memory
+from musichal.note import HeardNote
 from musichal.partner.candidates import transpositions
 from musichal.partner.decision import Decision
 from musichal.partner.explanation import explain
@@ -36,14 +37,14 @@ def chords(*names: str) -> Memory:
     for i, name in enumerate(n for n in names for _ in range(2)):
         number = chord_number(name)
         own = dataclasses.replace(gesture(0.25 * i, 0.25, (i % 60, 0)), chroma=triad(number))
-        memory.append(own, [Note(0.25 * i, 0.2, 48 + number % 12, 90)], recording=0)
+        memory.append(own, [HeardNote(0.25 * i, 0.2, 48 + number % 12, 90)], recording=0)
     return memory
 
 
 def tokens(*harmonic: int) -> Memory:
     memory = Memory(dims=2, threshold=0.5)
     for i, token in enumerate(harmonic):
-        memory.append(gesture(0.25 * i, 0.25, (token, 0)), [Note(0.25 * i, 0.2, 60, 90)], recording=0)
+        memory.append(gesture(0.25 * i, 0.25, (token, 0)), [HeardNote(0.25 * i, 0.2, 60, 90)], recording=0)
     return memory
 
 

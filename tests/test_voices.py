@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from musichal.errors import InputError
-from musichal.hearing.percepts import Note
 from musichal.live.performance import slice_events
 from musichal.memory.memory import Memory
+from musichal.note import HeardNote
 from musichal.partner.memory_pool import MemoryPool
 from musichal.partner.partner import Partner
 from musichal.partner.settings import VOICES, PartnerSettings, Region, VoiceSettings
@@ -24,7 +24,7 @@ def memory_of(*states) -> Memory:
     """A state of a quarter of a second for each row of (offset, duration, pitch)."""
     memory = Memory(dims=2, threshold=0.5)
     for i, notes in enumerate(states):
-        own = [Note(0.25 * i + offset, duration, pitch, 80) for offset, duration, pitch in notes]
+        own = [HeardNote(0.25 * i + offset, duration, pitch, 80) for offset, duration, pitch in notes]
         memory.append(gesture(0.25 * i, 0.25, (i % 60, 0)), own, recording=0)
     return memory
 

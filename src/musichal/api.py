@@ -29,14 +29,13 @@ from musichal.audio.recording import Recording, collect_recordings, ingest, read
 from musichal.errors import InputError
 from musichal.hearing.encoders import create_encoder
 from musichal.hearing.listener import Listener
-from musichal.hearing.percepts import Note as HeardNote
 from musichal.live.drift import DriftReport
 from musichal.live.engine import Engine
 from musichal.live.performance import Performance, note_events, perform
 from musichal.live.session.session import reply_bytes
 from musichal.memory.memory import Memory
 from musichal.memory.partner_file import PartnerModel, StoredRecording, load_partner, save_partner
-from musichal.note import Note
+from musichal.note import HeardNote, Note
 from musichal.partner.decision import Decision
 from musichal.partner.explanation import explain
 from musichal.partner.partner import Partner as Improviser

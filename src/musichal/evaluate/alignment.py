@@ -21,9 +21,10 @@ from musichal.evaluate.checks import Check
 from musichal.evaluate.stages import SampleAudit, compare_stages, token_words
 from musichal.hearing.encoders import create_encoder
 from musichal.hearing.listener import Listener, Tap
-from musichal.hearing.percepts import SILENCE, SOURCES, Gesture, Note, Percept
+from musichal.hearing.percepts import SILENCE, SOURCES, Gesture, Percept
 from musichal.memory.memory import NOTE, STATE, Memory, assign_notes, note_rows, state_row
 from musichal.memory.partner_file import PartnerModel, StoredRecording
+from musichal.note import HeardNote
 
 LARGEST_BLOCK_S = 1.5
 STRETCH_S = 60.0
@@ -47,7 +48,7 @@ class LiveStream:
     features: tuple[Float32, ...]
     segments: Int64
     gestures: tuple[Gesture, ...]
-    notes: tuple[Note, ...]
+    notes: tuple[HeardNote, ...]
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,12 @@ from musichal.arrays import Float32
 from musichal.errors import InputError
 from musichal.hearing.encoders import create_encoder
 from musichal.hearing.listener import Listener
-from musichal.hearing.percepts import Note as HeardNote
 from musichal.hearing.percepts import Onset, Percept
 from musichal.live.engine import EventLoop, Player
 from musichal.live.performance import HeardStream, heard_stream
 from musichal.memory.memory import Memory
 from musichal.memory.partner_file import PartnerModel
-from musichal.note import Note
+from musichal.note import HeardNote, Note
 from musichal.partner.decision import Decision
 
 _BLOCK_S = 1.0

@@ -14,9 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from musichal.arrays import AnyArray, Float64
-from musichal.hearing.percepts import Note as HeardNote
 from musichal.live.performance import HeardStream
-from musichal.note import Note
+from musichal.note import HeardNote, Note
 
 STEP_S = 0.25
 SMOOTH_S = 1.0

@@ -26,7 +26,6 @@ from musichal.hearing.percepts import (
     SOURCES,
     Gesture,
     ListenerResult,
-    Note,
     Percept,
     PitchFrames,
     SegmentFeatures,
@@ -37,6 +36,7 @@ from musichal.hearing.percepts import (
 from musichal.hearing.pitch import PitchAnalyser
 from musichal.hearing.separation import separate
 from musichal.hearing.vocabulary import Vocabulary, nearest
+from musichal.note import HeardNote
 from musichal.spec import GateSpec, PerceptionSpec
 
 Vocabularies = tuple[Vocabulary, Vocabulary]
@@ -148,7 +148,7 @@ class FeatureExtractor:
             full_scale_share=full_scale_share(segment),
         )
 
-    def flush(self) -> tuple[Note, ...]:
+    def flush(self) -> tuple[HeardNote, ...]:
         """End the stream after the last window and return the notes that still sounded."""
         return tuple(self._notes.flush())
 

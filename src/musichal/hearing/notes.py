@@ -30,7 +30,8 @@ from musichal.hearing.note_frames import (
     NoteFrames,
     NoteFrontEnd,
 )
-from musichal.hearing.percepts import Note, Window
+from musichal.hearing.percepts import Window
+from musichal.note import HeardNote
 from musichal.spec import PerceptionSpec
 
 LONG_LAGS = (-9, -4, 0, 3, 6)
@@ -105,13 +106,13 @@ class NoteTracker:
         self._model = NoteModel()
         self._restart(0)
 
-    def step(self, window: Window) -> list[Note]:
+    def step(self, window: Window) -> list[HeardNote]:
         """Take the next window and return the notes that ended, ordered by onset, then pitch.
 
         Samples that an earlier window contained are not analysed twice. Where segments were skipped, all notes end and the
         tracker restarts after the gap.
         """
-        ended: list[Note] = []
+        ended: list[HeardNote] = []
         if window.start_sample > self._end:
             ended = self.flush()
             self._restart(window.start_sample)
@@ -120,7 +121,7 @@ class NoteTracker:
         self._end += len(samples)
         return ended + self._hear(self._front_end.push(samples))
 
-    def flush(self) -> list[Note]:
+    def flush(self) -> list[HeardNote]:
         """End the stream: return the notes that still sounded. The tracker is then as new, at the stream's end."""
         # Silence fills up what lies ahead of the last frames.
         ended = self._hear(self._front_end.flush())
@@ -143,7 +144,7 @@ class NoteTracker:
         self._places = np.zeros(N_NOTES)
         self._velocities = np.zeros(N_NOTES, dtype=np.int64)
 
-    def _hear(self, views: NoteFrames) -> list[Note]:
+    def _hear(self, views: NoteFrames) -> list[HeardNote]:
         known = NoteFrames(*(np.concatenate(pair) for pair in zip(_parts(self._views), _parts(views), strict=True)))
         probability = self._model.evaluate(known)
         n = probability.shape[0]
@@ -153,7 +154,7 @@ class NoteTracker:
         self._views = NoteFrames(*(part[n:] for part in _parts(known)))
         return self._decide(self._rows.joined(_Rows(probability[..., 0], probability[..., 1], level_db, attack_db)))
 
-    def _decide(self, rows: _Rows) -> list[Note]:
+    def _decide(self, rows: _Rows) -> list[HeardNote]:
         """Decide on all frames that enough is known about; `rows` start `_MARGIN` frames before the first of them."""
         count = rows.begins.shape[0] - _MARGIN - _AHEAD_ROWS
         if count <= 0:
@@ -171,7 +172,7 @@ class NoteTracker:
             before = np.minimum(before, rows.attack_db[ends - lag])
         begins &= strike > self._spec.gate.open_db
         louder = attack - before >= np.float32(_RISE_DB)
-        ended: list[Note] = []
+        ended: list[HeardNote] = []
         for i in range(count):
             fading = (self._onsets >= 0) & ~alive[i] & (self._frame - self._onsets >= _HOLD_FRAMES - 1)
             starting = begins[i] & ((self._onsets < 0) | louder[i])
@@ -204,7 +205,7 @@ class NoteTracker:
         places = (moment[_PEAK_FRAMES : _PEAK_FRAMES + count] / np.maximum(here, np.float32(1e-6))).astype(np.float32)
         return peak, places
 
-    def _ended(self, note: int, frame: int) -> list[Note]:
+    def _ended(self, note: int, frame: int) -> list[HeardNote]:
         place, rate = float(self._places[note]), self._spec.sample_rate_hz
         self._onsets[note] = -1
         onset_s = max(0.0, self._start + place * self._front_end.hop_samples) / rate
@@ -212,7 +213,7 @@ class NoteTracker:
         duration_s -= onset_s - self._start / rate
         if duration_s < self._settings.min_duration_s:
             return []
-        return [Note(onset_s, duration_s, LOWEST_NOTE + note, int(self._velocities[note]))]
+        return [HeardNote(onset_s, duration_s, LOWEST_NOTE + note, int(self._velocities[note]))]
 
 
 def velocity_of(level_db: float) -> int:

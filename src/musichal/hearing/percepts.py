@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from musichal.arrays import Bool, Float32, Int16, Int64
+from musichal.note import HeardNote
 from musichal.spec import PerceptionSpec
 
 SOURCES = ("harmonic", "percussive")
@@ -81,16 +82,6 @@ class PitchFrames:
 
 
 @dataclass(frozen=True)
-class Note:
-    """A note that was heard. Times in seconds from the start of the stream."""
-
-    onset_s: float
-    duration_s: float
-    pitch: int
-    velocity: int
-
-
-@dataclass(frozen=True)
 class Gesture:
     """A run of frames that belong together: one state of a memory."""
 
@@ -125,7 +116,7 @@ class SegmentFeatures:
     chroma: Float32
     salience: Float32
     onset_samples: tuple[int, ...]
-    notes: tuple[Note, ...]
+    notes: tuple[HeardNote, ...]
     full_scale_share: float = 0.0
 
 
@@ -149,7 +140,7 @@ class ListenerResult:
     onsets: tuple[Onset, ...] = ()
     percepts: tuple[Percept, ...] = ()
     gestures: tuple[Gesture, ...] = ()
-    notes: tuple[Note, ...] = ()
+    notes: tuple[HeardNote, ...] = ()
 
     @staticmethod
     def joined(results: "Iterable[ListenerResult]") -> "ListenerResult":

@@ -14,9 +14,10 @@ import numpy as np
 
 from musichal.arrays import Columns, Records
 from musichal.errors import InputError
-from musichal.hearing.percepts import SOURCES, Gesture, Note
+from musichal.hearing.percepts import SOURCES, Gesture
 from musichal.memory.audio_oracle import AudioOracle, checked_vectors
 from musichal.memory.token_index import HIGHEST_SYMBOL, LOWEST_SYMBOL, TokenIndex
+from musichal.note import HeardNote
 
 Made = TypeVar("Made")
 STATE = np.dtype(
@@ -135,7 +136,7 @@ class Memory:
             return None
         return state + 1 if self.states["recording"][state + 1] == self.states["recording"][state] else None
 
-    def append(self, gesture: Gesture, notes: Sequence[Note], *, recording: int) -> int:
+    def append(self, gesture: Gesture, notes: Sequence[HeardNote], *, recording: int) -> int:
         """Append a gesture with the notes that began in it, and return its state.
 
         Raises
@@ -190,7 +191,7 @@ def state_row(gesture: Gesture, *, recording: int, previous_start_s: float | Non
     return row
 
 
-def note_rows(gesture: Gesture, notes: Sequence[Note]) -> Records:
+def note_rows(gesture: Gesture, notes: Sequence[HeardNote]) -> Records:
     """Return the notes of a gesture as the memory keeps them, in order of time, `NOTE` of shape (k,)."""
     rows = np.zeros(len(notes), dtype=NOTE)
     for number, note in enumerate(sorted(notes, key=lambda n: (n.onset_s, n.pitch))):
@@ -198,13 +199,13 @@ def note_rows(gesture: Gesture, notes: Sequence[Note]) -> Records:
     return rows
 
 
-def assign_notes(gestures: Sequence[Gesture], notes: Sequence[Note]) -> list[list[Note]]:
+def assign_notes(gestures: Sequence[Gesture], notes: Sequence[HeardNote]) -> list[list[HeardNote]]:
     """Return, for each gesture of a recording, the notes that began in it.
 
     A note belongs to the gesture that holds its onset, or to the next one where that starts at an onset at most 50 ms after
     the note: both then mean the same attack. A note before the first gesture belongs to that one.
     """
-    assigned: list[list[Note]] = [[] for _ in gestures]
+    assigned: list[list[HeardNote]] = [[] for _ in gestures]
     if not gestures:
         return assigned
     starts = [g.start_s for g in gestures]

@@ -27,9 +27,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from musichal.arrays import AnyArray, Bool, Columns, Float32, Float64, Int64
-from musichal.hearing.percepts import SILENCE, Gesture, Note, Percept
+from musichal.hearing.percepts import SILENCE, Gesture, Percept
 from musichal.memory.memory import Memory, Place, assign_notes
 from musichal.memory.token_index import TokenIndex
+from musichal.note import HeardNote
 from musichal.partner.harmony import LOOKED_THROUGH, HarmonyIndex, unit_chroma
 
 LONGEST_IOI_S = 3.0
@@ -169,7 +170,7 @@ class MemorySegment:
         ends = np.array(self._ends, dtype=np.int64)
         return ends if len(ends) == 1 else ends.take(ends.searchsorted(states))
 
-    def append(self, gesture: Gesture, notes: Sequence[Note], *, recording: int) -> int:
+    def append(self, gesture: Gesture, notes: Sequence[HeardNote], *, recording: int) -> int:
         """Learn a gesture, and return its state here. Raises `InputError` as `Memory.append` does."""
         state = self.memory.append(gesture, notes, recording=recording)
         self._take_in_last()
@@ -292,7 +293,7 @@ class MemoryPool:
         """Whether there is a note in the partner's memory."""
         return len(self.base.memory.notes) > 0
 
-    def learn(self, gesture: Gesture, notes: Sequence[Note], *, most: int) -> int:
+    def learn(self, gesture: Gesture, notes: Sequence[HeardNote], *, most: int) -> int:
         """Learn a gesture of the player's, and return its number; of at most `most` gestures the oldest are let go."""
         half = max(1, most // 2)
         newest = self._live[-1] if self._live else None
@@ -408,7 +409,7 @@ class Learner:
 
     def __init__(self) -> None:
         self._gestures: deque[Gesture] = deque(maxlen=_MOST_WAITING)
-        self._notes: deque[Note] = deque(maxlen=4 * _MOST_WAITING)
+        self._notes: deque[HeardNote] = deque(maxlen=4 * _MOST_WAITING)
         self._last_start_s = -1.0
 
     def hear(self, percept: Percept) -> None:
@@ -419,7 +420,7 @@ class Learner:
                 self._gestures.append(gesture)
         self._notes.extend(percept.heard.notes)
 
-    def complete(self, now_s: float) -> list[tuple[Gesture, list[Note]]]:
+    def complete(self, now_s: float) -> list[tuple[Gesture, list[HeardNote]]]:
         """Return the gestures that have waited long enough, with the notes that began in them, in order of time."""
         ready = [g for g in self._gestures if g.start_s + g.duration_s + WAIT_S <= now_s]
         if not ready:

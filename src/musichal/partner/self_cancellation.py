@@ -41,9 +41,8 @@ import numpy as np
 
 from musichal.arrays import AnyArray, Bool, Float32, Float64, Int64
 from musichal.hearing.percepts import LOWEST_PITCH, N_PITCHES, SILENT_DB, Gesture, Percept, SegmentFeatures
-from musichal.hearing.percepts import Note as HeardNote
 from musichal.hearing.pitch import fold
-from musichal.note import Note
+from musichal.note import HeardNote, Note
 
 _AGES_S = (0.0, 0.08, 0.2, 0.5, 1.2, 4.0)
 _RELEASED_S = (0.0, 0.2, 0.6, 1.5)

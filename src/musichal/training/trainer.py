@@ -18,12 +18,13 @@ from musichal.hearing.encoders import LEARNED, create_encoder
 from musichal.hearing.encoders.runtimes import package_of
 from musichal.hearing.front_end import FrontEnd
 from musichal.hearing.listener import Analysis, FeatureExtractor, Tokenizer, resolve_spec
-from musichal.hearing.percepts import SOURCES, Gesture, Note, Percept, SegmentFeatures, Window
+from musichal.hearing.percepts import SOURCES, Gesture, Percept, SegmentFeatures, Window
 from musichal.hearing.vocabulary import Vocabulary, fit_vocabulary, nearest
 from musichal.machine import SHAPES_NUMBERS, installed
 from musichal.memory.information_rate import choose_threshold
 from musichal.memory.memory import Memory, assign_notes
 from musichal.memory.partner_file import KEPT, PartnerModel, StoredRecording
+from musichal.note import HeardNote
 from musichal.own_process import single_blas_thread
 from musichal.spec import PerceptionSpec
 from musichal.training.workers import Analyst, analysts
@@ -41,7 +42,7 @@ class _HeardRecording:
     """A recording through the ear."""
 
     heard: list[SegmentFeatures]
-    notes: list[Note]
+    notes: list[HeardNote]
     end_sample: int
 
 
@@ -193,7 +194,7 @@ def _learn_vocabularies(
     return learned[0], learned[1]
 
 
-def _remember(gestures: Sequence[list[Gesture]], notes: Sequence[list[Note]], tell: Progress) -> Memory:
+def _remember(gestures: Sequence[list[Gesture]], notes: Sequence[list[HeardNote]], tell: Progress) -> Memory:
     tell("Choosing the oracle's threshold", 0.0)
     vectors = np.stack([g.vector for own in gestures for g in own])
     search = choose_threshold(vectors[:_THRESHOLD_STATES], rng=np.random.default_rng(0))

@@ -89,7 +89,7 @@ def evaluate_command(
             printable(partner.name), excerpt_s, excerpts, players, contestants, 60 * minutes, long_runs, done, rooms
         )
         if report is not None:
-            from musichal.plots.evaluation import write_evaluation
+            from musichal.plots.report import write_evaluation
 
             tell("Drawing the report", 1.0)
             write_evaluation(evaluation, report)

@@ -13,8 +13,8 @@ from musichal.evaluate.partner_stats import HearingStats, MemoryStats, PartnerSt
 from musichal.evaluate.token_stats import Diversity
 from musichal.hearing.percepts import SOURCES
 from musichal.memory.partner_file import load_partner
-from musichal.plots.canvas import picture_format, save_figure
 from musichal.plots.partner import draw_partner
+from musichal.plots.style import picture_format, save_figure
 from musichal.text import clock, counted, pitch_name, printable
 
 

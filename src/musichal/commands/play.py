@@ -23,8 +23,8 @@ from musichal.live.session.session import SessionSettings, file_sha256, reply_by
 from musichal.memory.partner_file import PartnerModel, load_partner
 from musichal.partner.explanation import explain, summarise
 from musichal.partner.settings import PartnerSettings
-from musichal.plots.canvas import picture_format, save_figure
 from musichal.plots.performance import draw_performance
+from musichal.plots.style import picture_format, save_figure
 from musichal.text import printable
 
 CHANNEL = 0

@@ -73,7 +73,7 @@ def verify_command(
             progress=tell,
         )
         if report is not None:
-            from musichal.plots.verification import write_report
+            from musichal.plots.report import write_report
 
             tell("Drawing the report", 1.0)
             write_report(verification, report)

@@ -1,0 +1,445 @@
+"""Reports of `musichal verify` and `musichal evaluate`: one HTML file each, with its figures inside.
+
+A page loads nothing from elsewhere and runs no script; every text from outside, such as a recording's name, is escaped. The
+same results give the same bytes.
+"""
+
+import base64
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from musichal.arrays import AnyArray, Bool, Float64
+from musichal.atomic import open_atomically
+from musichal.evaluate.alignment import HeardRecording
+from musichal.evaluate.checks import GROUPS, Check
+from musichal.evaluate.evaluation import Contestant, Evaluation
+from musichal.evaluate.listening import DIMENSIONS
+from musichal.evaluate.token_stats import DiversityRow
+from musichal.evaluate.traces import STEP_S, Trace
+from musichal.evaluate.verify import OFFSETS, ShiftRow, Verification
+from musichal.hearing.percepts import SOURCES
+from musichal.plots.style import (
+    BLUE,
+    COLUMNS,
+    GREEN,
+    GREY,
+    INK,
+    ORANGE,
+    PALE,
+    PURPLE,
+    SOURCE_COLOURS,
+    VERMILION,
+    figure_bytes,
+    hide_frame,
+    new_figure,
+    plot_style,
+    shortened,
+    time_ticks,
+)
+from musichal.text import PathLike, printable
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+REPORT_NAME = "verification.html"
+"""Name of the report where a folder is given."""
+
+_CSS = """
+body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 1200px; margin: 2em auto; padding: 0 1em; }
+h1 { font-size: 1.6em; margin-bottom: 0; }
+h2 { font-size: 1.2em; margin: 2em 0 0.2em; border-top: 1px solid #e4e4e4; padding-top: 1em; }
+p { margin: 0.3em 0 0.8em; color: #555; }
+code { font-size: 0.9em; overflow-wrap: anywhere; }
+.scroll { overflow-x: auto; margin-bottom: 1.2em; }
+table { border-collapse: collapse; width: 100%; }
+th, td { text-align: left; vertical-align: top; padding: 0.3em 0.7em 0.3em 0; border-bottom: 1px solid #e4e4e4; }
+th { font-weight: 600; color: #555; }
+.numbers td, .numbers th { text-align: right; font-variant-numeric: tabular-nums; }
+.numbers td:first-child, .numbers th:first-child { text-align: left; }
+td.passed { color: #00694d; font-weight: 600; }
+td.failed { color: #a83f00; font-weight: 700; }
+td.told { color: #666; }
+tr.failed { background: #fdf0e8; }
+.verdict { font-size: 1.2em; font-weight: 600; padding: 0.5em 0.8em; border-radius: 4px; color: #fff; }
+.verdict.passed { background: #007a5a; }
+.verdict.failed { background: #b34700; }
+small { color: #666; display: block; }
+small.cause { color: #a83f00; }
+img { max-width: 100%; height: auto; margin: 0.8em 0; }
+@media print { body { margin: 0; max-width: none; } h2, tr, img { break-inside: avoid; } }
+"""
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+_QUESTIONS = {
+    "count": "Was the vocabulary trained on exactly as many frames as the recordings hold?",
+    "parity": "Does live hearing give exactly the tokens of training?",
+    "diversity": "Are as many different tokens heard live as in training?",
+    "shift": "How far do tokens depend on where the grid of segments begins?",
+    "frame scaling": "Does a window give the number of frames that its length promises?",
+    "repeatability": "Does training again, or with another number of threads, give the same?",
+    "spec": "Does this installation match the one that trained the partner, where it matters?",
+}
+_VERDICTS = {True: ("pass", "passed"), False: ("FAIL", "failed"), None: ("info", "told")}
+_NO_FRAME, _AGREES, _DIFFERS = 0, 1, 2
+_MOST_STRIPS = 40
+_MEMORY = {
+    "continued": "goes on as recorded",
+    "mean_run": "states in a row",
+    "visited": "of memory visited",
+    "longest_quote_s": "longest quote, s",
+    "repeated": "repeated",
+    "learned": "the player's own",
+}
+_PHRASING = {
+    "gap_s": "gap after the player, s",
+    "overlap": "over the player",
+    "silence": "silent",
+    "phrases": "phrases",
+    "phrase_s": "phrase, s",
+}
+
+
+# Pages ----------------------------------------------------------------------------------------------------------------
+
+
+def _page(title: str, body: Iterable[str]) -> str:
+    """Return an HTML page; `body` holds HTML, `title` is text."""
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{_escaped(title)}</title>\n<style>{_CSS}</style>\n</head>\n<body>\n" + "\n".join(body) + "\n</body>\n</html>\n"
+    )
+
+
+def _escaped(text: str) -> str:
+    return escape(printable(text))
+
+
+def _table(columns: Sequence[str], rows: Iterable[str], *, kind: str = "") -> str:
+    """Return a table that scrolls where it is too wide; `columns` are texts, `rows` HTML."""
+    head = "".join(f"<th>{_escaped(column)}</th>" for column in columns)
+    body = "\n".join(rows)
+    return f'<div class="scroll"><table class="{kind}"><thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table></div>'
+
+
+def _numbers(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table of texts: a name and numbers in each row."""
+    cells = ("".join(f"<td>{_escaped(cell)}</td>" for cell in row) for row in rows)
+    return _table(columns, (f"<tr>{row}</tr>" for row in cells), kind="numbers")
+
+
+def _image(figure: "Figure", words: str) -> str:
+    """Return a figure as an image inside the page; `words` describe it."""
+    data = base64.b64encode(figure_bytes(figure, "png")).decode("ascii")
+    return f'<img alt="{escape(words)}" src="data:image/png;base64,{data}">'
+
+
+def _write(path: Path, html: str) -> None:
+    with open_atomically(path) as stream:
+        stream.write(html.encode("utf-8"))
+
+
+# Verification ---------------------------------------------------------------------------------------------------------
+
+
+def write_report(verification: Verification, path: PathLike) -> Path:
+    """Write the report of a verification and return its path: `path`, or `verification.html` in it if it is a folder.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be written.
+    """
+    file = Path(path) / REPORT_NAME if Path(path).is_dir() else Path(path)
+    _write(file, report_html(verification))
+    return file
+
+
+def report_html(verification: Verification) -> str:
+    """Return the report of a verification as an HTML page."""
+    body = [*_head(verification)]
+    if verification.failed:
+        body += ["<h2>What failed</h2>", _checks_table(verification.failed)]
+    for group in GROUPS:
+        checks = verification.group(group)
+        if not checks and not (group == "parity" and verification.recordings):
+            continue
+        body += [f"<h2>{escape(group.capitalize())}</h2>", f"<p>{escape(_QUESTIONS.get(group, ''))}</p>", _checks_table(checks)]
+        if group == "parity" and verification.recordings:
+            words = "Where the stored and the live stream of tokens differ, over time"
+            body.append(_image(draw_parity(verification.recordings, sample_rate_hz=verification.sample_rate_hz), words))
+        if group == "diversity" and verification.diversity:
+            body.append(_diversity_table(verification.diversity))
+            if len(verification.diversity) > 1:
+                body.append(_image(draw_histograms(verification.diversity), "Share of each token in training and live"))
+        if group == "shift" and verification.shift:
+            body.append(_image(draw_shift(verification.shift), "Share of tokens that stay when the grid is moved"))
+    return _page(f"Alignment of {verification.partner}", body)
+
+
+def _head(verification: Verification) -> Iterable[str]:
+    asked = [c for c in verification.checks if c.passed is not None]
+    passed = sum(1 for c in asked if c.passed)
+    verdict = f"All {passed} checks passed" if verification.passed else f"{len(asked) - passed} of {len(asked)} checks failed"
+    yield f"<h1>Alignment of {_escaped(verification.partner)}</h1>"
+    rate = f"{verification.sample_rate_hz} Hz"
+    yield f"<p>Perception spec <code>{_escaped(verification.fingerprint)}</code>, heard at {rate}</p>"
+    yield f'<div class="verdict {"passed" if verification.passed else "failed"}">{verdict}</div>'
+    if not verification.complete:
+        yield "<p>A quick verification: some checks were left out.</p>"
+
+
+def _checks_table(checks: Sequence[Check]) -> str:
+    rows = []
+    for check in checks:
+        word, kind = _VERDICTS[check.passed]
+        more = f"<small>{_escaped(check.detail)}</small>" if check.detail else ""
+        more += f'<small class="cause">{_escaped(check.cause)}</small>' if check.cause else ""
+        rows.append(
+            f'<tr class="{kind}"><td class="{kind}">{word}</td><td>{_escaped(check.name)}{more}</td>'
+            f"<td>{_escaped(check.expected)}</td><td>{_escaped(check.found)}</td></tr>"
+        )
+    return _table(("", "check", "expected", "found"), rows) if rows else ""
+
+
+def _diversity_table(rows: Sequence[DiversityRow]) -> str:
+    columns = ("heard", "source", "tokens used", "top token", "top three", "perplexity", "silent", "changes per second")
+    lines = [
+        (
+            f"{row.label} ({row.stretch_s:.1f} s)",
+            source,
+            f"{d.unique} of {d.size}",
+            f"{d.top_share:.1%}",
+            f"{d.top_three_share:.1%}",
+            f"{d.perplexity:.1f}",
+            f"{d.silent_share:.1%}",
+            f"{d.changes_per_second:.1f}",
+        )
+        for row in rows
+        for source, d in zip(SOURCES, row.diversity, strict=True)
+    ]
+    return _numbers(columns, lines)
+
+
+def token_agreement(recording: HeardRecording, *, source: int) -> tuple[AnyArray, Bool]:
+    """Return the positions of all frames of either stream, shape (n,), ascending, and whether both have the same token there.
+
+    A frame that only one of the streams has differs.
+    """
+    _, mine, theirs = np.intersect1d(
+        recording.frame_samples, recording.live_frame_samples, assume_unique=True, return_indices=True
+    )
+    same = recording.stored_tokens[source][mine] == recording.live_tokens[source][theirs]
+    positions = np.union1d(recording.frame_samples, recording.live_frame_samples)
+    return positions, np.isin(positions, recording.frame_samples[mine[same]])
+
+
+def parity_columns(positions: AnyArray, agrees: Bool, *, end_sample: float, columns: int) -> AnyArray:
+    """Return the content of each column of a strip, shape (columns,): a differing frame (2), agreeing frames (1), none (0)."""
+    strip = np.full(columns, _NO_FRAME)
+    at = np.clip((positions * columns / end_sample).astype(np.int64), 0, columns - 1)
+    np.maximum.at(strip, at, np.where(agrees, _AGREES, _DIFFERS))
+    return strip
+
+
+@plot_style()
+def draw_parity(recordings: Sequence[HeardRecording], *, sample_rate_hz: int) -> "Figure":
+    """Draw a strip over time for each recording and source, coloured where a token differs.
+
+    Of more than 40 recordings 40 are drawn, those that differ first.
+    """
+    from matplotlib.colors import ListedColormap
+    from matplotlib.patches import Patch
+
+    found = [(r, [token_agreement(r, source=source) for source in range(len(SOURCES))]) for r in recordings]
+    if len(found) > _MOST_STRIPS:
+        found = sorted(found, key=lambda one: all(bool(agrees.all()) for _, agrees in one[1]))[:_MOST_STRIPS]
+    subtitle = "tokens of training beside tokens heard live"
+    if len(recordings) > len(found):
+        subtitle += f": {len(found)} of {len(recordings)} recordings, those that differ first"
+    figure = new_figure(height_inches=1.4 + 1.45 * len(found), title="Parity", subtitle=subtitle)
+    panels = figure.subplots(len(found) * len(SOURCES), 1, squeeze=False)[:, 0]
+    for number, axes in enumerate(panels):
+        source = number % len(SOURCES)
+        recording, agreements = found[number // len(SOURCES)]
+        positions, agrees = agreements[source]
+        # At most one column for two frames, so that each column holds a frame.
+        columns = max(1, min(COLUMNS, len(recording.frame_samples) // 2))
+        strip = parity_columns(positions, agrees, end_sample=recording.duration_s * sample_rate_hz, columns=columns)
+        extent = (0.0, recording.duration_s, 0.0, 1.0)
+        colours = ListedColormap([PALE, GREEN, VERMILION])
+        axes.imshow(strip[np.newaxis], cmap=colours, vmin=0, vmax=2, aspect="auto", extent=extent, interpolation="nearest")
+        different = int((~agrees).sum())
+        axes.set_yticks([0.5], [SOURCES[source]])
+        right = axes.secondary_yaxis("right")
+        right.set_yticks([0.5], [f"{different} differ" if different else "equal"], color=VERMILION if different else INK)
+        right.tick_params(length=0)
+        right.spines["right"].set_visible(False)
+        hide_frame(axes, keep=())
+        time_ticks(axes, 0.0, recording.duration_s)
+        axes.tick_params(axis="x", labelbottom=source == len(SOURCES) - 1)
+        if source == 0:
+            axes.set_title(shortened(recording.name, characters=90) + (", new to the partner" if recording.is_new else ""))
+    handles = [Patch(color=GREEN, label="the same token"), Patch(color=VERMILION, label="another token, or no frame")]
+    figure.legend(handles=handles, loc="outside lower left", ncols=2)
+    return figure
+
+
+@plot_style()
+def draw_histograms(rows: Sequence[DiversityRow]) -> "Figure":
+    """Draw how often each token occurs: the first row as bars, each other row as a line above them, in the same order."""
+    others = rows[1:]
+    subtitle = f"bars: {shortened(rows[0].label, characters=60)}, most frequent first; line: as each panel says"
+    figure = new_figure(height_inches=1.1 + 2.2 * len(others), title="How often each token occurs", subtitle=subtitle)
+    panels = figure.subplots(len(others), len(SOURCES), sharey="col", squeeze=False)
+    for source, name in enumerate(SOURCES):
+        trained = _percent(rows[0].histograms[source])
+        order = np.argsort(-trained, kind="stable")
+        for axes, row in zip(panels[:, source], others, strict=True):
+            axes.bar(np.arange(len(order)), trained[order], width=0.9, color=SOURCE_COLOURS[name], alpha=0.35, linewidth=0)
+            edges = np.arange(len(order) + 1) - 0.5
+            axes.stairs(_percent(row.histograms[source])[order], edges, color=INK, linewidth=1.1, baseline=None)
+            axes.set_xlim(-0.7, len(order) - 0.3)
+            axes.set_xticks([])
+            axes.set_title(f"{name}: {shortened(row.label, characters=50)}")
+            axes.set_ylim(bottom=0)
+            axes.set_ylabel("% of frames")
+    return figure
+
+
+def _percent(histogram: Sequence[int]) -> Float64:
+    counts = np.asarray(histogram, dtype=np.float64)
+    return 100 * counts / max(counts.sum(), 1.0)
+
+
+@plot_style()
+def draw_shift(rows: Sequence[ShiftRow]) -> "Figure":
+    """Draw the share of tokens that stay for each offset of the grid; offsets between frames stand apart."""
+    subtitle = "share of frames that keep their token when the grid of segments begins later"
+    figure = new_figure(height_inches=3.9, title="Shift consistency", subtitle=subtitle)
+    axes = figure.subplots()
+    width = 0.8 / len(SOURCES)
+    between = np.arange(len(rows)) >= OFFSETS
+    x = np.arange(len(rows)) + 0.5 * between
+    for source, (name, colour) in enumerate(SOURCE_COLOURS.items()):
+        shares = [100 * row.shares[source] for row in rows]
+        bars = axes.bar(x + (source - (len(SOURCES) - 1) / 2) * width, shares, width=width * 0.94, color=colour, label=name)
+        axes.bar_label(bars, fmt="%.1f", size=8, color=INK, padding=1)
+    labels = [f"{1000 * row.offset_s:.0f} ms" for row in rows]
+    labels[OFFSETS:] = [f"{label}\nbetween frames" for label in labels[OFFSETS:]]
+    axes.set_xticks(x, labels)
+    axes.set_ylim(0, 110)
+    axes.set_yticks([0, 25, 50, 75, 100])
+    axes.set_ylabel("%")
+    axes.yaxis.grid(True)
+    figure.legend(loc="outside lower left", ncols=len(SOURCES))
+    return figure
+
+
+# Evaluation -----------------------------------------------------------------------------------------------------------
+
+
+def write_evaluation(evaluation: Evaluation, path: PathLike) -> None:
+    """Write the report of an evaluation; raise `InputError` if the file cannot be written."""
+    _write(Path(path), evaluation_html(evaluation))
+
+
+def evaluation_html(evaluation: Evaluation) -> str:
+    """Return the report of an evaluation as an HTML page."""
+    contestants = evaluation.contestants
+    names = ", ".join(dict.fromkeys(_escaped(e.name) for e in evaluation.excerpts))
+    first, player = contestants[0], contestants[0].phrasing
+    traces = draw_traces(evaluation.players[0], first.traces[0], duration_s=evaluation.excerpt_s, name=first.name)
+    body = [
+        f"<h1>Does {_escaped(evaluation.partner)} listen?</h1>",
+        f"<p>{len(evaluation.excerpts)} excerpts of {evaluation.excerpt_s:g} s from {names}.</p>",
+        "<h2>Listening</h2>",
+        "<p>The probability that the true input of an answer fits it better than another input: 0.5 is chance, 1 is certain."
+        " Bars are 95 % intervals.</p>",
+        _image(draw_listening(contestants), "Area under the ROC curve of each contestant"),
+        _numbers(("", "together", *DIMENSIONS), [_areas(c) for c in contestants]),
+        "<h2>One answer</h2>",
+        "<p>Density and loudness of the player and of the answer over time, in the first excerpt.</p>",
+        _image(traces, "A player and an answer over time"),
+        "<h2>Memory</h2>",
+        f"<p>In {evaluation.long_run_s / 60:g} minutes, the excerpts repeated in turn.</p>",
+        _fields_table(_MEMORY, evaluation.long_runs),
+        "<h2>Harmony</h2>",
+        "<p>Notes in harmony with what sounds, and the same notes moved in time.</p>",
+        _numbers(("", "notes", "in harmony", "moved in time", "ratio"), [_harmony(c) for c in contestants]),
+        "<h2>Phrases</h2>",
+        _fields_table(_PHRASING, {c.name: c.phrasing for c in contestants}),
+        f"<p>Players are silent for {player.player_silence:.0%} of the time, with phrases of {player.player_phrase_s:.1f} s;"
+        f" the recordings in memory for {player.memory_silence:.0%}, with phrases of {player.memory_phrase_s:.1f} s.</p>",
+    ]
+    if evaluation.effects:
+        rows = [
+            (e.parameter, " to ".join(e.ends), e.outcome, f"{e.size:+.2f}", f"{e.p_value:.3f}", f"{e.others:.0%}")
+            for e in sorted(evaluation.effects, key=lambda e: -abs(e.size))
+        ]
+        body += [
+            "<h2>What each parameter does</h2>",
+            "<p>Both ends of its range on the same excerpts: the outcome that changes most, in standard deviations, how often"
+            " chance changes one as consistently, and the share of notes that differ.</p>",
+            _numbers(("", "ends", "what changes most", "by", "p", "other notes"), rows),
+        ]
+    return _page(f"Evaluation of {evaluation.partner}", body)
+
+
+def _areas(c: Contestant) -> tuple[str, ...]:
+    areas = [c.listening.together, *(c.listening.by_dimension[d] for d in DIMENSIONS)]
+    return (c.name, *(f"{a.value:.2f} ({a.low:.2f}–{a.high:.2f})" for a in areas))
+
+
+def _harmony(c: Contestant) -> tuple[str, ...]:
+    h = c.harmony
+    ratio = f"{h.consonant / h.consonant_when_shifted:.2f}" if h.consonant_when_shifted else "–"
+    return (c.name, str(h.notes), f"{h.consonant:.1%}", f"{h.consonant_when_shifted:.1%}", ratio)
+
+
+def _fields_table(columns: Mapping[str, str], rows: Mapping[str, object]) -> str:
+    def cell(value: float | None) -> str:
+        return "–" if value is None else f"{value:.3g}"
+
+    lines = [(name, *(cell(getattr(values, field)) for field in columns)) for name, values in rows.items()]
+    return _numbers(("", *columns.values()), lines)
+
+
+@plot_style()
+def draw_listening(contestants: Sequence[Contestant]) -> "Figure":
+    """Draw the areas under the ROC curve with their intervals, a group of bars for each contestant."""
+    figure = new_figure(height_inches=4.4, title="Listening", subtitle="is the true input of an answer told from others?")
+    axes = figure.subplots()
+    labels = ("together", *DIMENSIONS)
+    x, width = np.arange(len(contestants)), 0.8 / len(labels)
+    for k, (label, colour) in enumerate(zip(labels, (INK, BLUE, GREEN, ORANGE, PURPLE), strict=True)):
+        areas = [c.listening.together if k == 0 else c.listening.by_dimension[label] for c in contestants]
+        values = np.array([a.value for a in areas])
+        errors = np.maximum([[a.value - a.low for a in areas], [a.high - a.value for a in areas]], 0)
+        at, bars = x + (k - (len(labels) - 1) / 2) * width, {"ecolor": GREY, "elinewidth": 1, "capsize": 2}
+        axes.bar(at, values, width=0.92 * width, color=colour, label=label, alpha=0.9, yerr=errors, error_kw=bars)
+    axes.axhline(0.5, color=VERMILION, linewidth=0.8, label="chance")
+    axes.yaxis.grid(True)
+    axes.set_ylim(0, 1.05)
+    axes.set_xticks(x, [c.name for c in contestants])
+    figure.legend(loc="outside lower left", ncols=len(labels) + 1)
+    return figure
+
+
+@plot_style()
+def draw_traces(player: Trace, answer: Trace, *, duration_s: float, name: str) -> "Figure":
+    """Draw density and loudness of a player and of an answer over time."""
+    title = f"A player, and the answer of '{name}'"
+    figure = new_figure(height_inches=4.4, title=title, subtitle="blue: player; purple: answer")
+    t = np.arange(len(player.density_hz)) * STEP_S
+    panels = figure.subplots(2, 1, sharex=True)
+    for axes, label, field in zip(panels, ("onsets per second", "dBFS"), ("density_hz", "loudness_db"), strict=True):
+        for trace, colour in ((player, BLUE), (answer, PURPLE)):
+            axes.step(t, getattr(trace, field)[: len(t)], where="post", color=colour, linewidth=1.2)
+        axes.set_ylabel(label)
+        time_ticks(axes, 0.0, duration_s)
+    return figure

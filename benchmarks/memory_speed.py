@@ -123,7 +123,6 @@ def measure_token_index(*, small: int = 10_000, large: int = 1_000_000, seed: in
         Figure(f"token index, resident {at_large}", worst(long, "resident_mb"), "MB", goal=500),
         Figure(f"token index, append p99 {at_large}", worst(long, "append_p99_ms"), "ms", goal=0.2),
         Figure(f"token index, longest context p99 {at_large}", worst(long, "query_p99_ms"), "ms", goal=0.2),
-        Figure(f"token index, cursor advance p99 {at_large}", worst(long, "advance_p99_ms"), "ms", goal=0.2),
         Figure(f"token index, 64 candidates p99 {at_large}", worst(long, "candidates_p99_ms"), "ms"),
     )
 
@@ -246,13 +245,11 @@ def _large_index(kind: str, n: int, seed: int) -> dict[str, float]:
         recent = tokens[end - 64 : end].tolist()
         recent[rng.integers(64)] = int(rng.integers(VOCABULARY))
         contexts.append(recent)
-    cursor = index.cursor()
     return {
         "build_s": build_s,
         "resident_mb": resident_mb,
         "query_p99_ms": _p99_ms(index.longest_context, contexts),
         "candidates_p99_ms": _p99_ms(index.candidates, contexts),
-        "advance_p99_ms": _p99_ms(cursor.advance, [token for recent in contexts[:300] for token in recent]),
         "append_p99_ms": _p99_ms(index.append, token_string(kind, 20_000, rng=rng).tolist()),
     }
 

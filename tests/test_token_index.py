@@ -16,14 +16,13 @@ SEQUENCES = st.lists(st.lists(SMALL, max_size=20), max_size=5)
 
 @st.composite
 def situations(draw):
-    """A memory of some sequences, a recent past and a position: drawn by size, so that they are seldom trivial."""
+    """A memory of some sequences, and a recent past: drawn by size, so that they are seldom trivial."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     symbols = draw(st.integers(1, 4))
     sizes = draw(st.lists(st.integers(0, 40), min_size=1, max_size=4))
     sequences = [rng.integers(-1, symbols - 1, size).tolist() for size in sizes]
     recent = rng.integers(-1, symbols - 1, draw(st.integers(0, 20))).tolist()
-    before = draw(st.none() | st.integers(0, sum(sizes)))
-    return sequences, recent, before
+    return sequences, recent
 
 
 def common_suffix(a, b):
@@ -44,12 +43,12 @@ class Reference:
         """The tokens up to each position, none from another sequence."""
         return [s[: i + 1] for s in self.sequences for i in range(len(s))]
 
-    def lengths(self, recent, max_length, before=None):
+    def lengths(self, recent, max_length):
         recent = list(recent)[-max_length:]
-        return [common_suffix(past, recent) for past in self.pasts[:before]]
+        return [common_suffix(past, recent) for past in self.pasts]
 
-    def longest(self, recent, max_length, before=None):
-        return max(self.lengths(recent, max_length, before), default=0)
+    def longest(self, recent, max_length):
+        return max(self.lengths(recent, max_length), default=0)
 
     def repeats(self):
         pasts = self.pasts
@@ -84,10 +83,10 @@ def test_repeats_are_exact_and_earlier(sequences):
 
 @given(situations(), st.integers(1, 8))
 def test_longest_context_is_exact(situation, max_length):
-    sequences, recent, before = situation
+    sequences, recent = situation
     index, reference = build(sequences), Reference(sequences)
-    match = index.longest_context(recent, max_length=max_length, before=before)
-    lengths = reference.lengths(recent, max_length, before)
+    match = index.longest_context(recent, max_length=max_length)
+    lengths = reference.lengths(recent, max_length)
     assert match.length == max(lengths, default=0)
     if match.length:
         assert match.first_position == lengths.index(match.length)
@@ -97,85 +96,36 @@ def test_longest_context_is_exact(situation, max_length):
 
 
 @given(situations(), st.integers(1, 8))
-def test_the_whole_memory_is_the_memory_as_it_was_at_its_end(situation, max_length):
-    sequences, recent, _ = situation
-    index = build(sequences)
-    end = len(index)
-    assert index.longest_context(recent, max_length=max_length) == index.longest_context(
-        recent, max_length=max_length, before=end
-    )
-    assert np.array_equal(index.candidates(recent, limit=3), index.candidates(recent, limit=3, before=end))
-
-
-@given(situations(), st.integers(1, 8))
 def test_occurrences_are_all_of_them_when_the_limit_allows(situation, max_length):
-    sequences, recent, before = situation
+    sequences, recent = situation
     index, reference = build(sequences), Reference(sequences)
-    match = index.longest_context(recent, max_length=max_length, before=before)
-    lengths = reference.lengths(recent, max_length, before)
+    match = index.longest_context(recent, max_length=max_length)
+    lengths = reference.lengths(recent, max_length)
     expected = [i for i, length in enumerate(lengths) if length == match.length and match.length]
-    assert index.occurrences(match, limit=1000, before=before).tolist() == expected[::-1]
+    assert index.occurrences(match, limit=1000).tolist() == expected[::-1]
 
 
 @given(situations(), st.integers(1, 8), st.integers(1, 5))
 def test_candidates_are_exact_and_complete(situation, max_length, min_length):
-    sequences, recent, before = situation
+    sequences, recent = situation
     index, reference = build(sequences), Reference(sequences)
-    lengths = reference.lengths(recent, max_length, before)
+    lengths = reference.lengths(recent, max_length)
     expected = sorted(((length, i) for i, length in enumerate(lengths) if length >= min_length), reverse=True)
-    found = index.candidates(recent, limit=1000, min_length=min_length, max_length=max_length, before=before)
+    found = index.candidates(recent, limit=1000, min_length=min_length, max_length=max_length)
     assert found.dtype == CANDIDATE
     assert list(zip(found["length"], found["position"], strict=True)) == expected
 
 
 @given(situations(), st.integers(1, 12))
 def test_a_limit_drops_only_shorter_contexts_or_equals(situation, limit):
-    sequences, recent, before = situation
+    sequences, recent = situation
     index, reference = build(sequences), Reference(sequences)
-    lengths = reference.lengths(recent, 64, before)
-    found = index.candidates(recent, limit=limit, before=before)
+    lengths = reference.lengths(recent, 64)
+    found = index.candidates(recent, limit=limit)
     every = sorted((length for length in lengths if length), reverse=True)
     assert found["length"].tolist() == every[:limit]
     assert len(set(found["position"].tolist())) == len(found)
     assert all(lengths[c["position"]] == c["length"] for c in found)
-
-
-@given(SEQUENCES | situations().map(lambda situation: situation[0]), st.integers(1, 8))
-def test_the_end_of_the_memory_never_finds_itself(sequences, max_length):
-    index, reference = build(sequences), Reference(sequences)
-    match = index.current_context(max_length=max_length)
-    n = len(index)
-    if not n or not sequences[-1]:
-        assert match.length == 0
-        return
-    past = reference.pasts[-1]
-    assert match.length == reference.longest(past, max_length, n - 1)
-    found = index.candidates_of(match, limit=1000, before=n - 1)
-    lengths = reference.lengths(past, max_length, n - 1)
-    assert sorted(found["position"].tolist()) == [i for i, length in enumerate(lengths) if length]
-    assert n - 1 not in found["position"]
-
-
-@given(st.integers(0, 2**32 - 1), st.integers(0, 120), st.sampled_from([0.1, 0.5, 0.9]), st.integers(1, 10))
-def test_a_cursor_is_exact_while_the_memory_grows(seed, steps, growing, max_length):
-    rng = np.random.default_rng(seed)
-    index, reference = TokenIndex(), Reference([[]])
-    cursor, heard = index.cursor(max_length=max_length), []
-    for symbol in rng.integers(-1, 2, steps).tolist():
-        if rng.random() < growing:
-            index.append(symbol)
-            reference.sequences[-1].append(symbol)
-        else:
-            heard.append(symbol)
-            assert cursor.advance(symbol) == reference.longest(heard, max_length)
-        if rng.random() < 0.5:  # asking for the match must not be what keeps the cursor right
-            continue
-        match = cursor.match
-        assert match.length == reference.longest(heard, max_length)
-        expected = [i for i, n in enumerate(reference.lengths(heard, max_length)) if n == match.length and n]
-        assert index.occurrences(match, limit=1000).tolist() == expected[::-1]
-    cursor.reset()
-    assert cursor.match.length == 0
 
 
 @given(STRINGS, STRINGS, STRINGS)
@@ -196,40 +146,7 @@ def test_growing_one_by_one_equals_building_at_once(symbols):
         grown.append(symbol)
     built = TokenIndex.from_symbols(np.array(symbols, dtype=np.int16))
     assert grown.repeat_lengths().tolist() == built.repeat_lengths().tolist()
-    assert grown.state_count == built.state_count
-    assert built.state_count <= max(2, 2 * len(symbols))
-
-
-@given(SEQUENCES)
-def test_arrays_rebuild_the_index(sequences):
-    index = build(sequences)
-    again = TokenIndex.from_arrays(index.to_arrays())
-    assert again.symbols().tolist() == index.symbols().tolist()
-    assert again.sequence_starts().tolist() == index.sequence_starts().tolist()
-    assert again.repeat_positions().tolist() == index.repeat_positions().tolist()
-
-
-@pytest.mark.parametrize(
-    "arrays",
-    [
-        {},
-        {"symbols": np.zeros(3, np.int16)},
-        {"symbols": np.zeros((3, 1), np.int16), "sequence_starts": np.zeros(0, np.int64)},
-        {"symbols": np.zeros(3, np.float32), "sequence_starts": np.zeros(0, np.int64)},
-        {"symbols": np.full(3, -2, np.int16), "sequence_starts": np.zeros(0, np.int64)},
-        {"symbols": np.full(3, 1024, np.int16), "sequence_starts": np.zeros(0, np.int64)},
-        {"symbols": np.zeros(3, np.int16), "sequence_starts": np.array([0], np.int64)},
-        {"symbols": np.zeros(3, np.int16), "sequence_starts": np.array([4], np.int64)},
-        {"symbols": np.zeros(3, np.int16), "sequence_starts": np.array([2, 2], np.int64)},
-        {"symbols": np.zeros(3, np.int16), "sequence_starts": np.array([-1], np.int64)},
-        {"symbols": np.zeros(3, np.int16), "sequence_starts": np.array([1.0])},
-        {"symbols": [0, 1], "sequence_starts": np.zeros(0, np.int64)},
-        {"symbols": np.zeros(3, np.int16), "sequence_starts": np.zeros(0, np.int64), "more": np.zeros(1)},
-    ],
-)
-def test_arrays_of_a_stranger_are_refused(arrays):
-    with pytest.raises(InputError):
-        TokenIndex.from_arrays(arrays)
+    assert grown.repeat_positions().tolist() == built.repeat_positions().tolist()
 
 
 @pytest.mark.parametrize("symbol", [-2, 1024, 0.5, "a", None])
@@ -250,7 +167,6 @@ def test_bad_arguments_are_refused():
         lambda: index.occurrences(match, limit=0),
         lambda: index.candidates([1], limit=0),
         lambda: index.candidates([1], min_length=0),
-        lambda: index.cursor(max_length=0),
     ):
         with pytest.raises(InputError):
             call()
@@ -262,8 +178,7 @@ def test_bad_arguments_are_refused():
 def test_symbols_outside_the_alphabet_match_nothing():
     index = build([[1, 2], [1, 2]])  # the place where the second sequence starts has a key of its own
     assert [index.longest_context([symbol]).length for symbol in (-2, -3, 5000)] == [0, 0, 0]
-    cursor = index.cursor()
-    assert [cursor.advance(symbol) for symbol in (1, 2, -2, 1, 2, 1)] == [1, 2, 0, 1, 2, 1]
+    assert [index.longest_context(recent).length for recent in ([1, 2], [1, -2], [-2, 1, 2])] == [2, 0, 2]
 
 
 @pytest.mark.parametrize("kind", [*STRING_KINDS, "periodic"])

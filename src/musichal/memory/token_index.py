@@ -20,9 +20,8 @@ form a tree whose children are kept as doubly linked lists, which makes all occu
 from array import array
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import pairwise
 from operator import index as as_index
 from typing import Self
 
@@ -98,16 +97,6 @@ class TokenIndex:
 
     def __len__(self) -> int:
         return self._rows - len(self._start_rows)
-
-    @property
-    def state_count(self) -> int:
-        """Number of states of the automaton, at most twice the number of tokens."""
-        return self._rows + 1 + sum(edges is not None for edges in self._clone_edges)
-
-    @property
-    def growth(self) -> int:
-        """A number that changes whenever the index does."""
-        return self._rows
 
     def append(self, symbol: int) -> None:
         """Append one token. Raises `InputError` where it is not an integer in range."""
@@ -260,19 +249,11 @@ class TokenIndex:
     def _position(self, row: int) -> int:
         return row - bisect_right(self._start_rows, row) if self._start_rows else row
 
-    def _row(self, position: int) -> int:
-        return position + bisect_right(self._start_positions, position) if self._start_positions else position
-
-    def _match(self, state: int, length: int, before: int) -> ContextMatch:
+    def _match(self, state: int, length: int) -> ContextMatch:
         if not length:
             return _NO_MATCH
-        first, latest = self._first_row(state), self._latest[state]
-        return ContextMatch(
-            length=length,
-            first_position=self._position(first),
-            latest_position=self._position(latest if latest < before else first),
-            state=state,
-        )
+        first, latest = self._position(self._first_row(state)), self._position(self._latest[state])
+        return ContextMatch(length=length, first_position=first, latest_position=latest, state=state)
 
     def _settle(self, state: int, length: int) -> int:
         """Return the state that holds the context now; clones may have taken it over from `state`."""
@@ -281,44 +262,15 @@ class TokenIndex:
             state = link[state]
         return state
 
-    def _step(self, state: int, length: int, key: int, before: int) -> tuple[int, int]:
-        """Return state and length of the longest match after one more token."""
-        while True:
-            half = state >> 1
-            if state & 1:
-                target = (self._clone_edges[half] or _EMPTY).get(key, 0)
-            elif half < self._rows and self._symbol[half] == key:
-                target = state + 2
-            else:
-                target = self._prefix_edges.get(half, _EMPTY).get(key, 0)
-            if target and self._first_row(target) < before:
-                return target, length + 1
-            if not state:
-                return 0, 0
-            state = self._link[state]
-            length = self._length(state)
-
-    def _before_row(self, before: int | None) -> int:
-        return self._rows if before is None else self._row(min(max(before, 0), len(self)))
-
-    def longest_context(self, recent: Iterable[int], *, max_length: int = 64, before: int | None = None) -> ContextMatch:
+    def longest_context(self, recent: Iterable[int], *, max_length: int = 64) -> ContextMatch:
         """Return the longest suffix of `recent`, of at most `max_length` tokens, that occurs in the memory.
 
-        With `before`, only occurrences that end before that position count: the answer is the one that the memory gave
-        when it had `before` tokens. To look for the end of the memory in the memory itself, see `current_context`.
         Tokens that no memory can hold match nothing.
         """
-        keys = deque(recent, maxlen=_checked_length(max_length))
-        if before is None:
-            return self._match(*self._walk(keys), self._rows)
-        limit = self._before_row(before)
-        state = length = 0
-        for key in keys:
-            state, length = self._step(state, length, key if key >= LOWEST_SYMBOL else HIGHEST_SYMBOL + 1, limit)
-        return self._match(state, length, limit)
+        return self._match(*self._walk(deque(recent, maxlen=_checked_length(max_length))))
 
     def _walk(self, keys: Iterable[int]) -> tuple[int, int]:
-        """Return state and length of the longest match after `keys`: `_step` for each in the whole memory, flat for speed."""
+        """Return state and length of the longest match after `keys`; flat for speed."""
         rows, symbol, link, clone_length = self._rows, self._symbol, self._link, self._clone_length
         clone_edges, prefix_edges = self._clone_edges, self._prefix_edges
         state = length = 0
@@ -344,17 +296,7 @@ class TokenIndex:
                 length = clone_length[state >> 1] if state & 1 else state >> 1
         return state, length
 
-    def current_context(self, *, max_length: int = 64) -> ContextMatch:
-        """Return the longest suffix of the memory that occurred in it earlier than at its end.
-
-        The state of the end itself is never the answer: the search begins at its link.
-        """
-        _checked_length(max_length)
-        state = self._link[2 * self._rows]
-        length = min(self._length(state), max_length)
-        return self._match(self._settle(state, length), length, self._rows - 1)
-
-    def occurrences(self, match: ContextMatch, *, limit: int = 64, before: int | None = None) -> Int64:
+    def occurrences(self, match: ContextMatch, *, limit: int = 64) -> Int64:
         """Return up to `limit` positions where `match` ended, most recent first; shape (k,), k <= limit.
 
         Where there are more, one stays for each different longer past, as far as `limit` goes, each time the latest
@@ -362,38 +304,24 @@ class TokenIndex:
         """
         rows: list[int] = []
         if match.length:
-            state = self._settle(match.state, match.length)
-            rows = self._subtree(state, 0, _checked_limit(limit), self._before_row(before))
+            rows = self._subtree(self._settle(match.state, match.length), 0, _checked_limit(limit))
         return np.array([self._position(row) for row in rows], dtype=np.int64)
 
-    def candidates(
-        self,
-        recent: Iterable[int],
-        *,
-        limit: int = 64,
-        min_length: int = 1,
-        max_length: int = 64,
-        before: int | None = None,
-    ) -> Records:
+    def candidates(self, recent: Iterable[int], *, limit: int = 64, min_length: int = 1, max_length: int = 64) -> Records:
         """Return where the memory was in the same situation as `recent`, longest context first.
 
         Shape (k,) of `CANDIDATE`, k <= `limit`. `length` is exact: so many tokens agree (up to `max_length`), and no
         more. Every occurrence of a longer context comes before any of a shorter one; within a length the order is that
         of `occurrences`.
         """
-        match = self.longest_context(recent, max_length=max_length, before=before)
-        return self.candidates_of(match, limit=limit, min_length=min_length, before=before)
-
-    def candidates_of(self, match: ContextMatch, *, limit: int = 64, min_length: int = 1, before: int | None = None) -> Records:
-        """Return `candidates` for a match that is already known, such as a cursor's or `current_context`."""
         _checked_limit(limit)
         _checked_length(min_length)
         found: list[int] = []
         lengths: list[int] = []
-        last_row = self._before_row(before)
+        match = self.longest_context(recent, max_length=max_length)
         state, length, skip = self._settle(match.state, match.length), match.length, 0
         while state and length >= min_length and len(found) < limit:
-            rows = self._subtree(state, skip, limit - len(found), last_row)
+            rows = self._subtree(state, skip, limit - len(found))
             found += rows
             lengths += [length] * len(rows)
             skip, state = state, self._link[state]
@@ -403,33 +331,26 @@ class TokenIndex:
         out["length"] = lengths
         return out
 
-    def _subtree(self, top: int, skip: int, limit: int, before: int) -> list[int]:
+    def _subtree(self, top: int, skip: int, limit: int) -> list[int]:
         """Return rows below `top` but not below its child `skip`, breadth first, sorted downwards."""
         child, following, latest = self._child, self._next, self._latest
         found: list[int] = []
         queue = [top]
         head = 0
-        everything = before >= self._rows
         # A clone has two children or more, so each turn adds a row to come; branches share none.
         while head < len(queue) and (head == 0 or len(found) + len(queue) - head < limit):
             state = queue[head]
             head += 1
-            if not state & 1 and (state >> 1) <= before:
+            if not state & 1:
                 found.append((state >> 1) - 1)
             state = child[state]
             while state:
-                if state != skip and (everything or self._first_row(state) < before):
+                if state != skip:
                     queue.append(state)
                 state = following[state]
-        for state in queue[head:]:
-            row = latest[state]
-            found.append(row if row < before else self._first_row(state))
+        found += [latest[state] for state in queue[head:]]
         found.sort(reverse=True)
         return found[:limit]
-
-    def cursor(self, *, max_length: int = 64) -> "ContextCursor":
-        """Return a cursor that follows a player token by token through this memory."""
-        return ContextCursor(self, max_length=max_length)
 
     def symbols(self) -> Int32:
         """Return the tokens, shape (n,)."""
@@ -461,83 +382,12 @@ class TokenIndex:
     def _checked_row(self, position: int) -> int:
         if not 0 <= position < len(self):
             raise IndexError(f"position {position} is outside a memory of {len(self)} tokens")
-        return self._row(position)
+        return position + bisect_right(self._start_positions, position)
 
     def _tokens_only(self, column: "array[int]") -> Int32:
         # A copy at once: a column that lends its buffer could not grow.
         rows = np.array(column[: self._rows], dtype=np.int32)
         return np.delete(rows, self._start_rows) if self._start_rows else rows
-
-    def to_arrays(self) -> dict[str, AnyArray]:
-        """Return what `from_arrays` needs: the tokens and where sequences start. The links are quicker to rebuild."""
-        return {"symbols": self.symbols().astype(np.int16), "sequence_starts": self.sequence_starts()}
-
-    @classmethod
-    def from_arrays(cls, arrays: Mapping[str, AnyArray]) -> Self:
-        """Return the index that `to_arrays` was asked of. Raises `InputError` for anything else."""
-        if set(arrays) != {"symbols", "sequence_starts"}:
-            raise InputError(f"token index: expected symbols and sequence_starts, got {sorted(map(str, arrays))}")
-        symbols = _checked_symbols("symbols", arrays["symbols"])
-        starts = arrays["sequence_starts"]
-        if not isinstance(starts, np.ndarray) or starts.ndim != 1 or starts.dtype.kind not in "iu":
-            raise InputError("token index: sequence_starts must be a row of integers")
-        bounds = [0, *starts.tolist()]
-        if any(b <= a for a, b in pairwise(bounds)) or bounds[-1] > len(symbols):
-            raise InputError("token index: sequence_starts must ascend within the tokens")
-        index = cls()
-        for start, end in zip(bounds, [*bounds[1:], len(symbols)], strict=True):
-            if start:
-                index.start_sequence()
-            index.extend(symbols[start:end])
-        return index
-
-
-class ContextCursor:
-    """Follows a player through a memory: after each token, the longest recent context that the memory knows.
-
-    Amortised O(1) per token while the memory rests. Where it grew meanwhile, a context that was unknown may have become
-    known, so that the last `max_length` tokens are looked up once more; the answer is exact in both cases.
-    """
-
-    def __init__(self, index: TokenIndex, *, max_length: int = 64) -> None:
-        self._index = index
-        self._max_length = _checked_length(max_length)
-        self._recent: deque[int] = deque(maxlen=max_length)
-        self._growth = index.growth
-        self._state = 0
-        self._length = 0
-
-    def advance(self, symbol: int) -> int:
-        """Take one token of the player; return the length of the context that matches now."""
-        key = symbol if symbol >= LOWEST_SYMBOL else HIGHEST_SYMBOL + 1
-        self._recent.append(key)
-        index = self._index
-        if self._growth != index.growth:
-            self._refresh()
-            return self._length
-        self._state, length = index._step(self._state, self._length, key, self._growth)
-        if length > self._max_length:
-            length = self._max_length
-            self._state = index._settle(self._state, length)
-        self._length = length
-        return length
-
-    def _refresh(self) -> None:
-        match = self._index.longest_context(self._recent, max_length=self._max_length)
-        self._state, self._length, self._growth = match.state, match.length, self._index.growth
-
-    @property
-    def match(self) -> ContextMatch:
-        """The longest recent context in the memory as it is now."""
-        if self._growth != self._index.growth:
-            self._refresh()
-        return self._index._match(self._state, self._length, self._growth)
-
-    def reset(self) -> None:
-        """Forget the player's past."""
-        self._recent.clear()
-        self._state = self._length = 0
-        self._growth = self._index.growth
 
 
 def _checked_symbol(symbol: int) -> int:

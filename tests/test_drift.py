@@ -23,10 +23,10 @@ from musichal.spec import PerceptionSpec
 from musichal.training.trainer import train
 
 
-def listen(model, samples, rate, *, block_s=1.0, subscribers=()) -> list[DriftReport]:
+def listen(model, samples, rate) -> list[DriftReport]:
     listener = Listener(model.spec, create_encoder(model.spec), model.vocabularies, source_rate_hz=rate)
-    monitor = DriftMonitor(model, subscribers=subscribers)
-    block, percepts = round(block_s * rate), []
+    monitor = DriftMonitor(model)
+    block, percepts = rate, []
     for first in range(0, len(samples), block):
         percepts += listener.push(samples[first : first + block]).percepts
     percepts += listener.flush().percepts
@@ -77,15 +77,16 @@ TROUBLE = {
 }
 
 
-@pytest.mark.parametrize("trouble", TROUBLE)
+ALIKE = {"40 dB down", "clipped by 20 dB", "soft white noise", "the noise of a preamplifier"}
+
+
+@pytest.mark.parametrize("trouble", [pytest.param(name, marks=[pytest.mark.slow] * (name in ALIKE)) for name in TROUBLE])
 def test_each_cause_is_named_once(partner, rock, trouble):
     cause, make = TROUBLE[trouble]
     rate = rock.sample_rate_hz
-    told: list[DriftReport] = []
-    reports = listen(partner, make(rock.samples[: 20 * rate], rate)[: 17 * rate], rate, subscribers=(told.append,))
+    reports = listen(partner, make(rock.samples[: 20 * rate], rate)[: 17 * rate], rate)
     assert raised(reports) == [cause]
     assert len(reports) == 1
-    assert told == reports
     assert 10 <= reports[0].time_s < 16
     line = json.loads(reports[0].to_json())
     assert (line["cause"], line["event"]) == (cause, "raised")
@@ -93,7 +94,9 @@ def test_each_cause_is_named_once(partner, rock, trouble):
     assert cause in reports[0].text
 
 
-@pytest.mark.parametrize("clip", ["ballad95_guitar", "ballad95_backing", "ballad95_mix"])
+@pytest.mark.parametrize(
+    "clip", ["ballad95_mix", *(pytest.param(f"ballad95_{name}", marks=pytest.mark.slow) for name in ("guitar", "backing"))]
+)
 def test_another_instrument_is_named(partner, audio_dir, clip):
     other = read_recording(audio_dir / f"{clip}.ogg")
     assert raised(listen(partner, other.samples[: 28 * other.sample_rate_hz], other.sample_rate_hz)) == ["other instrument"]
@@ -117,14 +120,6 @@ def test_an_alarm_is_raised_once_and_cleared_once(partner, rock):
     assert 42 < times[2] < 62 < times[3] < 76
 
 
-def test_blocks_change_no_report(partner, rock):
-    rate = rock.sample_rate_hz
-    x = np.concatenate([rock.samples[: 2 * rate], noise(rate, exponent=0, level_db=-25)[: 14 * rate]])
-    reports = listen(partner, x, rate)
-    assert raised(reports) == ["noise only"]
-    assert listen(partner, x, rate, block_s=0.31) == reports
-
-
 def test_a_rest_is_no_alarm_until_it_is_too_long_for_one(partner, rock):
     rate, x = rock.sample_rate_hz, rock.samples[: 12 * rock.sample_rate_hz]
     room, soft_hum = noise(rate, exponent=1, level_db=-75), hum(rate) * np.float32(0.01)
@@ -144,7 +139,6 @@ def test_the_usual_is_that_of_passages_the_rest_does_not_know(partner):
         assert np.array_equal(source.histogram, [(tokens == t).sum() for t in range(64)])
         found = divergences(tokens, 750)
         assert source.usual_divergence == pytest.approx(np.median(found), rel=1e-9)
-        assert source.largest_divergence == pytest.approx(max(found), rel=1e-9)
         # With half of it left out, a passage is further from what is left.
         more = training_statistics(partner, DriftSettings(left_out_share=0.5)).sources[number]
         assert more.usual_divergence == pytest.approx(np.median(divergences(tokens, round(n / 2))), rel=1e-9)
@@ -196,12 +190,6 @@ def test_the_share_at_full_scale_counts_clipped_samples(rock):
     assert full_scale_share(np.zeros(0, dtype=np.float32)) == 0
     loudest = rock.samples / np.abs(rock.samples).max()
     assert full_scale_share(loudest) < 1e-3 < full_scale_share(np.clip(loudest * 2, -1, 1))
-
-
-def test_settings_that_make_no_sense_are_refused():
-    for wrong in ({"window_s": 0}, {"least_audible_s": 11}, {"hold_s": -1}, {"patience_s": 2}, {"left_out_share": 1.0}):
-        with pytest.raises(ValueError, match="drift"):
-            DriftSettings(**wrong)
 
 
 def test_alarms_reach_console_json_and_session(partner, rock, tmp_path):

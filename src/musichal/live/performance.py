@@ -89,8 +89,7 @@ def perform(
     spec = model.spec
     listener = Listener(spec, create_encoder(spec), model.vocabularies, source_rate_hz=sample_rate_hz)
     partner = Partner(model.memory, settings, rng=np.random.default_rng(seed), sample_rate_hz=spec.sample_rate_hz)
-    monitor = DriftMonitor(model, subscribers=() if on_drift is None else (on_drift,))
-    engine = Engine(listener, partner, sample_rate_hz=spec.sample_rate_hz, drift=monitor)
+    engine = Engine(listener, partner, sample_rate_hz=spec.sample_rate_hz, drift=DriftMonitor(model))
     drift: list[DriftReport] = []
     heard: list[HeardStream] = []
     lines: list[str] = []
@@ -104,6 +103,9 @@ def perform(
         lines += [percept_to_json(percept) for percept in step.percepts]
         decisions += step.decisions
         drift += step.drift
+        if on_drift is not None:
+            for report in step.drift:
+                on_drift(report)
         entries += entries_of(step.onsets, step.percepts)
         if progress is not None:
             progress(min(1.0, (first + block) / max(1, samples.shape[0])))

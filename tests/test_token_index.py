@@ -47,9 +47,6 @@ class Reference:
         recent = list(recent)[-max_length:]
         return [common_suffix(past, recent) for past in self.pasts]
 
-    def longest(self, recent, max_length):
-        return max(self.lengths(recent, max_length), default=0)
-
     def repeats(self):
         pasts = self.pasts
         out = []

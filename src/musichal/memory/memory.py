@@ -1,8 +1,8 @@
-"""The memory: every gesture that was heard, in order, with the notes in it and the indexes over it.
+"""The memory: every gesture that was heard, in order, with its notes and the indexes over it.
 
-A *state* is one gesture. States and notes are columns; the two token streams have an exact longest-context index each, the
-gestures' vectors an Audio Oracle. All of it is append-only and grows while playing as it grew in training. A state's number
-is its position in both indexes; the oracle, whose state 0 is the empty past, counts it one higher.
+A *state* is one gesture. States and notes are columns; each of the two token streams has an exact longest-context index, the
+gestures' vectors an Audio Oracle. All are append-only, in training and while playing. A state's number is its position in
+both indexes; the oracle, whose state 0 is the empty past, counts one higher.
 """
 
 from bisect import bisect_right
@@ -17,7 +17,7 @@ from musichal.errors import InputError
 from musichal.hearing.percepts import SOURCES, Gesture
 from musichal.memory.audio_oracle import AudioOracle, checked_vectors
 from musichal.memory.token_index import HIGHEST_SYMBOL, LOWEST_SYMBOL, TokenIndex
-from musichal.note import HeardNote
+from musichal.note import HEARD_NOTE_FIELDS, HeardNote
 
 Made = TypeVar("Made")
 STATE = np.dtype(
@@ -37,12 +37,22 @@ STATE = np.dtype(
 """One gesture: where it was heard (recording, second), how long, how long after the one before it (`ioi_s`, 0 for a
 recording's first), its tokens, its sound, and its notes as a slice of the note column."""
 
-NOTE = np.dtype([("offset_s", np.float32), ("duration_s", np.float32), ("pitch", np.uint8), ("velocity", np.uint8)])
+NOTE = np.dtype(HEARD_NOTE_FIELDS)
 """One note of a state, `offset_s` after the state's start."""
 
 # A note and the gesture that it begins are timed by different evidence; so much they may differ.
 _NOTE_TOLERANCE_S = 0.05
-_SHORTEST_S = 1e-4
+_LARGEST = float(np.finfo(np.float32).max)
+_DURATIONS_S = (1e-4, _LARGEST)  # the clock moves on by a state's duration: it must move
+_STATE_RANGES = {
+    "start_s": (0, _LARGEST),
+    "duration_s": _DURATIONS_S,
+    "ioi_s": (0, _LARGEST),
+    "tokens": (LOWEST_SYMBOL, HIGHEST_SYMBOL),
+    "level_db": (-_LARGEST, _LARGEST),
+    "chroma": (0, _LARGEST),
+}
+_NOTE_RANGES = {"offset_s": (0, _LARGEST), "duration_s": _DURATIONS_S, "pitch": (0, 127), "velocity": (1, 127)}
 
 
 @dataclass(frozen=True)
@@ -63,13 +73,12 @@ class Memory:
         Length of a gesture's vector.
     threshold : float
         Distance below which the oracle takes two vectors for the same.
-    listens_back : bool
-        Whether the oracle learns the vectors. Without that, which a memory of what is played just now has no need of, vectors
-        are checked and let go.
+    keep_vectors : bool
+        Whether the oracle learns the vectors. If false, as for what is learned while playing, vectors are only checked.
     """
 
-    def __init__(self, *, dims: int, threshold: float, listens_back: bool = True) -> None:
-        self._listens_back = listens_back
+    def __init__(self, *, dims: int, threshold: float, keep_vectors: bool = True) -> None:
+        self._keep_vectors = keep_vectors
         self.states_column = Columns(STATE)
         self.notes_column = Columns(NOTE)
         self.indexes = tuple(TokenIndex() for _ in SOURCES)
@@ -80,7 +89,7 @@ class Memory:
     def restore(cls, states: Records, notes: Records, oracle: AudioOracle) -> Self:
         """Return the memory with these columns; raises `InputError` where they contradict each other.
 
-        The token indexes are built again: that is quicker than reading them, and nothing about them needs to be trusted.
+        The token indexes are built again: that is faster than reading and checking them.
         """
         _check_columns(states, notes)
         if len(oracle) != len(states):
@@ -111,10 +120,7 @@ class Memory:
         return self.notes_column.view
 
     def derived(self, make: Callable[[Self], Made]) -> Made:
-        """Return what `make` makes of this memory, which is made once and kept until the memory grows.
-
-        All who ask share it, so that nobody may change it.
-        """
+        """Return `make(memory)`, computed once and kept until the memory grows; callers share it and must not change it."""
         if make not in self._derived:
             self._derived[make] = make(self)
         made: Made = self._derived[make]
@@ -144,31 +150,28 @@ class Memory:
         InputError
             If the gesture belongs to an earlier recording than the last one, or a value of it or its notes is out of range.
         """
-        states = self.states
-        previous = states[-1] if len(states) else None
-        continues = previous is not None and int(previous["recording"]) == recording
-        if previous is not None and recording < int(previous["recording"]):
+        last, start_s = (-1, 0.0) if not len(self) else (int(self.states[-1]["recording"]), float(self.states[-1]["start_s"]))
+        if recording < last:
             raise InputError("a memory only grows at its end: recordings must come in order")
-        if continues and previous is not None and gesture.start_s <= float(previous["start_s"]):
+        if recording == last and gesture.start_s <= start_s:
             raise InputError("a memory only grows at its end: gestures must come in order")
-        own = note_rows(gesture, notes)
-        row = np.zeros(1, dtype=STATE)
+        own, row = note_rows(gesture, notes), np.zeros(1, dtype=STATE)
         row[0] = state_row(
             gesture,
             recording=recording,
-            previous_start_s=float(previous["start_s"]) if continues and previous is not None else None,
+            previous_start_s=start_s if recording == last else None,
             first_note=len(self.notes_column),
             note_count=len(notes),
         )
-        # What could not be restored is not taken in; and whatever is refused, is refused before anything has grown.
+        # Refuse what could not be restored, before anything has grown.
         _check_values(row, own)
         self._derived.clear()
-        if self._listens_back:
+        if self._keep_vectors:
             self.oracle.append(gesture.vector)
         else:
             checked_vectors(np.asarray(gesture.vector)[np.newaxis], dims=self.oracle.dims)
         for index, token in zip(self.indexes, gesture.tokens, strict=True):
-            if previous is not None and not continues:
+            if recording != last:
                 index.start_sequence()
             index.append(token)
         self.notes_column.extend(own)
@@ -178,16 +181,10 @@ class Memory:
 def state_row(gesture: Gesture, *, recording: int, previous_start_s: float | None, first_note: int, note_count: int) -> Records:
     """Return a gesture as the memory keeps it, `STATE` of shape ()."""
     row = np.zeros((), dtype=STATE)
-    row["recording"] = recording
-    row["start_s"] = gesture.start_s
-    row["duration_s"] = gesture.duration_s
+    for name in ("start_s", "duration_s", "tokens", "level_db", "chroma", "starts_at_onset"):
+        row[name] = getattr(gesture, name)
+    row["recording"], row["first_note"], row["note_count"] = recording, first_note, note_count
     row["ioi_s"] = 0.0 if previous_start_s is None else gesture.start_s - previous_start_s
-    row["tokens"] = gesture.tokens
-    row["level_db"] = gesture.level_db
-    row["chroma"] = gesture.chroma
-    row["starts_at_onset"] = gesture.starts_at_onset
-    row["first_note"] = first_note
-    row["note_count"] = note_count
     return row
 
 
@@ -233,19 +230,7 @@ def _check_columns(states: Records, notes: Records) -> None:
 
 
 def _check_values(states: Records, notes: Records) -> None:
-    finite = [states[name] for name in ("start_s", "duration_s", "ioi_s", "level_db", "chroma")]
-    finite += [notes[name] for name in ("offset_s", "duration_s")]
-    if not all(np.isfinite(column).all() for column in finite):
-        raise InputError("memory: a value is not finite")
-    if (states["start_s"] < 0).any() or (states["ioi_s"] < 0).any() or (notes["offset_s"] < 0).any():
-        raise InputError("memory: a state begins before its recording or the state before it, or a note before its state")
-    # The clock moves on by a state's duration: it must move.
-    if (states["duration_s"] < _SHORTEST_S).any() or (notes["duration_s"] < _SHORTEST_S).any():
-        raise InputError("memory: a duration is not positive")
-    if (states["chroma"] < 0).any():
-        raise InputError("memory: a chroma is negative")
-    tokens = states["tokens"]
-    if (tokens < LOWEST_SYMBOL).any() or (tokens > HIGHEST_SYMBOL).any():
-        raise InputError("memory: a token is out of range")
-    if (notes["pitch"] > 127).any() or (notes["velocity"] > 127).any() or (notes["velocity"] == 0).any():
-        raise InputError("memory: a note is outside MIDI's range")
+    for columns, ranges in ((states, _STATE_RANGES), (notes, _NOTE_RANGES)):
+        for name, (lowest, highest) in ranges.items():
+            if not ((columns[name] >= lowest) & (columns[name] <= highest)).all():  # nor for NaN
+                raise InputError(f"memory: {name} must be in [{lowest:g}, {highest:g}]")

@@ -300,7 +300,7 @@ class MemoryPool:
         if newest is None or len(newest) >= half:
             oracle = self.base.memory.oracle
             # The partner finds its way by tokens, rhythm, loudness and harmony; nobody asks how these vectors repeat.
-            memory = Memory(dims=oracle.dims, threshold=oracle.threshold, listens_back=False)
+            memory = Memory(dims=oracle.dims, threshold=oracle.threshold, keep_vectors=False)
             first = len(self.base) if newest is None else newest.first + len(newest)
             newest = MemorySegment(memory, first=first, live=True)
             self._live = [*self._live[-1:], newest] if most > 1 else [newest]

@@ -22,7 +22,7 @@ class AnalysedWindow:
     took_s: float
 
 
-class Analysis(Protocol):
+class Analyser(Protocol):
     """Turns windows into percepts."""
 
     def submit(self, window: Window) -> list[int]:

@@ -26,7 +26,7 @@ from musichal.audio.resample import StreamResampler
 from musichal.errors import MusicHalError
 from musichal.hearing.front_end import FrontEnd
 from musichal.hearing.percepts import Onset, Percept, Window
-from musichal.live.analysis_thread import AnalysedWindow, Analysis, overload_advice
+from musichal.live.analysis_thread import AnalysedWindow, Analyser, overload_advice
 from musichal.live.control import Command, CommandBox, partner_changes, told
 from musichal.live.drift import DriftMonitor
 from musichal.live.engine import EngineObserver, EventLoop
@@ -149,7 +149,7 @@ class LiveEngine:
     source : Source
     front_end : FrontEnd
         Fresh, at the source's rate.
-    analysis : Analysis
+    analysis : Analyser
         Analyses the windows of the front end.
     loop : EventLoop
     output : Output
@@ -175,7 +175,7 @@ class LiveEngine:
         *,
         source: Source,
         front_end: FrontEnd,
-        analysis: Analysis,
+        analysis: Analyser,
         loop: EventLoop,
         output: Output,
         clock: Clock,

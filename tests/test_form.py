@@ -181,7 +181,7 @@ def test_the_ending_is_a_real_one(trained, player):
     """The last thing is the end of a phrase of the recording, rings on, and is the softest."""
     from musichal.partner.phrases import find_phrases
 
-    marks = find_phrases(trained.memory.states)
+    marks = find_phrases(trained.memory)
     decisions = follow(trained, player, ARC)
     played = [d for d in decisions if d.kind == "play"]
     last = played[-1]

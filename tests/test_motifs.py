@@ -1,18 +1,15 @@
 """Motifs: what is kept, how it comes back, and that it stays bounded."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from musichal.errors import InputError
 from musichal.hearing.percepts import SILENCE
 from musichal.memory.memory import Memory
 from musichal.note import HeardNote
 from musichal.partner.memory_pool import MemoryPool
-from musichal.partner.phrases import PACES, MotifSettings, MotifStore, Return, describe, distinctive_run
+from musichal.partner.phrases import PACES, MotifStore, Return, distinctive_run
 from partners_by_hand import gesture
 
 
@@ -26,17 +23,18 @@ def library_of(tokens, pitches=None, *, each_s=0.4) -> MemoryPool:
     return MemoryPool(memory)
 
 
-def run(library: MemoryPool, states, **kwargs):
+def run(library: MemoryPool, states):
     counts = np.bincount(library.base.memory.states["tokens"][:, 0].astype(np.int64) + 1)
-    return distinctive_run(describe(library, states, counts), MotifSettings(**kwargs))
+    return distinctive_run(library, states, counts)
 
 
 def test_the_rare_part_of_a_phrase_is_its_motif():
     tokens = [1] * 30 + [7, 8, 9] + [1] * 30
     pitches = [60] * 30 + [64, 67, 71] + [60] * 30
-    found = run(library_of(tokens, pitches), list(range(20, 45)), most=3)
+    found = run(library_of(tokens, pitches), list(range(20, 45)))
     assert found is not None
-    assert (found[0] + 20, found[1] + 20) == (30, 33)
+    assert found[0] + 20 <= 30
+    assert found[1] + 20 >= 33, "the rare part is in it"
 
 
 @pytest.mark.parametrize(("tokens", "pitches"), [([1, 2], [60, 62]), ([SILENCE] * 9, [None] * 9), ([1, 2, 3, 4], [None] * 4)])
@@ -46,7 +44,7 @@ def test_what_is_too_short_silent_or_without_notes_is_none(tokens, pitches):
 
 def test_it_comes_back_moved_to_the_harmony_of_the_moment_and_says_so():
     library = library_of([0, 4, 7, 0, 4, 7], [60, 64, 67, 60, 64, 67])
-    store = MotifStore(MotifSettings(rest_s=0.0), library)
+    store = MotifStore(library, rest_s=0.0)
     store.keep([0, 1, 2], [0, 0, 0], whose="yours", heard_s=[42.0, 42.4, 42.8])
     chroma = np.zeros(12)
     chroma[[3, 7, 10]] = 1  # the same chord, three semitones up
@@ -64,7 +62,7 @@ def test_its_words_tell_every_change():
 
 @pytest.mark.parametrize(("pace", "chosen"), [(0.4, 0.5), (0.7, 2 / 3), (1.05, 1.0), (1.6, 1.5), (9.0, 2.0)])
 def test_it_is_augmented_or_diminished_to_the_players_pace(pace, chosen):
-    store = MotifStore(MotifSettings(rest_s=0.0), library_of([1, 2, 3, 4]))
+    store = MotifStore(library_of([1, 2, 3, 4]), rest_s=0.0)
     store.keep([0, 1, 2], [0, 0, 0], whose="yours", heard_s=[0.0, 0.4, 0.8])
     back = store.bring_back(5.0, chroma=np.zeros(12), pace=pace, max_transposition=6, rng=np.random.default_rng(0))
     assert back is not None
@@ -72,7 +70,7 @@ def test_it_is_augmented_or_diminished_to_the_players_pace(pace, chosen):
 
 
 def test_it_comes_back_whole_or_in_part_and_not_too_soon():
-    store = MotifStore(MotifSettings(rest_s=10.0), library_of(list(range(8))))
+    store = MotifStore(library_of(list(range(8))), rest_s=10.0)
     kept = store.keep(list(range(8)), [2] * 8, whose="its own", heard_s=[0.4 * i for i in range(8)])
     assert kept is not None
     chances = np.random.default_rng(3)
@@ -95,21 +93,12 @@ def test_it_comes_back_whole_or_in_part_and_not_too_soon():
     assert len(sizes) > 2
 
 
-def test_whose_can_be_asked_for():
-    store = MotifStore(MotifSettings(rest_s=0.0), library_of(list(range(8))))
-    store.keep([0, 1, 2], [0] * 3, whose="its own", heard_s=[0.0, 0.4, 0.8])
-    rng = np.random.default_rng(0)
-    asked = {"chroma": np.zeros(12), "pace": 1.0, "max_transposition": 6, "rng": rng}
-    assert store.bring_back(9.0, whose="yours", **asked) is None
-    assert store.bring_back(9.0, whose="its own", **asked) is not None
-
-
 def test_the_players_gestures_that_were_let_go_are_no_motif_any_more():
     library = library_of([1, 2, 3])
     live = [
         library.learn(gesture(0.4 * i, 0.4, (i % 3, 0)), [HeardNote(0.4 * i, 0.4, 60 + i % 4, 90)], most=8) for i in range(4)
     ]
-    store = MotifStore(MotifSettings(rest_s=0.0), library)
+    store = MotifStore(library, rest_s=0.0)
     assert store.keep(live, [0] * 4, whose="yours", heard_s=[0.4 * i for i in range(4)]) is not None
     for i in range(4, 30):
         library.learn(gesture(0.4 * i, 0.4, (i % 3, 0)), [], most=8)
@@ -123,7 +112,7 @@ def test_the_players_gestures_that_were_let_go_are_no_motif_any_more():
 def test_the_store_is_bounded_and_every_motif_is_a_run_of_its_phrase(phrases, kept):
     tokens = [token for phrase in phrases for token in phrase] or [1]
     library = library_of(tokens)
-    store = MotifStore(MotifSettings(kept=kept, rest_s=0.0), library)
+    store = MotifStore(library, most=kept, rest_s=0.0)
     first = 0
     for phrase in phrases:
         states = list(range(first, first + len(phrase)))
@@ -140,9 +129,3 @@ def test_the_store_is_bounded_and_every_motif_is_a_run_of_its_phrase(phrases, ke
     if back is not None:
         assert back.pace in PACES
         assert abs(back.moved) <= 6
-
-
-@pytest.mark.parametrize("wrong", [{"fewest": 5, "most": 4}, {"kept": 0}, {"shortest_s": 6.0}, {"rest_s": -1.0}])
-def test_settings_that_contradict_each_other_are_refused(wrong):
-    with pytest.raises(InputError):
-        dataclasses.replace(MotifSettings(), **wrong)

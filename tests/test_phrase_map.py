@@ -7,10 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from musichal.errors import InputError
 from musichal.hearing.percepts import SILENCE
 from musichal.memory.memory import Memory
-from musichal.partner.phrases import PhraseLimits, find_phrases
+from musichal.partner.phrases import LONGEST_BREATH_S, LONGEST_PHRASE_S, SHORTEST_BREATH_S, SHORTEST_PHRASE_S, find_phrases
 from partners_by_hand import gesture
 
 
@@ -30,7 +29,7 @@ def memory_of(*recordings) -> Memory:
 def test_silences_part_phrases_and_are_the_breaths():
     phrase = [(0.25, (1, 0), -20.0)] * 8
     memory = memory_of([*phrase, (0.5, None, -90.0), *phrase[:6], (1.0, None, -90.0), *phrase])
-    found = find_phrases(memory.states)
+    found = find_phrases(memory)
     assert np.flatnonzero(found.begins).tolist() == [0, 9, 16]
     assert np.flatnonzero(found.ends).tolist() == [7, 14, 23]
     assert found.lengths_s.tolist() == pytest.approx([1.5, 2.0, 2.0], abs=1e-4)
@@ -41,28 +40,27 @@ def test_where_nothing_is_silent_the_long_event_ends_a_phrase():
     events = (
         [(0.2, (i % 3, 0), -20.0) for i in range(15)] + [(1.2, (4, 0), -20.0)] + [(0.2, (i % 3, 0), -20.0) for i in range(15)]
     )
-    found = find_phrases(memory_of(events).states)
+    found = find_phrases(memory_of(events))
     assert found.ends_with(15)
-    assert found.begins_at(16)
+    assert found.begins[16]
 
 
 def test_recordings_end_phrases():
     phrase = [(0.5, (1, 0), -20.0)] * 5
-    found = find_phrases(memory_of(phrase, phrase).states)
+    found = find_phrases(memory_of(phrase, phrase))
     assert found.ends_with(4)
-    assert found.begins_at(5)
+    assert found.begins[5]
 
 
 def test_states_learned_since_are_neither():
-    found = find_phrases(memory_of([(0.5, (1, 0), -20.0)]).states)
-    assert not found.begins_at(1)
+    found = find_phrases(memory_of([(0.5, (1, 0), -20.0)]))
     assert not found.ends_with(7)
 
 
 def test_lengths_are_drawn_from_those_that_were_found():
     phrase = [(0.25, (1, 0), -20.0)]
     memory = memory_of([*phrase * 8, (0.5, None, -90.0), *phrase * 16])
-    found = find_phrases(memory.states)
+    found = find_phrases(memory)
     rng = np.random.default_rng(0)
     assert {round(found.draw_length_s(rng), 3) for _ in range(50)} == {2.0, 4.0}
     assert {round(found.draw_length_s(rng, factor=0.5), 3) for _ in range(50)} == {1.0, 2.0}
@@ -70,7 +68,7 @@ def test_lengths_are_drawn_from_those_that_were_found():
 
 
 def test_a_trained_memory_has_phrases_of_a_musical_length(trained):
-    found = find_phrases(trained.memory.states)
+    found = find_phrases(trained.memory)
     assert found.begins.sum() >= 2
     assert found.lengths_s.min() >= 1.5
     assert found.lengths_s.max() <= 10
@@ -85,9 +83,9 @@ event = st.tuples(
 
 @given(st.lists(st.lists(event, min_size=1, max_size=60), min_size=1, max_size=3))
 def test_what_holds_for_every_memory(recordings):
-    states = memory_of(*recordings).states
-    limits = PhraseLimits()
-    found = find_phrases(states, limits)
+    memory = memory_of(*recordings)
+    states = memory.states
+    found = find_phrases(memory)
     silent = (states["tokens"] == SILENCE).all(axis=1)
     assert found.begins.sum() == found.ends.sum()
     assert not (found.begins & silent).any()
@@ -100,16 +98,5 @@ def test_what_holds_for_every_memory(recordings):
         if not silent[own].all():
             assert len(begins)
     assert len(found.lengths_s)
-    assert ((found.lengths_s >= limits.shortest_s) & (found.lengths_s <= limits.longest_s)).all()
-    assert ((found.breaths_s >= limits.shortest_breath_s) & (found.breaths_s <= limits.longest_breath_s)).all()
-
-
-def test_limits_in_the_wrong_order_are_refused():
-    with pytest.raises(InputError):
-        PhraseLimits(shortest_s=5, longest_s=4)
-
-
-def test_a_memory_without_a_state_still_gives_lengths():
-    found = find_phrases(Memory(dims=2, threshold=0.5).states)
-    assert found.draw_length_s(np.random.default_rng(0)) > 0
-    assert found.draw_breath_s(np.random.default_rng(0)) > 0
+    assert ((found.lengths_s >= SHORTEST_PHRASE_S) & (found.lengths_s <= LONGEST_PHRASE_S)).all()
+    assert ((found.breaths_s >= SHORTEST_BREATH_S) & (found.breaths_s <= LONGEST_BREATH_S)).all()

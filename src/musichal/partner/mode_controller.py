@@ -15,11 +15,10 @@ import numpy as np
 from musichal.arrays import Bool, Float64, Int64
 from musichal.errors import InputError
 from musichal.hearing.percepts import SILENCE, Percept
-from musichal.memory.memory import Memory
 from musichal.partner.form import Form, Moment, parse_form
 from musichal.partner.memory_pool import MemoryPool
 from musichal.partner.modes import PLAIN, Mode, ModeKeeper, ModeTable, built_in_modes, parse_modes
-from musichal.partner.phrases import MotifSettings, MotifStore, PhraseMap, Return, find_phrases
+from musichal.partner.phrases import MotifStore, Return, find_phrases
 from musichal.partner.player import PhraseSettings, PhraseTracker, PlayerState, Situation
 from musichal.partner.settings import Direction, PartnerSettings
 from musichal.partner.timing import BeatSettings, BeatTracker, NoteTiming, Pulse, clock_pulse
@@ -96,13 +95,13 @@ class ModeController:
             for mode in self._table.values():
                 mode.applied(PartnerSettings(), self._by_hand)
         self._applied: dict[tuple[str, tuple[tuple[str, str], ...]], PartnerSettings] = {}
-        self._phrase_map = library.base.memory.derived(_phrase_map)
+        self._phrase_map = library.base.memory.derived(find_phrases)
         self._player = PhraseTracker(PhraseSettings(), sample_rate_hz=sample_rate_hz)
         self._taker = TurnTaker(self._phrase_map, rng=rng)
         self._beats = BeatTracker(BeatSettings())
         self._clock: Pulse | None = None
         self._clock_s = 0.0
-        self._motifs = MotifStore(MotifSettings(), library)
+        self._motifs = MotifStore(library)
         self._past: deque[tuple[float, Situation]] = deque(maxlen=_MOMENTS)
         self._said: deque[_Said] = deque(maxlen=_OWN_PHRASES)
         self._learned: list[tuple[int, float, float]] = []
@@ -447,10 +446,6 @@ def _check_regions(settings: PartnerSettings, *, library: MemoryPool) -> None:
             raise InputError(
                 f"there is no recording {region.recording}: the memory has {library.live_recording}, counted from 0"
             )
-
-
-def _phrase_map(memory: Memory) -> PhraseMap:
-    return find_phrases(memory.states)
 
 
 def _usual_ioi_s(library: MemoryPool) -> float | None:

@@ -10,9 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from musichal.audio.recording import read_recording
-from musichal.errors import InputError
 from musichal.hearing.percepts import Percept
-from musichal.partner.player import PhraseSettings, PhraseTracker, PlayerState
+from musichal.partner.player import PhraseTracker, PlayerState
 from partners_by_hand import gesture
 from players_by_hand import RATE, SEGMENT, hear, percept
 
@@ -31,7 +30,7 @@ def heard(index: int, *, level_db: float | Sequence[float] = -20.0, onsets_s: Se
 
 def follow(percepts: Sequence[Percept], *, every_s: float = 0.05, until_s: float = 0.0) -> list[tuple[float, PlayerState]]:
     """Return the state at every percept, every `every_s` between them, and at onsets, each 30 ms behind itself as live."""
-    tracker = PhraseTracker(PhraseSettings(), sample_rate_hz=RATE)
+    tracker = PhraseTracker(sample_rate_hz=RATE)
     ends = [(p.heard.available_at / RATE, 1, p) for p in percepts]
     onsets = [(sample / RATE + 0.03, 0, sample / RATE) for p in percepts for sample in p.heard.onset_samples]
     last_s = max([until_s, *(at_s for at_s, _, _ in ends)])
@@ -120,7 +119,7 @@ def test_a_held_note_ends_when_it_has_died_away_not_when_it_is_long():
 
 
 def test_an_onset_begins_a_phrase_at_once_and_not_only_with_its_percept():
-    tracker = PhraseTracker(PhraseSettings(), sample_rate_hz=RATE)
+    tracker = PhraseTracker(sample_rate_hz=RATE)
     for i in range(10):
         tracker.hear(percept(i, audible=False), (i + 1) * SEGMENT_S)
     tracker.hear_onset(3.61, 3.64)
@@ -136,12 +135,6 @@ def test_pace_level_and_pitch_are_what_was_played():
     assert last.onset_rate_hz == pytest.approx(5, abs=0.5)
     assert last.level_db == pytest.approx(-27, abs=0.1)
     assert last.pitch is None
-
-
-@pytest.mark.parametrize(("name", "value"), [("gap_from", 9.0), ("usual_quantile", 1.5), ("ended", 0.1), ("recent_s", 0.0)])
-def test_settings_that_contradict_each_other_are_refused(name, value):
-    with pytest.raises(InputError):
-        PhraseSettings(**{name: value})
 
 
 def with_pauses(samples: np.ndarray, rate: int, pieces: Sequence[tuple[float, float]], pause_s: float) -> np.ndarray:

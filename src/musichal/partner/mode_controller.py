@@ -19,7 +19,7 @@ from musichal.partner.form import Form, Moment, parse_form
 from musichal.partner.memory_pool import MemoryPool
 from musichal.partner.modes import PLAIN, Mode, ModeKeeper, ModeTable, built_in_modes, parse_modes
 from musichal.partner.phrases import MotifStore, Return, find_phrases
-from musichal.partner.player import PhraseSettings, PhraseTracker, PlayerState, Situation
+from musichal.partner.player import PhraseTracker, PlayerState, Situation
 from musichal.partner.settings import Direction, PartnerSettings
 from musichal.partner.timing import BeatSettings, BeatTracker, NoteTiming, Pulse, clock_pulse
 from musichal.partner.turn_taking import Floor, Step, Turn, TurnTaker
@@ -96,7 +96,7 @@ class ModeController:
                 mode.applied(PartnerSettings(), self._by_hand)
         self._applied: dict[tuple[str, tuple[tuple[str, str], ...]], PartnerSettings] = {}
         self._phrase_map = library.base.memory.derived(find_phrases)
-        self._player = PhraseTracker(PhraseSettings(), sample_rate_hz=sample_rate_hz)
+        self._player = PhraseTracker(sample_rate_hz=sample_rate_hz)
         self._taker = TurnTaker(self._phrase_map, rng=rng)
         self._beats = BeatTracker(BeatSettings())
         self._clock: Pulse | None = None

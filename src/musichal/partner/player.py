@@ -1,31 +1,28 @@
-"""What the player is doing now, as far as the partner's choice depends on it.
+"""What the player is doing now, and whether their phrase goes on, pauses or has ended; heard causally.
 
-Phrases of the player: whether they play, pause, or have ended a phrase; heard causally.
+A phrase has ended when two things agree: nothing new has come for longer than the player's pace suggests (the gap, as a
+multiple of their recent inter-onset intervals), and what came last has died away (silence, or a level well below the peak
+of the last event). Gap and change as evidence of a boundary are from Cambouropoulos (The Local Boundary Detection Model, ICMC
+2001); here the boundary is waited for. Either alone is not enough: a held note is no end, however long, and neither is
+the silence inside a staccato.
 
-A phrase has ended when two things agree: nothing new has come for longer than the player's own pace lets expect (the gap,
-as a multiple of their recent inter-onset intervals), and what came last has died away (silence, or a level well below the
-peak of the last event). Gap and change as the evidence of a boundary are from Cambouropoulos (The Local Boundary Detection
-Model, ICMC 2001); here the boundary is not looked up behind the fact but waited for. Either alone is not enough: a held
-note is no end, however long, and neither is the silence inside a staccato.
-
-What counts as new is an onset, or another token in another harmony: a legato run and a drum roll have few onsets or none that
-can be told apart, but their sound goes on changing, or stays loud.
+New is an onset, or another token in another harmony: a legato run and a drum roll have few onsets that can be told apart,
+but their sound goes on changing, or stays loud.
 
 Conventions
 -----------
-Times are seconds of the input stream. Levels are in dBFS. Nothing that is not yet known is assumed: while a segment is
-incomplete, its level counts for nothing, and onsets count from the moment that they are decided.
+Times are seconds of the input stream. Levels are in dBFS. While a segment is incomplete, its level counts for nothing, and
+onsets count from the moment that they are decided.
 """
 
 from collections import deque
 from collections.abc import Reversible, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from musichal.arrays import Float32
-from musichal.errors import InputError
 from musichal.hearing.percepts import SILENCE, SILENT_DB, SOURCES, Gesture, Percept
 from musichal.partner.memory_pool import contour_symbol, rhythm_symbol
 from musichal.partner.settings import PartnerSettings
@@ -38,6 +35,16 @@ _RATE_GAP_S, _LEAST_RATE_SPAN_S = 1.2, 1.0
 _SAME_ONSET_S = 0.05
 _MOST_GESTURES = 65
 _MOST_ONSETS = 64
+# A gap speaks for an end between so many times the usual interval between onsets: a quantile of the last ones, within limits.
+_GAP_FROM, _GAP_FULL = 1.25, 3.0
+_USUAL_QUANTILE, _INTERVALS = 0.8, 16
+_SHORTEST_USUAL_S, _LONGEST_USUAL_S = 0.12, 0.6
+# A level speaks for it between so many dB below the peak of the last event. The product of both is the evidence.
+_DROP_FROM_DB, _DROP_FULL_DB = 4.0, 12.0
+_PAUSING, _ENDED = 0.25, 0.75  # evidence of a pause, and of an end
+_LEAST_GAP_S = 0.3
+_SAME_HARMONY = 0.8  # a token is new with a chroma whose cosine to the one before is below
+_RECENT_S = 3.0  # for onset rate and level
 
 
 @dataclass(frozen=True)
@@ -73,18 +80,6 @@ class Situation:
         return self.level_db - _FALLS_DB_PER_S * self.silent_s
 
 
-@dataclass(frozen=True)
-class _Past:
-    """What of a situation changes with a gesture or an onset only; see `Situation`."""
-
-    tokens: tuple[tuple[int, ...], tuple[int, ...]]
-    contour: tuple[int, ...]
-    rhythm: tuple[int, ...]
-    starts_s: tuple[float, ...]
-    onsets_s: tuple[float, ...]
-    ended_s: float | None
-
-
 class SituationTracker:
     """Follows the player percept by percept."""
 
@@ -105,7 +100,7 @@ class SituationTracker:
         self._level_db = 0.0
         self._usual_level_db = 0.0
         self._count = 0
-        self._past: tuple[int, int, _Past] | None = None
+        self._past: tuple[int, int, dict[str, Any]] | None = None
 
     def hear(self, percept: Percept, settings: PartnerSettings) -> None:
         """Take the next percept."""
@@ -136,7 +131,7 @@ class SituationTracker:
         return self._chroma.copy()
 
     def silent_since(self, time_s: float) -> None:
-        """Learn that what has been heard since a time was not the player."""
+        """Count the player as silent since a time: what was heard then was not theirs."""
         self._audible_until = min(self._audible_until, round(time_s * self._rate_hz))
 
     def _hear_level(self, level_db: float, duration_s: float) -> None:
@@ -171,37 +166,31 @@ class SituationTracker:
         self._count += 1
 
     def at(self, now_s: float, settings: PartnerSettings, *, pitch: float | None = None) -> Situation:
-        """Return the situation at a time, in seconds of the stream, with the player's `pitch`."""
-        past = self._past_of(settings.memory_gestures)
+        """Return the situation at a time, with the player's `pitch`."""
         return Situation(
             now_s=now_s,
-            tokens=past.tokens,
             chroma=self._chroma.copy(),
             silent_s=max(0.0, now_s - self._audible_until / self._rate_hz),
-            contour=past.contour,
-            rhythm=past.rhythm,
-            starts_s=past.starts_s,
-            onsets_s=past.onsets_s,
-            ended_s=past.ended_s,
             level_db=self._level_db - self._usual_level_db,
             onset_rate_hz=lately_hz(self._struck_s, now_s, window_s=_RATE_S) if now_s > 0 else None,
             heard=self._count,
             harmonic_share=self._harmonic_share(),
             pitch=pitch,
+            **self._past_of(settings.memory_gestures),
         )
 
-    def _past_of(self, kept: int) -> _Past:
-        """Return the player's last gestures and onsets: they are asked for more often than new ones come."""
+    def _past_of(self, kept: int) -> dict[str, Any]:
+        """Return the fields of a situation that change with a gesture or an onset only, and are asked for more often."""
         if self._past is None or self._past[:2] != (self._count, kept):
             last = tuple(self._gestures)[-kept:]
-            past = _Past(
-                tokens=(tuple(g.tokens[0] for g in last), tuple(g.tokens[1] for g in last)),
-                contour=tuple(self._contour)[-kept:],
-                rhythm=tuple(self._rhythm)[-kept:],
-                starts_s=tuple(g.start_s for g in last),
-                onsets_s=tuple(self._onsets_s)[-kept:],
-                ended_s=last[-1].start_s + last[-1].duration_s if last else None,
-            )
+            past = {
+                "tokens": (tuple(g.tokens[0] for g in last), tuple(g.tokens[1] for g in last)),
+                "contour": tuple(self._contour)[-kept:],
+                "rhythm": tuple(self._rhythm)[-kept:],
+                "starts_s": tuple(g.start_s for g in last),
+                "onsets_s": tuple(self._onsets_s)[-kept:],
+                "ended_s": last[-1].start_s + last[-1].duration_s if last else None,
+            }
             self._past = self._count, kept, past
         return self._past[2]
 
@@ -213,43 +202,6 @@ class SituationTracker:
 _UNKNOWN_INTERVAL_S = 0.5
 
 Kind = Literal["playing", "pausing", "ended"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class PhraseSettings:
-    """What ends a phrase.
-
-    A gap speaks for an end from `gap_from` to `gap_full` times the player's usual interval between onsets (their
-    `usual_quantile`, kept from `shortest_usual_s` to `longest_usual_s`); a level from `drop_from_db` to `drop_full_db` below
-    the peak of the last event. The product is the evidence: from `pausing` on it is a pause, from `ended` on the phrase
-    has ended, at the earliest `least_gap_s` after the last thing that was new. A token is new with a chroma whose cosine to the
-    one before is below `same_harmony`. Pace is taken from the last `intervals`
-    onsets, onset rate and level over `recent_s`.
-    """
-
-    gap_from: float = 1.25
-    gap_full: float = 3.0
-    usual_quantile: float = 0.8
-    shortest_usual_s: float = 0.12
-    longest_usual_s: float = 0.6
-    drop_from_db: float = 4.0
-    drop_full_db: float = 12.0
-    pausing: float = 0.25
-    ended: float = 0.75
-    least_gap_s: float = 0.3
-    same_harmony: float = 0.8
-    intervals: int = 16
-    recent_s: float = 3.0
-
-    def __post_init__(self) -> None:
-        ordered = (
-            0 <= self.gap_from < self.gap_full
-            and 0 < self.shortest_usual_s <= self.longest_usual_s
-            and 0 <= self.drop_from_db < self.drop_full_db
-            and 0 < self.pausing <= self.ended <= 1
-        )
-        if not ordered or not 0 <= self.usual_quantile <= 1 or self.intervals < 1 or not self.recent_s > 0:
-            raise InputError("phrase settings: each lower limit must be below its upper one, and all must be positive")
 
 
 @dataclass(frozen=True)
@@ -286,24 +238,16 @@ class PlayerState:
 
 
 class PhraseTracker:
-    """Follows the player's phrases, percept by percept and onset by onset.
-
-    Parameters
-    ----------
-    settings : PhraseSettings
-    sample_rate_hz : int
-        Rate of the stream that percepts count in.
-    """
+    """Follows the player's phrases, percept by percept and onset by onset."""
 
     _SMOOTH_FRAMES = 5  # about 70 ms
     _PITCHES, _PITCHES_S = 12, 2.0
 
-    def __init__(self, settings: PhraseSettings, *, sample_rate_hz: int) -> None:
-        self._settings = settings
+    def __init__(self, *, sample_rate_hz: int) -> None:
         self._rate_hz = sample_rate_hz
         self._onsets: deque[float] = deque(maxlen=512)
-        self._intervals: deque[float] = deque(maxlen=settings.intervals)
-        self._usual_s = min(max(_UNKNOWN_INTERVAL_S, settings.shortest_usual_s), settings.longest_usual_s)
+        self._intervals: deque[float] = deque(maxlen=_INTERVALS)
+        self._usual_s = min(max(_UNKNOWN_INTERVAL_S, _SHORTEST_USUAL_S), _LONGEST_USUAL_S)
         self._ioi_s: float | None = None
         self._pitches: deque[tuple[float, int]] = deque(maxlen=self._PITCHES)  # (onset in s, pitch)
         self._levels: deque[tuple[float, float]] = deque()  # (second, dBFS) of audible frames
@@ -351,14 +295,13 @@ class PhraseTracker:
     def at(self, now_s: float) -> PlayerState:
         """Return the player's state at a time that does not lie before the last thing heard."""
         self._update(now_s)
-        recent_s = self._settings.recent_s
         return PlayerState(
             kind=self._kind,
             since_s=self._since_s,
             phrase_start_s=self._phrase_start_s,
             phrase_end_s=None if self._audible_s is None else max(self._audible_s, self._new_s or 0.0),
             ending=self._ending(now_s),
-            onset_rate_hz=lately_hz(self._onsets, now_s, window_s=recent_s),
+            onset_rate_hz=lately_hz(self._onsets, now_s, window_s=_RECENT_S),
             ioi_s=self._ioi_s,
             level_db=self._loudness_db,
             pitch=self.pitch,
@@ -374,18 +317,17 @@ class PhraseTracker:
         return sum(lately) / len(lately)
 
     def _is_new(self, gesture: Gesture) -> bool:
-        """Return whether a gesture is another sound in another harmony, as the tail of a chord is not."""
+        """Return whether a gesture is another sound in another harmony; the tail of a chord is not."""
         novel = gesture.tokens not in (self._tokens, (SILENCE, SILENCE))
         size = float(np.linalg.norm(gesture.chroma)) * float(np.linalg.norm(self._chroma))
-        moved = size <= 0 or float(gesture.chroma @ self._chroma) < self._settings.same_harmony * size
+        moved = size <= 0 or float(gesture.chroma @ self._chroma) < _SAME_HARMONY * size
         self._tokens, self._chroma = gesture.tokens, gesture.chroma
         return novel and moved
 
     def _follow_pace(self) -> None:
-        """Make the usual interval, and the median, anew: they are asked for much more often than they change."""
-        s = self._settings
+        """Update the usual interval and the median."""
         ordered = sorted(self._intervals)
-        self._usual_s = min(max(_quantile(ordered, s.usual_quantile), s.shortest_usual_s), s.longest_usual_s)
+        self._usual_s = min(max(_quantile(ordered, _USUAL_QUANTILE), _SHORTEST_USUAL_S), _LONGEST_USUAL_S)
         self._ioi_s = _quantile(ordered, 0.5)
 
     def _something_new(self, at_s: float) -> None:
@@ -421,44 +363,43 @@ class PhraseTracker:
         self._audible_s = max(self._audible_s or 0.0, float(times[last]))
         if self._phrase_start_s is None or (self._kind == "ended" and self._new_s is None):
             self._something_new(float(times[int(np.flatnonzero(audible)[0])]))
-        elif self._kind == "ended" and self._level_db > self._peak_db - self._settings.drop_from_db:
+        elif self._kind == "ended" and self._level_db > self._peak_db - _DROP_FROM_DB:
             # A beginning without an attack.
             self._something_new(float(times[int(np.flatnonzero(audible)[0])]))
         self._levels.extend(zip(times[audible].tolist(), heard.level_db[audible].tolist(), strict=True))
-        while self._levels and self._levels[0][0] < times[last] - self._settings.recent_s:
+        while self._levels and self._levels[0][0] < times[last] - _RECENT_S:
             self._levels.popleft()
         power = float(np.mean(10 ** (np.array([level for _, level in self._levels]) / 10)))
         self._loudness_db = float(10 * np.log10(max(power, 1e-12)))
 
     def _ending(self, now_s: float) -> float:
-        s = self._settings
         if self._new_s is None:
             return 1.0
         # Behind what has been heard there may be more of it: there, only onsets can be missed.
         gap_s = now_s - self._new_s
-        if gap_s < s.least_gap_s or self._new_s > self._heard_until_s:
+        if gap_s < _LEAST_GAP_S or self._new_s > self._heard_until_s:
             return 0.0
-        gap = min(1.0, max(0.0, (gap_s / self._usual_s - s.gap_from) / (s.gap_full - s.gap_from)))
+        gap = min(1.0, max(0.0, (gap_s / self._usual_s - _GAP_FROM) / (_GAP_FULL - _GAP_FROM)))
         if self._silent_since_s is not None:
             return gap
         drop_db = self._peak_db - self._level_db
-        return gap * min(1.0, max(0.0, (drop_db - s.drop_from_db) / (s.drop_full_db - s.drop_from_db)))
+        return gap * min(1.0, max(0.0, (drop_db - _DROP_FROM_DB) / (_DROP_FULL_DB - _DROP_FROM_DB)))
 
     def _update(self, now_s: float) -> None:
         if self._phrase_start_s is None:
             return
         ending = self._ending(now_s)
         kind: Kind = "playing"
-        if ending >= self._settings.ended or (self._kind == "ended" and ending > 0):
+        if ending >= _ENDED or (self._kind == "ended" and ending > 0):
             kind = "ended"
-        elif ending >= self._settings.pausing:
+        elif ending >= _PAUSING:
             kind = "pausing"
         if kind != self._kind and not (self._kind == "ended" and kind != "playing"):
             self._kind, self._since_s = kind, now_s
 
 
 def _quantile(ordered: Sequence[float], share: float) -> float:
-    """Return what `numpy.quantile` does, to the last bit, of numbers in order: for a few, that takes twenty times as long."""
+    """Return what `numpy.quantile` does, to the last bit, of a few numbers in order, twenty times as fast."""
     place = share * (len(ordered) - 1)
     below = min(int(place), len(ordered) - 1)
     low, high, part = ordered[below], ordered[min(below + 1, len(ordered) - 1)], place - below
@@ -466,10 +407,9 @@ def _quantile(ordered: Sequence[float], share: float) -> float:
 
 
 def lately_hz(times_s: Reversible[float], now_s: float, *, window_s: float) -> float:
-    """Return how many of some times in order there were a second, of late.
+    """Return the recent rate of some times, which are in order.
 
-    Counted are those behind the last gap, as far as `window_s` back: who begins again is as dense as they begin. While nothing
-    comes, the rate falls with one over that time.
+    Only times after the last gap count, and none further back than `window_s`. While nothing comes, the rate falls.
     """
     count, first_s, last_s = 0, now_s, now_s
     for time_s in reversed(times_s):

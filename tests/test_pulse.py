@@ -12,12 +12,21 @@ from hypothesis import strategies as st
 
 from musichal.audio.recording import read_recording
 from musichal.errors import InputError
-from musichal.partner.timing import BeatSettings, BeatTracker, Pulse, TickClock, clock_pulse, predicted_beats, quantised_s
+from musichal.partner.timing import (
+    LONGEST_BEAT_S,
+    SHORTEST_BEAT_S,
+    BeatTracker,
+    Pulse,
+    TickClock,
+    clock_pulse,
+    predicted_beats,
+    quantised_s,
+)
 from players_by_hand import RATE, hear
 
 
 def after(onsets, *, until_s: float) -> Pulse | None:
-    tracker = BeatTracker(BeatSettings())
+    tracker = BeatTracker()
     tracker.advance([(t, 1.0) for t in onsets], until_s=until_s)
     return tracker.pulse()
 
@@ -59,9 +68,9 @@ def test_it_forgets_a_beat_that_stops():
 
 def test_how_the_stream_is_cut_changes_nothing():
     onsets = np.arange(0.1, 12, 0.41)
-    whole = BeatTracker(BeatSettings())
+    whole = BeatTracker()
     whole.advance([(t, 0.8) for t in onsets], until_s=12)
-    parts = BeatTracker(BeatSettings())
+    parts = BeatTracker()
     for first in np.arange(0, 12, 0.35):
         last = min(12.0, first + 0.35)
         parts.advance([(t, 0.8) for t in onsets if first <= t < last], until_s=last)
@@ -88,7 +97,7 @@ def test_where_the_beat_is_ambiguous_the_tempo_is_right(audio_dir: Path, trained
 
 @given(st.lists(st.tuples(st.floats(0.02, 2.0), st.floats(0, 1)), max_size=60))
 def test_what_holds_for_all_onsets(gaps):
-    tracker = BeatTracker(BeatSettings())
+    tracker = BeatTracker()
     time_s = 0.0
     for gap_s, strength in gaps:
         time_s += gap_s
@@ -96,8 +105,8 @@ def test_what_holds_for_all_onsets(gaps):
         pulse = tracker.pulse()
         if pulse is not None:
             assert 0 <= pulse.confidence <= 1
-            assert BeatSettings().shortest_s * 0.99 <= pulse.period_s <= BeatSettings().longest_s * 1.01
-            assert abs(pulse.beat_s - time_s) < 2 * BeatSettings().longest_s
+            assert SHORTEST_BEAT_S * 0.99 <= pulse.period_s <= LONGEST_BEAT_S * 1.01
+            assert abs(pulse.beat_s - time_s) < 2 * LONGEST_BEAT_S
 
 
 @given(

@@ -21,7 +21,7 @@ from musichal.partner.modes import PLAIN, Mode, ModeKeeper, ModeTable, built_in_
 from musichal.partner.phrases import MotifStore, Return, find_phrases
 from musichal.partner.player import PhraseTracker, PlayerState, Situation
 from musichal.partner.settings import Direction, PartnerSettings
-from musichal.partner.timing import BeatSettings, BeatTracker, NoteTiming, Pulse, clock_pulse
+from musichal.partner.timing import BeatTracker, NoteTiming, Pulse, clock_pulse
 from musichal.partner.turn_taking import Floor, Step, Turn, TurnTaker
 
 BUTTONS = ("go_back", "more_like_this", "change")
@@ -98,7 +98,7 @@ class ModeController:
         self._phrase_map = library.base.memory.derived(find_phrases)
         self._player = PhraseTracker(sample_rate_hz=sample_rate_hz)
         self._taker = TurnTaker(self._phrase_map, rng=rng)
-        self._beats = BeatTracker(BeatSettings())
+        self._beats = BeatTracker()
         self._clock: Pulse | None = None
         self._clock_s = 0.0
         self._motifs = MotifStore(library)

@@ -1,17 +1,17 @@
-"""The pulse: beat and tempo from onsets, as they come, with how sure that is; and a clock that somebody else gives.
+"""Time: the pulse of the player or of a clock, and when the notes of a choice fall.
 
-The beat is a hidden variable, period and phase on a grid of frames, and its posterior is filtered forwards only, so that
-every beat is *predicted* (the state space of Krebs, Böck & Widmer, An efficient state-space model for joint tempo and meter
-tracking, ISMIR 2015: one state per frame of a beat, tempo changes on the beat alone, the less likely the larger). What is
-observed are onsets, weighed by how much they stand out: likeliest on the beat, less so on its half and its quarters. The
-prior of the period is the resonance curve around 0.5 s (van Noorden & Moelants, J. New Music Research 28(1), 1999).
+The beat is a hidden variable, period and phase on a grid of frames. Its posterior is filtered forwards only, so that every
+beat is *predicted* (the state space of Krebs, Böck & Widmer, An efficient state-space model for joint tempo and meter
+tracking, ISMIR 2015: one state per frame of a beat; tempo changes on the beat alone, large ones are unlikely). Observed are
+onsets, weighed by how much they stand out: likeliest on the beat, less so on its half and its quarters. The prior of the
+period is the resonance curve around 0.5 s (van Noorden & Moelants, J. New Music Research 28(1), 1999).
+
+Notes keep memory's own time, stretched to the player's pace, and move onto a pulse where `quantise` asks for it.
 
 Conventions
 -----------
 Times are seconds of the input stream, periods seconds per beat. A `Pulse` is a straight line through time: beat number k
 falls at ``beat_s + k * period_s``.
-
-When notes fall: memory's own time, stretched to the player's pace, and moved onto a pulse where that is asked for.
 """
 
 import math
@@ -27,6 +27,15 @@ from musichal.errors import InputError
 from musichal.hearing.percepts import Percept
 from musichal.note import Note
 
+SHORTEST_BEAT_S, LONGEST_BEAT_S = 0.3, 0.8
+"""Periods that the tracker considers: little more than an octave, so that one level of the metre is preferred."""
+_FRAME_S, _USUAL_S = 0.01, 0.5
+_TEMPO_RIGIDITY = 120.0  # rate at which a relative change of tempo from beat to beat becomes unlikely
+# So many times likelier is an onset of strength 1 there, within the width; and what a beat without an onset speaks against it.
+_ON_BEAT, _ON_HALF, _ON_QUARTER, _WIDTH_S, _MISSING = 6.0, 2.5, 0.8, 0.025, 0.02
+_RINGING = 2.5
+_SHORTEST_S = 0.02
+_LONGEST_HELD_S = 1.2
 TICKS_PER_BEAT = 24
 """Of MIDI clock."""
 
@@ -69,19 +78,10 @@ def quantised_s(time_s: float, pulse: Pulse, *, strength: float, subdivision: in
 
 
 def clock_pulse(value: object, now_s: float) -> Pulse | None:
-    """Return the pulse that a clock gives; None where the clock has stopped.
+    """Return the pulse that a clock gives, None for a clock that has stopped.
 
-    Parameters
-    ----------
-    value : object
-        A `Pulse`, or {"beat_s": …, "period_s": …}; or a tempo in beats per minute, which says that there is a beat now; or
-        None.
-    now_s : float
-
-    Raises
-    ------
-    InputError
-        For anything else, or a tempo below 6 or above 600.
+    `value` is a `Pulse`, {"beat_s": …, "period_s": …}, a tempo from 6 to 600 beats per minute with a beat now, or None. Raises
+    `InputError` for anything else.
     """
     if value is None:
         return None
@@ -92,8 +92,8 @@ def clock_pulse(value: object, now_s: float) -> Pulse | None:
     if isinstance(value, Mapping) and set(value) == {"beat_s", "period_s"} and all(map(_is_number, value.values())):
         return Pulse(float(value["beat_s"]), float(value["period_s"]), 1.0, "clock")
     raise InputError(
-        "a clock is a tempo from 6 to 600 beats per minute, {'beat_s': second, 'period_s': seconds per beat}, or None;"
-        f" not {value!r}"
+        "clock must be a tempo in [6, 600] beats per minute, {'beat_s': second, 'period_s': seconds per beat}, or None,"
+        f" got {value!r}"
     )
 
 
@@ -120,7 +120,7 @@ class TickClock:
     def tick(self, time_s: float) -> Pulse | None:
         """Take a tick; return the pulse, or None while there are too few of them for one."""
         if self._times and not 0 < time_s - self._times[-1] <= self._lost_s:
-            # Which tick of the beat this is, nobody knows; the count goes on.
+            # The count goes on, although which tick of the beat this is is not known.
             self._times.clear()
         self._times.append(time_s)
         self._number += 1
@@ -135,58 +135,28 @@ class TickClock:
         return Pulse(float(first_s) - since_beat * float(step_s), period_s, 1.0, "clock")
 
 
-@dataclass(frozen=True, kw_only=True)
-class BeatSettings:
-    """What the tracker takes for possible and likely.
-
-    Periods from `shortest_s` to `longest_s`, likeliest near `usual_s`: the range is little more than an octave, so that one
-    level of the metre is preferred to the others. `tempo_rigidity` is the rate at which a relative change of tempo from one
-    beat to the next becomes unlikely. An onset of strength 1 is `on_beat` times likelier on a beat than anywhere, `on_half`
-    and `on_quarter` times on its parts, all within `width_s`; `missing` is how much a beat without an onset speaks against it.
-    """
-
-    frame_s: float = 0.01
-    shortest_s: float = 0.3
-    longest_s: float = 0.8
-    usual_s: float = 0.5
-    tempo_rigidity: float = 120.0
-    on_beat: float = 6.0
-    on_half: float = 2.5
-    on_quarter: float = 0.8
-    width_s: float = 0.025
-    missing: float = 0.02
-
-    def __post_init__(self) -> None:
-        if not 0 < 4 * self.frame_s <= self.shortest_s < self.longest_s <= 10:
-            raise InputError("beat settings: periods must be in order, at least four frames each, and at most 10 s")
-
-
 class BeatTracker:
-    """Follows the beat; forgets nothing but what the posterior forgets.
+    """Follows the beat: `hear` takes percepts, `advance` onsets, each up to a time until which all onsets are known."""
 
-    `hear` takes percepts, `advance` plain onsets; both move on to a time up to which all onsets are known.
-    """
-
-    def __init__(self, settings: BeatSettings) -> None:
-        s = self._settings = settings
-        lengths = np.arange(round(s.shortest_s / s.frame_s), round(s.longest_s / s.frame_s) + 1)
+    def __init__(self) -> None:
+        lengths = np.arange(round(SHORTEST_BEAT_S / _FRAME_S), round(LONGEST_BEAT_S / _FRAME_S) + 1)
         phase = np.arange(lengths[-1])
         self._lengths = lengths
         inside = phase[None, :] < lengths[:, None]
-        log_ratio = np.log2(lengths * s.frame_s / s.usual_s)
+        log_ratio = np.log2(lengths * _FRAME_S / _USUAL_S)
         prior = np.exp(-0.5 * (log_ratio / 0.6) ** 2)
         self._posterior: Float64 = inside * (prior / lengths)[:, None]
         self._posterior /= self._posterior.sum()
-        change = np.exp(-s.tempo_rigidity * np.abs(lengths[None, :] / lengths[:, None] - 1)) * prior[None, :] ** 0.02
+        change = np.exp(-_TEMPO_RIGIDITY * np.abs(lengths[None, :] / lengths[:, None] - 1)) * prior[None, :] ** 0.02
         self._change: Float64 = change / change.sum(axis=1, keepdims=True)
         part = phase[None, :] / lengths[:, None]
 
         def near(*places: float) -> Float64:
-            away = np.min([np.abs((part - p + 0.5) % 1 - 0.5) for p in places], axis=0) * lengths[:, None] * s.frame_s
-            return np.exp(-0.5 * (away / s.width_s) ** 2)
+            away = np.min([np.abs((part - p + 0.5) % 1 - 0.5) for p in places], axis=0) * lengths[:, None] * _FRAME_S
+            return np.exp(-0.5 * (away / _WIDTH_S) ** 2)
 
-        self._unstruck: Float64 = 1 - s.missing * (near(0.0) * inside)
-        bumps = s.on_beat * near(0.0) + s.on_half * near(0.5) + s.on_quarter * near(0.25, 0.75)
+        self._unstruck: Float64 = 1 - _MISSING * (near(0.0) * inside)
+        bumps = _ON_BEAT * near(0.0) + _ON_HALF * near(0.5) + _ON_QUARTER * near(0.25, 0.75)
         # The mean over a period is 1 for every period: no tempo is likelier for the mere number of onsets.
         likelihood = (1 + bumps) * inside
         # Each place is so much likelier with an onset of full strength: times 1 + that.
@@ -217,9 +187,8 @@ class BeatTracker:
 
     def advance(self, onsets: list[tuple[float, float]], *, until_s: float) -> None:
         """Move on to `until_s`, past `onsets`: (second, strength from 0 to 1) each, in order."""
-        frame_s = self._settings.frame_s
-        self._waiting.extend((round(onset_s / frame_s), strength) for onset_s, strength in onsets)
-        last = math.floor(until_s / frame_s)
+        self._waiting.extend((round(onset_s / _FRAME_S), strength) for onset_s, strength in onsets)
+        last = math.floor(until_s / _FRAME_S)
         while self._frame < last:
             strength = 0.0
             while self._waiting and self._waiting[0][0] <= self._frame:
@@ -233,7 +202,6 @@ class BeatTracker:
         """
         if self._onsets_seen < 2:
             return None
-        frame_s = self._settings.frame_s
         row, column = np.unravel_index(int(np.argmax(self._smooth())), self._posterior.shape)
         length = int(self._lengths[row])
         rows = np.abs(self._lengths / length - 1) <= 0.04
@@ -247,7 +215,7 @@ class BeatTracker:
         period = float((agree.sum(axis=1) * self._lengths[rows]).sum() / confidence)
         part = column / length + float((agree * parts).sum()) / confidence
         # The posterior is that of the frame before the present one.
-        return Pulse((self._frame - 1) * frame_s - part * period * frame_s, period * frame_s, min(1.0, confidence))
+        return Pulse((self._frame - 1) * _FRAME_S - part * period * _FRAME_S, period * _FRAME_S, min(1.0, confidence))
 
     def _smooth(self) -> Float64:
         padded = np.pad(self._posterior, ((2, 2), (0, 0)))
@@ -271,9 +239,9 @@ class BeatTracker:
         self._frame += 1
 
 
-def predicted_beats(percepts: Iterable[Percept], *, sample_rate_hz: int, settings: BeatSettings | None = None) -> Float64:
+def predicted_beats(percepts: Iterable[Percept], *, sample_rate_hz: int) -> Float64:
     """Return the beats of a performance, each as it was predicted before it was heard, shape (n,), in seconds."""
-    tracker = BeatTracker(settings or BeatSettings())
+    tracker = BeatTracker()
     beats: list[float] = []
     pulse: Pulse | None = None
     heard_s = 0.0
@@ -288,11 +256,6 @@ def predicted_beats(percepts: Iterable[Percept], *, sample_rate_hz: int, setting
         tracker.hear(percept, sample_rate_hz=sample_rate_hz)
         pulse, heard_s = tracker.pulse(), now_s
     return np.array(beats)
-
-
-_RINGING = 2.5
-_SHORTEST_S = 0.02
-_LONGEST_HELD_S = 1.2
 
 
 Parts = dict[str, tuple[Note, ...]]

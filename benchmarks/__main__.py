@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from benchmarks.command import LEARNED_PART, USUAL_PARTS, bench_command
-from musichal.cli import Json, _voice
+from musichal.commands.options import Json
+from musichal.commands.terminal import open_terminal
 from musichal.errors import InputError
 
 app = typer.Typer(add_completion=False)
@@ -38,7 +39,7 @@ def bench(
     as_json: Json = False,
 ) -> None:
     """Measure speed and quality on this machine, beside goals and peers. Needs the `bench` extra; takes minutes."""
-    with _voice(as_json) as voice:
+    with open_terminal(as_json) as terminal:
         if encoder not in ("spectral", "mert"):
             raise InputError(f"--encoder must be 'spectral' or 'mert', not {encoder!r}")
         asked = list(parts or ([] if live or encoder == "mert" else USUAL_PARTS))
@@ -48,7 +49,7 @@ def bench(
             asked.append(LEARNED_PART)
         if weights is not None and LEARNED_PART not in asked:
             raise InputError("--weights is for the part encoder")
-        bench_command(asked, recording or [], weights=weights, write=write, voice=voice)
+        bench_command(asked, recording or [], weights=weights, write=write, terminal=terminal)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.table import Table
 
 from benchmarks.figure import Figure
-from musichal.commands.demo import RECORDING
+from musichal.commands.play import RECORDING
 from musichal.commands.terminal import Terminal
 from musichal.errors import CheckFailedError, InputError
 
@@ -28,7 +28,7 @@ def bench_command(
     *,
     weights: Path | None = None,
     write: Path | None = None,
-    voice: Terminal,
+    terminal: Terminal,
 ) -> None:
     """Measure the parts asked for and show each figure beside its goal and its peer.
 
@@ -46,15 +46,15 @@ def bench_command(
     if unknown:
         raise InputError(f"there is no benchmark {unknown[0]!r}; there are: {', '.join(PARTS)}")
     figures: list[Figure] = []
-    with voice.progress("Measuring") as tell:
+    with terminal.progress("Measuring") as tell:
         for number, part in enumerate(parts):
             tell(f"Measuring {part}", number / len(parts))
             measured = _measure(part, recordings or [RECORDING], weights)
             figures += measured
             if write is not None:
                 (write / f"{part}.md").write_text(_page(part, recordings, measured), encoding="utf-8")
-    voice.result({"machine": _machine(), "figures": [asdict(f) | {"met": f.met} for f in figures]})
-    voice.show(_table(figures))
+    terminal.result({"machine": _machine(), "figures": [asdict(f) | {"met": f.met} for f in figures]})
+    terminal.show(_table(figures))
     missed = [f for f in figures if not f.met]
     if missed:
         raise CheckFailedError(f"{len(missed)} of {len(figures)} figures miss their goal: {', '.join(f.name for f in missed)}")

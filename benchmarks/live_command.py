@@ -9,7 +9,8 @@ from rich.console import Console
 
 from benchmarks.live_speed import OnsetAnswers, OnsetPlayer
 from musichal.arrays import Float32
-from musichal.commands.live import LiveRequest, live_command, live_player
+from musichal.commands.live import live_command, live_player
+from musichal.commands.options import PlayOptions
 from musichal.commands.terminal import Terminal
 from musichal.live.engine import EngineObserver, Player
 from musichal.memory.partner_file import PartnerModel
@@ -36,17 +37,17 @@ def play_for_measuring(*, partner: str, device: str, block: int, player: str, li
     The file `listens` is there as soon as sound comes in. What was decided because of which onset is written to `answers`.
     """
     settings = PartnerSettings(direction=Direction(mode="shadow" if player == "shadow" else "auto"))
-    request = LiveRequest(partner=Path(partner), input=device, midi_out="jack:MusicHal", block=block, settings=settings)
+    request = PlayOptions(partner=Path(partner), input=device, midi_out="jack:MusicHal", block=block, settings=settings)
 
-    def onsets_only(_model: PartnerModel, _request: LiveRequest) -> Player:
+    def onsets_only(_model: PartnerModel, _settings: PartnerSettings, _seed: int) -> Player:
         return OnsetPlayer()
 
     with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
-        voice = Terminal(Console(), Console(file=nowhere), as_json=True)
+        terminal = Terminal(Console(), Console(file=nowhere), as_json=True)
         told = OnsetAnswers(sample_rate_hz=PerceptionSpec().sample_rate_hz)
         live_command(
             request,
-            voice,
+            terminal,
             make_player=onsets_only if player == "onsets" else live_player,
             observers=[told, _Listening(Path(listens))],
         )

@@ -34,7 +34,7 @@ from benchmarks.jack_microphone import JackMicrophone
 from benchmarks.jack_midi import JackReceiver, private_server, wait_for
 from musichal.arrays import Float32, Float64, Int64
 from musichal.audio.recording import read_recording
-from musichal.commands.demo import PLAYER, RECORDING
+from musichal.commands.play import PLAYER, RECORDING
 from musichal.errors import InputError
 from musichal.hearing.percepts import Percept
 from musichal.live.engine import EngineObserver

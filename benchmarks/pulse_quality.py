@@ -16,7 +16,7 @@ import numpy as np
 from benchmarks.figure import Figure
 from musichal.arrays import Float64
 from musichal.audio.recording import Recording, read_recording
-from musichal.commands.demo import RECORDING
+from musichal.commands.play import RECORDING
 from musichal.errors import InputError, MissingExtraError, install_hint
 from musichal.hearing.encoders import create_encoder
 from musichal.hearing.listener import FeatureExtractor

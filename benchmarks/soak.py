@@ -23,7 +23,7 @@ from benchmarks.figure import Figure
 from musichal.arrays import Float32
 from musichal.audio.recording import read_recording
 from musichal.audio.resample import StreamResampler
-from musichal.commands.demo import PLAYER, RECORDING
+from musichal.commands.play import PLAYER, RECORDING
 from musichal.hearing.encoders import create_encoder
 from musichal.hearing.front_end import FrontEnd
 from musichal.hearing.listener import Listener

@@ -181,7 +181,7 @@ def test_too_little_to_say_much_is_said(trained_path, other, short_guitar, tmp_p
     result = run("compare", trained_path, tmp_path / "other.hal", tmp_path / "half a second.wav")
     assert result.exit_code == 0
     assert "half a second.wav: only" in result.stderr
-    assert "too few to say much" in result.stderr
+    assert "too few to judge" in result.stderr
     assert "too few" not in run("compare", trained_path, tmp_path / "other.hal", short_guitar).stderr
 
 

@@ -12,6 +12,7 @@ import typer.main
 from typer.testing import CliRunner
 
 from musichal.cli import app
+from musichal.commands.reference import parameters_markdown
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted((ROOT / "docs").rglob("*.md"))
@@ -67,6 +68,7 @@ def test_the_python_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_the_generated_reference_is_current() -> None:
     assert reference.PAGE.read_text("utf-8") == reference.commands_page()
+    assert reference.PARAMETERS_PAGE.read_text("utf-8") == parameters_markdown()
 
 
 def test_every_table_is_toml() -> None:

@@ -13,7 +13,8 @@ from rich.console import Console
 
 from benchmarks.drift_quality import cut
 from musichal.audio.recording import Recording, read_recording
-from musichal.commands.play import PlayRequest, play_command
+from musichal.commands.options import PlayOptions
+from musichal.commands.play import play_command
 from musichal.commands.terminal import Terminal
 from musichal.hearing.encoders import create_encoder
 from musichal.hearing.listener import Listener, full_scale_share
@@ -196,7 +197,7 @@ def test_alarms_reach_console_json_and_session(partner, rock, tmp_path):
     save_partner(tmp_path / "rock.hal", partner)
     soundfile.write(tmp_path / "in.wav", rock.samples[: 16 * rock.sample_rate_hz] * 1e-3, rock.sample_rate_hz, subtype="PCM_24")
     out, err = io.StringIO(), io.StringIO()
-    request = PlayRequest(partner=tmp_path / "rock.hal", input=tmp_path / "in.wav", session=tmp_path / "session")
+    request = PlayOptions(partner=tmp_path / "rock.hal", input=str(tmp_path / "in.wav"), session=tmp_path / "session")
     performance = play_command(request, Terminal(Console(file=out), Console(file=err, width=200), as_json=True))
     assert raised(performance.drift) == ["too quiet"]
     assert "turn the gain up" in err.getvalue()

@@ -10,7 +10,7 @@ import soundfile
 from typer.testing import CliRunner
 
 from musichal.cli import app
-from musichal.commands.explain import decision_at
+from musichal.commands.session import decision_at
 from musichal.errors import InputError
 from musichal.live.session.session import read_session
 from musichal.memory.partner_file import load_partner
@@ -34,9 +34,9 @@ def take(trained_path, short_guitar, tmp_path_factory) -> Path:
 def test_the_decision_at_a_moment_is_the_last_one_taken():
     decisions = [Decision(number=i, time_s=t, kind="rest", rest="silence") for i, t in enumerate((1.0, 2.0, 2.5))]
     assert [decision_at(decisions, t).number for t in (1.0, 1.9, 2.0, 2.4, 99)] == [0, 0, 1, 1, 2]
-    with pytest.raises(InputError, match=r"nothing had been decided by 0:00.50; the first decision fell at 0:01.00"):
+    with pytest.raises(InputError, match=r"there is no decision by 0:00.50; the first decision is at 0:01.00"):
         decision_at(decisions, 0.5)
-    with pytest.raises(InputError, match=r"nothing had been decided by 0:05\.00"):
+    with pytest.raises(InputError, match=r"there is no decision by 0:05\.00"):
         decision_at([], 5.0)
 
 
@@ -68,8 +68,8 @@ def test_one_moment_is_told_in_full_and_can_be_listened_to(take, trained_path, t
     assert np.corrcoef(source if source.ndim == 1 else source[:, 0], original)[0, 1] > 0.99
     assert str(moment) in told["written"][0]
     shown = run("explain", take, "--at", clock(chosen.time_s))
-    assert "What spoke for it" in shown.stdout
-    assert "What nearly won" in shown.stdout
+    assert "Influences" in shown.stdout
+    assert "The best of" in shown.stdout
 
 
 def test_without_the_partner_the_words_remain_and_the_sounds_are_refused(take, trained_path, tmp_path):
@@ -83,7 +83,7 @@ def test_without_the_partner_the_words_remain_and_the_sounds_are_refused(take, t
     assert "recording 1" in result.output
     refused = run("explain", gone, "--at", "0:05", "--listen", tmp_path / "moment")
     assert refused.exit_code == 2
-    assert "say where it is with --partner" in refused.output.replace("\n", " ")
+    assert "name it with --partner" in refused.output.replace("\n", " ")
     assert not (tmp_path / "moment").exists()
     again = run("explain", gone, "--at", "9:05", "--partner", trained_path)
     assert again.exit_code == 0, again.output
@@ -93,7 +93,7 @@ def test_without_the_partner_the_words_remain_and_the_sounds_are_refused(take, t
     ("arguments", "words"),
     [
         (("--listen", "x"), "--listen needs --at"),
-        (("--at", "0:00"), "nothing had been decided by 0:00.00"),
+        (("--at", "0:00"), "there is no decision by 0:00.00"),
         (("--at", "soon"), "--at must be a time such as"),
     ],
 )
@@ -115,7 +115,7 @@ def test_a_rest_is_explained_and_has_nothing_to_listen_to(take, tmp_path):
     said = result.stderr.replace("\n", " ")
     assert f"there is nothing to listen to at {clock(rest.time_s)}: it rested" in said
     later = [d for d in decisions if d.kind == "play" and d.time_s > rest.time_s]
-    assert (f"; the next that it played is at {clock(later[0].time_s)}" in said) if later else "next" not in said
+    assert (f"; it plays next at {clock(later[0].time_s)}" in said) if later else "next" not in said
     assert not (tmp_path / "moment").exists()
 
 

@@ -9,8 +9,7 @@ from rich.console import Console
 
 from musichal.audio.levels import Levels
 from musichal.commands.display import Board, Display
-from musichal.commands.keys import keys
-from musichal.commands.terminal import Terminal
+from musichal.commands.terminal import Terminal, keys
 from musichal.live.control import KEYS, Command, key_command
 
 

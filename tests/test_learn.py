@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from musichal.commands.learn import Mover, Wish, learned, parse_wish
+from musichal.commands.devices import Mover, Wish, learned, parse_wish
 from musichal.errors import InputError
 from musichal.live.control import CcMapping, cc_map_toml, read_cc_map
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from musichal.commands.scenario import read_scenario, recording_tokens
+from musichal.commands.play import read_scenario, recording_tokens
 from musichal.errors import InputError, MusicHalError
 from musichal.hearing.percepts import SILENCE
 from musichal.memory.memory import Memory

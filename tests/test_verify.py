@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from conftest import _cut
 from musichal.audio.recording import read_recording
 from musichal.cli import app
-from musichal.commands.verify import retrain_from
+from musichal.commands.check import retrain_from
 from musichal.evaluate import parity, verify
 from musichal.evaluate.alignment import (
     HeardRecording,

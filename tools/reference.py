@@ -1,4 +1,4 @@
-"""Generate docs/reference/commands.md from the command line's own declarations: ``python tools/reference.py``."""
+"""Generate docs/reference/commands.md and parameters.md from the program's own declarations: ``python tools/reference.py``."""
 
 import sys
 from pathlib import Path
@@ -8,8 +8,11 @@ import typer
 import typer.main
 
 from musichal.cli import app
+from musichal.commands.reference import parameters_markdown
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "reference" / "commands.md"
+REFERENCE = Path(__file__).resolve().parents[1] / "docs" / "reference"
+PAGE = REFERENCE / "commands.md"
+PARAMETERS_PAGE = REFERENCE / "parameters.md"
 
 
 def commands_page() -> str:
@@ -48,7 +51,8 @@ def _text(text: str | None) -> str:
 
 
 def main() -> int:
-    """Write the page."""
+    """Write the pages."""
+    PARAMETERS_PAGE.write_text(parameters_markdown(), encoding="utf-8")
     PAGE.write_text(commands_page(), encoding="utf-8")
     return 0
 

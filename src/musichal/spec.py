@@ -318,6 +318,69 @@ class PerceptionSpec(_SpecPart):
         """Return the length of what the encoder sees: context, segment and lookahead."""
         return self.context_samples + self.segment_samples + self.lookahead_samples
 
+    def varied(
+        self,
+        *,
+        segment_s: float | None = None,
+        hop_s: float | None = None,
+        context_s: float | None = None,
+        lookahead_s: float | None = None,
+        policy: str | None = None,
+        resampler: str | None = None,
+        vocabulary: int | None = None,
+        seed: int | None = None,
+    ) -> "PerceptionSpec":
+        """Return this spec with other values; None leaves one as it is.
+
+        Parameters
+        ----------
+        segment_s, hop_s, context_s, lookahead_s : float, optional
+            Durations in seconds; without `hop_s` segments do not overlap.
+        policy : {"grid", "onset"}, optional
+            Where segments start.
+        resampler : str, optional
+            One of `RESAMPLERS`.
+        vocabulary : int, optional
+            Number of sounds for each source.
+        seed : int, optional
+            Seed of k-means.
+
+        Raises
+        ------
+        InputError
+            For a value out of range, or segments at onsets that overlap.
+        """
+        rate = self.sample_rate_hz
+
+        def samples(name: str, seconds: float | None, default: int, limits: tuple[int, int]) -> int:
+            if seconds is None:
+                return default
+            least, most = limits
+            if not least - 0.5 < seconds * rate < most + 0.5:
+                # Whole milliseconds inside the limits, so that what the message names is accepted.
+                least_ms, most_ms = math.ceil(1000 * least / rate), 1000 * most // rate
+                raise InputError(f"{name} must be in [{least_ms}, {most_ms}] ms, got {1000 * seconds:g}")
+            return round(seconds * rate)
+
+        segment = samples("segment", segment_s, self.segment_samples, segment_range(self.encoder, rate))
+        same = self.hop_samples if segment_s is None else segment
+        hop = samples("hop", hop_s, same, hop_range(self.encoder, segment))
+        policy = policy or self.policy
+        if policy == "onset" and hop != segment:
+            raise InputError("hop cannot be given with policy onset: segments that start at onsets do not overlap")
+        size, own_seed = vocabulary or self.vocabulary.size, self.vocabulary.seed if seed is None else seed
+        return dataclasses.replace(
+            self,
+            vocabulary=dataclasses.replace(self.vocabulary, size=size, seed=own_seed),
+            segment_samples=segment,
+            hop_samples=hop,
+            context_samples=samples("context", context_s, self.context_samples, (0, MAX_CONTEXT_S * rate)),
+            lookahead_samples=samples("lookahead", lookahead_s, self.lookahead_samples, (0, MAX_LOOKAHEAD_S * rate)),
+            resampler=resampler or self.resampler,
+            min_segment_samples=min(self.min_segment_samples, segment),
+            policy=policy,
+        )
+
     def canonical_json(self) -> str:
         """Return the one JSON text of this spec: sorted keys, no spaces."""
         return json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"), allow_nan=False)

@@ -1,21 +1,39 @@
-"""`musichal devices`: what sound and MIDI there is on this machine, what works, what is missing and how to get it."""
+"""`musichal devices` and `learn`: the sound and MIDI of this machine, and a map of MIDI controllers made by moving them."""
 
 import contextlib
 import importlib.util
 import io
-from collections.abc import Sequence
+import queue
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
-from rich.table import Table
 from rich.text import Text
 
-from musichal.commands.terminal import Terminal
-from musichal.errors import MusicHalError, install_hint
-from musichal.live.input.devices import AudioDevice
+from musichal.atomic import check_writable, open_atomically
+from musichal.commands.options import positive_seconds
+from musichal.commands.terminal import Terminal, table_of
+from musichal.errors import InputError, MusicHalError, install_hint
+from musichal.live.control import (
+    PARTNER_COMMANDS,
+    STAGE_COMMANDS,
+    TRIGGERS,
+    CcMapping,
+    cc_map_toml,
+    check_number,
+    command,
+    is_whole,
+    read_cc_map,
+)
 from musichal.live.input.live_input import Scan, scan_devices
+from musichal.live.input.midi import open_midi_input
 from musichal.live.output.midi_systems import MidiSystem, midi_systems
 from musichal.live.output.ports.midi import INSTEAD
 from musichal.live.output.ports.silence_stderr import library_chatter_off
+from musichal.machine import now_s
+from musichal.parameters import WORDS
+from musichal.partner.settings import PartnerSettings
+from musichal.text import counted, printable
 
 
 @dataclass(frozen=True)
@@ -27,13 +45,13 @@ class Part:
     detail: str
 
 
-def devices_command(voice: Terminal) -> None:
+def devices_command(*, terminal: Terminal) -> None:
     """Show the devices, and what works; what is missing is no error."""
     scan, sound = _sound()
     with library_chatter_off():
         systems, midi = _midi()
     parts = [sound, *midi, _jack(), _osc(), _synth(), _link()]
-    voice.result(
+    terminal.result(
         {
             "inputs": [device.to_dict() for device in scan.inputs],
             "outputs": [device.to_dict() for device in scan.outputs],
@@ -42,36 +60,25 @@ def devices_command(voice: Terminal) -> None:
             "parts": [asdict(part) for part in parts],
         }
     )
-    for title, devices in (("Audio inputs", scan.inputs), ("Audio outputs", scan.outputs)):
-        _show_devices(title, devices, voice)
-    _show_midi("MIDI outputs", [(system.name, name) for system in systems for name in system.outputs], voice)
-    _show_midi("MIDI inputs", [(system.name, name) for system in systems for name in system.inputs], voice)
-    table = Table("part", "", title="What works here", title_justify="left")
-    table.add_column("what it gives, or how to get it", overflow="fold")  # a command is of use whole only
-    for part in parts:
-        table.add_row(Text(part.name), Text("works", "green") if part.works else Text("missing", "yellow"), Text(part.detail))
-    voice.show(table)
+    for title, found in (("Audio inputs", scan.inputs), ("Audio outputs", scan.outputs)):
+        rows = [
+            (str(x.number), x.name, x.host_api, str(x.channels), f"{x.default_rate_hz:.0f} Hz", "yes" if x.is_default else "")
+            for x in found
+        ]
+        _show(title, ("number", "name", "by", "channels", "rate", "default"), rows, terminal)
+    for title, side in (("MIDI outputs", "outputs"), ("MIDI inputs", "inputs")):
+        names = [(name, system.name) for system in systems for name in getattr(system, side)]
+        _show(title, ("name", "system"), names, terminal)
+    verdicts = {True: Text("works", "green"), False: Text("missing", "yellow")}
+    working = [(part.name, verdicts[part.works], part.detail) for part in parts]
+    terminal.show(table_of("What works here", ("part", "", "what it gives, or how to get it"), working))
 
 
-def _show_devices(title: str, devices: tuple[AudioDevice, ...], voice: Terminal) -> None:
-    if not devices:
-        voice.say(f"{title}: none")
-        return
-    table = Table("number", "name", "by", "channels", "rate", "default", title=title, title_justify="left")
-    for device in devices:
-        row = (str(device.number), device.name, device.host_api, str(device.channels), f"{device.default_rate_hz:.0f} Hz")
-        table.add_row(*map(Text, (*row, "yes" if device.is_default else "")))
-    voice.show(table)
-
-
-def _show_midi(title: str, ports: Sequence[tuple[str, str]], voice: Terminal) -> None:
-    if not ports:
-        voice.say(f"{title}: none")
-        return
-    table = Table("name", "system", title=title, title_justify="left")
-    for system, name in ports:
-        table.add_row(Text(name), Text(system))
-    voice.show(table)
+def _show(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], terminal: Terminal) -> None:
+    if rows:
+        terminal.show(table_of(title, columns, rows))
+    else:
+        terminal.say(f"{title}: none")
 
 
 def _sound() -> tuple[Scan, Part]:
@@ -81,7 +88,7 @@ def _sound() -> tuple[Scan, Part]:
         return Scan((), ()), Part("live sound", False, str(error))
     if not scan.inputs:
         return scan, Part("live sound", False, "PortAudio works, and finds no input: plug one in, or start a sound server")
-    return scan, Part("live sound", True, f"{_count(len(scan.inputs), 'input')}, {_count(len(scan.outputs), 'output')}")
+    return scan, Part("live sound", True, f"{counted(len(scan.inputs), 'input')}, {counted(len(scan.outputs), 'output')}")
 
 
 def _midi() -> tuple[tuple[MidiSystem, ...], list[Part]]:
@@ -96,7 +103,7 @@ def _midi() -> tuple[tuple[MidiSystem, ...], list[Part]]:
         Part(
             f"MIDI by {system.name}",
             system.works,
-            system.trouble or f"{_count(len(system.outputs), 'output')}, {_count(len(system.inputs), 'input')}",
+            system.trouble or f"{counted(len(system.outputs), 'output')}, {counted(len(system.inputs), 'input')}",
         )
         for system in systems
     ]
@@ -138,5 +145,143 @@ def _link() -> Part:
     return Part("Ableton Link", True, "tempo and beat of a session on the local network: `musichal play --link`")
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+# ── learn ────────────────────────────────────────────────────────────────────
+
+_EXAMPLES = {
+    "mode": "mode=shadow,mirror",
+    "region": "region=all,0:10-20.5",
+    "clock": "clock=60:180",
+    "voices": "voices=all;melody,bass",
+    "use": "use=all,0:10-20.5",
+    "avoid": "avoid=none,0:10-20.5",
+    "scenario": "scenario=C Am F G,Dm G",
+}
+_MOVED = 8  # positions: less is a neighbour that was touched, or a fader that trembles
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """What a controller is to do: a command, and its values from one end to the other, or its choices."""
+
+    name: str
+    low: float = 0.0
+    high: float = 1.0
+    choices: tuple[str, ...] = ()
+
+
+class Mover:
+    """Finds the controller that is moved: one that has gone some way, or a button that was pressed, and is not `taken` yet."""
+
+    def __init__(self, taken: Collection[tuple[int, int]] = ()) -> None:
+        self._taken = frozenset(taken)
+        self._first: dict[tuple[int, int], int] = {}
+
+    def take(self, data: Sequence[int]) -> tuple[int, int] | None:
+        """Take a MIDI message; return the channel (from 0) and the controller, once it is clear which is meant."""
+        if len(data) != 3 or data[0] & 0xF0 != 0xB0 or data[1] >= 120:  # from 120 on they are messages about the channel
+            return None
+        place, position = (data[0] & 0x0F, data[1]), data[2]
+        if place in self._taken:
+            return None  # it is still on its way from before
+        if place not in self._first:
+            self._first[place] = position
+            # A button gives 127 and nothing on the way there.
+            return place if position == 127 else None
+        return place if abs(position - self._first[place]) >= _MOVED else None
+
+
+def parse_wish(text: str) -> Wish:
+    """Return the wish in words such as ``mute``, ``temperature=0:2`` or ``mode=shadow,mirror``.
+
+    Choices that have commas themselves are parted by semicolons: ``voices=all;melody,bass``.
+
+    Raises
+    ------
+    InputError
+        For a name that neither the stage nor the partner has, or values that do not go with it.
+    """
+    name, equals, values = (part.strip() for part in text.partition("="))
+    command(name, (0,))  # raises for a name that there is not
+    words = name in (*WORDS, *PARTNER_COMMANDS)
+    if name in (*STAGE_COMMANDS, *TRIGGERS):
+        if equals:
+            raise InputError(f"{name} is a button and takes no values")
+        return Wish(name=name)
+    if not equals:
+        if words or is_whole(name) or "." in name:
+            raise InputError(f"{name} needs its ends or choices, such as {_EXAMPLES.get(name, name + '=1:16')}")
+        return Wish(name=name)
+    ends = _ends(values)
+    if ends is not None and name not in ("mode", *WORDS):
+        for end in ends:
+            check_number(name, end)
+        return Wish(name=name, low=ends[0], high=ends[1])
+    if not words or name == "clock":
+        raise InputError(f"{name} goes from one number to another, as {name}=0:2, not {values!r}")
+    choices = tuple(choice.strip() for choice in values.split(";" if ";" in values else ","))
+    if not all(choice and choice.isprintable() for choice in choices):
+        raise InputError(f"{name} has choices, as {_EXAMPLES[name]}; not {values!r}")
+    if name != "mode":  # of modes there may be others at the time
+        for choice in choices:
+            PartnerSettings().changed({"use" if name == "region" else name: choice})
+    return Wish(name=name, choices=choices)
+
+
+def _ends(values: str) -> tuple[float, float] | None:
+    """Return the two numbers of ``0:2``, None where it is something else."""
+    try:
+        low, high = (float(end) for end in values.split(":"))
+    except ValueError:
+        return None
+    return low, high
+
+
+def learned(mappings: Sequence[CcMapping], wish: Wish, place: tuple[int, int]) -> list[CcMapping]:
+    """Return a map with a wish on a controller; what the same controller did before is replaced, the rest stays."""
+    channel, controller = place
+    new = CcMapping(controller, wish.name, channel, wish.low, wish.high, is_whole(wish.name), wish.choices)
+    kept = [m for m in mappings if not (m.controller == controller and m.channel in (None, channel))]
+    return [*kept, new]
+
+
+def learn_command(*, path: Path, wishes: Sequence[str], control_in: str, terminal: Terminal, within: str = "60s") -> None:
+    """Ask for one controller after another, and write the map after each.
+
+    Raises
+    ------
+    MusicHalError
+        For a wish, a map or a MIDI input that cannot be used; what was learned before is written.
+    """
+    timeout_s = positive_seconds(within, "--within")
+    asked = [parse_wish(text) for text in wishes]
+    mappings = list(read_cc_map(path).mappings) if path.exists() else []
+    check_writable(path)
+    taken: set[tuple[int, int]] = set()
+    messages: queue.SimpleQueue[tuple[int, ...]] = queue.SimpleQueue()
+    with open_midi_input(control_in, lambda data: messages.put(tuple(data))) as port:
+        terminal.say(f"Listening to {printable(port)}.")
+        for wish in asked:
+            terminal.say(f"Move the controller for {wish.name} …")
+            place = _moved(messages.get, Mover(taken), timeout_s)
+            if place is None:
+                raise InputError(f"no controller was moved for {wish.name} within {timeout_s:g} s")
+            taken.add(place)
+            mappings = learned(mappings, wish, place)
+            with open_atomically(path) as stream:
+                stream.write(cc_map_toml(mappings).encode())
+            terminal.say(f"  controller {place[1]} on channel {place[0] + 1} is {wish.name}")
+    terminal.result({"map": str(path), "learned": [w.name for w in asked], "mappings": len(mappings)})
+    terminal.say(f"Wrote {printable(path)}; play with --control-in and --map {printable(path)}.")
+
+
+def _moved(get: Callable[..., tuple[int, ...]], mover: Mover, timeout_s: float) -> tuple[int, int] | None:
+    """Return the channel and number of the controller that is moved next, None where none is in time."""
+    until_s = now_s() + timeout_s
+    while (left_s := until_s - now_s()) > 0:
+        try:
+            place = mover.take(get(timeout=left_s))
+        except queue.Empty:
+            return None
+        if place is not None:
+            return place
+    return None

@@ -103,34 +103,36 @@ class Display:
     board : Board
     level : callable
         Gives the level of the input.
-    voice : Terminal
+    terminal : Terminal
     title : str
     modes : sequence of str
         Those that keys choose from; empty where no keys are read.
     """
 
-    def __init__(self, board: Board, level: Callable[[], Levels], voice: Terminal, *, title: str, modes: Sequence[str]) -> None:
-        self._board, self._level, self._voice = board, level, voice
+    def __init__(
+        self, board: Board, level: Callable[[], Levels], terminal: Terminal, *, title: str, modes: Sequence[str]
+    ) -> None:
+        self._board, self._level, self._terminal = board, level, terminal
         self._title = title
         self._keys = KEYS_TEXT.format(len(modes), ", ".join(modes)) if modes else ""
-        self._live = Live(console=voice.err, refresh_per_second=8, transient=True, auto_refresh=False)
+        self._live = Live(console=terminal.err, refresh_per_second=8, transient=True, auto_refresh=False)
         self._next_plain_s = _PLAIN_S
 
     def __enter__(self) -> "Display":
-        if self._voice.err.is_terminal:
+        if self._terminal.err.is_terminal:
             self._live.start()
         else:
             self._say(self._title)
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._voice.err.is_terminal:
+        if self._terminal.err.is_terminal:
             self._live.stop()
         self._say_unsaid()
 
     def update(self) -> None:
         """Show what is new."""
-        if self._voice.err.is_terminal:
+        if self._terminal.err.is_terminal:
             self._live.update(self._render(), refresh=True)
             return
         self._say_unsaid()
@@ -142,11 +144,11 @@ class Display:
     def _say_unsaid(self) -> None:
         while self._board.unsaid:
             text = self._board.unsaid.popleft()
-            if not self._voice.err.is_terminal:
+            if not self._terminal.err.is_terminal:
                 self._say(text)
 
     def _say(self, text: str) -> None:
-        self._voice.err.print(escape(text), highlight=False, soft_wrap=True)
+        self._terminal.err.print(escape(text), highlight=False, soft_wrap=True)
 
     def _number(self, name: str) -> float:
         value = self._board.values.get(name, 0)

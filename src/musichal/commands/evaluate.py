@@ -6,17 +6,16 @@ from dataclasses import replace
 from functools import lru_cache
 from multiprocessing import active_children, get_context
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from rich.table import Table
-from rich.text import Text
 
 from musichal.arrays import Float32
 from musichal.audio.instrument import Instrument, find_instrument, render_notes
 from musichal.audio.recording import Recording, collect_recordings, read_recording
-from musichal.commands.outputs import check_outputs
-from musichal.commands.terminal import Terminal
+from musichal.commands.options import check_outputs, settings_from
+from musichal.commands.play import direction
+from musichal.commands.terminal import Terminal, table_of
 from musichal.evaluate.answering import DeafWalker, Echo, Excerpt, MakePlayer, answer, hear_excerpt, joined
 from musichal.evaluate.duo_stats import MemoryUse, memory_use
 from musichal.evaluate.effects import Effect, effect
@@ -31,9 +30,6 @@ from musichal.partner.partner import Partner
 from musichal.partner.settings import Direction, PartnerSettings
 from musichal.text import printable, unknown_name
 
-if TYPE_CHECKING:
-    from rich.console import RenderableType
-
 PLAYING_MODES = ("shadow", "mirror", "couple", "lead", "contrast", "auto")
 _EFFECT_EXCERPTS = 8
 CHANCE = "(the seed alone)"
@@ -44,21 +40,23 @@ ECHO, DEAF = "echo (no memory)", "deaf (random walk)"
 
 
 def evaluate_command(
+    *,
     partner: Path,
     recordings: Sequence[Path],
-    *,
-    excerpt_s: float,
-    most: int,
-    pause_s: float,
-    minutes: float,
-    directions: Mapping[str, Direction],
-    effects: Sequence[Trial],
-    processes: int,
-    room: bool,
-    settings: PartnerSettings,
-    report: Path | None,
-    seed: int,
-    voice: Terminal,
+    terminal: Terminal,
+    excerpt: float = 30.0,
+    most: int = 24,
+    pause: float = 0.0,
+    minutes: float = 15.0,
+    mode: Sequence[str] | None = None,
+    modes: Path | None = None,
+    effects: bool = False,
+    effect: Sequence[str] | None = None,
+    processes: int = 1,
+    room: bool = False,
+    report: Path | None = None,
+    seed: int = 0,
+    set_: Sequence[str] | None = None,
 ) -> Evaluation:
     """Let a partner answer excerpts of recordings, and show how far its answers listen, remember, fit and breathe.
 
@@ -67,37 +65,42 @@ def evaluate_command(
     MusicHalError
         If the partner or a recording cannot be used, or the report cannot be written.
     """
+    trials_asked = chosen_trials(effect or []) if effects or effect else ()
+    settings = settings_from(set_ or [])
+    directions = {name: direction(name, modes, None) for name in mode or PLAYING_MODES}
     if report is not None:
         report = report / f"{partner.stem}-evaluated.html" if report.is_dir() else report
         check_outputs([report], inputs=[partner, *recordings])
-    with voice.progress("Loading the partner") as tell:
+    with terminal.progress("Loading the partner") as progress:
         model = load_partner(partner)
-        given = [with_pauses(read_recording(file), pause_s=pause_s) for file in collect_recordings(recordings)]
-        excerpts = cut_excerpts(model, given, excerpt_s=excerpt_s, most=most, progress=tell)
+        given = [with_pauses(read_recording(file), pause_s=pause) for file in collect_recordings(recordings)]
+        excerpts = cut_excerpts(model, given, excerpt_s=excerpt, most=most, progress=progress)
         ways = players_of(model, settings, directions)
-        players, contestants = contest(ways, excerpts, model.memory, seed=seed, progress=tell)
+        players, contestants = contest(ways, excerpts, model.memory, seed=seed, progress=progress)
         stream = joined(excerpts, duration_s=60 * minutes)
         long_runs = {}
         for number, (way, make) in enumerate(ways.items()):
-            tell(f"Playing {minutes:g} minutes as {way}", number / len(ways))
+            progress(f"Playing {minutes:g} minutes as {way}", number / len(ways))
             long_runs[way] = memory_use(answer(stream, make(seed)), model.memory)
         done: tuple[Effect, ...] = ()
-        if effects:
-            done = _effects(model, settings, excerpts, effects, file=partner, processes=processes, seed=seed, progress=tell)
-        rooms = _rooms(model, settings, directions, given, seed=seed, progress=tell) if room else ()
+        if trials_asked:
+            done = _effects(
+                model, settings, excerpts, trials_asked, file=partner, processes=processes, seed=seed, progress=progress
+            )
+        rooms = _rooms(model, settings, directions, given, seed=seed, progress=progress) if room else ()
         evaluation = Evaluation(
-            printable(partner.name), excerpt_s, excerpts, players, contestants, 60 * minutes, long_runs, done, rooms
+            printable(partner.name), excerpt, excerpts, players, contestants, 60 * minutes, long_runs, done, rooms
         )
         if report is not None:
             from musichal.plots.report import write_evaluation
 
-            tell("Drawing the report", 1.0)
+            progress("Drawing the report", 1.0)
             write_evaluation(evaluation, report)
-    voice.result(evaluation.to_dict())
+    terminal.result(evaluation.to_dict())
     for table in _tables(evaluation):
-        voice.show(table)
+        terminal.show(table)
     if report is not None:
-        voice.say(f"Wrote {printable(report)}")
+        terminal.say(f"Wrote {printable(report)}")
     return evaluation
 
 
@@ -129,7 +132,7 @@ def _rooms(
     instrument = find_instrument()
     found = []
     few = recordings[:_ROOMS]
-    for number, (name, direction) in enumerate(directions.items()):
+    for number, (name, by) in enumerate(directions.items()):
         runs: list[tuple[Feedback, ...]] = []
         for i, recording in enumerate(few):
             progress(f"Hearing itself as {name}", (number + i / len(few)) / len(directions))
@@ -142,7 +145,7 @@ def _rooms(
                     _electric_piano(instrument, rate),
                     sample_rate_hz=rate,
                     player_s=samples.shape[0] / rate,
-                    settings=replace(settings, direction=direction),
+                    settings=replace(settings, direction=by),
                     seed=seed + i,
                 )
             )
@@ -226,17 +229,11 @@ def _tried(model: PartnerModel, settings: PartnerSettings, excerpts: Sequence[Ex
     return effect(trial.parameter, ways, excerpts, model.memory, seed=seed)
 
 
-def _tables(evaluation: Evaluation) -> "Iterator[RenderableType]":
+def _tables(evaluation: Evaluation) -> Iterator[Table]:
     contestants = evaluation.contestants
 
     def table(title: str, columns: Sequence[str], cells: Callable[[Contestant], Sequence[str]]) -> Table:
-        made = Table(title=title, title_justify="left")
-        made.add_column("")
-        for column in columns:
-            made.add_column(column, justify="right")
-        for contestant in contestants:
-            made.add_row(Text(contestant.name), *cells(contestant))
-        return made
+        return table_of(title, ("", *columns), [(c.name, *cells(c)) for c in contestants], right=True)
 
     count = len(evaluation.excerpts)
     yield table(
@@ -279,41 +276,38 @@ def _tables(evaluation: Evaluation) -> "Iterator[RenderableType]":
 
 
 def _rooms_table(rooms: Sequence[Room]) -> Table:
-    table = Table(
-        title="Hearing itself: its sound against the player's, who falls silent; in brackets where it does not know its notes",
-        title_justify="left",
-    )
-    columns = ("plays on", "at most", "by itself", "its own among what it learned", "learned of the player")
-    for column in ("", "level", *columns, "harmony heard", "its own harmony", "at best"):
-        table.add_column(column, justify="left" if not column else "right")
+    columns = ("level", "plays on", "at most", "by itself", "its own among what it learned", "learned of the player")
+    rows = []
     for level in [room for room in rooms if room.feedback.knows]:
         knows = level.feedback
         (other,) = [
             r.feedback for r in rooms if r.way == level.way and r.feedback.level_db == knows.level_db and not r.feedback.knows
         ]
-        table.add_row(
-            Text(level.way),
-            f"{knows.level_db:g} dB",
-            f"{knows.on_s:.1f} s ({other.on_s:.1f} s)",
-            f"{knows.longest_on_s:.1f} s ({other.longest_on_s:.1f} s)",
-            f"{knows.alone_on_s:.1f} s",
-            f"{knows.learned_own:.0%} ({other.learned_own:.0%})",
-            f"{knows.kept:.0%} ({other.kept:.0%})",
-            f"{knows.heard:.2f} ({other.heard:.2f})",
-            f"{knows.harmony:.2f} ({other.harmony:.2f})",
-            f"{knows.harmony_at_best:.2f}",
+        rows.append(
+            (
+                level.way,
+                f"{knows.level_db:g} dB",
+                f"{knows.on_s:.1f} s ({other.on_s:.1f} s)",
+                f"{knows.longest_on_s:.1f} s ({other.longest_on_s:.1f} s)",
+                f"{knows.alone_on_s:.1f} s",
+                f"{knows.learned_own:.0%} ({other.learned_own:.0%})",
+                f"{knows.kept:.0%} ({other.kept:.0%})",
+                f"{knows.heard:.2f} ({other.heard:.2f})",
+                f"{knows.harmony:.2f} ({other.harmony:.2f})",
+                f"{knows.harmony_at_best:.2f}",
+            )
         )
-    return table
+    title = "Hearing itself after the player stops, by level against the player; in brackets without knowing its own notes"
+    return table_of(title, ("", *columns, "harmony heard", "its own harmony", "at best"), rows, right=True)
 
 
 def _effects_table(effects: Sequence[Effect]) -> Table:
-    table = Table(title="What each parameter does, in standard deviations between its ends", title_justify="left")
-    for column in ("parameter", "ends", "moves most", "by", "p", "other notes"):
-        table.add_column(column, justify="right" if column in ("by", "p", "other notes") else "left")
-    for done in sorted(effects, key=lambda e: -abs(e.size)):
-        ends = Text(" to ".join(done.ends))
-        table.add_row(done.parameter, ends, done.outcome, f"{done.size:+.2f}", f"{done.p_value:.3f}", f"{done.others:.0%}")
-    return table
+    rows = [
+        (e.parameter, " to ".join(e.ends), e.outcome, f"{e.size:+.2f}", f"{e.p_value:.3f}", f"{e.others:.0%}")
+        for e in sorted(effects, key=lambda e: -abs(e.size))
+    ]
+    columns = ("parameter", "ends", "moves most", "by", "p", "other notes")
+    return table_of("Effect of each parameter, in standard deviations between its ends", columns, rows)
 
 
 def _area(area: Area) -> str:

@@ -5,10 +5,9 @@ from pathlib import Path
 
 from rich.console import Group
 from rich.table import Table
-from rich.text import Text
 
-from musichal.commands.outputs import check_outputs
-from musichal.commands.terminal import Terminal
+from musichal.commands.options import check_outputs
+from musichal.commands.terminal import Terminal, table_of
 from musichal.evaluate.partner_stats import HearingStats, MemoryStats, PartnerStats, RecordingStats, partner_stats
 from musichal.evaluate.token_stats import Diversity
 from musichal.hearing.percepts import SOURCES
@@ -18,45 +17,29 @@ from musichal.plots.style import picture_format, save_figure
 from musichal.text import clock, counted, pitch_name, printable
 
 
-def inspect_command(partner: Path, *, picture: Path | None, voice: Terminal) -> None:
+def inspect_command(*, partner: Path, terminal: Terminal, picture: Path | None = None) -> None:
     """Show what a partner learned, as tables, JSON and a picture."""
     if picture is not None:
         picture_format(picture)
         check_outputs([picture], inputs=[partner])
     model = load_partner(partner)
     stats = partner_stats(model)
-    voice.result({"partner": str(partner), **stats.to_dict()})
-    voice.show(Group(*stats_tables(stats)))
+    terminal.result({"partner": str(partner), **stats.to_dict()})
+    terminal.show(Group(*stats_tables(stats)))
     if picture is not None:
-        with voice.progress("Drawing"):
+        with terminal.progress("Drawing"):
             save_figure(draw_partner(model), picture)
-        voice.say(f"Wrote {printable(picture)}")
+        terminal.say(f"Wrote {printable(picture)}")
 
 
 def stats_tables(stats: PartnerStats) -> Iterator[Table]:
     """Return the statistics as tables for a terminal."""
-
-    def table(title: str, *columns: str, rows: list[tuple[str, ...]]) -> Table:
-        out = Table(title=title, title_justify="left", show_header=any(columns))
-        for number, column in enumerate(columns):
-            right = number > 0 and bool(column)
-            # Beside a name only the name gives way, and it goes on in the next line: cut short it might equal another.
-            whole = "name" in columns and column != "name"
-            out.add_column(column, justify="right" if right else "left", no_wrap=whole, overflow="fold")
-        for row in rows:
-            # As `Text`, so that a recording's name cannot be taken for markup.
-            out.add_row(*(Text(cell) for cell in row))
-        return out
-
-    yield table("How it hears", "", "", rows=_hearing_rows(stats.hearing))
-    yield table(
-        "Recordings",
-        "name", "length", "segments", "frames", "closed form", "onsets", "sound",
-        rows=[_recording_row(r) for r in stats.recordings],
-    )  # fmt: skip
-    yield table("Vocabulary", "", *SOURCES, rows=_diversity_rows(stats.diversity))
-    yield table("Memory", "", "", rows=_memory_rows(stats.memory))
-    yield table("Repetition", "", *SOURCES, "oracle", rows=_repetition_rows(stats))
+    yield table_of("How it hears", ("", ""), _hearing_rows(stats.hearing))
+    columns = ("name", "length", "segments", "frames", "closed form", "onsets", "sound")
+    yield table_of("Recordings", columns, [_recording_row(r) for r in stats.recordings], right=True)
+    yield table_of("Vocabulary", ("", *SOURCES), _diversity_rows(stats.diversity), right=True)
+    yield table_of("Memory", ("", ""), _memory_rows(stats.memory))
+    yield table_of("Repetition", ("", *SOURCES, "oracle"), _repetition_rows(stats), right=True)
 
 
 def _hearing_rows(hearing: HearingStats) -> list[tuple[str, ...]]:

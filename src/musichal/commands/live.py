@@ -8,15 +8,16 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from musichal.commands.display import Board, Display
-from musichal.commands.keys import keys
-from musichal.commands.terminal import Terminal
+from musichal.commands.options import PlayOptions
+from musichal.commands.play import CHANNEL, settings_of
+from musichal.commands.terminal import Terminal, keys
 from musichal.errors import InputError, MusicHalError
 from musichal.hearing.encoders import create_encoder
 from musichal.hearing.listener import Listener
@@ -25,7 +26,7 @@ from musichal.live.control import CcMap, Command, CommandBox, key_command, read_
 from musichal.live.drift import DriftMonitor
 from musichal.live.engine import EngineObserver, EventLoop, ObserverThread, Player
 from musichal.live.input.link import LinkClock, LinkSession, need_aalink
-from musichal.live.input.live_input import Channels, InputEvent, LiveInput
+from musichal.live.input.live_input import InputEvent, LiveInput, parse_channels
 from musichal.live.input.midi import MidiClock, open_midi_input
 from musichal.live.input.osc import OscInput, OscOutput
 from musichal.live.live_engine import LiveEngine
@@ -44,7 +45,6 @@ from musichal.partner.partner import Partner
 from musichal.partner.settings import PartnerSettings
 from musichal.text import printable
 
-CHANNEL = 0
 _POLL_S = 0.12
 _LOOK_S = 5.0
 _JOIN_S = 20.0
@@ -56,52 +56,17 @@ _MOST_MODE_KEYS = 9
 _MOST_NEWS = 64
 
 
-@dataclass(frozen=True, kw_only=True)
-class OscPorts:
-    """Where OSC comes in, and where it goes out; no number, nothing."""
-
-    listen: int | None = None
-    send: int | None = None
-    host: str = "127.0.0.1"
-    to_host: str = "127.0.0.1"
+MakePlayer = Callable[[PartnerModel, PartnerSettings, int], Player]
+"""Returns the player for a partner, settings and a seed."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class LiveRequest:
-    """What `play` was asked for with a live input."""
-
-    partner: Path
-    input: str | None = None
-    channels: Channels = None
-    midi_out: str | None = None
-    audio_out: str | None = None
-    sound: str = "soundfont"
-    soundfont: Path | None = None
-    program: int = 4
-    voices: Path | None = None
-    session: Path | None = None
-    osc: OscPorts = OscPorts()
-    control_in: str | None = None
-    control_map: Path | None = None
-    clock_in: str | None = None
-    link: bool = False
-    duration_s: float | None = None
-    block: int = 256
-    seed: int = 0
-    settings: PartnerSettings = PartnerSettings()  # noqa: RUF009 - frozen
-
-
-MakePlayer = Callable[[PartnerModel, LiveRequest], Player]
-
-
-def live_player(model: PartnerModel, request: LiveRequest) -> Player:
-    """Return the partner that plays on stage."""
-    rng = np.random.default_rng(request.seed)
-    return Partner(model.memory, request.settings, rng=rng, sample_rate_hz=model.spec.sample_rate_hz)
+def live_player(model: PartnerModel, settings: PartnerSettings, seed: int) -> Player:
+    """Return the partner that plays."""
+    return Partner(model.memory, settings, rng=np.random.default_rng(seed), sample_rate_hz=model.spec.sample_rate_hz)
 
 
 def live_command(
-    request: LiveRequest, voice: Terminal, *, make_player: MakePlayer = live_player, observers: Sequence[EngineObserver] = ()
+    options: PlayOptions, terminal: Terminal, *, make_player: MakePlayer = live_player, observers: Sequence[EngineObserver] = ()
 ) -> dict[str, Any]:
     """Play until the player quits, the time is over, or Ctrl-C; then end every note and close the session whole.
 
@@ -110,12 +75,14 @@ def live_command(
     MusicHalError
         For what cannot be opened, before a sound is heard; for hearing that fails, after all is closed.
     """
-    _check_inputs(request)
-    control_map = CcMap([]) if request.control_map is None else read_cc_map(request.control_map)
-    routings = _routings(request)
-    request = _with_voices(request, routings)
+    _check_inputs(options)
+    if options.sound == "slices" and options.audio_out is None:
+        options = replace(options, audio_out="default")
+    control_map = CcMap([]) if options.control_map is None else read_cc_map(options.control_map)
+    routings = _routings(options)
+    settings = _with_voices(options, settings_of(options), routings)
     with contextlib.ExitStack() as last, contextlib.ExitStack() as stack:
-        model, digest = _load(request, voice)
+        model, digest = _load(options, terminal)
         encoder = create_encoder(model.spec)
         _warm_up(model, encoder)
         names = [recording.name for recording in model.recordings]
@@ -123,8 +90,8 @@ def live_command(
         news: deque[tuple[str, str]] = deque(maxlen=_MOST_NEWS)
         ports = [port for routing in routings for port in routing.ports]
         scheduler = stack.enter_context(Scheduler(ports))
-        slices = stack.enter_context(_slices(request, model))
-        osc_in, osc_out = _osc(request, box, stack, model)
+        slices = stack.enter_context(_slices(options, model))
+        osc_in, osc_out = _osc(options, box, stack, model)
         told: list[EngineObserver] = [*observers, *osc_out]
         engine: LiveEngine | None = None
 
@@ -132,22 +99,25 @@ def live_command(
             return None if engine is None else engine.stream_s(at_s)
 
         # Whatever can be wrong with what was asked for is opened before the session is begun.
-        stack.enter_context(_midi_inputs(request, control_map, box, stream_s))
+        stack.enter_context(_midi_inputs(options, control_map, box, stream_s))
         live = stack.enter_context(
             LiveInput(
-                request.input, channels=request.channels, block_samples=request.block, on_event=lambda e: _report_input(e, news)
+                options.input,
+                channels=None if options.channel is None else parse_channels(options.channel),
+                block_samples=options.block,
+                on_event=lambda e: _report_input(e, news),
             )
         )
         rate_hz = live.sample_rate_hz
         listener = Listener(model.spec, encoder, model.vocabularies, source_rate_hz=rate_hz)
-        player = make_player(model, request)
+        player = make_player(model, settings, options.seed)
         # From where the session is begun until all is closed, Ctrl-C ends the performance in order, so that the session is
         # whole or not there.
         stop = last.enter_context(_stop_signals())
         writer = None
-        if request.session is not None:
-            stack.enter_context(session_folder(request.session))
-            writer = _session(request, model, digest, rate_hz=rate_hz, input_name=live.device.name, news=news)
+        if options.session is not None:
+            stack.enter_context(session_folder(options.session))
+            writer = _session(options, settings, model, digest, rate_hz=rate_hz, input_name=live.device.name, news=news)
             told.append(writer)
         beside = ObserverThread(told, on_error=lambda text: news.append(("observer", text)))
         stack.callback(beside.close)
@@ -162,36 +132,36 @@ def live_command(
             clock=live.clock,
             spec=model.spec,
             source_rate_hz=rate_hz,
-            block=request.block or 512,
+            block=options.block or 512,
             drift=DriftMonitor(model),
             commands=box,
             observers=[board, beside],
             news=news,
         )
-        link = stack.enter_context(_link(request, box, engine))
-        for text in _opened(scheduler, slices, request):
+        link = stack.enter_context(_link(options, box, engine))
+        for text in _opened(scheduler, slices, options):
             engine.tell("port", f"plays to {text}")
-        watch = _PartnerWatch(request.partner, digest)
+        watch = _PartnerWatch(options.partner, digest)
         title = f"MusicHal listens to {printable(live.device.label)}"
-        modes = list(directed_by(request.settings.direction)[0])[:_MOST_MODE_KEYS]
-        display = Display(board, lambda: live.level, voice, title=title, modes=modes if sys.stdin.isatty() else ())
+        modes = list(directed_by(settings.direction)[0])[:_MOST_MODE_KEYS]
+        display = Display(board, lambda: live.level, terminal, title=title, modes=modes if sys.stdin.isatty() else ())
         with keys() as poll, display, _playing(engine, stop):
-            _attend(engine, stop, lambda: _key_commands(poll, modes), box, display, watch, request.duration_s)
+            _attend(engine, stop, lambda: _key_commands(poll, modes), box, display, watch, options.duration_s)
         beside.close()
-        summary = _finish(engine, live, scheduler, watch, osc_in, link, writer, voice)
+        summary = _finish(engine, live, scheduler, watch, osc_in, link, writer, terminal)
     if engine.error is not None:
         raise engine.error
-    _report(request, engine, summary, voice)
+    _report(options, engine, summary, terminal)
     return summary
 
 
-def _check_inputs(request: LiveRequest) -> None:
+def _check_inputs(options: PlayOptions) -> None:
     """Refuse two clocks, Link where it is not installed, and a map for controllers that nobody listens to."""
-    if request.control_map is not None and request.control_in is None:
+    if options.control_map is not None and options.control_in is None:
         raise InputError("--map says what controllers do: name their MIDI input with --control-in")
-    if request.link and request.clock_in is not None:
+    if options.link and options.clock_in is not None:
         raise InputError("one clock at a time: give --link or --clock-in")
-    if request.link:
+    if options.link:
         need_aalink()
 
 
@@ -202,18 +172,19 @@ def _report_input(event: InputEvent, news: deque[tuple[str, str]]) -> None:
 
 
 def _osc(
-    request: LiveRequest, box: CommandBox, stack: contextlib.ExitStack, model: PartnerModel
+    options: PlayOptions, box: CommandBox, stack: contextlib.ExitStack, model: PartnerModel
 ) -> tuple[OscInput | None, list[EngineObserver]]:
     """Open OSC as far as it is asked for: commands that come in, and what is told."""
     osc_in, told = None, []
-    if request.osc.listen is not None:
-        osc_in = OscInput(request.osc.listen, box.put, host=request.osc.host)
+    listen, send = options.osc_ports()
+    if listen is not None:
+        osc_in = OscInput(listen, box.put, host=options.osc_host)
         stack.callback(osc_in.close)
-    if request.osc.send is not None:
+    if send is not None:
         names = [recording.name for recording in model.recordings]
         osc_out = OscOutput(
-            request.osc.send,
-            host=request.osc.to_host,
+            send,
+            host=options.osc_to,
             sample_rate_hz=model.spec.sample_rate_hz,
             explain=lambda decision: explain(decision, names),
         )
@@ -222,63 +193,63 @@ def _osc(
     return osc_in, list(told)
 
 
-def _load(request: LiveRequest, voice: Terminal) -> tuple[PartnerModel, str]:
-    with voice.progress("Loading the partner"):
-        digest = file_sha256(request.partner)
-        return load_partner(request.partner), digest
+def _load(options: PlayOptions, terminal: Terminal) -> tuple[PartnerModel, str]:
+    with terminal.progress("Loading the partner"):
+        digest = file_sha256(options.partner)
+        return load_partner(options.partner), digest
 
 
-def _routings(request: LiveRequest) -> list[Routing]:
+def _routings(options: PlayOptions) -> list[Routing]:
     """Return where notes go: ports by --voices or --midi-out, and a synthesiser where --audio-out asks for one."""
-    if request.voices is not None and request.midi_out is not None:
+    if options.voices is not None and options.midi_out is not None:
         raise InputError("--voices names its ports itself: leave --midi-out out")
     routings = []
-    if request.voices is not None:
-        routings.append(read_routing(request.voices))
-    elif request.midi_out is not None or request.audio_out is None or request.sound == "slices":
-        address = request.midi_out or ("auto:" if request.audio_out is None else "none:")
+    if options.voices is not None:
+        routings.append(read_routing(options.voices))
+    elif options.midi_out is not None or options.audio_out is None or options.sound == "slices":
+        address = options.midi_out or ("auto:" if options.audio_out is None else "none:")
         if Path(address).suffix.lower() in (".mid", ".midi") and ":" not in address:
             address = f"file:{address}"
         routings.append(single_port(address, channel=CHANNEL))
-    if request.audio_out is not None and request.sound == "soundfont":
-        program = bytes((0xC0 | CHANNEL, request.program))
-        port = PortSettings("--audio-out", f"synth:{request.soundfont or ''}", setup=(program,))
+    if options.audio_out is not None and options.sound == "soundfont":
+        program = bytes((0xC0 | CHANNEL, options.program - 1))
+        port = PortSettings("--audio-out", f"synth:{options.soundfont or ''}", setup=(program,))
         routings.append(Routing((port,), {}, VoiceRoute(port.name, CHANNEL)))
     return routings
 
 
-def _opened(scheduler: Scheduler, slices: Scheduler | None, request: LiveRequest) -> list[str]:
+def _opened(scheduler: Scheduler, slices: Scheduler | None, options: PlayOptions) -> list[str]:
     """Return what was opened, in words; the nowhere that stands for MIDI beside slices is none of it."""
     sounds = [] if slices is None else list(slices.opened.values())
-    return sounds if slices and request.midi_out is None and request.voices is None else [*scheduler.opened.values(), *sounds]
+    return sounds if slices and options.midi_out is None and options.voices is None else [*scheduler.opened.values(), *sounds]
 
 
-def _with_voices(request: LiveRequest, routings: Sequence[Routing]) -> LiveRequest:
-    """Return the request with the voices that its table names, if no others were chosen; refuse one that has no route."""
-    if request.voices is None:
-        return request
-    table, path = routings[0], printable(request.voices)
-    if "voices" not in request.settings.explicit and not all(table.route_of(v.name) for v in request.settings.voices):
+def _with_voices(options: PlayOptions, settings: PartnerSettings, routings: Sequence[Routing]) -> PartnerSettings:
+    """Return the settings with the voices of the table, if none were given; raise `InputError` for a voice without a route."""
+    if options.voices is None:
+        return settings
+    table, path = routings[0], printable(options.voices)
+    if "voices" not in settings.explicit and not all(table.route_of(v.name) for v in settings.voices):
         try:
-            return replace(request, settings=request.settings.changed({"voices": ", ".join(table.voices)}))
+            return settings.changed({"voices": ", ".join(table.voices)})
         except InputError as error:
             raise InputError(f"{path}: {error}") from error
-    for voice in request.settings.voices:
+    for voice in settings.voices:
         if table.route_of(voice.name) is None:
-            raise InputError(f"{path} does not say where the voice {voice.name!r} plays: add [voice.{voice.name}] with a port")
-    return request
+            raise InputError(f"{path} has no route for the voice {voice.name!r}: add [voice.{voice.name}] with a port")
+    return settings
 
 
 @contextmanager
-def _slices(request: LiveRequest, model: PartnerModel) -> Iterator[Scheduler | None]:
+def _slices(options: PlayOptions, model: PartnerModel) -> Iterator[Scheduler | None]:
     """Open the partner's recordings as a voice where that is asked for, in a scheduler of its own while the block runs."""
-    if request.audio_out is None or request.sound != "slices":
+    if options.audio_out is None or options.sound != "slices":
         yield None
         return
     if any(recording.flac is None for recording in model.recordings):
-        raise InputError(f"{printable(request.partner)} was trained with --no-audio: it has no sound to cut slices from")
-    device = "" if request.audio_out == "default" else f">{request.audio_out}"
-    port = PortSettings("--audio-out", f"slices:{request.partner}{device}")
+        raise InputError(f"{printable(options.partner)} was trained with --no-audio: it has no sound to cut slices from")
+    device = "" if options.audio_out == "default" else f">{options.audio_out}"
+    port = PortSettings("--audio-out", f"slices:{options.partner}{device}")
     with Scheduler([port]) as scheduler:
         yield scheduler
 
@@ -292,30 +263,37 @@ def _warm_up(model: PartnerModel, encoder: Any) -> None:
 
 
 def _session(
-    request: LiveRequest, model: PartnerModel, digest: str, *, rate_hz: int, input_name: str, news: deque[tuple[str, str]]
+    options: PlayOptions,
+    settings: PartnerSettings,
+    model: PartnerModel,
+    digest: str,
+    *,
+    rate_hz: int,
+    input_name: str,
+    news: deque[tuple[str, str]],
 ) -> LiveSessionWriter:
-    assert request.session is not None
-    settings = SessionSettings(
-        partner_path=str(request.partner.resolve()),
+    assert options.session is not None
+    stored = SessionSettings(
+        partner_path=str(options.partner.resolve()),
         partner_sha256=digest,
-        partner=request.settings,
-        seed=request.seed,
+        partner=settings,
+        seed=options.seed,
         channel=CHANNEL,
-        program=request.program,
+        program=options.program - 1,
         sample_rate_hz=rate_hz,
         input_name=printable(input_name),
     )
-    recorder = SessionRecorder(request.session, sample_rate_hz=rate_hz, on_trouble=lambda text: news.append(("session", text)))
-    return LiveSessionWriter(request.session, settings, sample_rate_hz=model.spec.sample_rate_hz, recorder=recorder)
+    recorder = SessionRecorder(options.session, sample_rate_hz=rate_hz, on_trouble=lambda text: news.append(("session", text)))
+    return LiveSessionWriter(options.session, stored, sample_rate_hz=model.spec.sample_rate_hz, recorder=recorder)
 
 
-def _close_session(writer: LiveSessionWriter, summary: dict[str, Any], voice: Terminal) -> None:
+def _close_session(writer: LiveSessionWriter, summary: dict[str, Any], terminal: Terminal) -> None:
     try:
         writer.close(summary)
     except (MusicHalError, OSError) as error:
-        voice.warn(f"the session was not closed whole: {error}")
+        terminal.warn(f"the session was not closed whole: {error}")
     if writer.trouble is not None:
-        voice.warn(writer.trouble)
+        terminal.warn(writer.trouble)
 
 
 class _PartnerWatch:
@@ -358,7 +336,7 @@ class _PartnerWatch:
 
 @contextmanager
 def _stop_signals() -> Iterator[threading.Event]:
-    """Give an event that Ctrl-C and a request to end set, as often as they come; nothing else is interrupted by them."""
+    """Give an event that Ctrl-C and a options to end set, as often as they come; nothing else is interrupted by them."""
     stop = threading.Event()
     names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)]
     before: dict[signal.Signals, Any] = {}
@@ -419,23 +397,23 @@ def _attend(
 
 @contextmanager
 def _midi_inputs(
-    request: LiveRequest, control_map: CcMap, box: CommandBox, stream_s: Callable[[float], float | None]
+    options: PlayOptions, control_map: CcMap, box: CommandBox, stream_s: Callable[[float], float | None]
 ) -> Iterator[None]:
     """Listen to the MIDI inputs that are asked for while the block runs: one may give both controllers and the clock."""
     clock = MidiClock(stream_s, lambda pulse: box.put(Command("clock", pulse)))
-    clock_in = None if request.link else request.clock_in or request.control_in
+    clock_in = None if options.link else options.clock_in or options.control_in
     with contextlib.ExitStack() as stack:
-        for name in {request.control_in, clock_in} - {None}:
+        for name in {options.control_in, clock_in} - {None}:
             assert name is not None
-            here = control_map if name == request.control_in else CcMap([])
+            here = control_map if name == options.control_in else CcMap([])
             stack.enter_context(_controllers(name, here, box, clock if name == clock_in else None))
         yield
 
 
 @contextmanager
-def _link(request: LiveRequest, box: CommandBox, engine: LiveEngine) -> Iterator[LinkClock | None]:
+def _link(options: PlayOptions, box: CommandBox, engine: LiveEngine) -> Iterator[LinkClock | None]:
     """Follow an Ableton Link session while the block runs, where that is asked for."""
-    if not request.link:
+    if not options.link:
         yield None
         return
 
@@ -470,7 +448,7 @@ def _finish(
     osc_in: OscInput | None,
     link: LinkClock | None,
     writer: LiveSessionWriter | None,
-    voice: Terminal,
+    terminal: Terminal,
 ) -> dict[str, Any]:
     scheduler.panic()
     until_s = now_s() + _SETTLE_S
@@ -482,7 +460,7 @@ def _finish(
     if link is not None:
         summary["link"] = link.to_dict()
     if writer is not None:
-        _close_session(writer, summary, voice)
+        _close_session(writer, summary, terminal)
     return summary
 
 
@@ -503,14 +481,14 @@ def _summary(engine: LiveEngine, live: LiveInput, scheduler: Scheduler, watch: _
     }
 
 
-def _report(request: LiveRequest, engine: LiveEngine, summary: dict[str, Any], voice: Terminal) -> None:
-    voice.result(summary)
+def _report(options: PlayOptions, engine: LiveEngine, summary: dict[str, Any], terminal: Terminal) -> None:
+    terminal.result(summary)
     counts = engine.counts
-    voice.say(
+    terminal.say(
         f"Played {counts.notes} notes in {summary['duration_s']:.1f} s; heard {counts.segments} segments"
         f" ({counts.skipped} skipped), {counts.onsets} onsets."
     )
     if counts.lost_samples:
-        voice.say(f"{counts.lost_samples} samples of the input were lost, in {counts.gaps} places.")
-    if request.session is not None:
-        voice.say(f"Wrote {printable(request.session)}; `musichal replay {printable(request.session)}` plays it again.")
+        terminal.say(f"{counts.lost_samples} samples of the input were lost, in {counts.gaps} places.")
+    if options.session is not None:
+        terminal.say(f"Wrote {printable(options.session)}; `musichal replay {printable(options.session)}` plays it again.")

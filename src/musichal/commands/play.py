@@ -1,8 +1,9 @@
-"""`musichal play` with a recording: a recording in, an answer out."""
+"""`musichal play` with a recording, and `musichal demo`: a recording in, an answer out."""
 
 import contextlib
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,107 +15,176 @@ from musichal.audio.instrument import Instrument, find_instrument, render_notes
 from musichal.audio.levels import at_loudness, mix
 from musichal.audio.recording import Recording, ingest, read_recording
 from musichal.audio.slices import render_slices
-from musichal.commands.outputs import check_outputs
+from musichal.commands.options import PlayOptions, check_outputs, settings_from
 from musichal.commands.terminal import Terminal
+from musichal.commands.train import train_command
 from musichal.errors import InputError
+from musichal.hearing.percepts import SOURCES
 from musichal.live.performance import Performance, note_events, perform, slice_events
 from musichal.live.session.recorder import write_session
 from musichal.live.session.session import SessionSettings, file_sha256, reply_bytes, session_folder
 from musichal.memory.partner_file import PartnerModel, load_partner
 from musichal.partner.explanation import explain, summarise
-from musichal.partner.settings import PartnerSettings
+from musichal.partner.form import parse_form
+from musichal.partner.modes import AUTO, built_in_modes, parse_modes
+from musichal.partner.scenario import Scenario, parse_scenario
+from musichal.partner.settings import Direction, PartnerSettings
 from musichal.plots.performance import draw_performance
 from musichal.plots.style import picture_format, save_figure
-from musichal.text import printable
+from musichal.text import printable, read_text, reason, unknown_name
 
 CHANNEL = 0
 _SOUND_RATE_HZ = 44100
 _SHOWN_DECISIONS = 5
+_MUSIC = Path(__file__).parents[1] / "demo"
+RECORDING = _MUSIC / "rock140_mix.ogg"
+"""34 s of a rock band: the demo's partner is trained on it."""
+PLAYER = _MUSIC / "rock140_guitar.ogg"
+"""The solo guitar of the same song: the player."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class PlayRequest:
-    """What `play` was asked for; every output is optional."""
-
-    partner: Path
-    input: Path
-    midi_out: Path | None = None
-    audio_out: Path | None = None
-    mix_out: Path | None = None
-    picture: Path | None = None
-    session: Path | None = None
-    sound: str = "soundfont"
-    soundfont: Path | None = None
-    program: int = 4
-    seed: int = 0
-    settings: PartnerSettings = PartnerSettings()  # noqa: RUF009 - frozen
-
-    @property
-    def outputs(self) -> list[Path]:
-        """Return the files that will be written."""
-        return [p for p in (self.midi_out, self.audio_out, self.mix_out, self.picture) if p is not None]
-
-    @property
-    def sounds(self) -> bool:
-        """Return whether the answer is wanted as sound."""
-        return self.audio_out is not None or self.mix_out is not None
-
-    @property
-    def instrument(self) -> Instrument | None:
-        """Return the instrument, where one is needed; raises `InputError` for a soundfont that cannot be read."""
-        return find_instrument(self.soundfont) if self.sound == "soundfont" and self.sounds else None
+# ── what to play by ──────────────────────────────────────────────────────────
 
 
-def play_command(request: PlayRequest, voice: Terminal) -> Performance:
-    """Let a partner answer a recording, write what was asked for, and say what was played and why.
+def settings_of(options: PlayOptions) -> PartnerSettings:
+    """Return the settings that the options ask for, with mode, modes, form and scenario read and checked.
+
+    Raises
+    ------
+    InputError
+        For an unknown name, a value out of range, or a file that cannot be used.
+    """
+    if options.settings is not None:
+        return options.settings
+    chosen = replace(settings_from(options.set_ or []), direction=direction(options.mode, options.modes, options.form))
+    if options.scenario is None:
+        return chosen
+    return chosen.changed({"scenario": read_scenario(options.scenario, options.partner)})
+
+
+def direction(mode: str, modes: Path | None, form: Path | None) -> Direction:
+    """Return the mode, the table of modes and the form to play by, read and checked.
+
+    Raises
+    ------
+    InputError
+        For an unknown mode, or a file that cannot be read or used: names the file and what is wrong in it.
+    """
+    table = built_in_modes()
+    modes_text = "" if modes is None else read_text(modes)
+    if modes is not None:
+        table = parse_modes(modes_text, table, source=printable(modes))
+    if mode not in (*table, AUTO):
+        raise unknown_name("mode", mode, [*table, AUTO])
+    form_text = "" if form is None else read_text(form)
+    if form is not None:
+        parse_form(form_text, table, source=printable(form))
+    return Direction(mode=mode, modes=modes_text, form=form_text)
+
+
+def read_scenario(path: Path, partner: Path) -> Scenario:
+    """Return the scenario of a file (see `parse_scenario`); a partner that it names lies relative to it.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, or is no scenario; if it names a recording of another partner with other vocabularies,
+        whose tokens mean nothing to this one.
+    """
+
+    def tokens_of(recording: str | int, other: str | None, source: str) -> Sequence[int]:
+        model = load_partner(partner)
+        if other is not None:
+            own, model = model, load_partner(path.parent / other)
+            alike = (np.array_equal(a.centres, b.centres) for a, b in zip(own.vocabularies, model.vocabularies, strict=True))
+            if own.spec != model.spec or not all(alike):
+                raise InputError(f"{printable(other)} has other vocabularies than {printable(partner)}: train both together")
+        return recording_tokens(model, recording, source)
+
+    text = read_text(path)
+    try:
+        return parse_scenario(text, tokens_of)
+    except InputError as error:
+        raise InputError(f"{printable(path)}: {error}") from error
+
+
+def recording_tokens(model: PartnerModel, recording: str | int, source: str) -> list[int]:
+    """Return the tokens of one source of a recording's gestures, in order; the recording by its name or number."""
+    names = [r.name for r in model.recordings]
+    if isinstance(recording, str):
+        if recording not in names:
+            raise unknown_name("recording", recording, names)
+        recording = names.index(recording)
+    if not 0 <= recording < len(names):
+        raise InputError(f"recording must be in [0, {len(names) - 1}], got {recording}")
+    states = model.memory.states
+    tokens: list[int] = states["tokens"][states["recording"] == recording, SOURCES.index(source)].tolist()
+    return tokens
+
+
+# ── a recording in, an answer out ────────────────────────────────────────────
+
+
+def play_command(options: PlayOptions, terminal: Terminal) -> Performance:
+    """Let a partner answer a recording, write what was asked for, and report what was played and why.
 
     Raises
     ------
     MusicHalError
         For any input that cannot be used or output that cannot be written; what was written before stays whole.
     """
-    if not request.outputs and request.session is None:
-        raise InputError("nothing to write: name at least one of --midi-out, --audio-out, --mix-out, --picture, --session")
-    if request.picture is not None:
-        picture_format(request.picture)
-    check_outputs(request.outputs, inputs=[request.partner, request.input])
-    instrument = request.instrument
-    with contextlib.ExitStack() as stack, voice.progress("Loading the partner") as tell:
-        model = load_partner(request.partner)
-        player = read_recording(request.input)
+    settings = settings_of(options)
+    outputs = [Path(p) for p in (options.midi_out, options.audio_out, options.mix_out, options.picture) if p is not None]
+    if not outputs and options.session is None:
+        raise InputError("nothing to write: give at least one of --midi-out, --audio-out, --mix-out, --picture, --session")
+    if options.picture is not None:
+        picture_format(options.picture)
+    assert options.input is not None
+    check_outputs(outputs, inputs=[options.partner, Path(options.input)])
+    sounds = options.audio_out is not None or options.mix_out is not None
+    instrument = find_instrument(options.soundfont) if sounds and options.sound == "soundfont" else None
+    with contextlib.ExitStack() as stack, terminal.progress("Loading the partner") as progress:
+        model = load_partner(options.partner)
+        player = read_recording(options.input)
         for warning in player.warnings:
-            voice.warn(f"{player.name}: {warning}")
-        if request.sound == "slices" and request.sounds and any(r.flac is None for r in model.recordings):
-            raise InputError(f"{printable(request.partner)} was trained with --no-audio: it has no sound to cut slices from")
-        if request.session is not None:
-            stack.enter_context(session_folder(request.session))
+            terminal.warn(f"{player.name}: {warning}")
+        if sounds and instrument is None and any(r.flac is None for r in model.recordings):
+            raise InputError(f"{printable(options.partner)} was trained with --no-audio: it has no sound to cut slices from")
+        if options.session is not None:
+            stack.enter_context(session_folder(options.session))
         performance = perform(
             model,
             player.samples,
             sample_rate_hz=player.sample_rate_hz,
-            settings=request.settings,
-            seed=request.seed,
-            progress=lambda share: tell(f"Playing with {player.name}", share),
-            on_drift=lambda report: voice.warn(report.text),
+            settings=settings,
+            seed=options.seed,
+            progress=lambda share: progress(f"Playing with {player.name}", share),
+            on_drift=lambda report: terminal.warn(report.text),
         )
-        tell("Writing", 1.0)
-        _write(request, model, player, performance, instrument)
-    _report(request, model, performance, voice)
+        progress("Writing", 1.0)
+        _write(options, settings, model, player, performance, instrument)
+    _report(options, [*outputs, *filter(None, [options.session])], model, performance, terminal)
     return performance
 
 
 def _write(
-    request: PlayRequest, model: PartnerModel, player: Recording, performance: Performance, instrument: Instrument | None
+    options: PlayOptions,
+    settings: PartnerSettings,
+    model: PartnerModel,
+    player: Recording,
+    performance: Performance,
+    instrument: Instrument | None,
 ) -> None:
-    if request.midi_out is not None:
-        with open_atomically(request.midi_out) as stream:
-            stream.write(reply_bytes(performance.decisions, channel=CHANNEL, program=request.program))
-    if request.sounds:
-        answer = _answer_sound(request, model, player, performance, instrument)
-        if request.audio_out is not None:
-            write_wav(request.audio_out, answer, sample_rate_hz=_SOUND_RATE_HZ)
-        if request.mix_out is not None:
-            # Both at the same loudness, however the player was recorded, and in two channels, as a file of one is played.
+    program = options.program - 1
+    if options.midi_out is not None:
+        with open_atomically(options.midi_out) as stream:
+            stream.write(reply_bytes(performance.decisions, channel=CHANNEL, program=program))
+    if options.audio_out is not None or options.mix_out is not None:
+        answer = _answer_sound(model, player, performance, instrument, program)
+        if options.audio_out is not None:
+            write_wav(Path(options.audio_out), answer, sample_rate_hz=_SOUND_RATE_HZ)
+        if options.mix_out is not None:
+            # Both equally loud, however the player was recorded, and in two channels, as a mono file is played.
             both = mix(
                 _in_two_channels(at_loudness(player.samples, sample_rate_hz=player.sample_rate_hz)),
                 _in_two_channels(answer),
@@ -122,8 +192,8 @@ def _write(
                 answer_rate_hz=_SOUND_RATE_HZ,
                 sample_rate_hz=_SOUND_RATE_HZ,
             )
-            write_wav(request.mix_out, both, sample_rate_hz=_SOUND_RATE_HZ)
-    if request.picture is not None:
+            write_wav(options.mix_out, both, sample_rate_hz=_SOUND_RATE_HZ)
+    if options.picture is not None:
         figure = draw_performance(
             performance,
             player.samples,
@@ -131,26 +201,26 @@ def _write(
             recording_names=[r.name for r in model.recordings],
             notes=note_events(performance.decisions, channel=CHANNEL),
         )
-        save_figure(figure, request.picture)
-    if request.session is not None:
-        settings = SessionSettings(
-            partner_path=str(request.partner.resolve()),
-            partner_sha256=file_sha256(request.partner),
-            partner=request.settings,
-            seed=request.seed,
+        save_figure(figure, options.picture)
+    if options.session is not None:
+        session = SessionSettings(
+            partner_path=str(options.partner.resolve()),
+            partner_sha256=file_sha256(options.partner),
+            partner=settings,
+            seed=options.seed,
             channel=CHANNEL,
-            program=request.program,
+            program=program,
             sample_rate_hz=player.sample_rate_hz,
             input_name=player.name,
         )
-        write_session(request.session, settings, player.samples, performance)
+        write_session(options.session, session, player.samples, performance)
 
 
 def _answer_sound(
-    request: PlayRequest, model: PartnerModel, player: Recording, performance: Performance, instrument: Instrument | None
+    model: PartnerModel, player: Recording, performance: Performance, instrument: Instrument | None, program: int
 ) -> Float32:
     """Return the answer at `_SOUND_RATE_HZ` and nominal loudness, from time 0, at least as long as the performance."""
-    if request.sound == "slices":
+    if instrument is None:
         # What was learned from the player sounds as the player did.
         sources = [
             *((r.samples(), r.sample_rate_hz) for r in model.recordings),
@@ -159,12 +229,11 @@ def _answer_sound(
         slices = slice_events(performance.decisions, live_recording=len(model.recordings))
         sound = render_slices(slices, sources, sample_rate_hz=_SOUND_RATE_HZ)
     else:
-        assert instrument is not None
         notes = note_events(performance.decisions, channel=CHANNEL)
-        sound = render_notes(notes, instrument, sample_rate_hz=_SOUND_RATE_HZ, programs={CHANNEL: request.program})
+        sound = render_notes(notes, instrument, sample_rate_hz=_SOUND_RATE_HZ, programs={CHANNEL: program})
     missing = round(performance.duration_s * _SOUND_RATE_HZ) - sound.shape[0]
     padding = [(0, max(0, missing))] + [(0, 0)] * (sound.ndim - 1)
-    # Instruments and slices differ by more than 10 dB; the answer is as loud from either.
+    # Soundfonts and slices differ by more than 10 dB; the answer is as loud from either.
     return at_loudness(np.pad(sound, padding), sample_rate_hz=_SOUND_RATE_HZ)
 
 
@@ -172,31 +241,75 @@ def _in_two_channels(samples: Float32) -> Float32:
     return samples if samples.ndim == 2 else np.repeat(samples[:, None], 2, axis=1)
 
 
-def _report(request: PlayRequest, model: PartnerModel, performance: Performance, voice: Terminal) -> None:
+def _report(
+    options: PlayOptions, written: Sequence[Path], model: PartnerModel, performance: Performance, terminal: Terminal
+) -> None:
     names = [r.name for r in model.recordings]
     decisions = performance.decisions
     summary = summarise(decisions, end_s=performance.duration_s)
-    written = [str(p) for p in request.outputs] + ([str(request.session)] if request.session else [])
-    voice.result(
+    terminal.result(
         {
             "duration_s": performance.duration_s,
             "decisions": len(decisions),
             "played": sum(d.kind == "play" for d in decisions),
             "rests": dict(Counter(d.rest for d in decisions if d.rest)),
             "notes": sum(len(d.notes) for d in decisions),
-            "written": written,
+            "written": [str(path) for path in written],
             "summary": summary,
             "drift": [report.to_dict() for report in performance.drift],
         }
     )
-    voice.say(f"MusicHal listened to {printable(request.input.name)} for {performance.duration_s:.1f} s.")
+    name = Path(options.input or "").name
+    terminal.say(f"MusicHal listened to {printable(name)} for {performance.duration_s:.1f} s.")
     for line in summary:
-        voice.say(line)
+        terminal.say(line)
     telling = [d for d in decisions if d.jumped or d.kind == "rest"]
     shown = telling[:: max(1, len(telling) // _SHOWN_DECISIONS)][:_SHOWN_DECISIONS]
     if shown:
-        voice.say("Some of its decisions, and why:")
+        terminal.say("Some of its decisions, and why:")
         for decision in shown:
-            voice.say(f"  {explain(decision, names)}")
+            terminal.say(f"  {explain(decision, names)}")
     for path in written:
-        voice.say(f"Wrote {printable(path)}")
+        terminal.say(f"Wrote {printable(path)}")
+
+
+# ── the demo ─────────────────────────────────────────────────────────────────
+
+
+def demo_command(*, folder: Path, terminal: Terminal, seed: int = 0) -> None:
+    """Train on the bundled band, let the partner answer the bundled guitar, and write the results into a folder."""
+    made = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot make the folder {printable(folder)}: {reason(error)}") from error
+    try:
+        _fill(folder, seed=seed, terminal=terminal)
+    except BaseException:
+        if made:
+            with contextlib.suppress(OSError):  # something whole is in it already
+                folder.rmdir()
+        raise
+
+
+def _fill(folder: Path, *, seed: int, terminal: Terminal) -> None:
+    from musichal.commands.inspect import inspect_command
+
+    partner = folder / "partner.hal"
+    terminal.say("1. Training on a rock band (War of freedom by Carlos Viola Iborra, MIT licence).")
+    train_command(recordings=[RECORDING], output=partner, terminal=terminal)
+    terminal.say("\n2. What the partner learned:")
+    inspect_command(partner=partner, picture=folder / "partner.png", terminal=terminal)
+    terminal.say("\n3. The partner answers the solo guitar of the same song.")
+    options = PlayOptions(
+        partner=partner,
+        input=str(PLAYER),
+        midi_out=str(folder / "reply.mid"),
+        audio_out=str(folder / "reply.wav"),
+        mix_out=folder / "duo.wav",
+        picture=folder / "performance.png",
+        seed=seed,
+    )
+    play_command(options, terminal)
+    terminal.say(f"\nListen to {printable(folder / 'duo.wav')}: the guitar is on the left, MusicHal on the right.")
+    terminal.say(f"See {printable(folder / 'performance.png')}, and open {printable(folder / 'reply.mid')} in a sequencer.")

@@ -1,46 +1,58 @@
-"""How commands speak: progress and words to the terminal, JSON to a program."""
+"""The terminal: text, tables, progress and keys for a person, JSON for a program."""
 
+import contextlib
 import json
-from collections.abc import Callable, Iterator
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TextIO
 
+import typer
+from rich.box import HEAVY_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from musichal.errors import InputError, MusicHalError
+
+Poll = Callable[[float], str]
+"""Waits up to so many seconds and returns the keys that were pressed, at most a few, or an empty text."""
 
 
 @dataclass(frozen=True)
 class Terminal:
-    """Where a command speaks: `out` for what was asked for, `err` for progress and warnings; `as_json` for programs."""
+    """Where a command writes: `out` for its results, `err` for progress and warnings; `as_json` for a program."""
 
     out: Console
     err: Console
     as_json: bool = False
 
     def say(self, text: str) -> None:
-        """Say one thing to a person; a program is told by `result`."""
+        """Print a line for a person; a program reads `result`."""
         if not self.as_json:
             self.out.print(escape(text), highlight=False, soft_wrap=True)
 
     def show(self, renderable: Any) -> None:
-        """Show a table or the like to a person."""
+        """Print a table or the like for a person."""
         if not self.as_json:
             self.out.print(renderable)
 
     def warn(self, text: str) -> None:
-        """Warn on the error stream."""
+        """Print a warning on the error stream."""
         self.err.print(f"[yellow]warning:[/yellow] {escape(text)}", highlight=False, soft_wrap=True)
 
     def result(self, values: dict[str, Any]) -> None:
-        """Give a program its answer, as one JSON object."""
+        """Print the result for a program, as one JSON object."""
         if self.as_json:
             self.out.print(json.dumps(values, indent=2, allow_nan=False), markup=False, highlight=False, soft_wrap=True)
 
     @contextmanager
     def progress(self, first: str) -> Iterator[Callable[[str, float], None]]:
-        """Show a progress bar while the block runs; the block tells it (what, share from 0 to 1)."""
+        """Show a progress bar while the block runs; the block calls it with a description and a share from 0 to 1."""
         columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
         with Progress(*columns, console=self.err, transient=True, disable=not self.err.is_terminal) as bar:
             task = bar.add_task(escape(first), total=1.0)
@@ -49,3 +61,92 @@ class Terminal:
                 bar.update(task, description=escape(what), completed=share)
 
             yield tell
+
+
+@contextmanager
+def open_terminal(as_json: bool = False) -> Iterator[Terminal]:
+    """Give a command its terminal; an error ends the program with one line and its exit code."""
+    # No emoji: a file may really be called ":bell:.wav".
+    terminal = Terminal(Console(emoji=False), Console(stderr=True, emoji=False), as_json)
+    try:
+        yield terminal
+    except MusicHalError as error:
+        terminal.err.print(f"musichal: {error}", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(error.exit_code) from error
+    except MemoryError as error:
+        terminal.err.print("musichal: not enough memory for this recording", markup=False, highlight=False)
+        raise typer.Exit(InputError.exit_code) from error
+
+
+def table_of(
+    title: str, columns: Sequence[str], rows: Iterable[Sequence[str | Text]], *, right: bool = False, box: Any = HEAVY_HEAD
+) -> Table:
+    """Return a table of texts, which are not read as markup; with `right` all columns but the first are aligned right."""
+    table = Table(title=title, title_justify="left", box=box)
+    for number, column in enumerate(columns):
+        table.add_column(Text(column), overflow="fold", justify="right" if right and number else "left")
+    for row in rows:
+        table.add_row(*(cell if isinstance(cell, Text) else Text(cell) for cell in row))
+    return table
+
+
+@contextmanager
+def keys(stream: TextIO | None = None) -> Iterator[Poll]:
+    """Read single keys while the block runs, then restore the terminal; without a terminal only wait."""
+    stream = sys.stdin if stream is None else stream
+    try:
+        is_terminal = stream is not None and stream.isatty()
+    except ValueError:
+        is_terminal = False
+    if not is_terminal:
+        pause = threading.Event()
+
+        def wait_only(timeout_s: float) -> str:
+            pause.wait(timeout_s)
+            return ""
+
+        yield wait_only
+    elif sys.platform == "win32":
+        yield _windows_keys
+    else:
+        with _posix_keys(stream) as poll:
+            yield poll
+
+
+if sys.platform == "win32":
+
+    def _windows_keys(timeout_s: float) -> str:
+        import msvcrt
+
+        threading.Event().wait(timeout_s)
+        pressed = ""
+        while msvcrt.kbhit() and len(pressed) < 16:
+            pressed += msvcrt.getwch()
+        return pressed
+
+else:
+
+    @contextmanager
+    def _posix_keys(stream: TextIO) -> Iterator[Poll]:
+        import os
+        import select
+        import termios
+        import tty
+
+        descriptor = stream.fileno()
+        before = termios.tcgetattr(descriptor)
+
+        def poll(timeout_s: float) -> str:
+            ready, _, _ = select.select([descriptor], [], [], timeout_s)
+            if not ready:
+                return ""
+            text = os.read(descriptor, 16).decode(errors="ignore")
+            # Arrow keys and the like begin with Escape, which alone means to quit.
+            return text if text == "\x1b" or not text.startswith("\x1b") else ""
+
+        try:
+            tty.setcbreak(descriptor)
+            yield poll
+        finally:
+            with contextlib.suppress(termios.error):
+                termios.tcsetattr(descriptor, termios.TCSADRAIN, before)

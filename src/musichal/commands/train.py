@@ -1,96 +1,122 @@
-"""`musichal train`: recordings in, a partner file out."""
+"""`musichal train`, `rehear` and `encoder`: from recordings to a partner, and the learned encoders it may hear with."""
 
 import time
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePath
+from typing import Any
 
-from musichal.audio.recording import collect_recordings, read_recording
-from musichal.commands.encoder_plan import EncoderPlan, chosen_spec
-from musichal.commands.outputs import check_outputs
-from musichal.commands.terminal import Terminal
+from musichal.audio.recording import Recording, collect_recordings, read_recording
+from musichal.commands.options import check_choice, check_outputs
+from musichal.commands.terminal import Terminal, table_of
+from musichal.errors import CheckFailedError, InputError
 from musichal.evaluate.partner_stats import partner_stats
+from musichal.hearing.encoders import LEARNED
+from musichal.hearing.encoders.check import TOLERANCE, CheckpointReport, check_checkpoint, frame_counts
+from musichal.hearing.encoders.checkpoint import Checkpoint, find_checkpoint
+from musichal.hearing.encoders.conversion import convert as converted
+from musichal.hearing.encoders.learned import EncoderRequest, choose_runtime, find, graph_of, parse_encoder, unmeasured_spec
+from musichal.hearing.encoders.runtimes import AUTO, LEAST_COSINE, Choice, Measured, candidates
+from musichal.hearing.front_end import FrontEnd
 from musichal.hearing.listener import resolve_spec
-from musichal.memory.partner_file import PartnerModel, save_partner
-from musichal.spec import PerceptionSpec
-from musichal.text import counted, printable
+from musichal.hearing.percepts import SOURCES, Window
+from musichal.memory.partner_file import PartnerModel, load_partner, save_partner
+from musichal.spec import RESAMPLERS, EncoderSpec, PerceptionSpec
+from musichal.text import counted, parse_seconds, printable
+from musichal.training.rehearing import own_recordings, rehear
 from musichal.training.trainer import train
 from musichal.training.workers import usual_processes
 
+_MEASURED_S = 20.0
+
 
 def train_command(
-    paths: Sequence[Path],
-    output: Path,
-    spec: PerceptionSpec,
     *,
-    keep_audio: bool,
-    voice: Terminal,
-    plan: EncoderPlan | None = None,
+    recordings: Sequence[Path],
+    output: Path,
+    terminal: Terminal,
+    encoder: str = "spectral",
+    segment: str | None = None,
+    hop: str | None = None,
+    context: str | None = None,
+    lookahead: str | None = None,
+    policy: str = "grid",
+    resampler: str = "soxr-HQ",
+    vocabulary: int = 64,
+    no_audio: bool = False,
     processes: int | None = None,
+    **learned: Any,
 ) -> PartnerModel:
-    """Train a partner on files and folders, write it to `output`, and say what was learned.
+    """Train a partner on files and folders, write it to `output`, and report what was learned.
 
-    Parameters
-    ----------
-    paths, output, spec, keep_audio, voice
-    plan : EncoderPlan, optional
-        Of an encoder with weights, whose runtime is yet to be chosen.
-    processes : int, optional
-        How many may listen with such an encoder; by `usual_processes` if not given.
+    `learned` holds the options of encoders with weights: see `encoder_plan`.
 
     Raises
     ------
-    InputError
-        For a recording that cannot be heard or an output that cannot be written.
+    MusicHalError
+        For an option, a recording or an output that cannot be used.
     """
-    # A mistake in the last argument should not show after minutes of listening.
+    check_choice(resampler, RESAMPLERS, "--resampler")
+    check_choice(policy, ("grid", "onset"), "--policy")
+    plan = encoder_plan(encoder, terminal, **learned)
+    base = replace(PerceptionSpec(), encoder=replace(EncoderSpec(), name=encoder)) if plan is None else plan.spec
+    texts = {"segment": segment, "hop": hop, "context": context, "lookahead": lookahead}
+    s = {name: None if text is None else parse_seconds(text, f"--{name}") for name, text in texts.items()}
+    try:
+        spec = base.varied(
+            segment_s=s["segment"],
+            hop_s=s["hop"],
+            context_s=s["context"],
+            lookahead_s=s["lookahead"],
+            policy=policy,
+            resampler=resampler,
+            vocabulary=vocabulary,
+        )
+    except InputError as error:
+        raise InputError(f"--{error}" if str(error).split()[0] in texts else str(error)) from error
     if plan is None:
-        resolve_spec(spec)
-    files = collect_recordings(paths)
+        resolve_spec(spec)  # a mistake must show before minutes of listening
+    files = collect_recordings(recordings)
     check_outputs([output], inputs=files)
     started_s = time.monotonic()
-    least_s = spec.segment_samples / spec.sample_rate_hz
-    recordings = []
-    with voice.progress("Reading") as tell:
+    heard = []
+    with terminal.progress("Reading") as progress:
         for number, (file, name) in enumerate(zip(files, distinct_names(files), strict=True)):
-            tell(f"Reading {name}", number / len(files))
-            recordings.append(replace(read_recording(file, min_duration_s=least_s), name=name))
-        for recording in recordings:
+            progress(f"Reading {name}", number / len(files))
+            least_s = spec.segment_samples / spec.sample_rate_hz
+            heard.append(replace(read_recording(file, min_duration_s=least_s), name=name))
+        for recording in heard:
             for warning in recording.warnings:
-                voice.warn(f"{recording.name}: {warning}")
+                terminal.warn(f"{recording.name}: {warning}")
         if plan is not None:
-            tell("Measuring runtimes", 0.0)
-            spec = chosen_spec(plan, spec, recordings, voice)
+            progress("Measuring runtimes", 0.0)
+            spec = chosen_spec(plan, spec, heard, terminal)
+        heard_s = sum(r.duration_s for r in heard)
         model = train(
-            recordings,
+            heard,
             spec,
-            keep_audio=keep_audio,
-            processes=processes or usual_processes(sum(r.duration_s for r in recordings)),
-            progress=tell,
-            warn=voice.warn,
+            keep_audio=not no_audio,
+            processes=processes or usual_processes(heard_s),
+            progress=progress,
+            warn=terminal.warn,
         )
-        tell(f"Writing {printable(output.name)}", 1.0)
+        progress(f"Writing {printable(output.name)}", 1.0)
         save_partner(output, model)
     took_s = time.monotonic() - started_s
-    heard_s = sum(r.duration_s for r in recordings)
-    stats = partner_stats(model)
-    voice.result({"partner": str(output), "took_s": took_s, "figures": stats.to_dict()})
-    states, notes = len(model.memory), len(model.memory.notes)
-    voice.say(
-        f"Chandra listened to {counted(len(recordings), 'recording')} ({heard_s:.1f} s) in {took_s:.1f} s:"
-        f" {heard_s / took_s:.{0 if heard_s >= 10 * took_s else 1}f} times real time."
-    )
+    terminal.result({"partner": str(output), "took_s": took_s, "figures": partner_stats(model).to_dict()})
+    speed = f"{heard_s / took_s:.{0 if heard_s >= 10 * took_s else 1}f}"
+    terminal.say(f"Heard {counted(len(heard), 'recording')} ({heard_s:.1f} s) in {took_s:.1f} s: {speed} times real time.")
     if plan is not None:
-        voice.say(
-            f"It hears with layer {spec.encoder.layer} of {spec.encoder.weights}, by {spec.encoder.runtime} in"
-            f" {spec.encoder.precision}. Licence of the weights: {model.encoder_licence}."
+        used = spec.encoder
+        terminal.say(
+            f"Encoder: layer {used.layer} of {used.weights}, computed by {used.runtime} in {used.precision}."
+            f" Licence of the weights: {model.encoder_licence}."
         )
-    voice.say(
-        f"Learned {spec.vocabulary.size} harmonic and {spec.vocabulary.size} percussive sounds,"
-        f" and remembers {counted(states, 'gesture')} with {counted(notes, 'note')}."
-    )
-    voice.say(f"Wrote {printable(output)} ({output.stat().st_size / 1e6:.1f} MB).")
+    size, states, notes = spec.vocabulary.size, len(model.memory), len(model.memory.notes)
+    terminal.say(f"Learned {size} harmonic and {size} percussive sounds.")
+    terminal.say(f"The memory holds {counted(states, 'gesture')} with {counted(notes, 'note')}.")
+    terminal.say(f"Wrote {printable(output)} ({output.stat().st_size / 1e6:.1f} MB).")
     return model
 
 
@@ -111,3 +137,227 @@ def distinct_names(files: Sequence[PurePath]) -> list[str]:
         for number in group:
             names[number] = printable(PurePath(*files[number].parts[-depth:]).as_posix())
     return names
+
+
+# ── learned encoders ─────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class EncoderPlan:
+    """What was asked for, the weights that were found for it, and the default spec that goes with them."""
+
+    request: EncoderRequest
+    checkpoint: Checkpoint
+    spec: PerceptionSpec
+
+
+def encoder_plan(
+    encoder: str,
+    terminal: Terminal,
+    *,
+    weights: Path | None = None,
+    layer: int | None = None,
+    revision: str | None = None,
+    runtime: str = AUTO,
+    precision: str = AUTO,
+    offline: bool = False,
+) -> EncoderPlan | None:
+    """Find the weights of a learned encoder and report their licence; return None for an encoder without weights.
+
+    Raises
+    ------
+    InputError
+        If the options contradict each other, or this machine has no such runtime or precision.
+    MissingExtraError
+        If no runtime is installed.
+    """
+    request = parse_encoder(encoder)
+    if request is None:
+        given = {"weights": weights, "layer": layer, "revision": revision}
+        options = [name for name, value in given.items() if value is not None]
+        options += [name for name, value in (("runtime", runtime), ("precision", precision)) if value != AUTO]
+        if options:
+            raise InputError(f"--{options[0]} is for encoders with weights (mert, hf:…); '{encoder}' has none")
+        return None
+    if weights is not None:
+        if request.name != "mert":
+            raise InputError("--weights is for --encoder mert; name the folder as hf:FOLDER")
+        if not weights.is_dir():
+            raise InputError(f"--weights must be a folder with the files of a checkpoint, got {printable(weights)}")
+        request = replace(request, source=str(weights))
+    if layer is not None:
+        if request.layer not in (None, layer):
+            raise InputError(f"--layer {layer} and --encoder {encoder} ask for two layers")
+        request = replace(request, layer=layer)
+    request = replace(request, revision=revision, runtime=runtime, precision=precision, offline=offline)
+    candidates(runtime, precision)
+    checkpoint = find(request, say=terminal.warn)
+    terminal.warn(f"the weights of {checkpoint.name} are under this licence: {checkpoint.licence}")
+    return EncoderPlan(request, checkpoint, unmeasured_spec(request, checkpoint))
+
+
+def chosen_spec(plan: EncoderPlan, spec: PerceptionSpec, heard: Sequence[Recording], terminal: Terminal) -> PerceptionSpec:
+    """Return the spec with the fastest runtime for these recordings on this machine, and report what was measured."""
+    chosen, measured = choose_runtime(
+        spec,
+        _windows(heard[0], spec),
+        graph=lambda kind: converted(plan.checkpoint, layer=spec.encoder.layer, kind=kind, say=terminal.warn),
+        runtime=plan.request.runtime,
+        precision=plan.request.precision,
+    )
+    _say_measured(measured, terminal)
+    return chosen
+
+
+def _windows(recording: Recording, spec: PerceptionSpec) -> list[Window]:
+    """Return the windows of the middle of a recording."""
+    length = round(_MEASURED_S * recording.sample_rate_hz)
+    first = max(0, (recording.samples.shape[0] - length) // 2)
+    front_end = FrontEnd(spec, source_rate_hz=recording.sample_rate_hz)
+    results = front_end.stream(recording.samples[first : first + length])
+    return [window for result in results for window in result.windows]
+
+
+def _say_measured(measured: Sequence[Measured], terminal: Terminal) -> None:
+    for m in measured:
+        refused = "" if m.least_cosine >= LEAST_COSINE else f", less than {LEAST_COSINE:g}: not used"
+        terminal.say(
+            f"{m.choice}: {m.median_ms:.1f} ms per window of both sources, cosine to fp32 {m.least_cosine:.5f} or more{refused}"
+        )
+
+
+def rehear_command(
+    *,
+    partner: Path,
+    terminal: Terminal,
+    output: Path | None = None,
+    runtime: str = AUTO,
+    precision: str = AUTO,
+    refit: bool = False,
+    processes: int | None = None,
+) -> PartnerModel:
+    """Hear a partner's own recordings again, write the partner to `output` (default: the same file), report what changed.
+
+    Raises
+    ------
+    PartnerFileError
+        If it does not hold its recordings.
+    InputError
+        If it hears without weights and nothing would change, or this machine cannot compute as was asked.
+    """
+    output = output or partner
+    if partner.resolve() != output.resolve():
+        check_outputs([output], inputs=[partner])
+    with terminal.progress("Loading the partner") as progress:
+        model = load_partner(partner)
+        spec = model.spec
+        name = spec.encoder.name
+        if name not in LEARNED and not refit:
+            raise InputError(f"{printable(partner)} hears with '{name}', which is the same on every machine: nothing to do")
+        recordings = own_recordings(model)
+        if name in LEARNED:
+            candidates(runtime, precision)
+            progress("Measuring runtimes", 0.0)
+            spec, measured = choose_runtime(
+                spec,
+                _windows(recordings[0], spec),
+                graph=lambda kind: graph_of(spec.encoder, kind),
+                runtime=runtime,
+                precision=precision,
+            )
+            _say_measured(measured, terminal)
+        elif (runtime, precision) != (AUTO, AUTO):
+            raise InputError(f"--runtime and --precision are for encoders with weights; '{name}' has none")
+        workers = processes or usual_processes(sum(r.duration_s for r in recordings))
+        again = rehear(model, spec, refit=refit, processes=workers, progress=progress)
+        progress(f"Writing {printable(output.name)}", 1.0)
+        save_partner(output, again.model)
+    terminal.result(
+        {
+            "partner": str(output),
+            "runtime": spec.encoder.runtime,
+            "precision": spec.encoder.precision,
+            "refit": refit,
+            "frames": dict(zip(SOURCES, again.frames, strict=True)),
+            "same": None if again.same is None else dict(zip(SOURCES, again.same, strict=True)),
+        }
+    )
+    before = f"before{_by(model.spec)}" if model.spec.encoder.runtime else "its encoder has no runtime to choose"
+    terminal.say(f"Heard {counted(len(recordings), 'recording')} again{_by(spec)}; {before}.")
+    if again.same is not None:
+        shares = [f"{s} {same} of {n}" for s, same, n in zip(SOURCES, again.same, again.frames, strict=True)]
+        unchanged = " The partner is unchanged." if again.unchanged else ""
+        terminal.say(f"Tokens that stayed the same: {', '.join(shares)}.{unchanged}")
+    terminal.say(f"Wrote {printable(output)} ({output.stat().st_size / 1e6:.1f} MB).")
+    return again.model
+
+
+def _by(spec: PerceptionSpec) -> str:
+    return f" by {Choice(spec.encoder.runtime, spec.encoder.precision)}" if spec.encoder.runtime else ""
+
+
+def encoder_command(
+    *,
+    name: str,
+    terminal: Terminal,
+    revision: str | None = None,
+    offline: bool = False,
+    layer: int | None = None,
+    check: bool = False,
+    convert: bool = False,
+) -> CheckpointReport | None:
+    """Find a checkpoint and describe it; with `check` load and test it, with `convert` prepare it for playing.
+
+    Raises
+    ------
+    CheckFailedError
+        If a check fails.
+    InputError, MissingExtraError
+        If there is no such checkpoint, it cannot be loaded, or a package is missing.
+    """
+    if layer is not None and not (check or convert):
+        raise InputError("--layer needs --check or --convert")
+    checkpoint = find_checkpoint(name, revision=revision, offline=offline, say=terminal.warn)
+    if layer is not None:
+        checkpoint.check_layer(layer)
+    report = None
+    if check:
+        with terminal.progress("Loading") as progress:
+            report = check_checkpoint(checkpoint, layer=layer, progress=progress)
+    graph = None
+    if convert:
+        which = checkpoint.default_layer if layer is None else layer
+        graph = converted(checkpoint, layer=which, kind="fp32", say=terminal.warn)
+    counts = {f"{ms} ms": count for ms, count in frame_counts(checkpoint).items()}
+    fields = [
+        *("name", "revision", "architecture", "layers", "default_layer", "dims", "sample_rate_hz", "frame_samples"),
+        *("stride_samples", "normalise", "normalise_source", "licence", "weights_sha256", "digest"),
+    ]
+    described = {field: getattr(checkpoint, field) for field in fields}
+    described |= {"frame_counts": counts, "weights": str(checkpoint.weights_path)}
+    if report is not None:
+        described |= {
+            "passed": report.passed,
+            "findings": [asdict(finding) for finding in report.findings],
+            "features": asdict(report.features) | {"tolerance": TOLERANCE},
+        }
+    terminal.result(described | ({"converted": str(graph.path)} if graph else {}))
+    terminal.show(
+        table_of("Checkpoint", ("", ""), [(k, printable(str(v))) for k, v in described.items() if k in (*fields, "weights")])
+    )
+    if graph is not None:
+        terminal.say(f"Converted for playing: {printable(graph.path)} (SHA-256 {graph.sha256[:16]}).")
+    if report is None:
+        return None
+    verdicts = {True: "passed", False: "FAILED", None: ""}
+    rows = [(finding.name, verdicts[finding.passed], finding.found) for finding in report.findings]
+    terminal.show(table_of("Checks", ("check", "", "found"), rows))
+    known = report.features
+    values = [(f"frame {frame}, dimension {dimension}", f"{value:+.5f}") for frame, dimension, value in known.values]
+    summary = [*values, ("SHA-256 of all", known.sha256)]
+    title = f"Known signal, layer {known.layer}, {known.shape[0]} frames of {known.shape[1]}"
+    terminal.show(table_of(title, ("", ""), [*summary, ("computed by", known.runtime)]))
+    failed = [finding.name for finding in report.findings if finding.passed is False]
+    if failed:
+        raise CheckFailedError(f"{checkpoint.name} failed: {', '.join(failed)}")
+    return report

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from musichal.errors import InputError
@@ -17,9 +18,24 @@ from musichal.parameters import NUMBERS, WORDS, setting
 from musichal.partner.modes import AUTO
 from musichal.text import printable, read_toml, unknown_name
 
+COMMANDS_HELP: Mapping[str, str] = MappingProxyType(
+    {
+        "mute": "mute or unmute the answer; with 1 or 0 either",
+        "listen": "listen to the player, or stop listening; with 1 or 0 either",
+        "panic": "end all notes at once",
+        "quit": "stop playing and close the session",
+        "mode": "take up a mode by its name; auto lets the partner change modes",
+        "region": "play from a region only: all, or as 0:10-20.5, or a recording's number, start and end",
+        "clock": "follow a tempo in beats per minute; on the beat, when it is sent",
+        "go_back": "return to the phrase and the mode before",
+        "more_like_this": "stay near what was played last, and in the mode",
+        "change": "play something else, in another mode",
+    }
+)
+"""What each command does, beside the settings; also the commands that the engine takes."""
 STAGE_COMMANDS = ("mute", "listen", "panic", "quit")
-"""`mute` and `listen` take on or off, and go over to the other without; `panic` and `quit` take nothing."""
-PARTNER_COMMANDS = ("mode", "region", "clock", "go_back", "more_like_this", "change")
+"""Commands of the engine; the others are the partner's."""
+PARTNER_COMMANDS = tuple(name for name in COMMANDS_HELP if name not in STAGE_COMMANDS)
 TRIGGERS = ("panic", "quit", "go_back", "more_like_this", "change")
 NAMES = (*STAGE_COMMANDS, *PARTNER_COMMANDS, *NUMBERS, *WORDS)
 """Every command, besides the settings of a voice such as ``bass.low_pitch``."""

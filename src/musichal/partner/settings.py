@@ -273,5 +273,6 @@ def _regions(name: str, value: object) -> tuple[Region, ...]:
             raise InputError(f"{wrong}{entry!r}")
         if any(isinstance(v, bool) or not isinstance(v, int | float) for v in entry.values()) or entry["recording"] % 1:
             raise InputError(f"{wrong}{entry!r}")
-        out.append(Region(**{k: int(v) if k == "recording" else float(v) for k, v in entry.items()}))
+        times = {name: float(value) for name, value in entry.items() if name != "recording"}
+        out.append(Region(recording=int(entry["recording"]), **times))
     return tuple(out)

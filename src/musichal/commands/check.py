@@ -1,0 +1,274 @@
+"""`musichal verify` and `compare`: whether a partner hears live as in training, and how two partners differ."""
+
+import contextlib
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+from musichal.audio.recording import Recording, collect_recordings, read_recording
+from musichal.commands.options import check_outputs
+from musichal.commands.terminal import Terminal, table_of
+from musichal.errors import CheckFailedError, InputError
+from musichal.evaluate.checks import Retrain
+from musichal.evaluate.comparison import Comparison, SourceComparison, Split, compare_partners
+from musichal.evaluate.verify import OFFSETS, Verification, subjects, verify_partner
+from musichal.hearing.percepts import SOURCES
+from musichal.machine import processors
+from musichal.memory.partner_file import PartnerModel, load_partner, save_partner
+from musichal.own_process import run_module
+from musichal.text import clock, printable
+from musichal.training.rehearing import as_recording
+from musichal.training.trainer import train
+
+# Terminals of at least this many columns have room for the details of a check.
+_WIDE = 120
+_VERDICTS = {True: Text("passed", "green"), False: Text("FAILED", "bold red"), None: Text("")}
+# A second of frames: agreement of fewer is mostly chance.
+_LEAST_MOMENTS = 75
+_REST_SHOWN = 0.005
+
+
+def verify_command(
+    *,
+    partner: Path,
+    terminal: Terminal,
+    recordings: Sequence[Path] | None = None,
+    report: Path | None = None,
+    quick: bool = False,
+    seed: int = 0,
+) -> Verification:
+    """Verify a partner with its own recordings, or with others, and show each check.
+
+    Raises
+    ------
+    CheckFailedError
+        If a check fails; what was asked for is shown and written before.
+    MusicHalError
+        If the partner or a recording cannot be used, or the report cannot be written.
+    """
+    recordings = recordings or []
+    if report is not None:
+        report = report / f"{partner.stem}-verified.html" if report.is_dir() else report
+        check_outputs([report], inputs=[partner, *recordings])
+    with terminal.progress("Loading the partner") as progress, _again(partner, recordings) as retrain:
+        model = load_partner(partner)
+        given = _read(recordings, terminal)
+        asked = subjects(model, given)
+        for subject in asked:
+            if subject.stored is None:
+                terminal.warn(f"{subject.name} is not one of the partner's recordings: it is heard as new")
+        digests = {recording.digest for recording in given}
+        complete = all(r.flac is not None or r.digest in digests for r in model.recordings)
+        verification = verify_partner(
+            model,
+            asked,
+            name=printable(partner.name),
+            quick=quick,
+            seed=seed,
+            partner=partner,
+            retrain=retrain if complete else None,
+            processors=processors(),
+            progress=progress,
+        )
+        if report is not None:
+            from musichal.plots.report import write_report
+
+            progress("Drawing the report", 1.0)
+            write_report(verification, report)
+    terminal.result(verification.to_dict())
+    for table in _verification_tables(verification, narrow=terminal.out.width < _WIDE):
+        terminal.show(table)
+    for check in verification.failed:
+        terminal.say(f"{check.group}: {check.name}: {check.detail or check.found}. Likely cause: {check.cause or 'not known'}.")
+    if not complete and not quick:
+        terminal.say("Training again was skipped: not all of the recordings are here.")
+    if report is not None:
+        terminal.say(f"Wrote {printable(report)}")
+    if not verification.passed:
+        failed = ", ".join(f"{c.group}: {c.name}" for c in verification.failed)
+        count = sum(c.passed is not None for c in verification.checks)
+        raise CheckFailedError(f"{len(verification.failed)} of {count} checks failed: {failed}")
+    terminal.say(f"All {sum(c.passed is True for c in verification.checks)} checks passed.")
+    return verification
+
+
+def _read(recordings: Sequence[Path], terminal: Terminal) -> list[Recording]:
+    given = [read_recording(file) for file in collect_recordings(recordings)] if recordings else []
+    for recording in given:
+        for warning in recording.warnings:
+            terminal.warn(f"{recording.name}: {warning}")
+    return given
+
+
+@contextlib.contextmanager
+def _again(partner: Path, recordings: Sequence[Path]) -> Iterator[Retrain]:
+    """Give a function that trains the partner again in a process of its own with some number of threads."""
+    with tempfile.TemporaryDirectory(prefix="musichal-verify-") as folder:
+
+        def retrain(threads: int) -> Path:
+            output = Path(folder) / f"threads-{threads}.hal"
+            arguments = [str(path) for path in (partner, output, *recordings)]
+            run_module("musichal.commands.check", arguments, threads=threads, what="training again")
+            return output
+
+        yield retrain
+
+
+def retrain_from(model: PartnerModel, given: Sequence[Recording] = ()) -> PartnerModel:
+    """Train on a partner's own recordings again, with its spec; `trained_with` is the partner's, so that bytes can agree.
+
+    Raises
+    ------
+    MusicHalError
+        If the sound of a recording is missing.
+    """
+    by_digest = {recording.digest: recording for recording in given}
+    recordings = []
+    for stored in model.recordings:
+        samples = by_digest[stored.digest].samples if stored.digest in by_digest else stored.samples()
+        recordings.append(as_recording(stored, samples))
+    keep = all(recording.flac is not None for recording in model.recordings)
+    kept = model.vocabularies if model.keeps_vocabularies else None
+    again = train(recordings, model.spec, keep_audio=keep, vocabularies=kept)
+    return replace(again, trained_with=model.trained_with)
+
+
+def _verification_tables(verification: Verification, *, narrow: bool) -> Iterator[Table]:
+    if verification.diversity:
+        columns = ("heard", "source", "unique", "top", "top 3", "perplexity", "silent")
+        rows = [
+            (
+                "" if number else row.label,
+                source,
+                f"{d.unique}/{d.size} ({d.unique / d.size:.1%})",
+                f"{d.top_share:.1%}",
+                f"{d.top_three_share:.1%}",
+                f"{d.perplexity:.1f}",
+                f"{d.silent_share:.1%}",
+            )
+            for row in verification.diversity
+            for number, (source, d) in enumerate(zip(SOURCES, row.diversity, strict=True))
+        ]
+        yield table_of("Token diversity", columns, rows, box=SIMPLE_HEAD)
+    if verification.shift:
+        shifts = [
+            (
+                f"{row.offset_s * 1000:.1f} ms{' (between frames)' if number >= OFFSETS else ''}",
+                *(f"{share:.1%}" for share in row.shares),
+            )
+            for number, row in enumerate(verification.shift)
+        ]
+        title = "Share of tokens that stay the same when the grid is shifted"
+        yield table_of(title, ("offset", *SOURCES), shifts, right=True, box=SIMPLE_HEAD)
+    details = [] if narrow else ["detail"]
+    checks: list[tuple[str | Text, ...]] = []
+    group = ""
+    for check in verification.checks:
+        words = (check.group if check.group != group else "", check.name, check.expected, check.found)
+        checks.append((*words, _VERDICTS[check.passed], *([] if narrow else [check.detail])))
+        group = check.group
+    title = f"{verification.partner}: live against training"
+    yield table_of(title, ("", "check", "expected", "found", "", *details), checks, box=SIMPLE_HEAD)
+
+
+# ── compare ──────────────────────────────────────────────────────────────────
+
+
+def compare_command(*, first: Path, second: Path, terminal: Terminal, recording: Path | None = None) -> Comparison:
+    """Let two partners hear a recording (default: the longest in the first partner) and show what differs.
+
+    Raises
+    ------
+    MusicHalError
+        If a partner or the recording cannot be used.
+    """
+    with terminal.progress("Loading the partners") as progress:
+        models = load_partner(first), load_partner(second)
+        if recording is not None:
+            (read,) = _read([recording], terminal)
+            name, rate, samples = read.name, read.sample_rate_hz, read.samples
+        else:
+            stored = [r for r in models[0].recordings if r.flac is not None]
+            if not stored:
+                raise InputError(f"{printable(first)} was trained with --no-audio: name a recording for both partners to hear")
+            longest = max(stored, key=lambda r: r.duration_s)
+            name, rate, samples = longest.name, longest.sample_rate_hz, longest.samples()
+        comparison = compare_partners(*models, samples, name=name, sample_rate_hz=rate, progress=progress)
+    terminal.result({"first": str(first), "second": str(second), **comparison.to_dict()})
+    for source in comparison.sources:
+        if source.agreement.moments < _LEAST_MOMENTS:
+            terminal.warn(f"{name}: only {source.agreement.moments} {source.source} frames sound to both: too few to judge")
+    for table in _comparison_tables(comparison, (printable(first.name), printable(second.name))):
+        terminal.show(table)
+    if comparison.hear_alike:
+        terminal.say(f"Both hear {comparison.recording} alike: the same sounds at the same times.")
+    else:
+        words = [f"{s.source} {s.agreement.adjusted_rand:.2f} (Rand index {s.agreement.rand:.1%})" for s in comparison.sources]
+        terminal.say(
+            f"Agreement on which frames of {comparison.recording} sound the same (0: chance, 1: perfect): {', '.join(words)}."
+        )
+    return comparison
+
+
+def _comparison_tables(comparison: Comparison, names: tuple[str, str]) -> Iterator[Table]:
+    differences = [
+        *((name, str(a), str(b)) for name, a, b in comparison.spec_differences),
+        *((f"trained with {name}", a, b) for name, a, b in comparison.installation_differences),
+    ]
+    yield table_of("How they hear", ("", *names), differences or [("spec", "the same", "the same")])
+    sources = comparison.sources
+    yield table_of(
+        f"In {comparison.recording}, {clock(comparison.duration_s)}",
+        ("", *names),
+        [
+            ("was trained on it", *("yes" if learned else "no" for learned in comparison.learned)),
+            ("frames", *map(str, comparison.frames)),
+            ("gestures per second", *(f"{value:.2f}" for value in comparison.gestures_per_second)),
+            ("gesture starts in common (F)", f"{comparison.shared_gesture_starts:.2f}", ""),
+            ("notes", *map(str, comparison.notes)),
+            *((f"{s.source} sounds used", *(f"{d.unique} of {d.size}" for d in s.diversity)) for s in sources),
+            *((f"{s.source} perplexity", *(f"{d.perplexity:.1f}" for d in s.diversity)) for s in sources),
+            *((f"{s.source} silent", *(f"{d.silent_share:.1%}" for d in s.diversity)) for s in sources),
+        ],
+    )
+    yield table_of(
+        "Agreement",
+        ("", *SOURCES),
+        [
+            ("same vocabulary", *("yes" if same else "no" for same in comparison.same_vocabularies)),
+            ("frames compared", *(str(s.frames) for s in sources)),
+            ("both or neither silent", *(f"{s.silence_agreement:.1%}" for s in sources)),
+            ("same or different sound (Rand index)", *(f"{s.agreement.rand:.1%}" for s in sources)),
+            ("the same beyond chance (adjusted Rand)", *(f"{s.agreement.adjusted_rand:.2f}" for s in sources)),
+            ("mutual information, bits", *(f"{s.agreement.information_bits:.2f}" for s in sources)),
+            ("normalised mutual information", *(f"{s.agreement.normalised_information:.2f}" for s in sources)),
+        ],
+    )
+    rows = [row for s in sources for row in _split_rows(s, names)]
+    if rows:
+        yield table_of("Where they differ most", ("source", "one sound to", "heard as", "first at"), rows)
+
+
+def _split_rows(comparison: SourceComparison, names: tuple[str, str]) -> Iterator[tuple[str, ...]]:
+    def row(split: Split, one: str, other: str) -> tuple[str, ...]:
+        parts = [f"{token} ({share:.0%})" for token, share in split.parts]
+        rest = 1 - sum(share for _, share in split.parts)
+        if rest > _REST_SHOWN:
+            parts.append(f"others ({rest:.0%})")
+        words = f"{other}: {', '.join(parts)}" if split.parts else f"{other}: many sounds, none above 10%"
+        return (comparison.source, f"{one}: {split.token}, {split.frames} frames", words, clock(split.first_s))
+
+    yield from (row(split, *names) for split in comparison.split_by_second)
+    yield from (row(split, names[1], names[0]) for split in comparison.split_by_first)
+
+
+if __name__ == "__main__":
+    source, output, *others = map(Path, sys.argv[1:])
+    own = [read_recording(file) for file in collect_recordings(others)] if others else []
+    save_partner(output, retrain_from(load_partner(source), own))

@@ -1,0 +1,165 @@
+"""The options of `musichal play`, and what several commands do with theirs. Quick to import."""
+
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from musichal.atomic import check_writable
+from musichal.errors import InputError
+from musichal.parameters import NUMBERS, WORDS, setting
+from musichal.partner.settings import PartnerSettings
+from musichal.text import parse_seconds, printable
+
+LOOPBACK = "127.0.0.1"
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object for a program instead of text.")]
+SettingPairs = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="NAME=VALUE",
+        help=f"Set a parameter; repeatable. {', '.join((*NUMBERS, *WORDS))}, and of a voice as bass.hold. "
+        "`musichal parameters` explains each.",
+    ),
+]
+ModeTableFile = Annotated[Path | None, typer.Option(help="Your own table of modes (TOML).")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of the partner's choices.")]
+Report = Annotated[Path | None, typer.Option(help="Write a report with pictures: an HTML file, or a folder to put it in.")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlayOptions:
+    """What `musichal play` is asked for; each field is an option of the command line."""
+
+    partner: Annotated[Path, typer.Argument(help="The partner file.")]
+    input: Annotated[
+        str | None,
+        typer.Option(help="A recording of the player; live, an audio input: number or part of its name."),
+    ] = None
+    midi_out: Annotated[
+        str | None, typer.Option(help="Write the answer as MIDI: a file; live, a port too (`musichal devices` lists them).")
+    ] = None
+    audio_out: Annotated[
+        str | None, typer.Option(help="Play the answer as sound: a WAV file; live, 'default', or for slices an output's name.")
+    ] = None
+    mix_out: Annotated[Path | None, typer.Option(help="Write player and answer together (WAV).")] = None
+    picture: Annotated[Path | None, typer.Option(help="Draw the performance (PNG, SVG or PDF).")] = None
+    session: Annotated[Path | None, typer.Option(help="Record the session in this new folder, for `musichal replay`.")] = None
+    sound: Annotated[str, typer.Option(help="Sound of the answer: 'soundfont', or 'slices' of the recordings.")] = "soundfont"
+    soundfont: Annotated[
+        Path | None, typer.Option(help="SoundFont 2 file; default: an installed one, else the built-in instrument.")
+    ] = None
+    program: Annotated[int, typer.Option(min=1, max=128, help="General MIDI program; 5 is an electric piano.")] = 5
+    seed: Seed = 0
+    set_: SettingPairs = None
+    mode: Annotated[str, typer.Option(help="One of `musichal modes`, or 'auto': the partner changes modes.")] = "auto"
+    modes: ModeTableFile = None
+    form: Annotated[Path | None, typer.Option(help="A form: sections with modes, silences and an ending (TOML).")] = None
+    scenario: Annotated[Path | None, typer.Option(help="Chords, tokens or a recording to follow (TOML).")] = None
+    for_: Annotated[str | None, typer.Option("--for", help="Live: how long to play, as 60s.")] = None
+    channel: Annotated[str | None, typer.Option(help="Live: input channels, as 1 or 1,2 or all.")] = None
+    block: Annotated[int, typer.Option(min=0, max=8192, help="Live: input block size in frames; 0: the driver's.")] = 256
+    voices: Annotated[Path | None, typer.Option(help="Live: ports, channels and ranges of the voices (TOML).")] = None
+    osc: Annotated[str | None, typer.Option(help="Live: OSC ports, IN or IN:OUT, as 9000:9001.")] = None
+    osc_host: Annotated[
+        str, typer.Option(help="Live: address to receive OSC at; any but loopback is open to other machines.")
+    ] = LOOPBACK
+    osc_to: Annotated[str, typer.Option(help="Live: address to send OSC to.")] = LOOPBACK
+    control_in: Annotated[str | None, typer.Option(help="Live: MIDI input of controllers and MIDI clock.")] = None
+    clock_in: Annotated[str | None, typer.Option(help="Live: MIDI input of MIDI clock, if another.")] = None
+    link: Annotated[bool, typer.Option("--link", help="Live: follow Ableton Link (extra `link`, GPL).")] = False
+    control_map: Annotated[Path | None, typer.Option("--map", help="Live: what the controllers do (TOML).")] = None
+    settings: PartnerSettings | None = None
+    """Not an option: the settings, where a program has made them; they replace `set_`, `mode`, `modes`, `form`, `scenario`."""
+
+    @property
+    def is_live(self) -> bool:
+        """Return whether `input` names an audio input rather than a recording."""
+        path = Path(self.input or "")
+        return self.input is None or not (path.exists() or _is_audio_file(path) or len(path.parts) > 1)
+
+    @property
+    def duration_s(self) -> float | None:
+        """Return how long to play live, None without end."""
+        return None if self.for_ is None else positive_seconds(self.for_, "--for")
+
+    def osc_ports(self) -> tuple[int | None, int | None]:
+        """Return the ports that OSC is received at and sent to."""
+        if self.osc is None:
+            return None, None
+        match = re.fullmatch(r"\s*(\d{1,5})?(?::(\d{1,5}))?\s*", self.osc)
+        listen, send = [None, None] if match is None else [None if port is None else int(port) for port in match.groups()]
+        if not (listen or send) or any(port is not None and not 0 < port < 1 << 16 for port in (listen, send)):
+            raise InputError(f"--osc must be ports, IN, IN:OUT or :OUT, such as 9000:9001, got {self.osc!r}")
+        return listen, send
+
+    def check(self) -> None:
+        """Raise `InputError` for an option that does not go with the kind of input."""
+        check_choice(self.sound, ("soundfont", "slices"), "--sound")
+        live_only = ("for_", "channel", "voices", "osc", "control_in", "clock_in", "link", "control_map")
+        names = ("mix_out", "picture") if self.is_live else live_only
+        for name in names:
+            if getattr(self, name):
+                option = "map" if name == "control_map" else name.strip("_").replace("_", "-")
+                raise InputError(f"--{option} is only for {'a recording' if self.is_live else 'live input'}")
+        if self.is_live and self.audio_out is not None:
+            if _is_audio_file(Path(self.audio_out)):
+                raise InputError("live, sound goes to an audio output, not to a file: --audio-out default")
+            if self.sound == "soundfont" and self.audio_out != "default":
+                raise InputError("live, a soundfont plays on the system's default output: --audio-out default")
+
+
+def _is_audio_file(path: Path) -> bool:
+    from musichal.audio.recording import AUDIO_SUFFIXES
+
+    return path.suffix.lower() in AUDIO_SUFFIXES
+
+
+def positive_seconds(text: str, option: str) -> float:
+    """Return a duration that is not 0, in seconds; raises `InputError` naming the option."""
+    seconds = parse_seconds(text, option)
+    if not seconds > 0:
+        raise InputError(f"{option} must be longer than 0 s, got {text!r}")
+    return seconds
+
+
+def check_choice(value: str, choices: Iterable[str], option: str) -> None:
+    """Raise `InputError` for a value that is none of an option's."""
+    if value not in (names := tuple(choices)):
+        raise InputError(f"{option} must be one of {', '.join(names)}, got {value!r}")
+
+
+def settings_from(pairs: Iterable[str]) -> PartnerSettings:
+    """Return partner settings from ``NAME=VALUE`` pairs; their names are `explicit`."""
+    values: dict[str, int | float | str] = {}
+    for pair in pairs:
+        name, separator, text = (part.strip() for part in pair.partition("="))
+        if not separator:
+            raise InputError(f"--set must be NAME=VALUE, got {pair!r}")
+        kind = setting(name).kind
+        try:
+            values[name] = text if kind == "words" else int(text) if re.fullmatch(r"[-+]?\d+", text) else float(text)
+        except ValueError as error:
+            raise InputError(
+                f"{name} must be {'an integer' if kind == 'integer' else 'a number'}, got {text[:40]!r}"
+            ) from error
+    return PartnerSettings().changed(values)
+
+
+def check_outputs(outputs: Iterable[Path], *, inputs: Iterable[Path]) -> None:
+    """Raise `InputError` where an output cannot be written, is named twice, or would replace an input."""
+    read = {os.path.realpath(path) for path in inputs}
+    seen: set[str] = set()
+    for path in outputs:
+        real = os.path.realpath(path)
+        if real in read:
+            raise InputError(f"cannot write {printable(path)}: it is read by this command")
+        if real in seen:
+            raise InputError(f"cannot write {printable(path)}: two outputs have this name")
+        seen.add(real)
+        check_writable(path)

@@ -1,3 +1,5 @@
+import importlib
+import inspect
 import json
 import os
 import re
@@ -18,6 +20,7 @@ from midi_notes import read_midi_notes
 from musichal import __version__
 from musichal.audio.levels import gated_rms_db
 from musichal.cli import app
+from musichal.commands.train import encoder_plan
 
 COMMANDS = sorted(c.name or c.callback.__name__ for c in app.registered_commands)
 
@@ -147,6 +150,25 @@ def test_a_bad_value_for_playing_is_one_line(options, says, trained_path, short_
     assert sorted(str(p) for p in Path().rglob("*")) == ["full", "full/file"]
 
 
+def test_each_command_takes_the_options_that_are_declared_for_it() -> None:
+    found = 0
+    for info in app.registered_commands:
+        match = re.search(r'_run\("(\w+)\.(\w+)", locals\(\)', inspect.getsource(info.callback))
+        if match is None:
+            continue
+        found += 1
+        run_it = getattr(importlib.import_module(f"musichal.commands.{match[1]}"), match[2])
+        declared = {*inspect.signature(info.callback).parameters} - {"as_json"}
+        own = inspect.signature(run_it).parameters
+        taken = {name for name, p in own.items() if p.kind is p.KEYWORD_ONLY} - {"terminal"}
+        if match[2] == "train_command":
+            taken |= {*inspect.signature(encoder_plan).parameters} - {"terminal", "encoder"} | {"encoder"}
+        if match[2] == "docs_command":
+            taken.remove("commands")
+        assert declared == taken, match[2]
+    assert found == len(app.registered_commands) - 1  # play has a class of options
+
+
 @pytest.fixture(scope="module")
 def session(trained_path, short_guitar, tmp_path_factory):
     """Everything that `play` can leave, and what it said."""
@@ -215,7 +237,7 @@ def test_a_partner_that_moved_or_changed(session, trained_path, tmp_path):
     (moved / "input" / "00000.flac").write_bytes(b"fLaC")
     assert "00000.flac" in one_line(run("replay", moved))
     (moved / "input" / "00000.flac").unlink()
-    assert "holds no sound" in one_line(run("replay", moved))
+    assert "contains no audio" in one_line(run("replay", moved))
     soundfile.write(moved / "input" / "00000.flac", np.zeros(44_100), 44_100, subtype="PCM_24")
     assert "lacks sound" in one_line(run("replay", moved, "--partner", trained_path))
 

@@ -12,11 +12,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from musichal.atomic import check_writable, open_atomically, write_atomically
+from musichal.atomic import check_writable, open_atomically
 from musichal.errors import InputError
 from musichal.text import printable, reason
 
 posix = pytest.mark.skipif(os.name == "nt", reason="a property of POSIX systems")
+
+
+def write_atomically(path, write) -> None:
+    with open_atomically(path) as stream:
+        write(stream)
 
 
 def names(folder: Path) -> list[str]:
@@ -205,11 +210,12 @@ def test_a_file_larger_than_the_system_allows(tmp_path):
     done = run(
         """
         import resource, sys
-        from musichal.atomic import write_atomically
+        from musichal.atomic import open_atomically
         from musichal.errors import InputError
         resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536))
         try:
-            write_atomically(sys.argv[1], lambda stream: stream.write(bytes(1 << 20)))
+            with open_atomically(sys.argv[1]) as stream:
+                stream.write(bytes(1 << 20))
         except InputError as error:
             print(error)
         """,
@@ -243,13 +249,14 @@ def test_ctrl_c_in_the_middle_of_writing(tmp_path):
     done = run(
         """
         import os, signal, sys
-        from musichal.atomic import write_atomically
+        from musichal.atomic import open_atomically
         def write(stream):
             stream.write(bytes(1 << 20))
             os.kill(os.getpid(), signal.SIGINT)
             stream.write(bytes(1 << 20))
         try:
-            write_atomically(sys.argv[1], write)
+            with open_atomically(sys.argv[1]) as stream:
+                write(stream)
         except KeyboardInterrupt:
             print("interrupted")
         """,

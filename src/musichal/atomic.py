@@ -1,14 +1,14 @@
-"""Files that appear whole or not at all.
+"""Files that are written completely or not at all.
 
-A file is written under another name in the same folder (``.NAME.XXXX.partial``), synced to the disk, and only then
-renamed over the old one. Whatever goes wrong before that, Ctrl-C included, leaves the old file as it was.
+A file is written under another name in the same folder (``.NAME.XXXX.partial``), synced to disk and then renamed. An error
+or interruption before that leaves an old file unchanged.
 """
 
 import contextlib
 import os
 import secrets
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -19,11 +19,15 @@ from musichal.text import PathLike, printable, reason
 
 @contextmanager
 def open_atomically(path: PathLike) -> Iterator[BinaryIO]:
-    """Open `path` for binary writing; the file appears, complete, when the block ends without an exception.
+    """Open `path` for binary writing; the file appears when the block ends without an exception.
 
-    A link is followed, and permissions of a replaced file are kept. Raises `InputError` naming the path and the reason
-    where the system refuses to write; other exceptions of the block pass through. Either way nothing is left behind and
-    an old file stays as it was.
+    Links are followed; a replaced file keeps its permissions. After an exception nothing is left behind, and an old file is
+    unchanged.
+
+    Raises
+    ------
+    InputError
+        If the system refuses to write, with path and reason.
     """
     target, partial = Path(path), None
     try:
@@ -42,20 +46,14 @@ def open_atomically(path: PathLike) -> Iterator[BinaryIO]:
                 partial.unlink()
             raise
     except OSError as error:
-        if error.filename is not None and not _names(error.filename, target, partial):
-            raise  # the block failed to open some other file: not for us to explain
+        if error.filename not in (None, str(target), str(partial)):
+            raise  # the block failed to open another file
         raise _cannot_write(path, reason(error)) from error
     _sync_folder(target.parent)
 
 
-def write_atomically(path: PathLike, write: Callable[[BinaryIO], None]) -> None:
-    """Let `write` fill a binary stream and put the result at `path`, whole or not at all: see `open_atomically`."""
-    with open_atomically(path) as stream:
-        write(stream)
-
-
 def check_writable(path: PathLike) -> None:
-    """Raise now the `InputError` that writing to `path` would raise after minutes of work; leaves nothing behind."""
+    """Fail early: raise `InputError` if `path` is not writable. Creates no file."""
     try:
         partial = _partial(_target(path))
         try:
@@ -71,7 +69,7 @@ def _cannot_write(path: PathLike, why: str) -> InputError:
 
 
 def _target(path: PathLike) -> Path:
-    """Return where `path` really leads; raises `InputError` or `OSError` where no file can be put."""
+    """Return `path` with links resolved; raise `InputError` or `OSError` if no file can be there."""
     target = Path(os.path.realpath(path))
     try:
         mode = target.stat().st_mode  # also finds names that are too long, before the work
@@ -84,7 +82,7 @@ def _target(path: PathLike) -> Path:
     if not stat.S_ISREG(mode):
         raise _cannot_write(path, "it is not an ordinary file")  # renaming over /dev/null would break the machine
     if not os.access(target, os.W_OK):
-        raise _cannot_write(path, "permission denied")  # a rename would get round the protection
+        raise _cannot_write(path, "permission denied")  # a rename would ignore the file's protection
     return target
 
 
@@ -93,15 +91,11 @@ def _partial(target: Path) -> Path:
     return target.with_name(f".{target.name[:40]}.{secrets.token_hex(8)}.partial")
 
 
-def _names(filename: object, target: Path, partial: Path | None) -> bool:
-    return filename in {str(path) for path in (target, partial) if path is not None}
-
-
 def _sync_folder(folder: Path) -> None:
-    """Make the rename itself survive a power cut, where the system can (not on Windows or some network disks)."""
+    """Make the rename survive a power cut, where the system supports it (not Windows, nor some network disks)."""
     if os.name == "nt":
         return
-    with contextlib.suppress(OSError):  # the file is complete and in place: too late to call it a failure
+    with contextlib.suppress(OSError):  # the file is complete and in place
         descriptor = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(descriptor)

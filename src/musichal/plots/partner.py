@@ -17,27 +17,8 @@ from musichal.hearing.vocabulary import perplexity
 from musichal.memory.memory import Memory
 from musichal.memory.partner_file import PartnerModel, StoredRecording
 from musichal.memory.token_index import TokenIndex
-from musichal.plots.style import (
-    COLUMNS,
-    GREY,
-    INK,
-    ORANGE,
-    SOURCE_COLOURS,
-    Envelope,
-    by_first_appearance,
-    column_moments,
-    draw_notes,
-    draw_raster,
-    envelope,
-    held_tokens,
-    hide_frame,
-    new_figure,
-    plot_style,
-    shortened,
-    time_step_s,
-    time_ticks,
-    token_raster,
-)
+from musichal.plots import style
+from musichal.plots.style import COLUMNS, GREY, INK, ORANGE, SOURCE_COLOURS
 from musichal.text import clock, counted
 
 if TYPE_CHECKING:
@@ -102,11 +83,11 @@ def repeats(index: TokenIndex, *, most: int) -> Repeats:
     return table[:, 0], table[:, 1], table[:, 2]
 
 
-@plot_style()
+@style.plot_style()
 def draw_partner(model: PartnerModel) -> "Figure":
     """Return the figure of a partner, 1600 pixels wide at 100 dots per inch."""
     memory, line = model.memory, TimeLine.of(model.recordings)
-    figure = new_figure(
+    figure = style.new_figure(
         height_inches=17.0,
         title="What this partner learned",
         subtitle=f"{counted(len(model.recordings), 'recording')}, {clock(float(line.durations_s.sum()))} long · "
@@ -122,7 +103,9 @@ def draw_partner(model: PartnerModel) -> "Figure":
     _draw_memory_notes(panels[3], memory, line)
     found = [repeats(index, most=_ARCS_PER_SOURCE) for index in memory.indexes]
     _draw_arcs(panels[4], found, memory, line)
-    _time_axis(panels[0], line)
+    ticks = style.own_time_ticks(line.starts_s.tolist(), line.durations_s.tolist(), labels=16, apart=0.035)
+    panels[0].set_xticks(*ticks)
+    panels[0].set_xlim(0, line.total_s)
     for axes in panels:
         axes.tick_params(axis="x", labelbottom=axes is panels[-1])
         axes.xaxis.grid(True)
@@ -134,24 +117,26 @@ def draw_partner(model: PartnerModel) -> "Figure":
     return figure
 
 
-def _shape(recording: StoredRecording, line: TimeLine, number: int) -> Envelope:
+def _shape(recording: StoredRecording, line: TimeLine, number: int) -> style.Envelope:
     """Return the waveform of a recording, finely; its level where the sound is not stored."""
     start = float(line.starts_s[number])
     if recording.flac is not None:
-        return envelope(recording.samples(), sample_rate_hz=recording.sample_rate_hz, columns=24 * COLUMNS, start_s=start)
+        return style.envelope(recording.samples(), sample_rate_hz=recording.sample_rate_hz, columns=24 * COLUMNS, start_s=start)
     spread = (10 ** (recording.level_db / 20)).astype(np.float32)
     times = (np.arange(len(spread)) + 0.5) * recording.duration_s / max(len(spread), 1)
-    return Envelope(start + times, -spread, spread)
+    return style.Envelope(start + times, -spread, spread)
 
 
-def _draw_waveforms(axes: "Axes", shapes: Sequence[Envelope], recordings: Sequence[StoredRecording], line: TimeLine) -> None:
+def _draw_waveforms(
+    axes: "Axes", shapes: Sequence[style.Envelope], recordings: Sequence[StoredRecording], line: TimeLine
+) -> None:
     for number, (shape, recording) in enumerate(zip(shapes, recordings, strict=True)):
         share = line.durations_s[number] / line.total_s
         shape.thinned(max(2, round(COLUMNS * share))).draw(axes)
         characters = int(165 * share)
         if characters >= 5:  # narrower ones stay without a name
             axes.annotate(
-                shortened(recording.name, characters=characters), (line.starts_s[number], 1.02),
+                style.shortened(recording.name, characters=characters), (line.starts_s[number], 1.02),
                 xycoords=("data", "axes fraction"), size=9.5, weight="bold", parse_math=False, annotation_clip=False,
             )  # fmt: skip
     peak = max(shape.peak for shape in shapes)
@@ -165,9 +150,9 @@ def _draw_tokens(axes: "Axes", model: PartnerModel, line: TimeLine, source: int)
     starts = np.concatenate(
         [start + r.frame_samples / rate - frame_s / 2 for r, start in zip(model.recordings, line.starts_s, strict=True)]
     )
-    held = held_tokens(tokens, starts, column_moments(len(tokens), line.total_s), longest_s=2 * frame_s)
-    raster, silence = token_raster(held, by_first_appearance(tokens, size=model.spec.vocabulary.size))
-    draw_raster(axes, raster, silence, end_s=line.total_s, source=SOURCES[source])
+    held = style.held_tokens(tokens, starts, style.column_moments(len(tokens), line.total_s), longest_s=2 * frame_s)
+    raster, silence = style.token_raster(held, style.by_first_appearance(tokens, size=model.spec.vocabulary.size))
+    style.draw_raster(axes, raster, silence, end_s=line.total_s, source=SOURCES[source])
     axes.set_title(f"Its {SOURCES[source]} tokens in order of first appearance: new ones climb, returning ones fall back")
 
 
@@ -175,7 +160,7 @@ def _draw_memory_notes(axes: "Axes", memory: Memory, line: TimeLine) -> None:
     states, notes = memory.states, memory.notes
     owners = np.repeat(np.arange(len(states)), states["note_count"])
     starts = line.states_s(states)[0][owners] + notes["offset_s"]
-    draw_notes(axes, starts, notes["duration_s"].astype(np.float64), notes["pitch"].tolist(), notes["velocity"])
+    style.draw_notes(axes, starts, notes["duration_s"].astype(np.float64), notes["pitch"].tolist(), notes["velocity"])
     axes.set_title("The notes that it can play, darker where louder" if len(notes) else "It heard no notes")
 
 
@@ -218,23 +203,11 @@ def _draw_arcs(axes: "Axes", found: Sequence[Repeats], memory: Memory, line: Tim
     axes.tick_params(axis="y", length=0)
     shown = " and ".join(f"{len(f[0])} {source}" for source, f in zip(SOURCES, found, strict=True))
     axes.set_title(f"What comes back: arcs join stretches of gestures that repeat, the longest strongest ({shown} shown)")
-    hide_frame(axes)
-
-
-def _time_axis(axes: "Axes", line: TimeLine) -> None:
-    """Label each recording's own time, as far as there is room."""
-    step = time_step_s(line.total_s, labels=16)
-    ticks: list[tuple[float, float]] = []
-    for start, duration in zip(line.starts_s.tolist(), line.durations_s.tolist(), strict=True):
-        for own in np.arange(0, duration, step).tolist():
-            if not ticks or start + own - ticks[-1][0] > 0.035 * line.total_s:
-                ticks.append((start + own, own))
-    axes.set_xticks([place for place, _ in ticks], [clock(t, decimals=int(step < 1)) for _, t in ticks])
-    axes.set_xlim(0, line.total_s)
+    style.hide_frame(axes)
 
 
 def _draw_close_ups(
-    panels: Sequence["Axes"], model: PartnerModel, line: TimeLine, shapes: Sequence[Envelope], found: Sequence[Repeats]
+    panels: Sequence["Axes"], model: PartnerModel, line: TimeLine, shapes: Sequence[style.Envelope], found: Sequence[Repeats]
 ) -> None:
     """Show the longest harmonic repeat at both its places, else the longest percussive one, else how the memory begins."""
     states = model.memory.states
@@ -252,10 +225,10 @@ def _draw_close_ups(
         number = int(states["recording"][state])
         start_s = max(0.0, float(states["start_s"][state]) - _LEAD_IN_S)
         where = clock(float(states["start_s"][state]), decimals=1)
-        named = f" of {shortened(model.recordings[number].name, characters=24)}" if len(model.recordings) > 1 else ""
+        named = f" of {style.shortened(model.recordings[number].name, characters=24)}" if len(model.recordings) > 1 else ""
         axes.set_title(f"{title} at {where}{named}", parse_math=False)
         shape = shapes[number]
-        own = Envelope(shape.times_s - line.starts_s[number], shape.low, shape.high)
+        own = style.Envelope(shape.times_s - line.starts_s[number], shape.low, shape.high)
         _draw_close_up(axes, model.memory, own, number, start_s, start_s + length_s, range(state, state + n))
     panels[1].set_yticks([])
     for axes in panels[len(places) :]:
@@ -263,13 +236,13 @@ def _draw_close_ups(
 
 
 def _draw_close_up(
-    axes: "Axes", memory: Memory, shape: Envelope, number: int, start_s: float, end_s: float, repeated: range
+    axes: "Axes", memory: Memory, shape: style.Envelope, number: int, start_s: float, end_s: float, repeated: range
 ) -> None:
     """Draw the waveform above gestures as numbered boxes, the repeat shaded; times are the recording's own."""
     from matplotlib import colormaps
 
     inside = slice(*np.searchsorted(shape.times_s, (start_s, end_s)))
-    part = Envelope(shape.times_s[inside], shape.low[inside], shape.high[inside])
+    part = style.Envelope(shape.times_s[inside], shape.low[inside], shape.high[inside])
     axes.fill_between(part.times_s, 3 + part.low / part.peak, 3 + part.high / part.peak, color=INK, linewidth=0.3)
     states = memory.states
     ends = states["start_s"] + states["duration_s"]
@@ -290,8 +263,8 @@ def _draw_close_up(
     axes.set_ylim(0, 4.05)
     axes.set_yticks([3, 1.5, 0.5], ["sound", *(f"{source}\ntoken" for source in SOURCES)])
     axes.tick_params(axis="y", length=0)
-    time_ticks(axes, start_s, end_s, labels=10)
-    hide_frame(axes)
+    style.time_ticks(axes, start_s, end_s, labels=10)
+    style.hide_frame(axes)
 
 
 def _draw_usage(axes: "Axes", model: PartnerModel, source: int) -> None:

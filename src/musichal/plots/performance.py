@@ -17,28 +17,8 @@ from musichal.live.performance import HeardStream, Performance
 from musichal.note import Note
 from musichal.partner.decision import REST_REASONS, Decision
 from musichal.partner.explanation import RestSpan, rest_spans
-from musichal.plots.style import (
-    BLUE,
-    GREEN,
-    GREY,
-    INK,
-    ORANGE,
-    PURPLE,
-    VERMILION,
-    by_first_appearance,
-    column_moments,
-    draw_notes,
-    draw_raster,
-    envelope,
-    held_tokens,
-    hide_frame,
-    new_figure,
-    plot_style,
-    shortened,
-    time_step_s,
-    time_ticks,
-    token_raster,
-)
+from musichal.plots import style
+from musichal.plots.style import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, VERMILION
 from musichal.text import clock, counted
 
 if TYPE_CHECKING:
@@ -112,7 +92,7 @@ def _colour(decision: Decision) -> str:
     return INFLUENCE_LOOKS.get(strongest_influence(decision) or "", _OTHER_LOOK)[0]
 
 
-@plot_style()
+@style.plot_style()
 def draw_performance(
     performance: Performance,
     player_samples: Float32,
@@ -139,7 +119,7 @@ def draw_performance(
     played = [d for d in decisions if d.kind == "play"]
     rests = rest_spans(decisions, end_s=end_s)
     alarms = alarm_spans(performance.drift, end_s=end_s)
-    figure = new_figure(
+    figure = style.new_figure(
         height_inches=13.5,
         title="A performance: the player, and MusicHal's answer",
         subtitle=f"{clock(performance.duration_s, decimals=0)} long · {counted(len(notes), 'note')} in answer,"
@@ -161,7 +141,7 @@ def draw_performance(
             axes.axvspan(span.start_s, span.end_s, label=span.reason, **look)
     if alarms:
         _draw_alarms(panels, alarms)
-    time_ticks(panels[-1], 0.0, end_s)
+    style.time_ticks(panels[-1], 0.0, end_s)
     panels[-1].set_xlabel("time, minutes:seconds")
     for axes in panels:
         axes.xaxis.grid(True)
@@ -171,7 +151,7 @@ def draw_performance(
 
 def _draw_player(axes: "Axes", samples: Float32, sample_rate_hz: int) -> None:
     mono = samples.mean(axis=1, dtype=np.float32) if samples.ndim == 2 else samples
-    envelope(mono, sample_rate_hz=sample_rate_hz).draw(axes)
+    style.envelope(mono, sample_rate_hz=sample_rate_hz).draw(axes)
     axes.set_ylabel("sound")
     axes.set_title("The player")
 
@@ -186,7 +166,7 @@ def _draw_alarms(panels: "Sequence[Axes]", alarms: Sequence[AlarmSpan]) -> None:
     panels[-1].set_ylim(0, 1)
     panels[-1].set_yticks([])
     panels[-1].set_title("Alarms: the input differed from training")
-    hide_frame(panels[-1])
+    style.hide_frame(panels[-1])
 
 
 def _draw_heard(axes: "Axes", heard: HeardStream, source: int, end_s: float) -> None:
@@ -194,9 +174,9 @@ def _draw_heard(axes: "Axes", heard: HeardStream, source: int, end_s: float) -> 
     used = np.unique(tokens[tokens != SILENCE]).size
     centres = heard.frame_samples / heard.sample_rate_hz
     half_s = float(np.median(np.diff(centres))) / 2 if len(centres) > 1 else 0.0
-    held = held_tokens(tokens, centres - half_s, column_moments(len(tokens), end_s), longest_s=_FRAME_S)
-    raster, silence = token_raster(held, by_first_appearance(tokens, size=max(int(tokens.max(initial=0)) + 1, 1)))
-    draw_raster(axes, raster[: max(used, 1)], silence, end_s=end_s, source=SOURCES[source])
+    held = style.held_tokens(tokens, centres - half_s, style.column_moments(len(tokens), end_s), longest_s=_FRAME_S)
+    raster, silence = style.token_raster(held, style.by_first_appearance(tokens, size=max(int(tokens.max(initial=0)) + 1, 1)))
+    style.draw_raster(axes, raster[: max(used, 1)], silence, end_s=end_s, source=SOURCES[source])
     axes.set_title(f"What MusicHal heard: {used} {SOURCES[source]} tokens, in order of first appearance")
 
 
@@ -220,19 +200,13 @@ def _draw_places(axes: "Axes", played: Sequence[Decision], recording_names: Sequ
     axes.add_collection(dotted, autolim=False)
     axes.add_collection(LineCollection(lines, colors=colours, linewidths=4, label="places", capstyle="butt"), autolim=False)
     axes.set_ylim(-0.02 * total, 1.02 * total)
-    step = time_step_s(total, labels=9)
-    ticks: list[tuple[float, str]] = []
-    for recording, bottom in bottoms.items():
-        for own in np.arange(0, heights[recording], step).tolist():
-            if not ticks or bottom + own - ticks[-1][0] > 0.06 * total:
-                ticks.append((bottom + own, clock(own, decimals=int(step < 1))))
-        if bottom:
-            axes.axhline(bottom, color=GREY, linewidth=0.8)
-    axes.set_yticks([place for place, _ in ticks], [text for _, text in ticks])
+    for bottom in [*bottoms.values()][1:]:
+        axes.axhline(bottom, color=GREY, linewidth=0.8)
+    axes.set_yticks(*style.own_time_ticks([*bottoms.values()], [*heights.values()], labels=9, apart=0.06))
     named = [number for number in bottoms if heights[number] > 0.05 * total]
     names = [recording_names[n] if n < len(recording_names) else "you, now" for n in named]
     right = axes.secondary_yaxis("right")
-    right.set_yticks([bottoms[n] + heights[n] / 2 for n in named], [shortened(name, characters=14) for name in names])
+    right.set_yticks([bottoms[n] + heights[n] / 2 for n in named], [style.shortened(name, characters=14) for name in names])
     right.tick_params(length=0)
     right.spines["right"].set_visible(False)
 
@@ -262,7 +236,7 @@ def _draw_answer(axes: "Axes", notes: Sequence[Note], played: Sequence[Decision]
     starts = np.array([n.onset_s for n in notes], dtype=np.float64)
     durations = np.array([n.duration_s for n in notes], dtype=np.float64)
     velocities = np.array([n.velocity for n in notes], dtype=np.int64)
-    draw_notes(axes, starts, durations, [n.pitch for n in notes], velocities, note_colours(notes, played))
+    style.draw_notes(axes, starts, durations, [n.pitch for n in notes], velocities, note_colours(notes, played))
     words = "Its answer, coloured by the influence that carried the choice, darker where louder"
     axes.set_title(words if notes else "It played no note")
     for decision in played:

@@ -22,24 +22,8 @@ from musichal.evaluate.token_stats import DiversityRow
 from musichal.evaluate.traces import STEP_S, Trace
 from musichal.evaluate.verify import OFFSETS, ShiftRow, Verification
 from musichal.hearing.percepts import SOURCES
-from musichal.plots.style import (
-    BLUE,
-    COLUMNS,
-    GREEN,
-    GREY,
-    INK,
-    ORANGE,
-    PALE,
-    PURPLE,
-    SOURCE_COLOURS,
-    VERMILION,
-    figure_bytes,
-    hide_frame,
-    new_figure,
-    plot_style,
-    shortened,
-    time_ticks,
-)
+from musichal.plots import style
+from musichal.plots.style import BLUE, COLUMNS, GREEN, GREY, INK, ORANGE, PALE, PURPLE, SOURCE_COLOURS, VERMILION
 from musichal.text import PathLike, printable
 
 if TYPE_CHECKING:
@@ -134,7 +118,7 @@ def _numbers(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def _image(figure: "Figure", words: str) -> str:
     """Return a figure as an image inside the page; `words` describe it."""
-    data = base64.b64encode(figure_bytes(figure, "png")).decode("ascii")
+    data = base64.b64encode(style.figure_bytes(figure, "png")).decode("ascii")
     return f'<img alt="{escape(words)}" src="data:image/png;base64,{data}">'
 
 
@@ -246,7 +230,7 @@ def parity_columns(positions: AnyArray, agrees: Bool, *, end_sample: float, colu
     return strip
 
 
-@plot_style()
+@style.plot_style()
 def draw_parity(recordings: Sequence[HeardRecording], *, sample_rate_hz: int) -> "Figure":
     """Draw a strip over time for each recording and source, coloured where a token differs.
 
@@ -261,7 +245,7 @@ def draw_parity(recordings: Sequence[HeardRecording], *, sample_rate_hz: int) ->
     subtitle = "tokens of training beside tokens heard live"
     if len(recordings) > len(found):
         subtitle += f": {len(found)} of {len(recordings)} recordings, those that differ first"
-    figure = new_figure(height_inches=1.4 + 1.45 * len(found), title="Parity", subtitle=subtitle)
+    figure = style.new_figure(height_inches=1.4 + 1.45 * len(found), title="Parity", subtitle=subtitle)
     panels = figure.subplots(len(found) * len(SOURCES), 1, squeeze=False)[:, 0]
     for number, axes in enumerate(panels):
         source = number % len(SOURCES)
@@ -279,22 +263,24 @@ def draw_parity(recordings: Sequence[HeardRecording], *, sample_rate_hz: int) ->
         right.set_yticks([0.5], [f"{different} differ" if different else "equal"], color=VERMILION if different else INK)
         right.tick_params(length=0)
         right.spines["right"].set_visible(False)
-        hide_frame(axes, keep=())
-        time_ticks(axes, 0.0, recording.duration_s)
+        style.hide_frame(axes, keep=())
+        style.time_ticks(axes, 0.0, recording.duration_s)
         axes.tick_params(axis="x", labelbottom=source == len(SOURCES) - 1)
         if source == 0:
-            axes.set_title(shortened(recording.name, characters=90) + (", new to the partner" if recording.is_new else ""))
+            axes.set_title(
+                style.shortened(recording.name, characters=90) + (", new to the partner" if recording.is_new else "")
+            )
     handles = [Patch(color=GREEN, label="the same token"), Patch(color=VERMILION, label="another token, or no frame")]
     figure.legend(handles=handles, loc="outside lower left", ncols=2)
     return figure
 
 
-@plot_style()
+@style.plot_style()
 def draw_histograms(rows: Sequence[DiversityRow]) -> "Figure":
     """Draw how often each token occurs: the first row as bars, each other row as a line above them, in the same order."""
     others = rows[1:]
-    subtitle = f"bars: {shortened(rows[0].label, characters=60)}, most frequent first; line: as each panel says"
-    figure = new_figure(height_inches=1.1 + 2.2 * len(others), title="How often each token occurs", subtitle=subtitle)
+    subtitle = f"bars: {style.shortened(rows[0].label, characters=60)}, most frequent first; line: as each panel says"
+    figure = style.new_figure(height_inches=1.1 + 2.2 * len(others), title="How often each token occurs", subtitle=subtitle)
     panels = figure.subplots(len(others), len(SOURCES), sharey="col", squeeze=False)
     for source, name in enumerate(SOURCES):
         trained = _percent(rows[0].histograms[source])
@@ -305,7 +291,7 @@ def draw_histograms(rows: Sequence[DiversityRow]) -> "Figure":
             axes.stairs(_percent(row.histograms[source])[order], edges, color=INK, linewidth=1.1, baseline=None)
             axes.set_xlim(-0.7, len(order) - 0.3)
             axes.set_xticks([])
-            axes.set_title(f"{name}: {shortened(row.label, characters=50)}")
+            axes.set_title(f"{name}: {style.shortened(row.label, characters=50)}")
             axes.set_ylim(bottom=0)
             axes.set_ylabel("% of frames")
     return figure
@@ -316,11 +302,11 @@ def _percent(histogram: Sequence[int]) -> Float64:
     return 100 * counts / max(counts.sum(), 1.0)
 
 
-@plot_style()
+@style.plot_style()
 def draw_shift(rows: Sequence[ShiftRow]) -> "Figure":
     """Draw the share of tokens that stay for each offset of the grid; offsets between frames stand apart."""
     subtitle = "share of frames that keep their token when the grid of segments begins later"
-    figure = new_figure(height_inches=3.9, title="Shift consistency", subtitle=subtitle)
+    figure = style.new_figure(height_inches=3.9, title="Shift consistency", subtitle=subtitle)
     axes = figure.subplots()
     width = 0.8 / len(SOURCES)
     between = np.arange(len(rows)) >= OFFSETS
@@ -409,10 +395,10 @@ def _fields_table(columns: Mapping[str, str], rows: Mapping[str, object]) -> str
     return _numbers(("", *columns.values()), lines)
 
 
-@plot_style()
+@style.plot_style()
 def draw_listening(contestants: Sequence[Contestant]) -> "Figure":
     """Draw the areas under the ROC curve with their intervals, a group of bars for each contestant."""
-    figure = new_figure(height_inches=4.4, title="Listening", subtitle="is the true input of an answer told from others?")
+    figure = style.new_figure(height_inches=4.4, title="Listening", subtitle="is the true input of an answer told from others?")
     axes = figure.subplots()
     labels = ("together", *DIMENSIONS)
     x, width = np.arange(len(contestants)), 0.8 / len(labels)
@@ -430,16 +416,16 @@ def draw_listening(contestants: Sequence[Contestant]) -> "Figure":
     return figure
 
 
-@plot_style()
+@style.plot_style()
 def draw_traces(player: Trace, answer: Trace, *, duration_s: float, name: str) -> "Figure":
     """Draw density and loudness of a player and of an answer over time."""
     title = f"A player, and the answer of '{name}'"
-    figure = new_figure(height_inches=4.4, title=title, subtitle="blue: player; purple: answer")
+    figure = style.new_figure(height_inches=4.4, title=title, subtitle="blue: player; purple: answer")
     t = np.arange(len(player.density_hz)) * STEP_S
     panels = figure.subplots(2, 1, sharex=True)
     for axes, label, field in zip(panels, ("onsets per second", "dBFS"), ("density_hz", "loudness_db"), strict=True):
         for trace, colour in ((player, BLUE), (answer, PURPLE)):
             axes.step(t, getattr(trace, field)[: len(t)], where="post", color=colour, linewidth=1.2)
         axes.set_ylabel(label)
-        time_ticks(axes, 0.0, duration_s)
+        style.time_ticks(axes, 0.0, duration_s)
     return figure

@@ -151,6 +151,25 @@ def time_ticks(axes: "Axes", start_s: float, end_s: float, *, labels: int = 16) 
     axes.set_xlim(start_s, end_s)
 
 
+def own_time_ticks(
+    starts_s: Sequence[float], durations_s: Sequence[float], *, labels: int, apart: float
+) -> tuple[list[float], list[str]]:
+    """Return places and labels on an axis of recordings one after the other: each one's own time, where there is room.
+
+    Places are at least the share `apart` of the axis from each other.
+    """
+    total = starts_s[-1] + durations_s[-1] if len(starts_s) else 1.0
+    step = time_step_s(total, labels=labels)
+    places: list[float] = []
+    texts: list[str] = []
+    for start, duration in zip(starts_s, durations_s, strict=True):
+        for own in np.arange(0, duration, step).tolist():
+            if not places or start + own - places[-1] > apart * total:
+                places.append(start + own)
+                texts.append(clock(own, decimals=int(step < 1)))
+    return places, texts
+
+
 def shortened(name: str, *, characters: int) -> str:
     """Return a name as one line of at most `characters` characters."""
     text = printable(name)

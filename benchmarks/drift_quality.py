@@ -20,7 +20,7 @@ import numpy as np
 
 from benchmarks.figure import Figure
 from musichal.arrays import Float32
-from musichal.audio.recording import Recording, read_recording, samples_digest
+from musichal.audio.recording import Recording, read_recording
 from musichal.errors import InputError
 from musichal.hearing.encoders import create_encoder
 from musichal.hearing.listener import Listener
@@ -116,7 +116,7 @@ def cut(recording: Recording, first_s: float, last_s: float) -> Recording:
     """Return a stretch of a recording as a recording."""
     rate = recording.sample_rate_hz
     samples = np.ascontiguousarray(recording.samples[round(first_s * rate) : round(last_s * rate)])
-    return replace(recording, samples=samples, digest=samples_digest(samples))
+    return replace(recording, samples=samples)
 
 
 def raised(model: PartnerModel, samples: Float32, sample_rate_hz: int) -> list[DriftReport]:

@@ -32,6 +32,7 @@ from musichal.arrays import Float32
 from musichal.audio import instrument
 from musichal.audio.soundfont import SoundFont, open_soundfont
 from musichal.errors import InputError, MissingExtraError, install_hint
+from musichal.note import Note
 
 Split = Literal["train", "test"]
 DrumKind = Literal["hat", "snare", "kick"]
@@ -275,27 +276,16 @@ def render_notes(
         channels = {program: i for i, program in enumerate(sorted({n.program for n in notes}))}
         if len(channels) > _DRUM_CHANNEL:
             raise ValueError(f"at most {_DRUM_CHANNEL} programs can play together")
-        played = [_Played(n.onset_s, n.duration_s, n.pitch, n.velocity, channels[n.program]) for n in notes]
+        played = [Note(n.onset_s, n.duration_s, n.pitch, n.velocity, channels[n.program]) for n in notes]
         programs = {channel: program for program, channel in channels.items()}
         _add(mix, played, programs, rms=HARMONY_RMS, sample_rate_hz=sample_rate_hz)
     if drum_hits:
-        strokes = [_Played(h.onset_s, 0.3, _DRUM_PITCHES[h.kind], h.velocity, _DRUM_CHANNEL) for h in drum_hits]
+        strokes = [Note(h.onset_s, 0.3, _DRUM_PITCHES[h.kind], h.velocity, _DRUM_CHANNEL) for h in drum_hits]
         _add(mix, strokes, {_DRUM_CHANNEL: kit}, rms=DRUMS_RMS, sample_rate_hz=sample_rate_hz)
     return mix
 
 
-@dataclass(frozen=True)
-class _Played:
-    """A note as the synthesiser takes it."""
-
-    onset_s: float
-    duration_s: float
-    pitch: int
-    velocity: int
-    channel: int
-
-
-def _add(mix: Float32, notes: Sequence[_Played], programs: dict[int, int], *, rms: float, sample_rate_hz: int) -> None:
+def _add(mix: Float32, notes: Sequence[Note], programs: dict[int, int], *, rms: float, sample_rate_hz: int) -> None:
     stereo = instrument.render_notes(notes, _font(), sample_rate_hz=sample_rate_hz, programs=programs)[: len(mix)]
     mono = (stereo[:, 0] + stereo[:, 1]) * np.float32(0.5)
     level = float(np.sqrt(np.mean(np.square(mono, dtype=np.float64)))) or 1.0

@@ -3,7 +3,7 @@
 import dataclasses
 from pathlib import Path
 
-from musichal.audio.recording import Recording, samples_digest
+from musichal.audio.recording import Recording
 from musichal.hearing.encoders.checkpoint import find_checkpoint
 from musichal.hearing.encoders.conversion import convert
 from musichal.hearing.encoders.learned import parse_encoder, unmeasured_spec, with_choice
@@ -27,4 +27,4 @@ def part(recording: Recording, first_s: float, last_s: float) -> Recording:
     """Return a stretch of a recording as a recording."""
     rate = recording.sample_rate_hz
     samples = recording.samples[round(first_s * rate) : round(last_s * rate)]
-    return dataclasses.replace(recording, samples=samples, digest=samples_digest(samples))
+    return dataclasses.replace(recording, samples=samples)

@@ -122,7 +122,7 @@ class TestHeard:
         format_, subtype, suffix, steps = encoding
         path = sound_file(tmp_path / f"a.{suffix}", music, format=format_, subtype=subtype)
         recording = read_recording(path)
-        assert (recording.name, recording.channels) == (path.name, 1)
+        assert recording.name == path.name
         assert recording.samples.size == music.size
         assert recording.warnings == ()
         if steps is None:
@@ -137,7 +137,7 @@ class TestHeard:
         part = music[: 1 << 15]
         block = part[:, None] * gains[None, :]
         recording = read_recording(sound_file(tmp_path / "a.wav", block, rate, subtype="DOUBLE"))
-        assert (recording.channels, recording.sample_rate_hz) == (channels, rate)
+        assert recording.sample_rate_hz == rate
         assert recording.duration_s == part.size / rate
         assert np.abs(recording.samples - part * gains.mean()).max() <= 0.6 / GRID
         assert np.array_equal(recording.samples, ingest(block))
@@ -149,14 +149,12 @@ class TestHeard:
         assert np.array_equal(recording.samples, ingest(samples))
         as_integers = (recording.samples.astype(np.float64) * GRID).astype("<i4")
         assert recording.digest == hashlib.sha256(as_integers.tobytes()).hexdigest()
-        assert recording.rms_db == pytest.approx(10 * np.log10(np.mean(recording.samples.astype(float) ** 2)), abs=1e-6)
-        assert recording.peak_db == pytest.approx(20 * np.log10(np.abs(samples).max()), abs=1e-6)
         assert not recording.samples.flags.writeable
 
     def test_clipped(self, tmp_path, music):
         recording = read_recording(sound_file(tmp_path / "a.wav", np.clip(music * 20, -1, 1), subtype="PCM_16"))
         assert recording.warnings[0].startswith("clipped: ")
-        assert 0.05 < recording.clipped_share < 1
+        assert 5 < float(recording.warnings[0].split()[1]) < 100
 
     @pytest.mark.parametrize("subtype", ["PCM_U8", "PCM_16", "PCM_24", "FLOAT"])
     def test_a_tone_at_full_scale_is_not_called_clipped(self, tmp_path, subtype):
@@ -168,13 +166,12 @@ class TestHeard:
         samples = np.full((1 << 18) + 10, 0.1)
         samples[(1 << 18) - 3 : (1 << 18) + 3] = 1.0
         recording = read_recording(sound_file(tmp_path / "a.wav", samples, subtype="FLOAT"))
-        assert recording.clipped_share * samples.size == pytest.approx(4)  # the third to the sixth of six
+        assert recording.warnings[0] == (f"clipped: {400 / samples.size:.2g} % of it is flat at full scale")  # 4 of the 6
 
     def test_hot_float(self, tmp_path, music):
         recording = read_recording(sound_file(tmp_path / "a.wav", music / np.abs(music).max() * 2, subtype="FLOAT"))
         assert recording.warnings == ("peaks at +6.0 dBFS: what is above full scale is cut off",)
         assert recording.samples.max() <= 1 - 1 / GRID
-        assert recording.clipped_share > 0
 
     @pytest.mark.filterwarnings("error")
     def test_the_largest_numbers_there_are(self, tmp_path, music):
@@ -186,8 +183,7 @@ class TestHeard:
 
     def test_dc_offset(self, tmp_path, music):
         recording = read_recording(sound_file(tmp_path / "a.wav", music / 2 + 0.2, subtype="PCM_24"))
-        assert recording.dc_offset == pytest.approx(0.2 + music.mean() / 2, abs=1e-6)
-        assert recording.warnings == (f"DC offset of {recording.dc_offset:+.3f}",)
+        assert recording.warnings == (f"DC offset of {0.2 + music.mean() / 2:+.3f}",)
 
     def test_quiet_and_inverted(self, tmp_path, music):
         quiet = read_recording(sound_file(tmp_path / "q.wav", music / 1000, subtype="PCM_24"))

@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from musichal.arrays import AnyArray, Float32, Float64, Int16, Records
 from musichal.atomic import open_atomically
-from musichal.audio.recording import Recording, collect_recordings, ingest, read_recording, samples_digest
+from musichal.audio.recording import Recording, collect_recordings, ingest, read_recording
 from musichal.errors import InputError
 from musichal.hearing.encoders import create_encoder
 from musichal.hearing.listener import Listener
@@ -667,19 +667,7 @@ def _seed(seed: int) -> int:
 def _recording(y: Audio, sr: int, *, name: str) -> Recording:
     samples = _sound(y)
     samples.setflags(write=False)
-    power = float(np.sqrt(np.mean(np.square(samples, dtype=np.float64)))) or 1e-6
-    return Recording(
-        name=name,
-        sample_rate_hz=_rate(sr),
-        samples=samples,
-        channels=1,
-        clipped_share=0.0,
-        dc_offset=float(samples.mean()),
-        peak_db=20 * float(np.log10(max(1e-6, float(np.abs(samples).max())))),
-        rms_db=20 * float(np.log10(power)),
-        digest=samples_digest(samples),
-        warnings=(),
-    )
+    return Recording(name, _rate(sr), samples)
 
 
 def _settings(mode: str, settings: dict[str, Any]) -> PartnerSettings:

@@ -19,8 +19,9 @@ from typing import Protocol
 import numpy as np
 
 from musichal.arrays import Float32, Float64
-from musichal.audio.soundfont import PERCUSSION_CHANNEL, Note, open_soundfont
+from musichal.audio.soundfont import open_soundfont
 from musichal.errors import InputError
+from musichal.note import PERCUSSION_CHANNEL, Note
 from musichal.text import PathLike
 
 _LONGEST_S = 4 * 3600.0

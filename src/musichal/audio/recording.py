@@ -17,6 +17,7 @@ import struct
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO
 
@@ -55,29 +56,26 @@ _FORMATS = "WAV, AIFF, FLAC, OGG, MP3, CAF or AU"
 
 @dataclass(frozen=True)
 class Recording:
-    """A recording as it will be heard, and what is worth knowing about its source.
+    """A recording as it will be heard.
 
-    `samples` has shape (n,): float32 mono on the 24-bit grid, read-only. `digest` is the SHA-256 of the samples as 24-bit
-    integers in little-endian int32. `clipped_share` is the share of frames in which some channel is beyond full scale or
-    has stayed there for three frames, `peak_db` the highest peak of any channel of the source (above 0 in a hot float
-    file), `rms_db` and `dc_offset` describe `samples`. `warnings` are sentences for the user, most important first.
+    `samples` has shape (n,): float32 mono on the 24-bit grid. `warnings` are sentences for the user on what is wrong with
+    the source, most important first.
     """
 
     name: str
     sample_rate_hz: int
     samples: Float32
-    channels: int
-    clipped_share: float
-    dc_offset: float
-    peak_db: float
-    rms_db: float
-    digest: str
-    warnings: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
 
     @property
     def duration_s(self) -> float:
         """Length in seconds."""
         return self.samples.size / self.sample_rate_hz
+
+    @cached_property
+    def digest(self) -> str:
+        """`samples_digest` of the samples."""
+        return samples_digest(self.samples)
 
 
 def ingest(block: npt.NDArray[np.float32] | Float64) -> Float32:
@@ -124,12 +122,11 @@ def ingest(block: npt.NDArray[np.float32] | Float64) -> Float32:
 
 
 def samples_digest(samples: Float32) -> str:
-    """Return the SHA-256 of samples on the 24-bit grid, as `Recording.digest` has it."""
-    return hashlib.sha256(_as_integers(samples)).hexdigest()
-
-
-def _as_integers(samples: Float32) -> bytes:
-    return (samples * np.float32(_GRID)).astype("<i4").tobytes()
+    """Return the SHA-256 of samples (n,) on the 24-bit grid, as integers in little-endian int32."""
+    digest = hashlib.sha256()
+    for start in range(0, len(samples), _BLOCK_VALUES):
+        digest.update((samples[start : start + _BLOCK_VALUES] * np.float32(_GRID)).astype("<i4").tobytes())
+    return digest.hexdigest()
 
 
 def collect_recordings(paths: Iterable[PathLike]) -> list[Path]:
@@ -253,7 +250,6 @@ def _read(source: soundfile.SoundFile, name: str, max_samples: int) -> Recording
     samples = np.empty(promised, dtype=np.float32)
     block: Float64 = np.empty((max(1, _BLOCK_VALUES // channels), channels))
     meter = LevelMeter(full_scale=_full_scale(source.subtype))
-    digest = hashlib.sha256()
     done = 0
     while True:
         block.fill(np.nan)  # libsndfile does not tell how much it decoded before it failed: the block does
@@ -272,7 +268,6 @@ def _read(source: soundfile.SoundFile, name: str, max_samples: int) -> Recording
             raise _RefusedError(f"has NaN or infinite samples, the first at {first_s:.3f} s")
         mono = ingest(part)
         samples[done : done + len(mono)] = mono
-        digest.update(_as_integers(mono))
         meter.see(part, mono)
         done += len(part)
         if done == promised:
@@ -289,18 +284,7 @@ def _read(source: soundfile.SoundFile, name: str, max_samples: int) -> Recording
         raise _RefusedError(
             "is digital silence throughout" if levels.peak < 1 / _GRID else "is silent in mono: its channels cancel one another"
         )
-    return Recording(
-        name=name,
-        sample_rate_hz=rate,
-        samples=samples,
-        channels=channels,
-        clipped_share=levels.clipped / done,
-        dc_offset=levels.dc_offset,
-        peak_db=levels.peak_db,
-        rms_db=levels.rms_db,
-        digest=digest.hexdigest(),
-        warnings=tuple(_warnings(levels)),
-    )
+    return Recording(name, rate, samples, tuple(_warnings(levels)))
 
 
 def _warnings(levels: Levels) -> Iterator[str]:

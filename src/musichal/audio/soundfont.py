@@ -21,7 +21,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import soxr
@@ -29,9 +29,9 @@ from scipy.signal import lfilter
 
 from musichal.arrays import Float32, Float64, Int16, Records
 from musichal.errors import InputError
+from musichal.note import PERCUSSION_CHANNEL, Note
 from musichal.text import PathLike, printable, reason
 
-PERCUSSION_CHANNEL = 9
 _PERCUSSION_BANK = 128
 _ENVELOPE_DB = 100.0
 """A decay or release time is the time in which the level falls by this much."""
@@ -81,21 +81,6 @@ _VALUES = {  # number: (default, lowest, highest)
     _EXCLUSIVE_CLASS: (0, 0, 127),
     **dict.fromkeys((_ROOT_KEY, _KEY, _VELOCITY), (-1, -1, 127)),
 }
-
-
-class Note(Protocol):
-    """What a note needs to be rendered: see `musichal.note.Note`."""
-
-    @property
-    def onset_s(self) -> float: ...  # noqa: D102
-    @property
-    def duration_s(self) -> float: ...  # noqa: D102
-    @property
-    def pitch(self) -> int: ...  # noqa: D102
-    @property
-    def velocity(self) -> int: ...  # noqa: D102
-    @property
-    def channel(self) -> int: ...  # noqa: D102
 
 
 @dataclass(frozen=True)

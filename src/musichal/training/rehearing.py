@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from musichal.arrays import Float32
-from musichal.audio.recording import Recording, samples_digest
+from musichal.audio.recording import Recording
 from musichal.errors import PartnerFileError
 from musichal.hearing.percepts import SILENCE, SOURCES
 from musichal.memory.partner_file import PartnerModel, StoredRecording
@@ -36,18 +36,7 @@ class Reheard:
 
 def as_recording(stored: StoredRecording, samples: Float32) -> Recording:
     """Return a partner's recording as one to train on; `samples` (n,) are its sound."""
-    return Recording(
-        name=stored.name,
-        sample_rate_hz=stored.sample_rate_hz,
-        samples=samples,
-        channels=1,
-        clipped_share=0.0,
-        dc_offset=0.0,
-        peak_db=0.0,
-        rms_db=0.0,
-        digest=samples_digest(samples),
-        warnings=(),
-    )
+    return Recording(stored.name, stored.sample_rate_hz, samples)
 
 
 def own_recordings(model: PartnerModel) -> list[Recording]:

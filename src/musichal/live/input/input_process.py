@@ -24,9 +24,8 @@ from typing import IO, Any
 import numpy as np
 
 from musichal.arrays import Float32
-from musichal.audio.durations import Durations
 from musichal.errors import InputError, MissingExtraError, MusicHalError
-from musichal.live.input.blocks import Block, BlockQueue
+from musichal.live.input.blocks import Block, BlockQueue, Durations
 from musichal.live.input.devices import (
     AudioDevice,
     NoSuchDeviceError,

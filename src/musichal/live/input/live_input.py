@@ -24,11 +24,10 @@ from typing import IO, Any, Self
 
 import numpy as np
 
-from musichal.audio.durations import quantile_ms
 from musichal.audio.levels import LevelMeter, Levels
 from musichal.audio.recording import ingest
 from musichal.errors import InputError, MissingExtraError, MusicHalError
-from musichal.live.input.blocks import Block, BlockQueue, ClockFit
+from musichal.live.input.blocks import Block, BlockQueue, ClockFit, quantile_ms
 from musichal.live.input.devices import AudioDevice, NoSuchDeviceError
 from musichal.live.input.input_process import MODULE, XRUN, read_message
 from musichal.machine import now_s

@@ -125,6 +125,7 @@ def train(
     seed: int | None = None,
     keep_audio: bool = True,
     progress: Progress | None = None,
+    **options: Any,
 ) -> "Partner":
     """Train a partner: learn 64 sounds per source, and how they follow one another.
 
@@ -141,6 +142,9 @@ def train(
         Whether the partner holds the recordings themselves, to check it and to play from them.
     progress : callable, optional
         Called as ``progress(what, share)``, with `share` from 0 to 1.
+    **options
+        Other values of the spec, as `PerceptionSpec.varied` takes them: `segment_s`, `hop_s`, `context_s`, `lookahead_s`,
+        `policy`, `resampler`, `vocabulary`.
 
     Returns
     -------
@@ -149,7 +153,7 @@ def train(
     Raises
     ------
     InputError
-        If there is nothing to hear, or too little of it.
+        If there is nothing to hear, or too little of it, or an option cannot be used.
 
     Examples
     --------
@@ -159,9 +163,7 @@ def train(
     >>> partner.vocabulary_size, len(partner.memory) > 10
     (64, True)
     """
-    spec = spec or PerceptionSpec()
-    if seed is not None:
-        spec = replace(spec, vocabulary=replace(spec.vocabulary, seed=seed))
+    spec = (spec or PerceptionSpec()).varied(seed=seed, **options)
     recordings: list[Recording] = []
     for item in [paths] if isinstance(paths, str | os.PathLike | tuple) else paths:
         if isinstance(item, str | os.PathLike):

@@ -20,11 +20,18 @@ RESAMPLERS = ("soxr-HQ", "soxr-VHQ", "soxr-VR")
 MAX_CONTEXT_S = 20
 MAX_LOOKAHEAD_S = 1
 _MAX_FRAMES = 4096
-_MAX_LAYER = 256
 _LONGEST_NAME = 256
 
 
 _LATER = "later"
+_INFINITE = math.inf
+_LEAST = 1e-6
+"""Stands for the lower end of a range that leaves 0 out."""
+
+
+def _in(default: Any, low: float, high: float, *, later: bool = False) -> Any:
+    """Return a field of a number in [`low`, `high`]; absent from a stored spec it has its default, if it joined `later`."""
+    return field(default=default, metadata={"range": (low, high)} | ({_LATER: True} if later else {}))
 
 
 def _later(default: Any) -> Any:
@@ -38,7 +45,18 @@ def _check(condition: bool, message: str) -> None:
 
 
 class _SpecPart:
-    """Strict conversion to and from plain JSON values, shared by the parts of the spec."""
+    """Range checks and strict conversion to and from plain JSON values, shared by the parts of the spec."""
+
+    def __post_init__(self) -> None:
+        for f in dataclasses.fields(self):  # type: ignore[arg-type]
+            if "range" in f.metadata:
+                (low, high), value = f.metadata["range"], getattr(self, f.name)
+                _check(low <= value <= high, f"{self._name()}{f.name} must be in [{low:g}, {high:g}], got {value:g}")
+
+    @classmethod
+    def _name(cls) -> str:
+        name = cls.__name__.removesuffix("Spec").lower()
+        return "" if name == "perception" else f"{name} "
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values.
@@ -91,33 +109,27 @@ def _convert(where: str, value: Any, default: Any) -> Any:
 class SeparationSpec(_SpecPart):
     """Harmonic-percussive separation by median filtering (Fitzgerald 2010), margins after Driedger et al. 2014."""
 
-    n_fft: int = 2048
+    n_fft: int = _in(2048, 64, 32768)
     hop_samples: int = 512
-    kernel_time_frames: int = 17
-    kernel_frequency_bins: int = 31
-    power: float = 2.0
-    margin_harmonic: float = 1.0
-    margin_percussive: float = 1.0
+    kernel_time_frames: int = _in(17, 3, 63)
+    kernel_frequency_bins: int = _in(31, 3, 63)
+    power: float = _in(2.0, _LEAST, _INFINITE)
+    margin_harmonic: float = _in(1.0, 1, _INFINITE)
+    margin_percussive: float = _in(1.0, 1, _INFINITE)
 
     def __post_init__(self) -> None:
-        _check(
-            self.n_fft >= 64 and self.n_fft & (self.n_fft - 1) == 0,
-            "n_fft must be a power of two of at least 64",
-        )
-        _check(self.n_fft <= 32768, "n_fft must be at most 32768")
-        _check(self.n_fft // 32 <= self.hop_samples <= self.n_fft // 2, "hop_samples must be from n_fft / 32 to n_fft / 2")
-        for kernel in (self.kernel_time_frames, self.kernel_frequency_bins):
-            _check(3 <= kernel <= 63 and kernel % 2 == 1, "median kernels must be odd, from 3 to 63")
-        _check(self.power > 0, "power must be positive")
-        _check(self.margin_harmonic >= 1 and self.margin_percussive >= 1, "margins must be at least 1")
+        super().__post_init__()
+        _check(self.n_fft & (self.n_fft - 1) == 0, "n_fft must be a power of two")
+        _check(self.n_fft // 32 <= self.hop_samples <= self.n_fft // 2, "hop_samples must be in [n_fft / 32, n_fft / 2]")
+        _check(self.kernel_time_frames % 2 == self.kernel_frequency_bins % 2 == 1, "median kernels must be odd")
 
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderSpec(_SpecPart):
     """Which encoder, and the digest of everything in it that shapes a feature.
 
-    The rest is for encoders with weights, and empty for others: `weights` is what the weights are called (a name on the hub,
-    or of a folder) and `revision` which of them, `weights_digest` the digest of the checkpoint; features are the hidden state
+    The rest is for encoders with weights, and empty for others: `weights` is the name of the weights (on the hub, or of a
+    folder), `revision` their version, and `weights_digest` the digest of the checkpoint; features are the hidden state
     `layer`, of windows brought to zero mean and unit variance where `normalise` says so, computed by `runtime` in `precision`.
     """
 
@@ -128,22 +140,22 @@ class EncoderSpec(_SpecPart):
     weights: str = _later("")
     revision: str = _later("")
     weights_digest: str = _later("")
-    layer: int = _later(0)
+    layer: int = _in(0, 0, 256, later=True)
     normalise: bool = _later(False)
     runtime: str = _later("")
     precision: str = _later("")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check(bool(self.name), "encoder name must not be empty")
-        _check(0 < self.stride_samples <= self.frame_samples, "stride_samples must be at most frame_samples")
+        _check(0 < self.stride_samples <= self.frame_samples, "stride_samples must be in [1, frame_samples]")
         for name in ("weights", "revision", "weights_digest", "runtime", "precision"):
             text = getattr(self, name)
             _check(len(text) <= _LONGEST_NAME and text.isprintable(), f"encoder {name} must be a printable name")
-        _check(0 <= self.layer <= _MAX_LAYER, f"encoder layer must be from 0 to {_MAX_LAYER}")
 
     @property
     def title(self) -> str:
-        """Return its name, and for an encoder with weights which ones, which layer, and what computes it."""
+        """Return the name, and for an encoder with weights which ones, which layer, and what computes it."""
         if not self.weights:
             return self.name
         computed = f", {self.runtime} {self.precision}" if self.runtime else ""
@@ -154,102 +166,84 @@ class EncoderSpec(_SpecPart):
 class GateSpec(_SpecPart):
     """Below the gate a frame is SILENCE: it opens at `open_db` and closes at `close_db` (dBFS, RMS of the source)."""
 
-    open_db: float = -54.0
-    close_db: float = -60.0
-    window_samples: int = 1024
+    open_db: float = _in(-54.0, -120, 0)
+    close_db: float = _in(-60.0, -120, 0)
+    window_samples: int = _in(1024, 1, 65536)
 
     def __post_init__(self) -> None:
-        _check(-120 <= self.close_db <= self.open_db <= 0, "gate must satisfy -120 <= close_db <= open_db <= 0")
-        _check(1 <= self.window_samples <= 65536, "gate window_samples must be from 1 to 65536")
+        super().__post_init__()
+        _check(self.close_db <= self.open_db, "gate close_db must be at most open_db")
 
 
 @dataclass(frozen=True, kw_only=True)
 class VocabularySpec(_SpecPart):
     """K-means vocabulary, one per source."""
 
-    size: int = 64
+    size: int = _in(64, 2, 1024)
     normalisation: str = "scale"
-    restarts: int = 2
-    max_iterations: int = 60
-    seed: int = 0
+    restarts: int = _in(2, 1, _INFINITE)
+    max_iterations: int = _in(60, 1, _INFINITE)
+    seed: int = _in(0, 0, _INFINITE)
 
     def __post_init__(self) -> None:
-        _check(2 <= self.size <= 1024, "vocabulary size must be from 2 to 1024")
+        super().__post_init__()
         _check(self.normalisation in ("scale", "l2-pca"), "normalisation must be 'scale' or 'l2-pca'")
-        _check(self.restarts >= 1 and self.max_iterations >= 1, "restarts and max_iterations must be at least 1")
-        _check(self.seed >= 0, "vocabulary seed must not be negative")
 
 
 @dataclass(frozen=True, kw_only=True)
 class OnsetSpec(_SpecPart):
     """Causal SuperFlux (Böck & Widmer 2013)."""
 
-    n_fft: int = 1024
+    n_fft: int = _in(1024, 64, 32768)
     hop_samples: int = 160
-    bands_per_octave: int = 24
-    low_hz: float = 30.0
+    bands_per_octave: int = _in(24, 1, 96)
+    low_hz: float = _in(30.0, 1, _INFINITE)
     high_hz: float = 11000.0
-    lag_frames: int = 2
-    max_filter_bins: int = 3
-    compression: float = 3000.0
-    threshold: float = 2.75
+    lag_frames: int = _in(2, 1, 64)
+    max_filter_bins: int = _in(3, 1, 63)
+    compression: float = _in(3000.0, _LEAST, _INFINITE)
+    threshold: float = _in(2.75, _LEAST, _INFINITE)
     report_lag_samples: int = 240
-    average_s: float = 0.25
-    max_s: float = 0.03
-    min_ioi_s: float = 0.03
+    average_s: float = _in(0.25, _LEAST, 10)
+    max_s: float = _in(0.03, _LEAST, 10)
+    min_ioi_s: float = _in(0.03, _LEAST, 10)
 
     def __post_init__(self) -> None:
-        _check(64 <= self.n_fft <= 32768, "onset n_fft must be from 64 to 32768")
-        _check(self.n_fft // 32 <= self.hop_samples <= self.n_fft, "onset hop_samples must be from n_fft / 32 to n_fft")
-        _check(1 <= self.bands_per_octave <= 96, "onset bands_per_octave must be from 1 to 96")
-        _check(1 <= self.low_hz < self.high_hz, "onset band edges must be ordered, from 1 Hz")
-        _check(1 <= self.lag_frames <= 64, "onset lag_frames must be from 1 to 64")
-        _check(1 <= self.max_filter_bins <= 63 and self.max_filter_bins % 2 == 1, "onset max filter must be odd, from 1 to 63")
-        _check(self.threshold > 0 and 0 < self.min_ioi_s <= 10, "onset threshold and min_ioi_s must be positive")
-        _check(0 < self.max_s <= 10 and 0 < self.average_s <= 10, "onset max_s and average_s must be from 0 to 10")
-        _check(self.compression > 0, "onset compression must be positive")
-        _check(0 <= self.report_lag_samples <= self.n_fft, "onset report_lag_samples must be within the window")
+        super().__post_init__()
+        _check(self.n_fft // 32 <= self.hop_samples <= self.n_fft, "onset hop_samples must be in [n_fft / 32, n_fft]")
+        _check(self.low_hz < self.high_hz, "onset low_hz must be below high_hz")
+        _check(self.max_filter_bins % 2 == 1, "onset max_filter_bins must be odd")
+        _check(0 <= self.report_lag_samples <= self.n_fft, "onset report_lag_samples must be in [0, n_fft]")
 
 
 @dataclass(frozen=True, kw_only=True)
 class GestureSpec(_SpecPart):
     """Duration-penalised segmentation of frames into gestures (Kamper & van Niekerk 2021), cut at onsets."""
 
-    penalty: float = 20.0
-    percussive_weight: float = 0.3
+    penalty: float = _in(20.0, 0, _INFINITE)
+    percussive_weight: float = _in(0.3, 0, _INFINITE)
     silence_cost: float = 4.0
-    min_s: float = 0.06
-    max_s: float = 2.0
-    settle_s: float = 0.08
-    roll_ioi_s: float = 0.09
+    min_s: float = _in(0.06, 0, 0.5)
+    max_s: float = _in(2.0, 0.5, 20)
+    settle_s: float = _in(0.08, 0, 0.3)
+    roll_ioi_s: float = _in(0.09, 0, 0.499999)
 
     def __post_init__(self) -> None:
-        _check(
-            self.penalty >= 0 and self.percussive_weight >= 0,
-            "gesture penalty and weight must not be negative",
-        )
-        _check(0 <= self.min_s <= 0.5, "gesture min_s must be from 0 to 0.5")
-        _check(0.5 <= self.max_s <= 20, "gesture max_s must be from 0.5 to 20")
+        super().__post_init__()
         _check(2 * self.min_s <= self.max_s, "gesture max_s must be at least twice min_s")
-        _check(0 <= self.settle_s <= 0.3, "gesture settle_s must be from 0 to 0.3")
-        _check(0 <= self.roll_ioi_s < 0.5, "gesture roll_ioi_s must be from 0 to 0.5")
 
 
 @dataclass(frozen=True, kw_only=True)
 class NoteSpec(_SpecPart):
-    """How sure the note tracker has to be, and the digest of the model behind it.
+    """How sure the note tracker has to be, and the digest of its model.
 
-    `begin` and `sound` are the probabilities, 0 to 1, above which a note begins and goes on; shorter notes are dropped.
+    `begin` and `sound` are the probabilities above which a note begins and goes on; shorter notes are dropped.
     """
 
-    begin: float = 0.5
-    sound: float = 0.3
-    min_duration_s: float = 0.08
+    begin: float = _in(0.5, _LEAST, 1 - _LEAST)
+    sound: float = _in(0.3, _LEAST, 1 - _LEAST)
+    min_duration_s: float = _in(0.08, 0, 1)
     digest: str = ""
-
-    def __post_init__(self) -> None:
-        _check(0 < self.begin < 1 and 0 < self.sound < 1, "note thresholds must lie between 0 and 1")
-        _check(0 <= self.min_duration_s <= 1, "note min_duration_s must be from 0 to 1")
 
 
 def segment_range(encoder: EncoderSpec, sample_rate_hz: int) -> tuple[int, int]:
@@ -275,10 +269,10 @@ class PerceptionSpec(_SpecPart):
     """Everything that shapes a token. Two partners with equal fingerprints and vocabularies hear alike."""
 
     version: int = 1
-    sample_rate_hz: int = 24000
-    input_bits: int = 24
+    sample_rate_hz: int = _in(24000, 8000, 96000)
+    input_bits: int = _in(24, 24, 24)
     resampler: str = "soxr-HQ"
-    highpass_hz: float = 20.0
+    highpass_hz: float = _in(20.0, 0, 200)
     policy: str = "grid"
     segment_samples: int = 8400
     hop_samples: int = 8400
@@ -294,11 +288,9 @@ class PerceptionSpec(_SpecPart):
     notes: NoteSpec = field(default_factory=NoteSpec)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check(self.version == 1, f"version {self.version} is not known to this MusicHal")
-        _check(8000 <= self.sample_rate_hz <= 96000, "sample_rate_hz must be from 8000 to 96000")
-        _check(self.input_bits == 24, "input_bits must be 24")
         _check(self.resampler in RESAMPLERS, f"resampler must be one of {', '.join(RESAMPLERS)}")
-        _check(0 <= self.highpass_hz <= 200, "highpass_hz must be from 0 to 200")
         _check(self.policy in ("grid", "onset"), "policy must be 'grid' or 'onset'")
         rate = self.sample_rate_hz
         _check_range("segment_samples", self.segment_samples, segment_range(self.encoder, rate), rate)

@@ -31,10 +31,11 @@ ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 PYTHON = str(VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python"))
 PIP = ROOT / "tools" / "bootstrap" / "pip-26.3-py3-none-any.whl"
+ON_ALL_CORES = ["-n", "auto", "--dist", "worksteal"]
 TESTS = {
-    "fast": ["-m", "not slow and not live", "-n", "auto", "--dist", "worksteal"],
-    "live": ["-m", "live and not slow"],
-    "slow": ["-m", "slow"],
+    "fast": [["-m", "not slow and not live", *ON_ALL_CORES]],
+    "live": [["-m", "live and not slow"]],
+    "slow": [["-m", "slow and not live", *ON_ALL_CORES], ["-m", "slow and live"]],
 }
 
 
@@ -43,8 +44,7 @@ def commands(name: str, arguments: list[str]) -> tuple[str, list[list[str]]]:
     if name == "demo":
         return "sound", [["musichal", "demo", *arguments]]
     if name == "test":
-        suite = " ".join(arguments) or "fast"
-        return "dev", [["pytest", *TESTS.get(suite, arguments)]]
+        return "dev", [["pytest", *options] for options in TESTS.get(" ".join(arguments) or "fast", [arguments])]
     if name == "check":
         return "dev", [["ruff", "check"], ["ruff", "format", "--check"], ["mypy"]]
     return "", []

@@ -1,8 +1,8 @@
-"""The director: modes, phrases, form and returns, put together into one turn after the other.
+"""The mode controller: modes, phrases, form and returns put together into one turn after the other.
 
-It hears what the partner hears, and before each choice says whether it is the partner's turn, with which settings, and what it
-has in mind: to begin or close a phrase, to go back over the player's, to bring a motif back, to end. It knows nothing of how
-a state is then chosen. The player's hand goes before the form, the form before the partner's own change of modes.
+It hears what the partner hears. Before each choice it says whether it is the partner's turn, with which settings, and what
+to do: begin or close a phrase, go back over the player's, bring a motif back, end. What the player asks for overrides the
+form, and the form overrides the partner's own change of modes.
 """
 
 import dataclasses
@@ -22,14 +22,14 @@ from musichal.partner.phrases import MotifStore, Return, find_phrases
 from musichal.partner.player import PhraseTracker, PlayerState, Situation
 from musichal.partner.settings import Direction, PartnerSettings
 from musichal.partner.timing import BeatTracker, NoteTiming, Pulse, clock_pulse
-from musichal.partner.turn_taking import Floor, Step, Turn, TurnTaker
+from musichal.partner.turn_taking import ReturnStep, Turn, TurnState, TurnTaker
 
 BUTTONS = ("go_back", "more_like_this", "change")
-"""What the player can ask for without a value; a value of False asks for nothing."""
+"""What the player can ask for without a value; False asks for nothing."""
 
 _MOMENTS = 128  # of the player's past, one for each percept
 _OWN_PHRASES = 8
-_PHRASE_LEARNED_S = 8.0  # of a player who never pauses, so much at a time is looked through for motifs
+_PHRASE_LEARNED_S = 8.0  # longest stretch of the player's that is searched for a motif at once
 _PAUSE_S = 0.5
 _TASTE_S, _TASTE_STATES, _TASTE_REACH = 45.0, 24, 24
 _OTHERWISE = 0.3
@@ -43,17 +43,17 @@ _RATE_FLOOR_HZ = 0.25
 
 
 @dataclasses.dataclass
-class _Said:
+class _OwnPhrase:
     """A phrase of the partner's own, as it was played."""
 
-    states: list[int]
-    transpositions: list[int]
-    times_s: list[float]
+    states: list[int] = dataclasses.field(default_factory=list)
+    transpositions: list[int] = dataclasses.field(default_factory=list)
+    times_s: list[float] = dataclasses.field(default_factory=list)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Taste:
-    """What the player asked for more of, or less, by their hand."""
+    """States that the player asked for more of, or less, until a time."""
 
     states: Int64
     more: bool
@@ -69,14 +69,14 @@ class ModeController:
     settings : PartnerSettings
         Those that the user gave (`explicit`) hold in every mode.
     rng : numpy.random.Generator
-        For the lengths of phrases, breaths and modes, and for returns.
+        Draws the lengths of phrases, breaths and modes, and returns.
     sample_rate_hz : int
         Rate of the stream that percepts count in.
 
     Raises
     ------
     InputError
-        Where the settings' direction names an unknown mode, its modes or form are wrong, or a region is of no recording.
+        Where a mode is unknown, the modes or the form are wrong, or a region is of no recording.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class ModeController:
         self._clock_s = 0.0
         self._motifs = MotifStore(library)
         self._past: deque[tuple[float, Situation]] = deque(maxlen=_MOMENTS)
-        self._said: deque[_Said] = deque(maxlen=_OWN_PHRASES)
+        self._said: deque[_OwnPhrase] = deque(maxlen=_OWN_PHRASES)
         self._learned: list[tuple[int, float, float]] = []
         self._return: tuple[Return, int] | None = None
         self._taste: _Taste | None = None
@@ -115,10 +115,10 @@ class ModeController:
         self._revived = False
         self._played_s = -np.inf
 
-    # ── what it hears ────────────────────────────────────────────────────────
+    # ── hear ────────────────────────────────────────────────────────
 
     def hear(self, percept: Percept, situation: Situation, now_s: float) -> None:
-        """Take a percept, and the situation that it led to."""
+        """Take a percept and the situation after it."""
         self._player.hear(percept, now_s)
         self._beats.hear(percept, sample_rate_hz=self._rate_hz)
         for sample in percept.heard.onset_samples:
@@ -126,19 +126,19 @@ class ModeController:
         self._past.append((now_s, dataclasses.replace(situation, pitch=self.pitch)))
 
     def hear_onset(self, onset_s: float, now_s: float) -> bool:
-        """Take an onset as soon as it is known; return whether it is to be answered at once."""
+        """Take an onset as soon as it is known; return whether to answer it at once."""
         self._player.hear_onset(onset_s, now_s)
         self._taker.hear_onset(onset_s)
         moment = self._form.at(now_s)
         quiet = moment.silence or moment.has_ended or moment.closing
         if now_s - self._played_s < _REFRACTORY_S:
-            # A flam is one stroke: answered later by itself, it would be in the way of the next one's answer.
-            self._taker.shared()
+            # A flam is one stroke: answered by itself, it would delay the answer to the next one.
+            self._taker.answered()
             return False
         return self.mode.trigger == "onset" and not quiet
 
     def learned(self, state: int, *, start_s: float, duration_s: float, silent: bool) -> None:
-        """Take a gesture of the player's that the library has learned: motifs are looked for in runs of them."""
+        """Take a gesture of the player's that the library has learned, to find motifs in runs of them."""
         if self._keeper is None:
             return
         pause = bool(self._learned) and start_s - self._learned[-1][2] > _PAUSE_S
@@ -150,23 +150,23 @@ class ModeController:
         if not silent:
             self._learned.append((state, start_s, start_s + duration_s))
 
-    # ── what the player wishes ───────────────────────────────────────────────
+    # ── change ───────────────────────────────────────────────
 
     def change(self, changes: Mapping[str, object], now_s: float, settings: PartnerSettings) -> PartnerSettings:
-        """Take the player's wishes; return `settings` with those among them that are settings.
+        """Take changes by name; return `settings` with those that are settings.
 
-        Nothing changes if one of them is refused. Raises `InputError` for that.
+        Raises `InputError` if one of them is refused; nothing changes then.
         """
         wishes = {name: value for name, value in changes.items() if name in ("mode", "region", "clock", *BUTTONS)}
         plain = {name: value for name, value in changes.items() if name not in wishes}
         if "direction" in plain:
-            raise InputError("mode is what can be changed while playing; modes and form are given at the beginning")
+            raise InputError("direction cannot be changed while playing; set mode instead")
         if "region" in wishes:
             plain["use"] = () if wishes["region"] in (None, "") else wishes["region"]
         changed = settings.changed(plain)
         if not {"use", "avoid"}.isdisjoint(plain):
             _check_regions(changed, library=self._library)
-        # Other voices are as they come; what was set of those before goes with them.
+        # New voices come with their own settings.
         kept = {name: value for name, value in self._by_hand.items() if "voices" not in plain or "." not in name}
         by_hand = {**kept, **plain}
         for mode in self._table.values() if self._keeper is not None else ():
@@ -184,7 +184,7 @@ class ModeController:
 
     def _choose_mode(self, name: object, now_s: float) -> None:
         if not isinstance(name, str):
-            raise InputError(f"a mode is chosen by its name, one of {', '.join(self._table)}, not {name!r}")
+            raise InputError(f"mode must be one of {', '.join(self._table)}, got {name!r}")
         if self._keeper is None:
             self._keeper = ModeKeeper(self._table, name, rng=self._rng)
         self._keeper.choose(name, now_s)
@@ -219,7 +219,7 @@ class ModeController:
         self._taker.begin_anew()
         self._return = None
 
-    # ── what holds now ───────────────────────────────────────────────────────
+    # ── turn ───────────────────────────────────────────────────────
 
     @property
     def mode(self) -> Mode:
@@ -231,24 +231,19 @@ class ModeController:
         """The mean MIDI pitch of the player's last notes, None before there are any."""
         return self._player.pitch
 
-    def player(self, now_s: float) -> PlayerState:
-        """Return the player, as far as phrases go."""
-        return self._player.at(now_s)
-
-    def pulse(self, now_s: float, settings: PartnerSettings) -> Pulse | None:
-        """Return the pulse: a clock's that has been heard lately, or the player's where that is sure enough."""
+    def _pulse(self, now_s: float, settings: PartnerSettings) -> Pulse | None:
+        """Return the pulse: that of a clock heard lately, or the player's where that is sure enough."""
         if self._clock is not None and now_s - self._clock_s <= _CLOCK_LOST_S:
             return self._clock
         heard = self._beats.pulse()
         return heard if heard is not None and heard.confidence >= settings.pulse_confidence else None
 
     def settings(self, base: PartnerSettings, regions: tuple[tuple[str, str], ...] = ()) -> PartnerSettings:
-        """Return the settings that hold: `base`, as the mode and the form's section change them."""
+        """Return `base` as the mode and the form's section change it."""
         if self._keeper is None and not regions:
             return base
         key = (self.mode.name, regions)
         if key not in self._applied:
-            # What is set by hand is in `base` already; the rest of it are defaults.
             by_hand = {**dict(regions), **self._by_hand}
             self._applied[key] = self.mode.applied(dataclasses.replace(base, use=(), avoid=()), by_hand)
         return self._applied[key]
@@ -260,48 +255,45 @@ class ModeController:
         player = self._player.at(now_s)
         self._keep_mode(now_s, player, moment)
         settings = self.settings(base, moment.regions)
-        floor = self._floor(now_s, player, situation, settings, moment)
-        mode = self.mode.name
-        if not floor.speaks:
-            return Turn(
-                settings,
-                situation,
-                floor.rest,
-                floor.expected_s,
-                floor.again_s,
-                keeps_phrase=floor.rest == "next note",
-                mode=mode,
+        state = self._turn_state(now_s, player, situation, settings, moment)
+        turn = Turn(settings, situation, mode=self.mode.name)
+        if state.rest is not None:
+            return dataclasses.replace(
+                turn,
+                rest=state.rest,
+                expected_s=state.expected_s,
+                again_s=state.again_s,
+                keeps_phrase=state.rest == "next note",
             )
-        if floor.begins:
+        if state.begins:
             self._begin(now_s, situation, settings, player)
         elif self.mode.trigger == "onset" or math.isinf(self.mode.phrase) or settings.pace < 0:
             self._stretch = self._stretched(settings, player)
         last = moment.closing and moment.until_s is not None and moment.until_s - now_s <= _LAST_S
         step = None if last else self._step()
-        recall = self._recalled(floor)
+        recall = self._recalled(state)
         if recall is not None:
             # Over a player who plays on, it goes back in what it says, but stays in the harmony of now.
             chroma = situation.chroma if player.kind == "playing" else recall.chroma
             situation = dataclasses.replace(recall, now_s=now_s, silent_s=situation.silent_s, chroma=chroma)
-        return Turn(
-            settings,
-            situation,
-            mode=mode,
+        return dataclasses.replace(
+            turn,
+            situation=situation,
             phrase=self._phrases,
-            begins=floor.begins,
-            closes=floor.closes or last,
+            begins=state.begins,
+            closes=state.closes or last,
             step=step,
             gain_db=moment.gain_db,
-            answers=floor.answers,
+            answers=state.answers,
             recall=recall,
             timing=NoteTiming(
                 stretch=self._return[0].pace if step is not None and self._return is not None else self._stretch,
-                pulse=self.pulse(now_s, settings) if settings.quantise else None,
+                pulse=self._pulse(now_s, settings) if settings.quantise else None,
                 quantise=settings.quantise,
                 subdivision=settings.subdivision,
                 last=last,
-                at_once=self.mode.trigger == "onset" or floor.strikes,
-                until_s=floor.until_s,
+                at_once=self.mode.trigger == "onset" or state.strikes,
+                until_s=state.until_s,
             ),
         )
 
@@ -315,29 +307,26 @@ class ModeController:
         ):
             self._anew()
 
-    def _floor(
+    def _turn_state(
         self, now_s: float, player: PlayerState, situation: Situation, settings: PartnerSettings, moment: Moment
-    ) -> Floor:
+    ) -> TurnState:
+        """Return whose turn it is, the form before the turn-taking."""
         by_hand = self._keeper is not None and self._keeper.by_hand
         if moment.has_ended and not self._revived:
-            return Floor(False, rest="ended")
+            return TurnState(rest="ended")
         if moment.silence and not by_hand:
             self._taker.end_phrase(now_s, self.mode)
             until_s = moment.until_s
-            return Floor(False, rest="score", expected_s=None if until_s is None else until_s - now_s, again_s=until_s)
+            return TurnState(rest="score", expected_s=None if until_s is None else until_s - now_s, again_s=until_s)
         if moment.closing:
             assert moment.until_s is not None
             if self._said_last or moment.until_s - now_s < _SHORTEST_ENDING_S:
-                return Floor(False, rest="ending", expected_s=moment.until_s - now_s, again_s=moment.until_s)
-            return Floor(True, begins=not self._taker.speaking and now_s - self._played_s > _PAUSE_S)
-        return self._taker.floor(
-            now_s,
-            self.mode,
-            player,
-            silent_s=situation.silent_s,
-            rest_after_silence_s=settings.rest_after_silence_s,
+                return TurnState(rest="ending", expected_s=moment.until_s - now_s, again_s=moment.until_s)
+            return TurnState(begins=not self._taker.speaking and now_s - self._played_s > _PAUSE_S)
+        return self._taker.at(
+            now_s, self.mode, player, silent_s=situation.silent_s, rest_after_silence_s=settings.rest_after_silence_s,
             fullness=moment.fullness,
-        )
+        )  # fmt: skip
 
     def _begin(self, now_s: float, situation: Situation, settings: PartnerSettings, player: PlayerState) -> None:
         """Begin a phrase: keep the last one for returns, and take up one of them, now and then."""
@@ -345,15 +334,11 @@ class ModeController:
             before = self._said[-1]
             self._motifs.keep(before.states, before.transpositions, whose="its own", heard_s=before.times_s)
         self._phrases += 1
-        self._said.append(_Said([], [], []))
+        self._said.append(_OwnPhrase())
         self._stretch = self._stretched(settings, player)
         if self._return is None and self.mode.returns and self._rng.random() < self.mode.returns:
             found = self._motifs.bring_back(
-                now_s,
-                chroma=situation.chroma,
-                pace=self._stretch,
-                max_transposition=settings.max_transposition,
-                rng=self._rng,
+                now_s, chroma=situation.chroma, pace=self._stretch, max_transposition=settings.max_transposition, rng=self._rng
             )
             self._return = None if found is None else (found, 0)
 
@@ -366,7 +351,7 @@ class ModeController:
         ratio = float(np.clip(player_s / self._usual_ioi_s, 1 / settings.pace_limit, settings.pace_limit))
         return ratio**settings.pace
 
-    def _step(self) -> Step | None:
+    def _step(self) -> ReturnStep | None:
         """Return the next state of what comes back, None where nothing does, or where it is no longer there."""
         if self._return is None:
             return None
@@ -374,21 +359,21 @@ class ModeController:
         if number >= len(found.states) or not self._library.holds(found.states[number]):
             self._return = None
             return None
-        return Step(found.states[number], found.transpositions[number], found.words)
+        return ReturnStep(found.states[number], found.transpositions[number], found.words)
 
-    def _recalled(self, floor: Floor) -> Situation | None:
+    def _recalled(self, state: TurnState) -> Situation | None:
         """Return the moment of the player's phrase that is answered now, as it was."""
-        if floor.answers is None or not self.mode.recall:
+        if state.answers is None or not self.mode.recall:
             return None
-        start_s, end_s = floor.answers
-        at_s = end_s - self.mode.recall * (1 - floor.progress) * (end_s - start_s)
+        start_s, end_s = state.answers
+        at_s = end_s - self.mode.recall * (1 - state.progress) * (end_s - start_s)
         heard = [past for heard_s, past in self._past if start_s < heard_s]
         return next((past for past in heard if past.now_s >= at_s), heard[-1]) if heard else None
 
-    # ── what it thinks of candidates, and what became of its turn ────────────
+    # ── candidates ────────────
 
     def also(self, turn: Turn) -> Int64:
-        """Return states that are worth weighing beside what the player leads to."""
+        """Return states to weigh beside those that the player leads to: beginnings, endings, and what returns."""
         states = np.zeros(0, dtype=np.int64)
         if turn.timing.last:
             states = np.flatnonzero(self._phrase_map.ends)
@@ -399,7 +384,7 @@ class ModeController:
         return states if turn.step is None else np.union1d(states, [turn.step.state])
 
     def filters(self, states: Int64, turn: Turn) -> dict[str, Float64]:
-        """Return factors of candidates by name, each of shape (n, 1): where phrases begin and end, and the player's taste."""
+        """Return factors of candidates by name, each of shape (n, 1): phrase beginnings and ends, and the player's taste."""
         factors: dict[str, Float64] = {}
         marks = self._phrase_map.ends if turn.closes else self._phrase_map.begins if turn.begins else None
         strength = _ENDING if turn.timing.last else _PHRASING * turn.settings.phrasing
@@ -415,12 +400,12 @@ class ModeController:
         return factors
 
     def played(self, state: int, transposition: int, turn: Turn, *, now_s: float) -> None:
-        """Learn what was played of a turn."""
-        self._taker.spoke(state, now_s)
+        """Take what was played in a turn."""
+        self._taker.played(state, now_s)
         self._played_s = now_s
         self._said_last = self._said_last or turn.timing.last
         if not self._said:
-            self._said.append(_Said([], [], []))
+            self._said.append(_OwnPhrase())
         said = self._said[-1]
         said.states.append(state)
         said.transpositions.append(transposition)
@@ -440,16 +425,14 @@ def directed_by(direction: Direction) -> tuple[ModeTable, Form]:
 
 
 def _check_regions(settings: PartnerSettings, *, library: MemoryPool) -> None:
-    """Refuse a region of a recording that there is not: where nothing is, nothing would be played."""
+    """Raise `InputError` for a region of a recording that the memory lacks: nothing would be played there."""
     for region in (*settings.use, *settings.avoid):
         if region.recording >= library.live_recording:
-            raise InputError(
-                f"there is no recording {region.recording}: the memory has {library.live_recording}, counted from 0"
-            )
+            raise InputError(f"recording must be in [0, {library.live_recording - 1}], got {region.recording}")
 
 
 def _usual_ioi_s(library: MemoryPool) -> float | None:
-    """Return the usual interval between the onsets of the recordings, None where there are none."""
+    """Return the median interval between the onsets of the recordings, None without onsets."""
     states = library.base.memory.states
     struck = states["starts_at_onset"] & (states["ioi_s"] > 0) & (states["tokens"] != SILENCE).any(axis=1)
     return float(np.median(states["ioi_s"][struck])) if struck.any() else None

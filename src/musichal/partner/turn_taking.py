@@ -1,13 +1,10 @@
-"""One turn: what the partner may do at one moment, with which settings, and what it has in mind.
+"""Turn-taking: when the partner plays, in phrases with beginnings and ends, and when and how long it rests on purpose.
 
-Turn-taking: when the partner speaks, in phrases with beginnings and ends, and when and how long it is silent on purpose.
+Lengths of phrases and breaths are drawn from those of the recordings (`musichal.partner.phrases`), times what the mode says. A
+turn is either to play, or to rest for a reason, with the expected length of the rest where it is known.
 
-Lengths of phrases and breaths are drawn from the recordings' own (`musichal.partner.phrases`), times what the mode says. A
-turn is either to speak, or to rest for a reason, with how long that is meant to last where it is known. A rest is a decision
-like any other: it is never a failure to decide.
-
-An answer that goes back over the player's phrase keeps that phrase's rhythm: each of its gestures begins where one of the
-player's notes did, as much later as the answer is behind. So what was dense comes back dense, and what was held is held.
+An answer that goes back over the player's phrase keeps its rhythm: each of its states begins where a note of the player did,
+as much later as the answer is behind.
 """
 
 import math
@@ -25,8 +22,8 @@ from musichal.partner.timing import FREE, NoteTiming
 
 
 @dataclass(frozen=True)
-class Step:
-    """A state that is to be played, as a part of something that comes back, and what that is in words."""
+class ReturnStep:
+    """The state that a motif's return plays next, and what returns in words."""
 
     state: int
     transposition: int
@@ -35,16 +32,15 @@ class Step:
 
 @dataclass(frozen=True)
 class Turn:
-    """What the partner may do now.
+    """What the partner may do at one moment, and how.
 
-    `situation` is what it answers to: the present, or a moment of the player's phrase that it goes back over. `rest` is the
-    reason not to play, one of `musichal.partner.decision.REST_REASONS`; `expected_s` how long that is expected to last, where
-    that is known, and `again_s` when to look again if nothing happens before. A rest that `keeps_phrase` is one inside a
-    phrase. `mode` is the name of the mode that `settings` come from.
+    `situation` is what it answers: the present, or a moment of the player's phrase that it goes back over (`recall`). `rest`
+    is why it does not play, one of `musichal.partner.decision.REST_REASONS`; `expected_s` how long that may last, `again_s`
+    when to look again if nothing happens before; a rest that `keeps_phrase` lies inside a phrase. `mode` names where `settings`
+    come from.
 
-    Of a turn to play: `phrase` counts the partner's phrases, and this state `begins` it or should `close` it; `step` is what
-    must be played; `gain_db` what form and fade make it louder; `answers` the stretch of the player's past that it answers, and
-    `recall` the moment of that which it goes back to now, as it was; `timing` how its notes move in time.
+    `phrase` counts the partner's phrases; this turn `begins` one or should `close` it. `step` is a state that must be played;
+    `gain_db` what the form adds; `answers` the span of the player's past that is answered; `timing` how notes move in time.
     """
 
     settings: PartnerSettings
@@ -57,7 +53,7 @@ class Turn:
     phrase: int = 0
     begins: bool = False
     closes: bool = False
-    step: Step | None = None
+    step: ReturnStep | None = None
     gain_db: float = 0.0
     recall: Situation | None = None
     answers: tuple[float, float] | None = None
@@ -75,18 +71,14 @@ _FLAM_S = 0.08  # Strokes that are nearer together are one.
 
 
 @dataclass(frozen=True)
-class Floor:
-    """Whether to speak now.
+class TurnState:
+    """Whose turn it is: to play, or to rest for a reason.
 
-    Of a turn to speak: whether a phrase `begins` with it, whether it should `close` (the phrase is as long as it was meant to
-    be), and which stretch of the player's past it `answers`, with how much of the phrase is over by now (`progress`, 0 to 1).
-    Of an answer in the player's rhythm, `strikes` says that what begins now is one of their strokes, and `until_s` when the
-    next one is due.
-    Of a rest: why, how long it is expected to last, and when to look again if nothing happens before; None where only the
-    player can end it.
+    To play: a phrase `begins` or should `close`; it `answers` a span of the player's past, and `progress` (0 to 1) of the
+    phrase is over. Where the answer keeps the player's rhythm, `strikes` says that what begins now is one of their strokes,
+    and `until_s` when the next one is due. To rest: why, how long it may last, and when to look again.
     """
 
-    speaks: bool
     begins: bool = False
     closes: bool = False
     answers: tuple[float, float] | None = None
@@ -115,15 +107,7 @@ class _Phrase:
 
 
 class TurnTaker:
-    """Takes turns with the player.
-
-    Parameters
-    ----------
-    phrases : PhraseMap
-        The recordings' phrases.
-    rng : numpy.random.Generator
-        For the lengths of phrases and breaths.
-    """
+    """Takes turns with the player; `rng` draws the lengths of phrases and breaths."""
 
     def __init__(self, phrases: PhraseMap, *, rng: np.random.Generator) -> None:
         self._phrases = phrases
@@ -137,12 +121,7 @@ class TurnTaker:
         self._onsets_s: deque[float] = deque(maxlen=_ONSETS)
         self._strokes = 0  # of the phrase, that were played
         self._struck_s: float | None = None
-        self._phrases_ended = 0
-
-    @property
-    def phrases_ended(self) -> int:
-        """How many phrases it has ended."""
-        return self._phrases_ended
+        self.phrases_ended = 0
 
     @property
     def speaking(self) -> bool:
@@ -155,21 +134,21 @@ class TurnTaker:
             self._onsets_s.append(onset_s)
         self._onset_s = onset_s if self._onset_s is None else max(self._onset_s, onset_s)
 
-    def spoke(self, state: int, now_s: float = -math.inf) -> None:
-        """Learn which state of memory was spoken with the last turn, and when."""
+    def played(self, state: int, now_s: float = -math.inf) -> None:
+        """Take the state that was played."""
         self._last_state = state
         if self._phrase is not None:
             self._strokes = max(self._strokes, self._phrase.struck(now_s))
         self._struck_s = self._onset_s
 
-    def shared(self) -> None:
-        """Let what was spoken last answer the latest onset too."""
+    def answered(self) -> None:
+        """Count the latest onset as answered by what was played last."""
         self._struck_s = self._onset_s
 
     def end_phrase(self, now_s: float, mode: Mode, *, fullness: float = 1.0) -> None:
         """End the phrase, if there is one, and breathe."""
         if self._phrase is not None:
-            self._phrases_ended += 1
+            self.phrases_ended += 1
             self._breathe(now_s, mode, fullness)
         self._phrase, self._last_state = None, None
 
@@ -179,97 +158,72 @@ class TurnTaker:
         self._breath_until_s = 0.0
         self._answered_s = None
 
-    def floor(
-        self,
-        now_s: float,
-        mode: Mode,
-        player: PlayerState,
-        *,
-        silent_s: float,
-        rest_after_silence_s: float,
+    def at(
+        self, now_s: float, mode: Mode, player: PlayerState, *, silent_s: float, rest_after_silence_s: float,
         fullness: float = 1.0,
-    ) -> Floor:
-        """Return whose turn it is at a time.
-
-        Parameters
-        ----------
-        now_s : float
-        mode : Mode
-        player : PlayerState
-        silent_s : float
-            How long nothing audible has been heard.
-        rest_after_silence_s : float
-            How long it plays on while the player is silent.
-        fullness : float
-            Makes phrases longer and breaths shorter by this factor.
-        """
+    ) -> TurnState:  # fmt: skip
+        """Return whose turn it is; `fullness` makes phrases longer and breaths shorter by this factor."""
         if mode.turn == "rest":
             self.end_phrase(now_s, mode)
-            return Floor(False, rest="on purpose")
+            return TurnState(rest="on purpose")
         if self._phrase is not None and self._is_over(now_s):
             self.end_phrase(now_s, mode, fullness=fullness)
         if not player.heard and mode.turn != "own":
-            return Floor(False, rest="waiting")
+            return TurnState(rest="waiting")
         if mode.trigger == "onset" and self._onset_s is not None:
             # The light path tells of an onset before the segment with its sound has been heard.
             silent_s = min(silent_s, max(0.0, now_s - self._onset_s))
         if silent_s > rest_after_silence_s:
             self.end_phrase(now_s, mode, fullness=fullness)
-            return Floor(False, rest="silence")
+            return TurnState(rest="silence")
         if mode.turn == "answer":
             return self._answer(now_s, mode, player, fullness)
         if self._phrase is None:
             return self._beginning(now_s, mode, player, fullness)
         return self._going_on(now_s, mode, player)
 
-    def _going_on(self, now_s: float, mode: Mode, player: PlayerState) -> Floor:
+    def _going_on(self, now_s: float, mode: Mode, player: PlayerState) -> TurnState:
         assert self._phrase is not None
         if mode.trigger == "onset" and not self._struck(now_s, player):
-            return Floor(False, rest="next note", expected_s=player.ioi_s)
+            return TurnState(rest="next note", expected_s=player.ioi_s)
         over = self._phrase.over(now_s)
         strikes = self._phrase.struck(now_s) > self._strokes
         until_s = next((s for s in self._phrase.strikes_s if s > now_s + 1e-6), None)
         if until_s is not None and not strikes and until_s - now_s <= _UNSTRUCK_S:
-            return Floor(False, rest="next note", expected_s=until_s - now_s, again_s=until_s)
-        return Floor(
-            True,
-            closes=over >= 1,
-            answers=self._phrase.answers,
-            progress=min(1.0, over),
-            strikes=strikes,
-            until_s=until_s,
-        )
+            return TurnState(rest="next note", expected_s=until_s - now_s, again_s=until_s)
+        answers, progress = self._phrase.answers, min(1.0, over)
+        return TurnState(closes=over >= 1, answers=answers, progress=progress, strikes=strikes, until_s=until_s)
 
-    def _beginning(self, now_s: float, mode: Mode, player: PlayerState, fullness: float) -> Floor:
+    def _beginning(self, now_s: float, mode: Mode, player: PlayerState, fullness: float) -> TurnState:
         if now_s < self._breath_until_s:
-            return Floor(False, rest="breath", expected_s=self._breath_until_s - now_s, again_s=self._breath_until_s)
+            return TurnState(rest="breath", expected_s=self._breath_until_s - now_s, again_s=self._breath_until_s)
         if mode.trigger == "onset" and not self._struck(now_s, player):
-            return Floor(False, rest="next note", expected_s=player.ioi_s)
+            return TurnState(rest="next note", expected_s=player.ioi_s)
         if mode.trigger == "phrase end" and player.kind == "playing" and not self._out_of_patience(now_s, mode, player):
-            return Floor(False, rest="listening")
+            return TurnState(rest="listening")
         if math.isinf(mode.phrase):
             return self._begin(now_s, math.inf)
         return self._begin(now_s, self._phrases.draw_length_s(self._rng, factor=mode.phrase * fullness))
 
-    def _answer(self, now_s: float, mode: Mode, player: PlayerState, fullness: float) -> Floor:
+    def _answer(self, now_s: float, mode: Mode, player: PlayerState, fullness: float) -> TurnState:
         if self._phrase is not None:
             if self._phrase.yields and player.kind == "playing":
                 self.end_phrase(now_s, mode, fullness=fullness)
-                return Floor(False, rest="yields")
+                return TurnState(rest="yields")
             return self._going_on(now_s, mode, player)
         start_s, end_s = player.phrase_start_s, player.phrase_end_s
         assert start_s is not None and end_s is not None
         impatient = player.kind == "playing" and self._out_of_patience(now_s, mode, player)
         if player.kind != "ended" and not impatient:
-            return Floor(False, rest="listening")
+            return TurnState(rest="listening")
         if player.kind == "ended" and self._answered_s is not None and start_s <= self._answered_s:
-            return Floor(False, rest="your turn")
+            return TurnState(rest="your turn")
         if player.kind == "ended":
             # It breathes in before it answers, from the moment when the end was heard.
             if self._breath_until_s < player.since_s:
                 self._breathe(player.since_s, mode, fullness)
             if now_s < self._breath_until_s:
-                return Floor(False, rest="breath", expected_s=self._breath_until_s - now_s, again_s=self._breath_until_s)
+                return TurnState(rest="breath", expected_s=self._breath_until_s - now_s, again_s=self._breath_until_s)
         if impatient:
             # The player goes on: what it answers is the last of it, and a phrase of its own is long enough.
             length_s = _answer_length_s(self._phrases.draw_length_s(self._rng, factor=mode.phrase * fullness))
@@ -283,21 +237,16 @@ class TurnTaker:
         return self._begin(now_s, length_s, answers=(start_s, max(start_s, end_s)), yields=not impatient, recall=mode.recall)
 
     def _begin(
-        self,
-        now_s: float,
-        length_s: float,
-        *,
-        answers: tuple[float, float] | None = None,
-        yields: bool = False,
+        self, now_s: float, length_s: float, *, answers: tuple[float, float] | None = None, yields: bool = False,
         recall: float = 0.0,
-    ) -> Floor:
+    ) -> TurnState:  # fmt: skip
         length_s = max(0.05, length_s)
         strikes_s = () if answers is None else self._strikes_s(now_s, length_s, answers, recall)
         self._phrase = _Phrase(now_s, length_s, answers, yields, strikes_s)
         # A stroke that is all but due is what it begins with.
         self._strokes = bisect_right(strikes_s, now_s + _FLAM_S)
         until_s = strikes_s[self._strokes] if self._strokes < len(strikes_s) else None
-        return Floor(True, begins=True, answers=answers, strikes=self._strokes > 0, until_s=until_s)
+        return TurnState(begins=True, answers=answers, strikes=self._strokes > 0, until_s=until_s)
 
     def _strikes_s(self, begins_s: float, length_s: float, answers: tuple[float, float], recall: float) -> tuple[float, ...]:
         """Return when an answer strikes: where the player did in what it goes back over, which fills its whole length."""

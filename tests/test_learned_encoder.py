@@ -46,9 +46,8 @@ from musichal.hearing.listener import FeatureExtractor, resolve_spec
 from musichal.hearing.percepts import PitchFrames, Stems, frame_count, stream_frame_count
 from musichal.memory.partner_file import PartnerModel, load_partner, save_partner
 from musichal.spec import PerceptionSpec
-from musichal.training.rehearing import rehear
-from musichal.training.trainer import train
-from musichal.training.workers import analysts
+from musichal.training.trainer import rehear, train
+from musichal.training.workers import worker_pool
 
 for package in ("torch", "transformers", "onnx", "onnxscript", "onnxruntime", "openvino"):
     pytest.importorskip(package, reason=EXTRA)
@@ -213,7 +212,7 @@ def test_a_process_that_dies_is_one_clear_line(spec, music) -> None:
 
     with (
         pytest.raises(InputError, match="a process of the training died"),
-        analysts(resolve_spec(spec), processes=2) as analyse,
+        worker_pool(resolve_spec(spec), processes=2) as analyse,
     ):
         list(analyse(kill_while_they_start()))
     assert active_children() == []

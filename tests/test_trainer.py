@@ -1,3 +1,4 @@
+import gc
 import os
 import subprocess
 import sys
@@ -8,9 +9,11 @@ import soundfile
 
 from musichal.audio.recording import Recording, collect_recordings, read_recording
 from musichal.errors import InputError
-from musichal.hearing.percepts import SILENCE, stream_frame_count
+from musichal.hearing.percepts import SILENCE, SegmentFeatures, stream_frame_count
+from musichal.hearing.vocabulary import fit_vocabulary
 from musichal.memory.partner_file import load_partner, save_partner
 from musichal.spec import PerceptionSpec
+from musichal.training import trainer
 from musichal.training.trainer import train
 from players_by_hand import hear
 
@@ -100,6 +103,37 @@ def test_the_order_of_recordings_is_kept_and_matters(rock_mix):
     one, other = train([a, b], SPEC, keep_audio=False), train([b, a], SPEC, keep_audio=False)
     assert [r.name for r in one.recordings] == ["0.wav", "3.wav"]
     assert [r.name for r in other.recordings] == ["3.wav", "0.wav"]
+
+
+def test_features_do_not_stay_in_memory(short_mix, monkeypatch):
+    """An hour of features is 160 MB, and nothing but the vocabulary needs them all."""
+    kept: list[int] = []
+
+    def learn(features, spec, *, source):
+        segments = [o for o in gc.get_objects() if isinstance(o, SegmentFeatures)]
+        kept.append(sum(array.nbytes for segment in segments for array in (*segment.features, segment.salience)))
+        return fit_vocabulary(features, spec, source=source)
+
+    monkeypatch.setattr(trainer, "fit_vocabulary", learn)
+    train([part(read_recording(short_mix), 0, 4)], SPEC, keep_audio=False)
+    assert kept == [0, 0]
+
+
+def test_a_vocabulary_is_learned_from_a_bounded_number_of_frames(short_mix, monkeypatch):
+    learned_from: list[int] = []
+
+    def learn(features, spec, *, source):
+        learned_from.append(len(features))
+        return fit_vocabulary(features, spec, source=source)
+
+    monkeypatch.setattr(trainer, "fit_vocabulary", learn)
+    monkeypatch.setattr(trainer, "_MOST_FRAMES", 150)
+    recording = part(read_recording(short_mix), 0, 4)
+    model = train([recording, recording], SPEC, keep_audio=False)
+    assert all(100 < n <= 150 for n in learned_from)
+    percepts = hear(model, recording.samples, recording.sample_rate_hz)
+    for stored in model.recordings:
+        assert np.array_equal(np.concatenate([p.tokens for p in percepts], axis=1), stored.tokens)
 
 
 def test_nothing_to_learn_from_is_refused(short_mix):

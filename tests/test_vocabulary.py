@@ -4,6 +4,7 @@ import hashlib
 import os
 import subprocess
 import sys
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -121,6 +122,17 @@ def test_a_loop_with_as_many_frames_as_tokens_can_be_learned() -> None:
 def test_too_few_different_frames_are_refused(features: np.ndarray, normalisation: str) -> None:
     with pytest.raises(InputError, match="too little sound for 8 tokens: the percussive source"):
         fit_vocabulary(features.astype(np.float32), spec(8, normalisation), source="percussive")
+
+
+def test_learning_needs_no_more_than_a_few_times_the_frames() -> None:
+    features = np.random.default_rng(0).standard_normal((60_000, 40)).astype(np.float32)
+    spec = VocabularySpec(size=4, restarts=1, max_iterations=1)
+    tracemalloc.start()
+    try:
+        fit_vocabulary(features, spec, source="harmonic")
+        assert tracemalloc.get_traced_memory()[1] < 3.5 * features.nbytes
+    finally:
+        tracemalloc.stop()
 
 
 def test_scale_divides_by_one_number_and_keeps_the_geometry() -> None:

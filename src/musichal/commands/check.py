@@ -23,8 +23,7 @@ from musichal.machine import processors
 from musichal.memory.partner_file import PartnerModel, load_partner, save_partner
 from musichal.own_process import run_module
 from musichal.text import clock, printable
-from musichal.training.rehearing import as_recording
-from musichal.training.trainer import train
+from musichal.training.trainer import as_recording, train
 
 # Terminals of at least this many columns have room for the details of a check.
 _WIDE = 120

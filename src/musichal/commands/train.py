@@ -24,8 +24,7 @@ from musichal.hearing.percepts import SOURCES, Window
 from musichal.memory.partner_file import PartnerModel, load_partner, save_partner
 from musichal.spec import RESAMPLERS, EncoderSpec, PerceptionSpec
 from musichal.text import counted, parse_seconds, printable
-from musichal.training.rehearing import own_recordings, rehear
-from musichal.training.trainer import train
+from musichal.training.trainer import own_recordings, rehear, train
 from musichal.training.workers import usual_processes
 
 _MEASURED_S = 20.0

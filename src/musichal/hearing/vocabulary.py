@@ -124,7 +124,7 @@ def fit_vocabulary(features: Float32, spec: VocabularySpec, *, source: str) -> V
     InputError
         If there are fewer different frames than tokens.
     """
-    if features.shape[0] < spec.size or np.unique(features, axis=0).shape[0] < spec.size:
+    if not _has_distinct_rows(features, spec.size):
         raise InputError(
             f"too little sound for {spec.size} tokens: the {source} source has {features.shape[0]} audible frames;"
             " give Chandra a longer recording"
@@ -141,12 +141,23 @@ def fit_vocabulary(features: Float32, spec: VocabularySpec, *, source: str) -> V
     return Vocabulary(spec.normalisation, centres, scale, mean, projection, max(spread, _LEAST_SPREAD), counts)
 
 
+def _has_distinct_rows(features: Float32, count: int) -> bool:
+    """Return whether at least `count` rows differ; stops at the first that suffice."""
+    seen: set[bytes] = set()
+    for row in features:
+        seen.add((row + np.float32(0)).tobytes())  # -0.0 + 0.0 is 0.0
+        if len(seen) >= count:
+            return True
+    return False
+
+
 def _normalisation(features: Float32, spec: VocabularySpec) -> tuple[Float32, Float32, float]:
     none = np.zeros(0, dtype=np.float32)
     if spec.normalisation == "scale":
-        deviation = features - features.mean(axis=0, dtype=np.float64)
-        scale = float(np.sqrt(np.mean(np.sum(np.square(deviation), axis=1))))
-        return none, none.reshape(0, 0), scale or 1.0
+        mean = features.mean(axis=0, dtype=np.float64)
+        blocks = (features[first : first + _BLOCK_ROWS] - mean for first in range(0, features.shape[0], _BLOCK_ROWS))
+        deviations = np.concatenate([np.sum(np.square(block), axis=1) for block in blocks])
+        return none, none.reshape(0, 0), float(np.sqrt(np.mean(deviations))) or 1.0
     unit = _unit(features)
     mean = unit.mean(axis=0, dtype=np.float64)
     centred = unit - mean

@@ -1,25 +1,28 @@
 """Chandra, the trainer: recordings in, a partner out.
 
-It listens to each recording through the same `FeatureExtractor` that hears a live player, learns a vocabulary per source from
-every audible frame, turns the recordings into tokens and gestures through the same `Tokenizer`, and lays the gestures and their
-notes down in a memory.
+It analyses each recording with the same `FeatureExtractor` that hears a live player, learns a vocabulary per source from the
+audible frames, turns the recordings into tokens and gestures with the same `Tokenizer`, and stores the gestures and their notes
+in a memory. Features are kept on disk, so that memory does not grow with them.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+import tempfile
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
+from musichal.arrays import Bool, Float32
 from musichal.audio.files import encode_flac, flac_holds_rate
 from musichal.audio.recording import Recording
-from musichal.errors import InputError
+from musichal.errors import InputError, PartnerFileError
 from musichal.hearing.encoders import LEARNED, create_encoder
 from musichal.hearing.encoders.runtimes import package_of
 from musichal.hearing.front_end import FrontEnd
-from musichal.hearing.listener import Analysis, FeatureExtractor, Tokenizer, resolve_spec
-from musichal.hearing.percepts import SOURCES, Gesture, Percept, SegmentFeatures, Window
-from musichal.hearing.vocabulary import Vocabulary, fit_vocabulary, nearest
+from musichal.hearing.listener import FeatureExtractor, Tokenizer, Vocabularies, resolve_spec
+from musichal.hearing.percepts import N_PITCHES, SILENCE, SOURCES, Gesture, Percept, SegmentFeatures
+from musichal.hearing.vocabulary import fit_vocabulary, nearest
 from musichal.machine import SHAPES_NUMBERS, installed
 from musichal.memory.information_rate import choose_threshold
 from musichal.memory.memory import Memory, assign_notes
@@ -27,23 +30,16 @@ from musichal.memory.partner_file import KEPT, PartnerModel, StoredRecording
 from musichal.note import HeardNote
 from musichal.own_process import single_blas_thread
 from musichal.spec import PerceptionSpec
-from musichal.training.workers import Analyst, analysts
+from musichal.training.workers import Analyse, worker_pool
 
 Progress = Callable[[str, float], None]
-"""Told what is being done and how far it is, from 0 to 1."""
+"""Receives what is being done, and the share of it that is done, 0 to 1."""
 
 _BLOCK_S = 1.0
+# A vocabulary is learned from at most so many frames (an hour and a half), evenly spread: more moves the centres hardly.
+_MOST_FRAMES = 400_000
 # The information rate is searched over a stretch of the memory that is long enough to know the music by.
 _THRESHOLD_STATES = 4000
-
-
-@dataclass(frozen=True)
-class _HeardRecording:
-    """A recording through the ear."""
-
-    heard: list[SegmentFeatures]
-    notes: list[HeardNote]
-    end_sample: int
 
 
 @single_blas_thread()
@@ -53,7 +49,7 @@ def train(
     *,
     keep_audio: bool = True,
     processes: int = 1,
-    vocabularies: tuple[Vocabulary, Vocabulary] | None = None,
+    vocabularies: Vocabularies | None = None,
     progress: Progress | None = None,
     warn: Callable[[str], None] | None = None,
 ) -> PartnerModel:
@@ -69,142 +65,178 @@ def train(
     keep_audio : bool
         Whether the partner holds the recordings themselves.
     processes : int
-        How many may listen; only an encoder with weights is worth more than this one. The partner is the same for any number.
+        How many processes analyse, if the encoder has weights; the partner is the same for any number.
     vocabularies : tuple of Vocabulary, optional
-        Kept instead of learned: their sounds are those of an earlier training.
+        Vocabularies of an earlier training to keep, instead of learning them.
     progress : callable, optional
     warn : callable, optional
-        Told what a user should know about the recordings as a whole.
+        Receives what a user should know about the recordings as a whole.
 
     Raises
     ------
     InputError
-        Nothing to hear, too little of it for the vocabulary, or a rate that cannot be stored.
+        If there is too little sound for the vocabulary, or a rate cannot be stored.
     """
     tell = progress or (lambda _what, _share: None)
     if not recordings:
         raise InputError("there is no recording to learn from")
     spec = resolve_spec(spec)
-    if keep_audio:
-        for recording in recordings:
-            if not flac_holds_rate(recording.sample_rate_hz):
-                raise InputError(
-                    f"{recording.name}: a rate of {recording.sample_rate_hz} Hz cannot be stored as FLAC; use --no-audio"
-                )
-    heard = _hear_all(recordings, spec, tell, processes=processes if spec.encoder.name in LEARNED else 1)
-    every = [h for r in heard for h in r.heard]
-    if vocabularies is None:
-        learned = _learn_vocabularies(every, spec, tell, warn or (lambda _text: None))
-    else:
-        learned = _counted_again(vocabularies, every)
-    percepts, gestures = [], []
-    for item in heard:
-        stage = Tokenizer(spec, learned)
-        own = [stage.step(h) for h in item.heard]
-        percepts.append(own)
-        gestures.append([g for p in own for g in p.gestures] + list(stage.flush(item.end_sample)))
-    memory = _remember(gestures, [item.notes for item in heard], tell)
-    stored = [_store(recording, own, keep_audio=keep_audio) for recording, own in zip(recordings, percepts, strict=True)]
+    for recording in recordings if keep_audio else ():
+        if not flac_holds_rate(recording.sample_rate_hz):
+            raise InputError(
+                f"{recording.name}: a rate of {recording.sample_rate_hz} Hz cannot be stored as FLAC; use --no-audio"
+            )
+    with tempfile.TemporaryDirectory(prefix="musichal-") as folder:
+        analysed = _analyse_all(recordings, spec, Path(folder), tell, processes if spec.encoder.name in LEARNED else 1)
+        if vocabularies is None:
+            learned = _learn_vocabularies(analysed, spec, tell, warn or (lambda _text: None))
+        else:
+            learned = _counted_again(vocabularies, analysed)
+        memory_input, stored = [], []
+        for recording, item in zip(recordings, analysed, strict=True):
+            percepts, gestures = item.tokenised(Tokenizer(spec, learned))
+            memory_input.append((gestures, item.notes))
+            stored.append(_store(recording, percepts, keep_audio=keep_audio))
+    memory = _remember(memory_input, tell)
     tell("Done", 1.0)
+    names = SHAPES_NUMBERS if not spec.encoder.runtime else (*SHAPES_NUMBERS, package_of(spec.encoder.runtime))
     return PartnerModel(
         spec=spec,
         vocabularies=learned,
         memory=memory,
         recordings=tuple(stored),
         encoder_licence=create_encoder(spec, ready=False).licence,
-        trained_with=_versions(spec) | ({KEPT: "kept"} if vocabularies is not None else {}),
+        trained_with={name: installed(name) for name in names} | ({KEPT: "kept"} if vocabularies is not None else {}),
     )
 
 
-def _versions(spec: PerceptionSpec) -> dict[str, str]:
-    names = list(SHAPES_NUMBERS)
-    if spec.encoder.runtime:
-        names.append(package_of(spec.encoder.runtime))
-    return {name: installed(name) for name in names}
+class _AnalysedRecording:
+    """A recording's segments with their features on disk, one file per source, in the order of the frames."""
+
+    def __init__(self, folder: Path, number: int) -> None:
+        self._files = tuple(folder / f"{number}-{source}.f32" for source in SOURCES)
+        self._segments: list[SegmentFeatures] = []
+        self.notes: list[HeardNote] = []
+        self.end_sample = 0
+
+    def append(self, segment: SegmentFeatures) -> None:
+        """Take the next segment."""
+        for path, features in zip(self._files, segment.features, strict=True):
+            with path.open("ab") as stream:
+                stream.write(features.tobytes())
+        salience = np.zeros((0, N_PITCHES), np.float32)
+        self._segments.append(replace(segment, features=(), salience=salience))
+        self.notes.extend(segment.notes)
+
+    def audible(self, source: int) -> Bool:
+        """Return which frames of a source are above the gate, shape (n,)."""
+        return np.concatenate([np.zeros(0, np.bool_), *(segment.audible[source] for segment in self._segments)])
+
+    def features(self, source: int) -> Float32:
+        """Return the features of every frame of a source, shape (n, dims)."""
+        n = sum(segment.frame_samples.shape[0] for segment in self._segments)
+        return np.fromfile(self._files[source], np.float32).reshape(n, -1) if n else np.zeros((0, 1), np.float32)
+
+    def tokenised(self, tokenizer: Tokenizer) -> tuple[list[Percept], list[Gesture]]:
+        """Return the percepts, without features, and the gestures of the whole recording."""
+        every = [self.features(source) for source in range(len(SOURCES))]
+        percepts: list[Percept] = []
+        gestures: list[Gesture] = []
+        first = 0
+        for segment in self._segments:
+            end = first + segment.frame_samples.shape[0]
+            percept = tokenizer.step(replace(segment, features=tuple(features[first:end] for features in every)))
+            percepts.append(replace(percept, heard=segment))
+            gestures += percept.gestures
+            first = end
+        return percepts, gestures + list(tokenizer.flush(self.end_sample))
 
 
-def _hear_all(
-    recordings: Sequence[Recording], spec: PerceptionSpec, tell: Progress, *, processes: int
-) -> list[_HeardRecording]:
+def _analyse_all(
+    recordings: Sequence[Recording], spec: PerceptionSpec, folder: Path, tell: Progress, processes: int
+) -> list[_AnalysedRecording]:
     total = sum(r.duration_s for r in recordings)
     done = 0.0
     out = []
     with contextlib.ExitStack() as stack:
-        elsewhere = stack.enter_context(analysts(spec, processes=processes)) if processes > 1 else None
-        for recording in recordings:
-            # With processes that analyse, this one hears what they found, and has no need of a network of its own.
-            encoder = create_encoder(spec, ready=elsewhere is None)
+        analyse: Analyse | None = stack.enter_context(worker_pool(spec, processes=processes)) if processes > 1 else None
+        # If workers analyse, this process needs no network of its own.
+        encoder = create_encoder(spec, ready=analyse is None)
+        for number, recording in enumerate(recordings):
+            item = _AnalysedRecording(folder, number)
             front_end = FrontEnd(spec, source_rate_hz=recording.sample_rate_hz)
             extractor = FeatureExtractor(spec, encoder)
-            heard: list[SegmentFeatures] = []
-            for window, analysis in _analysed(front_end, recording, elsewhere):
-                heard.append(extractor.step(window, analysis))
+            results = front_end.stream(recording.samples, block_samples=round(_BLOCK_S * recording.sample_rate_hz))
+            windows = (window for result in results for window in result.windows)
+            for window, analysis in analyse(windows) if analyse is not None else ((window, None) for window in windows):
+                item.append(extractor.step(window, analysis))
                 share = min(recording.duration_s, (window.start_sample + window.length_samples) / spec.sample_rate_hz)
                 tell(f"Listening to {recording.name}", (done + share) / total)
+            item.notes += extractor.flush()
+            item.end_sample = front_end.samples_heard
             done += recording.duration_s
-            notes = [note for h in heard for note in h.notes] + list(extractor.flush())
-            out.append(_HeardRecording(heard, notes, front_end.samples_heard))
-        if out:
-            tell(f"Listening to {recordings[-1].name}", 1.0)
+            out.append(item)
+        tell(f"Listening to {recordings[-1].name}", 1.0)
     return out
 
 
-def _analysed(front_end: FrontEnd, recording: Recording, elsewhere: Analyst | None) -> Iterator[tuple[Window, Analysis | None]]:
-    """Yield the windows of a recording in order, with their analysis where it is made elsewhere."""
-    block = round(_BLOCK_S * recording.sample_rate_hz)
-    windows = (w for result in front_end.stream(recording.samples, block_samples=block) for w in result.windows)
-    return elsewhere(windows) if elsewhere is not None else ((window, None) for window in windows)
+def _frames(analysed: Sequence[_AnalysedRecording], source: int, *, all_frames: bool) -> Float32:
+    """Return the audible frames of a source, or all, (n, dims); evenly spread over the recordings if there are too many."""
+    masks = [item.audible(source) | all_frames for item in analysed]
+    step = max(1, -(-sum(int(mask.sum()) for mask in masks) // _MOST_FRAMES))
+    parts = [
+        item.features(source)[np.flatnonzero(mask)[::step]] for item, mask in zip(analysed, masks, strict=True) if mask.any()
+    ]
+    return np.concatenate(parts) if parts else np.zeros((0, 1), np.float32)
 
 
-def _counted_again(
-    vocabularies: tuple[Vocabulary, Vocabulary], heard: Sequence[SegmentFeatures]
-) -> tuple[Vocabulary, Vocabulary]:
-    """Return vocabularies that are kept, with counts of how often each of their sounds is heard now."""
+def _counted_again(vocabularies: Vocabularies, analysed: Sequence[_AnalysedRecording]) -> Vocabularies:
+    """Return vocabularies that are kept, with counts of how often each of their tokens occurs now."""
     out = []
-    for number, vocabulary in enumerate(vocabularies):
-        frames = np.concatenate([h.features[number][h.audible[number]] for h in heard])
+    for source, vocabulary in enumerate(vocabularies):
+        frames = _frames(analysed, source, all_frames=False)
         if frames.shape[0] < vocabulary.size:
-            frames = np.concatenate([h.features[number] for h in heard])
+            frames = _frames(analysed, source, all_frames=True)
         tokens = nearest(vocabulary.distances(vocabulary.normalise(frames)))
         out.append(replace(vocabulary, counts=np.bincount(tokens, minlength=vocabulary.size).astype(np.int64)))
     return out[0], out[1]
 
 
 def _learn_vocabularies(
-    heard: Sequence[SegmentFeatures], spec: PerceptionSpec, tell: Progress, warn: Callable[[str], None]
-) -> tuple[Vocabulary, Vocabulary]:
-    total = sum(h.audible.shape[1] for h in heard)
-    most = max(sum(int(h.audible[number].sum()) for h in heard) for number in range(len(SOURCES)))
-    if most < spec.vocabulary.size <= total:
+    analysed: Sequence[_AnalysedRecording], spec: PerceptionSpec, tell: Progress, warn: Callable[[str], None]
+) -> Vocabularies:
+    audible = [np.concatenate([item.audible(source) for item in analysed]) for source in range(len(SOURCES))]
+    total, size = audible[0].shape[0], spec.vocabulary.size
+    if max(int(mask.sum()) for mask in audible) < size <= total:
         raise InputError(
             f"nearly all of the sound is below the gate of {spec.gate.open_db:g} dBFS: give Chandra a louder recording"
         )
     learned = []
     for number, source in enumerate(SOURCES):
-        tell(f"Learning {spec.vocabulary.size} {source} sounds", number / len(SOURCES))
-        frames = np.concatenate([h.features[number][h.audible[number]] for h in heard])
-        if frames.shape[0] < spec.vocabulary.size <= total:
-            # A flute has next to nothing percussive. What little there is must not shut it out; it stays SILENCE.
+        tell(f"Learning {size} {source} sounds", number / len(SOURCES))
+        n = int(audible[number].sum())
+        quiet = n < size <= total
+        if quiet:
+            # A flute has next to nothing percussive. What little there is must not exclude it; it stays SILENCE.
             warn(
-                f"nearly all of the {source} sound ({total - frames.shape[0]} of {total} frames) is below the gate of"
+                f"nearly all of the {source} sound ({total - n} of {total} frames) is below the gate of"
                 f" {spec.gate.open_db:g} dBFS: its vocabulary was learned from below the gate"
             )
-            frames = np.concatenate([h.features[number] for h in heard])
+        frames = _frames(analysed, number, all_frames=quiet)
         learned.append(fit_vocabulary(frames, spec.vocabulary, source=source))
     return learned[0], learned[1]
 
 
-def _remember(gestures: Sequence[list[Gesture]], notes: Sequence[list[HeardNote]], tell: Progress) -> Memory:
+def _remember(recordings: Sequence[tuple[list[Gesture], list[HeardNote]]], tell: Progress) -> Memory:
     tell("Choosing the oracle's threshold", 0.0)
-    vectors = np.stack([g.vector for own in gestures for g in own])
+    vectors = np.stack([gesture.vector for gestures, _ in recordings for gesture in gestures])
     search = choose_threshold(vectors[:_THRESHOLD_STATES], rng=np.random.default_rng(0))
     memory = Memory(dims=vectors.shape[1], threshold=search.threshold)
-    total = len(vectors)
-    for recording, (own, heard_notes) in enumerate(zip(gestures, notes, strict=True)):
-        for gesture, assigned in zip(own, assign_notes(own, heard_notes), strict=True):
-            state = memory.append(gesture, assigned, recording=recording)
+    for number, (gestures, notes) in enumerate(recordings):
+        for gesture, assigned in zip(gestures, assign_notes(gestures, notes), strict=True):
+            state = memory.append(gesture, assigned, recording=number)
             if state % 500 == 0:
-                tell("Remembering", state / total)
+                tell("Remembering", state / len(vectors))
     return memory
 
 
@@ -220,3 +252,64 @@ def _store(recording: Recording, percepts: Sequence[Percept], *, keep_audio: boo
         onset_samples=np.array([o for p in percepts for o in p.heard.onset_samples], dtype=np.int64),
         flac=encode_flac(recording.samples, recording.sample_rate_hz) if keep_audio else None,
     )
+
+
+# Analysing a partner's own recordings again, on a machine that cannot compute as it was trained. The vocabularies stay unless
+# they are learned anew, so that a sound keeps its token.
+
+
+@dataclass(frozen=True)
+class Reheard:
+    """A partner heard again: `same` and `frames` count, per source, the frames not silent, `same` those with their old token.
+
+    With vocabularies learned anew tokens mean other sounds, and `same` is None.
+    """
+
+    model: PartnerModel
+    same: tuple[int, ...] | None
+    frames: tuple[int, ...]
+
+    @property
+    def unchanged(self) -> bool:
+        """Whether the other runtime gave every token as it was."""
+        return self.same == self.frames
+
+
+def as_recording(stored: StoredRecording, samples: Float32) -> Recording:
+    """Return a partner's recording as one to train on; `samples` (n,) are its sound."""
+    return Recording(stored.name, stored.sample_rate_hz, samples)
+
+
+def own_recordings(model: PartnerModel) -> list[Recording]:
+    """Return the recordings that a partner holds; raises `PartnerFileError` if one was left out or is damaged."""
+    left_out = [stored.name for stored in model.recordings if stored.flac is None]
+    if left_out:
+        raise PartnerFileError(
+            f"this partner cannot hear its recordings again: {left_out[0]} was left out of it (--no-audio);"
+            " train it anew from the recordings"
+        )
+    return [as_recording(stored, stored.samples()) for stored in model.recordings]
+
+
+def rehear(
+    model: PartnerModel, spec: PerceptionSpec, *, refit: bool = False, processes: int = 1, progress: Progress | None = None
+) -> Reheard:
+    """Return the partner as it hears its recordings with another spec, whose frames must be those of the first.
+
+    Raises
+    ------
+    PartnerFileError
+        If it does not hold its recordings.
+    MusicHalError
+        As `train` does.
+    """
+    kept = None if refit else model.vocabularies
+    again = train(own_recordings(model), spec, processes=processes, vocabularies=kept, progress=progress)
+    same, frames = [], []
+    for source in range(len(SOURCES)):
+        pairs = [(a.tokens[source], b.tokens[source]) for a, b in zip(model.recordings, again.recordings, strict=True)]
+        before, now = (np.concatenate(side) for side in zip(*pairs, strict=True))
+        heard = (before != SILENCE) | (now != SILENCE)
+        same.append(int((before == now)[heard].sum()))
+        frames.append(int(heard.sum()))
+    return Reheard(again, None if refit else tuple(same), tuple(frames))

@@ -1,22 +1,22 @@
 """Windows analysed in several processes: the same numbers in the same order, sooner.
 
 What a window sounds like depends on the window alone (`FeatureExtractor.analyse`), so windows can be analysed anywhere and in
-any order. Each process opens its own encoder and computes on one thread, one window at a time, exactly as live hearing does:
-the batch is not made larger, because a larger one need not give the same last bits.
+any order. Each process computes on one thread, one window at a time, exactly as live hearing does: a larger batch need not
+give the same last bits.
 """
 
-import contextlib
-import signal
+import os
+import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from functools import lru_cache
 from itertools import islice
-from multiprocessing import get_context
-from multiprocessing.connection import Connection
-from multiprocessing.context import SpawnProcess
-from typing import Protocol
+from multiprocessing import connection, get_context, parent_process
 
-from musichal.errors import InputError, MusicHalError
+from musichal.errors import InputError
 from musichal.hearing.encoders import create_encoder
 from musichal.hearing.listener import Analysis, FeatureExtractor
 from musichal.hearing.percepts import Window
@@ -24,18 +24,14 @@ from musichal.machine import processors
 from musichal.own_process import starting_children
 from musichal.spec import PerceptionSpec
 
-# Some seconds of work a piece: enough to hide the way to the process and back, little enough to stop soon.
+Analyse = Callable[[Iterable[Window]], Iterator[tuple[Window, Analysis]]]
+"""Yields each window with its analysis, in the order of the windows."""
+
+# Some seconds of work: enough to hide the way to the process and back, little enough to stop soon.
 _WINDOWS_PER_PIECE = 8
+_PIECES_AHEAD = 2  # per process, so that none waits for its next piece
 # Starting a process and opening a model of true size in it takes seconds.
 _WORTH_PROCESSES_S = 60.0
-
-
-class Analyst(Protocol):
-    """Analyses windows; what comes out is in the order of what went in."""
-
-    def __call__(self, windows: Iterable[Window]) -> Iterator[tuple[Window, Analysis]]:
-        """Yield each window with its analysis."""
-        ...
 
 
 def usual_processes(duration_s: float) -> int:
@@ -44,11 +40,8 @@ def usual_processes(duration_s: float) -> int:
 
 
 @contextmanager
-def analysts(spec: PerceptionSpec, *, processes: int) -> Iterator[Analyst]:
-    """Give a way to analyse windows in so many processes (at least 1), which end with the block, however it ends.
-
-    Each process has a pipe of its own and at most one piece in hand, and pieces go round in turn. So order needs no care, a
-    process that dies in the middle of a word is noticed at the end of its pipe, and nobody waits for anybody's lock.
+def worker_pool(spec: PerceptionSpec, *, processes: int) -> Iterator[Analyse]:
+    """Give a function that analyses windows in so many processes (at least 1), which end with the block.
 
     Raises
     ------
@@ -57,62 +50,44 @@ def analysts(spec: PerceptionSpec, *, processes: int) -> Iterator[Analyst]:
     MusicHalError
         As `create_encoder` does.
     """
-    context = get_context("spawn")
-    started: list[SpawnProcess] = []
-    pipes: list[Connection] = []
+    pool = ProcessPoolExecutor(processes, mp_context=get_context("spawn"), initializer=_end_with_parent)
 
     def analyse(windows: Iterable[Window]) -> Iterator[tuple[Window, Analysis]]:
         source = iter(windows)
-        pieces = iter(lambda: list(islice(source, _WINDOWS_PER_PIECE)), [])
-        in_hand: deque[tuple[Connection, list[Window]]] = deque()
-
-        def hand_out(pipe: Connection) -> None:
-            piece = next(pieces, None)
-            if piece is not None:
-                pipe.send(piece)
-                in_hand.append((pipe, piece))
-
-        for pipe in pipes:
-            hand_out(pipe)
-        while in_hand:
-            pipe, piece = in_hand.popleft()
-            found = pipe.recv()
-            if isinstance(found, MusicHalError):
-                raise found
-            hand_out(pipe)
-            yield from zip(piece, found, strict=True)
+        ahead: deque[tuple[list[Window], Future[list[Analysis]]]] = deque()
+        while True:
+            while len(ahead) < _PIECES_AHEAD * processes and (piece := list(islice(source, _WINDOWS_PER_PIECE))):
+                with starting_children(threads=1):
+                    ahead.append((piece, pool.submit(_analyse, spec, piece)))
+            if not ahead:
+                return
+            piece, future = ahead.popleft()
+            yield from zip(piece, future.result(), strict=True)
 
     try:
-        with starting_children(threads=1):
-            for _ in range(processes):
-                ours, theirs = context.Pipe()
-                process = context.Process(target=_work, args=(spec, theirs), daemon=True)
-                process.start()
-                # Held open here, a pipe would not end with its process.
-                theirs.close()
-                started.append(process)
-                pipes.append(ours)
         yield analyse
-    except (EOFError, ConnectionError) as error:
+    except BrokenProcessPool as error:
         raise InputError("a process of the training died: is there enough memory? --processes 1 needs the least") from error
     finally:
-        for process in started:
-            process.kill()  # it has nothing to lose
-        for process in started:
-            process.join()
-        for pipe in pipes:
-            pipe.close()
+        pool.shutdown(cancel_futures=True)
 
 
-def _work(spec: PerceptionSpec, pipe: Connection) -> None:
-    """Analyse pieces until the pipe ends: with the block, or with the parent."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent to hear
-    with contextlib.suppress(EOFError, ConnectionError):
-        try:
-            extractor = FeatureExtractor(spec, create_encoder(spec))
-        except MusicHalError as error:
-            pipe.send(error)
-            return
-        while True:
-            piece: list[Window] = pipe.recv()
-            pipe.send([extractor.analyse(window) for window in piece])
+def _end_with_parent() -> None:
+    """End this worker when its parent has ended, however that was."""
+    parent = parent_process()
+    assert parent is not None
+
+    def wait() -> None:
+        connection.wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+@lru_cache(maxsize=1)
+def _extractor(spec: PerceptionSpec) -> FeatureExtractor:
+    return FeatureExtractor(spec, create_encoder(spec))
+
+
+def _analyse(spec: PerceptionSpec, piece: list[Window]) -> list[Analysis]:
+    return [_extractor(spec).analyse(window) for window in piece]

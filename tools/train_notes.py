@@ -219,7 +219,7 @@ def examples(rng: np.random.Generator) -> tuple[AnyArray, Float32]:
     for samples, truth in _recordings(rng):
         front_end = NoteFrontEnd(RATE_HZ)
         first, rest = front_end.push(samples), front_end.flush()
-        views = NoteFrames(*(np.concatenate([getattr(first, f), getattr(rest, f)]) for f in NoteFrames.__dataclass_fields__))
+        views = NoteFrames(*(np.concatenate(pair) for pair in zip(first, rest, strict=True)))
         target = targets(truth, len(views.loudness))
         frame, note = _asked(truth, target, rng)
         inputs.append(_rows(views, frame, note))

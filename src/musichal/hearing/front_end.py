@@ -30,18 +30,9 @@ class FrontEndResult:
 
 
 class FrontEnd:
-    """Takes blocks at any rate and channel count; filters, resamples, finds onsets and cuts segments.
+    """Takes blocks at `source_rate_hz` and any channel count; filters, resamples, finds onsets and cuts segments.
 
-    Parameters
-    ----------
-    spec : PerceptionSpec
-    source_rate_hz : int
-        Rate of the samples that will be pushed.
-
-    Raises
-    ------
-    InputError
-        If the rate is not supported.
+    Raises `InputError` if the rate is not supported.
     """
 
     def __init__(self, spec: PerceptionSpec, *, source_rate_hz: int) -> None:
@@ -56,13 +47,7 @@ class FrontEnd:
         self._onsets: list[Onset] = []
 
     def push(self, block: AnyArray) -> FrontEndResult:
-        """Take a block of shape (n,) or (n, channels).
-
-        Raises
-        ------
-        InputError
-            If a sample is not finite.
-        """
+        """Take a block (n,) or (n, channels); raises `InputError` if a sample is not finite."""
         return self._advance(self._resampler.push(self._highpass.push(ingest(block))))
 
     def flush(self) -> FrontEndResult:
@@ -101,14 +86,8 @@ def blocks(samples: AnyArray, block_samples: int | None) -> Iterator[AnyArray]:
 class HighPass:
     """A streaming high-pass that removes DC and rumble: one pole and one zero, no delay, independent of the blocks.
 
-    y[n] = x[n] - x[n - 1] + r·y[n - 1] with r = 1 - 2π·cutoff / rate. A constant offset is no sound, but it would bias levels,
-    low pitches and the shape of every short window.
-
-    Parameters
-    ----------
-    cutoff_hz : float
-        Where the response is down by 3 dB; 0 leaves the stream as it is.
-    sample_rate_hz : int
+    y[n] = x[n] - x[n - 1] + r·y[n - 1] with r = 1 - 2π·cutoff / rate; the response is down by 3 dB at the cutoff, and 0 leaves
+    the stream as it is. A constant offset is no sound, but would bias levels, low pitches and the shape of short windows.
     """
 
     def __init__(self, *, cutoff_hz: float, sample_rate_hz: int) -> None:
@@ -144,13 +123,8 @@ class Segmenter:
     def push(self, samples: Float32, onsets: Iterable[Onset] = (), decided_until: int = 0) -> list[Window]:
         """Take the next samples of the stream, shape (n,), and return the windows that are complete now.
 
-        Parameters
-        ----------
-        samples : array of shape (n,)
-        onsets : iterable of Onset
-            Found since the last call, ascending (used by the onset-synchronous policy only).
-        decided_until : int
-            Up to where in the stream onsets are known; a segment is only cut where they are.
+        `onsets` were found since the last call, ascending; up to `decided_until` onsets are known, and only there a segment is
+        cut. (Only the onset-synchronous policy uses them.)
         """
         self._buffer = np.concatenate([self._buffer, samples])
         if self._spec.policy == "onset":  # a grid would keep them for ever

@@ -12,6 +12,7 @@ vocabulary: with a penalty of 20, a change must save as much as twenty average f
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -80,36 +81,29 @@ def boundaries(segmentation: Segmentation, end: int) -> list[int]:
     return ends[::-1]
 
 
-@dataclass
-class _Frames:
+class _Frames(NamedTuple):
     """Frames that no closed gesture holds yet, oldest first."""
 
     centres: Int64
-    costs: tuple[Float64, Float64]
+    harmonic_costs: Float64
+    percussive_costs: Float64
     vectors: Float32
     chroma: Float32
     level_db: Float32
 
-    def __len__(self) -> int:
+    @property
+    def n(self) -> int:
         return self.centres.shape[0]
 
-    def tail(self, first: int) -> "_Frames":
-        return _Frames(
-            self.centres[first:],
-            (self.costs[0][first:], self.costs[1][first:]),
-            self.vectors[first:],
-            self.chroma[first:],
-            self.level_db[first:],
-        )
+    @property
+    def costs(self) -> tuple[Float64, Float64]:
+        return self.harmonic_costs, self.percussive_costs
 
-    def joined(self, other: "_Frames") -> "_Frames":
-        return _Frames(
-            np.concatenate([self.centres, other.centres]),
-            (np.concatenate([self.costs[0], other.costs[0]]), np.concatenate([self.costs[1], other.costs[1]])),
-            np.concatenate([self.vectors, other.vectors]),
-            np.concatenate([self.chroma, other.chroma]),
-            np.concatenate([self.level_db, other.level_db]),
-        )
+    def tail(self, first: int) -> "_Frames":
+        return _Frames._make(column[first:] for column in self)
+
+    def joined(self, later: "_Frames") -> "_Frames":
+        return _Frames._make(np.concatenate([mine, theirs]) for mine, theirs in zip(self, later, strict=True))
 
 
 class GestureSmoother:
@@ -132,27 +126,20 @@ class GestureSmoother:
         self._segmentation = Segmentation(np.zeros(1), np.zeros(1, dtype=np.int64))
 
     def step(self, heard: SegmentFeatures, costs: tuple[Float64, Float64], vectors: Float32) -> list[Gesture]:
-        """Take the next segment's frames and return the gestures that they closed.
+        """Take the next segment's frames and return the gestures that they completed.
 
-        Parameters
-        ----------
-        heard : SegmentFeatures
-        costs : pair of arrays (n, size + 1)
-            From `frame_costs`, one per source.
-        vectors : array of shape (n, dims)
-            What a gesture's vector is the mean of.
-
-        Where segments were skipped, all gestures end, and a gesture of silence stands for what was not heard.
+        `costs` (n, size + 1) per source are from `frame_costs`; a gesture's vector is the mean of its `vectors` (n, dims).
+        Where segments were skipped, open gestures end, and a gesture of silence stands for the gap.
         """
         gap = self._bridge(heard, vectors.shape[1]) if heard.index != self._next_index else []
         self._next_index, self._heard_until = heard.index + 1, heard.start_sample + heard.length_samples
-        new = _Frames(heard.frame_samples, costs, vectors, heard.chroma, heard.level_db)
+        new = _Frames(heard.frame_samples, *costs, vectors, heard.chroma, heard.level_db)
         self._frames = new if self._frames is None else self._frames.joined(new)
         self._note_cuts(heard.onset_samples)
         closed = self._apply_cuts()
         self._segment()
-        ends = boundaries(self._segmentation, len(self._frames))[:-1]
-        settled = [end for end in ends if end <= len(self._frames) - self._settle_frames]
+        ends = boundaries(self._segmentation, self._frames.n)[:-1]
+        settled = [end for end in ends if end <= self._frames.n - self._settle_frames]
         return gap + closed + self._close(settled)
 
     def _bridge(self, heard: SegmentFeatures, dims: int) -> list[Gesture]:
@@ -182,10 +169,10 @@ class GestureSmoother:
 
     def flush(self, end_sample: int) -> list[Gesture]:
         """End the stream at `end_sample` and return the gestures that were still open."""
-        if self._frames is None or not len(self._frames):
+        if self._frames is None or not self._frames.n:
             return []
         self._segment()
-        return self._close(boundaries(self._segmentation, len(self._frames)), end_sample=end_sample)
+        return self._close(boundaries(self._segmentation, self._frames.n), end_sample=end_sample)
 
     def _note_cuts(self, onsets: tuple[int, ...]) -> None:
         for onset in onsets:
@@ -198,7 +185,7 @@ class GestureSmoother:
         """Close everything before each onset that cuts, as far as the frames behind the onset are there."""
         assert self._frames is not None
         closed: list[Gesture] = []
-        while self._cuts and len(self._frames) and self._frames.centres[-1] >= self._cuts[0]:
+        while self._cuts and self._frames.n and self._frames.centres[-1] >= self._cuts[0]:
             onset = self._cuts.pop(0)
             index = int(np.searchsorted(self._frames.centres, onset))
             if index:

@@ -50,10 +50,7 @@ _FULL_SCALE = 0.98
 def resolve_spec(spec: PerceptionSpec) -> PerceptionSpec:
     """Return the spec with the digests of its encoder and note model, and the encoder's normalisation, written in.
 
-    Raises
-    ------
-    InputError
-        If the encoder is unknown, or the spec has another digest of it.
+    Raises `InputError` if the encoder is unknown, or the spec has another digest of it.
     """
     return replace(pinned(spec), notes=replace(spec.notes, digest=note_model_digest()))
 
@@ -71,18 +68,7 @@ class FeatureExtractor:
     """From the windows of one stream to the features of each segment.
 
     `analyse` is a function of the window alone, so it may run anywhere and in any order; `step` adds what goes on from window
-    to window: gates and notes.
-
-    Parameters
-    ----------
-    spec : PerceptionSpec
-    encoder : Encoder
-    tap : callable, optional
-
-    Raises
-    ------
-    InputError
-        If the encoder was made for another rate than the spec's.
+    to window: gates and notes. Raises `InputError` if the encoder was made for another rate than the spec's.
     """
 
     def __init__(self, spec: PerceptionSpec, encoder: Encoder, *, tap: Tap | None = None) -> None:
@@ -197,21 +183,9 @@ class Tokenizer:
 
 
 class Listener:
-    """Front end, feature extractor and tokenizer of one stream: blocks of samples in, percepts out.
+    """Front end, feature extractor and tokenizer of one stream at `source_rate_hz`: blocks of samples in, percepts out.
 
-    Parameters
-    ----------
-    spec : PerceptionSpec
-    encoder : Encoder
-    vocabularies : pair of Vocabulary
-    source_rate_hz : int
-        Rate of the samples that will be pushed.
-    tap : callable, optional
-
-    Raises
-    ------
-    InputError
-        If the source's rate is not supported, or the encoder was made for another rate than the spec's.
+    Raises `InputError` if the source's rate is not supported, or the encoder was made for another rate than the spec's.
     """
 
     def __init__(
@@ -233,12 +207,9 @@ class Listener:
         return self.front_end.samples_heard
 
     def push(self, block: AnyArray) -> ListenerResult:
-        """Take a block of shape (n,) or (n, channels); return its onsets and the percepts of the segments it completed.
+        """Take a block (n,) or (n, channels); return its onsets and the percepts of the segments it completed.
 
-        Raises
-        ------
-        InputError
-            If a sample is not finite.
+        Raises `InputError` if a sample is not finite.
         """
         found = self.front_end.push(block)
         return ListenerResult(found.onsets, tuple(self.step(window) for window in found.windows))
@@ -270,19 +241,10 @@ def full_scale_share(samples: Float32) -> float:
 
 
 def frame_levels_db(samples: Float32, centres: Int64, *, window_samples: int) -> Float32:
-    """Return the RMS level in dBFS around each centre.
+    """Return the RMS level in dBFS around each centre, shape (frames,).
 
-    Parameters
-    ----------
-    samples : array of shape (n,)
-    centres : array of shape (frames,)
-        Positions in `samples`. A window that reaches over an end is cut off there.
-    window_samples : int
-
-    Returns
-    -------
-    array of shape (frames,)
-        A full-scale square wave is 0 dBFS, digital silence is `SILENT_DB`.
+    `centres` (frames,) are positions in `samples` (n,); a window that reaches over an end is cut off there. A full-scale square
+    wave has 0 dBFS, digital silence `SILENT_DB`.
     """
     energy = np.concatenate([[0.0], np.cumsum(np.square(samples, dtype=np.float64))])
     low = np.clip(centres - window_samples // 2, 0, samples.shape[0])

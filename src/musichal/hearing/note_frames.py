@@ -12,9 +12,9 @@ Levels are relative to the loudest partial of the last seconds (it fades by 6 dB
 0 at -60 dB, 1 at the reference.
 """
 
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -58,8 +58,7 @@ N_LONG = len(HARMONIC_OFFSETS) + len(OTHER_OFFSETS)
 N_SHORT = len(SHORT_OFFSETS)
 
 
-@dataclass(frozen=True)
-class NoteFrames:
+class NoteFrames(NamedTuple):
     """Views of consecutive frames, n of them.
 
     `long` (n, N_NOTES, N_LONG) and `short` (n, N_NOTES, N_SHORT) are relative levels, `loudness` (n,) the reference level,
@@ -93,12 +92,7 @@ def _bank(sample_rate_hz: int, n_fft: int, per_semitone: int, tuning_step: int) 
 
 
 class NoteFrontEnd:
-    """Streams samples into `NoteFrames`; frame k is centred on sample k·hop.
-
-    Parameters
-    ----------
-    sample_rate_hz : int
-    """
+    """Streams samples into `NoteFrames`; frame k is centred on sample k·hop."""
 
     def __init__(self, sample_rate_hz: int) -> None:
         self._rate = sample_rate_hz

@@ -12,9 +12,9 @@ the mix (F 0.80) than in the stem (0.75), and hardly fewer where drums played al
 """
 
 import hashlib
-from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
+from typing import NamedTuple
 
 import numpy as np
 from safetensors.numpy import load
@@ -52,8 +52,7 @@ _AHEAD_ROWS = max(_MARGIN, _HOLD_FRAMES, _STRIKE_FRAMES)
 _SOFTEST_DB, _LOUDEST_DB = -54.0, -6.0
 
 
-@dataclass(frozen=True)
-class _Rows:
+class _Rows(NamedTuple):
     """What is known of consecutive frames: begins, sounds (probabilities), level (dBFS) and attack, each (n, N_NOTES).
 
     `attack` is the mean relative level, in dB, of a pitch's first partials through the short window.
@@ -65,14 +64,7 @@ class _Rows:
     attack_db: Float32
 
     def joined(self, later: "_Rows") -> "_Rows":
-        return _Rows(*(np.concatenate(pair) for pair in zip(self._arrays, later._arrays, strict=True)))
-
-    def since(self, row: int) -> "_Rows":
-        return _Rows(*(array[row:] for array in self._arrays))
-
-    @property
-    def _arrays(self) -> tuple[Float32, ...]:
-        return self.begins, self.sounds, self.level_db, self.attack_db
+        return _Rows(*(np.concatenate(pair) for pair in zip(self, later, strict=True)))
 
     @staticmethod
     def silent(n: int) -> "_Rows":
@@ -81,17 +73,9 @@ class _Rows:
 
 
 class NoteTracker:
-    """Follows the notes of one stream; holds all its state, so that two trackers never disturb each other.
+    """Follows the notes of one stream, and holds all its state.
 
-    Parameters
-    ----------
-    spec : PerceptionSpec
-        Rate, context and note settings.
-
-    Raises
-    ------
-    InputError
-        If the spec names another note model than the one in this installation.
+    Raises `InputError` if the spec has the digest of another note model than the one in this installation.
     """
 
     def __init__(self, spec: PerceptionSpec) -> None:
@@ -145,13 +129,13 @@ class NoteTracker:
         self._velocities = np.zeros(N_NOTES, dtype=np.int64)
 
     def _hear(self, views: NoteFrames) -> list[HeardNote]:
-        known = NoteFrames(*(np.concatenate(pair) for pair in zip(_parts(self._views), _parts(views), strict=True)))
+        known = NoteFrames(*(np.concatenate(pair) for pair in zip(self._views, views, strict=True)))
         probability = self._model.evaluate(known)
         n = probability.shape[0]
         partials = known.long[BEHIND : BEHIND + n, :, : len(HARMONIC_OFFSETS)].max(axis=2)
         level_db = np.float32(60) * (partials - 1) + known.reference_db[BEHIND : BEHIND + n, None]
         attack_db = np.float32(60) * known.short[BEHIND : BEHIND + n, :, :_FIRST_PARTIALS].mean(axis=2)
-        self._views = NoteFrames(*(part[n:] for part in _parts(known)))
+        self._views = NoteFrames(*(part[n:] for part in known))
         return self._decide(self._rows.joined(_Rows(probability[..., 0], probability[..., 1], level_db, attack_db)))
 
     def _decide(self, rows: _Rows) -> list[HeardNote]:
@@ -183,7 +167,7 @@ class NoteTracker:
                 self._places[note] = self._frame + float(places[i, note])
                 self._velocities[note] = velocity_of(float(strike[i, note]))
             self._frame += 1
-        self._rows = rows.since(count)
+        self._rows = _Rows(*(array[count:] for array in rows))
         return sorted(ended, key=lambda n: (n.onset_s, n.pitch))
 
     def _beginnings(self, begins: Float32, count: int) -> tuple[Bool, Float32]:
@@ -220,10 +204,6 @@ def velocity_of(level_db: float) -> int:
     """Return the velocity, 1 to 127, of a note whose loudest partial has `level_db` dBFS."""
     share = (level_db - _SOFTEST_DB) / (_LOUDEST_DB - _SOFTEST_DB)
     return round(1 + 126 * min(1.0, max(0.0, share)))
-
-
-def _parts(views: NoteFrames) -> tuple[Float32, ...]:
-    return views.long, views.short, views.loudness, views.reference_db
 
 
 def _no_views(n: int) -> NoteFrames:

@@ -171,18 +171,11 @@ def at_rate(samples_at_24_khz: int, sample_rate_hz: int) -> int:
 class ShortTime:
     """Magnitude spectra of the frames of the segment at the end of a window.
 
-    Parameters
-    ----------
-    spec : PerceptionSpec
-        Gives the segment, its context and the frame grid.
-    length_samples : int
-        Length of the analysis window, even.
-    ahead_samples : int
-        How far behind its frame's centre a window peaks, at most half of `length_samples`: a note's attack takes time.
-    right_samples : int
-        Shortest right flank of a window.
-    before_frames, after_frames : int
-        Frames of the context and of the lookahead to give around the segment's own.
+    An analysis window of `length_samples` (even) is centred on its frame and peaks `ahead_samples` after it (at most half the
+    length: a note's attack takes time). A segment is complete when it is analysed, so looking ahead inside it is free, but
+    after its lookahead there is nothing yet: near the end the right flank gets shorter, down to `right_samples`, then the peak
+    moves left. Each window has unit gain for a steady sinusoid at its peak, so that levels do not fade towards the end of a
+    segment. `before_frames` and `after_frames` of context and lookahead are given around the segment's own.
     """
 
     def __init__(

@@ -45,18 +45,9 @@ def _plan(spec: SeparationSpec, n_samples: int) -> _Plan:
 
 
 def separate(samples: Float32, spec: SeparationSpec) -> Stems:
-    """Separate one window of sound.
+    """Separate one window of sound, context, segment and lookahead, mono float32 (n,), into stems of the same shape.
 
-    Parameters
-    ----------
-    samples : array of shape (n,)
-        Context, segment and lookahead, mono, float32.
-    spec : SeparationSpec
-
-    Returns
-    -------
-    Stems
-        Both of shape (n,). With margins of 1 they add up to the input; larger margins leave a residual out of both.
+    With margins of 1 they add up to the input; larger margins leave a residual out of both.
     """
     n_fft, hop = spec.n_fft, spec.hop_samples
     plan = _plan(spec, samples.shape[0])

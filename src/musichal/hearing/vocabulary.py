@@ -107,22 +107,9 @@ def nearest(distances: Float32) -> Int16:
 
 
 def fit_vocabulary(features: Float32, spec: VocabularySpec, *, source: str) -> Vocabulary:
-    """Learn a vocabulary from the frames of one source.
+    """Learn a vocabulary from frames (n, dims) of one source; the same frames and spec give the same one, bit for bit.
 
-    The same frames and spec give the same vocabulary, bit for bit.
-
-    Parameters
-    ----------
-    features : array of shape (n, dims)
-        Every frame above the gate.
-    spec : VocabularySpec
-    source : str
-        Named in errors.
-
-    Raises
-    ------
-    InputError
-        If there are fewer different frames than tokens.
+    Raises `InputError`, which names the `source`, if there are fewer different frames than tokens.
     """
     if not _has_distinct_rows(features, spec.size):
         raise InputError(
@@ -285,10 +272,7 @@ def _means(x: Float32, labels: Int64, distance: Float64, size: int) -> Float32:
 def token_histogram(tokens: AnyArray, *, size: int) -> Int64:
     """Return how often each token occurs, shape (size,), silence left out.
 
-    Raises
-    ------
-    ValueError
-        If `tokens` is not a row of integers from SILENCE to size - 1.
+    Raises `ValueError` if `tokens` is not a row of integers in [SILENCE, size - 1].
     """
     if tokens.ndim != 1 or tokens.dtype.kind not in "iu":
         raise ValueError(f"tokens must be a row of integers, not {tokens.dtype} of shape {tokens.shape}")
@@ -318,10 +302,7 @@ def top_share(histogram: AnyArray, *, k: int = 1) -> float:
 def jensen_shannon_divergence(first: AnyArray, second: AnyArray) -> float:
     """Return the Jensen-Shannon divergence of two histograms in bits: 0 where they agree, 1 where they share no token.
 
-    Raises
-    ------
-    ValueError
-        If their sizes differ or one is empty: what was never heard resembles nothing.
+    Raises `ValueError` if their sizes differ or one is empty. (Lin, IEEE Trans. IT 37(1), 1991)
     """
     p, q = _checked_histogram(first), _checked_histogram(second)
     if p.shape != q.shape:

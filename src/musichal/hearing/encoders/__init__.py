@@ -17,34 +17,17 @@ from musichal.spec import PerceptionSpec
 class Encoder(Protocol):
     """Turns the stems of one window into features: every frame of the segment, one array per source, never a mean.
 
-    An encoder is a pure function of its input: the same stems give the same features, bit for bit, whatever it was
-    given before.
+    An encoder is a pure function of its input: the same stems give the same features, bit for bit. `name` is its name in the
+    registry; `digest` identifies everything inside that shapes a feature, weights or the version of an algorithm; stems must
+    have `sample_rate_hz`; `normalisation` is what the vocabulary does before k-means, 'scale' (one global scale) or 'l2-pca';
+    `licence` is that of its weights.
     """
 
-    @property
-    def name(self) -> str:
-        """Name in the registry."""
-        ...
-
-    @property
-    def digest(self) -> str:
-        """Identifies everything inside that shapes a feature: weights, or the version of an algorithm."""
-        ...
-
-    @property
-    def sample_rate_hz(self) -> int:
-        """Sample rate that the stems must have."""
-        ...
-
-    @property
-    def normalisation(self) -> str:
-        """What the vocabulary should do before k-means: 'scale' (one global scale) or 'l2-pca'."""
-        ...
-
-    @property
-    def licence(self) -> str:
-        """Licence of what it carries or was trained to."""
-        ...
+    name: str
+    digest: str
+    sample_rate_hz: int
+    normalisation: str
+    licence: str
 
     def encode(self, stems: Stems, pitch: PitchFrames) -> tuple[Float32, ...]:
         """Return one (frames, dims) array per source, for the frames of the segment at the end of the window."""
@@ -79,15 +62,9 @@ def encoder_names() -> tuple[str, ...]:
 def create_encoder(spec: PerceptionSpec, *, ready: bool = True) -> Encoder:
     """Return the encoder that the spec names.
 
-    An empty digest in the spec asks for the encoder as it is; any other must be the encoder's own. One that is not `ready`
-    loads its network when it is first asked to encode, which takes a second: enough for who asks what it is.
-
-    Raises
-    ------
-    InputError
-        If the name is unknown, or the encoder's digest is not the one in the spec, or its weights are not at hand.
-    MissingExtraError
-        If what computes it is not installed.
+    An empty digest in the spec accepts any version of the encoder; another must be the encoder's own. If not `ready`, it loads
+    its network when it is first asked to encode: enough to ask what it is. Raises `InputError` if the name is unknown, the
+    digest differs, or its weights are missing, and `MissingExtraError` if what computes it is not installed.
     """
     encoder = _factory(spec.encoder.name)(spec, ready)
     if spec.encoder.digest not in ("", encoder.digest):
@@ -99,10 +76,7 @@ def create_encoder(spec: PerceptionSpec, *, ready: bool = True) -> Encoder:
 
 
 def pinned(spec: PerceptionSpec) -> PerceptionSpec:
-    """Return the spec with its encoder's digest and the normalisation that the encoder asks for written in.
-
-    Raises `InputError` as `create_encoder` does.
-    """
+    """Return the spec with the digest and the normalisation of its encoder written in; raises as `create_encoder` does."""
     encoder = create_encoder(spec, ready=False)
     return dataclasses.replace(
         spec,

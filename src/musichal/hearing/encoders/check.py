@@ -85,17 +85,7 @@ def check_checkpoint(
 ) -> CheckpointReport:
     """Load the network and compare it with its frame grid, silence, quiet input, and the runtimes of this machine.
 
-    Parameters
-    ----------
-    checkpoint : Checkpoint
-    layer : int, optional
-        The hidden state to check, the default one if None.
-    progress : callable
-
-    Raises
-    ------
-    InputError, MissingExtraError
-        As `load_module` does.
+    `layer` is the hidden state to check, the default one if None. Raises as `load_module` does.
     """
     torch = import_extra("torch", "checking a learned encoder")
     layer = checkpoint.default_layer if layer is None else layer

@@ -61,23 +61,13 @@ _SWITCHES: dict[str, tuple[Any, ...]] = {
 }
 
 
-@dataclass(frozen=True)
-class PublishedWeights:
-    """Weights published on the hub: the revision that is meant, their SHA-256 and licence."""
+class MERT:
+    """MERT-v1-95M on the hub: the revision that is meant, and the SHA-256 of its weights."""
 
-    name: str
-    revision: str
-    sha256: str
-    licence: str
-
-
-# The licence is that of today's model card; cards of 2023 said MIT for the same bytes, and the stricter one counts.
-MERT = PublishedWeights(
-    name="m-a-p/MERT-v1-95M",
-    revision="12af15fef9d0ac838c3f475bfbbf26d2060dd4f5",
-    sha256="a2b8b747f72c06e0595aeae41ae5473f4364938c6b39b2c58be38c48e6bd3fcd",
-    licence="CC-BY-NC-4.0",
-)
+    name = "m-a-p/MERT-v1-95M"
+    revision = "12af15fef9d0ac838c3f475bfbbf26d2060dd4f5"
+    sha256 = "a2b8b747f72c06e0595aeae41ae5473f4364938c6b39b2c58be38c48e6bd3fcd"
+    licence = "CC-BY-NC-4.0"  # of today's model card; cards of 2023 said MIT for the same bytes, the stricter one counts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,41 +149,25 @@ def find_checkpoint(
     hub_cache: Path | None = None,
     say: Callable[[str], None] = lambda _text: None,
 ) -> Checkpoint:
-    """Return the checkpoint in a folder, or of a name on the Hugging Face hub.
+    """Return the checkpoint in a folder, or of a name on the Hugging Face hub (``OWNER/NAME``; a prefix ``hf:`` is ignored).
 
-    Parameters
-    ----------
-    name : str
-        A folder, or ``OWNER/NAME`` on the hub; a prefix ``hf:`` is ignored.
-    revision : str, optional
-        A commit, tag or branch on the hub: by default the published commit of weights known here, the newest of others.
-    offline : bool
-        Use the hub's cache only, as ``HF_HUB_OFFLINE=1`` does.
-    hub_cache : Path, optional
-        The hub's cache folder, if not its own choice.
-    say : callable
-        Receives the licence before weights are downloaded.
+    `revision` is a commit, tag or branch: by default the published commit of MERT, the newest of others. `offline` uses the
+    hub's cache only, as ``HF_HUB_OFFLINE=1`` does. `say` receives the licence before weights are downloaded.
 
-    Raises
-    ------
-    InputError
-        If the checkpoint does not exist, cannot be reached or is not of the HuBERT family, or if its files contradict each
-        other or are not those published under this name.
-    MissingExtraError
-        If huggingface_hub is needed and not installed.
+    Raises `InputError` if the checkpoint cannot be reached, is not of the HuBERT family, or its files contradict each other or
+    what is published under its name; `MissingExtraError` if huggingface_hub is needed and not installed.
     """
     wanted = name.removeprefix(PREFIX)
     folder, commit = Path(wanted).expanduser(), ""
-    published = None
     if not wanted or not folder.is_dir():
         if wanted and folder.exists():
             raise InputError(f"{printable(folder)} is not a folder: name the folder that has {CONFIG} and the weights")
         if not HUB_NAME.fullmatch(wanted):
             raise InputError(f"there is no folder '{printable(wanted)}', and it is not a name on the hub (OWNER/NAME)")
-        if wanted.lower() == MERT.name.lower():
-            wanted, published = MERT.name, MERT
-        revision = revision or (published.revision if published else "main")
-        folder = _fetch(wanted, revision=revision, offline=offline, cache=hub_cache, published=published, say=say)
+        is_mert = wanted.lower() == MERT.name.lower()
+        wanted = MERT.name if is_mert else wanted
+        revision = revision or (MERT.revision if is_mert else "main")
+        folder = _fetch(wanted, revision=revision, offline=offline, cache=hub_cache, say=say)
         commit = folder.name
     elif revision:
         raise InputError(f"{printable(folder)} is a folder: a revision is for names on the hub")
@@ -205,10 +179,10 @@ def find_checkpoint(
             sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
         raise InputError(f"cannot read {printable(weights)}: {reason(error)}") from error
-    if published and commit == published.revision and sha256 != published.sha256:
+    if (own_name, commit) == (MERT.name, MERT.revision) and sha256 != MERT.sha256:
         raise InputError(
-            f"{printable(weights)} is not what {published.name} published: its SHA-256 is {sha256},"
-            f" not {published.sha256}; remove it and download it again"
+            f"{printable(weights)} is not what {MERT.name} published: its SHA-256 is {sha256}, not {MERT.sha256};"
+            " remove it and download it again"
         )
     licence = MERT.licence if sha256 == MERT.sha256 else _card_licence(folder)
     return Checkpoint(
@@ -326,15 +300,7 @@ def _brief(value: object) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _fetch(
-    name: str,
-    *,
-    revision: str,
-    offline: bool,
-    cache: Path | None,
-    published: PublishedWeights | None,
-    say: Callable[[str], None],
-) -> Path:
+def _fetch(name: str, *, revision: str, offline: bool, cache: Path | None, say: Callable[[str], None]) -> Path:
     """Return the folder of a checkpoint in the hub's cache, its missing files downloaded.
 
     huggingface_hub caches, resumes, and falls back to its cache where the hub cannot be reached. Only the files that are read
@@ -360,7 +326,7 @@ def _fetch(
         get(file, commit)
     _read_description(folder, name)
     if not any((folder / file).is_file() for file in WEIGHTS):
-        licence = published.licence if published else _card_licence(folder)
+        licence = MERT.licence if name == MERT.name else _card_licence(folder)
         say(f"{name}: the licence of these weights is {licence}. Downloading them once")
         if not any(get(file, commit) for file in WEIGHTS):
             raise InputError(f"{name} has none of {' and '.join(WEIGHTS)}, or they cannot be reached")
@@ -377,15 +343,9 @@ def _explained(errors: ModuleType, error: Exception, name: str, revision: str) -
         errors.LocalEntryNotFoundError: f"{name} ({revision[:12]}) is not in the cache of this machine, and the hub cannot be"
         " reached: check the network, or name a folder that has its files",
         errors.EntryNotFoundError: f"{name} on the hub has no {CONFIG}: its layout is not supported",
-        errors.HFValidationError: f"{name} is neither a folder nor a name on the hub (OWNER/NAME)",
     }
-    for kind, text in known.items():
-        if isinstance(error, kind):
-            return text
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    if status is not None and status < 500:
-        return f"the hub refused {name}: status {status}"
-    if isinstance(error, OSError) and error.errno is not None and not isinstance(error, ConnectionError):
-        return f"cannot keep {name} in the hub's cache: {reason(error)}"
+    text = next((text for kind, text in known.items() if isinstance(error, kind)), None)
+    if text is None and isinstance(error, OSError) and error.errno and not isinstance(error, ConnectionError):
+        text = f"cannot keep {name} in the hub's cache: {reason(error)}"
     why = printable((str(error).strip().splitlines() or [type(error).__name__])[0])[:80]
-    return f"the hub cannot be reached for {name} ({why}): check the network, or name a folder that has its files"
+    return text or f"cannot get {name} from the hub ({why}): check the network, or name a folder that has its files"

@@ -104,23 +104,10 @@ def find_graph(key: GraphKey) -> Graph | None:
 
 
 def convert(checkpoint: Checkpoint, *, layer: int, kind: str, say: Callable[[str], None] = lambda _text: None) -> Graph:
-    """Return the converted model of a checkpoint's layer, from the cache or made now.
+    """Return the converted model ('fp32' or 'int8') of a checkpoint's layer, from the cache or made now; `say` is told first.
 
-    Parameters
-    ----------
-    checkpoint : Checkpoint
-    layer : int
-    kind : str
-        'fp32' or 'int8'.
-    say : callable
-        Receives a line before something is converted.
-
-    Raises
-    ------
-    InputError
-        If the conversion fails or differs from torch, or the cache cannot be written.
-    MissingExtraError
-        If torch, transformers or onnx is needed and not installed.
+    Raises `InputError` if the conversion fails or differs from torch, or the cache cannot be written; `MissingExtraError` if a
+    package is missing.
     """
     checkpoint.check_layer(layer)
     key = GraphKey(checkpoint.digest, layer, "fp32")
@@ -162,15 +149,11 @@ def quantised(key: GraphKey, graph: Graph) -> Graph:
 def load_module(checkpoint: Checkpoint, *, layer: int) -> Any:
     """Return a torch module from prepared samples (batch, samples) to the hidden state of a layer (batch, frames, dims).
 
-    The module is in eval mode, without gradients, its weight norm folded; attention is plain matrix products ("eager"). In
-    networks with the norm before each layer, the last hidden state is after the final norm, as in transformers.
+    It is in eval mode, without gradients, its weight norm folded; attention is plain matrix products ("eager"). In networks
+    with the norm before each layer, the last hidden state is after the final norm, as in transformers.
 
-    Raises
-    ------
-    InputError
-        If the layer does not exist, or the weights are damaged, carry code, do not fit the config, or changed.
-    MissingExtraError
-        If torch or transformers is not installed.
+    Raises `InputError` if the layer does not exist, or the weights are damaged, carry code, do not fit the config, or changed;
+    `MissingExtraError` if torch or transformers is not installed.
     """
     checkpoint.check_layer(layer)
     torch: Any = import_extra("torch", _PURPOSE)

@@ -44,21 +44,10 @@ _LONGEST_NAME = 200
 
 
 class LearnedEncoder:
-    """Implements `musichal.hearing.encoders.Encoder` by a converted model in the cache.
+    """Implements `Encoder` by a converted model in the cache, for a spec that `unmeasured_spec` and `with_choice` filled in.
 
-    Parameters
-    ----------
-    spec : PerceptionSpec
-        With an encoder that `unmeasured_spec` and `with_choice` filled in.
-    ready : bool
-        Open the model now. Otherwise the first call of `encode` does, and may raise what is named below.
-
-    Raises
-    ------
-    InputError
-        If the converted weights are missing, or this machine cannot compute as the spec says; the message says what to do.
-    MissingExtraError
-        If the runtime is not installed.
+    If not `ready`, the first call of `encode` opens the model. Raises `InputError` if the converted weights are missing or this
+    machine cannot compute as the spec says, with what to do, and `MissingExtraError` if the runtime is not installed.
     """
 
     normalisation = "l2-pca"
@@ -156,12 +145,7 @@ def graph_of(encoder: EncoderSpec, kind: str) -> Graph:
     """Return the converted model from the cache, made again if it is missing or damaged and its weights are at hand.
 
     A partner may be a stranger's: its weights are looked for by digest, then by name in the hub's cache on this machine.
-    Nothing is downloaded, and no folder that a partner names is read.
-
-    Raises
-    ------
-    InputError
-        If it is missing and cannot be made; the message has the command that fetches it.
+    Nothing is downloaded, and no folder that a partner names is read. Raises `InputError` with the command that fetches it.
     """
     key = GraphKey(encoder.weights_digest, encoder.layer, "fp32")
     exact = find_graph(key)
@@ -259,24 +243,10 @@ def choose_runtime(
     runtime: str = AUTO,
     precision: str = AUTO,
 ) -> tuple[PerceptionSpec, tuple[Measured, ...]]:
-    """Return the spec with the fastest faithful runtime of this machine, and what was measured.
+    """Return the spec with the fastest faithful runtime of this machine, and what was measured on the loudest windows.
 
-    Parameters
-    ----------
-    spec : PerceptionSpec
-    windows : sequence of Window
-        Real sound to measure on; the loudest are used.
-    graph : callable
-        Returns the converted model of a kind, 'fp32' or 'int8'.
-    runtime, precision : str
-        What was asked for, or 'auto'.
-
-    Raises
-    ------
-    InputError
-        If no runtime here computes so, or none within the tolerance.
-    MissingExtraError
-        If no runtime is installed.
+    `graph` returns the converted model of a kind, 'fp32' or 'int8'; `runtime` and `precision` are what was asked for. Raises
+    `InputError` if no runtime here computes so, or none within the tolerance, and `MissingExtraError` if none is installed.
     """
     choices = []
     for choice in candidates(runtime, precision):

@@ -89,16 +89,6 @@ class Runtime(Protocol):
         ...
 
 
-def runtime_names() -> tuple[str, ...]:
-    """Return the names of all runtimes."""
-    return tuple(_PRECISIONS)
-
-
-def precision_names() -> tuple[str, ...]:
-    """Return every precision that some runtime has."""
-    return tuple(_HINTS)
-
-
 def package_of(runtime: str) -> str:
     """Return the installed package behind a runtime; ONNX Runtime with CUDA is a package of its own."""
     package = _package(runtime)
@@ -117,15 +107,7 @@ def installed_choices(*, on_cpu_only: bool = True) -> tuple[Choice, ...]:
 
 
 def check_choice(choice: Choice) -> None:
-    """Raise if this machine cannot compute so.
-
-    Raises
-    ------
-    MissingExtraError
-        If the runtime is not installed; the message has the command that installs it.
-    InputError
-        If there is no such runtime or precision, or this machine does not have what it needs.
-    """
+    """Raise `InputError` if this machine cannot compute so, `MissingExtraError` if the runtime is not installed."""
     package = _package(choice.runtime)
     precisions = _PRECISIONS[choice.runtime]
     if choice.precision not in precisions:
@@ -139,14 +121,8 @@ def check_choice(choice: Choice) -> None:
 
 
 def candidates(runtime: str, precision: str) -> tuple[Choice, ...]:
-    """Return the choices that a runtime and a precision, either of them 'auto', leave on this machine.
-
-    Raises
-    ------
-    MissingExtraError, InputError
-        As `check_choice`, or if nothing is left.
-    """
-    for option, value, names in (("--runtime", runtime, runtime_names()), ("--precision", precision, precision_names())):
+    """Return the choices that a runtime and a precision, either of them 'auto', leave on this machine; raises if none."""
+    for option, value, names in (("--runtime", runtime, _PRECISIONS), ("--precision", precision, _HINTS)):
         if value not in (AUTO, *names):
             raise InputError(f"unknown {option} '{value}'. Valid: {', '.join((AUTO, *names))}")
     if runtime != AUTO:
@@ -161,13 +137,7 @@ def candidates(runtime: str, precision: str) -> tuple[Choice, ...]:
 
 
 def open_runtime(graph: Path, choice: Choice, *, batch: int, samples: int) -> Runtime:
-    """Open the ONNX file `graph`, the conversion that the choice asks for, for inputs of shape (batch, samples).
-
-    Raises
-    ------
-    MissingExtraError, InputError
-        As `check_choice`, and if the runtime cannot read the model.
-    """
+    """Open the ONNX file `graph`, the conversion that the choice asks for, for inputs (batch, samples); raises `InputError`."""
     check_choice(choice)
     if choice.runtime == "openvino":
         return OpenVinoRuntime(graph, choice.precision, (batch, samples))
@@ -290,18 +260,9 @@ def measure(
     clock: Callable[[], float] = time.perf_counter,
     rounds: int = _ROUNDS,
 ) -> tuple[Measured, ...]:
-    """Measure runtimes on the same batches, in turns, so that other load on the machine slows all alike.
+    """Measure runtimes on batches (batch, samples) of one shape, in turns, so that other load slows all alike.
 
-    Parameters
-    ----------
-    choices : sequence of Choice
-    batches : sequence of arrays (batch, samples)
-        Windows of sound as the encoder gets them, all of one shape.
-    graph : callable
-        Returns the converted model of a kind, 'fp32' or 'int8'.
-    clock : callable
-        Returns seconds.
-    rounds : int
+    `graph` returns the converted model of a kind, 'fp32' or 'int8'; `clock` returns seconds.
     """
     batch, samples = batches[0].shape
     # The processor's fp32 is the reference, for a graphics card too.

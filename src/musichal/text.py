@@ -10,7 +10,7 @@ import math
 import os
 import re
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, NoReturn
 
 from musichal.errors import InputError
@@ -167,3 +167,35 @@ def _not_finite(text: str) -> NoReturn:
 def _finite(text: str) -> float:
     value = float(text)
     return value if math.isfinite(value) else _not_finite(text)
+
+
+# ── the values of a table ────────────────────────────────────────────────────
+
+
+def check_keys(table: Mapping[str, Any], valid: Iterable[str], where: str) -> None:
+    """Raise `InputError` for a key that is none of the valid ones; `where` names the table."""
+    names = tuple(valid)
+    for key in table:
+        if key not in names:
+            raise unknown_name("key", key, names, where=where)
+
+
+def number_in(value: object, low: float, high: float, where: str) -> float:
+    """Return a number of a table; raises `InputError` if it is none, or not in [`low`, `high`]."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:  # not so for NaN either
+        raise InputError(f"{where} must be in [{low:g}, {high:g}], got {value!r}")
+    return float(value)
+
+
+def integer_in(value: object, low: int, high: int, where: str) -> int:
+    """Return an integer of a table; raises `InputError` if it is none, or not in [`low`, `high`]."""
+    if type(value) is not int or not low <= value <= high:
+        raise InputError(f"{where} must be an integer in [{low}, {high}], got {value!r}")
+    return value
+
+
+def text_in(value: object, where: str) -> str:
+    """Return a text of a table; raises `InputError` if it is none."""
+    if not isinstance(value, str):
+        raise InputError(f"{where} must be text, got {value!r}")
+    return value

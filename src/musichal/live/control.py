@@ -1,7 +1,7 @@
-"""Control while playing: commands by OSC, MIDI controllers and keys, all in one form and one bounded box.
+"""Control while playing: commands by OSC, MIDI controllers and keys, in one form, through one bounded queue.
 
-Some commands concern the stage (`STAGE_COMMANDS`); the others are the partner's: its settings by their names, and what it can
-be told (`PARTNER_COMMANDS`). A name that there is not is refused here, a value by the partner, and the sender is told so.
+Some commands are the engine's (`STAGE_COMMANDS`); the others are the partner's: its settings by their names, and
+`PARTNER_COMMANDS`. An unknown name is refused here, a value by the partner; the sender gets the error.
 """
 
 import math
@@ -14,9 +14,9 @@ from types import MappingProxyType
 from typing import Any
 
 from musichal.errors import InputError
-from musichal.parameters import NUMBERS, WORDS, setting
+from musichal.parameters import NUMBERS, UNLIMITED, WORDS, setting
 from musichal.partner.modes import AUTO
-from musichal.text import printable, read_toml, unknown_name
+from musichal.text import check_keys, integer_in, number_in, printable, read_toml, unknown_name
 
 COMMANDS_HELP: Mapping[str, str] = MappingProxyType(
     {
@@ -83,10 +83,10 @@ def command(name: str, arguments: Sequence[object] = (), *, answer: Answer | Non
     Raises
     ------
     InputError
-        For what no command looks like.
+        For an unknown name, or arguments that the command cannot have.
     """
     if not _NAME.fullmatch(name):
-        raise InputError("a command is named in small letters, such as mute, mode or temperature")
+        raise InputError("a command must be a name in small letters, such as mute or temperature")
     check_name(name)
     if len(arguments) > _MOST_VALUES:
         raise InputError(f"{name} takes at most {_MOST_VALUES} values")
@@ -119,7 +119,7 @@ def _value(name: str, argument: object) -> float | int | bool | str:
             return argument
     elif isinstance(argument, str) and len(argument) <= _LONGEST_TEXT and argument.isprintable():
         return argument
-    raise InputError(f"{name} takes numbers and short words")
+    raise InputError(f"{name} must be numbers or short words")
 
 
 def _switch(name: str, values: Sequence[float | int | bool | str]) -> bool | None:
@@ -127,7 +127,7 @@ def _switch(name: str, values: Sequence[float | int | bool | str]) -> bool | Non
         return None
     value = values[0]
     if len(values) > 1 or isinstance(value, str):
-        raise InputError(f"{name} is switched by 1 and 0")
+        raise InputError(f"{name} must be 1 or 0")
     return value > 0
 
 
@@ -285,10 +285,8 @@ def read_cc_map(path: Path) -> CcMap:
 
 def _mapping(entry: Any, where: str) -> CcMapping:
     if not isinstance(entry, dict):
-        raise InputError(f"{where} is not a table")
-    unknown = entry.keys() - {"controller", "command", "channel", "low", "high", "choices"}
-    if unknown:
-        raise InputError(f"{where} has an unknown key {sorted(unknown)[0]!r}")
+        raise InputError(f"{where} must be a table")
+    check_keys(entry, ("controller", "command", "channel", "low", "high", "choices"), where)
     name, channel, choices = entry.get("command"), entry.get("channel"), entry.get("choices", [])
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise InputError(f"{where} needs a command, such as mute or temperature")
@@ -296,29 +294,19 @@ def _mapping(entry: Any, where: str) -> CcMapping:
         check_name(name)
     except InputError as error:
         raise InputError(f"{where}: {error}") from error
-    if not _is_whole(entry.get("controller"), 0, 127):
-        raise InputError(f"{where} needs a controller from 0 to 127")
-    if channel is not None and not _is_whole(channel, 1, 16):
-        raise InputError(f"{where}: channel must be from 1 to 16")
+    controller = integer_in(entry.get("controller"), 0, 127, f"{where}: controller")
+    channel = None if channel is None else integer_in(channel, 1, 16, f"{where}: channel") - 1
     if not isinstance(choices, list) or not all(isinstance(c, str) and 0 < len(c) <= _LONGEST_TEXT for c in choices):
         raise InputError(f"{where}: choices must be a list of words")
-    low, high = entry.get("low", 0.0), entry.get("high", 1.0)
-    for value in (low, high):
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise InputError(f"{where}: low and high must be numbers")
     return CcMapping(
-        controller=entry["controller"],
+        controller=controller,
         name=name,
-        channel=None if channel is None else channel - 1,
-        low=float(low),
-        high=float(high),
+        channel=channel,
+        low=number_in(entry.get("low", 0.0), -UNLIMITED, UNLIMITED, f"{where}: low"),
+        high=number_in(entry.get("high", 1.0), -UNLIMITED, UNLIMITED, f"{where}: high"),
         whole=is_whole(name),
         choices=tuple(choices),
     )
-
-
-def _is_whole(value: object, lowest: int, highest: int) -> bool:
-    return type(value) is int and lowest <= value <= highest
 
 
 def cc_map_toml(mappings: Sequence[CcMapping]) -> str:

@@ -26,7 +26,7 @@ from typing import Any
 
 from musichal.errors import InputError
 from musichal.partner.settings import PartnerSettings
-from musichal.text import clock, parse_seconds, parse_toml, printable, read_text, unknown_name
+from musichal.text import check_keys, clock, number_in, parse_seconds, parse_toml, printable, read_text, text_in, unknown_name
 
 _LONGEST_S = 24 * 3600.0
 _FADED_DB = -24.0
@@ -134,12 +134,9 @@ def parse_form(text: str, modes: Iterable[str], *, source: str) -> Form:
         Names what is unknown, out of range, or contradicts something else in it.
     """
     table = parse_toml(text, source=source)
-    _known(table, _TOP, source)
-    title = table.get("title", "")
-    if not isinstance(title, str):
-        raise InputError(f"{source}: title must be text, not {title!r}")
+    check_keys(table, _TOP, source)
     end_s = None if "end" not in table else _time_s(table["end"], f"{source}: end")
-    fade_s = _plain_number(table.get("fade_s", 4.0 if end_s is not None else 0.0), f"{source}: fade_s", _LONGEST_S)
+    fade_s = number_in(table.get("fade_s", 4.0 if end_s is not None else 0.0), 0, _LONGEST_S, f"{source}: fade_s")
     rows = table.get("section", [])
     if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
         raise InputError(f"{source}: a form has at least one section; begin each with a line [[section]]")
@@ -150,7 +147,7 @@ def parse_form(text: str, modes: Iterable[str], *, source: str) -> Form:
     if end_s is not None and fade_s > end_s:
         raise InputError(f"{source}: fade_s of {fade_s:g} s contradicts end at {clock(end_s)}: it would begin before 0:00")
     sections = _sections(rows, tuple(modes), end_s, source)
-    return Form(title=title, sections=sections, end_s=end_s, fade_s=fade_s)
+    return Form(title=text_in(table.get("title", ""), f"{source}: title"), sections=sections, end_s=end_s, fade_s=fade_s)
 
 
 def _sections(rows: list[dict[str, Any]], modes: tuple[str, ...], end_s: float | None, source: str) -> tuple[Section, ...]:
@@ -162,7 +159,7 @@ def _sections(rows: list[dict[str, Any]], modes: tuple[str, ...], end_s: float |
     sections: list[Section] = []
     for number, (row, start_s) in enumerate(zip(rows, starts, strict=True), start=1):
         where = _where(source, number, row)
-        _known(row, _COLUMNS, where)
+        check_keys(row, _COLUMNS, where)
         following = starts[number] if number < len(starts) else (end_s if end_s is not None else _LONGEST_S)
         if number < len(starts) and following < start_s:
             raise InputError(
@@ -186,16 +183,14 @@ def _sections(rows: list[dict[str, Any]], modes: tuple[str, ...], end_s: float |
 def _section(row: Mapping[str, Any], start_s: float, end_s: float, modes: tuple[str, ...], where: str, number: int) -> Section:
     silence = row.get("silence", False)
     if not isinstance(silence, bool):
-        raise InputError(f"{where}: silence must be true or false, not {silence!r}")
+        raise InputError(f"{where}: silence must be true or false, got {silence!r}")
     meant = [column for column in ("mode", "intensity", "use", "avoid") if column in row]
     if silence and meant:
         raise InputError(f"{where}: silence contradicts {', '.join(meant)}")
     mode = row.get("mode")
     if mode is not None and mode not in modes:
         raise unknown_name("mode", mode, modes, where=where)
-    name = row.get("name", f"section {number}")
-    if not isinstance(name, str):
-        raise InputError(f"{where}: name must be text, not {name!r}")
+    name = text_in(row.get("name", f"section {number}"), f"{where}: name")
     regions = tuple((column, row[column]) for column in ("use", "avoid") if column in row)
     try:
         PartnerSettings().changed(dict(regions))
@@ -215,25 +210,13 @@ def _section(row: Mapping[str, Any], start_s: float, end_s: float, modes: tuple[
 def _intensity(value: object, where: str) -> tuple[float, float]:
     values = value if isinstance(value, list) else [value, value]
     if len(values) != 2:
-        raise InputError(f"{where}: intensity must be a number from 0 to 1, or two for from … to …, not {value!r}")
-    first, last = (_plain_number(v, f"{where}: intensity", 1.0) for v in values)
+        raise InputError(f"{where}: intensity must be a number, or two as [first, last], got {value!r}")
+    first, last = (number_in(v, 0, 1, f"{where}: intensity") for v in values)
     return first, last
 
 
 def _where(source: str, number: int, row: Mapping[str, Any]) -> str:
     return f"{source}: section {number}" + (f" ({row['name']})" if isinstance(row.get("name"), str) else "")
-
-
-def _known(table: Mapping[str, Any], names: tuple[str, ...], where: str) -> None:
-    for name in table:
-        if name not in names:
-            raise InputError(f"{where}: unknown {name!r}; there are: {', '.join(names)}")
-
-
-def _plain_number(value: object, where: str, largest: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= largest:
-        raise InputError(f"{where} must be a number from 0 to {largest:g}, not {value!r}")
-    return float(value)
 
 
 def _time_s(value: object, where: str) -> float:

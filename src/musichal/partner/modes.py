@@ -19,7 +19,7 @@ import numpy as np
 from musichal.errors import InputError
 from musichal.parameters import MODE_NUMBERS, ModeParameters
 from musichal.partner.settings import PartnerSettings
-from musichal.text import parse_toml, printable, read_text, unknown_name
+from musichal.text import number_in, parse_toml, printable, read_text, text_in, unknown_name
 
 Turn = Literal["along", "answer", "own", "rest"]
 Trigger = Literal["onset", "own end", "phrase end", "never"]
@@ -113,9 +113,7 @@ def _mode(name: str, columns: Mapping[str, Any], known: ModeTable, where: str) -
         elif column == "next":
             own[column] = _next(value, name, where)
         elif column in ("about", "turn", "trigger"):
-            if not isinstance(value, str):
-                raise InputError(f"{where}: {column} must be text, not {value!r}")
-            own[column] = value
+            own[column] = text_in(value, f"{where}: {column}")
         elif column == "direction":
             raise InputError(f"{where}: a mode cannot set the direction that it is part of")
         else:
@@ -149,17 +147,10 @@ def _check_turn(mode: Mode, given: Mapping[str, Any], where: str) -> None:
             raise InputError(f"{where}: turn 'rest' plays nothing: {', '.join(playing)} contradicts it")
 
 
-def _number(value: object, limits: tuple[float, float], where: str) -> float:
-    low, high = limits
-    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-        raise InputError(f"{where} must be in [{low:g}, {high:g}], got {value!r}")
-    return float(value)
-
-
 def _stay(value: object, where: str) -> tuple[float, float]:
     if not isinstance(value, list) or len(value) != 2:
         raise InputError(f"{where}: stay_s must be two numbers of seconds, such as [30, 90], not {value!r}")
-    least, most = (_number(v, _STAY_RANGE_S, f"{where}: stay_s") for v in value)
+    least, most = (number_in(v, *_STAY_RANGE_S, f"{where}: stay_s") for v in value)
     if least > most:
         raise InputError(f"{where}: stay_s must go from the shorter to the longer stay, not {value!r}")
     return least, most
@@ -170,7 +161,7 @@ def _next(value: object, name: str, where: str) -> tuple[tuple[str, float], ...]
         raise InputError(f"{where}: next must be a table such as {{ couple = 2, mirror = 1 }}, not {value!r}")
     if name in value:
         raise InputError(f"{where}: next must name other modes, not {name!r} itself")
-    weights = tuple((other, _number(weight, (0.0, 1e6), f"{where}: next: {other}")) for other, weight in value.items())
+    weights = tuple((other, number_in(weight, 0, 1e6, f"{where}: next: {other}")) for other, weight in value.items())
     if weights and not sum(weight for _, weight in weights):
         raise InputError(f"{where}: next must make one of its modes possible")
     return weights

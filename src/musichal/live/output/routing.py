@@ -20,14 +20,14 @@ Every key but a voice's `port` may be left out.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from musichal.errors import InputError
 from musichal.live.output.scheduler_protocol import LONGEST_LATENCY_S, MpeZone, PortSettings
 from musichal.note import Note, check_integer
-from musichal.text import PathLike, printable, read_toml
+from musichal.text import PathLike, check_keys, integer_in, number_in, printable, read_toml
 
 _OCTAVE = 12
 
@@ -132,7 +132,7 @@ def read_routing(path: PathLike) -> Routing:
 
 def parse_routing(table: Mapping[str, Any]) -> Routing:
     """Return the routing that a table describes. Raises `InputError` for unknown keys and for values that cannot be."""
-    _known("the table", table, ("port", "voice"))
+    check_keys(table, ("port", "voice"), "the table")
     named = _tables("port", table)
     voices = _tables("voice", table)
     if not voices:
@@ -160,9 +160,9 @@ def _programs(port: str, routes: Iterable[VoiceRoute]) -> tuple[bytes, ...]:
 
 def _port(name: str, values: Mapping[str, Any], setup: tuple[bytes, ...]) -> PortSettings:
     where = f"port.{name}"
-    _known(where, values, ("to", "latency_ms", "mpe", "mpe_members", "mpe_bend_semitones"))
+    check_keys(values, ("to", "latency_ms", "mpe", "mpe_members", "mpe_bend_semitones"), where)
     address = _value(where, values, "to", str, None)
-    latency_ms = _number(where, values, "latency_ms", 0.0, 1000 * LONGEST_LATENCY_S)
+    latency_ms = number_in(values.get("latency_ms", 0.0), 0, 1000 * LONGEST_LATENCY_S, f"{where}: latency_ms")
     zone = None
     if _value(where, values, "mpe", bool, False):
         try:
@@ -182,18 +182,14 @@ def _port(name: str, values: Mapping[str, Any], setup: tuple[bytes, ...]) -> Por
 
 
 def _voice(where: str, values: Mapping[str, Any]) -> VoiceRoute:
-    _known(where, values, ("port", "channel", "transpose", "range", "outside", "program", "velocity"))
+    check_keys(values, ("port", "channel", "transpose", "range", "outside", "program", "velocity"), where)
     limits = _value(where, values, "range", list, [0, 127])
     if len(limits) != 2:
         raise InputError(f"{where}: range must be the lowest and the highest pitch, such as [40, 84]")
     curve = _value(where, values, "velocity", dict, {})
-    _known(f"{where}.velocity", curve, ("gamma", "floor", "ceiling"))
-    program = _value(where, values, "program", int, 0)
-    if "program" in values and not 1 <= program <= 128:
-        raise InputError(f"{where}: program must be in [1, 128], got {program}")
-    channel = _value(where, values, "channel", int, 1)
-    if not 1 <= channel <= 16:
-        raise InputError(f"{where}: channel must be in [1, 16], got {channel}")
+    check_keys(curve, ("gamma", "floor", "ceiling"), f"{where}.velocity")
+    program = integer_in(values.get("program", 1), 1, 128, f"{where}: program")
+    channel = integer_in(values.get("channel", 1), 1, 16, f"{where}: channel")
     try:
         return VoiceRoute(
             port=_value(where, values, "port", str, None),
@@ -204,19 +200,13 @@ def _voice(where: str, values: Mapping[str, Any]) -> VoiceRoute:
             outside=_value(where, values, "outside", str, "fold"),
             program=program - 1 if "program" in values else None,
             velocity=VelocityCurve(
-                gamma=_number(f"{where}.velocity", curve, "gamma", 1.0, 10.0),
+                gamma=number_in(curve.get("gamma", 1.0), 0.1, 10, f"{where}.velocity: gamma"),
                 floor=_value(f"{where}.velocity", curve, "floor", int, 1),
                 ceiling=_value(f"{where}.velocity", curve, "ceiling", int, 127),
             ),
         )
     except ValueError as error:
         raise InputError(f"{where}: {error}") from error
-
-
-def _known(where: str, values: Mapping[str, Any], known: Sequence[str]) -> None:
-    unknown = sorted(values.keys() - set(known))
-    if unknown:
-        raise InputError(f"{where}: unknown key {printable(unknown[0])!r}. Valid keys: {', '.join(known)}")
 
 
 def _tables(kind: str, table: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
@@ -231,13 +221,6 @@ def _value(where: str, values: Mapping[str, Any], key: str, kind: type, default:
     if value is None:
         raise InputError(f"{where} needs {key}")
     if type(value) is not kind:
-        names = {str: "text", int: "a whole number", bool: "true or false", list: "a list", dict: "a table"}
+        names = {str: "text", int: "an integer", bool: "true or false", list: "a list", dict: "a table"}
         raise InputError(f"{where}: {key} must be {names[kind]}, got {value!r}")
     return value
-
-
-def _number(where: str, values: Mapping[str, Any], key: str, default: float, highest: float) -> float:
-    value = values.get(key, default)
-    if type(value) not in (int, float) or not 0 <= value <= highest:
-        raise InputError(f"{where}: {key} must be a number in [0, {highest:g}], got {value!r}")
-    return float(value)

@@ -16,19 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from musichal import evaluate, plot
-    from musichal.api import (
-        Analysis,
-        Answer,
-        ExplainedDecision,
-        Partner,
-        Source,
-        Stream,
-        analyse,
-        example,
-        load,
-        read_audio,
-        train,
-    )
+    from musichal.api.answer import Answer, ExplainedDecision, Source, Stream
+    from musichal.api.partner import Analysis, Partner, analyse, load, train
+    from musichal.api.sound import example, read_audio
     from musichal.errors import InputError, MissingExtraError, MusicHalError, PartnerFileError
     from musichal.spec import PerceptionSpec
 
@@ -56,19 +46,25 @@ __all__ = [
     "train",
 ]
 
-_ERRORS = ("InputError", "MissingExtraError", "MusicHalError", "PartnerFileError")
+_PLACES = {
+    "api.answer": ("Answer", "ExplainedDecision", "Source", "Stream"),
+    "api.partner": ("Analysis", "Partner", "analyse", "load", "train"),
+    "api.sound": ("example", "read_audio"),
+    "errors": ("InputError", "MissingExtraError", "MusicHalError", "PartnerFileError"),
+    "spec": ("PerceptionSpec",),
+}
 
 
 def __getattr__(name: str) -> Any:
     """Load a public name when it is first used (PEP 562)."""
-    if name not in __all__:
-        raise AttributeError(f"module 'musichal' has no attribute {name!r}")
     if name in ("evaluate", "plot"):
         return import_module(f"musichal.{name}")
-    places = {"PerceptionSpec": "spec"} | dict.fromkeys(_ERRORS, "errors")
-    value = getattr(import_module(f"musichal.{places.get(name, 'api')}"), name)
-    globals()[name] = value
-    return value
+    for place, names in _PLACES.items():
+        if name in names:
+            value = getattr(import_module(f"musichal.{place}"), name)
+            globals()[name] = value
+            return value
+    raise AttributeError(f"module 'musichal' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

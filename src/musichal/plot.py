@@ -2,7 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from musichal.api import Answer, Partner
+from musichal.api.answer import Answer
+from musichal.api.partner import Partner
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,16 +29,7 @@ def performance(answer: Answer) -> "Figure":
     >>> len(figure.axes) > 2
     True
     """
-    from musichal.live.performance import note_events
-    from musichal.plots.performance import draw_performance
-
-    return draw_performance(
-        answer.performance,
-        answer.y,
-        sample_rate_hz=answer.sr,
-        recording_names=[recording.name for recording in answer.partner.recordings],
-        notes=note_events(answer.performance.decisions, channel=0),
-    )
+    return answer.to_figure()
 
 
 def partner(partner: Partner) -> "Figure":

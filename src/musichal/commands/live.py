@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from musichal.api.answer import CHANNEL
 from musichal.commands.display import Board, Display
 from musichal.commands.options import PlayOptions
-from musichal.commands.play import CHANNEL, settings_of
+from musichal.commands.play import settings_of
 from musichal.commands.terminal import Terminal, keys
 from musichal.errors import InputError, MusicHalError
 from musichal.hearing.encoders import create_encoder

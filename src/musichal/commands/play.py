@@ -8,39 +8,33 @@ from pathlib import Path
 
 import numpy as np
 
-from musichal.arrays import Float32
-from musichal.atomic import open_atomically
+from musichal.api.answer import CHANNEL, Answer
+from musichal.api.partner import respond
+from musichal.api.sound import example
 from musichal.audio.files import write_wav
-from musichal.audio.instrument import Instrument, find_instrument, render_notes
-from musichal.audio.levels import at_loudness, mix
-from musichal.audio.recording import Recording, ingest, read_recording
-from musichal.audio.slices import render_slices
+from musichal.audio.instrument import find_instrument
+from musichal.audio.recording import read_recording
 from musichal.commands.options import PlayOptions, check_outputs, settings_from
 from musichal.commands.terminal import Terminal
 from musichal.commands.train import train_command
 from musichal.errors import InputError
 from musichal.hearing.percepts import SOURCES
-from musichal.live.performance import Performance, note_events, perform, slice_events
+from musichal.live.performance import Performance
 from musichal.live.session.recorder import write_session
-from musichal.live.session.session import SessionSettings, file_sha256, reply_bytes, session_folder
+from musichal.live.session.session import SessionSettings, file_sha256, session_folder
 from musichal.memory.partner_file import PartnerModel, load_partner
 from musichal.partner.explanation import explain, summarise
 from musichal.partner.form import parse_form
 from musichal.partner.modes import AUTO, built_in_modes, parse_modes
 from musichal.partner.scenario import Scenario, parse_scenario
 from musichal.partner.settings import Direction, PartnerSettings
-from musichal.plots.performance import draw_performance
 from musichal.plots.style import picture_format, save_figure
 from musichal.text import printable, read_text, reason, unknown_name
 
-CHANNEL = 0
 _SOUND_RATE_HZ = 44100
 _SHOWN_DECISIONS = 5
-_MUSIC = Path(__file__).parents[1] / "demo"
-RECORDING = _MUSIC / "rock140_mix.ogg"
-"""34 s of a rock band: the demo's partner is trained on it."""
-PLAYER = _MUSIC / "rock140_guitar.ogg"
-"""The solo guitar of the same song: the player."""
+RECORDING, PLAYER = example("band"), example("guitar")
+"""A rock band, which the demo's partner is trained on; the solo guitar of the same song, the player."""
 
 
 # ── what to play by ──────────────────────────────────────────────────────────
@@ -142,66 +136,44 @@ def play_command(options: PlayOptions, terminal: Terminal) -> Performance:
     assert options.input is not None
     check_outputs(outputs, inputs=[options.partner, Path(options.input)])
     sounds = options.audio_out is not None or options.mix_out is not None
-    instrument = find_instrument(options.soundfont) if sounds and options.sound == "soundfont" else None
+    if sounds and options.sound == "soundfont":
+        find_instrument(options.soundfont)  # refuses a file that is no soundfont before anything is played
     with contextlib.ExitStack() as stack, terminal.progress("Loading the partner") as progress:
         model = load_partner(options.partner)
         player = read_recording(options.input)
         for warning in player.warnings:
             terminal.warn(f"{player.name}: {warning}")
-        if sounds and instrument is None and any(r.flac is None for r in model.recordings):
+        if sounds and options.sound == "slices" and any(r.flac is None for r in model.recordings):
             raise InputError(f"{printable(options.partner)} was trained with --no-audio: it has no sound to cut slices from")
         if options.session is not None:
             stack.enter_context(session_folder(options.session))
-        performance = perform(
+        answer = respond(
             model,
             player.samples,
-            sample_rate_hz=player.sample_rate_hz,
+            player.sample_rate_hz,
             settings=settings,
             seed=options.seed,
             progress=lambda share: progress(f"Playing with {player.name}", share),
             on_drift=lambda report: terminal.warn(report.text),
         )
         progress("Writing", 1.0)
-        _write(options, settings, model, player, performance, instrument)
-    _report(options, [*outputs, *filter(None, [options.session])], model, performance, terminal)
-    return performance
+        _write(options, settings, player.name, answer)
+    _report(options, [*outputs, *filter(None, [options.session])], model, answer.performance, terminal)
+    return answer.performance
 
 
-def _write(
-    options: PlayOptions,
-    settings: PartnerSettings,
-    model: PartnerModel,
-    player: Recording,
-    performance: Performance,
-    instrument: Instrument | None,
-) -> None:
+def _write(options: PlayOptions, settings: PartnerSettings, player: str, answer: Answer) -> None:
     program = options.program - 1
     if options.midi_out is not None:
-        with open_atomically(options.midi_out) as stream:
-            stream.write(reply_bytes(performance.decisions, channel=CHANNEL, program=program))
+        answer.to_midi(options.midi_out, program=program)
     if options.audio_out is not None or options.mix_out is not None:
-        answer = _answer_sound(model, player, performance, instrument, program)
+        sound = answer.to_audio(_SOUND_RATE_HZ, sound=options.sound, program=program, soundfont=options.soundfont)
         if options.audio_out is not None:
-            write_wav(Path(options.audio_out), answer, sample_rate_hz=_SOUND_RATE_HZ)
+            write_wav(Path(options.audio_out), sound, sample_rate_hz=_SOUND_RATE_HZ)
         if options.mix_out is not None:
-            # Both equally loud, however the player was recorded, and in two channels, as a mono file is played.
-            both = mix(
-                _in_two_channels(at_loudness(player.samples, sample_rate_hz=player.sample_rate_hz)),
-                _in_two_channels(answer),
-                player_rate_hz=player.sample_rate_hz,
-                answer_rate_hz=_SOUND_RATE_HZ,
-                sample_rate_hz=_SOUND_RATE_HZ,
-            )
-            write_wav(options.mix_out, both, sample_rate_hz=_SOUND_RATE_HZ)
+            write_wav(options.mix_out, answer.to_mix(sound, _SOUND_RATE_HZ), sample_rate_hz=_SOUND_RATE_HZ)
     if options.picture is not None:
-        figure = draw_performance(
-            performance,
-            player.samples,
-            sample_rate_hz=player.sample_rate_hz,
-            recording_names=[r.name for r in model.recordings],
-            notes=note_events(performance.decisions, channel=CHANNEL),
-        )
-        save_figure(figure, options.picture)
+        save_figure(answer.to_figure(), options.picture)
     if options.session is not None:
         session = SessionSettings(
             partner_path=str(options.partner.resolve()),
@@ -210,35 +182,10 @@ def _write(
             seed=options.seed,
             channel=CHANNEL,
             program=program,
-            sample_rate_hz=player.sample_rate_hz,
-            input_name=player.name,
+            sample_rate_hz=answer.sr,
+            input_name=player,
         )
-        write_session(options.session, session, player.samples, performance)
-
-
-def _answer_sound(
-    model: PartnerModel, player: Recording, performance: Performance, instrument: Instrument | None, program: int
-) -> Float32:
-    """Return the answer at `_SOUND_RATE_HZ` and nominal loudness, from time 0, at least as long as the performance."""
-    if instrument is None:
-        # What was learned from the player sounds as the player did.
-        sources = [
-            *((r.samples(), r.sample_rate_hz) for r in model.recordings),
-            (ingest(player.samples), player.sample_rate_hz),
-        ]
-        slices = slice_events(performance.decisions, live_recording=len(model.recordings))
-        sound = render_slices(slices, sources, sample_rate_hz=_SOUND_RATE_HZ)
-    else:
-        notes = note_events(performance.decisions, channel=CHANNEL)
-        sound = render_notes(notes, instrument, sample_rate_hz=_SOUND_RATE_HZ, programs={CHANNEL: program})
-    missing = round(performance.duration_s * _SOUND_RATE_HZ) - sound.shape[0]
-    padding = [(0, max(0, missing))] + [(0, 0)] * (sound.ndim - 1)
-    # Soundfonts and slices differ by more than 10 dB; the answer is as loud from either.
-    return at_loudness(np.pad(sound, padding), sample_rate_hz=_SOUND_RATE_HZ)
-
-
-def _in_two_channels(samples: Float32) -> Float32:
-    return samples if samples.ndim == 2 else np.repeat(samples[:, None], 2, axis=1)
+        write_session(options.session, session, answer.y, answer.performance)
 
 
 def _report(

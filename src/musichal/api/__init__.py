@@ -1,0 +1,1 @@
+"""The Python API behind ``import musichal as mh``; the commands use the same functions."""

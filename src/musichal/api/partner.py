@@ -1,0 +1,353 @@
+"""Partners: train, load, analyse, respond, stream.
+
+Conventions
+-----------
+Sound is float, in [-1, 1), of shape ``(n,)``, ``(n, channels)`` as soundfile gives it, or ``(channels, n)`` as librosa gives
+it; integer samples are scaled. Times are seconds from the start of the sound, pitches MIDI numbers (60 is C4), velocities 1 to
+127. Token arrays have the sources on the first axis: 0 is harmonic, 1 percussive; -1 is silence. What cannot be used raises
+`InputError`, which is a `MusicHalError` and a `ValueError`.
+
+References
+----------
+.. [1] Dubnov, S., Assayag, G., Cont, A.: Audio Oracle: A New Algorithm for Fast Learning of Audio Structures. ICMC 2007.
+.. [2] Borg, J.: Somax 2: A Real-time Framework for Human-Machine Improvisation. IRCAM, 2019.
+"""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from musichal.api.answer import Answer, Stream
+from musichal.api.sound import Audio, as_recording, rate_of, seed_of, sound_of
+from musichal.arrays import Float32, Float64, Int16, Records
+from musichal.audio.recording import Recording, collect_recordings, read_recording
+from musichal.errors import InputError
+from musichal.hearing.encoders import create_encoder
+from musichal.hearing.listener import Listener
+from musichal.live.drift import DriftReport
+from musichal.live.performance import perform
+from musichal.memory.memory import Memory
+from musichal.memory.partner_file import PartnerModel, StoredRecording, load_partner, save_partner
+from musichal.note import HeardNote
+from musichal.partner.settings import PartnerSettings
+from musichal.partner.timing import predicted_beats
+from musichal.spec import PerceptionSpec
+from musichal.text import PathLike
+from musichal.training.trainer import train as train_model
+
+Progress = Callable[[str, float], None]
+HEARD_NOTE = np.dtype([("onset_s", np.float64), ("duration_s", np.float64), ("pitch", np.int16), ("velocity", np.int16)])
+"""A note that was heard."""
+
+
+def train(
+    paths: PathLike | tuple[Audio, int] | Sequence[PathLike | tuple[Audio, int]],
+    *,
+    spec: PerceptionSpec | None = None,
+    seed: int | None = None,
+    keep_audio: bool = True,
+    progress: Progress | None = None,
+    **options: Any,
+) -> "Partner":
+    """Train a partner: learn 64 sounds per source, and how they follow one another.
+
+    Parameters
+    ----------
+    paths : path, (y, sr), or a list of these
+        Recordings; folders are searched. The same recordings, spec and seed give the same partner, bit for bit, on the same
+        machine and installation.
+    spec : PerceptionSpec, optional
+        Every number that shapes a token.
+    seed : int, optional
+        Seed of k-means; replaces that of the spec.
+    keep_audio : bool
+        Whether the partner holds the recordings themselves, to check it and to play from them.
+    progress : callable, optional
+        Called as ``progress(what, share)``, with `share` from 0 to 1.
+    **options
+        Other values of the spec, as `PerceptionSpec.varied` takes them: `segment_s`, `hop_s`, `context_s`, `lookahead_s`,
+        `policy`, `resampler`, `vocabulary`.
+
+    Returns
+    -------
+    Partner
+
+    Raises
+    ------
+    InputError
+        If there is nothing to hear, or too little of it, or an option cannot be used.
+
+    Examples
+    --------
+    >>> import musichal as mh
+    >>> y, sr = mh.read_audio(mh.example("band"))
+    >>> partner = mh.train((y[: 10 * sr], sr), seed=0)
+    >>> partner.vocabulary_size, len(partner.memory) > 10
+    (64, True)
+    """
+    spec = (spec or PerceptionSpec()).varied(seed=seed, **options)
+    recordings: list[Recording] = []
+    for item in [paths] if isinstance(paths, str | os.PathLike | tuple) else paths:
+        if isinstance(item, str | os.PathLike):
+            recordings += [read_recording(path) for path in collect_recordings([item])]
+        else:
+            recordings.append(as_recording(*item, name=f"recording {len(recordings) + 1}"))
+    return Partner(train_model(recordings, spec, keep_audio=keep_audio, progress=progress))
+
+
+def load(path: PathLike) -> "Partner":
+    """Load a partner file. No code in it is ever run.
+
+    Parameters
+    ----------
+    path : str or path-like
+
+    Returns
+    -------
+    Partner
+
+    Raises
+    ------
+    PartnerFileError
+        If the file is damaged, or was made by a newer MusicHal.
+
+    Examples
+    --------
+    >>> import musichal as mh, tempfile, pathlib
+    >>> y, sr = mh.read_audio(mh.example("band"))
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / "rock.hal"
+    >>> mh.train((y[: 10 * sr], sr)).save(path)
+    >>> mh.load(path).recordings[0].duration_s
+    10.0
+    """
+    return Partner(load_partner(path))
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What was heard in a sound.
+
+    Attributes
+    ----------
+    tokens : ndarray of shape (2, frames), int16
+        Harmonic and percussive tokens; -1 is silence.
+    times_s : ndarray of shape (frames,)
+        Centre of each frame.
+    onsets_s : ndarray of shape (onsets,)
+    notes : structured ndarray of shape (notes,)
+        Fields onset_s, duration_s, pitch, velocity.
+    chroma : ndarray of shape (frames, 12), float32
+        Bin 0 is C.
+    level_db : ndarray of shape (frames,), float32
+        RMS level in dBFS.
+    beats_s : ndarray of shape (beats,)
+        Beats, each predicted before it was heard.
+    """
+
+    tokens: Int16
+    times_s: Float64
+    onsets_s: Float64
+    notes: Records
+    chroma: Float32
+    level_db: Float32
+    beats_s: Float64
+
+
+def analyse(y: Audio, sr: int, *, spec: "PerceptionSpec | Partner | None" = None) -> Analysis:
+    """Hear a sound: tokens, onsets, notes, chroma, beats.
+
+    Parameters
+    ----------
+    y : ndarray of shape (n,), (n, channels) or (channels, n)
+    sr : int
+        Sample rate in Hz.
+    spec : Partner or PerceptionSpec, optional
+        With a partner, tokens are those of its vocabulary. With a spec alone (or none), the vocabulary is learned from this
+        sound first, as training does.
+
+    Returns
+    -------
+    Analysis
+
+    Raises
+    ------
+    InputError
+        If the sound is too short, or not finite.
+
+    Examples
+    --------
+    >>> import musichal as mh
+    >>> y, sr = mh.read_audio(mh.example("guitar"))
+    >>> analysis = mh.analyse(y[: 10 * sr], sr)
+    >>> analysis.tokens.shape[0], analysis.chroma.shape[1]
+    (2, 12)
+    """
+    partner = spec if isinstance(spec, Partner) else train((y, sr), spec=spec, keep_audio=False)
+    model, rate_hz = partner.model, partner.model.spec.sample_rate_hz
+    listener = Listener(model.spec, create_encoder(model.spec), model.vocabularies, source_rate_hz=rate_of(sr))
+    result = listener.listen(sound_of(y))
+    percepts = result.percepts
+    if not percepts:
+        raise InputError("the sound is too short: it holds no whole frame")
+    heard = [percept.heard for percept in percepts]
+    notes = [note for h in heard for note in h.notes] + list(result.notes)
+    return Analysis(
+        tokens=np.concatenate([p.tokens for p in percepts], axis=1),
+        times_s=np.concatenate([h.frame_samples for h in heard]) / rate_hz,
+        onsets_s=np.array([onset for h in heard for onset in h.onset_samples], dtype=np.float64) / rate_hz,
+        notes=_heard_notes(notes),
+        chroma=np.concatenate([h.chroma for h in heard]),
+        level_db=np.concatenate([h.level_db for h in heard]),
+        beats_s=predicted_beats(percepts, sample_rate_hz=rate_hz),
+    )
+
+
+class Partner:
+    """A trained partner.
+
+    Made by `train` or `load`. It never changes: what is learned while playing is kept beside it.
+    """
+
+    def __init__(self, model: PartnerModel) -> None:
+        self.model = model
+
+    def __repr__(self) -> str:
+        """Return what it is."""
+        names = ", ".join(recording.name for recording in self.recordings)
+        return f"<Partner: {len(self.memory)} gestures of {names}>"
+
+    @property
+    def spec(self) -> PerceptionSpec:
+        """How it hears: every number that shapes a token."""
+        return self.model.spec
+
+    @property
+    def vocabulary_size(self) -> int:
+        """How many sounds it knows per source."""
+        return self.model.spec.vocabulary.size
+
+    @property
+    def memory(self) -> Memory:
+        """Its memory: one state per gesture of the recordings."""
+        return self.model.memory
+
+    @property
+    def recordings(self) -> tuple[StoredRecording, ...]:
+        """The recordings it learned from, each with `name`, `duration_s`, `tokens` and, if kept, `samples()`."""
+        return self.model.recordings
+
+    def save(self, path: PathLike) -> None:
+        """Write the partner to a file, whole or not at all.
+
+        Parameters
+        ----------
+        path : str or path-like
+
+        Raises
+        ------
+        InputError
+            If the path cannot be written.
+        """
+        save_partner(path, self.model)
+
+    def respond(
+        self,
+        y: Audio,
+        sr: int,
+        *,
+        mode: str = "auto",
+        seed: int = 0,
+        progress: Callable[[float], None] | None = None,
+        **settings: Any,
+    ) -> "Answer":
+        """Answer a recording of a player.
+
+        Parameters
+        ----------
+        y : ndarray of shape (n,), (n, channels) or (channels, n)
+        sr : int
+            Sample rate in Hz.
+        mode : str
+            How it plays with the player: shadow, mirror, couple, lead, contrast, rest, or auto to let it change by itself.
+        seed : int
+            Seed of its choices. The same sound, settings and seed give the same notes.
+        progress : callable, optional
+            Called with the share that is played, 0 to 1.
+        **settings
+            Parameters by name, as ``temperature=0.4``; `musichal parameters` lists them.
+
+        Returns
+        -------
+        Answer
+
+        Raises
+        ------
+        InputError
+            If the sound or a setting cannot be used.
+
+        Examples
+        --------
+        >>> import musichal as mh
+        >>> y, sr = mh.read_audio(mh.example("band"))
+        >>> partner = mh.train((y[: 10 * sr], sr))
+        >>> answer = partner.respond(y[: 6 * sr], sr, mode="shadow", seed=1, temperature=0.1)
+        >>> len(answer.notes) > 0 and answer.notes["pitch"].dtype
+        dtype('int16')
+        """
+        chosen = settings_of(settings, mode=mode)
+        return respond(self.model, sound_of(y), rate_of(sr), settings=chosen, seed=seed_of(seed), progress=progress)
+
+    def stream(self, sr: int, *, mode: str = "auto", seed: int = 0, **settings: Any) -> "Stream":
+        """Answer block by block: the loop of the stage, without a sound card.
+
+        Parameters
+        ----------
+        sr : int
+            Sample rate of the blocks in Hz.
+        mode, seed, **settings
+            As for `respond`, which gives the same notes.
+
+        Returns
+        -------
+        Stream
+
+        Examples
+        --------
+        >>> import musichal as mh
+        >>> y, sr = mh.read_audio(mh.example("band"))
+        >>> partner = mh.train((y[: 10 * sr], sr))
+        >>> stream = partner.stream(sr, mode="shadow")
+        >>> notes = [note for i in range(0, 6 * sr, 512) for note in stream.push(y[i : i + 512])]
+        >>> notes[0].onset_s < 6
+        True
+        """
+        return Stream(self.model, rate_of(sr), settings=settings_of(settings, mode=mode), seed=seed_of(seed))
+
+
+def respond(
+    model: PartnerModel,
+    samples: Float32,
+    sr: int,
+    *,
+    settings: PartnerSettings,
+    seed: int,
+    progress: Callable[[float], None] | None = None,
+    on_drift: Callable[[DriftReport], None] | None = None,
+) -> Answer:
+    """Answer samples that hearing takes as they are: what `Partner.respond` and `musichal play` call."""
+    performance = perform(model, samples, sample_rate_hz=sr, settings=settings, seed=seed, progress=progress, on_drift=on_drift)
+    return Answer(model, performance, samples, sr)
+
+
+def settings_of(values: Mapping[str, Any], *, mode: str) -> PartnerSettings:
+    """Return settings by name, in a mode."""
+    chosen = PartnerSettings().changed(values)
+    return replace(chosen, direction=replace(chosen.direction, mode=mode))
+
+
+def _heard_notes(notes: Sequence[HeardNote]) -> Records:
+    rows = [(n.onset_s, n.duration_s, n.pitch, n.velocity) for n in notes]
+    return np.sort(np.array(rows, dtype=HEARD_NOTE), order=("onset_s", "pitch"))

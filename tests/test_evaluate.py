@@ -12,13 +12,22 @@ from typer.testing import CliRunner
 from musichal.audio.recording import read_recording
 from musichal.cli import app
 from musichal.errors import InputError
-from musichal.evaluate.answering import DeafWalker, Echo, answer, hear_excerpt, joined
-from musichal.evaluate.duo_stats import harmony, memory_use, phrases_of_notes, phrasing, player_phrases
-from musichal.evaluate.effects import OUTCOMES, against_chance, effect
-from musichal.evaluate.evaluation import cut_excerpts, with_pauses
-from musichal.evaluate.listening import AT_ONCE_S, Answer, answer_of, area, follow, listening
-from musichal.evaluate.traces import FLOOR_DB, STEP_S, Trace, answer_trace, player_trace
-from musichal.evaluate.trials import trials
+from musichal.evaluate.answers import DeafWalker, Echo, answer, cut_excerpts, hear_excerpt, joined, with_pauses
+from musichal.evaluate.duo import harmony, memory_use, phrases_of_notes, phrasing, player_phrases
+from musichal.evaluate.evaluation import OUTCOMES, against_chance, effect, trials
+from musichal.evaluate.listening import (
+    AT_ONCE_S,
+    FLOOR_DB,
+    STEP_S,
+    Answer,
+    Trace,
+    answer_of,
+    answer_trace,
+    area,
+    follow,
+    listening,
+    player_trace,
+)
 from musichal.live.performance import HeardStream
 from musichal.memory.memory import Memory
 from musichal.note import HeardNote, Note

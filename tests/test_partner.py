@@ -7,7 +7,7 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from musichal.evaluate.trials import trials
+from musichal.evaluate.evaluation import trials
 from musichal.hearing.percepts import SILENCE
 from musichal.memory.memory import Memory
 from musichal.note import HeardNote

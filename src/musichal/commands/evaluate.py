@@ -1,10 +1,8 @@
 """`musichal evaluate`: whether a partner listens, with baselines in the same run."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import lru_cache
-from multiprocessing import active_children, get_context
 from pathlib import Path
 
 import numpy as np
@@ -16,23 +14,18 @@ from musichal.audio.recording import Recording, collect_recordings, read_recordi
 from musichal.commands.options import check_outputs, settings_from
 from musichal.commands.play import direction
 from musichal.commands.terminal import Terminal, table_of
-from musichal.evaluate.answering import DeafWalker, Echo, Excerpt, MakePlayer, answer, hear_excerpt, joined
-from musichal.evaluate.duo_stats import MemoryUse, memory_use
-from musichal.evaluate.effects import Effect, effect
-from musichal.evaluate.evaluation import Contestant, Evaluation, Progress, Room, contest, cut_excerpts, with_pauses
+from musichal.evaluate.answers import DeafWalker, Echo, MakePlayer, Progress, answer, cut_excerpts, joined, with_pauses
+from musichal.evaluate.duo import MemoryUse, memory_use
+from musichal.evaluate.evaluation import Contestant, Effect, Evaluation, Room, chosen_trials, contest, parameter_effects
 from musichal.evaluate.feedback import Feedback, Render, feedback, mean_feedback
 from musichal.evaluate.listening import AT_ONCE_S, DIMENSIONS, Area
-from musichal.evaluate.trials import Trial, trials
 from musichal.memory.partner_file import PartnerModel, load_partner
 from musichal.note import Note
-from musichal.own_process import starting_children
 from musichal.partner.partner import Partner
 from musichal.partner.settings import Direction, PartnerSettings
-from musichal.text import printable, unknown_name
+from musichal.text import printable
 
 PLAYING_MODES = ("shadow", "mirror", "couple", "lead", "contrast", "auto")
-_EFFECT_EXCERPTS = 8
-CHANCE = "(the seed alone)"
 _ROOMS = 4
 _ROOM_S, _ROOM_SILENT_S = 15.0, 12.0
 _ELECTRIC_PIANO = 4
@@ -84,7 +77,7 @@ def evaluate_command(
             long_runs[way] = memory_use(answer(stream, make(seed)), model.memory)
         done: tuple[Effect, ...] = ()
         if trials_asked:
-            done = _effects(
+            done = parameter_effects(
                 model, settings, excerpts, trials_asked, file=partner, processes=processes, seed=seed, progress=progress
             )
         rooms = _rooms(model, settings, directions, given, seed=seed, progress=progress) if room else ()
@@ -161,72 +154,6 @@ def _electric_piano(instrument: Instrument, rate_hz: int) -> Render:
         return stereo.mean(axis=1, dtype=np.float32)
 
     return lambda note: sound(note.pitch, note.velocity, round(note.duration_s, 2))
-
-
-def chosen_trials(names: Sequence[str]) -> tuple[Trial, ...]:
-    """Return the trials of the parameters named, of all where none is. Raises `InputError` for one that there is not."""
-    there = {trial.parameter: trial for trial in trials()}
-    for name in names:
-        if name not in there:
-            raise unknown_name("parameter", name, there)
-    return tuple(there[name] for name in names) or tuple(there.values())
-
-
-def _effects(
-    model: PartnerModel,
-    settings: PartnerSettings,
-    excerpts: Sequence[Excerpt],
-    chosen: Sequence[Trial],
-    *,
-    file: Path,
-    processes: int,
-    seed: int,
-    progress: Progress,
-) -> tuple[Effect, ...]:
-    """Return what chance does, and what each parameter does between its ends, on a few of the excerpts."""
-    few = excerpts[:: max(1, len(excerpts) // _EFFECT_EXCERPTS)][:_EFFECT_EXCERPTS]
-    tried = [Trial(CHANCE, ("one seed", "another"), ({}, {})), *chosen]
-    found: list[Effect] = []
-    if processes == 1:
-        for number, trial in enumerate(tried):
-            progress(f"What {trial.parameter} does", number / len(tried))
-            found.append(_tried(model, settings, few, trial, seed))
-        return tuple(found)
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        try:
-            with starting_children():
-                waiting = [pool.submit(_tried_elsewhere, file, settings, few, trial, seed) for trial in tried]
-            for number, (trial, future) in enumerate(zip(tried, waiting, strict=True)):
-                progress(f"What {trial.parameter} does", number / len(tried))
-                found.append(future.result())
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            for process in active_children():
-                process.kill()  # it has nothing to lose, and minutes to go
-            raise
-    return tuple(found)
-
-
-def _tried_elsewhere(file: Path, settings: PartnerSettings, excerpts: Sequence[Excerpt], trial: Trial, seed: int) -> Effect:
-    return _tried(load_partner(file), settings, excerpts, trial, seed)
-
-
-def _tried(model: PartnerModel, settings: PartnerSettings, excerpts: Sequence[Excerpt], trial: Trial, seed: int) -> Effect:
-    rate = model.spec.sample_rate_hz
-
-    def playing(changes: Mapping[str, object], other: int) -> MakePlayer:
-        chosen = settings.changed(changes)
-        return lambda number: Partner(model.memory, chosen, rng=np.random.default_rng(number + other), sample_rate_hz=rate)
-
-    ways = {
-        words: playing(changes, number * (trial.parameter == CHANCE) * len(excerpts))
-        for number, (words, changes) in enumerate(zip(trial.words, trial.changes, strict=True))
-    }
-    if trial.late_s:
-        silence = np.zeros(round(trial.late_s * rate), dtype=np.float32)
-        wait = hear_excerpt(model, silence, sample_rate_hz=rate, name="silence")
-        excerpts = [joined([wait, e], duration_s=wait.duration_s + e.duration_s) for e in excerpts]
-    return effect(trial.parameter, ways, excerpts, model.memory, seed=seed)
 
 
 def _tables(evaluation: Evaluation) -> Iterator[Table]:

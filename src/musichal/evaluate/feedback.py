@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from musichal.arrays import Float32, Float64
+from musichal.evaluate.duo import mean_of
 from musichal.hearing.encoders import create_encoder
 from musichal.hearing.listener import Listener
 from musichal.hearing.percepts import SILENCE
@@ -28,7 +29,6 @@ OUTPUT_S = 0.02
 LEVELS_DB = (-20.0, -10.0, 0.0)
 STEP_S = 0.5
 _OTHER_SEED = 1000
-_MEANS = ("harmony", "heard", "kept", "alone_on_s", "harmony_at_best")
 
 Render = Callable[[Note], Float32]
 """The sound of one note from its strike on, mono, at the rate of the player's samples."""
@@ -172,17 +172,17 @@ def feedback(
 
 
 def mean_feedback(alike: Sequence[Feedback]) -> Feedback:
-    """Return what runs at one level have in common: means, but the longest time and all that was learned."""
+    """Return the mean of runs at one level, with the longest time and the sum of what was learned."""
     learned = sum(f.learned for f in alike)
-    return Feedback(
+    found: Feedback = mean_of(
+        alike,
         level_db=alike[0].level_db,
         knows=alike[0].knows,
-        on_s=float(np.mean([f.on_s for f in alike])),
         longest_on_s=max(f.longest_on_s for f in alike),
         learned=learned,
         learned_own=sum(f.learned_own * f.learned for f in alike) / learned if learned else 0.0,
-        **{name: float(np.mean([getattr(f, name) for f in alike])) for name in _MEANS},
     )
+    return found
 
 
 def _learned(partner: Partner, samples: Float32, own: Float32, rate_hz: int) -> tuple[int, int]:
@@ -200,18 +200,20 @@ def _learned(partner: Partner, samples: Float32, own: Float32, rate_hz: int) -> 
 
 
 def _likeness(alone: tuple[Decision, ...], looped: tuple[Decision, ...], until_s: float) -> float:
-    """Return the mean cosine of what sounds of both by pitch class, over the steps in which both sound; 0 without one."""
-    a, b = (_chroma(decisions, until_s) for decisions in (alone, looped))
-    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    both = norms > 0
-    return float((np.einsum("nd,nd->n", a, b)[both] / norms[both]).mean()) if both.any() else 0.0
+    """Return the mean cosine of what sounds of both by pitch class."""
+    return _mean_cosine(_chroma(alone, until_s), _chroma(looped, until_s), 0.0)
 
 
 def _alike(alone: Float64, looped: Float64) -> float:
-    """Return the mean correlation of chromas of shape (steps, 12), over the steps in which both are there; 0 without one."""
+    """Return the mean correlation of chromas of shape (steps, 12)."""
     a, b = (chroma - chroma.mean(axis=1, keepdims=True) for chroma in (alone, looped))
+    return _mean_cosine(a, b, 1e-12)
+
+
+def _mean_cosine(a: Float64, b: Float64, least: float) -> float:
+    """Return the mean cosine of rows (steps, 12), over the steps in which both are there; 0 without one."""
     norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    both = norms > 1e-12
+    both = norms > least
     return float((np.einsum("nd,nd->n", a, b)[both] / norms[both]).mean()) if both.any() else 0.0
 
 

@@ -1,15 +1,20 @@
 """Does it listen? Whether the true input of an answer can be told from false ones by how well the answer follows it.
 
-Each excerpt is answered, and each answer held against every excerpt: `follow` says how well the answer follows that input
-in harmony (centred cosine of chroma), density, loudness and register (Pearson correlation). What is compared with what is not
-searched for: the partner says it. A decision answers the present, `AT_ONCE_S` ago, which is about what hearing takes; or its
-record has `answers`, the stretch of the player's past that it goes back over from its beginning. So each stretch of an
-answer, a phrase or `PIECE_S` of a long one, is held against the input at one lag, whatever the mode; a true and a false
-input at the same one. (To try every lag and take the best was measured too: the best of fifty chance agreements of a few
-seconds hides a true one.) The area under the ROC curve is the probability
-that the true input fits its answer better than a false one, ties counting half (Hanley & McNeil, Radiology 143, 1982):
-0.5 for a partner that is deaf, 1 for one whose every answer points to its input. Its interval is a bootstrap over excerpts
-(Efron & Tibshirani 1993, percentile method), since answers, not pairs, are what was drawn independently.
+Each excerpt is answered, and each answer compared with every excerpt in harmony (centred cosine of chroma), density,
+loudness and register (Pearson correlation). The lag is not searched for: a decision answers the present, `AT_ONCE_S` ago, or
+its record has `answers`, the stretch of the player's past that it goes back over. Each stretch of an answer, a phrase or
+`PIECE_S` of a long one, is compared at one lag, with a true and a false input at the same one. (The best of many lags
+hides a true agreement among chance ones.)
+
+The area under the ROC curve is the probability that the true input fits its answer better than a false one, ties counting
+half (Hanley & McNeil, Radiology 143, 1982): 0.5 for a partner that does not listen, 1 for one whose every answer points to its
+input. Its interval is a bootstrap over excerpts (Efron & Tibshirani 1993, percentile method).
+
+Conventions
+-----------
+A trace has a row every `STEP_S`; row k covers [k, k + 1) steps. Density is smoothed over `SMOOTH_S`. Loudness of notes is
+their velocity on the line on which hearing puts it, −54 to −6 dBFS, summed as power while they sound; below `FLOOR_DB` it is
+silence. Register is the mean pitch of the notes that sound, each as long as it does, over `SMOOTH_S`.
 """
 
 from collections.abc import Sequence
@@ -18,11 +23,13 @@ from itertools import pairwise
 
 import numpy as np
 
-from musichal.arrays import Bool, Float64, Int64
-from musichal.evaluate.duo_stats import PHRASE_GAP_S
-from musichal.evaluate.traces import STEP_S, Trace, answer_trace
+from musichal.arrays import AnyArray, Bool, Float64, Int64
+from musichal.live.performance import HeardStream
+from musichal.note import HeardNote, Note
 from musichal.partner.decision import Decision
 
+PHRASE_GAP_S = 0.75
+"""A phrase is sound without a gap of so much or more."""
 DIMENSIONS = ("harmony", "density", "loudness", "register")
 TOGETHER = len(DIMENSIONS) - 1
 """So many of the dimensions make up how an answer follows all in all. Register is measured beside them: a player and an answer
@@ -31,6 +38,97 @@ PIECE_S = 8.0
 AT_ONCE_S = 0.5
 _FEWEST_STEPS = 8
 _DRAWS = 2000
+
+STEP_S = 0.25
+SMOOTH_S = 1.0
+FLOOR_DB = -60.0
+_CHORD_S = 0.03
+_SOFTEST_DB, _LOUDEST_DB = -54.0, -6.0
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What is heard of one player, row by row.
+
+    `chroma` (n, 12), zero where nothing has a pitch; `density_hz` (n,) onsets per second; `loudness_db` (n,); `pitch` (n,) the
+    mean MIDI pitch, NaN where no note sounds.
+    """
+
+    chroma: Float64
+    density_hz: Float64
+    loudness_db: Float64
+    pitch: Float64
+
+    @property
+    def sounding(self) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+        """Return in which steps anything sounds, shape (n,)."""
+        return self.loudness_db > FLOOR_DB
+
+
+def steps_in(duration_s: float) -> int:
+    """Return how many whole steps fit."""
+    return int(duration_s / STEP_S + 1e-9)
+
+
+def player_trace(heard: HeardStream, notes: Sequence[HeardNote], *, duration_s: float) -> Trace:
+    """Return the trace of what was heard of a player, and of the notes among it, `duration_s` from the start."""
+    n = steps_in(duration_s)
+    at = heard.frame_samples / heard.sample_rate_hz / STEP_S
+    inside = at < n
+    row = at[inside].astype(np.int64)
+    frames = np.bincount(row, minlength=n)
+    chroma = np.zeros((n, 12))
+    np.add.at(chroma, row, heard.chroma[inside].astype(np.float64))
+    power = np.bincount(row, weights=10 ** (heard.level_db[inside].astype(np.float64) / 10), minlength=n)
+    return Trace(
+        chroma=chroma / np.maximum(frames, 1)[:, None],
+        density_hz=_density(heard.onset_samples / heard.sample_rate_hz, n),
+        loudness_db=_decibels(power / np.maximum(frames, 1)),
+        pitch=_pitch(notes, n),
+    )
+
+
+def answer_trace(notes: Sequence[Note], *, duration_s: float) -> Trace:
+    """Return the trace of notes, `duration_s` from the start; what was struck within 30 ms counts as one onset."""
+    n = steps_in(duration_s)
+    chroma, power = np.zeros((n, 12)), np.zeros(n)
+    for note in notes:
+        rows, share = _sounds(note, n)
+        strength = 10 ** ((_SOFTEST_DB + (note.velocity - 1) / 126 * (_LOUDEST_DB - _SOFTEST_DB)) / 10)
+        chroma[rows, note.pitch % 12] += share * np.sqrt(strength)
+        power[rows] += share * strength
+    onsets = np.sort([note.onset_s for note in notes])
+    struck = onsets[np.diff(onsets, prepend=-1.0) > _CHORD_S] if len(onsets) else onsets
+    return Trace(chroma, _density(np.asarray(struck, dtype=np.float64), n), _decibels(power), _pitch(notes, n))
+
+
+def _sounds(note: HeardNote | Note, n: int) -> tuple[AnyArray, AnyArray]:
+    """Return the steps of `n` in which a note sounds, and for what share of each."""
+    first, last = note.onset_s / STEP_S, (note.onset_s + note.duration_s) / STEP_S
+    rows = np.arange(int(first), min(n, int(np.ceil(last))))
+    return rows, np.minimum(rows + 1, last) - np.maximum(rows, first)
+
+
+def _pitch(notes: Sequence[HeardNote] | Sequence[Note], n: int) -> Float64:
+    pitch, sounding = np.zeros(n), np.zeros(n)
+    for note in notes:
+        rows, share = _sounds(note, n)
+        pitch[rows] += share * note.pitch
+        sounding[rows] += share
+    width = round(SMOOTH_S / STEP_S)
+    if n >= width:
+        pitch, sounding = (np.convolve(values, np.ones(width), mode="same") for values in (pitch, sounding))
+    return np.where(sounding > 1e-9, pitch / np.maximum(sounding, 1e-9), np.nan)
+
+
+def _density(onsets_s: Float64, n: int) -> Float64:
+    counts = np.bincount(np.clip((onsets_s / STEP_S).astype(np.int64), 0, max(0, n)), minlength=n + 1)[:n]
+    width = round(SMOOTH_S / STEP_S)
+    return np.convolve(counts, np.ones(width), mode="same") / SMOOTH_S if n >= width else counts / STEP_S
+
+
+def _decibels(power: Float64) -> Float64:
+    return np.maximum(10 * np.log10(np.maximum(power, 1e-12)), FLOOR_DB)
 
 
 @dataclass(frozen=True)

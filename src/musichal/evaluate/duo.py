@@ -1,4 +1,6 @@
-"""What an answer is made of: its use of memory, its harmony with what sounds, and its phrases.
+"""How an answer goes with a player: its use of memory, its harmony with what sounds, its phrases.
+
+The measures of `evaluate --duo` (time and harmony against the parts that were really played) belong here.
 
 Conventions
 -----------
@@ -6,18 +8,19 @@ Times are seconds. A *run* is a stretch of states played in recorded order and i
 a *phrase* is sound without a gap of `PHRASE_GAP_S` or more.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from musichal.arrays import Float64
-from musichal.evaluate.traces import STEP_S, Trace
+from musichal.evaluate.listening import PHRASE_GAP_S, STEP_S, Trace
 from musichal.memory.memory import Memory
 from musichal.note import Note
 from musichal.partner.decision import Decision
 
-PHRASE_GAP_S = 0.75
 _REPEATED = 4
 _SHIFTS_S = (3.0, 5.0, 7.0, 11.0, 13.0)
 
@@ -72,6 +75,18 @@ class Phrasing:
     memory_phrase_s: float
 
 
+def mean_of(items: Sequence[Any], **fixed: object) -> Any:
+    """Return the mean of dataclass instances, field by field, but for the fields given."""
+    names = [f.name for f in dataclasses.fields(items[0]) if f.name not in fixed]
+    means = {name: float(np.mean([getattr(item, name) for item in items])) for name in names}
+    return dataclasses.replace(items[0], **means, **fixed)
+
+
+def notes_of(decisions: Sequence[Decision]) -> list[Note]:
+    """Return all notes of an answer, in order of onset."""
+    return sorted((n for d in decisions for n in d.notes), key=lambda n: (n.onset_s, n.pitch))
+
+
 def memory_use(decisions: Sequence[Decision], memory: Memory) -> MemoryUse:
     """Return how an answer uses its memory; zeros where nothing was played."""
     runs: list[list[Decision]] = []
@@ -79,14 +94,9 @@ def memory_use(decisions: Sequence[Decision], memory: Memory) -> MemoryUse:
     for decision in decisions:
         if decision.state is None:
             before = None
-        elif before is not None and before.choice == decision.choice:
-            continue  # another voice of the same choice
-        else:
+        elif before is None or before.choice != decision.choice:  # else another voice of the same choice
             follows = before is not None and not decision.jumped and before.transposition == decision.transposition
-            if follows:
-                runs[-1].append(decision)
-            else:
-                runs.append([decision])
+            runs[len(runs) - follows :] = [[*(runs[-1] if follows else ()), decision]]
             before = decision
     played = [d for run in runs for d in run]
     if not played:

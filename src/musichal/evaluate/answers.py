@@ -1,16 +1,19 @@
-"""Letting partners answer the same recording many times, hearing it once.
+"""Letting partners answer excerpts of recordings.
 
-What is heard does not depend on who answers, and it is what takes the time. So an excerpt is heard once, by the same listener
-as on stage, and every partner that is measured is told the same onsets and percepts by the same event loop.
+What is heard does not depend on who answers, and hearing takes the time. So an excerpt is heard once, by the same listener as
+live, and each partner gets the same onsets and percepts from the same event loop. Two baselines take part: `DeafWalker`, which
+has a memory and does not listen, and `Echo`, which only listens.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import cycle
+from typing import Any
 
 import numpy as np
 
 from musichal.arrays import Float32
+from musichal.audio.recording import Recording
 from musichal.errors import InputError
 from musichal.hearing.encoders import create_encoder
 from musichal.hearing.listener import Listener
@@ -22,7 +25,13 @@ from musichal.memory.partner_file import PartnerModel
 from musichal.note import HeardNote, Note
 from musichal.partner.decision import Decision
 
+FEWEST_EXCERPTS = 4
+PHRASE_S = 5.0
+"""How long a player plays between pauses that are put in."""
 _BLOCK_S = 1.0
+MakePlayer = Callable[[int], Player]
+"""Makes a fresh partner from a seed."""
+Progress = Callable[[str, float], None]
 
 
 @dataclass(frozen=True)
@@ -38,7 +47,7 @@ class Excerpt:
 
     @property
     def duration_s(self) -> float:
-        """Return how long it is."""
+        """Length in seconds."""
         return self.end_sample / self.sample_rate_hz
 
     @property
@@ -106,40 +115,95 @@ def answer(excerpt: Excerpt, player: Player) -> tuple[Decision, ...]:
     return tuple(loop.listen([*excerpt.onsets, *excerpt.percepts], until=excerpt.end_sample))
 
 
-def notes_of(decisions: Sequence[Decision]) -> list[Note]:
-    """Return all notes of an answer, in order of onset."""
-    return sorted((n for d in decisions for n in d.notes), key=lambda n: (n.onset_s, n.pitch))
+def cut_excerpts(
+    model: PartnerModel, recordings: Sequence[Recording], *, excerpt_s: float, most: int, progress: Progress
+) -> tuple[Excerpt, ...]:
+    """Hear recordings in excerpts of one length, at most `most`, spread evenly over all that there is.
+
+    Raises
+    ------
+    InputError
+        If there are too few to tell one from another.
+    """
+    places = [
+        (recording, first)
+        for recording in recordings
+        for first in range(0, recording.samples.shape[0], round(excerpt_s * recording.sample_rate_hz))
+        if recording.samples.shape[0] - first >= round(excerpt_s * recording.sample_rate_hz)
+    ]
+    if len(places) < FEWEST_EXCERPTS:
+        raise InputError(
+            f"the recordings hold {len(places)} excerpts of {excerpt_s:g} s, and at least {FEWEST_EXCERPTS} are needed"
+            " to tell them apart: give more or longer recordings, or a shorter --excerpt"
+        )
+    chosen = [places[i] for i in np.unique(np.linspace(0, len(places) - 1, min(most, len(places))).round().astype(int))]
+    excerpts = []
+    for number, (recording, first) in enumerate(chosen):
+        progress(f"Listening to {recording.name}", number / len(chosen))
+        last = first + round(excerpt_s * recording.sample_rate_hz)
+        excerpts.append(
+            hear_excerpt(
+                model,
+                recording.samples[first:last],
+                sample_rate_hz=recording.sample_rate_hz,
+                name=recording.name,
+                start_s=first / recording.sample_rate_hz,
+            )
+        )
+    return tuple(excerpts)
 
 
-class DeafWalker:
-    """The baseline that does not listen: a random walk in memory, as long as anything goes on.
+def with_pauses(recording: Recording, *, pause_s: float) -> Recording:
+    """Return a recording with a pause of `pause_s` after every `PHRASE_S`, so that turns can be taken."""
+    if not pause_s:
+        return recording
+    rate = recording.sample_rate_hz
+    phrase, fade = round(PHRASE_S * rate), round(0.05 * rate)
+    silence = np.zeros(round(pause_s * rate), dtype=np.float32)
+    edge = np.linspace(0, 1, fade, dtype=np.float32)
+    parts: list[Float32] = []
+    for first in range(0, recording.samples.shape[0], phrase):
+        part = recording.samples[first : first + phrase].copy()
+        if part.shape[0] > 2 * fade:
+            part[:fade] *= edge
+            part[-fade:] *= edge[::-1]
+        parts += [part, silence]
+    return replace(recording, samples=np.concatenate(parts))
+
+
+class _Baseline:
+    """What the baselines share as players: they hear no onsets and take no changes."""
+
+    due_s: float | None = None
+    """When the next decision is due, or None."""
+    _count = 0
+
+    def hear_onset(self, _onset_s: float, _now_s: float) -> None:
+        """Ignore an onset."""
+
+    def change(self, _changes: object, _now_s: float) -> None:
+        """Ignore a change."""
+
+    def _play(self, now_s: float, notes: Sequence[Note], **values: Any) -> tuple[Decision, ...]:
+        self._count += 1
+        number = self._count - 1
+        return (Decision(number=number, choice=number, time_s=now_s, kind="play", notes=tuple(notes), **values),)
+
+
+class DeafWalker(_Baseline):
+    """The baseline that does not listen: a random walk in memory.
 
     It goes on in recorded order, and after each state jumps, with probability `jump`, anywhere.
     """
 
     def __init__(self, memory: Memory, *, rng: np.random.Generator, jump: float = 0.1) -> None:
-        self._memory = memory
-        self._rng = rng
-        self._jump = jump
+        self._memory, self._rng, self._jump = memory, rng, jump
         self._state: int | None = None
-        self._due_s: float | None = None
-        self._number = 0
-
-    @property
-    def due_s(self) -> float | None:
-        """When what it plays is over."""
-        return self._due_s
 
     def hear(self, _percept: Percept, now_s: float) -> None:
         """Begin, if it has not begun."""
-        if self._due_s is None:
-            self._due_s = now_s
-
-    def hear_onset(self, _onset_s: float, _now_s: float) -> None:
-        """Hear nothing."""
-
-    def change(self, _changes: object, _now_s: float) -> None:
-        """Change nothing."""
+        if self.due_s is None:
+            self.due_s = now_s
 
     def decide(self, now_s: float) -> tuple[Decision, ...]:
         """Go on, or jump."""
@@ -148,61 +212,36 @@ class DeafWalker:
         state = int(self._rng.integers(len(self._memory))) if following is None or jumped else following
         self._state = state
         place = self._memory.place(state)
-        self._due_s = now_s + place.duration_s
-        notes = tuple(
+        self.due_s = now_s + place.duration_s
+        notes = [
             Note(now_s + float(n["offset_s"]), float(n["duration_s"]), int(n["pitch"]), int(n["velocity"]))
             for n in self._memory.notes_of(state)
-        )
-        decision = Decision(
-            number=self._number,
-            choice=self._number,
-            time_s=now_s,
-            kind="play",
+        ]
+        return self._play(
+            now_s,
+            notes,
             state=state,
             recording=place.recording,
             source_start_s=place.start_s,
             duration_s=place.duration_s,
             jumped=jumped,
-            notes=notes,
         )
-        self._number += 1
-        return (decision,)
 
 
-class Echo:
-    """The baseline that only listens: it plays back what it has just heard, and has no memory."""
+class Echo(_Baseline):
+    """The baseline that only listens: it plays the notes of each percept at once, and has no memory."""
 
     def __init__(self) -> None:
         self._notes: tuple[HeardNote, ...] = ()
-        self._due_s: float | None = None
-        self._number = 0
-
-    @property
-    def due_s(self) -> float | None:
-        """At once, where it has heard notes."""
-        return self._due_s
 
     def hear(self, percept: Percept, now_s: float) -> None:
         """Take the notes that were heard."""
         self._notes = percept.heard.notes
-        self._due_s = now_s if self._notes else None
-
-    def hear_onset(self, _onset_s: float, _now_s: float) -> None:
-        """Wait for the notes."""
-
-    def change(self, _changes: object, _now_s: float) -> None:
-        """Change nothing."""
+        self.due_s = now_s if self._notes else None
 
     def decide(self, now_s: float) -> tuple[Decision, ...]:
-        """Play them, as they lay."""
+        """Play them with the same spacing."""
         first_s = min(n.onset_s for n in self._notes)
-        notes = tuple(Note(now_s + n.onset_s - first_s, n.duration_s, n.pitch, n.velocity) for n in self._notes)
-        self._notes, self._due_s = (), None
-        self._number += 1
-        return (
-            Decision(number=self._number - 1, choice=self._number - 1, time_s=now_s, kind="play", duration_s=0.0, notes=notes),
-        )
-
-
-MakePlayer = Callable[[int], Player]
-"""Makes a fresh partner from a seed."""
+        notes = [Note(now_s + n.onset_s - first_s, n.duration_s, n.pitch, n.velocity) for n in self._notes]
+        self._notes, self.due_s = (), None
+        return self._play(now_s, notes)

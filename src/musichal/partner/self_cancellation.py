@@ -1,35 +1,22 @@
-"""How loud the partner's own sound is in the microphone, learned while both play.
+"""Self-cancellation: what of the microphone is the partner's own sound, and what is heard without it.
 
-Power adds: what is heard is the player's power and the partner's. The partner's follows from its notes, up to how loud its
-instrument is and how that fades, which nobody tells it. So the power of a note is taken as a step function of its age and,
-behind its end, of how long it has been released; the heights of the steps are least squares over what was heard lately, none
-below zero, and beside them stands a constant for the player (linear regression with forgetting; non-negative least squares by
-coordinate descent, Franc, Hlaváč & Navara 2005). A frame is weighed by the inverse of its power, as the player's loud
-moments must not speak louder than the partner's. As far as the player's loudness does not go along with the partner's
-notes it does not count for them.
+*Salience.* The partner knows its notes. What they would add to the salience of each semitone is known up to a gain: 0 with
+headphones, large beside a loudspeaker. The gain is the median rise of the salience of own notes when they are struck, since
+now and then the player strikes the same note at the same time. Without leakage a rise is rarer than none, and the gain is 0.
+In which semitones a note comes out (the timbre of instrument and room) is learned in the same way. Salience grows with a
+power of the level and has the mean of its neighbourhood subtracted (`musichal.hearing.pitch`), so that subtracting is not
+exact: a leak at the player's level is halved, not removed. It errs towards too little harmony.
 
-The partner's own sound in the microphone: how much of it there is, and what is heard without it.
+*Power* (`SelfLevel`). Powers add. The power of an own note is a step function of its age and of the time since its release; the
+heights of the steps are non-negative least squares over what was heard lately, with a constant for the player (regression
+with forgetting; coordinate descent, Franc, Hlaváč & Navara 2005). A frame is weighted by the inverse of its power.
 
-The partner knows what it plays. From its notes follows what its sound would add to the salience of each semitone, up to a gain
-that nobody knows: none with headphones, a great one beside a loudspeaker. The gain is how much the salience of own notes rises
-when they are struck: the median over the last strikes, for now and then the player strikes the same note at the same time.
-Without leakage a rise is rarer than none, and the gain is 0: a player in harmony with the partner loses nothing.
+*Gestures.* Tokens cannot be cleaned. A gesture is the partner's, and left out, if own notes explain a good part of its power
+and that power lies in their semitones. An onset is the partner's unless it brings twice the power that own notes explain.
 
-Where in salience a note comes out, beside its own semitone, is the timbre of the partner's instrument in this room, and is
-learned in the same way: the median rise at each distance from the notes that were struck.
-
-Salience grows with a power of the level and has the mean of its neighbourhood taken off (`musichal.hearing.pitch`), so that to
-subtract is not exact: what leaks at the player's own level is halved, not removed. It errs towards hearing too little harmony.
-
-Tokens cannot be cleaned in this way: whose a gesture is has to be decided. Two things must speak for the partner: its notes
-explain a good part of the gesture's power (`SelfLevel`), and that power lies in the semitones in which they
-sound. Then it is left out altogether. A stroke of the partner's is none of the player's, unless it brings twice the power
-that the partner's notes explain.
-
-While the partner sounds and leaks, something else must soon speak for the player, or they count as silent: more sound than
-the partner's own can be, strokes where it struck none, or sound behind its notes. So a partner that hears only itself falls
-silent as it would without, and with that hears who is there. Who plays in unison with a loud loudspeaker is taken for it at
-worst until the partner's next rest.
+*Alone.* While the partner sounds and leaks, something must speak for the player soon, or they count as silent: more sound than
+the partner's own, strokes where it struck none, or sound after its notes. A player in unison with a loud loudspeaker is taken
+for it until the partner's next rest at worst.
 """
 
 import dataclasses
@@ -39,7 +26,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from musichal.arrays import AnyArray, Bool, Float32, Float64, Int64
+from musichal.arrays import AnyArray, Bool, Float32, Float64, Int64, rounded
 from musichal.hearing.percepts import LOWEST_PITCH, N_PITCHES, SILENT_DB, Gesture, Percept, SegmentFeatures
 from musichal.hearing.pitch import fold
 from musichal.note import HeardNote, Note
@@ -54,11 +41,11 @@ _FORGETS_S = 12.0
 _FLOOR = 1e-7
 _SWEEPS = 8
 RINGS_S = _RELEASED_S[-1]
-"""For how long behind its end a note is reckoned with."""
+"""How long after its end a note may still sound."""
 
 
 class SelfLevel:
-    """Learns the power of the partner's own sound from what is heard while it sounds."""
+    """Learns the power of the partner's own sound while it sounds."""
 
     def __init__(self) -> None:
         # The player's constant is the last.
@@ -68,7 +55,7 @@ class SelfLevel:
         self._heard_s: float | None = None
 
     def hear(self, times_s: AnyArray, level_db: AnyArray, notes: Sequence[Note]) -> None:
-        """Take what was heard, levels in dBFS at times of shape (n,), while `notes` sounded."""
+        """Take levels in dBFS at times, both of shape (n,), while `notes` sounded."""
         if not len(times_s):
             return
         power = 10 ** (np.asarray(level_db, dtype=np.float64) / 10)
@@ -83,10 +70,10 @@ class SelfLevel:
 
     def expected(self, times_s: AnyArray, notes: Sequence[Note]) -> Float64:
         """Return the power that notes have at each time, shape (n,), full scale being 1."""
-        return np.asarray(_steps(times_s, notes) @ self._heights[:-1], dtype=np.float64)
+        return rounded(_steps(times_s, notes) @ self._heights[:-1])
 
     def _fit(self) -> None:
-        """Go on from the heights that there are: they change little from one percept to the next."""
+        """Improve the heights; they change little from one percept to the next."""
         heights, products = self._heights, self._products
         for _ in range(_SWEEPS):
             for k in range(len(heights)):
@@ -96,7 +83,7 @@ class SelfLevel:
 
 
 def _steps(times_s: AnyArray, notes: Sequence[Note]) -> Float64:
-    """Return how much of notes is of each age, or released for so long, at each time, shape (n, _STEPS)."""
+    """Return the weight of notes in each step of age or release at each time, shape (n, _STEPS)."""
     out = np.zeros((len(times_s), _STEPS))
     if not len(times_s):
         return out
@@ -142,8 +129,7 @@ _STROKES, _WITHIN_S = 2, 2.0
 _STROKE_S, _BEFORE_STROKE_S = 0.1, (-0.08, -0.02)
 _STROKE_POWER = 2.0
 OWN_SHARE = 0.35
-"""From this share of own sound on, a gesture is the partner's, not the player's. What the partner's notes explain of the power
-comes out too low rather than too high, as whatever is steady counts for the player: half own sound reads as about a third."""
+"""From this share of own sound on, a gesture is the partner's. The share is estimated low: half own sound reads as a third."""
 # Salience goes with magnitude to the power of 0.8; to this power it is as power is.
 _AS_POWER = 2.5
 # Where a note comes out in salience until that has been learned: itself, its octaves, its twelfth.
@@ -154,13 +140,8 @@ _LEAST_PARTIAL = 0.15
 class SelfCancellation:
     """Follows what the partner plays and what of it is heard.
 
-    Parameters
-    ----------
-    sample_rate_hz : int
-        Rate of the stream that percepts count in.
-
-    `gain` is how much salience rises where it strikes, 0 where nothing leaks; `alone_since_s` since when the player has been
-    silent, where the last percept was the partner's own sound alone, or else None.
+    `gain` is how much salience rises where it strikes, 0 where nothing leaks. `alone_since_s` is since when the player has
+    been silent if the last percept was the partner's own sound alone, or else None.
     """
 
     def __init__(self, *, sample_rate_hz: int) -> None:
@@ -189,7 +170,7 @@ class SelfCancellation:
             self._waiting.append(note)
 
     def without(self, percept: Percept) -> Percept:
-        """Return a percept less the partner's own sound: less chroma, no onset, gesture or audible frame that is its own."""
+        """Return a percept without the partner's own chroma, onsets, gestures and audible frames."""
         heard = percept.heard
         self.alone_since_s = None
         if not self._notes:
@@ -229,7 +210,7 @@ class SelfCancellation:
         return dataclasses.replace(percept, heard=cleared, gestures=gestures)
 
     def struck(self, time_s: float) -> bool:
-        """Return whether, as far as notes say, an onset may be a stroke of the partner's own; False where nothing leaks."""
+        """Return whether an onset may be the partner's own stroke, judged by its notes; False where nothing leaks."""
         return bool(self.gain) and self._struck(time_s)
 
     def expected(self, times_s: AnyArray) -> Float64:
@@ -246,10 +227,7 @@ class SelfCancellation:
         return self._timbre[N_PITCHES - 1 - place : 2 * N_PITCHES - 1 - place]
 
     def _alone(self, heard: SegmentFeatures, times_s: AnyArray, expected: Float64, own_power: Float64) -> Bool:
-        """Return in which frames nothing speaks for the player, shape (n,).
-
-        `expected` is the own salience in them, of shape (n, N_PITCHES), `own_power` the own power.
-        """
+        """Return in which frames nothing speaks for the player, shape (n,), given own salience (n, N_PITCHES) and power."""
         sounds = np.zeros(len(times_s), dtype=bool)
         for note in self._notes:
             sounds |= (times_s >= note.onset_s) & (times_s <= note.onset_s + note.duration_s + _RINGS_S)
@@ -282,10 +260,9 @@ class SelfCancellation:
         return self._power[len(self._power) - len(times_s) :] <= _TAIL * float(lately.max(initial=0.0))
 
     def own_share(self, gesture: Gesture) -> float:
-        """Return how much of a gesture the partner's notes explain, 0 to 1: of its power, and where that lies.
+        """Return how much of a gesture the partner's notes explain, 0 to 1; 0 where nothing leaks.
 
-        The smaller of the two: what is as loud as the partner but elsewhere is not its sound, nor is a faint note of it all
-        that there is. 0 where nothing leaks.
+        The smaller share counts, that of its power or that of its semitones: as loud but elsewhere is not its sound.
         """
         frames = self._frames_of(gesture)
         strength = self._salience[frames].astype(np.float64) ** _AS_POWER
@@ -373,7 +350,7 @@ def _usual_timbre() -> Float64:
 
 
 def _timbre(rises: Float64, gain: float) -> Float64:
-    """Return what `rises` of strikes, shape (n, 2 * N_PITCHES - 1), say of that; what too few of them reach is as usual."""
+    """Return the same from `rises` of strikes, shape (n, 2 * N_PITCHES - 1); distances that too few reach are as usual."""
     known = np.isfinite(rises).sum(axis=0) >= _FEWEST_STRIKES
     out = _usual_timbre()
     strength = np.nanmedian(rises[:, known], axis=0) / gain

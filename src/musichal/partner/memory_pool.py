@@ -1,23 +1,13 @@
-"""Strings in which places of a memory are found again, besides its tokens: rhythm and loudness as symbols.
-
-Rhythm is the ratio of an inter-onset interval to the one before it, in half octaves (a ratio of √2): tempo is not in it.
-Loudness is the step of the level from gesture to gesture, in steps of 3 dB: how loud a room or a recording is, is not in it.
-Both are made by the same functions for a memory and for the player.
-
-Memories with everything that a decision asks of them ready: strings, harmony, density, one line of time.
+"""Memories with everything beside them that a decision asks for.
 
 A `MemorySegment` is one memory with columns and indexes beside it, all of which grow by appending, so that neither a decision
-nor learning ever walks through all states. A `MemoryPool` is the partner's memory, which is never changed, and beside it what
-is learned while playing: two small memories, of which the older is let go whenever the newer has half of what may be kept. So
-what is learned stays bounded, and no index has to forget.
+nor learning ever walks through all states. A `MemoryPool` is the partner's memory, which never changes, and what is learned
+while playing in two small segments: the older one is dropped whenever the newer has half of what may be kept. A state's
+number counts through: the partner's states, then the player's gestures in the order in which they were learned.
 
-A state's number counts through: the partner's states as in its file, then the player's gestures in the order in which they
-were learned.
-
-Learning while playing: the player's gestures with their notes, once both are complete.
-
-A note is known when it has ended, later than the gesture that it began in; so a gesture waits a little for its notes. What is
-too long for that is learned without its end.
+Besides its tokens a memory has two strings of symbols. Rhythm is the ratio of an inter-onset interval to the one before, in
+half octaves (a ratio of √2), without tempo. Loudness is the step of the level from gesture to gesture, in steps of 3 dB,
+without the level of the room.
 """
 
 from collections import deque
@@ -45,7 +35,7 @@ _STEP_DB = 3.0
 def rhythm_symbols(iois_s: AnyArray) -> Int64:
     """Return the symbol of each interval, shape (n,): 0 to 8 for a ratio of 1/4 to 4 to the one before, or a break.
 
-    NaN stands for an interval that is not there (before the first onset of a recording).
+    NaN stands for a missing interval, as before the first onset of a recording.
     """
     iois = np.asarray(iois_s, dtype=np.float64)
     before = np.concatenate([[np.nan], iois[:-1]])[: len(iois)]
@@ -57,11 +47,8 @@ def rhythm_symbols(iois_s: AnyArray) -> Int64:
 
 def rhythm_symbol(before_s: float | None, ioi_s: float | None) -> int:
     """Return the symbol of one interval after another."""
-    if before_s is None or ioi_s is None or not (0 < before_s <= LONGEST_IOI_S and 0 < ioi_s <= LONGEST_IOI_S):
-        return RHYTHM_BREAK
-    # Of two intervals next to nothing the ratio can be 0 or infinite.
-    ratio = min(8.0, max(0.125, ioi_s / before_s))
-    return min(4, max(-4, int(np.rint(2 * np.log2(ratio))))) + RHYTHM_EQUAL
+    pair = [np.nan if interval_s is None else interval_s for interval_s in (before_s, ioi_s)]
+    return int(rhythm_symbols(np.array(pair))[1])
 
 
 def contour_symbols(levels_db: AnyArray, silent: AnyArray) -> Int64:
@@ -79,9 +66,7 @@ def contour_symbols(levels_db: AnyArray, silent: AnyArray) -> Int64:
 
 def contour_symbol(before_db: float, level_db: float, *, was_silent: bool, silent: bool) -> int:
     """Return the symbol of one gesture's level after another's."""
-    if was_silent or silent:
-        return CONTOUR_BREAK
-    return min(3, max(-3, round((float(level_db) - float(before_db)) / _STEP_DB))) + CONTOUR_LEVEL
+    return int(contour_symbols(np.array([before_db, level_db]), np.array([was_silent, silent]))[1])
 
 
 _DENSITY_REACH_S = 1.0
@@ -98,13 +83,13 @@ BESIDE = np.dtype(
         ("level_db", np.float32),
     ]
 )
-"""Beside each state: the share of each pitch class in its notes; how many notes it has; its lowest and highest; how many states
-with notes came before; how many of them a second there are around it; its level, to lie together with what else is asked."""
+"""Beside each state: the share of each pitch class in its notes, their number, the lowest and highest, how many states with
+notes came before, how many of them a second are around it, and its level."""
 
 
 @dataclass(frozen=True)
 class Usual:
-    """What is usual in a memory with notes: the medians of its states' density and of the middle of their registers."""
+    """Medians over a memory's states with notes: their density and the middle of their registers."""
 
     density_hz: float
     pitch: float
@@ -113,14 +98,8 @@ class Usual:
 class MemorySegment:
     """A memory and what belongs beside it.
 
-    Parameters
-    ----------
-    memory : Memory
-        Read, never changed, but through `append`, which is for small memories: harmony is filed once, at the beginning.
-    first : int
-        The number of its first state in the library.
-    live : bool
-        Whether it holds the player's gestures.
+    `first` is the number of its first state in the pool, `live` whether it holds the player's gestures. The memory changes only
+    by `append`, which is for small memories: harmony is indexed once, at the beginning.
     """
 
     def __init__(self, memory: Memory, *, first: int = 0, live: bool = False) -> None:
@@ -147,22 +126,22 @@ class MemorySegment:
 
     @property
     def beside(self) -> AnyArray:
-        """Return what is beside the states, `BESIDE` of shape (n,)."""
+        """What is beside the states, `BESIDE` of shape (n,)."""
         return self._beside.view
 
     @property
     def line_s(self) -> Float64:
-        """Return where states begin on one line of time through all recordings, with gaps between them; shape (n,)."""
+        """Where states begin on one line of time through all recordings, with gaps between them, shape (n,)."""
         return self._line_s.view
 
     @property
     def units(self) -> Float32:
-        """Return the states' `unit_chroma`, shape (n, 12)."""
+        """The states' `unit_chroma`, shape (n, 12)."""
         return self._units.view
 
     @property
     def onset_states(self) -> Int64:
-        """Return the states that the symbols of `rhythm` belong to, shape (k,)."""
+        """The states that the symbols of `rhythm` belong to, shape (k,)."""
         return self._onset_states.view
 
     def last_of_recording(self, states: Int64) -> Int64:
@@ -177,7 +156,7 @@ class MemorySegment:
         return state
 
     def _take_in_all(self) -> None:
-        """Make everything that is beside the states of a memory that is there already."""
+        """Make what is beside all states of a memory."""
         memory = self.memory
         states, n = memory.states, len(memory)
         if not n:
@@ -201,7 +180,7 @@ class MemorySegment:
             self.contour.extend(contour_symbols(own["level_db"], silent[first:end]))
             self._last_ioi_s = float(iois[-1]) if len(iois) > 1 else None
         units = unit_chroma(states["chroma"]).astype(np.float32)
-        _describe_notes(beside, memory)
+        _describe_notes(beside, memory.notes, states["note_count"].astype(np.int64))
         noted = states["note_count"] > 0
         beside["noted_before"] = np.concatenate([[0], np.cumsum(noted)[:-1]])
         beside["density_hz"] = _density_hz(line_s, noted)
@@ -232,7 +211,8 @@ class MemorySegment:
             self.contour.start_sequence()
             self._last_ioi_s, self._last_silent = None, True
         self._ends[len(self._ends) - follows :] = [state]
-        _describe_note_rows(beside[0], memory.notes_of(state))
+        own = memory.notes_of(state)
+        _describe_notes(beside, own, np.array([len(own)]))
         if previous is not None and before is not None:
             beside["noted_before"] = previous["noted_before"] + (before["note_count"] > 0)
         # Looking back only: what follows is not known yet.
@@ -263,16 +243,10 @@ class MemorySegment:
 
 
 class MemoryPool:
-    """The partner's memory and what is learned while playing.
+    """The partner's memory, which never changes, and what is learned while playing.
 
-    Parameters
-    ----------
-    memory : Memory
-        Never changed; libraries of one memory share what belongs beside it.
-    recordings : int, optional
-        The number of the player's own recording; by default the one after the memory's last.
-
-    `learned` counts the player's gestures that it took in.
+    Pools of one memory share what belongs beside it. `live_recording` is the number of the player's own recording, by default
+    the one after the memory's last; `learned` counts the player's gestures that were taken in.
     """
 
     def __init__(self, memory: Memory, *, recordings: int | None = None) -> None:
@@ -294,12 +268,11 @@ class MemoryPool:
         return len(self.base.memory.notes) > 0
 
     def learn(self, gesture: Gesture, notes: Sequence[HeardNote], *, most: int) -> int:
-        """Learn a gesture of the player's, and return its number; of at most `most` gestures the oldest are let go."""
+        """Learn a gesture of the player's and return its number; keep at most `most` gestures, the newest."""
         half = max(1, most // 2)
         newest = self._live[-1] if self._live else None
         if newest is None or len(newest) >= half:
             oracle = self.base.memory.oracle
-            # The partner finds its way by tokens, rhythm, loudness and harmony; nobody asks how these vectors repeat.
             memory = Memory(dims=oracle.dims, threshold=oracle.threshold, keep_vectors=False)
             first = len(self.base) if newest is None else newest.first + len(newest)
             newest = MemorySegment(memory, first=first, live=True)
@@ -309,7 +282,7 @@ class MemoryPool:
         return newest.first + newest.append(gesture, notes, recording=self.live_recording)
 
     def find(self, state: int) -> tuple[MemorySegment, int]:
-        """Return the memory that holds a state, and the state's number in it. Raises `IndexError` for one let go."""
+        """Return the segment that holds a state, and its number there. Raises `IndexError` for a state dropped."""
         for shelf in self._shelves:
             local = state - shelf.first
             if 0 <= local < len(shelf):
@@ -326,16 +299,15 @@ class MemoryPool:
         return shelf.memory.place(local)
 
     def successor(self, state: int) -> int | None:
-        """Return the state that followed in the same recording, if one did and it is there."""
-        for shelf in self._shelves:
-            local = state - shelf.first
-            if 0 <= local < len(shelf):
-                following = shelf.memory.successor(local)
-                return None if following is None else following + shelf.first
-        return None
+        """Return the state that followed in the same recording, if one did and it is still there."""
+        if not self.holds(state):
+            return None
+        shelf, local = self.find(state)
+        following = shelf.memory.successor(local)
+        return None if following is None else following + shelf.first
 
     def parts(self, states: Int64) -> Iterator[tuple[MemorySegment, slice, Int64]]:
-        """Yield each memory that holds some of `states`, which must ascend, which ones, and their numbers in it."""
+        """Yield each segment that holds some of `states`, which must ascend, which ones, and their numbers there."""
         edges = [edge for shelf in self._shelves for edge in (shelf.first, shelf.first + len(shelf))]
         places = states.searchsorted(edges).tolist()
         for shelf, begin, end in zip(self._shelves, places[::2], places[1::2], strict=True):
@@ -344,7 +316,7 @@ class MemoryPool:
 
 
 def ascending(states: Int64) -> Int64:
-    """Return the different ones of a few states in order: `numpy.unique`, which is slower for so few."""
+    """Return what `numpy.unique` does, faster for a few states."""
     if len(states) < 2:
         return states
     states = np.sort(states)
@@ -368,9 +340,8 @@ def _usual_level_db(memory: Memory) -> float:
     return float(np.mean(states["level_db"][audible], dtype=np.float64)) if audible.any() else 0.0
 
 
-def _describe_notes(beside: AnyArray, memory: Memory) -> None:
-    """Fill in what is beside states about their notes."""
-    notes, counts = memory.notes, memory.states["note_count"].astype(np.int64)
+def _describe_notes(beside: AnyArray, notes: AnyArray, counts: Int64) -> None:
+    """Fill in what is beside states about their notes, of which each state has so many."""
     owner = np.repeat(np.arange(len(counts)), counts)
     classes = np.zeros((len(counts), 12), dtype=np.float32)
     np.add.at(classes, (owner, notes["pitch"] % 12), 1)
@@ -384,15 +355,8 @@ def _describe_notes(beside: AnyArray, memory: Memory) -> None:
     beside["notes"] = counts
 
 
-def _describe_note_rows(beside: AnyArray, notes: AnyArray) -> None:
-    if len(notes):
-        beside["pitch_classes"] = np.bincount(notes["pitch"] % 12, minlength=12) / len(notes)
-        beside["lowest"], beside["highest"] = notes["pitch"].min(), notes["pitch"].max()
-        beside["notes"] = len(notes)
-
-
 def _density_hz(line_s: Float64, noted: Bool) -> Float64:
-    """Return how many states with notes a second there are around each."""
+    """Return the rate of states with notes around each state."""
     counts = np.concatenate([[0], np.cumsum(noted)])
     low = np.searchsorted(line_s, line_s - _DENSITY_REACH_S)
     high = np.searchsorted(line_s, line_s + _DENSITY_REACH_S)
@@ -405,7 +369,7 @@ _MOST_WAITING = 512
 
 
 class Learner:
-    """Collects gestures and notes, and hands them out when they are complete."""
+    """Collects gestures and notes until they are complete: a note is known when it has ended, after its gesture."""
 
     def __init__(self) -> None:
         self._gestures: deque[Gesture] = deque(maxlen=_MOST_WAITING)
@@ -413,7 +377,7 @@ class Learner:
         self._last_start_s = -1.0
 
     def hear(self, percept: Percept) -> None:
-        """Take the next percept; a gesture that does not come after the one before it is left out."""
+        """Take the next percept; leave out a gesture that does not come after the one before it."""
         for gesture in percept.gestures:
             if gesture.start_s > self._last_start_s:
                 self._last_start_s = gesture.start_s

@@ -21,6 +21,7 @@ from musichal import __version__
 from musichal.audio.levels import gated_rms_db
 from musichal.cli import app
 from musichal.commands.train import encoder_plan
+from musichal.parameters import PARAMETERS
 
 COMMANDS = sorted(c.name or c.callback.__name__ for c in app.registered_commands)
 
@@ -374,3 +375,25 @@ def test_ctrl_c_leaves_nothing_behind(command, after_s, rock_mix, trained_path, 
     assert stdout == "" or (command == "demo" and stdout.startswith("1. Training"))
     assert stderr == "musichal: interrupted; nothing was left half-written\n"
     assert list(out.iterdir()) == []
+
+
+def test_parameters_keys_and_the_guide_are_printed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    table = json.loads(run("parameters", "--json").stdout)["parameters"]
+    assert {row["name"] for row in table} == {p.name for p in PARAMETERS}
+    (row,) = json.loads(run("parameters", "temperature", "--json").stdout)["parameters"]
+    assert (row["default"], row["low"], row["high"], row["osc"]) == (0.03, 0, 5, "/musichal/temperature")
+    assert row["set_by_modes"] == []
+    assert "[0, 5]" in run("parameters", "temperature").stdout
+    assert "temprature" in one_line(run("parameters", "temprature"))
+    assert "temperature" in one_line(run("parameters", "temprature"))
+    assert {k["key"] for k in json.loads(run("keys", "--json").stdout)["keys"]} >= {"q or Escape", "p or space", "0"}
+    topics = [line.split("`")[1] for line in run("docs").stdout.splitlines() if line.startswith("- `")]
+    assert len(topics) == 8
+    for topic in topics:
+        result = run("docs", topic)
+        assert result.exit_code == 0
+        assert len(result.stdout.splitlines()) > 5
+    assert "/musichal/panic" in run("docs", "osc").stdout
+    assert "unknown topic 'music'. Valid topics: start" in one_line(run("docs", "music"))
+    assert list(tmp_path.iterdir()) == []

@@ -27,7 +27,7 @@ from musichal.live.control import CcMap, Command, CommandBox, key_command, read_
 from musichal.live.drift import DriftMonitor
 from musichal.live.engine import EngineObserver, EventLoop, ObserverThread, Player
 from musichal.live.input.link import LinkClock, LinkSession, need_aalink
-from musichal.live.input.live_input import InputEvent, LiveInput, parse_channels
+from musichal.live.input.live_input import InputEvent, LiveInput
 from musichal.live.input.midi import MidiClock, open_midi_input
 from musichal.live.input.osc import OscInput, OscOutput
 from musichal.live.live_engine import LiveEngine
@@ -104,7 +104,7 @@ def live_command(
         live = stack.enter_context(
             LiveInput(
                 options.input,
-                channels=None if options.channel is None else parse_channels(options.channel),
+                channels=options.channels,
                 block_samples=options.block,
                 on_event=lambda e: _report_input(e, news),
             )

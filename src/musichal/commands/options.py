@@ -88,6 +88,15 @@ class PlayOptions:
         """Return how long to play live, None without end."""
         return None if self.for_ is None else positive_seconds(self.for_, "--for")
 
+    @property
+    def channels(self) -> tuple[int, ...] | None:
+        """Return the input channels, empty for all, None where none are named."""
+        if self.channel is None:
+            return None
+        from musichal.live.input.live_input import parse_channels
+
+        return parse_channels(self.channel)
+
     def osc_ports(self) -> tuple[int | None, int | None]:
         """Return the ports that OSC is received at and sent to."""
         if self.osc is None:
@@ -107,6 +116,9 @@ class PlayOptions:
             if getattr(self, name):
                 option = "map" if name == "control_map" else name.strip("_").replace("_", "-")
                 raise InputError(f"--{option} is only for {'a recording' if self.is_live else 'live input'}")
+        if self.is_live:
+            # Read for their errors only, before anything is opened.
+            _ = self.duration_s, self.channels, self.osc_ports()
         if self.is_live and self.audio_out is not None:
             if _is_audio_file(Path(self.audio_out)):
                 raise InputError("live, sound goes to an audio output, not to a file: --audio-out default")

@@ -1,14 +1,12 @@
 """Gestures: runs of frames that belong together, by duration-penalised segmentation.
 
 Frame tokens flicker up to 74 times a second. A gesture is a run of frames explained by one token per source; the best
-sequence of gestures minimises the distances of all frames to their gesture's centres plus a penalty for each gesture (Kamper
-& van Niekerk, "Towards unsupervised phone and word segmentation using self-supervised vector-quantized neural networks",
-Interspeech 2021: dynamic programming over the distances to the codebook). Here it is joint over both sources, causal with a
-bounded look-back, and an onset always cuts, except inside a roll: strokes that follow each other faster than
-`GestureSpec.roll_ioi_s` make one gesture.
+sequence of gestures minimises the distances of all frames to their gesture's centres plus a penalty per gesture (Kamper & van
+Niekerk, Interspeech 2021). Here it is joint over both sources, causal with a bounded look-back, and an onset always cuts,
+except inside a roll: strokes closer than `GestureSpec.roll_ioi_s` make one gesture.
 
-Distances are in units of the training frames' mean distance to their centres, so that the penalty means the same for every
-vocabulary: with a penalty of 20, a change must save as much as twenty average frames cost.
+Distances are in units of the training frames' mean distance to their centres: with a penalty of 20, a change must save as
+much as twenty average frames cost.
 """
 
 from dataclasses import dataclass
@@ -64,7 +62,7 @@ def extend_segmentation(
         total = best[low:high] + penalty
         for source, weight in zip(sums, weights, strict=True):
             total = total + weight * (source[end] - source[low:high]).min(axis=1)
-        # A first gesture that is still too short must not be what a later one is built on.
+        # No later gesture may follow a first one that is still too short.
         starts = np.arange(low, high)
         total[(starts > 0) & (starts < min_frames)] = np.inf
         start = int(np.argmin(total))

@@ -1,15 +1,13 @@
-"""What the note tracker looks at: log-frequency levels at two resolutions, gathered around each pitch's partials.
+"""The input of the note network: log-frequency levels at two resolutions, gathered around each pitch's partials.
 
-A frame is centred on a multiple of the hop (75 frames a second) from the start of the stream. A long window (171 ms) tells
-pitches apart, a short one (43 ms) tells when their partials begin. Each pitch sees the levels at its own harmonics and at the
-sub- and inter-harmonics that would betray another pitch as the true one; since the view is the same for every pitch, one
-small network serves them all (weights shared along log-frequency, as in Bittner et al., ICASSP 2022).
+A frame is centred on a multiple of the hop (75 frames a second) from the start of the stream. A long window (171 ms) resolves
+pitches, a short one (43 ms) resolves when their partials begin. Each pitch sees the levels at its own harmonics and at the
+sub- and inter-harmonics that distinguish it from other pitches; since the view is the same for every pitch, one network with
+shared weights serves them all (Bittner et al., ICASSP 2022).
 
-The bins follow the tuning of what plays: the circular mean of the spectral peaks' distances from equal temperament,
-weighted by amplitude and forgotten over 10 s (a causal form of Dressler & Streich, ISMIR 2007).
-
-Levels are relative to the loudest partial of the last seconds (it fades by 6 dB a second and looks `AHEAD_FRAMES` ahead):
-0 at -60 dB, 1 at the reference.
+The bins follow the tuning: the circular mean of the spectral peaks' distances from equal temperament, weighted by amplitude,
+with a memory of 10 s (a causal form of Dressler & Streich, ISMIR 2007). Levels are relative to the loudest partial of the last
+seconds (it fades by 6 dB a second and looks `AHEAD_FRAMES` ahead): 0 at -60 dB, 1 at the reference.
 """
 
 from functools import lru_cache

@@ -1,14 +1,15 @@
-"""Notes: which pitches were played, from when to when, how strongly; polyphonic, causal, streaming.
+"""Notes: which pitches sound, from when to when, how loud; polyphonic, causal, streaming.
 
-For every frame a network (`note_model`) says of each pitch how likely it begins and how likely it sounds. A note starts
+For every frame a small network, trained on random music by `tools/train_notes.py`, gives for each pitch the probability
+that it begins and that it sounds. It sees each pitch's view (`note_frames`) at a few moments around the frame. A note starts
 where the sum of the former over 0.1 s peaks above a threshold, at its centre of mass; it ends when it no longer sounds, or
-when it is struck again. What stays below the gate (`GateSpec.open_db`) is no note. A decision needs up to 0.4 s of later
-sound, so a note that starts near the end of a segment is known a segment or two later; its times are right.
+when it is struck again. Below the gate (`GateSpec.open_db`) there is no note. A decision needs up to 0.4 s of later sound, so
+a note that starts near the end of a segment comes a segment or two later, with its true times.
 
 Velocity is the level of the note's loudest partial over its first 80 ms, on a line from -54 dBFS (1) to -6 dBFS (127).
 
-The notes are heard in the mix, not in the harmonic stem: a prototype of this network found more notes of rendered chorales in
-the mix (F 0.80) than in the stem (0.75), and hardly fewer where drums played along (0.66 to 0.69).
+The input is the mix, not the harmonic stem: a prototype found more notes of rendered chorales in the mix (F 0.80) than in
+the stem (0.75), and hardly fewer beside drums (0.66 to 0.69).
 """
 
 import hashlib
@@ -36,7 +37,7 @@ from musichal.spec import PerceptionSpec
 
 LONG_LAGS = (-9, -4, 0, 3, 6)
 SHORT_LAGS = (-4, -2, -1, 0, 1, 3)
-"""Frames, around the one asked about, at which the long and the short views are seen."""
+"""Frames, relative to the current one, at which the network sees the long and the short views."""
 BEHIND = -min(*LONG_LAGS, *SHORT_LAGS)
 AHEAD = max(*LONG_LAGS, *SHORT_LAGS)
 _FILE = "note_model.safetensors"

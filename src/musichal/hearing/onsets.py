@@ -1,10 +1,9 @@
-"""Causal onset detection: SuperFlux, frame by frame.
+"""Causal onset detection: SuperFlux, frame by frame (Böck & Widmer, DAFx 2013).
 
-The spectral flux of a logarithmically filtered and compressed spectrogram, taken against the maximum of neighbouring bands
-a few frames before, so that vibrato does not count as an attack (Böck & Widmer, DAFx 2013). Peaks are picked with the past
-only: a frame is an onset as soon as its flux is the largest of the recent frames, exceeds the running mean by a threshold,
-and the last onset lies far enough behind. Nothing waits for later frames, so an onset is known within one hop of the moment
-when the analysis window has seen enough of it.
+The spectral flux of a logarithmically filtered and compressed spectrogram is taken against the maximum of neighbouring bands a
+few frames before, so that vibrato is no attack. A frame is an onset if its flux is the largest of the recent frames, exceeds
+the running mean by a threshold, and the last onset is far enough behind. No later frame is needed: an onset is known within
+one hop of the moment when the analysis window contains enough of it.
 """
 
 from collections import deque

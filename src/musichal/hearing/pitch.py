@@ -8,16 +8,11 @@ to the power of `compression`, and are zero in digital silence.
 
 Method
 ------
-Windows get shorter towards the treble, as those of a constant-Q transform (Brown, JASA 1991): pitches are close together
-in the bass, and notes short in the treble. Magnitudes are compressed, the mean of their neighbourhood is taken off, which
-leaves partials and levels out timbre and noise floor, and what remains is summed over the first harmonics of each
-semitone (harmonic summation: Klapuri, ISMIR 2006). Chroma folds that salience, not the spectrum: a fifth harmonic counts
-for its fundamental.
-
-In the windows around a change of notes two sounds overlap. Each frame therefore takes the mean of that run of
-`steady_frames` frames around it in which chroma changes least (the edge-preserving filter of Kuwahara et al., 1976, in
-time): changes stay where they are and become sudden. Runs reach into the context and into the lookahead, so that a frame's
-run does not depend on where in its segment it is, as far as there is sound.
+Windows get shorter towards the treble, as in a constant-Q transform (Brown, JASA 1991). Magnitudes are compressed, the mean of
+their neighbourhood is subtracted, which leaves partials and removes timbre and noise floor, and the rest is summed over the
+first harmonics of each semitone (Klapuri, ISMIR 2006). Chroma folds that salience, not the spectrum: a fifth harmonic counts
+for its fundamental. Around a change of notes, each frame takes the mean of that run of `steady_frames` frames around it in
+which chroma changes least (Kuwahara et al. 1976, in time), so changes stay in place and become sudden.
 """
 
 from dataclasses import dataclass

@@ -1,11 +1,9 @@
 """Harmonic-percussive separation of one window by median filtering.
 
-A sustained sound is smooth along time, a hit is smooth along frequency: the median of each spectrogram bin's neighbours
-in time estimates the harmonic part, that of its neighbours in frequency the percussive part (Fitzgerald, DAFx 2010). Soft
-masks with margins (Driedger, Müller & Disch, ISMIR 2014) are applied to the complex spectrogram, and *the masked
-spectrogram* is transformed back: the stems are sounds, not masks.
-
-Each window (context, segment, lookahead) is separated by itself, in training and while playing alike.
+A sustained sound is smooth along time, a hit is smooth along frequency: the median of each spectrogram bin's neighbours in
+time estimates the harmonic part, the median in frequency the percussive part (Fitzgerald, DAFx 2010). Soft masks with margins
+(Driedger, Müller & Disch, ISMIR 2014) are applied to the complex spectrogram, and the *masked spectrogram* is transformed
+back: the stems are sounds, not masks. Each window (context, segment, lookahead) is separated on its own.
 """
 
 from dataclasses import dataclass

@@ -33,13 +33,11 @@ _TOLERANCE = 1e-4
 _PCA_DIMS = 64
 _LEAST_VARIANCE = 1e-9
 # Projected values are sums of products of whole numbers: the projection in steps of 2^-14, unit vectors in steps of 2^-36.
-# A partial sum, in whatever order, is at most the product of two lengths that are about 1 (Cauchy-Schwarz), so at most some
-# 2^51 of those steps, and float64 holds every whole number up to 2^53: nothing is ever rounded. So the quickest matrix
-# product there is gives the same bits on every machine, for any number of threads and frames.
+# A partial sum in any order is below 2^51 steps (Cauchy-Schwarz), and float64 holds whole numbers up to 2^53: nothing is
+# rounded, so any matrix product gives the same bits on every machine, for any number of threads and frames.
 _PROJECTION_GRID = 2.0**14
 _UNIT_GRID = 2.0**36
-# Distances are measured in units of the spread, which a loop with no more frames than tokens would leave at zero. The
-# normalised space has a size of about one; this is the rounding of its squared distances.
+# The spread is the unit of distances: never zero, at least the rounding of squared distances in the normalised space.
 _LEAST_SPREAD = 1e-7
 
 
@@ -191,8 +189,8 @@ def _project(features: Float32, plane: _Plane) -> Float32:
 def _assign(x: Float32, centres: Float32) -> tuple[Int64, Float64]:
     """Return each row's nearest centre and its squared distance.
 
-    A matrix product is quick, but its rounding depends on the number of threads. It decides only where no rounding could
-    change the answer; the other rows are compared with sums in a fixed order, so the result is the same on every machine.
+    A matrix product is fast, but its rounding depends on the number of threads. It decides only where no rounding could
+    change the answer; the other rows are compared by sums in a fixed order.
     """
     labels = np.empty(x.shape[0], dtype=np.int64)
     distance = np.empty(x.shape[0], dtype=np.float64)

@@ -240,7 +240,7 @@ def test_a_partner_that_moved_or_changed(session, trained_path, tmp_path):
     (moved / "input" / "00000.flac").unlink()
     assert "contains no audio" in one_line(run("replay", moved))
     soundfile.write(moved / "input" / "00000.flac", np.zeros(44_100), 44_100, subtype="PCM_24")
-    assert "lacks sound" in one_line(run("replay", moved, "--partner", trained_path))
+    assert "lacks audio" in one_line(run("replay", moved, "--partner", trained_path))
 
 
 def test_another_seed_another_answer(trained_path, short_guitar, tmp_path):

@@ -12,7 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import IO
+from typing import IO, Any
 
 from musichal.errors import InputError
 
@@ -56,20 +56,28 @@ class _BlasLimit:
         self._lock = threading.Lock()
         self._users = 0
         self._limits = contextlib.ExitStack()
+        self._libraries: Any = None
+        self._modules = 0
 
     def __enter__(self) -> None:
-        from threadpoolctl import threadpool_limits
-
         with self._lock:
             self._users += 1
             if self._users == 1 and not any(name in os.environ for name in THREAD_SETTINGS):
-                self._limits.enter_context(threadpool_limits(limits=1, user_api="blas"))
+                self._limits.enter_context(self._found().limit(limits=1, user_api="blas"))
 
     def __exit__(self, *_: object) -> None:
         with self._lock:
             self._users -= 1
             if not self._users:
                 self._limits.close()
+
+    def _found(self) -> Any:
+        """Return the loaded libraries; looking for them takes milliseconds, so only after an import."""
+        from threadpoolctl import ThreadpoolController
+
+        if self._modules != len(sys.modules):
+            self._libraries, self._modules = ThreadpoolController(), len(sys.modules)
+        return self._libraries
 
 
 _blas_limit = _BlasLimit()  # the number of BLAS threads is a state of the whole process

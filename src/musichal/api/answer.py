@@ -21,6 +21,7 @@ from musichal.live.performance import Performance, note_events, slice_events
 from musichal.live.session.session import reply_bytes
 from musichal.memory.partner_file import PartnerModel
 from musichal.note import Note
+from musichal.own_process import single_blas_thread
 from musichal.partner.decision import Decision
 from musichal.partner.explanation import explain
 from musichal.partner.partner import Partner as Improviser
@@ -268,6 +269,7 @@ class Stream:
         names = [recording.name for recording in self._model.recordings]
         return [_explained(decision, names) for decision in self._decisions]
 
+    @single_blas_thread()
     def push(self, block: Audio) -> list[Note]:
         """Take a block of sound of any length; return the notes that were decided.
 
@@ -288,6 +290,7 @@ class Stream:
         waiting, self._waiting = self._waiting, []
         return waiting + self._taken(self._engine.push(floats_of(block)).decisions)
 
+    @single_blas_thread()
     def finish(self) -> list[Note]:
         """End the stream; return the last notes."""
         waiting, self._waiting = self._waiting, []

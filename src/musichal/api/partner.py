@@ -32,6 +32,7 @@ from musichal.live.performance import perform
 from musichal.memory.memory import Memory
 from musichal.memory.partner_file import PartnerModel, StoredRecording, load_partner, save_partner
 from musichal.note import HeardNote
+from musichal.own_process import single_blas_thread
 from musichal.partner.settings import PartnerSettings
 from musichal.partner.timing import predicted_beats
 from musichal.spec import PerceptionSpec
@@ -156,6 +157,7 @@ class Analysis:
     beats_s: Float64
 
 
+@single_blas_thread()
 def analyse(y: Audio, sr: int, *, spec: "PerceptionSpec | Partner | None" = None) -> Analysis:
     """Hear a sound: tokens, onsets, notes, chroma, beats.
 

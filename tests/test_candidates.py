@@ -9,8 +9,8 @@ from hypothesis.extra import numpy as hnp
 from musichal.hearing.percepts import SILENCE
 from musichal.memory.memory import Memory
 from musichal.note import HeardNote
-from musichal.partner.candidates import apply_filters, find_candidates, sounding, tonalness
-from musichal.partner.harmony import moved, unit_chroma
+from musichal.partner.candidates import apply_filters, find_candidates, sounding
+from musichal.partner.harmony import moved, tonalness, unit_chroma
 from musichal.partner.influences import CONTEXTS, INFLUENCES, Activation, find_matches, player_contexts
 from musichal.partner.memory_pool import MemoryPool
 from musichal.partner.player import Situation

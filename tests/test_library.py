@@ -105,7 +105,7 @@ def test_what_is_learned_live_is_bounded_and_the_partners_memory_is_not_touched(
     for i in range(60):
         own = gesture(0.25 * i, 0.25, (i % 5, 0))
         known.append((library.learn(own, [HeardNote(own.start_s, 0.1, 60, 90)], most=most), own.start_s))
-        live = sum(len(shelf) for shelf in library.shelves if shelf.live)
+        live = sum(len(segment) for segment in library.segments if segment.live)
         assert live <= most
         assert live >= min(i + 1, max(1, most // 2))
     assert len(base) == 3
@@ -121,7 +121,7 @@ def test_what_is_learned_live_is_bounded_and_the_partners_memory_is_not_touched(
     assert library.holds(62)
 
 
-def test_a_large_memory_is_searched_by_drawers_nearly_as_well_as_completely(monkeypatch):
+def test_a_large_memory_is_searched_by_bins_nearly_as_well_as_completely(monkeypatch):
     rng = np.random.default_rng(0)
     roots, kinds = rng.integers(0, 12, 20_000), rng.integers(0, 2, 20_000)
     chroma = 0.3 * rng.random((20_000, 12))
@@ -180,8 +180,8 @@ def test_libraries_of_one_memory_share_what_is_beside_it_until_it_grows():
     first, second = MemoryPool(memory), MemoryPool(memory)
     assert first.base is second.base
     first.learn(gesture(0.0, 0.25, (0, 0)), [], most=10)
-    assert len(first.shelves) == 2
-    assert len(second.shelves) == 1
+    assert len(first.segments) == 2
+    assert len(second.segments) == 1
     assert len(second.base) == 20
     memory.append(gesture(99.0, 0.25, (7, 7)), [], recording=0)
     assert len(MemoryPool(memory).base) == 21
@@ -210,14 +210,14 @@ def test_one_symbol_of_loudness_is_that_of_many(before_db, level_db, was_silent,
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from([1, 5, 16, 200]), st.integers(0, 1000), st.sampled_from([40, 700, 4000]))
 @example(seed=228, most=200, turn=0, n=40)  # a state of which one move fits no more than its own penalty takes off
-def test_the_best_that_a_search_by_drawers_looked_at_are_what_it_finds(seed, most, turn, n):
+def test_the_best_that_a_search_by_bins_looked_at_are_what_it_finds(seed, most, turn, n):
     """Each state counts in its best transposition; of what is equally good to six places, the first."""
     rng = np.random.default_rng(seed)
     # Few levels, so that many fit equally well.
     units = unit_chroma(rng.integers(0, 4, (n, 12)) / 3).astype(np.float32)
     index, present = HarmonyIndex(units), unit_chroma(rng.integers(0, 4, 12) / 3)
-    drawers = index.drawers(present, SHIFTS)
-    states, columns = drawers.states(turn), drawers.columns
+    bins = index.bins(present, SHIFTS)
+    states, columns = bins.states(turn), bins.columns
     presents = harmony.moved(present, SHIFTS)
     fit = np.einsum("kc,kc->k", units[states].astype(np.float64), presents.T[columns]) - 0.03 * np.abs(SHIFTS)[columns]
     best: dict[int, float] = {}

@@ -188,10 +188,10 @@ def mean_feedback(alike: Sequence[Feedback]) -> Feedback:
 def _learned(partner: Partner, samples: Float32, own: Float32, rate_hz: int) -> tuple[int, int]:
     """Return how many gestures with a sound are in the partner's live memory, and during how many its own was the louder."""
     count = of_own = 0
-    for shelf in partner.library.shelves:
-        if not shelf.live:
+    for segment in partner.library.segments:
+        if not segment.live:
             continue
-        rows = shelf.memory.states
+        rows = segment.memory.states
         for row in rows[(rows["tokens"] != SILENCE).any(axis=1)]:
             span = slice(round(row["start_s"] * rate_hz), round((row["start_s"] + row["duration_s"]) * rate_hz))
             count += 1

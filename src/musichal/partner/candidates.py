@@ -1,14 +1,12 @@
-"""Where in memory to go on from: candidates, and what speaks for each.
+"""Candidates: where in memory to go on from, what speaks for each place, and what holds it back.
 
 Candidates are the states that the player's past points to now (`musichal.partner.influences`), those whose harmony fits best,
-so that a player with unheard sounds is not left alone, those that the partner's own last choices lead to, and the successor of
-the state played last. Harmonic tokens hear absolute pitch, so their match speaks for the untransposed state only; chroma is
-compared in every transposition, and both count as far as what sounds is tonal: noise has no harmony to agree with.
+those that the partner's own last choices lead to, and the successor of the state played last. Harmonic tokens are at
+absolute pitch, so that their match counts for the untransposed state only; chroma is compared in every transposition. Both
+count as far as what sounds is tonal.
 
-Filters: what holds a candidate back, or strikes it out, whatever speaks for it.
-
-Each filter gives a factor for each candidate, and some for each transposition; a candidate's score is multiplied by all of
-them. A factor of 0 strikes out.
+A filter gives a factor for each candidate, and some for each transposition; a score is multiplied by all of them. A factor
+of 0 rules a candidate out.
 """
 
 from collections.abc import Collection, Sequence
@@ -18,13 +16,12 @@ from functools import reduce
 import numpy as np
 
 from musichal.arrays import AnyArray, Bool, Float32, Float64, Int64
-from musichal.partner.harmony import HarmonySearch, moved, unit_chroma
+from musichal.partner.harmony import HarmonySearch, harmonic_fit, moved, tonalness, unit_chroma
 from musichal.partner.influences import CONTEXTS, INFLUENCES, Activation
 from musichal.partner.memory_pool import BESIDE, MemoryPool, ascending
 from musichal.partner.player import Situation
 from musichal.partner.settings import PartnerSettings, Region
 
-_NOISE_SPREAD, _MUSIC_SPREAD = 0.15, 0.33
 _NONE: Int64 = np.zeros(0, dtype=np.int64)
 _NONE.setflags(write=False)
 _HARMONIC, _CHROMA, _OWN, _CONTINUITY = map(INFLUENCES.index, ("harmonic", "chroma", "own", "continuity"))
@@ -35,11 +32,10 @@ _EVERYWHERE = tuple((INFLUENCES.index(name), CONTEXTS.index(name)) for name in _
 
 @dataclass(frozen=True)
 class Candidates:
-    """Candidate states with their influences.
+    """Candidate states, ascending, with their influences.
 
-    `states` (n,), ascending, are what would be played, by their numbers in the library; `influences` (7, n, t) the value, 0 to
-    1, of each influence for each of the `transpositions` (t,); `peaks` (n, 5) which peak of each kind of context points to it,
-    −1 for none; `tonal` how far what sounds is harmony.
+    `influences` (7, n, t) is the value, 0 to 1, of each influence on each of the `states` (n,) in each of the `transpositions`
+    (t,); `peaks` (n, 5) which peak of each kind of context points to it, −1 for none; `tonal` how far the present is harmony.
     """
 
     states: Int64
@@ -57,10 +53,10 @@ def transpositions(settings: PartnerSettings) -> Int64:
 
 @dataclass(frozen=True)
 class Sounding:
-    """What sounds, as a harmony, and where in memory that is: the same for all decisions between two percepts.
+    """The present harmony and searches for it in each memory: the same for all decisions between two percepts.
 
-    `tonal` is how far it is a harmony; `fits` (12, t) what a state's `unit_chroma` is multiplied with to fit it in each of the
-    `transpositions` (t,); `searches` are for the states that fit best, one for each memory. It is good for what it is `of`.
+    `tonal` is how far it is harmony; the product of `fits` (12, t) with a state's `unit_chroma` is how well that fits in each
+    of the `transpositions` (t,). It is valid for what it is `of`.
     """
 
     of: tuple[object, ...]
@@ -71,56 +67,36 @@ class Sounding:
 
 
 def sounding(library: MemoryPool, chroma: Float32, settings: PartnerSettings, before: Sounding | None = None) -> Sounding:
-    """Return what sounds, where that is a `chroma` of shape (12,): what it was `before`, if that is still so."""
+    """Return what sounds for a `chroma` (12,): what it was `before`, if nothing has changed."""
     most, penalty = settings.chroma_candidates, settings.transposition_penalty
     of = (chroma.tobytes(), library.learned, settings.max_transposition, penalty, most)
     if before is not None and before.of == of:
         return before
     shifts, tonal, present = transpositions(settings), tonalness(chroma), unit_chroma(chroma)
     searches = tuple(
-        HarmonySearch(shelf.harmony, present, shelf.units, shifts, penalty=penalty, most=most)
-        for shelf in library.shelves if tonal
+        HarmonySearch(segment.harmony, present, segment.units, shifts, penalty=penalty, most=most)
+        for segment in library.segments if tonal
     )  # fmt: skip
     return Sounding(of, shifts, tonal, moved(present, shifts), searches)
 
 
 def find_candidates(
-    library: MemoryPool,
-    activation: Activation,
-    situation: Situation,
-    sounds: Sounding,
-    *,
-    position: int | None,
-    transposition: int,
-    settings: PartnerSettings,
-    turn: int = 0,
-    also: Int64 = _NONE,
-) -> Candidates:
+    library: MemoryPool, activation: Activation, situation: Situation, sounds: Sounding, *, position: int | None,
+    transposition: int, settings: PartnerSettings, turn: int = 0, also: Int64 = _NONE,
+) -> Candidates:  # fmt: skip
     """Return every place in memory that the present leads to.
 
-    Parameters
-    ----------
-    library : MemoryPool
-    activation : Activation
-    situation : Situation
-    sounds : Sounding
-        For the situation's chroma.
-    position : int or None
-        The state played last, whose successor is a candidate too.
-    transposition : int
-        The transposition it was played in.
-    settings : PartnerSettings
-    turn : int
-        Counts decisions: where a great many places fit equally well, each turn looks at others of them.
-    also : array of int
-        States to weigh besides, by their numbers in the library.
+    `position` is the state played last, in its `transposition`; its successor is a candidate. `also` are more states to weigh.
+    `turn` counts decisions: where many places fit equally well, each turn looks at others of them.
     """
     shifts, tonal = sounds.transpositions, sounds.tonal * situation.harmonic_share
     active = activation.active(library, situation.now_s, time_constant_s=settings.activation_s, most=settings.max_candidates)
     following = None if position is None else library.successor(position)
     named = [active.states, also, _NONE if following is None else np.array([following])]
     if tonal:
-        named += [shelf.first + search.states(turn) for shelf, search in zip(library.shelves, sounds.searches, strict=True)]
+        named += [
+            segment.first + search.states(turn) for segment, search in zip(library.segments, sounds.searches, strict=True)
+        ]
     states = ascending(np.concatenate(named))
     n, t = len(states), len(shifts)
     values, peaks = np.zeros((len(CONTEXTS), n)), np.full((n, len(CONTEXTS)), -1)
@@ -140,29 +116,14 @@ def find_candidates(
             influences[_CONTINUITY, states.searchsorted(following), same] = 1
     if tonal:
         units = np.empty((n, 12), dtype=np.float32)
-        for shelf, own, local in library.parts(states):
+        for segment, own, local in library.parts(states):
             # None is out of bounds; "clip" only spares a copy.
-            shelf.units.take(local, axis=0, out=units[own], mode="clip")
+            segment.units.take(local, axis=0, out=units[own], mode="clip")
         fit = np.matmul(sounds.fits.T, units.T, out=influences[_CHROMA].T)
         np.minimum(np.maximum(fit, 0, out=fit), 1, out=fit)
         fit *= np.maximum(0, 1 - settings.transposition_penalty * np.abs(shifts))[:, None]
         fit *= tonal
     return Candidates(states, shifts, influences, peaks, tonal)
-
-
-def tonalness(chroma: AnyArray) -> float:
-    """Return how much of a chroma is harmony rather than noise, 0 to 1.
-
-    The spread of its twelve values, relative to their mean, is 0.06 to 0.15 for white and pink noise heard by
-    `FeatureExtractor`, and 0.33 to 1.3 for the bundled music (5 to 95 % of segments); what lies between is neither.
-    """
-    # `numpy.mean` and `numpy.std` take several times as long for twelve values.
-    mean = np.add.reduce(chroma) / len(chroma)
-    if mean <= 0:
-        return 0.0
-    apart = chroma - mean
-    spread = float(np.sqrt(np.add.reduce(apart * apart) / len(chroma))) / float(mean)
-    return min(1.0, max(0.0, (spread - _NOISE_SPREAD) / (_MUSIC_SPREAD - _NOISE_SPREAD)))
 
 
 _LEAST = 0.1
@@ -191,45 +152,23 @@ class Filtered:
 
 
 def apply_filters(
-    library: MemoryPool,
-    situation: Situation,
-    states: Int64,
-    transpositions: Int64,
-    *,
-    played: Collection[int],
-    following: int | None,
-    run: int,
-    tonal: float,
-    settings: PartnerSettings,
-) -> Filtered:
+    library: MemoryPool, situation: Situation, states: Int64, transpositions: Int64, *, played: Collection[int],
+    following: int | None, run: int, tonal: float, settings: PartnerSettings,
+) -> Filtered:  # fmt: skip
     """Return what each filter makes of each candidate.
 
-    Parameters
-    ----------
-    library : MemoryPool
-    situation : Situation
-    states : array of shape (n,)
-        Candidates, by their numbers in the library, ascending.
-    transpositions : array of shape (t,)
-    played : collection of int
-        The states played last, which are not to be repeated.
-    following : int or None
-        The successor of the state played last.
-    run : int
-        How many states were played in recorded order.
-    tonal : float
-        How far the present has a harmony, 0 to 1.
-    settings : PartnerSettings
+    `played` are the states not to be repeated, `following` the successor of the state played last, `run` how many states were
+    played in recorded order, `tonal` how far the present is harmony, 0 to 1.
     """
     n = len(states)
     beside, first_live = np.empty(n, dtype=BESIDE), n
     learned, allowed = np.ones(n), np.ones(n, dtype=bool)
-    for shelf, own, local in library.parts(states):
+    for segment, own, local in library.parts(states):
         # Straight to its place: assigning records goes field by field. None is out of bounds; "clip" only spares a copy.
-        shelf.beside.take(local, out=beside[own], mode="clip")
-        beside["level_db"][own] -= shelf.usual_level_db
-        rows = shelf.memory.states
-        if shelf.live:
+        segment.beside.take(local, out=beside[own], mode="clip")
+        beside["level_db"][own] -= segment.usual_level_db
+        rows = segment.memory.states
+        if segment.live:
             first_live = min(first_live, own.start)
             learned[own] = settings.live_weight * (situation.now_s - rows["start_s"][local] <= settings.live_s)
         elif settings.use or settings.avoid:
@@ -266,7 +205,7 @@ def apply_filters(
 
 
 def in_regions(recordings: AnyArray, starts_s: AnyArray, *, use: Sequence[Region], avoid: Sequence[Region]) -> Bool:
-    """Return which states begin in one of the regions to use, or anywhere if there is none, and in none to avoid."""
+    """Return which states begin in a region to use, or anywhere if there is none, and in none to avoid."""
 
     def inside(regions: Sequence[Region]) -> Bool:
         out = np.zeros(len(recordings), dtype=bool)
@@ -277,37 +216,15 @@ def in_regions(recordings: AnyArray, starts_s: AnyArray, *, use: Sequence[Region
     return (inside(use) if use else np.ones(len(recordings), dtype=bool)) & ~inside(avoid)
 
 
-def harmonic_fit(classes: Float64, chroma: AnyArray, transpositions: Int64) -> Float64:
-    """Return how far states' notes sound now already, 0 to 1, shape (n, t).
-
-    Parameters
-    ----------
-    classes : array of shape (n, 12)
-        The share of each pitch class in a state's notes.
-    chroma : array of shape (12,)
-        What sounds now. A pitch class counts fully from two thirds of the strongest one on.
-    transpositions : array of shape (t,)
-    """
-    strongest = float(chroma.max())
-    if strongest <= 0:
-        return np.zeros((len(classes), len(transpositions)))
-    sounding = np.minimum(1.0, 1.5 * np.asarray(chroma, dtype=np.float64) / strongest)
-    fit = (moved(sounding, transpositions).T @ classes.T).T
-    return np.minimum(np.maximum(fit, 0, out=fit), 1, out=fit)
-
-
 def wanted_pitch(library: MemoryPool, situation: Situation, settings: PartnerSettings) -> float | None:
-    """Return the player's pitch, or as far on the other side of the memory's middle where register goes against them.
-
-    None where the player has no pitch.
-    """
+    """Return the pitch to go towards: the player's, or its mirror about the memory's middle to oppose them; None for none."""
     if situation.pitch is None or settings.follow_register >= 0:
         return situation.pitch
     return 2 * library.base.usual.pitch - situation.pitch
 
 
 def _wanted_octaves(library: MemoryPool, situation: Situation, settings: PartnerSettings) -> float:
-    """Return the player's density, or as far on the other side of what is usual in memory where density goes against them."""
+    """Return the density to go towards, in octaves: the player's, or its mirror about the memory's usual one."""
     played = float(_octaves(situation.onset_rate_hz or 0.0))
     return played if settings.follow_density > 0 else 2 * float(_octaves(library.base.usual.density_hz)) - played
 
@@ -319,7 +236,7 @@ def _octaves(rate_hz: AnyArray | float) -> AnyArray:
 def _registers(
     lowest: Float64, highest: Float64, noteless: Int64, transpositions: Int64, pitch: float | None, settings: PartnerSettings
 ) -> dict[str, Float64]:
-    """Return how far each state lies inside the register, and near the pitch that is asked for."""
+    """Return how far each state lies inside the register, and near the wanted pitch."""
     factors: dict[str, Float64] = {}
     moves = transpositions.astype(np.float64)  # once: sums of numbers of two types take several times as long
     if (settings.low_pitch, settings.high_pitch) != (0, 127):
@@ -348,7 +265,7 @@ def _register(lowest: Float64, highest: Float64, noteless: Int64, moves: Float64
 
 
 def _unplayed(states: Int64, played: Collection[int]) -> Bool:
-    """Return which states, that ascend, were not played."""
+    """Return which of some ascending states were not played."""
     out = np.ones(len(states), dtype=bool)
     if len(states) and played:
         before = np.fromiter(played, dtype=np.int64, count=len(played))
@@ -358,7 +275,7 @@ def _unplayed(states: Int64, played: Collection[int]) -> Bool:
 
 
 def _followed(fit: Float64, how: float) -> Float64:
-    """Return the factor of what fits by `fit` if it is to be followed by `how`, or to be avoided by −`how`."""
+    """Return the factor of a fit that is followed by `how`, or avoided by −`how`."""
     return 1 - how * (1 - fit) if how >= 0 else 1 + how * fit
 
 

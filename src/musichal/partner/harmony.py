@@ -1,8 +1,8 @@
-"""States by their harmony: which of a memory fit best what sounds, without asking all of them.
+"""Harmony: chroma compared in every transposition, and an index of a memory's states by their harmony.
 
-A state is filed by its three strongest pitch classes, in order; chroma is centred and of length 1, so that the product of two
-is their correlation. A search looks through the drawers whose three classes fit the present best, at a bounded number of
-states; a memory that is no larger than that is looked through completely, and the answer is exact.
+Chroma is centred and of length 1, so that the product of two is their correlation. The index files a state in the *bin* of
+its three strongest pitch classes, in order. A search looks at a bounded number of states in the bins that fit the present
+best; a small memory is searched completely, and exactly.
 """
 
 from dataclasses import dataclass
@@ -10,24 +10,25 @@ from itertools import permutations
 
 import numpy as np
 
-from musichal.arrays import AnyArray, Float64, Int64
+from musichal.arrays import AnyArray, Float64, Int64, rounded
 
 EXAMINED = 512
-"""How many states of a large memory a search looks at as they are, at most."""
+"""How many states of a large memory a search looks at untransposed, at most."""
 EXAMINED_MOVED = 48
 """How many it looks at in each transposition."""
 LOOKED_THROUGH = 2048
 """A memory of no more states is looked through completely."""
 _RANKED = 330
-"""How many drawers are thought of, the best: a quarter of them."""
-_DRAWERS = tuple(permutations(range(12), 3))
+"""How many bins are considered: the best quarter."""
+_BINS = tuple(permutations(range(12), 3))
 _STRENGTHS = (1.0, 0.8, 0.6)
 _ROUNDED = 1e-6
+_NOISE_SPREAD, _MUSIC_SPREAD = 0.15, 0.33
 _STATES = 2**32  # more than there can be
 
 
 def unit_chroma(chroma: AnyArray) -> Float64:
-    """Return chroma, shape (…, 12), centred and of length 1; zero where it has no colour."""
+    """Return chroma, shape (…, 12), centred and of length 1; zero where it is flat."""
     values = np.asarray(chroma, dtype=np.float64)
     # `numpy.mean` and `numpy.linalg.norm` are several times slower for the single chroma of a decision.
     centred = values - np.add.reduce(values, axis=-1, keepdims=True) / values.shape[-1]
@@ -42,76 +43,99 @@ def moved(present: AnyArray, transpositions: Int64) -> Float64:
     return np.asarray(present, dtype=np.float64).take(_MOVED_CLASSES.take(transpositions % 12, axis=1))
 
 
-def _drawer_chromas() -> Float64:
-    chromas = np.zeros((len(_DRAWERS), 12))
-    for strength, classes in zip(_STRENGTHS, np.array(_DRAWERS).T, strict=True):
-        chromas[np.arange(len(_DRAWERS)), classes] = strength
+def tonalness(chroma: AnyArray) -> float:
+    """Return how much of a chroma is harmony rather than noise, 0 to 1.
+
+    The spread of its twelve values relative to their mean is 0.06 to 0.15 for white and pink noise heard by `FeatureExtractor`,
+    and 0.33 to 1.3 for the bundled music (5 to 95 % of segments).
+    """
+    # `numpy.mean` and `numpy.std` take several times as long for twelve values.
+    mean = np.add.reduce(chroma) / len(chroma)
+    if mean <= 0:
+        return 0.0
+    apart = chroma - mean
+    spread = float(np.sqrt(np.add.reduce(apart * apart) / len(chroma))) / float(mean)
+    return min(1.0, max(0.0, (spread - _NOISE_SPREAD) / (_MUSIC_SPREAD - _NOISE_SPREAD)))
+
+
+def harmonic_fit(classes: Float64, chroma: AnyArray, transpositions: Int64) -> Float64:
+    """Return how far states' notes sound now already, 0 to 1, in each of the transpositions (t,), shape (n, t).
+
+    `classes` (n, 12) is the share of each pitch class in a state's notes. A pitch class of the present `chroma` (12,) counts
+    fully from two thirds of the strongest one on.
+    """
+    strongest = float(chroma.max())
+    if strongest <= 0:
+        return np.zeros((len(classes), len(transpositions)))
+    sounding = np.minimum(1.0, 1.5 * np.asarray(chroma, dtype=np.float64) / strongest)
+    fit = (moved(sounding, transpositions).T @ classes.T).T
+    return np.minimum(np.maximum(fit, 0, out=fit), 1, out=fit)
+
+
+def _bin_chromas() -> Float64:
+    chromas = np.zeros((len(_BINS), 12))
+    for strength, classes in zip(_STRENGTHS, np.array(_BINS).T, strict=True):
+        chromas[np.arange(len(_BINS)), classes] = strength
     return unit_chroma(chromas)
 
 
-def _drawer_numbers() -> Int64:
+def _bin_numbers() -> Int64:
     numbers = np.full((12, 12, 12), -1, dtype=np.int64)
-    for number, classes in enumerate(_DRAWERS):
+    for number, classes in enumerate(_BINS):
         numbers[classes] = number
     return numbers
 
 
-_DRAWER_CHROMAS, _NUMBERS = _drawer_chromas(), _drawer_numbers()
-# At [c, t] pitch class c + t; at [t, d] the drawer whose classes lie t below those of drawer d.
+_BIN_CHROMAS, _NUMBERS = _bin_chromas(), _bin_numbers()
+# At [c, t] pitch class c + t; at [t, d] the bin whose classes lie t below those of bin d.
 _MOVED_CLASSES: Int64 = (np.arange(12)[:, None] + np.arange(12)) % 12
-_MOVED_DRAWERS: Int64 = _NUMBERS[tuple(np.moveaxis((np.array(_DRAWERS) - np.arange(12)[:, None, None]) % 12, -1, 0))]
-for _table in (_DRAWER_CHROMAS, _NUMBERS, _MOVED_CLASSES, _MOVED_DRAWERS):
+_MOVED_BINS: Int64 = _NUMBERS[tuple(np.moveaxis((np.array(_BINS) - np.arange(12)[:, None, None]) % 12, -1, 0))]
+for _table in (_BIN_CHROMAS, _NUMBERS, _MOVED_CLASSES, _MOVED_BINS):
     _table.setflags(write=False)
 
 
 class HarmonyIndex:
-    """Files the states of a memory by harmony.
-
-    Parameters
-    ----------
-    units : array of shape (n, 12)
-        Of `unit_chroma`; what has no colour is not filed.
-    """
+    """Files the states of a memory by their `unit_chroma`, shape (n, 12), except those without harmony."""
 
     def __init__(self, units: AnyArray) -> None:
         classes = np.argsort(-units, axis=1, kind="stable")[:, :3]
-        coloured = np.flatnonzero(units.any(axis=1))
-        drawers = _NUMBERS[classes[:, 0], classes[:, 1], classes[:, 2]][coloured]
-        self._filed = coloured[np.argsort(drawers, kind="stable")].astype(np.int64)
-        self._counts = np.bincount(drawers, minlength=len(_DRAWERS)).astype(np.int64)
+        tonal = np.flatnonzero(units.any(axis=1))
+        bins = _NUMBERS[classes[:, 0], classes[:, 1], classes[:, 2]][tonal]
+        self._filed = tonal[np.argsort(bins, kind="stable")].astype(np.int64)
+        self._counts = np.bincount(bins, minlength=len(_BINS)).astype(np.int64)
         self._starts = np.cumsum(self._counts) - self._counts
-        # At [t, d] how many states are looked at of drawer d moved by t: at most a quarter of all from one, so that
+        # At [t, d] how many states are looked at of bin d moved by t: at most a quarter of all from one, so that
         # neighbouring harmonies are heard too.
-        self._takes = np.minimum(self._counts[_MOVED_DRAWERS], np.array([EXAMINED, *11 * [EXAMINED_MOVED]])[:, None] // 4)
+        self._takes = np.minimum(self._counts[_MOVED_BINS], np.array([EXAMINED, *11 * [EXAMINED_MOVED]])[:, None] // 4)
 
-    def drawers(self, present: Float64, transpositions: Int64) -> "Drawers":
+    def bins(self, present: Float64, transpositions: Int64) -> "Bins":
         """Return where to look for what fits `present`, shape (12,), of `unit_chroma`, in one of the transpositions (t,)."""
-        fits, moves = _DRAWER_CHROMAS @ present, transpositions % 12
+        fits, moves = rounded(_BIN_CHROMAS @ present), transpositions % 12
         least = np.partition(fits, len(fits) - _RANKED)[len(fits) - _RANKED]
         ranked = (fits >= least).nonzero()[0]
         ranked = ranked.take((-fits.take(ranked)).argsort(kind="stable")[:_RANKED])
-        # What a drawer may give, less what goes beyond the budget: one row for each transposition, the best drawers first.
+        # What a bin may give, less what goes beyond the budget: one row for each transposition, the best bins first.
         takes = self._takes.take(ranked, axis=1).take(moves, axis=0)
         left = np.where(moves == 0, EXAMINED, EXAMINED_MOVED)[:, None] - np.add.accumulate(takes, axis=1)
         takes = np.minimum(takes, np.maximum(takes + left, 0)).ravel()
         looked = (takes > 0).nonzero()[0]
         take, column = takes.take(looked), looked // _RANKED
-        # A state in drawer (a, b, c), moved up by t, is one in (a + t, b + t, c + t).
-        drawer = _MOVED_DRAWERS[moves.take(column), ranked.take(looked % _RANKED)]
+        # A state in bin (a, b, c), moved up by t, is one in (a + t, b + t, c + t).
+        bin = _MOVED_BINS[moves.take(column), ranked.take(looked % _RANKED)]
         before = np.add.accumulate(take) - take
         # From here on, one for each state that is looked at.
         which = np.arange(len(take)).repeat(take)
-        count, spread = self._counts.take(drawer).take(which), take.take(which)
+        count, spread = self._counts.take(bin).take(which), take.take(which)
         steps = (np.arange(len(which)) - before.take(which)) * count // spread
-        return Drawers(self._filed, self._starts.take(drawer).take(which), count, spread, steps, column.take(which))
+        return Bins(self._filed, self._starts.take(bin).take(which), count, spread, steps, column.take(which))
 
 
 @dataclass(frozen=True)
-class Drawers:
+class Bins:
     """Which states a search looks at: so many in all, k.
 
-    Of the `filed` states each is in a drawer that begins at `starts` (k,) and holds `counts`; of those `spreads` are looked
-    at, and it lies `steps` behind the first of them, in another place each turn where a drawer holds more than is looked at.
+    Of the `filed` states each is in a bin that begins at `starts` (k,) and holds `counts`; of those `spreads` are looked
+    at, and it lies `steps` behind the first of them, in another place each turn where a bin holds more than is looked at.
     `columns` is in which transposition it is looked at.
     """
 
@@ -128,21 +152,10 @@ class Drawers:
 
 
 class HarmonySearch:
-    """A search for the states of a memory that fit best; all of it that is the same for each turn is done at the beginning.
+    """A search for the `most` states of a memory whose `units` (n, 12) fit the `present` (12,) best.
 
-    Parameters
-    ----------
-    index : HarmonyIndex or None
-        None looks through all states.
-    present : array of shape (12,)
-        Of `unit_chroma`.
-    units : array of shape (n, 12)
-        The states' own.
-    transpositions : array of shape (t,)
-    penalty : float
-        What each semitone of transposition takes off.
-    most : int
-        How many states to find at most.
+    Each semitone of a transposition takes off the `penalty`. Without an `index` it looks at all states. What is the same in
+    each turn is done at the beginning.
     """
 
     def __init__(
@@ -150,7 +163,7 @@ class HarmonySearch:
     ) -> None:
         self._units, self._most, self._times = units, most, len(transpositions)
         self._found: Int64 = np.zeros(0, dtype=np.int64)
-        self._drawers: Drawers | None = None
+        self._bins: Bins | None = None
         self._turn: int | None = None
         # In double precision: what is equal must be equal behind the rounding of `_best` too, in whatever order it is added up.
         presents = moved(present, transpositions)
@@ -162,17 +175,17 @@ class HarmonySearch:
             fit = (presents.T @ units.T.astype(np.float64) - costs[:, None]).max(axis=0)
             self._found = _best(np.arange(len(units)), fit, most)
         else:
-            self._drawers = index.drawers(present, transpositions)
-            self._presents = presents.T.take(self._drawers.columns, axis=0)
-            self._costs = costs.take(self._drawers.columns)
+            self._bins = index.bins(present, transpositions)
+            self._presents = presents.T.take(self._bins.columns, axis=0)
+            self._costs = costs.take(self._bins.columns)
 
     def states(self, turn: int) -> Int64:
         """Return the states that fit best in one of the transpositions, ascending; none that does not fit at all.
 
         Of a large memory each turn looks at others, and has them at hand if it is asked again.
         """
-        if self._drawers is not None and turn != self._turn:
-            states, self._turn = self._drawers.states(turn), turn
+        if self._bins is not None and turn != self._turn:
+            states, self._turn = self._bins.states(turn), turn
             fit = np.einsum("kc,kc->k", self._units.take(states, axis=0).astype(np.float64), self._presents) - self._costs
             # A state is there once for each transposition at most.
             self._found = _best(states, fit, self._most, times=self._times)

@@ -1,20 +1,14 @@
-"""What can speak for a place in memory, and how the player's past finds it.
+"""Influences: what can speak for a place in memory, and where the player's past points to as time goes on.
 
-Four kinds of context are followed: harmonic tokens, percussive tokens, rhythm and loudness; a fifth is the partner's own last
-choices. Each finds the places whose past agrees longest with the present, exactly, and with back-off to shorter contexts
-(`musichal.memory.token_index`). After Somax2's influences (Borg; Assayag et al., Computer Music Journal 46(4)), which look up
-contexts of one fixed length.
+Five kinds of context are followed: harmonic tokens, percussive tokens, rhythm, loudness, and the partner's own last choices.
+Each finds the places whose past agrees longest with the present, exactly, with back-off to shorter contexts
+(`musichal.memory.token_index`); Somax2's influences (Borg; Assayag et al., Computer Music Journal 46(4)), after which this
+is made, look up contexts of one fixed length. A match of n symbols has a strength of n / (n + 1); for loudness n counts only
+what is not steady.
 
-A match of n symbols speaks with n / (n + 1). For loudness n counts only what is not steady: that nothing became louder leads
-everywhere.
-
-Activation: where in memory the player's past still points to, as time goes on.
-
-A match of context sets a peak on the memory's line of time. Peaks fade with exp(−Δt / τ) and travel along the line at the
-player's pace, so that an old match predicts what would sound *now*. After Somax2 (Borg; Assayag et al., Computer Music
-Journal 46(4)). Of the peaks that come to the same state, the strongest counts.
-
-Peaks lie in rings of fixed size, one for each kind of context; new ones overwrite the oldest. So nothing grows.
+A match sets a peak on the memory's line of time. Peaks fade with exp(−Δt / τ) and travel along the line at the player's
+pace, so that an old match predicts what would sound *now*. Of the peaks that come to one state, the strongest counts. Peaks lie
+in rings of fixed size, one for each kind of context.
 """
 
 from dataclasses import dataclass
@@ -30,10 +24,10 @@ from musichal.partner.player import Situation
 from musichal.partner.settings import PartnerSettings
 
 CONTEXTS = ("harmonic", "percussive", "rhythm", "loudness", "own")
-"""Influences by context: what followed where memory was in the same situation."""
+"""Influences by a context that memory shares with the present."""
 INFLUENCES = ("harmonic", "percussive", "chroma", "rhythm", "loudness", "own", "continuity")
 PLAYER_INFLUENCES = ("harmonic", "percussive", "chroma", "rhythm", "loudness")
-"""Those in which it is the player who speaks."""
+"""Those that depend on the player."""
 
 _weights = attrgetter(*(f"{name}_weight" for name in INFLUENCES))
 _SLOWEST, _FASTEST = 0.5, 2.0
@@ -48,7 +42,7 @@ def weights(settings: PartnerSettings) -> Float64:
 
 MATCH = np.dtype(
     [
-        ("shelf", np.int64),
+        ("segment", np.int64),
         ("state", np.int64),
         ("length", np.int32),
         ("strength", np.float64),
@@ -60,19 +54,14 @@ MATCH = np.dtype(
 )
 """A place in a memory whose past agrees with the present.
 
-`state` is the last one that agrees, counted in its shelf, which begins with the library's state `shelf`; `length` how many
-symbols agree, `strength` what that is worth (0 to 1). From there memory goes on: it was at `line_s` of its line of time at the
-stream's `since_s`, and moves on at `pace`.
+`state` is the last one that agrees, counted in the segment whose first state is `segment`; `length` how many symbols agree,
+`strength` their worth (0 to 1). Memory was at `line_s` of its line of time at the stream's `since_s`, and moves on at `pace`.
 """
 
 
 @dataclass(frozen=True)
 class Recent:
-    """The present of one kind of context: its symbols, and when they were heard, in seconds of the stream.
-
-    `since_s` is the moment at which memory would have come to the end of the last one; `starts_s` (as many as symbols, or
-    none) when each began.
-    """
+    """The last symbols of one kind of context: when the last one ended, and when each began, or nothing."""
 
     symbols: tuple[int, ...]
     since_s: float
@@ -80,7 +69,7 @@ class Recent:
 
 
 def player_contexts(situation: Situation) -> dict[str, Recent]:
-    """Return what the player did last, by context; nothing for a context whose last symbol is a silence or a break."""
+    """Return the player's recent symbols by context, without contexts that end in a silence or a break."""
     out: dict[str, Recent] = {}
     ended_s = situation.now_s if situation.ended_s is None else situation.ended_s
     for name, heard, nothing in (
@@ -110,34 +99,34 @@ def find_matches(
     limit: int | None = None,
     but: int | None = None,
 ) -> Records:
-    """Return where memory was in the same situation, `MATCH` of shape (k,), in each shelf the longest common past first.
+    """Return where memory was in the same situation, `MATCH` of shape (k,), in each segment the longest common past first.
 
-    Only places that something follows, and not the state `but`; `limit` of them at most in each shelf (by default,
-    `PartnerSettings.max_candidates`).
+    Leaves out places that nothing follows, and the state `but`; at most `limit` places in each segment, by default
+    `PartnerSettings.max_candidates`.
     """
     found = [
-        _index(shelf, name).candidates(
+        _index(segment, name).candidates(
             recent.symbols, limit=limit or settings.max_candidates, min_length=settings.min_context,
             max_length=settings.memory_gestures,
         )
-        for shelf in library.shelves
+        for segment in library.segments
     ]  # fmt: skip
     matches = np.empty(sum(map(len, found)), dtype=MATCH)
     kept, memory_s = np.empty(len(matches), dtype=bool), np.zeros(len(matches))
     first = 0
-    for shelf, candidates in zip(library.shelves, found, strict=True):
+    for segment, candidates in zip(library.segments, found, strict=True):
         ends, lengths, own = candidates["position"], candidates["length"], slice(first, first + len(candidates))
         first = own.stop
         begins = ends - lengths + 1
         if name == "rhythm":
-            ends, begins = shelf.onset_states.take(ends), shelf.onset_states.take(begins)
+            ends, begins = segment.onset_states.take(ends), segment.onset_states.take(begins)
         here = matches[own]
-        here["shelf"], here["state"], here["length"] = shelf.first, ends, lengths
+        here["segment"], here["state"], here["length"] = segment.first, ends, lengths
         # An onset was heard when it came; a gesture when it had ended, and memory is where the next one begins.
-        here["line_s"] = shelf.line_s.take(ends if name == "rhythm" else ends + 1, mode="clip")
-        kept[own] = ends < shelf.last_of_recording(ends)
+        here["line_s"] = segment.line_s.take(ends if name == "rhythm" else ends + 1, mode="clip")
+        kept[own] = ends < segment.last_of_recording(ends)
         if len(recent.starts_s) > 1:
-            memory_s[own] = shelf.line_s.take(ends) - shelf.line_s.take(begins)
+            memory_s[own] = segment.line_s.take(ends) - segment.line_s.take(begins)
     lengths = matches["length"]
     speaks = _counted(recent.symbols).take(lengths) if name == "loudness" else lengths
     matches["strength"] = speaks / (speaks + 1)
@@ -146,18 +135,18 @@ def find_matches(
     if name == "loudness":
         kept &= speaks > 0
     if but is not None:
-        kept &= matches["shelf"] + matches["state"] != but
+        kept &= matches["segment"] + matches["state"] != but
     return matches if kept.all() else matches[kept]
 
 
-def _index(shelf: MemorySegment, name: str) -> TokenIndex:
+def _index(segment: MemorySegment, name: str) -> TokenIndex:
     if name == "rhythm":
-        return shelf.rhythm
-    return shelf.contour if name == "loudness" else shelf.memory.indexes[int(name == "percussive")]
+        return segment.rhythm
+    return segment.contour if name == "loudness" else segment.memory.indexes[int(name == "percussive")]
 
 
 def _counted(symbols: tuple[int, ...]) -> Int64:
-    """Return how many of the last 0, 1, … symbols of loudness speak, shape (n + 1,)."""
+    """Return how many of the last 0, 1, … symbols of loudness are not steady, shape (n + 1,)."""
     spoke = (np.array(symbols) != CONTOUR_LEVEL).astype(np.int64)
     return np.concatenate([_NOTHING, np.add.accumulate(spoke[::-1])])
 
@@ -180,17 +169,16 @@ _PASTS = 512
 _ROUNDS = 1.5 * 2.0**22  # added and taken off, it rounds to 2^-30, the same on every processor
 FAINTEST = 0.05
 """A peak that is weaker is over."""
-# Of equally strong peaks the newest are taken; no two peaks are equal, so that no way of sorting can matter. At [f] what is
-# added to the places of a ring in which f is the first, and the oldest.
+# Of equally strong peaks the newest count: no two keys are equal, so that no way of sorting can matter. At [f] is what to add
+# to the places of a ring in which f is the oldest.
 _NEWER: Float64 = np.lib.stride_tricks.sliding_window_view(np.tile(np.arange(PEAKS) * (2.0**-31 / PEAKS), 2), PEAKS)[PEAKS:0:-1]
 
 
 @dataclass(frozen=True)
 class Active:
-    """The states that the past points to now.
+    """The `states` (n,), ascending, that the past points to now.
 
-    `states` (n,), ascending, by their numbers in the library; `values` (n, 5) how strongly each kind of context points to
-    each, `peaks` (n, 5) by which peak, −1 for none.
+    `values` (n, 5) is how strongly each kind of context does so, `peaks` (n, 5) by which peak, −1 for none.
     """
 
     states: Int64
@@ -199,14 +187,14 @@ class Active:
 
 
 class Activation:
-    """The peaks that the player's past, and the partner's own, have set on a library."""
+    """The peaks that the past of the player and of the partner set on a memory."""
 
     def __init__(self) -> None:
         self._peaks = np.zeros((len(CONTEXTS), PEAKS), dtype=MATCH)
-        # What is asked of every peak at every decision lies together; a strength of 0 is a peak that is not there.
+        # What each decision asks of all peaks lies together; a strength of 0 is no peak.
         self._since_s = np.zeros((len(CONTEXTS), PEAKS))
         self._strengths = np.zeros((len(CONTEXTS), PEAKS))
-        self._shelves = np.full((len(CONTEXTS), PEAKS), -1, dtype=np.int64)
+        self._segments = np.full((len(CONTEXTS), PEAKS), -1, dtype=np.int64)
         self._pasts_of = np.zeros((len(CONTEXTS), PEAKS), dtype=np.int64)
         self._counts = [0] * len(CONTEXTS)
         self._newer = np.repeat(_NEWER[:1], len(CONTEXTS), axis=0)
@@ -215,7 +203,7 @@ class Activation:
 
     def clear(self, name: str) -> None:
         """Let go of the peaks of one kind of context."""
-        self._shelves[CONTEXTS.index(name)] = -1
+        self._segments[CONTEXTS.index(name)] = -1
         self._strengths[CONTEXTS.index(name)] = 0
 
     def insert(self, name: str, matches: Records, symbols: tuple[int, ...]) -> None:
@@ -231,7 +219,7 @@ class Activation:
             self._peaks[row, places] = own
             self._since_s[row, places] = own["since_s"]
             self._strengths[row, places] = own["strength"]
-            self._shelves[row, places] = own["shelf"]
+            self._segments[row, places] = own["segment"]
             self._pasts_of[row, places] = self._past % _PASTS
             first = end
         self._pasts[self._past % _PASTS] = symbols
@@ -254,8 +242,8 @@ class Activation:
         # Peaks by their places in all rings, one ring after the other.
         place = (keys >= least).ravel().nonzero()[0]
         place = place.take((values.ravel().take(place) >= FAINTEST).nonzero()[0])
-        # One shelf after the other, and in order of strength, so that of the peaks of one state the strongest is written last.
-        owners = self._shelves.ravel().take(place)
+        # By segment, then by strength, so that of the peaks of one state the strongest is written last.
+        owners = self._segments.ravel().take(place)
         order = np.lexsort((keys.ravel().take(place), owners))
         place, owners = place.take(order), owners.take(order)
         peaks = self._peaks.ravel().take(place)
@@ -274,30 +262,29 @@ class Activation:
         row = CONTEXTS.index(name)
         match = self._peaks[row, peak]
         symbols = self._pasts[int(self._pasts_of[row, peak])][-int(match["length"]) :]
-        state, age_s = int(match["state"]) + int(self._shelves[row, peak]), max(0.0, now_s - float(match["since_s"]))
+        state, age_s = int(match["state"]) + int(self._segments[row, peak]), max(0.0, now_s - float(match["since_s"]))
         return state, symbols, float(match["strength"]), age_s, float(match["pace"])
 
 
 def _reached(library: MemoryPool, owners: Int64, matched: Int64, at_s: Float64) -> Int64:
-    """Return the state, by its number in the library, whose beginning is nearest to each place on the line of time.
+    """Return the state whose beginning is nearest to each place on the line of time, −1 for none.
 
-    It lies behind the state that `matched`, in the same recording; −1 where there is none. `owners`, ascending, are the first
-    states of the shelves.
+    It lies behind the state that `matched`, in the same recording. `owners`, ascending, are the first states of the segments.
     """
-    firsts = [shelf.first for shelf in library.shelves]
+    firsts = [segment.first for segment in library.segments]
     places = zip(owners.searchsorted(firsts).tolist(), owners.searchsorted(firsts, side="right").tolist(), strict=True)
     n = len(owners)
     after, lasts, past = np.zeros(n, dtype=np.int64), np.full(n, -1), np.zeros(n, dtype=bool)
     before_s, after_s, lasts_s = np.zeros(n), np.zeros(n), np.zeros(n)
-    for shelf, (begin, end) in zip(library.shelves, places, strict=True):
+    for segment, (begin, end) in zip(library.segments, places, strict=True):
         if begin < end:
-            own, line_s = slice(begin, end), shelf.line_s
+            own, line_s = slice(begin, end), segment.line_s
             next_one = line_s.searchsorted(at_s[own])
             one_before = np.maximum(next_one - 1, 0)
             after[own], past[own] = next_one, next_one == len(line_s)
             before_s[own], after_s[own] = line_s.take(one_before), line_s.take(next_one, mode="clip")
-            lasts_s[own] = shelf.memory.states["duration_s"][one_before]
-            lasts[own] = shelf.last_of_recording(matched[own])
+            lasts_s[own] = segment.memory.states["duration_s"][one_before]
+            lasts[own] = segment.last_of_recording(matched[own])
     since_s = at_s - before_s
     nearer = past | (since_s < after_s - at_s)
     nearest = np.maximum(after - nearer, matched + 1)

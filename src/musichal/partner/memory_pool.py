@@ -255,12 +255,12 @@ class MemoryPool:
         self.live_recording = known if recordings is None else max(known, recordings)
         self.learned = 0
         self._live: list[MemorySegment] = []
-        self._shelves = [self.base]
+        self._segments = [self.base]
 
     @property
-    def shelves(self) -> list[MemorySegment]:
+    def segments(self) -> list[MemorySegment]:
         """All memories that there are, the partner's first; not to be changed."""
-        return self._shelves
+        return self._segments
 
     @property
     def has_notes(self) -> bool:
@@ -277,42 +277,42 @@ class MemoryPool:
             first = len(self.base) if newest is None else newest.first + len(newest)
             newest = MemorySegment(memory, first=first, live=True)
             self._live = [*self._live[-1:], newest] if most > 1 else [newest]
-            self._shelves = [self.base, *self._live]
+            self._segments = [self.base, *self._live]
         self.learned += 1
         return newest.first + newest.append(gesture, notes, recording=self.live_recording)
 
     def find(self, state: int) -> tuple[MemorySegment, int]:
         """Return the segment that holds a state, and its number there. Raises `IndexError` for a state dropped."""
-        for shelf in self._shelves:
-            local = state - shelf.first
-            if 0 <= local < len(shelf):
-                return shelf, local
+        for segment in self._segments:
+            local = state - segment.first
+            if 0 <= local < len(segment):
+                return segment, local
         raise IndexError(f"there is no state {state}")
 
     def holds(self, state: int) -> bool:
         """Return whether a state is still there."""
-        return any(shelf.first <= state < shelf.first + len(shelf) for shelf in self.shelves)
+        return any(segment.first <= state < segment.first + len(segment) for segment in self.segments)
 
     def place(self, state: int) -> Place:
         """Return where a state was heard."""
-        shelf, local = self.find(state)
-        return shelf.memory.place(local)
+        segment, local = self.find(state)
+        return segment.memory.place(local)
 
     def successor(self, state: int) -> int | None:
         """Return the state that followed in the same recording, if one did and it is still there."""
         if not self.holds(state):
             return None
-        shelf, local = self.find(state)
-        following = shelf.memory.successor(local)
-        return None if following is None else following + shelf.first
+        segment, local = self.find(state)
+        following = segment.memory.successor(local)
+        return None if following is None else following + segment.first
 
     def parts(self, states: Int64) -> Iterator[tuple[MemorySegment, slice, Int64]]:
         """Yield each segment that holds some of `states`, which must ascend, which ones, and their numbers there."""
-        edges = [edge for shelf in self._shelves for edge in (shelf.first, shelf.first + len(shelf))]
+        edges = [edge for segment in self._segments for edge in (segment.first, segment.first + len(segment))]
         places = states.searchsorted(edges).tolist()
-        for shelf, begin, end in zip(self._shelves, places[::2], places[1::2], strict=True):
+        for segment, begin, end in zip(self._segments, places[::2], places[1::2], strict=True):
             if begin < end:
-                yield shelf, slice(begin, end), states[begin:end] - shelf.first
+                yield segment, slice(begin, end), states[begin:end] - segment.first
 
 
 def ascending(states: Int64) -> Int64:

@@ -203,7 +203,7 @@ class Partner:
         self._learner.hear(percept)
         for gesture, notes in self._learner.complete(now_s):
             silent = gesture.tokens == (SILENCE, SILENCE)
-            if not silent or len(self.library.shelves) > 1:
+            if not silent or len(self.library.segments) > 1:
                 state = self.library.learn(gesture, notes, most=self.settings.live_gestures)
                 self._modes.learned(state, start_s=gesture.start_s, duration_s=gesture.duration_s, silent=silent)
         if self._position is not None and not self.library.holds(self._position):
@@ -219,8 +219,8 @@ class Partner:
         if self._last_choice is None:
             return
         (state, end_s), self._last_choice = self._last_choice, None
-        shelf, local = self.library.find(state)
-        token = int(shelf.memory.states["tokens"][local, 0])
+        segment, local = self.library.find(state)
+        token = int(segment.memory.states["tokens"][local, 0])
         self._activation.clear("own")
         self._own_tokens.append(token)
         if token != SILENCE:
@@ -379,7 +379,7 @@ class Partner:
         """Return what was chosen and why."""
         found, answered, settings = options.found, options.turn.situation, turn.settings
         state = int(found.states[drawn.candidate])
-        place, (shelf, _) = self.library.place(state), self.library.find(state)
+        place, (segment, _) = self.library.place(state), self.library.find(state)
         values = found.influences[:, drawn.candidate, drawn.transposition]
         total = float(values @ options.weights) or 1.0  # 0 where nothing speaks for it, which rest_below = 0 lets pass
         names = (*INFLUENCES, "scenario")[: len(values)]
@@ -389,7 +389,7 @@ class Partner:
             choice=self._choices,
             state=state,
             recording=place.recording,
-            live=shelf.live,
+            live=segment.live,
             source_start_s=place.start_s,
             transposition=int(found.transpositions[drawn.transposition]),
             run=self._run,
@@ -416,7 +416,7 @@ class Partner:
 
     def _contexts(self, found: Candidates, drawn: Draw, situation: Situation, settings: PartnerSettings) -> tuple[Context, ...]:
         """Return the matches that spoke for a choice in its transposition."""
-        shelf, _ = self.library.find(int(found.states[drawn.candidate]))
+        segment, _ = self.library.find(int(found.states[drawn.candidate]))
         values = found.influences[:, drawn.candidate, drawn.transposition]
         contexts = []
         for column, name in enumerate(CONTEXTS):
@@ -432,7 +432,7 @@ class Partner:
                     state=state,
                     recording=place.recording,
                     end_s=place.start_s + place.duration_s,
-                    live=shelf.live,
+                    live=segment.live,
                     age_s=age_s,
                     strength=strength,
                     value=strength * float(np.exp(-age_s / settings.activation_s)),
@@ -446,9 +446,9 @@ class Partner:
         out = []
         for row, column in runners_up(options.scores, drawn, most=_ALTERNATIVES):
             state = int(options.found.states[row])
-            place, (shelf, _) = self.library.place(state), self.library.find(state)
+            place, (segment, _) = self.library.place(state), self.library.find(state)
             shift, score = int(options.found.transpositions[column]), float(options.scores[row, column])
-            out.append(Alternative(state, place.recording, place.start_s, shift, score, shelf.live))
+            out.append(Alternative(state, place.recording, place.start_s, shift, score, segment.live))
         return tuple(out)
 
     def _rest(self, why: _NoOption, situation: Situation, turn: Turn) -> tuple[Decision, ...]:

@@ -250,7 +250,7 @@ def distinctive_run(library: MemoryPool, states: Sequence[int], counts: Int64) -
     memory has each harmonic token, from silence on; a token that it lacks is as rare as one that it has once.
     """
     found = [library.find(state) for state in states]
-    rows = [shelf.memory.states[local] for shelf, local in found]
+    rows = [segment.memory.states[local] for segment, local in found]
     tokens = np.array([row["tokens"] for row in rows], dtype=np.int64).reshape(-1, 2)
     total = max(2, int(counts.sum()))
     known = np.where(tokens[:, 0] + 1 < len(counts), tokens[:, 0] + 1, 0)
@@ -259,7 +259,7 @@ def distinctive_run(library: MemoryPool, states: Sequence[int], counts: Int64) -
     durations_s = np.array([row["duration_s"] for row in rows], dtype=np.float64)
     sounding = (tokens != SILENCE).any(axis=1)
     noted = np.array([row["note_count"] > 0 for row in rows], dtype=bool)
-    highest = np.array([max((int(p) for p in shelf.memory.notes_of(local)["pitch"]), default=0) for shelf, local in found])
+    highest = np.array([max((int(p) for p in segment.memory.notes_of(local)["pitch"]), default=0) for segment, local in found])
     moves = np.concatenate([[False], (np.diff(highest) != 0) & noted[1:] & noted[:-1]])
     best: tuple[int, int, float] | None = None
     for first in range(len(rows) - _FEWEST_STATES + 1):
@@ -283,8 +283,8 @@ def _best_move(
     """Return the transposition in which a run fits what sounds best, the smallest among equals; 0 where nothing sounds."""
     total = np.zeros(12)
     for state, moved in zip(states, transpositions, strict=True):
-        shelf, local = library.find(state)
-        total += np.roll(shelf.memory.states["chroma"][local].astype(np.float64), moved)
+        segment, local = library.find(state)
+        total += np.roll(segment.memory.states["chroma"][local].astype(np.float64), moved)
     centred, present = total - total.mean(), np.asarray(chroma, dtype=np.float64) - np.mean(chroma)
     size = np.linalg.norm(centred) * np.linalg.norm(present)
     if size <= 0:

@@ -70,21 +70,21 @@ class Voices:
 
 def state_notes(library: MemoryPool, state: int) -> list[HeardNote]:
     """Return the notes of a state."""
-    shelf, local = library.find(state)
-    return [HeardNote(*note) for note in shelf.memory.notes_of(local).tolist()]
+    segment, local = library.find(state)
+    return [HeardNote(*note) for note in segment.memory.notes_of(local).tolist()]
 
 
 def notes_around(library: MemoryPool, state: int) -> list[HeardNote]:
     """Return what memory sounded when a state began: notes of its own, and those struck up to 1 s before, oldest first."""
-    shelf, local = library.find(state)
-    rows = shelf.memory.states[max(0, local - _REACH_STATES) : local + 1]
+    segment, local = library.find(state)
+    rows = segment.memory.states[max(0, local - _REACH_STATES) : local + 1]
     starts_s, counts = rows["start_s"].tolist(), rows["note_count"].tolist()
     same = (rows["recording"] == rows["recording"][-1]).tolist()
     # States and their notes are in order: those that are near enough are the last ones.
     near = takewhile(lambda i: same[i] and starts_s[-1] - starts_s[i] <= _REACH_S, reversed(range(len(rows))))
     before_s = [starts_s[-1] - starts_s[i] for i in near for _ in range(counts[i])][::-1]
     end = int(rows["first_note"][-1]) + counts[-1]
-    notes = shelf.memory.notes[end - len(before_s) : end].tolist()
+    notes = segment.memory.notes[end - len(before_s) : end].tolist()
     return [HeardNote(offset_s - earlier_s, *rest) for (offset_s, *rest), earlier_s in zip(notes, before_s, strict=True)]
 
 
@@ -134,8 +134,8 @@ def _planned(
 
 def middle_pitch(library: MemoryPool, state: int) -> float | None:
     """Return the middle between the lowest and the highest note of a state, None for one without notes."""
-    shelf, local = library.find(state)
-    beside = shelf.beside[local]
+    segment, local = library.find(state)
+    beside = segment.beside[local]
     return (float(beside["lowest"]) + float(beside["highest"])) / 2 if beside["notes"] else None
 
 
@@ -154,9 +154,9 @@ def octaves_towards(wanted: float | None, middle: float | None, how: float) -> i
 
 def gain_db(library: MemoryPool, state: int, situation: Situation, settings: PartnerSettings) -> float:
     """Return how much louder than remembered to play a state: as far as dynamics are the player's, not the recording's."""
-    shelf, local = library.find(state)
+    segment, local = library.find(state)
     followed_db = _limited_db(situation.level_db if settings.dynamics > 0 else situation.room_db)
-    own_db = _limited_db(float(shelf.memory.states["level_db"][local]) - shelf.usual_level_db)
+    own_db = _limited_db(float(segment.memory.states["level_db"][local]) - segment.usual_level_db)
     return settings.gain_db + settings.dynamics * followed_db - abs(settings.dynamics) * own_db
 
 

@@ -96,7 +96,7 @@ def test_a_form_without_an_end_goes_on():
         ("end = 10\n[[section]]\nfrom = 2\nuntil = 20", "section 1 lasts until 0:20.00, but the form ends at 0:10.00"),
         ("end = 0\n[[section]]\nfrom = 0", "end must be later than 0:00"),
         ("end = 10\nfade_s = 11\n[[section]]\nfrom = 0", "fade_s of 11 s contradicts end at 0:10.00"),
-        ("fade_s = 3\n[[section]]\nfrom = 0", "fade_s without end"),
+        ("fade_s = 3\n[[section]]\nfrom = 0", "fade_s needs end"),
         ('[[section]]\nfrom = 0\nsilence = true\nmode = "lead"', "silence contradicts mode"),
         ("[[section]]\nfrom = 0\nsilence = 1", "silence must be true or false"),
         ("[[section]]\nfrom = 0\nintensity = 2", "intensity must be in [0, 1], got 2"),

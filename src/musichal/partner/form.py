@@ -15,8 +15,8 @@
     silence = true
 
 Times are minutes:seconds, or seconds, of the stream's own clock. A section lasts until its `until`, or the next one begins,
-or the form ends. Between sections that leave time between them the partner chooses its modes itself. What contradicts
-itself is refused, with what contradicts what.
+or the form ends. In gaps between sections the partner chooses its modes itself. A form that contradicts itself is
+refused with both sides of the contradiction.
 """
 
 from collections.abc import Iterable, Mapping
@@ -37,7 +37,7 @@ _COLUMNS = ("name", "from", "until", "mode", "intensity", "use", "avoid", "silen
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """A stretch of a form. `intensity` goes from its first value to its second, 0.5 being as the mode has it."""
+    """A stretch of a form. `intensity` moves from its first value to its second; 0.5 leaves the mode as it is."""
 
     name: str
     start_s: float
@@ -50,11 +50,11 @@ class Section:
 
 @dataclass(frozen=True)
 class Moment:
-    """What a form says at one time.
+    """What a form prescribes at one time.
 
-    `number` counts sections, None where there is none; `until_s` is when it ends, None where that is open. `gain_db` is what
-    intensity and fade add to the loudness, `fullness` (0.5 to 2) what intensity makes of the lengths of phrases, and of breaths
-    the other way round. While `closing`, the partner comes to an end; from then on, the form `has_ended`.
+    `number` counts sections and is None outside them; `until_s` is the end of the section, None if open. `gain_db` is the gain
+    by intensity and fade; `fullness` (0.5 to 2) multiplies the lengths of phrases and divides those of pauses. While
+    `closing`, the partner comes to an end; afterwards the form `has_ended`.
     """
 
     number: int | None = None
@@ -70,12 +70,12 @@ class Moment:
 
 
 _FREE = Moment()
-"""What no form says at any time."""
+"""What an empty form prescribes at any time."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Form:
-    """A whole form; `end_s` None means that it goes on until the player stops."""
+    """A whole form; with `end_s` None it goes on until the player stops."""
 
     title: str = ""
     sections: tuple[Section, ...] = ()
@@ -83,7 +83,7 @@ class Form:
     fade_s: float = 0.0
 
     def at(self, now_s: float) -> Moment:
-        """Return what the form says at a time."""
+        """Return what the form prescribes at a time."""
         if self.end_s is None and not self.sections:
             return _FREE
         if self.end_s is not None and now_s >= self.end_s:
@@ -124,14 +124,14 @@ def parse_form(text: str, modes: Iterable[str], *, source: str) -> Form:
     ----------
     text : str
     modes : iterable of str
-        The modes that there are.
+        Names of the valid modes.
     source : str
-        What to call the text in messages.
+        Name of the text in messages.
 
     Raises
     ------
     InputError
-        Names what is unknown, out of range, or contradicts something else in it.
+        For an unknown key or mode, a value out of range, or a contradiction.
     """
     table = parse_toml(text, source=source)
     check_keys(table, _TOP, source)
@@ -139,11 +139,11 @@ def parse_form(text: str, modes: Iterable[str], *, source: str) -> Form:
     fade_s = number_in(table.get("fade_s", 4.0 if end_s is not None else 0.0), 0, _LONGEST_S, f"{source}: fade_s")
     rows = table.get("section", [])
     if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
-        raise InputError(f"{source}: a form has at least one section; begin each with a line [[section]]")
+        raise InputError(f"{source}: a form must have at least one section; begin each with a line [[section]]")
     if end_s is not None and not end_s > 0:
         raise InputError(f"{source}: end must be later than 0:00")
     if end_s is None and "fade_s" in table:
-        raise InputError(f"{source}: fade_s without end: a form that does not end cannot fade")
+        raise InputError(f"{source}: fade_s needs end: a form without an end cannot fade")
     if end_s is not None and fade_s > end_s:
         raise InputError(f"{source}: fade_s of {fade_s:g} s contradicts end at {clock(end_s)}: it would begin before 0:00")
     sections = _sections(rows, tuple(modes), end_s, source)

@@ -1,9 +1,8 @@
-"""Modes: what the partner is to the player just now, as a table that users can copy and extend.
+"""Modes: how the partner plays with the player, as a table that users can copy and extend.
 
-A mode says when the partner plays (its turn, its trigger, the lengths of its phrases and breaths) and which of the partner's
-settings it changes. The modes that MusicHal comes with are in `modes.toml`; a user's own file has the same form, and may name
-with `like` the mode whose columns a new one takes over. A `ModeKeeper` stays in a mode for a while and leaves it at the
-end of a phrase, or at once where the player's hand or a form says so.
+A mode states when the partner plays (turn, trigger, lengths of phrases and pauses) and which settings it changes. The built-in
+modes are in `modes.toml`; a user's file has the same columns, and `like` copies those of another mode. A `ModeKeeper` stays
+in a mode for a while and leaves it at the end of a phrase, or at once by hand or by a form.
 """
 
 import math
@@ -38,7 +37,7 @@ _GOES_BACK = 16
 
 @dataclass(frozen=True, kw_only=True)
 class Mode(ModeParameters):
-    """One mode; the columns are explained in `modes.toml`. `settings` are what it changes of the partner's settings."""
+    """One mode; `modes.toml` explains the columns. `settings` holds the partner's settings that it changes."""
 
     name: str
     about: str = ""
@@ -49,9 +48,9 @@ class Mode(ModeParameters):
     settings: tuple[tuple[str, Any], ...] = ()
 
     def applied(self, base: PartnerSettings, by_hand: Mapping[str, Any]) -> PartnerSettings:
-        """Return `base` as this mode changes it; what the player has set by hand stays as it is.
+        """Return `base` with this mode's settings, then with what the user gave.
 
-        Raises `InputError` where the two together are no settings.
+        Raises `InputError` if the two together are not valid settings.
         """
         try:
             return base.changed({**dict(self.settings), **by_hand})
@@ -63,18 +62,18 @@ ModeTable = Mapping[str, Mode]
 
 
 def built_in_modes() -> dict[str, Mode]:
-    """Return the modes that MusicHal comes with, by name."""
+    """Return the built-in modes by name."""
     text = (files("musichal.partner") / "modes.toml").read_text(encoding="utf-8")
     return parse_modes(text, {}, source="modes.toml")
 
 
 def read_modes(path: Path) -> dict[str, Mode]:
-    """Return the modes of a user's file and, where it does not name them, those that MusicHal comes with.
+    """Return the modes of a user's file and the built-in modes that it does not replace.
 
     Raises
     ------
     InputError
-        Where the file cannot be read or is no table of modes: names the mode, the column and what is possible.
+        If the file cannot be read or is not a table of modes: names the mode, the column and the valid values.
     """
     return parse_modes(read_text(path), built_in_modes(), source=printable(path))
 
@@ -86,9 +85,9 @@ def parse_modes(text: str, known: ModeTable, *, source: str) -> dict[str, Mode]:
     for name, columns in tables.items():
         where = f"{source}: mode {name!r}"
         if not isinstance(columns, dict):
-            raise InputError(f"{source}: {name!r} stands outside a mode; begin one with a line such as [{name}]")
+            raise InputError(f"{source}: {name!r} is outside a mode; begin a mode with a line such as [{name}]")
         if not name.replace("_", "").replace("-", "").isalnum() or len(name) > 40 or name == AUTO:
-            raise InputError(f"{where}: a name is made of letters, digits, - and _, and is not {AUTO!r}")
+            raise InputError(f"{where}: a name must be made of letters, digits, - and _, and must not be {AUTO!r}")
         modes[name] = _mode(name, columns, modes, where)
     for mode in modes.values():
         for following, _ in mode.next:
@@ -101,7 +100,7 @@ def _mode(name: str, columns: Mapping[str, Any], known: ModeTable, where: str) -
     values = dict(columns)
     like = values.pop("like", None)
     if like is not None and (not isinstance(like, str) or like not in known):
-        raise InputError(f"{where}: like must name a mode above it or a built-in one ({', '.join(known)}), not {like!r}")
+        raise InputError(f"{where}: like must be a built-in mode or one above it ({', '.join(known)}), got {like!r}")
     base = Mode(name=name) if like is None else replace(known[like], name=name)
     settings = dict(base.settings)
     own: dict[str, Any] = {}
@@ -130,12 +129,12 @@ def _mode(name: str, columns: Mapping[str, Any], known: ModeTable, where: str) -
 
 def _check_turn(mode: Mode, given: Mapping[str, Any], where: str) -> None:
     if mode.turn not in TRIGGERS:
-        raise InputError(f"{where}: turn must be one of {', '.join(map(repr, TRIGGERS))}, not {mode.turn!r}")
+        raise InputError(f"{where}: turn must be one of {', '.join(map(repr, TRIGGERS))}, got {mode.turn!r}")
     if mode.trigger not in TRIGGERS[mode.turn]:
         allowed = " or ".join(map(repr, TRIGGERS[mode.turn]))
         raise InputError(f"{where}: turn {mode.turn!r} contradicts trigger {mode.trigger!r}; it goes with {allowed}")
     if mode.recall and mode.turn != "answer":
-        raise InputError(f"{where}: recall goes back over a phrase that has ended: it contradicts turn {mode.turn!r}")
+        raise InputError(f"{where}: recall needs turn 'answer', got {mode.turn!r}")
     waits = mode.turn == "answer" or mode.trigger == "phrase end"
     if "patience_s" in given and not waits:
         raise InputError(
@@ -149,18 +148,18 @@ def _check_turn(mode: Mode, given: Mapping[str, Any], where: str) -> None:
 
 def _stay(value: object, where: str) -> tuple[float, float]:
     if not isinstance(value, list) or len(value) != 2:
-        raise InputError(f"{where}: stay_s must be two numbers of seconds, such as [30, 90], not {value!r}")
+        raise InputError(f"{where}: stay_s must be two numbers of seconds, such as [30, 90], got {value!r}")
     least, most = (number_in(v, *_STAY_RANGE_S, f"{where}: stay_s") for v in value)
     if least > most:
-        raise InputError(f"{where}: stay_s must go from the shorter to the longer stay, not {value!r}")
+        raise InputError(f"{where}: stay_s must have the shorter stay first, got {value!r}")
     return least, most
 
 
 def _next(value: object, name: str, where: str) -> tuple[tuple[str, float], ...]:
     if not isinstance(value, dict):
-        raise InputError(f"{where}: next must be a table such as {{ couple = 2, mirror = 1 }}, not {value!r}")
+        raise InputError(f"{where}: next must be a table such as {{ couple = 2, mirror = 1 }}, got {value!r}")
     if name in value:
-        raise InputError(f"{where}: next must name other modes, not {name!r} itself")
+        raise InputError(f"{where}: next must not name {name!r} itself")
     weights = tuple((other, number_in(weight, 0, 1e6, f"{where}: next: {other}")) for other, weight in value.items())
     if weights and not sum(weight for _, weight in weights):
         raise InputError(f"{where}: next must make one of its modes possible")
@@ -168,14 +167,14 @@ def _next(value: object, name: str, where: str) -> tuple[tuple[str, float], ...]
 
 
 PLAIN = Mode(name="", about="plays by the settings alone", phrase=math.inf, breath=0.0)
-"""No mode: it plays along for as long as the player plays."""
+"""Stands for no mode: the partner plays along while the player plays."""
 AUTO = "auto"
-"""The name with which the choice of modes is left to the partner."""
+"""Name that leaves the choice of modes to the partner."""
 
 
 @dataclass(frozen=True)
 class ModeChange:
-    """A mode, when it was taken up, and who chose it: "start", "time", "hand", "form"."""
+    """A mode, its start, and what chose it: "start", "time", "hand" or "form"."""
 
     mode: str
     at_s: float
@@ -183,7 +182,7 @@ class ModeChange:
 
 
 class ModeKeeper:
-    """Keeps a mode for as long as it is meant to last.
+    """Keep a mode for its stay, then choose the next.
 
     Parameters
     ----------
@@ -191,12 +190,12 @@ class ModeKeeper:
     start : str
         The first mode; `AUTO` starts with "couple", or else with the table's first mode, and goes on by itself.
     rng : numpy.random.Generator
-        For how long to stay and what comes next.
+        For the lengths of stays and the next modes.
 
     Raises
     ------
     InputError
-        Where the table has no such mode.
+        If the table has no such mode.
     """
 
     def __init__(self, table: ModeTable, start: str, *, rng: np.random.Generator) -> None:
@@ -219,7 +218,7 @@ class ModeKeeper:
 
     @property
     def change(self) -> ModeChange:
-        """How the present mode came to be."""
+        """The present mode with its start and what chose it."""
         return ModeChange(self._mode.name, self._since_s, self._by)
 
     @property
@@ -229,14 +228,14 @@ class ModeKeeper:
 
     @property
     def until_s(self) -> float:
-        """Until when it stays at least, infinite where only the player or a form will change it."""
+        """Earliest end of the present mode; infinite if only the player or a form can change it."""
         return self._until_s if self._wanders and not self._by_hand else math.inf
 
     def step(self, now_s: float, *, phrase_ended: bool, section: object = None, form_mode: str | None = None) -> bool:
         """Move on to `now_s`; return whether the mode has changed.
 
-        `section` identifies a form's present section and `form_mode` is its mode, None where there is none: then the time
-        of the mode decides. A mode chosen by hand stays until the section ends.
+        `section` identifies a form's present section and `form_mode` is its mode; without one the stay decides. A mode chosen
+        by hand lasts until the section ends.
         """
         new_section = section != self._section
         self._section = section
@@ -255,9 +254,9 @@ class ModeKeeper:
         return False
 
     def choose(self, name: str, now_s: float) -> None:
-        """Take up a mode by the player's hand, or leave the choice to the partner again with `AUTO`.
+        """Change to a mode by hand, or leave the choice to the partner again with `AUTO`.
 
-        Raises `InputError` where there is no such mode.
+        Raises `InputError` for an unknown mode.
         """
         if name == AUTO:
             self._wanders, self._by_hand = True, False
@@ -268,7 +267,7 @@ class ModeKeeper:
         self._by_hand = True
 
     def another(self, now_s: float) -> None:
-        """Take up some other mode, by the player's hand: one that may come next, or any."""
+        """Change to another mode by hand: one of `next`, or any."""
         following = self._drawn()
         if following is None:
             others = [name for name, mode in self._table.items() if name != self._mode.name and mode.turn != "rest"]
@@ -281,7 +280,7 @@ class ModeKeeper:
         self._by_hand = by_hand or self._section is not None
 
     def back(self, now_s: float) -> None:
-        """Return to the mode before this one, by the player's hand; nothing changes where there is none."""
+        """Return by hand to the mode before this one, if there is one."""
         if not self._before:
             return
         name = self._before.pop()
@@ -290,7 +289,7 @@ class ModeKeeper:
         self._by_hand = not self._wanders or self._section is not None
 
     def stay(self, now_s: float) -> None:
-        """Stay in the present mode for as long again as it may last, by the player's hand."""
+        """Prolong the present mode by its longest stay, by hand."""
         self._until_s = max(self._until_s, now_s) + self._mode.stay_s[1]
 
     def _known(self, name: str) -> Mode:

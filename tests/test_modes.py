@@ -77,7 +77,7 @@ def test_a_table_of_ones_own_adds_to_the_table_and_may_copy_a_mode(tmp_path: Pat
         ('[x]\ntemperature = "hot"', "temperature must be a number"),
         ('[x]\nlike = "nobody"', "got 'nobody'"),
         ("x = 3", "'x' is outside a mode"),
-        ("[auto]\nphrase = 1", "is not 'auto'"),
+        ("[auto]\nphrase = 1", "must not be 'auto'"),
         ("[x\n", "not valid TOML"),
         ("[x]\ndirection = {}", "cannot set the direction"),
         ("[x]\nabout = 3", "about must be text"),

@@ -3,10 +3,9 @@
 Conventions
 -----------
 *Lateness* is the scheduler's own: from the moment at which a message could have left to the moment at which it was given to
-the port. *At the receiver* is what another JACK client got: how far the frame of each note is, in time, from the frame of
-its moment, but for a constant latency; for rtmidi, whose messages wait for the next period, a period of 256 frames (5.3 ms)
-is in it. *Busy* is with one busy process per core. *Killed* is `kill -9` of a process that plays chords, twenty
-times, until the receiver has got the last note-off.
+the port, here one that goes nowhere. *At the receiver* is what another JACK client got: how far the frame of each note is, in
+time, from the frame of its moment, but for a constant latency. *Busy* is with one busy process per core. *Killed* is `kill -9`
+of a process that plays chords, twenty times, until the receiver has got the last note-off.
 """
 
 import contextlib
@@ -37,7 +36,7 @@ _FIRST_PITCH, _PITCHES = 36, 60
 _LEAST_SHARE = 0.9
 _AROUND_S = 0.25
 _KILLS = 20
-_NATIVE, _RTMIDI = "jack:MusicHal", "jack-rtmidi:MusicHal"
+_JACK = "jack:MusicHal"
 _GOAL_MS = {"idle": 1.0, "busy": 3.0}
 _PERIOD = 256
 
@@ -48,7 +47,7 @@ def measure_scheduler(*, notes: int = _NOTES, kills: int = _KILLS) -> list[Figur
     Raises
     ------
     MissingExtraError
-        Without jackd, JACK-Client or python-rtmidi.
+        Without jackd or JACK-Client.
     InputError
         Where JACK does not start.
     """
@@ -56,37 +55,37 @@ def measure_scheduler(*, notes: int = _NOTES, kills: int = _KILLS) -> list[Figur
     with private_server(period=_PERIOD):
         for load in ("idle", "busy"):
             with _busy_cores() if load == "busy" else contextlib.nullcontext():
-                for address, name in ((_NATIVE, "native JACK"), (_RTMIDI, "rtmidi on JACK")):
-                    figures += _jitter(address, name, load, notes)
-        for address, name in ((_NATIVE, "native JACK"), (_RTMIDI, "rtmidi on JACK")):
-            figures += _killing(address, name, kills)
+                figures += _lateness(load, notes) + _jitter(load, notes)
+        figures += _killing(_JACK, "JACK", kills)
     return figures
 
 
-def _jitter(address: str, name: str, load: str, notes: int) -> list[Figure]:
-    with JackReceiver() as receiver, Scheduler([PortSettings("out", address)]) as scheduler:
+def _lateness(load: str, notes: int) -> list[Figure]:
+    with Scheduler([PortSettings("out", "none:")]) as scheduler:
+        lateness_ms = _played(scheduler, now_s() + 0.3 + _INTERVAL_S * np.arange(notes, dtype=np.float64))
+    return _three(f"scheduler lateness, {load}", lateness_ms, "ms", _GOAL_MS[load])
+
+
+def _jitter(load: str, notes: int) -> list[Figure]:
+    with JackReceiver() as receiver, Scheduler([PortSettings("out", _JACK)]) as scheduler:
         receiver.connect("MusicHal")
         time.sleep(0.5)
         receiver.clear()
         dues: Float64 = now_s() + 0.3 + _INTERVAL_S * np.arange(notes, dtype=np.float64)
-        lateness_ms = _played(scheduler, dues)
+        _played(scheduler, dues)
         wait_for(lambda: len(receiver.messages()) >= 2 * notes, 2.0)
         arrived = {_number(m.data): float(m.frame) for m in reversed(receiver.messages()) if m.data[0] == 0x90}
         rate_hz, xruns, cycles = receiver.client.samplerate, receiver.xruns, receiver.cycles()
     if len(arrived) < _LEAST_SHARE * notes:
-        raise InputError(f"{len(arrived)} of {notes} notes reached the receiver ({name}, {load}, {xruns} xruns)")
+        raise InputError(f"{len(arrived)} of {notes} notes reached the receiver ({load}, {xruns} xruns)")
     numbers = sorted(arrived)
     frames = np.array([arrived[number] for number in numbers])
     off_frames = np.abs(_off_their_moments(dues[numbers], frames, cycles, rate_hz))
     off_ms = 1000 * off_frames / rate_hz
-    if address == _NATIVE:  # is given its messages early, and has to put them into the right frame
-        figures = _three(f"at the receiver, {name}, {load}", off_ms, "ms", _GOAL_MS[load])
-        figures += _three(f"off the frame, {name}, {load}", off_frames, "frames", None)
-    else:  # has to be given its messages in time; that they wait for the next period is JACK's
-        figures = _three(f"scheduler lateness, {name}, {load}", lateness_ms, "ms", _GOAL_MS[load])
-        figures += _three(f"at the receiver, {name}, {load}", off_ms, "ms", None)
+    figures = _three(f"at the receiver, JACK, {load}", off_ms, "ms", _GOAL_MS[load])
+    figures += _three(f"off the frame, JACK, {load}", off_frames, "frames", None)
     # Where JACK or the receiver misses a cycle, what was in it is gone.
-    figures.append(Figure(f"notes lost in {xruns} xruns, {name}, {load}", notes - len(arrived), f"of {notes}"))
+    figures.append(Figure(f"notes lost in {xruns} xruns, JACK, {load}", notes - len(arrived), f"of {notes}"))
     return figures
 
 

@@ -1,7 +1,10 @@
-"""What a strict receiver would mind, and one that parses OSC. The one for JACK is `benchmarks.jack_midi.JackReceiver`."""
+"""What a strict receiver would mind, one that parses OSC, and a sender. In JACK: `benchmarks.jack_midi.JackReceiver`."""
 
 import threading
 from typing import Any
+
+from musichal.live.output.scheduler_protocol import Outgoing
+from musichal.machine import now_s
 
 _SO_FAR = b"so far"
 
@@ -31,6 +34,24 @@ def unbalanced(messages: Any) -> list[str]:
 def minds(receiver: Any) -> list[str]:
     """Return what a JACK receiver minds; nothing where the server had xruns, in which messages are lost or come twice."""
     return [] if receiver.xruns else unbalanced(message.data for message in receiver.messages())
+
+
+class MidiSender:
+    """A MIDI output in JACK, `NAME:out`, that sends at once."""
+
+    def __init__(self, name: str) -> None:
+        from musichal.live.output.jack_midi import JackPort
+
+        self._port = JackPort(name)
+
+    def __enter__(self) -> "MidiSender":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._port.close()
+
+    def send(self, *data: int) -> None:
+        self._port.send(Outgoing(bytes(data), now_s(), now_s()))
 
 
 class UdpReceiver:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from midi_receiver import UdpReceiver
+from midi_receiver import MidiSender, UdpReceiver
 from musichal.errors import InputError
 from musichal.live.control import (
     CcMapping,
@@ -40,13 +40,13 @@ def test_any_bytes_are_read_or_refused(data):
 @given(TEXT.map(lambda t: "/" + t), st.lists(st.integers(-(1 << 40), 1 << 40) | st.booleans() | TEXT, max_size=6))
 def test_what_is_written_is_read_again_and_by_python_osc(address, arguments):
     assert read_datagram(osc_message(address, arguments)) == [(address, tuple(arguments))]
-    osc = pytest.importorskip("pythonosc.osc_message", reason="python-osc is not installed (the extra `live`)")
+    osc = pytest.importorskip("pythonosc.osc_message", reason="python-osc is not installed (the extra `dev`)")
     message = osc.OscMessage(osc_message(address, arguments))
     assert (message.address, list(message.params)) == (address, arguments)
 
 
 def test_bundles_of_python_osc_are_read():
-    builder = pytest.importorskip("pythonosc.osc_bundle_builder", reason="python-osc is not installed (the extra `live`)")
+    builder = pytest.importorskip("pythonosc.osc_bundle_builder", reason="python-osc is not installed (the extra `dev`)")
     from pythonosc.osc_message_builder import OscMessageBuilder
 
     inner = builder.OscBundleBuilder(builder.IMMEDIATELY)
@@ -281,7 +281,7 @@ def test_a_flood_is_thinned_out_and_panic_gets_through(sender):
 
 
 def test_what_happens_goes_out(trained):
-    pytest.importorskip("pythonosc", reason="python-osc is not installed (the extra `live`)")
+    pytest.importorskip("pythonosc", reason="python-osc is not installed (the extra `dev`)")
     receiver = UdpReceiver()
     try:
         out = OscOutput(receiver.port, sample_rate_hz=24_000)
@@ -309,24 +309,18 @@ def test_rubbish_never_ends_the_reader(datagrams):
 
 @pytest.mark.live
 def test_controllers_arrive_from_a_real_midi_port(jack_server):
-    rtmidi = pytest.importorskip("rtmidi", reason="python-rtmidi is not installed (the extra `live`)")
-    from musichal.live.input.midi import open_midi_input
+    from musichal.live.output.midi_ports import open_midi_input
 
     got: list[tuple[int, ...]] = []
-    out = rtmidi.MidiOut(rtmidi.API_UNIX_JACK, name="knobs")
-    out.open_virtual_port("knobs out")
-    try:
-        with pytest.raises(InputError, match=r"'no such' in the name; Available: .*knobs"), open_midi_input("no such", print):
+    with MidiSender("knobs") as out:
+        with pytest.raises(InputError, match=r"'no such' in the name\. Available: .*knobs"), open_midi_input("no such", print):
             pass
-        with open_midi_input("knobs out", lambda data: got.append(tuple(data))) as name:
+        with open_midi_input("knobs", lambda data: got.append(tuple(data))) as name:
             assert "knobs" in name
             time.sleep(0.2)
-            out.send_message([0xB2, 20, 127])
+            out.send(0xB2, 20, 127)
             wait_until(lambda: got)
         assert got == [(0xB2, 20, 127)]
-    finally:
-        out.close_port()
-        out.delete()
 
 
 def test_a_receiver_that_does_not_resolve_is_refused_and_one_that_does_is_resolved_once(monkeypatch):

@@ -36,7 +36,14 @@ FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in room
 
 # What the core must start without: extras, and what is slow to import or heavy to install.
 HEAVY = {"torch", "torchaudio", "transformers", "librosa", "numba", "sklearn", "music21", "symusic", "pretty_midi", "vmo"}
-HEAVY |= {"sounddevice", "rtmidi", "pythonosc", "jack", "fluidsynth"}  # and the libraries of the system that they need
+HEAVY |= {
+    "sounddevice",
+    "rtmidi",
+    "rtmidi2",
+    "pythonosc",
+    "jack",
+    "fluidsynth",
+}  # and the libraries of the system that they need
 HEAVY |= {"huggingface_hub", "onnxruntime", "openvino", "aalink"}
 PICKLING = {"pickle", "cPickle", "_pickle", "joblib", "dill", "cloudpickle", "shelve", "marshal"}
 

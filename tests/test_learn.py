@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from midi_receiver import MidiSender
 from musichal.commands.devices import Mover, Wish, learned, parse_wish
 from musichal.errors import InputError
 from musichal.live.control import CcMapping, cc_map_toml, read_cc_map
@@ -90,29 +91,25 @@ def test_a_controller_does_one_thing_and_the_others_keep_theirs(tmp_path_factory
 
 @pytest.mark.live
 def test_moved_on_a_real_port_it_is_in_the_file(jack_server, tmp_path):
-    rtmidi = pytest.importorskip("rtmidi", reason="python-rtmidi is not installed (the extra `live`)")
     path = tmp_path / "map.toml"
     path.write_text(cc_map_toml([CcMapping(1, "panic", 0)]))
-    out = rtmidi.MidiOut(rtmidi.API_UNIX_JACK, name="knobs")
-    out.open_virtual_port("knobs out")
-    command = [sys.executable, "-m", "musichal", "learn", str(path), "temperature=0:2", "mute", "--control-in", "knobs out"]
-    try:
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as learning:
-            until = time.monotonic() + 60
-            while learning.poll() is None and time.monotonic() < until:
-                # The first fader goes on moving while the second is asked for.
-                for position in (0, 20, 60):
-                    out.send_message([0xB2, 20, position])
-                    time.sleep(0.02)
-                if len(read_cc_map(path).mappings) > 1:
-                    out.send_message([0xB0, 64, 127])
-                time.sleep(0.1)
-            learning.kill()
-            said = learning.communicate()
-        assert learning.returncode == 0, said
-    finally:
-        out.close_port()
-        out.delete()
+    command = [sys.executable, "-m", "musichal", "learn", str(path), "temperature=0:2", "mute", "--control-in", "knobs"]
+    with (
+        MidiSender("knobs") as out,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as learning,
+    ):
+        until = time.monotonic() + 60
+        while learning.poll() is None and time.monotonic() < until:
+            # The first fader goes on moving while the second is asked for.
+            for position in (0, 20, 60):
+                out.send(0xB2, 20, position)
+                time.sleep(0.02)
+            if len(read_cc_map(path).mappings) > 1:
+                out.send(0xB0, 64, 127)
+            time.sleep(0.1)
+        learning.kill()
+        said = learning.communicate()
+    assert learning.returncode == 0, said
     assert read_cc_map(path).mappings == (
         CcMapping(1, "panic", 0),
         CcMapping(20, "temperature", 2, 0.0, 2.0),

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from midi_receiver import MidiSender
 from musichal.live.control import Command, CommandBox
-from musichal.live.input.midi import CONTINUE, START, STOP, TICK, MidiClock
+from musichal.live.input.midi_clock import CONTINUE, START, STOP, TICK, MidiClock
 from musichal.partner.settings import PartnerSettings
 from musichal.partner.timing import clock_pulse
 from stage_by_hand import hand_stage
@@ -77,35 +78,29 @@ def test_a_clock_in_the_box_is_no_switch():
 
 @pytest.mark.live
 def test_clock_arrives_from_a_real_midi_port(jack_server):
-    rtmidi = pytest.importorskip("rtmidi", reason="python-rtmidi is not installed (the extra `live`)")
     from musichal.commands.live import _controllers
     from musichal.live.control import CcMap, CcMapping
 
-    out = rtmidi.MidiOut(rtmidi.API_UNIX_JACK, name="drum machine")
-    out.open_virtual_port("clock out")
-    try:
+    with MidiSender("drum machine") as out:
         for _ in range(5):
             told, box, late_s = [], CommandBox(pace_s=0.0), 0.0
             clock = MidiClock(lambda moment_s: moment_s, told.append)
-            with _controllers("clock out", CcMap([CcMapping(20, "temperature")]), box, clock):
+            with _controllers("drum machine", CcMap([CcMapping(20, "temperature")]), box, clock):
                 time.sleep(0.2)
-                out.send_message([START])
+                out.send(START)
                 next_s = time.monotonic()
                 for _ in range(60):
-                    out.send_message([TICK])
+                    out.send(TICK)
                     next_s += 0.02
                     late_s = max(late_s, time.monotonic() - next_s)
                     time.sleep(max(0.0, next_s - time.monotonic()))
-                out.send_message([0xB0, 20, 127])
-                out.send_message([STOP])
+                out.send(0xB0, 20, 127)
+                out.send(STOP)
                 until = time.monotonic() + 20
                 while None not in told and time.monotonic() < until:
                     time.sleep(0.02)
             if late_s < 0.02:  # a drum machine that a busy computer stops for longer keeps no time; then it begins again
                 break
-    finally:
-        out.close_port()
-        out.delete()
     assert told[-1] is None
     assert told[-2]["period_s"] == pytest.approx(0.48, rel=0.1)
     assert [c.name for c in box.take(0.0)] == ["temperature"]

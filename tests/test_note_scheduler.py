@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from musichal.errors import InputError
 from musichal.live.output.note_scheduler import AGAIN_S, SILENCE, NoteScheduler, bend, mpe_configuration
-from musichal.live.output.ports.protocol import PortLostError
+from musichal.live.output.ports import PortLostError
 from musichal.live.output.scheduler_process import RETRY_S, ReconnectingPort
 from musichal.live.output.scheduler_protocol import MpeZone, Outgoing
 from musichal.note import Note

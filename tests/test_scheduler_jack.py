@@ -28,13 +28,7 @@ from musichal.note import Note
 from test_scheduler import PATIENT, is_running, kinds, notes_sent, run_until
 
 pytestmark = pytest.mark.live
-ADDRESSES = ["jack:MusicHal", "jack-rtmidi:MusicHal"]
-
-
-@pytest.fixture(autouse=True)
-def _parts(request: pytest.FixtureRequest) -> None:
-    if "rtmidi" in request.node.name:
-        pytest.importorskip("rtmidi", reason="python-rtmidi is not installed (the extra `live`)")
+ADDRESS = "jack:MusicHal"
 
 
 @pytest.fixture
@@ -90,24 +84,21 @@ def killed(address: str, receiver: JackReceiver, rng: random.Random) -> float:
         return took_s
 
 
-@pytest.mark.parametrize("address", ADDRESSES)
-def test_kill_9_in_the_middle_of_chords_leaves_no_note(address: str, receiver: JackReceiver) -> None:
+def test_kill_9_in_the_middle_of_chords_leaves_no_note(receiver: JackReceiver) -> None:
     rng = random.Random(1)  # noqa: S311
-    for _ in range(3 if address == ADDRESSES[0] else 1):
-        killed(address, receiver, rng)
+    for _ in range(3):
+        killed(ADDRESS, receiver, rng)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("address", ADDRESSES)
-def test_kill_9_twenty_times_leaves_no_note(address: str, receiver: JackReceiver) -> None:
+def test_kill_9_twenty_times_leaves_no_note(receiver: JackReceiver) -> None:
     rng = random.Random(2)  # noqa: S311
     for _ in range(20):
-        killed(address, receiver, rng)
+        killed(ADDRESS, receiver, rng)
 
 
-@pytest.mark.parametrize("address", ADDRESSES)
-def test_a_stopped_parent_leaves_no_note_and_may_go_on(address: str, receiver: JackReceiver) -> None:
-    with playing(address, receiver) as (process, pid):
+def test_a_stopped_parent_leaves_no_note_and_may_go_on(receiver: JackReceiver) -> None:
+    with playing(ADDRESS, receiver) as (process, pid):
         begun_s = time.monotonic()
         process.send_signal(signal.SIGSTOP)
         assert all_end(receiver, begun_s) > 0.5, "within a second a pause is no hang"
@@ -172,12 +163,6 @@ def test_native_jack_puts_notes_into_their_frames(receiver: JackReceiver) -> Non
     assert share >= 0.8, f"xruns: {receiver.xruns}, errors in frames: {errors}"
 
 
-def test_rtmidi_jack_delivers_every_note_within_a_period_or_two(receiver: JackReceiver) -> None:
-    share, errors = _share_within(2 * 512, "jack-rtmidi:MusicHal", receiver)
-    assert share >= 0.8, f"xruns: {receiver.xruns}, errors in frames: {errors}"
-    assert max(map(abs, errors)) > 24, "messages of rtmidi wait for a period: this must be seen"
-
-
 def test_two_schedulers_at_once(receiver: JackReceiver) -> None:
     with JackReceiver("second") as second, contextlib.ExitStack() as stack:
         schedulers = []
@@ -215,7 +200,6 @@ def test_a_native_port_stays_balanced_when_a_panic_comes_between_asking_and_soun
 
 
 def test_a_named_input_is_found_by_a_part_of_its_name_and_its_end_and_return_are_told(receiver: JackReceiver) -> None:
-    pytest.importorskip("rtmidi", reason="python-rtmidi is not installed (the extra `live`)")
     synth = JackReceiver("some synth")
     with synth, Scheduler([PortSettings("out", "SOME syn")], settings=PATIENT) as scheduler:
         assert "some synth" in scheduler.opened["out"]
@@ -233,10 +217,9 @@ def test_a_named_input_is_found_by_a_part_of_its_name_and_its_end_and_return_are
         assert wait_for(lambda: scheduler.alive() and scheduler.statistics().unsent >= 1, 5.0)
 
 
-@pytest.mark.parametrize("address", ADDRESSES)
-def test_a_server_that_ends_is_told_of_and_its_return_too(address: str, jack_server: JackServer) -> None:
+def test_a_server_that_ends_is_told_of_and_its_return_too(jack_server: JackServer) -> None:
     server = jack_server
-    with Scheduler([PortSettings("out", address), PortSettings("log", "none:")], settings=PATIENT) as scheduler:
+    with Scheduler([PortSettings("out", ADDRESS), PortSettings("log", "none:")], settings=PATIENT) as scheduler:
         server.kill()
         run_until(scheduler, lambda events: "port-lost" in kinds(events))
         for name in ("out", "log"):
@@ -262,13 +245,12 @@ def test_a_server_that_ends_is_told_of_and_its_return_too(address: str, jack_ser
 @pytest.mark.parametrize(
     ("address", "says"),
     [
-        ("no such thing", "no MIDI output has 'no such thing' in the name; there are: .*one synth.*other synth"),
-        ("synth", "2 MIDI outputs have 'synth' in the name; give more of the name: .*one synth.*other synth"),
-        ("jack:MusicHal>nothing", "no JACK MIDI inputs have 'nothing' in the name; there are: .*one synth"),
+        ("no such thing", "no MIDI output has 'no such thing' in the name. Available: .*one synth.*other synth"),
+        ("synth", "2 MIDI outputs have 'synth' in the name; give more of it: .*one synth.*other synth"),
+        ("jack:MusicHal>nothing", "no JACK MIDI inputs have 'nothing' in the name. Available: .*one synth"),
     ],
 )
 def test_an_unknown_or_ambiguous_port_lists_what_there_is(jack_server: JackServer, address: str, says: str) -> None:
-    pytest.importorskip("rtmidi", reason="python-rtmidi is not installed (the extra `live`)")
     scheduler = Scheduler([PortSettings("out", address)], settings=PATIENT)
     with JackReceiver("one synth"), JackReceiver("other synth"), pytest.raises(InputError, match=says), scheduler:
         pass
@@ -299,8 +281,7 @@ def test_the_live_synth_sounds(jack_server: JackServer) -> None:
 def test_the_measurement_measures() -> None:
     figures = scheduler_speed.measure_scheduler(notes=100, kills=2)
     by_name = {figure.name: figure for figure in figures}
-    assert by_name["notes left sounding after 2 × kill -9, native JACK"].value == 0
+    assert by_name["notes left sounding after 2 × kill -9, JACK"].value == 0
     for load in ("idle", "busy"):
-        assert 0 < by_name[f"scheduler lateness, rtmidi on JACK, {load}: p99"].value < 1000
-        assert by_name[f"off the frame, native JACK, {load}: largest"].value > 0
-        assert by_name[f"at the receiver, rtmidi on JACK, {load}: largest"].value > 1, "messages of rtmidi wait for a period"
+        assert 0 < by_name[f"scheduler lateness, {load}: p99"].value < 1000
+        assert by_name[f"off the frame, JACK, {load}: largest"].value > 0

@@ -8,8 +8,8 @@ import pytest
 from benchmarks.jack_midi import wait_for
 from jack_server import JackServer
 from musichal.errors import InputError
+from musichal.live.output.jack_midi import FrameClock
 from musichal.live.output.live_output import LiveOutput
-from musichal.live.output.ports.frame_clock import FrameLine
 from musichal.live.output.routing import single_port
 from musichal.live.output.scheduler import Scheduler
 from musichal.live.output.scheduler_protocol import NOTE, FrameBuffer, PortSettings, note_frame, read_note
@@ -136,7 +136,7 @@ def test_decisions_become_slices_once_for_all_voices_and_not_of_the_players_own(
 
 
 def test_the_line_follows_reports_slowly_and_starts_anew_after_a_jump() -> None:
-    line = FrameLine(48_000)
+    line = FrameClock(48_000)
     rng = np.random.default_rng(1)
     for k in range(400):
         line.report(256 * k, 10.0 + 256 * k / 48_000 + float(rng.uniform(-0.001, 0.001)))

@@ -26,10 +26,7 @@ from musichal.live.control import (
     read_cc_map,
 )
 from musichal.live.input.live_input import Scan, scan_devices
-from musichal.live.input.midi import open_midi_input
-from musichal.live.output.midi_systems import MidiSystem, midi_systems
-from musichal.live.output.ports.midi import INSTEAD
-from musichal.live.output.ports.silence_stderr import library_chatter_off
+from musichal.live.output.midi_ports import INSTEAD, MidiSystem, midi_systems, open_midi_input, silence_stderr
 from musichal.machine import now_s
 from musichal.parameters import WORDS
 from musichal.partner.settings import PartnerSettings
@@ -48,7 +45,7 @@ class Part:
 def devices_command(*, terminal: Terminal) -> None:
     """Show the devices, and what works; what is missing is no error."""
     scan, sound = _sound()
-    with library_chatter_off():
+    with silence_stderr():
         systems, midi = _midi()
     parts = [sound, *midi, _jack(), _osc(), _synth(), _link()]
     terminal.result(
@@ -120,11 +117,6 @@ def _jack() -> Part:
 
 
 def _osc() -> Part:
-    try:
-        import pythonosc  # noqa: F401
-    except ImportError:
-        detail = f"--osc works; for notes by OSC, python-osc is not installed: {install_hint('live')}"
-        return Part("OSC", False, detail)
     return Part("OSC", True, "control in, notes and decisions out")
 
 

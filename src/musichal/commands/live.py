@@ -28,10 +28,11 @@ from musichal.live.drift import DriftMonitor
 from musichal.live.engine import EngineObserver, EventLoop, ObserverThread, Player
 from musichal.live.input.link import LinkClock, LinkSession, need_aalink
 from musichal.live.input.live_input import InputEvent, LiveInput
-from musichal.live.input.midi import MidiClock, open_midi_input
+from musichal.live.input.midi_clock import MidiClock
 from musichal.live.input.osc import OscInput, OscOutput
 from musichal.live.live_engine import LiveEngine
 from musichal.live.output.live_output import LiveOutput
+from musichal.live.output.midi_ports import open_midi_input
 from musichal.live.output.routing import Routing, VoiceRoute, read_routing, single_port
 from musichal.live.output.scheduler import Scheduler
 from musichal.live.output.scheduler_protocol import PortSettings

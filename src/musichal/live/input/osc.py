@@ -19,14 +19,13 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
 
 from musichal.errors import InputError
 from musichal.hearing.percepts import Percept
 from musichal.live.control import Command, command
 from musichal.live.drift import DriftReport
 from musichal.live.engine import EngineObserver
-from musichal.live.input.osc_format import LARGEST_DATAGRAM, osc_message, read_datagram
+from musichal.live.input.osc_format import LARGEST_DATAGRAM, open_sender, osc_message, read_datagram
 from musichal.live.session.event_log import Entry, Skipped, Staged, Struck
 from musichal.partner.decision import Decision
 from musichal.text import reason
@@ -166,16 +165,8 @@ class OscOutput(EngineObserver):
     ) -> None:
         if not 0 < port < 1 << 16:
             raise InputError(f"the OSC port must be in [1, 65535], got {port}")
-        try:
-            family, _, _, _, to = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
-        except (OSError, UnicodeError) as error:
-            raise InputError(
-                f"cannot resolve the OSC receiver {host!r}: {getattr(error, 'strerror', None) or error}"
-            ) from error
-        self._to: Any = to
+        self._socket, self._to = open_sender(host, port)
         self._rate_hz, self._explain = sample_rate_hz, explain
-        self._socket = socket.socket(family, socket.SOCK_DGRAM)
-        self._socket.setblocking(False)
         self.unsent = 0
 
     def close(self) -> None:

@@ -4,8 +4,12 @@ Reads what other programs really send: the types i, h, f, d, s, S, b, T, F, N an
 time tags (what is for later is taken at once). Specification: Wright, "Open Sound Control 1.0", 2002.
 """
 
+import socket
 import struct
 from collections.abc import Iterator, Sequence
+from typing import Any
+
+from musichal.errors import InputError
 
 Argument = int | float | str | bytes | bool | None
 Message = tuple[str, tuple[Argument, ...]]
@@ -89,8 +93,25 @@ def _unpack(form: str, data: bytes, at: int) -> tuple[int | float, ...]:
     return struct.unpack_from(form, data, at)
 
 
-def osc_message(address: str, arguments: Sequence[int | float | str | bool] = ()) -> bytes:
-    """Return a message as a datagram: integers as i (h where they need it), floats as f, texts as s, truth as T and F."""
+def open_sender(host: str, port: int) -> tuple[socket.socket, Any]:
+    """Return a non-blocking UDP socket and the address to send to: the host is resolved once, here.
+
+    Raises `InputError` where it cannot be resolved.
+    """
+    try:
+        family, _, _, _, to = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
+    except (OSError, UnicodeError) as error:
+        raise InputError(f"cannot resolve the OSC receiver {host!r}: {getattr(error, 'strerror', None) or error}") from error
+    sender = socket.socket(family, socket.SOCK_DGRAM)
+    sender.setblocking(False)
+    return sender, to
+
+
+def osc_message(address: str, arguments: Sequence[int | float | str | bool | bytes] = ()) -> bytes:
+    """Return a message as a datagram.
+
+    Integers are sent as i (h where they need it), floats as f, texts as s, truth as T and F, four bytes of MIDI as m.
+    """
     types, parts = ",", []
     for argument in arguments:
         if isinstance(argument, bool):
@@ -102,6 +123,9 @@ def osc_message(address: str, arguments: Sequence[int | float | str | bool] = ()
         elif isinstance(argument, float):
             types += "f"
             parts.append(struct.pack(">f", argument))
+        elif isinstance(argument, bytes):
+            types += "m"
+            parts.append(argument)
         else:
             types += "s"
             parts.append(_padded(argument))

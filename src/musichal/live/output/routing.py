@@ -1,7 +1,7 @@
 """Which voice plays where: port, channel, transposition, range, velocity; pure, from a TOML table.
 
     [port.synth]
-    to = "virtual:MusicHal"      # any address of musichal.live.output.ports.registry
+    to = "virtual:MusicHal"      # any address of musichal.live.output.ports.ADDRESSES
     latency_ms = 12.0            # what the instrument takes to sound: notes leave that much earlier
     mpe = true                   # a channel for every note …
     mpe_members = 15             # … of so many

@@ -25,8 +25,7 @@ from musichal.errors import MusicHalError
 from musichal.live.output import scheduler_protocol as protocol
 from musichal.live.output.active_notes import Key
 from musichal.live.output.note_scheduler import AGAIN_S, NoteScheduler, mpe_configuration
-from musichal.live.output.ports.protocol import Port, PortLostError
-from musichal.live.output.ports.registry import describe, open_port
+from musichal.live.output.ports import Port, PortLostError, open_port
 from musichal.live.output.scheduler_protocol import MpeZone, Outgoing
 from musichal.live.realtime import raise_priority
 from musichal.machine import now_s
@@ -409,9 +408,9 @@ def main() -> int:
         gc.freeze()
         process.run()
     except (MusicHalError, PortLostError) as error:
-        kind, text = describe(error) if isinstance(error, MusicHalError) else ("InputError", str(error))
+        kind = type(error).__name__ if isinstance(error, MusicHalError) else "InputError"
         with contextlib.suppress(OSError):
-            connection.sendall(protocol.json_frame(protocol.FAILED, {"error": kind, "text": text}))
+            connection.sendall(protocol.json_frame(protocol.FAILED, {"error": kind, "text": str(error)}))
         return 2
     except Exception as error:
         with contextlib.suppress(OSError):

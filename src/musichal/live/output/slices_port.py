@@ -1,7 +1,7 @@
 """The partner's own recordings as its voice: slices played on a sound output.
 
-A port of this kind needs NumPy and the recordings in memory, and PortAudio can hang on a sound system that died: give it a
-scheduler of its own, apart from the MIDI ports.
+Such a port needs NumPy and the recordings in memory, and PortAudio can hang on a sound system that died: give it a scheduler
+of its own, apart from the MIDI ports.
 """
 
 import contextlib
@@ -15,8 +15,8 @@ from musichal.arrays import Float32
 from musichal.audio.slices import SlicePlayer
 from musichal.errors import InputError
 from musichal.live.input.devices import find_output, portaudio, why_not_opened
-from musichal.live.output.ports.frame_clock import FrameLine
-from musichal.live.output.ports.protocol import PortLostError
+from musichal.live.output.jack_midi import FrameClock
+from musichal.live.output.ports import PortLostError
 from musichal.live.output.scheduler_protocol import Outgoing
 from musichal.machine import now_s
 from musichal.memory.partner_file import load_partner
@@ -26,22 +26,22 @@ from musichal.text import printable
 _LEAD_S = 0.15
 _START_S = 5.0
 _QUIET_S = 2.0
-"""A sound system that has asked for nothing for so long is gone."""
+"""A sound system that asked for no samples for so long is gone."""
 _MOST_WAITING = 1000
 
 
 class SlicesPort:
     """Plays slices of the recordings of a partner on a sound output: a device's number, part of its name, or the default.
 
-    Slices are rendered by a thread of their own, a little ahead; the callback of the sound system only adds them up. Other
-    messages than slices and their ends are not for this port, and are passed over.
+    Slices are rendered by a thread of their own, a little ahead; the callback of the sound system only mixes them. Other
+    messages than slices and their ends are ignored.
 
     Raises
     ------
     PartnerFileError
         For a partner that cannot be read, or has no sound in it.
     InputError
-        For a device that is not there or cannot be opened.
+        For a device that does not exist or cannot be opened.
     MissingExtraError
         Without sounddevice or PortAudio.
     """
@@ -54,7 +54,7 @@ class SlicesPort:
         self.name = f"slices of {printable(path)} on {output.label}"
         self.lead_s = _LEAD_S
         self._player = SlicePlayer(recordings, sample_rate_hz=rate_hz)
-        self._line = FrameLine(rate_hz)
+        self._clock = FrameClock(rate_hz)
         self._recordings = len(recordings)
         self._asked: queue.SimpleQueue[tuple[float, Slice | None] | None] = queue.SimpleQueue()
         self._called_s: float | None = None
@@ -83,11 +83,11 @@ class SlicesPort:
             begun.wait(0.01)
         if self._called_s is None:
             self.close(flush=False)
-            raise InputError(f"{label} opened, and asks for no sound")
+            raise InputError(f"{label} opened, and asks for no samples")
 
     def _fill(self, out: Float32, frames: int, _time: object, status: Any) -> None:
         moment_s = now_s()
-        self._line.report(self._player.position, moment_s)
+        self._clock.report(self._player.position, moment_s)
         self._called_s = moment_s
         self._underflows += bool(status.output_underflow)
         out[:] = np.clip(self._player.read(frames), -1.0, 1.0)[:, None]
@@ -95,7 +95,7 @@ class SlicesPort:
     def _render(self) -> None:
         while (asked := self._asked.get()) is not None:
             target_s, piece = asked
-            frame = self._line.frame_at(target_s)
+            frame = self._clock.frame_at(target_s)
             if piece is None:
                 self._player.stop(frame)
             elif piece.recording < self._recordings:
@@ -104,16 +104,16 @@ class SlicesPort:
     def send(self, message: Outgoing) -> None:
         """Take a slice, or its end, for its moment."""
         if self._asked.qsize() >= _MOST_WAITING:
-            raise PortLostError("slices cannot be rendered as fast as they are asked for")
+            raise PortLostError("slices cannot be rendered as fast as they are played")
         if message.slice is not None:
             self._asked.put((message.target_s, message.slice))
         elif message.is_off and not message.again:
             self._asked.put((message.target_s, None))
 
     def check(self) -> str | None:
-        """Raise where the sound system asks for nothing any more; returns that sound was interrupted, if it was."""
+        """Raise if the sound system asks for no samples any more; returns a warning if the sound was interrupted."""
         if not self._stream.active or self._called_s is None or now_s() - self._called_s > _QUIET_S:
-            raise PortLostError("the sound output is not there any more")
+            raise PortLostError("the sound output is gone")
         underflows, self._told_underflows = self._underflows - self._told_underflows, self._underflows
         times = "once" if underflows == 1 else f"{underflows} times"
         return f"the sound was interrupted {times}: the machine is too busy" if underflows else None

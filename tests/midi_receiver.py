@@ -1,10 +1,9 @@
 """What a strict receiver would mind, one that parses OSC, and a sender. In JACK: `benchmarks.jack_midi.JackReceiver`."""
 
+import subprocess
+import sys
 import threading
 from typing import Any
-
-from musichal.live.output.scheduler_protocol import Outgoing
-from musichal.machine import now_s
 
 _SO_FAR = b"so far"
 
@@ -37,21 +36,40 @@ def minds(receiver: Any) -> list[str]:
 
 
 class MidiSender:
-    """A MIDI output in JACK, `NAME:out`, that sends at once."""
+    """A MIDI output in JACK, `NAME:out`, that sends at once. A process of its own: two clients of one can block each other."""
+
+    _PROGRAM = """
+import sys
+from musichal.live.output.jack_midi import JackPort
+from musichal.live.output.scheduler_protocol import Outgoing
+from musichal.machine import now_s
+
+port = JackPort(sys.argv[1])
+print("ready", flush=True)
+for line in sys.stdin:
+    port.send(Outgoing(bytes.fromhex(line), now_s(), now_s()))
+port.close()
+"""
 
     def __init__(self, name: str) -> None:
-        from musichal.live.output.jack_midi import JackPort
-
-        self._port = JackPort(name)
+        command = [sys.executable, "-c", self._PROGRAM, name]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert self._process.stdout is not None
+        while "ready" not in (line := self._process.stdout.readline()):  # libjack talks on standard output too
+            assert line, "the sender did not start"
 
     def __enter__(self) -> "MidiSender":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._port.close()
+        with self._process:
+            assert self._process.stdin is not None
+            self._process.stdin.close()
 
     def send(self, *data: int) -> None:
-        self._port.send(Outgoing(bytes(data), now_s(), now_s()))
+        assert self._process.stdin is not None
+        self._process.stdin.write(bytes(data).hex() + "\n")
+        self._process.stdin.flush()
 
 
 class UdpReceiver:

@@ -1,4 +1,4 @@
-"""Which voice plays where: port, channel, transposition, range, velocity; pure, from a TOML table.
+"""Which voice plays where: port, channel, transposition, range, velocity; from a TOML table.
 
     [port.synth]
     to = "virtual:MusicHal"      # any address of musichal.live.output.ports.ADDRESSES
@@ -27,7 +27,7 @@ from typing import Any, Literal
 from musichal.errors import InputError
 from musichal.live.output.scheduler_protocol import LONGEST_LATENCY_S, MpeZone, PortSettings
 from musichal.note import Note, check_integer
-from musichal.text import PathLike, check_keys, integer_in, number_in, printable, read_toml
+from musichal.text import PathLike, check_keys, number_in, printable, read_toml
 
 _OCTAVE = 12
 
@@ -46,8 +46,8 @@ class VelocityCurve:
     def __post_init__(self) -> None:
         if not 0.1 <= self.gamma <= 10:
             raise ValueError(f"gamma must be in [0.1, 10], got {self.gamma!r}")
-        if not 1 <= self.floor <= self.ceiling <= 127:
-            raise ValueError(f"velocities must be 1 ≤ floor ≤ ceiling ≤ 127, got {self.floor!r} and {self.ceiling!r}")
+        check_integer("ceiling", self.ceiling, 1, 127)
+        check_integer("floor", self.floor, 1, self.ceiling)
 
     def __call__(self, velocity: int) -> int:
         """Return the velocity to send for `velocity` (1 to 127); the curve never falls."""
@@ -161,49 +161,48 @@ def _programs(port: str, routes: Iterable[VoiceRoute]) -> tuple[bytes, ...]:
 def _port(name: str, values: Mapping[str, Any], setup: tuple[bytes, ...]) -> PortSettings:
     where = f"port.{name}"
     check_keys(values, ("to", "latency_ms", "mpe", "mpe_members", "mpe_bend_semitones"), where)
-    address = _value(where, values, "to", str, None)
-    latency_ms = number_in(values.get("latency_ms", 0.0), 0, 1000 * LONGEST_LATENCY_S, f"{where}: latency_ms")
-    zone = None
-    if _value(where, values, "mpe", bool, False):
-        try:
-            zone = MpeZone(
-                _value(where, values, "mpe_members", int, MpeZone().members),
-                _value(where, values, "mpe_bend_semitones", int, MpeZone().bend_semitones),
-            )
-        except ValueError as error:
-            raise InputError(f"{where}: mpe_{error}") from error
+    mpe = values.get("mpe", False)
+    if type(mpe) is not bool:
+        raise InputError(f"{where}: mpe must be true or false, got {mpe!r}")
+    if not mpe and ("mpe_members" in values or "mpe_bend_semitones" in values):
+        raise InputError(f"{where}: mpe_members and mpe_bend_semitones need mpe = true")
+    if mpe:
         # Every note has a channel of its own there, so a program goes to the master channel, for the whole zone.
         setup = tuple(sorted({bytes((0xC0, data[1])) for data in setup}))
         if len(setup) > 1:
             raise InputError(f"{where}: an MPE port has one program for all its voices")
-    elif "mpe_members" in values or "mpe_bend_semitones" in values:
-        raise InputError(f"{where}: mpe_members and mpe_bend_semitones need mpe = true")
-    return PortSettings(name, address, latency_s=latency_ms / 1000, zone=zone, setup=setup)
+    try:
+        latency_ms = number_in(values.get("latency_ms", 0.0), 0, 1000 * LONGEST_LATENCY_S, f"{where}: latency_ms")
+        check_integer("mpe_members", members := values.get("mpe_members", 15), 1, 15)
+        check_integer("mpe_bend_semitones", bend_semitones := values.get("mpe_bend_semitones", 48), 1, 96)
+    except ValueError as error:
+        raise InputError(f"{where}: {error}") from error
+    zone = MpeZone(members, bend_semitones) if mpe else None
+    return PortSettings(name, _text(where, values, "to"), latency_s=latency_ms / 1000, zone=zone, setup=setup)
 
 
 def _voice(where: str, values: Mapping[str, Any]) -> VoiceRoute:
     check_keys(values, ("port", "channel", "transpose", "range", "outside", "program", "velocity"), where)
-    limits = _value(where, values, "range", list, [0, 127])
-    if len(limits) != 2:
+    limits, curve = values.get("range", [0, 127]), values.get("velocity", {})
+    if not (isinstance(limits, list) and len(limits) == 2):
         raise InputError(f"{where}: range must be the lowest and the highest pitch, such as [40, 84]")
-    curve = _value(where, values, "velocity", dict, {})
+    if not isinstance(curve, dict):
+        raise InputError(f"{where}: velocity must be a table, got {curve!r}")
     check_keys(curve, ("gamma", "floor", "ceiling"), f"{where}.velocity")
-    program = integer_in(values.get("program", 1), 1, 128, f"{where}: program")
-    channel = integer_in(values.get("channel", 1), 1, 16, f"{where}: channel")
+    gamma = number_in(curve.get("gamma", 1.0), 0.1, 10, f"{where}.velocity: gamma")
+    channel, program = values.get("channel", 1), values.get("program", 1)
     try:
+        check_integer("channel", channel, 1, 16)
+        check_integer("program", program, 1, 128)
         return VoiceRoute(
-            port=_value(where, values, "port", str, None),
+            port=_text(where, values, "port"),
             channel=channel - 1,
-            transpose=_value(where, values, "transpose", int, 0),
+            transpose=values.get("transpose", 0),
             lowest=limits[0],
             highest=limits[1],
-            outside=_value(where, values, "outside", str, "fold"),
+            outside=values.get("outside", "fold"),
             program=program - 1 if "program" in values else None,
-            velocity=VelocityCurve(
-                gamma=number_in(curve.get("gamma", 1.0), 0.1, 10, f"{where}.velocity: gamma"),
-                floor=_value(f"{where}.velocity", curve, "floor", int, 1),
-                ceiling=_value(f"{where}.velocity", curve, "ceiling", int, 127),
-            ),
+            velocity=VelocityCurve(**curve | {"gamma": gamma}),
         )
     except ValueError as error:
         raise InputError(f"{where}: {error}") from error
@@ -216,11 +215,10 @@ def _tables(kind: str, table: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]
     return dict(tables)
 
 
-def _value(where: str, values: Mapping[str, Any], key: str, kind: type, default: Any) -> Any:
-    value = values.get(key, default)
-    if value is None:
+def _text(where: str, values: Mapping[str, Any], key: str) -> str:
+    if key not in values:
         raise InputError(f"{where} needs {key}")
-    if type(value) is not kind:
-        names = {str: "text", int: "an integer", bool: "true or false", list: "a list", dict: "a table"}
-        raise InputError(f"{where}: {key} must be {names[kind]}, got {value!r}")
-    return value
+    text = values[key]
+    if not isinstance(text, str):
+        raise InputError(f"{where}: {key} must be text, got {text!r}")
+    return text

@@ -126,7 +126,7 @@ def _released(sound: Float32, held_s: float, rate_hz: int) -> Float32:
     return damped
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=96)
 def _tone(pitch: int, touch: int, seconds: float, rate_hz: int, *, bass: bool) -> Float32:
     """Return a decaying tone whose harmonic k has the amplitude brightness^k, which falls as it sounds.
 
@@ -225,7 +225,7 @@ _DRUMS = {
 }
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=64)
 def _hit(key: int, touch: int, rate_hz: int) -> Float32:
     """Return the sound of a drum, to its end; a harder touch gives brighter noise."""
     drum, hard = _DRUMS.get(key, _DRUMS[76]), (touch + 0.5) / _TOUCHES

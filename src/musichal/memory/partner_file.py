@@ -23,6 +23,7 @@ from musichal.memory.memory import NOTE, STATE, Memory
 from musichal.spec import PerceptionSpec
 from musichal.text import PathLike, printable
 
+_Layout = Mapping[str, tuple[type[np.generic], int]]
 _LONGEST_SAMPLES = 4 * 3600 * 192_000
 _HIGHEST_RATE_HZ = 768_000
 # What was heard may end a little behind the recording: resampling rounds its length, and its last window is padded.
@@ -34,8 +35,19 @@ _LONGEST_TEXT = 4096
 KEPT = "vocabularies"
 """In `PartnerModel.trained_with`: the vocabularies were kept from an earlier training when its recordings were heard again."""
 
-_VOCABULARY_ARRAYS = ("centres", "mean", "projection", "counts")
-_RECORDING_ARRAYS = ("tokens", "frame_samples", "level_db", "onset_samples")
+# Type and dimensions of the arrays of a vocabulary and of a recording.
+_VOCABULARY_ARRAYS: _Layout = {
+    "centres": (np.float32, 2),
+    "mean": (np.float32, 1),
+    "projection": (np.float32, 2),
+    "counts": (np.int64, 1),
+}
+_RECORDING_ARRAYS: _Layout = {
+    "tokens": (np.int16, 2),
+    "frame_samples": (np.int64, 1),
+    "level_db": (np.float32, 1),
+    "onset_samples": (np.int64, 1),
+}
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -147,7 +159,7 @@ def load_partner(path: PathLike) -> PartnerModel:
     except InputError as error:
         raise PartnerFileError(f"{printable(path)}: {error}") from error
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
-        # The members are what their digests say, so someone wrote them so: a file not made by MusicHal.
+        # The members match their digests, so this was written on purpose, and not by MusicHal.
         raise PartnerFileError(
             f"{printable(path)}: not a partner that MusicHal made ({type(error).__name__}: {error})"
         ) from error
@@ -183,21 +195,16 @@ def _build(container: Container) -> PartnerModel:
 
 
 def _vocabulary(container: Container, source: str, values: dict[str, Any], spec: PerceptionSpec) -> Vocabulary:
-    arrays = container.read_arrays(f"arrays/vocabulary-{source}.safetensors")
     vocabulary = Vocabulary(
         normalisation=values["normalisation"],
-        centres=_array(arrays, "centres", np.float32, 2),
         scale=_number(values["scale"]),
-        mean=_array(arrays, "mean", np.float32, 1),
-        projection=_array(arrays, "projection", np.float32, 2),
         spread=_number(values["spread"]),
-        counts=_array(arrays, "counts", np.int64, 1),
+        **_arrays(container, f"arrays/vocabulary-{source}.safetensors", _VOCABULARY_ARRAYS),
     )
     _require(vocabulary.normalisation == spec.vocabulary.normalisation, f"the {source} vocabulary is normalised another way")
     _require(vocabulary.size == spec.vocabulary.size, f"the {source} vocabulary has another size than its spec")
     scaled = all(_LEAST_SCALE <= value <= _LARGEST_SCALE for value in (vocabulary.scale, vocabulary.spread))
     _require(scaled, f"the {source} vocabulary has no scale")
-    # Not so for NaN either.
     bounded = all((np.abs(a) <= _LARGEST_FEATURE).all() for a in (vocabulary.centres, vocabulary.mean, vocabulary.projection))
     _require(bounded, f"the {source} vocabulary has centres that no sound could have")
     counted = vocabulary.counts.shape == (vocabulary.size,) and bool((vocabulary.counts >= 0).all())
@@ -210,17 +217,13 @@ def _vocabulary(container: Container, source: str, values: dict[str, Any], spec:
 
 
 def _recording(container: Container, number: int, values: dict[str, Any], spec: PerceptionSpec) -> StoredRecording:
-    arrays = container.read_arrays(f"arrays/recording-{number:04d}.safetensors")
     flac_name = f"recordings/{number:04d}.flac"
     recording = StoredRecording(
         name=_text(values["name"]),
         sample_rate_hz=_integer(values["sample_rate_hz"], largest=_HIGHEST_RATE_HZ),
         n_samples=_integer(values["n_samples"], largest=_LONGEST_SAMPLES),
         digest=_text(values["digest"]),
-        tokens=_array(arrays, "tokens", np.int16, 2),
-        frame_samples=_array(arrays, "frame_samples", np.int64, 1),
-        level_db=_array(arrays, "level_db", np.float32, 1),
-        onset_samples=_array(arrays, "onset_samples", np.int64, 1),
+        **_arrays(container, f"arrays/recording-{number:04d}.safetensors", _RECORDING_ARRAYS),
         flac=container.read(flac_name) if flac_name in container.members else None,
     )
     _require(_SHA256.fullmatch(recording.digest) is not None, f"recording {number} has no proper digest")
@@ -258,10 +261,11 @@ def _arrays_to_columns(arrays: Mapping[str, AnyArray], dtype: np.dtype[np.void])
     return columns
 
 
-def _array(arrays: Mapping[str, AnyArray], name: str, dtype: type[np.generic], ndim: int) -> AnyArray:
-    array = arrays[name]
-    _require(array.dtype == dtype and array.ndim == ndim, f"its array {name} does not fit")
-    return array
+def _arrays(container: Container, member: str, layout: _Layout) -> dict[str, AnyArray]:
+    arrays = container.read_arrays(member)
+    for name, (dtype, ndim) in layout.items():
+        _require(arrays[name].dtype == dtype and arrays[name].ndim == ndim, f"its array {name} does not fit")
+    return {name: arrays[name] for name in layout}
 
 
 def _text(value: Any) -> str:

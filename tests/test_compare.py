@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from musichal.audio.recording import read_recording
 from musichal.cli import app
-from musichal.evaluate.comparison import Comparison, compare_partners, contingency, partition_agreement, shared_starts
+from musichal.evaluate.compare import Comparison, compare_partners, contingency, partition_agreement, shared_starts
 from musichal.memory.partner_file import PartnerModel, save_partner
 from musichal.spec import PerceptionSpec, VocabularySpec
 from musichal.training.trainer import train

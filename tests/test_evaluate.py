@@ -12,9 +12,10 @@ from typer.testing import CliRunner
 from musichal.audio.recording import read_recording
 from musichal.cli import app
 from musichal.errors import InputError
+from musichal.evaluate import evaluation
 from musichal.evaluate.answers import DeafWalker, Echo, answer, cut_excerpts, hear_excerpt, joined, with_pauses
 from musichal.evaluate.duo import harmony, memory_use, phrases_of_notes, phrasing, player_phrases
-from musichal.evaluate.evaluation import OUTCOMES, against_chance, effect, trials
+from musichal.evaluate.evaluation import OUTCOMES, against_chance, chosen_trials, effect, parameter_effects, trials
 from musichal.evaluate.listening import (
     AT_ONCE_S,
     FLOOR_DB,
@@ -307,22 +308,29 @@ def test_every_setting_every_column_of_a_mode_and_every_setting_of_a_voice_has_a
             directed_by(PartnerSettings().changed(changes).direction)
 
 
-def test_only_the_parameters_named_are_tried_and_in_processes_alike(trained_path, rock_guitar, ballad_guitar):
-    short = ["--excerpt", "10", "--most", "4", "--minutes", "0.5", "--mode", "couple", "--json"]
-    arguments = ["evaluate", str(trained_path), str(rock_guitar), str(ballad_guitar), *short]
-    named = ["--effect", "gain_db", "--effect", "mode: phrase"]
-    found = []
-    for processes in ("1", "2"):
-        result = CliRunner().invoke(app, [*arguments, *named, "--processes", processes])
-        assert result.exit_code == 0, result.output
-        found.append(json.loads(result.stdout)["effects"])
+def test_only_the_parameters_named_are_tried_and_in_processes_alike(trained, trained_path, excerpts):
+    chosen = chosen_trials(["gain_db", "mode: phrase"])
+    settings = PartnerSettings.from_dict({"direction": {"mode": "couple"}})
+    found = [
+        parameter_effects(
+            trained, settings, excerpts[:2], chosen, file=trained_path, processes=processes, seed=0, progress=lambda *_: None
+        )
+        for processes in (1, 2)
+    ]
     assert found[0] == found[1]
-    assert [e["parameter"] for e in found[0]] == ["(the seed alone)", "gain_db", "mode: phrase"]
-    assert found[0][1]["outcome"] == "mean velocity"
-    assert found[0][1]["size"] > 1
-    unknown = CliRunner().invoke(app, [*arguments, "--effect", "charm"])
-    assert unknown.exit_code != 0
-    assert "unknown parameter 'charm'" in unknown.output
+    assert [e.parameter for e in found[0]] == ["(the seed alone)", "gain_db", "mode: phrase"]
+    assert found[0][1].size > 1
+    with pytest.raises(InputError, match="unknown parameter 'charm'"):
+        chosen_trials(["charm"])
+
+
+def test_a_process_that_tries_parameters_loads_the_partner_once(trained, trained_path, excerpts, monkeypatch):
+    loaded = []
+    monkeypatch.setattr(evaluation, "load_partner", lambda path: loaded.append(path) or trained)
+    evaluation._loaded.cache_clear()
+    for trial in chosen_trials(["gain_db", "temperature"]):
+        evaluation._try_in_process(trained_path, PartnerSettings(), excerpts[:1], trial, 0)
+    assert loaded == [trained_path]
 
 
 def test_a_player_with_pauses_plays_the_same_with_silence_between(rock_guitar):

@@ -16,7 +16,7 @@ from musichal.note import Note
 from musichal.partner.settings import PartnerSettings
 
 RATE = 44_100
-PLAYER_S, SILENT_S = 10.0, 14.0
+PLAYER_S, SILENT_S = 10.0, 10.0
 
 
 @pytest.fixture(scope="module")
@@ -66,17 +66,14 @@ def test_what_it_plays_sounds_in_the_room_and_later_than_it_decided(trained, roc
 
 def test_it_answers_itself_for_ever_unless_it_knows_its_sound(trained, rock_guitar, render):
     """The player falls silent: it does too, as it would by itself. Its own gestures are mostly not learned."""
-    found = in_rooms(trained, render, rock_guitar)
-    for level_db in (-10.0, 0.0):
-        knows, does_not = found[level_db, True], found[level_db, False]
-        assert does_not.on_s > SILENT_S - 1.5, "the loop is closed"
-        assert knows.on_s < knows.alone_on_s + 3.0, "hardly longer than without feedback"
-        assert does_not.learned_own > 0.15
-        assert knows.learned_own < 0.5 * does_not.learned_own
-        assert knows.heard > does_not.heard - 0.02, "what is taken off is its own"
-        assert knows.kept > 0.15, "who learns nothing learns nothing wrong"
-    assert found[0.0, True].heard > found[0.0, False].heard + 0.05, "where there is much of it"
-    assert found[-10.0, True].learned_own < 0.1
+    found = in_rooms(trained, render, rock_guitar, levels_db=(0.0,))
+    knows, does_not = found[0.0, True], found[0.0, False]
+    assert does_not.on_s > SILENT_S - 1.5, "the loop is closed"
+    assert knows.on_s < knows.alone_on_s + 3.0, "hardly longer than without feedback"
+    assert does_not.learned_own > 0.15
+    assert knows.learned_own < 0.5 * does_not.learned_own
+    assert knows.heard > does_not.heard + 0.05, "what is taken off is its own"
+    assert knows.kept > 0.15, "who learns nothing learns nothing wrong"
 
 
 @pytest.mark.slow

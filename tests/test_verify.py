@@ -28,9 +28,17 @@ from musichal.evaluate.alignment import (
     stored_states,
     token_checks,
 )
-from musichal.evaluate.checks import GROUPS, Check, count_checks, differing_members, grid_counts, repeatability_checks
+from musichal.evaluate.checks import (
+    GROUPS,
+    Check,
+    count_checks,
+    differing_members,
+    grid_counts,
+    repeatability_checks,
+    scaling_checks,
+)
 from musichal.evaluate.token_stats import token_diversity
-from musichal.evaluate.verify import Verification, averaged_tokens, grid_offsets, scaling_checks, subjects, verify_partner
+from musichal.evaluate.verify import Verification, averaged_tokens, grid_offsets, subjects, verify_partner
 from musichal.hearing.encoders.spectral import SpectralEncoder
 from musichal.hearing.percepts import SILENCE, SOURCES
 from musichal.memory.partner_file import PartnerModel, load_partner, save_partner

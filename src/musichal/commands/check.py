@@ -16,7 +16,7 @@ from musichal.commands.options import check_outputs
 from musichal.commands.terminal import Terminal, table_of
 from musichal.errors import CheckFailedError, InputError
 from musichal.evaluate.checks import Retrain
-from musichal.evaluate.comparison import Comparison, SourceComparison, Split, compare_partners
+from musichal.evaluate.compare import Comparison, SourceComparison, Split, compare_partners
 from musichal.evaluate.verify import OFFSETS, Verification, subjects, verify_partner
 from musichal.hearing.percepts import SOURCES
 from musichal.machine import processors

@@ -327,13 +327,7 @@ def _token_check(model: PartnerModel, heard: HeardRecording, live: LiveStream, s
         passed=passed,
         detail=detail,
         cause="" if passed else _stored_cause(model, heard, live, source),
-        values={
-            "frames": longest,
-            "equal": same,
-            "share": same / longest,
-            "parts_at_s": parts_at_s,
-            "first_difference": first,
-        },
+        values={"frames": longest, "equal": same, "share": same / longest, "parts_at_s": parts_at_s, "first_difference": first},
     )
 
 

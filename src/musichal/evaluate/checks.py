@@ -1,4 +1,4 @@
-"""Checks of a partner file that need no hearing: frame counts, digests, versions, and training again.
+"""Checks of a partner that need no live pass: frame counts, digests, versions, and training again.
 
 Counts are exact: segments × frames per segment × sources − silent frames = samples of the vocabularies. One frame of
 difference is a failure.
@@ -18,11 +18,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from musichal.arrays import Float32
 from musichal.audio.resample import resampled_length
 from musichal.errors import InputError
 from musichal.hearing.encoders import create_encoder
+from musichal.hearing.listener import FeatureExtractor
 from musichal.hearing.notes import note_model_digest
-from musichal.hearing.percepts import SILENCE, SOURCES, stream_frame_count
+from musichal.hearing.percepts import SILENCE, SOURCES, frame_count, stream_frame_count
 from musichal.hearing.vocabulary import token_histogram
 from musichal.machine import installed
 from musichal.memory.container import read_container
@@ -31,6 +33,8 @@ from musichal.spec import PerceptionSpec
 
 GROUPS = ("count", "parity", "diversity", "shift", "frame scaling", "repeatability", "spec")
 """The groups of checks, in the order in which they are shown."""
+FRAME_SCALING = ((0.1, 7), (0.2, 14), (0.35, 26), (0.5, 37), (1.0, 74))
+"""Seconds of a segment, and the frames it must have at 24 kHz with frames of 400 samples every 320."""
 # A frame between two centres may fall to either by the order of a sum; nothing else moves one.
 _MOST_MOVED_SHARE = 1e-3
 _SHOWN_DIGITS = 12
@@ -133,14 +137,7 @@ def _vocabulary_count(model: PartnerModel, source: int) -> Check:
         if below
         else f"{total} frames − {silent} silent; {moved} of them have another token than in training",
         cause="" if passed else "the vocabulary was learned from other frames than the partner holds",
-        values={
-            "frames": total,
-            "silent": silent,
-            "expected": expected,
-            "found": found,
-            "below_gate": below,
-            "moved": moved,
-        },
+        values={"frames": total, "silent": silent, "expected": expected, "found": found, "below_gate": below, "moved": moved},
     )
 
 
@@ -162,6 +159,41 @@ def _total(model: PartnerModel, sources: list[Check]) -> Check:
         cause="" if expected == found else f"{found - expected:+d} samples: training heard other frames than the closed form",
         values={"frames": frames, "sources": len(SOURCES), "silent": silent, "expected": expected, "found": found},
     )
+
+
+def scaling_checks(spec: PerceptionSpec, samples: Float32) -> tuple[Check, ...]:
+    """Return one check per length: the frames that the real front end and encoder give for one segment of real sound.
+
+    `samples` (n,) at the spec's rate; what is missing of a second is silence.
+    """
+    sizes = {"frame_samples": spec.encoder.frame_samples, "stride_samples": spec.encoder.stride_samples}
+    usual = (spec.sample_rate_hz, *sizes.values()) == (24_000, 400, 320)
+    checks = []
+    for seconds, frames in FRAME_SCALING:
+        length = round(seconds * spec.sample_rate_hz)
+        if length < spec.encoder.frame_samples:
+            continue
+        expected = frames if usual else frame_count(length, **sizes)
+        shortest = min(length, spec.min_segment_samples)
+        policy = replace(spec, policy="grid", segment_samples=length, hop_samples=length, min_segment_samples=shortest)
+        sound = np.zeros(length + spec.lookahead_samples, np.float32)
+        sound[: len(samples)] = samples[: len(sound)]
+        segment = next(FeatureExtractor(policy, create_encoder(policy)).stream(sound, source_rate_hz=spec.sample_rate_hz))
+        found = [len(features) for features in segment.features]
+        passed = set(found) == {expected}
+        checks.append(
+            Check(
+                group="frame scaling",
+                name=f"a segment of {seconds * 1000:.0f} ms",
+                expected=str(expected),
+                found=", ".join(map(str, dict.fromkeys(found))),
+                passed=passed,
+                detail=f"{found[0] / seconds:.1f} frames per second, from segmenter and encoder",
+                cause="" if passed else "the encoder does not give every frame",
+                values={"seconds": seconds, "expected": expected, "found": found},
+            )
+        )
+    return tuple(checks)
 
 
 def same_installation(model: PartnerModel) -> bool:

@@ -26,12 +26,12 @@ from musichal.evaluate.checks import (
     identity_checks,
     repeatability_checks,
     same_installation,
+    scaling_checks,
     version_checks,
 )
 from musichal.evaluate.token_stats import DiversityRow, diversity_row
 from musichal.hearing.encoders import create_encoder
-from musichal.hearing.listener import FeatureExtractor
-from musichal.hearing.percepts import SILENCE, SOURCES, frame_count
+from musichal.hearing.percepts import SILENCE, SOURCES
 from musichal.hearing.pitch import PitchAnalyser
 from musichal.hearing.separation import separate
 from musichal.hearing.vocabulary import nearest
@@ -47,9 +47,6 @@ DEVICE_RATES_HZ = (48_000, 44_100, 96_000, 22_050)
 RATE_GOAL = 0.99
 """Share of tokens that another device rate should leave as they are."""
 OFFSETS = 8
-FRAME_SCALING = ((0.1, 7), (0.2, 14), (0.35, 26), (0.5, 37), (1.0, 74))
-"""Seconds of a segment, and the frames it must have at 24 kHz with frames of 400 samples every 320."""
-
 Progress = Callable[[str, float], None]
 """Called with what is being done and how far it is, from 0 to 1."""
 
@@ -385,41 +382,6 @@ def _shift_checks(rows: tuple[ShiftRow, ...], *, stretch_s: float) -> tuple[Chec
                 detail=f"{len(grid)} offsets from {grid[0].offset_s * 1000:.0f} to {grid[-1].offset_s * 1000:.0f} ms,"
                 f" {pairs} pairs of frames from {stretch_s:.1f} s; half a frame off: {half:.1%}",
                 values={"half_a_frame_off": half, "mean": mean, "least": min(shares), "pairs": pairs},
-            )
-        )
-    return tuple(checks)
-
-
-def scaling_checks(spec: PerceptionSpec, samples: Float32) -> tuple[Check, ...]:
-    """Return one check per length: the frames that the real front end and encoder give for one segment of real sound.
-
-    `samples` (n,) at the spec's rate; what is missing of a second is silence.
-    """
-    sizes = {"frame_samples": spec.encoder.frame_samples, "stride_samples": spec.encoder.stride_samples}
-    usual = (spec.sample_rate_hz, *sizes.values()) == (24_000, 400, 320)
-    checks = []
-    for seconds, frames in FRAME_SCALING:
-        length = round(seconds * spec.sample_rate_hz)
-        if length < spec.encoder.frame_samples:
-            continue
-        expected = frames if usual else frame_count(length, **sizes)
-        shortest = min(length, spec.min_segment_samples)
-        policy = replace(spec, policy="grid", segment_samples=length, hop_samples=length, min_segment_samples=shortest)
-        sound = np.zeros(length + spec.lookahead_samples, np.float32)
-        sound[: len(samples)] = samples[: len(sound)]
-        segment = next(FeatureExtractor(policy, create_encoder(policy)).stream(sound, source_rate_hz=spec.sample_rate_hz))
-        found = [len(features) for features in segment.features]
-        passed = set(found) == {expected}
-        checks.append(
-            Check(
-                group="frame scaling",
-                name=f"a segment of {seconds * 1000:.0f} ms",
-                expected=str(expected),
-                found=", ".join(map(str, dict.fromkeys(found))),
-                passed=passed,
-                detail=f"{found[0] / seconds:.1f} frames per second, from segmenter and encoder",
-                cause="" if passed else "the encoder does not give every frame",
-                values={"seconds": seconds, "expected": expected, "found": found},
             )
         )
     return tuple(checks)

@@ -178,12 +178,7 @@ class SessionRecorder:
     """
 
     def __init__(
-        self,
-        folder: Path,
-        *,
-        sample_rate_hz: int,
-        on_trouble: Callable[[str], None] | None = None,
-        chunk_s: float = CHUNK_S,
+        self, folder: Path, *, sample_rate_hz: int, on_trouble: Callable[[str], None] | None = None, chunk_s: float = CHUNK_S
     ) -> None:
         self._folder, self._rate_hz = folder, sample_rate_hz
         self._on_trouble = on_trouble

@@ -1,14 +1,13 @@
 """What two partners hear differently in the same recording.
 
 Token numbers mean nothing across partners: each vocabulary numbers its sounds as it likes. So the question is which moments
-a partner holds for the same sound, and whether the other agrees.
+a partner takes for the same sound, and whether the other agrees.
 
 Conventions
 -----------
-Frames of both are paired by nearest time, at most half the longer stride apart. Agreement is over the pairs in which both
-hear sound; silence is compared over all of them. The Rand index is the share of all pairs of moments on which both agree
-that they are the same sound or that they are not; the adjusted index is 0 for what chance would give and 1 for the same
-partition. Information is in bits.
+Frames of both are paired by nearest time, at most half the longer stride apart. Agreement is over pairs in which both hear
+sound; silence is compared over all pairs. The Rand index is the share of all pairs of moments on which both agree that they
+are the same sound or not; the adjusted index is 0 for chance and 1 for the same partition. Information is in bits.
 
 References
 ----------
@@ -27,7 +26,7 @@ from scipy.special import entr
 from musichal.arrays import AnyArray, Float32, Float64, Int64
 from musichal.audio.recording import samples_digest
 from musichal.errors import InputError
-from musichal.evaluate.alignment import LiveStream, hear_live
+from musichal.evaluate.alignment import LiveStream, even_blocks, hear_live
 from musichal.evaluate.token_stats import Diversity, token_diversity
 from musichal.hearing.percepts import SILENCE, SOURCES
 from musichal.memory.partner_file import PartnerModel
@@ -75,7 +74,7 @@ class SourceComparison:
     only_first_silent: float
     only_second_silent: float
     agreement: Agreement
-    diversity: tuple[Diversity, Diversity]
+    diversity: tuple[Diversity, ...]
     split_by_second: tuple[Split, ...]
     split_by_first: tuple[Split, ...]
 
@@ -170,18 +169,13 @@ def compare_partners(
     """
     tell = progress or (lambda _what, _share: None)
     heard: list[LiveStream] = []
-    for number, model in enumerate((first, second)):
-        which = ("the first", "the second")[number]
-        blocks = [min(sample_rate_hz, len(samples) - n) for n in range(0, len(samples), sample_rate_hz)]
-        heard.append(
-            hear_live(
-                model,
-                samples,
-                sample_rate_hz=sample_rate_hz,
-                blocks=blocks,
-                progress=lambda share, n=number, w=which: tell(f"Hearing {name} with {w}", (n + share) / 2),  # type: ignore[misc]
-            )
-        )
+    for number, (model, which) in enumerate(((first, "the first"), (second, "the second"))):
+
+        def done(share: float, number: int = number, which: str = which) -> None:
+            tell(f"Hearing {name} with {which}", (number + share) / 2)
+
+        blocks = even_blocks(len(samples), sample_rate_hz)
+        heard.append(hear_live(model, samples, sample_rate_hz=sample_rate_hz, blocks=blocks, progress=done))
     times = [h.frame_samples / m.spec.sample_rate_hz for h, m in zip(heard, (first, second), strict=True)]
     strides_s = [m.spec.encoder.stride_samples / m.spec.sample_rate_hz for m in (first, second)]
     mine, theirs = _paired(times[0], times[1], tolerance_s=max(strides_s) / 2)
@@ -256,10 +250,7 @@ def _source(
         only_first_silent=float(np.mean(silent[0] & ~silent[1])),
         only_second_silent=float(np.mean(~silent[0] & silent[1])),
         agreement=partition_agreement(a, b),
-        diversity=(
-            token_diversity([tokens[0]], size=sizes[0], duration_s=duration_s),
-            token_diversity([tokens[1]], size=sizes[1], duration_s=duration_s),
-        ),
+        diversity=tuple(token_diversity([t], size=n, duration_s=duration_s) for t, n in zip(tokens, sizes, strict=True)),
         split_by_second=_splits(a, b, at_s),
         split_by_first=_splits(b, a, at_s),
     )

@@ -131,11 +131,11 @@ def stored_as(subtype: str, suffix: str = "WAV"):
 
 
 HEARD: dict[str, tuple[Callable[[Path, np.ndarray], object], str]] = {
-    **{f"{n} channels": (channels(n), "") for n in (1, 2, 3, 5, 8)},
-    **{f"{rate} Hz": (at_rate(rate), "") for rate in (8_000, 11_025, 22_050, 24_000, 48_000, 96_000, 192_000)},
-    **{s: (stored_as(s), "") for s in ("PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW")},
-    "FLAC": (stored_as("PCM_16", "FLAC"), ""),
-    "OGG": (stored_as("VORBIS", "OGG"), ""),
+    # test_recording reads every encoding, number of channels and rate; these go the whole way.
+    "8 channels": (channels(8), ""),
+    "8000 Hz": (at_rate(8_000), ""),
+    "192000 Hz": (at_rate(192_000), ""),
+    "PCM_U8": (stored_as("PCM_U8"), ""),
     "MP3": (stored_as("MPEG_LAYER_III", "MP3"), ""),
     "clipped": (lambda p, s: soundfile.write(p, np.clip(20 * s, -1, 1), 44_100), "clipped"),
     "beyond full scale": (lambda p, s: soundfile.write(p, 8 * s, 44_100, subtype="FLOAT"), "above full scale"),

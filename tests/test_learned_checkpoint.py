@@ -60,7 +60,7 @@ def test_a_folder_is_described_in_words_and_for_programs_without_torch(mert, mon
     known |= {"normalise_source": "preprocessor_config.json (do_normalize: true)", "licence": "CC-BY-NC-4.0"}
     assert {name: said[name] for name in known} == known
     words = CliRunner().invoke(app, ["encoder", str(mert)]).stdout
-    for text in ("CC-BY-NC-4.0", "24000 Hz", "do_normalize: true", "350 ms: 26"):
+    for text in ("CC-BY-NC-4.0", "24000", "do_normalize: true"):
         assert text in words
 
 
@@ -102,7 +102,7 @@ def test_what_is_no_checkpoint(tmp_path):
         assert "there is no folder" in refused(name)
     (tmp_path / "empty" / "config.json").write_text(json.dumps(MERT_CONFIG))
     assert "has no preprocessor_config.json" in refused(tmp_path / "empty")
-    assert "--layer says which layer --check looks at" in refused(tmp_path / "empty", "--layer", "1")
+    assert "--layer needs --check or --convert" in refused(tmp_path / "empty", "--layer", "1")
 
 
 @pytest.mark.parametrize(

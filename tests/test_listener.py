@@ -116,8 +116,7 @@ def test_any_blocks_give_the_same_percepts(
     assert bits(cut) == bits(whole)
 
 
-@pytest.mark.parametrize("policy", sorted(SPECS))
-@pytest.mark.parametrize("rate", [24_000, 44_100])
+@pytest.mark.parametrize(("rate", "policy"), [(24_000, "onset"), (24_000, "overlap"), (44_100, "grid")])
 def test_single_samples_give_the_same_percepts(model: PartnerModel, clips: dict[int, Float32], rate: int, policy: str) -> None:
     samples = clips[rate][: rate // 2, 0]
     whole = listen(model, samples, [], rate=rate, spec=SPECS[policy])

@@ -9,13 +9,16 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from musichal.arrays import Float32
 from musichal.audio.recording import Recording, read_recording
+from musichal.cli import app
 from musichal.errors import PartnerFileError
 from musichal.hearing.encoders import create_encoder
 from musichal.hearing.listener import FeatureExtractor, Listener
@@ -242,7 +245,12 @@ def calls(tree: ast.AST) -> Iterator[tuple[int, str, ast.Call]]:
 def sources(*rooms: str) -> list[tuple[Path, ast.Module]]:
     paths = [p for room in rooms for p in sorted((SRC / room).rglob("*.py"))] if rooms else sorted(SRC.rglob("*.py"))
     assert paths
-    return [(p, ast.parse(p.read_text("utf-8"))) for p in paths]
+    return [(p, parsed(p)) for p in paths]
+
+
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text("utf-8"))
 
 
 def test_nothing_asks_which_file_is_newer() -> None:
@@ -291,9 +299,8 @@ def test_no_port_has_a_fixed_name() -> None:
 
 @pytest.fixture(scope="module")
 def displayed(partner_path: Path) -> dict[str, object]:
-    done = subprocess.run(
-        [sys.executable, "-m", "musichal", "inspect", str(partner_path), "--json"], capture_output=True, text=True, check=True
-    )
+    done = CliRunner().invoke(app, ["inspect", str(partner_path), "--json"])
+    assert done.exit_code == 0, done.stderr
     values: dict[str, object] = json.loads(done.stdout)
     return values
 

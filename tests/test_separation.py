@@ -76,6 +76,7 @@ def test_the_guitar_goes_to_the_harmonic_stem_of_a_real_mix(audio_dir: object, s
     assert min(energy) > 0.01 * max(energy)
 
 
+@pytest.mark.slow
 def test_agrees_with_librosa(rock_mix: object) -> None:
     librosa = pytest.importorskip("librosa")
     samples = clip(str(rock_mix), length_s=2.0)[: 512 * 80]

@@ -75,7 +75,7 @@ def test_features_do_not_stay_in_memory(short_mix, monkeypatch):
     kept: list[int] = []
 
     def learn(features, spec, *, source):
-        segments = [o for o in gc.get_objects() if isinstance(o, SegmentFeatures)]
+        segments = [o for o in gc.get_objects() if type(o) is SegmentFeatures]
         kept.append(sum(array.nbytes for segment in segments for array in (*segment.features, segment.salience)))
         return fit_vocabulary(features, spec, source=source)
 

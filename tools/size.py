@@ -1,7 +1,7 @@
 """Print the size of MusicHal: `python tools/size.py [--durations FILE] [--rooms]`.
 
 `--durations` names the output of the suite, whose closing line says how long it took. The block path is the page of docs/ with
-the line ``<!-- block path -->``: each code span in it that names a function of the package counts once.
+the line ``<!-- block path -->``: each function of the package that its table numbers counts.
 """
 
 import argparse
@@ -44,7 +44,7 @@ def block_path(names: set[str]) -> str:
     for page in sorted((ROOT / "docs").rglob("*.md")):
         text = page.read_text(encoding="utf-8")
         if "<!-- block path -->" in text:
-            spans = {span.removesuffix("()") for span in re.findall(r"`([\w.]+(?:\(\))?)`", text)}
+            spans = set(re.findall(r"^\| \d+ \| `([\w.]+)`", text, re.MULTILINE))
             walked = {span for span in spans if span in names or ".".join(span.split(".")[-2:]) in names}
             return f"{len(walked)} ({page.relative_to(ROOT)})"
     return "no page has the line <!-- block path -->"

@@ -9,10 +9,11 @@ from rich.console import Console
 
 from benchmarks.live_speed import OnsetAnswers, OnsetPlayer
 from musichal.arrays import Float32
-from musichal.commands.live import live_command, live_player
+from musichal.commands.live import live_command
 from musichal.commands.options import PlayOptions
 from musichal.commands.terminal import Terminal
 from musichal.live.engine import EngineObserver, Player
+from musichal.live.live_performance import live_player
 from musichal.memory.partner_file import PartnerModel
 from musichal.partner.settings import Direction, PartnerSettings
 from musichal.spec import PerceptionSpec

@@ -56,7 +56,7 @@ def test_without_a_terminal_there_is_only_the_waiting():
 @pytest.mark.parametrize("terminal", [True, False])
 def test_what_happened_is_seen(terminal):
     err = Console(file=io.StringIO(), force_terminal=terminal, width=250, height=30)
-    board = Board(lambda decision: "")
+    board = Board()
     voice = Terminal(Console(file=io.StringIO()), err)
     with Display(
         board,

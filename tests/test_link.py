@@ -168,25 +168,23 @@ def test_what_is_planned_for_a_beat_sounds_on_it(trained):
 
 
 def test_without_the_extra_the_command_is_named_before_anything_is_made(monkeypatch, tmp_path, trained_path):
-    from musichal.commands.live import live_command
-    from musichal.commands.options import PlayOptions
+    from musichal.live.live_performance import LivePerformance, LiveRequest
 
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
     told = Told()
     with pytest.raises(MissingExtraError, match=r'pip install "musichal\[link\]"'), LinkSession(told.clock, told.said.append):
         pass
-    request = PlayOptions(partner=trained_path, link=True, session=tmp_path / "session")
+    request = LiveRequest(partner=trained_path, link=True, session=tmp_path / "session")
     with pytest.raises(MissingExtraError, match=r'pip install "musichal\[link\]"'):
-        live_command(request, None)  # type: ignore[arg-type]
+        LivePerformance(request)
     assert not (tmp_path / "session").exists()
 
 
 def test_one_clock_at_a_time(trained_path):
-    from musichal.commands.live import live_command
-    from musichal.commands.options import PlayOptions
+    from musichal.live.live_performance import LivePerformance, LiveRequest
 
     with pytest.raises(InputError, match="--link or --clock-in"):
-        live_command(PlayOptions(partner=trained_path, link=True, clock_in="x"), None)  # type: ignore[arg-type]
+        LivePerformance(LiveRequest(partner=trained_path, link=True, clock_in="x"))
 
 
 # ── real peers ───────────────────────────────────────────────────────────────

@@ -78,14 +78,15 @@ def test_a_clock_in_the_box_is_no_switch():
 
 @pytest.mark.live
 def test_clock_arrives_from_a_real_midi_port(jack_server):
-    from musichal.commands.live import _controllers
     from musichal.live.control import CcMap, CcMapping
+    from musichal.live.live_performance import midi_commands
+    from musichal.live.output.midi_ports import open_midi_input
 
     with MidiSender("drum machine") as out:
         for _ in range(5):
             told, box, late_s = [], CommandBox(pace_s=0.0), 0.0
             clock = MidiClock(lambda moment_s: moment_s, told.append)
-            with _controllers("drum machine", CcMap([CcMapping(20, "temperature")]), box, clock):
+            with open_midi_input("drum machine", midi_commands(CcMap([CcMapping(20, "temperature")]), box, clock)):
                 time.sleep(0.2)
                 out.send(START)
                 next_s = time.monotonic()

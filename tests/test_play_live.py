@@ -241,7 +241,7 @@ def test_ctrl_c_at_any_time_ends_every_note_and_leaves_a_whole_session_or_none(
 _INTERRUPTED_AT = """
 import os, signal, sys
 from musichal import cli
-from musichal.commands import live
+from musichal.live import live_performance as live
 name = sys.argv.pop(1)
 made = getattr(live, name)
 def interrupted(*args, **kwargs):
@@ -356,7 +356,7 @@ def test_a_table_of_voices_says_which_play_and_one_that_it_lacks_is_told_of_whil
         concert.wait_to_hear("MusicHal listens to")
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
             control.sendto(osc_message("/musichal/voices", ["melody,chords"]), ("127.0.0.1", listen))
-        concert.wait_to_hear("the voice 'chords' has no place in the table of voices")
+        concert.wait_to_hear("the voice 'chords' has no route in the table of voices")
         concert.end()
     assert concert.process.returncode == 0, concert.said
     settings = json.loads((session / "settings.json").read_text())

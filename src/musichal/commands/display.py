@@ -35,8 +35,8 @@ class Board(EngineObserver):
         Returns the reason of a decision in words; called by the thread that displays it.
     """
 
-    def __init__(self, explain: Callable[[Decision], str]) -> None:
-        self._explain = explain
+    def __init__(self, explain: Callable[[Decision], str] = lambda _: "") -> None:
+        self.explain = explain
         self.values: dict[str, object] = {}
         self.latest: Decision | None = None
         self.mode = ""
@@ -55,7 +55,7 @@ class Board(EngineObserver):
     @property
     def reason(self) -> str:
         """Return the reason of the latest decision in words."""
-        return "" if self.latest is None else self._explain(self.latest)
+        return "" if self.latest is None else self.explain(self.latest)
 
     def decision(self, decision: Decision) -> None:
         """Keep the decision, and its mode."""

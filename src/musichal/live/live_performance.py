@@ -1,0 +1,460 @@
+"""A live performance: the input, the partner, the ports, the controls and the session, opened together and closed whole.
+
+with LivePerformance(LiveRequest(partner=Path("jazz.hal"), input="Scarlett")) as live:
+live.wait()
+"""
+
+import contextlib
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from musichal.errors import InputError, MusicHalError
+from musichal.hearing.encoders import create_encoder
+from musichal.hearing.listener import Listener
+from musichal.live.analysis_thread import AnalysisThread
+from musichal.live.control import CcMap, Command, CommandBox, read_cc_map
+from musichal.live.drift import DriftMonitor
+from musichal.live.engine import EngineObserver, EventLoop, ObserverThread, Player
+from musichal.live.input.link import LinkClock, LinkSession, need_aalink
+from musichal.live.input.live_input import Channels, InputEvent, LiveInput
+from musichal.live.input.midi_clock import MidiClock
+from musichal.live.input.osc import OscInput, OscOutput
+from musichal.live.live_engine import LiveEngine
+from musichal.live.output.live_output import LiveOutput
+from musichal.live.output.midi_ports import open_midi_input
+from musichal.live.output.routing import Routing, VoiceRoute, read_routing, single_port
+from musichal.live.output.scheduler import Scheduler
+from musichal.live.output.scheduler_protocol import PortSettings
+from musichal.live.realtime import raise_priority, short_pauses
+from musichal.live.session.recorder import LiveSessionWriter, SessionRecorder
+from musichal.live.session.session import SessionSettings, file_sha256, session_folder
+from musichal.machine import now_s
+from musichal.memory.partner_file import PartnerModel, load_partner
+from musichal.partner.decision import Decision
+from musichal.partner.explanation import explain
+from musichal.partner.partner import Partner
+from musichal.partner.settings import PartnerSettings
+from musichal.text import printable
+
+CHANNEL = 0
+_LOOK_S = 5.0
+_JOIN_S = 20.0
+_SETTLE_S = 1.0
+_WAIT_S = 0.1
+# Below the scheduler's. Busy programs must not put the analysis aside while it holds the interpreter.
+_ENGINE_LEVEL, _ANALYSIS_LEVEL = 6, 2
+_WARM_UP_SEGMENTS = 3
+_MOST_NEWS = 64
+_DEFAULT_BLOCK = 512
+
+
+@dataclass(frozen=True, kw_only=True)
+class OscPorts:
+    """UDP ports of OSC: `listen` for commands, `send` for events; None means none."""
+
+    listen: int | None = None
+    send: int | None = None
+    host: str = "127.0.0.1"
+    to_host: str = "127.0.0.1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LiveRequest:
+    """The options of a live performance, as `musichal play` has them."""
+
+    partner: Path
+    input: str | None = None
+    channels: Channels = None
+    midi_out: str | None = None
+    audio_out: str | None = None
+    sound: str = "soundfont"
+    soundfont: Path | None = None
+    program: int = 4
+    voices: Path | None = None
+    session: Path | None = None
+    osc: OscPorts = OscPorts()
+    control_in: str | None = None
+    control_map: Path | None = None
+    clock_in: str | None = None
+    link: bool = False
+    duration_s: float | None = None
+    block: int = 256
+    seed: int = 0
+    settings: PartnerSettings = PartnerSettings()  # noqa: RUF009 - frozen
+
+
+MakePlayer = Callable[[PartnerModel, PartnerSettings, int], Player]
+"""Returns the player for a partner, settings and a seed."""
+
+
+def live_player(model: PartnerModel, settings: PartnerSettings, seed: int) -> Player:
+    """Return the partner that plays."""
+    return Partner(model.memory, settings, rng=np.random.default_rng(seed), sample_rate_hz=model.spec.sample_rate_hz)
+
+
+class LivePerformance:
+    """Plays inside its context; leaving it ends every note and closes the session whole.
+
+    Parameters
+    ----------
+    request : LiveRequest
+    make_player : callable
+        Returns the partner that plays.
+    observers : sequence of EngineObserver
+        Called on a thread beside the engine.
+    loading : callable
+        Returns a context manager that is open while the partner is loaded.
+    stop_event : callable
+        Returns a context manager that gives the event which ends the performance. It is entered just before the session begins
+        and left when all is closed: a handler of Ctrl-C that it installs leaves the session whole, or not there.
+
+    Attributes
+    ----------
+    engine : LiveEngine
+    input : LiveInput
+    warnings : list of str
+        What was not closed whole.
+    summary : dict
+        Statistics of the performance, once it is over.
+
+    Raises
+    ------
+    MusicHalError
+        On entering, for what cannot be opened, before the session begins; on leaving, if the analysis failed.
+    """
+
+    def __init__(
+        self,
+        request: LiveRequest,
+        *,
+        make_player: MakePlayer = live_player,
+        observers: Sequence[EngineObserver] = (),
+        loading: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext,
+        stop_event: Callable[[], AbstractContextManager[threading.Event]] = lambda: contextlib.nullcontext(threading.Event()),
+    ) -> None:
+        if request.control_map is not None and request.control_in is None:
+            raise InputError("--map says what controllers do: name their MIDI input with --control-in")
+        if request.link and request.clock_in is not None:
+            raise InputError("one clock at a time: give --link or --clock-in")
+        if request.link:
+            need_aalink()
+        self._control_map = CcMap([]) if request.control_map is None else read_cc_map(request.control_map)
+        self._routings = _routings(request)
+        self.request = _with_voices(request, self._routings)
+        self._make_player, self._told = make_player, list(observers)
+        self._loading, self._stop_event = loading, stop_event
+        self.engine: LiveEngine
+        self.input: LiveInput
+        self.warnings: list[str] = []
+        self.summary: dict[str, Any] = {}
+        self._commands = CommandBox()
+        self._news: deque[tuple[str, str]] = deque(maxlen=_MOST_NEWS)
+        self._writer: LiveSessionWriter | None = None
+        self._osc_in: OscInput | None = None
+        self._link: LinkClock | None = None
+        self._is_open = False
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            last = stack.enter_context(ExitStack())
+            with self._loading():
+                digest = file_sha256(self.request.partner)
+                self.model = load_partner(self.request.partner)
+            self._open(stack, last, digest)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        with self._stack:
+            self.stop()
+            self._observers.close()
+            self._finish()
+        if self.engine.error is not None and error is None:
+            raise self.engine.error
+
+    def put(self, command: Command) -> None:
+        """Give a command, from any thread."""
+        self._commands.put(command)
+
+    def explain(self, decision: Decision) -> str:
+        """Return the reason of a decision in words."""
+        return explain(decision, [recording.name for recording in self.model.recordings])
+
+    @property
+    def is_playing(self) -> bool:
+        """Return whether it still plays."""
+        return not (self._stop.is_set() or self.engine.quitting.is_set())
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait until it is over, at most `timeout_s`; return whether it is over."""
+        until_s = None if timeout_s is None else now_s() + timeout_s
+        while self.is_playing and (until_s is None or now_s() < until_s):
+            self._stop.wait(_WAIT_S)
+            self.tend()
+        return not self.is_playing
+
+    def tend(self) -> None:
+        """Watch the partner's file and the time; call it a few times a second."""
+        text = self._watch.news()
+        if text is not None:
+            self.engine.tell("partner", text)
+        if self.request.duration_s is not None and self.engine.now_stream_s >= self.request.duration_s:
+            self._stop.set()
+
+    def stop(self) -> None:
+        """End the engine's thread; one that hangs is left behind."""
+        self._stop.set()
+        self._thread.join(_JOIN_S)
+
+    def _open(self, stack: ExitStack, last: ExitStack, digest: str) -> None:
+        request, model = self.request, self.model
+        spec = model.spec
+        encoder = create_encoder(spec)
+        _warm_up(model, encoder)
+        scheduler = self._scheduler = stack.enter_context(Scheduler([p for routing in self._routings for p in routing.ports]))
+        slices = stack.enter_context(_slices(request, model))
+        self._open_osc(stack)
+        # Whatever can be wrong with the request is opened before the session is begun.
+        stack.enter_context(self._midi_inputs())
+        live = self.input = stack.enter_context(
+            LiveInput(request.input, channels=request.channels, block_samples=request.block, on_event=self._report_input)
+        )
+        rate_hz = live.sample_rate_hz
+        listener = Listener(spec, encoder, model.vocabularies, source_rate_hz=rate_hz)
+        player = self._make_player(model, request.settings, request.seed)
+        self._stop = last.enter_context(self._stop_event())
+        if request.session is not None:
+            stack.enter_context(session_folder(request.session))
+            self._writer = self._session(request.session, digest)
+            self._told.append(self._writer)
+        self._observers = ObserverThread(self._told, on_error=lambda text: self._news.append(("observer", text)))
+        stack.callback(self._observers.close)
+        overlap = -(-spec.segment_samples // spec.hop_samples)
+        self.engine = LiveEngine(
+            source=live,
+            front_end=listener.front_end,
+            analysis=AnalysisThread(listener.step, most_waiting=overlap, in_thread=lambda: raise_priority(_ANALYSIS_LEVEL)),
+            loop=EventLoop(player, sample_rate_hz=spec.sample_rate_hz),
+            output=LiveOutput(scheduler, self._routings, slices=slices, recordings=len(model.recordings)),
+            clock=live.clock,
+            spec=spec,
+            source_rate_hz=rate_hz,
+            block=request.block or _DEFAULT_BLOCK,
+            drift=DriftMonitor(model),
+            commands=self._commands,
+            observers=[self._observers],
+            news=self._news,
+        )
+        self._is_open = True
+        if request.link:
+            self._link = LinkClock(self.engine.stream_s, self._put_clock, self._say_link)
+            stack.enter_context(LinkSession(self._link, self._say_link))
+        sounds = [] if slices is None else list(slices.opened.values())
+        # A port that stands for no MIDI beside slices is not reported.
+        is_silent = bool(slices) and request.midi_out is None and request.voices is None
+        for text in sounds if is_silent else [*scheduler.opened.values(), *sounds]:
+            self.engine.tell("port", f"plays to {text}")
+        self._watch = _PartnerWatch(request.partner, digest)
+        stack.enter_context(short_pauses())
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        raise_priority(_ENGINE_LEVEL)
+        self.engine.run(self._stop)
+
+    def _report_input(self, event: InputEvent) -> None:
+        """Pass an event of the input on, unless the engine reports it itself as lost samples."""
+        if event.kind not in ("lost", "behind") or not event.lost_samples:
+            self._news.append((f"input-{event.kind}", event.text))
+
+    def _open_osc(self, stack: ExitStack) -> None:
+        osc = self.request.osc
+        if osc.listen is not None:
+            self._osc_in = OscInput(osc.listen, self._commands.put, host=osc.host)
+            stack.callback(self._osc_in.close)
+        if osc.send is not None:
+            rate_hz = self.model.spec.sample_rate_hz
+            output = OscOutput(osc.send, host=osc.to_host, sample_rate_hz=rate_hz, explain=self.explain)
+            stack.callback(output.close)
+            self._told.append(output)
+
+    @contextmanager
+    def _midi_inputs(self) -> Iterator[None]:
+        """Open the MIDI inputs while the block runs: one may give both controllers and the clock."""
+        request = self.request
+        clock = MidiClock(lambda at_s: self.engine.stream_s(at_s) if self._is_open else None, self._put_clock)
+        clock_in = None if request.link else request.clock_in or request.control_in
+        with ExitStack() as stack:
+            for name in {request.control_in, clock_in} - {None}:
+                assert name is not None
+                here = self._control_map if name == request.control_in else CcMap([])
+                take = midi_commands(here, self._commands, clock if name == clock_in else None)
+                stack.enter_context(open_midi_input(name, take))
+            yield
+
+    def _put_clock(self, pulse: Any) -> None:
+        self._commands.put(Command("clock", pulse))
+
+    def _say_link(self, text: str) -> None:
+        self.engine.tell("link", text)
+
+    def _session(self, folder: Path, digest: str) -> LiveSessionWriter:
+        request, rate_hz = self.request, self.input.sample_rate_hz
+        settings = SessionSettings(
+            partner_path=str(request.partner.resolve()),
+            partner_sha256=digest,
+            partner=request.settings,
+            seed=request.seed,
+            channel=CHANNEL,
+            program=request.program,
+            sample_rate_hz=rate_hz,
+            input_name=printable(self.input.device.name),
+        )
+        recorder = SessionRecorder(folder, sample_rate_hz=rate_hz, on_trouble=lambda text: self._news.append(("session", text)))
+        return LiveSessionWriter(folder, settings, sample_rate_hz=self.model.spec.sample_rate_hz, recorder=recorder)
+
+    def _finish(self) -> None:
+        """End all notes, make the summary, close the session."""
+        self._scheduler.panic()
+        until_s = now_s() + _SETTLE_S
+        while (midi := self._scheduler.statistics()).struck != midi.ended and now_s() < until_s:
+            threading.Event().wait(0.05)
+        engine, live = self.engine, self.input
+        self.summary = {
+            **engine.statistics(),
+            "duration_s": round(engine.now_stream_s, 3),
+            "input": live.device.label,
+            "input_rate_hz": live.sample_rate_hz,
+            "xruns": live.xruns,
+            "callback_p99_ms": live.callback_ms(0.99),
+            "ports": self._scheduler.opened,
+            "priority": self._scheduler.priority,
+            "partner_replaced": self._watch.replaced,
+            "error": None if engine.error is None else str(engine.error),
+            "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        }
+        if self._osc_in is not None:
+            self.summary["osc"] = {name: getattr(self._osc_in, name) for name in ("received", "malformed", "dropped")}
+        if self._link is not None:
+            self.summary["link"] = self._link.to_dict()
+        if self._writer is None:
+            return
+        try:
+            self._writer.close(self.summary)
+        except (MusicHalError, OSError) as error:
+            self.warnings.append(f"the session was not closed whole: {error}")
+        if self._writer.trouble is not None:
+            self.warnings.append(self._writer.trouble)
+
+
+def midi_commands(control_map: CcMap, commands: CommandBox, clock: MidiClock | None) -> Callable[[Sequence[int]], None]:
+    """Return what takes the messages of a MIDI input: controllers become commands, and MIDI clock goes to `clock`."""
+
+    def take(data: Sequence[int]) -> None:
+        if len(data) == 3 and data[0] & 0xF0 == 0xB0:
+            for command in control_map.commands(data[0] & 0x0F, data[1] & 0x7F, data[2] & 0x7F):
+                commands.put(command)
+        elif clock is not None and len(data) == 1:
+            clock.take(data[0], now_s())
+
+    return take
+
+
+def _routings(request: LiveRequest) -> list[Routing]:
+    """Return where notes go: ports by --voices or --midi-out, and a synthesiser where --audio-out asks for one."""
+    if request.voices is not None and request.midi_out is not None:
+        raise InputError("--voices names its ports itself: leave --midi-out out")
+    routings = []
+    if request.voices is not None:
+        routings.append(read_routing(request.voices))
+    elif request.midi_out is not None or request.audio_out is None or request.sound == "slices":
+        address = request.midi_out or ("auto:" if request.audio_out is None else "none:")
+        if Path(address).suffix.lower() in (".mid", ".midi") and ":" not in address:
+            address = f"file:{address}"
+        routings.append(single_port(address, channel=CHANNEL))
+    if request.audio_out is not None and request.sound == "soundfont":
+        program = bytes((0xC0 | CHANNEL, request.program))
+        port = PortSettings("--audio-out", f"synth:{request.soundfont or ''}", setup=(program,))
+        routings.append(Routing((port,), {}, VoiceRoute(port.name, CHANNEL)))
+    return routings
+
+
+def _with_voices(request: LiveRequest, routings: Sequence[Routing]) -> LiveRequest:
+    """Return the request with the voices of its table, unless others were chosen; refuse a voice without a route."""
+    if request.voices is None:
+        return request
+    table, path = routings[0], printable(request.voices)
+    if "voices" not in request.settings.explicit and not all(table.route_of(v.name) for v in request.settings.voices):
+        try:
+            return replace(request, settings=request.settings.changed({"voices": ", ".join(table.voices)}))
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
+    for voice in request.settings.voices:
+        if table.route_of(voice.name) is None:
+            raise InputError(f"{path} has no route for the voice {voice.name!r}: add [voice.{voice.name}] with a port")
+    return request
+
+
+@contextmanager
+def _slices(request: LiveRequest, model: PartnerModel) -> Iterator[Scheduler | None]:
+    """Open the partner's recordings as a port, on a scheduler of its own, where that is asked for."""
+    if request.audio_out is None or request.sound != "slices":
+        yield None
+        return
+    if any(recording.flac is None for recording in model.recordings):
+        raise InputError(f"{printable(request.partner)} was trained with --no-audio: it has no sound to cut slices from")
+    device = "" if request.audio_out == "default" else f">{request.audio_out}"
+    with Scheduler([PortSettings("--audio-out", f"slices:{request.partner}{device}")]) as scheduler:
+        yield scheduler
+
+
+def _warm_up(model: PartnerModel, encoder: Any) -> None:
+    """Analyse some noise, so that the first segment takes no longer than any other."""
+    spec = model.spec
+    listener = Listener(spec, encoder, model.vocabularies, source_rate_hz=spec.sample_rate_hz)
+    length = spec.segment_samples * _WARM_UP_SEGMENTS + spec.lookahead_samples
+    listener.push((0.1 * np.random.default_rng(0).standard_normal(length)).astype(np.float32))
+
+
+class _PartnerWatch:
+    """Notices that the partner's file was replaced; what plays stays what was loaded."""
+
+    def __init__(self, path: Path, digest: str) -> None:
+        self._path, self._digest = path, digest
+        self._stamp, self._next_s = self._look(), 0.0
+        self.replaced: str | None = None
+
+    def _look(self) -> tuple[int, int, int] | None:
+        try:
+            found = self._path.stat()
+        except OSError:
+            return None
+        return found.st_ino, found.st_size, found.st_mtime_ns
+
+    def news(self) -> str | None:
+        """Return a sentence if the file was just replaced."""
+        if now_s() < self._next_s:
+            return None
+        self._next_s = now_s() + _LOOK_S
+        before, self._stamp = self._stamp, self._look()
+        if self._stamp is None or self._stamp == before:
+            return None
+        with contextlib.suppress(InputError):
+            found = file_sha256(self._path)
+            if found != self._digest:
+                self.replaced = found
+                return (
+                    f"{printable(self._path)} was replaced while playing (SHA-256 now {found[:12]}…):"
+                    f" what plays is what was loaded ({self._digest[:12]}…)"
+                )
+        return None

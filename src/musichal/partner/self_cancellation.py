@@ -290,8 +290,7 @@ class SelfCancellation:
         chroma = gesture.chroma
         if len(frames):
             own = np.minimum(self.expected(self._times_s[frames]), self._salience[frames]).mean(axis=0, keepdims=True)
-            own = own.astype(np.float32)
-            chroma = np.maximum(chroma - fold(own)[0], 0).astype(np.float32)
+            chroma = np.maximum(chroma - fold(own.astype(np.float32))[0], 0).astype(np.float32)
         onset = gesture.starts_at_onset and not self._own_stroke(gesture.start_s)
         return dataclasses.replace(gesture, chroma=chroma, starts_at_onset=onset)
 

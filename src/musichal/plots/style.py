@@ -190,7 +190,7 @@ class Envelope:
     @property
     def peak(self) -> float:
         """Largest absolute value, above 0."""
-        return float(max(1e-6, -self.low.min(initial=0), self.high.max(initial=0)))
+        return max(1e-6, -float(self.low.min(initial=0)), float(self.high.max(initial=0)))
 
     def thinned(self, columns: int) -> "Envelope":
         """Return the envelope in at most so many columns."""

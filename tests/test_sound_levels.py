@@ -26,36 +26,29 @@ def db(samples):
     return 10 * np.log10(np.mean(np.square(samples, dtype=np.float64)) + 1e-20)
 
 
+NOTHING = np.zeros(0, np.float32)
+RATES = {"player_rate_hz": RATE, "answer_rate_hz": RATE}
+
+
 def test_the_player_is_left_and_the_answer_right_at_constant_power(stems):
-    player, answer = stems
-    alone = mix(player, np.zeros(0, np.float32), player_rate_hz=RATE, answer_rate_hz=RATE, ceiling_db=40)
-    other = mix(np.zeros(0, np.float32), answer, player_rate_hz=RATE, answer_rate_hz=RATE, ceiling_db=40)
+    player, answer = (0.2 * stem for stem in stems)
+    alone, other = mix(player, NOTHING, **RATES), mix(NOTHING, answer, **RATES)
     for part, source, loud, soft in ((alone, player, 0, 1), (other, answer, 1, 0)):
         assert db(part[:, loud]) - db(part[:, soft]) == pytest.approx(-20 * np.log10(np.tan(0.3 * np.pi / 4)), abs=1e-3)
-        assert db(part) + 3.01 == pytest.approx(db(source), abs=0.01)
-    both = mix(player, answer, player_rate_hz=RATE, answer_rate_hz=RATE, ceiling_db=40)
+        assert db(part) == pytest.approx(db(source), abs=0.01)
+    both = mix(player, answer, **RATES)
     np.testing.assert_allclose(both, alone + other, atol=1e-6)
+    # A file of one channel is played in two.
+    np.testing.assert_array_equal(mix(np.stack([player, player], 1), answer, **RATES), both)
 
 
 def test_too_loud_is_turned_down_to_the_ceiling_and_the_balance_stays(stems):
     player, answer = stems
-    rates = {"player_rate_hz": RATE, "answer_rate_hz": RATE}
-    free = mix(player, answer, **rates, answer_gain_db=12.0, ceiling_db=40)
-    held = mix(player, answer, **rates, answer_gain_db=12.0)
+    held, free = mix(player, 4 * answer, **RATES), 10 * mix(0.1 * player, 0.4 * answer, **RATES)
     assert np.abs(free).max() > 1
     assert 20 * np.log10(np.abs(held).max()) == pytest.approx(-1, abs=1e-4)
     assert np.abs(held).max() <= 10 ** (-1 / 20)
     np.testing.assert_allclose(held, free * (np.abs(held).max() / np.abs(free).max()), atol=1e-6)
-    quiet = mix(0.1 * player, 0.1 * answer, **rates)
-    np.testing.assert_allclose(quiet, 0.1 * mix(player, answer, **rates, ceiling_db=40), atol=1e-6)
-
-
-def test_gains_are_in_decibels(stems):
-    player, _ = stems
-    nothing, rates = np.zeros(0, np.float32), {"player_rate_hz": RATE, "answer_rate_hz": RATE}
-    a = mix(player, nothing, **rates, ceiling_db=40)
-    b = mix(player, nothing, **rates, player_gain_db=-6.0, ceiling_db=40)
-    assert db(a) - db(b) == pytest.approx(6, abs=1e-3)
 
 
 def test_rates_and_lengths_are_brought_together():
@@ -64,42 +57,20 @@ def test_rates_and_lengths_are_brought_together():
     both = mix(tone, np.zeros((2 * 48000, 2), np.float32), player_rate_hz=24000, answer_rate_hz=48000, sample_rate_hz=44100)
     assert both.shape == (2 * 44100, 2)
     assert both.dtype == np.float32
-    spectrum = np.abs(np.fft.rfft(both[:44100, 0]))
-    assert spectrum.argmax() == 1000
+    assert np.abs(np.fft.rfft(both[:44100, 0])).argmax() == 1000
     assert not both[44200:].any()
-
-
-def test_two_channels_keep_their_image_and_more_are_averaged():
-    rng = np.random.default_rng(0)
-    stereo = (0.1 * rng.standard_normal((1000, 2))).astype(np.float32)
-    nothing, rates = np.zeros(0, np.float32), {"player_rate_hz": RATE, "answer_rate_hz": RATE}
-    np.testing.assert_allclose(mix(nothing, stereo, **rates, width=0.0), stereo, atol=1e-7)
-    mono = stereo[:, 0]
-    np.testing.assert_allclose(
-        mix(mono, nothing, **rates), mix(np.stack([mono / np.sqrt(2)] * 2, 1), nothing, **rates), atol=1e-7
-    )
-    four = np.repeat(mono[:, None], 4, axis=1)
-    np.testing.assert_allclose(mix(four, nothing, **rates), mix(mono, nothing, **rates), atol=1e-7)
-
-
-def test_what_cannot_be_mixed_is_refused():
-    bad, rates = np.array([0, np.nan], np.float32), {"player_rate_hz": RATE, "answer_rate_hz": RATE}
+    assert mix(NOTHING, NOTHING, **RATES).shape == (0, 2)
     with pytest.raises(ValueError, match="finite"):
-        mix(bad, bad[:1], **rates)
-    with pytest.raises(ValueError, match="width"):
-        mix(bad[:1], bad[:1], **rates, width=1.5)
-    assert mix(bad[:0], bad[:0], **rates).shape == (0, 2)
+        mix(np.array([0, np.nan], np.float32), NOTHING, **RATES)
 
 
 @given(
     hnp.arrays(np.float32, st.integers(0, 400), elements=st.floats(-1e6, 1e6, width=32)),
-    hnp.arrays(np.float32, st.tuples(st.integers(0, 400), st.integers(1, 3)), elements=st.floats(-8, 8, width=32)),
+    hnp.arrays(np.float32, st.tuples(st.integers(0, 400), st.just(2)), elements=st.floats(-8, 8, width=32)),
     st.sampled_from([8000, 44100]),
-    st.floats(-60, 20),
-    st.floats(0, 1),
 )
-def test_no_mix_exceeds_the_ceiling(player, answer, rate, gain_db, width):
-    both = mix(player, answer, player_rate_hz=rate, answer_rate_hz=44100, answer_gain_db=gain_db, width=width)
+def test_no_mix_exceeds_the_ceiling(player, answer, rate):
+    both = mix(player, answer, player_rate_hz=rate, answer_rate_hz=44100)
     assert np.abs(both).max(initial=0) <= 10 ** (-1 / 20)
     assert both.shape[1] == 2
 

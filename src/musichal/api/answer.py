@@ -217,7 +217,7 @@ class Answer:
         """
         player = at_loudness(self.y, sample_rate_hz=self.sr)
         rates = {"player_rate_hz": self.sr, "answer_rate_hz": sr, "sample_rate_hz": sr}
-        return mix(_in_two_channels(player), _in_two_channels(answer), **rates)
+        return mix(player, answer, **rates)
 
     def to_figure(self) -> "Figure":
         """Return the performance as a matplotlib figure, as `musichal.plot.performance` does."""
@@ -310,10 +310,6 @@ class Stream:
         taken = list(decisions)
         self._decisions += taken
         return [note for decision in taken for note in decision.notes]
-
-
-def _in_two_channels(samples: Float32) -> Float32:
-    return samples if samples.ndim == 2 else np.repeat(samples[:, None], 2, axis=1)
 
 
 def _explained(decision: Decision, names: Sequence[str]) -> ExplainedDecision:

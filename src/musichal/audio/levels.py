@@ -25,6 +25,7 @@ _CLIPPED_RUN = 3  # a wave touches full scale for a sample or two; only clipping
 _BLOCK_S = 0.05
 _GATE_DB = 40.0
 _MOST_GAIN_DB = 40.0
+_WIDTH = 0.7  # of the stereo image of a mix: 0 is the middle, 1 far left and far right
 _JUST_BELOW = 1 - 2**-22  # so that rounding does not lift a peak above the ceiling
 
 
@@ -127,71 +128,41 @@ def gated_rms_db(samples: Float32, *, sample_rate_hz: int) -> float | None:
     return 10 * math.log10(sums[sounding].sum() / lengths[sounding].sum())
 
 
-def at_loudness(
-    samples: Float32, *, sample_rate_hz: int, rms_db: float = LOUDNESS_DB, ceiling_db: float = CEILING_DB
-) -> Float32:
-    """Return samples (n,) or (n, channels) at a `gated_rms_db` of `rms_db`, silence as it is.
+def at_loudness(samples: Float32, *, sample_rate_hz: int) -> Float32:
+    """Return samples (n,) or (n, channels) at a `gated_rms_db` of `LOUDNESS_DB`, silence as it is.
 
     The gain is one for the whole, without compression, and at most 40 dB, so that hiss does not become music. Where a
-    sample would exceed `ceiling_db` (dBFS) the whole is turned down to it, which leaves it below the loudness asked for.
-    Raises `ValueError` for samples that are not finite.
+    sample would exceed `CEILING_DB` the whole is turned down to it, which leaves it below the loudness asked for. Raises
+    `ValueError` for samples that are not finite.
     """
     if not np.isfinite(samples).all():
         raise ValueError("only finite samples have a loudness")
     loudness_db = gated_rms_db(samples, sample_rate_hz=sample_rate_hz)
     if loudness_db is None:
         return samples
-    gain_db = min(rms_db - loudness_db, ceiling_db - 20 * math.log10(float(np.abs(samples).max())), _MOST_GAIN_DB)
+    gain_db = min(LOUDNESS_DB - loudness_db, CEILING_DB - 20 * math.log10(float(np.abs(samples).max())), _MOST_GAIN_DB)
     return (samples * np.float64(10 ** (gain_db / 20) * _JUST_BELOW)).astype(np.float32)
 
 
-def mix(
-    player: Float32,
-    answer: Float32,
-    *,
-    player_rate_hz: int,
-    answer_rate_hz: int,
-    sample_rate_hz: int = 44100,
-    player_gain_db: float = 0.0,
-    answer_gain_db: float = 0.0,
-    width: float = 0.7,
-    ceiling_db: float = CEILING_DB,
-) -> Float32:
+def mix(player: Float32, answer: Float32, *, player_rate_hz: int, answer_rate_hz: int, sample_rate_hz: int = 44100) -> Float32:
     """Return both from time 0 in stereo (n, 2), as long as the longer: the player to the left, the answer to the right.
 
-    Each may be mono (m,), stereo (m, 2) or have more channels, which are averaged. `width` from 0 (both in the middle)
-    to 1 (far left and far right) pans at constant power. Where the largest sample would exceed `ceiling_db` (dBFS) the
-    whole mix is turned down to it, which leaves the balance as it was; it is never turned up. Raises `ValueError` for
-    samples that are not finite and for a `width` out of range.
+    Each is mono (m,) or stereo (m, 2), panned at constant power. Where the largest sample would exceed `CEILING_DB` the whole
+    mix is turned down to it, which leaves the balance as it was. Raises `ValueError` for samples that are not finite.
     """
-    if not 0 <= width <= 1:
-        raise ValueError(f"width must be in [0, 1], got {width}")
-    parts = [
-        _placed(player, player_rate_hz, sample_rate_hz, gain_db=player_gain_db, pan=-width),
-        _placed(answer, answer_rate_hz, sample_rate_hz, gain_db=answer_gain_db, pan=width),
-    ]
+    parts = []
+    for samples, rate_hz, pan in ((player, player_rate_hz, -_WIDTH), (answer, answer_rate_hz, _WIDTH)):
+        if rate_hz != sample_rate_hz and len(samples):
+            samples = soxr.resample(samples, rate_hz, sample_rate_hz, quality="HQ")  # noqa: PLW2901
+        angle = (pan + 1) * math.pi / 4
+        sides = math.sqrt(2) * np.array([math.cos(angle), math.sin(angle)], np.float32)  # in the middle as it was
+        parts.append((samples[:, None] if samples.ndim == 1 else samples) * sides)
     both = np.zeros((max(map(len, parts)), 2), np.float32)
     for part in parts:
         both[: len(part)] += part
-    peak, ceiling = float(np.abs(both).max(initial=0.0)), 10 ** (ceiling_db / 20)
+    peak, ceiling = float(np.abs(both).max(initial=0.0)), 10 ** (CEILING_DB / 20)
     if not math.isfinite(peak):
         raise ValueError("only finite samples can be mixed")
     if peak > ceiling:
         both *= np.float32(ceiling / peak * _JUST_BELOW)
     return both
-
-
-def _placed(samples: Float32, rate_hz: int, target_rate_hz: int, *, gain_db: float, pan: float) -> Float32:
-    """Return `samples` at the common rate, in stereo, at their gain and place (−1 left to 1 right)."""
-    if samples.ndim != 1 and samples.shape[1] != 2:
-        samples = samples.mean(axis=1, dtype=np.float32)
-    if rate_hz != target_rate_hz and len(samples):
-        samples = soxr.resample(samples.astype(np.float32, copy=False), rate_hz, target_rate_hz, quality="HQ")
-    angle = (pan + 1) * math.pi / 4
-    sides = np.array([math.cos(angle), math.sin(angle)]) * 10 ** (gain_db / 20)
-    if samples.ndim == 1:
-        samples = samples[:, None]
-    else:
-        # Two channels keep their image: in the middle each plays at its own level, as mono split into two would.
-        sides *= math.sqrt(2)
-    return samples * sides.astype(np.float32)

@@ -116,6 +116,7 @@ def test_panic_and_mute(nowhere: Scheduler) -> None:
     nowhere.mute(True)
     assert notes_sent(run_until(nowhere, lambda events: len(notes_sent(events)) == 1))[0].data == bytes((0x80, 60, 0))
     nowhere.play("out", [Note(now_s(), 60.0, 62, 90)])
+    check_counts(nowhere, muted=1)  # both at once, and it would be due after all
     nowhere.mute(False)
     nowhere.play("out", [Note(now_s(), 60.0, 63, 90)])
     assert notes_sent(run_until(nowhere, lambda events: len(notes_sent(events)) == 1))[0].data == bytes((0x90, 63, 90))

@@ -20,7 +20,7 @@ import subprocess
 import sys
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from types import TracebackType
 from typing import Any, Self
 
@@ -264,27 +264,12 @@ class Scheduler:
         self._command(protocol.json_frame(protocol.CONFIG, self._config()))
 
     def _config(self) -> dict[str, Any]:
-        settings = self._settings
-        return {
-            "origin_s": self._origin_s,
-            "silence_s": settings.silence_s,
-            "give_up_s": settings.give_up_s,
-            "late_limit_s": settings.late_limit_s,
-            "capacity": settings.capacity,
-            "ports": [self._port_config(port, held) for port, held in zip(self._ports, self._held, strict=True)],
-        }
-
-    def _port_config(self, port: PortSettings, held: set[Key]) -> dict[str, Any]:
-        # What a process that was killed left sounding, the next one ends first.
-        ends = [bytes((0x80 | channel, pitch, 0)) for channel, pitch in sorted(held)]
-        return {
-            "name": port.name,
-            "address": _whole_address(port.address),
-            "latency_s": port.latency_s,
-            "members": port.zone.members if port.zone else 0,
-            "bend_semitones": port.zone.bend_semitones if port.zone else 0,
-            "setup": [data.hex() for data in (*ends, *port.setup)],
-        }
+        ports = []
+        for port, held in zip(self._ports, self._held, strict=True):
+            # What a process that was killed left sounding, the next one ends first.
+            ends = [bytes((0x80 | channel, pitch, 0)) for channel, pitch in sorted(held)]
+            ports.append(asdict(replace(port, address=_whole_address(port.address), setup=(*ends, *port.setup))))
+        return {"origin_s": self._origin_s, **asdict(self._settings), "ports": ports}
 
     def _command(self, frame: bytes) -> None:
         if self._connection is not None:

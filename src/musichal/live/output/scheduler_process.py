@@ -26,7 +26,7 @@ from musichal.live.output import scheduler_protocol as protocol
 from musichal.live.output.active_notes import Key
 from musichal.live.output.note_scheduler import AGAIN_S, NoteScheduler, mpe_configuration
 from musichal.live.output.ports import Port, PortLostError, open_port
-from musichal.live.output.scheduler_protocol import MpeZone, Outgoing
+from musichal.live.output.scheduler_protocol import Outgoing, PortSettings
 from musichal.live.realtime import raise_priority
 from musichal.machine import now_s
 
@@ -176,7 +176,7 @@ class SchedulerProcess:
         self._heard_s: float | None = None
         self._silent = self._ended = self._more_frames = False
         try:
-            ready = [self._open(port, config) for port in config["ports"]]
+            ready = [self._open(protocol.read_port_settings(port), config) for port in config["ports"]]
         except BaseException:
             self.close()
             raise
@@ -185,21 +185,16 @@ class SchedulerProcess:
         self._events.add(protocol.json_frame(protocol.READY, {"ports": ready, "priority": config.get("priority", "")}))
         self._events.flush()
 
-    def _open(self, settings: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
-        open_it = partial(open_port, settings["address"], origin_s=float(config["origin_s"]))
-        opened = open_it()
-        zone = MpeZone(settings["members"], settings["bend_semitones"]) if settings["members"] else None
-        setup = [bytes.fromhex(text) for text in settings["setup"]]
-
-        def reopen() -> Port:
-            return open_it().port
-
-        port = ReconnectingPort(opened.port, reopen=reopen, setup=(*(mpe_configuration(zone) if zone else ()), *setup))
+    def _open(self, settings: PortSettings, config: dict[str, Any]) -> dict[str, str]:
+        open_it = partial(open_port, settings.address, origin_s=float(config["origin_s"]))
+        opened, zone = open_it(), settings.zone
+        setup = (*(mpe_configuration(zone) if zone else ()), *settings.setup)
+        port = ReconnectingPort(opened.port, reopen=lambda: open_it().port, setup=setup)
         self._ports.append(port)
         port.set_up(self._clock())
         self._schedulers.append(
             NoteScheduler(
-                latency_s=float(settings["latency_s"]),
+                latency_s=settings.latency_s,
                 lead_s=opened.port.lead_s,
                 zone=zone,
                 capacity=int(config["capacity"]),
@@ -208,7 +203,7 @@ class SchedulerProcess:
         )
         if opened.notice:
             self._trouble("notice", opened.notice, None)
-        return {"name": settings["name"], "opened": opened.port.name}
+        return {"name": settings.name, "opened": opened.port.name}
 
     def end(self, *_: object) -> None:
         """End after this turn of the loop."""

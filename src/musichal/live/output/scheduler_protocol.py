@@ -172,8 +172,14 @@ def frame(kind: int, body: bytes = b"") -> bytes:
 
 
 def json_frame(kind: int, values: dict[str, Any]) -> bytes:
-    """Return a frame that holds a JSON object."""
-    return frame(kind, json.dumps(values).encode())
+    """Return a frame that holds a JSON object; bytes in it are written as hexadecimal digits."""
+    return frame(kind, json.dumps(values, default=bytes.hex).encode())
+
+
+def read_port_settings(values: dict[str, Any]) -> PortSettings:
+    """Return the settings of a port from its JSON object."""
+    zone = MpeZone(**values["zone"]) if values["zone"] else None
+    return PortSettings(**values | {"zone": zone, "setup": tuple(bytes.fromhex(text) for text in values["setup"])})
 
 
 def note_frame(event: Note | Slice, port: int, *, tag: int = 0, bend_semitones: float = 0.0) -> bytes:

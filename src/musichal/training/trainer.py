@@ -254,15 +254,14 @@ def _store(recording: Recording, percepts: Sequence[Percept], *, keep_audio: boo
     )
 
 
-# Analysing a partner's own recordings again, on a machine that cannot compute as it was trained. The vocabularies stay unless
-# they are learned anew, so that a sound keeps its token.
+# Hearing a partner's recordings again, on a machine that cannot compute as it was trained. Vocabularies stay by default.
 
 
 @dataclass(frozen=True)
 class Reheard:
-    """A partner heard again: `same` and `frames` count, per source, the frames not silent, `same` those with their old token.
+    """A partner heard again, with, per source, the `frames` that are not silent, and those with the `same` token as before.
 
-    With vocabularies learned anew tokens mean other sounds, and `same` is None.
+    `same` is None if the vocabularies were learned anew.
     """
 
     model: PartnerModel
@@ -294,15 +293,7 @@ def own_recordings(model: PartnerModel) -> list[Recording]:
 def rehear(
     model: PartnerModel, spec: PerceptionSpec, *, refit: bool = False, processes: int = 1, progress: Progress | None = None
 ) -> Reheard:
-    """Return the partner as it hears its recordings with another spec, whose frames must be those of the first.
-
-    Raises
-    ------
-    PartnerFileError
-        If it does not hold its recordings.
-    MusicHalError
-        As `train` does.
-    """
+    """Return the partner as it hears its own recordings with another spec that has the same frames; raises as `train` does."""
     kept = None if refit else model.vocabularies
     again = train(own_recordings(model), spec, processes=processes, vocabularies=kept, progress=progress)
     same, frames = [], []

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -133,8 +134,6 @@ class Checkpoint:
 
 def import_extra(package: str, purpose: str) -> ModuleType:
     """Return a package of the extra `mert`; raises `MissingExtraError` that says what it is needed for."""
-    from importlib import import_module
-
     try:
         return import_module(package)
     except ImportError as error:

@@ -6,10 +6,17 @@ from pathlib import Path
 import golden
 import pytest
 
+KERNELS = {
+    "": {},
+    "Haswell": {"OPENBLAS_CORETYPE": "Haswell"},
+    # An old processor: no vector instructions beyond SSE in OpenBLAS, and none but its baseline in NumPy.
+    "Prescott": {"OPENBLAS_CORETYPE": "Prescott", "NPY_DISABLE_CPU_FEATURES": "X86_V3 X86_V4 AVX512_ICL AVX512_SPR"},
+}
+
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kernel", ["", "Haswell"])
+@pytest.mark.parametrize("kernel", KERNELS)
 def test_golden_bytes_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kernel: str) -> None:
-    if kernel:
-        monkeypatch.setenv("OPENBLAS_CORETYPE", kernel)
+    for name, value in KERNELS[kernel].items():
+        monkeypatch.setenv(name, value)
     assert golden.golden(tmp_path) == json.loads(golden.GOLDEN.read_text("utf-8"))

@@ -116,17 +116,17 @@ def keeper(start: str = AUTO, seed: int = 0) -> ModeKeeper:
 @given(st.integers(0, 200))
 def test_by_itself_it_stays_as_long_as_the_mode_says_and_leaves_at_the_end_of_a_phrase(seed):
     kept = keeper(seed=seed)
-    table = built_in_modes()
+    table, since_s = built_in_modes(), 0.0
     for now_s in np.arange(0, 400, 0.5).tolist():
-        before = kept.change
+        before = kept.mode.name
         phrase_ended = now_s % 7 == 0
         if kept.step(now_s, phrase_ended=phrase_ended):
             assert phrase_ended
-            assert kept.change.by == "time"
-            least, most = table[before.mode].stay_s
-            assert least <= now_s - before.at_s <= most + 7
-            assert kept.mode.name in dict(table[before.mode].next)
-    assert kept.change.by == "time"
+            least, most = table[before].stay_s
+            assert least <= now_s - since_s <= most + 7
+            assert kept.mode.name in dict(table[before].next)
+            since_s = now_s
+    assert since_s
 
 
 def test_a_mode_that_was_asked_for_stays():
@@ -139,7 +139,7 @@ def test_a_mode_that_was_asked_for_stays():
 def test_the_hand_goes_before_time_and_auto_gives_it_back():
     kept = keeper()
     kept.choose("shadow", 3.0)
-    assert (kept.mode.name, kept.change.by, kept.change.at_s) == ("shadow", "hand", 3.0)
+    assert (kept.mode.name, kept.user_override) == ("shadow", True)
     assert not any(kept.step(float(t), phrase_ended=True) for t in range(3, 1000))
     kept.choose(AUTO, 1000.0)
     assert any(kept.step(1000.0 + t, phrase_ended=True) for t in range(100))
@@ -154,7 +154,7 @@ def test_the_hand_goes_before_the_form_until_the_section_ends():
     assert not kept.step(6.0, phrase_ended=True, section=0, form_mode="mirror")
     assert kept.mode.name == "lead"
     assert kept.step(10.0, phrase_ended=False, section=1, form_mode="couple")
-    assert (kept.mode.name, kept.change.by) == ("couple", "form")
+    assert (kept.mode.name, kept.user_override) == ("couple", False)
 
 
 def test_change_goes_on_and_back_returns():

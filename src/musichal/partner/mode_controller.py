@@ -311,7 +311,7 @@ class ModeController:
         self, now_s: float, player: PlayerState, situation: Situation, settings: PartnerSettings, moment: Moment
     ) -> TurnState:
         """Return whose turn it is, the form before the turn-taking."""
-        by_hand = self._keeper is not None and self._keeper.by_hand
+        by_hand = self._keeper is not None and self._keeper.user_override
         if moment.has_ended and not self._revived:
             return TurnState(rest="ended")
         if moment.silence and not by_hand:

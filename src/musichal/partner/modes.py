@@ -172,30 +172,11 @@ AUTO = "auto"
 """Name that leaves the choice of modes to the partner."""
 
 
-@dataclass(frozen=True)
-class ModeChange:
-    """A mode, its start, and what chose it: "start", "time", "hand" or "form"."""
-
-    mode: str
-    at_s: float
-    by: str
-
-
 class ModeKeeper:
-    """Keep a mode for its stay, then choose the next.
+    """Keeps a mode for as long as it is meant to last; `user_override` says that the player chose it.
 
-    Parameters
-    ----------
-    table : mapping of str to Mode
-    start : str
-        The first mode; `AUTO` starts with "couple", or else with the table's first mode, and goes on by itself.
-    rng : numpy.random.Generator
-        For the lengths of stays and the next modes.
-
-    Raises
-    ------
-    InputError
-        If the table has no such mode.
+    `start` is the name of the first mode; `AUTO` starts with "couple", or else the table's first mode, and goes on by itself.
+    `rng` draws how long to stay and what comes next. Raises `InputError` for a mode that the table lacks.
     """
 
     def __init__(self, table: ModeTable, start: str, *, rng: np.random.Generator) -> None:
@@ -203,94 +184,77 @@ class ModeKeeper:
         self._rng = rng
         self._wanders = start == AUTO
         first = ("couple" if "couple" in table else next(iter(table))) if self._wanders else start
-        self._mode = self._known(first)
-        self._since_s = 0.0
+        self.mode = self._known(first)
         self._until_s = self._stay_until(0.0)
-        self._by = "start"
-        self._by_hand = False
+        self.user_override = False
         self._section: object = None
         self._before: deque[str] = deque(maxlen=_GOES_BACK)
 
     @property
-    def mode(self) -> Mode:
-        """The present mode."""
-        return self._mode
-
-    @property
-    def change(self) -> ModeChange:
-        """The present mode with its start and what chose it."""
-        return ModeChange(self._mode.name, self._since_s, self._by)
-
-    @property
-    def by_hand(self) -> bool:
-        """Whether the player chose it."""
-        return self._by_hand
-
-    @property
     def until_s(self) -> float:
-        """Earliest end of the present mode; infinite if only the player or a form can change it."""
-        return self._until_s if self._wanders and not self._by_hand else math.inf
+        """Until when it stays at least, infinite where only the player or a form will change it."""
+        return self._until_s if self._wanders and not self.user_override else math.inf
 
     def step(self, now_s: float, *, phrase_ended: bool, section: object = None, form_mode: str | None = None) -> bool:
         """Move on to `now_s`; return whether the mode has changed.
 
-        `section` identifies a form's present section and `form_mode` is its mode; without one the stay decides. A mode chosen
-        by hand lasts until the section ends.
+        `section` identifies a form's present section and `form_mode` its mode; without one, the time of the mode decides. A
+        mode that the player chose stays until the section ends.
         """
         new_section = section != self._section
         self._section = section
         if new_section and section is not None:
-            self._by_hand = False
-        if self._by_hand:
+            self.user_override = False
+        if self.user_override:
             return False
         if form_mode is not None:
-            if form_mode == self._mode.name:
+            if form_mode == self.mode.name:
                 return False
-            return self._take(form_mode, now_s, "form")
+            return self._take(form_mode, now_s)
         if phrase_ended and now_s >= self.until_s:
             following = self._drawn()
             if following is not None:
-                return self._take(following, now_s, "time")
+                return self._take(following, now_s)
         return False
 
     def choose(self, name: str, now_s: float) -> None:
-        """Change to a mode by hand, or leave the choice to the partner again with `AUTO`.
+        """Change to a mode for the player, or leave the choice to the partner again with `AUTO`.
 
         Raises `InputError` for an unknown mode.
         """
         if name == AUTO:
-            self._wanders, self._by_hand = True, False
+            self._wanders, self.user_override = True, False
             self._until_s = self._stay_until(now_s)
             return
         self._known(name)
-        self._take(name, now_s, "hand")
-        self._by_hand = True
+        self._take(name, now_s)
+        self.user_override = True
 
     def another(self, now_s: float) -> None:
-        """Change to another mode by hand: one of `next`, or any."""
+        """Change to another mode for the player: one that may come next, or any."""
         following = self._drawn()
         if following is None:
-            others = [name for name, mode in self._table.items() if name != self._mode.name and mode.turn != "rest"]
+            others = [name for name, mode in self._table.items() if name != self.mode.name and mode.turn != "rest"]
             if not others:
                 return
             following = others[int(self._rng.integers(len(others)))]
-        by_hand = not self._wanders or self._by_hand
-        self._take(following, now_s, "hand")
+        by_hand = not self._wanders or self.user_override
+        self._take(following, now_s)
         # Where the partner chooses its modes, it goes on doing so from here.
-        self._by_hand = by_hand or self._section is not None
+        self.user_override = by_hand or self._section is not None
 
     def back(self, now_s: float) -> None:
-        """Return by hand to the mode before this one, if there is one."""
+        """Return to the mode before this one for the player, if there is one."""
         if not self._before:
             return
         name = self._before.pop()
-        self._take(name, now_s, "hand")
+        self._take(name, now_s)
         self._before.pop()
-        self._by_hand = not self._wanders or self._section is not None
+        self.user_override = not self._wanders or self._section is not None
 
     def stay(self, now_s: float) -> None:
-        """Prolong the present mode by its longest stay, by hand."""
-        self._until_s = max(self._until_s, now_s) + self._mode.stay_s[1]
+        """Stay in the present mode for as long again as it may last, for the player."""
+        self._until_s = max(self._until_s, now_s) + self.mode.stay_s[1]
 
     def _known(self, name: str) -> Mode:
         if name not in self._table:
@@ -298,20 +262,19 @@ class ModeKeeper:
         return self._table[name]
 
     def _stay_until(self, now_s: float) -> float:
-        return now_s + float(self._rng.uniform(*self._mode.stay_s))
+        return now_s + float(self._rng.uniform(*self.mode.stay_s))
 
     def _drawn(self) -> str | None:
-        names = [name for name, weight in self._mode.next if weight > 0]
-        weights = np.array([weight for _, weight in self._mode.next if weight > 0])
+        names = [name for name, weight in self.mode.next if weight > 0]
+        weights = np.array([weight for _, weight in self.mode.next if weight > 0])
         if not names:
             return None
         return names[int(np.searchsorted(np.cumsum(weights), self._rng.random() * weights.sum(), side="right"))]
 
-    def _take(self, name: str, now_s: float, by: str) -> bool:
-        changed = name != self._mode.name
+    def _take(self, name: str, now_s: float) -> bool:
+        changed = name != self.mode.name
         if changed:
-            self._before.append(self._mode.name)
-        self._mode = self._known(name)
-        self._since_s, self._by = now_s, by
+            self._before.append(self.mode.name)
+        self.mode = self._known(name)
         self._until_s = self._stay_until(now_s)
         return changed

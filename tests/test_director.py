@@ -178,7 +178,7 @@ def test_contrast_is_soft_where_the_player_is_loud(trained, player):
 def test_rest_is_one_decision_with_its_reason(trained, player):
     decisions = play(trained, player, "rest")
     assert [(d.kind, d.rest) for d in decisions] == [("rest", "on purpose")]
-    assert explain(decisions[0], ["rock"]) == "At 0:00.42 rested: its mode is to be silent and to listen."
+    assert explain(decisions[0], ["rock"]) == "At 0:00.42 rested: its mode is to listen in silence."
 
 
 def test_mirror_answers_in_the_rhythm_of_the_players_phrase(trained, player):

@@ -1,8 +1,8 @@
 """The record of a decision: what was chosen, why, and what nearly was.
 
-A record is written as one line of JSON. Everything in it is what the choice was really made from: the score is the product
-of the filters times the sum of weight × value over the influences, an influence's share is its part of that sum, and the value
-of a kind of context is its strength faded by its age, so that a reader can compute all of them again.
+A record is one line of JSON and holds what the choice was made from, so that a reader can compute it again: the score is the
+product of the filters times the sum of weight × value over the influences, an influence's share is its part of that sum, and
+the value of a context is its strength faded by its age.
 """
 
 import dataclasses
@@ -15,19 +15,19 @@ from musichal.note import Note
 REST_REASONS = {
     "waiting": "nothing has been heard yet",
     "silence": "the player is silent",
-    "no match": "nothing in memory was ever in this situation",
-    "weak match": "what memory offers does not fit well enough",
-    "repeats": "all that fits was played a moment ago, or would go on in order for too long",
-    "listening": "it is listening to you, and waits for the end of your phrase",
-    "your turn": "it has answered, and it is your turn",
-    "yields": "you have begun again, and it lets you go first",
-    "breath": "it breathes between two phrases",
+    "no match": "memory has no place like this situation",
+    "weak match": "nothing in memory fits well enough",
+    "repeats": "everything that fits was just played, or would continue one recording for too long",
+    "listening": "it listens to you and waits for the end of your phrase",
+    "your turn": "it has answered; it is your turn",
+    "yields": "you began again, and it yields to you",
+    "breath": "it pauses between two phrases",
     "next note": "it waits for your next note",
-    "on purpose": "its mode is to be silent and to listen",
+    "on purpose": "its mode is to listen in silence",
     "score": "the form asks for silence",
     "ending": "it has played its last phrase",
     "ended": "the form is over",
-    "regions": "all that fits lies where it is not to play from",
+    "regions": "everything that fits lies outside the regions to play from",
 }
 
 
@@ -43,7 +43,7 @@ class Influence:
 
 @dataclass(frozen=True)
 class Filter:
-    """One filter on a choice, and what it multiplied the score by."""
+    """One filter on a choice, and the factor that multiplied the score."""
 
     name: str
     factor: float
@@ -51,10 +51,10 @@ class Filter:
 
 @dataclass(frozen=True)
 class Context:
-    """What of the recent past agreed with memory: symbols of one kind of context, and where in memory they ended.
+    """A stretch of the recent past that agreed with memory.
 
-    `source` is the influence, `tokens` what agreed, `state` where. It was worth `strength` at the time, `age_s` ago; `value`
-    is what has not faded of that. Memory has gone on from there at `pace`, relative to how it was recorded.
+    `source` is the influence, `tokens` are the symbols that agreed, `state` is where in memory they ended. The match had a
+    `strength`, `age_s` ago, and has faded to `value`. Memory has gone on from there at `pace`, relative to the recording.
     """
 
     source: str

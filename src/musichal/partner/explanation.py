@@ -15,33 +15,26 @@ _HELD_BACK = 0.5
 _OLD_S = 0.5
 _FILTERS = MappingProxyType(
     {
-        "learned live": "the weight of what was learned in this performance",
-        "auto-jump": "having gone on in order for long",
+        "learned live": "being learned in this performance",
+        "auto-jump": "continuing one recording for long",
         "notes": "having no note",
-        "harmony": "its notes against what sounds",
-        "register": "its register",
-        "density": "its density",
-        "loudness": "its loudness",
+        "harmony": "notes that do not fit what sounds",
+        "register": "notes outside the register",
+        "density": "a density unlike the one wanted",
+        "loudness": "a loudness unlike the one wanted",
         "scenario": "the scenario",
-        "follow register": "how high it lies against you",
+        "follow register": "a pitch far from the one wanted",
         "phrase beginning": "not beginning a phrase where it was recorded",
         "phrase end": "not ending a phrase where it was recorded",
-        "more like this": "not being like what you wanted more of",
-        "something else": "being like what you wanted changed",
+        "more like this": "being far from what you wanted more of",
+        "something else": "being near what you wanted changed",
     }
 )
 """Filters in words."""
 
 
 def explain(decision: Decision, recordings: Sequence[str]) -> str:
-    """Return one or two sentences that say what was decided and why.
-
-    Parameters
-    ----------
-    decision : Decision
-    recordings : sequence of str
-        Names of the memory's recordings, by number.
-    """
+    """Return one or two sentences that say what was decided and why; `recordings` are the names of the memory's recordings."""
     at = f"At {clock(decision.time_s)}"
     if decision.kind == "rest":
         reason = REST_REASONS[decision.rest or "no match"]

@@ -103,8 +103,7 @@ def soak(model: PartnerModel, samples: Float32, *, sample_rate_hz: int, hours: f
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         settings = SessionSettings("soak", "0" * 64, PartnerSettings(), seed, 0, 0, _RATE_HZ, "soak")
-        recorder = SessionRecorder(folder, sample_rate_hz=_RATE_HZ)
-        writer = LiveSessionWriter(folder, settings, sample_rate_hz=spec.sample_rate_hz, recorder=recorder)
+        writer = LiveSessionWriter(folder, settings, clock_rate_hz=spec.sample_rate_hz)
         engine = LiveEngine(
             source=source,
             front_end=FrontEnd(spec, source_rate_hz=_RATE_HZ),
@@ -121,12 +120,12 @@ def soak(model: PartnerModel, samples: Float32, *, sample_rate_hz: int, hours: f
         )
         began_s = time.perf_counter()
         errors, memory_mb, objects = _run(
-            engine, source, output, clock, stream, passage, recorder, folder, hours=hours, seed=seed
+            engine, source, output, clock, stream, passage, writer, folder, hours=hours, seed=seed
         )
         engine.finish()
         output.panic()
         took_s = time.perf_counter() - began_s
-        missing = _missing(folder, recorder, engine.position)
+        missing = _missing(folder, writer, engine.position)
     at_h, error_ms = np.array(errors).T
     late = at_h > min(0.1, hours / 2)
     drift = float(np.polyfit(at_h[late], error_ms[late], 1)[0]) if late.sum() > 2 else 0.0

@@ -17,7 +17,7 @@ from musichal.hearing.encoders import create_encoder
 from musichal.hearing.listener import Listener
 from musichal.live.control import CommandBox, command
 from musichal.live.session.event_log import Changed, Ended, Lost, Perceived, Skipped, Staged, Struck
-from musichal.live.session.recorder import LiveSessionWriter, SessionRecorder
+from musichal.live.session.recorder import LiveSessionWriter
 from musichal.live.session.replay import Replay, replay
 from musichal.live.session.session import SessionSettings, file_sha256, read_session, session_folder
 from musichal.partner.settings import PartnerSettings
@@ -44,8 +44,7 @@ def perform(
 ) -> tuple[HandStage, LiveSessionWriter]:
     """Play a session; `script` gives for a block's number what happens before it."""
     rate = wanted.sample_rate_hz
-    recorder = SessionRecorder(folder, sample_rate_hz=rate, chunk_s=chunk_s)
-    writer = LiveSessionWriter(folder, wanted, sample_rate_hz=model.spec.sample_rate_hz, recorder=recorder)
+    writer = LiveSessionWriter(folder, wanted, clock_rate_hz=model.spec.sample_rate_hz, chunk_s=chunk_s)
     box = CommandBox(pace_s=0.0)
     stage = hand_stage(
         model, rate_hz=rate, block=block, settings=CHOSEN, seed=3, commands=box, observers=[writer],
@@ -63,7 +62,7 @@ def perform(
         stage.send(samples[number * block : (number + 1) * block], lost_before=lost)
     if close:
         stage.engine.finish()
-        writer.close({})
+        writer.finish({})
     return stage, writer
 
 
@@ -188,9 +187,9 @@ def test_a_session_cut_off_anywhere_opens_up_to_there_and_replays(tmp_path, trai
     """As `kill -9` leaves it: no answer, no summary, half lines, half samples."""
     (tmp_path / "whole").mkdir()
     _, writer = perform(tmp_path / "whole", trained, wanted, guitar[0][:150_000], chunk_s=1.0, close=False)
-    writer.recorder.settle()
+    writer.settle()
     shutil.copytree(tmp_path / "whole", tmp_path / "cut")
-    writer.recorder.close()
+    writer.close()
     folder = tmp_path / "cut"
     (tail,) = folder.glob("input/*.raw")
     for path in (folder / "transcript.jsonl", folder / "decisions.jsonl", tail):

@@ -249,18 +249,16 @@ def voices(choice: int) -> list[Decision]:
 
 def test_voices_share_the_record_of_their_choice_and_closing_needs_no_memory_for_it(tmp_path, wanted):
     """An hour of three voices took 143 MB to close."""
-    live = LiveSessionWriter(
-        tmp_path, wanted, sample_rate_hz=24_000, recorder=recorder.SessionRecorder(tmp_path, sample_rate_hz=44_100)
-    )
+    live = LiveSessionWriter(tmp_path, wanted, clock_rate_hz=24_000)
     decisions = [d for choice in range(500) for d in voices(choice)]
     for decision in decisions:
         live.decision(decision)
-    live.recorder.settle()
+    live.settle()
     text = (tmp_path / "decisions.jsonl").read_text()
     assert len(text) < 0.5 * sum(len(d.to_json()) for d in decisions)
     assert tuple(read_decisions(tmp_path)) == tuple(decisions)
     tracemalloc.start()
-    live.close({})
+    live.finish({})
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 4_000_000

@@ -1,9 +1,8 @@
 """The whole of `musichal verify`: every check of a partner, in order, and the verdict.
 
-Besides parity (`musichal.evaluate.alignment`) it asks: do other device rates and another place of the segment grid keep the
-tokens; does a segment of each length have all its frames; is live hearing as diverse as training. Two ablations show what
-averaging would cost: the mean over a segment's frames, and that mean of a 350 ms window every 7 ms. They live here alone;
-nothing else in MusicHal can average frames before a token is found.
+Besides parity (`musichal.evaluate.alignment`) it asks whether tokens keep at other device rates and on another grid, and
+whether live hearing is as diverse as training. Two ablations show what averaging frames would cost: the mean over a segment,
+and that of a 350 ms window every 7 ms. Nothing else in MusicHal can average frames before a token is found.
 """
 
 from collections.abc import Callable, Sequence
@@ -236,9 +235,6 @@ def _precision_check(live: LiveStream) -> Check:
     )
 
 
-# Other device rates, other grids
-
-
 def at_rate(samples: Float32, *, source_rate_hz: int, target_rate_hz: int) -> Float32:
     """Return samples (n,) as a device of another rate would give them: soxr's best quality, on the 24-bit grid."""
     return ingest(soxr.resample(samples, source_rate_hz, target_rate_hz, quality="VHQ").astype(np.float32))
@@ -385,9 +381,6 @@ def _shift_checks(rows: tuple[ShiftRow, ...], *, stretch_s: float) -> tuple[Chec
             )
         )
     return tuple(checks)
-
-
-# Diversity, and what averaging would cost
 
 
 def _diversity(

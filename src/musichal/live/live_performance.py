@@ -35,7 +35,7 @@ from musichal.live.output.routing import Routing, VoiceRoute, read_routing, sing
 from musichal.live.output.scheduler import Scheduler
 from musichal.live.output.scheduler_protocol import PortSettings
 from musichal.live.realtime import raise_priority, short_pauses
-from musichal.live.session.recorder import LiveSessionWriter, SessionRecorder
+from musichal.live.session.recorder import LiveSessionWriter
 from musichal.live.session.session import SessionSettings, file_sha256, session_folder
 from musichal.machine import now_s
 from musichal.memory.partner_file import PartnerModel, load_partner
@@ -320,8 +320,12 @@ class LivePerformance:
             sample_rate_hz=rate_hz,
             input_name=printable(self.input.device.name),
         )
-        recorder = SessionRecorder(folder, sample_rate_hz=rate_hz, on_trouble=lambda text: self._news.append(("session", text)))
-        return LiveSessionWriter(folder, settings, sample_rate_hz=self.model.spec.sample_rate_hz, recorder=recorder)
+        return LiveSessionWriter(
+            folder,
+            settings,
+            clock_rate_hz=self.model.spec.sample_rate_hz,
+            on_trouble=lambda text: self._news.append(("session", text)),
+        )
 
     def _finish(self) -> None:
         """End all notes, make the summary, close the session."""
@@ -350,7 +354,7 @@ class LivePerformance:
         if self._writer is None:
             return
         try:
-            self._writer.close(self.summary)
+            self._writer.finish(self.summary)
         except (MusicHalError, OSError) as error:
             self.warnings.append(f"the session was not closed whole: {error}")
         if self._writer.trouble is not None:

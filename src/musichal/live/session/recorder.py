@@ -98,70 +98,6 @@ def _summary(summary: dict[str, Any], *, trouble: str | None) -> bytes:
     return (dumps({**summary, "trouble": trouble}, indent=2, allow_nan=False) + "\n").encode()
 
 
-class LiveSessionWriter(EngineObserver):
-    """Keeps a performance: writes the settings at once, what happens as it happens, and answer and summary in `close`.
-
-    Parameters
-    ----------
-    folder : Path
-        An empty one: see `musichal.live.session.session.session_folder`.
-    settings : SessionSettings
-    sample_rate_hz : int
-        Of the clock: the spec's.
-    recorder : SessionRecorder
-    """
-
-    def __init__(self, folder: Path, settings: SessionSettings, *, sample_rate_hz: int, recorder: "SessionRecorder") -> None:
-        self._folder, self._settings, self._rate_hz = folder, settings, sample_rate_hz
-        self.recorder = recorder
-        self._before: Decision | None = None
-        with open_atomically(folder / SETTINGS) as stream:
-            stream.write(settings_json(settings).encode())
-
-    @property
-    def trouble(self) -> str | None:
-        """Why the recording ended, or None."""
-        return self.recorder.trouble
-
-    def sound(self, samples: Float32) -> None:
-        """Keep samples of the input, as hearing gets them."""
-        self.recorder.sound(samples)
-
-    def entry(self, entry: Entry) -> None:
-        """Keep an entry of the event log."""
-        self.recorder.line(EVENT_LOG, entry_to_json(entry))
-
-    def percept(self, percept: Percept) -> None:
-        """Keep what was heard."""
-        self.recorder.line(PERCEPTS, percept_to_json(percept))
-
-    def decision(self, decision: Decision) -> None:
-        """Write a decision; its reason is computed from its record."""
-        self.recorder.line(DECISIONS, decision.to_json(self._before))
-        self._before = decision
-
-    def drift(self, report: DriftReport) -> None:
-        """Keep an alarm about the input."""
-        self.recorder.line(DRIFT, report.to_json())
-
-    def event(self, at_s: float, kind: str, text: str) -> None:
-        """Keep another event, at a time of the stream."""
-        self.recorder.line(EVENTS, to_line({"at_s": round(at_s, 3), "kind": kind, "text": text}))
-
-    def close(self, summary: dict[str, Any]) -> None:
-        """Write what is queued, then the answer and the summary.
-
-        Raises `InputError` if those cannot be written; the rest of the session is whole even then.
-        """
-        self.recorder.close()
-        # Read from the disk, one decision at a time: a performance may last hours.
-        played = as_sounded(read_decisions(self._folder), read_entries(self._folder), sample_rate_hz=self._rate_hz)
-        reply = reply_bytes(played, channel=self._settings.channel, program=self._settings.program)
-        for name, data in ((REPLY, reply), (SUMMARY, _summary(summary, trouble=self.trouble))):
-            with open_atomically(self._folder / name) as stream:
-                stream.write(data)
-
-
 class SessionRecorder:
     """Appends to the files of a session in a thread of its own.
 
@@ -352,6 +288,70 @@ class SessionRecorder:
             self._reserve.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             (self._folder / TROUBLE).write_text(text + "\n", encoding="utf-8")
+
+
+class LiveSessionWriter(SessionRecorder, EngineObserver):
+    """Keeps a performance: writes the settings at once, what happens as it happens, and answer and summary in `finish`.
+
+    Parameters
+    ----------
+    folder : Path
+        An empty one: see `musichal.live.session.session.session_folder`.
+    settings : SessionSettings
+    clock_rate_hz : int
+        Sample rate of the clock: the spec's.
+    on_trouble, chunk_s
+        As for `SessionRecorder`.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        settings: SessionSettings,
+        *,
+        clock_rate_hz: int,
+        on_trouble: Callable[[str], None] | None = None,
+        chunk_s: float = CHUNK_S,
+    ) -> None:
+        with open_atomically(folder / SETTINGS) as stream:
+            stream.write(settings_json(settings).encode())
+        super().__init__(folder, sample_rate_hz=settings.sample_rate_hz, on_trouble=on_trouble, chunk_s=chunk_s)
+        self._settings, self._clock_rate_hz = settings, clock_rate_hz
+        self._before: Decision | None = None
+
+    def entry(self, entry: Entry) -> None:
+        """Keep an entry of the event log."""
+        self.line(EVENT_LOG, entry_to_json(entry))
+
+    def percept(self, percept: Percept) -> None:
+        """Keep what was heard."""
+        self.line(PERCEPTS, percept_to_json(percept))
+
+    def decision(self, decision: Decision) -> None:
+        """Write a decision; its reason is computed from its record."""
+        self.line(DECISIONS, decision.to_json(self._before))
+        self._before = decision
+
+    def drift(self, report: DriftReport) -> None:
+        """Keep an alarm about the input."""
+        self.line(DRIFT, report.to_json())
+
+    def event(self, at_s: float, kind: str, text: str) -> None:
+        """Keep another event, at a time of the stream."""
+        self.line(EVENTS, to_line({"at_s": round(at_s, 3), "kind": kind, "text": text}))
+
+    def finish(self, summary: dict[str, Any]) -> None:
+        """Write what is queued, then the answer and the summary.
+
+        Raises `InputError` if those cannot be written; the rest of the session is whole even then.
+        """
+        self.close()
+        # Read from the disk, one decision at a time: a performance may last hours.
+        played = as_sounded(read_decisions(self._folder), read_entries(self._folder), sample_rate_hz=self._clock_rate_hz)
+        reply = reply_bytes(played, channel=self._settings.channel, program=self._settings.program)
+        for name, data in ((REPLY, reply), (SUMMARY, _summary(summary, trouble=self.trouble))):
+            with open_atomically(self._folder / name) as stream:
+                stream.write(data)
 
 
 def _words(error: Exception) -> str:

@@ -1,7 +1,7 @@
-"""Replaying a session: the recorded input heard again, and given to a partner as the transcript says.
+"""Replay a session: hear the recorded input again, and give it to a partner as the event log says.
 
-The same segments are left out, and percepts, onsets and changes reach the partner at the same samples of the stream, so it
-decides the same. What is heard again is checked against what was heard.
+The same segments are skipped, and percepts, onsets and changes reach the partner at the same samples of the stream, so it
+decides the same. Every percept and onset is checked against the log.
 """
 
 import math
@@ -22,11 +22,11 @@ _BLOCK_SAMPLES = 4096
 
 @dataclass(frozen=True)
 class Replay:
-    """What a replay found.
+    """The result of a replay.
 
-    `reply` is the answer as MIDI; `heard` percepts were heard again, `unlike` of them (by number) otherwise than on stage, and
-    `onsets_unlike` onsets were not found again. `decisions_alike` is how many decisions are those of the session, from
-    the first on. `missing` entries at the end of a killed session speak of sound that is not there.
+    `reply` is the answer as MIDI. `heard` percepts were heard again; those numbered `unlike` differ, and `onsets_unlike`
+    onsets were not found again. The first `decisions_alike` decisions are those of the session. `missing` entries at the end
+    of a killed session refer to sound that is not there.
     """
 
     decisions: tuple[Decision, ...]
@@ -38,8 +38,8 @@ class Replay:
     missing: int
 
 
-class _Rehearsal:
-    """The recorded input through the light path again, as far as it is asked for; `to_the_end` with what that holds back."""
+class _RecordedFrontEnd:
+    """Runs resampler and onset detection again, up to a position; `to_the_end` also flushes them."""
 
     def __init__(self, listener: Listener, sound: Iterator[Float32], *, to_the_end: bool) -> None:
         self._intake = listener.front_end
@@ -49,7 +49,7 @@ class _Rehearsal:
         self._onsets: set[Onset] = set()
 
     def window(self, index: int) -> Window | None:
-        """Return window number `index`, and forget those before it; None where the sound ends before it is complete."""
+        """Return window number `index`, and forget earlier ones; None if the sound ends before it is complete."""
         while index not in self._windows:
             if not self._advance():
                 return None
@@ -78,7 +78,7 @@ class _Rehearsal:
         return True
 
     def rest(self) -> int:
-        """Hear the light path to its end, and return how many samples of the clock there are."""
+        """Run to the end, and return the length of the stream in samples of the clock."""
         while self._advance():
             pass
         return self._intake.samples_heard
@@ -98,17 +98,15 @@ def replay(
     Parameters
     ----------
     session : Session
-    listener : Listener
-        Fresh, as at the performance, at the rate of the session's input.
-    partner : Player
-        Fresh, as at the performance.
+    listener, partner
+        As they were at the beginning of the performance.
     sample_rate_hz : int
         Of the clock: the spec's.
     progress : callable, optional
-        Told how much has been replayed, 0 to 1.
+        Called with the share that has been replayed, 0 to 1.
     """
     end = session.entries[-1] if session.entries else None
-    rehearsal = _Rehearsal(listener, _blocks(session), to_the_end=isinstance(end, Ended) and end.plays_out)
+    rehearsal = _RecordedFrontEnd(listener, _blocks(session), to_the_end=isinstance(end, Ended) and end.plays_out)
     loop = EventLoop(partner, sample_rate_hz=sample_rate_hz)
     decisions: list[Decision] = []
     unlike: list[int] = []
@@ -139,7 +137,7 @@ def replay(
         if progress is not None and number % 64 == 0:
             progress(number / len(session.entries))
     if not isinstance(end, Ended):
-        # Killed: what was decided behind the last entry depends on how far the clock had come, and a little ahead of it.
+        # Killed: what was decided after the last entry depends on how far the clock had come, and a little ahead of it.
         latest_s = session.decisions[-1].time_s if session.decisions else 0.0
         decisions += loop.until(max(last, rehearsal.rest(), math.floor(latest_s * sample_rate_hz) + 1))
     sounded = as_sounded(decisions, session.entries, sample_rate_hz=sample_rate_hz)

@@ -339,7 +339,7 @@ def fuzz(examples: int):
     return settings(max_examples=examples, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
-@fuzz(40)
+@fuzz(25)
 @given(data=st.data())
 def test_any_changed_byte_or_cut_is_refused_in_one_line_or_changes_nothing(small, tmp_path, data):
     whole = small.read_bytes()
@@ -392,7 +392,7 @@ def use(model: PartnerModel) -> None:
             recording.samples()
 
 
-@fuzz(40)
+@fuzz(25)
 @given(data=st.data())
 def test_a_stranger_may_write_anything_the_partner_is_refused_or_plays(small, tmp_path, data):
     content, members = unpacked(small)

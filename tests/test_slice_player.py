@@ -95,5 +95,5 @@ def test_a_stop_before_its_frame_drops_what_has_not_begun() -> None:
     read(one, 1000)
     one.stop(1000)
     assert not read(one, 8000).any()
-    with pytest.raises(ValueError, match="no recording 7"):
+    with pytest.raises(ValueError, match="unknown recording 7"):
         one.start(0, Slice(0.0, 0.5, 7, 1.0))

@@ -145,7 +145,7 @@ def test_overlapping_slices_are_cut_where_the_next_starts(guitar):
 
 def test_what_cannot_be_played_is_refused(guitar):
     event = Slice(0.0, 1.0, 1, 0.0)
-    with pytest.raises(ValueError, match="no recording 1"):
+    with pytest.raises(ValueError, match="unknown recording 1"):
         render_slices([event], [(guitar, RATE)], sample_rate_hz=RATE)
     with pytest.raises(ValueError, match="mono"):
         render_slices([], [(guitar[:, None], RATE)], sample_rate_hz=RATE)

@@ -1,6 +1,6 @@
 """Sound files of 24 bits: FLAC in memory, which comes back bit for bit, and WAV on disk.
 
-FLAC (RFC 9639) is decoded safely for data from strangers: only what `encode_flac` writes is read, one channel of 24 bits and
+FLAC (RFC 9639) from untrusted files is decoded safely: only what `encode_flac` writes is accepted, one channel of 24 bits and
 a declared length, and the samples must match the MD5 sum of the header.
 """
 

@@ -1,10 +1,10 @@
-"""Recordings from disk: found, checked, and brought to the one form in which sound enters hearing.
+"""Recordings from disk: found, checked, and brought to the form that the front end takes.
 
-That form is `ingest`: mono, at most full scale, on a grid of 24 bits, whatever the file or the sound card gave. The
-same rule serves a live block and a file, and FLAC of 24 bits holds its result without loss, so a partner can keep exactly
+That form is what `ingest` returns: mono, at most full scale, on a grid of 24 bits, for any file or sound card. Live
+blocks and files pass through the same function, and FLAC of 24 bits holds its result without loss, so a partner keeps exactly
 the samples that it was trained on.
 
-libsndfile reads a WAV file that was cut in half without a word, pads an MP3 file with silence, and plays over a hole in an
+libsndfile reads a WAV file that was cut in half without an error, pads an MP3 file with silence, and plays over a hole in an
 Ogg file. So `missing_bytes` compares what the container promises with what the file holds: the size of the data chunk (RIFF,
 RF64, Wave64, AIFF, CAF, AU), the page numbers and the end-of-stream flag of Ogg (RFC 3533, section 6), the byte count of a
 Xing header in MP3. An MP3 file without one promises nothing. FLAC names its length in samples.
@@ -79,7 +79,7 @@ class Recording:
 
 
 def ingest(block: npt.NDArray[np.float32] | Float64) -> Float32:
-    """Return a block of sound in the one form that hearing knows: mono, in [-1, 1), on the 24-bit grid.
+    """Return a block of sound in the form that the front end takes: mono, in [-1, 1), on the 24-bit grid.
 
     The mean over the channels, in float64 and always added in their order, is limited to [-1, 1 - 2**-23] and rounded to
     the nearest multiple of 2**-23 (ties to even). Each frame depends on itself alone, so a stream may be cut anywhere.
@@ -99,9 +99,9 @@ def ingest(block: npt.NDArray[np.float32] | Float64) -> Float32:
         A sample is NaN or infinite.
     """
     if block.dtype not in (np.float32, np.float64):
-        raise TypeError(f"samples must be float32 or float64, not {block.dtype}")
+        raise TypeError(f"samples must be float32 or float64, got {block.dtype}")
     if block.ndim not in (1, 2) or (block.ndim == 2 and block.shape[1] == 0):
-        raise ValueError(f"samples must have shape (frames,) or (frames, channels), not {block.shape}")
+        raise ValueError(f"samples must have shape (frames,) or (frames, channels), got {block.shape}")
     if not np.isfinite(block).all():
         raise InputError("the sound has NaN or infinite samples")
     if block.ndim == 1:
@@ -215,7 +215,7 @@ def _search(folder: Path) -> list[Path]:
 
 
 def _check_file(file: Path) -> None:
-    """Refuse what libsndfile would accept without a word, or refuse with a number."""
+    """Refuse what libsndfile would accept silently, or refuse with an error number."""
     if file.is_dir():
         raise _RefusedError("is a folder, not a recording")
     if not file.is_file():

@@ -66,7 +66,7 @@ def render_slices(
     for a recording that is not mono or not there, and for a fade that is not positive.
     """
     if not fade_s > 0:
-        raise ValueError(f"fade_s must be positive, not {fade_s}")
+        raise ValueError(f"fade_s must be positive, got {fade_s}")
     if any(samples.ndim != 1 for samples, _ in recordings):
         raise ValueError("recordings must be mono, of shape (n,)")
     fade = max(2, round(fade_s * sample_rate_hz))
@@ -126,7 +126,7 @@ def _audible(
     audible: list[_Stretch] = []
     for stretch in stretches:
         if stretch.recording >= len(recordings):
-            raise ValueError(f"there is no recording {stretch.recording}")
+            raise ValueError(f"unknown recording {stretch.recording}: {len(recordings)} are given")
         samples, source_rate_hz = recordings[stretch.recording]
         left_s = (len(samples) / source_rate_hz - stretch.source_s) / stretch.ratio
         end = min(stretch.end, stretch.start + math.floor(left_s * rate_hz + 1e-6))
@@ -215,13 +215,13 @@ class SlicePlayer:
         return self._position
 
     def start(self, frame: int, piece: Slice) -> None:
-        """Play a slice from `frame` on (its `onset_s` is not looked at). Raises `ValueError` for a recording there is not."""
+        """Play a slice from `frame` on; its `onset_s` is ignored. Raises `ValueError` for an unknown recording."""
         source = replace(piece, onset_s=self._fade / self._rate_hz)
         samples = render_slices([source], self._recordings, sample_rate_hz=self._rate_hz, fade_s=self._fade_s)
         self._asked.append(_Sounding(frame - self._fade, samples))
 
     def stop(self, frame: int) -> None:
-        """Let what sounds have faded out at `frame`, or a fade from now where that is too late; drop what begins later."""
+        """Fade out what sounds by `frame`, or within a fade from now if that is too late; drop later slices."""
         self._asked.append(frame - self._fade)
 
     def read(self, frames: int) -> Float32:

@@ -138,7 +138,7 @@ def write_container(path: PathLike, *, content: Mapping[str, Any], members: Mapp
 
 
 def read_container(path: PathLike) -> Container:
-    """Open a container from anyone; raises `PartnerFileError`, one line naming the file, for anything not in order."""
+    """Open a container; raises `PartnerFileError`, one line naming the file, where it is damaged or no container."""
     file = Path(path)
     with _one_line(file):
         if file.is_dir():

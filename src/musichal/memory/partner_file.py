@@ -144,12 +144,12 @@ def save_partner(path: PathLike, model: PartnerModel) -> None:
 
 
 def load_partner(path: PathLike) -> PartnerModel:
-    """Read a partner file from anyone.
+    """Read a partner file, which may come from an untrusted source.
 
     Raises
     ------
     PartnerFileError
-        One line that says what is wrong with it. Nothing in the file is run, and no more is allocated than it holds.
+        One line that names the fault. No code from the file runs, and no more is allocated than it holds.
     """
     container = read_container(path)
     try:
@@ -269,18 +269,18 @@ def _arrays(container: Container, member: str, layout: _Layout) -> dict[str, Any
 
 
 def _text(value: Any) -> str:
-    """Return text that can be shown: a stranger's file must not speak to the terminal."""
+    """Return a text that is safe to print: no control characters, not too long."""
     _require(isinstance(value, str) and value == printable(value) and len(value) <= _LONGEST_TEXT, "it has an improper text")
     return value
 
 
 def _integer(value: Any, *, largest: int) -> int:
-    _require(type(value) is int and 0 < value <= largest, f"it has {value!r:.40} for a whole number from 1 to {largest}")
+    _require(type(value) is int and 0 < value <= largest, f"it has {value!r:.40} where an integer in [1, {largest}] belongs")
     return value
 
 
 def _number(value: Any) -> float:
-    _require(type(value) in (int, float), f"it has {value!r:.40} for a number")
+    _require(type(value) in (int, float), f"it has {value!r:.40} where a number belongs")
     return float(value)
 
 

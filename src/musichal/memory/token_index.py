@@ -410,11 +410,11 @@ def _checked_symbols(name: str, symbols: AnyArray) -> AnyArray:
 
 def _checked_length(length: int) -> int:
     if length < 1:
-        raise InputError(f"a context has at least 1 token, not {length}")
+        raise InputError(f"a context must have at least 1 token, got {length}")
     return length
 
 
 def _checked_limit(limit: int) -> int:
     if limit < 1:
-        raise InputError(f"limit must be at least 1, not {limit}")
+        raise InputError(f"limit must be at least 1, got {limit}")
     return limit

@@ -114,7 +114,7 @@ def soak(model: PartnerModel, samples: Float32, *, sample_rate_hz: int, hours: f
             spec=spec,
             source_rate_hz=_RATE_HZ,
             block=_BLOCK,
-            observers=[writer],
+            observer=writer,
             now_s=clock,
             suspended_s=lambda: 0.0,
         )

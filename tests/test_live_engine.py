@@ -137,7 +137,7 @@ def test_an_onset_is_answered_with_the_block_that_shows_it_even_while_hearing_wo
         return AnalysisThread(slow)
 
     notebook = Notebook()
-    stage = hand_stage(trained, rate_hz=rate, analysis=hear_slowly, player=AtOnsets(), observers=[notebook])
+    stage = hand_stage(trained, rate_hz=rate, analysis=hear_slowly, player=AtOnsets(), observer=notebook)
     play(stage, samples[: 2 * rate])
     struck = [e for e in notebook.entries if isinstance(e, Struck)]
     assert len(struck) == len(notebook.decisions) > 2
@@ -159,7 +159,7 @@ def test_the_variable_resampler_lets_onsets_through_at_once(guitar):
 def test_while_it_does_not_listen_nothing_reaches_the_partner(trained, guitar):
     samples, rate = guitar
     box, notebook, player = CommandBox(pace_s=0), Notebook(), AtOnsets()
-    stage = hand_stage(trained, rate_hz=rate, player=player, commands=box, observers=[notebook])
+    stage = hand_stage(trained, rate_hz=rate, player=player, commands=box, observer=notebook)
     box.put(command("listen", (0,)))
     play(stage, samples[: 2 * rate])
     assert player.number == 0
@@ -174,7 +174,7 @@ def test_while_it_does_not_listen_nothing_reaches_the_partner(trained, guitar):
 def test_a_refused_change_is_answered_and_does_not_stop_the_music(trained, guitar):
     samples, rate = guitar
     box, notebook, answers = CommandBox(pace_s=0), Notebook(), []
-    stage = hand_stage(trained, rate_hz=rate, commands=box, observers=[notebook])
+    stage = hand_stage(trained, rate_hz=rate, commands=box, observer=notebook)
     box.put(command("bass.gain_db", (3,), answer=answers.append))
     box.put(command("temperature", (-1.0,), answer=answers.append))
     box.put(command("chroma_weight", (0.5,), answer=answers.append))
@@ -188,7 +188,7 @@ def test_a_refused_change_is_answered_and_does_not_stop_the_music(trained, guita
 def test_a_flood_of_what_is_refused_is_answered_and_told_of_now_and_then(trained, guitar):
     samples, rate = guitar
     box, notebook, answers = CommandBox(pace_s=0), Notebook(), []
-    stage = hand_stage(trained, rate_hz=rate, commands=box, observers=[notebook])
+    stage = hand_stage(trained, rate_hz=rate, commands=box, observer=notebook)
     asked = 0
     for first in range(0, 2 * rate, 256):
         box.put(command("temperature", (-1.0,), answer=answers.append))
@@ -203,7 +203,7 @@ def test_what_piles_up_while_the_machine_slept_is_no_sign_of_a_slow_one(trained,
     samples, rate = guitar
     notebook = Notebook()
     stage = hand_stage(
-        trained, rate_hz=rate, observers=[notebook], analysis=lambda hear: SlowAnalysis(hear, lambda k: 0 if k < 2 else 10_000)
+        trained, rate_hz=rate, observer=notebook, analysis=lambda hear: SlowAnalysis(hear, lambda k: 0 if k < 2 else 10_000)
     )
     play(stage, samples[:rate])
     stage.clock.now += asleep_s
@@ -216,7 +216,7 @@ def test_what_piles_up_while_the_machine_slept_is_no_sign_of_a_slow_one(trained,
 def test_after_sleep_every_note_is_ended_and_it_plays_on(trained, guitar, stood_still_s, asleep_s):
     samples, rate = guitar
     notebook, suspended = Notebook(), [7.0]
-    stage = hand_stage(trained, rate_hz=rate, player=AtOnsets(), observers=[notebook], suspended_s=lambda: suspended[0])
+    stage = hand_stage(trained, rate_hz=rate, player=AtOnsets(), observer=notebook, suspended_s=lambda: suspended[0])
     play(stage, samples[:rate])
     before = stage.output.played[:]
     stage.clock.now += stood_still_s
@@ -294,7 +294,7 @@ def test_an_encoder_that_never_returns_holds_up_neither_the_end_nor_the_session(
     never = threading.Event()
     notebook = Notebook()
     stage = hand_stage(
-        trained, rate_hz=rate, observers=[notebook], analysis=lambda _: AnalysisThread(lambda _window: never.wait())
+        trained, rate_hz=rate, observer=notebook, analysis=lambda _: AnalysisThread(lambda _window: never.wait())
     )
     stop = threading.Event()
     runner = threading.Thread(target=stage.engine.run, args=(stop,), daemon=True)
@@ -436,7 +436,7 @@ def test_a_disk_that_is_full_stops_the_recording_and_not_the_music(tmp_path, tra
         def entry(self, entry):
             recorder.line("transcript.jsonl", entry_to_json(entry))
 
-    stage = hand_stage(trained, rate_hz=rate, player=AtOnsets(), observers=[Recording()])
+    stage = hand_stage(trained, rate_hz=rate, player=AtOnsets(), observer=Recording())
     play(stage, samples[: 2 * rate])
     recorder.settle()
     before = len(stage.output.played)
@@ -482,7 +482,7 @@ def test_a_limit_of_the_system_leaves_what_was_written_readable(tmp_path):
 def test_figures_are_told_about_once_a_second(trained, guitar):
     samples, rate = guitar
     notebook = Notebook()
-    stage = hand_stage(trained, rate_hz=rate, observers=[notebook])
+    stage = hand_stage(trained, rate_hz=rate, observer=notebook)
     play(stage, samples[: 3 * rate])
     assert 3 <= len(notebook.figures) <= 5
     json.dumps(notebook.figures[-1], allow_nan=False)

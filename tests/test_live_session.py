@@ -47,7 +47,7 @@ def perform(
     writer = LiveSessionWriter(folder, wanted, clock_rate_hz=model.spec.sample_rate_hz, chunk_s=chunk_s)
     box = CommandBox(pace_s=0.0)
     stage = hand_stage(
-        model, rate_hz=rate, block=block, settings=CHOSEN, seed=3, commands=box, observers=[writer],
+        model, rate_hz=rate, block=block, settings=CHOSEN, seed=3, commands=box, observer=writer,
         analysis=lambda hear: SlowAnalysis(hear, delays),
     )  # fmt: skip
     script = dict(script)

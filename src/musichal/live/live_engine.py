@@ -30,7 +30,7 @@ from musichal.live.analysis_thread import AnalysedWindow, Analyser, overload_adv
 from musichal.live.control import Command, CommandBox, partner_changes, told
 from musichal.live.drift import DriftMonitor
 from musichal.live.engine import EngineObserver, EventLoop
-from musichal.live.input.blocks import Block
+from musichal.live.input.blocks import Block, ClockFit
 from musichal.live.realtime import suspended_s
 from musichal.live.session.event_log import Changed, Ended, Entry, Lost, Perceived, Skipped, Staged, Struck, percept_digest
 from musichal.machine import now_s
@@ -61,18 +61,6 @@ class Source(Protocol):
 
     def wait(self, timeout_s: float) -> object:
         """Return as soon as blocks may have arrived, at the latest after `timeout_s`."""
-        ...
-
-
-class Clock(Protocol):
-    """Maps positions in the input to moments; raises `ValueError` before the first block."""
-
-    def time_of(self, position: float) -> float:
-        """Return when a sample arrived, or will arrive."""
-        ...
-
-    def position_at(self, moment_s: float) -> float:
-        """Return the position of the sample that arrives at a moment."""
         ...
 
 
@@ -153,17 +141,17 @@ class LiveEngine:
         Analyses the windows of the front end.
     loop : EventLoop
     output : Output
-    clock : Clock
+    clock : ClockFit
         Of the positions of the source's blocks.
     spec : PerceptionSpec
     source_rate_hz, block : int
         Rate of the source, and the size of its blocks.
     drift : DriftMonitor, optional
     commands : CommandBox, optional
-    observers : sequence of EngineObserver
+    observer : EngineObserver, optional
         Called from the engine's thread: see `musichal.live.engine.ObserverThread`.
     news : deque of (kind, text), optional
-        Events that any thread appends; each is sent to the observers with the next step.
+        Events that any thread appends; each is sent to the observer with the next step.
     now_s : callable
         The machine's clock.
     suspended_s : callable
@@ -178,13 +166,13 @@ class LiveEngine:
         analysis: Analyser,
         loop: EventLoop,
         output: Output,
-        clock: Clock,
+        clock: ClockFit,
         spec: PerceptionSpec,
         source_rate_hz: int,
         block: int,
         drift: DriftMonitor | None = None,
         commands: CommandBox | None = None,
-        observers: Sequence[EngineObserver] = (),
+        observer: EngineObserver | None = None,
         news: deque[tuple[str, str]] | None = None,
         now_s: Callable[[], float] = now_s,
         suspended_s: Callable[[], float] = suspended_s,
@@ -196,7 +184,7 @@ class LiveEngine:
         self._source, self._front_end, self._analysis = source, front_end, analysis
         self._loop, self._output, self._clock = loop, output, clock
         self._spec, self._source_rate_hz, self._block_s = spec, source_rate_hz, block / source_rate_hz
-        self._drift, self._observers = drift, tuple(observers)
+        self._drift, self._observer = drift, observer or EngineObserver()
         self._commands = commands or CommandBox()
         self._now_s, self._suspended_s = now_s, suspended_s
         self._rate_hz = spec.sample_rate_hz
@@ -232,7 +220,7 @@ class LiveEngine:
             return None
 
     def tell(self, kind: str, text: str) -> None:
-        """Send an event to the observers with the next step. For any thread."""
+        """Send an event to the observer with the next step. For any thread."""
         self._news.append((kind, text))
 
     @single_blas_thread()
@@ -272,8 +260,7 @@ class LiveEngine:
         if began_s - self._told_s >= _STATISTICS_S:
             self._told_s = began_s
             values = self.statistics()
-            for observer in self._observers:
-                observer.statistics(values)
+            self._observer.statistics(values)
 
     def finish(self) -> None:
         """Log the end; nothing is decided after it."""
@@ -308,8 +295,7 @@ class LiveEngine:
         self._listen(block.samples)
 
     def _listen(self, samples: Float32) -> None:
-        for observer in self._observers:
-            observer.sound(samples)
+        self._observer.sound(samples)
         found = self._front_end.push(samples)
         # An onset comes before the window that is complete at the same sample: sorting keeps that order.
         events: list[tuple[int, Onset | Window]] = [(onset.decided_at, onset) for onset in found.onsets]
@@ -398,16 +384,14 @@ class LiveEngine:
         complete = self._available.pop(percept.heard.index, percept.heard.available_at)
         self.times.percept.append(max(0.0, self._now_s() - self._arrived_s(complete)))
         self._note(Perceived(at, percept.heard.index, percept_digest(percept)))
-        for observer in self._observers:
-            observer.percept(percept)
+        self._observer.percept(percept)
         self._play(self._loop.respond(percept, at))
         self._watch_drift(percept)
 
     def _watch_drift(self, percept: Percept) -> None:
         for report in () if self._drift is None else self._drift.step(percept):
             self.counts.alarms += report.event == "raised"
-            for observer in self._observers:
-                observer.drift(report)
+            self._observer.drift(report)
 
     def _obey(self, asked: Command) -> None:
         if not asked.concerns_stage:
@@ -465,8 +449,7 @@ class LiveEngine:
             self.counts.plays += decision.kind == "play"
             self.counts.notes += len(decision.notes)
             self._output.play(decision, self._moment_of)
-            for observer in self._observers:
-                observer.decision(decision)
+            self._observer.decision(decision)
 
     def _moment_of(self, time_s: float) -> float:
         """Return the moment at which a time of the stream sounds."""
@@ -479,12 +462,10 @@ class LiveEngine:
         return self._moment_of(sample / self._rate_hz) - self._delay_s
 
     def _note(self, entry: Entry) -> None:
-        for observer in self._observers:
-            observer.entry(entry)
+        self._observer.entry(entry)
 
     def _event(self, kind: str, text: str) -> None:
-        for observer in self._observers:
-            observer.event(self.now_stream_s, kind, text)
+        self._observer.event(self.now_stream_s, kind, text)
 
     def _overload(self) -> None:
         """Send an event that segments are skipped and what would help, after several of them and at most twice a minute."""

@@ -251,7 +251,7 @@ class LivePerformance:
             block=request.block or _DEFAULT_BLOCK,
             drift=DriftMonitor(model),
             commands=self._commands,
-            observers=[self._observers],
+            observer=self._observers,
             news=self._news,
         )
         self._is_open = True

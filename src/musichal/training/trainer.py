@@ -30,6 +30,7 @@ from musichal.memory.partner_file import KEPT, PartnerModel, StoredRecording
 from musichal.note import HeardNote
 from musichal.own_process import single_blas_thread
 from musichal.spec import PerceptionSpec
+from musichal.text import printable, reason
 from musichal.training.workers import Analyse, worker_pool
 
 Progress = Callable[[str, float], None]
@@ -122,8 +123,11 @@ class _AnalysedRecording:
     def append(self, segment: SegmentFeatures) -> None:
         """Take the next segment."""
         for path, features in zip(self._files, segment.features, strict=True):
-            with path.open("ab") as stream:
-                stream.write(features.tobytes())
+            try:
+                with path.open("ab") as stream:
+                    stream.write(features.tobytes())
+            except OSError as error:
+                raise InputError(f"cannot write the temporary file {printable(path)}: {reason(error)}") from error
         salience = np.zeros((0, N_PITCHES), np.float32)
         self._segments.append(replace(segment, features=(), salience=salience))
         self.notes.extend(segment.notes)

@@ -72,11 +72,9 @@ def test_the_tables_in_the_documents_are_valid() -> None:
 
 
 def test_one_port_for_every_voice() -> None:
-    routing = single_port("none:", channel=3, latency_s=0.01)
-    assert routing.ports == (PortSettings("out", "none:", latency_s=0.01),)
+    routing = single_port("none:", channel=3)
+    assert routing.ports == (PortSettings("out", "none:"),)
     assert routing.route_of("any") == VoiceRoute("out", 3)
-    with pytest.raises(InputError, match="latency_s"):
-        single_port("none:", latency_s=-1)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,8 @@ percussion channel, "10" on the panel of an instrument, is 9 here. Imports no Nu
 import math
 from dataclasses import dataclass, replace
 
+Key = tuple[int, int]
+"""Channel and pitch of a note to play."""
 PERCUSSION_CHANNEL = 9
 """The channel on which General MIDI plays drums, whatever the program."""
 

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from musichal.errors import MusicHalError
 from musichal.live.output.routing import Routing
 from musichal.live.output.scheduler import Scheduler
-from musichal.live.output.scheduler_protocol import Sent, Trouble
+from musichal.live.output.scheduler_protocol import Trouble
 from musichal.live.performance import slice_events
 from musichal.machine import now_s
 from musichal.partner.decision import Decision
@@ -29,8 +29,6 @@ class LiveOutput:
         A second one, entered, with one port ``slices:PARTNER.hal``: plays the recording of each decision too.
     recordings : int
         How many recordings the partner has. What the player played, learned live, is not among them.
-    clock : callable
-        The machine's clock.
     """
 
     def __init__(
@@ -40,20 +38,16 @@ class LiveOutput:
         *,
         slices: Scheduler | None = None,
         recordings: int = 0,
-        clock: Callable[[], float] = now_s,
     ) -> None:
         self._scheduler, self._slices, self._routings = scheduler, slices, tuple(routings)
         self._schedulers = (scheduler,) if slices is None else (scheduler, slices)
-        self._recordings, self._clock = recordings, clock
+        self._recordings = recordings
         self._alive_s = -math.inf
         self._restarted_s = [-math.inf for _ in self._schedulers]
         self._muted = False
         self._unrouted: set[str] = set()
         self._news: list[tuple[str, str]] = []
         self._last_slice: tuple[int, float] | None = None
-        self.sent = 0
-        self.lateness_s = 0.0
-        """Of the last message of `scheduler` that left."""
 
     def play(self, decision: Decision, moment_of: Callable[[float], float]) -> int:
         """Schedule the notes of a decision, and its slice; returns how many were taken.
@@ -98,19 +92,14 @@ class LiveOutput:
 
     def tend(self) -> Sequence[tuple[str, str]]:
         """Report to the schedulers that the engine is alive; returns what went wrong since the last call."""
-        now = self._clock()
+        now = now_s()
         if now - self._alive_s < _ALIVE_S:
             return ()
         self._alive_s = now
         news, self._news = self._news, []
         for index, scheduler in enumerate(self._schedulers):
             restarted = self._keep_alive(index, scheduler, now)
-            for event in scheduler.events():
-                if isinstance(event, Trouble):
-                    news.append((event.kind, event.text))
-                elif isinstance(event, Sent) and scheduler is self._scheduler:
-                    self.sent += 1
-                    self.lateness_s = event.lateness_s
+            news += [(event.kind, event.text) for event in scheduler.events() if isinstance(event, Trouble)]
             news += restarted
         return news
 

@@ -15,10 +15,10 @@ from mido.midifiles.midifiles import write_chunk, write_track
 
 from musichal.atomic import check_writable, open_atomically
 from musichal.errors import InputError
-from musichal.live.output.active_notes import Active, ActiveNotes, Key
+from musichal.live.output.note_scheduler import Active, ActiveNotes
 from musichal.live.output.scheduler_protocol import Outgoing
 from musichal.machine import now_s
-from musichal.note import PERCUSSION_CHANNEL, Note
+from musichal.note import PERCUSSION_CHANNEL, Key, Note
 from musichal.text import printable
 
 TICKS_PER_SECOND = 1000

@@ -112,13 +112,9 @@ class Routing:
         return self.voices.get(voice, self.default)
 
 
-def single_port(address: str, *, channel: int = 0, latency_s: float = 0.0) -> Routing:
-    """Return the routing where every voice plays on one channel of one port. Raises `InputError` for wrong values."""
-    try:
-        port = PortSettings("out", address, latency_s=latency_s)
-        return Routing((port,), {}, VoiceRoute("out", channel))
-    except ValueError as error:
-        raise InputError(str(error)) from error
+def single_port(address: str, *, channel: int = 0) -> Routing:
+    """Return the routing where every voice plays on one channel of one port. Raises `ValueError` for a wrong channel."""
+    return Routing((PortSettings("out", address),), {}, VoiceRoute("out", channel))
 
 
 def read_routing(path: PathLike) -> Routing:

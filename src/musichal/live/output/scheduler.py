@@ -27,11 +27,10 @@ from typing import Any, Self
 from musichal import own_process
 from musichal.errors import InputError, MissingExtraError, MusicHalError
 from musichal.live.output import scheduler_protocol as protocol
-from musichal.live.output.active_notes import Key
 from musichal.live.output.note_scheduler import CAPACITY, LATE_LIMIT_S
 from musichal.live.output.scheduler_protocol import MOST_PORTS, Counts, Event, PortSettings, Sent, Statistics, Trouble
 from musichal.machine import now_s
-from musichal.note import Note, Slice
+from musichal.note import Key, Note, Slice
 
 _MOST_BACKLOG = 20_000
 _MOST_EVENTS = 20_000

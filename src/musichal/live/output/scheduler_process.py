@@ -23,12 +23,12 @@ from typing import Any
 
 from musichal.errors import MusicHalError
 from musichal.live.output import scheduler_protocol as protocol
-from musichal.live.output.active_notes import Key
 from musichal.live.output.note_scheduler import AGAIN_S, NoteScheduler, mpe_configuration
 from musichal.live.output.ports import Port, PortLostError, open_port
 from musichal.live.output.scheduler_protocol import Outgoing, PortSettings
 from musichal.live.realtime import raise_priority
 from musichal.machine import now_s
+from musichal.note import Key
 
 _COARSE_S = 0.02 if sys.platform == "win32" else 0.0015
 """Waiting for a socket may end this much too late; what is left to a deadline is slept."""
@@ -166,8 +166,8 @@ class _Events:
 class SchedulerProcess:
     """The loop. `config` is what `scheduler.py` sends first."""
 
-    def __init__(self, connection: socket.socket, config: dict[str, Any], *, clock: Callable[[], float] = now_s) -> None:
-        self._connection, self._clock = connection, clock
+    def __init__(self, connection: socket.socket, config: dict[str, Any]) -> None:
+        self._connection = connection
         self._buffer, self._events = protocol.FrameBuffer(), _Events(connection)
         self._silence_s, self._give_up_s = float(config["silence_s"]), float(config["give_up_s"])
         self._names = [str(port["name"]) for port in config["ports"]]
@@ -180,8 +180,7 @@ class SchedulerProcess:
         except BaseException:
             self.close()
             raise
-        started_s = clock()
-        self._checked_s = self._counted_s = self._turned_s = started_s
+        self._checked_s = self._counted_s = self._turned_s = now_s()
         self._events.add(protocol.json_frame(protocol.READY, {"ports": ready, "priority": config.get("priority", "")}))
         self._events.flush()
 
@@ -191,7 +190,7 @@ class SchedulerProcess:
         setup = (*(mpe_configuration(zone) if zone else ()), *settings.setup)
         port = ReconnectingPort(opened.port, reopen=lambda: open_it().port, setup=setup)
         self._ports.append(port)
-        port.set_up(self._clock())
+        port.set_up(now_s())
         self._schedulers.append(
             NoteScheduler(
                 latency_s=settings.latency_s,
@@ -219,7 +218,7 @@ class SchedulerProcess:
 
     def close(self) -> None:
         """End every note, send the last events, and close the ports."""
-        moment_s = self._clock()
+        moment_s = now_s()
         for index, scheduler in enumerate(self._schedulers):
             with contextlib.suppress(Exception):
                 self._send(index, scheduler.go_silent(moment_s))
@@ -236,7 +235,7 @@ class SchedulerProcess:
 
     def _turn(self) -> None:
         self._receive()
-        moment_s = self._clock()
+        moment_s = now_s()
         if moment_s - self._turned_s > _JUMP_S:
             self._trouble("jump", f"the machine paused for {moment_s - self._turned_s:.1f} s; late notes are dropped", None)
             # The parent was paused as well: it has a second again from now on.
@@ -270,7 +269,7 @@ class SchedulerProcess:
         self._more_frames = handled == _FRAMES_AT_ONCE
 
     def _handle(self, kind: int, body: bytes) -> None:
-        moment_s = self._clock()
+        moment_s = now_s()
         self._heard_s = moment_s
         if self._silent:
             self._silent = False
@@ -294,12 +293,12 @@ class SchedulerProcess:
         port = self._ports[index]
         for message in messages:
             try:
-                taken = port.send(message, self._clock())
+                taken = port.send(message, now_s())
             except PortLostError as error:
                 taken = False
                 self._trouble("port-lost", str(error), index)
             if taken and not message.again:
-                self._events.add(protocol.sent_frame(message, max(self._clock(), message.target_s), index))
+                self._events.add(protocol.sent_frame(message, max(now_s(), message.target_s), index))
 
     def _set_up(self, index: int, moment_s: float) -> None:
         try:
@@ -327,26 +326,26 @@ class SchedulerProcess:
                 news = port.check(moment_s)
                 if news is not None:
                     self._trouble(*news, index)
-            self._turned_s = self._clock()
+            self._turned_s = now_s()
 
     def _next_s(self) -> float:
         moments = [scheduler.next_s for scheduler in self._schedulers]
         return min((moment for moment in moments if moment is not None), default=float("inf"))
 
     def _wait(self) -> None:
-        left_s = self._next_s() - self._clock()
+        left_s = self._next_s() - now_s()
         if left_s > _COARSE_S:
             with contextlib.suppress(InterruptedError):
                 select.select([self._connection], [], [], min(left_s - _COARSE_S, _LONGEST_WAIT_S))
             return
         # Shorter and shorter sleeps come as close as the system lets them, without keeping a core busy.
-        until_s = self._clock() + min(left_s, _LONGEST_SLEEP_S)
-        while (left_s := until_s - self._clock()) > 0:
+        until_s = now_s() + min(left_s, _LONGEST_SLEEP_S)
+        while (left_s := until_s - now_s()) > 0:
             time.sleep(left_s / 2 if left_s > _FINE_S else 0)
 
     def _trouble(self, kind: str, text: str, index: int | None) -> None:
         port = None if index is None else self._names[index]
-        values = {"at_s": self._clock(), "kind": kind, "text": text, "port": port}
+        values = {"at_s": now_s(), "kind": kind, "text": text, "port": port}
         self._events.add(protocol.json_frame(protocol.TROUBLE, values))
 
     def _tell_counts(self) -> None:

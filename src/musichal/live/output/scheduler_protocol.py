@@ -14,8 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from musichal.live.output.active_notes import Key
-from musichal.note import Note, Slice, check_integer
+from musichal.note import Key, Note, Slice, check_integer
 
 LONGEST_NOTE_S = 3600.0
 """A longer note ends after this time."""

@@ -17,7 +17,7 @@ from faults import FAULTS
 from musichal.errors import InputError
 from musichal.evaluate.alignment import HeardRecording
 from musichal.evaluate.checks import GROUPS, Check
-from musichal.evaluate.token_stats import DiversityRow, diversity_row
+from musichal.evaluate.partner_stats import DiversityRow, diversity_row
 from musichal.evaluate.verify import OFFSETS, ShiftRow, Verification
 from musichal.memory.partner_file import PartnerModel
 from musichal.plots.report import (

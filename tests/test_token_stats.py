@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy.spatial.distance import jensenshannon
 
-from musichal.evaluate.token_stats import token_diversity
+from musichal.evaluate.partner_stats import token_diversity
 from musichal.hearing.percepts import SILENCE
 from musichal.hearing.vocabulary import (
     jensen_shannon_divergence,

@@ -37,7 +37,7 @@ from musichal.evaluate.checks import (
     repeatability_checks,
     scaling_checks,
 )
-from musichal.evaluate.token_stats import token_diversity
+from musichal.evaluate.partner_stats import token_diversity
 from musichal.evaluate.verify import Verification, averaged_tokens, grid_offsets, subjects, verify_partner
 from musichal.hearing.encoders.spectral import SpectralEncoder
 from musichal.hearing.percepts import SILENCE, SOURCES

@@ -8,8 +8,7 @@ from rich.table import Table
 
 from musichal.commands.options import check_outputs
 from musichal.commands.terminal import Terminal, table_of
-from musichal.evaluate.partner_stats import HearingStats, MemoryStats, PartnerStats, RecordingStats, partner_stats
-from musichal.evaluate.token_stats import Diversity
+from musichal.evaluate.partner_stats import Diversity, HearingStats, MemoryStats, PartnerStats, RecordingStats, partner_stats
 from musichal.hearing.percepts import SOURCES
 from musichal.memory.partner_file import load_partner
 from musichal.plots.partner import draw_partner

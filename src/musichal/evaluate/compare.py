@@ -27,7 +27,7 @@ from musichal.arrays import AnyArray, Float32, Float64, Int64
 from musichal.audio.recording import samples_digest
 from musichal.errors import InputError
 from musichal.evaluate.alignment import LiveStream, even_blocks, hear_live
-from musichal.evaluate.token_stats import Diversity, token_diversity
+from musichal.evaluate.partner_stats import Diversity, token_diversity
 from musichal.hearing.percepts import SILENCE, SOURCES
 from musichal.memory.partner_file import PartnerModel
 

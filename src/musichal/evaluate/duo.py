@@ -1,4 +1,4 @@
-"""How an answer goes with a player: its use of memory, its harmony with what sounds, its phrases.
+"""An answer beside its player: its use of memory, its harmony with what sounds, its phrases.
 
 The measures of `evaluate --duo` (time and harmony against the parts that were really played) belong here.
 

@@ -1,9 +1,9 @@
-"""What becomes of a partner that hears itself: its answer sounds in the room, and the room is what it listens to.
+"""Acoustic feedback: how a partner does that hears its own answer in the room.
 
-A loop, block by block as on stage: what the partner decides is rendered note by note, sounds as much later as a sound card
-takes, and is mixed into the blocks that it hears next. Beside each level there is the same partner that does not know its own
-notes, and one run without feedback is what both are held against. The player falls silent before the end, so that a partner
-which answers itself is found out.
+The loop runs block by block, as live: each note that the partner decides is rendered, delayed by the latency of a sound card,
+and mixed into the blocks that the partner hears next. Each level is also run with a partner that does not know its own notes,
+and both are compared with a run without feedback. The player falls silent before the end, to show whether the partner goes on
+answering itself.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,22 +25,22 @@ from musichal.partner.settings import PartnerSettings
 
 BLOCK_S = 0.01
 OUTPUT_S = 0.02
-"""How much later than decided a note sounds, at least: what two blocks and a converter take."""
+"""Least delay from decision to sound: two blocks and a converter."""
 LEVELS_DB = (-20.0, -10.0, 0.0)
 STEP_S = 0.5
 _OTHER_SEED = 1000
 
 Render = Callable[[Note], Float32]
-"""The sound of one note from its strike on, mono, at the rate of the player's samples."""
+"""Returns the sound of one note from its onset on, mono, at the sample rate of the player."""
 
 
 @dataclass(frozen=True)
 class Loop:
-    """One run: what was decided, and what of its own sound was learned.
+    """One run.
 
-    `learned` gestures of any sound were learned, `learned_own` of them while the partner was louder than the player.
-    `last_s` is when the last decision to play was taken. `heard` (steps, 12) is the chroma in which it heard the player at the
-    end of each step. `own` is what the partner sounded, of shape (n,).
+    The partner learned `learned` gestures with a sound, `learned_own` of them while it was louder than the player. `last_s` is
+    the time of its last decision to play, `heard` (steps, 12) its chroma of the player at the end of each step, and `own` (n,)
+    its sound.
     """
 
     decisions: tuple[Decision, ...]
@@ -53,14 +53,14 @@ class Loop:
 
 @dataclass(frozen=True)
 class Feedback:
-    """How a partner does that hears itself at a level, beside one that hears the player alone.
+    """A partner that hears itself at a level, compared with the run without feedback.
 
-    `level_db` is how loud its sound is in what it hears, against the player's; `knows` whether it takes its own sound off.
-    `on_s` is how long after the player's end it decided to play for the last time, over several players `longest_on_s` at most,
-    and `alone_on_s` the same without feedback. `learned_own` is the share of what it learned during which it was the louder
-    one, `kept` how much of the player it learned against the run without feedback. `heard` is the likeness of the harmony in
-    which it heard the player to that of the run without feedback, `harmony` that of its notes, step by step, at most 1;
-    `harmony_at_best` is the latter for two runs without feedback that differ in their seed alone.
+    `level_db` is the level of its sound relative to the player's; `knows` says whether it removes its own sound. It last
+    decided to play `on_s` after the player's end (at most `longest_on_s` over several players), without feedback
+    `alone_on_s`. `learned_own` is the share of learned gestures during which it was louder than the player; `kept` how much
+    of the player it learned, relative to the run without feedback. `heard` is the similarity of its chroma of the player to
+    that of the run without feedback, `harmony` that of its notes, at most 1; `harmony_at_best` is the latter for two runs
+    without feedback and with other seeds.
     """
 
     level_db: float
@@ -87,7 +87,7 @@ def play_in_a_room(
     gain: float,
     knows: bool = True,
 ) -> Loop:
-    """Let a partner answer samples of shape (n,) while it hears itself, `gain` times as loud as rendered."""
+    """Let a partner answer samples (n,) while it hears itself, `gain` times as loud as rendered."""
     spec = model.spec
     listener = Listener(spec, create_encoder(spec), model.vocabularies, source_rate_hz=sample_rate_hz)
     rng = np.random.default_rng(seed)

@@ -1,4 +1,4 @@
-"""Does it listen? Whether the true input of an answer can be told from false ones by how well the answer follows it.
+"""Listening: whether the true input of an answer can be told from false ones by how well the answer follows it.
 
 Each excerpt is answered, and each answer compared with every excerpt in harmony (centred cosine of chroma), density,
 loudness and register (Pearson correlation). The lag is not searched for: a decision answers the present, `AT_ONCE_S` ago, or
@@ -48,7 +48,7 @@ _SOFTEST_DB, _LOUDEST_DB = -54.0, -6.0
 
 @dataclass(frozen=True)
 class Trace:
-    """What is heard of one player, row by row.
+    """What one player does, row by row.
 
     `chroma` (n, 12), zero where nothing has a pitch; `density_hz` (n,) onsets per second; `loudness_db` (n,); `pitch` (n,) the
     mean MIDI pitch, NaN where no note sounds.

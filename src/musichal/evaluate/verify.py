@@ -28,7 +28,7 @@ from musichal.evaluate.checks import (
     scaling_checks,
     version_checks,
 )
-from musichal.evaluate.token_stats import DiversityRow, diversity_row
+from musichal.evaluate.partner_stats import DiversityRow, diversity_row
 from musichal.hearing.encoders import create_encoder
 from musichal.hearing.percepts import SILENCE, SOURCES
 from musichal.hearing.pitch import PitchAnalyser

@@ -18,7 +18,7 @@ from musichal.evaluate.alignment import HeardRecording
 from musichal.evaluate.checks import GROUPS, Check
 from musichal.evaluate.evaluation import Contestant, Evaluation
 from musichal.evaluate.listening import DIMENSIONS, STEP_S, Trace
-from musichal.evaluate.token_stats import DiversityRow
+from musichal.evaluate.partner_stats import DiversityRow
 from musichal.evaluate.verify import OFFSETS, ShiftRow, Verification
 from musichal.hearing.percepts import SOURCES
 from musichal.plots import style

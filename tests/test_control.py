@@ -16,7 +16,7 @@ from musichal.errors import InputError
 from musichal.live.control import (
     CcMapping,
     Command,
-    CommandBox,
+    CommandQueue,
     cc_map_toml,
     command,
     partner_changes,
@@ -128,7 +128,7 @@ def test_changes_in_words():
 
 @given(st.lists(st.tuples(st.sampled_from([f"voice_{i}.gain_db" for i in range(100)] + ["mute", "panic"]), st.integers(0, 9))))
 def test_the_box_stays_small_and_keeps_the_last_of_each(asked):
-    box = CommandBox(pace_s=0.0)
+    box = CommandQueue(pace_s=0.0)
     last = {}
     for name, value in asked:
         if box.put(command(name, (value,))) and not (name == "panic" and value == 0):
@@ -142,7 +142,7 @@ def test_the_box_stays_small_and_keeps_the_last_of_each(asked):
 
 @given(st.integers(0, 30))
 def test_every_press_of_a_switch_counts(presses):
-    box, state = CommandBox(pace_s=0.0), False
+    box, state = CommandQueue(pace_s=0.0), False
     for _ in range(presses):
         box.put(Command("mute"))
     for asked in box.take(0.0):
@@ -151,7 +151,7 @@ def test_every_press_of_a_switch_counts(presses):
 
 
 def test_settings_are_handed_out_at_a_pace_and_panic_at_once():
-    box = CommandBox(pace_s=0.02)
+    box = CommandQueue(pace_s=0.02)
     box.put(command("temperature", (0.1,)))
     assert [c.name for c in box.take(0.0)] == ["temperature"]
     box.put(command("temperature", (0.2,)))
@@ -219,7 +219,7 @@ def wait_until(condition, timeout_s=30.0):
 
 
 def test_commands_come_in_over_a_real_socket_and_errors_go_back(sender):
-    box = CommandBox(pace_s=0.0)
+    box = CommandQueue(pace_s=0.0)
     receiver = OscInput(0, box.put)
     try:
         to = ("127.0.0.1", receiver.port)

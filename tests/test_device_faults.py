@@ -71,7 +71,9 @@ def test_a_microphone_that_goes_before_it_is_opened(
     microphone = fake_microphone(tone, loop=True)
     with (
         between_listing_and_opening(getattr(microphone, how), tmp_path, monkeypatch),
-        pytest.raises(InputError, match=r"^fakemic, JACK Audio Connection Kit is there no more, .*choose another device$"),
+        pytest.raises(
+            InputError, match=r"^fakemic, JACK Audio Connection Kit is no longer available, .*choose another device$"
+        ),
         LiveInput("fakemic"),
     ):
         pass
@@ -84,7 +86,7 @@ def test_a_sound_server_that_dies_before_the_input_is_opened(
     fake_microphone(tone, loop=True)
     with (
         between_listing_and_opening(jack_server.kill, tmp_path, monkeypatch),
-        pytest.raises(InputError, match=r"^fakemic, JACK Audio Connection Kit is there no more, .*the sound server"),
+        pytest.raises(InputError, match=r"^fakemic, JACK Audio Connection Kit and the sound server are no longer available"),
         LiveInput("fakemic"),
     ):
         pass
@@ -159,7 +161,7 @@ def test_a_device_that_is_taken_before_it_is_opened(alsa: StandIn) -> None:
 def test_a_device_that_is_unplugged_before_it_is_opened(alsa: StandIn) -> None:
     """PortAudio says "illegal combination of devices" to that."""
     alsa.fail_after(alsa.opens_for_a_list(), errno.ENODEV)
-    with pytest.raises(InputError, match=r"^Scarlett, ALSA is there no more, .*plug it in again"), LiveInput("Scarlett"):
+    with pytest.raises(InputError, match=r"^Scarlett, ALSA is no longer available, .*plug it in again"), LiveInput("Scarlett"):
         pass
 
 
@@ -167,7 +169,7 @@ def test_a_device_that_is_taken_is_not_listed_and_the_list_says_so(alsa: StandIn
     """PortAudio opens a device to list it, and leaves out what it cannot open."""
     alsa.fail_after(0, errno.EBUSY)
     with (
-        pytest.raises(NoSuchDeviceError, match=r"no audio input 'Scarlett'; there is: .*take.*another program .* not listed"),
+        pytest.raises(NoSuchDeviceError, match=r"no audio input 'Scarlett'; available: .*take.*another program .* not listed"),
         LiveInput("Scarlett"),
     ):
         pass
@@ -185,7 +187,7 @@ def test_an_output_that_is_taken_before_it_is_opened(alsa: StandIn, trained_path
 def test_a_file_that_stands_for_a_device_and_is_gone(alsa: StandIn, tmp_path, monkeypatch) -> None:
     with (
         between_listing_and_opening(alsa.take.unlink, tmp_path, monkeypatch),
-        pytest.raises(InputError, match=r"^take, ALSA is there no more"),
+        pytest.raises(InputError, match=r"^take, ALSA is no longer available"),
         LiveInput("take"),
     ):
         pass

@@ -53,19 +53,21 @@ def test_the_one_that_is_meant(text: str | None, number: int) -> None:
 
 
 def test_what_is_not_there_lists_what_is() -> None:
-    with pytest.raises(NoSuchDeviceError, match=r"no audio input 'Apollo'; there is: 0 Scarlett 2i2 USB, ALSA; 1 .*7 Loopback"):
+    with pytest.raises(
+        NoSuchDeviceError, match=r"no audio input 'Apollo'; available: 0 Scarlett 2i2 USB, ALSA; 1 .*7 Loopback"
+    ):
         choose(STUDIO, "Apollo", what="audio input")
     with pytest.raises(NoSuchDeviceError, match="no audio input '5'"):
         choose(STUDIO, "5", what="audio input")
-    with pytest.raises(NoSuchDeviceError, match="there is no audio input at all"):
+    with pytest.raises(NoSuchDeviceError, match="no audio input is available"):
         choose([], "Apollo", what="audio input")
-    with pytest.raises(NoSuchDeviceError, match="is it plugged in"):
+    with pytest.raises(NoSuchDeviceError, match="Is it plugged in"):
         choose([], None, what="audio input")
 
 
 def test_what_fits_several_lists_those() -> None:
     with pytest.raises(
-        InputError, match=r"'scarlett' fits several: 0 Scarlett 2i2 USB, ALSA; 1 Scarlett 18i20 USB, ALSA; give"
+        InputError, match=r"'scarlett' fits several devices: 0 Scarlett 2i2 USB, ALSA; 1 Scarlett 18i20 USB, ALSA; give"
     ):
         choose(STUDIO, "scarlett", what="audio input")
 
@@ -94,8 +96,11 @@ def test_a_whole_label_always_says_which(names: list[str]) -> None:
         (("Error opening InputStream: Invalid sample rate", -9997), "does not run at 44100 Hz (it says 48000 Hz): set it"),
         (("Error opening InputStream: Device unavailable", -9985), "is busy: another program has it"),
         (("Error opening InputStream: Invalid number of channels", -9998), "cannot be opened with 2 channels"),
-        (("Error opening InputStream: Unanticipated host error", -9999, (2, -1, "unknown error")), "is there no more, or"),
-        (("Error opening InputStream: Illegal combination of I/O devices", -9993), "is there no more, or"),
+        (
+            ("Error opening InputStream: Unanticipated host error", -9999, (2, -1, "unknown error")),
+            "is no longer available, or",
+        ),
+        (("Error opening InputStream: Illegal combination of I/O devices", -9993), "is no longer available, or"),
         (("Error opening InputStream: Insufficient memory", -9992), "cannot be opened: Error opening"),
         (("something new",), "cannot be opened: something new"),
     ],

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from musichal.hearing.percepts import Onset
 from musichal.live.analysis_thread import AnalysisThread, overload_advice
-from musichal.live.control import CommandBox, command
+from musichal.live.control import CommandQueue, command
 from musichal.live.engine import EngineObserver, ObserverThread
 from musichal.live.live_engine import light_path_delay_s
 from musichal.live.performance import perform
@@ -158,7 +158,7 @@ def test_the_variable_resampler_lets_onsets_through_at_once(guitar):
 
 def test_while_it_does_not_listen_nothing_reaches_the_partner(trained, guitar):
     samples, rate = guitar
-    box, notebook, player = CommandBox(pace_s=0), Notebook(), AtOnsets()
+    box, notebook, player = CommandQueue(pace_s=0), Notebook(), AtOnsets()
     stage = hand_stage(trained, rate_hz=rate, player=player, commands=box, observer=notebook)
     box.put(command("listen", (0,)))
     play(stage, samples[: 2 * rate])
@@ -173,7 +173,7 @@ def test_while_it_does_not_listen_nothing_reaches_the_partner(trained, guitar):
 
 def test_a_refused_change_is_answered_and_does_not_stop_the_music(trained, guitar):
     samples, rate = guitar
-    box, notebook, answers = CommandBox(pace_s=0), Notebook(), []
+    box, notebook, answers = CommandQueue(pace_s=0), Notebook(), []
     stage = hand_stage(trained, rate_hz=rate, commands=box, observer=notebook)
     box.put(command("bass.gain_db", (3,), answer=answers.append))
     box.put(command("temperature", (-1.0,), answer=answers.append))
@@ -187,7 +187,7 @@ def test_a_refused_change_is_answered_and_does_not_stop_the_music(trained, guita
 
 def test_a_flood_of_what_is_refused_is_answered_and_told_of_now_and_then(trained, guitar):
     samples, rate = guitar
-    box, notebook, answers = CommandBox(pace_s=0), Notebook(), []
+    box, notebook, answers = CommandQueue(pace_s=0), Notebook(), []
     stage = hand_stage(trained, rate_hz=rate, commands=box, observer=notebook)
     asked = 0
     for first in range(0, 2 * rate, 256):

@@ -119,18 +119,18 @@ def test_a_device_that_is_not_there(jack_server: JackServer, fake_microphone: Pl
     fake_microphone(ramp, name="left mic")
     fake_microphone(ramp, name="right mic")
     with (
-        pytest.raises(NoSuchDeviceError, match=r"no audio input 'Scarlett'; there is: .*left mic.*right mic"),
+        pytest.raises(NoSuchDeviceError, match=r"no audio input 'Scarlett'; available: .*left mic.*right mic"),
         LiveInput("Scarlett"),
     ):
         pass
-    with pytest.raises(InputError, match=r"'mic' fits several: .*left mic.*right mic"), LiveInput("mic"):
+    with pytest.raises(InputError, match=r"'mic' fits several devices: .*left mic.*right mic"), LiveInput("mic"):
         pass
     with LiveInput("LEFT") as live:
         assert live.device.name == "left mic"
 
 
 def test_nothing_at_all(jack_server: JackServer) -> None:
-    with pytest.raises(NoSuchDeviceError, match="there is no audio input"), LiveInput():
+    with pytest.raises(NoSuchDeviceError, match="no audio input is available"), LiveInput():
         pass
     assert not scan_devices().inputs
     assert [device.name for device in scan_devices().outputs] == ["system"]
@@ -172,7 +172,7 @@ def test_a_device_that_is_waited_for_is_not_there_and_what_is_there_is_listed(
         collect(live, until=lambda _: any(event.kind == "waiting" for event in events))
     said = [event.text for event in events if event.kind == "waiting"]
     assert len(said) == 1
-    assert re.fullmatch(r"there is no audio input 'fakemic, JACK.*'; there is: \d another, JACK.*", said[0])
+    assert re.fullmatch(r"no audio input 'fakemic, JACK.*'; available: \d another, JACK.*", said[0])
 
 
 def test_a_sound_server_that_dies_and_comes_back(jack_server: JackServer, fake_microphone: Plug, ramp: Path) -> None:

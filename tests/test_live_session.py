@@ -15,7 +15,7 @@ from musichal.cli import app
 from musichal.errors import InputError
 from musichal.hearing.encoders import create_encoder
 from musichal.hearing.listener import Listener
-from musichal.live.control import CommandBox, command
+from musichal.live.control import CommandQueue, command
 from musichal.live.session.event_log import Changed, Ended, Lost, Perceived, Skipped, Staged, Struck
 from musichal.live.session.recorder import LiveSessionWriter
 from musichal.live.session.replay import Replay, replay
@@ -45,7 +45,7 @@ def perform(
     """Play a session; `script` gives for a block's number what happens before it."""
     rate = wanted.sample_rate_hz
     writer = LiveSessionWriter(folder, wanted, clock_rate_hz=model.spec.sample_rate_hz, chunk_s=chunk_s)
-    box = CommandBox(pace_s=0.0)
+    box = CommandQueue(pace_s=0.0)
     stage = hand_stage(
         model, rate_hz=rate, block=block, settings=CHOSEN, seed=3, commands=box, observer=writer,
         analysis=lambda hear: SlowAnalysis(hear, delays),

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from midi_receiver import MidiSender
-from musichal.live.control import Command, CommandBox
+from musichal.live.control import Command, CommandQueue
 from musichal.live.input.midi_clock import CONTINUE, START, STOP, TICK, MidiClock
 from musichal.partner.settings import PartnerSettings
 from musichal.partner.timing import clock_pulse
@@ -70,7 +70,7 @@ def test_its_beats_reach_the_partner_in_the_time_of_the_stream(trained, short_gu
 
 
 def test_a_clock_in_the_box_is_no_switch():
-    box = CommandBox(pace_s=0.0)
+    box = CommandQueue(pace_s=0.0)
     box.put(Command("clock", {"beat_s": 1.0, "period_s": 0.5}))
     box.put(Command("clock", None))
     assert [c.value for c in box.take(0.0)] == [None]
@@ -84,7 +84,7 @@ def test_clock_arrives_from_a_real_midi_port(jack_server):
 
     with MidiSender("drum machine") as out:
         for _ in range(5):
-            told, box, late_s = [], CommandBox(pace_s=0.0), 0.0
+            told, box, late_s = [], CommandQueue(pace_s=0.0), 0.0
             clock = MidiClock(lambda moment_s: moment_s, told.append)
             with open_midi_input("drum machine", midi_commands(CcMap([CcMapping(20, "temperature")]), box, clock)):
                 time.sleep(0.2)

@@ -271,7 +271,7 @@ def test_ctrl_c_while_it_makes_itself_ready_leaves_a_whole_session_or_none(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--input", "Scarlett"], ["no audio input 'Scarlett'", "there is:", "fakemic"]),
+        (["--input", "Scarlett"], ["no audio input 'Scarlett'", "available:", "fakemic"]),
         (["--input", "fakemic", "--midi-out", "IAC Bus 1"], ["IAC Bus 1"]),
         (["--input", "fakemic", "--session", "."], ["is not empty"]),
         (["--input", "fakemic", "--control-in", "no such", "--session", "new"], ["'no such'", "MIDI inputs"]),

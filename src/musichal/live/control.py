@@ -174,7 +174,7 @@ def is_whole(name: str) -> bool:
     return name == "region" or (("." in name or name in NUMBERS) and setting(name).kind == "integer")
 
 
-class CommandBox:
+class CommandQueue:
     """Commands on their way to the engine; what comes faster than it can matter is merged, so it stays small.
 
     Of several commands with one name the last counts, but every press of a button that switches over. Panic and quit are

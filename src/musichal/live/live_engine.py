@@ -27,7 +27,7 @@ from musichal.errors import MusicHalError
 from musichal.hearing.front_end import FrontEnd
 from musichal.hearing.percepts import Onset, Percept, Window
 from musichal.live.analysis_thread import AnalysedWindow, Analyser, overload_advice
-from musichal.live.control import Command, CommandBox, partner_changes, told
+from musichal.live.control import Command, CommandQueue, partner_changes, told
 from musichal.live.drift import DriftMonitor
 from musichal.live.engine import EngineObserver, EventLoop
 from musichal.live.input.blocks import Block, ClockFit
@@ -147,7 +147,7 @@ class LiveEngine:
     source_rate_hz, block : int
         Rate of the source, and the size of its blocks.
     drift : DriftMonitor, optional
-    commands : CommandBox, optional
+    commands : CommandQueue, optional
     observer : EngineObserver, optional
         Called from the engine's thread: see `musichal.live.engine.ObserverThread`.
     news : deque of (kind, text), optional
@@ -171,7 +171,7 @@ class LiveEngine:
         source_rate_hz: int,
         block: int,
         drift: DriftMonitor | None = None,
-        commands: CommandBox | None = None,
+        commands: CommandQueue | None = None,
         observer: EngineObserver | None = None,
         news: deque[tuple[str, str]] | None = None,
         now_s: Callable[[], float] = now_s,
@@ -185,7 +185,7 @@ class LiveEngine:
         self._loop, self._output, self._clock = loop, output, clock
         self._spec, self._source_rate_hz, self._block_s = spec, source_rate_hz, block / source_rate_hz
         self._drift, self._observer = drift, observer or EngineObserver()
-        self._commands = commands or CommandBox()
+        self._commands = commands or CommandQueue()
         self._now_s, self._suspended_s = now_s, suspended_s
         self._rate_hz = spec.sample_rate_hz
         self._delay_s, most_s = light_path_delay_s(spec, source_rate_hz=source_rate_hz, block=block)

@@ -21,7 +21,7 @@ from musichal.errors import InputError, MusicHalError
 from musichal.hearing.encoders import create_encoder
 from musichal.hearing.listener import Listener
 from musichal.live.analysis_thread import AnalysisThread
-from musichal.live.control import CcMap, Command, CommandBox, read_cc_map
+from musichal.live.control import CcMap, Command, CommandQueue, read_cc_map
 from musichal.live.drift import DriftMonitor
 from musichal.live.engine import EngineObserver, EventLoop, ObserverThread, Player
 from musichal.live.input.link import LinkClock, LinkSession, need_aalink
@@ -156,7 +156,7 @@ class LivePerformance:
         self.input: LiveInput
         self.warnings: list[str] = []
         self.summary: dict[str, Any] = {}
-        self._commands = CommandBox()
+        self._commands = CommandQueue()
         self._news: deque[tuple[str, str]] = deque(maxlen=_MOST_NEWS)
         self._writer: LiveSessionWriter | None = None
         self._osc_in: OscInput | None = None
@@ -361,7 +361,7 @@ class LivePerformance:
             self.warnings.append(self._writer.trouble)
 
 
-def midi_commands(control_map: CcMap, commands: CommandBox, clock: MidiClock | None) -> Callable[[Sequence[int]], None]:
+def midi_commands(control_map: CcMap, commands: CommandQueue, clock: MidiClock | None) -> Callable[[Sequence[int]], None]:
     """Return what takes the messages of a MIDI input: controllers become commands, and MIDI clock goes to `clock`."""
 
     def take(data: Sequence[int]) -> None:

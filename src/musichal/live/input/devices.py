@@ -1,4 +1,4 @@
-"""Sound devices, by PortAudio: which there are, and which one is meant.
+"""Sound devices through PortAudio: list them, and find the one that a text names.
 
 PortAudio comes with sounddevice, which is imported when it is first needed (the extra `live`). It freezes its list when it is
 initialised; `rescan` makes a new one.
@@ -21,7 +21,7 @@ _WRONG_COMBINATION, _NO_MEMORY = -9993, -9992
 
 @dataclass(frozen=True)
 class AudioDevice:
-    """One direction of a sound device: `number` is PortAudio's, `channels` how many it has, `default_rate_hz` its own rate."""
+    """One direction of a sound device, as PortAudio numbers it."""
 
     number: int
     name: str
@@ -32,7 +32,7 @@ class AudioDevice:
 
     @property
     def label(self) -> str:
-        """Return name and host API, which together say which device is meant."""
+        """Return name and host API, which identify the device."""
         return f"{self.name}, {self.host_api}"
 
     def to_dict(self) -> dict[str, Any]:
@@ -41,7 +41,7 @@ class AudioDevice:
 
 
 class NoSuchDeviceError(InputError):
-    """The device that was named is not there (now)."""
+    """The named device is not available."""
 
 
 def portaudio() -> ModuleType:
@@ -61,19 +61,19 @@ def portaudio() -> ModuleType:
 
 
 def rescan() -> None:
-    """Let PortAudio look for devices again. It closes every stream of this process."""
+    """Make PortAudio list the devices anew. It closes every stream of this process."""
     sounddevice = portaudio()
     sounddevice._terminate()
     sounddevice._initialize()
 
 
 def list_inputs() -> list[AudioDevice]:
-    """Return the devices that sound can come from. Raises `MissingExtraError`."""
+    """Return the input devices. Raises `MissingExtraError`."""
     return _devices("input")
 
 
 def list_outputs() -> list[AudioDevice]:
-    """Return the devices that sound can go to. Raises `MissingExtraError`."""
+    """Return the output devices. Raises `MissingExtraError`."""
     return _devices("output")
 
 
@@ -91,7 +91,7 @@ def find_output(text: str | None = None) -> AudioDevice:
 
 
 def choose(devices: Sequence[AudioDevice], text: str | None, *, what: str) -> AudioDevice:
-    """Return the device that `text` means: a number, a whole name or label, or a part of one that fits no other.
+    """Return the device that `text` names: by number, whole name or label, or a part of one that fits no other.
 
     A device that is offered by several host APIs is taken from the best of them. `what` names the kind for the message.
 
@@ -105,7 +105,7 @@ def choose(devices: Sequence[AudioDevice], text: str | None, *, what: str) -> Au
     if text is None or not text.strip():
         defaults = [device for device in devices if device.is_default] or list(devices[:1])
         if not defaults:
-            raise NoSuchDeviceError(f"there is no {what}: is it plugged in, and may this program use it?")
+            raise NoSuchDeviceError(f"no {what} is available. Is it plugged in, and may this program use it?")
         return defaults[0]
     wanted = text.strip().casefold()
     if wanted.isdecimal():
@@ -121,16 +121,16 @@ def choose(devices: Sequence[AudioDevice], text: str | None, *, what: str) -> Au
         if len(best) == 1:
             return best[0]
         if best:
-            raise InputError(f"{text.strip()!r} fits several: {_listed(best)}; give more of the name, or the number")
+            raise InputError(f"{text.strip()!r} fits several devices: {_listed(best)}; give more of the name, or the number")
     raise not_there(devices, text.strip(), what=what)
 
 
 def not_there(devices: Sequence[AudioDevice], name: str, *, what: str) -> NoSuchDeviceError:
-    """Return the error that says that a device is not there, and lists what there is."""
-    there = f"there is: {_listed(devices)}" if devices else f"there is no {what} at all"
+    """Return the error for a device that is not available, with the list of those that are."""
+    there = f"available: {_listed(devices)}" if devices else f"no {what} is available"
     if any(device.host_api == "ALSA" for device in devices):
         there += "; what another program holds for itself is not listed"
-    return NoSuchDeviceError(f"there is no {what} {name!r}; {there}")
+    return NoSuchDeviceError(f"no {what} {name!r}; {there}")
 
 
 def why_not_opened(device: AudioDevice, channels: int, rate_hz: int, error: Exception) -> str:
@@ -143,11 +143,11 @@ def why_not_opened(device: AudioDevice, channels: int, rate_hz: int, error: Exce
     if code == _UNAVAILABLE:
         return f"{device.label} is busy: another program has it; close that one, or choose another device"
     if code == _NO_MEMORY and device.host_api.startswith("JACK"):
-        return f"{device.label} is there no more, and neither is the sound server: start that again"
+        return f"{device.label} and the sound server are no longer available. Restart the sound server"
     if code in (_WRONG_DEVICE, _HOST_ERROR, _WRONG_COMBINATION):
         detail = error.args[2][2] if len(error.args) > 2 else ""
         why = f" ({detail})" if detail and detail != "unknown error" else ""
-        return f"{device.label} is there no more, or the system keeps it{why}: plug it in again, or choose another device"
+        return f"{device.label} is no longer available, or the system keeps it{why}: plug it in again, or choose another device"
     return f"{device.label} cannot be opened: {error.args[0] if error.args else error}"
 
 

@@ -103,16 +103,7 @@ def draw_performance(
 ) -> "Figure":
     """Return the figure of a performance, 1600 pixels wide at 100 dots per inch.
 
-    Parameters
-    ----------
-    performance : Performance
-    player_samples : array of shape (n,) or (n, channels)
-    sample_rate_hz : int
-        Rate of `player_samples`.
-    recording_names : sequence of str
-        Names of the memory's recordings, by number.
-    notes : sequence of Note
-        What was played.
+    `player_samples` has shape (n,) or (n, channels); `recording_names` are those of the memory, `notes` what was played.
     """
     decisions = performance.decisions
     end_s = max([performance.duration_s, *(n.onset_s + n.duration_s for n in notes)])

@@ -130,13 +130,7 @@ def _write(path: Path, html: str) -> None:
 
 
 def write_report(verification: Verification, path: PathLike) -> Path:
-    """Write the report of a verification and return its path: `path`, or `verification.html` in it if it is a folder.
-
-    Raises
-    ------
-    InputError
-        If the file cannot be written.
-    """
+    """Write the report of a verification and return its path: `path`, or `verification.html` in it if it is a folder."""
     file = Path(path) / REPORT_NAME if Path(path).is_dir() else Path(path)
     _write(file, report_html(verification))
     return file

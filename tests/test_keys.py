@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from musichal.audio.levels import Levels
-from musichal.commands.display import Board, Display
+from musichal.commands.live import Board, Display
 from musichal.commands.terminal import Terminal, keys
 from musichal.live.control import KEYS, Command, key_command
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from musichal.audio.resample import StreamResampler, resampled_length
-from musichal.commands.inspect import stats_tables
+from musichal.commands.check import stats_tables
 from musichal.evaluate.partner_stats import PartnerStats, partner_stats
 from musichal.hearing.front_end import Segmenter
 from musichal.memory.information_rate import information_rate

@@ -180,7 +180,7 @@ def _commands() -> list[Any]:
 @app.command(epilog="Example: `musichal inspect partner.hal --picture partner.png`")
 def inspect(partner: PartnerFile, picture: Picture = None, as_json: Json = False) -> None:
     """Show what a partner learned: its tokens, its memory, and figures to judge it by."""
-    _run("inspect.inspect_command", locals())
+    _run("check.inspect_command", locals())
 
 
 @app.command(epilog="Example: `musichal devices`")

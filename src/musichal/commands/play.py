@@ -240,7 +240,7 @@ def demo_command(*, folder: Path, terminal: Terminal, seed: int = 0) -> None:
 
 
 def _fill(folder: Path, *, seed: int, terminal: Terminal) -> None:
-    from musichal.commands.inspect import inspect_command
+    from musichal.commands.check import inspect_command
 
     partner = folder / "partner.hal"
     terminal.say("1. Training on a rock band (War of freedom by Carlos Viola Iborra, MIT licence).")

@@ -3,8 +3,8 @@
 import pytest
 from typer.testing import CliRunner
 
+from benchmarks.__main__ import app
 from benchmarks.random_checkpoint import MERT_CONFIG
-from musichal.cli import app
 from musichal.hearing.encoders.checkpoint import parse_config
 
 pytest.importorskip("onnxruntime", reason="the extra 'onnxruntime' is not installed")
@@ -29,6 +29,6 @@ def test_the_work_of_a_window_is_what_was_counted_by_hand(layer: int, gflop: flo
     ],
 )
 def test_wrong_options_are_one_line(arguments: list[str], said: str) -> None:
-    result = CliRunner().invoke(app, ["bench", *arguments])
+    result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 2
     assert said in result.stderr

@@ -316,7 +316,7 @@ def test_what_the_hub_may_answer(hub, tmp_path):
     assert "is not in the cache of this machine" in answer(offline=True)
     for status, code, words in (
         (401, "GatedRepo", "wants its terms accepted"),
-        (500, "", "cannot get someone/tiny from the hub"),
+        (500, "", "the hub cannot be reached"),
     ):
         hub.status, hub.error_code = status, code
         assert words in answer()

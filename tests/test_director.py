@@ -473,8 +473,8 @@ def ten_minutes(of: list[Percept]) -> list[Percept]:
     return out
 
 
-def test_a_player_who_is_silent_for_ten_minutes_is_waited_for_and_lead_gives_up(trained):
-    silent = [percept(i, audible=False) for i in range(int(600 / SEGMENT_S))]
+def test_a_player_who_is_silent_for_two_minutes_is_waited_for_and_lead_gives_up(trained):
+    silent = [percept(i, audible=False) for i in range(int(120 / SEGMENT_S))]
     for mode in ("shadow", "mirror", "couple", "contrast"):
         decisions = play(trained, silent, mode, block=RATE)
         assert [(d.kind, d.rest) for d in decisions] == [("rest", "waiting")]

@@ -83,9 +83,9 @@ def test_a_player_at_another_tempo_is_followed(tempo):
     assert np.abs(apart).max() <= 1.5, "in gestures"
 
 
-def test_ten_minutes_of_silence_are_one_rest_and_then_it_plays_again():
+def test_two_minutes_of_silence_are_one_rest_and_then_it_plays_again():
     memory = scale(0.25, 4)
-    count = int(600 / SEGMENT_S)
+    count = int(120 / SEGMENT_S)
     heard = [percept(0, gestures=[gesture(0.0, 0.3, (3, 3))], chroma=np.eye(12)[3])]
     heard += [percept(i, audible=False) for i in range(1, count)]
     heard += [
@@ -93,18 +93,18 @@ def test_ten_minutes_of_silence_are_one_rest_and_then_it_plays_again():
         for i in range(count, count + 6)
     ]
     decisions = answer(memory, heard, block=SEGMENT)
-    quiet = [d for d in decisions if 10 < d.time_s < 600]
+    quiet = [d for d in decisions if 10 < d.time_s < 120]
     assert quiet == []
     assert [d.rest for d in decisions if d.kind == "rest" and d.time_s < 10] == ["silence"]
-    assert [d for d in decisions if d.kind == "play" and d.time_s > 600]
+    assert [d for d in decisions if d.kind == "play" and d.time_s > 120]
 
 
-def test_ten_minutes_of_noise_are_rested_through(trained):
-    """Two seconds of white noise as they are heard, over and over for ten minutes."""
+def test_two_minutes_of_noise_are_rested_through(trained):
+    """Two seconds of white noise as they are heard, over and over for two minutes."""
     rng = np.random.default_rng(0)
     listener = Listener(trained.spec, create_encoder(trained.spec), trained.vocabularies, source_rate_hz=RATE)
     noise = listener.push((0.1 * rng.standard_normal(20 * SEGMENT)).astype(np.float32)).percepts
-    count, heard, end_s = int(600 / SEGMENT_S), [], 0.0
+    count, heard, end_s = int(120 / SEGMENT_S), [], 0.0
     for i in range(count):
         like = noise[5 + i % (len(noise) - 6)]
         moved = i * SEGMENT - like.heard.start_sample

@@ -43,12 +43,7 @@ def usual_processes(duration_s: float) -> int:
 def worker_pool(spec: PerceptionSpec, *, processes: int) -> Iterator[Analyse]:
     """Give a function that analyses windows in so many processes (at least 1), which end with the block.
 
-    Raises
-    ------
-    InputError
-        If a process dies.
-    MusicHalError
-        As `create_encoder` does.
+    Raises `InputError` if a process dies, and as `create_encoder` does.
     """
     pool = ProcessPoolExecutor(processes, mp_context=get_context("spawn"), initializer=_end_with_parent)
 

@@ -274,7 +274,7 @@ def test_ctrl_c_while_it_makes_itself_ready_leaves_a_whole_session_or_none(
         (["--input", "Scarlett"], ["no audio input 'Scarlett'", "available:", "fakemic"]),
         (["--input", "fakemic", "--midi-out", "IAC Bus 1"], ["IAC Bus 1"]),
         (["--input", "fakemic", "--session", "."], ["is not empty"]),
-        (["--input", "fakemic", "--control-in", "no such", "--session", "new"], ["'no such'", "MIDI inputs"]),
+        (["--input", "fakemic", "--control-in", "no such", "--session", "new"], ["'no such'", "no MIDI input has"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from musichal import evaluate, plot
     from musichal.api.answer import Answer, ExplainedDecision, Source, Stream
+    from musichal.api.live import Live
     from musichal.api.partner import Analysis, Partner, analyse, load, train
     from musichal.api.sound import example, read_audio
     from musichal.errors import InputError, MissingExtraError, MusicHalError, PartnerFileError
@@ -29,6 +30,7 @@ __all__ = [
     "Answer",
     "ExplainedDecision",
     "InputError",
+    "Live",
     "MissingExtraError",
     "MusicHalError",
     "Partner",
@@ -48,6 +50,7 @@ __all__ = [
 
 _PLACES = {
     "api.answer": ("Answer", "ExplainedDecision", "Source", "Stream"),
+    "api.live": ("Live",),
     "api.partner": ("Analysis", "Partner", "analyse", "load", "train"),
     "api.sound": ("example", "read_audio"),
     "errors": ("InputError", "MissingExtraError", "MusicHalError", "PartnerFileError"),

@@ -17,7 +17,7 @@ from musichal.hearing.encoders import create_encoder
 from musichal.hearing.listener import Listener
 from musichal.live.drift import DriftReport
 from musichal.live.engine import Engine
-from musichal.live.performance import Performance, note_events, slice_events
+from musichal.live.performance import CHANNEL, Performance, note_events, slice_events
 from musichal.live.session.session import reply_bytes
 from musichal.memory.partner_file import PartnerModel
 from musichal.note import Note
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     import pandas
     from matplotlib.figure import Figure
 
-CHANNEL = 0
-"""MIDI channel of an answer, counted from 0."""
 NOTE = np.dtype(
     [("onset_s", np.float64), ("duration_s", np.float64), ("pitch", np.int16), ("velocity", np.int16), ("voice", "U16")]
 )
@@ -116,7 +114,7 @@ class Answer:
     def decisions(self) -> list[ExplainedDecision]:
         """Decisions in order, each with its reason and its source."""
         names = [recording.name for recording in self.model.recordings]
-        return [_explained(decision, names) for decision in self.performance.decisions]
+        return [explained(decision, names) for decision in self.performance.decisions]
 
     @property
     def alarms(self) -> tuple[DriftReport, ...]:
@@ -267,7 +265,7 @@ class Stream:
     def decisions(self) -> list[ExplainedDecision]:
         """What was decided so far, with reasons."""
         names = [recording.name for recording in self._model.recordings]
-        return [_explained(decision, names) for decision in self._decisions]
+        return [explained(decision, names) for decision in self._decisions]
 
     @single_blas_thread()
     def push(self, block: Audio) -> list[Note]:
@@ -312,7 +310,8 @@ class Stream:
         return [note for decision in taken for note in decision.notes]
 
 
-def _explained(decision: Decision, names: Sequence[str]) -> ExplainedDecision:
+def explained(decision: Decision, names: Sequence[str]) -> ExplainedDecision:
+    """Return a decision with its reason in words; `names` are those of the recordings."""
     source = None
     if decision.recording is not None and decision.source_start_s is not None:
         source = Source(None if decision.live else names[decision.recording], decision.source_start_s)

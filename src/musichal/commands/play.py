@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from musichal.api.answer import CHANNEL, Answer
+from musichal.api.answer import Answer
 from musichal.api.partner import respond
 from musichal.api.sound import example
 from musichal.audio.files import write_wav
@@ -19,7 +19,7 @@ from musichal.commands.terminal import Terminal
 from musichal.commands.train import train_command
 from musichal.errors import InputError
 from musichal.hearing.percepts import SOURCES
-from musichal.live.performance import Performance
+from musichal.live.performance import CHANNEL, Performance
 from musichal.live.session.recorder import write_session
 from musichal.live.session.session import SessionSettings, file_sha256, session_folder
 from musichal.memory.partner_file import PartnerModel, load_partner

@@ -34,6 +34,7 @@ from musichal.live.output.midi_ports import open_midi_input
 from musichal.live.output.routing import Routing, VoiceRoute, read_routing, single_port
 from musichal.live.output.scheduler import Scheduler
 from musichal.live.output.scheduler_protocol import PortSettings
+from musichal.live.performance import CHANNEL
 from musichal.live.realtime import raise_priority, short_pauses
 from musichal.live.session.recorder import LiveSessionWriter
 from musichal.live.session.session import SessionSettings, file_sha256, session_folder
@@ -45,7 +46,6 @@ from musichal.partner.partner import Partner
 from musichal.partner.settings import PartnerSettings
 from musichal.text import printable
 
-CHANNEL = 0
 _LOOK_S = 5.0
 _JOIN_S = 20.0
 _SETTLE_S = 1.0

@@ -20,6 +20,8 @@ from musichal.partner.decision import Decision
 from musichal.partner.partner import Partner
 from musichal.partner.settings import PartnerSettings
 
+CHANNEL = 0
+"""MIDI channel of an answer, counted from 0."""
 _BLOCK_S = 0.02
 
 

@@ -20,7 +20,7 @@ def test_it_plays_obeys_and_leaves_a_session_that_replays(
     session, take = tmp_path / "session", tmp_path / "take.wav"
     samples, rate = soundfile.read(short_guitar, dtype="float32")
     soundfile.write(take, soxr.resample(samples, rate, 48_000), 48_000, subtype="PCM_16")
-    fake_microphone(take, loop=True)
+    fake_microphone(take, loop=True).go()
     with (
         mh.Live(trained_path, input="fakemic", output=f"file:{tmp_path / 'reply.mid'}", mode="shadow", session=session) as live,
     ):

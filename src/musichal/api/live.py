@@ -11,7 +11,9 @@ from musichal.live.control import Command, command
 from musichal.live.engine import EngineObserver
 from musichal.live.live_performance import LivePerformance, LiveRequest
 from musichal.partner.decision import Decision
-from musichal.text import PathLike
+from musichal.partner.mode_controller import directed_by
+from musichal.partner.modes import AUTO
+from musichal.text import PathLike, unknown_name
 
 _MOST_DECISIONS = 10_000
 
@@ -103,6 +105,11 @@ class Live:
         InputError
             For an unknown name or a value out of range.
         """
+        current = self._performance.request.settings
+        current.changed({name: value for name, value in settings.items() if name != "mode"})
+        modes = [*directed_by(current.direction)[0], AUTO]
+        if settings.get("mode", AUTO) not in modes:
+            raise unknown_name("mode", settings["mode"], modes)
         for asked in [command(name, [value]) for name, value in settings.items()]:
             self._performance.put(asked)
 

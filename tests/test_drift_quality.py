@@ -81,6 +81,7 @@ def test_figures_by_hand(guitar):
     assert not any(name.startswith("noise") for name in values)
 
 
+@pytest.mark.slow
 def test_a_split_for_real(guitar, ballad_mix):
     split = Split("a half, after the other", [(guitar, 0, 17)], [(guitar, 17, 34)])
     heard = hear_split(split, [guitar, read_recording(ballad_mix)])

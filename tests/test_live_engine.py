@@ -291,19 +291,21 @@ def test_a_thread_hears_in_order_skips_the_oldest_and_ends(trained, guitar):
 
 def test_an_encoder_that_never_returns_holds_up_neither_the_end_nor_the_session(trained, guitar):
     samples, rate = guitar
-    never = threading.Event()
+    begun, never = threading.Event(), threading.Event()
     notebook = Notebook()
-    stage = hand_stage(
-        trained, rate_hz=rate, observer=notebook, analysis=lambda _: AnalysisThread(lambda _window: never.wait())
-    )
+
+    def hang(_window):
+        begun.set()
+        never.wait()
+
+    stage = hand_stage(trained, rate_hz=rate, observer=notebook, analysis=lambda _: AnalysisThread(hang))
     stop = threading.Event()
     runner = threading.Thread(target=stage.engine.run, args=(stop,), daemon=True)
     for first in range(0, rate, 512):
         stage.clock.now += 512 / rate
         stage.arrive(samples[first : first + 512])
     runner.start()
-    while stage.source.blocks:
-        time.sleep(0.01)
+    assert begun.wait(30)
     stop.set()
     runner.join(30)
     assert not runner.is_alive()

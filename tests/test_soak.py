@@ -6,7 +6,8 @@ import soundfile
 from benchmarks.soak import soak
 
 
-@pytest.mark.parametrize("hours", [0.05, pytest.param(1.0, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("hours", [0.05, 1.0])
 def test_hours_on_stage_lose_nothing_and_end_every_note(trained, short_guitar, hours):
     samples, rate = soundfile.read(short_guitar, dtype="float32")
     found = soak(trained, samples, sample_rate_hz=rate, hours=hours)

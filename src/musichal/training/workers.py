@@ -5,18 +5,17 @@ any order. Each process computes on one thread, one window at a time, exactly as
 give the same last bits.
 """
 
-import os
-import threading
+import contextlib
+import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from functools import lru_cache
 from itertools import islice
-from multiprocessing import connection, get_context, parent_process
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
 
-from musichal.errors import InputError
+from musichal.errors import InputError, MusicHalError
 from musichal.hearing.encoders import create_encoder
 from musichal.hearing.listener import Analysis, FeatureExtractor
 from musichal.hearing.percepts import Window
@@ -29,7 +28,6 @@ Analyse = Callable[[Iterable[Window]], Iterator[tuple[Window, Analysis]]]
 
 # Some seconds of work: enough to hide the way to the process and back, little enough to stop soon.
 _WINDOWS_PER_PIECE = 8
-_PIECES_AHEAD = 2  # per process, so that none waits for its next piece
 # Starting a process and opening a model of true size in it takes seconds.
 _WORTH_PROCESSES_S = 60.0
 
@@ -43,46 +41,67 @@ def usual_processes(duration_s: float) -> int:
 def worker_pool(spec: PerceptionSpec, *, processes: int) -> Iterator[Analyse]:
     """Give a function that analyses windows in so many processes (at least 1), which end with the block.
 
+    Each process has a pipe of its own and at most one piece at a time, and pieces go round in turn. So they come back in
+    order, and a process that dies while it reads or writes ends its pipe. (A `ProcessPoolExecutor` then waits for ever
+    for its own feeder thread: CPython issue 94777, not mended in Python 3.11.)
+
     Raises `InputError` if a process dies, and as `create_encoder` does.
     """
-    pool = ProcessPoolExecutor(processes, mp_context=get_context("spawn"), initializer=_end_with_parent)
+    context = get_context("spawn")
+    started: list[SpawnProcess] = []
+    pipes: list[Connection] = []
 
     def analyse(windows: Iterable[Window]) -> Iterator[tuple[Window, Analysis]]:
         source = iter(windows)
-        ahead: deque[tuple[list[Window], Future[list[Analysis]]]] = deque()
-        while True:
-            while len(ahead) < _PIECES_AHEAD * processes and (piece := list(islice(source, _WINDOWS_PER_PIECE))):
-                with starting_children(threads=1):
-                    ahead.append((piece, pool.submit(_analyse, spec, piece)))
-            if not ahead:
-                return
-            piece, future = ahead.popleft()
-            yield from zip(piece, future.result(), strict=True)
+        pieces = iter(lambda: list(islice(source, _WINDOWS_PER_PIECE)), [])
+        sent: deque[tuple[Connection, list[Window]]] = deque()
+
+        def send_next(pipe: Connection) -> None:
+            piece = next(pieces, None)
+            if piece is not None:
+                pipe.send(piece)
+                sent.append((pipe, piece))
+
+        for pipe in pipes:
+            send_next(pipe)
+        while sent:
+            pipe, piece = sent.popleft()
+            found = pipe.recv()
+            if isinstance(found, MusicHalError):
+                raise found
+            send_next(pipe)
+            yield from zip(piece, found, strict=True)
 
     try:
+        with starting_children(threads=1):
+            for _ in range(processes):
+                ours, theirs = context.Pipe()
+                process = context.Process(target=_work, args=(spec, theirs), daemon=True)
+                process.start()
+                theirs.close()  # held open here, the pipe would not end with the process
+                started.append(process)
+                pipes.append(ours)
         yield analyse
-    except BrokenProcessPool as error:
+    except (EOFError, ConnectionError) as error:
         raise InputError("a process of the training died: is there enough memory? --processes 1 needs the least") from error
     finally:
-        pool.shutdown(cancel_futures=True)
+        for process in started:
+            process.kill()  # it has nothing to lose
+        for process in started:
+            process.join()
+        for pipe in pipes:
+            pipe.close()
 
 
-def _end_with_parent() -> None:
-    """End this worker when its parent has ended, however that was."""
-    parent = parent_process()
-    assert parent is not None
-
-    def wait() -> None:
-        connection.wait([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()
-
-
-@lru_cache(maxsize=1)
-def _extractor(spec: PerceptionSpec) -> FeatureExtractor:
-    return FeatureExtractor(spec, create_encoder(spec))
-
-
-def _analyse(spec: PerceptionSpec, piece: list[Window]) -> list[Analysis]:
-    return [_extractor(spec).analyse(window) for window in piece]
+def _work(spec: PerceptionSpec, pipe: Connection) -> None:
+    """Analyse pieces until the pipe ends: with the block, or with the parent."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent answers Ctrl-C
+    with contextlib.suppress(EOFError, ConnectionError):
+        try:
+            extractor = FeatureExtractor(spec, create_encoder(spec))
+        except MusicHalError as error:
+            pipe.send(error)
+            return
+        while True:
+            piece: list[Window] = pipe.recv()
+            pipe.send([extractor.analyse(window) for window in piece])

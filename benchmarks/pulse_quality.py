@@ -18,10 +18,10 @@ from musichal.arrays import Float64
 from musichal.audio.recording import Recording, read_recording
 from musichal.commands.play import RECORDING
 from musichal.errors import InputError, MissingExtraError, install_hint
+from musichal.hearing.beats import predicted_beats
 from musichal.hearing.encoders import create_encoder
 from musichal.hearing.listener import FeatureExtractor
 from musichal.hearing.percepts import Percept
-from musichal.partner.timing import predicted_beats
 from musichal.spec import PerceptionSpec
 
 AUDIO = Path(__file__).resolve().parents[3] / "tests" / "audio"

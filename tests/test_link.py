@@ -28,8 +28,8 @@ from musichal.errors import InputError, MissingExtraError
 from musichal.live.input.link import LinkClock, LinkReport, LinkSession, is_news, link_report
 from musichal.live.session.event_log import Changed
 from musichal.live.session.session import read_session
+from musichal.partner.clocks import clock_pulse
 from musichal.partner.settings import PartnerSettings
-from musichal.partner.timing import clock_pulse
 from stage_by_hand import hand_stage
 from test_play_live import playing, replayed
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from midi_receiver import MidiSender
 from musichal.live.control import Command, CommandQueue
 from musichal.live.input.midi_clock import CONTINUE, START, STOP, TICK, MidiClock
+from musichal.partner.clocks import clock_pulse
 from musichal.partner.settings import PartnerSettings
-from musichal.partner.timing import clock_pulse
 from stage_by_hand import hand_stage
 
 

@@ -12,16 +12,10 @@ from hypothesis import strategies as st
 
 from musichal.audio.recording import read_recording
 from musichal.errors import InputError
-from musichal.partner.timing import (
-    LONGEST_BEAT_S,
-    SHORTEST_BEAT_S,
-    BeatTracker,
-    Pulse,
-    TickClock,
-    clock_pulse,
-    predicted_beats,
-    quantised_s,
-)
+from musichal.hearing.beats import LONGEST_BEAT_S, SHORTEST_BEAT_S, BeatTracker, predicted_beats
+from musichal.partner.clocks import TickClock, clock_pulse
+from musichal.partner.timing import quantised_s
+from musichal.pulse import Pulse
 from players_by_hand import RATE, hear
 
 

@@ -25,6 +25,7 @@ from musichal.api.sound import Audio, as_recording, rate_of, seed_of, sound_of
 from musichal.arrays import Float32, Float64, Int16, Records
 from musichal.audio.recording import Recording, collect_recordings, read_recording
 from musichal.errors import InputError
+from musichal.hearing.beats import predicted_beats
 from musichal.hearing.encoders import create_encoder
 from musichal.hearing.listener import Listener
 from musichal.live.drift import DriftReport
@@ -34,7 +35,6 @@ from musichal.memory.partner_file import PartnerModel, StoredRecording, load_par
 from musichal.note import HeardNote
 from musichal.own_process import single_blas_thread
 from musichal.partner.settings import PartnerSettings
-from musichal.partner.timing import predicted_beats
 from musichal.spec import PerceptionSpec
 from musichal.text import PathLike
 from musichal.training.trainer import train as train_model

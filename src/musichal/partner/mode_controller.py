@@ -14,15 +14,18 @@ import numpy as np
 
 from musichal.arrays import Bool, Float64, Int64
 from musichal.errors import InputError
+from musichal.hearing.beats import BeatTracker
 from musichal.hearing.percepts import SILENCE, Percept
+from musichal.partner.clocks import clock_pulse
 from musichal.partner.form import Form, Moment, parse_form
 from musichal.partner.memory_pool import MemoryPool
 from musichal.partner.modes import PLAIN, Mode, ModeKeeper, ModeTable, built_in_modes, parse_modes
 from musichal.partner.phrases import MotifStore, Return, find_phrases
 from musichal.partner.player import PhraseTracker, PlayerState, Situation
 from musichal.partner.settings import Direction, PartnerSettings
-from musichal.partner.timing import BeatTracker, NoteTiming, Pulse, clock_pulse
+from musichal.partner.timing import NoteTiming
 from musichal.partner.turn_taking import ReturnStep, Turn, TurnState, TurnTaker
+from musichal.pulse import Pulse
 
 BUTTONS = ("go_back", "more_like_this", "change")
 """What the player can ask for without a value; False asks for nothing."""

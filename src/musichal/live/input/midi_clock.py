@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Mapping
 
-from musichal.partner.timing import Pulse, TickClock
+from musichal.partner.clocks import TickClock
+from musichal.pulse import Pulse
 
 TICK, START, CONTINUE, STOP = 0xF8, 0xFA, 0xFB, 0xFC
 _AGAIN_S = 4.0  # the partner drops a clock without news for 10 s

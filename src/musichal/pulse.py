@@ -1,0 +1,40 @@
+"""A pulse: beats on a straight line through time.
+
+Conventions
+-----------
+Times are seconds of the input stream, periods seconds per beat: beat number k falls at ``beat_s + k * period_s``.
+"""
+
+import math
+from dataclasses import dataclass
+
+from musichal.errors import InputError
+
+
+@dataclass(frozen=True)
+class Pulse:
+    """Beats at `beat_s` + k × `period_s`, known with a `confidence` from 0 to 1; `source` is "heard" or "clock"."""
+
+    beat_s: float
+    period_s: float
+    confidence: float = 1.0
+    source: str = "heard"
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.beat_s) and 0.1 <= self.period_s <= 10 and 0 <= self.confidence <= 1):
+            raise InputError("a pulse needs a time, a period from 0.1 to 10 s per beat and a confidence from 0 to 1")
+
+    @property
+    def tempo_bpm(self) -> float:
+        """Return the tempo in beats per minute."""
+        return 60 / self.period_s
+
+    def nearest_s(self, time_s: float, *, subdivision: int = 1) -> float:
+        """Return the time of the nearest beat, or part of a beat."""
+        step_s = self.period_s / subdivision
+        return self.beat_s + round((time_s - self.beat_s) / step_s) * step_s
+
+    def next_s(self, time_s: float, *, subdivision: int = 1) -> float:
+        """Return the time of the first beat, or part of a beat, that does not lie before `time_s`."""
+        step_s = self.period_s / subdivision
+        return self.beat_s + math.ceil((time_s - self.beat_s) / step_s - 1e-6) * step_s

@@ -1,6 +1,5 @@
 """The pulse: by hand, on the clips whose tempo is known, and from a clock."""
 
-import itertools
 import json
 from pathlib import Path
 
@@ -125,22 +124,27 @@ def test_midi_clock_gives_a_pulse_and_its_jitter_none():
     for number in range(24 * 8 + 1):
         pulse = clock.tick(3.0 + number * 0.5 / 24 + rng.uniform(-0.002, 0.002))
     assert pulse is not None
-    assert pulse.source == "clock"
+    assert pulse.source == "midi"
     assert pulse.period_s == pytest.approx(0.5, rel=0.005)
     assert pulse.beat_s == pytest.approx(7.0, abs=0.003)
 
 
-def test_midi_clock_that_stops_begins_anew():
+def test_midi_clock_that_was_away_keeps_its_tempo_and_no_phase_until_it_starts():
     clock = TickClock()
     clock.start()
     for number in range(48):
         clock.tick(number * 0.02)
-    assert clock.tick(10.0) is None
-    for number in itertools.count(1):
+    assert clock.phase_known
+    away = clock.tick(10.0)
+    assert not clock.phase_known
+    assert (away.period_s, away.confidence) == (pytest.approx(0.48), 0.3)
+    for number in range(1, 12):
         pulse = clock.tick(10.0 + number * 0.03)
-        if pulse is not None:
-            break
     assert pulse.period_s == pytest.approx(24 * 0.03, rel=0.01)
+    clock.start()
+    pulse = clock.tick(10.0 + 12 * 0.03)
+    assert clock.phase_known
+    assert (pulse.beat_s, pulse.confidence) == (pytest.approx(10.36), 1.0)
 
 
 def test_a_clock_is_a_time_and_a_period():

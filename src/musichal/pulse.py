@@ -10,10 +10,16 @@ from dataclasses import dataclass
 
 from musichal.errors import InputError
 
+SHORTEST_PERIOD_S, LONGEST_PERIOD_S = 0.1, 10.0
+"""Of a pulse: 600 and 6 beats per minute."""
+
 
 @dataclass(frozen=True)
 class Pulse:
-    """Beats at `beat_s` + k × `period_s`, known with a `confidence` from 0 to 1; `source` is "heard" or "clock"."""
+    """Beats at `beat_s` + k × `period_s`, known with a `confidence` from 0 to 1.
+
+    `source` is "heard", or one of `musichal.partner.clocks.SOURCES`.
+    """
 
     beat_s: float
     period_s: float
@@ -21,7 +27,8 @@ class Pulse:
     source: str = "heard"
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.beat_s) and 0.1 <= self.period_s <= 10 and 0 <= self.confidence <= 1):
+        in_range = SHORTEST_PERIOD_S <= self.period_s <= LONGEST_PERIOD_S and 0 <= self.confidence <= 1
+        if not (math.isfinite(self.beat_s) and in_range):
             raise InputError("a pulse needs a time, a period from 0.1 to 10 s per beat and a confidence from 0 to 1")
 
     @property

@@ -41,8 +41,11 @@ class Player(Protocol):
         """Take an onset as soon as it is known; the percept follows when its segment is complete."""
         ...
 
-    def change(self, changes: Changes, now_s: float) -> None:
-        """Take changes by the player, such as settings; raises `InputError` for what is not possible."""
+    def change(self, changes: Changes, now_s: float) -> str | None:
+        """Take changes by the player, such as settings; return a sentence for them, if there is something to say.
+
+        Raises `InputError` for what is not possible.
+        """
         ...
 
     def decide(self, now_s: float) -> tuple[Decision, ...]:
@@ -64,6 +67,8 @@ class EventLoop:
         self._partner = partner
         self._rate_hz = sample_rate_hz
         self._decided_s = -1.0
+        self.said = ""
+        """What the partner said to the last change."""
 
     @property
     def decided_s(self) -> float:
@@ -84,7 +89,7 @@ class EventLoop:
         elif isinstance(event, Onset):
             self._partner.hear_onset(event.sample / self._rate_hz, now_s)
         else:
-            self._partner.change(event, now_s)
+            self.said = self._partner.change(event, now_s) or ""
         while (due_s := self._partner.due_s) is not None and due_s <= now_s:
             decisions += self._partner.decide(due_s)
         return decisions

@@ -16,7 +16,7 @@ from musichal.arrays import Bool, Float64, Int64
 from musichal.errors import InputError
 from musichal.hearing.beats import BeatTracker
 from musichal.hearing.percepts import SILENCE, Percept
-from musichal.partner.clocks import clock_pulse
+from musichal.partner.clocks import ClockKeeper
 from musichal.partner.form import Form, Moment, parse_form
 from musichal.partner.memory_pool import MemoryPool
 from musichal.partner.modes import PLAIN, Mode, ModeKeeper, ModeTable, built_in_modes, parse_modes
@@ -40,7 +40,6 @@ _PHRASING, _ENDING = 0.7, 0.99  # how far what does not begin or end a phrase is
 _ALSO = 16
 _LAST_S = 1.5  # with less than this before the form's end, what is chosen is the last
 _SHORTEST_ENDING_S = 0.3
-_CLOCK_LOST_S = 10.0
 _REFRACTORY_S = 0.08
 _RATE_FLOOR_HZ = 0.25
 
@@ -102,8 +101,9 @@ class ModeController:
         self._player = PhraseTracker(sample_rate_hz=sample_rate_hz)
         self._taker = TurnTaker(self._phrase_map, rng=rng)
         self._beats = BeatTracker()
-        self._clock: Pulse | None = None
-        self._clock_s = 0.0
+        self._clocks = ClockKeeper()
+        self.news = ""
+        """What the last change has to say to the player."""
         self._motifs = MotifStore(library)
         self._past: deque[tuple[float, Situation]] = deque(maxlen=_MOMENTS)
         self._said: deque[_OwnPhrase] = deque(maxlen=_OWN_PHRASES)
@@ -160,7 +160,7 @@ class ModeController:
 
         Raises `InputError` if one of them is refused; nothing changes then.
         """
-        wishes = {name: value for name, value in changes.items() if name in ("mode", "region", "clock", *BUTTONS)}
+        wishes = {name: value for name, value in changes.items() if name in ("mode", "region", "clock", "tap", *BUTTONS)}
         plain = {name: value for name, value in changes.items() if name not in wishes}
         if "direction" in plain:
             raise InputError("direction cannot be changed while playing; set mode instead")
@@ -174,13 +174,12 @@ class ModeController:
         by_hand = {**kept, **plain}
         for mode in self._table.values() if self._keeper is not None else ():
             mode.applied(PartnerSettings(), by_hand)
-        clock = clock_pulse(wishes["clock"], now_s) if "clock" in wishes else self._clock
+        self._clocks.check(wishes, now_s)
         name = wishes.get("mode")
         if name is not None:
             self._choose_mode(name, now_s)
-        self._by_hand, self._clock = by_hand, clock
-        if "clock" in wishes:
-            self._clock_s = now_s
+        self._by_hand = by_hand
+        self.news = self._clocks.change(wishes, now_s, heard=self._beats.pulse())
         self._applied.clear()
         self._press([button for button in BUTTONS if wishes.get(button)], now_s)
         return changed
@@ -235,11 +234,12 @@ class ModeController:
         return self._player.pitch
 
     def _pulse(self, now_s: float, settings: PartnerSettings) -> Pulse | None:
-        """Return the pulse: that of a clock heard lately, or the player's where that is sure enough."""
-        if self._clock is not None and now_s - self._clock_s <= _CLOCK_LOST_S:
-            return self._clock
+        """Return the pulse: that of clocks and taps, or the player's, where it is sure enough."""
         heard = self._beats.pulse()
-        return heard if heard is not None and heard.confidence >= settings.pulse_confidence else None
+        for pulse in (self._clocks.at(now_s, heard=heard), heard):
+            if pulse is not None and pulse.confidence >= settings.pulse_confidence:
+                return pulse
+        return None
 
     def settings(self, base: PartnerSettings, regions: tuple[tuple[str, str], ...] = ()) -> PartnerSettings:
         """Return `base` as the mode and the form's section change it."""

@@ -184,17 +184,19 @@ class Partner:
         if self._modes.hear_onset(onset_s, now_s):
             self._due_s = now_s
 
-    def change(self, changes: Mapping[str, object], now_s: float) -> None:
-        """Change settings by name, and "mode", "region", "clock" and the buttons of `mode_controller.BUTTONS`.
+    def change(self, changes: Mapping[str, object], now_s: float) -> str:
+        """Change settings by name, and "mode", "region", "clock", "tap" and the buttons of `mode_controller.BUTTONS`.
 
-        Raises `InputError` for what is unknown or not possible; nothing changes then.
+        Returns a sentence for the player, mostly an empty one. Raises `InputError` for what is unknown or not possible;
+        nothing changes then.
         """
         self._match_own()
         self.settings = self._modes.change(changes, now_s, self.settings)
-        if set(changes) - {"clock"}:  # a clock moves notes and does not choose them, and comes every few seconds
+        if set(changes) - {"clock", "tap"}:  # a clock moves notes and does not choose them, and comes every few seconds
             self._prepared = None
             if self._resting is not None:
                 self._due_s = now_s
+        return self._modes.news
 
     def _learn(self, percept: Percept, now_s: float) -> None:
         """Take the player's gestures into memory as soon as they are complete."""

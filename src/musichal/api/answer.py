@@ -297,6 +297,8 @@ class Stream:
     def set(self, **settings: Any) -> None:
         """Change settings from now on, as ``set(temperature=0.8)`` or ``set(mode="mirror")``.
 
+        ``set(tap=True)`` says that a beat is now, ``set(tap={"at_s": 3.21})`` where it was in the stream.
+
         Raises
         ------
         InputError

@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from musichal.api.answer import ExplainedDecision, explained
 from musichal.api.partner import settings_of
-from musichal.live.control import Command, command
+from musichal.live.control import COMMANDS_HELP, Command, command
 from musichal.live.engine import EngineObserver
 from musichal.live.live_performance import LivePerformance, LiveRequest
 from musichal.partner.decision import Decision
@@ -98,7 +98,7 @@ class Live:
         self._performance.stop()
 
     def set(self, **settings: Any) -> None:
-        """Change settings, or the mode, from now on.
+        """Change settings, or the mode, from now on; or press a button, as ``set(tap=True)``.
 
         Raises
         ------
@@ -106,7 +106,7 @@ class Live:
             For an unknown name or a value out of range.
         """
         current = self._performance.request.settings
-        current.changed({name: value for name, value in settings.items() if name != "mode"})
+        current.changed({name: value for name, value in settings.items() if name not in COMMANDS_HELP})
         modes = [*directed_by(current.direction)[0], AUTO]
         if settings.get("mode", AUTO) not in modes:
             raise unknown_name("mode", settings["mode"], modes)

@@ -228,12 +228,17 @@ def _ends(values: str) -> tuple[float, float] | None:
     return low, high
 
 
-def learned(mappings: Sequence[CcMapping], wish: Wish, place: tuple[int, int]) -> list[CcMapping]:
-    """Return a map with a wish on a controller; what the same controller did before is replaced, the rest stays."""
+def learned(mappings: Sequence[CcMapping], wish: Wish, place: tuple[int, int], *, note: bool = False) -> list[CcMapping]:
+    """Return a map with a wish on a controller or a note; what the same did before is replaced, the rest stays."""
     channel, controller = place
-    new = CcMapping(controller, wish.name, channel, wish.low, wish.high, is_whole(wish.name), wish.choices)
-    kept = [m for m in mappings if not (m.controller == controller and m.channel in (None, channel))]
+    new = CcMapping(controller, wish.name, channel, wish.low, wish.high, is_whole(wish.name), wish.choices, note)
+    kept = [m for m in mappings if not ((m.controller, m.note) == (controller, note) and m.channel in (None, channel))]
     return [*kept, new]
+
+
+def struck(data: Sequence[int]) -> tuple[int, int] | None:
+    """Return the channel (from 0) and the pitch of a MIDI message that begins a note, None for any other."""
+    return (data[0] & 0x0F, data[1]) if len(data) == 3 and data[0] & 0xF0 == 0x90 and data[2] else None
 
 
 def learn_command(*, path: Path, wishes: Sequence[str], control_in: str, terminal: Terminal, within: str = "60s") -> None:
@@ -253,27 +258,33 @@ def learn_command(*, path: Path, wishes: Sequence[str], control_in: str, termina
     with open_midi_input(control_in, lambda data: messages.put(tuple(data))) as port:
         terminal.say(f"Listening to {printable(port)}.")
         for wish in asked:
-            terminal.say(f"Move the controller for {wish.name} …")
-            place = _moved(messages.get, Mover(taken), timeout_s)
+            button = wish.name in (*STAGE_COMMANDS, *TRIGGERS)
+            terminal.say(f"Move the controller{', or strike the note,' if button else ''} for {wish.name} …")
+            place, note = _moved(messages.get, Mover(taken), timeout_s, notes=button)
             if place is None:
                 raise InputError(f"no controller was moved for {wish.name} within {timeout_s:g} s")
-            taken.add(place)
-            mappings = learned(mappings, wish, place)
+            if not note:
+                taken.add(place)
+            mappings = learned(mappings, wish, place, note=note)
             with open_atomically(path) as stream:
                 stream.write(cc_map_toml(mappings).encode())
-            terminal.say(f"  controller {place[1]} on channel {place[0] + 1} is {wish.name}")
+            terminal.say(f"  {'note' if note else 'controller'} {place[1]} on channel {place[0] + 1} is {wish.name}")
     terminal.result({"map": str(path), "learned": [w.name for w in asked], "mappings": len(mappings)})
     terminal.say(f"Wrote {printable(path)}; play with --control-in and --map {printable(path)}.")
 
 
-def _moved(get: Callable[..., tuple[int, ...]], mover: Mover, timeout_s: float) -> tuple[int, int] | None:
-    """Return the channel and number of the controller that is moved next, None where none is in time."""
+def _moved(
+    get: Callable[..., tuple[int, ...]], mover: Mover, timeout_s: float, *, notes: bool
+) -> tuple[tuple[int, int] | None, bool]:
+    """Return the channel and number of the controller that is moved next, None where none is in time, and if it is a note."""
     until_s = now_s() + timeout_s
     while (left_s := until_s - now_s()) > 0:
         try:
-            place = mover.take(get(timeout=left_s))
+            data = get(timeout=left_s)
         except queue.Empty:
-            return None
+            break
+        note = struck(data) if notes else None
+        place = mover.take(data) or note
         if place is not None:
-            return place
-    return None
+            return place, note is not None
+    return None, False

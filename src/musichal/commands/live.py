@@ -21,9 +21,9 @@ from rich.text import Text
 from musichal.audio.levels import Levels
 from musichal.commands.options import PlayOptions
 from musichal.commands.play import settings_of
-from musichal.commands.terminal import Terminal, keys
+from musichal.commands.terminal import Poll, Terminal, keys
 from musichal.hearing.percepts import SILENCE, Percept
-from musichal.live.control import key_command
+from musichal.live.control import Command, key_command
 from musichal.live.drift import DriftReport
 from musichal.live.engine import EngineObserver
 from musichal.live.live_performance import LivePerformance, LiveRequest, MakePlayer, OscPorts, live_player
@@ -59,18 +59,36 @@ def live_command(
         title = f"MusicHal listens to {printable(performance.input.device.label)}"
         modes = list(directed_by(performance.request.settings.direction)[0])[:_MOST_MODE_KEYS]
         level = lambda: performance.input.level  # noqa: E731
-        with keys() as poll, Display(board, level, terminal, title=title, modes=modes if sys.stdin.isatty() else ()) as display:
-            while performance.is_playing:
-                for key in poll(_POLL_S):
-                    if (command := key_command(key, modes)) is not None:
-                        performance.put(command)
-                performance.tend()
+        shown = modes if sys.stdin.isatty() else ()
+        with keys_to(performance.put, modes), Display(board, level, terminal, title=title, modes=shown) as display:
+            while not performance.wait(_POLL_S):
                 display.update()
             performance.stop()
     for warning in performance.warnings:
         terminal.warn(warning)
     _report(performance, terminal)
     return performance.summary
+
+
+@contextmanager
+def keys_to(put: Callable[[Command], object], modes: Sequence[str]) -> Iterator[None]:
+    """Turn the keys that are pressed into commands while the block runs, on a thread: a tap must not wait for the display."""
+    ended = threading.Event()
+
+    def read(poll: Poll) -> None:
+        while not ended.is_set():
+            for key in poll(_POLL_S):
+                if (command := key_command(key, modes)) is not None:
+                    put(command)
+
+    with keys() as poll:
+        thread = threading.Thread(target=read, args=(poll,), name="keys", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
 
 
 def live_request(options: PlayOptions) -> LiveRequest:
@@ -134,7 +152,7 @@ _PLAIN_S = 10.0
 _EVENTS = 5
 _METER_CELLS = 30
 _METER_FLOOR_DB = -60.0
-KEYS_TEXT = "q quit · p panic · m mute · l listen · n change · b go back · + more like this · 1 to {} {} · 0 auto"
+KEYS_TEXT = "q quit · p panic · m mute · l listen · n change · b go back · + more like this · t tap · 1 to {} {} · 0 auto"
 
 
 class Board(EngineObserver):

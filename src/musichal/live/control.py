@@ -8,12 +8,13 @@ import math
 import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from musichal.errors import InputError
+from musichal.machine import now_s
 from musichal.parameters import NUMBERS, UNLIMITED, WORDS, setting
 from musichal.partner.modes import AUTO
 from musichal.text import check_keys, integer_in, number_in, printable, read_toml, unknown_name
@@ -27,6 +28,7 @@ COMMANDS_HELP: Mapping[str, str] = MappingProxyType(
         "mode": "take up a mode by its name; auto lets the partner change modes",
         "region": "play from a region only: all, or as 0:10-20.5, or a recording's number, start and end",
         "clock": "follow a tempo in beats per minute; on the beat, when it is sent",
+        "tap": "a beat is now: one tap moves the beat, two or more give the tempo",
         "go_back": "return to the phrase and the mode before",
         "more_like_this": "stay near what was played last, and in the mode",
         "change": "play something else, in another mode",
@@ -36,7 +38,7 @@ COMMANDS_HELP: Mapping[str, str] = MappingProxyType(
 STAGE_COMMANDS = ("mute", "listen", "panic", "quit")
 """Commands of the engine; the others are the partner's."""
 PARTNER_COMMANDS = tuple(name for name in COMMANDS_HELP if name not in STAGE_COMMANDS)
-TRIGGERS = ("panic", "quit", "go_back", "more_like_this", "change")
+TRIGGERS = ("panic", "quit", "tap", "go_back", "more_like_this", "change")
 NAMES = (*STAGE_COMMANDS, *PARTNER_COMMANDS, *NUMBERS, *WORDS)
 """Every command, besides the settings of a voice such as ``bass.low_pitch``."""
 KEYS = {
@@ -49,6 +51,7 @@ KEYS = {
     "n": "change",
     "b": "go_back",
     "+": "more_like_this",
+    "t": "tap",
 }
 """What single keys ask for; see `key_command` for the digits."""
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}(\.[a-z][a-z0-9_]{0,39})?")
@@ -59,17 +62,21 @@ _PACE_S = 0.02
 _MOST_MAPPINGS = 512
 _HIGH = 64
 
-Value = float | int | bool | str | tuple[float | int | bool | str, ...] | Mapping[str, float] | None
+Value = float | int | bool | str | tuple[float | int | bool | str, ...] | Mapping[str, object] | None
 Answer = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Command:
-    """What a player asks for: a name, and a value or None. `answer` tells the sender what became of it, if that matters."""
+    """What a player asks for: a name, and a value or None.
+
+    `answer` tells the sender what became of it, if that matters; `moment_s` is when it arrived, on the machine's clock.
+    """
 
     name: str
     value: Value = None
     answer: Answer | None = field(default=None, compare=False)
+    moment_s: float | None = field(default=None, compare=False)
 
     @property
     def concerns_stage(self) -> bool:
@@ -177,12 +184,13 @@ def is_whole(name: str) -> bool:
 class CommandQueue:
     """Commands on their way to the engine; what comes faster than it can matter is merged, so it stays small.
 
-    Of several commands with one name the last counts, but every press of a button that switches over. Panic and quit are
-    handed out at once, the rest every `pace_s`.
+    Of several commands with one name the last counts, but every tap, every press of a button that switches over, and the last
+    of every clock. Panic and quit are handed out at once, the rest every `pace_s`. A command keeps the moment of its arrival.
     """
 
-    def __init__(self, *, pace_s: float = _PACE_S) -> None:
+    def __init__(self, *, pace_s: float = _PACE_S, now_s: Callable[[], float] = now_s) -> None:
         self._lock = threading.Lock()
+        self._now_s = now_s
         self._waiting: dict[str, Command] = {}
         self._pace_s, self._next_s = pace_s, -math.inf
         self.merged = self.refused = 0
@@ -191,18 +199,21 @@ class CommandQueue:
         """Keep a command; False, and counted, where there are too many different ones."""
         if asked.name in TRIGGERS and asked.value is False:
             return True  # the button was let go
+        if asked.moment_s is None:
+            asked = replace(asked, moment_s=self._now_s())
+        key = _merged_by(asked)
         with self._lock:
-            before = self._waiting.pop(asked.name, None)
+            before = self._waiting.pop(key, None)
             if before is not None:
                 self.merged += 1
                 if asked.value is None and asked.name in ("mute", "listen"):
                     if before.value is None:
                         return True  # over, and over again
-                    asked = Command(asked.name, not before.value, asked.answer)
+                    asked = replace(asked, value=not before.value)
             elif len(self._waiting) >= _MOST_COMMANDS:
                 self.refused += 1
                 return False
-            self._waiting[asked.name] = asked
+            self._waiting[key] = asked
         return True
 
     def take(self, now_s: float) -> list[Command]:
@@ -219,12 +230,21 @@ class CommandQueue:
         return sorted(taken, key=lambda c: c.name not in ("panic", "quit"))
 
 
+def _merged_by(asked: Command) -> str:
+    """Return the key of commands of which only the last counts."""
+    if asked.name == "tap":
+        return f"tap {asked.moment_s}"
+    if asked.name == "clock" and isinstance(asked.value, Mapping) and "source" in asked.value:
+        return f"clock {asked.value['source']}"
+    return asked.name
+
+
 @dataclass(frozen=True)
 class CcMapping:
     """A controller and the command that it gives: of its 128 positions, 0 is `low` and 127 `high`, or one of `choices`.
 
     `channel` counts from 0; None hears any. A command without values (a button) is given when the controller goes up
-    beyond the middle.
+    beyond the middle. With `note`, `controller` is the pitch of a note that is such a button, such as a pad.
     """
 
     controller: int
@@ -234,6 +254,7 @@ class CcMapping:
     high: float = 1.0
     whole: bool = False
     choices: tuple[str, ...] = ()
+    note: bool = False
 
 
 class CcMap:
@@ -249,7 +270,7 @@ class CcMap:
         self._last[channel, controller] = position
         found = []
         for mapping in self.mappings:
-            if mapping.controller != controller or mapping.channel not in (None, channel):
+            if mapping.note or mapping.controller != controller or mapping.channel not in (None, channel):
                 continue
             if mapping.name in TRIGGERS:
                 if before < _HIGH <= position:
@@ -264,12 +285,20 @@ class CcMap:
                 found.append(Command(mapping.name, round(value) if mapping.whole else value))
         return found
 
+    def struck(self, channel: int, pitch: int) -> list[Command]:
+        """Return the commands of a note that begins; one that switches, such as mute, switches over."""
+        return [
+            Command(m.name, True if m.name in TRIGGERS else None)
+            for m in self.mappings
+            if m.note and m.controller == pitch and m.channel in (None, channel)
+        ]
+
 
 def read_cc_map(path: Path) -> CcMap:
-    """Read a map of controllers: a TOML file of ``[[cc]]`` tables.
+    """Read a map of controllers: a TOML file of ``[[cc]]`` and ``[[note]]`` tables.
 
-    Each has ``controller`` (0 to 127) and ``command``, and may have ``channel`` (1 to 16), ``low`` and ``high``, or
-    ``choices``.
+    Each has ``controller`` or ``note`` (0 to 127) and ``command``, and may have ``channel`` (1 to 16); one of a controller
+    ``low`` and ``high``, or ``choices``.
 
     Raises
     ------
@@ -277,16 +306,23 @@ def read_cc_map(path: Path) -> CcMap:
         For a file that is none, naming what is wrong in it.
     """
     table = read_toml(path)
-    entries = table.get("cc", [])
-    if table.keys() - {"cc"} or not isinstance(entries, list) or len(entries) > _MOST_MAPPINGS:
-        raise InputError(f"{printable(path)}: a map of controllers has [[cc]] tables and nothing else")
-    return CcMap([_mapping(entry, f"{printable(path)}: cc {number}") for number, entry in enumerate(entries, start=1)])
+    kinds = [table.get("cc", []), table.get("note", [])]
+    if table.keys() - {"cc", "note"} or not all(isinstance(k, list) and len(k) <= _MOST_MAPPINGS for k in kinds):
+        raise InputError(f"{printable(path)}: a map of controllers has [[cc]] and [[note]] tables and nothing else")
+    return CcMap(
+        [
+            _mapping(entry, f"{printable(path)}: {kind} {number}", note=kind == "note")
+            for kind, entries in zip(("cc", "note"), kinds, strict=True)
+            for number, entry in enumerate(entries, start=1)
+        ]
+    )
 
 
-def _mapping(entry: Any, where: str) -> CcMapping:
+def _mapping(entry: Any, where: str, *, note: bool) -> CcMapping:
     if not isinstance(entry, dict):
         raise InputError(f"{where} must be a table")
-    check_keys(entry, ("controller", "command", "channel", "low", "high", "choices"), where)
+    of_cc = ("controller", "command", "channel", "low", "high", "choices")
+    check_keys(entry, ("note", "command", "channel") if note else of_cc, where)
     name, channel, choices = entry.get("command"), entry.get("channel"), entry.get("choices", [])
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise InputError(f"{where} needs a command, such as mute or temperature")
@@ -294,7 +330,10 @@ def _mapping(entry: Any, where: str) -> CcMapping:
         check_name(name)
     except InputError as error:
         raise InputError(f"{where}: {error}") from error
-    controller = integer_in(entry.get("controller"), 0, 127, f"{where}: controller")
+    if note and name not in (*TRIGGERS, *STAGE_COMMANDS):
+        raise InputError(f"{where}: a note is a button, for {', '.join((*TRIGGERS, 'mute', 'listen'))}, not for {name}")
+    what = "note" if note else "controller"
+    controller = integer_in(entry.get(what), 0, 127, f"{where}: {what}")
     channel = None if channel is None else integer_in(channel, 1, 16, f"{where}: channel") - 1
     if not isinstance(choices, list) or not all(isinstance(c, str) and 0 < len(c) <= _LONGEST_TEXT for c in choices):
         raise InputError(f"{where}: choices must be a list of words")
@@ -306,6 +345,7 @@ def _mapping(entry: Any, where: str) -> CcMapping:
         high=number_in(entry.get("high", 1.0), -UNLIMITED, UNLIMITED, f"{where}: high"),
         whole=is_whole(name),
         choices=tuple(choices),
+        note=note,
     )
 
 
@@ -313,7 +353,8 @@ def cc_map_toml(mappings: Sequence[CcMapping]) -> str:
     """Return the text of a map's file."""
     tables = []
     for m in mappings:
-        lines = ["[[cc]]", f"controller = {m.controller}", f'command = "{m.name}"']
+        kind, what = ("note", "note") if m.note else ("cc", "controller")
+        lines = [f"[[{kind}]]", f"{what} = {m.controller}", f'command = "{m.name}"']
         if m.channel is not None:
             lines.append(f"channel = {m.channel + 1}")
         if m.choices:

@@ -417,6 +417,8 @@ class LiveEngine:
 
     def _change(self, asked: Command) -> None:
         changes = partner_changes(asked)
+        if asked.name == "tap" and asked.moment_s is not None and (tapped_s := self.stream_s(asked.moment_s)) is not None:
+            changes = {"tap": {"at_s": tapped_s}}
         at = self._at()
         # What is due before the change is decided before it, even if the change is refused.
         self._play(self._loop.until(at))
@@ -430,7 +432,9 @@ class LiveEngine:
             return
         self.counts.changes += 1
         self._note(Changed(at, changes))
-        if not isinstance(asked.value, Mapping):  # a clock repeats its beats
+        if self._loop.said:
+            self._event("clock", self._loop.said)
+        elif not isinstance(asked.value, Mapping):  # a clock repeats its beats
             self._event("control", told(changes))
         self._play(decisions)
 

@@ -8,7 +8,7 @@ import contextlib
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -256,7 +256,7 @@ class LivePerformance:
         )
         self._is_open = True
         if request.link:
-            self._link = LinkClock(self.engine.stream_s, self._put_clock, self._say_link)
+            self._link = LinkClock(self.engine.stream_s, self._put_clock("link"), self._say_link)
             stack.enter_context(LinkSession(self._link, self._say_link))
         sounds = [] if slices is None else list(slices.opened.values())
         # A port that stands for no MIDI beside slices is not reported.
@@ -292,8 +292,8 @@ class LivePerformance:
     def _midi_inputs(self) -> Iterator[None]:
         """Open the MIDI inputs while the block runs: one may give both controllers and the clock."""
         request = self.request
-        clock = MidiClock(lambda at_s: self.engine.stream_s(at_s) if self._is_open else None, self._put_clock)
-        clock_in = None if request.link else request.clock_in or request.control_in
+        clock = MidiClock(lambda at_s: self.engine.stream_s(at_s) if self._is_open else None, self._put_clock("midi"))
+        clock_in = request.clock_in or request.control_in
         with ExitStack() as stack:
             for name in {request.control_in, clock_in} - {None}:
                 assert name is not None
@@ -302,8 +302,8 @@ class LivePerformance:
                 stack.enter_context(open_midi_input(name, take))
             yield
 
-    def _put_clock(self, pulse: Any) -> None:
-        self._commands.put(Command("clock", pulse))
+    def _put_clock(self, source: str) -> Callable[[Mapping[str, object] | None], object]:
+        return lambda pulse: self._commands.put(Command("clock", {**(pulse or {}), "source": source}))
 
     def _say_link(self, text: str) -> None:
         self.engine.tell("link", text)
@@ -362,14 +362,17 @@ class LivePerformance:
 
 
 def midi_commands(control_map: CcMap, commands: CommandQueue, clock: MidiClock | None) -> Callable[[Sequence[int]], None]:
-    """Return what takes the messages of a MIDI input: controllers become commands, and MIDI clock goes to `clock`."""
+    """Return what takes the messages of a MIDI input: controllers and notes become commands, MIDI clock goes to `clock`."""
 
     def take(data: Sequence[int]) -> None:
         if len(data) == 3 and data[0] & 0xF0 == 0xB0:
             for command in control_map.commands(data[0] & 0x0F, data[1] & 0x7F, data[2] & 0x7F):
                 commands.put(command)
-        elif clock is not None and len(data) == 1:
-            clock.take(data[0], now_s())
+        elif len(data) == 3 and data[0] & 0xF0 == 0x90 and data[2]:
+            for command in control_map.struck(data[0] & 0x0F, data[1] & 0x7F):
+                commands.put(command)
+        elif clock is not None and data:
+            clock.take(data, now_s())
 
     return take
 

@@ -117,6 +117,7 @@ class TickClock:
         self._beat: int | None = None  # number of a tick that is a beat
         self._position: int | None = None  # of the song, in ticks, while it stands
         self._next = 0
+        self._placed = False  # a message put the next tick in its place
         self._step_s: float | None = None
 
     @property
@@ -127,11 +128,11 @@ class TickClock:
     def start(self) -> None:
         """Take MIDI's Start: the next tick is the first beat."""
         self._position = None
-        self._beat = self._next
+        self._beat, self._placed = self._next, True
 
     def go_on(self) -> None:
         """Take Continue: the next tick is the one at the song position, or a beat where that is not known."""
-        self._beat = self._next - (self._position or 0)
+        self._beat, self._placed = self._next - (self._position or 0), True
         self._position = None
 
     def stop(self) -> None:
@@ -142,7 +143,7 @@ class TickClock:
     def locate(self, sixteenths: int) -> None:
         """Take a song position in 16ths from the beginning; a running song goes on from there."""
         if self._position is None and self._beat is not None:
-            self._beat = self._next - sixteenths * TICKS_PER_POSITION
+            self._beat, self._placed = self._next - sixteenths * TICKS_PER_POSITION, True
         else:
             self._position = sixteenths * TICKS_PER_POSITION
 
@@ -154,7 +155,8 @@ class TickClock:
                 self._forget()
             elif gap_s > max(_LOST_TICKS_S, _LOST_TICKS * (self._step_s or 0.0)):
                 self._forget()
-                self._beat = None
+                self._beat = self._beat if self._placed else None
+        self._placed = False
         self._times.append(time_s)
         self._numbers.append(self._next)
         self._next += 1

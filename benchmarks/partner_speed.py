@@ -95,6 +95,7 @@ def music_like_memory(n: int, *, rng: np.random.Generator) -> Memory:
     states["level_db"] = -20 + 3 * (harmonic % 5) + rng.normal(size=n)
     states["chroma"] = chroma_of(harmonic, key=(np.arange(n) // 200 * 7) % 12, rng=rng)
     states["starts_at_onset"] = True
+    states["bar_place"] = -1
     counts = harmonic % 4
     states["note_count"] = counts
     states["first_note"] = np.concatenate([[0], np.cumsum(counts)[:-1]])

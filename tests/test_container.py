@@ -75,12 +75,22 @@ def test_what_was_written_is_read_and_equal_content_makes_equal_bytes(partner, t
     assert other.read_bytes() == partner.read_bytes()
 
 
-def test_bytes_stay_those_of_version_1(tmp_path):
+@pytest.mark.parametrize(
+    ("version", "digest"),
+    [
+        (1, "1c9cf7566199b3dc5927b2db4ef716fe9edd73ada9a3ea45f230cd39af9a8349"),
+        (2, "cdde737cd75ead21738774882bdf540227a90339f79a617311522114e39a2544"),
+    ],
+)
+def test_bytes_stay_those_of_their_version(tmp_path, monkeypatch, version, digest):
     """Partners that were trained before must load: a change of these bytes needs a new version."""
-    path = tmp_path / "a.hal"
-    write_container(path, content={"a": [1, 0.5, "ü"]}, members={"arrays/a.safetensors": b"12345678"})
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    assert digest == "1c9cf7566199b3dc5927b2db4ef716fe9edd73ada9a3ea45f230cd39af9a8349"
+    path, content = tmp_path / "a.hal", {"a": [1, 0.5, "ü"]}
+    with monkeypatch.context() as patch:
+        patch.setattr(container, "FORMAT_VERSION", version)
+        write_container(path, content=content, members={"arrays/a.safetensors": b"12345678"})
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == digest
+    opened = read_container(path)
+    assert (opened.version, opened.content) == (version, content)
 
 
 def test_any_zip_tool_can_open_it(partner):

@@ -166,9 +166,9 @@ def test_a_gesture_waits_for_its_notes():
     late = percept(3)
     learner.hear(dataclasses.replace(late, heard=dataclasses.replace(late.heard, notes=(HeardNote(0.01, 1.2, 60, 80),))))
     (one,) = learner.complete(0.3 + WAIT_S)
-    assert (one[0].start_s, [n.pitch for n in one[1]]) == (0.0, [60])
+    assert (one.gesture.start_s, [n.pitch for n in one.notes]) == (0.0, [60])
     (two,) = learner.complete(0.6 + WAIT_S)
-    assert (two[0].start_s, [n.pitch for n in two[1]]) == (0.3, [64])
+    assert (two.gesture.start_s, [n.pitch for n in two.notes]) == (0.3, [64])
     assert learner.complete(100.0) == []
     assert SILENCE not in first.gestures[0].tokens
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from musichal.errors import InputError
 from musichal.hearing.percepts import Gesture
 from musichal.memory.audio_oracle import AudioOracle
+from musichal.memory.beat_places import NO_BEAT, BeatPlace
 from musichal.memory.memory import NOTE, STATE, Memory, assign_notes
 from musichal.note import HeardNote
 from partners_by_hand import gesture, row_of_gestures
@@ -25,16 +26,18 @@ def remember(pairs_by_recording) -> Memory:
     for number, pairs in enumerate(pairs_by_recording):
         gestures = row_of_gestures(pairs)
         notes = [note(0.25 * i + 0.01, 40 + t[0]) for i, t in enumerate(pairs) if t[0] >= 0]
-        for g, own in zip(gestures, assign_notes(gestures, notes), strict=True):
-            memory.append(g, own, recording=number)
+        for i, (g, own) in enumerate(zip(gestures, assign_notes(gestures, notes), strict=True)):
+            hits = [note(g.start_s + 0.02, 36)] if pairs[i][1] % 2 else []
+            memory.append(g, own, recording=number, beat=BeatPlace(i % 4 / 4, 1.0, i // 4 % 4, 0.5), hits=hits)
     return memory
 
 
-def restored(memory: Memory, states=None, notes=None) -> Memory:
+def restored(memory: Memory, states=None, notes=None, hits=None) -> Memory:
     return Memory.restore(
         memory.states.copy() if states is None else states,
         memory.notes.copy() if notes is None else notes,
         AudioOracle.from_arrays(memory.oracle.to_arrays()),
+        hits=memory.hits.copy() if hits is None else hits,
     )
 
 
@@ -46,7 +49,8 @@ def same(a: Memory, b: Memory) -> bool:
         for x, y in zip(a.indexes, b.indexes, strict=True)
     )
     oracle = all(np.array_equal(v, b.oracle.to_arrays()[k]) for k, v in a.oracle.to_arrays().items())
-    return a.states.tobytes() == b.states.tobytes() and a.notes.tobytes() == b.notes.tobytes() and indexes and oracle
+    columns = all(getattr(a, name).tobytes() == getattr(b, name).tobytes() for name in ("states", "notes", "hits"))
+    return columns and indexes and oracle
 
 
 @given(songs)
@@ -98,6 +102,19 @@ def test_provenance_and_times_are_those_of_the_gestures():
     assert memory.notes_of(2).size == 0
 
 
+def test_hits_and_the_place_in_the_beat_are_kept_beside_the_notes():
+    memory = Memory(dims=2, threshold=0.5)
+    place = BeatPlace(phase=0.25, period_s=0.5, bar_place=3, confidence=0.75)
+    memory.append(gesture(0.5, 0.25, (1, 2)), [note(0.55)], recording=0, beat=place, hits=[note(0.6, 42), note(0.5, 36)])
+    memory.append(gesture(1.0, 0.25, (1, 2)), [], recording=0)
+    memory.append(gesture(1.5, 0.25, (1, 2)), [], recording=0, hits=[note(1.5, 38)], beat=BeatPlace(phase=1 - 1e-12))
+    assert [memory.hits_of(state)["pitch"].tolist() for state in range(3)] == [[36, 42], [], [38]]
+    assert memory.hits_of(0)["offset_s"] == pytest.approx([0.0, 0.1])
+    assert [memory.beat_place(state) for state in range(2)] == [place, NO_BEAT]
+    assert 0.999 < memory.beat_place(2).phase < 1
+    assert same(memory, restored(memory))
+
+
 @st.composite
 def gestures_and_notes(draw):
     starts = np.cumsum(draw(st.lists(st.integers(1, 40), min_size=1, max_size=10))) / 100
@@ -129,14 +146,14 @@ def test_there_may_be_no_gesture_for_a_note():
 
 
 def bad(field, value):
-    def change(states, notes):
+    def change(states, _notes, _hits):
         states[field][1] = value
 
     return change
 
 
 def bad_note(field, value):
-    def change(states, notes):
+    def change(_states, notes, _hits):
         notes[field][0] = value
 
     return change
@@ -159,6 +176,15 @@ HOSTILE = {
     "first note wrong": bad("first_note", 2),
     "note count wrong": bad("note_count", 2),
     "note count huge": bad("note_count", 2**32 - 1),
+    "first hit wrong": bad("first_hit", 2),
+    "hit count wrong": bad("hit_count", 0),
+    "phase of the next beat": bad("beat_phase", 1),
+    "phase NaN": bad("beat_phase", np.nan),
+    "period negative": bad("beat_period_s", -0.5),
+    "period endless": bad("beat_period_s", np.inf),
+    "place before the bar": bad("bar_place", -2),
+    "confidence above 1": bad("beat_confidence", 1.5),
+    "hit out of range": lambda _s, _n, hits: hits["pitch"].__setitem__(0, 128),
     "note offset negative": bad_note("offset_s", -0.1),
     "note offset NaN": bad_note("offset_s", np.nan),
     "note duration zero": bad_note("duration_s", 0),
@@ -172,11 +198,11 @@ HOSTILE = {
 @pytest.mark.parametrize("change", HOSTILE.values(), ids=HOSTILE.keys())
 def test_hostile_columns_are_refused(change):
     memory = remember([[(0, 1), (1, 1), (2, 1)]])
-    states, notes = memory.states.copy(), memory.notes.copy()
-    assert restored(memory, states, notes)
-    change(states, notes)
+    columns = memory.states.copy(), memory.notes.copy(), memory.hits.copy()
+    assert restored(memory, *columns)
+    change(*columns)
     with pytest.raises(InputError, match=r"^memory: "):
-        restored(memory, states, notes)
+        restored(memory, *columns)
 
 
 def test_columns_of_another_layout_or_length_are_refused():
@@ -216,6 +242,10 @@ def test_what_is_refused_leaves_the_memory_as_it_was(change, notes, recording):
     wrong: Gesture = dataclasses.replace(gesture(0.5, 0.25, (0, 0)), **change)
     with pytest.raises(InputError):
         memory.append(wrong, notes, recording=recording)
+    with pytest.raises(InputError):
+        memory.append(gesture(0.5, 0.25, (0, 0)), [], recording=1, hits=[HeardNote(0.5, 0.1, 200, 80)])
+    with pytest.raises(InputError):
+        memory.append(gesture(0.5, 0.25, (0, 0)), [], recording=1, beat=BeatPlace(period_s=float("nan")))
     assert same(memory, untouched)
     assert len(memory.oracle) == len(memory)
     memory.append(gesture(0.5, 0.25, (0, 0)), [note(0.5)], recording=1)

@@ -1,27 +1,30 @@
 """Alignment: whether live hearing is what training heard, token by token, and if not, where and why.
 
-A recording is pushed through the live path in random block sizes, and its tokens, gestures and notes are compared with those
-that the partner holds. If anything differs, `musichal.evaluate.stages` finds the stage of hearing where it arises.
+A recording is pushed through the live path in random block sizes, and its tokens, gestures, notes, drum hits and beats are
+compared with those that the partner holds. If anything differs, `musichal.evaluate.stages` finds the stage of hearing where it
+arises.
 
 Conventions
 -----------
 Positions are samples at the spec's rate. `frame_samples` has shape (n,), tokens (sources, n). Comparisons are exact.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from musichal.arrays import AnyArray, Bool, Float32, Int16, Int64
+from musichal.arrays import AnyArray, Bool, Float32, Int16, Int64, Records
 from musichal.audio.recording import ingest, samples_digest
 from musichal.errors import InputError
 from musichal.evaluate.checks import Check
 from musichal.evaluate.stages import SampleAudit, compare_stages, token_words
+from musichal.hearing.beats import BEAT, find_beats
 from musichal.hearing.encoders import create_encoder
 from musichal.hearing.listener import Listener, Tap
 from musichal.hearing.percepts import SILENCE, SOURCES, Gesture, Percept
+from musichal.memory.beat_places import BeatPlace, beat_places
 from musichal.memory.memory import NOTE, STATE, Memory, assign_notes, note_rows, state_row
 from musichal.memory.partner_file import PartnerModel, StoredRecording
 from musichal.note import HeardNote
@@ -39,7 +42,7 @@ class LiveStream:
     """What a live pass over a recording gave.
 
     `frame_samples` (n,), `tokens` and `audible` (sources, n), `features` one (n, dims) array per source, `segments` (n,) the
-    index of each frame's segment; `gestures` and `notes` in the order in which they came.
+    index of each frame's segment; `gestures`, `notes` and `hits` in the order in which they came; `beats` the grid.
     """
 
     frame_samples: Int64
@@ -49,6 +52,8 @@ class LiveStream:
     segments: Int64
     gestures: tuple[Gesture, ...]
     notes: tuple[HeardNote, ...]
+    hits: tuple[HeardNote, ...]
+    beats: Records
 
 
 @dataclass(frozen=True)
@@ -215,6 +220,8 @@ def hear_live(
         segments=np.concatenate([np.full(p.tokens.shape[1], p.heard.index, dtype=np.int64) for p in percepts]),
         gestures=tuple(g for p in percepts for g in p.gestures) + rest.gestures,
         notes=tuple(n for p in percepts for n in p.heard.notes) + rest.notes,
+        hits=tuple(h for p in percepts for h in p.heard.hits),
+        beats=find_beats((p.heard for p in percepts), sample_rate_hz=spec.sample_rate_hz),
     )
 
 
@@ -234,12 +241,14 @@ def check_recording(
     audit = SampleAudit(model.spec, subject.samples, sample_rate_hz=rate)
     live = hear_live(model, subject.samples, sample_rate_hz=rate, blocks=blocks, tap=audit.tap, progress=progress)
     stored, is_new = subject.stored, subject.stored is None
+    beats: Records | None
     if stored is None:
         other = even_blocks(len(subject.samples), rate)
         again = hear_live(model, subject.samples, sample_rate_hz=rate, blocks=other)
-        positions, tokens, held = again.frame_samples, again.tokens, as_states(again)
+        positions, tokens, held, beats = again.frame_samples, again.tokens, as_states(again), again.beats
     else:
-        positions, tokens, held = stored.frame_samples, stored.tokens, stored_states(model.memory, _number(model, stored))
+        positions, tokens, beats = stored.frame_samples, stored.tokens, stored.beats
+        held = stored_states(model.memory, _number(model, stored))
     heard = HeardRecording(
         name=subject.name,
         duration_s=subject.duration_s,
@@ -250,7 +259,11 @@ def check_recording(
         live_tokens=live.tokens,
     )
     of_tokens = token_checks(model, heard, live)
+    if beats is None:  # from before beats and hits were kept: there is nothing to compare with
+        live = replace(live, beats=np.zeros(0, dtype=BEAT), hits=())
     of_states = state_checks(subject.name, held, as_states(live), is_new=is_new)
+    if beats is not None:
+        of_states += (_beat_check(subject.name, beats, live.beats, is_new=is_new),)
     parted = [s for s in (audit.first_s, *(c.values["parts_at_s"] for c in of_tokens)) if s is not None]
     ends = [*(s + _BEYOND_S for s in parted), *([always_s] if always_s else [])]
     of_stages: tuple[Check, ...] = ()
@@ -351,79 +364,111 @@ def _stored_cause(model: PartnerModel, heard: HeardRecording, live: LiveStream, 
     return "features and vocabulary do not belong together: another encoder, or another recording's vocabulary"
 
 
-# Gestures and notes
+# Gestures, notes, hits and beats
 
 
 @dataclass(frozen=True)
 class States:
-    """One recording's part of a memory: `STATE` (n,), the vectors (n, dims), `NOTE` (m,), and whose notes they are (m,)."""
+    """One recording's part of a memory: `STATE` (n,), the vectors (n, dims), notes and drum hits, each `NOTE` (m,)."""
 
     states: AnyArray
     vectors: Float32
     notes: AnyArray
-    owners: AnyArray
+    hits: AnyArray
+
+    def owners(self, kind: Literal["note", "hit"]) -> AnyArray:
+        """Return which states the notes or hits belong to, shape (m,)."""
+        return np.repeat(np.arange(len(self.states)), self.states[f"{kind}_count"])
 
 
 def stored_states(memory: Memory, recording: int) -> States:
     """Return what a memory holds of one of its recordings."""
     own = np.flatnonzero(memory.states["recording"] == recording)
     states = memory.states[own]
-    first = int(states["first_note"][0]) if len(own) else 0
-    notes = memory.notes[first : first + int(states["note_count"].sum())]
-    return States(states, memory.oracle.vectors()[own], notes, np.repeat(np.arange(len(own)), states["note_count"]))
+    parts = []
+    for kind, rows in (("note", memory.notes), ("hit", memory.hits)):
+        first = int(states[f"first_{kind}"][0]) if len(own) else 0
+        parts.append(rows[first : first + int(states[f"{kind}_count"].sum())])
+    return States(states, memory.oracle.vectors()[own], *parts)
 
 
 def as_states(live: LiveStream) -> States:
     """Return a live pass as the trainer would store it in a memory."""
-    states, notes = np.zeros(len(live.gestures), dtype=STATE), [np.zeros(0, dtype=NOTE)]
-    count, before_s = 0, None
-    for number, (gesture, own) in enumerate(zip(live.gestures, assign_notes(live.gestures, live.notes), strict=True)):
-        states[number] = state_row(gesture, recording=0, previous_start_s=before_s, first_note=count, note_count=len(own))
-        notes.append(note_rows(gesture, own))
-        count, before_s = count + len(own), gesture.start_s
+    states, notes, hits = np.zeros(len(live.gestures), dtype=STATE), np.zeros(0, dtype=NOTE), np.zeros(0, dtype=NOTE)
+    before_s = None
+    places = beat_places(live.beats, [g.start_s for g in live.gestures])
+    assigned = (assign_notes(live.gestures, heard) for heard in (live.notes, live.hits))
+    for number, (gesture, own, struck, place) in enumerate(zip(live.gestures, *assigned, places, strict=True)):
+        states[number] = state_row(
+            gesture,
+            recording=0,
+            previous_start_s=before_s,
+            notes=(len(notes), len(own)),
+            hits=(len(hits), len(struck)),
+            beat=BeatPlace.of(place),
+        )
+        notes = np.concatenate([notes, note_rows(gesture, own)])
+        hits = np.concatenate([hits, note_rows(gesture, struck)])
+        before_s = gesture.start_s
     vectors = np.stack([g.vector for g in live.gestures]) if live.gestures else np.zeros((0, 0), np.float32)
-    return States(states, vectors, np.concatenate(notes), np.repeat(np.arange(len(states)), states["note_count"]))
+    return States(states, vectors, notes, hits)
 
 
 def state_checks(name: str, held: States, live: States, *, is_new: bool) -> tuple[Check, ...]:
-    """Return the checks that live gestures and live notes are the stored ones in every value."""
-    names = [n for n in STATE.names or () if n not in ("recording", "first_note", "note_count")]
+    """Return the checks that live gestures, notes and drum hits are the stored ones in every value."""
+    apart = {"recording", "first_note", "note_count", "first_hit", "hit_count"}
+    names = [n for n in STATE.names or () if n not in apart]
     gestures = {**{n: (held.states[n], live.states[n]) for n in names}, "vector": (held.vectors, live.vectors)}
-    notes = {"state": (held.owners, live.owners), **{n: (held.notes[n], live.notes[n]) for n in NOTE.names or ()}}
     starts_s = held.states["start_s"]
-    times_s = {"gesture": starts_s, "note": starts_s[held.owners] + held.notes["offset_s"] if len(held.notes) else starts_s}
-    checks = []
-    for kind, columns in (("gesture", gestures), ("note", notes)):
-        counts = [len(column) for column in next(iter(columns.values()))]
-        n, longest = sorted(counts)
-        differs = {value: _rows_that_differ(a[:n], b[:n]) for value, (a, b) in columns.items()}
-        anywhere = np.logical_or.reduce(list(differs.values()))
-        same = n - int(anywhere.sum())
-        detail, first = "every value, bit for bit", None
-        if same != longest:
-            first = int(anywhere.argmax()) if anywhere.any() else n
-            values = [value.removesuffix("_s") for value in differs if first < n and differs[value][first]]
-            where = f" ({times_s[kind][first]:.3f} s): another {', '.join(values)}" if values else ""
-            detail = f"first at {kind} {first}" + (where or f": live has {counts[1]}, not {counts[0]}")
-        checks.append(
-            Check(
-                group="parity",
-                name=f"{name}, {kind}s, {'heard again' if is_new else 'live'}",
-                expected=f"{longest} of {longest}",
-                found=f"{same} of {longest}",
-                passed=same == longest,
-                detail=detail,
-                cause="" if same == longest else "follows from what differs before it, or else: gesture smoothing, note model",
-                values={
-                    "kept": counts[0],
-                    "live": counts[1],
-                    "equal": same,
-                    "first_difference": first,
-                    "differing": {value: int(rows.sum()) for value, rows in differs.items()},
-                },
-            )
-        )
+    checks = [_rows_check(name, "gesture", gestures, starts_s, is_new=is_new)]
+    kinds: tuple[tuple[Literal["note", "hit"], AnyArray, AnyArray], ...]
+    kinds = (("note", held.notes, live.notes), ("hit", held.hits, live.hits))
+    for kind, kept, now in kinds:
+        owners = held.owners(kind)
+        columns = {"state": (owners, live.owners(kind)), **{n: (kept[n], now[n]) for n in NOTE.names or ()}}
+        if kind == "note" or len(kept) or len(now):
+            times_s = starts_s[owners] + kept["offset_s"] if len(kept) else starts_s
+            checks.append(_rows_check(name, kind, columns, times_s, is_new=is_new))
     return tuple(checks)
+
+
+def _beat_check(name: str, kept: Records, live: Records, *, is_new: bool) -> Check:
+    """Return the check that the beats found in live hearing are the stored ones in every value."""
+    columns = {n: (kept[n], live[n]) for n in BEAT.names or ()}
+    return _rows_check(name, "beat", columns, kept["time_s"], is_new=is_new)
+
+
+def _rows_check(
+    name: str, kind: str, columns: Mapping[str, tuple[AnyArray, AnyArray]], times_s: AnyArray, *, is_new: bool
+) -> Check:
+    """Return the check that rows of one kind, the kept and the live one of each column, are equal; kept ones at `times_s`."""
+    counts = [len(column) for column in next(iter(columns.values()))]
+    n, longest = sorted(counts)
+    differs = {value: _rows_that_differ(a[:n], b[:n]) for value, (a, b) in columns.items()}
+    anywhere = np.logical_or.reduce(list(differs.values()))
+    same = n - int(anywhere.sum())
+    detail, first = "every value, bit for bit", None
+    if same != longest:
+        first = int(anywhere.argmax()) if anywhere.any() else n
+        values = [value.removesuffix("_s") for value in differs if first < n and differs[value][first]]
+        where = f" ({times_s[first]:.3f} s): another {', '.join(values)}" if values else ""
+        detail = f"first at {kind} {first}" + (where or f": live has {counts[1]}, not {counts[0]}")
+    return Check(
+        group="parity",
+        name=f"{name}, {kind}s, {'heard again' if is_new else 'live'}",
+        expected=f"{longest} of {longest}",
+        found=f"{same} of {longest}",
+        passed=same == longest,
+        detail=detail,
+        cause="" if same == longest else "follows from what differs before it, or else: gesture smoothing, note model",
+        values={
+            "kept": counts[0],
+            "live": counts[1],
+            "equal": same,
+            "first_difference": first,
+            "differing": {value: int(rows.sum()) for value, rows in differs.items()},
+        },
+    )
 
 
 def _rows_that_differ(a: AnyArray, b: AnyArray) -> AnyArray:

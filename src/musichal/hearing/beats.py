@@ -13,9 +13,12 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from musichal.arrays import Float64
-from musichal.hearing.percepts import Percept
+from musichal.arrays import Float64, Records
+from musichal.hearing.percepts import Percept, SegmentFeatures
 from musichal.pulse import Pulse
+
+BEAT = np.dtype([("time_s", np.float64), ("confidence", np.float32), ("bar_place", np.int8)])
+"""One beat of a grid: when, how sure (0 to 1), and its place in the bar: 0 for the first beat, -1 where it is not known."""
 
 SHORTEST_BEAT_S, LONGEST_BEAT_S = 0.3, 0.8
 """Periods that the tracker considers: little more than an octave, so that one level of the metre is preferred."""
@@ -146,3 +149,9 @@ def predicted_beats(percepts: Iterable[Percept], *, sample_rate_hz: int) -> Floa
         tracker.hear(percept, sample_rate_hz=sample_rate_hz)
         pulse, heard_s = tracker.pulse(), now_s
     return np.array(beats)
+
+
+def find_beats(segments: Iterable[SegmentFeatures], *, sample_rate_hz: int) -> Records:
+    """Return the beats of a whole recording, `BEAT` of shape (n,), ascending; none where there is no steady beat."""
+    del segments, sample_rate_hz
+    return np.zeros(0, dtype=BEAT)

@@ -101,7 +101,8 @@ class SegmentFeatures:
     `features` holds one (n, dims) array per source, `frame_samples` (n,) the centre of each frame in the stream,
     `source_level_db` (sources, n) and `level_db` (n,) RMS levels in dBFS, `audible` (sources, n) where the gate is open,
     `chroma` (n, 12), `salience` (n, N_PITCHES), `onset_samples` the onsets decided by the segment's end, `notes` the notes
-    that ended since the segment before. `full_scale_share` is the share of the segment's samples at full scale.
+    that ended since the segment before, `hits` the drum hits that were decided since then, whose `pitch` is a key of General
+    MIDI's drum kit. `full_scale_share` is the share of the segment's samples at full scale.
     """
 
     index: int
@@ -118,6 +119,7 @@ class SegmentFeatures:
     onset_samples: tuple[int, ...]
     notes: tuple[HeardNote, ...]
     full_scale_share: float = 0.0
+    hits: tuple[HeardNote, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,9 @@ from musichal.errors import InputError, PartnerFileError
 from musichal.text import PathLike, parse_json, printable, reason
 
 FORMAT = "musichal-partner"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+OLDEST_VERSION = 1
+"""Files from this version on are read; what they lack is for the caller to say."""
 MANIFEST = "manifest.json"
 MAX_ARCHIVE_BYTES = 0xFFFFFFFE
 """Larger archives would need zip64."""
@@ -62,9 +64,10 @@ class Member:
 
 @dataclass(frozen=True)
 class Container:
-    """An open container: its content, and where its members are."""
+    """An open container: its format version, its content, and where its members are."""
 
     path: Path
+    version: int
     content: dict[str, Any]
     members: Mapping[str, Member]
 
@@ -170,7 +173,7 @@ def read_container(path: PathLike) -> Container:
             position += _LOCAL_HEADER_BYTES + len(name)
             members[name] = Member(position, table[name]["size"], table[name]["sha256"])
             position += table[name]["size"]
-        return Container(file, manifest["content"], members)
+        return Container(file, manifest["version"], manifest["content"], members)
 
 
 def pack_arrays(arrays: Mapping[str, AnyArray]) -> bytes:
@@ -220,7 +223,7 @@ def _checked_manifest(text: bytes) -> dict[str, Any]:
         raise _RefusedError(
             f"was made by a newer MusicHal (format {version}, this one reads up to {FORMAT_VERSION}): upgrade MusicHal"
         )
-    if version < FORMAT_VERSION:
+    if version < OLDEST_VERSION:
         raise _RefusedError(f"was made by an older MusicHal (format {version}) that this one cannot read: train it again")
     if set(manifest) != {"format", "version", "members", "content"} or not isinstance(manifest["content"], dict):
         raise _RefusedError("is damaged: its manifest lacks required fields")

@@ -1,8 +1,8 @@
-"""The memory: every gesture that was heard, in order, with its notes and the indexes over it.
+"""The memory: every gesture that was heard, in order, with its notes, its drum hits and the indexes over it.
 
-A *state* is one gesture. States and notes are columns; each of the two token streams has an exact longest-context index, the
-gestures' vectors an Audio Oracle. All are append-only, in training and while playing. A state's number is its position in
-both indexes; the oracle, whose state 0 is the empty past, counts one higher.
+A *state* is one gesture. States, notes and hits are columns; each of the two token streams has an exact longest-context index,
+the gestures' vectors an Audio Oracle. All are append-only, in training and while playing. A state's number is its position
+in both indexes; the oracle, whose state 0 is the empty past, counts one higher.
 """
 
 from bisect import bisect_right
@@ -16,8 +16,10 @@ from musichal.arrays import Columns, Records
 from musichal.errors import InputError
 from musichal.hearing.percepts import SOURCES, Gesture
 from musichal.memory.audio_oracle import AudioOracle, checked_vectors
+from musichal.memory.beat_places import BEAT_PLACE, LAST_PHASE, NO_BEAT, BeatPlace
 from musichal.memory.token_index import HIGHEST_SYMBOL, LOWEST_SYMBOL, TokenIndex
 from musichal.note import HEARD_NOTE_FIELDS, HeardNote
+from musichal.pulse import LONGEST_PERIOD_S
 
 Made = TypeVar("Made")
 STATE = np.dtype(
@@ -32,13 +34,17 @@ STATE = np.dtype(
         ("starts_at_onset", np.bool_),
         ("first_note", np.uint32),
         ("note_count", np.uint32),
+        ("first_hit", np.uint32),
+        ("hit_count", np.uint32),
+        *((name, BEAT_PLACE[name]) for name in BEAT_PLACE.names or ()),
     ]
 )
 """One gesture: where it was heard (recording, second), how long, how long after the one before it (`ioi_s`, 0 for a
-recording's first), its tokens, its sound, and its notes as a slice of the note column."""
+recording's first), its tokens, its sound, its notes and drum hits as slices of their columns, and where in the beat it starts
+(`BeatPlace`)."""
 
 NOTE = np.dtype(HEARD_NOTE_FIELDS)
-"""One note of a state, `offset_s` after the state's start."""
+"""One note or drum hit of a state, `offset_s` after the state's start."""
 
 # A note and the gesture that it begins are timed by different evidence; so much they may differ.
 _NOTE_TOLERANCE_S = 0.05
@@ -51,6 +57,10 @@ _STATE_RANGES = {
     "tokens": (LOWEST_SYMBOL, HIGHEST_SYMBOL),
     "level_db": (-_LARGEST, _LARGEST),
     "chroma": (0, _LARGEST),
+    "beat_phase": (0, LAST_PHASE),
+    "beat_period_s": (0, LONGEST_PERIOD_S),
+    "bar_place": (-1, 127),
+    "beat_confidence": (0, 1),
 }
 _NOTE_RANGES = {"offset_s": (0, _LARGEST), "duration_s": _DURATIONS_S, "pitch": (0, 127), "velocity": (1, 127)}
 
@@ -65,7 +75,7 @@ class Place:
 
 
 class Memory:
-    """States in order, with their notes, vectors and indexes.
+    """States in order, with their notes, drum hits, vectors and indexes.
 
     Parameters
     ----------
@@ -81,22 +91,25 @@ class Memory:
         self._keep_vectors = keep_vectors
         self.states_column = Columns(STATE)
         self.notes_column = Columns(NOTE)
+        self.hits_column = Columns(NOTE)
         self.indexes = tuple(TokenIndex() for _ in SOURCES)
         self.oracle = AudioOracle(dims, threshold=threshold)
         self._derived: dict[Callable[..., Any], Any] = {}
 
     @classmethod
-    def restore(cls, states: Records, notes: Records, oracle: AudioOracle) -> Self:
+    def restore(cls, states: Records, notes: Records, oracle: AudioOracle, *, hits: Records | None = None) -> Self:
         """Return the memory with these columns; raises `InputError` where they contradict each other.
 
         The token indexes are built again: that is faster than reading and checking them.
         """
-        _check_columns(states, notes)
+        hits = np.zeros(0, dtype=NOTE) if hits is None else hits
+        _check_columns(states, notes, hits)
         if len(oracle) != len(states):
             raise InputError(f"memory: {len(states)} states, but an oracle of {len(oracle)}")
         memory = cls(dims=oracle.dims, threshold=oracle.threshold)
         memory.states_column.extend(states)
         memory.notes_column.extend(notes)
+        memory.hits_column.extend(hits)
         memory.oracle = oracle
         starts = np.flatnonzero(np.diff(states["recording"])) + 1
         for source, index in enumerate(memory.indexes):
@@ -119,6 +132,11 @@ class Memory:
         """Return the notes so far, `NOTE` of shape (m,)."""
         return self.notes_column.view
 
+    @property
+    def hits(self) -> Records:
+        """Return the drum hits so far, `NOTE` of shape (m,)."""
+        return self.hits_column.view
+
     def derived(self, make: Callable[[Self], Made]) -> Made:
         """Return `make(memory)`, computed once and kept until the memory grows; callers share it and must not change it."""
         if make not in self._derived:
@@ -131,6 +149,15 @@ class Memory:
         row = self.states[state]
         return self.notes[int(row["first_note"]) : int(row["first_note"]) + int(row["note_count"])]
 
+    def hits_of(self, state: int) -> Records:
+        """Return the drum hits of a state, `NOTE` of shape (k,)."""
+        row = self.states[state]
+        return self.hits[int(row["first_hit"]) : int(row["first_hit"]) + int(row["hit_count"])]
+
+    def beat_place(self, state: int) -> BeatPlace:
+        """Return where in the beat a state starts."""
+        return BeatPlace.of(self.states[state])
+
     def place(self, state: int) -> Place:
         """Return where a state was heard."""
         row = self.states[state]
@@ -142,29 +169,39 @@ class Memory:
             return None
         return state + 1 if self.states["recording"][state + 1] == self.states["recording"][state] else None
 
-    def append(self, gesture: Gesture, notes: Sequence[HeardNote], *, recording: int) -> int:
-        """Append a gesture with the notes that began in it, and return its state.
+    def append(
+        self,
+        gesture: Gesture,
+        notes: Sequence[HeardNote],
+        *,
+        recording: int,
+        beat: BeatPlace = NO_BEAT,
+        hits: Sequence[HeardNote] = (),
+    ) -> int:
+        """Append a gesture with the notes and drum hits that began in it and its place in the beat; return its state.
 
         Raises
         ------
         InputError
-            If the gesture belongs to an earlier recording than the last one, or a value of it or its notes is out of range.
+            If the gesture belongs to an earlier recording than the last one, or a value of what is appended is out of
+            range.
         """
         last, start_s = (-1, 0.0) if not len(self) else (int(self.states[-1]["recording"]), float(self.states[-1]["start_s"]))
         if recording < last:
             raise InputError("a memory only grows at its end: recordings must come in order")
         if recording == last and gesture.start_s <= start_s:
             raise InputError("a memory only grows at its end: gestures must come in order")
-        own, row = note_rows(gesture, notes), np.zeros(1, dtype=STATE)
+        own, own_hits, row = note_rows(gesture, notes), note_rows(gesture, hits), np.zeros(1, dtype=STATE)
         row[0] = state_row(
             gesture,
             recording=recording,
             previous_start_s=start_s if recording == last else None,
-            first_note=len(self.notes_column),
-            note_count=len(notes),
+            notes=(len(self.notes_column), len(notes)),
+            hits=(len(self.hits_column), len(hits)),
+            beat=beat,
         )
         # Refuse what could not be restored, before anything has grown.
-        _check_values(row, own)
+        _check_values(row, own, own_hits)
         self._derived.clear()
         if self._keep_vectors:
             self.oracle.append(gesture.vector)
@@ -175,21 +212,33 @@ class Memory:
                 index.start_sequence()
             index.append(token)
         self.notes_column.extend(own)
+        self.hits_column.extend(own_hits)
         return self.states_column.append(row[0])
 
 
-def state_row(gesture: Gesture, *, recording: int, previous_start_s: float | None, first_note: int, note_count: int) -> Records:
-    """Return a gesture as the memory keeps it, `STATE` of shape ()."""
+def state_row(
+    gesture: Gesture,
+    *,
+    recording: int,
+    previous_start_s: float | None,
+    notes: tuple[int, int],
+    hits: tuple[int, int],
+    beat: BeatPlace,
+) -> Records:
+    """Return a gesture as the memory keeps it, `STATE` of shape (); `notes` and `hits` are the first of it, and how many."""
     row = np.zeros((), dtype=STATE)
     for name in ("start_s", "duration_s", "tokens", "level_db", "chroma", "starts_at_onset"):
         row[name] = getattr(gesture, name)
-    row["recording"], row["first_note"], row["note_count"] = recording, first_note, note_count
+    row["recording"] = recording
+    (row["first_note"], row["note_count"]), (row["first_hit"], row["hit_count"]) = notes, hits
     row["ioi_s"] = 0.0 if previous_start_s is None else gesture.start_s - previous_start_s
+    row["beat_phase"] = min(np.float32(beat.phase), LAST_PHASE)
+    row["beat_period_s"], row["bar_place"], row["beat_confidence"] = beat.period_s, beat.bar_place, beat.confidence
     return row
 
 
 def note_rows(gesture: Gesture, notes: Sequence[HeardNote]) -> Records:
-    """Return the notes of a gesture as the memory keeps them, in order of time, `NOTE` of shape (k,)."""
+    """Return the notes, or the drum hits, of a gesture as the memory keeps them, in order of time, `NOTE` of shape (k,)."""
     rows = np.zeros(len(notes), dtype=NOTE)
     for number, note in enumerate(sorted(notes, key=lambda n: (n.onset_s, n.pitch))):
         rows[number] = (max(0.0, note.onset_s - gesture.start_s), note.duration_s, note.pitch, note.velocity)
@@ -197,7 +246,7 @@ def note_rows(gesture: Gesture, notes: Sequence[HeardNote]) -> Records:
 
 
 def assign_notes(gestures: Sequence[Gesture], notes: Sequence[HeardNote]) -> list[list[HeardNote]]:
-    """Return, for each gesture of a recording, the notes that began in it.
+    """Return, for each gesture of a recording, the notes, or the drum hits, that began in it.
 
     A note belongs to the gesture that holds its onset, or to the next one where that starts at an onset at most 50 ms after
     the note: both then mean the same attack. A note before the first gesture belongs to that one.
@@ -215,22 +264,25 @@ def assign_notes(gestures: Sequence[Gesture], notes: Sequence[HeardNote]) -> lis
     return assigned
 
 
-def _check_columns(states: Records, notes: Records) -> None:
-    if states.dtype != STATE or notes.dtype != NOTE or states.ndim != 1 or notes.ndim != 1:
-        raise InputError("memory: the columns of states or notes have another layout")
-    _check_values(states, notes)
+def _check_columns(states: Records, notes: Records, hits: Records) -> None:
+    columns = ((states, STATE), (notes, NOTE), (hits, NOTE))
+    if any(column.dtype != dtype or column.ndim != 1 for column, dtype in columns):
+        raise InputError("memory: the columns of states, notes or hits have another layout")
+    _check_values(states, notes, hits)
     if (np.diff(states["recording"].astype(np.int64)) < 0).any():
         raise InputError("memory: recordings are not in order")
     same = np.diff(states["recording"]) == 0
     if (np.diff(states["start_s"])[same] <= 0).any():
         raise InputError("memory: the states of a recording are not in order")
-    ends = np.cumsum(states["note_count"].astype(np.int64))
-    if not np.array_equal(states["first_note"].astype(np.int64), ends - states["note_count"]) or ends[-1:].sum() != len(notes):
-        raise InputError("memory: states and notes do not belong together")
+    for kind, rows in (("note", notes), ("hit", hits)):
+        counts, first = states[f"{kind}_count"], states[f"first_{kind}"].astype(np.int64)
+        ends = np.cumsum(counts.astype(np.int64))
+        if not np.array_equal(first, ends - counts) or ends[-1:].sum() != len(rows):
+            raise InputError(f"memory: states and {kind}s do not belong together")
 
 
-def _check_values(states: Records, notes: Records) -> None:
-    for columns, ranges in ((states, _STATE_RANGES), (notes, _NOTE_RANGES)):
+def _check_values(states: Records, notes: Records, hits: Records) -> None:
+    for columns, ranges in ((states, _STATE_RANGES), (notes, _NOTE_RANGES), (hits, _NOTE_RANGES)):
         for name, (lowest, highest) in ranges.items():
             if not ((columns[name] >= lowest) & (columns[name] <= highest)).all():  # nor for NaN
                 raise InputError(f"memory: {name} must be in [{lowest:g}, {highest:g}]")

@@ -1,12 +1,15 @@
 """The partner file: everything that a training leaves behind, in one `.hal` file.
 
 It holds the perception spec and its fingerprint, the vocabularies, the memory, the token stream of each recording (so that
-`verify` can compare live hearing with training), and the recordings themselves as heard, unless they were left out.
+`verify` can compare live hearing with training), its beats, and the recordings themselves as heard, unless they were left out.
 `container` reads it safely; here each value is checked for its meaning. Each member is read and hashed once.
+
+Where states lie in the beat is not stored but derived from the grids of beats. A file of version 1 has neither beats nor drum
+hits: it is loaded without them.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +18,12 @@ import numpy as np
 from musichal.arrays import AnyArray, Float32, Int16, Int64, Records
 from musichal.audio.files import decode_flac
 from musichal.errors import InputError, PartnerFileError
+from musichal.hearing.beats import BEAT
 from musichal.hearing.percepts import SILENCE, SOURCES
 from musichal.hearing.vocabulary import Vocabulary
 from musichal.memory.audio_oracle import AudioOracle
-from musichal.memory.container import Container, pack_arrays, read_container, write_container
+from musichal.memory.beat_places import BEAT_PLACE, beat_places
+from musichal.memory.container import FORMAT_VERSION, Container, pack_arrays, read_container, write_container
 from musichal.memory.memory import NOTE, STATE, Memory
 from musichal.spec import PerceptionSpec
 from musichal.text import PathLike, printable
@@ -48,6 +53,15 @@ _RECORDING_ARRAYS: _Layout = {
     "level_db": (np.float32, 1),
     "onset_samples": (np.int64, 1),
 }
+
+
+def _layout_without(*left_out: str) -> np.dtype[np.void]:
+    return np.dtype([(name, STATE[name]) for name in STATE.names or () if name not in left_out])
+
+
+# The columns of the states that are stored, by the version of the file.
+_DERIVED = BEAT_PLACE.names or ()
+_STATE_LAYOUTS = {1: _layout_without(*_DERIVED, "first_hit", "hit_count"), 2: _layout_without(*_DERIVED)}
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -56,7 +70,8 @@ class StoredRecording:
     """A recording of a partner: what it was, what was heard in it, and its sound as FLAC (None where left out).
 
     `tokens` (sources, n), `frame_samples` (n,) positions at the spec's rate, `level_db` (n,), `onset_samples` (k,).
-    `digest` is the SHA-256 of its samples, `n_samples` at `sample_rate_hz`.
+    `digest` is the SHA-256 of its samples, `n_samples` at `sample_rate_hz`. `beats` is its grid, `BEAT` of shape (m,), empty
+    where there is no steady beat; None where none was looked for: the file comes from a MusicHal that knew no beats.
     """
 
     name: str
@@ -68,6 +83,7 @@ class StoredRecording:
     level_db: Float32
     onset_samples: Int64
     flac: bytes | None
+    beats: Records | None = None
 
     @property
     def duration_s(self) -> float:
@@ -116,8 +132,9 @@ def save_partner(path: PathLike, model: PartnerModel) -> None:
     Raises `InputError` where the path cannot be written.
     """
     members = {
-        "arrays/states.safetensors": pack_arrays(_columns_to_arrays(model.memory.states)),
-        "arrays/notes.safetensors": pack_arrays(_columns_to_arrays(model.memory.notes)),
+        "arrays/states.safetensors": pack_arrays(_columns_to_arrays(model.memory.states, _STATE_LAYOUTS[FORMAT_VERSION])),
+        "arrays/notes.safetensors": pack_arrays(_columns_to_arrays(model.memory.notes, NOTE)),
+        "arrays/hits.safetensors": pack_arrays(_columns_to_arrays(model.memory.hits, NOTE)),
         "arrays/oracle.safetensors": pack_arrays(model.memory.oracle.to_arrays()),
     }
     vocabularies, recordings = [], []
@@ -130,6 +147,8 @@ def save_partner(path: PathLike, model: PartnerModel) -> None:
         arrays = {name: getattr(recording, name) for name in _RECORDING_ARRAYS}
         members[f"arrays/recording-{number:04d}.safetensors"] = pack_arrays(arrays)
         recordings.append({name: getattr(recording, name) for name in ("name", "sample_rate_hz", "n_samples", "digest")})
+        if recording.beats is not None:
+            members[f"arrays/beats-{number:04d}.safetensors"] = pack_arrays(_columns_to_arrays(recording.beats, BEAT))
         if recording.flac is not None:
             members[f"recordings/{number:04d}.flac"] = recording.flac
     content = {
@@ -173,11 +192,15 @@ def _build(container: Container) -> PartnerModel:
     vocabularies = [
         _vocabulary(container, source, values, spec) for source, values in zip(SOURCES, content["vocabularies"], strict=True)
     ]
-    states = _arrays_to_columns(container.read_arrays("arrays/states.safetensors"), STATE)
-    notes = _arrays_to_columns(container.read_arrays("arrays/notes.safetensors"), NOTE)
-    oracle = AudioOracle.from_arrays(container.read_arrays("arrays/oracle.safetensors"))
-    memory = Memory.restore(states, notes, oracle)
     recordings = tuple(_recording(container, number, values, spec) for number, values in enumerate(content["recordings"]))
+    stored = _arrays_to_columns(container.read_arrays("arrays/states.safetensors"), _STATE_LAYOUTS[container.version])
+    states = in_the_beat(stored, recordings)
+    notes = _arrays_to_columns(container.read_arrays("arrays/notes.safetensors"), NOTE)
+    hits = None
+    if container.version > 1:
+        hits = _arrays_to_columns(container.read_arrays("arrays/hits.safetensors"), NOTE)
+    oracle = AudioOracle.from_arrays(container.read_arrays("arrays/oracle.safetensors"))
+    memory = Memory.restore(states, notes, oracle, hits=hits)
     _require(len(states) > 0 and len(recordings) > 0, "it holds no recording")
     _require(oracle.dims == sum(v.centres.shape[1] for v in vocabularies), "its memory's vectors do not fit its vocabularies")
     _require(int(states["recording"].max()) < len(recordings), "its memory names a recording that is not there")
@@ -185,9 +208,10 @@ def _build(container: Container) -> PartnerModel:
     lengths_s = np.array([r.duration_s for r in recordings])[states["recording"]]
     ends_s = states["start_s"] + states["duration_s"]
     _require(bool((ends_s <= lengths_s + _SLACK_S).all()), "its memory names a place outside a recording")
-    owner = np.repeat(np.arange(len(states)), states["note_count"])
-    note_ends_s = states["start_s"][owner] + notes["offset_s"] + notes["duration_s"]
-    _require(bool((note_ends_s <= lengths_s[owner] + _SLACK_S).all()), "its memory has a note outside a recording")
+    for kind, rows in (("note", memory.notes), ("hit", memory.hits)):
+        owner = np.repeat(np.arange(len(states)), states[f"{kind}_count"])
+        rows_end_s = states["start_s"][owner] + rows["offset_s"] + rows["duration_s"]
+        _require(bool((rows_end_s <= lengths_s[owner] + _SLACK_S).all()), f"its memory has a {kind} outside a recording")
     trained_with = {_text(k): _text(v) for k, v in content["trained_with"].items()}
     return PartnerModel(
         spec, (vocabularies[0], vocabularies[1]), memory, recordings, _text(content["encoder_licence"]), trained_with
@@ -225,6 +249,7 @@ def _recording(container: Container, number: int, values: dict[str, Any], spec: 
         digest=_text(values["digest"]),
         **_arrays(container, f"arrays/recording-{number:04d}.safetensors", _RECORDING_ARRAYS),
         flac=container.read(flac_name) if flac_name in container.members else None,
+        beats=_beats(container, number),
     )
     _require(_SHA256.fullmatch(recording.digest) is not None, f"recording {number} has no proper digest")
     n = recording.frame_samples.shape[0]
@@ -237,26 +262,55 @@ def _recording(container: Container, number: int, values: dict[str, Any], spec: 
     _require(recording.level_db.shape == (n,), f"recording {number} has levels for other frames")
     _require(_tokens_in_range(recording.tokens, spec), f"recording {number} has tokens outside the vocabulary")
     _require(bool(np.isfinite(recording.level_db).all()), f"recording {number} has a level that is not finite")
+    if recording.beats is not None:
+        _check_beats(recording.beats, number, last_s=recording.duration_s + _SLACK_S)
     return recording
+
+
+def _beats(container: Container, number: int) -> Records | None:
+    member = f"arrays/beats-{number:04d}.safetensors"
+    return _arrays_to_columns(container.read_arrays(member), BEAT) if member in container.members else None
+
+
+def _check_beats(beats: Records, number: int, *, last_s: float) -> None:
+    times = beats["time_s"]
+    inside = bool(((times >= -_SLACK_S) & (times <= last_s)).all())
+    _require(inside and bool((np.diff(times) > 0).all()), f"recording {number} has beats out of place")
+    sure = beats["confidence"]
+    _require(bool(((sure >= 0) & (sure <= 1)).all()), f"recording {number} has beats of impossible confidence")
+    _require(bool((beats["bar_place"] >= -1).all()), f"recording {number} has beats outside the bar")
+
+
+def in_the_beat(states: Records, recordings: Sequence[StoredRecording]) -> Records:
+    """Return states, `STATE` or a part of its fields, with their places in the beats of their recordings."""
+    out = np.zeros(states.shape, dtype=STATE)
+    for name in states.dtype.names or ():
+        out[name] = states[name]
+    edges = np.searchsorted(states["recording"], np.arange(len(recordings) + 1))
+    for recording, first, end in zip(recordings, edges[:-1], edges[1:], strict=True):
+        beats = np.zeros(0, dtype=BEAT) if recording.beats is None else recording.beats
+        places = beat_places(beats, states["start_s"][first:end])
+        for name in _DERIVED:
+            out[name][first:end] = places[name]
+    return out
 
 
 def _tokens_in_range(tokens: AnyArray, spec: PerceptionSpec) -> bool:
     return bool(((tokens >= SILENCE) & (tokens < spec.vocabulary.size)).all())
 
 
-def _columns_to_arrays(columns: Records) -> dict[str, AnyArray]:
-    assert columns.dtype.names is not None
-    return {name: np.ascontiguousarray(columns[name]) for name in columns.dtype.names}
+def _columns_to_arrays(columns: Records, layout: np.dtype[np.void]) -> dict[str, AnyArray]:
+    return {name: np.ascontiguousarray(columns[name]) for name in layout.names or ()}
 
 
 def _arrays_to_columns(arrays: Mapping[str, AnyArray], dtype: np.dtype[np.void]) -> Records:
     assert dtype.names is not None and dtype.fields is not None
-    _require(set(arrays) == set(dtype.names), "its memory has other columns")
+    _require(set(arrays) == set(dtype.names), "it has other columns than it should")
     n = arrays[dtype.names[0]].shape[:1]
     columns = np.zeros(n, dtype=dtype)
     for name in dtype.names:
         field, array = dtype.fields[name][0], arrays[name]
-        _require(array.dtype == field.base and array.shape == n + field.shape, f"its memory's column {name} does not fit")
+        _require(array.dtype == field.base and array.shape == n + field.shape, f"its column {name} does not fit")
         columns[name] = array
     return columns
 

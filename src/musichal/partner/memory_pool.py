@@ -18,6 +18,7 @@ import numpy as np
 
 from musichal.arrays import AnyArray, Bool, Columns, Float32, Float64, Int64
 from musichal.hearing.percepts import SILENCE, Gesture, Percept
+from musichal.memory.beat_places import NO_BEAT, BeatPlace
 from musichal.memory.memory import Memory, Place, assign_notes
 from musichal.memory.token_index import TokenIndex
 from musichal.note import HeardNote
@@ -149,9 +150,17 @@ class MemorySegment:
         ends = np.array(self._ends, dtype=np.int64)
         return ends if len(ends) == 1 else ends.take(ends.searchsorted(states))
 
-    def append(self, gesture: Gesture, notes: Sequence[HeardNote], *, recording: int) -> int:
+    def append(
+        self,
+        gesture: Gesture,
+        notes: Sequence[HeardNote],
+        *,
+        recording: int,
+        beat: BeatPlace = NO_BEAT,
+        hits: Sequence[HeardNote] = (),
+    ) -> int:
         """Learn a gesture, and return its state here. Raises `InputError` as `Memory.append` does."""
-        state = self.memory.append(gesture, notes, recording=recording)
+        state = self.memory.append(gesture, notes, recording=recording, beat=beat, hits=hits)
         self._take_in_last()
         return state
 
@@ -267,7 +276,15 @@ class MemoryPool:
         """Whether there is a note in the partner's memory."""
         return len(self.base.memory.notes) > 0
 
-    def learn(self, gesture: Gesture, notes: Sequence[HeardNote], *, most: int) -> int:
+    def learn(
+        self,
+        gesture: Gesture,
+        notes: Sequence[HeardNote],
+        *,
+        most: int,
+        beat: BeatPlace = NO_BEAT,
+        hits: Sequence[HeardNote] = (),
+    ) -> int:
         """Learn a gesture of the player's and return its number; keep at most `most` gestures, the newest."""
         half = max(1, most // 2)
         newest = self._live[-1] if self._live else None
@@ -279,7 +296,7 @@ class MemoryPool:
             self._live = [*self._live[-1:], newest] if most > 1 else [newest]
             self._segments = [self.base, *self._live]
         self.learned += 1
-        return newest.first + newest.append(gesture, notes, recording=self.live_recording)
+        return newest.first + newest.append(gesture, notes, recording=self.live_recording, beat=beat, hits=hits)
 
     def find(self, state: int) -> tuple[MemorySegment, int]:
         """Return the segment that holds a state, and its number there. Raises `IndexError` for a state dropped."""
@@ -364,16 +381,26 @@ def _density_hz(line_s: Float64, noted: Bool) -> Float64:
 
 
 WAIT_S = 2.0
-"""How long a gesture waits for the notes that began in it."""
+"""How long a gesture waits for the notes and hits that began in it."""
 _MOST_WAITING = 512
 
 
+@dataclass(frozen=True)
+class Learned:
+    """A gesture with the notes and drum hits that began in it."""
+
+    gesture: Gesture
+    notes: list[HeardNote]
+    hits: list[HeardNote]
+
+
 class Learner:
-    """Collects gestures and notes until they are complete: a note is known when it has ended, after its gesture."""
+    """Collects gestures, notes and hits until they are complete: a note is known when it has ended, after its gesture."""
 
     def __init__(self) -> None:
         self._gestures: deque[Gesture] = deque(maxlen=_MOST_WAITING)
         self._notes: deque[HeardNote] = deque(maxlen=4 * _MOST_WAITING)
+        self._hits: deque[HeardNote] = deque(maxlen=4 * _MOST_WAITING)
         self._last_start_s = -1.0
 
     def hear(self, percept: Percept) -> None:
@@ -383,19 +410,27 @@ class Learner:
                 self._last_start_s = gesture.start_s
                 self._gestures.append(gesture)
         self._notes.extend(percept.heard.notes)
+        self._hits.extend(percept.heard.hits)
 
-    def complete(self, now_s: float) -> list[tuple[Gesture, list[HeardNote]]]:
-        """Return the gestures that have waited long enough, with the notes that began in them, in order of time."""
+    def complete(self, now_s: float) -> list[Learned]:
+        """Return the gestures that have waited long enough, with the notes and hits that began in them, in order of time."""
         ready = [g for g in self._gestures if g.start_s + g.duration_s + WAIT_S <= now_s]
         if not ready:
             return []
         # The gesture after the last one is needed to say which of the two a note between them belongs to.
         following = list(self._gestures)[len(ready) : len(ready) + 1]
-        notes = sorted(self._notes, key=lambda n: (n.onset_s, n.pitch))
-        assigned = assign_notes([*ready, *following], notes)[: len(ready)]
-        taken = {id(note) for own in assigned for note in own}
-        end_s = ready[-1].start_s + ready[-1].duration_s
         for _ in ready:
             self._gestures.popleft()
-        self._notes = deque((n for n in notes if id(n) not in taken and n.onset_s >= end_s - WAIT_S), maxlen=self._notes.maxlen)
-        return list(zip(ready, assigned, strict=True))
+        notes, hits = (_taken_from(waiting, ready, following) for waiting in (self._notes, self._hits))
+        return [Learned(*each) for each in zip(ready, notes, hits, strict=True)]
+
+
+def _taken_from(waiting: deque[HeardNote], ready: list[Gesture], following: list[Gesture]) -> list[list[HeardNote]]:
+    """Return what began in each gesture that is ready, and leave in `waiting` what may belong to a later one."""
+    notes = sorted(waiting, key=lambda n: (n.onset_s, n.pitch))
+    assigned = assign_notes([*ready, *following], notes)[: len(ready)]
+    taken = {id(note) for own in assigned for note in own}
+    end_s = ready[-1].start_s + ready[-1].duration_s
+    waiting.clear()
+    waiting.extend(n for n in notes if id(n) not in taken and n.onset_s >= end_s - WAIT_S)
+    return assigned

@@ -203,10 +203,11 @@ class Partner:
         if not self.settings.live_weight:
             return
         self._learner.hear(percept)
-        for gesture, notes in self._learner.complete(now_s):
+        for heard in self._learner.complete(now_s):
+            gesture = heard.gesture
             silent = gesture.tokens == (SILENCE, SILENCE)
             if not silent or len(self.library.segments) > 1:
-                state = self.library.learn(gesture, notes, most=self.settings.live_gestures)
+                state = self.library.learn(gesture, heard.notes, most=self.settings.live_gestures, hits=heard.hits)
                 self._modes.learned(state, start_s=gesture.start_s, duration_s=gesture.duration_s, silent=silent)
         if self._position is not None and not self.library.holds(self._position):
             self._position, self._run = None, 0

@@ -7,16 +7,17 @@ in a memory. Features are kept on disk, so that memory does not grow with them.
 
 import contextlib
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from musichal.arrays import Bool, Float32
+from musichal.arrays import Bool, Float32, Records
 from musichal.audio.files import encode_flac, flac_holds_rate
 from musichal.audio.recording import Recording
 from musichal.errors import InputError, PartnerFileError
+from musichal.hearing.beats import find_beats
 from musichal.hearing.encoders import LEARNED, create_encoder
 from musichal.hearing.encoders.runtimes import package_of
 from musichal.hearing.front_end import FrontEnd
@@ -24,6 +25,7 @@ from musichal.hearing.listener import FeatureExtractor, Tokenizer, Vocabularies,
 from musichal.hearing.percepts import N_PITCHES, SILENCE, SOURCES, Gesture, Percept, SegmentFeatures
 from musichal.hearing.vocabulary import fit_vocabulary, nearest
 from musichal.machine import SHAPES_NUMBERS, installed
+from musichal.memory.beat_places import BeatPlace, beat_places
 from musichal.memory.information_rate import choose_threshold
 from musichal.memory.memory import Memory, assign_notes
 from musichal.memory.partner_file import KEPT, PartnerModel, StoredRecording
@@ -93,11 +95,14 @@ def train(
             learned = _learn_vocabularies(analysed, spec, tell, warn or (lambda _text: None))
         else:
             learned = _counted_again(vocabularies, analysed)
-        memory_input, stored = [], []
+        memory_input: list[_ToRemember] = []
+        stored: list[StoredRecording] = []
         for recording, item in zip(recordings, analysed, strict=True):
             percepts, gestures = item.tokenised(Tokenizer(spec, learned))
-            memory_input.append((gestures, item.notes))
-            stored.append(_store(recording, percepts, keep_audio=keep_audio))
+            tell(f"Finding the beats of {recording.name}", len(stored) / len(recordings))
+            beats = find_beats(item.segments(), sample_rate_hz=spec.sample_rate_hz)
+            memory_input.append(_ToRemember(gestures, item.notes, item.hits, beats))
+            stored.append(_store(recording, percepts, beats, keep_audio=keep_audio))
     memory = _remember(memory_input, tell)
     tell("Done", 1.0)
     names = SHAPES_NUMBERS if not spec.encoder.runtime else (*SHAPES_NUMBERS, package_of(spec.encoder.runtime))
@@ -112,17 +117,18 @@ def train(
 
 
 class _AnalysedRecording:
-    """A recording's segments with their features on disk, one file per source, in the order of the frames."""
+    """A recording's segments with their features and salience on disk, each in its file, in the order of the frames."""
 
     def __init__(self, folder: Path, number: int) -> None:
-        self._files = tuple(folder / f"{number}-{source}.f32" for source in SOURCES)
+        self._files = tuple(folder / f"{number}-{source}.f32" for source in (*SOURCES, "salience"))
         self._segments: list[SegmentFeatures] = []
         self.notes: list[HeardNote] = []
+        self.hits: list[HeardNote] = []
         self.end_sample = 0
 
     def append(self, segment: SegmentFeatures) -> None:
         """Take the next segment."""
-        for path, features in zip(self._files, segment.features, strict=True):
+        for path, features in zip(self._files, (*segment.features, segment.salience), strict=True):
             try:
                 with path.open("ab") as stream:
                     stream.write(features.tobytes())
@@ -131,29 +137,36 @@ class _AnalysedRecording:
         salience = np.zeros((0, N_PITCHES), np.float32)
         self._segments.append(replace(segment, features=(), salience=salience))
         self.notes.extend(segment.notes)
+        self.hits.extend(segment.hits)
 
     def audible(self, source: int) -> Bool:
         """Return which frames of a source are above the gate, shape (n,)."""
         return np.concatenate([np.zeros(0, np.bool_), *(segment.audible[source] for segment in self._segments)])
 
     def features(self, source: int) -> Float32:
-        """Return the features of every frame of a source, shape (n, dims)."""
+        """Return the features of every frame of a source, or behind the sources the salience, shape (n, dims)."""
         n = sum(segment.frame_samples.shape[0] for segment in self._segments)
         return np.fromfile(self._files[source], np.float32).reshape(n, -1) if n else np.zeros((0, 1), np.float32)
 
     def tokenised(self, tokenizer: Tokenizer) -> tuple[list[Percept], list[Gesture]]:
         """Return the percepts, without features, and the gestures of the whole recording."""
-        every = [self.features(source) for source in range(len(SOURCES))]
         percepts: list[Percept] = []
         gestures: list[Gesture] = []
+        for segment, whole in zip(self._segments, self.segments(), strict=True):
+            percept = tokenizer.step(whole)
+            percepts.append(replace(percept, heard=segment))
+            gestures += percept.gestures
+        return percepts, gestures + list(tokenizer.flush(self.end_sample))
+
+    def segments(self) -> Iterator[SegmentFeatures]:
+        """Yield the segments as they were heard."""
+        *every, salience = (self.features(number) for number in range(len(self._files)))
         first = 0
         for segment in self._segments:
             end = first + segment.frame_samples.shape[0]
-            percept = tokenizer.step(replace(segment, features=tuple(features[first:end] for features in every)))
-            percepts.append(replace(percept, heard=segment))
-            gestures += percept.gestures
+            features = tuple(features[first:end] for features in every)
+            yield replace(segment, features=features, salience=salience[first:end])
             first = end
-        return percepts, gestures + list(tokenizer.flush(self.end_sample))
 
 
 def _analyse_all(
@@ -231,20 +244,33 @@ def _learn_vocabularies(
     return learned[0], learned[1]
 
 
-def _remember(recordings: Sequence[tuple[list[Gesture], list[HeardNote]]], tell: Progress) -> Memory:
+@dataclass(frozen=True)
+class _ToRemember:
+    """What a recording adds to the memory; its `beats` are `BEAT` of shape (n,)."""
+
+    gestures: list[Gesture]
+    notes: list[HeardNote]
+    hits: list[HeardNote]
+    beats: Records
+
+
+def _remember(recordings: Sequence[_ToRemember], tell: Progress) -> Memory:
     tell("Choosing the oracle's threshold", 0.0)
-    vectors = np.stack([gesture.vector for gestures, _ in recordings for gesture in gestures])
+    vectors = np.stack([gesture.vector for recording in recordings for gesture in recording.gestures])
     search = choose_threshold(vectors[:_THRESHOLD_STATES], rng=np.random.default_rng(0))
     memory = Memory(dims=vectors.shape[1], threshold=search.threshold)
-    for number, (gestures, notes) in enumerate(recordings):
-        for gesture, assigned in zip(gestures, assign_notes(gestures, notes), strict=True):
-            state = memory.append(gesture, assigned, recording=number)
+    for number, heard in enumerate(recordings):
+        gestures = heard.gestures
+        notes, hits = assign_notes(gestures, heard.notes), assign_notes(gestures, heard.hits)
+        places = beat_places(heard.beats, [gesture.start_s for gesture in gestures])
+        for gesture, own, own_hits, place in zip(gestures, notes, hits, places, strict=True):
+            state = memory.append(gesture, own, recording=number, beat=BeatPlace.of(place), hits=own_hits)
             if state % 500 == 0:
                 tell("Remembering", state / len(vectors))
     return memory
 
 
-def _store(recording: Recording, percepts: Sequence[Percept], *, keep_audio: bool) -> StoredRecording:
+def _store(recording: Recording, percepts: Sequence[Percept], beats: Records, *, keep_audio: bool) -> StoredRecording:
     return StoredRecording(
         name=recording.name,
         sample_rate_hz=recording.sample_rate_hz,
@@ -255,6 +281,7 @@ def _store(recording: Recording, percepts: Sequence[Percept], *, keep_audio: boo
         level_db=np.concatenate([p.heard.level_db for p in percepts]),
         onset_samples=np.array([o for p in percepts for o in p.heard.onset_samples], dtype=np.int64),
         flac=encode_flac(recording.samples, recording.sample_rate_hz) if keep_audio else None,
+        beats=beats,
     )
 
 

@@ -93,7 +93,7 @@ Entry = Struck | Perceived | Skipped | Changed | Staged | Lost | Ended
 
 
 def percept_digest(percept: Percept) -> str:
-    """Return a digest of everything a partner uses of a percept: frames, tokens, gestures, onsets and notes."""
+    """Return a digest of everything a partner uses of a percept: frames, tokens, gestures, onsets, notes and hits."""
     heard = percept.heard
     digest = hashlib.blake2b(digest_size=8)
     digest.update(np.ascontiguousarray(percept.tokens).tobytes())
@@ -103,6 +103,7 @@ def percept_digest(percept: Percept) -> str:
         [round(g.start_s, 6) for g in percept.gestures],
         list(heard.onset_samples),
         [(n.pitch, n.velocity) for n in heard.notes],
+        *([[(h.pitch, h.velocity) for h in heard.hits]] if heard.hits else []),
     ]
     digest.update(json.dumps(places).encode())
     return digest.hexdigest()

@@ -1,14 +1,21 @@
 """Partners and performances made by hand, small enough to know every number in them."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
+import pytest
 
+from musichal.arrays import AnyArray
 from musichal.audio.files import encode_flac
 from musichal.audio.recording import ingest, samples_digest
+from musichal.hearing.beats import BEAT
 from musichal.hearing.percepts import Gesture, stream_frame_count
 from musichal.hearing.vocabulary import Vocabulary
 from musichal.live.performance import HeardStream, Performance
+from musichal.memory import container
+from musichal.memory.beat_places import BeatPlace, beat_places
+from musichal.memory.container import pack_arrays, read_container, write_container
 from musichal.memory.memory import Memory, assign_notes
 from musichal.memory.partner_file import PartnerModel, StoredRecording
 from musichal.note import HeardNote, Note
@@ -39,8 +46,9 @@ def gesture(start_s: float, duration_s: float, tokens: tuple[int, int], vector: 
 
 
 def recording(
-    name: str, gestures: Sequence[Gesture], *, seconds: float, rate: int = RATE, keep_audio: bool = True
-) -> StoredRecording:
+    name: str, gestures: Sequence[Gesture], *, seconds: float, rate: int = RATE, keep_audio: bool = True,
+    beats: AnyArray | None = None,
+) -> StoredRecording:  # fmt: skip
     """Return a recording whose frames have the tokens of the gesture that they lie in, silence outside."""
     n = round(seconds * rate)
     centres = grid_positions((2 * n * RATE + rate) // (2 * rate))
@@ -59,16 +67,21 @@ def recording(
         level_db=np.full(len(centres), -9.0, dtype=np.float32),
         onset_samples=np.array([round(g.start_s * RATE) for g in gestures], dtype=np.int64),
         flac=encode_flac(samples, rate) if keep_audio else None,
+        beats=np.zeros(0, dtype=BEAT) if beats is None else beats,
     )
 
 
 def partner(
-    parts: Sequence[tuple[StoredRecording, Sequence[Gesture], Sequence[HeardNote]]], spec: PerceptionSpec = SPEC
-) -> PartnerModel:
+    parts: Sequence[tuple[StoredRecording, Sequence[Gesture], Sequence[HeardNote]]], spec: PerceptionSpec = SPEC,
+    hits: Sequence[HeardNote] = (),
+) -> PartnerModel:  # fmt: skip
+    """Return a partner; each of its recordings has the same drum hits."""
     memory = Memory(dims=2, threshold=0.5)
-    for number, (_, gestures, notes) in enumerate(parts):
-        for g, own in zip(gestures, assign_notes(gestures, notes), strict=True):
-            memory.append(g, own, recording=number)
+    for number, (stored, gestures, notes) in enumerate(parts):
+        places = beat_places(stored.beats, [g.start_s for g in gestures])
+        assigned = (assign_notes(gestures, heard) for heard in (notes, hits))
+        for g, own, struck, place in zip(gestures, *assigned, places, strict=True):
+            memory.append(g, own, recording=number, beat=BeatPlace.of(place), hits=struck)
     vocabulary = Vocabulary(
         normalisation="scale",
         centres=np.zeros((64, 1), dtype=np.float32),
@@ -81,6 +94,19 @@ def partner(
     return PartnerModel(
         spec, (vocabulary, vocabulary), memory, tuple(r for r, _, _ in parts), "MIT, no weights", {"musichal": "0"}
     )
+
+
+def as_version_1(source: Path, target: Path) -> Path:
+    """Write a partner file as MusicHal wrote it before it kept beats and drum hits."""
+    opened = read_container(source)
+    left_out = ("arrays/beats-", "arrays/hits.")
+    members = {name: opened.read(name) for name in opened.members if not name.startswith(left_out)}
+    states = opened.read_arrays("arrays/states.safetensors")
+    members["arrays/states.safetensors"] = pack_arrays({n: a for n, a in states.items() if n not in ("first_hit", "hit_count")})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(container, "FORMAT_VERSION", 1)
+        write_container(target, content=opened.content, members=members)
+    return target
 
 
 def row_of_gestures(tokens: Sequence[tuple[int, int]], *, each_s: float = 0.25) -> list[Gesture]:

@@ -1,5 +1,6 @@
 import contextlib
 import copy
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,25 +14,29 @@ from hypothesis import strategies as st
 from musichal.arrays import AnyArray
 from musichal.audio.files import encode_flac
 from musichal.errors import PartnerFileError
+from musichal.hearing.beats import BEAT
 from musichal.live.performance import note_events, slice_events
 from musichal.memory.container import pack_arrays, read_container, write_container
 from musichal.memory.partner_file import PartnerModel, load_partner, save_partner
 from musichal.note import HeardNote
 from musichal.spec import PerceptionSpec
-from partners_by_hand import partner, song
+from partners_by_hand import as_version_1, partner, song
 from players_by_hand import answer, percept
 
 Content = dict
 Members = dict[str, bytes]
-STATES, NOTES, ORACLE, RECORDING = (f"arrays/{n}.safetensors" for n in ("states", "notes", "oracle", "recording-0000"))
+STATES, NOTES, HITS, ORACLE = (f"arrays/{n}.safetensors" for n in ("states", "notes", "hits", "oracle"))
+RECORDING, BEATS = (f"arrays/{n}-0000.safetensors" for n in ("recording", "beats"))
 VOCABULARY = "arrays/vocabulary-harmonic.safetensors"
 FLAC = "recordings/0000.flac"
 
 
 def small_partner(**kwargs) -> PartnerModel:
     notes = [HeardNote(0.3, 0.1, 60, 80), HeardNote(0.55, 0.3, 127, 1), HeardNote(0.8, 0.1, 0, 127)]
-    first = song("one.wav", [0, 1, 2, 0, 1, 3], [4, 5, 4, 5, 4, 5], notes, **kwargs)
-    return partner([first, song("two.wav", [0, 1, 3, 2], [4, 4, 5, 5], notes, **kwargs)])
+    beats = np.array([(0.125, 1.0, 0), (0.5, 0.5, 1), (1.0, 0.5, 2)], dtype=BEAT)
+    first = song("one.wav", [0, 1, 2, 0, 1, 3], [4, 5, 4, 5, 4, 5], notes, beats=beats, **kwargs)
+    hits = [HeardNote(0.26, 0.05, 36, 90), HeardNote(0.51, 0.05, 42, 60)]
+    return partner([first, song("two.wav", [0, 1, 3, 2], [4, 4, 5, 5], notes, **kwargs)], hits=hits)
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +77,7 @@ def equal(a: PartnerModel, b: PartnerModel) -> bool:
         assert (x.scale, x.spread) == (y.scale, y.spread)
     assert a.memory.states.tobytes() == b.memory.states.tobytes()
     assert a.memory.notes.tobytes() == b.memory.notes.tobytes()
+    assert a.memory.hits.tobytes() == b.memory.hits.tobytes()
     for x, y in zip(a.memory.indexes, b.memory.indexes, strict=True):
         assert np.array_equal(x.symbols(), y.symbols())
         assert np.array_equal(x.sequence_starts(), y.sequence_starts())
@@ -99,6 +105,37 @@ def test_without_audio_all_else_is_kept(small, tmp_path):
     assert mute.memory.states.tobytes() == load_partner(small).memory.states.tobytes()
     with pytest.raises(PartnerFileError, match=r"two\.wav was left out"):
         mute.recordings[1].samples()
+
+
+def test_places_in_the_beat_come_from_the_grid_of_each_recording(small):
+    states = load_partner(small).memory.states
+    assert states["beat_phase"][:6] == pytest.approx([2 / 3, 1 / 3, 0, 0.5, 0, 0.5])
+    assert states["beat_period_s"][:6] == pytest.approx([0.375, 0.375, 0.5, 0.5, 0.5, 0.5])
+    assert states["bar_place"].tolist() == [-1, 0, 1, 1, 2, 2, *([-1] * 4)]
+    assert states["beat_confidence"].tolist() == [1, 0.5, 0.5, 0.5, 0.5, 0.5, *([0] * 4)]
+
+
+def test_a_file_of_version_1_is_loaded_without_beats_and_says_so(small, tmp_path):
+    now, old = load_partner(small), load_partner(as_version_1(small, tmp_path / "old.hal"))
+    assert [r.beats for r in old.recordings] == [None, None]
+    assert not old.knows_beats
+    assert "`musichal rehear` finds them" in old.beats_advice
+    assert now.knows_beats
+    assert now.beats_advice == ""
+    assert len(old.memory.hits) == 0
+    assert not old.memory.states["beat_period_s"].any()
+    assert old.memory.notes.tobytes() == now.memory.notes.tobytes()
+    # What it does not know it does not claim to know when it is written again.
+    save_partner(tmp_path / "again.hal", old)
+    assert equal(old, load_partner(tmp_path / "again.hal"))
+
+
+def test_files_of_version_1_are_those_that_were_written(tmp_path):
+    """The bytes are those that MusicHal wrote before it kept beats."""
+    save_partner(tmp_path / "now.hal", small_partner(keep_audio=False))
+    old = as_version_1(tmp_path / "now.hal", tmp_path / "old.hal")
+    assert hashlib.sha256(old.read_bytes()).hexdigest() == "58f05a12e53201975ecc337248bfb43638309525720a2cb74776c754af685d9f"
+    assert "train it again" in load_partner(old).beats_advice
 
 
 def array(member: str, name: str, change: Callable[[AnyArray], AnyArray | None]):
@@ -255,6 +292,22 @@ TAMPERED: Mapping[str, Callable[[Content, Members], object]] = {
     "notes one fewer": lambda _, m: m.update(
         {NOTES: pack_arrays({k: v[1:] for k, v in safetensors.numpy.load(m[NOTES]).items()})}
     ),
+    "states with a derived column": lambda _, m: m.update(
+        {STATES: pack_arrays({**safetensors.numpy.load(m[STATES]), "beat_phase": np.zeros(10, np.float32)})}
+    ),
+    "hits missing": drop(HITS),
+    "hits velocity zero": array(HITS, "velocity", entry(0, 0)),
+    "hits offset beyond the end": array(HITS, "offset_s", entry(0, 1e9)),
+    "hits counted elsewhere": array(STATES, "hit_count", entry(0, 1)),
+    "beats out of order": array(BEATS, "time_s", entry(0, 0.5)),
+    "beats behind the end": array(BEATS, "time_s", entry(-1, 100.0)),
+    "beats NaN": array(BEATS, "time_s", entry(-1, np.nan)),
+    "beats surer than sure": array(BEATS, "confidence", entry(0, 2.0)),
+    "beats unsure": array(BEATS, "confidence", entry(0, np.nan)),
+    "beats before the bar": array(BEATS, "bar_place", entry(0, -2)),
+    "beats of another type": array(BEATS, "bar_place", lambda a: a.astype(np.int16)),
+    "beats one fewer": array(BEATS, "time_s", lambda a: a[:-1]),
+    "beats scalar": array(BEATS, "time_s", lambda _: np.array(0.5)),
     "oracle missing": drop(ORACLE),
     "oracle threshold NaN": array(ORACLE, "threshold", lambda _: np.array(np.nan)),
     "oracle threshold zero": array(ORACLE, "threshold", lambda _: np.array(0.0)),

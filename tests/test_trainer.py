@@ -3,15 +3,18 @@ import gc
 import numpy as np
 import pytest
 import soundfile
+from typer.testing import CliRunner
 
 from musichal.audio.recording import Recording, collect_recordings, read_recording
+from musichal.cli import app
 from musichal.errors import InputError
 from musichal.hearing.percepts import SILENCE, SegmentFeatures
 from musichal.hearing.vocabulary import fit_vocabulary
 from musichal.memory.partner_file import load_partner, save_partner
 from musichal.spec import PerceptionSpec
 from musichal.training import trainer
-from musichal.training.trainer import train
+from musichal.training.trainer import train, with_beats
+from partners_by_hand import as_version_1
 from players_by_hand import hear
 
 SPEC = PerceptionSpec()
@@ -36,6 +39,24 @@ def test_a_partner_of_real_music_has_something_to_say(trained):
     assert np.allclose(np.diff(states["start_s"]), states["duration_s"][:-1], atol=1e-4), "every moment is remembered"
     for vocabulary, row in zip(trained.vocabularies, trained.recordings[0].tokens, strict=True):
         assert vocabulary.counts.tolist() == np.bincount(row[row >= 0], minlength=64).tolist()
+
+
+def test_an_old_partner_gets_its_beats_and_nothing_else_changes(trained_path, tmp_path):
+    old = load_partner(as_version_1(trained_path, tmp_path / "old.hal"))
+    save_partner(tmp_path / "new.hal", with_beats(old))
+    assert (tmp_path / "new.hal").read_bytes() == trained_path.read_bytes()
+
+
+def test_rehear_finds_the_beats_that_a_file_lacks_once(trained_path, tmp_path):
+    old = as_version_1(trained_path, tmp_path / "old.hal")
+    runner = CliRunner()
+    done = runner.invoke(app, ["rehear", str(old)])
+    assert done.exit_code == 0, done.stderr
+    assert "Heard 1 recording again: found" in done.output
+    assert old.read_bytes() == trained_path.read_bytes()
+    again = runner.invoke(app, ["rehear", str(old)])
+    assert again.exit_code == 2
+    assert "nothing to do" in again.output
 
 
 def test_several_recordings_and_folders(rock_mix, ballad_guitar, short_mix, tmp_path):

@@ -274,7 +274,7 @@ def rehear(
     processes: Processes = None,
     as_json: Json = False,
 ) -> None:
-    """Let a partner hear its recordings again with the fastest runtime of this machine, and keep everything else."""
+    """Let a partner hear its recordings again: by this machine's fastest runtime, or for beats that its file lacks."""
     _run("train.rehear_command", locals())
 
 

@@ -140,6 +140,8 @@ def play_command(options: PlayOptions, terminal: Terminal) -> Performance:
         find_instrument(options.soundfont)  # refuses a file that is no soundfont before anything is played
     with contextlib.ExitStack() as stack, terminal.progress("Loading the partner") as progress:
         model = load_partner(options.partner)
+        if model.beats_advice:
+            terminal.warn(model.beats_advice)
         player = read_recording(options.input)
         for warning in player.warnings:
             terminal.warn(f"{player.name}: {warning}")

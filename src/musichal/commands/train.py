@@ -24,7 +24,7 @@ from musichal.hearing.percepts import SOURCES, Window
 from musichal.memory.partner_file import PartnerModel, load_partner, save_partner
 from musichal.spec import RESAMPLERS, EncoderSpec, PerceptionSpec
 from musichal.text import counted, parse_seconds, printable
-from musichal.training.trainer import own_recordings, rehear, train
+from musichal.training.trainer import Progress, own_recordings, rehear, train, with_beats
 from musichal.training.workers import usual_processes
 
 _MEASURED_S = 20.0
@@ -237,6 +237,8 @@ def rehear_command(
 ) -> PartnerModel:
     """Hear a partner's own recordings again, write the partner to `output` (default: the same file), report what changed.
 
+    A partner that hears without weights, from before beats were kept, gets its beats and drum hits, and nothing else changes.
+
     Raises
     ------
     PartnerFileError
@@ -251,8 +253,11 @@ def rehear_command(
         model = load_partner(partner)
         spec = model.spec
         name = spec.encoder.name
+        workers = processes or usual_processes(sum(r.duration_s for r in model.recordings))
         if name not in LEARNED and not refit:
-            raise InputError(f"{printable(partner)} hears with '{name}', which is the same on every machine: nothing to do")
+            if model.knows_beats:
+                raise InputError(f"{printable(partner)} hears with '{name}', which is the same on every machine: nothing to do")
+            return _find_beats_again(model, output, terminal, processes=workers, progress=progress)
         recordings = own_recordings(model)
         if name in LEARNED:
             candidates(runtime, precision)
@@ -267,7 +272,6 @@ def rehear_command(
             _say_measured(measured, terminal)
         elif (runtime, precision) != (AUTO, AUTO):
             raise InputError(f"--runtime and --precision are for encoders with weights; '{name}' has none")
-        workers = processes or usual_processes(sum(r.duration_s for r in recordings))
         again = rehear(model, spec, refit=refit, processes=workers, progress=progress)
         progress(f"Writing {printable(output.name)}", 1.0)
         save_partner(output, again.model)
@@ -289,6 +293,21 @@ def rehear_command(
         terminal.say(f"Tokens that stayed the same: {', '.join(shares)}.{unchanged}")
     terminal.say(f"Wrote {printable(output)} ({output.stat().st_size / 1e6:.1f} MB).")
     return again.model
+
+
+def _find_beats_again(
+    model: PartnerModel, output: Path, terminal: Terminal, *, processes: int, progress: Progress
+) -> PartnerModel:
+    """Write a partner with the beats and drum hits that its file lacks, and all else as it was."""
+    found = with_beats(model, processes=processes, progress=progress)
+    progress(f"Writing {printable(output.name)}", 1.0)
+    save_partner(output, found)
+    beats, hits = sum(len(r.beats) for r in found.recordings if r.beats is not None), len(found.memory.hits)
+    terminal.result({"partner": str(output), "beats": beats, "hits": hits})
+    heard = counted(len(found.recordings), "recording")
+    terminal.say(f"Heard {heard} again: found {counted(beats, 'beat')} and {counted(hits, 'drum hit')}; all else is unchanged.")
+    terminal.say(f"Wrote {printable(output)} ({output.stat().st_size / 1e6:.1f} MB).")
+    return found
 
 
 def _by(spec: PerceptionSpec) -> str:

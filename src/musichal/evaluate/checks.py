@@ -264,6 +264,8 @@ def repeatability_checks(
     once, twice = retrain(1), retrain(2)
     differs = differing_members(partner, once)
     excuse = "" if same_installation else "; this is not the installation that trained it"
+    if not model.knows_beats:
+        same_installation, excuse = False, "; it is from before beats were kept"
     bytes_check = Check(
         group="repeatability",
         name="trained again",

@@ -259,6 +259,8 @@ class LivePerformance:
             self._link = LinkClock(self.engine.stream_s, self._put_clock("link"), self._say_link)
             stack.enter_context(LinkSession(self._link, self._say_link))
         sounds = [] if slices is None else list(slices.opened.values())
+        if model.beats_advice:
+            self.engine.tell("partner", model.beats_advice)
         # A port that stands for no MIDI beside slices is not reported.
         is_silent = bool(slices) and request.midi_out is None and request.voices is None
         for text in sounds if is_silent else [*scheduler.opened.values(), *sounds]:

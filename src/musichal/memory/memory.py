@@ -154,6 +154,22 @@ class Memory:
         row = self.states[state]
         return self.hits[int(row["first_hit"]) : int(row["first_hit"]) + int(row["hit_count"])]
 
+    def gestures(self, recording: int) -> list[Gesture]:
+        """Return the gestures of a recording, of a memory that keeps vectors."""
+        own = self.states["recording"] == recording
+        return [
+            Gesture(
+                start_s=float(row["start_s"]),
+                duration_s=float(row["duration_s"]),
+                tokens=(int(row["tokens"][0]), int(row["tokens"][1])),
+                level_db=float(row["level_db"]),
+                chroma=row["chroma"],
+                vector=vector,
+                starts_at_onset=bool(row["starts_at_onset"]),
+            )
+            for row, vector in zip(self.states[own], self.oracle.vectors()[own], strict=True)
+        ]
+
     def beat_place(self, state: int) -> BeatPlace:
         """Return where in the beat a state starts."""
         return BeatPlace.of(self.states[state])

@@ -125,6 +125,20 @@ class PartnerModel:
         """Return whether its vocabularies come from another training than its tokens."""
         return KEPT in self.trained_with
 
+    @property
+    def knows_beats(self) -> bool:
+        """Return whether beats and drum hits were looked for in its recordings; not in a file of version 1."""
+        return all(recording.beats is not None for recording in self.recordings)
+
+    @property
+    def beats_advice(self) -> str:
+        """Return how to get beats where the partner does not know them, in one line; empty where it does."""
+        if self.knows_beats:
+            return ""
+        kept = all(recording.flac is not None for recording in self.recordings)
+        how = "`musichal rehear` finds them" if kept else "its sound was left out (--no-audio), so train it again to have them"
+        return f"this partner is from before MusicHal kept beats and drum hits, and knows none: {how}"
+
 
 def save_partner(path: PathLike, model: PartnerModel) -> None:
     """Write a partner file, whole or not at all; the same model gives the same bytes.

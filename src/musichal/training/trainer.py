@@ -27,8 +27,8 @@ from musichal.hearing.vocabulary import fit_vocabulary, nearest
 from musichal.machine import SHAPES_NUMBERS, installed
 from musichal.memory.beat_places import BeatPlace, beat_places
 from musichal.memory.information_rate import choose_threshold
-from musichal.memory.memory import Memory, assign_notes
-from musichal.memory.partner_file import KEPT, PartnerModel, StoredRecording
+from musichal.memory.memory import NOTE, Memory, assign_notes, note_rows
+from musichal.memory.partner_file import KEPT, PartnerModel, StoredRecording, in_the_beat
 from musichal.note import HeardNote
 from musichal.own_process import single_blas_thread
 from musichal.spec import PerceptionSpec
@@ -285,7 +285,8 @@ def _store(recording: Recording, percepts: Sequence[Percept], beats: Records, *,
     )
 
 
-# Hearing a partner's recordings again, on a machine that cannot compute as it was trained. Vocabularies stay by default.
+# Hearing a partner's recordings again, on a machine that cannot compute as it was trained, or for what its file lacks.
+# Vocabularies stay by default.
 
 
 @dataclass(frozen=True)
@@ -319,6 +320,29 @@ def own_recordings(model: PartnerModel) -> list[Recording]:
             " train it anew from the recordings"
         )
     return [as_recording(stored, stored.samples()) for stored in model.recordings]
+
+
+@single_blas_thread()
+def with_beats(model: PartnerModel, *, processes: int = 1, progress: Progress | None = None) -> PartnerModel:
+    """Return the partner with the beats and drum hits of its own recordings, all else as it is; raises as `train` does."""
+    tell = progress or (lambda _what, _share: None)
+    rate_hz = model.spec.sample_rate_hz
+    recordings, hits = [], np.zeros(0, dtype=NOTE)
+    states = model.memory.states.copy()
+    with tempfile.TemporaryDirectory(prefix="musichal-") as folder:
+        processes = processes if model.spec.encoder.name in LEARNED else 1
+        analysed = _analyse_all(own_recordings(model), model.spec, Path(folder), tell, processes)
+        for number, (stored, item) in enumerate(zip(model.recordings, analysed, strict=True)):
+            tell(f"Finding the beats of {stored.name}", number / len(analysed))
+            recordings.append(replace(stored, beats=find_beats(item.segments(), sample_rate_hz=rate_hz)))
+            own = np.flatnonzero(states["recording"] == number).tolist()
+            gestures = model.memory.gestures(number)
+            for state, gesture, struck in zip(own, gestures, assign_notes(gestures, item.hits), strict=True):
+                states["first_hit"][state], states["hit_count"][state] = len(hits), len(struck)
+                hits = np.concatenate([hits, note_rows(gesture, struck)])
+    states = in_the_beat(states, recordings)
+    memory = Memory.restore(states, model.memory.notes, model.memory.oracle, hits=hits)
+    return replace(model, memory=memory, recordings=tuple(recordings))
 
 
 def rehear(

@@ -203,8 +203,19 @@ class PartnerParameters:
         group="Time", ends=(1, 8), beside={"quantise": 1.0},
     )  # fmt: skip
     pulse_confidence: float = _parameter(
-        0.4, 0, 1, "Least confidence at which the player's pulse is used.",
-        group="Time", beside={"quantise": 1.0, "subdivision": 1},
+        0.4, 0, 1, "Confidence from which on the player's pulse is gone by in full.", group="Time"
+    )
+    beat_weight: float = _parameter(
+        3.0,
+        0,
+        100,
+        "How sharply places in memory are held back that lie elsewhere in the beat.",
+        group="Time",
+        ends=(0.0, 10.0),
+    )
+    beat_offset: float = _parameter(
+        0.0, 0, 1, "Plays by this part of a beat behind memory's place in the beat; 0.5 is the off-beat.",
+        group="Time", unit="beats", ends=(0.0, 0.5),
     )  # fmt: skip
     rest_below: float = _parameter(
         0.12, 0, UNLIMITED, "Rests if less than this share of what the player can contribute speaks for the best candidate.",
@@ -329,6 +340,10 @@ WORDS: Mapping[str, Parameter] = MappingProxyType(
             _words(
                 "voices", "all", "What plays the notes: names of all, melody, bass and chords, as melody,bass.",
                 ("all", "melody,bass,chords"),
+            ),
+            _words(
+                "time", "auto", "How far it goes by the pulse: auto as far as that is sure, pulse always, free never.",
+                ("free", "pulse"), group="Time",
             ),
             _words("scenario", "", 'Chords to follow, as "C Am F G"; empty for none.', ("", "B E A")),
         )

@@ -169,8 +169,8 @@ def answer_of(decisions: Sequence[Decision], *, duration_s: float) -> Answer:
     begins_s: dict[int, float] = {}
     for decision in decisions:
         if decision.kind == "play" and decision.answers is not None:
-            begin_s = begins_s.setdefault(decision.phrase, decision.time_s)
-            steps = slice(int(decision.time_s / STEP_S), int((decision.time_s + decision.duration_s) / STEP_S) + 1)
+            begin_s = begins_s.setdefault(decision.phrase, decision.begin_s)
+            steps = slice(int(decision.begin_s / STEP_S), int((decision.begin_s + decision.duration_s) / STEP_S) + 1)
             lag[steps] = round((begin_s - decision.answers[0]) / STEP_S)
     return Answer(trace, lag)
 

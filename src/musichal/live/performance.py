@@ -164,7 +164,7 @@ def slice_events(decisions: Sequence[Decision], *, live_recording: int | None = 
             choices.add((decision.choice, decision.time_s))
             events.append(
                 Slice(
-                    onset_s=decision.time_s,
+                    onset_s=decision.begin_s,
                     duration_s=decision.duration_s,
                     recording=live_recording if decision.live and live_recording is not None else decision.recording,
                     source_start_s=decision.source_start_s,

@@ -22,6 +22,7 @@ REST_REASONS = {
     "your turn": "it has answered; it is your turn",
     "yields": "you began again, and it yields to you",
     "breath": "it pauses between two phrases",
+    "beat": "it waits for the beat on which its phrase begins",
     "next note": "it waits for your next note",
     "on purpose": "its mode is to listen in silence",
     "score": "the form asks for silence",
@@ -70,6 +71,22 @@ class Context:
 
 
 @dataclass(frozen=True)
+class PulseUse:
+    """How a choice goes by the pulse: its `source` and `confidence`, and how far it is gone by (`strength`, 0 to 1).
+
+    Phases are parts of a beat, 0 to 1: the one `wanted` of memory where the choice was to begin, the state's own `phase`, and
+    that of the room's beat at which it begins, `got`. `phase` is None where memory's place in the beat is not known.
+    """
+
+    source: str
+    confidence: float
+    strength: float
+    wanted: float
+    phase: float | None
+    got: float
+
+
+@dataclass(frozen=True)
 class Alternative:
     """A candidate that was not chosen."""
 
@@ -92,7 +109,10 @@ class Choice:
     product of all filters; `earnable` what the player's influences could have contributed at most, of which `rest_below` is a
     share; `tonalness` how far the present is harmony, which scales harmonic tokens and chroma. `silent_s` is how long the
     player had been silent. `phrase` counts the partner's phrases. `returns` names what is brought back, `answers` the span of
-    the player's past that is answered, `scenario` the step that is followed, `tempo_bpm` the pulse that notes moved to.
+    the player's past that is answered, `scenario` the step that is followed.
+
+    `start_s` is when the state begins in the stream, later than the decision where it is planned ahead. `pulse` is how it goes
+    by the pulse of `tempo_bpm`, None where it plays in free time, which `free` explains.
     """
 
     mode: str = ""
@@ -123,7 +143,10 @@ class Choice:
     stretch: float = 1.0
     returns: str = ""
     answers: tuple[float, float] | None = None
+    start_s: float | None = None
     tempo_bpm: float | None = None
+    pulse: PulseUse | None = None
+    free: str = ""
 
 
 @dataclass(frozen=True)
@@ -141,6 +164,11 @@ class Decision(Choice):
     voice: str = "all"
     expected_s: float | None = None
     notes: tuple[Note, ...] = ()
+
+    @property
+    def begin_s(self) -> float:
+        """When the choice begins: the decision's own time, unless it was planned ahead."""
+        return self.time_s if self.start_s is None else self.start_s
 
     def to_json(self, before: "Decision | None" = None) -> str:
         """Return the record as one line of JSON.
@@ -178,6 +206,8 @@ def _parsed(values: dict[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
     for name in parts.keys() & values.keys():
         values[name] = tuple(parts[name](**part) for part in values[name])
+    if values.get("pulse") is not None:
+        values["pulse"] = PulseUse(**values["pulse"])
     if values.get("answers") is not None:
         values["answers"] = tuple(values["answers"])
     if "contexts" in values:

@@ -28,6 +28,7 @@ _FILTERS = MappingProxyType(
         "phrase end": "not ending a phrase where it was recorded",
         "more like this": "being far from what you wanted more of",
         "something else": "being near what you wanted changed",
+        "beat": "lying elsewhere in the beat",
     }
 )
 """Filters in words."""
@@ -47,6 +48,7 @@ def explain(decision: Decision, recordings: Sequence[str]) -> str:
         moved += f", an octave {'higher' if decision.octaves > 0 else 'lower'} for its register"
     where = _place(decision.recording, decision.source_start_s, recordings, live=decision.live, now_s=decision.time_s)
     sentence = f"{at}{_who(decision)} {_what(decision)} from {where}{moved}: {_why(decision, recordings)}."
+    sentence += f" {_time(decision)}"
     held = [f for f in decision.filters if f.factor < _HELD_BACK]
     if held:
         weakest = min(held, key=lambda f: f.factor)
@@ -92,6 +94,20 @@ def _why(decision: Decision, recordings: Sequence[str]) -> str:
     if decision.answers is not None:
         guided.append(f"it answers what you played from {clock(decision.answers[0])} to {clock(decision.answers[1])}")
     return "; ".join([*guided, *named]) or "it was the only place that could follow"
+
+
+def _time(decision: Decision) -> str:
+    """Say whether a choice is in time or free, and why."""
+    use = decision.pulse
+    if use is None or decision.tempo_bpm is None:
+        return f"It plays in free time: {decision.free}." if decision.free else "It plays in free time."
+    whose = {"heard": "your", "tap": "your tapped"}.get(use.source, f"the {use.source}'s")
+    sure = f", {use.confidence:.0%} sure" if use.confidence < _SURE else ""
+    part = f", as far as {use.strength:.0%}" if use.strength < 1 else ""
+    pulse = f"{whose} pulse of {decision.tempo_bpm:.0f} beats a minute{sure}{part}"
+    if use.phase is None:
+        return f"It goes by {pulse}, from a place whose beat is not known."
+    return f"It goes by {pulse}: {use.wanted:.2f} of a beat was wanted, {use.phase:.2f} was found, it begins at {use.got:.2f}."
 
 
 def _context_phrase(context: Context, recordings: Sequence[str], decision: Decision) -> str:

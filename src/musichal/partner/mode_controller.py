@@ -14,18 +14,16 @@ import numpy as np
 
 from musichal.arrays import Bool, Float64, Int64
 from musichal.errors import InputError
-from musichal.hearing.beats import BeatTracker
 from musichal.hearing.percepts import SILENCE, Percept
-from musichal.partner.clocks import ClockKeeper
 from musichal.partner.form import Form, Moment, parse_form
 from musichal.partner.memory_pool import MemoryPool
 from musichal.partner.modes import PLAIN, Mode, ModeKeeper, ModeTable, built_in_modes, parse_modes
 from musichal.partner.phrases import MotifStore, Return, find_phrases
 from musichal.partner.player import PhraseTracker, PlayerState, Situation
+from musichal.partner.room_pulse import PulseKeeper
 from musichal.partner.settings import Direction, PartnerSettings
-from musichal.partner.timing import NoteTiming
-from musichal.partner.turn_taking import ReturnStep, Turn, TurnState, TurnTaker
-from musichal.pulse import Pulse
+from musichal.partner.timing import BeatPlan, NoteTiming
+from musichal.partner.turn_taking import Metre, ReturnStep, Turn, TurnState, TurnTaker
 
 BUTTONS = ("go_back", "more_like_this", "change")
 """What the player can ask for without a value; False asks for nothing."""
@@ -40,6 +38,9 @@ _PHRASING, _ENDING = 0.7, 0.99  # how far what does not begin or end a phrase is
 _ALSO = 16
 _LAST_S = 1.5  # with less than this before the form's end, what is chosen is the last
 _SHORTEST_ENDING_S = 0.3
+AHEAD_S = 0.1
+"""With a pulse, a choice is decided so long before it begins."""
+_ON_BEATS = 0.5  # with a pulse that is gone by so far, phrases begin on its beats
 _REFRACTORY_S = 0.08
 _RATE_FLOOR_HZ = 0.25
 
@@ -100,8 +101,7 @@ class ModeController:
         self._phrase_map = library.base.memory.derived(find_phrases)
         self._player = PhraseTracker(sample_rate_hz=sample_rate_hz)
         self._taker = TurnTaker(self._phrase_map, rng=rng)
-        self._beats = BeatTracker()
-        self._clocks = ClockKeeper()
+        self._pulse = PulseKeeper(sample_rate_hz=sample_rate_hz)
         self.news = ""
         """What the last change has to say to the player."""
         self._motifs = MotifStore(library)
@@ -120,10 +120,10 @@ class ModeController:
 
     # ── hear ────────────────────────────────────────────────────────
 
-    def hear(self, percept: Percept, situation: Situation, now_s: float) -> None:
-        """Take a percept and the situation after it."""
+    def hear(self, percept: Percept, situation: Situation, now_s: float, settings: PartnerSettings) -> None:
+        """Take a percept and the situation after it, with the settings that hold."""
         self._player.hear(percept, now_s)
-        self._beats.hear(percept, sample_rate_hz=self._rate_hz)
+        self._pulse.hear(percept, settings)
         for sample in percept.heard.onset_samples:
             self._taker.hear_onset(sample / self._rate_hz)
         self._past.append((now_s, dataclasses.replace(situation, pitch=self.pitch)))
@@ -131,6 +131,7 @@ class ModeController:
     def hear_onset(self, onset_s: float, now_s: float) -> bool:
         """Take an onset as soon as it is known; return whether to answer it at once."""
         self._player.hear_onset(onset_s, now_s)
+        self._pulse.hear_onset(onset_s)
         self._taker.hear_onset(onset_s)
         moment = self._form.at(now_s)
         quiet = moment.silence or moment.has_ended or moment.closing
@@ -174,12 +175,12 @@ class ModeController:
         by_hand = {**kept, **plain}
         for mode in self._table.values() if self._keeper is not None else ():
             mode.applied(PartnerSettings(), by_hand)
-        self._clocks.check(wishes, now_s)
+        self._pulse.check(wishes, now_s)
         name = wishes.get("mode")
         if name is not None:
             self._choose_mode(name, now_s)
         self._by_hand = by_hand
-        self.news = self._clocks.change(wishes, now_s, heard=self._beats.pulse())
+        self.news = self._pulse.change(wishes, now_s)
         self._applied.clear()
         self._press([button for button in BUTTONS if wishes.get(button)], now_s)
         return changed
@@ -233,14 +234,6 @@ class ModeController:
         """The mean MIDI pitch of the player's last notes, None before there are any."""
         return self._player.pitch
 
-    def _pulse(self, now_s: float, settings: PartnerSettings) -> Pulse | None:
-        """Return the pulse: that of clocks and taps, or the player's, where it is sure enough."""
-        heard = self._beats.pulse()
-        for pulse in (self._clocks.at(now_s, heard=heard), heard):
-            if pulse is not None and pulse.confidence >= settings.pulse_confidence:
-                return pulse
-        return None
-
     def settings(self, base: PartnerSettings, regions: tuple[tuple[str, str], ...] = ()) -> PartnerSettings:
         """Return `base` as the mode and the form's section change it."""
         if self._keeper is None and not regions:
@@ -251,21 +244,26 @@ class ModeController:
             self._applied[key] = self.mode.applied(dataclasses.replace(base, use=(), avoid=()), by_hand)
         return self._applied[key]
 
-    def turn(self, situation: Situation, base: PartnerSettings) -> Turn:
-        """Return what the partner may do at the situation's time."""
+    def turn(self, situation: Situation, base: PartnerSettings, *, next_s: float | None = None) -> Turn:
+        """Return what the partner may do at the situation's time; what it played last, if it goes on, ends at `next_s`."""
         now_s = situation.now_s
         moment = self._form.at(now_s)
         player = self._player.at(now_s)
         self._keep_mode(now_s, player, moment)
         settings = self.settings(base, moment.regions)
-        state = self._turn_state(now_s, player, situation, settings, moment)
-        turn = Turn(settings, situation, mode=self.mode.name)
+        room = self._pulse.at(now_s, settings)
+        ahead_s = AHEAD_S if room.pulse is not None and self.mode.trigger != "onset" else 0.0
+        # Where the next choice begins: where the last one ends, if there is time for that.
+        start_s = next_s if ahead_s and next_s is not None and next_s >= now_s + ahead_s / 2 else now_s + ahead_s
+        metre = Metre(room.pulse, settings.beat_offset) if room.pulse is not None and room.strength >= _ON_BEATS else None
+        state = self._turn_state(now_s, start_s, player, situation, settings, moment, metre)
+        turn = Turn(settings, situation, mode=self.mode.name, room=room, ahead_s=ahead_s)
         if state.rest is not None:
             return dataclasses.replace(
                 turn,
                 rest=state.rest,
                 expected_s=state.expected_s,
-                again_s=state.again_s,
+                again_s=None if state.again_s is None else state.again_s - (start_s - now_s),
                 keeps_phrase=state.rest == "next note",
             )
         if state.begins:
@@ -291,7 +289,17 @@ class ModeController:
             recall=recall,
             timing=NoteTiming(
                 stretch=self._return[0].pace if step is not None and self._return is not None else self._stretch,
-                pulse=self._pulse(now_s, settings) if settings.quantise else None,
+                plan=None
+                if room.pulse is None
+                else BeatPlan(
+                    room.pulse,
+                    room.strength,
+                    start_s,
+                    now_s,
+                    settings.beat_offset,
+                    bound=self.mode.trigger == "onset" or state.strikes,
+                ),
+                pulse=room.pulse if settings.quantise else None,
                 quantise=settings.quantise,
                 subdivision=settings.subdivision,
                 last=last,
@@ -311,9 +319,10 @@ class ModeController:
             self._anew()
 
     def _turn_state(
-        self, now_s: float, player: PlayerState, situation: Situation, settings: PartnerSettings, moment: Moment
-    ) -> TurnState:
-        """Return whose turn it is, the form before the turn-taking."""
+        self, now_s: float, start_s: float, player: PlayerState, situation: Situation, settings: PartnerSettings,
+        moment: Moment, metre: Metre | None,
+    ) -> TurnState:  # fmt: skip
+        """Return whose turn it is with what begins at `start_s`, the form before the turn-taking."""
         by_hand = self._keeper is not None and self._keeper.user_override
         if moment.has_ended and not self._revived:
             return TurnState(rest="ended")
@@ -327,8 +336,8 @@ class ModeController:
                 return TurnState(rest="ending", expected_s=moment.until_s - now_s, again_s=moment.until_s)
             return TurnState(begins=not self._taker.speaking and now_s - self._played_s > _PAUSE_S)
         return self._taker.at(
-            now_s, self.mode, player, silent_s=situation.silent_s, rest_after_silence_s=settings.rest_after_silence_s,
-            fullness=moment.fullness,
+            start_s, self.mode, player, silent_s=situation.silent_s, rest_after_silence_s=settings.rest_after_silence_s,
+            fullness=moment.fullness, metre=metre,
         )  # fmt: skip
 
     def _begin(self, now_s: float, situation: Situation, settings: PartnerSettings, player: PlayerState) -> None:

@@ -9,7 +9,6 @@ influences and filters (`candidates`), one choice (`choice`), who plays which no
 """
 
 import dataclasses
-import math
 from collections import deque
 from collections.abc import Mapping
 from itertools import islice
@@ -20,7 +19,6 @@ from musichal.arrays import Float32, Float64, rounded
 from musichal.hearing.percepts import SILENCE, Percept
 from musichal.memory.memory import Memory
 from musichal.partner.candidates import (
-    Candidates,
     Filtered,
     Sounding,
     apply_filters,
@@ -29,8 +27,8 @@ from musichal.partner.candidates import (
     transpositions,
     wanted_pitch,
 )
-from musichal.partner.choice import Draw, draw, runners_up, scores
-from musichal.partner.decision import Alternative, Choice, Context, Decision, Filter, Influence
+from musichal.partner.choice import Draw, draw, scores
+from musichal.partner.decision import Decision
 from musichal.partner.influences import (
     CONTEXTS,
     INFLUENCES,
@@ -44,6 +42,7 @@ from musichal.partner.influences import (
 from musichal.partner.memory_pool import Learner, MemoryPool
 from musichal.partner.mode_controller import ModeController
 from musichal.partner.player import Situation, SituationTracker
+from musichal.partner.record import NoOption, Options, choice_record, pulse_use
 from musichal.partner.scenario import WEIGHT, Guide, Plan
 from musichal.partner.self_cancellation import SelfCancellation
 from musichal.partner.settings import PartnerSettings
@@ -54,28 +53,9 @@ from musichal.partner.voices import Voices, gain_db, middle_pitch, octaves_towar
 _ALTERNATIVES = 3
 _OWN_LENGTH, _OWN_PLACES = 8, 16
 _SHORTEST_S = 0.02
+_BEGINNING = 2.0  # so many times sharper is the place in the beat weighed where a phrase begins
 _OF_PLAYER: Float64 = np.array([float(name in PLAYER_INFLUENCES) for name in INFLUENCES])
 _OF_PLAYER.setflags(write=False)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Options:
-    """Candidates of a turn with their influences' weights, filters and scores."""
-
-    turn: Turn
-    found: Candidates
-    filtered: Filtered
-    weights: Float64
-    scores: Float64
-    plan: Plan | None = None  # of the scenario
-
-
-@dataclasses.dataclass(frozen=True)
-class _NoOption:
-    """Why nothing can be played, and how many candidates there were."""
-
-    why: str
-    candidates: int = 0
 
 
 class Partner:
@@ -124,7 +104,7 @@ class Partner:
         self._guide: Guide | None = None
         # What is prepared before a decision is asked for.
         self._sounds: Sounding | None = None
-        self._prepared: _Options | None = None
+        self._prepared: Options | None = None
         self._heard = 0  # gestures and onsets, when contexts were last matched
         self._recalled: int | None = None  # the same, of the moment that is gone back over
         # Where it is in memory, and what it played.
@@ -138,6 +118,7 @@ class Partner:
         self._choices = 0
         self._resting: str | None = None
         self._due_s: float | None = None
+        self._next_s: float | None = None  # when what it played last is over
 
     @property
     def due_s(self) -> float | None:
@@ -161,7 +142,7 @@ class Partner:
             self._tracker.silent_since(self._own_sound.alone_since_s)
         self._learn(percept, now_s)
         situation = self._tracker.at(now_s, settings)
-        self._modes.hear(percept, situation, now_s)
+        self._modes.hear(percept, situation, now_s, settings)
         if situation.heard != self._heard:
             self._heard = situation.heard
             for name, recent in player_contexts(situation).items():
@@ -173,7 +154,7 @@ class Partner:
         self._prepared = None
         if self._modes.mode.trigger == "onset":
             options = self._weigh(Turn(settings, self._tracker.at(now_s, settings, pitch=self._modes.pitch)))
-            self._prepared = options if isinstance(options, _Options) else None
+            self._prepared = options if isinstance(options, Options) else None
         if self._due_s is None:
             self._due_s = now_s
 
@@ -238,24 +219,25 @@ class Partner:
         """
         self._match_own()
         situation = self._tracker.at(now_s, self._modes.settings(self.settings), pitch=self._modes.pitch)
-        turn = self._modes.turn(situation, self.settings)
+        turn = self._modes.turn(situation, self.settings, next_s=None if self._position is None else self._next_s)
         options = self._options(turn)
-        if isinstance(options, _NoOption):
+        if isinstance(options, NoOption):
             return self._rest(options, situation, turn)
+        options = self._in_beat(options, turn)
         drawn = draw(options.scores, temperature=turn.settings.temperature, rng=self._rng)
         return self._play(options, drawn, situation, turn)
 
-    def _options(self, turn: Turn) -> _Options | _NoOption:
+    def _options(self, turn: Turn) -> Options | NoOption:
         """Return what a turn can play, prepared if possible, or why nothing."""
         if turn.rest is not None and not (turn.rest == "silence" and self._follow_scenario(turn) is not None):
-            return _NoOption(turn.rest)  # a scenario goes on in silence
+            return NoOption(turn.rest)  # a scenario goes on in silence
         prepared, self._prepared = self._prepared, None
         plain = turn.step is None and turn.recall is None and not (turn.begins or turn.closes)
         if prepared is not None and plain and prepared.turn.settings == turn.settings:
             return prepared
         return self._weigh(turn)
 
-    def _weigh(self, turn: Turn) -> _Options | _NoOption:
+    def _weigh(self, turn: Turn) -> Options | NoOption:
         """Return the candidates of a turn with their scores, or why nothing can be played."""
         settings, situation = turn.settings, turn.situation
         self._recall(turn)
@@ -268,7 +250,7 @@ class Partner:
             also=also if plan is None else np.concatenate([also, plan.states]),
         )  # fmt: skip
         if not len(found.states):
-            return _NoOption("no match")
+            return NoOption("no match")
         fixed = turn.step is not None or turn.timing.last
         filtered = apply_filters(
             self.library, situation, found.states, found.transpositions,
@@ -290,7 +272,7 @@ class Partner:
             # What comes back is played whatever speaks for it; if it cannot be, the phrase goes on without it.
             here = (found.states == turn.step.state)[:, None] & (found.transpositions == turn.step.transposition)[None, :]
             if here.any():
-                return _Options(turn, found, filtered, importance, np.where(here, values, -np.inf), plan)
+                return Options(turn, found, filtered, importance, np.where(here, values, -np.inf), plan)
         values[factors == 0] = -np.inf
         # Continuity alone is no reason to play: the player must speak for a candidate. But an ending is owed.
         least = settings.rest_below * self._earnable(settings, situation)
@@ -298,8 +280,23 @@ class Partner:
             evidence = scores(found.influences, importance * _OF_PLAYER, factors)
             values[evidence < rounded(np.array(least))] = -np.inf
         if values.max() == -np.inf:
-            return _NoOption("weak match", len(found.states)) if factors.any() else _NoOption(_ruled_out(filtered))
-        return _Options(turn, found, filtered, importance, values, plan)
+            return NoOption("weak match", len(found.states)) if factors.any() else NoOption(_ruled_out(filtered))
+        return Options(turn, found, filtered, importance, values, plan)
+
+    def _in_beat(self, options: Options, turn: Turn) -> Options:
+        """Return options weighed by their place in the beat, where there is a pulse."""
+        plan = turn.timing.plan
+        if plan is None:
+            return options
+        fit = plan.fit(self.library, options.found.states)
+        if turn.step is not None:
+            return dataclasses.replace(options, fit=fit)
+        sharpness = turn.settings.beat_weight * (_BEGINNING if turn.begins else 1)
+        factors = rounded(plan.factors(fit, sharpness=sharpness))[:, None]
+        possible = np.isfinite(options.scores)
+        values = np.where(possible, rounded(np.where(possible, options.scores, 0) * factors), -np.inf)
+        filtered = Filtered({**options.filtered.factors, "beat": factors})
+        return dataclasses.replace(options, fit=fit, filtered=filtered, scores=values)
 
     def _follow_scenario(self, turn: Turn) -> Plan | None:
         """Return how memory can follow the scenario now, None where there is nothing to follow."""
@@ -339,7 +336,7 @@ class Partner:
 
     # ── play or rest ─────────────────────────────────────────────────────────
 
-    def _play(self, options: _Options, drawn: Draw, situation: Situation, turn: Turn) -> tuple[Decision, ...]:
+    def _play(self, options: Options, drawn: Draw, situation: Situation, turn: Turn) -> tuple[Decision, ...]:
         """Play what was drawn, and return its records."""
         settings, now_s, answered = turn.settings, situation.now_s, options.turn.situation
         state = int(options.found.states[drawn.candidate])
@@ -351,17 +348,28 @@ class Partner:
         middle, wanted = middle_pitch(self.library, state), wanted_pitch(self.library, answered, settings)
         octaves = octaves_towards(wanted, None if middle is None else middle + transposition, settings.follow_register)
         louder_db = gain_db(self.library, state, answered, settings) + turn.gain_db
+        begin_s, timing = now_s, turn.timing
+        if timing.plan is not None and options.fit is not None:
+            begin_s, stretch = (
+                timing.plan.begin_s(options.fit, drawn.candidate),
+                timing.plan.stretch(options.fit, drawn.candidate),
+            )
+            timing = timing if stretch is None else dataclasses.replace(timing, stretch=stretch)
         duration_s = self.library.place(state).duration_s
-        parts = self._voices.play(
-            self.library, state, transposition=transposition + 12 * octaves, now_s=now_s, duration_s=duration_s,
+        parts = self._voices.share(
+            self.library, state, transposition=transposition + 12 * octaves, now_s=begin_s, duration_s=duration_s,
             gain_db=louder_db, settings=settings,
         )  # fmt: skip
-        parts, duration_s = in_time(parts, turn.timing, now_s=now_s, duration_s=duration_s)
+        parts, duration_s = in_time(parts, timing, start_s=begin_s, duration_s=duration_s)
+        parts = self._voices.strike(parts, settings)
         if self._knows_its_sound:
             self._own_sound.played(sorted((n for notes in parts.values() for n in notes), key=lambda n: n.onset_s))
-        choice = dataclasses.replace(
-            self._record(options, drawn, turn),
-            duration_s=duration_s, octaves=octaves, jumped=jumped, gain_db=louder_db, silent_s=situation.silent_s,
+        choice = choice_record(
+            self.library, self._activation, options, drawn, turn,
+            choice=self._choices, run=self._run, jumped=jumped, earnable=self._earnable(settings, answered),
+            scenario="" if self._guide is None else self._guide.told(options.plan),
+            start_s=begin_s if begin_s != now_s else None, duration_s=duration_s, stretch=timing.stretch,
+            pulse=pulse_use(options, drawn, turn, begin_s), octaves=octaves, gain_db=louder_db, silent_s=situation.silent_s,
         )  # fmt: skip
         # A voice without notes has no record, but the first one has one of every choice.
         heard = [(voice, notes) for number, (voice, notes) in enumerate(parts.items()) if notes or not number]
@@ -373,88 +381,13 @@ class Partner:
         self._choices += 1
         if options.plan is not None and self._guide is not None:
             self._guide.played()
-        self._modes.played(state, transposition, turn, now_s=now_s)
-        self._last_choice = state, now_s + duration_s
-        self._due_s, self._resting = now_s + max(_SHORTEST_S, duration_s), None
+        self._modes.played(state, transposition, turn, now_s=begin_s)
+        self._next_s = begin_s + max(_SHORTEST_S, duration_s)
+        self._last_choice = state, begin_s + duration_s
+        self._due_s, self._resting = max(now_s + _SHORTEST_S, self._next_s - turn.ahead_s), None
         return decisions
 
-    def _record(self, options: _Options, drawn: Draw, turn: Turn) -> Choice:
-        """Return what was chosen and why."""
-        found, answered, settings = options.found, options.turn.situation, turn.settings
-        state = int(found.states[drawn.candidate])
-        place, (segment, _) = self.library.place(state), self.library.find(state)
-        values = found.influences[:, drawn.candidate, drawn.transposition]
-        total = float(values @ options.weights) or 1.0  # 0 where nothing speaks for it, which rest_below = 0 lets pass
-        names = (*INFLUENCES, "scenario")[: len(values)]
-        factors = options.filtered.of(drawn.candidate, drawn.transposition)
-        return Choice(
-            mode=turn.mode,
-            choice=self._choices,
-            state=state,
-            recording=place.recording,
-            live=segment.live,
-            source_start_s=place.start_s,
-            transposition=int(found.transpositions[drawn.transposition]),
-            run=self._run,
-            score=drawn.score,
-            chance=drawn.chance,
-            filter=math.prod(factors.values()),
-            earnable=self._earnable(settings, answered),
-            tonalness=found.tonal,
-            contexts=self._contexts(found, drawn, answered, settings),
-            influences=tuple(
-                Influence(name, value, weight, value * weight / total)
-                for name, value, weight in zip(names, values.tolist(), options.weights.tolist(), strict=True)
-            ),
-            filters=tuple(Filter(name, factor) for name, factor in factors.items()),
-            alternatives=self._alternatives(options, drawn),
-            candidates=len(found.states),
-            scenario="" if self._guide is None else self._guide.told(options.plan),
-            phrase=turn.phrase,
-            stretch=turn.timing.stretch,
-            returns="" if turn.step is None or turn.step.state != state else turn.step.words,
-            answers=turn.answers,
-            tempo_bpm=None if turn.timing.pulse is None else turn.timing.pulse.tempo_bpm,
-        )
-
-    def _contexts(self, found: Candidates, drawn: Draw, situation: Situation, settings: PartnerSettings) -> tuple[Context, ...]:
-        """Return the matches that spoke for a choice in its transposition."""
-        segment, _ = self.library.find(int(found.states[drawn.candidate]))
-        values = found.influences[:, drawn.candidate, drawn.transposition]
-        contexts = []
-        for column, name in enumerate(CONTEXTS):
-            peak = int(found.peaks[drawn.candidate, column])
-            if peak < 0 or not values[INFLUENCES.index(name)]:
-                continue
-            state, tokens, strength, age_s, pace = self._activation.source(name, peak, situation.now_s)
-            place = self.library.place(state)
-            contexts.append(
-                Context(
-                    source=name,
-                    tokens=tokens,
-                    state=state,
-                    recording=place.recording,
-                    end_s=place.start_s + place.duration_s,
-                    live=segment.live,
-                    age_s=age_s,
-                    strength=strength,
-                    value=strength * float(np.exp(-age_s / settings.activation_s)),
-                    pace=pace,
-                )
-            )
-        return tuple(contexts)
-
-    def _alternatives(self, options: _Options, drawn: Draw) -> tuple[Alternative, ...]:
-        """Return the best other states, each in its best transposition."""
-        out = []
-        for row, column in runners_up(options.scores, drawn, most=_ALTERNATIVES):
-            state = int(options.found.states[row])
-            place, (segment, _) = self.library.place(state), self.library.find(state)
-            shift, score = int(options.found.transpositions[column]), float(options.scores[row, column])
-            out.append(Alternative(state, place.recording, place.start_s, shift, score, segment.live))
-        return tuple(out)
-
-    def _rest(self, why: _NoOption, situation: Situation, turn: Turn) -> tuple[Decision, ...]:
+    def _rest(self, why: NoOption, situation: Situation, turn: Turn) -> tuple[Decision, ...]:
         """Rest until the next percept, or until the turn's own end; return a record if the reason is new."""
         if not turn.keeps_phrase:
             # A rest ends the phrase: what comes after it is a new beginning, not a continuation.

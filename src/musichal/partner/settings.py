@@ -22,6 +22,8 @@ from musichal.text import unknown_name
 
 PARTS = ("all", "melody", "bass", "chords")
 """What a voice can take of a state's notes."""
+TIMES = ("auto", "pulse", "free")
+"""How far the partner goes by the pulse: as far as that is sure, whenever there is one, never."""
 _INFERRED = frozenset({"?"})
 """Stands for names that nobody recorded; see `PartnerSettings.explicit`."""
 
@@ -107,6 +109,8 @@ class PartnerSettings(PartnerParameters):
         Mode, modes and form.
     scenario : Scenario or None
         What to follow.
+    time : str
+        One of `TIMES`.
     explicit : frozenset of str
         Names of the settings that the user gave, whatever their values: no mode changes these. `changed` keeps it. Where
         nobody recorded the names, as in sessions of older versions, these are the settings that differ from the defaults.
@@ -117,6 +121,7 @@ class PartnerSettings(PartnerParameters):
     voices: tuple[VoiceSettings, ...] = VOICES[:1]
     direction: Direction = Direction()
     scenario: Scenario | None = None
+    time: str = "auto"
     explicit: frozenset[str] = _INFERRED
 
     def __post_init__(self) -> None:
@@ -189,6 +194,8 @@ class PartnerSettings(PartnerParameters):
                 values[name] = _direction(value)
             elif name == "scenario":
                 values[name] = Scenario.from_value(value)
+            elif name == "time":
+                values[name] = _time(value)
             elif "." not in name:
                 values[name] = setting(name).check(value)
         voices = values.get("voices", self.voices)
@@ -240,6 +247,12 @@ def _direction(value: object) -> Direction:
     if not isinstance(value, Mapping) or not all(name in known and isinstance(text, str) for name, text in value.items()):
         raise InputError(f"direction must be a table of texts ({', '.join(known)}), got {value!r}")
     return Direction(**value)
+
+
+def _time(value: object) -> str:
+    if value not in TIMES:
+        raise InputError(f"time must be one of {', '.join(TIMES)}, got {value!r}")
+    return str(value)
 
 
 def _whole_if_it_is(value: Any) -> int | float:

@@ -1,17 +1,30 @@
-"""When the notes of a choice fall.
+"""When the notes of a choice fall: beat to beat on a pulse, or in memory's own time.
 
-Notes keep memory's own time, stretched to the player's pace, and move onto a pulse where `quantise` asks for it.
+A state of memory knows its place in its recording's beat. With a pulse in the room, memory's time is mapped to the room's from
+beat to beat: a state begins where the room's beat has the state's phase, and lasts as many beats as it did. Recorded deviations
+from the beat stay, at any tempo. A room that counts half or twice as fast as memory is met on the level nearest to memory's.
+Candidates are weighed by how near their phase is to the one wanted, by exp(s (cos 2πΔφ − 1)) as in Somax2 (Borg; Assayag et
+al., Computer Music Journal 46(4)): the time that they must be moved by is small.
+
+Without a pulse, notes keep memory's own time, stretched to the player's pace. `quantise` moves notes onto the pulse's grid.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import numpy as np
+
+from musichal.arrays import Bool, Float64, Int64
 from musichal.note import Note
+from musichal.partner.memory_pool import MemoryPool
 from musichal.pulse import Pulse
 
 _RINGING = 2.5
 _SHORTEST_S = 0.02
 _LONGEST_HELD_S = 1.2
+_UNKNOWN = 0.4  # factor of a state whose place in the beat is not known, beside 1 for one that lies where it is wanted
+_SURE = 0.2  # confidence from which on a state's place in the beat is gone by
 
 
 def quantised_s(time_s: float, pulse: Pulse, *, strength: float, subdivision: int, earliest_s: float) -> float:
@@ -22,6 +35,74 @@ def quantised_s(time_s: float, pulse: Pulse, *, strength: float, subdivision: in
     return max(earliest_s, time_s + strength * (target_s - time_s))
 
 
+@dataclass(frozen=True)
+class BeatFit:
+    """How states of memory meet a pulse, each of shape (n,).
+
+    `known` says whether a state's place in the beat is known; the rest holds for those. A state's beat lasts `beat_s` in the
+    room, a `stretch` of what it lasted in memory; `away` is the part of that by which the state's phase lies behind the
+    phase wanted, and `step_s` the time from one place that it fits to the next.
+    """
+
+    known: Bool
+    phase: Float64
+    away: Float64
+    beat_s: Float64
+    stretch: Float64
+    step_s: Float64
+
+
+@dataclass(frozen=True)
+class BeatPlan:
+    """What is decided goes by a `pulse`, with a `strength` from 0 to 1.
+
+    It should begin at `start_s` and not before `earliest_s`; `offset` is the part of a beat by which it lies behind memory's
+    place in the beat. A `bound` choice begins at `start_s` whatever its place in the beat, as where it answers an onset.
+    """
+
+    pulse: Pulse
+    strength: float
+    start_s: float
+    earliest_s: float
+    offset: float = 0.0
+    bound: bool = False
+
+    def fit(self, library: MemoryPool, states: Int64) -> BeatFit:
+        """Return how ascending `states` meet the pulse."""
+        n = len(states)
+        phase, memory_s, confidence = np.zeros(n), np.zeros(n), np.zeros(n)
+        for segment, own, local in library.parts(states):
+            rows = segment.memory.states
+            phase[own], memory_s[own] = rows["beat_phase"][local], rows["beat_period_s"][local]
+            confidence[own] = rows["beat_confidence"][local]
+        known = (memory_s > 0) & (confidence >= _SURE)
+        memory_s = np.where(known, memory_s, self.pulse.period_s)
+        level = 2.0 ** np.rint(np.log2(self.pulse.period_s / memory_s))
+        beat_s = self.pulse.period_s / level
+        # Where memory's beat spans several of the room's, each of these may be where it begins.
+        step = np.minimum(1.0, level)
+        wanted = (self.start_s - self.pulse.beat_s) / beat_s
+        away = (phase + self.offset - wanted + step / 2) % step - step / 2
+        return BeatFit(known, phase, away, beat_s, beat_s / memory_s, step * beat_s)
+
+    def factors(self, fit: BeatFit, *, sharpness: float) -> Float64:
+        """Return the factor of each state, shape (n,): 1 where it lies where it is wanted."""
+        near = np.exp(sharpness * (np.cos(2 * np.pi * fit.away * fit.beat_s / fit.step_s) - 1))
+        return 1 - self.strength * (1 - np.where(fit.known, near, _UNKNOWN))
+
+    def begin_s(self, fit: BeatFit, row: int) -> float:
+        """Return when a state begins."""
+        if self.bound or not fit.known[row]:
+            return max(self.earliest_s, self.start_s)
+        begin_s = self.start_s + self.strength * float(fit.away[row] * fit.beat_s[row])
+        step_s = float(fit.step_s[row])
+        return begin_s + max(0, math.ceil((self.earliest_s - begin_s) / step_s - 1e-9)) * step_s
+
+    def stretch(self, fit: BeatFit, row: int) -> float | None:
+        """Return how much longer than recorded a state lasts, None where its beat is not known."""
+        return float(fit.stretch[row]) ** self.strength if fit.known[row] else None
+
+
 Parts = dict[str, tuple[Note, ...]]
 """The notes of each voice, by its name."""
 
@@ -30,11 +111,12 @@ Parts = dict[str, tuple[Note, ...]]
 class NoteTiming:
     """How the notes of a choice move in time.
 
-    `stretch` lengthens everything; onsets move by the strength `quantise` onto the `pulse`, which has `subdivision` places a
-    beat; the notes of a `last` choice ring on; the first note of one that is `at_once` sounds without waiting; `until_s` is
-    when the next choice must begin.
+    `plan` is the pulse that it goes by, None for none. `stretch` lengthens everything; onsets move by the strength `quantise`
+    onto the `pulse`, which has `subdivision` places a beat; the notes of a `last` choice ring on; the first note of one that is
+    `at_once` sounds without waiting; `until_s` is when the next choice must begin.
     """
 
+    plan: BeatPlan | None = None
     stretch: float = 1.0
     pulse: Pulse | None = None
     quantise: float = 0.0
@@ -48,42 +130,42 @@ FREE = NoteTiming()
 """Notes as memory has them."""
 
 
-def in_time(parts: Parts, timing: NoteTiming, *, now_s: float, duration_s: float) -> tuple[Parts, float]:
-    """Return what voices play from `now_s` on, and how long it lasts, where memory took `duration_s`."""
+def in_time(parts: Parts, timing: NoteTiming, *, start_s: float, duration_s: float) -> tuple[Parts, float]:
+    """Return what voices play from `start_s` on, and how long it lasts, where memory took `duration_s`."""
     if timing.at_once:
-        parts = _begun(parts, now_s)
+        parts = _begun(parts, start_s)
     if timing.stretch == 1 and timing.pulse is None and not timing.last:
-        return _until(parts, duration_s, timing.until_s, now_s)
+        return _until(parts, duration_s, timing.until_s, start_s)
 
     def moved(time_s: float) -> float:
-        later_s = now_s + (time_s - now_s) * timing.stretch
+        later_s = start_s + (time_s - start_s) * timing.stretch
         if timing.pulse is None or not timing.quantise:
             return later_s
         return quantised_s(
-            later_s, timing.pulse, strength=timing.quantise, subdivision=timing.subdivision, earliest_s=now_s
+            later_s, timing.pulse, strength=timing.quantise, subdivision=timing.subdivision, earliest_s=start_s
         )  # fmt: skip
 
     longer = timing.stretch * (_RINGING if timing.last else 1.0)
     parts = _each(parts, lambda note: replace(note, onset_s=moved(note.onset_s), duration_s=note.duration_s * longer))
-    return _until(parts, max(_SHORTEST_S, moved(now_s + duration_s) - now_s), timing.until_s, now_s)
+    return _until(parts, max(_SHORTEST_S, moved(start_s + duration_s) - start_s), timing.until_s, start_s)
 
 
-def _until(parts: Parts, duration_s: float, until_s: float | None, now_s: float) -> tuple[Parts, float]:
+def _until(parts: Parts, duration_s: float, until_s: float | None, start_s: float) -> tuple[Parts, float]:
     """Return what is played, over at `until_s`: cut there if it is longer, held until then if it is a little shorter."""
     if until_s is None:
         return parts, duration_s
-    longer = (until_s - now_s) / duration_s
-    if longer > 1 and until_s - now_s > _LONGEST_HELD_S:
+    longer = (until_s - start_s) / duration_s
+    if longer > 1 and until_s - start_s > _LONGEST_HELD_S:
         return parts, duration_s
     parts = {voice: tuple(n for n in notes if n.onset_s < until_s) for voice, notes in parts.items()}
     held = _each(parts, lambda note: replace(note, duration_s=note.duration_s * max(1.0, longer)))
-    return held, max(_SHORTEST_S, until_s - now_s)
+    return held, max(_SHORTEST_S, until_s - start_s)
 
 
-def _begun(parts: Parts, now_s: float) -> Parts:
+def _begun(parts: Parts, start_s: float) -> Parts:
     """Return what voices play, with the first of all notes at once."""
-    wait_s = min((note.onset_s - now_s for notes in parts.values() for note in notes), default=0.0)
-    return _each(parts, lambda note: replace(note, onset_s=max(now_s, note.onset_s - wait_s)))
+    wait_s = min((note.onset_s - start_s for notes in parts.values() for note in notes), default=0.0)
+    return _each(parts, lambda note: replace(note, onset_s=max(start_s, note.onset_s - wait_s)))
 
 
 def _each(parts: Parts, change: Callable[[Note], Note]) -> Parts:

@@ -10,15 +10,17 @@ as much later as the answer is behind.
 import math
 from bisect import bisect_right
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from musichal.partner.modes import Mode
 from musichal.partner.phrases import PhraseMap
 from musichal.partner.player import PlayerState, Situation
+from musichal.partner.room_pulse import NO_PULSE, RoomPulse
 from musichal.partner.settings import PartnerSettings
 from musichal.partner.timing import FREE, NoteTiming
+from musichal.pulse import Pulse
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class Turn:
 
     `phrase` counts the partner's phrases; this turn `begins` one or should `close` it. `step` is a state that must be played;
     `gain_db` what the form adds; `answers` the span of the player's past that is answered; `timing` how notes move in time.
+    `room` is the pulse in the room; with one, choices are decided `ahead_s` before they begin.
     """
 
     settings: PartnerSettings
@@ -58,6 +61,8 @@ class Turn:
     recall: Situation | None = None
     answers: tuple[float, float] | None = None
     timing: NoteTiming = FREE
+    room: RoomPulse = NO_PULSE
+    ahead_s: float = 0.0
 
 
 _SHORTEST_ANSWER_S, _LONGEST_ANSWER_S = 1.0, 12.0
@@ -68,6 +73,29 @@ _BREATHING = 0.1  # Evidence of an end that is enough to come in where the playe
 _UNSTRUCK_S, _UNSTRUCK_INTERVALS = 1.2, 4.0  # A player who sounds but strikes nothing for so long is followed anyway.
 _ONSETS = 512
 _FLAM_S = 0.08  # Strokes that are nearer together are one.
+_LATE_BEATS = 0.06  # A phrase that could begin so soon after a beat begins on it.
+_SAME_PACE = 1.25  # An answer that is to last so nearly as long as what it answers lasts as long, to be in its time.
+
+
+@dataclass(frozen=True)
+class Metre:
+    """The beats on which phrases begin and end: those of a `pulse`, each later by the part `offset` of a beat."""
+
+    pulse: Pulse
+    offset: float = 0.0
+
+    def from_s(self, time_s: float | None) -> "Metre":
+        """Return the metre with its beats moved so that one falls at a time, or unmoved for None."""
+        return self if time_s is None else Metre(replace(self.pulse, beat_s=time_s))
+
+    def next_s(self, time_s: float) -> float:
+        """Return the first beat that is not before a time, or all but."""
+        moved_s = self.offset * self.pulse.period_s
+        return self.pulse.next_s(time_s - moved_s - _LATE_BEATS * self.pulse.period_s) + moved_s
+
+    def whole_s(self, duration_s: float) -> float:
+        """Return a duration in whole beats, at least one."""
+        return max(1, round(duration_s / self.pulse.period_s)) * self.pulse.period_s
 
 
 @dataclass(frozen=True)
@@ -160,9 +188,13 @@ class TurnTaker:
 
     def at(
         self, now_s: float, mode: Mode, player: PlayerState, *, silent_s: float, rest_after_silence_s: float,
-        fullness: float = 1.0,
+        fullness: float = 1.0, metre: Metre | None = None,
     ) -> TurnState:  # fmt: skip
-        """Return whose turn it is; `fullness` makes phrases longer and breaths shorter by this factor."""
+        """Return whose turn it is at the time at which what is decided begins.
+
+        `fullness` makes phrases longer and breaths shorter by this factor. With a `metre`, phrases begin on its beats and last
+        whole beats.
+        """
         if mode.turn == "rest":
             self.end_phrase(now_s, mode)
             return TurnState(rest="on purpose")
@@ -177,9 +209,9 @@ class TurnTaker:
             self.end_phrase(now_s, mode, fullness=fullness)
             return TurnState(rest="silence")
         if mode.turn == "answer":
-            return self._answer(now_s, mode, player, fullness)
+            return self._answer(now_s, mode, player, fullness, metre)
         if self._phrase is None:
-            return self._beginning(now_s, mode, player, fullness)
+            return self._beginning(now_s, mode, player, fullness, metre)
         return self._going_on(now_s, mode, player)
 
     def _going_on(self, now_s: float, mode: Mode, player: PlayerState) -> TurnState:
@@ -194,18 +226,25 @@ class TurnTaker:
         answers, progress = self._phrase.answers, min(1.0, over)
         return TurnState(closes=over >= 1, answers=answers, progress=progress, strikes=strikes, until_s=until_s)
 
-    def _beginning(self, now_s: float, mode: Mode, player: PlayerState, fullness: float) -> TurnState:
+    def _beginning(
+        self, now_s: float, mode: Mode, player: PlayerState, fullness: float, metre: Metre | None
+    ) -> TurnState:  # fmt: skip
         if now_s < self._breath_until_s:
             return TurnState(rest="breath", expected_s=self._breath_until_s - now_s, again_s=self._breath_until_s)
         if mode.trigger == "onset" and not self._struck(now_s, player):
             return TurnState(rest="next note", expected_s=player.ioi_s)
         if mode.trigger == "phrase end" and player.kind == "playing" and not self._out_of_patience(now_s, mode, player):
             return TurnState(rest="listening")
+        if mode.trigger != "onset" and (waits := _on_beat(now_s, metre)) is not None:
+            return waits
         if math.isinf(mode.phrase):
             return self._begin(now_s, math.inf)
-        return self._begin(now_s, self._phrases.draw_length_s(self._rng, factor=mode.phrase * fullness))
+        length_s = self._phrases.draw_length_s(self._rng, factor=mode.phrase * fullness)
+        return self._begin(now_s, length_s if metre is None else metre.whole_s(length_s))
 
-    def _answer(self, now_s: float, mode: Mode, player: PlayerState, fullness: float) -> TurnState:
+    def _answer(
+        self, now_s: float, mode: Mode, player: PlayerState, fullness: float, metre: Metre | None
+    ) -> TurnState:  # fmt: skip
         if self._phrase is not None:
             if self._phrase.yields and player.kind == "playing":
                 self.end_phrase(now_s, mode, fullness=fullness)
@@ -224,6 +263,16 @@ class TurnTaker:
                 self._breathe(player.since_s, mode, fullness)
             if now_s < self._breath_until_s:
                 return TurnState(rest="breath", expected_s=self._breath_until_s - now_s, again_s=self._breath_until_s)
+        # In time: whole beats after the player struck what it goes back over, or on a beat.
+        anchor_s = max(start_s, end_s - _LONGEST_ANSWER_S) if mode.recall else None
+        return _on_beat(now_s, None if metre is None else metre.from_s(anchor_s)) or self._take_up(
+            now_s, mode, start_s, end_s, impatient=impatient, fullness=fullness, metre=metre
+        )
+
+    def _take_up(
+        self, now_s: float, mode: Mode, start_s: float, end_s: float, *, impatient: bool, fullness: float, metre: Metre | None
+    ) -> TurnState:
+        """Begin to answer the player's phrase from `start_s` to `end_s`, or, `impatient`, the last of what goes on."""
         if impatient:
             # The player goes on: what it answers is the last of it, and a phrase of its own is long enough.
             length_s = _answer_length_s(self._phrases.draw_length_s(self._rng, factor=mode.phrase * fullness))
@@ -234,6 +283,8 @@ class TurnTaker:
             self._answered_s = start_s
             length_s = _answer_length_s(max(0.0, end_s - start_s) * mode.phrase * fullness)
             start_s = max(start_s, end_s - _LONGEST_ANSWER_S)
+            if metre is not None and 1 / _SAME_PACE <= length_s / max(end_s - start_s, 1e-9) <= _SAME_PACE:
+                length_s = end_s - start_s
         return self._begin(now_s, length_s, answers=(start_s, max(start_s, end_s)), yields=not impatient, recall=mode.recall)
 
     def _begin(
@@ -285,6 +336,13 @@ class TurnTaker:
         waited_s = now_s - since_s
         breathing = player.ending >= _BREATHING or player.kind == "pausing"
         return waited_s >= mode.patience_s * _IMPATIENT or (waited_s >= mode.patience_s and breathing)
+
+
+def _on_beat(now_s: float, metre: Metre | None) -> TurnState | None:
+    """Return the rest until the next beat, None on a beat or without a metre."""
+    if metre is None or (beat_s := metre.next_s(now_s)) <= now_s + 1e-6:
+        return None
+    return TurnState(rest="beat", expected_s=beat_s - now_s, again_s=beat_s)
 
 
 def _answer_length_s(length_s: float) -> float:

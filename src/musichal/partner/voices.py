@@ -6,6 +6,7 @@ or had just sounded, when the state began: a chord outlasts the gesture in which
 memory did not have there, but for octaves.
 """
 
+from collections.abc import Sequence
 from itertools import takewhile
 from typing import TypeVar
 
@@ -15,6 +16,7 @@ from musichal.note import HeardNote, Note
 from musichal.partner.memory_pool import MemoryPool
 from musichal.partner.player import Situation
 from musichal.partner.settings import PartnerSettings, VoiceSettings
+from musichal.partner.timing import Parts
 
 _TOGETHER_S = 0.05
 _REACH_S = 1.0
@@ -35,11 +37,11 @@ class Voices:
         self._last_s: dict[str, float] = {}
         self._held: dict[str, tuple[frozenset[int], float]] = {}
 
-    def play(
+    def share(
         self, library: MemoryPool, state: int, *, transposition: int, now_s: float, duration_s: float, gain_db: float,
         settings: PartnerSettings,
-    ) -> dict[str, tuple[Note, ...]]:  # fmt: skip
-        """Return what each voice plays from `now_s` on, in the order of the settings; a voice may play nothing."""
+    ) -> Parts:  # fmt: skip
+        """Return what each voice takes of a state that begins at `now_s`, in the order of the settings; maybe nothing."""
         own = state_notes(library, state)
         around = notes_around(library, state) if any(v.part in ("bass", "chords") for v in settings.voices) else []
         parts = {}
@@ -48,10 +50,14 @@ class Voices:
             notes = [
                 _planned(note, now_s, transposition, duration_s, gain_db + voice.gain_db, voice, settings) for note in chosen
             ]
-            parts[voice.name] = self._struck(voice, notes)
+            parts[voice.name] = tuple(notes)
         return parts
 
-    def _struck(self, voice: VoiceSettings, notes: list[Note]) -> tuple[Note, ...]:
+    def strike(self, parts: Parts, settings: PartnerSettings) -> Parts:
+        """Return what each voice strikes of what it could play, as its limits allow."""
+        return {voice.name: self._struck(voice, parts[voice.name]) for voice in settings.voices}
+
+    def _struck(self, voice: VoiceSettings, notes: tuple[Note, ...]) -> tuple[Note, ...]:
         """Leave out strikes that come too soon after the last one, and what a holding voice still holds."""
         out: list[Note] = []
         for strike in _strikes(notes):
@@ -110,7 +116,7 @@ def _share(own: list[HeardNote], around: list[HeardNote], voice: VoiceSettings) 
     return [HeardNote(0.0, n.duration_s, n.pitch, n.velocity) for n in sorted(chord.values(), key=lambda n: n.pitch)]
 
 
-def _strikes(notes: list[Struck]) -> list[list[Struck]]:
+def _strikes(notes: Sequence[Struck]) -> list[list[Struck]]:
     """Return notes in groups that begin together, in order of time."""
     groups: list[list[Struck]] = []
     for note in sorted(notes, key=lambda n: n.onset_s):

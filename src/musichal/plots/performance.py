@@ -183,9 +183,9 @@ def _draw_places(axes: "Axes", played: Sequence[Decision], recording_names: Sequ
     joints: list[list[tuple[float, float]]] = []
     for decision in played:
         y = bottoms[decision.recording or 0] + (decision.source_start_s or 0.0)
-        if decision.jumped and lines and decision.time_s - lines[-1][1][0] < _JOINED_S:
-            joints.append([lines[-1][1], (decision.time_s, y)])
-        lines.append([(decision.time_s, y), (decision.time_s + decision.duration_s, y + decision.duration_s)])
+        if decision.jumped and lines and decision.begin_s - lines[-1][1][0] < _JOINED_S:
+            joints.append([lines[-1][1], (decision.begin_s, y)])
+        lines.append([(decision.begin_s, y), (decision.begin_s + decision.duration_s, y + decision.duration_s)])
     dotted = LineCollection(joints, colors=GREY, linewidths=0.6, linestyles=":", label="jumps", zorder=2)
     colours = [_colour(d) for d in played]
     axes.add_collection(dotted, autolim=False)
@@ -219,7 +219,7 @@ def note_colours(notes: Sequence[Note], played: Sequence[Decision]) -> list[str]
         return [INK] * len(notes)
     # MIDI times are rounded, so a note may begin a moment before its decision.
     onsets = np.array([n.onset_s for n in notes]) + 1e-3
-    at = np.searchsorted([d.time_s for d in played], onsets, side="right") - 1
+    at = np.searchsorted([d.begin_s for d in played], onsets, side="right") - 1
     return [_colour(played[max(i, 0)]) for i in at.tolist()]
 
 
@@ -232,7 +232,7 @@ def _draw_answer(axes: "Axes", notes: Sequence[Note], played: Sequence[Decision]
     axes.set_title(words if notes else "It played no note")
     for decision in played:
         if not decision.notes:
-            span = [decision.time_s, decision.time_s + decision.duration_s]
+            span = [decision.begin_s, decision.begin_s + decision.duration_s]
             along = axes.get_xaxis_transform()
             axes.plot(span, [0.008, 0.008], transform=along, color=GREY, linewidth=3, solid_capstyle="butt", zorder=1)
 

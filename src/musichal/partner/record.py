@@ -1,0 +1,136 @@
+"""From what could be played, and what was drawn of it, to the record of the decision."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from musichal.arrays import Float64
+from musichal.partner.candidates import Candidates, Filtered
+from musichal.partner.choice import Draw, runners_up
+from musichal.partner.decision import Alternative, Choice, Context, Filter, Influence, PulseUse
+from musichal.partner.influences import CONTEXTS, INFLUENCES, Activation
+from musichal.partner.memory_pool import MemoryPool
+from musichal.partner.scenario import Plan
+from musichal.partner.timing import BeatFit
+from musichal.partner.turn_taking import Turn
+
+_ALTERNATIVES = 3
+
+
+@dataclass(frozen=True)
+class Options:
+    """Candidates of a turn with their influences' weights, filters and scores."""
+
+    turn: Turn
+    found: Candidates
+    filtered: Filtered
+    weights: Float64
+    scores: Float64
+    plan: Plan | None = None  # of the scenario
+    fit: BeatFit | None = None  # to the pulse
+
+
+@dataclass(frozen=True)
+class NoOption:
+    """Why nothing can be played, and how many candidates there were."""
+
+    why: str
+    candidates: int = 0
+
+
+def choice_record(
+    library: MemoryPool, activation: Activation, options: Options, drawn: Draw, turn: Turn, **course: Any
+) -> Choice:  # fmt: skip
+    """Return what was chosen and why; `course` holds the fields of the record that are not in the options."""
+    found = options.found
+    state = int(found.states[drawn.candidate])
+    place, (segment, _) = library.place(state), library.find(state)
+    values = found.influences[:, drawn.candidate, drawn.transposition]
+    total = float(values @ options.weights) or 1.0  # 0 where nothing speaks for it, which rest_below = 0 lets pass
+    names = (*INFLUENCES, "scenario")[: len(values)]
+    factors = options.filtered.of(drawn.candidate, drawn.transposition)
+    return Choice(
+        mode=turn.mode,
+        state=state,
+        recording=place.recording,
+        live=segment.live,
+        source_start_s=place.start_s,
+        transposition=int(found.transpositions[drawn.transposition]),
+        score=drawn.score,
+        chance=drawn.chance,
+        filter=math.prod(factors.values()),
+        tonalness=found.tonal,
+        contexts=_contexts(library, activation, options, drawn),
+        influences=tuple(
+            Influence(name, value, weight, value * weight / total)
+            for name, value, weight in zip(names, values.tolist(), options.weights.tolist(), strict=True)
+        ),
+        filters=tuple(Filter(name, factor) for name, factor in factors.items()),
+        alternatives=_alternatives(library, options, drawn),
+        candidates=len(found.states),
+        phrase=turn.phrase,
+        returns="" if turn.step is None or turn.step.state != state else turn.step.words,
+        answers=turn.answers,
+        tempo_bpm=None if turn.room.pulse is None else turn.room.pulse.tempo_bpm,
+        free=turn.room.why,
+        **course,
+    )
+
+
+def _contexts(library: MemoryPool, activation: Activation, options: Options, drawn: Draw) -> tuple[Context, ...]:
+    """Return the matches that spoke for a choice in its transposition."""
+    found, situation, settings = options.found, options.turn.situation, options.turn.settings
+    segment, _ = library.find(int(found.states[drawn.candidate]))
+    values = found.influences[:, drawn.candidate, drawn.transposition]
+    contexts = []
+    for column, name in enumerate(CONTEXTS):
+        peak = int(found.peaks[drawn.candidate, column])
+        if peak < 0 or not values[INFLUENCES.index(name)]:
+            continue
+        state, tokens, strength, age_s, pace = activation.source(name, peak, situation.now_s)
+        place = library.place(state)
+        contexts.append(
+            Context(
+                source=name,
+                tokens=tokens,
+                state=state,
+                recording=place.recording,
+                end_s=place.start_s + place.duration_s,
+                live=segment.live,
+                age_s=age_s,
+                strength=strength,
+                value=strength * float(np.exp(-age_s / settings.activation_s)),
+                pace=pace,
+            )
+        )
+    return tuple(contexts)
+
+
+def _alternatives(library: MemoryPool, options: Options, drawn: Draw) -> tuple[Alternative, ...]:
+    """Return the best other states, each in its best transposition."""
+    out = []
+    for row, column in runners_up(options.scores, drawn, most=_ALTERNATIVES):
+        state = int(options.found.states[row])
+        place, (segment, _) = library.place(state), library.find(state)
+        shift, score = int(options.found.transpositions[column]), float(options.scores[row, column])
+        out.append(Alternative(state, place.recording, place.start_s, shift, score, segment.live))
+    return tuple(out)
+
+
+def pulse_use(options: Options, drawn: Draw, turn: Turn, begin_s: float) -> PulseUse | None:
+    """Return how a choice that begins at a time goes by the pulse."""
+    plan, fit = turn.timing.plan, options.fit
+    if plan is None or fit is None:
+        return None
+    row = drawn.candidate
+    beat_s, phase = float(fit.beat_s[row]), float(fit.phase[row])
+    return PulseUse(
+        source=plan.pulse.source,
+        confidence=plan.pulse.confidence,
+        strength=plan.strength,
+        wanted=((plan.start_s - plan.pulse.beat_s) / beat_s - plan.offset) % 1,
+        phase=phase if fit.known[row] else None,
+        got=((begin_s - plan.pulse.beat_s) / beat_s) % 1,
+    )

@@ -1,0 +1,92 @@
+"""The pulse in the room: what is heard, what a clock says, and what the partner keeps up.
+
+A pulse that is sure once is held while the player rests or syncopates, and let go when they play on without it. In between, the
+partner goes by it in part: it fades. The record of a decision says what it went by, and why.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from musichal.hearing.beats import BeatTracker
+from musichal.hearing.percepts import Percept
+from musichal.partner.clocks import ClockKeeper
+from musichal.partner.settings import PartnerSettings
+from musichal.pulse import Pulse
+
+_HOLD_BEATS = 16.0  # so long a pulse is held while nothing is heard
+_LET_GO = 0.6  # below this share of the least confidence nothing of it is left
+
+
+@dataclass(frozen=True)
+class RoomPulse:
+    """The pulse at one moment: the `pulse` (None for none), how far it is gone by (0 to 1), and why no further in words."""
+
+    pulse: Pulse | None
+    strength: float
+    why: str
+
+
+NO_PULSE = RoomPulse(None, 0.0, "")
+
+
+class PulseKeeper:
+    """Keeps the pulse of a performance."""
+
+    def __init__(self, *, sample_rate_hz: int) -> None:
+        self._rate_hz = sample_rate_hz
+        self._tracker = BeatTracker()
+        self._clocks = ClockKeeper()
+        self._held: tuple[Pulse, float] | None = None  # the last sure pulse, and when it was sure
+        self._onset_s = 0.0
+
+    def hear(self, percept: Percept, settings: PartnerSettings) -> None:
+        """Take a percept."""
+        self._tracker.hear(percept, sample_rate_hz=self._rate_hz)
+        for sample in percept.heard.onset_samples:
+            self.hear_onset(sample / self._rate_hz)
+        heard = percept.heard
+        end_s = (heard.start_sample + heard.length_samples) / self._rate_hz
+        pulse = self._tracker.pulse()
+        if pulse is not None and pulse.confidence >= settings.pulse_confidence:
+            self._held = pulse, end_s
+
+    def hear_onset(self, onset_s: float) -> None:
+        """Take an onset."""
+        self._onset_s = max(self._onset_s, onset_s)
+
+    @staticmethod
+    def check(changes: Mapping[str, object], now_s: float) -> None:
+        """Raise `InputError` for a clock or a tap that cannot be; take nothing."""
+        ClockKeeper.check(changes, now_s)
+
+    def change(self, changes: Mapping[str, object], now_s: float) -> str:
+        """Take clocks and taps; return a sentence for the player, or an empty text."""
+        return self._clocks.change(changes, now_s, heard=self._tracker.pulse())
+
+    def at(self, now_s: float, settings: PartnerSettings) -> RoomPulse:
+        """Return the pulse to go by at a time; clocks and taps come before what is heard."""
+        if settings.time == "free":
+            return RoomPulse(None, 0.0, "its time is free")
+        least, heard = settings.pulse_confidence, self._heard(now_s, settings)
+        given = self._clocks.at(now_s, heard=heard)
+        pulse = heard if given is None or (heard is not None and given.confidence < min(least, heard.confidence)) else given
+        if pulse is None:
+            return RoomPulse(None, 0.0, "no pulse is heard")
+        if settings.time == "pulse":
+            return RoomPulse(pulse, 1.0, "")
+        # At 0 every pulse will do.
+        share = (pulse.confidence / least - _LET_GO) / (1 - _LET_GO) if least else 1.0
+        strength = min(1.0, max(0.0, share))
+        why = "" if strength == 1 else f"the pulse is not sure enough ({pulse.confidence:.0%} of {least:.0%})"
+        return RoomPulse(pulse if strength else None, strength, why)
+
+    def _heard(self, now_s: float, settings: PartnerSettings) -> Pulse | None:
+        """Return the pulse that is heard, or the one that is held while nothing is."""
+        pulse = self._tracker.pulse()
+        if self._held is None or (pulse is not None and pulse.confidence >= settings.pulse_confidence):
+            return pulse
+        held, sure_s = self._held
+        silent = now_s - self._onset_s > held.period_s
+        if silent and now_s - max(sure_s, self._onset_s) <= _HOLD_BEATS * held.period_s:
+            return held
+        return pulse

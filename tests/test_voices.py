@@ -30,9 +30,11 @@ def memory_of(*states) -> Memory:
 
 
 def play(memory, state, chosen=BAND, *, voices=None, now_s=10.0, transposition=0, gain_db=0.0):
-    parts = (voices or Voices()).play(
+    voices = voices or Voices()
+    parts = voices.share(
         MemoryPool(memory), state, transposition=transposition, now_s=now_s, duration_s=0.25, gain_db=gain_db, settings=chosen
     )
+    parts = voices.strike(parts, chosen)
     return {v: [(n.pitch, round(n.onset_s - now_s, 3), round(n.duration_s, 3)) for n in notes] for v, notes in parts.items()}
 
 

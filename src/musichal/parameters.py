@@ -215,7 +215,7 @@ class PartnerParameters:
     )
     beat_offset: float = _parameter(
         0.0, 0, 1, "Plays by this part of a beat behind memory's place in the beat; 0.5 is the off-beat.",
-        group="Time", unit="beats", ends=(0.0, 0.5),
+        group="Time", unit="beats", ends=(0.0, 0.5), beside={"time": "pulse"},
     )  # fmt: skip
     rest_below: float = _parameter(
         0.12, 0, UNLIMITED, "Rests if less than this share of what the player can contribute speaks for the best candidate.",

@@ -75,9 +75,11 @@ class Voices:
 
 
 def state_notes(library: MemoryPool, state: int) -> list[HeardNote]:
-    """Return the notes of a state."""
+    """Return the notes of a state; those that it was struck with begin with it, at the onset that was heard."""
     segment, local = library.find(state)
-    return [HeardNote(*note) for note in segment.memory.notes_of(local).tolist()]
+    struck_s = _TOGETHER_S if segment.memory.states["starts_at_onset"][local] else 0.0
+    notes = segment.memory.notes_of(local).tolist()
+    return [HeardNote(0.0 if offset_s <= struck_s else offset_s, *rest) for offset_s, *rest in notes]
 
 
 def notes_around(library: MemoryPool, state: int) -> list[HeardNote]:

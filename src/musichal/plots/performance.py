@@ -51,6 +51,7 @@ _REST_LOOKS = {
     "your turn": (_CALM, "//"),
     "yields": (_CALM, "\\\\"),
     "breath": (_CALM, ".."),
+    "beat": (_CALM, ".."),
     "next note": (_CALM, "||"),
     "on purpose": (_CALM, "xx"),
     "score": (_CALM, "--"),

@@ -82,7 +82,7 @@ def test_a_long_name_takes_no_room_from_figures() -> None:
     spec = dataclasses.replace(SPEC, hop_samples=2100)
     text = lines_of(partner_stats(partner([song("a long way/to/some/song.wav", [1, 2, 1], [0, 0, 0])], spec)), width=80)
     assert "closed form" in text and "segments" in text
-    table = text[text.index("closed form") : text.index("Vocabulary")]
+    table = text[text.index("closed form") : text.index("Beats")]
     cells = [line.split("│")[1].rstrip() for line in table.splitlines() if line.startswith("│")]
     assert len(cells) > 1
     # Nothing of it is cut off: its end may be what tells it from others.

@@ -14,6 +14,9 @@ Key = tuple[int, int]
 PERCUSSION_CHANNEL = 9
 """The channel on which General MIDI plays drums, whatever the program."""
 
+DRUMS = {36: "kick", 38: "snare", 42: "closed hat", 46: "open hat", 45: "tom", 49: "cymbal"}
+"""The drums that are told apart, by their key in General MIDI's drum kit."""
+
 HEARD_NOTE_FIELDS = [("offset_s", "<f4"), ("duration_s", "<f4"), ("pitch", "u1"), ("velocity", "u1")]
 """Fields of a heard note as the memory stores it, for `numpy.dtype`; `offset_s` counts from the start of its state."""
 

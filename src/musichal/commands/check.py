@@ -297,6 +297,7 @@ def stats_tables(stats: PartnerStats) -> Iterator[Table]:
     yield table_of("How it hears", ("", ""), _hearing_rows(stats.hearing))
     columns = ("name", "length", "segments", "frames", "closed form", "onsets", "sound")
     yield table_of("Recordings", columns, [_recording_row(r) for r in stats.recordings], right=True)
+    yield table_of("Beats", ("name", "tempo", "sure", "drum hits"), [_beat_row(r) for r in stats.recordings])
     yield table_of("Vocabulary", ("", *SOURCES), _diversity_rows(stats.diversity), right=True)
     yield table_of("Memory", ("", ""), _memory_rows(stats.memory))
     yield table_of("Repetition", ("", *SOURCES, "oracle"), _repetition_rows(stats), right=True)
@@ -333,6 +334,14 @@ def _recording_row(recording: RecordingStats) -> tuple[str, ...]:
         str(recording.onsets),
         "kept" if recording.has_audio else "not kept",
     )
+
+
+def _beat_row(recording: RecordingStats) -> tuple[str, ...]:
+    if recording.tempo is None:
+        how = "`musichal rehear` finds it" if recording.has_audio else "its sound was left out: train again"
+        return (recording.name, f"not looked for, from before beats were kept: {how}", "", "")
+    hits = ", ".join(f"{count} {name}" for name, count in recording.hits.items())
+    return (recording.name, recording.tempo.words, f"{recording.tempo.sure_share:.0%} of the time", hits or "none")
 
 
 def _diversity_rows(diversity: tuple[Diversity, ...]) -> list[tuple[str, ...]]:

@@ -24,13 +24,14 @@ import numpy as np
 from musichal.arrays import AnyArray, Int16
 from musichal.audio.resample import resampled_length
 from musichal.evaluate.checks import grid_counts
+from musichal.evaluate.tempo import TempoStats, tempo_stats
 from musichal.hearing.percepts import SILENCE, SOURCES
 from musichal.hearing.vocabulary import perplexity, token_histogram, top_share
 from musichal.memory.information_rate import information_rate
 from musichal.memory.memory import Memory
 from musichal.memory.partner_file import PartnerModel, StoredRecording
 from musichal.memory.token_index import TokenIndex
-from musichal.spec import PerceptionSpec
+from musichal.note import DRUMS
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,10 @@ class HearingStats:
 
 @dataclass(frozen=True)
 class RecordingStats:
-    """One recording. `frames_expected` is the closed form's count, None where segments follow onsets."""
+    """One recording. `frames_expected` is the closed form's count, None where segments follow onsets.
+
+    `tempo` is None where beats were not looked for (a file of version 1); `hits` counts its drum hits by name.
+    """
 
     name: str
     digest: str
@@ -153,6 +157,8 @@ class RecordingStats:
     frames_expected: int | None
     onsets: int
     diversity: tuple[Diversity, ...]
+    tempo: TempoStats | None
+    hits: dict[str, int]
 
     @property
     def count_agrees(self) -> bool | None:
@@ -248,7 +254,7 @@ def partner_stats(model: PartnerModel) -> PartnerStats:
         hearing=_hearing(model, duration_s),
         trained_with=dict(model.trained_with),
         duration_s=duration_s,
-        recordings=tuple(_recording(r, model.spec) for r in model.recordings),
+        recordings=tuple(_recording(r, model, number) for number, r in enumerate(model.recordings)),
         diversity=tuple(
             token_diversity([r.tokens[source] for r in model.recordings], size=size, duration_s=duration_s)
             for source in range(len(SOURCES))
@@ -282,7 +288,8 @@ def _hearing(model: PartnerModel, duration_s: float) -> HearingStats:
     )
 
 
-def _recording(recording: StoredRecording, spec: PerceptionSpec) -> RecordingStats:
+def _recording(recording: StoredRecording, model: PartnerModel, number: int) -> RecordingStats:
+    spec = model.spec
     counts = grid_counts(recording, spec) if spec.policy == "grid" else None
     length = resampled_length(recording.n_samples, source_rate_hz=recording.sample_rate_hz, target_rate_hz=spec.sample_rate_hz)
     return RecordingStats(
@@ -299,7 +306,17 @@ def _recording(recording: StoredRecording, spec: PerceptionSpec) -> RecordingSta
         diversity=tuple(
             token_diversity([tokens], size=spec.vocabulary.size, duration_s=recording.duration_s) for tokens in recording.tokens
         ),
+        tempo=None if recording.beats is None else tempo_stats(recording.beats, duration_s=recording.duration_s),
+        hits=_hits(model.memory, number),
     )
+
+
+def _hits(memory: Memory, recording: int) -> dict[str, int]:
+    """Return how often each drum was hit in a recording, the most frequent first."""
+    owners = np.repeat(memory.states["recording"], memory.states["hit_count"])
+    keys, counts = np.unique(memory.hits["pitch"][owners == recording], return_counts=True)
+    order = np.argsort(-counts, kind="stable")
+    return {DRUMS.get(int(keys[n]), f"key {keys[n]}"): int(counts[n]) for n in order}
 
 
 def _memory(memory: Memory, duration_s: float) -> MemoryStats:

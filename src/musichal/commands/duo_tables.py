@@ -1,0 +1,78 @@
+"""The tables of `musichal evaluate --duo`: one row for each contestant, one for each song."""
+
+from collections.abc import Iterator
+
+from rich.table import Table
+
+from musichal.commands.terminal import table_of
+from musichal.evaluate.together import ANCHORS, DuoContestant, DuoEvaluation
+
+_TIME_COLUMNS = {
+    "onsets": "onsets",
+    "r16": "R 16ths",
+    "r8": "R 8ths",
+    "r_triplets": "R triplets",
+    "r_grid": "R their grid",
+    "within": "within 40 ms",
+    "within_moved": "moved in time",
+    "asynchrony_ms": "asynchrony",
+    "spread_ms": "spread",
+    "phrase_beats": "phrase",
+    "in_time": "in time",
+}
+_SHARES = ("within", "within_moved", "in_time")
+_INTERVALS = ("r16", "r_grid", "within")
+
+
+def duo_tables(evaluation: DuoEvaluation) -> Iterator[Table]:
+    """Yield the table of all contestants and, for more than one song, one of the songs."""
+    count, chance = len(evaluation.songs), evaluation.chance_r
+    sources = sorted({"unknown" if song.beats is None else song.beats.source for song in evaluation.songs})
+    title = f"Together in time, {count} {'song' if count == 1 else 'songs'}; beats: {', '.join(sources)}"
+    if chance is not None:
+        title += f"; R by chance is {chance:.2f}"
+    pushed = any(song.pushed for song in evaluation.songs)
+    columns = [*_TIME_COLUMNS.values(), *(["back after a push"] if pushed else [])]
+    rows = [
+        (c.name, *(_cell(c, name) for name in _TIME_COLUMNS), *([_back(c)] if pushed else [])) for c in evaluation.contestants
+    ]
+    yield table_of(title, ("", *columns), rows, right=True)
+    if count > 1:
+        ways = [c.name for c in evaluation.contestants if c.name not in ANCHORS]
+        songs = [
+            (
+                song.name,
+                "triplets" if song.grid == 3 else "16ths",
+                *(f"{_number(song.played[way].time.r_grid)} / {_share(song.played[way].time.within)}" for way in ways),
+            )
+            for song in evaluation.songs
+        ]
+        yield table_of("By song: R on its grid / within 40 ms", ("", "grid", *ways), songs, right=True)
+
+
+def _cell(contestant: DuoContestant, name: str) -> str:
+    value = getattr(contestant.time, name)
+    if name == "onsets":
+        return str(value)
+    if name.endswith("_ms"):
+        return "–" if value is None else f"{value:{'+' if name == 'asynchrony_ms' else ''}.0f} ms"
+    if name == "phrase_beats":
+        return "–" if value is None else f"{value:.1f} beats"
+    text = _share(value) if name in _SHARES else _number(value)
+    if name in _INTERVALS and name in contestant.time_intervals:
+        low, high = contestant.time_intervals[name]
+        text += f" ({_share(low)}–{_share(high)})" if name in _SHARES else f" ({low:.2f}–{high:.2f})"
+    return text
+
+
+def _back(contestant: DuoContestant) -> str:
+    never = f", {contestant.never_back} never" if contestant.never_back else ""
+    return ("–" if contestant.back_beats is None else f"{contestant.back_beats:.1f} beats") + never
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.0%}"

@@ -1,0 +1,365 @@
+"""Duos: a partner learns one part of a band, answers the player on another, and is measured against what the band played there.
+
+What is heard does not depend on who answers: a duo is trained and heard once (`hear_duo`) and answered by each contestant
+through the event loop of a performance. Beside the partner's modes there are four anchors: the *real part* (each part of the
+band beside the others, or the player beside the band where parts are not known), the real part of *another* song or place, a
+*deaf* walk in memory, and an *echo* of the player's onsets `ECHO_S` later.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from musichal.arrays import Float64
+from musichal.audio.recording import Recording
+from musichal.errors import InputError
+from musichal.evaluate.answers import DeafWalker, Excerpt, MakePlayer, answer, hear_excerpt
+from musichal.evaluate.duo import notes_of
+from musichal.evaluate.time_together import (
+    BeatMap,
+    TimeTogether,
+    beats_until_back,
+    chance_concentration,
+    grid_of,
+    intervals,
+    mean_time,
+    struck,
+    time_together,
+)
+from musichal.hearing.encoders import create_encoder
+from musichal.hearing.listener import FeatureExtractor
+from musichal.hearing.percepts import SegmentFeatures
+from musichal.memory.partner_file import PartnerModel
+from musichal.note import Note
+from musichal.partner.decision import Decision
+from musichal.partner.partner import Partner
+from musichal.partner.settings import Direction, PartnerSettings
+from musichal.spec import PerceptionSpec
+from musichal.training.trainer import train
+
+REAL, OTHER, DEAF, ECHO = "the real part", "a real part of elsewhere", "deaf", "echo of the player"
+ANCHORS = (REAL, OTHER, DEAF, ECHO)
+ECHO_S = 0.02
+_ELSEWHERE_S = 5.83
+"""Not a multiple of a bar at any usual tempo."""
+_SHORTEST_S = 8.0
+Progress = Callable[[str, float], None]
+
+
+@dataclass(frozen=True)
+class Duo:
+    """A player's and a band's recording of one song, with what is known of it; times are seconds from their start.
+
+    Attributes
+    ----------
+    name : str
+    player, band : Recording
+        Of one length.
+    beats : BeatMap or None
+        None where they are not known.
+    parts_s : tuple of arrays
+        Onsets of each part of the band; empty where they are not known.
+    player_s : array or None
+        Onsets of the player, None where they are not known.
+    push_s : float or None
+        Where the player changes tempo.
+    """
+
+    name: str
+    player: Recording
+    band: Recording
+    beats: BeatMap | None = None
+    parts_s: tuple[Float64, ...] = ()
+    player_s: Float64 | None = None
+    push_s: float | None = None
+
+
+@dataclass(frozen=True)
+class HeardDuo:
+    """A duo with its partner, trained on the band up to `start_s`, and the player from there on, heard by it.
+
+    `beats`, `parts_s` and `player_s` count from `start_s`; `parts_are_known` says whether the parts are apart.
+    """
+
+    name: str
+    model: PartnerModel
+    excerpt: Excerpt
+    start_s: float
+    beats: BeatMap | None
+    parts_s: tuple[Float64, ...]
+    parts_are_known: bool
+    player_s: Float64
+    push_s: float | None
+
+    @property
+    def band_s(self) -> Float64:
+        """Return the onsets of the whole band, chords once."""
+        return struck(np.concatenate(self.parts_s)) if self.parts_s else np.zeros(0)
+
+    @property
+    def grid(self) -> int:
+        """Return the parts of a beat that band and player are on: 4, or 3 for triplets."""
+        together_s = np.concatenate([self.band_s, self.player_s])
+        return 4 if self.beats is None else grid_of(self.beats.places(together_s))
+
+
+@dataclass(frozen=True)
+class Played:
+    """What one contestant played in one duo: its notes (for a real part, its onsets alone) and how they lie in time.
+
+    `back_beats` is how many beats behind the player's change of tempo it was in time again; None without one, or if never.
+    """
+
+    contestant: str
+    onsets_s: Float64
+    notes: tuple[Note, ...]
+    time: TimeTogether
+    back_beats: float | None = None
+
+
+@dataclass(frozen=True)
+class DuoSong:
+    """One duo and what each contestant played in it, by name."""
+
+    name: str
+    start_s: float
+    duration_s: float
+    beats: BeatMap | None
+    grid: int
+    band_s: Float64
+    player_s: Float64
+    pushed: bool
+    played: Mapping[str, Played]
+
+
+@dataclass(frozen=True)
+class DuoContestant:
+    """How one contestant did over all duos: means, 95 % intervals over songs, and beats until in time after tempo changes."""
+
+    name: str
+    time: TimeTogether
+    time_intervals: Mapping[str, tuple[float, float]]
+    back_beats: float | None
+    never_back: int
+
+
+@dataclass(frozen=True)
+class DuoEvaluation:
+    """Everything that was measured, contestants in the order of the table; `chance_r` is R of as many onsets anywhere."""
+
+    songs: tuple[DuoSong, ...]
+    contestants: tuple[DuoContestant, ...]
+    chance_r: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return {
+            "songs": [
+                {
+                    "name": song.name,
+                    "start_s": song.start_s,
+                    "duration_s": song.duration_s,
+                    "beats": None if song.beats is None else len(song.beats.beats_s),
+                    "beats_from": None if song.beats is None else song.beats.source,
+                    "grid": song.grid,
+                    "played": {
+                        name: {"time": dataclasses.asdict(played.time), "back_beats": played.back_beats}
+                        for name, played in song.played.items()
+                    },
+                }
+                for song in self.songs
+            ],
+            "contestants": [
+                {
+                    "name": c.name,
+                    "time": dataclasses.asdict(c.time),
+                    "time_intervals": dict(c.time_intervals),
+                    "back_beats": c.back_beats,
+                    "never_back": c.never_back,
+                }
+                for c in self.contestants
+            ],
+            "chance_r": self.chance_r,
+        }
+
+
+def hear_duo(
+    duo: Duo, *, spec: PerceptionSpec | None = None, train_share: float = 0.5, progress: Progress | None = None
+) -> HeardDuo:
+    """Train a partner on the first part of the band and hear the player on the rest.
+
+    Raises
+    ------
+    InputError
+        If the recordings differ in length by more than half a second, are too short, or the player is silent.
+    """
+    tell = progress or (lambda _what, _share: None)
+    name = duo.name
+    if abs(duo.player.duration_s - duo.band.duration_s) > 0.5:
+        raise InputError(
+            f"{name}: the player's recording lasts {duo.player.duration_s:.1f} s and the band's {duo.band.duration_s:.1f} s;"
+            " they must be of one performance, and of one length"
+        )
+    start_s = train_share * duo.band.duration_s
+    if min(start_s, duo.player.duration_s - start_s) < _SHORTEST_S:
+        raise InputError(f"{name}: {duo.band.duration_s:.1f} s is too short; each part needs {_SHORTEST_S:g} s or more")
+    learned, rest = _cut(duo.band, 0.0, start_s), _cut(duo.player, start_s, duo.player.duration_s)
+    if not np.any(np.abs(rest.samples) > 1e-4):
+        raise InputError(f"{name}: the player is silent from {start_s:.1f} s on, where the partner answers")
+    tell(f"Learning the band of {name}", 0.0)
+    model = train([learned], spec or PerceptionSpec(), keep_audio=False)
+    tell(f"Listening to the player of {name}", 0.4)
+    excerpt = hear_excerpt(model, rest.samples, sample_rate_hz=rest.sample_rate_hz, name=name, start_s=start_s)
+    beats, parts = duo.beats, duo.parts_s
+    if beats is None or not parts:
+        tell(f"Listening to the band of {name}", 0.7)
+        segments = _segments(duo.band, model.spec)
+        rate = model.spec.sample_rate_hz
+        if beats is None:
+            beats = beats_of(segments, sample_rate_hz=rate)
+        if not parts:
+            parts = (np.array([onset / rate for segment in segments for onset in segment.onset_samples]),)
+    player_s = duo.player_s
+    heard_s = np.array([onset.sample for onset in excerpt.onsets]) / excerpt.sample_rate_hz
+    end_s = start_s + excerpt.duration_s
+    return HeardDuo(
+        name=name,
+        model=model,
+        excerpt=excerpt,
+        start_s=start_s,
+        beats=None if beats is None else _beats_within(beats, start_s, end_s),
+        parts_s=tuple(struck(part[(part >= start_s) & (part < end_s)] - start_s) for part in parts),
+        parts_are_known=bool(duo.parts_s),
+        player_s=struck(heard_s if player_s is None else player_s[(player_s >= start_s) & (player_s < end_s)] - start_s),
+        push_s=None if duo.push_s is None else duo.push_s - start_s,
+    )
+
+
+def beats_of(segments: Sequence[SegmentFeatures], *, sample_rate_hz: int) -> BeatMap | None:
+    """Return the beats that are found offline in what was heard; None where there are none."""
+    from musichal.hearing.beats import find_beats
+
+    found = find_beats(segments, sample_rate_hz=sample_rate_hz)
+    return None if len(found) < 4 else BeatMap(found["time_s"].astype(np.float64), "found in the band")
+
+
+def play_duo(
+    heard: HeardDuo,
+    directions: Mapping[str, Direction],
+    *,
+    settings: PartnerSettings | None = None,
+    seed: int = 0,
+    elsewhere: HeardDuo | None = None,
+    anchors: bool = True,
+) -> DuoSong:
+    """Let each contestant answer a duo and measure it; `elsewhere` is another song, whose band is the anchor `OTHER`."""
+    rate, memory = heard.model.spec.sample_rate_hz, heard.model.memory
+    played: dict[str, Played] = {}
+
+    def playing(direction: Direction) -> MakePlayer:
+        chosen = replace(settings or PartnerSettings(), direction=direction)
+        return lambda number: Partner(memory, chosen, rng=np.random.default_rng(number), sample_rate_hz=rate)
+
+    for name, direction in directions.items():
+        played[name] = _answered(name, answer(heard.excerpt, playing(direction)(seed)), heard)
+    if anchors:
+        played[REAL] = _real_part(heard)
+        other_s = heard.band_s if elsewhere is None else elsewhere.band_s
+        shifted_s = np.sort((other_s + _ELSEWHERE_S) % heard.excerpt.duration_s)
+        played[OTHER] = _measured(OTHER, struck(shifted_s if elsewhere is None else other_s), (), (), heard)
+        deaf = DeafWalker(memory, rng=np.random.default_rng(seed))
+        played[DEAF] = _answered(DEAF, answer(heard.excerpt, deaf), heard)
+        played[ECHO] = _measured(ECHO, heard.player_s + ECHO_S, (), (), heard)
+    return DuoSong(
+        name=heard.name,
+        start_s=heard.start_s,
+        duration_s=heard.excerpt.duration_s,
+        beats=heard.beats,
+        grid=heard.grid,
+        band_s=heard.band_s,
+        player_s=heard.player_s,
+        pushed=heard.push_s is not None,
+        played=played,
+    )
+
+
+def evaluation_of(songs: Sequence[DuoSong], *, seed: int = 0) -> DuoEvaluation:
+    """Return the means of all contestants over songs."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for name in songs[0].played:
+        items = [song.played[name] for song in songs]
+        times = [item.time for item in items]
+        pushed = [song.played[name].back_beats for song in songs if song.pushed]
+        back = [beats for beats in pushed if beats is not None]
+        found.append(
+            DuoContestant(
+                name=name,
+                time=mean_time(times),
+                time_intervals=intervals(times, rng=rng),
+                back_beats=float(np.median(back)) if back else None,
+                never_back=len(pushed) - len(back),
+            )
+        )
+    answered = [item.time.onsets for song in songs for name, item in song.played.items() if name not in ANCHORS]
+    chances = [chance for count in answered if (chance := chance_concentration(count)) is not None]
+    return DuoEvaluation(tuple(songs), tuple(found), float(np.mean(chances)) if chances else None)
+
+
+def _answered(name: str, decisions: Sequence[Decision], heard: HeardDuo) -> Played:
+    notes = [note for note in notes_of(decisions) if note.onset_s < heard.excerpt.duration_s]
+    return _measured(name, struck([note.onset_s for note in notes]), notes, () if name == DEAF else decisions, heard)
+
+
+def _measured(name: str, onsets_s: Float64, notes: Sequence[Note], decisions: Sequence[Decision], heard: HeardDuo) -> Played:
+    onsets_s = onsets_s[onsets_s < heard.excerpt.duration_s]
+    time = time_together(
+        onsets_s, heard.band_s, heard.beats, duration_s=heard.excerpt.duration_s, grid=heard.grid, decisions=decisions
+    )
+    return Played(name, onsets_s, tuple(notes), time, _back(onsets_s, heard))
+
+
+def _back(onsets_s: Float64, heard: HeardDuo) -> float | None:
+    if heard.push_s is None or heard.beats is None:
+        return None
+    return beats_until_back(onsets_s, heard.beats, push_s=heard.push_s, grid=heard.grid)
+
+
+def _real_part(heard: HeardDuo) -> Played:
+    """Return the band's own onsets; what is together is each part with the others, or the player with the band."""
+    whole = _measured(REAL, heard.band_s, (), (), heard)
+    measured = []
+    for number, part in enumerate(heard.parts_s if heard.parts_are_known and len(heard.parts_s) > 1 else ()):
+        others = struck(np.concatenate([p for i, p in enumerate(heard.parts_s) if i != number]))
+        if len(part) and len(others):
+            measured.append(time_together(part, others, heard.beats, duration_s=heard.excerpt.duration_s, grid=heard.grid))
+    if not measured:
+        measured = [
+            time_together(heard.player_s, heard.band_s, heard.beats, duration_s=heard.excerpt.duration_s, grid=heard.grid)
+        ]
+    counts = np.array([item.onsets for item in measured], dtype=np.float64)
+    within, moved = (
+        float(np.sum(counts * [getattr(item, name) or 0.0 for item in measured]) / max(1.0, counts.sum()))
+        for name in ("within", "within_moved")
+    )
+    return replace(whole, time=replace(whole.time, within=within, within_moved=moved))
+
+
+def _cut(recording: Recording, start_s: float, end_s: float) -> Recording:
+    rate = recording.sample_rate_hz
+    return replace(recording, samples=recording.samples[round(start_s * rate) : round(end_s * rate)])
+
+
+def _segments(recording: Recording, spec: PerceptionSpec) -> list[SegmentFeatures]:
+    return list(FeatureExtractor(spec, create_encoder(spec)).stream(recording.samples, source_rate_hz=recording.sample_rate_hz))
+
+
+def _beats_within(beats: BeatMap, start_s: float, end_s: float) -> BeatMap | None:
+    """Return the beats of a stretch, counted from its start, with the one before and behind it."""
+    first = max(0, int(np.searchsorted(beats.beats_s, start_s)) - 1)
+    last = int(np.searchsorted(beats.beats_s, end_s)) + 1
+    there = beats.beats_s[first:last] - start_s
+    return BeatMap(there, beats.source) if len(there) > 3 else None

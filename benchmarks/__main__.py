@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from benchmarks.command import LEARNED_PART, USUAL_PARTS, bench_command
+from benchmarks.duo_command import CACHE, DuoOptions
 from musichal.commands.options import Json
 from musichal.commands.terminal import open_terminal
 from musichal.errors import InputError
@@ -19,7 +20,7 @@ def bench(
         list[str] | None,
         typer.Argument(
             help="What to measure: hearing, memory, tokens, notes, pulse, partner (all of them, if none is named),"
-            " drift, scheduler, live, soak, encoder."
+            " drift, scheduler, live, soak, duo, encoder."
         ),
     ] = None,
     live: Annotated[bool, typer.Option("--live", help="The part live: sound in, MIDI out, through a JACK server.")] = False,
@@ -33,6 +34,13 @@ def bench(
         list[Path] | None,
         typer.Option(help="A recording to measure hearing or drift on; repeatable. The demo's, if none is named."),
     ] = None,
+    split: Annotated[
+        str, typer.Option(help="duo: 'tune' for the songs to tune on, 'report' for those only reported.")
+    ] = "report",
+    songs: Annotated[int | None, typer.Option(min=1, help="duo: so many songs of the split. default: 18.")] = None,
+    modes: Annotated[str, typer.Option(help="duo: modes to play in, with commas.")] = "couple,lead,contrast,shadow",
+    set_: Annotated[list[str] | None, typer.Option("--set", help="duo: NAME=VALUE of a parameter; repeatable.")] = None,
+    cache: Annotated[Path, typer.Option(help="duo: a folder that keeps what was trained and heard.")] = CACHE,
     write: Annotated[
         Path | None, typer.Option(help="A folder that gets one dated page of results per part, such as docs/results.")
     ] = None,
@@ -49,7 +57,8 @@ def bench(
             asked.append(LEARNED_PART)
         if weights is not None and LEARNED_PART not in asked:
             raise InputError("--weights is for the part encoder")
-        bench_command(asked, recording or [], weights=weights, write=write, terminal=terminal)
+        duo = DuoOptions(split, songs, tuple(modes.split(",")), tuple(set_ or ()), cache)
+        bench_command(asked, recording or [], weights=weights, duo=duo, write=write, terminal=terminal)
 
 
 if __name__ == "__main__":

@@ -9,17 +9,22 @@ from pathlib import Path
 
 from rich.table import Table
 
+from benchmarks.duo_command import DuoOptions, measure_duo
 from benchmarks.figure import Figure
 from musichal.commands.play import RECORDING
 from musichal.commands.terminal import Terminal
 from musichal.errors import CheckFailedError, InputError
 
 LEARNED_PART = "encoder"
-PARTS = ("hearing", "memory", "tokens", "notes", "pulse", "partner", "drift", "scheduler", "live", "soak", LEARNED_PART)
-USUAL_PARTS = PARTS[:-5]
+PARTS = (
+    *("hearing", "memory", "tokens", "notes", "pulse", "partner", "drift", "scheduler", "live", "soak"),
+    *("duo", LEARNED_PART),
+)
+USUAL_PARTS = PARTS[:-6]
 """Measured where nothing is named.
 
-Drift needs recordings of its own, scheduler and live a JACK server, soak many minutes, the learned encoder an extra."""
+Drift needs recordings of its own, duo its material, scheduler and live a JACK server, soak many minutes, the learned encoder an
+extra."""
 
 
 def bench_command(
@@ -27,13 +32,14 @@ def bench_command(
     recordings: Sequence[Path],
     *,
     weights: Path | None = None,
+    duo: DuoOptions | None = None,
     write: Path | None = None,
     terminal: Terminal,
 ) -> None:
     """Measure the parts asked for and show each figure beside its goal and its peer.
 
-    `weights` is a folder for the part `encoder`, which has random ones otherwise. `write` is a folder that gets one dated
-    Markdown page per part.
+    `weights` is a folder for the part `encoder`, which has random ones otherwise; `duo` says which songs and modes. `write` is
+    a folder that gets one dated Markdown page per part.
 
     Raises
     ------
@@ -46,15 +52,21 @@ def bench_command(
     if unknown:
         raise InputError(f"there is no benchmark {unknown[0]!r}; there are: {', '.join(PARTS)}")
     figures: list[Figure] = []
+    measured: Sequence[Figure]
     with terminal.progress("Measuring") as tell:
         for number, part in enumerate(parts):
             tell(f"Measuring {part}", number / len(parts))
+            if part == "duo":
+                measured = measure_duo(duo or DuoOptions(), terminal=terminal, progress=tell, write=write)
+                figures += measured
+                continue
             measured = _measure(part, recordings or [RECORDING], weights)
             figures += measured
             if write is not None:
                 (write / f"{part}.md").write_text(_page(part, recordings, measured), encoding="utf-8")
     terminal.result({"machine": _machine(), "figures": [asdict(f) | {"met": f.met} for f in figures]})
-    terminal.show(_table(figures))
+    if figures:
+        terminal.show(_table(figures))
     missed = [f for f in figures if not f.met]
     if missed:
         raise CheckFailedError(f"{len(missed)} of {len(figures)} figures miss their goal: {', '.join(f.name for f in missed)}")

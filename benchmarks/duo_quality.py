@@ -1,0 +1,153 @@
+"""Duos: whether answers are together with a band that the partner does not hear, on material whose truth is known.
+
+The material is made by `benchmarks.duo_material`. For each song a partner learns the first half of the band and answers the
+player on the second. Training and hearing are the slow part and do not depend on the partner, so they are kept in a folder,
+under a digest of the modules that they run (`hearing`, `memory`, `training`, `audio`) and of the song's truth. Nothing in that
+folder is for exchange: it holds pickles.
+"""
+
+import hashlib
+import json
+import pickle
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import musichal
+from musichal.audio.recording import Recording, read_recording
+from musichal.commands.play import direction
+from musichal.errors import InputError
+from musichal.evaluate.time_together import BeatMap
+from musichal.evaluate.together import Duo, DuoEvaluation, DuoSong, HeardDuo, Progress, evaluation_of, hear_duo, play_duo
+from musichal.own_process import single_blas_thread
+from musichal.partner.settings import PartnerSettings
+
+MATERIAL = Path("/work/data")
+STEADY = ("freedoom", "mma")
+_HEARD_BY = ("hearing", "memory", "training", "audio", "spec.py", "pulse.py", "note.py")
+
+
+@dataclass(frozen=True)
+class Song:
+    """A song of the material and whether the player's recording has the drums in it."""
+
+    folder: Path
+    with_drums: bool = False
+
+    @property
+    def truth(self) -> dict[str, Any]:
+        """Return what is known of it."""
+        values: dict[str, Any] = json.loads((self.folder / "truth.json").read_text("utf-8"))
+        return values
+
+
+def songs_of(
+    split: str, *, sets: Sequence[str] = STEADY, most: int | None = None, material: Path = MATERIAL, with_drums: bool = False
+) -> list[Song]:
+    """Return songs of a split, the sets in turn, in a fixed order.
+
+    Raises
+    ------
+    InputError
+        If there is no material.
+    """
+    by_set = []
+    for kind in sets:
+        folders = sorted(folder.parent for folder in (material / kind).glob("*/truth.json"))
+        found = [Song(folder, with_drums) for folder in folders]
+        found = [s for s in found if s.truth["split"] == split and (not with_drums or (s.folder / "drums.wav").exists())]
+        # Songs of one kind have like names; a hash takes them in another order, always the same.
+        by_set.append(sorted(found, key=lambda s: hashlib.sha256(s.folder.name.encode()).digest()))
+    songs = [song for row in _in_turn(by_set) for song in row]
+    if not songs:
+        raise InputError(f"no {split} songs in {material}: make them with python -m benchmarks.duo_material {material}")
+    return songs[:most]
+
+
+def _in_turn(lists: Sequence[Sequence[Song]]) -> Iterator[list[Song]]:
+    for i in range(max(len(items) for items in lists)):
+        # Freedoom has more of them, and more that are alike: two of its songs for one of another kind.
+        yield [song for items in lists for song in items[i : i + 1]]
+
+
+def duo_of(song: Song) -> Duo:
+    """Return a song as a duo; with the drums in the player's recording, they are no part of the band's truth."""
+    truth, folder = song.truth, song.folder
+    player, band = read_recording(folder / "player.wav"), read_recording(folder / "band.wav")
+    notes, numbers = truth["band_notes"], truth.get("band_note_parts") or [0] * len(truth["band_notes"])
+    parts = [np.array([n[0] for n, k in zip(notes, numbers, strict=True) if k == part]) for part in sorted(set(numbers))]
+    hits = np.array([hit[0] for hit in truth["drum_hits"]])
+    player_s = np.array(truth["player_onsets_s"])
+    if song.with_drums:
+        drums = read_recording(folder / "drums.wav")
+        player = replace(player, samples=(0.5 * (player.samples + drums.samples)).astype(np.float32))
+        player_s = np.sort(np.concatenate([player_s, hits]))
+    elif len(hits):
+        parts.append(hits)
+    beats = np.array(truth["beats_s"])
+    return Duo(
+        name=truth["name"] + (" with drums" if song.with_drums else ""),
+        player=replace(player, name="player"),
+        band=Recording("band", band.sample_rate_hz, band.samples),
+        beats=BeatMap(beats, "score") if len(beats) > 3 else None,
+        parts_s=tuple(parts),
+        player_s=player_s if len(player_s) else None,
+        push_s=truth.get("push_s"),
+    )
+
+
+def hearing_digest() -> str:
+    """Return a digest of the code that trains and hears."""
+    package = Path(musichal.__file__).parent
+    files = [
+        file for name in _HEARD_BY for file in ([package / name] if name.endswith(".py") else (package / name).rglob("*.py"))
+    ]
+    found = hashlib.sha256()
+    for file in sorted(files):
+        found.update(str(file.relative_to(package)).encode() + file.read_bytes())
+    return found.hexdigest()[:16]
+
+
+def heard_song(song: Song, cache: Path | None) -> HeardDuo:
+    """Return a song, trained and heard, from the cache where it is there."""
+    file = None
+    if cache is not None:
+        content = (song.folder / "truth.json").read_bytes() + str(song.with_drums).encode()
+        key = hashlib.sha256(hearing_digest().encode() + content).hexdigest()[:16]
+        file = cache / f"{song.folder.name}{'-drums' if song.with_drums else ''}-{key}.pickle"
+        if file.exists():
+            heard: HeardDuo = pickle.loads(file.read_bytes())  # noqa: S301 - our own, from this machine
+            return heard
+    with single_blas_thread():
+        heard = hear_duo(duo_of(song))
+    if file is not None:
+        cache.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(pickle.dumps(heard))
+    return heard
+
+
+def play_songs(
+    songs: Sequence[Song],
+    modes: Sequence[str],
+    *,
+    cache: Path | None,
+    settings: PartnerSettings | None = None,
+    anchors: bool = True,
+    progress: Progress,
+) -> DuoEvaluation:
+    """Return how each mode does in songs, beside the anchors."""
+    heard = []
+    for number, song in enumerate(songs):
+        progress(f"Training and hearing {song.folder.name}", number / len(songs))
+        heard.append(heard_song(song, cache))
+    directions = {mode: direction(mode, None, None) for mode in modes}
+    played: list[DuoSong] = []
+    with single_blas_thread():
+        for number, item in enumerate(heard):
+            elsewhere = heard[(number + 1) % len(heard)] if len(heard) > 1 else None
+            progress(f"Answering {item.name}", number / len(heard))
+            played.append(play_duo(item, directions, settings=settings, elsewhere=elsewhere, anchors=anchors))
+    return evaluation_of(played)

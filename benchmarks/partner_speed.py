@@ -29,7 +29,7 @@ from benchmarks.process import in_own_process, peak_memory_mb
 from musichal.arrays import AnyArray, Int64
 from musichal.hearing.percepts import Gesture, Onset, Percept, SegmentFeatures
 from musichal.live.engine import EventLoop
-from musichal.live.realtime import short_pauses
+from musichal.machine import short_pauses
 from musichal.memory.audio_oracle import AudioOracle
 from musichal.memory.memory import NOTE, STATE, Memory
 from musichal.note import HeardNote

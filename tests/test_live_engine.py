@@ -23,7 +23,6 @@ from musichal.live.control import CommandQueue, command
 from musichal.live.engine import EngineObserver, ObserverThread
 from musichal.live.live_engine import light_path_delay_s
 from musichal.live.performance import perform
-from musichal.live.realtime import short_pauses, suspended_s
 from musichal.live.session.event_log import (
     Changed,
     Ended,
@@ -37,6 +36,7 @@ from musichal.live.session.event_log import (
     entry_to_json,
 )
 from musichal.live.session.recorder import SessionRecorder
+from musichal.machine import short_pauses, suspended_s
 from musichal.note import Note
 from musichal.partner.decision import Decision
 from musichal.partner.settings import PartnerSettings

@@ -31,9 +31,8 @@ from musichal.live.control import Command, CommandQueue, partner_changes, told
 from musichal.live.drift import DriftMonitor
 from musichal.live.engine import EngineObserver, EventLoop
 from musichal.live.input.blocks import Block, ClockFit
-from musichal.live.realtime import suspended_s
 from musichal.live.session.event_log import Changed, Ended, Entry, Lost, Perceived, Skipped, Staged, Struck, percept_digest
-from musichal.machine import now_s
+from musichal.machine import now_s, suspended_s
 from musichal.own_process import single_blas_thread
 from musichal.partner.decision import Decision
 from musichal.spec import PerceptionSpec

@@ -35,10 +35,9 @@ from musichal.live.output.routing import Routing, VoiceRoute, read_routing, sing
 from musichal.live.output.scheduler import Scheduler
 from musichal.live.output.scheduler_protocol import PortSettings
 from musichal.live.performance import CHANNEL
-from musichal.live.realtime import raise_priority, short_pauses
 from musichal.live.session.recorder import LiveSessionWriter
 from musichal.live.session.session import SessionSettings, file_sha256, session_folder
-from musichal.machine import now_s
+from musichal.machine import now_s, raise_priority, short_pauses
 from musichal.memory.partner_file import PartnerModel, load_partner
 from musichal.partner.decision import Decision
 from musichal.partner.explanation import explain

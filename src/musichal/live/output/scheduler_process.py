@@ -26,8 +26,7 @@ from musichal.live.output import scheduler_protocol as protocol
 from musichal.live.output.note_scheduler import AGAIN_S, NoteScheduler, mpe_configuration
 from musichal.live.output.ports import Port, PortLostError, open_port
 from musichal.live.output.scheduler_protocol import Outgoing, PortSettings
-from musichal.live.realtime import raise_priority
-from musichal.machine import now_s
+from musichal.machine import now_s, raise_priority
 from musichal.note import Key
 
 _COARSE_S = 0.02 if sys.platform == "win32" else 0.0015

@@ -60,7 +60,7 @@ from musichal.hearing.listener import FeatureExtractor, resolve_spec
 from musichal.hearing.percepts import SOURCES, Stems, Window, frame_count
 from musichal.hearing.separation import separate
 from musichal.hearing.vocabulary import Vocabulary, fit_vocabulary, nearest
-from musichal.live.performance import perform
+from musichal.live.engine import perform
 from musichal.memory.partner_file import load_partner
 from musichal.partner.settings import PartnerSettings
 from musichal.spec import PerceptionSpec, VocabularySpec

@@ -12,7 +12,7 @@ from musichal.audio.recording import ingest, samples_digest
 from musichal.hearing.beats import BEAT
 from musichal.hearing.percepts import Gesture, stream_frame_count
 from musichal.hearing.vocabulary import Vocabulary
-from musichal.live.performance import HeardStream, Performance
+from musichal.live.engine import HeardStream, Performance
 from musichal.memory import container
 from musichal.memory.beat_places import BeatPlace, beat_places
 from musichal.memory.container import pack_arrays, read_container, write_container

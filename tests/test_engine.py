@@ -1,4 +1,5 @@
 import dataclasses
+import gc
 from itertools import pairwise
 
 import numpy as np
@@ -9,9 +10,8 @@ from hypothesis import strategies as st
 
 from musichal.hearing.encoders import create_encoder
 from musichal.hearing.listener import Listener
-from musichal.hearing.percepts import SILENCE
-from musichal.live.engine import Engine
-from musichal.live.performance import note_events, perform, slice_events
+from musichal.hearing.percepts import SILENCE, Percept
+from musichal.live.engine import Engine, note_events, perform, slice_events
 from musichal.memory.memory import Memory
 from musichal.note import HeardNote
 from musichal.partner.partner import Partner
@@ -163,6 +163,21 @@ def test_progress_is_told_up_to_the_end(trained, real):
     perform(trained, samples[:rate], sample_rate_hz=rate, settings=PartnerSettings(), seed=0, progress=told.append)
     assert told == sorted(told)
     assert told[-1] == 1.0
+
+
+def test_a_performance_keeps_no_features(trained, real):
+    """A percept holds some 25 kB of features; hours of them would not fit into memory."""
+    samples, rate, performance = real
+    alive = []
+
+    def count(share: float) -> None:
+        if share == 1.0 and not alive:
+            gc.collect()
+            alive.append(sum(isinstance(thing, Percept) for thing in gc.get_objects()))
+
+    perform(trained, samples, sample_rate_hz=rate, settings=PartnerSettings(), seed=1, progress=count)
+    assert len(performance.percept_lines) > 8
+    assert alive[0] <= 2
 
 
 def test_less_than_a_frame_is_refused(trained):

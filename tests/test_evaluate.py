@@ -29,7 +29,7 @@ from musichal.evaluate.listening import (
     listening,
     player_trace,
 )
-from musichal.live.performance import HeardStream
+from musichal.live.engine import HeardStream
 from musichal.memory.memory import Memory
 from musichal.note import HeardNote, Note
 from musichal.parameters import VoiceParameters

@@ -12,8 +12,7 @@ from musichal.errors import MusicHalError
 from musichal.hearing.encoders import create_encoder
 from musichal.hearing.listener import Listener
 from musichal.hearing.percepts import SILENCE
-from musichal.live.engine import Engine
-from musichal.live.performance import perform
+from musichal.live.engine import Engine, perform
 from musichal.memory.memory import Memory
 from musichal.note import PERCUSSION_CHANNEL, HeardNote, Note
 from musichal.partner.partner import Partner

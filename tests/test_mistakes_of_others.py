@@ -27,8 +27,8 @@ from musichal.hearing.percepts import SILENCE, SOURCES
 from musichal.hearing.pitch import PitchAnalyser
 from musichal.hearing.separation import separate
 from musichal.hearing.vocabulary import fit_vocabulary
+from musichal.live.engine import Performance, perform
 from musichal.live.output.note_scheduler import Active, ActiveNotes
-from musichal.live.performance import Performance, perform
 from musichal.memory.audio_oracle import AudioOracle
 from musichal.memory.partner_file import PartnerModel, load_partner
 from musichal.memory.token_index import TokenIndex

@@ -62,7 +62,7 @@ import scipy.linalg
 from threadpoolctl import threadpool_info
 import soundfile
 from musichal.audio.recording import read_recording
-from musichal.live.performance import perform
+from musichal.live.engine import perform
 from musichal.own_process import single_blas_thread
 from musichal.partner.settings import PartnerSettings
 from musichal.spec import PerceptionSpec

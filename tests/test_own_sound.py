@@ -7,7 +7,7 @@ import soundfile
 from musichal.audio.instrument import find_instrument, render_notes
 from musichal.errors import MusicHalError
 from musichal.hearing.percepts import SILENCE
-from musichal.live.performance import note_events, perform
+from musichal.live.engine import note_events, perform
 from musichal.note import Note
 from musichal.partner.self_cancellation import OWN_SHARE, SelfCancellation
 from musichal.partner.settings import PartnerSettings

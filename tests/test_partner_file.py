@@ -15,7 +15,7 @@ from musichal.arrays import AnyArray
 from musichal.audio.files import encode_flac
 from musichal.errors import PartnerFileError
 from musichal.hearing.beats import BEAT
-from musichal.live.performance import note_events, slice_events
+from musichal.live.engine import note_events, slice_events
 from musichal.memory.container import pack_arrays, read_container, write_container
 from musichal.memory.partner_file import PartnerModel, load_partner, save_partner
 from musichal.note import HeardNote

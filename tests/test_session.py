@@ -11,7 +11,7 @@ from musichal.audio.recording import ingest, read_recording
 from musichal.errors import InputError
 from musichal.hearing.encoders import create_encoder
 from musichal.hearing.listener import Listener
-from musichal.live.performance import perform
+from musichal.live.engine import perform
 from musichal.live.session import recorder
 from musichal.live.session.recorder import LiveSessionWriter, write_session
 from musichal.live.session.replay import replay

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from musichal.errors import InputError
-from musichal.live.performance import slice_events
+from musichal.live.engine import slice_events
 from musichal.memory.memory import Memory
 from musichal.note import HeardNote
 from musichal.partner.memory_pool import MemoryPool

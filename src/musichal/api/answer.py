@@ -16,8 +16,7 @@ from musichal.audio.slices import render_slices
 from musichal.hearing.encoders import create_encoder
 from musichal.hearing.listener import Listener
 from musichal.live.drift import DriftReport
-from musichal.live.engine import Engine
-from musichal.live.performance import CHANNEL, Performance, note_events, slice_events
+from musichal.live.engine import CHANNEL, Engine, Performance, note_events, slice_events
 from musichal.live.session.session import reply_bytes
 from musichal.memory.partner_file import PartnerModel
 from musichal.note import Note

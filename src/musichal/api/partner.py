@@ -29,7 +29,7 @@ from musichal.hearing.beats import predicted_beats
 from musichal.hearing.encoders import create_encoder
 from musichal.hearing.listener import Listener
 from musichal.live.drift import DriftReport
-from musichal.live.performance import perform
+from musichal.live.engine import perform
 from musichal.memory.memory import Memory
 from musichal.memory.partner_file import PartnerModel, StoredRecording, load_partner, save_partner
 from musichal.note import HeardNote

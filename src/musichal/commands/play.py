@@ -19,7 +19,7 @@ from musichal.commands.terminal import Terminal
 from musichal.commands.train import train_command
 from musichal.errors import InputError
 from musichal.hearing.percepts import SOURCES
-from musichal.live.performance import CHANNEL, Performance
+from musichal.live.engine import CHANNEL, Performance
 from musichal.live.session.recorder import write_session
 from musichal.live.session.session import SessionSettings, file_sha256, session_folder
 from musichal.memory.partner_file import PartnerModel, load_partner

@@ -18,8 +18,7 @@ from musichal.errors import InputError
 from musichal.hearing.encoders import create_encoder
 from musichal.hearing.listener import Listener
 from musichal.hearing.percepts import Onset, Percept
-from musichal.live.engine import EventLoop, Player
-from musichal.live.performance import HeardStream, heard_stream
+from musichal.live.engine import EventLoop, HeardStream, Player, heard_stream
 from musichal.memory.memory import Memory
 from musichal.memory.partner_file import PartnerModel
 from musichal.note import HeardNote, Note

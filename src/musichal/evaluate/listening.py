@@ -24,7 +24,7 @@ from itertools import pairwise
 import numpy as np
 
 from musichal.arrays import AnyArray, Bool, Float64, Int64
-from musichal.live.performance import HeardStream
+from musichal.live.engine import HeardStream
 from musichal.note import HeardNote, Note
 from musichal.partner.decision import Decision
 

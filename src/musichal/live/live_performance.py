@@ -23,7 +23,7 @@ from musichal.hearing.listener import Listener
 from musichal.live.analysis_thread import AnalysisThread
 from musichal.live.control import CcMap, Command, CommandQueue, read_cc_map
 from musichal.live.drift import DriftMonitor
-from musichal.live.engine import EngineObserver, EventLoop, ObserverThread, Player
+from musichal.live.engine import CHANNEL, EngineObserver, EventLoop, ObserverThread, Player
 from musichal.live.input.link import LinkClock, LinkSession, need_aalink
 from musichal.live.input.live_input import Channels, InputEvent, LiveInput
 from musichal.live.input.midi_clock import MidiClock
@@ -34,7 +34,6 @@ from musichal.live.output.midi_ports import open_midi_input
 from musichal.live.output.routing import Routing, VoiceRoute, read_routing, single_port
 from musichal.live.output.scheduler import Scheduler
 from musichal.live.output.scheduler_protocol import PortSettings
-from musichal.live.performance import CHANNEL
 from musichal.live.session.recorder import LiveSessionWriter
 from musichal.live.session.session import SessionSettings, file_sha256, session_folder
 from musichal.machine import now_s, raise_priority, short_pauses

@@ -13,7 +13,7 @@ import numpy as np
 from musichal.arrays import Float32
 from musichal.hearing.percepts import SILENCE, SOURCES
 from musichal.live.drift import Cause, DriftReport
-from musichal.live.performance import HeardStream, Performance
+from musichal.live.engine import HeardStream, Performance
 from musichal.note import Note
 from musichal.partner.decision import REST_REASONS, Decision
 from musichal.partner.explanation import RestSpan, rest_spans

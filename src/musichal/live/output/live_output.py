@@ -5,10 +5,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 
 from musichal.errors import MusicHalError
+from musichal.live.engine import slice_events
 from musichal.live.output.routing import Routing
 from musichal.live.output.scheduler import Scheduler
 from musichal.live.output.scheduler_protocol import Trouble
-from musichal.live.performance import slice_events
 from musichal.machine import now_s
 from musichal.partner.decision import Decision
 

@@ -24,8 +24,7 @@ from musichal.audio.files import encode_flac
 from musichal.audio.recording import ingest
 from musichal.hearing.percepts import Percept
 from musichal.live.drift import DriftReport
-from musichal.live.engine import EngineObserver
-from musichal.live.performance import Performance
+from musichal.live.engine import EngineObserver, Performance
 from musichal.live.session.event_log import Entry, as_sounded, entry_to_json, percept_to_json, to_line
 from musichal.live.session.session import (
     DECISIONS,

@@ -38,8 +38,8 @@ from musichal import __version__
 from musichal.arrays import Float32
 from musichal.audio.files import decode_flac
 from musichal.errors import InputError
+from musichal.live.engine import note_events
 from musichal.live.output.midi_file import midi_bytes
-from musichal.live.performance import note_events
 from musichal.live.session.event_log import Ended, Entry, Perceived, Struck, entry_from_json
 from musichal.note import PERCUSSION_CHANNEL
 from musichal.partner.decision import Decision

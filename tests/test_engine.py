@@ -153,7 +153,7 @@ def test_events_are_the_notes_and_the_places_of_the_decisions(real):
     assert [(n.onset_s, n.pitch, n.channel) for n in notes] == [(n.onset_s, n.pitch, 3) for d in decisions for n in d.notes]
     played = [d for d in decisions if d.kind == "play"]
     assert [(s.onset_s, s.recording, s.source_start_s, s.duration_s, s.transposition_semitones) for s in slices] == [
-        (d.time_s, d.recording, d.source_start_s, d.duration_s, d.transposition) for d in played
+        (d.begin_s, d.recording, d.source_start_s, d.duration_s, d.transposition) for d in played
     ]
 
 

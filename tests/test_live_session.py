@@ -18,8 +18,7 @@ from musichal.hearing.listener import Listener
 from musichal.live.control import CommandQueue, command
 from musichal.live.session.event_log import Changed, Ended, Lost, Perceived, Skipped, Staged, Struck
 from musichal.live.session.recorder import LiveSessionWriter
-from musichal.live.session.replay import Replay, replay
-from musichal.live.session.session import SessionSettings, file_sha256, read_session, session_folder
+from musichal.live.session.session import Replay, SessionSettings, file_sha256, read_session, replay, session_folder
 from musichal.partner.settings import PartnerSettings
 from stage_by_hand import HandStage, SlowAnalysis, hand_stage, partner_of
 

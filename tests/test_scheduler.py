@@ -13,9 +13,8 @@ import pytest
 from midi_notes import read_midi_notes
 from midi_receiver import UdpReceiver, unbalanced
 from musichal.errors import InputError
-from musichal.live.output.live_output import LiveOutput
 from musichal.live.output.note_scheduler import mpe_configuration
-from musichal.live.output.routing import parse_routing, single_port
+from musichal.live.output.routing import LiveOutput, parse_routing, single_port
 from musichal.live.output.scheduler import Scheduler, SchedulerSettings
 from musichal.live.output.scheduler_protocol import Event, MpeZone, PortSettings, Sent, Trouble
 from musichal.machine import now_s

@@ -14,12 +14,12 @@ from musichal.hearing.listener import Listener
 from musichal.live.engine import perform
 from musichal.live.session import recorder
 from musichal.live.session.recorder import LiveSessionWriter, write_session
-from musichal.live.session.replay import replay
 from musichal.live.session.session import (
     SessionSettings,
     file_sha256,
     read_decisions,
     read_session,
+    replay,
     reply_bytes,
     session_folder,
     settings_json,

@@ -9,8 +9,7 @@ from benchmarks.jack_midi import wait_for
 from jack_server import JackServer
 from musichal.errors import InputError
 from musichal.live.output.jack_midi import FrameClock
-from musichal.live.output.live_output import LiveOutput
-from musichal.live.output.routing import single_port
+from musichal.live.output.routing import LiveOutput, single_port
 from musichal.live.output.scheduler import Scheduler
 from musichal.live.output.scheduler_protocol import NOTE, FrameBuffer, PortSettings, note_frame, read_note
 from musichal.machine import now_s

@@ -17,8 +17,7 @@ from musichal.commands.terminal import Terminal, table_of
 from musichal.errors import CheckFailedError, InputError
 from musichal.hearing.encoders import create_encoder
 from musichal.hearing.listener import Listener
-from musichal.live.session.replay import Replay, replay
-from musichal.live.session.session import REPLY, SessionSettings, file_sha256, read_session
+from musichal.live.session.session import REPLY, Replay, SessionSettings, file_sha256, read_session, replay
 from musichal.memory.partner_file import PartnerModel, load_partner
 from musichal.note import Note
 from musichal.partner.decision import Decision

@@ -29,9 +29,8 @@ from musichal.live.input.live_input import Channels, InputEvent, LiveInput
 from musichal.live.input.midi_clock import MidiClock
 from musichal.live.input.osc import OscInput, OscOutput
 from musichal.live.live_engine import LiveEngine
-from musichal.live.output.live_output import LiveOutput
 from musichal.live.output.midi_ports import open_midi_input
-from musichal.live.output.routing import Routing, VoiceRoute, read_routing, single_port
+from musichal.live.output.routing import LiveOutput, Routing, VoiceRoute, read_routing, single_port
 from musichal.live.output.scheduler import Scheduler
 from musichal.live.output.scheduler_protocol import PortSettings
 from musichal.live.session.recorder import LiveSessionWriter

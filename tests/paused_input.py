@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from musichal.live.input import input_process
-from musichal.live.input.devices import AudioDevice
+from musichal.live.input.input_process import AudioDevice
 
 FOLDER = Path(os.environ["PAUSED_INPUT"])
 

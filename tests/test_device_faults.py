@@ -24,7 +24,7 @@ import soundfile
 from jack_server import FakeMicrophone, JackServer
 from musichal.errors import InputError
 from musichal.live.input import live_input
-from musichal.live.input.devices import NoSuchDeviceError
+from musichal.live.input.input_process import NoSuchDeviceError
 from musichal.live.input.live_input import LiveInput, scan_devices
 from musichal.live.output.scheduler import Scheduler
 from musichal.live.output.scheduler_protocol import PortSettings

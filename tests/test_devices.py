@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from jack_server import FakeMicrophone, JackServer
 from musichal.errors import InputError
-from musichal.live.input import devices, input_process
-from musichal.live.input.devices import AudioDevice, NoSuchDeviceError, choose, why_not_opened
+from musichal.live.input import input_process
+from musichal.live.input.input_process import AudioDevice, NoSuchDeviceError, choose, why_not_opened
 
 WASAPI, MME, ALSA = "Windows WASAPI", "MME", "ALSA"
 
@@ -118,7 +118,7 @@ def test_an_input_that_is_not_listed_is_looked_for_once_more(monkeypatch: pytest
     looked: list[int] = []
     monkeypatch.setattr(input_process, "end_with_stdin", lambda *_args, **_options: None)
     monkeypatch.setattr(input_process, "rescan", lambda: looked.append(1))
-    monkeypatch.setattr(devices, "list_inputs", lambda: listed.pop(0))
+    monkeypatch.setattr(input_process, "list_inputs", lambda: listed.pop(0))
     opened: list[AudioDevice] = []
     process = input_process._Process(io.BytesIO(), device="loop", exactly=False, channels=None, block=0)
     monkeypatch.setattr(process, "_open", lambda device, _rate: (opened.append(device), None))

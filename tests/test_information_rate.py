@@ -7,15 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from musichal.errors import InputError
-from musichal.memory.audio_oracle import AudioOracle
-from musichal.memory.information_rate import (
-    choose_threshold,
-    code_words,
-    information_rate,
-    information_rates,
-    quantile_thresholds,
-)
-from musichal.memory.token_index import TokenIndex
+from musichal.memory.audio_oracle import AudioOracle, choose_threshold, quantile_thresholds
+from musichal.memory.token_index import TokenIndex, code_words, information_rate, information_rates
 
 
 def test_the_published_example():

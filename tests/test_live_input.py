@@ -19,7 +19,7 @@ from jack_server import FakeMicrophone, JackServer
 from musichal.errors import InputError
 from musichal.live.input import live_input
 from musichal.live.input.blocks import Block
-from musichal.live.input.devices import NoSuchDeviceError
+from musichal.live.input.input_process import NoSuchDeviceError
 from musichal.live.input.live_input import InputEvent, LiveInput, parse_channels, scan_devices
 
 pytestmark = pytest.mark.live

@@ -13,10 +13,9 @@ import soundfile
 from learned_by_hand import EXTRA
 from musichal.errors import InputError, MissingExtraError
 from musichal.hearing.encoders import runtimes
-from musichal.hearing.encoders.check import check_checkpoint, frame_counts
 from musichal.hearing.encoders.checkpoint import Checkpoint, find_checkpoint
 from musichal.hearing.encoders.conversion import GraphKey, compare, convert, find_graph, load_module, quantised
-from musichal.hearing.encoders.learned import prepare
+from musichal.hearing.encoders.learned import check_checkpoint, frame_counts, prepare
 from musichal.hearing.encoders.runtimes import (
     Choice,
     Measured,
@@ -142,7 +141,7 @@ def test_the_check_passes_names_every_runtime_and_gives_the_same_features_each_t
 
 def test_the_check_fails_where_the_network_hears_nothing(checkpoint, monkeypatch):
     """All weights of the first convolution zero: features are the same, whatever sounds."""
-    from musichal.hearing.encoders import check
+    from musichal.hearing.encoders import learned as check
 
     def deaf(checkpoint: Checkpoint, *, layer: int):
         module = load_module(checkpoint, layer=layer)

@@ -13,10 +13,20 @@ from musichal.commands.terminal import Terminal, table_of
 from musichal.errors import CheckFailedError, InputError
 from musichal.evaluate.partner_stats import partner_stats
 from musichal.hearing.encoders import LEARNED
-from musichal.hearing.encoders.check import TOLERANCE, CheckpointReport, check_checkpoint, frame_counts
 from musichal.hearing.encoders.checkpoint import Checkpoint, find_checkpoint
 from musichal.hearing.encoders.conversion import convert as converted
-from musichal.hearing.encoders.learned import EncoderRequest, choose_runtime, find, graph_of, parse_encoder, unmeasured_spec
+from musichal.hearing.encoders.learned import (
+    TOLERANCE,
+    CheckpointReport,
+    EncoderRequest,
+    check_checkpoint,
+    choose_runtime,
+    find,
+    frame_counts,
+    graph_of,
+    parse_encoder,
+    unmeasured_spec,
+)
 from musichal.hearing.encoders.runtimes import AUTO, LEAST_COSINE, Choice, Measured, candidates
 from musichal.hearing.front_end import FrontEnd
 from musichal.hearing.listener import resolve_spec

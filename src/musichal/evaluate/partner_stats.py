@@ -27,10 +27,9 @@ from musichal.evaluate.checks import grid_counts
 from musichal.evaluate.tempo import TempoStats, tempo_stats
 from musichal.hearing.percepts import SILENCE, SOURCES
 from musichal.hearing.vocabulary import perplexity, token_histogram, top_share
-from musichal.memory.information_rate import information_rate
 from musichal.memory.memory import Memory
 from musichal.memory.partner_file import PartnerModel, StoredRecording
-from musichal.memory.token_index import TokenIndex
+from musichal.memory.token_index import TokenIndex, information_rate
 from musichal.note import DRUMS
 
 

@@ -26,6 +26,13 @@ import numpy as np
 
 from musichal.arrays import AnyArray, Columns, Float32, Float64, Int32
 from musichal.errors import InputError
+from musichal.memory.token_index import information_rate
+
+LOWEST_QUANTILE = 0.0005
+HIGHEST_QUANTILE = 0.5
+_SAMPLED_PAIRS = 20_000
+_BLOCK_VALUES = 1 << 21
+_BLOCK_ROWS = 128
 
 
 def exact_squared_distance(a: AnyArray, b: AnyArray) -> float:
@@ -189,7 +196,7 @@ class AudioOracle:
 
     Appending compares a vector with the forward targets of the states on one suffix path, so it is fast where the
     threshold lets vectors repeat. Too small a threshold makes each vector a cluster of its own, which costs
-    O(n · dims) per vector; `information_rate.choose_threshold` finds one that does not.
+    O(n · dims) per vector; `choose_threshold` finds one that does not.
 
     Raises `InputError` for a threshold that is not positive and finite, or no dimensions.
     """
@@ -251,34 +258,12 @@ class AudioOracle:
         """Return the state that has the longest known common past with `state`; 0 where there is none."""
         return self._links.suffix[self._checked(state)]
 
-    def repeat_length(self, state: int) -> int:
-        """Return how many vectors up to `state` repeat those up to its suffix link."""
-        return self._links.repeat[self._checked(state)]
-
-    def cluster(self, state: int) -> int:
-        """Return the cluster of `state`, from 0."""
-        return self._links.cluster[self._checked(state)]
-
-    def members(self, cluster: int) -> list[int]:
-        """Return the states of a cluster, ascending. Raises `IndexError` where it does not exist."""
-        if not 0 <= cluster < self.cluster_count:
-            raise IndexError(f"no cluster {cluster} among {self.cluster_count}")
-        members: list[int] = (np.flatnonzero(self.clusters() == cluster) + 1).tolist()
-        return members
-
     def forward_links(self, state: int) -> list[int]:
         """Return the states that `state`, 0 to n, can go on to, ascending."""
         if state:
             self._checked(state)
         successor = [state + 1] if state < len(self) else []
         return successor + self._links.forward.get(state, [])
-
-    def reverse_links(self, state: int) -> list[int]:
-        """Return the states, ascending, whose suffix link is `state`, 0 to n."""
-        if state:
-            self._checked(state)
-        links: list[int] = (np.flatnonzero(self.suffix_links() == state) + 1).tolist()
-        return links
 
     def _checked(self, state: int) -> int:
         if not 0 < state <= len(self):
@@ -384,3 +369,101 @@ def _check_links(n: int, suffix: AnyArray, repeat: AnyArray, pairs: AnyArray) ->
         raise InputError("audio oracle: forward_links must ascend and lead forward")
     if not np.array_equal(pairs[pairs[:, 0] == 0, 1], np.flatnonzero(suffix[1:] == 0) + 2):
         raise InputError("audio oracle: forward links of state 0 and suffix links disagree")
+
+
+@dataclass(frozen=True)
+class ThresholdSearch:
+    """What a search for a threshold found.
+
+    `thresholds` (k,) are the distances that were tried, ascending; `rates` (k,) the information rate of the whole
+    sequence at each, in bits; `clusters` (k,) how many clusters there were. `chosen` is the index of the highest
+    rate, the lowest threshold of equals.
+    """
+
+    thresholds: tuple[float, ...]
+    rates: tuple[float, ...]
+    clusters: tuple[int, ...]
+    chosen: int
+
+    @property
+    def threshold(self) -> float:
+        """The chosen distance."""
+        return self.thresholds[self.chosen]
+
+
+def choose_threshold(vectors: AnyArray, *, rng: np.random.Generator, n_values: int = 20) -> ThresholdSearch:
+    """Return the threshold at which the oracle of `vectors`, shape (n, dims), has the highest information rate.
+
+    Tried are up to `n_values` quantiles of distances between vectors, at levels in geometric steps from
+    `LOWEST_QUANTILE` to `HIGHEST_QUANTILE`: equal vectors are few among all pairs, so the low levels matter most. All
+    pairs are taken where they are few, a sample of them from `rng` otherwise. Where every distance is 0, the one
+    threshold tried is the smallest that joins equal vectors. Costs O(n² · dims) for the distances, which all trials
+    share. Raises `InputError` for fewer than two vectors, NaN or infinite values, or `n_values` below 1.
+    """
+    checked = checked_vectors(vectors)
+    if len(checked) < 2:
+        raise InputError(f"a threshold needs at least 2 vectors, got {len(checked)}")
+    if n_values < 1:
+        raise InputError(f"a threshold search needs at least 1 value, got {n_values}")
+    thresholds = quantile_thresholds(checked, rng=rng, n_values=n_values)
+    trials = grow_oracles(checked, thresholds)
+    rates = [information_rate(np.array(links.repeat[1:], dtype=np.int32)) for links in trials]
+    return ThresholdSearch(
+        thresholds=tuple(thresholds),
+        rates=tuple(rates),
+        clusters=tuple(len(links.roots) for links in trials),
+        chosen=int(np.argmax(rates)),
+    )
+
+
+def quantile_thresholds(vectors: Float32, *, rng: np.random.Generator, n_values: int) -> list[float]:
+    """Return up to `n_values` different positive distances, ascending: quantiles of pairs of different vectors."""
+    n = len(vectors)
+    if n * (n - 1) // 2 <= _SAMPLED_PAIRS:
+        first, second = np.triu_indices(n, 1)
+    else:
+        first = rng.integers(0, n, _SAMPLED_PAIRS)
+        second = (first + rng.integers(1, n, _SAMPLED_PAIRS)) % n
+    distances = np.sqrt([exact_squared_distance(vectors[i], vectors[j]) for i, j in zip(first, second, strict=True)])
+    levels = np.geomspace(LOWEST_QUANTILE, HIGHEST_QUANTILE, n_values)
+    # Equality is "closer than": the smallest normal number joins what is equal and nothing else.
+    smallest = float(np.finfo(np.float32).tiny)
+    return sorted({max(float(value), smallest) for value in np.quantile(distances, levels)})
+
+
+def grow_oracles(vectors: Float32, thresholds: list[float]) -> list[OracleLinks]:
+    """Return the links of one oracle per threshold, grown side by side on shared blocks of distances.
+
+    They are those of `AudioOracle.from_vectors` at each threshold, bit for bit: distances here, too, only stand in for
+    exact ones where the outcome is the same.
+    """
+    n, dims = vectors.shape
+    wide = vectors.astype(np.float64)
+    norms = np.einsum("ij,ij->i", wide, wide)
+    trials = [OracleLinks() for _ in thresholds]
+    start = 0
+    while start < n:
+        end = start + min(_BLOCK_ROWS, max(1, _BLOCK_VALUES // (start + 1)), n - start)
+        block = wide[start:end] @ wide[:end].T
+        block *= -2.0
+        block += norms[:end]
+        block += norms[start:end, np.newaxis]
+        bound = rounding_bound(dims, float(norms[:end].max()))
+        for links, threshold in zip(trials, thresholds, strict=True):
+            for row in range(start, end):
+                links.add(_InBlock(vectors[row], vectors, threshold * threshold, bound, block[row - start]))
+        start = end
+    return trials
+
+
+@dataclass(slots=True)
+class _InBlock(Distances):
+    """Distances that are a row of a matrix of distances."""
+
+    row: Float64
+
+    def one(self, target: int) -> float:
+        return self.row.item(target - 1)
+
+    def several(self, targets: list[int]) -> Float64:
+        return self.row[np.array(targets) - 1]

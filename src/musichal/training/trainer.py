@@ -25,8 +25,8 @@ from musichal.hearing.listener import FeatureExtractor, Tokenizer, Vocabularies,
 from musichal.hearing.percepts import N_PITCHES, SILENCE, SOURCES, Gesture, Percept, SegmentFeatures
 from musichal.hearing.vocabulary import fit_vocabulary, nearest
 from musichal.machine import SHAPES_NUMBERS, installed
+from musichal.memory.audio_oracle import choose_threshold
 from musichal.memory.beat_places import BeatPlace, beat_places
-from musichal.memory.information_rate import choose_threshold
 from musichal.memory.memory import NOTE, Memory, assign_notes, note_rows
 from musichal.memory.partner_file import KEPT, PartnerModel, StoredRecording, in_the_beat
 from musichal.note import HeardNote

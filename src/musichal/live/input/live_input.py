@@ -28,8 +28,7 @@ from musichal.audio.levels import LevelMeter, Levels
 from musichal.audio.recording import ingest
 from musichal.errors import InputError, MissingExtraError, MusicHalError
 from musichal.live.input.blocks import Block, BlockQueue, ClockFit, quantile_ms
-from musichal.live.input.devices import AudioDevice, NoSuchDeviceError
-from musichal.live.input.input_process import MODULE, XRUN, read_message
+from musichal.live.input.input_process import MODULE, XRUN, AudioDevice, NoSuchDeviceError, read_message
 from musichal.machine import now_s
 from musichal.own_process import command, end_reader, starting_children
 

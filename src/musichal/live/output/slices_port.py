@@ -14,7 +14,7 @@ import numpy as np
 from musichal.arrays import Float32
 from musichal.audio.slices import SlicePlayer
 from musichal.errors import InputError
-from musichal.live.input.devices import find_output, portaudio, why_not_opened
+from musichal.live.input.input_process import find_output, portaudio, why_not_opened
 from musichal.live.output.jack_midi import FrameClock
 from musichal.live.output.ports import PortLostError
 from musichal.live.output.scheduler_protocol import Outgoing

@@ -17,14 +17,16 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from musichal.errors import InputError
+from musichal.hearing.beats import BEAT
 from musichal.hearing.percepts import SILENCE
 from musichal.live.drift import CAUSES, DriftFigures, DriftReport
 from musichal.memory.token_index import TokenIndex
 from musichal.note import HeardNote, Note
-from musichal.partner.decision import REST_REASONS
+from musichal.partner.decision import REST_REASONS, PulseUse
 from musichal.partner.explanation import rest_spans
+from musichal.plots.beats import draw_beats
 from musichal.plots.partner import TimeLine, draw_partner, repeats
-from musichal.plots.performance import ALARM_COLOURS, INFLUENCE_LOOKS, alarm_spans, draw_performance, note_colours
+from musichal.plots.performance import ALARM_COLOURS, INFLUENCE_LOOKS, alarm_spans, draw_performance, note_colours, room_beats
 from musichal.plots.style import (
     by_first_appearance,
     envelope,
@@ -182,6 +184,26 @@ def test_everything_of_a_partner_is_in_its_picture() -> None:
     assert overlapping_texts(figure) == []
 
 
+def test_beats_and_tempo_are_in_its_picture() -> None:
+    beats = np.zeros(10, dtype=BEAT)
+    beats["time_s"], beats["confidence"], beats["bar_place"] = 0.25 * np.arange(10), 0.9, np.arange(10) % 4
+    figure = draw_partner(partner([song("song.wav", HARMONIC, [7] * 10, NOTES, beats=beats)]))
+    notes = panel(figure, "notes that it can play, darker where louder; lines are beats")
+    drawn = {c.get_label(): [s[0][0] for s in c.get_segments()] for c in notes.collections if isinstance(c, LineCollection)}
+    assert drawn == {"beats": [0.25, 0.5, 0.75, 1.25, 1.5, 1.75, 2.25], "bars": [0, 1, 2]}
+    tempo = panel(figure, "Its tempo: about 240 BPM, steady, 4 beats to the bar")
+    assert tempo.lines[0].get_ydata() == pytest.approx(np.full(10, 240))
+    assert overlapping_texts(figure) == []
+
+
+def test_a_grid_too_fine_to_see_is_thinned_or_left_out() -> None:
+    for seconds, labels in ((60, {"beats", "bars"}), (300, {"bars"}), (3000, set())):
+        axes = Figure().subplots()
+        times = np.arange(0, seconds, 0.5)
+        draw_beats(axes, times, np.arange(len(times)) % 4 == 0, shown_s=float(seconds))
+        assert {c.get_label() for c in axes.collections} == labels
+
+
 def test_silence_is_drawn_as_silence() -> None:
     tokens = [1, SILENCE, SILENCE, 1]
     figure = draw_partner(partner([song("s.wav", tokens, tokens)]))
@@ -254,6 +276,21 @@ def picture_of(show, *, samples: np.ndarray | None = None, names=("a.wav", "b.wa
     samples = np.sin(np.arange(round(show.duration_s * RATE)) / 20).astype(np.float32) if samples is None else samples
     notes = notes_of(show) if notes is None else notes
     return draw_performance(show, samples, sample_rate_hz=RATE, recording_names=names, notes=notes)
+
+
+def test_the_beat_that_it_goes_by_is_drawn_where_there_is_one() -> None:
+    in_time = {"tempo_bpm": 120.0, "pulse": PulseUse("heard", 0.9, 1.0, 0.5, 0.5, 0.5)}
+    decisions = [
+        dataclasses.replace(played(0, 0.75, 2.5, 0.75), **in_time),
+        dataclasses.replace(played(1, 1.25, 2.5, 0.75), **in_time),
+        played(2, 2.0, 3.5, 0.5),
+    ]
+    assert room_beats(decisions, end_s=2.5).tolist() == [1.0, 1.5]
+    figure = picture_of(performance(decisions, seconds=2.5))
+    lines = [c for c in panel(figure, "The player").collections if c.get_label() == "beats"]
+    assert [s[0][0] for s in lines[0].get_segments()] == [1.0, 1.5]
+    assert "the beat that it goes by" in [t.get_text() for t in figure.legends[0].get_texts()]
+    assert not any("the beat" in t.get_text() for t in picture_of(a_performance()).legends[0].get_texts())
 
 
 def test_rests_last_until_the_next_decision() -> None:

@@ -18,6 +18,7 @@ from musichal.memory.memory import Memory
 from musichal.memory.partner_file import PartnerModel, StoredRecording
 from musichal.memory.token_index import TokenIndex
 from musichal.plots import style
+from musichal.plots.beats import draw_beats, draw_tempo, grid_lines, has_tempo
 from musichal.plots.style import COLUMNS, GREY, INK, ORANGE, SOURCE_COLOURS
 from musichal.text import clock, counted
 
@@ -87,22 +88,28 @@ def repeats(index: TokenIndex, *, most: int) -> Repeats:
 def draw_partner(model: PartnerModel) -> "Figure":
     """Return the figure of a partner, 1600 pixels wide at 100 dots per inch."""
     memory, line = model.memory, TimeLine.of(model.recordings)
+    tempo = has_tempo(model.recordings)
     figure = style.new_figure(
-        height_inches=17.0,
+        height_inches=17.0 + tempo,
         title="What this partner learned",
         subtitle=f"{counted(len(model.recordings), 'recording')}, {clock(float(line.durations_s.sum()))} long · "
         f"{counted(len(memory), 'gesture')} · {counted(len(memory.notes), 'note')} · encoder: {model.spec.encoder.name}",
     )
-    grid = figure.add_gridspec(7, 2, height_ratios=(0.9, 2.0, 2.0, 1.9, 2.7, 2.4, 1.7))
+    heights = [0.9, *([0.75] if tempo else []), 2.0, 2.0, 1.9, 2.7, 2.4, 1.7]
+    grid = figure.add_gridspec(len(heights), 2, height_ratios=heights)
     panels = [figure.add_subplot(grid[0, :])]
-    panels += [figure.add_subplot(grid[row, :], sharex=panels[0]) for row in range(1, 5)]
+    panels += [figure.add_subplot(grid[row, :], sharex=panels[0]) for row in range(1, len(heights) - 2)]
     shapes = [_shape(recording, line, number) for number, recording in enumerate(model.recordings)]
     _draw_waveforms(panels[0], shapes, model.recordings, line)
-    for source, axes in enumerate(panels[1:3]):
+    if tempo:
+        draw_tempo(panels[1], model.recordings, line.starts_s)
+    for source, axes in enumerate(panels[-4:-2]):
         _draw_tokens(axes, model, line, source)
-    _draw_memory_notes(panels[3], memory, line)
+    for axes in (panels[0], panels[-2]):
+        draw_beats(axes, *grid_lines(model.recordings, line.starts_s), shown_s=line.total_s)
+    _draw_memory_notes(panels[-2], memory, line, beats_drawn=tempo)
     found = [repeats(index, most=_ARCS_PER_SOURCE) for index in memory.indexes]
-    _draw_arcs(panels[4], found, memory, line)
+    _draw_arcs(panels[-1], found, memory, line)
     ticks = style.own_time_ticks(line.starts_s.tolist(), line.durations_s.tolist(), labels=16, apart=0.035)
     panels[0].set_xticks(*ticks)
     panels[0].set_xlim(0, line.total_s)
@@ -111,9 +118,9 @@ def draw_partner(model: PartnerModel) -> "Figure":
         axes.xaxis.grid(True)
         for start in line.starts_s[1:].tolist():
             axes.axvline(start, color=INK, linewidth=0.8, zorder=3)
-    _draw_close_ups([figure.add_subplot(grid[5, column]) for column in range(2)], model, line, shapes, found)
+    _draw_close_ups([figure.add_subplot(grid[-2, column]) for column in range(2)], model, line, shapes, found)
     for source in range(len(SOURCES)):
-        _draw_usage(figure.add_subplot(grid[6, source]), model, source)
+        _draw_usage(figure.add_subplot(grid[-1, source]), model, source)
     return figure
 
 
@@ -156,12 +163,14 @@ def _draw_tokens(axes: "Axes", model: PartnerModel, line: TimeLine, source: int)
     axes.set_title(f"Its {SOURCES[source]} tokens in order of first appearance: new ones climb, returning ones fall back")
 
 
-def _draw_memory_notes(axes: "Axes", memory: Memory, line: TimeLine) -> None:
+def _draw_memory_notes(axes: "Axes", memory: Memory, line: TimeLine, *, beats_drawn: bool) -> None:
     states, notes = memory.states, memory.notes
     owners = np.repeat(np.arange(len(states)), states["note_count"])
     starts = line.states_s(states)[0][owners] + notes["offset_s"]
     style.draw_notes(axes, starts, notes["duration_s"].astype(np.float64), notes["pitch"].tolist(), notes["velocity"])
-    axes.set_title("The notes that it can play, darker where louder" if len(notes) else "It heard no notes")
+    words = "The notes that it can play, darker where louder"
+    words += "; lines are beats, stronger where a bar begins" if beats_drawn else ""
+    axes.set_title(words if len(notes) else "It heard no notes")
 
 
 def arc_outline(first_s: tuple[float, float], again_s: tuple[float, float], *, sign: int, points: int = 40) -> Float64:
@@ -229,6 +238,9 @@ def _draw_close_ups(
         axes.set_title(f"{title} at {where}{named}", parse_math=False)
         shape = shapes[number]
         own = style.Envelope(shape.times_s - line.starts_s[number], shape.low, shape.high)
+        beats_s, is_bar = grid_lines([model.recordings[number]], np.zeros(1))
+        shown = (beats_s >= start_s) & (beats_s <= start_s + length_s)
+        draw_beats(axes, beats_s[shown], is_bar[shown], shown_s=length_s, pixels=COLUMNS // 2)
         _draw_close_up(axes, model.memory, own, number, start_s, start_s + length_s, range(state, state + n))
     panels[1].set_yticks([])
     for axes in panels[len(places) :]:

@@ -4,13 +4,14 @@ All panels share one time axis. The place in memory is a line that climbs as the
 jumped. A line and its notes have the colour of the influence with the largest share of the choice. Rests are shaded by reason.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from musichal.arrays import Float32
+from musichal.arrays import Float32, Float64
 from musichal.hearing.percepts import SILENCE, SOURCES
 from musichal.live.drift import Cause, DriftReport
 from musichal.live.engine import HeardStream, Performance
@@ -18,6 +19,7 @@ from musichal.note import Note
 from musichal.partner.decision import REST_REASONS, Decision
 from musichal.partner.explanation import RestSpan, rest_spans
 from musichal.plots import style
+from musichal.plots.beats import BEAT_COLOUR, draw_beats
 from musichal.plots.style import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, VERMILION
 from musichal.text import clock, counted
 
@@ -125,6 +127,9 @@ def draw_performance(
     for source, axes in enumerate(panels[1:3]):
         _draw_heard(axes, performance.heard, source, end_s)
     _draw_places(panels[3], played, recording_names)
+    beats_s = room_beats(decisions, end_s=end_s)
+    for axes in (panels[0], *panels[3:5]):
+        draw_beats(axes, beats_s, np.zeros(len(beats_s), dtype=bool), shown_s=end_s)
     _draw_answer(panels[4], notes, played)
     for axes in panels[3:5]:
         for span in rests:
@@ -137,8 +142,24 @@ def draw_performance(
     panels[-1].set_xlabel("time, minutes:seconds")
     for axes in panels:
         axes.xaxis.grid(True)
-    figure.legend(handles=_legend(played, rests, alarms), loc="outside lower left", ncols=3)
+    figure.legend(handles=_legend(played, rests, alarms, has_beats=len(beats_s) > 0), loc="outside lower left", ncols=3)
     return figure
+
+
+def room_beats(decisions: Sequence[Decision], *, end_s: float) -> Float64:
+    """Return the beats that the partner went by, shape (n,): each choice's pulse from its start to the next decision."""
+    beats: list[float] = []
+    timed = sorted((d.time_s if d.start_s is None else d.start_s, n) for n, d in enumerate(decisions))
+    for (start_s, number), (until_s, _) in itertools.pairwise([*timed, (end_s, len(decisions))]):
+        decision = decisions[number]
+        if decision.pulse is None or not decision.tempo_bpm:
+            continue
+        period_s = 60 / decision.tempo_bpm
+        first = start_s + (1 - decision.pulse.got) % 1 * period_s
+        found = first + period_s * np.arange(max(0, int(np.ceil((until_s - first) / period_s))))
+        # The next choice may place the same beat a little later.
+        beats += [b for b in found.tolist() if not beats or b - beats[-1] > 0.5 * period_s]
+    return np.array(beats)
 
 
 def _draw_player(axes: "Axes", samples: Float32, sample_rate_hz: int) -> None:
@@ -238,7 +259,9 @@ def _draw_answer(axes: "Axes", notes: Sequence[Note], played: Sequence[Decision]
             axes.plot(span, [0.008, 0.008], transform=along, color=GREY, linewidth=3, solid_capstyle="butt", zorder=1)
 
 
-def _legend(played: Sequence[Decision], rests: Sequence[RestSpan], alarms: Sequence[AlarmSpan]) -> "list[Artist]":
+def _legend(
+    played: Sequence[Decision], rests: Sequence[RestSpan], alarms: Sequence[AlarmSpan], *, has_beats: bool
+) -> "list[Artist]":
     """Return an entry for each kind of thing in the figure."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
@@ -250,6 +273,8 @@ def _legend(played: Sequence[Decision], rests: Sequence[RestSpan], alarms: Seque
     ]
     if any(not d.notes for d in played):
         handles.append(Line2D([], [], color=GREY, linewidth=3, label="this place in memory has no note"))
+    if has_beats:
+        handles.append(Line2D([], [], color=BEAT_COLOUR, linewidth=0.9, label="the beat that it goes by"))
     reasons = {span.reason for span in rests}
     for reason, (face, hatch) in _REST_LOOKS.items():
         if reason in reasons:

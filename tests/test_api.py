@@ -98,7 +98,10 @@ def test_training_twice_is_the_same_and_seeds_differ(rock_guitar: Path, tmp_path
     assert shares[-1] == 1
     first.save(tmp_path / "a.hal")
     loaded = mh.load(tmp_path / "a.hal")
-    assert np.array_equal(mh.analyse(y, sr, spec=loaded).tokens, first.recordings[0].tokens)
+    analysis = mh.analyse(y, sr, spec=loaded)
+    assert np.array_equal(analysis.tokens, first.recordings[0].tokens)
+    assert np.array_equal(analysis.beats, loaded.recordings[0].beats)
+    assert len(analysis.hits) == len(loaded.memory.hits)
 
 
 def test_settings_change_while_it_streams(partner: mh.Partner, player: tuple[np.ndarray, int]) -> None:

@@ -25,7 +25,7 @@ from musichal.api.sound import Audio, as_recording, rate_of, seed_of, sound_of
 from musichal.arrays import Float32, Float64, Int16, Records
 from musichal.audio.recording import Recording, collect_recordings, read_recording
 from musichal.errors import InputError
-from musichal.hearing.beats import predicted_beats
+from musichal.hearing.beats import find_beats, predicted_beats
 from musichal.hearing.encoders import create_encoder
 from musichal.hearing.listener import Listener
 from musichal.live.drift import DriftReport
@@ -115,6 +115,10 @@ def load(path: PathLike) -> "Partner":
     PartnerFileError
         If the file is damaged, or was made by a newer MusicHal.
 
+    Notes
+    -----
+    A file from before MusicHal kept beats loads without them; ``musichal rehear`` finds them.
+
     Examples
     --------
     >>> import musichal as mh, tempfile, pathlib
@@ -144,8 +148,14 @@ class Analysis:
         Bin 0 is C.
     level_db : ndarray of shape (frames,), float32
         RMS level in dBFS.
-    beats_s : ndarray of shape (beats,)
-        Beats, each predicted before it was heard.
+    hits : structured ndarray of shape (hits,)
+        Drum hits, with the fields of notes; `pitch` is the key of General MIDI's drum kit: 36 kick, 38 snare, 42 closed hat,
+        46 open hat, 45 tom, 49 cymbal.
+    beats : structured ndarray of shape (beats,)
+        Beats, found with the whole sound in view. Fields time_s, confidence (0 to 1), bar_place (0 for the first beat of a
+        bar, -1 if not known). Empty if there is no steady beat.
+    predicted_beats_s : ndarray of shape (predicted,)
+        Beats as a partner has them while it listens, each predicted before it was heard.
     """
 
     tokens: Int16
@@ -154,12 +164,14 @@ class Analysis:
     notes: Records
     chroma: Float32
     level_db: Float32
-    beats_s: Float64
+    hits: Records
+    beats: Records
+    predicted_beats_s: Float64
 
 
 @single_blas_thread()
 def analyse(y: Audio, sr: int, *, spec: "PerceptionSpec | Partner | None" = None) -> Analysis:
-    """Hear a sound: tokens, onsets, notes, chroma, beats.
+    """Hear a sound: tokens, onsets, notes, drum hits, chroma, beats.
 
     Parameters
     ----------
@@ -184,8 +196,8 @@ def analyse(y: Audio, sr: int, *, spec: "PerceptionSpec | Partner | None" = None
     >>> import musichal as mh
     >>> y, sr = mh.read_audio(mh.example("guitar"))
     >>> analysis = mh.analyse(y[: 10 * sr], sr)
-    >>> analysis.tokens.shape[0], analysis.chroma.shape[1]
-    (2, 12)
+    >>> analysis.tokens.shape[0], analysis.chroma.shape[1], analysis.beats.dtype.names
+    (2, 12, ('time_s', 'confidence', 'bar_place'))
     """
     partner = spec if isinstance(spec, Partner) else train((y, sr), spec=spec, keep_audio=False)
     model, rate_hz = partner.model, partner.model.spec.sample_rate_hz
@@ -203,7 +215,9 @@ def analyse(y: Audio, sr: int, *, spec: "PerceptionSpec | Partner | None" = None
         notes=_heard_notes(notes),
         chroma=np.concatenate([h.chroma for h in heard]),
         level_db=np.concatenate([h.level_db for h in heard]),
-        beats_s=predicted_beats(percepts, sample_rate_hz=rate_hz),
+        hits=_heard_notes([hit for h in heard for hit in h.hits]),
+        beats=find_beats(heard, sample_rate_hz=rate_hz),
+        predicted_beats_s=predicted_beats(percepts, sample_rate_hz=rate_hz),
     )
 
 
@@ -233,12 +247,19 @@ class Partner:
 
     @property
     def memory(self) -> Memory:
-        """Its memory: one state per gesture of the recordings."""
+        """Its memory: one state per gesture of the recordings.
+
+        `states` is a structured array of them, with `beat_phase` (0 to 1), `beat_period_s` (0 outside a beat), `bar_place` and
+        `beat_confidence`; `notes_of` and `hits_of` return the notes and drum hits of a state.
+        """
         return self.model.memory
 
     @property
     def recordings(self) -> tuple[StoredRecording, ...]:
-        """The recordings it learned from, each with `name`, `duration_s`, `tokens` and, if kept, `samples()`."""
+        """The recordings it learned from, each with `name`, `duration_s`, `tokens`, `beats` and, if kept, `samples()`.
+
+        `beats` is a structured array as `Analysis` has it, or None in a partner from before MusicHal kept beats.
+        """
         return self.model.recordings
 
     def save(self, path: PathLike) -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from midi_receiver import MidiSender
 from musichal.live.control import Command, CommandQueue
 from musichal.live.input.midi_clock import CONTINUE, START, STOP, TICK, MidiClock
+from musichal.live.live_engine import input_latency_s
 from musichal.partner.clocks import clock_pulse
 from musichal.partner.settings import PartnerSettings
 from stage_by_hand import hand_stage
@@ -59,14 +60,18 @@ def test_any_bytes_give_pulses_that_the_partner_takes(received):
 
 
 def test_its_beats_reach_the_partner_in_the_time_of_the_stream(trained, short_guitar):
-    """A beat at the moment at which a time of the stream sounds is a beat at that time."""
-    stage = hand_stage(trained, rate_hz=48_000, settings=PartnerSettings())
+    """A note that is sent `latency_ms` before a beat of a clock sounds at the moment of that beat."""
+    capture_s, out_s = 0.006, 0.03
+    stage = hand_stage(trained, rate_hz=48_000, settings=PartnerSettings(), capture_s=capture_s)
     engine = stage.engine
+    latency_s = out_s + input_latency_s(trained.spec, source_rate_hz=48_000, block=256, capture_s=capture_s)
     assert engine.stream_s(0.0) is None or math.isfinite(engine.stream_s(0.0))
     for _ in range(100):
         stage.send(np.zeros(480, dtype=np.float32))
-    for time_s in (0.0, 0.5, 7.25):
-        assert engine.stream_s(engine._moment_of(time_s)) == pytest.approx(time_s, abs=1e-6)
+    for moment_s in (999.0, 1000.5, 1007.25):
+        beat_s = engine.stream_s(moment_s)
+        assert engine._moment_of(beat_s - latency_s) + out_s == pytest.approx(moment_s, abs=1e-6)
+        assert stage.line.time_of(beat_s * 48_000) - capture_s == pytest.approx(moment_s, abs=1e-6), "as a sound then"
 
 
 def test_a_clock_in_the_box_is_no_switch():

@@ -217,6 +217,10 @@ class PartnerParameters:
         0.0, 0, 1, "Plays by this part of a beat behind memory's place in the beat; 0.5 is the off-beat.",
         group="Time", unit="beats", ends=(0.0, 0.5), beside={"time": "pulse"},
     )  # fmt: skip
+    latency_ms: float = _parameter(
+        0.0, 0, 1000, "How much earlier notes on the pulse are sent than they are to sound; live: `--latency` and the input's.",
+        group="Time", unit="ms", ends=(0.0, 200.0), beside={"quantise": 1.0, "subdivision": 1},
+    )  # fmt: skip
     rest_below: float = _parameter(
         0.12, 0, UNLIMITED, "Rests if less than this share of what the player can contribute speaks for the best candidate.",
         group="Rests", ends=(0.0, 0.9),

@@ -6,7 +6,7 @@ Times are seconds of the input stream, periods seconds per beat: beat number k f
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from musichal.errors import InputError
 
@@ -35,6 +35,10 @@ class Pulse:
     def tempo_bpm(self) -> float:
         """Return the tempo in beats per minute."""
         return 60 / self.period_s
+
+    def earlier(self, by_s: float) -> "Pulse":
+        """Return the pulse with each beat `by_s` earlier."""
+        return replace(self, beat_s=self.beat_s - by_s)
 
     def nearest_s(self, time_s: float, *, subdivision: int = 1) -> float:
         """Return the time of the nearest beat, or part of a beat."""

@@ -112,6 +112,7 @@ def live_request(options: PlayOptions) -> LiveRequest:
         link=options.link,
         duration_s=options.duration_s,
         block=options.block,
+        latency_s=options.latency / 1000,
         seed=options.seed,
         settings=settings_of(options),
     )

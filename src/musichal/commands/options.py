@@ -64,6 +64,15 @@ class PlayOptions:
     for_: Annotated[str | None, typer.Option("--for", help="Live: how long to play, as 60s.")] = None
     channel: Annotated[str | None, typer.Option(help="Live: input channels, as 1 or 1,2 or all.")] = None
     block: Annotated[int, typer.Option(min=0, max=8192, help="Live: input block size in frames; 0: the driver's.")] = 256
+    latency: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=1000,
+            metavar="MS",
+            help="Live: what instrument and sound card take to sound, in ms; `musichal devices --latency` measures it.",
+        ),
+    ] = 0.0
     voices: Annotated[Path | None, typer.Option(help="Live: ports, channels and ranges of the voices (TOML).")] = None
     osc: Annotated[str | None, typer.Option(help="Live: OSC ports, IN or IN:OUT, as 9000:9001.")] = None
     osc_host: Annotated[
@@ -110,7 +119,7 @@ class PlayOptions:
     def check(self) -> None:
         """Raise `InputError` for an option that does not go with the kind of input."""
         check_choice(self.sound, ("soundfont", "slices"), "--sound")
-        live_only = ("for_", "channel", "voices", "osc", "control_in", "clock_in", "link", "control_map")
+        live_only = ("for_", "channel", "latency", "voices", "osc", "control_in", "clock_in", "link", "control_map")
         names = ("mix_out", "picture") if self.is_live else live_only
         for name in names:
             if getattr(self, name):

@@ -9,7 +9,9 @@ analysed, and obeys commands; then it decides what is due until a little after t
 played on time. Every later event comes after what was decided.
 
 A time of the stream becomes a moment by the clock fitted to the blocks' arrivals, plus the delay of the light path: a decision
-at a sample can sound at the earliest when that sample has come through the resampler.
+at a sample can be sent at the earliest when that sample has come through the resampler. So what is to sound together with the
+player is sent earlier, by this delay, that of the converter and that of the output (`input_latency_s`, the partner's
+``latency_ms``). Moments of clocks and taps become times of the stream without them: `LiveEngine.stream_s`.
 """
 
 import math
@@ -128,6 +130,11 @@ def light_path_delay_s(spec: PerceptionSpec, *, source_rate_hz: int, block: int)
     return max(0.0, min(settled)), max(0.0, *settled)
 
 
+def input_latency_s(spec: PerceptionSpec, *, source_rate_hz: int, block: int, capture_s: float) -> float:
+    """Return how much later than a sound at the microphone a decision at its time of the stream can be sent."""
+    return light_path_delay_s(spec, source_rate_hz=source_rate_hz, block=block)[0] + capture_s
+
+
 class LiveEngine:
     """Lets a partner answer a live input.
 
@@ -145,6 +152,8 @@ class LiveEngine:
     spec : PerceptionSpec
     source_rate_hz, block : int
         Rate of the source, and the size of its blocks.
+    capture_s : float
+        What converter and system take from a sound to its arrival.
     drift : DriftMonitor, optional
     commands : CommandQueue, optional
     observer : EngineObserver, optional
@@ -169,6 +178,7 @@ class LiveEngine:
         spec: PerceptionSpec,
         source_rate_hz: int,
         block: int,
+        capture_s: float = 0.0,
         drift: DriftMonitor | None = None,
         commands: CommandQueue | None = None,
         observer: EngineObserver | None = None,
@@ -187,6 +197,7 @@ class LiveEngine:
         self._commands = commands or CommandQueue()
         self._now_s, self._suspended_s = now_s, suspended_s
         self._rate_hz = spec.sample_rate_hz
+        self._capture_s = capture_s
         self._delay_s, most_s = light_path_delay_s(spec, source_rate_hz=source_rate_hz, block=block)
         self._lead_samples = round((most_s - self._delay_s + self._block_s + _MARGIN_S) * self._rate_hz)
         self._position = self._left_out = 0
@@ -211,10 +222,12 @@ class LiveEngine:
         return self._position
 
     def stream_s(self, moment_s: float) -> float | None:
-        """Map a moment to the time of the stream, on any thread; None before the first block."""
+        """Return the time in the stream of a sound at the microphone at a moment, on any thread; None before the first block.
+
+        A beat of a clock, or a tap, at a moment is at that time, beside the beats that are heard.
+        """
         try:
-            # What came through the light path at a moment is what arrived the delay before.
-            return (self._clock.position_at(moment_s - self._delay_s) - self._left_out) / self._source_rate_hz
+            return (self._clock.position_at(moment_s + self._capture_s) - self._left_out) / self._source_rate_hz
         except ValueError:
             return None
 
@@ -455,7 +468,7 @@ class LiveEngine:
             self._observer.decision(decision)
 
     def _moment_of(self, time_s: float) -> float:
-        """Return the moment at which a time of the stream sounds."""
+        """Return the moment at which what is decided for a time of the stream is sent, at the earliest."""
         try:
             return self._clock.time_of(time_s * self._source_rate_hz + self._left_out) + self._delay_s
         except ValueError:  # before the first block

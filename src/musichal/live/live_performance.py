@@ -28,9 +28,9 @@ from musichal.live.input.link import LinkClock, LinkSession, need_aalink
 from musichal.live.input.live_input import Channels, InputEvent, LiveInput
 from musichal.live.input.midi_clock import MidiClock
 from musichal.live.input.osc import OscInput, OscOutput
-from musichal.live.live_engine import LiveEngine
+from musichal.live.live_engine import LiveEngine, input_latency_s
 from musichal.live.output.midi_ports import open_midi_input
-from musichal.live.output.routing import LiveOutput, Routing, VoiceRoute, read_routing, single_port
+from musichal.live.output.routing import LiveOutput, Routing, VoiceRoute, largest_latency_s, read_routing, single_port
 from musichal.live.output.scheduler import Scheduler
 from musichal.live.output.scheduler_protocol import PortSettings
 from musichal.live.session.recorder import LiveSessionWriter
@@ -85,6 +85,7 @@ class LiveRequest:
     link: bool = False
     duration_s: float | None = None
     block: int = 256
+    latency_s: float = 0.0
     seed: int = 0
     settings: PartnerSettings = PartnerSettings()  # noqa: RUF009 - frozen
 
@@ -226,6 +227,10 @@ class LivePerformance:
             LiveInput(request.input, channels=request.channels, block_samples=request.block, on_event=self._report_input)
         )
         rate_hz = live.sample_rate_hz
+        block = request.block or _DEFAULT_BLOCK
+        late_s = input_latency_s(spec, source_rate_hz=rate_hz, block=block, capture_s=live.capture_s)
+        out_s = largest_latency_s(self._routings, request.latency_s if slices is not None else 0.0)
+        request = self.request = replace(request, settings=_sent_early(request.settings, late_s + out_s))
         listener = Listener(spec, encoder, model.vocabularies, source_rate_hz=rate_hz)
         player = self._make_player(model, request.settings, request.seed)
         self._stop = last.enter_context(self._stop_event())
@@ -241,11 +246,14 @@ class LivePerformance:
             front_end=listener.front_end,
             analysis=AnalysisThread(listener.step, most_waiting=overlap, in_thread=lambda: raise_priority(_ANALYSIS_LEVEL)),
             loop=EventLoop(player, sample_rate_hz=spec.sample_rate_hz),
-            output=LiveOutput(scheduler, self._routings, slices=slices, recordings=len(model.recordings)),
+            output=LiveOutput(
+                scheduler, self._routings, slices=slices, recordings=len(model.recordings), slices_latency_s=request.latency_s
+            ),
             clock=live.clock,
             spec=spec,
             source_rate_hz=rate_hz,
-            block=request.block or _DEFAULT_BLOCK,
+            block=block,
+            capture_s=live.capture_s,
             drift=DriftMonitor(model),
             commands=self._commands,
             observer=self._observers,
@@ -392,7 +400,19 @@ def _routings(request: LiveRequest) -> list[Routing]:
         program = bytes((0xC0 | CHANNEL, request.program))
         port = PortSettings("--audio-out", f"synth:{request.soundfont or ''}", setup=(program,))
         routings.append(Routing((port,), {}, VoiceRoute(port.name, CHANNEL)))
-    return routings
+    return [replace(r, ports=tuple(_late(port, request.latency_s) for port in r.ports)) for r in routings]
+
+
+def _late(port: PortSettings, latency_s: float) -> PortSettings:
+    """Return a port with the latency that holds for all, unless the table of voices has one for it."""
+    return port if port.latency_s else replace(port, latency_s=latency_s)
+
+
+def _sent_early(settings: PartnerSettings, latency_s: float) -> PartnerSettings:
+    """Return settings by which notes on the pulse are sent so much earlier, unless the player has set by how much."""
+    if "latency_ms" in settings.explicit:
+        return settings
+    return settings.changed({"latency_ms": min(1000.0, round(1000 * latency_s, 1))})
 
 
 def _with_voices(request: LiveRequest, routings: Sequence[Routing]) -> LiveRequest:
@@ -420,7 +440,8 @@ def _slices(request: LiveRequest, model: PartnerModel) -> Iterator[Scheduler | N
     if any(recording.flac is None for recording in model.recordings):
         raise InputError(f"{printable(request.partner)} was trained with --no-audio: it has no sound to cut slices from")
     device = "" if request.audio_out == "default" else f">{request.audio_out}"
-    with Scheduler([PortSettings("--audio-out", f"slices:{request.partner}{device}")]) as scheduler:
+    port = PortSettings("--audio-out", f"slices:{request.partner}{device}", latency_s=request.latency_s)
+    with Scheduler([port]) as scheduler:
         yield scheduler
 
 

@@ -101,6 +101,7 @@ def _is_number(value: object) -> TypeGuard[int | float]:
 _STEADY_TICKS = TICKS_PER_BEAT // 2  # before there is a pulse
 _CHECKED_TICKS = 4
 _LOST_TICKS_S, _LOST_TICKS = 0.6, 4.0
+_EDGE = 1.03  # so far beyond the range of a pulse a clock that trembles may go
 _SHIFTED, _SPREAD, _OFF = 0.7, 0.2, 0.25  # of a tick
 
 
@@ -170,8 +171,9 @@ class TickClock:
         else:
             return None
         period_s = self._step_s * TICKS_PER_BEAT
-        if not SHORTEST_PERIOD_S <= period_s <= LONGEST_PERIOD_S:
+        if not SHORTEST_PERIOD_S / _EDGE <= period_s <= LONGEST_PERIOD_S * _EDGE:
             return None
+        period_s = min(max(period_s, SHORTEST_PERIOD_S), LONGEST_PERIOD_S)
         since_beat = (self._next - 1 - (self._beat or 0)) % TICKS_PER_BEAT
         return Pulse(now_s - since_beat * self._step_s, period_s, 1.0 if self.phase_known else _UNSURE, "midi")
 

@@ -64,7 +64,10 @@ class PulseKeeper:
         return self._clocks.change(changes, now_s, heard=self._tracker.pulse())
 
     def at(self, now_s: float, settings: PartnerSettings) -> RoomPulse:
-        """Return the pulse to go by at a time; clocks and taps come before what is heard."""
+        """Return the pulse to go by at a time; clocks and taps come before what is heard.
+
+        Its beats lie `latency_ms` before those of the room: what is sent on them sounds on these.
+        """
         if settings.time == "free":
             return RoomPulse(None, 0.0, "its time is free")
         least, heard = settings.pulse_confidence, self._heard(now_s, settings)
@@ -72,6 +75,7 @@ class PulseKeeper:
         pulse = heard if given is None or (heard is not None and given.confidence < min(least, heard.confidence)) else given
         if pulse is None:
             return RoomPulse(None, 0.0, "no pulse is heard")
+        pulse = pulse.earlier(settings.latency_ms / 1000)
         if settings.time == "pulse":
             return RoomPulse(pulse, 1.0, "")
         # At 0 every pulse will do.

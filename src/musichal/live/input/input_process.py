@@ -17,6 +17,7 @@ import contextlib
 import gc
 import json
 import os
+import statistics
 import struct
 import sys
 import threading
@@ -219,6 +220,7 @@ _SILENT_CALLBACK_S = 1.0
 _TELL_EVERY_S = 1.0
 _CLOSE_S = 1.0
 _PROBE_S = 0.5
+_AGES, _AGES_S, _LARGEST_AGE_S = 8, 0.5, 0.25
 _DEFAULT_BLOCK = 512
 
 Message = dict[str, Any] | Block
@@ -267,6 +269,7 @@ class _Process:
         self._stop = threading.Event()
         self._last_s = 0.0
         self._took = Durations()
+        self._ages_s: list[float] = []  # of the newest sample of a block
         end_with_stdin(self._end, patience_s=2 * _CLOSE_S)
 
     def run(self, *, wait: bool, rate_hz: int | None) -> None:
@@ -312,9 +315,11 @@ class _Process:
             raise InputError(f"{device.label} has {has}: there is no channel {channels}")
         blocks = BlockQueue(round(_WAITING_S * rate_hz))
 
-        def callback(block: Float32, _frames: int, _times: Any, status: Any) -> None:
+        def callback(block: Float32, frames: int, times: Any, status: Any) -> None:
             # PortAudio's own times are wrong on JACK.
             self._last_s = now_s()
+            if len(self._ages_s) < _AGES:
+                self._ages_s.append(times.currentTime - times.inputBufferAdcTime - frames / rate_hz)
             blocks.put(block.copy(), self._last_s, flags=XRUN if status.input_overflow else 0)
             self._wake.set()
             self._took.add(now_s() - self._last_s)
@@ -333,9 +338,26 @@ class _Process:
             stream.start()
         except sounddevice.PortAudioError as error:
             raise InputError(why_not_opened(device, channels, rate_hz, error)) from error
-        opened = {**asdict(device), "sample_rate_hz": round(stream.samplerate), "opened_channels": channels}
+        capture_s = self._capture_s(device, float(stream.latency))
+        opened = {
+            **asdict(device),
+            "sample_rate_hz": round(stream.samplerate),
+            "opened_channels": channels,
+            "capture_s": capture_s,
+        }
         write_json(self._pipe, kind="opened", device=opened, block=self._block)
         return stream, blocks
+
+    def _capture_s(self, device: AudioDevice, reported_s: float) -> float:
+        """Return how old the newest sample of a block is when it arrives, by the system; 0 where it says nothing likely."""
+        if device.host_api.startswith("JACK"):
+            age_s = reported_s  # the port's latency, without the period that a block waits for its end
+        else:
+            until_s = now_s() + _AGES_S
+            while len(self._ages_s) < _AGES and now_s() < until_s and not self._stop.is_set():
+                self._stop.wait(0.01)
+            age_s = statistics.median(self._ages_s) if self._ages_s else 0.0
+        return age_s if 0 < age_s < _LARGEST_AGE_S else 0.0
 
     def _send(self, stream: Any, blocks: BlockQueue) -> None:
         told_s = now_s()

@@ -131,6 +131,8 @@ class LiveInput:
         Maps positions to moments, once the input is open.
     level : Levels
         The latest tenth of a second; replaced as a whole, for any thread.
+    capture_s : float
+        How long before its arrival a sample was at the converter, as far as the system says, once the input is open.
     xruns, lost_samples : int
         Blocks before which the system reported lost samples; samples missing so far.
 
@@ -155,6 +157,7 @@ class LiveInput:
         self._queue: BlockQueue
         self.level = LevelMeter().take()
         self.xruns = self.lost_samples = 0
+        self.capture_s = 0.0
         self._wanted = device
         self._channels = channels
         self._block_samples = block_samples
@@ -434,10 +437,11 @@ class LiveInput:
         return failed
 
     def _take(self, opened: dict[str, Any]) -> None:
-        rate_hz, channels = opened.pop("sample_rate_hz"), opened.pop("opened_channels")
+        rate_hz, channels, capture_s = (opened.pop(name) for name in ("sample_rate_hz", "opened_channels", "capture_s"))
         device = AudioDevice(**opened)
         if self._device is None:
             self._device, self._rate_hz, self._opened_channels = device, rate_hz, channels
+            self.capture_s = capture_s
             self._queue, self.clock = BlockQueue(round(self._capacity_s * rate_hz)), ClockFit(rate_hz)
             self._events.put(("opened", f"listening to {device.label} at {rate_hz} Hz"))
             self._answers.put(None)

@@ -239,6 +239,14 @@ class LiveOutput:
         A second one, entered, with one port ``slices:PARTNER.hal``: plays the recording of each decision too.
     recordings : int
         How many recordings the partner has. What the player played, learned live, is not among them.
+    slices_latency_s : float
+        Latency of the port of `slices`.
+
+    Attributes
+    ----------
+    latency_s : float
+        The largest latency of a port. What is sent to a faster one leaves later by as much as it is faster, so that all sound
+        together. The partner sends what is to sound on time so much earlier: see `musichal.parameters`, ``latency_ms``.
     """
 
     def __init__(
@@ -248,7 +256,9 @@ class LiveOutput:
         *,
         slices: Scheduler | None = None,
         recordings: int = 0,
+        slices_latency_s: float = 0.0,
     ) -> None:
+        self.latency_s = largest_latency_s(routings, slices_latency_s)
         self._scheduler, self._slices, self._routings = scheduler, slices, tuple(routings)
         self._schedulers = (scheduler,) if slices is None else (scheduler, slices)
         self._recordings = recordings
@@ -270,7 +280,7 @@ class LiveOutput:
             if route is None:
                 self._report_unrouted(decision.voice)
                 continue
-            placed = [route.place(note, moment_of(note.onset_s)) for note in decision.notes]
+            placed = [route.place(note, moment_of(note.onset_s) + self.latency_s) for note in decision.notes]
             notes = [note for note in placed if note is not None]
             taken += self._scheduler.play(route.port, notes, tag=_tag(decision))
         return taken + (0 if self._slices is None else self._play_slice(self._slices, decision, moment_of))
@@ -287,7 +297,9 @@ class LiveOutput:
         if not events or place == self._last_slice or events[0].recording >= self._recordings:
             return 0
         self._last_slice = place
-        return scheduler.play(scheduler.ports[0], [events[0].at(moment_of(events[0].onset_s))], tag=_tag(decision))
+        return scheduler.play(
+            scheduler.ports[0], [events[0].at(moment_of(events[0].onset_s) + self.latency_s)], tag=_tag(decision)
+        )
 
     def mute(self, muted: bool) -> None:
         """While muted, strike no note; what sounds ends."""
@@ -333,6 +345,11 @@ class LiveOutput:
                 round(1000 * value, 3) if seconds else value
             )
         return values
+
+
+def largest_latency_s(routings: Sequence[Routing], slices_latency_s: float = 0.0) -> float:
+    """Return the largest latency of a port."""
+    return max([slices_latency_s, *(port.latency_s for routing in routings for port in routing.ports)])
 
 
 def _tag(decision: Decision) -> int:

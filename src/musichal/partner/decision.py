@@ -22,6 +22,7 @@ REST_REASONS = {
     "your turn": "it has answered; it is your turn",
     "yields": "you began again, and it yields to you",
     "breath": "it pauses between two phrases",
+    "pulse": "it listens for your pulse before it joins in",
     "beat": "it waits for the beat on which its phrase begins",
     "next note": "it waits for your next note",
     "on purpose": "its mode is to listen in silence",

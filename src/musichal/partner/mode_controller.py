@@ -15,6 +15,7 @@ import numpy as np
 from musichal.arrays import Bool, Float64, Int64
 from musichal.errors import InputError
 from musichal.hearing.percepts import SILENCE, Percept
+from musichal.memory.beat_places import NO_BEAT, BeatPlace
 from musichal.partner.form import Form, Moment, parse_form
 from musichal.partner.memory_pool import MemoryPool
 from musichal.partner.modes import PLAIN, Mode, ModeKeeper, ModeTable, built_in_modes, parse_modes
@@ -40,6 +41,7 @@ _LAST_S = 1.5  # with less than this before the form's end, what is chosen is th
 _SHORTEST_ENDING_S = 0.3
 AHEAD_S = 0.1
 """With a pulse, a choice is decided so long before it begins."""
+_LISTENS_S = 4.0  # so long it listens for the pulse at the beginning
 _ON_BEATS = 0.5  # with a pulse that is gone by so far, phrases begin on its beats
 _REFRACTORY_S = 0.08
 _RATE_FLOOR_HZ = 0.25
@@ -102,6 +104,9 @@ class ModeController:
         self._player = PhraseTracker(sample_rate_hz=sample_rate_hz)
         self._taker = TurnTaker(self._phrase_map, rng=rng)
         self._pulse = PulseKeeper(sample_rate_hz=sample_rate_hz)
+        self._has_beats = bool(library.base.memory.states["beat_period_s"].any())
+        self._first_onset_s: float | None = None
+        self._found_pulse = False
         self.news = ""
         """What the last change has to say to the player."""
         self._motifs = MotifStore(library)
@@ -132,6 +137,8 @@ class ModeController:
         """Take an onset as soon as it is known; return whether to answer it at once."""
         self._player.hear_onset(onset_s, now_s)
         self._pulse.hear_onset(onset_s)
+        if self._first_onset_s is None:
+            self._first_onset_s = onset_s
         self._taker.hear_onset(onset_s)
         moment = self._form.at(now_s)
         quiet = moment.silence or moment.has_ended or moment.closing
@@ -234,6 +241,10 @@ class ModeController:
         """The mean MIDI pitch of the player's last notes, None before there are any."""
         return self._player.pitch
 
+    def beat_place(self, time_s: float, now_s: float, settings: PartnerSettings) -> BeatPlace:
+        """Return the place in the beat of what was heard at a time."""
+        return self._pulse.at(now_s, settings).place(time_s) if settings.time != "free" else NO_BEAT
+
     def settings(self, base: PartnerSettings, regions: tuple[tuple[str, str], ...] = ()) -> PartnerSettings:
         """Return `base` as the mode and the form's section change it."""
         if self._keeper is None and not regions:
@@ -256,6 +267,7 @@ class ModeController:
         # Where the next choice begins: where the last one ends, if there is time for that.
         start_s = next_s if ahead_s and next_s is not None and next_s >= now_s + ahead_s / 2 else now_s + ahead_s
         metre = Metre(room.pulse, settings.beat_offset) if room.pulse is not None and room.strength >= _ON_BEATS else None
+        self._found_pulse = self._found_pulse or room.strength >= _ON_BEATS
         state = self._turn_state(now_s, start_s, player, situation, settings, moment, metre)
         turn = Turn(settings, situation, mode=self.mode.name, room=room, ahead_s=ahead_s)
         if state.rest is not None:
@@ -335,10 +347,22 @@ class ModeController:
             if self._said_last or moment.until_s - now_s < _SHORTEST_ENDING_S:
                 return TurnState(rest="ending", expected_s=moment.until_s - now_s, again_s=moment.until_s)
             return TurnState(begins=not self._taker.speaking and now_s - self._played_s > _PAUSE_S)
+        until_s = self._listens_until_s(now_s, settings)
+        if until_s is not None:
+            return TurnState(rest="pulse", expected_s=until_s - now_s, again_s=until_s + start_s - now_s)
         return self._taker.at(
             start_s, self.mode, player, silent_s=situation.silent_s, rest_after_silence_s=settings.rest_after_silence_s,
             fullness=moment.fullness, metre=metre,
         )  # fmt: skip
+
+    def _listens_until_s(self, now_s: float, settings: PartnerSettings) -> float | None:
+        """Return until when at most it listens for the pulse before its first phrase, None if it need not."""
+        if self._found_pulse or self._first_onset_s is None or not self._has_beats or settings.time != "auto":
+            return None
+        if self._taker.speaking or self.mode.trigger != "own end" or self.mode.turn == "rest":
+            return None
+        until_s = self._first_onset_s + _LISTENS_S
+        return until_s if now_s < until_s else None
 
     def _begin(self, now_s: float, situation: Situation, settings: PartnerSettings, player: PlayerState) -> None:
         """Begin a phrase: keep the last one for returns, and take up one of them, now and then."""

@@ -188,7 +188,10 @@ class Partner:
             gesture = heard.gesture
             silent = gesture.tokens == (SILENCE, SILENCE)
             if not silent or len(self.library.segments) > 1:
-                state = self.library.learn(gesture, heard.notes, most=self.settings.live_gestures, hits=heard.hits)
+                state = self.library.learn(
+                    gesture, heard.notes, most=self.settings.live_gestures, hits=heard.hits,
+                    beat=self._modes.beat_place(gesture.start_s, now_s, self.settings),
+                )  # fmt: skip
                 self._modes.learned(state, start_s=gesture.start_s, duration_s=gesture.duration_s, silent=silent)
         if self._position is not None and not self.library.holds(self._position):
             self._position, self._run = None, 0

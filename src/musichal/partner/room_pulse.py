@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from musichal.hearing.beats import BeatTracker
 from musichal.hearing.percepts import Percept
+from musichal.memory.beat_places import NO_BEAT, BeatPlace
 from musichal.partner.clocks import ClockKeeper
 from musichal.partner.settings import PartnerSettings
 from musichal.pulse import Pulse
@@ -24,6 +25,13 @@ class RoomPulse:
     pulse: Pulse | None
     strength: float
     why: str
+
+    def place(self, time_s: float) -> BeatPlace:
+        """Return a time's place in the beat."""
+        if self.pulse is None:
+            return NO_BEAT
+        phase = (time_s - self.pulse.beat_s) / self.pulse.period_s % 1
+        return BeatPlace(phase, self.pulse.period_s, confidence=self.strength * self.pulse.confidence)
 
 
 NO_PULSE = RoomPulse(None, 0.0, "")

@@ -54,6 +54,7 @@ _REST_LOOKS = {
     "yields": (_CALM, "\\\\"),
     "breath": (_CALM, ".."),
     "beat": (_CALM, ".."),
+    "pulse": (_CALM, ".."),
     "next note": (_CALM, "||"),
     "on purpose": (_CALM, "xx"),
     "score": (_CALM, "--"),

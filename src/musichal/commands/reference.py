@@ -30,13 +30,7 @@ def modes_that_set(parameter: Parameter, modes: Mapping[str, Mode]) -> list[str]
 
 
 def parameters_command(*, terminal: Terminal, name: str | None = None) -> None:
-    """Show the table of parameters, or one of them.
-
-    Raises
-    ------
-    InputError
-        For an unknown name.
-    """
+    """Show the table of parameters, or one of them. Raises `InputError` for an unknown name."""
     chosen = PARAMETERS if name is None else (MODE_NUMBERS.get(name) or setting(name),)
     modes = built_in_modes()
     rows = [p.to_dict() | {"set_by_modes": modes_that_set(p, modes), "osc": _osc_address(p)} for p in chosen]
@@ -90,13 +84,7 @@ def _osc_address(parameter: Parameter) -> str | None:
 
 
 def modes_command(*, terminal: Terminal, table: Path | None = None, as_toml: bool = False) -> None:
-    """Show the built-in modes, and those of a file.
-
-    Raises
-    ------
-    InputError
-        If the file is not a table of modes.
-    """
+    """Show the built-in modes, and those of a file. Raises `InputError` if the file is not a table of modes."""
     if as_toml:
         if table is not None:
             raise InputError("--toml prints the built-in modes and takes no file")
@@ -137,20 +125,17 @@ def keys_command(*, terminal: Terminal) -> None:
 def docs_command(*, commands: Sequence[tuple[str, str]], terminal: Terminal, topic: str | None = None) -> None:
     """Print a topic of the guide, or the list of topics; `commands` holds the name and the help of each command.
 
-    Raises
-    ------
-    InputError
-        For an unknown topic.
+    Raises `InputError` for an unknown topic.
     """
     topics: dict[str, tuple[str, Callable[[], str]]] = {
-        "start": ("install, first partner, first duo, first concert", lambda: _START),
+        "start": ("install, first partner, first duo, first concert", lambda: _guide("start")),
         "commands": ("what each command does", lambda: _listed("Commands", commands)),
         "parameters": ("every setting, with default and range", parameters_markdown),
-        "modes": ("modes and your own table of them", lambda: _MODES),
-        "form": ("a form: sections, silences, an ending", lambda: _FORM),
+        "modes": ("modes and your own table of them", lambda: _guide("modes")),
+        "form": ("a form: sections, silences, an ending", lambda: _guide("form")),
         "osc": ("OSC addresses in and out", _osc_page),
-        "files": ("partner files and session folders", lambda: _FILES),
-        "python": ("the Python API", lambda: _PYTHON),
+        "files": ("partner files and session folders", lambda: _guide("files")),
+        "python": ("the Python API", lambda: _guide("python")),
     }
     if topic is None:
         text = _listed("Topics: `musichal docs TOPIC`", [(name, about) for name, (about, _) in topics.items()])
@@ -166,6 +151,10 @@ def docs_command(*, commands: Sequence[tuple[str, str]], terminal: Terminal, top
             terminal.say(line)
 
 
+def _guide(topic: str) -> str:
+    return (files("musichal.commands") / "guide" / f"{topic}.md").read_text(encoding="utf-8")
+
+
 def _listed(title: str, rows: Sequence[tuple[str, str]]) -> str:
     return "\n".join([f"# {title}", "", *(f"- `{name}`: {about}" for name, about in rows), ""])
 
@@ -174,76 +163,3 @@ def _osc_page() -> str:
     rows = [(f"{PREFIX}{name}", about) for name, about in COMMANDS_HELP.items()]
     rows += [(f"{address} VALUE", p.help) for p in PARAMETERS if (address := _osc_address(p)) is not None]
     return _listed("OSC: `musichal play … --osc 9000:9001`", rows)
-
-
-_START = """\
-# Start
-
-1. `musichal demo` trains on a bundled band, answers a bundled guitar, and writes the results into `musichal-demo`.
-2. `musichal train take1.wav take2.wav -o partner.hal` trains a partner on your recordings.
-3. `musichal play partner.hal --input guitar.wav --midi-out reply.mid --audio-out reply.wav` answers a recording.
-4. `musichal devices` lists audio and MIDI ports; live playing needs the extra `live`: `pip install "musichal[live]"`.
-5. `musichal play partner.hal --input Scarlett --midi-out "IAC Bus 1" --session tonight` plays live; see `musichal keys`.
-6. `musichal explain tonight --at 1:23` explains a decision; `musichal replay tonight` plays the session again.
-7. `musichal verify partner.hal` checks that the partner hears live as it heard in training.
-"""
-_MODES = """\
-# Modes
-
-`musichal modes` lists the modes; `musichal play … --mode mirror` chooses one; `--mode auto` lets the partner change.
-`musichal modes --toml > my-modes.toml` writes the built-in table, with a comment for each column. Edit it, or add a mode:
-
-    [ghost]
-    like = "shadow"
-    about = "a shadow far away"
-    gain_db = -12
-    breath = 2.0
-
-`musichal modes my-modes.toml` checks it, and `musichal play … --modes my-modes.toml --mode ghost` plays with it. A mode sets
-parameters (`musichal docs parameters`); what you give with `--set` holds in every mode.
-"""
-_FORM = """\
-# Form
-
-`musichal play … --form arc.toml` follows a score of sections. Times are minutes:seconds.
-
-    title = "Arc"
-    end = "3:00"
-    fade_s = 8
-
-    [[section]]
-    from = "0:00"
-    mode = "mirror"
-    intensity = 0.4          # or [0.2, 0.8]: from … to …
-    use = "0:10-20.5, 2"     # regions of the recordings
-
-    [[section]]
-    from = "1:00"
-    until = "1:10"
-    silence = true
-"""
-_FILES = """\
-# Files
-
-A **partner file** (`.hal`) is a zip archive: `manifest.json` (format version, spec, digests), arrays as safetensors,
-recordings as FLAC. It holds no code. `musichal inspect partner.hal` shows what is in it.
-
-A **session folder** (`musichal play … --session NAME`) holds `settings.json`, `input/` (the player as FLAC), `transcript.jsonl`
-(what was heard, and when), `decisions.jsonl` (each decision with its reason) and `reply.mid`.
-`musichal replay NAME` plays it again.
-"""
-_PYTHON = """\
-# Python
-
-    import musichal as mh
-
-    partner = mh.train(["take1.wav"], seed=0)
-    partner.save("partner.hal")
-    y, sr = mh.read_audio("guitar.wav")
-    answer = partner.respond(y, sr, mode="mirror", temperature=0.4)
-    answer.to_midi("reply.mid")
-    for decision in answer.decisions[:3]:
-        print(decision.time_s, decision.reason)
-
-`help(mh)` lists the functions; each has an example.
-"""

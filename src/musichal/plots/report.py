@@ -7,6 +7,7 @@ same results give the same bytes.
 import base64
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,30 +32,6 @@ if TYPE_CHECKING:
 REPORT_NAME = "verification.html"
 """Name of the report where a folder is given."""
 
-_CSS = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 1200px; margin: 2em auto; padding: 0 1em; }
-h1 { font-size: 1.6em; margin-bottom: 0; }
-h2 { font-size: 1.2em; margin: 2em 0 0.2em; border-top: 1px solid #e4e4e4; padding-top: 1em; }
-p { margin: 0.3em 0 0.8em; color: #555; }
-code { font-size: 0.9em; overflow-wrap: anywhere; }
-.scroll { overflow-x: auto; margin-bottom: 1.2em; }
-table { border-collapse: collapse; width: 100%; }
-th, td { text-align: left; vertical-align: top; padding: 0.3em 0.7em 0.3em 0; border-bottom: 1px solid #e4e4e4; }
-th { font-weight: 600; color: #555; }
-.numbers td, .numbers th { text-align: right; font-variant-numeric: tabular-nums; }
-.numbers td:first-child, .numbers th:first-child { text-align: left; }
-td.passed { color: #00694d; font-weight: 600; }
-td.failed { color: #a83f00; font-weight: 700; }
-td.told { color: #666; }
-tr.failed { background: #fdf0e8; }
-.verdict { font-size: 1.2em; font-weight: 600; padding: 0.5em 0.8em; border-radius: 4px; color: #fff; }
-.verdict.passed { background: #007a5a; }
-.verdict.failed { background: #b34700; }
-small { color: #666; display: block; }
-small.cause { color: #a83f00; }
-img { max-width: 100%; height: auto; margin: 0.8em 0; }
-@media print { body { margin: 0; max-width: none; } h2, tr, img { break-inside: avoid; } }
-"""
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _QUESTIONS = {
     "count": "Was the vocabulary trained on exactly as many frames as the recordings hold?",
@@ -90,11 +67,14 @@ _PHRASING = {
 
 def _page(title: str, body: Iterable[str]) -> str:
     """Return an HTML page; `body` holds HTML, `title` is text."""
+    css = (files("musichal.plots") / "report.css").read_text(encoding="utf-8")
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{_escaped(title)}</title>\n<style>{_CSS}</style>\n</head>\n<body>\n" + "\n".join(body) + "\n</body>\n</html>\n"
+        f"<title>{_escaped(title)}</title>\n<style>\n{css}</style>\n</head>\n<body>\n"
+        + "\n".join(body)
+        + "\n</body>\n</html>\n"
     )
 
 

@@ -28,17 +28,13 @@ def flac_holds_rate(sample_rate_hz: int) -> bool:
 def encode_flac(samples: Float32, sample_rate_hz: int) -> bytes:
     """Return `samples` as a FLAC file.
 
+    Raises `ValueError` where the samples are not on the grid: coding them would lose something, `InputError` where FLAC cannot
+    hold the rate.
+
     Parameters
     ----------
     samples
         Shape (n,), n > 0, float32 on the 24-bit grid: multiples of 2**-23 from -1 to 1 - 2**-23, as `ingest` gives them.
-
-    Raises
-    ------
-    ValueError
-        The samples are not on the grid: coding them would lose something.
-    InputError
-        FLAC cannot hold the rate.
     """
     if not isinstance(sample_rate_hz, int) or not flac_holds_rate(sample_rate_hz):
         raise InputError(f"FLAC cannot hold a sample rate of {sample_rate_hz} Hz")

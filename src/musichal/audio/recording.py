@@ -81,8 +81,9 @@ class Recording:
 def ingest(block: npt.NDArray[np.float32] | Float64) -> Float32:
     """Return a block of sound in the form that the front end takes: mono, in [-1, 1), on the 24-bit grid.
 
-    The mean over the channels, in float64 and always added in their order, is limited to [-1, 1 - 2**-23] and rounded to
-    the nearest multiple of 2**-23 (ties to even). Each frame depends on itself alone, so a stream may be cut anywhere.
+    The mean over the channels, in float64 and always added in their order, is limited to [-1, 1 - 2**-23] and rounded to the
+    nearest multiple of 2**-23 (ties to even). Each frame depends on itself alone, so a stream may be cut anywhere. Raises
+    `InputError` where a sample is NaN or infinite.
 
     Parameters
     ----------
@@ -92,11 +93,6 @@ def ingest(block: npt.NDArray[np.float32] | Float64) -> Float32:
     Returns
     -------
     Shape (frames,), float32. Applying `ingest` again changes nothing.
-
-    Raises
-    ------
-    InputError
-        A sample is NaN or infinite.
     """
     if block.dtype not in (np.float32, np.float64):
         raise TypeError(f"samples must be float32 or float64, got {block.dtype}")

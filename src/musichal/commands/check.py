@@ -48,12 +48,8 @@ def verify_command(
 ) -> Verification:
     """Verify a partner with its own recordings, or with others, and show each check.
 
-    Raises
-    ------
-    CheckFailedError
-        If a check fails; what was asked for is shown and written before.
-    MusicHalError
-        If the partner or a recording cannot be used, or the report cannot be written.
+    Raises `CheckFailedError` if a check fails; what was asked for is shown and written before; `MusicHalError` if the partner
+    or a recording cannot be used, or the report cannot be written.
     """
     recordings = recordings or []
     if report is not None:
@@ -126,10 +122,7 @@ def _again(partner: Path, recordings: Sequence[Path]) -> Iterator[Retrain]:
 def retrain_from(model: PartnerModel, given: Sequence[Recording] = ()) -> PartnerModel:
     """Train on a partner's own recordings again, with its spec; `trained_with` is the partner's, so that bytes can agree.
 
-    Raises
-    ------
-    MusicHalError
-        If the sound of a recording is missing.
+    Raises `MusicHalError` if the sound of a recording is missing.
     """
     by_digest = {recording.digest: recording for recording in given}
     recordings = []
@@ -186,10 +179,7 @@ def _verification_tables(verification: Verification, *, narrow: bool) -> Iterato
 def compare_command(*, first: Path, second: Path, terminal: Terminal, recording: Path | None = None) -> Comparison:
     """Let two partners hear a recording (default: the longest in the first partner) and show what differs.
 
-    Raises
-    ------
-    MusicHalError
-        If a partner or the recording cannot be used.
+    Raises `MusicHalError` if a partner or the recording cannot be used.
     """
     with terminal.progress("Loading the partners") as progress:
         models = load_partner(first), load_partner(second)

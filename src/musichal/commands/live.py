@@ -41,10 +41,7 @@ def live_command(
 ) -> dict[str, Any]:
     """Play until the player quits, the time is over, or Ctrl-C; then end every note and close the session whole.
 
-    Raises
-    ------
-    MusicHalError
-        For what cannot be opened, before a sound is heard; if the analysis fails, after all is closed.
+    Raises `MusicHalError` for what cannot be opened, before a sound is heard; if the analysis fails, after all is closed.
     """
     board = Board()
     performance = LivePerformance(
@@ -230,11 +227,8 @@ class Display:
 
     Parameters
     ----------
-    board : Board
     level : callable
         Gives the level of the input.
-    terminal : Terminal
-    title : str
     modes : sequence of str
         Those that keys choose from; empty where no keys are read.
     """

@@ -43,10 +43,7 @@ RECORDING, PLAYER = example("band"), example("guitar")
 def settings_of(options: PlayOptions) -> PartnerSettings:
     """Return the settings that the options ask for, with mode, modes, form and scenario read and checked.
 
-    Raises
-    ------
-    InputError
-        For an unknown name, a value out of range, or a file that cannot be used.
+    Raises `InputError` for an unknown name, a value out of range, or a file that cannot be used.
     """
     if options.settings is not None:
         return options.settings
@@ -59,10 +56,7 @@ def settings_of(options: PlayOptions) -> PartnerSettings:
 def direction(mode: str, modes: Path | None, form: Path | None) -> Direction:
     """Return the mode, the table of modes and the form to play by, read and checked.
 
-    Raises
-    ------
-    InputError
-        For an unknown mode, or a file that cannot be read or used: names the file and what is wrong in it.
+    Raises `InputError` for an unknown mode, or a file that cannot be read or used: names the file and what is wrong in it.
     """
     table = built_in_modes()
     modes_text = "" if modes is None else read_text(modes)
@@ -79,11 +73,8 @@ def direction(mode: str, modes: Path | None, form: Path | None) -> Direction:
 def read_scenario(path: Path, partner: Path) -> Scenario:
     """Return the scenario of a file (see `parse_scenario`); a partner that it names lies relative to it.
 
-    Raises
-    ------
-    InputError
-        If the file cannot be read, or is no scenario; if it names a recording of another partner with other vocabularies,
-        whose tokens mean nothing to this one.
+    Raises `InputError` if the file cannot be read, or is no scenario; if it names a recording of another partner with other
+    vocabularies, whose tokens mean nothing to this one.
     """
 
     def tokens_of(recording: str | int, other: str | None, source: str) -> Sequence[int]:
@@ -122,10 +113,8 @@ def recording_tokens(model: PartnerModel, recording: str | int, source: str) -> 
 def play_command(options: PlayOptions, terminal: Terminal) -> Performance:
     """Let a partner answer a recording, write what was asked for, and report what was played and why.
 
-    Raises
-    ------
-    MusicHalError
-        For any input that cannot be used or output that cannot be written; what was written before stays whole.
+    Raises `MusicHalError` for any input that cannot be used or output that cannot be written; what was written before stays
+    whole.
     """
     settings = settings_of(options)
     outputs = [Path(p) for p in (options.midi_out, options.audio_out, options.mix_out, options.picture) if p is not None]

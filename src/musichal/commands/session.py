@@ -48,12 +48,8 @@ def _partner_path(settings: SessionSettings, partner: Path | None) -> Path:
 def replay_command(*, folder: Path, terminal: Terminal, partner: Path | None = None, midi_out: Path | None = None) -> Replay:
     """Play a session again, or as much of it as a killed program has left: the same input, heard as it was; compare.
 
-    Raises
-    ------
-    CheckFailedError
-        If the answer, a decision or a percept differs.
-    MusicHalError
-        If the session or its partner cannot be used.
+    Raises `CheckFailedError` if the answer, a decision or a percept differs; `MusicHalError` if the session or its partner
+    cannot be used.
     """
     session = read_session(folder)
     settings = session.settings
@@ -119,10 +115,7 @@ def explain_command(
 ) -> tuple[Decision, ...]:
     """Explain a session: all of it in short, or the decision at one time in full.
 
-    Raises
-    ------
-    MusicHalError
-        If the session cannot be read, or nothing was decided by that time.
+    Raises `MusicHalError` if the session cannot be read, or nothing was decided by that time.
     """
     at_s = None if at is None else parse_seconds(at, "--at")
     if listen is not None and at_s is None:

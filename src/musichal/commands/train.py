@@ -59,12 +59,8 @@ def train_command(
 ) -> PartnerModel:
     """Train a partner on files and folders, write it to `output`, and report what was learned.
 
-    `learned` holds the options of encoders with weights: see `encoder_plan`.
-
-    Raises
-    ------
-    MusicHalError
-        For an option, a recording or an output that cannot be used.
+    `learned` holds the options of encoders with weights: see `encoder_plan`. Raises `MusicHalError` for an option, a recording
+    or an output that cannot be used.
     """
     check_choice(resampler, RESAMPLERS, "--resampler")
     check_choice(policy, ("grid", "onset"), "--policy")
@@ -173,12 +169,8 @@ def encoder_plan(
 ) -> EncoderPlan | None:
     """Find the weights of a learned encoder and report their licence; return None for an encoder without weights.
 
-    Raises
-    ------
-    InputError
-        If the options contradict each other, or this machine has no such runtime or precision.
-    MissingExtraError
-        If no runtime is installed.
+    Raises `InputError` if the options contradict each other, or this machine has no such runtime or precision;
+    `MissingExtraError` if no runtime is installed.
     """
     request = parse_encoder(encoder)
     if request is None:
@@ -248,13 +240,8 @@ def rehear_command(
     """Hear a partner's own recordings again, write the partner to `output` (default: the same file), report what changed.
 
     A partner that hears without weights, from before beats were kept, gets its beats and drum hits, and nothing else changes.
-
-    Raises
-    ------
-    PartnerFileError
-        If it does not hold its recordings.
-    InputError
-        If it hears without weights and nothing would change, or this machine cannot compute as was asked.
+    Raises `PartnerFileError` if it does not hold its recordings; `InputError` if it hears without weights and nothing would
+    change, or this machine cannot compute as was asked.
     """
     output = output or partner
     if partner.resolve() != output.resolve():
@@ -336,12 +323,8 @@ def encoder_command(
 ) -> CheckpointReport | None:
     """Find a checkpoint and describe it; with `check` load and test it, with `convert` prepare it for playing.
 
-    Raises
-    ------
-    CheckFailedError
-        If a check fails.
-    InputError, MissingExtraError
-        If there is no such checkpoint, it cannot be loaded, or a package is missing.
+    Raises `CheckFailedError` if a check fails; `InputError` or `MissingExtraError` if there is no such checkpoint, it cannot be
+    loaded, or a package is missing.
     """
     if layer is not None and not (check or convert):
         raise InputError("--layer needs --check or --convert")

@@ -194,10 +194,7 @@ def hear_live(
 ) -> LiveStream:
     """Push samples (n,) through the live path in blocks of the given sizes; `tap` sees each window on its way.
 
-    Raises
-    ------
-    InputError
-        If there is not one whole frame of sound, or the encoder is not the partner's.
+    Raises `InputError` if there is not one whole frame of sound, or the encoder is not the partner's.
     """
     spec = model.spec
     listener = Listener(spec, create_encoder(spec), model.vocabularies, source_rate_hz=sample_rate_hz, tap=tap)

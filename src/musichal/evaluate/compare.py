@@ -162,10 +162,7 @@ def compare_partners(
 ) -> Comparison:
     """Let two partners hear samples (n,) and return what differs.
 
-    Raises
-    ------
-    InputError
-        If the recording is too short for either, or an encoder is not the partner's.
+    Raises `InputError` if the recording is too short for either, or an encoder is not the partner's.
     """
     tell = progress or (lambda _what, _share: None)
     heard: list[LiveStream] = []

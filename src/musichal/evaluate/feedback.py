@@ -126,14 +126,8 @@ def feedback(
 
     Parameters
     ----------
-    model : PartnerModel
     samples : array of shape (n,)
         A player, who is silent from `player_s` on.
-    render : callable
-    sample_rate_hz : int
-    player_s : float
-    settings : PartnerSettings
-    seed : int
     levels_db : tuple of float
         How loud the partner's sound is against the player's, by their mean power while the player plays.
     """

@@ -69,6 +69,8 @@ class DiversityRow:
 def token_diversity(sequences: Sequence[AnyArray], *, size: int, duration_s: float) -> Diversity:
     """Return the statistics of one source.
 
+    Raises `ValueError` for tokens outside the vocabulary, or a duration that is not positive.
+
     Parameters
     ----------
     sequences : sequence of arrays of shape (n,)
@@ -77,11 +79,6 @@ def token_diversity(sequences: Sequence[AnyArray], *, size: int, duration_s: flo
         Tokens in the vocabulary.
     duration_s : float
         Length of the recordings together.
-
-    Raises
-    ------
-    ValueError
-        For tokens outside the vocabulary, or a duration that is not positive.
     """
     if not duration_s > 0:
         raise ValueError(f"duration_s must be positive, got {duration_s}")

@@ -103,10 +103,7 @@ class Verification:
 def subjects(model: PartnerModel, recordings: Sequence[Recording] = ()) -> tuple[Subject, ...]:
     """Return what to verify with: the given recordings, matched by digest, or else all whose sound the partner holds.
 
-    Raises
-    ------
-    PartnerFileError
-        If the sound in the partner is not what was heard.
+    Raises `PartnerFileError` if the sound in the partner is not what was heard.
     """
     if not recordings:
         return tuple(Subject(r.name, r.sample_rate_hz, r.samples(), r) for r in model.recordings if r.flac is not None)
@@ -126,11 +123,10 @@ def verify_partner(
     processors: int = 1,
     progress: Progress | None = None,
 ) -> Verification:
-    """Return every check of a partner.
+    """Return every check of a partner. Raises `MusicHalError` if a recording cannot be heard.
 
     Parameters
     ----------
-    model : PartnerModel
     asked : sequence of Subject
         What to push through the live path; nothing is heard if it is empty.
     name : str
@@ -143,12 +139,6 @@ def verify_partner(
         Its file, and how to train it again; without them repeatability is not checked.
     processors : int
         Number of processors to run threads on.
-    progress : callable, optional
-
-    Raises
-    ------
-    MusicHalError
-        If a recording cannot be heard.
     """
     tell = progress or (lambda _what, _share: None)
 

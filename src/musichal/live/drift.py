@@ -240,13 +240,7 @@ class _Evidence:
 
 
 class DriftMonitor:
-    """Watches percepts for drift.
-
-    Parameters
-    ----------
-    model : PartnerModel
-    settings : DriftSettings
-    """
+    """Watches percepts for drift."""
 
     def __init__(self, model: PartnerModel, settings: DriftSettings | None = None) -> None:
         self._settings = settings or DriftSettings()

@@ -73,7 +73,6 @@ class EventLoop:
 
     Parameters
     ----------
-    partner : Player
     sample_rate_hz : int
         The rate of the clock.
     """
@@ -146,7 +145,6 @@ class Engine:
     ----------
     listener : Listener
         Fresh, at the rate of the samples to come.
-    partner : Player
     sample_rate_hz : int
         The spec's rate.
     drift : DriftMonitor, optional
@@ -213,11 +211,6 @@ class ObserverThread(EngineObserver):
     """Calls observers on a thread of its own, in order, so that their work does not delay a decision.
 
     An observer that raises is called no more; `on_error` gets a sentence about it.
-
-    Parameters
-    ----------
-    observers : sequence of EngineObserver
-    on_error : callable
     """
 
     def __init__(self, observers: Sequence[EngineObserver], *, on_error: Callable[[str], object]) -> None:
@@ -288,27 +281,18 @@ def perform(
 ) -> Performance:
     """Let a partner answer a recording.
 
-    The same partner, samples, settings and seed give the same performance.
+    The same partner, samples, settings and seed give the same performance. Raises `InputError` if the recording cannot be used,
+    or is too short for a single frame; `PartnerFileError` if this installation's front end differs from the one the partner was
+    trained with.
 
     Parameters
     ----------
-    model : PartnerModel
-    samples : array of shape (n,) or (n, channels)
-    sample_rate_hz : int
-    settings : PartnerSettings
     seed : int
         For the partner's choices.
     progress : callable, optional
         Called with the share of the recording that was played, 0 to 1.
     on_drift : callable, optional
         Called when the input is no longer like the training, and when it is again.
-
-    Raises
-    ------
-    InputError
-        If the recording cannot be used, or is too short for a single frame.
-    PartnerFileError
-        If this installation's front end differs from the one the partner was trained with.
     """
     spec = model.spec
     listener = Listener(spec, create_encoder(spec), model.vocabularies, source_rate_hz=sample_rate_hz)

@@ -140,22 +140,16 @@ class LiveEngine:
 
     Parameters
     ----------
-    source : Source
     front_end : FrontEnd
         Fresh, at the source's rate.
     analysis : Analyser
         Analyses the windows of the front end.
-    loop : EventLoop
-    output : Output
     clock : ClockFit
         Of the positions of the source's blocks.
-    spec : PerceptionSpec
     source_rate_hz, block : int
         Rate of the source, and the size of its blocks.
     capture_s : float
         What converter and system take from a sound to its arrival.
-    drift : DriftMonitor, optional
-    commands : CommandQueue, optional
     observer : EngineObserver, optional
         Called from the engine's thread: see `musichal.live.engine.ObserverThread`.
     news : deque of (kind, text), optional

@@ -97,6 +97,9 @@ class Container:
 def write_container(path: PathLike, *, content: Mapping[str, Any], members: Mapping[str, bytes]) -> None:
     """Write a container, whole or not at all; equal arguments give equal bytes, in any order.
 
+    Raises `InputError` where the path cannot be written, or the container would be larger than a reader accepts: 4 GB, 4096
+    members, or a manifest of 1 MB; `ValueError` or `TypeError` where a name or the content is not what a container can store.
+
     Parameters
     ----------
     path
@@ -105,14 +108,6 @@ def write_container(path: PathLike, *, content: Mapping[str, Any], members: Mapp
         Plain JSON values: dict with text keys, list, str, int, finite float, bool, None.
     members
         ``arrays/NAME.safetensors`` and ``recordings/NAME.flac``, NAME of a-z, 0-9, ``_`` and ``-``.
-
-    Raises
-    ------
-    InputError
-        The path cannot be written, or the container would be larger than a reader accepts: 4 GB, 4096 members, or a
-        manifest of 1 MB.
-    ValueError, TypeError
-        A name or the content is not what a container can store.
     """
     for name in members:
         if not _MEMBER_NAME.fullmatch(name):

@@ -116,14 +116,9 @@ def find_output(text: str | None = None) -> AudioDevice:
 def choose(devices: Sequence[AudioDevice], text: str | None, *, what: str) -> AudioDevice:
     """Return the device that `text` names: by number, whole name or label, or a part of one that fits no other.
 
-    A device that is offered by several host APIs is taken from the best of them. `what` names the kind for the message.
-
-    Raises
-    ------
-    NoSuchDeviceError
-        None matches; the message lists what there is.
-    InputError
-        Several match; the message lists them.
+    A device that is offered by several host APIs is taken from the best of them. `what` names the kind for the message. Raises
+    `NoSuchDeviceError` where none matches; the message lists what there is; `InputError` where several match; the message lists
+    them.
     """
     if text is None or not text.strip():
         defaults = [device for device in devices if device.is_default] or list(devices[:1])

@@ -189,12 +189,8 @@ class LiveInput:
     def __enter__(self) -> Self:
         """Open the device.
 
-        Raises
-        ------
-        InputError
-            The device is not there, not unique, busy, or does not open; one line that says which and what to do.
-        MissingExtraError
-            Without sounddevice or PortAudio.
+        Raises `InputError` where the device is not there, not unique, busy, or does not open; one line that says which and what
+        to do; `MissingExtraError` without sounddevice or PortAudio.
         """
         self._thread.start()
         try:

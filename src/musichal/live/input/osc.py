@@ -39,7 +39,7 @@ _PANIC = b"/musichal/panic\0"
 
 
 class OscInput:
-    """Receives commands on a UDP port, on a thread of its own.
+    """Receives commands on a UDP port, on a thread of its own. Raises `InputError` if the port is taken or may not be used.
 
     Parameters
     ----------
@@ -47,12 +47,6 @@ class OscInput:
         0 chooses a free one: see `port`.
     put : callable
         Called with each command, on that thread.
-    host : str
-
-    Raises
-    ------
-    InputError
-        If the port is taken or may not be used.
     """
 
     def __init__(self, port: int, put: Callable[[Command], object], *, host: str = "127.0.0.1") -> None:
@@ -144,20 +138,16 @@ def _is_loopback(address: str) -> bool:
 class OscOutput(EngineObserver):
     """Sends the events of a performance to a receiver.
 
+    Raises `InputError` if the host cannot be resolved, or the port is out of range.
+
     Parameters
     ----------
-    port : int
     host : str
         Resolved once, here.
     sample_rate_hz : int
         The rate of the clock.
     explain : callable
         Returns the reason of a decision in words.
-
-    Raises
-    ------
-    InputError
-        If the host cannot be resolved, or the port is out of range.
     """
 
     def __init__(

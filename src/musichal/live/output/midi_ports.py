@@ -211,12 +211,8 @@ class MidiPort:
 def open_midi(wanted: str) -> Port:
     """Open the MIDI output whose name is or contains `wanted`.
 
-    Raises
-    ------
-    InputError
-        Where there is no such output (lists those that exist), several, or no MIDI system; or it is busy.
-    MissingExtraError
-        Without RtMidi and JACK-Client.
+    Raises `InputError` where there is no such output (lists those that exist), several, or no MIDI system; or it is busy;
+    `MissingExtraError` without RtMidi and JACK-Client.
     """
     with contextlib.ExitStack() as stack:
         clients, jack = _systems(stack, inputs=False)
@@ -234,12 +230,8 @@ def open_midi(wanted: str) -> Port:
 def open_virtual(name: str) -> Port:
     """Open a virtual MIDI output under `name`, for others to connect to.
 
-    Raises
-    ------
-    InputError
-        Where no system here has virtual ports: none works, or it is Windows.
-    MissingExtraError
-        Without RtMidi and JACK-Client.
+    Raises `InputError` where no system here has virtual ports: none works, or it is Windows; `MissingExtraError` without RtMidi
+    and JACK-Client.
     """
     if sys.platform == "win32":
         raise InputError("Windows has no virtual MIDI ports; install a loopback driver such as loopMIDI, and give its name")
@@ -261,14 +253,8 @@ def open_midi_input(wanted: str, take: Callable[[Sequence[int]], None]) -> Itera
     """Call `take` with each message of a MIDI input, on a thread of the system, while the block runs; yields its name.
 
     `wanted` is the name or a part of it, or ``virtual:NAME`` for a virtual input that others connect to. System exclusive
-    messages and active sensing are left out.
-
-    Raises
-    ------
-    InputError
-        If there is no such input, several, or no MIDI system.
-    MissingExtraError
-        Without RtMidi and JACK-Client.
+    messages and active sensing are left out. Raises `InputError` if there is no such input, several, or no MIDI system;
+    `MissingExtraError` without RtMidi and JACK-Client.
     """
     scheme, colon, own = wanted.partition(":")
     virtual = bool(colon) and scheme == "virtual"

@@ -78,12 +78,8 @@ class Opened:
 def open_port(address: str, *, origin_s: float) -> Opened:
     """Open the port at `address` (see `ADDRESSES`); a MIDI file counts its times from `origin_s`.
 
-    Raises
-    ------
-    InputError
-        For a port that does not exist, is not the only one of the name, or cannot be used.
-    MissingExtraError
-        Where what it needs is not installed.
+    Raises `InputError` for a port that does not exist, is not the only one of the name, or cannot be used; `MissingExtraError`
+    where what it needs is not installed.
     """
     scheme, colon, rest = address.partition(":")
     if colon and scheme == "auto":

@@ -70,8 +70,6 @@ class Scheduler:
 
     Parameters
     ----------
-    ports : sequence of PortSettings
-    settings : SchedulerSettings
     origin_s : float, optional
         The moment from which MIDI files count; now, where none is given.
     """
@@ -124,12 +122,7 @@ class Scheduler:
     def __enter__(self) -> Self:
         """Start the process, and wait until its ports are open.
 
-        Raises
-        ------
-        InputError
-            For a port that cannot be opened.
-        MissingExtraError
-            Where what a port needs is not installed.
+        Raises `InputError` for a port that cannot be opened, `MissingExtraError` where what a port needs is not installed.
         """
         self._start()
         until_s = now_s() + _START_S

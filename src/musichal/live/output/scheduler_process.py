@@ -53,7 +53,6 @@ class ReconnectingPort:
 
     Parameters
     ----------
-    port : Port
     reopen : callable
         Opens it anew; may raise `MusicHalError`.
     setup : sequence of bytes

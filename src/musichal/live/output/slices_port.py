@@ -34,16 +34,9 @@ class SlicesPort:
     """Plays slices of the recordings of a partner on a sound output: a device's number, part of its name, or the default.
 
     Slices are rendered by a thread of their own, a little ahead; the callback of the sound system only mixes them. Other
-    messages than slices and their ends are ignored.
-
-    Raises
-    ------
-    PartnerFileError
-        For a partner that cannot be read, or has no sound in it.
-    InputError
-        For a device that does not exist or cannot be opened.
-    MissingExtraError
-        Without sounddevice or PortAudio.
+    messages than slices and their ends are ignored. Raises `PartnerFileError` for a partner that cannot be read, or has no
+    sound in it; `InputError` for a device that does not exist or cannot be opened; `MissingExtraError` without sounddevice or
+    PortAudio.
     """
 
     def __init__(self, path: str, device: str | None = None) -> None:

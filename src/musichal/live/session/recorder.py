@@ -296,7 +296,6 @@ class LiveSessionWriter(SessionRecorder, EngineObserver):
     ----------
     folder : Path
         An empty one: see `musichal.live.session.session.session_folder`.
-    settings : SessionSettings
     clock_rate_hz : int
         Sample rate of the clock: the spec's.
     on_trouble, chunk_s

@@ -117,10 +117,7 @@ class Session:
 def read_session(folder: Path) -> Session:
     """Return a session, even if MusicHal was killed during it. The input is not decoded.
 
-    Raises
-    ------
-    InputError
-        If the folder is no session, or is damaged otherwise than by being cut off.
+    Raises `InputError` if the folder is no session, or is damaged otherwise than by being cut off.
     """
     settings = read_settings(folder)
     recovered = [f"the last line of {name} was cut off" for name in (EVENT_LOG, DECISIONS) if _is_cut(folder / name)]
@@ -399,7 +396,6 @@ def replay(
 
     Parameters
     ----------
-    session : Session
     listener, partner
         As they were at the beginning of the performance.
     sample_rate_hz : int

@@ -12,6 +12,7 @@ from musichal.commands.options import check_choice, check_outputs
 from musichal.commands.terminal import Terminal, table_of
 from musichal.errors import CheckFailedError, InputError
 from musichal.evaluate.partner_stats import partner_stats
+from musichal.evaluate.tempo import tempo_stats
 from musichal.hearing.encoders import LEARNED
 from musichal.hearing.encoders.checkpoint import Checkpoint, find_checkpoint
 from musichal.hearing.encoders.conversion import convert as converted
@@ -38,6 +39,7 @@ from musichal.training.trainer import Progress, own_recordings, rehear, train, w
 from musichal.training.workers import usual_processes
 
 _MEASURED_S = 20.0
+_MOST_TEMPI = 8  # said one by one; `inspect` has all
 
 
 def train_command(
@@ -118,9 +120,14 @@ def train_command(
             f"Encoder: layer {used.layer} of {used.weights}, computed by {used.runtime} in {used.precision}."
             f" Licence of the weights: {model.encoder_licence}."
         )
-    size, states, notes = spec.vocabulary.size, len(model.memory), len(model.memory.notes)
+    size, memory = spec.vocabulary.size, model.memory
     terminal.say(f"Learned {size} harmonic and {size} percussive sounds.")
-    terminal.say(f"The memory holds {counted(states, 'gesture')} with {counted(notes, 'note')}.")
+    held = [counted(len(rows), noun) for rows, noun in ((memory.notes, "note"), (memory.hits, "drum hit"))]
+    terminal.say(f"The memory holds {counted(len(memory), 'gesture')} with {' and '.join(held)}.")
+    for recording in model.recordings if len(model.recordings) <= _MOST_TEMPI else ():
+        if recording.beats is not None:
+            tempo = tempo_stats(recording.beats, duration_s=recording.duration_s)
+            terminal.say(f"Tempo of {printable(recording.name)}: {tempo.words}.")
     terminal.say(f"Wrote {printable(output)} ({output.stat().st_size / 1e6:.1f} MB).")
     return model
 

@@ -217,7 +217,7 @@ def hear_live(
         segments=np.concatenate([np.full(p.tokens.shape[1], p.heard.index, dtype=np.int64) for p in percepts]),
         gestures=tuple(g for p in percepts for g in p.gestures) + rest.gestures,
         notes=tuple(n for p in percepts for n in p.heard.notes) + rest.notes,
-        hits=tuple(h for p in percepts for h in p.heard.hits),
+        hits=tuple(h for p in percepts for h in p.heard.hits) + rest.hits,
         beats=find_beats((p.heard for p in percepts), sample_rate_hz=spec.sample_rate_hz),
     )
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from musichal.arrays import AnyArray, Bool, Float32, Int64
 from musichal.errors import InputError
+from musichal.hearing.drums import DrumTracker
 from musichal.hearing.encoders import Encoder, pinned
 from musichal.hearing.front_end import FrontEnd, blocks
 from musichal.hearing.gestures import GestureSmoother, frame_costs
@@ -68,7 +69,7 @@ class FeatureExtractor:
     """From the windows of one stream to the features of each segment.
 
     `analyse` is a function of the window alone, so it may run anywhere and in any order; `step` adds what goes on from window
-    to window: gates and notes. Raises `InputError` if the encoder was made for another rate than the spec's.
+    to window: gates, notes and drum hits. Raises `InputError` if the encoder was made for another rate than the spec's.
     """
 
     def __init__(self, spec: PerceptionSpec, encoder: Encoder, *, tap: Tap | None = None) -> None:
@@ -81,6 +82,7 @@ class FeatureExtractor:
         self._tap = tap
         self._pitch = PitchAnalyser(spec)
         self._notes = NoteTracker(spec)
+        self._drums = DrumTracker(spec)
         self._gates = [Gate(spec.gate) for _ in SOURCES]
         self._next_index = 0
 
@@ -132,11 +134,16 @@ class FeatureExtractor:
             onset_samples=window.onset_samples,
             notes=tuple(self._notes.step(window)),
             full_scale_share=full_scale_share(segment),
+            hits=self._drums.step(window),
         )
 
     def flush(self) -> tuple[HeardNote, ...]:
         """End the stream after the last window and return the notes that still sounded."""
         return tuple(self._notes.flush())
+
+    def flush_hits(self) -> tuple[HeardNote, ...]:
+        """End the stream after the last window and return the drum hits near its end."""
+        return self._drums.flush()
 
     def stream(self, samples: AnyArray, *, source_rate_hz: int, block_samples: int | None = None) -> Iterator[SegmentFeatures]:
         """Yield the features of each segment of a whole stream, (n,) or (n, channels), pushed in blocks (one if None)."""
@@ -218,7 +225,8 @@ class Listener:
         """End the stream and return what is left of it."""
         found = self.front_end.flush()
         percepts = tuple(self.step(window) for window in found.windows)
-        return ListenerResult(found.onsets, percepts, self._tokenizer.flush(self.samples_heard), self._extractor.flush())
+        notes, hits = self._extractor.flush(), self._extractor.flush_hits()
+        return ListenerResult(found.onsets, percepts, self._tokenizer.flush(self.samples_heard), notes, hits)
 
     def stream(self, samples: AnyArray, *, block_samples: int | None = None) -> Iterator[ListenerResult]:
         """Push a whole stream, (n,) or (n, channels), in blocks (one block if None), and flush; yield each result."""

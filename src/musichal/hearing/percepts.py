@@ -136,13 +136,14 @@ class ListenerResult:
     """What a block of a stream, or its end, brought, each in order.
 
     `onsets` are known before the segments that they lie in, whose `percepts` follow when the segments are complete. The
-    `gestures` and `notes` that were still open come with the end of the stream only.
+    `gestures` and `notes` that were still open, and the last drum `hits`, come with the end of the stream only.
     """
 
     onsets: tuple[Onset, ...] = ()
     percepts: tuple[Percept, ...] = ()
     gestures: tuple[Gesture, ...] = ()
     notes: tuple[HeardNote, ...] = ()
+    hits: tuple[HeardNote, ...] = ()
 
     @staticmethod
     def joined(results: "Iterable[ListenerResult]") -> "ListenerResult":
@@ -153,6 +154,7 @@ class ListenerResult:
             tuple(percept for r in every for percept in r.percepts),
             tuple(gesture for r in every for gesture in r.gestures),
             tuple(note for r in every for note in r.notes),
+            tuple(hit for r in every for hit in r.hits),
         )
 
 

@@ -190,6 +190,7 @@ def _analyse_all(
                 share = min(recording.duration_s, (window.start_sample + window.length_samples) / spec.sample_rate_hz)
                 tell(f"Listening to {recording.name}", (done + share) / total)
             item.notes += extractor.flush()
+            item.hits += extractor.flush_hits()
             item.end_sample = front_end.samples_heard
             done += recording.duration_s
             out.append(item)

@@ -46,9 +46,9 @@ def test_a_whole_table() -> None:
         PortSettings("file:bass.mid", "file:bass.mid", setup=(bytes((0xC0, 33)),)),
     )
     assert routing.voices == {
-        "melody": VoiceRoute("synth", 1, -12, 40, 84, "drop", 32, VelocityCurve(0.5, 20, 110)),
+        "melody": VoiceRoute("synth", 1, -12, 40, 84, "drop", 32, VelocityCurve(0.5, 20, 110), 1),
         "bass": VoiceRoute("file:bass.mid", program=33),
-        "low": VoiceRoute("file:bass.mid", 2),
+        "low": VoiceRoute("file:bass.mid", 2, drum_channel=2),
     }
 
 

@@ -13,9 +13,9 @@ from musichal.note import HeardNote
 from musichal.partner.memory_pool import MemoryPool
 from musichal.partner.partner import Partner
 from musichal.partner.settings import VOICES, PartnerSettings, Region, VoiceSettings
-from musichal.partner.voices import Voices, into_register, louder, notes_around, octaves_towards
+from musichal.partner.voices import Voices, into_register, louder, notes_around, octaves_towards, unheard_voices
 from partners_by_hand import gesture
-from players_by_hand import answer, hear
+from players_by_hand import answer, hear, percept
 
 BAND = PartnerSettings.from_dict({"voices": "melody,bass,chords"})
 
@@ -220,3 +220,52 @@ def test_register_is_followed_or_opposed_and_the_record_says_by_which_octave(tra
         pitches = [int(n["pitch"]) for n in trained.memory.notes_of(decision.state)] if not decision.live else []
         if pitches:
             assert [n.pitch for n in decision.notes] == [p + decision.transposition + 12 * decision.octaves for p in pitches]
+
+
+# ── drums ────────────────────────────────────────────────────────────────────
+
+WITH_DRUMS = PartnerSettings.from_dict({"voices": "melody,drums"})
+
+
+def memory_with_hits(*states) -> Memory:
+    """A state of a quarter of a second for each pair of pitches and drum hits (offset, key, velocity)."""
+    memory = Memory(dims=2, threshold=0.5)
+    for i, (pitches, hits) in enumerate(states):
+        notes = [HeardNote(0.25 * i, 0.2, pitch, 80) for pitch in pitches]
+        struck = [HeardNote(0.25 * i + offset, 0.1, key, velocity) for offset, key, velocity in hits]
+        memory.append(gesture(0.25 * i, 0.25, (i % 60, 0)), notes, recording=0, hits=struck)
+    return memory
+
+
+def test_drums_are_a_states_hits_at_their_own_keys_whatever_the_transposition_and_the_register():
+    memory = memory_with_hits(([60], [(0.0, 36, 100), (0.004, 49, 90), (0.125, 42, 60)]))
+    settings = WITH_DRUMS.changed({"low_pitch": 70, "high_pitch": 90, "drums.gain_db": -6.0})
+    parts = Voices()
+    got = parts.strike(
+        parts.share(MemoryPool(memory), 0, transposition=7, now_s=5.0, duration_s=0.25, gain_db=0.0, settings=settings),
+        settings,
+    )
+    assert [(n.pitch, round(n.onset_s, 3), n.channel) for n in got["drums"]] == [(36, 5.0, 9), (49, 5.004, 9), (42, 5.125, 9)]
+    assert [n.velocity for n in got["drums"]] == [louder(v, -6.0) for v in (100, 90, 60)]
+    assert [n.channel for n in got["melody"]] == [0]
+
+
+def test_drums_count_strikes_not_hits():
+    memory = memory_with_hits(([], [(0.0, 36, 100), (0.0, 42, 90), (0.1, 42, 60), (0.2, 42, 60)]))
+    settings = WITH_DRUMS.changed({"drums.most_per_s": 5.5})
+    voices = Voices()
+    shared = voices.share(MemoryPool(memory), 0, transposition=0, now_s=0.0, duration_s=0.25, gain_db=0.0, settings=settings)
+    assert [n.pitch for n in voices.strike(shared, settings)["drums"]] == [36, 42, 42]
+
+
+def test_a_memory_of_drums_alone_plays_drums_and_says_what_other_voices_miss():
+    memory = memory_with_hits(*[([], [(0.0, 36 if i % 2 else 38, 90)]) for i in range(40)])
+    percepts = [percept(i, gestures=[gesture(0.35 * i, 0.35, (i, 0))]) for i in range(20)]
+    decisions = answer(memory, percepts, PartnerSettings.from_dict({"voices": "drums"}))
+    played = [d for d in decisions if d.kind == "play"]
+    assert played
+    assert {n.pitch for d in played for n in d.notes} <= {36, 38}
+    assert all(n.channel == 9 for d in played for n in d.notes)
+    assert "hold drums and no notes" in unheard_voices(memory, PartnerSettings())
+    assert "hold no drums" in unheard_voices(memory_of([(0.0, 0.1, 60)]), WITH_DRUMS)
+    assert unheard_voices(memory, WITH_DRUMS) == ""

@@ -342,7 +342,7 @@ WORDS: Mapping[str, Parameter] = MappingProxyType(
             _words("use", "all", 'Regions of the recordings to play from, as "0:10-20.5, 2" or "all".', ((), "0:0-3")),
             _words("avoid", "none", 'Regions not to play from, as "0:10-20.5" or "none".', ((), "0:0-5")),
             _words(
-                "voices", "all", "What plays the notes: names of all, melody, bass and chords, as melody,bass.",
+                "voices", "all", "What plays the notes: names of all, melody, bass, chords and drums, as melody,bass.",
                 ("all", "melody,bass,chords"),
             ),
             _words(

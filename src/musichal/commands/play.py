@@ -28,6 +28,7 @@ from musichal.partner.form import parse_form
 from musichal.partner.modes import AUTO, built_in_modes, parse_modes
 from musichal.partner.scenario import Scenario, parse_scenario
 from musichal.partner.settings import Direction, PartnerSettings
+from musichal.partner.voices import unheard_voices
 from musichal.plots.style import picture_format, save_figure
 from musichal.text import printable, read_text, reason, unknown_name
 
@@ -131,6 +132,8 @@ def play_command(options: PlayOptions, terminal: Terminal) -> Performance:
         model = load_partner(options.partner)
         if model.beats_advice:
             terminal.warn(model.beats_advice)
+        if unheard := unheard_voices(model.memory, settings):
+            terminal.warn(unheard)
         player = read_recording(options.input)
         for warning in player.warnings:
             terminal.warn(f"{player.name}: {warning}")

@@ -13,7 +13,7 @@ import functools
 import queue
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -26,7 +26,7 @@ from musichal.hearing.percepts import SOURCES, Onset, Percept
 from musichal.live.drift import DriftMonitor, DriftReport
 from musichal.live.session.event_log import Ended, Entry, entries_of, percept_to_json
 from musichal.memory.partner_file import PartnerModel
-from musichal.note import Note, Slice
+from musichal.note import PERCUSSION_CHANNEL, Note, Slice
 from musichal.own_process import single_blas_thread
 from musichal.partner.decision import Decision
 from musichal.partner.partner import Partner
@@ -347,9 +347,9 @@ def _joined(parts: Sequence[HeardStream]) -> HeardStream:
 
 
 def note_events(decisions: Iterable[Decision], *, channel: int) -> list[Note]:
-    """Return the notes of a performance as events on one channel, in order of decision."""
+    """Return the notes of a performance as events on one channel, drums on theirs, in order of decision."""
     return [
-        Note(note.onset_s, note.duration_s, note.pitch, note.velocity, channel)
+        note if note.channel == PERCUSSION_CHANNEL else replace(note, channel=channel)
         for decision in decisions
         for note in decision.notes
     ]

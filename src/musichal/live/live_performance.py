@@ -41,6 +41,7 @@ from musichal.partner.decision import Decision
 from musichal.partner.explanation import explain
 from musichal.partner.partner import Partner
 from musichal.partner.settings import PartnerSettings
+from musichal.partner.voices import unheard_voices
 from musichal.text import printable
 
 _LOOK_S = 5.0
@@ -266,6 +267,8 @@ class LivePerformance:
         sounds = [] if slices is None else list(slices.opened.values())
         if model.beats_advice:
             self.engine.tell("partner", model.beats_advice)
+        if unheard := unheard_voices(model.memory, self.request.settings):
+            self.engine.tell("partner", unheard)
         # A port that stands for no MIDI beside slices is not reported.
         is_silent = bool(slices) and request.midi_out is None and request.voices is None
         for text in sounds if is_silent else [*scheduler.opened.values(), *sounds]:

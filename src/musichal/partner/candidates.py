@@ -162,12 +162,14 @@ def apply_filters(
     """
     n = len(states)
     beside, first_live = np.empty(n, dtype=BESIDE), n
-    learned, allowed = np.ones(n), np.ones(n, dtype=bool)
+    learned, allowed, hits = np.ones(n), np.ones(n, dtype=bool), np.zeros(n, dtype=np.int64)
     for segment, own, local in library.parts(states):
         # Straight to its place: assigning records goes field by field. None is out of bounds; "clip" only spares a copy.
         segment.beside.take(local, out=beside[own], mode="clip")
         beside["level_db"][own] -= segment.usual_level_db
         rows = segment.memory.states
+        if settings.plays_drums:
+            hits[own] = rows["hit_count"].take(local)
         if segment.live:
             first_live = min(first_live, own.start)
             learned[own] = settings.live_weight * (situation.now_s - rows["start_s"][local] <= settings.live_s)
@@ -184,9 +186,10 @@ def apply_filters(
         factors["auto-jump"] = _column(np.where(states == following, worth, 1.0))
     if library.has_notes:
         # Where memory has no note at all, being without notes says nothing against a state.
-        # A gesture of the player's without notes, such as noise, has nothing to bring back.
+        # A gesture of the player's without notes, such as noise, has nothing to bring back. Drums need hits, not notes.
         factors["notes"] = np.ones((n, 1))
-        factors["notes"][noteless, 0] = np.where(noteless >= first_live, 0.0, settings.noteless_factor)
+        silent = noteless[hits[noteless] == 0] if settings.plays_notes else (hits == 0).nonzero()[0]
+        factors["notes"][silent, 0] = np.where(silent >= first_live, 0.0, settings.noteless_factor)
         if settings.follow_harmony:
             fit = harmonic_fit(beside["pitch_classes"].astype(np.float64), situation.chroma, transpositions)
             fit[noteless] = 1.0 if settings.follow_harmony > 0 else 0.0

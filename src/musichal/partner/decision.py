@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
-from musichal.note import Note
+from musichal.note import PERCUSSION_CHANNEL, Note
 
 REST_REASONS = {
     "waiting": "nothing has been heard yet",
@@ -195,8 +195,8 @@ class Decision(Choice):
 
 def _plain(part: Any) -> dict[str, Any]:
     values = dataclasses.asdict(part)
-    if isinstance(part, Note):
-        del values["channel"]  # the channel is chosen behind the record
+    if isinstance(part, Note) and part.channel != PERCUSSION_CHANNEL:
+        del values["channel"]  # chosen behind the record, but for drums
     return values
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from musichal.hearing.percepts import SILENCE
+from musichal.note import DRUMS, PERCUSSION_CHANNEL, Note
 from musichal.partner.decision import REST_REASONS, Context, Decision
 from musichal.partner.memory_pool import CONTOUR_BREAK, CONTOUR_LEVEL, RHYTHM_BREAK, RHYTHM_EQUAL
 from musichal.text import clock, counted, pitch_name
@@ -72,11 +73,17 @@ def _who(decision: Decision) -> str:
 
 
 def _what(decision: Decision) -> str:
-    names = [pitch_name(n.pitch) for n in decision.notes]
+    names = [_note_name(n) for n in decision.notes]
     if not names:
         return f"let {decision.duration_s:.2f} s pass without a note, as memory has none there,"
     shown = " ".join(names[:6]) + (" …" if len(names) > 6 else "")
     return f"played {shown} ({decision.duration_s:.2f} s)"
+
+
+def _note_name(note: Note) -> str:
+    if note.channel != PERCUSSION_CHANNEL:
+        return pitch_name(note.pitch)
+    return DRUMS.get(note.pitch, f"drum {note.pitch}").replace(" ", "-")
 
 
 def _why(decision: Decision, recordings: Sequence[str]) -> str:

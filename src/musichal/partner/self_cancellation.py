@@ -29,7 +29,7 @@ import numpy as np
 from musichal.arrays import AnyArray, Bool, Float32, Float64, Int64, rounded
 from musichal.hearing.percepts import LOWEST_PITCH, N_PITCHES, SILENT_DB, Gesture, Percept, SegmentFeatures
 from musichal.hearing.pitch import fold
-from musichal.note import HeardNote, Note
+from musichal.note import PERCUSSION_CHANNEL, HeardNote, Note
 
 _AGES_S = (0.0, 0.08, 0.2, 0.5, 1.2, 4.0)
 _RELEASED_S = (0.0, 0.2, 0.6, 1.5)
@@ -167,7 +167,8 @@ class SelfCancellation:
         """Take notes that will be played."""
         for note in notes:
             self._notes.append(note)
-            self._waiting.append(note)
+            if _is_pitched(note):
+                self._waiting.append(note)
 
     def without(self, percept: Percept) -> Percept:
         """Return a percept without the partner's own chroma, onsets, gestures and audible frames."""
@@ -205,7 +206,8 @@ class SelfCancellation:
             audible=heard.audible & ~alone,
             level_db=np.where(alone, np.float32(SILENT_DB), heard.level_db),
             onset_samples=onsets,
-            notes=tuple(n for n in heard.notes if not self._played_note(n)),
+            notes=tuple(n for n in heard.notes if not self._played_note(n, pitched=True)),
+            hits=tuple(n for n in heard.hits if not self._played_note(n, pitched=False)),
         )
         return dataclasses.replace(percept, heard=cleared, gestures=gestures)
 
@@ -275,8 +277,8 @@ class SelfCancellation:
         return min(1.0, float(self._own_power[frames].sum()) / power, float(strength[where].sum()) / total)
 
     def _sounding(self, times_s: AnyArray) -> Iterator[tuple[Note, AnyArray, AnyArray]]:
-        """Yield each note that sounds at one of the times, how long since it was struck, and when it sounds."""
-        for note in self._notes if len(times_s) else ():
+        """Yield each pitched note that sounds at one of the times, how long since it was struck, and when it sounds."""
+        for note in filter(_is_pitched, self._notes) if len(times_s) else ():
             since_s = times_s - note.onset_s
             sounds = (since_s >= 0) & (since_s <= note.duration_s + _RELEASE_S)
             if sounds.any():
@@ -314,8 +316,11 @@ class SelfCancellation:
         """Return whether the partner struck a note at the time that would be heard as an onset at `time_s`."""
         return any(0 <= time_s - note.onset_s <= _LATE_S for note in self._notes)
 
-    def _played_note(self, heard: HeardNote) -> bool:
-        return any(note.pitch == heard.pitch and -_EARLY_S <= heard.onset_s - note.onset_s <= _LATE_S for note in self._notes)
+    def _played_note(self, heard: HeardNote, *, pitched: bool) -> bool:
+        return any(
+            note.pitch == heard.pitch and _is_pitched(note) == pitched and -_EARLY_S <= heard.onset_s - note.onset_s <= _LATE_S
+            for note in self._notes
+        )
 
     def _measure(self, now_s: float) -> None:
         """Take the rise of salience at every strike whose surroundings have been heard by now."""
@@ -338,6 +343,11 @@ class SelfCancellation:
         self.gain = gain if gain > _FAINTEST_GAIN else 0.0
         if self.gain:
             self._timbre = _timbre(rises, self.gain)
+
+
+def _is_pitched(note: Note) -> bool:
+    """Return whether a note has a pitch: a drum's adds power, but nothing to the salience of its key."""
+    return note.channel != PERCUSSION_CHANNEL
 
 
 def _usual_timbre() -> Float64:

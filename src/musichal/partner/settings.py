@@ -20,8 +20,8 @@ from musichal.parameters import (
 from musichal.partner.scenario import Scenario
 from musichal.text import unknown_name
 
-PARTS = ("all", "melody", "bass", "chords")
-"""What a voice can take of a state's notes."""
+PARTS = ("all", "melody", "bass", "chords", "drums")
+"""What a voice can take of a state's notes and drum hits."""
 TIMES = ("auto", "pulse", "free")
 """How far the partner goes by the pulse: as far as that is sure, whenever there is one, never."""
 _INFERRED = frozenset({"?"})
@@ -44,7 +44,7 @@ class VoiceSettings(VoiceParameters):
     name : str
         Its name in decisions and for routing.
     part : str
-        One of `PARTS`: the highest notes, the lowest, those between, or all of them.
+        One of `PARTS`: the highest notes, the lowest, those between, or all of them; or the drum hits.
     """
 
     name: str = "all"
@@ -63,6 +63,7 @@ VOICES = (
     VoiceSettings(name="melody", part="melody", low_pitch=57, high_pitch=96, most_per_s=8.0),
     VoiceSettings(name="bass", part="bass", low_pitch=28, high_pitch=52, most_per_s=3.0, hold=1.0),
     VoiceSettings(name="chords", part="chords", low_pitch=48, high_pitch=72, most_per_s=2.0, gain_db=-4.0, hold=1.0),
+    VoiceSettings(name="drums", part="drums", most_per_s=16.0),
 )
 """Voices that can be asked for by name."""
 
@@ -136,6 +137,16 @@ class PartnerSettings(PartnerParameters):
             object.__setattr__(self, "explicit", frozenset(differing) & _GIVEN_NAMES)
         elif not self.explicit <= _GIVEN_NAMES:
             raise InputError(f"explicit must be names of settings, got {', '.join(sorted(self.explicit - _GIVEN_NAMES))}")
+
+    @property
+    def plays_drums(self) -> bool:
+        """Return whether a voice plays drum hits."""
+        return any(voice.part == "drums" for voice in self.voices)
+
+    @property
+    def plays_notes(self) -> bool:
+        """Return whether a voice plays notes."""
+        return any(voice.part != "drums" for voice in self.voices)
 
     @property
     def total_weight(self) -> float:

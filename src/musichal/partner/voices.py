@@ -1,9 +1,12 @@
-"""Voices: one state of memory, shared out among melody, bass and chords.
+"""Voices: one state of memory, shared out among melody, bass, chords and drums.
 
 All voices play from the state that was chosen for all of them, so that they belong together. Melody takes the highest note
 that is struck at a time, bass the lowest, chords what lies between. Bass and chords may take what memory was still sounding,
 or had just sounded, when the state began: a chord outlasts the gesture in which it was struck. No voice plays a note that
 memory did not have there, but for octaves.
+
+Drums take the drum hits of the state, at their own keys, on General MIDI's percussion channel; hits that fall together stay
+together.
 """
 
 from collections.abc import Sequence
@@ -12,7 +15,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from musichal.note import HeardNote, Note
+from musichal.memory.memory import Memory
+from musichal.note import PERCUSSION_CHANNEL, HeardNote, Note
 from musichal.partner.memory_pool import MemoryPool
 from musichal.partner.player import Situation
 from musichal.partner.settings import PartnerSettings, VoiceSettings
@@ -46,10 +50,12 @@ class Voices:
         around = notes_around(library, state) if any(v.part in ("bass", "chords") for v in settings.voices) else []
         parts = {}
         for voice in settings.voices:
-            chosen = _share(own, around, voice)
-            notes = [
-                _planned(note, now_s, transposition, duration_s, gain_db + voice.gain_db, voice, settings) for note in chosen
-            ]
+            louder_db = gain_db + voice.gain_db
+            if voice.part == "drums":
+                notes = [_stroke(hit, now_s, louder_db) for hit in state_hits(library, state)]
+            else:
+                chosen = _share(own, around, voice)
+                notes = [_planned(note, now_s, transposition, duration_s, louder_db, voice, settings) for note in chosen]
             parts[voice.name] = tuple(notes)
         return parts
 
@@ -80,6 +86,21 @@ def state_notes(library: MemoryPool, state: int) -> list[HeardNote]:
     struck_s = _TOGETHER_S if segment.memory.states["starts_at_onset"][local] else 0.0
     notes = segment.memory.notes_of(local).tolist()
     return [HeardNote(0.0 if offset_s <= struck_s else offset_s, *rest) for offset_s, *rest in notes]
+
+
+def state_hits(library: MemoryPool, state: int) -> list[HeardNote]:
+    """Return the drum hits of a state; their pitches are keys of a drum kit."""
+    segment, local = library.find(state)
+    return [HeardNote(*hit) for hit in segment.memory.hits_of(local).tolist()]
+
+
+def unheard_voices(memory: Memory, settings: PartnerSettings) -> str:
+    """Return a sentence for a user whose voices find nothing in a memory, else an empty one."""
+    if settings.plays_drums and not len(memory.hits):
+        return "this partner's recordings hold no drums: the voice drums has nothing to play"
+    if not settings.plays_drums and len(memory.hits) and not len(memory.notes):
+        return "this partner's recordings hold drums and no notes: only the voice drums has something to play"
+    return ""
 
 
 def notes_around(library: MemoryPool, state: int) -> list[HeardNote]:
@@ -138,6 +159,11 @@ def _planned(
         note.pitch + transposition, max(voice.low_pitch, settings.low_pitch), min(voice.high_pitch, settings.high_pitch)
     )
     return Note(now_s + note.onset_s, note.duration_s + held_s, pitch, louder(note.velocity, gain_db))
+
+
+def _stroke(hit: HeardNote, now_s: float, gain_db: float) -> Note:
+    """Return a drum hit to play: a drum has no register, and is never transposed."""
+    return Note(now_s + hit.onset_s, hit.duration_s, hit.pitch, louder(hit.velocity, gain_db), PERCUSSION_CHANNEL)
 
 
 def middle_pitch(library: MemoryPool, state: int) -> float | None:

@@ -9,7 +9,7 @@
 
     [voice.melody]
     port = "synth"               # the name of a port, or an address itself
-    channel = 1                  # 1 to 16, as instruments count
+    channel = 1                  # 1 to 16, as instruments count; drums are on 10 if it is left out
     transpose = -12              # semitones
     range = [40, 84]             # MIDI pitches, lowest and highest
     outside = "fold"             # by octaves into the range, or "drop"
@@ -29,7 +29,7 @@ from musichal.live.engine import slice_events
 from musichal.live.output.scheduler import Scheduler
 from musichal.live.output.scheduler_protocol import LONGEST_LATENCY_S, MpeZone, PortSettings, Trouble
 from musichal.machine import now_s
-from musichal.note import Note, check_integer
+from musichal.note import PERCUSSION_CHANNEL, Note, check_integer
 from musichal.partner.decision import Decision
 from musichal.text import PathLike, check_keys, number_in, printable, read_toml
 
@@ -62,7 +62,10 @@ class VelocityCurve:
 
 @dataclass(frozen=True, slots=True)
 class VoiceRoute:
-    """Where a voice plays, and how its notes are changed on the way. `channel` counts from 0."""
+    """Where a voice plays, and how its notes are changed on the way.
+
+    `channel` counts from 0; drum hits go to `drum_channel`, every other note to `channel`.
+    """
 
     port: str
     channel: int = 0
@@ -72,9 +75,11 @@ class VoiceRoute:
     outside: Literal["fold", "drop"] = "fold"
     program: int | None = None
     velocity: VelocityCurve = field(default_factory=VelocityCurve)
+    drum_channel: int = PERCUSSION_CHANNEL
 
     def __post_init__(self) -> None:
         check_integer("channel", self.channel, 0, 15)
+        check_integer("drum_channel", self.drum_channel, 0, 15)
         check_integer("transpose", self.transpose, -96, 96)
         check_integer("the range's lowest", self.lowest, 0, 127)
         check_integer("the range's highest", self.highest, self.lowest, 127)
@@ -86,7 +91,10 @@ class VoiceRoute:
     def place(self, note: Note, onset_s: float) -> Note | None:
         """Return the note as it is played from `onset_s` on, or None where it is left out."""
         pitch = self.pitch(note.pitch)
-        return None if pitch is None else Note(onset_s, note.duration_s, pitch, self.velocity(note.velocity), self.channel)
+        if pitch is None:
+            return None
+        channel = self.drum_channel if note.channel == PERCUSSION_CHANNEL else self.channel
+        return Note(onset_s, note.duration_s, pitch, self.velocity(note.velocity), channel)
 
     def pitch(self, pitch: int) -> int | None:
         """Return where a pitch is played, or None where it is left out.
@@ -205,6 +213,7 @@ def _voice(where: str, values: Mapping[str, Any]) -> VoiceRoute:
             outside=values.get("outside", "fold"),
             program=program - 1 if "program" in values else None,
             velocity=VelocityCurve(**curve | {"gamma": gamma}),
+            drum_channel=channel - 1 if "channel" in values else PERCUSSION_CHANNEL,
         )
     except ValueError as error:
         raise InputError(f"{where}: {error}") from error

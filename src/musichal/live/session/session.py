@@ -237,7 +237,7 @@ def _is_cut(path: Path) -> bool:
 
 def reply_bytes(decisions: Iterable[Decision], *, channel: int, program: int) -> bytes:
     """Return the answer as the bytes of a MIDI file."""
-    return midi_bytes(note_events(decisions, channel=channel), programs={channel: program})
+    return midi_bytes(note_events(decisions, channel=channel), programs={channel: program}, percussion=True)
 
 
 def file_sha256(path: Path) -> str:

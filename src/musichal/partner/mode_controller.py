@@ -15,7 +15,7 @@ import numpy as np
 from musichal.arrays import Bool, Float64, Int64
 from musichal.errors import InputError
 from musichal.hearing.percepts import SILENCE, Percept
-from musichal.memory.beat_places import NO_BEAT, BeatPlace
+from musichal.memory.beat_places import BeatPlace
 from musichal.partner.form import Form, Moment, parse_form
 from musichal.partner.memory_pool import MemoryPool
 from musichal.partner.modes import PLAIN, Mode, ModeKeeper, ModeTable, built_in_modes, parse_modes
@@ -243,7 +243,7 @@ class ModeController:
 
     def beat_place(self, time_s: float, now_s: float, settings: PartnerSettings) -> BeatPlace:
         """Return the place in the beat of what was heard at a time."""
-        return self._pulse.at(now_s, settings).place(time_s) if settings.time != "free" else NO_BEAT
+        return self._pulse.at(now_s, settings).place(time_s - settings.latency_ms / 1000)
 
     def settings(self, base: PartnerSettings, regions: tuple[tuple[str, str], ...] = ()) -> PartnerSettings:
         """Return `base` as the mode and the form's section change it."""

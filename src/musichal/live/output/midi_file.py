@@ -35,7 +35,6 @@ def midi_bytes(
     notes: Iterable[Note],
     *,
     programs: Mapping[int, int] | None = None,
-    title: str = _TITLE,
     percussion: bool = False,
 ) -> bytes:
     """Return a MIDI file (format 1: a tempo track, then a track per channel) of `notes`, balanced.
@@ -51,25 +50,14 @@ def midi_bytes(
     notes = list(notes)
     if any(note.onset_s + note.duration_s > LONGEST_TIME_S for note in notes):
         raise ValueError(f"a MIDI file must end before {LONGEST_TIME_S:.0f} s")
-    messages = _messages(balance(notes))
-    channels = sorted({data[0] & 0x0F for _, data in messages} | programs.keys())
-    if PERCUSSION_CHANNEL in channels and not percussion:
+    recorder = MidiRecorder()
+    for channel, program in programs.items():
+        recorder.message(bytes((0xC0 | channel, program)), 0.0)
+    for tick, data in _messages(balance(notes)):
+        recorder.message(data, tick / TICKS_PER_SECOND)
+    if PERCUSSION_CHANNEL in recorder.channels and not percussion:
         raise ValueError("channel 9 plays drums; pass percussion=True to use it")
-
-    midi = mido.MidiFile(type=1, ticks_per_beat=_TICKS_PER_BEAT, charset="utf-8")
-    midi.tracks.append(_tempo_track(title))
-    for channel in channels:
-        track = midi.add_track(f"{title} {channel + 1}")
-        if channel in programs:
-            track.append(mido.Message("program_change", channel=channel, program=programs[channel]))
-        now = 0
-        for tick, data in messages:
-            if data[0] & 0x0F == channel:
-                track.append(mido.Message.from_bytes(data, time=tick - now))
-                now = tick
-    buffer = io.BytesIO()
-    midi.save(file=buffer)
-    return buffer.getvalue()
+    return recorder.snapshot(0.0)
 
 
 def balance(notes: Iterable[Note]) -> list[Note]:
@@ -111,10 +99,10 @@ def to_ticks(time_s: float) -> int:
     return round(time_s * TICKS_PER_SECOND)
 
 
-def _tempo_track(title: str) -> mido.MidiTrack:
+def _tempo_track() -> mido.MidiTrack:
     return mido.MidiTrack(
         [
-            mido.MetaMessage("track_name", name=title),
+            mido.MetaMessage("track_name", name=_TITLE),
             mido.MetaMessage("set_tempo", tempo=_TEMPO_US_PER_BEAT),
             mido.MetaMessage("time_signature", numerator=4, denominator=4),
         ]
@@ -129,6 +117,11 @@ class MidiRecorder:
         self._new: defaultdict[int, list[mido.Message]] = defaultdict(list)
         self._last_tick: defaultdict[int, int] = defaultdict(int)
         self._struck: dict[Key, int] = {}
+
+    @property
+    def channels(self) -> set[int]:
+        """The channels with a message so far."""
+        return self._encoded.keys() | self._new.keys()
 
     def message(self, data: bytes, at_s: float) -> None:
         """Record a channel message at a time in seconds from the start of the file; other messages are left out.
@@ -162,7 +155,7 @@ class MidiRecorder:
             ends[channel].append(mido.Message("note_off", channel=channel, note=pitch, velocity=0, time=delta))
         out = io.BytesIO()
         write_chunk(out, b"MThd", struct.pack(">hhh", 1, 1 + len(self._encoded), _TICKS_PER_BEAT))
-        write_track(out, _tempo_track(_TITLE))
+        write_track(out, _tempo_track())
         for channel in sorted(self._encoded):
             name = _events([mido.MetaMessage("track_name", name=f"{_TITLE} {channel + 1}")])
             write_chunk(out, b"MTrk", name + self._encoded[channel] + _events(ends[channel]) + b"\0\xff\x2f\0")

@@ -215,7 +215,7 @@ def analyse(y: Audio, sr: int, *, spec: "PerceptionSpec | Partner | None" = None
         notes=_heard_notes(notes),
         chroma=np.concatenate([h.chroma for h in heard]),
         level_db=np.concatenate([h.level_db for h in heard]),
-        hits=_heard_notes([hit for h in heard for hit in h.hits]),
+        hits=_heard_notes([hit for h in heard for hit in h.hits] + list(result.hits)),
         beats=find_beats(heard, sample_rate_hz=rate_hz),
         predicted_beats_s=predicted_beats(percepts, sample_rate_hz=rate_hz),
     )

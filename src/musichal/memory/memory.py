@@ -299,6 +299,6 @@ def _check_columns(states: Records, notes: Records, hits: Records) -> None:
 
 def _check_values(states: Records, notes: Records, hits: Records) -> None:
     for columns, ranges in ((states, _STATE_RANGES), (notes, _NOTE_RANGES), (hits, _NOTE_RANGES)):
-        for name, (lowest, highest) in ranges.items():
+        for name, (lowest, highest) in ranges.items() if len(columns) else ():
             if not ((columns[name] >= lowest) & (columns[name] <= highest)).all():  # nor for NaN
                 raise InputError(f"memory: {name} must be in [{lowest:g}, {highest:g}]")

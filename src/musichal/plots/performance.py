@@ -53,8 +53,8 @@ _REST_LOOKS = {
     "your turn": (_CALM, "//"),
     "yields": (_CALM, "\\\\"),
     "breath": (_CALM, ".."),
-    "beat": (_CALM, ".."),
-    "pulse": (_CALM, ".."),
+    "beat": (_CALM, "|"),
+    "pulse": (_CALM, "-"),
     "next note": (_CALM, "||"),
     "on purpose": (_CALM, "xx"),
     "score": (_CALM, "--"),
@@ -150,7 +150,7 @@ def draw_performance(
 def room_beats(decisions: Sequence[Decision], *, end_s: float) -> Float64:
     """Return the beats that the partner went by, shape (n,): each choice's pulse from its start to the next decision."""
     beats: list[float] = []
-    timed = sorted((d.time_s if d.start_s is None else d.start_s, n) for n, d in enumerate(decisions))
+    timed = sorted((d.begin_s, n) for n, d in enumerate(decisions))
     for (start_s, number), (until_s, _) in itertools.pairwise([*timed, (end_s, len(decisions))]):
         decision = decisions[number]
         if decision.pulse is None or not decision.tempo_bpm:

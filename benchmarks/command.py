@@ -18,13 +18,13 @@ from musichal.errors import CheckFailedError, InputError
 LEARNED_PART = "encoder"
 PARTS = (
     *("hearing", "memory", "tokens", "notes", "pulse", "partner", "drift", "scheduler", "live", "soak"),
-    *("duo", LEARNED_PART),
+    *("drums", "duo", LEARNED_PART),
 )
-USUAL_PARTS = PARTS[:-6]
+USUAL_PARTS = PARTS[:-7]
 """Measured where nothing is named.
 
-Drift needs recordings of its own, duo its material, scheduler and live a JACK server, soak many minutes, the learned encoder an
-extra."""
+Drift needs recordings of its own, drums and duo their material, scheduler and live a JACK server, soak many minutes, the
+learned encoder an extra."""
 
 
 def bench_command(
@@ -79,6 +79,7 @@ def _measure(part: str, recordings: Sequence[Path], weights: Path | None) -> Seq
         return measure_encoder(recordings, weights)
     from benchmarks import (
         drift_quality,
+        drum_quality,
         hearing_speed,
         live_speed,
         memory_speed,
@@ -101,6 +102,7 @@ def _measure(part: str, recordings: Sequence[Path], weights: Path | None) -> Seq
         "scheduler": scheduler_speed.measure_scheduler,
         "live": live_speed.measure_live,
         "soak": soak.measure_soak,
+        "drums": drum_quality.measure_drums,
     }
     return measures[part]()
 

@@ -58,8 +58,8 @@ def test_hits_do_not_depend_on_the_blocks_nor_on_when_they_are_asked_for():
 
 
 def test_a_hit_right_before_the_end_of_the_stream_is_heard():
-    samples = struck([(1.0, 36), (2.0, 38)])[: round(2.06 * RATE_HZ)]
-    assert 38 in {hit.pitch for hit in heard(samples) if hit.onset_s > 1.9}
+    samples = struck(beat())[: round(4.16 * RATE_HZ)]  # a snare at 4.1 s
+    assert 38 in {hit.pitch for hit in heard(samples) if hit.onset_s > 4.0}
 
 
 def test_a_louder_stroke_has_a_higher_velocity():

@@ -1,15 +1,17 @@
 """Drum hits: which drum of a kit is struck, when, how loud; causal but for a bounded look ahead, streaming.
 
 For every 10 ms a small network, trained on rendered drums by `tools/train_drums.py`, gives for each drum the probability that
-it is struck there. It sees log-frequency levels of the mix at moments up to 0.12 s before and 0.1 s after (onsets by
+it is struck there. It sees log-frequency levels of the mix at moments up to 0.24 s before and 0.2 s after (onsets by
 activation functions: Southall, Stables & Hockman, ISMIR 2016; Vogl, Dorfer, Widmer & Knees, ISMIR 2017). A hit is where the
-sum of its probability over neighbouring frames peaks above the drum's threshold, at its centre of mass. A hit near the end
-of a segment comes with the next one, with its true time.
+sum of its probability over neighbouring frames peaks above the drum's threshold, at its centre of mass. The threshold is higher
+until some sure hits say that drums play at all, so that a melody alone brings few false ones. A hit near the end of a segment
+comes with the next one, with its true time.
 
 Levels are relative to the loudest frame of the last seconds, so that a soft recording of drums has hits too. A hit's velocity
 is by how much the level rises in the drum's band, on a line from -60 dBFS (1) to -12 dBFS (127).
 """
 
+from collections import deque
 from functools import lru_cache
 from importlib.resources import files
 from itertools import pairwise
@@ -28,7 +30,7 @@ HIT_S = 0.1
 """How long a hit lasts: a drum rings by itself."""
 FRAMES_PER_S = 100
 N_BANDS = 40
-LAGS = (-12, -9, -7, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 8, 10)
+LAGS = (-24, -16, -11, -8, -6, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 8, 11, 15, 20)
 """Frames, relative to the current one, at which the network sees the levels."""
 BEHIND, AHEAD = -min(LAGS), max(LAGS)
 _FILE = "drum_model.safetensors"
@@ -41,6 +43,8 @@ _SPREAD_FRAMES = 1  # A hit's probability is summed over so many frames either w
 _PEAK_FRAMES = 4  # The same drum is struck once within 40 ms.
 _MARGIN = _PEAK_FRAMES + _SPREAD_FRAMES
 _RISE_FRAMES = 4
+# Where fewer than three sure hits came in the last 8 s, nobody plays drums: only surer ones than those count there.
+_SURE, _SURE_HITS, _LATELY_FRAMES, _LONE = 2.0, 3, 8 * FRAMES_PER_S, 2.4
 _AHEAD_ROWS = max(_MARGIN, _RISE_FRAMES)
 _CHUNK = 32  # frames per product: so small that no BLAS splits it, and its rounding does not depend on the threads
 _SOFTEST_DB, _LOUDEST_DB = -60.0, -12.0
@@ -177,6 +181,7 @@ class DrumTracker:
         self._power: Float32 = np.zeros((_MARGIN, N_BANDS), dtype=np.float32)
         self._probability: Float32 = np.zeros((_MARGIN, len(DRUMS)), dtype=np.float32)
         self._frame = 0
+        self._sure: deque[int] = deque()  # frames of the sure hits lately
 
     def _hear(self, power: Float32, reference: Float32) -> tuple[HeardNote, ...]:
         levels = np.concatenate([self._levels, relative_levels(power, reference)])
@@ -195,16 +200,23 @@ class DrumTracker:
         rise_db = self._rise_db(count)
         hits = []
         hop, rate = self._front_end.hop_samples, self._spec.sample_rate_hz
-        for i, drum in zip(*np.nonzero(mass > self._model.thresholds), strict=True):
-            if rise_db[i, drum] <= _SOFTEST_DB:
-                continue
-            place = (self._frame + int(i) + float(places[i, drum])) * hop
-            onset_s = min(self._end, max(0.0, self._start + place)) / rate
-            hits.append(HeardNote(onset_s, HIT_S, _KEYS[drum], velocity_of(float(rise_db[i, drum]))))
+        for i in np.flatnonzero((mass > self._model.thresholds).any(axis=1)).tolist():
+            for drum in np.flatnonzero((mass[i] > self._least(i)) & (rise_db[i] > _SOFTEST_DB)).tolist():
+                place = (self._frame + i + float(places[i, drum])) * hop
+                onset_s = min(self._end, max(0.0, self._start + place)) / rate
+                hits.append(HeardNote(onset_s, HIT_S, _KEYS[drum], velocity_of(float(rise_db[i, drum]))))
+            if mass[i].max() > _SURE:
+                self._sure.append(self._frame + i)
         self._frame += count
         self._probability = self._probability[count:]
         self._power = self._power[len(self._power) - (len(self._probability) + AHEAD) :]
         return tuple(sorted(hits, key=lambda hit: (hit.onset_s, hit.pitch)))
+
+    def _least(self, row: int) -> Float32:
+        """Return how sure a hit must be at a row of the frames to decide on, (len(DRUMS),): very, where no drums play."""
+        while self._sure and self._sure[0] < self._frame + row - _LATELY_FRAMES:
+            self._sure.popleft()
+        return np.maximum(self._model.thresholds, np.float32(0 if len(self._sure) >= _SURE_HITS else _LONE))
 
     def _rise_db(self, count: int) -> Float32:
         """Return by how much the level rises in each drum's band within 40 ms of each frame, (count, len(DRUMS))."""

@@ -191,8 +191,11 @@ def hear_live(
     blocks: Iterable[int],
     tap: Tap | None = None,
     progress: Callable[[float], None] | None = None,
+    with_beats: bool = True,
 ) -> LiveStream:
     """Push samples (n,) through the live path in blocks of the given sizes; `tap` sees each window on its way.
+
+    Without `with_beats` none are looked for.
 
     Raises `InputError` if there is not one whole frame of sound, or the encoder is not the partner's.
     """
@@ -209,6 +212,9 @@ def hear_live(
     percepts += rest.percepts
     if not percepts:
         raise InputError("the recording is too short: there is not one whole frame of sound in it")
+    beats = np.zeros(0, dtype=BEAT)
+    if with_beats:
+        beats = find_beats((p.heard for p in percepts), sample_rate_hz=spec.sample_rate_hz)
     return LiveStream(
         frame_samples=np.concatenate([p.heard.frame_samples for p in percepts]),
         tokens=np.concatenate([p.tokens for p in percepts], axis=1),
@@ -218,7 +224,7 @@ def hear_live(
         gestures=tuple(g for p in percepts for g in p.gestures) + rest.gestures,
         notes=tuple(n for p in percepts for n in p.heard.notes) + rest.notes,
         hits=tuple(h for p in percepts for h in p.heard.hits) + rest.hits,
-        beats=find_beats((p.heard for p in percepts), sample_rate_hz=spec.sample_rate_hz),
+        beats=beats,
     )
 
 

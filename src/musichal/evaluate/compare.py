@@ -172,7 +172,7 @@ def compare_partners(
             tell(f"Hearing {name} with {which}", (number + share) / 2)
 
         blocks = even_blocks(len(samples), sample_rate_hz)
-        heard.append(hear_live(model, samples, sample_rate_hz=sample_rate_hz, blocks=blocks, progress=done))
+        heard.append(hear_live(model, samples, sample_rate_hz=sample_rate_hz, blocks=blocks, progress=done, with_beats=False))
     times = [h.frame_samples / m.spec.sample_rate_hz for h, m in zip(heard, (first, second), strict=True)]
     strides_s = [m.spec.encoder.stride_samples / m.spec.sample_rate_hz for m in (first, second)]
     mine, theirs = _paired(times[0], times[1], tolerance_s=max(strides_s) / 2)

@@ -291,7 +291,8 @@ def rate_checks(
     for number, rate in enumerate(rates):
         other = Subject("", rate, at_rate(sound, source_rate_hz=own_rate, target_rate_hz=rate), None)
         blocks = random_blocks(other, rng)
-        pairs = _agreement(spec, heard, hear_live(model, other.samples, sample_rate_hz=rate, blocks=blocks), asked)
+        live = hear_live(model, other.samples, sample_rate_hz=rate, blocks=blocks, with_beats=False)
+        pairs = _agreement(spec, heard, live, asked)
         shares = _shares(pairs)
         # Below its own rate hearing lacks what it was trained on, and no resampler brings it back.
         lossy = rate < min(spec.sample_rate_hz, own_rate)
@@ -335,7 +336,8 @@ def shift_rows(
         dropped = round(wanted / spec.sample_rate_hz * rate)
         offset = dropped / rate * spec.sample_rate_hz
         part = Subject("", rate, sound[dropped:], None)
-        live = hear_live(model, part.samples, sample_rate_hz=rate, blocks=random_blocks(part, rng, largest_s=1.0))
+        blocks = random_blocks(part, rng, largest_s=1.0)
+        live = hear_live(model, part.samples, sample_rate_hz=rate, blocks=blocks, with_beats=False)
         asked = whole & (heard.frame_samples >= offset + spec.context_samples + spec.segment_samples)
         pairs = _agreement(spec, heard, live, asked, offset)
         counts = tuple(total for _, total in pairs)

@@ -124,10 +124,10 @@ def train_command(
     terminal.say(f"Learned {size} harmonic and {size} percussive sounds.")
     held = [counted(len(rows), noun) for rows, noun in ((memory.notes, "note"), (memory.hits, "drum hit"))]
     terminal.say(f"The memory holds {counted(len(memory), 'gesture')} with {' and '.join(held)}.")
-    for recording in model.recordings if len(model.recordings) <= _MOST_TEMPI else ():
-        if recording.beats is not None:
-            tempo = tempo_stats(recording.beats, duration_s=recording.duration_s)
-            terminal.say(f"Tempo of {printable(recording.name)}: {tempo.words}.")
+    for stored in model.recordings if len(model.recordings) <= _MOST_TEMPI else ():
+        if stored.beats is not None:
+            tempo = tempo_stats(stored.beats, duration_s=stored.duration_s)
+            terminal.say(f"Tempo of {printable(stored.name)}: {tempo.words}.")
     terminal.say(f"Wrote {printable(output)} ({output.stat().st_size / 1e6:.1f} MB).")
     return model
 

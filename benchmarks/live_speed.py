@@ -228,6 +228,9 @@ def measure_live(*, onsets: int = _ONSETS, run_s: float = 600.0) -> list[Figure]
         for name in ("soxr-VR", "soxr-HQ"):
             figures += _latency(f"{name}, shadow", partners[name], specs[name], onsets=onsets, player="shadow")
         figures += _keeping_up(partners["soxr-VR"], run_s)
+        from benchmarks.live_timing import measure_timing
+
+        figures += measure_timing(partners["soxr-HQ"])
     return figures
 
 

@@ -333,8 +333,9 @@ def test_a_partner_plays_to_the_beat_of_a_session(
     assert all(decision.tempo_bpm == pytest.approx(97.0, rel=1e-3) for decision in decisions)
     step_s = 60 / 97 / PartnerSettings().subdivision
     beats_s = np.array([clock["beat_s"] for clock in clocks if "beat_s" in clock])
+    sent_s = played.settings.partner.latency_ms / 1000  # so much before the beat
     off_s = [
-        np.abs((note.onset_s - beats_s + step_s / 2) % step_s - step_s / 2).min()
+        np.abs((note.onset_s + sent_s - beats_s + step_s / 2) % step_s - step_s / 2).min()
         for decision in decisions
         for note in decision.notes
     ]

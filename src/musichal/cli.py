@@ -183,9 +183,19 @@ def inspect(partner: PartnerFile, picture: Picture = None, as_json: Json = False
     _run("check.inspect_command", locals())
 
 
-@app.command(epilog="Example: `musichal devices`")
-def devices(as_json: Json = False) -> None:
-    """Show audio and MIDI inputs and outputs, what works here, what is missing and how to get it."""
+@app.command(
+    epilog="Example: `musichal devices --latency --input Scarlett --midi-out FLUID` — the microphone hears the loudspeaker."
+)
+def devices(
+    latency: Annotated[
+        bool, typer.Option("--latency", help="Measure what the output takes to sound: the value for `play --latency`.")
+    ] = False,
+    input: Annotated[str | None, typer.Option(help="--latency: the input that hears the output.")] = None,
+    midi_out: Annotated[str, typer.Option(help="--latency: the port that plays the clicks, as of `play`; or synth:")] = "auto:",
+    by_ear: Annotated[bool, typer.Option("--by-ear", help="--latency: without an input: tap a key along with clicks.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show audio and MIDI inputs and outputs, what works here, what is missing and how to get it; or measure a latency."""
     _run("devices.devices_command", locals())
 
 

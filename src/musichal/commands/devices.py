@@ -42,8 +42,23 @@ class Part:
     detail: str
 
 
-def devices_command(*, terminal: Terminal) -> None:
-    """Show the devices, and what works; what is missing is no error."""
+def devices_command(
+    *, terminal: Terminal, latency: bool = False, input: str | None = None, midi_out: str = "auto:", by_ear: bool = False
+) -> None:
+    """Show the devices, and what works; what is missing is no error. Or measure the latency of an output.
+
+    Raises
+    ------
+    InputError
+        For what cannot be opened to measure a latency; for its options without it.
+    """
+    if latency:
+        from musichal.commands.latency import latency_command
+
+        latency_command(input=input, midi_out=midi_out, by_ear=by_ear, terminal=terminal)
+        return
+    if input is not None or midi_out != "auto:" or by_ear:
+        raise InputError("--input, --midi-out and --by-ear are for --latency")
     scan, sound = _sound()
     with silence_stderr():
         systems, midi = _midi()

@@ -1,0 +1,119 @@
+"""How near to the beat notes leave: a player with known beats, MIDI out, through a real JACK server and `musichal play`.
+
+Conventions
+-----------
+The player strikes plucked notes (synthetic) on every beat and between some, at periods of 256 frames. *Asynchrony* is counted
+in frames of the server, from the player's beat, the nearest place of its grid, to a note-on at the receiver, plus the latency
+that was stated for the output: positive is late. The microphone stands for a capture port: what it gives in a cycle was taken
+in the period before. *Planned* is the same for what the partner decided, by its own record; the difference is what the way to
+the port adds.
+"""
+
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.figure import Figure
+from benchmarks.jack_microphone import JackMicrophone
+from benchmarks.jack_midi import JackReceiver, private_server, wait_for
+from benchmarks.live_speed import plucked
+from musichal.arrays import Float64
+from musichal.errors import InputError
+from musichal.live.session.session import read_session
+
+_RATE_HZ = 48_000
+_PERIOD = 256
+_BPM = 113.0
+_START_S = 60.0
+_SETTLE_BEATS = 16
+
+
+def beats_heard(
+    partner: Path, *, latency_ms: float = 0.0, seconds: float = 30.0, settings: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """Play with a partner for a while; return the asynchronies in ms that it planned, and those that were received.
+
+    Returns ``planned`` and ``received``, arrays of shape (n,), ``added_ms``, the median of what the way to the port adds,
+    ``xruns``, and ``latency_ms`` as the session has it. Raises `InputError` where MusicHal does not play.
+    """
+    beat = 60 / _BPM * _RATE_HZ
+    count = int(seconds * _RATE_HZ / beat)
+    rng = np.random.default_rng(0)
+    places = [k * beat + _RATE_HZ for k in range(count)] + [(k + 0.5) * beat + _RATE_HZ for k in range(1, count, 2)]
+    length = round(_RATE_HZ + (count + 8) * beat)
+    sound = plucked(np.sort(np.round(places)).astype(np.int64), rate_hz=_RATE_HZ, length=length, rng=rng)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        private_server(rate_hz=_RATE_HZ, period=_PERIOD),
+        JackMicrophone(sound) as microphone,
+        JackReceiver() as receiver,
+    ):
+        session = Path(folder) / "session"
+        command = [
+            *(sys.executable, "-m", "musichal", "play", str(partner), "--input", microphone.name, "--block", str(_PERIOD)),
+            *("--midi-out", "jack:MusicHal", "--latency", str(latency_ms), "--session", str(session), "--mode", "couple"),
+            *(part for setting in ("quantise=1", "subdivision=1", "rest_below=0.02", *settings) for part in ("--set", setting)),
+        ]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:  # noqa: S603
+            said: list[str] = []
+            threading.Thread(target=lambda: said.extend(process.stderr or ()), daemon=True).start()
+            try:
+                wait_for(lambda: any("listens to" in line for line in said) or process.poll() is not None, _START_S)
+                if process.poll() is not None:
+                    raise InputError(f"MusicHal ended: {''.join(said)[-300:]}")
+                receiver.connect("MusicHal", timeout_s=_START_S)
+                start = microphone.go()
+                time.sleep(length / _RATE_HZ)
+            finally:
+                process.terminate()
+                process.wait(60)
+        first = start + _RATE_HZ - _PERIOD - receiver.origin
+        struck = [m.frame - first for m in receiver.messages() if m.data[0] & 0xF0 == 0x90 and m.data[2]]
+        xruns = receiver.xruns
+        played = read_session(session)
+        heard = np.concatenate(list(played.sound()))
+    sent_ms = played.settings.partner.latency_ms
+    # The first stroke in what was recorded says where the player's beats are in the stream.
+    stroke = int(np.argmax(np.abs(heard) > 0.02)) / played.settings.sample_rate_hz
+    planned = np.array([n.onset_s + sent_ms / 1000 - stroke for d in played.decisions for n in d.notes])
+    received = np.array([frame / _RATE_HZ + latency_ms / 1000 for frame in struck])
+    if not (planned.size and received.size):
+        raise InputError("no note was played and received")
+    apart = received[None, :] - planned[:, None]
+    return {
+        "planned": _asynchronies_ms(planned),
+        "received": _asynchronies_ms(received),
+        "added_ms": 1000 * float(np.median(apart[np.arange(len(planned)), np.abs(apart).argmin(axis=1)])),
+        "xruns": xruns,
+        "latency_ms": sent_ms,
+    }
+
+
+def _asynchronies_ms(times_s: Float64) -> Float64:
+    period_s = 60 / _BPM
+    late_s = times_s[times_s > _SETTLE_BEATS * period_s]
+    return 1000 * ((late_s + period_s / 2) % period_s - period_s / 2)
+
+
+def measure_timing(partner: Path) -> list[Figure]:
+    """Measure asynchronies, with and without a latency of the output."""
+    figures = []
+    for latency_ms in (0.0, 60.0):
+        found = beats_heard(partner, latency_ms=latency_ms)
+        name = f"asynchrony to the player's beat, --latency {latency_ms:g}"
+        for what in ("planned", "received"):
+            median, low, high = np.percentile(found[what], [50, 10, 90])
+            goal = 10.0 if what == "received" else None
+            figures += [
+                Figure(f"{name}, {what}: median, without its sign ({median:+.1f})", abs(float(median)), "ms", goal),
+                Figure(f"{name}, {what}: from the 10th percentile to the 90th", float(high - low), "ms"),
+            ]
+        figures.append(Figure(f"{name}: added by the way to the port, without its sign", abs(found["added_ms"]), "ms", 2.0))
+        figures.append(Figure(f"{name}: notes received (xruns: {found['xruns']})", len(found["received"]), ""))
+    return figures

@@ -66,11 +66,14 @@ def measure_partner(*, small: int = 10_000, large: int = 1_000_000, decisions: i
     """Measure decisions and learning at two sizes of memory, in about two minutes at full size."""
     figures: list[Figure] = []
     for n, goal_ms in ((small, 2.0), (large, 10.0)):
-        got = in_own_process(_MODULE, "perform", n=n, decisions=decisions, seed=seed)
+        got, free = (
+            in_own_process(_MODULE, "perform", n=n, decisions=decisions, seed=seed, when=when) for when in ("pulse", "free")
+        )
         at = f"at {n:,} gestures"
         peer = {"peer": PEER, "peer_value": _PEER_P99_MS} if n == small else {}
         figures += [
             Figure(f"decision p99 {at}", got["decide_p99_ms"], "ms", goal=goal_ms, **peer),  # type: ignore[arg-type]
+            Figure(f"decision p99 in time, of that in free time, {at}", got["decide_p99_ms"] / free["decide_p99_ms"], ""),
             Figure(f"decision median {at}", got["decide_median_ms"], "ms"),
             Figure(f"decision max {at}", got["decide_max_ms"], "ms"),
             Figure(f"learning a live gesture p99 {at}", got["learn_p99_ms"], "ms", goal=0.5),
@@ -95,7 +98,8 @@ def music_like_memory(n: int, *, rng: np.random.Generator) -> Memory:
     states["level_db"] = -20 + 3 * (harmonic % 5) + rng.normal(size=n)
     states["chroma"] = chroma_of(harmonic, key=(np.arange(n) // 200 * 7) % 12, rng=rng)
     states["starts_at_onset"] = True
-    states["bar_place"] = -1
+    states["beat_phase"], states["beat_period_s"] = states["start_s"] / 0.5 % 1, 0.5
+    states["bar_place"], states["beat_confidence"] = -1, 0.9
     counts = harmonic % 4
     states["note_count"] = counts
     states["first_note"] = np.concatenate([[0], np.cumsum(counts)[:-1]])
@@ -192,12 +196,12 @@ class TimedPartner:
         return decided
 
 
-def _perform(n: int, decisions: int, seed: int) -> dict[str, float]:
+def _perform(n: int, decisions: int, seed: int, when: str) -> dict[str, float]:
     rng = np.random.default_rng(seed)
     memory = music_like_memory(n, rng=rng)
     clock = time.process_time if time.get_clock_info("process_time").resolution < 1e-6 else time.perf_counter
     start = clock()
-    partner = Partner(memory, BUSY, rng=np.random.default_rng(seed), sample_rate_hz=_RATE)
+    partner = Partner(memory, BUSY.changed({"time": when}), rng=np.random.default_rng(seed), sample_rate_hz=_RATE)
     ready_s = clock() - start
     timed = TimedPartner(partner, clock)
     loop = EventLoop(timed, sample_rate_hz=_RATE)

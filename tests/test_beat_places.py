@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from musichal.hearing.beats import BEAT
-from musichal.memory.beat_places import NO_BEAT, BeatPlace, beat_places
+from musichal.memory.beat_places import NO_BEAT, BeatPlace, beat_places, passages
 
 
 def grid(times_s, confidence=1.0, bar=4) -> np.ndarray:
@@ -52,6 +52,25 @@ def test_an_unsure_beat_and_a_passage_without_beats_are_none():
     found = places(beats, [0.25, 0.75, 1.25, 1.75, 2.25, 4.5, 6.75, 7.25])
     assert [place.confidence for place in found] == [1.0, 0.5, 0.0, 0.0, 1.0, 0.0, 0.75, 0.75]
     assert [place == NO_BEAT for place in found] == [False, False, True, True, False, True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("intervals_s", "gaps"),
+    [
+        ([0.5] * 4 + [1.0] * 4, []),
+        ([0.5, 0.5, 1.0, 0.5, 0.5], [2]),
+        ([0.5, 0.5, 1.0, 1.0, 0.5, 0.5], [2, 3]),
+        ([0.5, 5.0, 6.0, 0.5, 0.5], [1, 2]),
+        ([5.0, 0.5, 0.5], [0]),
+        ([0.5, 0.5, 5.0], [2]),
+        ([0.4, 0.45, 0.5, 0.6, 0.75, 1.0], []),
+    ],
+)
+def test_a_hole_in_the_grid_is_told_from_another_tempo(intervals_s, gaps):
+    times = np.concatenate([[0.0], np.cumsum(intervals_s)])
+    held = [passage["time_s"].tolist() for passage in passages(grid(times))]
+    expected = [part.tolist() for part in np.split(times, np.array(gaps, dtype=int) + 1) if len(part) > 1]
+    assert held == expected
 
 
 @given(

@@ -20,8 +20,8 @@ BEAT_PLACE = np.dtype(
 
 LAST_PHASE = np.nextafter(np.float32(1), np.float32(0))
 """The last phase before the next beat."""
-# An interval of so many times the longer of its neighbours holds no beat.
-_GAP = 1.8
+# An interval that is so many times the median of as many before it, and of as many after it, holds no beat.
+_GAP, _NEIGHBOURS = 1.8, 3
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,12 @@ def passages(beats: Records) -> Iterator[Records]:
     intervals_s: Float64 = np.diff(beats["time_s"])
     if not len(intervals_s):
         return
-    beside = np.maximum(np.r_[0, intervals_s[:-1]], np.r_[intervals_s[1:], 0])
-    beside[beside == 0] = np.inf
+    n, near = len(intervals_s), np.arange(1, _NEIGHBOURS + 1)
+    number = np.arange(n)[:, None]
+    before = np.median(intervals_s[np.maximum(number - near, 0)], axis=1)
+    after = np.median(intervals_s[np.minimum(number + near, n - 1)], axis=1)
+    before[0], after[-1] = 0, 0  # there is none
+    beside = np.maximum(before, after) if n > 1 else intervals_s
     possible = (intervals_s >= SHORTEST_PERIOD_S) & (intervals_s <= LONGEST_PERIOD_S)
     for passage in np.split(beats, np.flatnonzero(~possible | (intervals_s > _GAP * beside)) + 1):
         if len(passage) > 1:

@@ -105,9 +105,11 @@ def draw_partner(model: PartnerModel) -> "Figure":
         draw_tempo(panels[1], model.recordings, line.starts_s)
     for source, axes in enumerate(panels[-4:-2]):
         _draw_tokens(axes, model, line, source)
+    beats_s, is_bar = grid_lines(model.recordings, line.starts_s)
     for axes in (panels[0], panels[-2]):
-        draw_beats(axes, *grid_lines(model.recordings, line.starts_s), shown_s=line.total_s)
-    _draw_memory_notes(panels[-2], memory, line, beats_drawn=tempo)
+        draw_beats(axes, beats_s, is_bar, shown_s=line.total_s)
+    grid_words = "; lines are beats" * tempo + ", stronger where a bar begins" * bool(is_bar.any())
+    _draw_memory_notes(panels[-2], memory, line, words=f"The notes that it can play, darker where louder{grid_words}")
     found = [repeats(index, most=_ARCS_PER_SOURCE) for index in memory.indexes]
     _draw_arcs(panels[-1], found, memory, line)
     ticks = style.own_time_ticks(line.starts_s.tolist(), line.durations_s.tolist(), labels=16, apart=0.035)
@@ -163,13 +165,11 @@ def _draw_tokens(axes: "Axes", model: PartnerModel, line: TimeLine, source: int)
     axes.set_title(f"Its {SOURCES[source]} tokens in order of first appearance: new ones climb, returning ones fall back")
 
 
-def _draw_memory_notes(axes: "Axes", memory: Memory, line: TimeLine, *, beats_drawn: bool) -> None:
+def _draw_memory_notes(axes: "Axes", memory: Memory, line: TimeLine, *, words: str) -> None:
     states, notes = memory.states, memory.notes
     owners = np.repeat(np.arange(len(states)), states["note_count"])
     starts = line.states_s(states)[0][owners] + notes["offset_s"]
     style.draw_notes(axes, starts, notes["duration_s"].astype(np.float64), notes["pitch"].tolist(), notes["velocity"])
-    words = "The notes that it can play, darker where louder"
-    words += "; lines are beats, stronger where a bar begins" if beats_drawn else ""
     axes.set_title(words if len(notes) else "It heard no notes")
 
 

@@ -8,7 +8,7 @@ until some sure hits say that drums play at all, so that a melody alone brings f
 comes with the next one, with its true time.
 
 Levels are relative to the loudest frame of the last seconds, so that a soft recording of drums has hits too. A hit's velocity
-is by how much the level rises in the drum's band, on a line from -60 dBFS (1) to -12 dBFS (127).
+is by how much the level rises in the drum's band, on a line from -60 dBFS (1) to 0 dBFS (127).
 """
 
 from collections import deque
@@ -47,7 +47,7 @@ _RISE_FRAMES = 4
 _SURE, _SURE_HITS, _LATELY_FRAMES, _LONE = 2.0, 3, 8 * FRAMES_PER_S, 2.4
 _AHEAD_ROWS = max(_MARGIN, _RISE_FRAMES)
 _CHUNK = 32  # frames per product: so small that no BLAS splits it, and its rounding does not depend on the threads
-_SOFTEST_DB, _LOUDEST_DB = -60.0, -12.0
+_SOFTEST_DB, _LOUDEST_DB = -60.0, 0.0
 _BANDS_HZ = ((35, 130), (150, 5000), (5000, 11500), (5000, 11500), (60, 400), (3000, 11500))
 
 

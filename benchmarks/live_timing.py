@@ -32,22 +32,24 @@ _PERIOD = 256
 _BPM = 113.0
 _START_S = 60.0
 _SETTLE_BEATS = 16
+_ON_BEATS = ("quantise=1", "subdivision=1")
 
 
 def beats_heard(
-    partner: Path, *, latency_ms: float = 0.0, seconds: float = 30.0, settings: tuple[str, ...] = ()
+    partner: Path, *, latency_ms: float = 0.0, seconds: float = 30.0, settings: tuple[str, ...] = _ON_BEATS, places: int = 1
 ) -> dict[str, Any]:
     """Play with a partner for a while; return the asynchronies in ms that it planned, and those that were received.
 
+    They are those from the nearest of so many `places` in a beat.
     Returns ``planned`` and ``received``, arrays of shape (n,), ``added_ms``, the median of what the way to the port adds,
     ``xruns``, and ``latency_ms`` as the session has it. Raises `InputError` where MusicHal does not play.
     """
     beat = 60 / _BPM * _RATE_HZ
     count = int(seconds * _RATE_HZ / beat)
     rng = np.random.default_rng(0)
-    places = [k * beat + _RATE_HZ for k in range(count)] + [(k + 0.5) * beat + _RATE_HZ for k in range(1, count, 2)]
+    strokes = [k * beat + _RATE_HZ for k in range(count)] + [(k + 0.5) * beat + _RATE_HZ for k in range(1, count, 2)]
     length = round(_RATE_HZ + (count + 8) * beat)
-    sound = plucked(np.sort(np.round(places)).astype(np.int64), rate_hz=_RATE_HZ, length=length, rng=rng)
+    sound = plucked(np.sort(np.round(strokes)).astype(np.int64), rate_hz=_RATE_HZ, length=length, rng=rng)
     with (
         tempfile.TemporaryDirectory() as folder,
         private_server(rate_hz=_RATE_HZ, period=_PERIOD),
@@ -58,7 +60,7 @@ def beats_heard(
         command = [
             *(sys.executable, "-m", "musichal", "play", str(partner), "--input", microphone.name, "--block", str(_PERIOD)),
             *("--midi-out", "jack:MusicHal", "--latency", str(latency_ms), "--session", str(session), "--mode", "couple"),
-            *(part for setting in ("quantise=1", "subdivision=1", "rest_below=0.02", *settings) for part in ("--set", setting)),
+            *(part for setting in ("rest_below=0.02", *settings) for part in ("--set", setting)),
         ]
         with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:  # noqa: S603
             said: list[str] = []
@@ -87,27 +89,34 @@ def beats_heard(
         raise InputError("no note was played and received")
     apart = received[None, :] - planned[:, None]
     return {
-        "planned": _asynchronies_ms(planned),
-        "received": _asynchronies_ms(received),
+        "planned": _asynchronies_ms(planned, places),
+        "received": _asynchronies_ms(received, places),
         "added_ms": 1000 * float(np.median(apart[np.arange(len(planned)), np.abs(apart).argmin(axis=1)])),
         "xruns": xruns,
         "latency_ms": sent_ms,
     }
 
 
-def _asynchronies_ms(times_s: Float64) -> Float64:
-    period_s = 60 / _BPM
-    late_s = times_s[times_s > _SETTLE_BEATS * period_s]
+def _asynchronies_ms(times_s: Float64, places: int) -> Float64:
+    period_s = 60 / _BPM / places
+    late_s = times_s[times_s > _SETTLE_BEATS * 60 / _BPM]
     return 1000 * ((late_s + period_s / 2) % period_s - period_s / 2)
 
 
 def measure_timing(partner: Path) -> list[Figure]:
-    """Measure asynchronies, with and without a latency of the output."""
+    """Measure asynchronies of notes that are moved onto beats, with a latency of the output too, and of notes as they are."""
     figures = []
-    for latency_ms in (0.0, 60.0):
-        found = beats_heard(partner, latency_ms=latency_ms)
-        name = f"asynchrony to the player's beat, --latency {latency_ms:g}"
+    cases = (
+        ("on beats, --latency 0", 0.0, _ON_BEATS, 1),
+        ("on beats, --latency 60", 60.0, _ON_BEATS, 1),
+        ("16ths", 0.0, (), 4),
+    )
+    for case, latency_ms, settings, places in cases:
+        found = beats_heard(partner, latency_ms=latency_ms, settings=settings, places=places)
+        name = f"asynchrony {case}"
         for what in ("planned", "received"):
+            if not len(found[what]):
+                raise InputError(f"too few notes were {what} ({case})")
             median, low, high = np.percentile(found[what], [50, 10, 90])
             goal = 10.0 if what == "received" else None
             figures += [

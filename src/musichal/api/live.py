@@ -13,7 +13,7 @@ from musichal.live.live_performance import LivePerformance, LiveRequest
 from musichal.partner.decision import Decision
 from musichal.partner.mode_controller import directed_by
 from musichal.partner.modes import AUTO
-from musichal.text import PathLike, unknown_name
+from musichal.text import PathLike, number_in, unknown_name
 
 _MOST_DECISIONS = 10_000
 
@@ -37,6 +37,8 @@ class Live:
         A new folder that keeps everything, for `musichal replay`.
     block : int
         Frames in a block of the input.
+    latency_ms : float
+        What instrument and sound card take to sound; notes in time are sent so much earlier.
     **settings
         Parameters by name, as ``temperature=0.4``.
 
@@ -64,6 +66,7 @@ class Live:
         seed: int = 0,
         session: PathLike | None = None,
         block: int = 256,
+        latency_ms: float = 0.0,
         **settings: Any,
     ) -> None:
         self._kept = _Kept()
@@ -74,6 +77,7 @@ class Live:
                 midi_out=output,
                 session=None if session is None else Path(session),
                 block=block,
+                latency_s=number_in(latency_ms, 0, 1000, "latency_ms") / 1000,
                 seed=seed,
                 settings=settings_of(settings, mode=mode),
             ),

@@ -203,7 +203,7 @@ class Board(EngineObserver):
         """Keep what happened, and how a Link session is; of a controller that is moved, where it is now."""
         if kind == "link":
             self.link = text
-        name = text.partition(" ")[0] if kind == "control" else ""
+        name = text.partition(" ")[0] if kind in ("control", "clock") else ""
         if name and name == self._moved:
             # Each step of a fader would push out what else should be seen.
             for kept in (self.events, self.unsaid):

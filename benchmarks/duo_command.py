@@ -6,7 +6,7 @@ from pathlib import Path
 
 from benchmarks.duo_quality import play_songs, songs_of
 from benchmarks.figure import Figure
-from musichal.commands.duo_tables import duo_tables
+from musichal.commands.evaluate_duo import duo_tables
 from musichal.commands.options import settings_from
 from musichal.commands.terminal import Terminal
 from musichal.evaluate.together import Progress

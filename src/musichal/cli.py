@@ -288,17 +288,41 @@ def rehear(
     _run("train.rehear_command", locals())
 
 
-@app.command(epilog="Example: `musichal evaluate partner.hal guitar.wav --report listening.html`")
+@app.command(
+    epilog="Example: `musichal evaluate partner.hal guitar.wav --report listening.html`"
+    " — a duo: `musichal evaluate --duo guitar.wav band.wav --report duo.html`"
+)
 def evaluate(
-    partner: PartnerFile,
-    recordings: Annotated[list[Path], typer.Argument(help="Recordings of players, or folders of them.")],
+    partner: Annotated[Path, typer.Argument(help="The partner file; with --duo, the first recording or MIDI file.")],
+    recordings: Annotated[
+        list[Path] | None, typer.Argument(help="Recordings of players, or folders of them; with --duo, files of duos.")
+    ] = None,
+    duo: Annotated[
+        bool,
+        typer.Option(
+            "--duo",
+            help="Measure whether answers are together with a band: the files are pairs, PLAYER BAND, or multitrack MIDI files."
+            " A partner learns the first part of each band.",
+        ),
+    ] = False,
+    beats: Annotated[Path | None, typer.Option(help="Duo: the true beats of a pair, seconds in a text file.")] = None,
+    player_track: Annotated[
+        str | None, typer.Option(help="Duo: name or number of the player's track in MIDI files; default: the most melodic.")
+    ] = None,
+    push: Annotated[
+        float,
+        typer.Option(min=-25, max=25, help="Duo: change the tempo of MIDI files by so many percent, in what is answered."),
+    ] = 0,
+    train_share: Annotated[float, typer.Option(min=0.2, max=0.8, help="Duo: part of the band that is learned.")] = 0.5,
     excerpt: Annotated[float, typer.Option(min=10, max=300, help="Length of an excerpt, in seconds.")] = 30.0,
     most: Annotated[int, typer.Option(min=4, max=200, help="Largest number of excerpts.")] = 24,
     pause: Annotated[
         float, typer.Option(min=0, max=60, help="Insert a pause of this many seconds after each 5 s of playing.")
     ] = 0,
     minutes: Annotated[float, typer.Option(min=0.5, max=120, help="Length of the run that measures memory use.")] = 15,
-    mode: Annotated[list[str] | None, typer.Option(help="A mode to play in; repeatable. Default: all that play.")] = None,
+    mode: Annotated[
+        list[str] | None, typer.Option(help="A mode to play in; repeatable. Default: all that play; couple in duos.")
+    ] = None,
     effects: Annotated[bool, typer.Option("--effects", help="Measure each parameter's effect; takes long.")] = False,
     effect: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Measure this one's effect; repeatable.")] = None,
     processes: Annotated[int, typer.Option(min=1, max=64, help="Number of processes that measure effects.")] = 1,
@@ -309,7 +333,7 @@ def evaluate(
     modes: ModeTableFile = None,
     as_json: Json = False,
 ) -> None:
-    """Measure whether a partner listens: its answers beside those of a deaf one, its memory, harmony and phrases."""
+    """Measure whether a partner listens, beside a deaf one; with --duo, whether it is together with a band."""
     _run("evaluate.evaluate_command", locals())
 
 

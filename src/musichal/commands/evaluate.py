@@ -14,11 +14,13 @@ from musichal.audio.recording import Recording, collect_recordings, read_recordi
 from musichal.commands.options import check_outputs, settings_from
 from musichal.commands.play import direction
 from musichal.commands.terminal import Terminal, table_of
+from musichal.errors import InputError
+from musichal.evaluate.answer_measures import MemoryUse, memory_use
 from musichal.evaluate.answers import DeafWalker, Echo, MakePlayer, Progress, answer, cut_excerpts, joined, with_pauses
-from musichal.evaluate.duo import MemoryUse, memory_use
 from musichal.evaluate.evaluation import Contestant, Effect, Evaluation, Room, chosen_trials, contest, parameter_effects
 from musichal.evaluate.feedback import Feedback, Render, feedback, mean_feedback
 from musichal.evaluate.listening import AT_ONCE_S, DIMENSIONS, Area
+from musichal.evaluate.together import DuoEvaluation
 from musichal.memory.partner_file import PartnerModel, load_partner
 from musichal.note import Note
 from musichal.partner.partner import Partner
@@ -35,8 +37,13 @@ ECHO, DEAF = "echo (no memory)", "deaf (random walk)"
 def evaluate_command(
     *,
     partner: Path,
-    recordings: Sequence[Path],
+    recordings: Sequence[Path] | None,
     terminal: Terminal,
+    duo: bool = False,
+    beats: Path | None = None,
+    player_track: str | None = None,
+    push: float = 0.0,
+    train_share: float = 0.5,
     excerpt: float = 30.0,
     most: int = 24,
     pause: float = 0.0,
@@ -50,14 +57,35 @@ def evaluate_command(
     report: Path | None = None,
     seed: int = 0,
     set_: Sequence[str] | None = None,
-) -> Evaluation:
+) -> Evaluation | DuoEvaluation:
     """Let a partner answer excerpts of recordings, and show how far its answers listen, remember, fit and breathe.
+
+    With `duo`, `partner` and `recordings` are the files of duos instead, and what is shown is how far answers are together.
 
     Raises
     ------
     MusicHalError
         If the partner or a recording cannot be used, or the report cannot be written.
     """
+    if duo:
+        from musichal.commands.evaluate_duo import evaluate_duo_command
+
+        return evaluate_duo_command(
+            files=[partner, *(recordings or ())],
+            terminal=terminal,
+            beats=beats,
+            player_track=player_track,
+            push=push / 100,
+            train_share=train_share,
+            directions={name: direction(name, modes, None) for name in mode or ["couple"]},
+            report=report,
+            seed=seed,
+            set_=set_ or (),
+        )
+    if beats is not None or player_track is not None or push:
+        raise InputError("--beats, --player-track and --push are for --duo")
+    if not recordings:
+        raise InputError("give recordings of players behind the partner file, or --duo")
     trials_asked = chosen_trials(effect or []) if effects or effect else ()
     settings = settings_from(set_ or [])
     directions = {name: direction(name, modes, None) for name in mode or PLAYING_MODES}

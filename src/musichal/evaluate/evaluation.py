@@ -22,8 +22,7 @@ from typing import Any
 import numpy as np
 
 from musichal.arrays import Float64
-from musichal.evaluate.answers import Excerpt, MakePlayer, Progress, answer, hear_excerpt, joined
-from musichal.evaluate.duo import (
+from musichal.evaluate.answer_measures import (
     Harmony,
     MemoryUse,
     Phrasing,
@@ -35,6 +34,7 @@ from musichal.evaluate.duo import (
     phrasing,
     player_phrases,
 )
+from musichal.evaluate.answers import Excerpt, MakePlayer, Progress, answer, hear_excerpt, joined
 from musichal.evaluate.feedback import Feedback
 from musichal.evaluate.listening import DIMENSIONS, Listening, Trace, answer_of, follow, listening, player_trace
 from musichal.memory.memory import Memory

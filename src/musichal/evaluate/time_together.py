@@ -248,4 +248,4 @@ def _phrase_beats(places: Float64, onsets_s: Float64) -> float:
 
 def _share_in_time(decisions: Sequence[Decision]) -> float | None:
     played = [decision for decision in decisions if decision.kind == "play"]
-    return float(np.mean([decision.tempo_bpm is not None for decision in played])) if played else None
+    return float(np.mean([decision.pulse is not None for decision in played])) if played else None

@@ -16,8 +16,8 @@ import numpy as np
 from musichal.arrays import Float64
 from musichal.audio.recording import Recording
 from musichal.errors import InputError
+from musichal.evaluate.answer_measures import notes_of
 from musichal.evaluate.answers import DeafWalker, Excerpt, MakePlayer, answer, hear_excerpt
-from musichal.evaluate.duo import notes_of
 from musichal.evaluate.time_together import (
     BeatMap,
     TimeTogether,
@@ -362,4 +362,4 @@ def _beats_within(beats: BeatMap, start_s: float, end_s: float) -> BeatMap | Non
     first = max(0, int(np.searchsorted(beats.beats_s, start_s)) - 1)
     last = int(np.searchsorted(beats.beats_s, end_s)) + 1
     there = beats.beats_s[first:last] - start_s
-    return BeatMap(there, beats.source) if len(there) > 3 else None
+    return BeatMap(there, beats.source) if len(there) > 3 and there[0] < end_s - start_s else None

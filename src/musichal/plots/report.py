@@ -65,43 +65,45 @@ _PHRASING = {
 # Pages ----------------------------------------------------------------------------------------------------------------
 
 
-def _page(title: str, body: Iterable[str]) -> str:
+def page(title: str, body: Iterable[str]) -> str:
     """Return an HTML page; `body` holds HTML, `title` is text."""
     css = (files("musichal.plots") / "report.css").read_text(encoding="utf-8")
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{_escaped(title)}</title>\n<style>\n{css}</style>\n</head>\n<body>\n"
+        f"<title>{escaped(title)}</title>\n<style>\n{css}</style>\n</head>\n<body>\n"
         + "\n".join(body)
         + "\n</body>\n</html>\n"
     )
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
+    """Return a text for HTML."""
     return escape(printable(text))
 
 
 def _table(columns: Sequence[str], rows: Iterable[str], *, kind: str = "") -> str:
     """Return a table that scrolls where it is too wide; `columns` are texts, `rows` HTML."""
-    head = "".join(f"<th>{_escaped(column)}</th>" for column in columns)
+    head = "".join(f"<th>{escaped(column)}</th>" for column in columns)
     body = "\n".join(rows)
     return f'<div class="scroll"><table class="{kind}"><thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table></div>'
 
 
-def _numbers(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def numbers_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Return a table of texts: a name and numbers in each row."""
-    cells = ("".join(f"<td>{_escaped(cell)}</td>" for cell in row) for row in rows)
+    cells = ("".join(f"<td>{escaped(cell)}</td>" for cell in row) for row in rows)
     return _table(columns, (f"<tr>{row}</tr>" for row in cells), kind="numbers")
 
 
-def _image(figure: "Figure", words: str) -> str:
+def image(figure: "Figure", words: str) -> str:
     """Return a figure as an image inside the page; `words` describe it."""
     data = base64.b64encode(style.figure_bytes(figure, "png")).decode("ascii")
     return f'<img alt="{escape(words)}" src="data:image/png;base64,{data}">'
 
 
-def _write(path: Path, html: str) -> None:
+def write_page(path: Path, html: str) -> None:
+    """Write a page, whole or not at all."""
     with open_atomically(path) as stream:
         stream.write(html.encode("utf-8"))
 
@@ -112,7 +114,7 @@ def _write(path: Path, html: str) -> None:
 def write_report(verification: Verification, path: PathLike) -> Path:
     """Write the report of a verification and return its path: `path`, or `verification.html` in it if it is a folder."""
     file = Path(path) / REPORT_NAME if Path(path).is_dir() else Path(path)
-    _write(file, report_html(verification))
+    write_page(file, report_html(verification))
     return file
 
 
@@ -128,23 +130,23 @@ def report_html(verification: Verification) -> str:
         body += [f"<h2>{escape(group.capitalize())}</h2>", f"<p>{escape(_QUESTIONS.get(group, ''))}</p>", _checks_table(checks)]
         if group == "parity" and verification.recordings:
             words = "Where the stored and the live stream of tokens differ, over time"
-            body.append(_image(draw_parity(verification.recordings, sample_rate_hz=verification.sample_rate_hz), words))
+            body.append(image(draw_parity(verification.recordings, sample_rate_hz=verification.sample_rate_hz), words))
         if group == "diversity" and verification.diversity:
             body.append(_diversity_table(verification.diversity))
             if len(verification.diversity) > 1:
-                body.append(_image(draw_histograms(verification.diversity), "Share of each token in training and live"))
+                body.append(image(draw_histograms(verification.diversity), "Share of each token in training and live"))
         if group == "shift" and verification.shift:
-            body.append(_image(draw_shift(verification.shift), "Share of tokens that stay when the grid is moved"))
-    return _page(f"Alignment of {verification.partner}", body)
+            body.append(image(draw_shift(verification.shift), "Share of tokens that stay when the grid is moved"))
+    return page(f"Alignment of {verification.partner}", body)
 
 
 def _head(verification: Verification) -> Iterable[str]:
     asked = [c for c in verification.checks if c.passed is not None]
     passed = sum(1 for c in asked if c.passed)
     verdict = f"All {passed} checks passed" if verification.passed else f"{len(asked) - passed} of {len(asked)} checks failed"
-    yield f"<h1>Alignment of {_escaped(verification.partner)}</h1>"
+    yield f"<h1>Alignment of {escaped(verification.partner)}</h1>"
     rate = f"{verification.sample_rate_hz} Hz"
-    yield f"<p>Perception spec <code>{_escaped(verification.fingerprint)}</code>, heard at {rate}</p>"
+    yield f"<p>Perception spec <code>{escaped(verification.fingerprint)}</code>, heard at {rate}</p>"
     yield f'<div class="verdict {"passed" if verification.passed else "failed"}">{verdict}</div>'
     if not verification.complete:
         yield "<p>A quick verification: some checks were left out.</p>"
@@ -154,11 +156,11 @@ def _checks_table(checks: Sequence[Check]) -> str:
     rows = []
     for check in checks:
         word, kind = _VERDICTS[check.passed]
-        more = f"<small>{_escaped(check.detail)}</small>" if check.detail else ""
-        more += f'<small class="cause">{_escaped(check.cause)}</small>' if check.cause else ""
+        more = f"<small>{escaped(check.detail)}</small>" if check.detail else ""
+        more += f'<small class="cause">{escaped(check.cause)}</small>' if check.cause else ""
         rows.append(
-            f'<tr class="{kind}"><td class="{kind}">{word}</td><td>{_escaped(check.name)}{more}</td>'
-            f"<td>{_escaped(check.expected)}</td><td>{_escaped(check.found)}</td></tr>"
+            f'<tr class="{kind}"><td class="{kind}">{word}</td><td>{escaped(check.name)}{more}</td>'
+            f"<td>{escaped(check.expected)}</td><td>{escaped(check.found)}</td></tr>"
         )
     return _table(("", "check", "expected", "found"), rows) if rows else ""
 
@@ -179,7 +181,7 @@ def _diversity_table(rows: Sequence[DiversityRow]) -> str:
         for row in rows
         for source, d in zip(SOURCES, row.diversity, strict=True)
     ]
-    return _numbers(columns, lines)
+    return numbers_table(columns, lines)
 
 
 def token_agreement(recording: HeardRecording, *, source: int) -> tuple[AnyArray, Bool]:
@@ -304,32 +306,32 @@ def draw_shift(rows: Sequence[ShiftRow]) -> "Figure":
 
 def write_evaluation(evaluation: Evaluation, path: PathLike) -> None:
     """Write the report of an evaluation; raise `InputError` if the file cannot be written."""
-    _write(Path(path), evaluation_html(evaluation))
+    write_page(Path(path), evaluation_html(evaluation))
 
 
 def evaluation_html(evaluation: Evaluation) -> str:
     """Return the report of an evaluation as an HTML page."""
     contestants = evaluation.contestants
-    names = ", ".join(dict.fromkeys(_escaped(e.name) for e in evaluation.excerpts))
+    names = ", ".join(dict.fromkeys(escaped(e.name) for e in evaluation.excerpts))
     first, player = contestants[0], contestants[0].phrasing
     traces = draw_traces(evaluation.players[0], first.traces[0], duration_s=evaluation.excerpt_s, name=first.name)
     body = [
-        f"<h1>Does {_escaped(evaluation.partner)} listen?</h1>",
+        f"<h1>Does {escaped(evaluation.partner)} listen?</h1>",
         f"<p>{len(evaluation.excerpts)} excerpts of {evaluation.excerpt_s:g} s from {names}.</p>",
         "<h2>Listening</h2>",
         "<p>The probability that the true input of an answer fits it better than another input: 0.5 is chance, 1 is certain."
         " Bars are 95 % intervals.</p>",
-        _image(draw_listening(contestants), "Area under the ROC curve of each contestant"),
-        _numbers(("", "together", *DIMENSIONS), [_areas(c) for c in contestants]),
+        image(draw_listening(contestants), "Area under the ROC curve of each contestant"),
+        numbers_table(("", "together", *DIMENSIONS), [_areas(c) for c in contestants]),
         "<h2>One answer</h2>",
         "<p>Density and loudness of the player and of the answer over time, in the first excerpt.</p>",
-        _image(traces, "A player and an answer over time"),
+        image(traces, "A player and an answer over time"),
         "<h2>Memory</h2>",
         f"<p>In {evaluation.long_run_s / 60:g} minutes, the excerpts repeated in turn.</p>",
         _fields_table(_MEMORY, evaluation.long_runs),
         "<h2>Harmony</h2>",
         "<p>Notes in harmony with what sounds, and the same notes moved in time.</p>",
-        _numbers(("", "notes", "in harmony", "moved in time", "ratio"), [_harmony(c) for c in contestants]),
+        numbers_table(("", "notes", "in harmony", "moved in time", "ratio"), [_harmony(c) for c in contestants]),
         "<h2>Phrases</h2>",
         _fields_table(_PHRASING, {c.name: c.phrasing for c in contestants}),
         f"<p>Players are silent for {player.player_silence:.0%} of the time, with phrases of {player.player_phrase_s:.1f} s;"
@@ -344,9 +346,9 @@ def evaluation_html(evaluation: Evaluation) -> str:
             "<h2>What each parameter does</h2>",
             "<p>Both ends of its range on the same excerpts: the outcome that changes most, in standard deviations, how often"
             " chance changes one as consistently, and the share of notes that differ.</p>",
-            _numbers(("", "ends", "what changes most", "by", "p", "other notes"), rows),
+            numbers_table(("", "ends", "what changes most", "by", "p", "other notes"), rows),
         ]
-    return _page(f"Evaluation of {evaluation.partner}", body)
+    return page(f"Evaluation of {evaluation.partner}", body)
 
 
 def _areas(c: Contestant) -> tuple[str, ...]:
@@ -365,7 +367,7 @@ def _fields_table(columns: Mapping[str, str], rows: Mapping[str, object]) -> str
         return "–" if value is None else f"{value:.3g}"
 
     lines = [(name, *(cell(getattr(values, field)) for field in columns)) for name, values in rows.items()]
-    return _numbers(("", *columns.values()), lines)
+    return numbers_table(("", *columns.values()), lines)
 
 
 @style.plot_style()

@@ -1,11 +1,16 @@
-"""The tables of `musichal evaluate --duo`: one row for each contestant, one for each song."""
+"""`musichal evaluate --duo`: whether answers are together with a band, one row for each contestant."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 from rich.table import Table
 
-from musichal.commands.terminal import table_of
+from musichal.commands.options import check_outputs, settings_from
+from musichal.commands.terminal import Terminal, table_of
+from musichal.evaluate.duos import duos_from, evaluate_duos
 from musichal.evaluate.together import ANCHORS, DuoContestant, DuoEvaluation
+from musichal.partner.settings import Direction
+from musichal.text import printable
 
 _TIME_COLUMNS = {
     "onsets": "onsets",
@@ -22,6 +27,46 @@ _TIME_COLUMNS = {
 }
 _SHARES = ("within", "within_moved", "in_time")
 _INTERVALS = ("r16", "r_grid", "within")
+
+
+def evaluate_duo_command(
+    *,
+    files: Sequence[Path],
+    terminal: Terminal,
+    beats: Path | None,
+    player_track: str | None,
+    push: float,
+    train_share: float,
+    directions: Mapping[str, Direction],
+    report: Path | None,
+    seed: int,
+    set_: Sequence[str],
+) -> DuoEvaluation:
+    """Measure duos and show how each mode does beside the anchors.
+
+    Raises
+    ------
+    MusicHalError
+        If a file cannot be used, or the report cannot be written.
+    """
+    settings = settings_from(set_)
+    if report is not None:
+        report = report / f"{files[0].stem}-duo.html" if report.is_dir() else report
+        check_outputs([report], inputs=files)
+    with terminal.progress("Reading") as progress:
+        duos = duos_from(files, beats=beats, player_track=player_track, push=push, train_share=train_share, progress=progress)
+        found = evaluate_duos(duos, directions, settings=settings, train_share=train_share, seed=seed, progress=progress)
+        if report is not None:
+            from musichal.plots.duo import write_duo
+
+            progress("Drawing the report", 1.0)
+            write_duo(found, report)
+    terminal.result(found.to_dict())
+    for table in duo_tables(found):
+        terminal.show(table)
+    if report is not None:
+        terminal.say(f"Wrote {printable(report)}")
+    return found
 
 
 def duo_tables(evaluation: DuoEvaluation) -> Iterator[Table]:

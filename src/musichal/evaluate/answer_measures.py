@@ -1,7 +1,5 @@
 """An answer beside its player: its use of memory, its harmony with what sounds, its phrases.
 
-The measures of `evaluate --duo` (time and harmony against the parts that were really played) belong here.
-
 Conventions
 -----------
 Times are seconds. A *run* is a stretch of states played in recorded order and in one transposition without a rest between;

@@ -1,0 +1,236 @@
+"""Duos from files: pairs of recordings, and multitrack MIDI files that are rendered."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from musichal.arrays import Float64
+from musichal.audio.instrument import Instrument, find_instrument
+from musichal.audio.recording import Recording, ingest, read_recording
+from musichal.audio.score import MIDI_SUFFIXES, Score, melody_of, read_score, render_tracks
+from musichal.errors import InputError
+from musichal.evaluate.time_together import BeatMap
+from musichal.evaluate.together import Duo, DuoEvaluation, HeardDuo, Progress, evaluation_of, hear_duo, play_duo
+from musichal.own_process import single_blas_thread
+from musichal.partner.modes import built_in_modes
+from musichal.partner.settings import Direction, PartnerSettings
+from musichal.text import PathLike, printable, reason, unknown_name
+
+RATE_HZ = 44_100
+TRAIN_SHARE = 0.5
+_MOST_BEATS = 1_000_000
+_LARGEST_PUSH = 0.25
+
+
+@single_blas_thread()
+def duo(
+    *songs: PathLike | tuple[PathLike, PathLike],
+    modes: Sequence[str] = ("couple",),
+    beats: PathLike | None = None,
+    player_track: str | None = None,
+    push: float = 0.0,
+    train_share: float = TRAIN_SHARE,
+    seed: int = 0,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> DuoEvaluation:
+    """Measure whether a partner's answers are together with a band that it does not hear.
+
+    For each song a partner learns the first part of the band and answers the player on the rest. Its answers are compared
+    with what the band played there, beside a real part, a part of elsewhere, a deaf partner and an echo.
+
+    Parameters
+    ----------
+    *songs : (player, band), or path
+        Recordings of a player and of a band, of one performance; or a multitrack MIDI file, whose beats and notes are exact.
+    modes : sequence of str
+        How the partner plays.
+    beats : path, optional
+        A text file with the time of a beat in seconds at the start of each line, for a single pair of recordings. Without one
+        the beats are found in the band.
+    player_track : str, optional
+        Name or number of the player's track in the MIDI files; default: the most melodic.
+    push : float
+        In MIDI files, the player's tempo changes by this share, such as 0.08, in the middle of what is answered.
+    train_share : float
+        Part of the band that is learned, 0.2 to 0.8.
+    seed : int
+        Seed of the partner's choices.
+    progress : callable, optional
+        Called as ``progress(what, share)``.
+    **settings
+        Parameters of the partner by name.
+
+    Returns
+    -------
+    DuoEvaluation
+
+    Raises
+    ------
+    InputError
+        If a file, a track, a mode or a setting cannot be used.
+
+    Examples
+    --------
+    >>> import musichal as mh
+    >>> found = mh.evaluate.duo((mh.example("guitar"), mh.example("band")), modes=["shadow"])
+    >>> [contestant.name for contestant in found.contestants][:2]
+    ['shadow', 'the real part']
+    """
+    for mode in modes:
+        if mode not in (names := [*built_in_modes(), "auto"]):
+            raise unknown_name("mode", mode, names)
+    if not songs:
+        raise InputError("there is no duo: give a player's and a band's recording, or a multitrack MIDI file")
+    files = [Path(part) for song in songs for part in (song if isinstance(song, tuple) else (song,))]
+    return evaluate_duos(
+        duos_from(files, beats=beats, player_track=player_track, push=push, train_share=train_share, progress=progress),
+        {mode: Direction(mode=mode) for mode in modes},
+        settings=PartnerSettings().changed(settings),
+        train_share=train_share,
+        seed=seed,
+        progress=progress,
+    )
+
+
+def evaluate_duos(
+    duos: Sequence[Duo],
+    directions: Mapping[str, Direction],
+    *,
+    settings: PartnerSettings,
+    train_share: float = TRAIN_SHARE,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> DuoEvaluation:
+    """Train, hear and answer duos, and measure them together."""
+    tell = progress or (lambda _what, _share: None)
+    if not 0.2 <= train_share <= 0.8:
+        raise InputError(f"the share of the band that is learned must be from 0.2 to 0.8, got {train_share!r}")
+    heard: list[HeardDuo] = []
+    for number, item in enumerate(duos):
+
+        def telling(what: str, share: float, number: int = number) -> None:
+            tell(what, 0.7 * (number + share) / len(duos))
+
+        heard.append(hear_duo(item, train_share=train_share, progress=telling))
+        if heard[-1].beats is None:
+            raise InputError(f"{item.name}: no steady beat is found in the band where the partner answers; --beats can give it")
+    played = []
+    for number, item in enumerate(heard):
+        tell(f"Answering the player of {item.name}", 0.7 + 0.3 * number / len(heard))
+        elsewhere = heard[(number + 1) % len(heard)] if len(heard) > 1 else None
+        played.append(play_duo(item, directions, settings=settings, seed=seed, elsewhere=elsewhere))
+    return evaluation_of(played, seed=seed)
+
+
+def duos_from(
+    files: Sequence[Path],
+    *,
+    beats: PathLike | None = None,
+    player_track: str | None = None,
+    push: float = 0.0,
+    train_share: float = TRAIN_SHARE,
+    progress: Progress | None = None,
+) -> list[Duo]:
+    """Return files as duos: a MIDI file is one, recordings are pairs of a player's and a band's, in this order.
+
+    Raises
+    ------
+    InputError
+        If a file or a track cannot be used, or an option does not go with the files.
+    """
+    tell = progress or (lambda _what, _share: None)
+    songs: list[tuple[Path, ...]] = []
+    waiting: tuple[Path, ...] = ()
+    for file in files:
+        waiting = (*waiting, file)
+        if len(waiting) == 2 or file.suffix.lower() in MIDI_SUFFIXES:
+            songs.append(waiting)
+            waiting = ()
+    if waiting or any(len(song) == 2 and song[1].suffix.lower() in MIDI_SUFFIXES for song in songs):
+        alone = (waiting or next(song for song in songs if len(song) == 2 and song[1].suffix.lower() in MIDI_SUFFIXES))[0]
+        raise InputError(f"{printable(alone)} is a player without a band: a duo is two recordings, or one MIDI file")
+    pairs = sum(len(song) == 2 for song in songs)
+    if beats is not None and (pairs != 1 or len(songs) > 1):
+        raise InputError("a file of beats goes with a single pair of recordings")
+    if pairs and (player_track is not None or push):
+        raise InputError("the player's track and changes of tempo are for MIDI files")
+    found = []
+    for number, song in enumerate(songs):
+        tell(f"Reading {printable(song[0].name)}", number / len(songs) / 10)
+        if len(song) == 2:
+            found.append(duo_of_recordings(*song, beats=beats))
+        else:
+            found.append(duo_of_score(read_score(song[0]), player_track=player_track, push=push, train_share=train_share))
+    return found
+
+
+def duo_of_recordings(player: PathLike, band: PathLike, *, beats: PathLike | None = None) -> Duo:
+    """Return two recordings as a duo; raises `InputError` where one cannot be used."""
+    known = None if beats is None else BeatMap(read_beats(beats), "given")
+    player_recording, band_recording = read_recording(player), read_recording(band)
+    return Duo(printable(Path(player).stem), player_recording, band_recording, beats=known)
+
+
+def duo_of_score(
+    score: Score,
+    *,
+    player_track: str | None = None,
+    push: float = 0.0,
+    train_share: float = TRAIN_SHARE,
+    instrument: Instrument | None = None,
+) -> Duo:
+    """Return a score as a duo: rendered, one track as the player, the rest as the band.
+
+    With `push` the tempo changes by this share in the middle of the part that is answered.
+    """
+    if not abs(push) <= _LARGEST_PUSH:
+        raise InputError(f"a change of tempo must be within ±{_LARGEST_PUSH:.0%}, got {push:+.0%}")
+    chosen = melody_of(score) if player_track is None else score.track(player_track)
+    number = next(n for n, track in enumerate(score.tracks) if track is chosen)
+    push_s = None
+    if push:
+        middle_s = (1 + train_share) / 2 * score.duration_s
+        push_s = float(score.beats_s[np.searchsorted(score.beats_s, middle_s)])
+        score = score.with_tempo(1 + push, from_s=push_s)
+    others = [track for n, track in enumerate(score.tracks) if n != number]
+    if not others:
+        raise InputError(f"{score.name} has a single track; a duo needs a player's and another")
+    instrument = instrument or find_instrument()
+
+    def recording(name: str, tracks: Sequence[Any]) -> Recording:
+        sound = render_tracks(tracks, instrument, sample_rate_hz=RATE_HZ, duration_s=score.duration_s)
+        return Recording(name, RATE_HZ, ingest(sound))
+
+    return Duo(
+        name=score.name.removesuffix(Path(score.name).suffix),
+        player=recording(score.tracks[number].name, [score.tracks[number]]),
+        band=recording("the band", others),
+        beats=BeatMap(score.beats_s, "of the MIDI file"),
+        parts_s=tuple(track.onsets_s for track in others),
+        player_s=score.tracks[number].onsets_s,
+        push_s=push_s,
+    )
+
+
+def read_beats(path: PathLike) -> Float64:
+    """Return the beats of a text file: seconds at the start of each line, ascending (the format of `mir_eval`).
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read or holds anything else.
+    """
+    try:
+        with Path(path).open(encoding="utf-8") as stream:
+            lines = [line.split() for line in stream.read(30 * _MOST_BEATS).splitlines()]
+        beats = np.array([float(line[0]) for line in lines if line and not line[0].startswith("#")])
+    except OSError as error:
+        raise InputError(f"cannot read {printable(path)}: {reason(error)}") from error
+    except ValueError as error:
+        raise InputError(f"{printable(path)}: each line must begin with the time of a beat in seconds") from error
+    if len(beats) < 4 or not np.all(np.isfinite(beats)) or not np.all(np.diff(beats) > 0.05):
+        raise InputError(f"{printable(path)}: there must be at least 4 beats, ascending, more than 0.05 s apart")
+    return beats

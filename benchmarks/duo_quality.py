@@ -123,7 +123,7 @@ def heard_song(song: Song, cache: Path | None) -> HeardDuo:
             return heard
     with single_blas_thread():
         heard = hear_duo(duo_of(song))
-    if file is not None:
+    if file is not None and cache is not None:
         cache.mkdir(parents=True, exist_ok=True)
         file.write_bytes(pickle.dumps(heard))
     return heard

@@ -118,10 +118,10 @@ def evaluate_duos(
         if heard[-1].beats is None:
             raise InputError(f"{item.name}: no steady beat is found in the band where the partner answers; --beats can give it")
     played = []
-    for number, item in enumerate(heard):
-        tell(f"Answering the player of {item.name}", 0.7 + 0.3 * number / len(heard))
+    for number, song in enumerate(heard):
+        tell(f"Answering the player of {song.name}", 0.7 + 0.3 * number / len(heard))
         elsewhere = heard[(number + 1) % len(heard)] if len(heard) > 1 else None
-        played.append(play_duo(item, directions, settings=settings, seed=seed, elsewhere=elsewhere))
+        played.append(play_duo(song, directions, settings=settings, seed=seed, elsewhere=elsewhere))
     return evaluation_of(played, seed=seed)
 
 

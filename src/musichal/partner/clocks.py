@@ -33,6 +33,7 @@ _LOST_S = 10.0  # a clock without news for so long is gone
 _UNSURE = 0.3  # confidence of a tempo whose phase is not known
 _SAME_METRE = 0.08  # a heard period that is so near to a clock's, to half or to twice of it
 _ALIKE_PERIOD, _ALIKE_PHASE = 0.02, 0.1  # of a beat: two clocks that differ by more contradict each other
+_TOLD_AGAIN_S = 60.0  # a contradiction is told again after so long without it
 _TAP_BEATS, _FADING_BEATS = 8, 16
 
 
@@ -302,7 +303,7 @@ class ClockKeeper:
         self._running: dict[str, _Running] = {}  # in order of beginning
         self._taps = TapTempo()
         self._tapped: Pulse | None = None
-        self._told: tuple[str, ...] = ()
+        self._told_s: dict[tuple[str, str], float] = {}  # when two clocks contradicted each other last
 
     @staticmethod
     def check(changes: Mapping[str, object], now_s: float) -> None:
@@ -340,7 +341,6 @@ class ClockKeeper:
     def _hear(self, clock: Clock, now_s: float) -> str:
         if not clock.source:
             self._running.clear()
-            self._told = ()
         elif clock.pulse is None:
             self._running.pop(clock.source, None)
         elif (running := self._running.get(clock.source)) is not None and now_s - running.said_s <= _LOST_S:
@@ -351,14 +351,16 @@ class ClockKeeper:
         return self._contradiction(now_s)
 
     def _contradiction(self, now_s: float) -> str:
-        """Return a sentence if a clock contradicts the one that leads, and was not told of yet."""
+        """Return a sentence if a clock contradicts the one that leads, and did not lately."""
         alive = [r.clock for r in self._running.values() if now_s - r.said_s <= _LOST_S]
-        leading = alive[0] if alive else None
-        others = [c for c in alive[1:] if leading is not None and not _alike(leading, c, now_s)]
-        told, self._told = self._told, tuple(c.source for c in (leading, *others) if c is not None) if others else ()
-        if leading is None or not others or self._told == told:
-            return ""
-        return f"{_named(others[0])} contradicts {_named(leading)}, which came first and leads until it stops"
+        said = ""
+        for other in alive[1:]:
+            if not _alike(alive[0], other, now_s):
+                pair = alive[0].source, other.source
+                if now_s - self._told_s.get(pair, -math.inf) > _TOLD_AGAIN_S:
+                    said = f"{_named(other)} contradicts {_named(alive[0])}, which came first and leads until it stops"
+                self._told_s[pair] = now_s
+        return said
 
     def _tap(self, at_s: float, now_s: float, heard: Pulse | None) -> str:
         before = self.at(now_s, heard=heard) or heard

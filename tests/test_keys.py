@@ -2,13 +2,14 @@
 
 import io
 import os
+import queue
 import sys
 
 import pytest
 from rich.console import Console
 
 from musichal.audio.levels import Levels
-from musichal.commands.live import Board, Display
+from musichal.commands.live import Board, Display, keys_to
 from musichal.commands.terminal import Terminal, keys
 from musichal.live.control import KEYS, Command, key_command
 
@@ -81,3 +82,21 @@ def test_what_happened_is_seen(terminal):
     assert "temperature 0.6" not in text, "of a fader that moves, where it is"
     assert "0:17.00 temperature 0.7" in text
     assert ("dBFS" in text) == ("1 to 2 shadow, [ghost]" in text) == terminal
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pseudo terminals are POSIX")
+def test_a_key_becomes_a_command_though_nobody_asks(monkeypatch):
+    """Keys are read beside the display: a tap is put when it is pressed."""
+    ours, theirs = os.openpty()
+    put: queue.SimpleQueue[Command] = queue.SimpleQueue()
+    with os.fdopen(theirs, "r") as terminal:
+        monkeypatch.setattr(sys, "stdin", terminal)
+        with keys_to(put.put, ["shadow"]):
+            for key in (b"t", b"1", b"x", b"t"):
+                os.write(ours, key)
+            assert [put.get(timeout=5.0) for _ in range(3)] == [
+                Command("tap", True),
+                Command("mode", "shadow"),
+                Command("tap", True),
+            ]
+    os.close(ours)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from musichal.errors import InputError
 from musichal.live.output.routing import VelocityCurve, VoiceRoute, parse_routing, read_routing, single_port
 from musichal.live.output.scheduler_protocol import MpeZone, PortSettings
-from musichal.note import Note
+from musichal.note import PERCUSSION_CHANNEL, Note
 
 WHOLE = """
 [port.synth]
@@ -162,3 +162,15 @@ def test_a_velocity_curve_never_falls_and_reaches_both_ends(gamma, one, other) -
 def test_without_a_curve_velocities_stay_as_they_are() -> None:
     assert [VelocityCurve()(velocity) for velocity in range(1, 128)] == list(range(1, 128))
     assert [VelocityCurve(gamma=2.0)(velocity) for velocity in (1, 64, 127)] == [1, round(1 + 0.25 * 126), 127]
+
+
+def test_drums_are_on_channel_10_unless_the_table_says_another() -> None:
+    hit = Note(1.0, 0.1, 38, 90, PERCUSSION_CHANNEL)
+    table = '[voice.drums]\nport = "none:"\n[voice.kit]\nport = "none:"\nchannel = 3\n[voice.bass]\nport = "none:"'
+    routing = parse_routing(tomllib.loads(table))
+    placed = {name: routing.voices[name].place(hit, 2.0) for name in ("drums", "kit")}
+    assert placed == {"drums": Note(2.0, 0.1, 38, 90, 9), "kit": Note(2.0, 0.1, 38, 90, 2)}
+    shared = single_port("none:", channel=4).route_of("drums")
+    assert shared is not None
+    assert shared.place(hit, 2.0) == placed["drums"]
+    assert routing.voices["bass"].place(Note(1.0, 0.1, 38, 90), 2.0) == Note(2.0, 0.1, 38, 90, 0)

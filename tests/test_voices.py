@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from musichal.errors import InputError
-from musichal.live.engine import slice_events
+from musichal.live.engine import note_events, slice_events
 from musichal.memory.memory import Memory
 from musichal.note import HeardNote
+from musichal.partner.decision import Decision
 from musichal.partner.memory_pool import MemoryPool
 from musichal.partner.partner import Partner
 from musichal.partner.settings import VOICES, PartnerSettings, Region, VoiceSettings
@@ -266,6 +267,8 @@ def test_a_memory_of_drums_alone_plays_drums_and_says_what_other_voices_miss():
     assert played
     assert {n.pitch for d in played for n in d.notes} <= {36, 38}
     assert all(n.channel == 9 for d in played for n in d.notes)
+    assert [Decision.from_json(d.to_json()) for d in played] == played
+    assert {n.channel for n in note_events(played, channel=2)} == {9}
     assert "hold drums and no notes" in unheard_voices(memory, PartnerSettings())
     assert "hold no drums" in unheard_voices(memory_of([(0.0, 0.1, 60)]), WITH_DRUMS)
     assert unheard_voices(memory, WITH_DRUMS) == ""

@@ -2,8 +2,8 @@
 
 Songs are those to report on in the material of `benchmarks.duo_material`: their drum tracks alone, played by soundfonts whose
 kits the network has heard; the same tracks played by kits that it has never heard (AVL Drumkits, Debian's
-avldrums.lv2-soundfont); and the bands that they belong to. The network and its thresholds come from other songs
-(`tools.train_drums`).
+avldrums.lv2-soundfont, whose open hat is only half open); and the bands that they belong to. The network and its thresholds
+come from other songs (`tools.train_drums`).
 
 Conventions
 -----------

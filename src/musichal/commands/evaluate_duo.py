@@ -25,6 +25,7 @@ _TIME_COLUMNS = {
     "phrase_beats": "phrase",
     "in_time": "in time",
 }
+_MAIN = (1, 2, 5, 6, 7)
 _SHARES = ("within", "within_moved", "in_time")
 _INTERVALS = ("r16", "r_grid", "within")
 
@@ -76,12 +77,10 @@ def duo_tables(evaluation: DuoEvaluation) -> Iterator[Table]:
     title = f"Together in time, {count} {'song' if count == 1 else 'songs'}; beats: {', '.join(sources)}"
     if chance is not None:
         title += f"; R by chance is {chance:.2f}"
-    pushed = any(song.pushed for song in evaluation.songs)
-    columns = [*_TIME_COLUMNS.values(), *(["back after a push"] if pushed else [])]
-    rows = [
-        (c.name, *(_cell(c, name) for name in _TIME_COLUMNS), *([_back(c)] if pushed else [])) for c in evaluation.contestants
-    ]
-    yield table_of(title, ("", *columns), rows, right=True)
+    header, *rows = table_cells(evaluation)
+    for columns in (_MAIN, [n for n in range(1, len(header)) if n not in _MAIN]):  # two tables, for a window of 80 columns
+        picked = [(row[0], *(row[n] for n in columns)) for row in (header, *rows)]
+        yield table_of(title if columns is _MAIN else "More of time", picked[0], picked[1:], right=True)
     if count > 1:
         ways = [c.name for c in evaluation.contestants if c.name not in ANCHORS]
         songs = [
@@ -93,6 +92,16 @@ def duo_tables(evaluation: DuoEvaluation) -> Iterator[Table]:
             for song in evaluation.songs
         ]
         yield table_of("By song: R on its grid / within 40 ms", ("", "grid", *ways), songs, right=True)
+
+
+def table_cells(evaluation: DuoEvaluation) -> list[tuple[str, ...]]:
+    """Return the table of contestants as texts, its header first."""
+    pushed = any(song.pushed for song in evaluation.songs)
+    header = ("", *_TIME_COLUMNS.values(), *(["back after a push"] if pushed else []))
+    rows = [
+        (c.name, *(_cell(c, name) for name in _TIME_COLUMNS), *([_back(c)] if pushed else [])) for c in evaluation.contestants
+    ]
+    return [header, *rows]
 
 
 def _cell(contestant: DuoContestant, name: str) -> str:

@@ -65,6 +65,8 @@ def test_a_tempo_change_is_measured_in_beats():
     assert back is not None
     assert 3 <= back <= 7
     assert tt.beats_until_back(np.arange(0, 10, 0.25), beats, push_s=10.0) is None
+    anywhere_s = np.random.default_rng(0).uniform(0, 30, 120)
+    assert tt.beats_until_back(np.sort(anywhere_s), beats, push_s=10.0) is None, "never was in time"
     assert tt.beats_until_back(np.concatenate([np.arange(0, 10, 0.25), new]), beats, push_s=10.0) == 0.0
 
 

@@ -30,6 +30,8 @@ GRIDS = {"8ths": 2, "16ths": 4, "triplets": 3}
 PUSH_WINDOW_BEATS = 8.0
 PUSH_SHARE = 0.9
 _FEWEST_IN_WINDOW = 4
+_IN_TIME_R = 0.5
+"""What is less concentrated before a change of tempo was not in time: chance would be back at once."""
 _CLEARLY = 0.1
 """Onsets on the beat alone fit both grids, but for chance."""
 _SHIFTS_S = (-4.37, -2.71, -1.13, 1.37, 2.93, 4.61)
@@ -200,7 +202,7 @@ def beats_until_back(
     """Return how many beats behind a tempo change the concentration is back; None where it never is, or never was there.
 
     The concentration in a window of `window_beats` that begins so many beats behind the change must be `PUSH_SHARE` of the
-    mean in the windows before it.
+    mean in the windows before it, which must be at least one half.
     """
     places = beats.places(onsets_s)
     push = float(beats.places(np.array([push_s]))[0])
@@ -211,7 +213,7 @@ def beats_until_back(
 
     last = float(beats.places(np.array([beats.beats_s[-1]]))[0])
     before = [r for first in np.arange(0, push - window_beats + 1e-6, 1.0) if (r := within(float(first))) is not None]
-    if not before:
+    if not before or np.mean(before) < _IN_TIME_R:
         return None
     for behind in np.arange(0, last - push - window_beats + 1e-6, 0.5):
         r = within(push + float(behind))

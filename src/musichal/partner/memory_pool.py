@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from musichal.arrays import AnyArray, Bool, Columns, Float32, Float64, Int64
+from musichal.arrays import AnyArray, Bool, Columns, Float32, Float64, Int64, Records
 from musichal.hearing.percepts import SILENCE, Gesture, Percept
 from musichal.memory.beat_places import NO_BEAT, BeatPlace
 from musichal.memory.memory import Memory, Place, assign_notes
@@ -70,6 +70,8 @@ def contour_symbol(before_db: float, level_db: float, *, was_silent: bool, silen
     return int(contour_symbols(np.array([before_db, level_db]), np.array([was_silent, silent]))[1])
 
 
+STRUCK_S = 0.05
+"""A note that begins so soon after the onset of its state was struck with it."""
 _DENSITY_REACH_S = 1.0
 _GAP_S = 60.0
 
@@ -82,10 +84,12 @@ BESIDE = np.dtype(
         ("noted_before", np.int32),
         ("density_hz", np.float32),
         ("level_db", np.float32),
+        ("struck", np.bool_),
     ]
 )
 """Beside each state: the share of each pitch class in its notes, their number, the lowest and highest, how many states with
-notes came before, how many of them a second are around it, and its level."""
+notes came before, how many of them a second are around it, its level, and whether it was struck: it
+begins at an onset, and its first note with it."""
 
 
 @dataclass(frozen=True)
@@ -194,6 +198,7 @@ class MemorySegment:
         beside["noted_before"] = np.concatenate([[0], np.cumsum(noted)[:-1]])
         beside["density_hz"] = _density_hz(line_s, noted)
         beside["level_db"] = states["level_db"]
+        beside["struck"][noted] = _struck(states[noted], memory.notes)
         self._beside.extend(beside)
         self._line_s.extend(line_s)
         self._units.extend(units)
@@ -230,6 +235,7 @@ class MemorySegment:
         noted = int(beside["noted_before"][0]) - int(since) + int(row["note_count"] > 0)
         beside["density_hz"] = noted / (2 * _DENSITY_REACH_S)
         beside["level_db"] = row["level_db"]
+        beside["struck"] = len(own) > 0 and _struck(rows[state:], memory.notes)
         self._beside.append(beside[0])
         self._line_s.append(line_s)
         self._units.append(unit_chroma(row["chroma"]))
@@ -330,6 +336,11 @@ class MemoryPool:
         for segment, begin, end in zip(self._segments, places[::2], places[1::2], strict=True):
             if begin < end:
                 yield segment, slice(begin, end), states[begin:end] - segment.first
+
+
+def _struck(states: Records, notes: Records) -> Bool:
+    """Return which states with notes were struck, shape (n,)."""
+    return states["starts_at_onset"] & (notes["offset_s"][states["first_note"]] <= STRUCK_S)
 
 
 def ascending(states: Int64) -> Int64:

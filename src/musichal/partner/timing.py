@@ -24,6 +24,7 @@ _RINGING = 2.5
 _SHORTEST_S = 0.02
 _LONGEST_HELD_S = 1.2
 _UNKNOWN = 0.4  # factor of a state whose place in the beat is not known, beside 1 for one that lies where it is wanted
+_UNSTRUCK = 0.25  # factor of a state whose notes swell: when they begin, cannot be told to a part of a beat
 _SURE = 0.2  # confidence from which on a state's place in the beat is gone by
 
 
@@ -39,12 +40,14 @@ def quantised_s(time_s: float, pulse: Pulse, *, strength: float, subdivision: in
 class BeatFit:
     """How states of memory meet a pulse, each of shape (n,).
 
-    `known` says whether a state's place in the beat is known; the rest holds for those. A state's beat lasts `beat_s` in the
+    `known` says whether a state's place in the beat is known, `unstruck` whether its notes began without an attack; the rest
+    holds for those that are known. A state's beat lasts `beat_s` in the
     room, a `stretch` of what it lasted in memory; `away` is the part of that by which the state's phase lies behind the
     phase wanted, and `step_s` the time from one place that it fits to the next.
     """
 
     known: Bool
+    unstruck: Bool
     phase: Float64
     away: Float64
     beat_s: Float64
@@ -71,7 +74,9 @@ class BeatPlan:
         """Return how ascending `states` meet the pulse."""
         n = len(states)
         phase, memory_s, confidence = np.zeros(n), np.zeros(n), np.zeros(n)
+        unstruck = np.zeros(n, dtype=bool)
         for segment, own, local in library.parts(states):
+            unstruck[own] = ~segment.beside["struck"][local] & (segment.beside["notes"][local] > 0)
             rows = segment.memory.states
             phase[own], memory_s[own] = rows["beat_phase"][local], rows["beat_period_s"][local]
             confidence[own] = rows["beat_confidence"][local]
@@ -83,12 +88,13 @@ class BeatPlan:
         step = np.minimum(1.0, level)
         wanted = (self.start_s - self.pulse.beat_s) / beat_s
         away = (phase + self.offset - wanted + step / 2) % step - step / 2
-        return BeatFit(known, phase, away, beat_s, beat_s / memory_s, step * beat_s)
+        return BeatFit(known, unstruck, phase, away, beat_s, beat_s / memory_s, step * beat_s)
 
     def factors(self, fit: BeatFit, *, sharpness: float) -> Float64:
         """Return the factor of each state, shape (n,): 1 where it lies where it is wanted."""
         near = np.exp(sharpness * (np.cos(2 * np.pi * fit.away * fit.beat_s / fit.step_s) - 1))
-        return 1 - self.strength * (1 - np.where(fit.known, near, _UNKNOWN))
+        factors = np.where(fit.known, near, _UNKNOWN)
+        return 1 - self.strength * (1 - np.where(fit.unstruck, _UNSTRUCK, 1.0) * factors)
 
     def begin_s(self, fit: BeatFit, row: int) -> float:
         """Return when a state begins."""

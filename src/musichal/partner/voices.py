@@ -17,7 +17,7 @@ import numpy as np
 
 from musichal.memory.memory import Memory
 from musichal.note import PERCUSSION_CHANNEL, HeardNote, Note
-from musichal.partner.memory_pool import MemoryPool
+from musichal.partner.memory_pool import STRUCK_S, MemoryPool
 from musichal.partner.player import Situation
 from musichal.partner.settings import PartnerSettings, VoiceSettings
 from musichal.partner.timing import Parts
@@ -83,7 +83,7 @@ class Voices:
 def state_notes(library: MemoryPool, state: int) -> list[HeardNote]:
     """Return the notes of a state; those that it was struck with begin with it, at the onset that was heard."""
     segment, local = library.find(state)
-    struck_s = _TOGETHER_S if segment.memory.states["starts_at_onset"][local] else 0.0
+    struck_s = STRUCK_S if segment.memory.states["starts_at_onset"][local] else 0.0
     notes = segment.memory.notes_of(local).tolist()
     return [HeardNote(0.0 if offset_s <= struck_s else offset_s, *rest) for offset_s, *rest in notes]
 

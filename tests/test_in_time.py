@@ -153,10 +153,14 @@ def test_places_elsewhere_in_the_beat_are_held_back_as_far_as_the_pulse_is_sure(
     sure = BeatPlan(Pulse(0.0, 0.5), 1.0, 10.0, 9.9)
     fit = sure.fit(pool, states)
     assert fit.away == pytest.approx([0, 0.25, -0.5, -0.25] * 2, abs=1e-6)
-    factors = sure.factors(fit, sharpness=3.0)
+    struck = dataclasses.replace(fit, unstruck=np.zeros(8, dtype=bool))
+    factors = sure.factors(struck, sharpness=3.0)
     assert factors[:3] == pytest.approx([1, np.exp(-3), np.exp(-6)], rel=1e-4)
     half = dataclasses.replace(sure, strength=0.5)
-    assert half.factors(half.fit(pool, states), sharpness=3.0) == pytest.approx((1 + factors) / 2)
+    assert half.factors(struck, sharpness=3.0) == pytest.approx((1 + factors) / 2)
+    # Its notes begin without an attack: less is known of when.
+    assert fit.unstruck.all()
+    assert (sure.factors(fit, sharpness=3.0) < factors).all()
     # What should have begun before the earliest time begins a beat later.
     assert sure.begin_s(fit, 1) == pytest.approx(10.125)
     assert sure.begin_s(fit, 3) == pytest.approx(10.375)

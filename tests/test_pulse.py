@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from musichal.audio.recording import read_recording
 from musichal.errors import InputError
-from musichal.hearing.beats import LONGEST_BEAT_S, SHORTEST_BEAT_S, BeatTracker, predicted_beats
+from musichal.hearing.beats import LONGEST_BEAT_S, SHORTEST_BEAT_S, BeatTracker, find_beats, predicted_beats
 from musichal.partner.clocks import TickClock, clock_pulse
 from musichal.partner.timing import quantised_s
 from musichal.pulse import Pulse
@@ -160,3 +160,19 @@ def test_a_clock_is_a_time_and_a_period():
     ):
         with pytest.raises(InputError):
             clock_pulse(wrong, 9.0)
+
+
+def test_the_beats_of_a_recording_are_found(audio_dir: Path, trained):
+    recording = read_recording(audio_dir / "rock140_mix.ogg")
+    percepts = hear(trained, recording.samples, recording.sample_rate_hz)
+    beats = find_beats((p.heard for p in percepts), sample_rate_hz=RATE)
+    truth = np.array(json.loads((audio_dir / "rock140.json").read_text())["beats"])
+    assert mir_eval.beat.f_measure(mir_eval.beat.trim_beats(truth), mir_eval.beat.trim_beats(beats["time_s"])) > 0.9
+    assert np.all(np.diff(beats["time_s"]) > 0)
+    assert np.all((beats["confidence"] >= 0) & (beats["confidence"] <= 1))
+
+
+def test_silence_and_nothing_have_no_beats(trained):
+    assert not len(find_beats([], sample_rate_hz=RATE))
+    percepts = hear(trained, np.zeros(10 * RATE, np.float32), RATE)
+    assert not len(find_beats((p.heard for p in percepts), sample_rate_hz=RATE))

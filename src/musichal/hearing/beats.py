@@ -5,6 +5,10 @@ beat is *predicted* (the state space of Krebs, Böck & Widmer, An efficient stat
 tracking, ISMIR 2015: one state per frame of a beat; tempo changes on the beat alone, large ones are unlikely). Observed are
 onsets, weighed by how much they stand out: likeliest on the beat, less so on its half and its quarters. The prior of the
 period is the resonance curve around 0.5 s (van Noorden & Moelants, J. New Music Research 28(1), 1999).
+
+With a whole recording in view, a network says how likely each step is a beat (`musichal.hearing.beat_network`), the likeliest
+path through periods and phases (`musichal.hearing.metre`) says which beats these are, and beats are drawn to the onsets at them
+by a weighted line. How sure they are, is how much better they explain what was heard than no metre does.
 """
 
 import math
@@ -13,7 +17,10 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from musichal.arrays import Float64, Records
+from musichal.arrays import Float64, Int64, Records
+from musichal.hearing.beat_evidence import STEP_S, BeatEvidence
+from musichal.hearing.beat_network import DELAY_S, BeatNetwork
+from musichal.hearing.metre import FRAME_S, best_path, rests, space
 from musichal.hearing.percepts import Percept, SegmentFeatures
 from musichal.pulse import Pulse
 
@@ -151,7 +158,111 @@ def predicted_beats(percepts: Iterable[Percept], *, sample_rate_hz: int) -> Floa
     return np.array(beats)
 
 
+_ONSET_LATE_S = 0.005  # an onset is reported so much after a synthesiser's attack begins
+_SURE_GAIN, _GAIN_WIDTH = 3.4, 0.4  # nepers a second that a metre explains better: where the confidence is a half
+_FIT_REACH = 0.07  # of a beat, around its quarters, in which an onset draws it
+_FEWEST_BEATS = 6
+_SURE_BEATS = 4  # beats over which what speaks for them is averaged, to each side
+_LEAST_SURE = 0.5
+
+
 def find_beats(segments: Iterable[SegmentFeatures], *, sample_rate_hz: int) -> Records:
     """Return the beats of a whole recording, `BEAT` of shape (n,), ascending; none where there is no steady beat."""
-    del segments, sample_rate_hz
-    return np.zeros(0, dtype=BEAT)
+    evidence, network = BeatEvidence(), BeatNetwork()
+    strengths = _Strengths()
+    parts = [np.zeros((0, 3), np.float32)]
+    struck: list[tuple[float, float]] = []
+    for segment in segments:
+        parts.append(network.push(evidence.hear(segment, sample_rate_hz=sample_rate_hz)))
+        struck += strengths.of(segment, sample_rate_hz=sample_rate_hz)
+    steps = np.concatenate(parts).astype(np.float64)
+    if len(steps) * STEP_S < _FEWEST_BEATS * SHORTEST_BEAT_S:
+        return np.zeros(0, dtype=BEAT)
+    per_step = round(STEP_S / FRAME_S)
+    place = (np.arange(per_step * len(steps)) - (per_step - 1)) / per_step
+    seen = np.stack([np.interp(place, np.arange(len(steps)), steps[:, i]) for i in range(3)], axis=1)
+    onsets: Float64 = np.array(struck, dtype=np.float64).reshape(-1, 2)
+    observed = np.concatenate([rests(seen[:, :2], 0.0)[1], np.zeros((len(seen), 1))], axis=1)
+    np.maximum.at(observed[:, 3], np.clip((onsets[:, 0] + DELAY_S) / FRAME_S, 0, len(seen) - 1).astype(int), onsets[:, 1])
+    frames, rows = best_path(observed)
+    times = np.asarray((frames + 0.5) * FRAME_S - DELAY_S, np.float64)
+    out = np.zeros(len(frames), dtype=BEAT)
+    out["time_s"] = _to_onsets(times, onsets[:, 0])
+    out["confidence"] = _sureness(observed, frames, rows)
+    out["bar_place"] = _bar_places(frames, seen[:, 2])
+    out = out[(out["confidence"] >= _LEAST_SURE) & (out["time_s"] >= 0)]
+    return out[np.r_[True, np.diff(out["time_s"]) > 0]] if len(out) >= _FEWEST_BEATS else out[:0]
+
+
+def _to_onsets(times: Float64, onsets: Float64) -> Float64:
+    """Return beats, each on the line through the onsets near quarters of the beats around it."""
+    if len(times) < 4 or not len(onsets):
+        return times
+    number = np.interp(onsets, times, np.arange(len(times)), left=-9, right=-9)
+    onsets, number = onsets[number >= 0], number[number >= 0]
+    period = np.diff(times)
+    place = np.round(4 * number) / 4
+    grid = np.interp(place, np.arange(len(times)), times)
+    away = onsets - grid
+    near = np.abs(away) < _FIT_REACH * period[np.minimum(number.astype(int), len(period) - 1)]
+    place, away = place[near], away[near]
+    kind = np.where(place % 1 == 0, 1.0, np.where(place % 0.5 == 0, 0.6, 0.25))
+    shift = np.zeros(len(times))
+    for k in range(len(times)):
+        x = place - k
+        weight = kind * np.exp(-0.5 * (x / 1.5) ** 2)
+        a, b, c = weight.sum() + 0.5, (weight * x).sum(), (weight * x**2).sum() + 2.0
+        shift[k] = (c * (weight * away).sum() - b * (weight * x * away).sum()) / (a * c - b * b)
+    return times + shift
+
+
+def _sureness(observed: Float64, frames: Int64, rows: Int64) -> Float64:
+    """Return how sure each beat is: how much better the path explains the beats around it than no metre does."""
+    s = space()
+    on, half, off, _ = observed.T
+    gain = np.zeros(len(frames))
+    for k, (frame, row) in enumerate(zip(frames, rows, strict=True)):
+        end = min(len(observed), frame + int(s.lengths[row]))
+        span, n = slice(frame, end), end - frame
+        path = np.log(off[span] + s.on_beat[row, :n] * (on[span] - off[span]) + s.on_half[row, :n] * (half[span] - off[span]))
+        no_metre = np.log(off[span] + s.even[row, 0] * (on[span] - off[span]) + s.even[row, 1] * (half[span] - off[span]))
+        gain[k] = (path - no_metre).sum() / max(1, n) / FRAME_S
+    width = 2 * _SURE_BEATS + 1
+    around = np.convolve(np.pad(gain, _SURE_BEATS, mode="edge"), np.ones(width), "valid")
+    return 1 / (1 + np.exp(-(around / width - _SURE_GAIN) / _GAIN_WIDTH))
+
+
+def _bar_places(frames: Int64, first: Float64) -> Int64:
+    """Return each beat's place in the bar, -1 everywhere if no bar of 3 or 4 beats stands out."""
+    firsts = np.array([first[max(0, frame - 2) : frame + 3].max() for frame in frames])
+    if len(firsts) < 2 * _FEWEST_BEATS:
+        return np.full(len(frames), -1)
+    best, standing, at = 4, 0.0, 0
+    spread = max(1e-6, float(firsts.std()))
+    for beats in (3, 4):
+        for offset in range(beats):
+            inside = firsts[offset::beats]
+            score = (inside.mean() - firsts.mean()) / spread * math.sqrt(len(inside))
+            if score > standing:
+                best, standing, at = beats, score, offset
+    return (np.arange(len(frames)) - at) % best if standing > 2.5 else np.full(len(frames), -1)
+
+
+class _Strengths:
+    """Weighs onsets by the level there, in what is percussive most of all, relative to the loudest, which fades."""
+
+    def __init__(self) -> None:
+        self._loudest = 1e-6
+
+    def of(self, heard: SegmentFeatures, *, sample_rate_hz: int) -> list[tuple[float, float]]:
+        """Return (second, strength from 0 to 1) of each onset."""
+        times = heard.frame_samples / sample_rate_hz
+        levels = np.maximum(heard.source_level_db[1], heard.level_db - 12)
+        onsets = []
+        for sample in heard.onset_samples:
+            onset_s = sample / sample_rate_hz
+            around = levels[(times >= onset_s - 0.01) & (times <= onset_s + 0.06)]
+            power = 10 ** (float(around.max()) / 20) if len(around) else self._loudest / 2
+            self._loudest = max(power, 0.97 * self._loudest)
+            onsets.append((onset_s - _ONSET_LATE_S, min(1.0, power / self._loudest)))
+        return onsets

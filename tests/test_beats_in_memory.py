@@ -1,7 +1,6 @@
 """Beats and drum hits from sound to memory: odd metres, a drift, no beat at all, drums alone."""
 
 import itertools
-from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -99,7 +98,6 @@ def test_odd_metres_and_a_drift_are_kept_whole(odd):
     assert all(said.tempo is not None and sum(said.hits.values()) > 30 for said in stats)
 
 
-@pytest.mark.skipif(find_spec("musichal.hearing.beat_network") is None, reason="without its network nothing finds beats")
 def test_tempo_and_its_course_are_those_that_were_played(odd):
     stats = partner_stats(odd).recordings
     for said, (beats_s, _) in zip(stats, MUSIC.values(), strict=True):

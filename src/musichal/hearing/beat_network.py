@@ -1,7 +1,8 @@
 """The beat network: how likely a step of evidence is a beat, half a beat, or a bar's first beat.
 
 One gated recurrent layer (Cho et al., EMNLP 2014) reads evidence forwards only, as in Böck, Krebs & Widmer, ISMIR 2014.
-It was trained, on rendered MIDI of known beats, to answer `DELAY_S` late, when the attack has been heard whole.
+`tools/train_beats.py` trained it, on rendered songs of known beats, to answer `DELAY_S` late, when the attack has been heard
+whole.
 """
 
 from functools import cache

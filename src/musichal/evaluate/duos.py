@@ -75,8 +75,8 @@ def duo(
     Examples
     --------
     >>> import musichal as mh
-    >>> found = mh.evaluate.duo((mh.example("guitar"), mh.example("band")), modes=["shadow"])  # doctest: +SKIP
-    >>> [contestant.name for contestant in found.contestants][:2]  # doctest: +SKIP
+    >>> found = mh.evaluate.duo((mh.example("guitar"), mh.example("band")), modes=["shadow"])
+    >>> [contestant.name for contestant in found.contestants][:2]
     ['shadow', 'the real part']
     """
     for mode in modes:

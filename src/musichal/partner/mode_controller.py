@@ -41,7 +41,7 @@ _LAST_S = 1.5  # with less than this before the form's end, what is chosen is th
 _SHORTEST_ENDING_S = 0.3
 AHEAD_S = 0.1
 """With a pulse, a choice is decided so long before it begins."""
-_LISTENS_S = 4.0  # so long it listens for the pulse at the beginning
+_LISTENS_S = 3.0  # so long it listens for the pulse at the beginning
 _ON_BEATS = 0.5  # with a pulse that is gone by so far, phrases begin on its beats
 _REFRACTORY_S = 0.08
 _RATE_FLOOR_HZ = 0.25
@@ -359,7 +359,8 @@ class ModeController:
         """Return until when at most it listens for the pulse before its first phrase, None if it need not."""
         if self._found_pulse or self._first_onset_s is None or not self._has_beats or settings.time != "auto":
             return None
-        if self._taker.speaking or self.mode.trigger != "own end" or self.mode.turn == "rest":
+        by_itself = self._keeper is not None and not self._keeper.user_override
+        if self._taker.speaking or self.mode.trigger != "own end" or not by_itself:
             return None
         until_s = self._first_onset_s + _LISTENS_S
         return until_s if now_s < until_s else None

@@ -110,6 +110,7 @@ _DECAY_S = 1.0
 _RELEASE_S = 0.15
 # No sound is heard before it is made; a note's place is found a little less surely than a stroke's.
 _LATE_S, _EARLY_S = 0.12, 0.03
+_ONSET_EARLY_S = 0.005  # the grid of onsets is so coarse
 _FRAMES = 1024
 _MOST_NOTES = 512
 # Rises are means over a strike's first 0.15 s and over loud and soft notes: the peak is about twice that.
@@ -314,7 +315,7 @@ class SelfCancellation:
 
     def _struck(self, time_s: float) -> bool:
         """Return whether the partner struck a note at the time that would be heard as an onset at `time_s`."""
-        return any(0 <= time_s - note.onset_s <= _LATE_S for note in self._notes)
+        return any(-_ONSET_EARLY_S <= time_s - note.onset_s <= _LATE_S for note in self._notes)
 
     def _played_note(self, heard: HeardNote, *, pitched: bool) -> bool:
         return any(

@@ -35,6 +35,26 @@ _TEMPO_RIGIDITY = 120.0  # rate at which a relative change of tempo from beat to
 _ON_BEAT, _ON_HALF, _ON_QUARTER, _WIDTH_S, _MISSING = 6.0, 2.5, 0.8, 0.025, 0.02
 
 
+class _Strengths:
+    """Weighs onsets by the level there, in what is percussive most of all, relative to the loudest, which fades."""
+
+    def __init__(self) -> None:
+        self._loudest = 1e-6
+
+    def of(self, heard: SegmentFeatures, *, sample_rate_hz: int) -> list[tuple[float, float]]:
+        """Return (second, strength from 0 to 1) of each onset."""
+        times = heard.frame_samples / sample_rate_hz
+        levels = np.maximum(heard.source_level_db[1], heard.level_db - 12)
+        onsets = []
+        for sample in heard.onset_samples:
+            onset_s = sample / sample_rate_hz
+            around = levels[(times >= onset_s - 0.01) & (times <= onset_s + 0.06)]
+            power = 10 ** (float(around.max()) / 20) if len(around) else self._loudest / 2
+            self._loudest = max(power, 0.97 * self._loudest)
+            onsets.append((onset_s, min(1.0, power / self._loudest)))
+        return onsets
+
+
 class BeatTracker:
     """Follows the beat: `hear` takes percepts, `advance` onsets, each up to a time until which all onsets are known."""
 
@@ -66,24 +86,14 @@ class BeatTracker:
         self._behind = self._last[:-1] + 1
         self._frame = 0
         self._waiting: deque[tuple[int, float]] = deque()
-        self._known: deque[float] = deque(maxlen=64)
-        self._loudest = 1e-6
+        self._strengths = _Strengths()
         self._onsets_seen = 0
 
     def hear(self, percept: Percept, *, sample_rate_hz: int) -> None:
         """Take a percept: its onsets, each as strong as the level rises there, in what is percussive most of all."""
         heard = percept.heard
-        times = heard.frame_samples / sample_rate_hz
         end_s = (heard.start_sample + heard.length_samples) / sample_rate_hz
-        levels = np.maximum(heard.source_level_db[1], heard.level_db - 12)
-        onsets = []
-        for sample in heard.onset_samples:
-            onset_s = sample / sample_rate_hz
-            around = levels[(times >= onset_s - 0.01) & (times <= onset_s + 0.06)]
-            power = 10 ** (float(around.max()) / 20) if len(around) else self._loudest / 2
-            self._loudest = max(power, 0.97 * self._loudest)
-            onsets.append((onset_s, min(1.0, power / self._loudest)))
-        self.advance(onsets, until_s=end_s)
+        self.advance(self._strengths.of(heard, sample_rate_hz=sample_rate_hz), until_s=end_s)
 
     def advance(self, onsets: list[tuple[float, float]], *, until_s: float) -> None:
         """Move on to `until_s`, past `onsets`: (second, strength from 0 to 1) each, in order."""
@@ -174,7 +184,8 @@ def find_beats(segments: Iterable[SegmentFeatures], *, sample_rate_hz: int) -> R
     struck: list[tuple[float, float]] = []
     for segment in segments:
         parts.append(network.push(evidence.hear(segment, sample_rate_hz=sample_rate_hz)))
-        struck += strengths.of(segment, sample_rate_hz=sample_rate_hz)
+        heard = strengths.of(segment, sample_rate_hz=sample_rate_hz)
+        struck += [(onset_s - _ONSET_LATE_S, strength) for onset_s, strength in heard]
     steps = np.concatenate(parts).astype(np.float64)
     if len(steps) * STEP_S < _FEWEST_BEATS * SHORTEST_BEAT_S:
         return np.zeros(0, dtype=BEAT)
@@ -246,23 +257,3 @@ def _bar_places(frames: Int64, first: Float64) -> Int64:
             if score > standing:
                 best, standing, at = beats, score, offset
     return (np.arange(len(frames)) - at) % best if standing > 2.5 else np.full(len(frames), -1)
-
-
-class _Strengths:
-    """Weighs onsets by the level there, in what is percussive most of all, relative to the loudest, which fades."""
-
-    def __init__(self) -> None:
-        self._loudest = 1e-6
-
-    def of(self, heard: SegmentFeatures, *, sample_rate_hz: int) -> list[tuple[float, float]]:
-        """Return (second, strength from 0 to 1) of each onset."""
-        times = heard.frame_samples / sample_rate_hz
-        levels = np.maximum(heard.source_level_db[1], heard.level_db - 12)
-        onsets = []
-        for sample in heard.onset_samples:
-            onset_s = sample / sample_rate_hz
-            around = levels[(times >= onset_s - 0.01) & (times <= onset_s + 0.06)]
-            power = 10 ** (float(around.max()) / 20) if len(around) else self._loudest / 2
-            self._loudest = max(power, 0.97 * self._loudest)
-            onsets.append((onset_s - _ONSET_LATE_S, min(1.0, power / self._loudest)))
-        return onsets

@@ -131,7 +131,7 @@ def retrain_from(model: PartnerModel, given: Sequence[Recording] = ()) -> Partne
         recordings.append(as_recording(stored, samples))
     keep = all(recording.flac is not None for recording in model.recordings)
     kept = model.vocabularies if model.keeps_vocabularies else None
-    again = train(recordings, model.spec, keep_audio=keep, vocabularies=kept)
+    again = train(recordings, model.spec, keep_audio=keep, vocabularies=kept, pairs=model.pairs)
     return replace(again, trained_with=model.trained_with)
 
 

@@ -251,7 +251,8 @@ def check_recording(
         positions, tokens, held, beats = again.frame_samples, again.tokens, as_states(again), again.beats
     else:
         positions, tokens, beats = stored.frame_samples, stored.tokens, stored.beats
-        held = stored_states(model.memory, _number(model, stored))
+        number = _number(model, stored)
+        held = stored_states(model.memory.of_recording(number), number)
     heard = HeardRecording(
         name=subject.name,
         duration_s=subject.duration_s,

@@ -303,7 +303,7 @@ def _recording(recording: StoredRecording, model: PartnerModel, number: int) -> 
             token_diversity([tokens], size=spec.vocabulary.size, duration_s=recording.duration_s) for tokens in recording.tokens
         ),
         tempo=None if recording.beats is None else tempo_stats(recording.beats, duration_s=recording.duration_s),
-        hits=_hits(model.memory, number),
+        hits=_hits(model.memory.of_recording(number), number),
     )
 
 

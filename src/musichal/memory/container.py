@@ -33,7 +33,7 @@ from musichal.errors import InputError, PartnerFileError
 from musichal.text import PathLike, parse_json, printable, reason
 
 FORMAT = "musichal-partner"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 OLDEST_VERSION = 1
 """Files from this version on are read; what they lack is for the caller to say."""
 MANIFEST = "manifest.json"

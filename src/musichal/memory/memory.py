@@ -3,6 +3,9 @@
 A *state* is one gesture. States, notes and hits are columns; each of the two token streams has an exact longest-context index,
 the gestures' vectors an Audio Oracle. All are append-only, in training and while playing. A state's number is its position
 in both indexes; the oracle, whose state 0 is the empty past, counts one higher.
+
+A memory may be one of *pairs*: of some of its recordings it knows how a player sounded beside them. The player's gestures are
+a memory of their own (`PlayersPast`), in which the present is looked up; what is played is what the others did there.
 """
 
 from bisect import bisect_right
@@ -74,6 +77,31 @@ class Place:
     duration_s: float
 
 
+@dataclass(frozen=True)
+class Pair:
+    """A player's recording and that of the others, by number; what is at t in the first is at t + `offset_s` in the second."""
+
+    player: int
+    others: int
+    offset_s: float
+
+
+@dataclass(frozen=True)
+class PlayersPast:
+    """How players sounded beside recordings of others: their gestures, which are never played, and what they belong to."""
+
+    memory: "Memory"
+    pairs: tuple[Pair, ...]
+
+    def __post_init__(self) -> None:
+        """Raise `InputError` where pairs and gestures do not belong together."""
+        players, others = [pair.player for pair in self.pairs], [pair.others for pair in self.pairs]
+        if len({*players, *others}) != 2 * len(self.pairs):
+            raise InputError("memory: a recording is in more than one pair")
+        if not {*self.memory.states["recording"].tolist()} <= {*players}:
+            raise InputError("memory: a player's gesture belongs to no pair")
+
+
 class Memory:
     """States in order, with their notes, drum hits, vectors and indexes.
 
@@ -85,6 +113,11 @@ class Memory:
         Distance below which the oracle takes two vectors for the same.
     keep_vectors : bool
         Whether the oracle learns the vectors. If false, as for what is learned while playing, vectors are only checked.
+
+    Attributes
+    ----------
+    players : PlayersPast or None
+        How players sounded beside some of its recordings; not to be changed once it is played from.
     """
 
     def __init__(self, *, dims: int, threshold: float, keep_vectors: bool = True) -> None:
@@ -94,10 +127,19 @@ class Memory:
         self.hits_column = Columns(NOTE)
         self.indexes = tuple(TokenIndex() for _ in SOURCES)
         self.oracle = AudioOracle(dims, threshold=threshold)
+        self.players: PlayersPast | None = None
         self._derived: dict[Callable[..., Any], Any] = {}
 
     @classmethod
-    def restore(cls, states: Records, notes: Records, oracle: AudioOracle, *, hits: Records | None = None) -> Self:
+    def restore(
+        cls,
+        states: Records,
+        notes: Records,
+        oracle: AudioOracle,
+        *,
+        hits: Records | None = None,
+        players: PlayersPast | None = None,
+    ) -> Self:
         """Return the memory with these columns; raises `InputError` where they contradict each other.
 
         The token indexes are built again: that is faster than reading and checking them.
@@ -110,7 +152,7 @@ class Memory:
         memory.states_column.extend(states)
         memory.notes_column.extend(notes)
         memory.hits_column.extend(hits)
-        memory.oracle = oracle
+        memory.oracle, memory.players = oracle, players
         starts = np.flatnonzero(np.diff(states["recording"])) + 1
         for source, index in enumerate(memory.indexes):
             for number, part in enumerate(np.split(states["tokens"][:, source], starts)):
@@ -143,6 +185,11 @@ class Memory:
             self._derived[make] = make(self)
         made: Made = self._derived[make]
         return made
+
+    def of_recording(self, recording: int) -> "Memory":
+        """Return the memory that holds the gestures of a recording: that of the players for one of theirs."""
+        past = self.players
+        return past.memory if past is not None and any(pair.player == recording for pair in past.pairs) else self
 
     def notes_of(self, state: int) -> Records:
         """Return the notes of a state, `NOTE` of shape (k,)."""

@@ -5,7 +5,8 @@ It holds the perception spec and its fingerprint, the vocabularies, the memory, 
 `container` reads it safely; here each value is checked for its meaning. Each member is read and hashed once.
 
 Where states lie in the beat is not stored but derived from the grids of beats. A file of version 1 has neither beats nor drum
-hits: it is loaded without them.
+hits: it is loaded without them. From version 3 on it may hold pairs: which recording is a player's beside which of others, and
+the gestures of the players.
 """
 
 import re
@@ -24,7 +25,7 @@ from musichal.hearing.vocabulary import Vocabulary
 from musichal.memory.audio_oracle import AudioOracle
 from musichal.memory.beat_places import BEAT_PLACE, beat_places
 from musichal.memory.container import FORMAT_VERSION, Container, pack_arrays, read_container, write_container
-from musichal.memory.memory import NOTE, STATE, Memory
+from musichal.memory.memory import NOTE, STATE, Memory, Pair, PlayersPast
 from musichal.spec import PerceptionSpec
 from musichal.text import PathLike, printable
 
@@ -37,6 +38,8 @@ _SLACK_S = 1.0
 _LARGEST_FEATURE = 1e6
 _LEAST_SCALE, _LARGEST_SCALE = 1e-12, 1e12
 _LONGEST_TEXT = 4096
+_PLAYERS = "player-"  # begins the names of members that hold the players' gestures
+_LONGEST_OFFSET_S = 3600.0
 KEPT = "vocabularies"
 """In `PartnerModel.trained_with`: the vocabularies were kept from an earlier training when its recordings were heard again."""
 
@@ -61,7 +64,8 @@ def _layout_without(*left_out: str) -> np.dtype[np.void]:
 
 # The columns of the states that are stored, by the version of the file.
 _DERIVED = BEAT_PLACE.names or ()
-_STATE_LAYOUTS = {1: _layout_without(*_DERIVED, "first_hit", "hit_count"), 2: _layout_without(*_DERIVED)}
+_STATE_LAYOUTS = {1: _layout_without(*_DERIVED, "first_hit", "hit_count")}
+_STATE_LAYOUTS |= dict.fromkeys((2, 3), _layout_without(*_DERIVED))
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -131,6 +135,12 @@ class PartnerModel:
         return all(recording.beats is not None for recording in self.recordings)
 
     @property
+    def pairs(self) -> tuple[tuple[int, int], ...]:
+        """Return which recording is a player's beside which of others, by number."""
+        past = self.memory.players
+        return () if past is None else tuple((pair.player, pair.others) for pair in past.pairs)
+
+    @property
     def beats_advice(self) -> str:
         """Return how to get beats where the partner does not know them, in one line; empty where it does."""
         if self.knows_beats:
@@ -145,12 +155,10 @@ def save_partner(path: PathLike, model: PartnerModel) -> None:
 
     Raises `InputError` where the path cannot be written.
     """
-    members = {
-        "arrays/states.safetensors": pack_arrays(_columns_to_arrays(model.memory.states, _STATE_LAYOUTS[FORMAT_VERSION])),
-        "arrays/notes.safetensors": pack_arrays(_columns_to_arrays(model.memory.notes, NOTE)),
-        "arrays/hits.safetensors": pack_arrays(_columns_to_arrays(model.memory.hits, NOTE)),
-        "arrays/oracle.safetensors": pack_arrays(model.memory.oracle.to_arrays()),
-    }
+    members = _memory_members(model.memory, "")
+    past = model.memory.players
+    if past is not None:
+        members |= _memory_members(past.memory, _PLAYERS)
     vocabularies, recordings = [], []
     for source, vocabulary in zip(SOURCES, model.vocabularies, strict=True):
         arrays = {name: getattr(vocabulary, name) for name in _VOCABULARY_ARRAYS}
@@ -165,7 +173,7 @@ def save_partner(path: PathLike, model: PartnerModel) -> None:
             members[f"arrays/beats-{number:04d}.safetensors"] = pack_arrays(_columns_to_arrays(recording.beats, BEAT))
         if recording.flac is not None:
             members[f"recordings/{number:04d}.flac"] = recording.flac
-    content = {
+    content: dict[str, Any] = {
         "spec": model.spec.to_dict(),
         "fingerprint": model.spec.fingerprint(),
         "encoder_licence": model.encoder_licence,
@@ -173,7 +181,19 @@ def save_partner(path: PathLike, model: PartnerModel) -> None:
         "vocabularies": vocabularies,
         "recordings": recordings,
     }
+    if past is not None:
+        content["pairs"] = [vars(pair) for pair in past.pairs]
     write_container(path, content=content, members=members)
+
+
+def _memory_members(memory: Memory, prefix: str) -> dict[str, bytes]:
+    columns = {
+        "states": (memory.states, _STATE_LAYOUTS[FORMAT_VERSION]),
+        "notes": (memory.notes, NOTE),
+        "hits": (memory.hits, NOTE),
+    }
+    arrays = {name: _columns_to_arrays(*column) for name, column in columns.items()} | {"oracle": memory.oracle.to_arrays()}
+    return {f"arrays/{prefix}{name}.safetensors": pack_arrays(values) for name, values in arrays.items()}
 
 
 def load_partner(path: PathLike) -> PartnerModel:
@@ -207,15 +227,47 @@ def _build(container: Container) -> PartnerModel:
         _vocabulary(container, source, values, spec) for source, values in zip(SOURCES, content["vocabularies"], strict=True)
     ]
     recordings = tuple(_recording(container, number, values, spec) for number, values in enumerate(content["recordings"]))
-    stored = _arrays_to_columns(container.read_arrays("arrays/states.safetensors"), _STATE_LAYOUTS[container.version])
-    states = in_the_beat(stored, recordings)
-    notes = _arrays_to_columns(container.read_arrays("arrays/notes.safetensors"), NOTE)
-    hits = None
-    if container.version > 1:
-        hits = _arrays_to_columns(container.read_arrays("arrays/hits.safetensors"), NOTE)
-    oracle = AudioOracle.from_arrays(container.read_arrays("arrays/oracle.safetensors"))
-    memory = Memory.restore(states, notes, oracle, hits=hits)
-    _require(len(states) > 0 and len(recordings) > 0, "it holds no recording")
+    _require(len(recordings) > 0, "it holds no recording")
+    past = None
+    if "pairs" in content:
+        pairs = tuple(_pair(values, len(recordings)) for values in content["pairs"])
+        past = PlayersPast(_memory(container, _PLAYERS, spec, vocabularies, recordings), pairs)
+    memory = _memory(container, "", spec, vocabularies, recordings, players=past)
+    heard = {pair.player for pair in past.pairs} if past is not None else set()
+    _require(not heard & {*np.unique(memory.states["recording"]).tolist()}, "its memory would play what a player played")
+    trained_with = {_text(k): _text(v) for k, v in content["trained_with"].items()}
+    return PartnerModel(
+        spec, (vocabularies[0], vocabularies[1]), memory, recordings, _text(content["encoder_licence"]), trained_with
+    )
+
+
+def _pair(values: dict[str, Any], recordings: int) -> Pair:
+    pair = Pair(values["player"], values["others"], _number(values["offset_s"]))
+    numbers = (pair.player, pair.others)
+    _require(all(type(n) is int and 0 <= n < recordings for n in numbers), "it pairs a recording that is not there")
+    _require(abs(pair.offset_s) <= _LONGEST_OFFSET_S, "it pairs recordings that lie far apart")
+    return pair
+
+
+def _memory(
+    container: Container,
+    prefix: str,
+    spec: PerceptionSpec,
+    vocabularies: Sequence[Vocabulary],
+    recordings: Sequence[StoredRecording],
+    *,
+    players: PlayersPast | None = None,
+) -> Memory:
+    """Return the memory whose members begin with `prefix`, checked against the recordings."""
+
+    def read(name: str) -> dict[str, AnyArray]:
+        return container.read_arrays(f"arrays/{prefix}{name}.safetensors")
+
+    states = in_the_beat(_arrays_to_columns(read("states"), _STATE_LAYOUTS[container.version]), recordings)
+    hits = _arrays_to_columns(read("hits"), NOTE) if container.version > 1 else None
+    oracle = AudioOracle.from_arrays(read("oracle"))
+    memory = Memory.restore(states, _arrays_to_columns(read("notes"), NOTE), oracle, hits=hits, players=players)
+    _require(len(states) > 0, "it holds no recording")
     _require(oracle.dims == sum(v.centres.shape[1] for v in vocabularies), "its memory's vectors do not fit its vocabularies")
     _require(int(states["recording"].max()) < len(recordings), "its memory names a recording that is not there")
     _require(_tokens_in_range(states["tokens"], spec), "its memory has tokens outside the vocabulary")
@@ -226,10 +278,7 @@ def _build(container: Container) -> PartnerModel:
         owner = np.repeat(np.arange(len(states)), states[f"{kind}_count"])
         rows_end_s = states["start_s"][owner] + rows["offset_s"] + rows["duration_s"]
         _require(bool((rows_end_s <= lengths_s[owner] + _SLACK_S).all()), f"its memory has a {kind} outside a recording")
-    trained_with = {_text(k): _text(v) for k, v in content["trained_with"].items()}
-    return PartnerModel(
-        spec, (vocabularies[0], vocabularies[1]), memory, recordings, _text(content["encoder_licence"]), trained_with
-    )
+    return memory
 
 
 def _vocabulary(container: Container, source: str, values: dict[str, Any], spec: PerceptionSpec) -> Vocabulary:

@@ -74,7 +74,7 @@ def sounding(library: MemoryPool, chroma: Float32, settings: PartnerSettings, be
         return before
     shifts, tonal, present = transpositions(settings), tonalness(chroma), unit_chroma(chroma)
     searches = tuple(
-        HarmonySearch(segment.harmony, present, segment.units, shifts, penalty=penalty, most=most)
+        HarmonySearch(segment.harmony, present, segment.keys, shifts, penalty=penalty, most=most)
         for segment in library.segments if tonal
     )  # fmt: skip
     return Sounding(of, shifts, tonal, moved(present, shifts), searches)
@@ -118,7 +118,7 @@ def find_candidates(
         units = np.empty((n, 12), dtype=np.float32)
         for segment, own, local in library.parts(states):
             # None is out of bounds; "clip" only spares a copy.
-            segment.units.take(local, axis=0, out=units[own], mode="clip")
+            segment.keys.take(local, axis=0, out=units[own], mode="clip")
         fit = np.matmul(sounds.fits.T, units.T, out=influences[_CHROMA].T)
         np.minimum(np.maximum(fit, 0, out=fit), 1, out=fit)
         fit *= np.maximum(0, 1 - settings.transposition_penalty * np.abs(shifts))[:, None]

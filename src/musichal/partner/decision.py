@@ -57,6 +57,8 @@ class Context:
 
     `source` is the influence, `tokens` are the symbols that agreed, `state` is where in memory they ended. The match had a
     `strength`, `age_s` ago, and has faded to `value`. Memory has gone on from there at `pace`, relative to the recording.
+    `paired` says that it is a player's past that agreed (`state`, `recording` and `end_s` are theirs), beside which the others
+    did what is played.
     """
 
     source: str
@@ -65,6 +67,7 @@ class Context:
     recording: int
     end_s: float
     live: bool = False
+    paired: bool = False
     age_s: float = 0.0
     strength: float = 0.0
     value: float = 0.0

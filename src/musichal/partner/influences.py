@@ -9,17 +9,29 @@ what is not steady.
 A match sets a peak on the memory's line of time. Peaks fade with exp(−Δt / τ) and travel along the line at the player's
 pace, so that an old match predicts what would sound *now*. Of the peaks that come to one state, the strongest counts. Peaks lie
 in rings of fixed size, one for each kind of context.
+
+Where memory knows how a player sounded beside the others, the player's context is looked up in the player's past, and the
+place found is that of the others at the time.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from operator import attrgetter
 
 import numpy as np
 
-from musichal.arrays import Float64, Int64, Records
+from musichal.arrays import Bool, Float64, Int64, Records
 from musichal.hearing.percepts import SILENCE
 from musichal.memory.token_index import TokenIndex
-from musichal.partner.memory_pool import CONTOUR_BREAK, CONTOUR_LEVEL, RHYTHM_BREAK, MemoryPool, MemorySegment, ascending
+from musichal.partner.memory_pool import (
+    CONTOUR_BREAK,
+    CONTOUR_LEVEL,
+    RHYTHM_BREAK,
+    MemoryPool,
+    MemorySegment,
+    PlayersSegment,
+    ascending,
+)
 from musichal.partner.player import Situation
 from musichal.partner.settings import PartnerSettings
 
@@ -44,6 +56,7 @@ MATCH = np.dtype(
     [
         ("segment", np.int64),
         ("state", np.int64),
+        ("heard", np.int64),
         ("length", np.int32),
         ("strength", np.float64),
         ("line_s", np.float64),
@@ -54,8 +67,10 @@ MATCH = np.dtype(
 )
 """A place in a memory whose past agrees with the present.
 
-`state` is the last one that agrees, counted in the segment whose first state is `segment`; `length` how many symbols agree,
-`strength` their worth (0 to 1). Memory was at `line_s` of its line of time at the stream's `since_s`, and moves on at `pace`.
+`state` is the last one that agrees, counted in the segment whose first state is `segment`. Where a player's past agrees,
+`heard` is its last state that does, and `state` the last of the others before what they did next; else `heard` is −1.
+`length` is how many symbols agree, `strength` their worth (0 to 1). Memory was at `line_s` of its line of time at the
+stream's `since_s`, and moves on at `pace`.
 """
 
 
@@ -105,28 +120,32 @@ def find_matches(
     `PartnerSettings.max_candidates`.
     """
     found = [
-        _index(segment, name).candidates(
+        (segment, players, looked_up, _index(looked_up, name).candidates(
             recent.symbols, limit=limit or settings.max_candidates, min_length=settings.min_context,
             max_length=settings.memory_gestures,
-        )
-        for segment in library.segments
+        ))
+        for segment, players, looked_up in _where_to_look(library, name)
     ]  # fmt: skip
-    matches = np.empty(sum(map(len, found)), dtype=MATCH)
+    matches = np.empty(sum(len(candidates) for *_, candidates in found), dtype=MATCH)
     kept, memory_s = np.empty(len(matches), dtype=bool), np.zeros(len(matches))
     first = 0
-    for segment, candidates in zip(library.segments, found, strict=True):
+    for segment, players, looked_up, candidates in found:
         ends, lengths, own = candidates["position"], candidates["length"], slice(first, first + len(candidates))
         first = own.stop
         begins = ends - lengths + 1
         if name == "rhythm":
-            ends, begins = segment.onset_states.take(ends), segment.onset_states.take(begins)
+            ends, begins = looked_up.onset_states.take(ends), looked_up.onset_states.take(begins)
         here = matches[own]
-        here["segment"], here["state"], here["length"] = segment.first, ends, lengths
+        here["segment"], here["state"], here["heard"], here["length"] = segment.first, ends, -1, lengths
         # An onset was heard when it came; a gesture when it had ended, and memory is where the next one begins.
-        here["line_s"] = segment.line_s.take(ends if name == "rhythm" else ends + 1, mode="clip")
-        kept[own] = ends < segment.last_of_recording(ends)
+        here["line_s"] = looked_up.line_s.take(ends if name == "rhythm" else ends + 1, mode="clip")
+        kept[own] = ends < looked_up.last_of_recording(ends)
+        if looked_up is not segment:
+            kept[own] &= _answer(segment, players, here, ends)
+        elif players is not None and name != "own":
+            kept[own] &= ~players.paired.take(ends)
         if len(recent.starts_s) > 1:
-            memory_s[own] = segment.line_s.take(ends) - segment.line_s.take(begins)
+            memory_s[own] = looked_up.line_s.take(ends) - looked_up.line_s.take(begins)
     lengths = matches["length"]
     speaks = _counted(recent.symbols).take(lengths) if name == "loudness" else lengths
     matches["strength"] = speaks / (speaks + 1)
@@ -137,6 +156,30 @@ def find_matches(
     if but is not None:
         kept &= matches["segment"] + matches["state"] != but
     return matches if kept.all() else matches[kept]
+
+
+def _where_to_look(library: MemoryPool, name: str) -> Iterator[tuple[MemorySegment, PlayersSegment | None, MemorySegment]]:
+    """Yield each memory with its players and where to look a kind of context up: in the memory itself, or in theirs."""
+    for segment in library.segments:
+        players = segment.players
+        if players is not None and name != "own":
+            yield segment, players, players.segment
+        if players is None or name == "own" or not players.paired.all():
+            yield segment, players, segment
+
+
+def _answer(segment: MemorySegment, players: PlayersSegment | None, here: Records, ends: Int64) -> Bool:
+    """Move matches that end at states of the players to where the others were then; return which have a place there."""
+    assert players is not None
+    at_s = here["line_s"] + players.shift_s.take(ends)
+    # The one before the state that begins nearest to what comes next.
+    after = segment.line_s.searchsorted(at_s)
+    before = np.maximum(after - 1, 0)
+    nearer = at_s - segment.line_s.take(before) < segment.line_s.take(after, mode="clip") - at_s
+    following = np.where(nearer, before, after)
+    firsts, lasts = players.firsts.take(ends), players.lasts.take(ends)
+    here["heard"], here["line_s"], here["state"] = ends, at_s, np.maximum(following - 1, firsts)
+    return (following >= firsts) & (following <= lasts)
 
 
 def _index(segment: MemorySegment, name: str) -> TokenIndex:
@@ -257,13 +300,12 @@ class Activation:
         out.values[which], out.peaks[which] = values.ravel().take(place), place % PEAKS
         return out
 
-    def source(self, name: str, peak: int, now_s: float) -> tuple[int, tuple[int, ...], float, float, float]:
-        """Return the match behind a peak: state, symbols that agreed, strength, age in seconds, pace."""
+    def source(self, name: str, peak: int, now_s: float) -> tuple[Records, tuple[int, ...], float]:
+        """Return the `MATCH` behind a peak, the symbols that agreed, and its age in seconds."""
         row = CONTEXTS.index(name)
         match = self._peaks[row, peak]
         symbols = self._pasts[int(self._pasts_of[row, peak])][-int(match["length"]) :]
-        state, age_s = int(match["state"]) + int(self._segments[row, peak]), max(0.0, now_s - float(match["since_s"]))
-        return state, symbols, float(match["strength"]), age_s, float(match["pace"])
+        return match, symbols, max(0.0, now_s - float(match["since_s"]))
 
 
 def _reached(library: MemoryPool, owners: Int64, matched: Int64, at_s: Float64) -> Int64:

@@ -5,6 +5,9 @@ nor learning ever walks through all states. A `MemoryPool` is the partner's memo
 while playing in two small segments: the older one is dropped whenever the newer has half of what may be kept. A state's
 number counts through: the partner's states, then the player's gestures in the order in which they were learned.
 
+A memory of pairs is asked by how the player sounded: `PlayersSegment` holds the players' gestures, and where the others were
+then. Its states are never played.
+
 Besides its tokens a memory has two strings of symbols. Rhythm is the ratio of an inter-onset interval to the one before, in
 half octaves (a ratio of √2), without tempo. Loudness is the step of the level from gesture to gesture, in steps of 3 dB,
 without the level of the room.
@@ -19,9 +22,10 @@ import numpy as np
 from musichal.arrays import AnyArray, Bool, Columns, Float32, Float64, Int64, Records
 from musichal.hearing.percepts import SILENCE, Gesture, Percept
 from musichal.memory.beat_places import NO_BEAT, BeatPlace
-from musichal.memory.memory import Memory, Place, assign_notes
+from musichal.memory.memory import Memory, Place, PlayersPast, assign_notes
 from musichal.memory.token_index import TokenIndex
 from musichal.note import HeardNote
+from musichal.parameters import PartnerParameters
 from musichal.partner.harmony import LOOKED_THROUGH, HarmonyIndex, unit_chroma
 
 LONGEST_IOI_S = 3.0
@@ -74,6 +78,7 @@ STRUCK_S = 0.05
 """A note that begins so soon after the onset of its state was struck with it."""
 _DENSITY_REACH_S = 1.0
 _GAP_S = 60.0
+_CHROMA_STEP_S = 0.02
 
 BESIDE = np.dtype(
     [
@@ -119,12 +124,16 @@ class MemorySegment:
         self._line_s = Columns(np.float64)
         self._units = Columns(np.float32, (12,))
         self._onset_states = Columns(np.int64)
+        self._recordings: list[int] = []
         self._ends: list[int] = []
         self._last_ioi_s: float | None = None
         self._last_silent = True
         self._take_in_all()
         self.usual_level_db = _usual_level_db(memory)
         self.usual = _usual(self.beside)
+        self.players = None if memory.players is None else PlayersSegment(self, memory.players)
+        if len(memory) > LOOKED_THROUGH:
+            self.harmony = HarmonyIndex(self.keys)
 
     def __len__(self) -> int:
         return len(self._beside)
@@ -145,6 +154,11 @@ class MemorySegment:
         return self._units.view
 
     @property
+    def keys(self) -> Float32:
+        """The `unit_chroma` that the present is compared with: the states' own, or the player's before each, shape (n, 12)."""
+        return self.units if self.players is None else self.players.keys
+
+    @property
     def onset_states(self) -> Int64:
         """The states that the symbols of `rhythm` belong to, shape (k,)."""
         return self._onset_states.view
@@ -153,6 +167,14 @@ class MemorySegment:
         """Return the last state of the recording of each of `states`, or that of the only one there is."""
         ends = np.array(self._ends, dtype=np.int64)
         return ends if len(ends) == 1 else ends.take(ends.searchsorted(states))
+
+    def span(self, recording: int) -> tuple[int, int, float] | None:
+        """Return a recording's first and last state, and where its beginning is on the line of time; None where it has none."""
+        if recording not in self._recordings:
+            return None
+        place = self._recordings.index(recording)
+        first = self._ends[place - 1] + 1 if place else 0
+        return first, self._ends[place], float(self.line_s[first]) - float(self.memory.states["start_s"][first])
 
     def append(
         self,
@@ -175,7 +197,7 @@ class MemorySegment:
         if not n:
             return
         starts = np.concatenate([[0], np.flatnonzero(np.diff(states["recording"])) + 1, [n]]).astype(np.int64)
-        self._ends = (starts[1:] - 1).tolist()
+        self._ends, self._recordings = (starts[1:] - 1).tolist(), states["recording"][starts[:-1]].tolist()
         silent = (states["tokens"] == SILENCE).all(axis=1)
         beside, line_s = np.zeros(n, dtype=BESIDE), np.zeros(n)
         begin_s = 0.0
@@ -202,8 +224,6 @@ class MemorySegment:
         self._beside.extend(beside)
         self._line_s.extend(line_s)
         self._units.extend(units)
-        if n > LOOKED_THROUGH:
-            self.harmony = HarmonyIndex(units)
         self._last_silent = bool(silent[-1])
 
     def _take_in_last(self) -> None:
@@ -225,6 +245,7 @@ class MemorySegment:
             self.contour.start_sequence()
             self._last_ioi_s, self._last_silent = None, True
         self._ends[len(self._ends) - follows :] = [state]
+        self._recordings[len(self._recordings) - follows :] = [int(row["recording"])]
         own = memory.notes_of(state)
         _describe_notes(beside, own, np.array([len(own)]))
         if previous is not None and before is not None:
@@ -255,6 +276,33 @@ class MemorySegment:
         # Followed as it grows: a mean over the whole would have to be made again.
         if not silent:
             self.usual_level_db += (float(row["level_db"]) - self.usual_level_db) / min(len(self), 200)
+
+
+class PlayersSegment:
+    """How the players sounded beside the others of a memory, and where the others were then.
+
+    `segment` holds the players' gestures. What was at `line_s` of its line of time was at `line_s` + `shift_s` (n,) of that of
+    the others, whose states in that recording are those from `firsts` (n,) to `lasts` (n,), −1 for none. `paired` (m,) says
+    which of the others' states have a player beside them, `keys` (m, 12) is the player's `unit_chroma` up to the beginning of
+    each of these, and their own of the rest.
+    """
+
+    def __init__(self, others: MemorySegment, past: PlayersPast) -> None:
+        self.segment = MemorySegment(past.memory)
+        n = len(self.segment)
+        self.shift_s, self.firsts, self.lasts = np.zeros(n), np.zeros(n, dtype=np.int64), np.full(n, -1, dtype=np.int64)
+        self.paired, self.keys = np.zeros(len(others), dtype=bool), others.units.copy()
+        for pair in past.pairs:
+            player, other = self.segment.span(pair.player), others.span(pair.others)
+            if other is not None:
+                self.paired[other[0] : other[1] + 1] = True
+            if player is not None and other is not None:
+                own = slice(player[0], player[1] + 1)
+                self.shift_s[own] = other[2] - player[2] + pair.offset_s
+                self.firsts[own], self.lasts[own] = other[:2]
+                theirs = slice(other[0], other[1] + 1)
+                begins_s = others.memory.states["start_s"][theirs] - pair.offset_s
+                self.keys[theirs] = unit_chroma(_chroma_before(past.memory.states[own], begins_s))
 
 
 class MemoryPool:
@@ -321,6 +369,11 @@ class MemoryPool:
         segment, local = self.find(state)
         return segment.memory.place(local)
 
+    def heard_place(self, state: int) -> Place:
+        """Return where a state of the players' past was heard."""
+        assert self.base.players is not None
+        return self.base.players.segment.memory.place(state)
+
     def successor(self, state: int) -> int | None:
         """Return the state that followed in the same recording, if one did and it is still there."""
         if not self.holds(state):
@@ -336,6 +389,22 @@ class MemoryPool:
         for segment, begin, end in zip(self._segments, places[::2], places[1::2], strict=True):
             if begin < end:
                 yield segment, slice(begin, end), states[begin:end] - segment.first
+
+
+def _chroma_before(states: Records, times_s: Float64) -> Float64:
+    """Return the fading chroma of one recording's states up to each time, (k, 12), as the partner follows a player's."""
+    n = int(max(times_s.max(initial=0.0), 0.0) / _CHROMA_STEP_S) + 2
+    chroma = np.zeros((n, 12))
+    edges = (states["start_s"] + [[0.0], [1.0]] * states["duration_s"]) / _CHROMA_STEP_S
+    begins, ends = np.minimum(np.rint(edges).astype(np.int64), n)
+    silent = (states["tokens"] == SILENCE).all(axis=1)
+    for begin, end, sounding in zip(begins.tolist(), ends.tolist(), states["chroma"] * ~silent[:, None], strict=True):
+        chroma[begin:end] = sounding
+    fade = float(np.exp(-_CHROMA_STEP_S / PartnerParameters.chroma_s))
+    for step in range(1, n):
+        chroma[step] += fade * chroma[step - 1]
+    before = np.clip(np.rint(times_s / _CHROMA_STEP_S).astype(np.int64) - 1, 0, n - 1)
+    return np.asarray(chroma[before])
 
 
 def _struck(states: Records, notes: Records) -> Bool:

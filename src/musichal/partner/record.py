@@ -89,8 +89,10 @@ def _contexts(library: MemoryPool, activation: Activation, options: Options, dra
         peak = int(found.peaks[drawn.candidate, column])
         if peak < 0 or not values[INFLUENCES.index(name)]:
             continue
-        state, tokens, strength, age_s, pace = activation.source(name, peak, situation.now_s)
-        place = library.place(state)
+        match, tokens, age_s = activation.source(name, peak, situation.now_s)
+        paired, strength = match["heard"] >= 0, float(match["strength"])
+        state = int(match["heard"] if paired else match["segment"] + match["state"])
+        place = library.heard_place(state) if paired else library.place(state)
         contexts.append(
             Context(
                 source=name,
@@ -99,10 +101,11 @@ def _contexts(library: MemoryPool, activation: Activation, options: Options, dra
                 recording=place.recording,
                 end_s=place.start_s + place.duration_s,
                 live=segment.live,
+                paired=bool(paired),
                 age_s=age_s,
                 strength=strength,
                 value=strength * float(np.exp(-age_s / settings.activation_s)),
-                pace=pace,
+                pace=float(match["pace"]),
             )
         )
     return tuple(contexts)

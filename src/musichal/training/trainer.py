@@ -7,7 +7,7 @@ in a memory. Features are kept on disk, so that memory does not grow with them.
 
 import contextlib
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,12 +27,13 @@ from musichal.hearing.vocabulary import fit_vocabulary, nearest
 from musichal.machine import SHAPES_NUMBERS, installed
 from musichal.memory.audio_oracle import choose_threshold
 from musichal.memory.beat_places import BeatPlace, beat_places
-from musichal.memory.memory import NOTE, Memory, assign_notes, note_rows
+from musichal.memory.memory import NOTE, Memory, Pair, PlayersPast, assign_notes, note_rows
 from musichal.memory.partner_file import KEPT, PartnerModel, StoredRecording, in_the_beat
 from musichal.note import HeardNote
 from musichal.own_process import single_blas_thread
 from musichal.spec import PerceptionSpec
 from musichal.text import printable, reason
+from musichal.training.pair_alignment import Sounding, aligned, check_pairs
 from musichal.training.workers import Analyse, worker_pool
 
 Progress = Callable[[str, float], None]
@@ -53,6 +54,7 @@ def train(
     keep_audio: bool = True,
     processes: int = 1,
     vocabularies: Vocabularies | None = None,
+    pairs: Sequence[tuple[int, int]] = (),
     progress: Progress | None = None,
     warn: Callable[[str], None] | None = None,
 ) -> PartnerModel:
@@ -71,6 +73,8 @@ def train(
         How many processes analyse, if the encoder has weights; the partner is the same for any number.
     vocabularies : tuple of Vocabulary, optional
         Vocabularies of an earlier training to keep, instead of learning them.
+    pairs : sequence of (player, others)
+        Numbers of recordings that sounded together: what the others did is remembered by how the player sounded beside it.
     progress : callable, optional
     warn : callable, optional
         Receives what a user should know about the recordings as a whole.
@@ -78,9 +82,10 @@ def train(
     Raises
     ------
     InputError
-        If there is too little sound for the vocabulary, or a rate cannot be stored.
+        If there is too little sound for the vocabulary, a rate cannot be stored, or a pair is not of the same music.
     """
     tell = progress or (lambda _what, _share: None)
+    check_pairs(recordings, pairs)
     if not recordings:
         raise InputError("there is no recording to learn from")
     spec = resolve_spec(spec)
@@ -91,6 +96,8 @@ def train(
             )
     with tempfile.TemporaryDirectory(prefix="musichal-") as folder:
         analysed = _analyse_all(recordings, spec, Path(folder), tell, processes if spec.encoder.name in LEARNED else 1)
+        sounding = {n: Sounding.of(recordings[n].name, analysed[n].segments(), spec) for pair in pairs for n in pair}
+        found = tuple(Pair(*pair, offset_s=aligned(*(sounding[n] for n in pair))) for pair in pairs)
         if vocabularies is None:
             learned = _learn_vocabularies(analysed, spec, tell, warn or (lambda _text: None))
         else:
@@ -103,7 +110,9 @@ def train(
             beats = find_beats(item.segments(), sample_rate_hz=spec.sample_rate_hz)
             memory_input.append(_ToRemember(gestures, item.notes, item.hits, beats))
             stored.append(_store(recording, percepts, beats, keep_audio=keep_audio))
-    memory = _remember(memory_input, tell)
+    players = {pair.player: memory_input[pair.player] for pair in found}
+    memory = _remember({n: heard for n, heard in enumerate(memory_input) if n not in players}, tell)
+    memory.players = PlayersPast(_remember(players, tell), found) if found else None
     tell("Done", 1.0)
     names = SHAPES_NUMBERS if not spec.encoder.runtime else (*SHAPES_NUMBERS, package_of(spec.encoder.runtime))
     return PartnerModel(
@@ -255,12 +264,13 @@ class _ToRemember:
     beats: Records
 
 
-def _remember(recordings: Sequence[_ToRemember], tell: Progress) -> Memory:
+def _remember(recordings: Mapping[int, _ToRemember], tell: Progress) -> Memory:
+    """Return a memory of recordings by their numbers, which ascend."""
     tell("Choosing the oracle's threshold", 0.0)
-    vectors = np.stack([gesture.vector for recording in recordings for gesture in recording.gestures])
+    vectors = np.stack([gesture.vector for recording in recordings.values() for gesture in recording.gestures])
     search = choose_threshold(vectors[:_THRESHOLD_STATES], rng=np.random.default_rng(0))
     memory = Memory(dims=vectors.shape[1], threshold=search.threshold)
-    for number, heard in enumerate(recordings):
+    for number, heard in recordings.items():
         gestures = heard.gestures
         notes, hits = assign_notes(gestures, heard.notes), assign_notes(gestures, heard.hits)
         places = beat_places(heard.beats, [gesture.start_s for gesture in gestures])
@@ -342,7 +352,7 @@ def with_beats(model: PartnerModel, *, processes: int = 1, progress: Progress | 
                 states["first_hit"][state], states["hit_count"][state] = len(hits), len(struck)
                 hits = np.concatenate([hits, note_rows(gesture, struck)])
     states = in_the_beat(states, recordings)
-    memory = Memory.restore(states, model.memory.notes, model.memory.oracle, hits=hits)
+    memory = Memory.restore(states, model.memory.notes, model.memory.oracle, hits=hits, players=model.memory.players)
     return replace(model, memory=memory, recordings=tuple(recordings))
 
 
@@ -351,7 +361,7 @@ def rehear(
 ) -> Reheard:
     """Return the partner as it hears its own recordings with another spec that has the same frames; raises as `train` does."""
     kept = None if refit else model.vocabularies
-    again = train(own_recordings(model), spec, processes=processes, vocabularies=kept, progress=progress)
+    again = train(own_recordings(model), spec, processes=processes, vocabularies=kept, pairs=model.pairs, progress=progress)
     same, frames = [], []
     for source in range(len(SOURCES)):
         pairs = [(a.tokens[source], b.tokens[source]) for a, b in zip(model.recordings, again.recordings, strict=True)]

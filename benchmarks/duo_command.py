@@ -1,17 +1,19 @@
 """The part `duo` of the benchmarks: which songs and modes, its tables, its page."""
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from benchmarks.duo_quality import play_songs, songs_of
 from benchmarks.figure import Figure
-from musichal.commands.evaluate_duo import duo_tables, table_cells
+from musichal.commands.evaluate_duo import duo_tables
 from musichal.commands.options import settings_from
 from musichal.commands.terminal import Terminal
-from musichal.evaluate.together import ANCHORS, REAL, DuoEvaluation, Progress
+from musichal.evaluate.duo_tables import choice_rows, harmony_rows, time_rows
+from musichal.evaluate.harmony_together import HarmonyTogether
+from musichal.evaluate.together import ANCHORS, REAL, DuoContestant, DuoEvaluation, Progress
 
 CACHE = Path(tempfile.gettempdir()) / "musichal-duo-cache"
 _SONGS = 18
@@ -32,8 +34,11 @@ _KINDS = {
     "melody alone": ({}, _SONGS),
     "player with drums": ({"with_drums": True}, 10),
     "tempo changes by 8 %, melody alone": ({"sets": ("tempo_push",)}, 6),
+    "the key jumps by a tritone and back, melody alone": ({"sets": ("key_push",)}, 8),
 }
 """Which songs, and at most how many."""
+_TUNE_GOALS = {"couple": (0.86, 0.15), "shadow": (0.88, 0.15), "contrast": (0.84, None)}
+"""Agreement with band and player, and with the band alone above the same answer moved."""
 _STEADY_GOALS = {"melody alone": 0.60, "player with drums": 0.85}
 _GOAL_MODES = ("couple", "lead", "contrast")
 
@@ -61,18 +66,38 @@ def measure_duo(options: DuoOptions, *, terminal: Terminal, progress: Progress, 
 def _figures(found: Mapping[str, DuoEvaluation]) -> list[Figure]:
     figures = []
     for kind, evaluation in found.items():
-        real = next(c for c in evaluation.contestants if c.name == REAL).time
+        real = next(c for c in evaluation.contestants if c.name == REAL)
         for contestant in evaluation.contestants:
             if contestant.name in ANCHORS:
                 continue
             time, goal = contestant.time, _STEADY_GOALS.get(kind) if contestant.name in _GOAL_MODES else None
             name = f"{contestant.name}, {kind}"
-            r, part = time.r_grid or 0.0, real.r_grid
+            r, part = time.r_grid or 0.0, real.time.r_grid
             figures.append(Figure(f"R on the band's grid: {name}", r, "", goal, True, "the real parts", part))
             within_goal = 0.85 if contestant.name == "couple" and kind in _STEADY_GOALS else None
             moved, within = time.within_moved, time.within or 0.0
             figures.append(Figure(f"within 40 ms of the band: {name}", within, "", within_goal, True, "moved in time", moved))
+            figures += _harmony_figures(contestant, real.harmony, kind)
     return figures
+
+
+def _harmony_figures(contestant: DuoContestant, real: HarmonyTogether, kind: str) -> Iterator[Figure]:
+    mode, found = contestant.name, contestant.harmony
+    name = f"{mode}, {kind}"
+    agrees, above = _TUNE_GOALS.get(mode, (None, None)) if kind == "melody alone" else (None, None)
+    yield Figure(
+        f"agrees with band and player: {name}", found.agreement or 0.0, "", agrees, True, "the real parts", real.agreement
+    )
+    if kind != "melody alone":
+        return
+    yield Figure(f"with the band alone, above moved: {name}", found.band_above_moved or 0.0, "", above, True)
+    in_chord = 0.71 if mode == "couple" else None
+    yield Figure(f"in the chord: {name}", found.in_chord or 0.0, "", in_chord, True, "the real parts", real.in_chord)
+    yield Figure(f"choices without support: {name}", found.no_support or 0.0, "", 0.0, False)
+    yield Figure(f"choices under half of the best: {name}", found.under_half or 0.0, "", 0.05, False)
+    if mode == "couple":
+        yield Figure(f"learned influences: {name}", found.learned or 0.0, "", 0.25, True)
+        yield Figure(f"moves the key within a phrase: {name}", found.transposition_changes or 0.0, "", 0.125, False)
 
 
 def _page(options: DuoOptions, found: Mapping[str, DuoEvaluation], figures: Sequence[Figure]) -> str:
@@ -88,19 +113,20 @@ def _page(options: DuoOptions, found: Mapping[str, DuoEvaluation], figures: Sequ
         "",
     ]
     for kind, evaluation in found.items():
-        header, *rows = table_cells(evaluation)
         chance = "" if evaluation.chance_r is None else f"; R by chance is {evaluation.chance_r:.2f}"
         lines += [f"## {kind.capitalize()}", "", f"{len(evaluation.songs)} songs{chance}.", ""]
-        lines += [
-            "| " + " | ".join(header) + " |",
-            "|" + "---|" * len(header),
-            *("| " + " | ".join(row) + " |" for row in rows),
-            "",
-        ]
+        for header, *rows in (time_rows(evaluation), harmony_rows(evaluation), choice_rows(evaluation)):
+            lines += [
+                "| " + " | ".join(header) + " |",
+                "|" + "---|" * len(header),
+                *("| " + " | ".join(row) + " |" for row in rows),
+                "",
+            ]
     if figures:
         lines += ["## Goals", "", "| figure | measured | goal | | beside it |", "|---|---|---|---|---|"]
     for f in figures:
         verdict = "" if f.goal is None else "met" if f.met else "**missed**"
         peer = "" if f.peer is None or f.peer_value is None else f"{f.peer}: {f.peer_value:.2f}"
-        lines.append(f"| {f.name} | {f.value:.2f} | {'' if f.goal is None else f'≥ {f.goal:g}'} | {verdict} | {peer} |")
+        goal = "" if f.goal is None else f"{'≥' if f.at_least else '≤'} {f.goal:g}"
+        lines.append(f"| {f.name} | {f.value:.2f} | {goal} | {verdict} | {peer} |")
     return "\n".join(lines).rstrip() + "\n"

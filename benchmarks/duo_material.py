@@ -25,14 +25,16 @@ import soundfile
 from mido import Message
 
 from benchmarks.duo_free import make_free
-from benchmarks.duo_mma import make_mma
+from benchmarks.duo_mma import mma_excerpts
 from benchmarks.duo_songs import (
     LONGEST_S,
     STEADY_R16,
+    Excerpt,
     Song,
     concentration,
     excerpt,
     fonts_of,
+    make_key_push,
     make_push,
     pair_notes,
     read_song,
@@ -57,10 +59,9 @@ def freedoom_songs() -> Iterator[tuple[str, bytes]]:
                 yield f"fd{wad[-1]}_" + raw.rstrip(b"\0").decode().removeprefix("D_").lower(), lump
 
 
-def make_freedoom(out: Path, most: int = 34) -> None:
-    """Write the songs of Freedoom whose tempo map is their beat."""
+def freedoom_excerpts(most: int = 34) -> Iterator[Excerpt]:
+    """Yield the songs of Freedoom whose tempo map is their beat."""
     made = 0
-    pushes = Counter[str]()
     for name, data in freedoom_songs():
         if made >= most:
             return
@@ -76,11 +77,35 @@ def make_freedoom(out: Path, most: int = 34) -> None:
             say(f"{name}: R16 {steady:.2f}, the tempo map is not the beat")
             continue
         made += 1
-        write_song(out / "freedoom" / name, song, begin, end, melody, kind="freedoom", fonts=fonts_of(name))
-        pushes[split_of(name)] += 1
-        if pushes[split_of(name)] % 2 == 0 and pushes[split_of(name)] <= 8:
-            make_push(out, song, begin, end, melody)
         say(f"{name}: R16 {steady:.2f}, {split_of(name)}")
+        yield song, begin, end, melody, {}
+
+
+def make_freedoom(out: Path) -> None:
+    """Write the songs of Freedoom, and some with a change of tempo."""
+    pushes = Counter[str]()
+    for song, begin, end, melody, _ in freedoom_excerpts():
+        write_song(out / "freedoom" / song.name, song, begin, end, melody, kind="freedoom", fonts=fonts_of(song.name))
+        split = split_of(song.name)
+        pushes[split] += 1
+        if pushes[split] % 2 == 0 and pushes[split] <= 8:
+            make_push(out, song, begin, end, melody)
+
+
+def make_mma(out: Path) -> None:
+    """Write accompaniments by mma over random charts, with a melody of ours."""
+    for song, begin, end, melody, more in mma_excerpts():
+        write_song(out / "mma" / song.name, song, begin, end, melody, kind="mma", fonts=fonts_of(song.name), more=more)
+
+
+def make_key_pushes(out: Path) -> None:
+    """Write every third song of either kind and split with a key that jumps by a tritone, and back."""
+    for excerpts in (freedoom_excerpts(), mma_excerpts()):
+        counts = Counter[str]()
+        for song, begin, end, melody, more in excerpts:
+            counts[split_of(song.name)] += 1
+            if counts[split_of(song.name)] % 3 == 1:
+                make_key_push(out, song, begin, end, melody, more)
 
 
 def make_chorales(out: Path) -> None:
@@ -167,7 +192,14 @@ def make_stems(out: Path, audio: Path = Path("/work/shared/audio")) -> None:
 def main() -> None:
     """Make everything, or the sets named."""
     out = Path(sys.argv[1])
-    makers = {"freedoom": make_freedoom, "mma": make_mma, "chorale": make_chorales, "stems": make_stems, "free": make_free}
+    makers = {
+        "freedoom": make_freedoom,
+        "mma": make_mma,
+        "key_push": make_key_pushes,
+        "chorale": make_chorales,
+        "stems": make_stems,
+        "free": make_free,
+    }
     for kind in sys.argv[2:] or makers:
         makers[kind](out)
 

@@ -3,13 +3,13 @@
 import hashlib
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from mido import Message
 
-from benchmarks.duo_songs import DRUMS, LONGEST_S, fonts_of, pair_notes, read_song, say, split_of, write_song
+from benchmarks.duo_songs import DRUMS, LONGEST_S, Excerpt, pair_notes, read_song, say, split_of
 
 GROOVES = (
     ("Swing", 140),
@@ -58,7 +58,7 @@ _ROOTS = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11, "Bb": 10}
 _MELODY_PROGRAMS = (0, 4, 11, 24, 26, 40, 56, 61, 64, 65, 66, 68, 71, 73)
 
 
-def _scale(chord: str) -> tuple[list[int], list[int]]:
+def chord_tones(chord: str) -> tuple[list[int], list[int]]:
     """Return the pitch classes of a chord, and those of a scale that goes with it."""
     root = _ROOTS[chord[:2]] if chord[:2] in _ROOTS else _ROOTS[chord[0]]
     rest = chord.removeprefix("Bb") if chord.startswith("Bb") else chord[1:]
@@ -100,7 +100,7 @@ def improvise(
         onsets += [bar * per_bar + place for place in rhythm]
     pitch, notes = int(random.integers(64, 74)), []
     for index, onset in enumerate(onsets):
-        tones, scale = _scale(chords[int(onset // per_bar)])
+        tones, scale = chord_tones(chords[int(onset // per_bar)])
         wanted = tones if onset % 1 == 0 else scale
         near = [
             p
@@ -118,9 +118,8 @@ def improvise(
     return notes
 
 
-def make_mma(out: Path) -> None:
-    """Write accompaniments by mma over random charts, with a melody of ours."""
-    made = 0
+def mma_excerpts() -> Iterator[Excerpt]:
+    """Yield accompaniments by mma over random charts, with a melody of ours."""
     for groove, usual_tempo in GROOVES:
         name = "mma_" + "".join(c for c in groove.lower() if c.isalnum())
         random = np.random.default_rng(int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big"))
@@ -159,6 +158,5 @@ def make_mma(out: Path) -> None:
         begin = float(quarter * per_bar * 1)
         end = min(begin + LONGEST_S * tempo / 60 * quarter, float(bars * per_bar * quarter))
         more = {"groove": groove, "chords": chords, "player_program": program}
-        write_song(out / "mma" / name, song, begin, end, melody, kind="mma", fonts=fonts_of(name), more=more)
-        made += 1
         say(f"{name}: {split_of(name)}, {tempo} BPM")
+        yield song, begin, end, melody, more

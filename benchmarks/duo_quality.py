@@ -9,17 +9,19 @@ folder is for exchange: it holds pickles.
 import hashlib
 import json
 import pickle
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import musichal
+from benchmarks.duo_mma import chord_tones
 from musichal.audio.recording import Recording, read_recording
 from musichal.commands.play import direction
 from musichal.errors import InputError
+from musichal.evaluate.harmony_together import PitchedNotes, PitchTruth
 from musichal.evaluate.time_together import BeatMap
 from musichal.evaluate.together import Duo, DuoEvaluation, DuoSong, HeardDuo, Progress, evaluation_of, hear_duo, play_duo
 from musichal.own_process import single_blas_thread
@@ -96,7 +98,34 @@ def duo_of(song: Song) -> Duo:
         parts_s=tuple(parts),
         player_s=player_s if len(player_s) else None,
         push_s=truth.get("push_s"),
+        pitches=pitches_of(truth),
     )
+
+
+def pitches_of(truth: Mapping[str, Any]) -> PitchTruth | None:
+    """Return the pitches of a song's parts and the tones of its chart's chords; None where no note is known."""
+    if not truth["band_notes"]:
+        return None
+
+    def notes(rows: Sequence[Sequence[float]]) -> PitchedNotes:
+        onsets_s, lengths_s, pitches = (np.array([row[field] for row in rows], dtype=np.float64) for field in range(3))
+        return PitchedNotes(onsets_s, onsets_s + lengths_s, pitches.astype(np.int64))
+
+    numbers = truth["band_note_parts"]
+    parts = [[n for n, k in zip(truth["band_notes"], numbers, strict=True) if k == part] for part in sorted(set(numbers))]
+    chords = None
+    if "chords" in truth:  # one for each bar; the song begins with the second bar of the chart
+        bars = [*truth["downbeats_s"], truth["duration_s"]]
+        begins_s, ends_s = truth.get("key_push_s", (np.inf, np.inf))
+        chords = notes(
+            [
+                (start_s, end_s - start_s, tone + 6 * (begins_s <= start_s + 0.01 < ends_s))
+                for start_s, end_s, chord in zip(bars, bars[1:], truth["chords"][1:], strict=False)
+                for tone in chord_tones(chord)[0]
+            ]
+        )
+    jumps_s = tuple(truth.get("key_push_s", ()))
+    return PitchTruth(tuple(map(notes, parts)), notes(truth["player_notes"]), "score", chords=chords, jumps_s=jumps_s)
 
 
 def hearing_digest() -> str:
@@ -105,7 +134,7 @@ def hearing_digest() -> str:
     files = [
         file for name in _HEARD_BY for file in ([package / name] if name.endswith(".py") else (package / name).rglob("*.py"))
     ]
-    found = hashlib.sha256()
+    found = hashlib.sha256(" ".join(field.name for field in fields(HeardDuo)).encode())
     for file in sorted(files):
         found.update(str(file.relative_to(package)).encode() + file.read_bytes())
     return found.hexdigest()[:16]

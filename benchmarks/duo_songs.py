@@ -8,7 +8,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,8 @@ STEADY_R16 = 0.85
 
 PartKey = tuple[int, int]
 """Track and channel."""
+Excerpt = tuple["Song", float, float, PartKey, Mapping[str, Any]]
+"""A song, the ticks between which it is taken, its melody, and what more is known of it."""
 
 
 @dataclass(frozen=True)
@@ -110,18 +112,18 @@ def read_song(name: str, data: bytes) -> Song:
 
 
 def pair_notes(events: Sequence[tuple[int, int, Any]]) -> Iterator[PlayedNote]:
-    """Yield the notes of events, by onset and pitch."""
-    sounding: dict[tuple[int, int, int], list[tuple[int, int]]] = {}
+    """Yield the notes of events, by onset and pitch; one that is struck again ends there, as it does for a synthesiser."""
+    sounding: dict[tuple[int, int, int], tuple[int, int]] = {}
     notes = []
     for tick, track, message in events:
         if message.type not in ("note_on", "note_off"):
             continue
         key = (track, message.channel, message.note)
-        if message.type == "note_on" and message.velocity:
-            sounding.setdefault(key, []).append((tick, message.velocity))
-        elif sounding.get(key):
-            onset, velocity = sounding[key].pop(0)
+        if key in sounding:
+            onset, velocity = sounding.pop(key)
             notes.append(PlayedNote(onset, max(tick, onset + 1), message.note, velocity, (track, message.channel)))
+        if message.type == "note_on" and message.velocity:
+            sounding[key] = (tick, message.velocity)
     return iter(sorted(notes, key=lambda note: (note.onset, note.pitch)))
 
 
@@ -322,6 +324,48 @@ def pushed(song: Song, begin: float, end: float, factor: float) -> tuple[Song, f
     tempos.append((int(at), tempos[-1][1] / factor))
     tempos += [(tick, tempo / factor) for tick, tempo in song.tempos if tick > at]
     return Song(song.name, song.events, song.ticks_per_quarter, tempos, song.meters, song.notes), at, factor
+
+
+def key_pushed(song: Song, begin: float, end: float, *, semitones: int) -> tuple[Song, float, float]:
+    """Return the song with all but drums moved for a stretch of whole bars, and where that begins and ends.
+
+    The stretch is the middle third of the second half, which is the one that is answered.
+    """
+    _, downbeats, _ = song.beats()
+    first, last = (float(downbeats[np.searchsorted(downbeats, begin + part * (end - begin))]) for part in (4 / 6, 5 / 6))
+    struck: dict[tuple[int, int, int], list[int]] = {}
+    events = []
+    for tick, track, old in song.events:
+        message = old
+        if message.type in ("note_on", "note_off") and message.channel != DRUMS:
+            key = (track, message.channel, message.note)
+            if message.type == "note_on" and message.velocity:
+                struck.setdefault(key, []).append(moved := message.note + semitones * (first <= tick < last))
+            else:  # a note ends at the pitch that it began with
+                moved = struck[key].pop(0) if struck.get(key) else message.note
+            message = old.copy(note=moved)
+        events.append((tick, track, message))
+    other = replace(song, events=events, notes=list(pair_notes(events)))
+    return other, first, last
+
+
+def make_key_push(
+    out: Path, song: Song, begin: float, end: float, melody: PartKey, more: Mapping[str, Any] | None = None
+) -> None:  # fmt: skip
+    """Write the variant of a song whose key jumps by a tritone, and back."""
+    high = max(note.pitch for note in song.notes if note.part[1] != DRUMS) > 121
+    other, first, last = key_pushed(song, begin, end, semitones=-6 if high else 6)
+    jumps_s = [round(float(other.seconds(at) - other.seconds(begin)), 4) for at in (first, last)]
+    write_song(
+        out / "key_push" / f"{song.name}_key",
+        other,
+        begin,
+        end,
+        melody,
+        kind="key_push",
+        fonts=fonts_of(song.name),
+        more={**(more or {}), "base": song.name, "key_push_s": jumps_s},
+    )
 
 
 def make_push(out: Path, song: Song, begin: float, end: float, melody: PartKey) -> None:

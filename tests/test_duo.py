@@ -73,7 +73,23 @@ def test_the_anchors_bracket_the_answer(heard):
     shadow = played.played["shadow"]
     assert shadow.time.onsets == len(shadow.onsets_s) > 5
     assert 0 <= shadow.time.in_time <= 1
+    harmony = {name: item.harmony for name, item in played.played.items()}
+    assert harmony[together.ECHO].agreement == pytest.approx(1.0), "the player's notes agree with the player"
+    assert harmony["shadow"].learned is not None
+    assert harmony[together.DEAF].learned is None
     assert played.played[together.REAL].back_beats == played.played[together.ECHO].back_beats == 0.0
+
+
+def test_the_key_jumps_and_the_truth_with_it(song):
+    """24 s at 120 beats a minute: the half that is answered begins at 12 s, its thirds at the bars of 16 and 20 s."""
+    duo = duo_of_score(read_score(song), instrument=EmbeddedInstrument(), jump=6)
+    assert duo.pitches.jumps_s == (16.0, 20.0)
+    bass = duo.pitches.band
+    at = {float(onset_s): int(pitch) for onset_s, pitch in zip(bass.onsets_s, bass.pitches, strict=True)}
+    assert [at[s] for s in (15.5, 16.0, 16.5, 19.5, 20.0)] == [38, 42, 49, 44, 36]
+    assert len(duo.pitches.parts) == 1, "hats have no pitch"
+    with pytest.raises(InputError, match="within ±11 semitones"):
+        duo_of_score(read_score(song), instrument=EmbeddedInstrument(), jump=12)
 
 
 def test_what_is_measured_is_the_performance(heard, song):
@@ -136,7 +152,7 @@ def test_the_command_measures_recordings_with_given_beats(tmp_path):
         ([GUITAR, "{short}"], "rock140_guitar: the player's recording lasts 34.3 s and the band's 5.0 s"),
         (["{silent}", BACKING], "the player is silent from 17.1 s on, where the partner answers"),
         ([GUITAR, BACKING, "--mode", "x"], "unknown mode 'x'"),
-        ([GUITAR, BACKING, "--push", "8"], "the player's track and changes of tempo are for MIDI files"),
+        ([GUITAR, BACKING, "--push", "8"], "the player's track and changes of tempo and key are for MIDI files"),
         ([GUITAR, BACKING, "--beats", "{words}"], "each line must begin with the time of a beat in seconds"),
         (["{song}", "--player-track", "Horn"], "song.mid has no track 'Horn'; there are: 1 Lead, 2 Bass, 3 Hats"),
         (["{song}", "--beats", "{words}"], "a file of beats goes with a single pair of recordings"),
@@ -156,7 +172,7 @@ def test_bad_input_is_one_line(arguments, message, song, tmp_path):
 
 def test_options_of_duos_are_refused_without_one():
     result = CliRunner().invoke(app, ["evaluate", "a.hal", "b.wav", "--push", "8"])
-    assert (result.exit_code, result.stderr) == (2, "musichal: --beats, --player-track and --push are for --duo\n")
+    assert (result.exit_code, result.stderr) == (2, "musichal: --beats, --player-track, --push and --jump are for --duo\n")
 
 
 def test_a_band_without_beats_is_one_line(monkeypatch):

@@ -313,6 +313,9 @@ def evaluate(
         float,
         typer.Option(min=-25, max=25, help="Duo: change the tempo of MIDI files by so many percent, in what is answered."),
     ] = 0,
+    jump: Annotated[
+        int, typer.Option(min=-11, max=11, help="Duo: change the key of MIDI files by so many semitones, for a while.")
+    ] = 0,
     train_share: Annotated[float, typer.Option(min=0.2, max=0.8, help="Duo: part of the band that is learned.")] = 0.5,
     excerpt: Annotated[float, typer.Option(min=10, max=300, help="Length of an excerpt, in seconds.")] = 30.0,
     most: Annotated[int, typer.Option(min=4, max=200, help="Largest number of excerpts.")] = 24,

@@ -123,6 +123,19 @@ class Score:
         beats_s, downbeats_s = (np.array([moved(t) for t in times.tolist()]) for times in (self.beats_s, self.downbeats_s))
         return dataclasses.replace(self, tracks=tracks, beats_s=beats_s, downbeats_s=downbeats_s)
 
+    def transposed(self, semitones: int, *, from_s: float, to_s: float) -> "Score":
+        """Return the score with the notes that begin in a stretch moved, but for drums; raises `InputError` beyond MIDI."""
+
+        def note(old: Note) -> Note:
+            if not from_s <= old.onset_s < to_s:
+                return old
+            if not 0 <= old.pitch + semitones <= 127:
+                raise InputError(f"{self.name}: a note cannot be moved by {semitones:+d} semitones")
+            return dataclasses.replace(old, pitch=old.pitch + semitones)
+
+        moved = (t if t.is_drums else dataclasses.replace(t, notes=tuple(map(note, t.notes))) for t in self.tracks)
+        return dataclasses.replace(self, tracks=tuple(moved))
+
 
 def read_score(path: PathLike) -> Score:
     """Read a standard MIDI file.

@@ -43,6 +43,7 @@ def evaluate_command(
     beats: Path | None = None,
     player_track: str | None = None,
     push: float = 0.0,
+    jump: int = 0,
     train_share: float = 0.5,
     excerpt: float = 30.0,
     most: int = 24,
@@ -76,14 +77,15 @@ def evaluate_command(
             beats=beats,
             player_track=player_track,
             push=push / 100,
+            jump=jump,
             train_share=train_share,
             directions={name: direction(name, modes, None) for name in mode or ["couple"]},
             report=report,
             seed=seed,
             set_=set_ or (),
         )
-    if beats is not None or player_track is not None or push:
-        raise InputError("--beats, --player-track and --push are for --duo")
+    if beats is not None or player_track is not None or push or jump:
+        raise InputError("--beats, --player-track, --push and --jump are for --duo")
     if not recordings:
         raise InputError("give recordings of players behind the partner file, or --duo")
     trials_asked = chosen_trials(effect or []) if effects or effect else ()

@@ -31,7 +31,8 @@ class MemoryUse:
     """How an answer goes through memory.
 
     `continued` is the share of steps from one state to the next that are the recorded ones; `mean_run` in states;
-    `visited` the share of memory's states that were played; `longest_quote_s` the longest run; `repeated` the share of four
+    `visited` the share of memory's states that were played; `longest_quote_s` the longest run in
+    seconds, `longest_quote` in states; `repeated` the share of four
     states in a row that had been played in a row before; `learned` the share of states that are the player's own.
     """
 
@@ -42,6 +43,7 @@ class MemoryUse:
     longest_quote_s: float
     repeated: float
     learned: float
+    longest_quote: int = 0
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,7 @@ def memory_use(decisions: Sequence[Decision], memory: Memory) -> MemoryUse:
         longest_quote_s=max(sum(d.duration_s for d in run) for run in runs),
         repeated=1 - len(set(rows)) / len(rows) if rows else 0.0,
         learned=sum(d.live for d in played) / len(played),
+        longest_quote=max(map(len, runs)),
     )
 
 

@@ -11,6 +11,7 @@ from musichal.audio.instrument import Instrument, find_instrument
 from musichal.audio.recording import Recording, ingest, read_recording
 from musichal.audio.score import MIDI_SUFFIXES, Score, melody_of, read_score, render_tracks
 from musichal.errors import InputError
+from musichal.evaluate.harmony_together import PitchedNotes, PitchTruth
 from musichal.evaluate.time_together import BeatMap
 from musichal.evaluate.together import Duo, DuoEvaluation, HeardDuo, Progress, evaluation_of, hear_duo, play_duo
 from musichal.own_process import single_blas_thread
@@ -22,6 +23,7 @@ RATE_HZ = 44_100
 TRAIN_SHARE = 0.5
 _MOST_BEATS = 1_000_000
 _LARGEST_PUSH = 0.25
+_LARGEST_JUMP = 11
 
 
 @single_blas_thread()
@@ -31,6 +33,7 @@ def duo(
     beats: PathLike | None = None,
     player_track: str | None = None,
     push: float = 0.0,
+    jump: int = 0,
     train_share: float = TRAIN_SHARE,
     seed: int = 0,
     progress: Progress | None = None,
@@ -54,6 +57,8 @@ def duo(
         Name or number of the player's track in the MIDI files; default: the most melodic.
     push : float
         In MIDI files, the player's tempo changes by this share, such as 0.08, in the middle of what is answered.
+    jump : int
+        In MIDI files, player and band jump by so many semitones for the middle third of what is answered.
     train_share : float
         Part of the band that is learned, 0.2 to 0.8.
     seed : int
@@ -86,7 +91,9 @@ def duo(
         raise InputError("there is no duo: give a player's and a band's recording, or a multitrack MIDI file")
     files = [Path(part) for song in songs for part in (song if isinstance(song, tuple) else (song,))]
     return evaluate_duos(
-        duos_from(files, beats=beats, player_track=player_track, push=push, train_share=train_share, progress=progress),
+        duos_from(
+            files, beats=beats, player_track=player_track, push=push, jump=jump, train_share=train_share, progress=progress
+        ),
         {mode: Direction(mode=mode) for mode in modes},
         settings=PartnerSettings().changed(settings),
         train_share=train_share,
@@ -131,6 +138,7 @@ def duos_from(
     beats: PathLike | None = None,
     player_track: str | None = None,
     push: float = 0.0,
+    jump: int = 0,
     train_share: float = TRAIN_SHARE,
     progress: Progress | None = None,
 ) -> list[Duo]:
@@ -155,15 +163,18 @@ def duos_from(
     pairs = sum(len(song) == 2 for song in songs)
     if beats is not None and (pairs != 1 or len(songs) > 1):
         raise InputError("a file of beats goes with a single pair of recordings")
-    if pairs and (player_track is not None or push):
-        raise InputError("the player's track and changes of tempo are for MIDI files")
+    if pairs and (player_track is not None or push or jump):
+        raise InputError("the player's track and changes of tempo and key are for MIDI files")
     found = []
     for number, song in enumerate(songs):
         tell(f"Reading {printable(song[0].name)}", number / len(songs) / 10)
         if len(song) == 2:
             found.append(duo_of_recordings(*song, beats=beats))
         else:
-            found.append(duo_of_score(read_score(song[0]), player_track=player_track, push=push, train_share=train_share))
+            score = read_score(song[0])
+            found.append(
+                duo_of_score(score, player_track=player_track, push=push, jump=jump, train_share=train_share)
+            )  # fmt: skip
     return found
 
 
@@ -179,12 +190,14 @@ def duo_of_score(
     *,
     player_track: str | None = None,
     push: float = 0.0,
+    jump: int = 0,
     train_share: float = TRAIN_SHARE,
     instrument: Instrument | None = None,
 ) -> Duo:
     """Return a score as a duo: rendered, one track as the player, the rest as the band.
 
-    With `push` the tempo changes by this share in the middle of the part that is answered.
+    With `push` the tempo changes by this share in the middle of the part that is answered, with `jump` all but drums moves by
+    so many semitones at the bar a third into it, and back at the bar two thirds into it.
     """
     if not abs(push) <= _LARGEST_PUSH:
         raise InputError(f"a change of tempo must be within ±{_LARGEST_PUSH:.0%}, got {push:+.0%}")
@@ -195,6 +208,14 @@ def duo_of_score(
         middle_s = (1 + train_share) / 2 * score.duration_s
         push_s = float(score.beats_s[np.searchsorted(score.beats_s, middle_s)])
         score = score.with_tempo(1 + push, from_s=push_s)
+    jumps_s: tuple[float, ...] = ()
+    if jump:
+        if not abs(jump) <= _LARGEST_JUMP:
+            raise InputError(f"a jump of the key must be within ±{_LARGEST_JUMP} semitones, got {jump:+d}")
+        thirds_s = [(train_share + part * (1 - train_share) / 3) * score.duration_s for part in (1, 2)]
+        bars = np.searchsorted(score.downbeats_s, thirds_s).clip(max=len(score.downbeats_s) - 1)
+        jumps_s = tuple(score.downbeats_s[bars].tolist())
+        score = score.transposed(jump, from_s=jumps_s[0], to_s=jumps_s[1])
     others = [track for n, track in enumerate(score.tracks) if n != number]
     if not others:
         raise InputError(f"{score.name} has a single track; a duo needs a player's and another")
@@ -212,6 +233,12 @@ def duo_of_score(
         parts_s=tuple(track.onsets_s for track in others),
         player_s=score.tracks[number].onsets_s,
         push_s=push_s,
+        pitches=PitchTruth(
+            tuple(PitchedNotes.of(track.notes) for track in others if not track.is_drums),
+            PitchedNotes.of(score.tracks[number].notes),
+            "of the MIDI file",
+            jumps_s=jumps_s,
+        ),
     )
 
 

@@ -14,12 +14,18 @@ References
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from musichal.arrays import Float64
 from musichal.evaluate.listening import PHRASE_GAP_S
 from musichal.partner.decision import Decision
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Measures = TypeVar("Measures", bound="DataclassInstance")
 
 WINDOW_S = 0.04
 """Onsets so near to each other are together."""
@@ -94,9 +100,6 @@ class TimeTogether:
     spread_ms: float | None
     phrase_beats: float | None = None
     in_time: float | None = None
-
-
-MEASURES = tuple(field.name for field in dataclasses.fields(TimeTogether) if field.name != "onsets")
 
 
 def struck(onsets_s: Sequence[float] | Float64) -> Float64:
@@ -222,19 +225,22 @@ def beats_until_back(
     return None
 
 
-def mean_time(items: Sequence[TimeTogether]) -> TimeTogether:
-    """Return the mean over songs, measure by measure, of those that have it; the onsets are summed."""
-    values: dict[str, float | None] = {}
-    for name in MEASURES:
+def mean_over(items: Sequence[Measures]) -> Measures:
+    """Return the mean over songs, measure by measure, of those that have it; the first field is a count, and summed."""
+    counted, *names = (field.name for field in dataclasses.fields(items[0]))
+    values: dict[str, float | None] = {counted: sum(getattr(item, counted) for item in items)}
+    for name in names:
         there = [value for item in items if (value := getattr(item, name)) is not None]
         values[name] = float(np.mean(there)) if there else None
-    return TimeTogether(onsets=sum(item.onsets for item in items), **values)
+    return dataclasses.replace(items[0], **values)
 
 
-def intervals(items: Sequence[TimeTogether], *, rng: np.random.Generator, draws: int = 2000) -> dict[str, tuple[float, float]]:
+def intervals(
+    items: "Sequence[DataclassInstance]", *, rng: np.random.Generator, draws: int = 2000
+) -> dict[str, tuple[float, float]]:  # fmt: skip
     """Return the 95 % interval of the mean of each measure: a bootstrap over songs, those that have it."""
     found = {}
-    for name in MEASURES:
+    for name in (field.name for field in dataclasses.fields(items[0])[1:]):
         there = np.array([value for item in items if (value := getattr(item, name)) is not None])
         if len(there) > 1:
             drawn = there[rng.integers(len(there), size=(draws, len(there)))].mean(axis=1)

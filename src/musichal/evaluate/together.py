@@ -3,7 +3,7 @@
 What is heard does not depend on who answers: a duo is trained and heard once (`hear_duo`) and answered by each contestant
 through the event loop of a performance. Beside the partner's modes there are four anchors: the *real part* (each part of the
 band beside the others, or the player beside the band where parts are not known), the real part of *another* song or place, a
-*deaf* walk in memory, and an *echo* of the player's onsets `ECHO_S` later.
+*deaf* walk in memory, and an *echo* of the player's notes `ECHO_S` later.
 """
 
 import dataclasses
@@ -18,6 +18,13 @@ from musichal.audio.recording import Recording
 from musichal.errors import InputError
 from musichal.evaluate.answer_measures import notes_of
 from musichal.evaluate.answers import DeafWalker, Excerpt, MakePlayer, answer, hear_excerpt
+from musichal.evaluate.harmony_together import (
+    HarmonyTogether,
+    PitchedNotes,
+    PitchTruth,
+    beats_until_in_tune,
+    harmony_together,
+)
 from musichal.evaluate.time_together import (
     BeatMap,
     TimeTogether,
@@ -25,7 +32,7 @@ from musichal.evaluate.time_together import (
     chance_concentration,
     grid_of,
     intervals,
-    mean_time,
+    mean_over,
     struck,
     time_together,
 )
@@ -66,6 +73,8 @@ class Duo:
         Onsets of the player, None where they are not known.
     push_s : float or None
         Where the player changes tempo.
+    pitches : PitchTruth or None
+        None where notes are not known.
     """
 
     name: str
@@ -75,13 +84,14 @@ class Duo:
     parts_s: tuple[Float64, ...] = ()
     player_s: Float64 | None = None
     push_s: float | None = None
+    pitches: PitchTruth | None = None
 
 
 @dataclass(frozen=True)
 class HeardDuo:
     """A duo with its partner, trained on the band up to `start_s`, and the player from there on, heard by it.
 
-    `beats`, `parts_s` and `player_s` count from `start_s`; `parts_are_known` says whether the parts are apart.
+    `beats`, `parts_s`, `player_s` and `pitches` count from `start_s`; `parts_are_known` says whether the parts are apart.
     """
 
     name: str
@@ -93,6 +103,7 @@ class HeardDuo:
     parts_are_known: bool
     player_s: Float64
     push_s: float | None
+    pitches: PitchTruth
 
     @property
     def band_s(self) -> Float64:
@@ -108,16 +119,19 @@ class HeardDuo:
 
 @dataclass(frozen=True)
 class Played:
-    """What one contestant played in one duo: its notes (for a real part, its onsets alone) and how they lie in time.
+    """What one contestant played in one duo: its notes (for a real part, its onsets alone) and how they lie beside the others.
 
     `back_beats` is how many beats behind the player's change of tempo it was in time again; None without one, or if never.
+    `tune_beats` is the same for each jump of the key: when it was in tune again.
     """
 
     contestant: str
     onsets_s: Float64
     notes: tuple[Note, ...]
     time: TimeTogether
+    harmony: HarmonyTogether
     back_beats: float | None = None
+    tune_beats: tuple[float | None, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -132,18 +146,23 @@ class DuoSong:
     band_s: Float64
     player_s: Float64
     pushed: bool
+    notes_from: str
     played: Mapping[str, Played]
 
 
 @dataclass(frozen=True)
 class DuoContestant:
-    """How one contestant did over all duos: means, 95 % intervals over songs, and beats until in time after tempo changes."""
+    """How one contestant did over all duos: means, 95 % intervals over songs, and beats until in time or tune after changes."""
 
     name: str
     time: TimeTogether
     time_intervals: Mapping[str, tuple[float, float]]
+    harmony: HarmonyTogether
+    harmony_intervals: Mapping[str, tuple[float, float]]
     back_beats: float | None
     never_back: int
+    tune_beats: float | None
+    never_in_tune: int
 
 
 @dataclass(frozen=True)
@@ -165,8 +184,14 @@ class DuoEvaluation:
                     "beats": None if song.beats is None else len(song.beats.beats_s),
                     "beats_from": None if song.beats is None else song.beats.source,
                     "grid": song.grid,
+                    "notes_from": song.notes_from,
                     "played": {
-                        name: {"time": dataclasses.asdict(played.time), "back_beats": played.back_beats}
+                        name: {
+                            "time": dataclasses.asdict(played.time),
+                            "harmony": dataclasses.asdict(played.harmony),
+                            "back_beats": played.back_beats,
+                            "tune_beats": list(played.tune_beats),
+                        }
                         for name, played in song.played.items()
                     },
                 }
@@ -177,8 +202,12 @@ class DuoEvaluation:
                     "name": c.name,
                     "time": dataclasses.asdict(c.time),
                     "time_intervals": dict(c.time_intervals),
+                    "harmony": dataclasses.asdict(c.harmony),
+                    "harmony_intervals": dict(c.harmony_intervals),
                     "back_beats": c.back_beats,
                     "never_back": c.never_back,
+                    "tune_beats": c.tune_beats,
+                    "never_in_tune": c.never_in_tune,
                 }
                 for c in self.contestants
             ],
@@ -213,8 +242,8 @@ def hear_duo(
     model = train([learned], spec or PerceptionSpec(), keep_audio=False)
     tell(f"Listening to the player of {name}", 0.4)
     excerpt = hear_excerpt(model, rest.samples, sample_rate_hz=rest.sample_rate_hz, name=name, start_s=start_s)
-    beats, parts = duo.beats, duo.parts_s
-    if beats is None or not parts:
+    beats, parts, pitches = duo.beats, duo.parts_s, duo.pitches
+    if beats is None or not parts or pitches is None:
         tell(f"Listening to the band of {name}", 0.7)
         segments = _segments(duo.band, model.spec)
         rate = model.spec.sample_rate_hz
@@ -222,9 +251,15 @@ def hear_duo(
             beats = beats_of(segments, sample_rate_hz=rate)
         if not parts:
             parts = (np.array([onset / rate for segment in segments for onset in segment.onset_samples]),)
+        if pitches is None:
+            band = PitchedNotes.of([note for segment in segments for note in segment.notes])
+            pitches = PitchTruth((band,), PitchedNotes.of([]), "heard")
     player_s = duo.player_s
     heard_s = np.array([onset.sample for onset in excerpt.onsets]) / excerpt.sample_rate_hz
     end_s = start_s + excerpt.duration_s
+    pitches = pitches.cut(start_s, end_s)
+    if duo.pitches is None:
+        pitches = replace(pitches, player=PitchedNotes.of(excerpt.notes))
     return HeardDuo(
         name=name,
         model=model,
@@ -235,6 +270,7 @@ def hear_duo(
         parts_are_known=bool(duo.parts_s),
         player_s=struck(heard_s if player_s is None else player_s[(player_s >= start_s) & (player_s < end_s)] - start_s),
         push_s=None if duo.push_s is None else duo.push_s - start_s,
+        pitches=pitches,
     )
 
 
@@ -267,12 +303,17 @@ def play_duo(
         played[name] = _answered(name, answer(heard.excerpt, playing(direction)(seed)), heard)
     if anchors:
         played[REAL] = _real_part(heard)
-        other_s = heard.band_s if elsewhere is None else elsewhere.band_s
-        shifted_s = np.sort((other_s + _ELSEWHERE_S) % heard.excerpt.duration_s)
-        played[OTHER] = _measured(OTHER, struck(shifted_s if elsewhere is None else other_s), (), (), heard)
+        if elsewhere is None:
+            length_s = heard.excerpt.duration_s
+            other_s = np.sort((heard.band_s + _ELSEWHERE_S) % length_s)
+            other = heard.pitches.band.moved(_ELSEWHERE_S, duration_s=length_s)
+        else:
+            other_s, other = elsewhere.band_s, elsewhere.pitches.band
+        played[OTHER] = _measured(OTHER, struck(other_s), other, heard)
         deaf = DeafWalker(memory, rng=np.random.default_rng(seed))
         played[DEAF] = _answered(DEAF, answer(heard.excerpt, deaf), heard)
-        played[ECHO] = _measured(ECHO, heard.player_s + ECHO_S, (), (), heard)
+        echo = heard.pitches.player.moved(ECHO_S, duration_s=heard.excerpt.duration_s)
+        played[ECHO] = _measured(ECHO, heard.player_s + ECHO_S, echo, heard)
     return DuoSong(
         name=heard.name,
         start_s=heard.start_s,
@@ -282,6 +323,7 @@ def play_duo(
         band_s=heard.band_s,
         player_s=heard.player_s,
         pushed=heard.push_s is not None,
+        notes_from=heard.pitches.source,
         played=played,
     )
 
@@ -292,16 +334,22 @@ def evaluation_of(songs: Sequence[DuoSong], *, seed: int = 0) -> DuoEvaluation:
     found = []
     for name in songs[0].played:
         items = [song.played[name] for song in songs]
-        times = [item.time for item in items]
+        times, harmonies = [item.time for item in items], [item.harmony for item in items]
+        jumps = [beats for item in items for beats in item.tune_beats]
+        in_tune = [beats for beats in jumps if beats is not None]
         pushed = [song.played[name].back_beats for song in songs if song.pushed]
         back = [beats for beats in pushed if beats is not None]
         found.append(
             DuoContestant(
                 name=name,
-                time=mean_time(times),
+                time=mean_over(times),
                 time_intervals=intervals(times, rng=rng),
+                harmony=mean_over(harmonies),
+                harmony_intervals=intervals(harmonies, rng=rng),
                 back_beats=float(np.median(back)) if back else None,
                 never_back=len(pushed) - len(back),
+                tune_beats=float(np.median(in_tune)) if in_tune else None,
+                never_in_tune=len(jumps) - len(in_tune),
             )
         )
     answered = [item.time.onsets for song in songs for name, item in song.played.items() if name not in ANCHORS]
@@ -311,26 +359,36 @@ def evaluation_of(songs: Sequence[DuoSong], *, seed: int = 0) -> DuoEvaluation:
 
 def _answered(name: str, decisions: Sequence[Decision], heard: HeardDuo) -> Played:
     notes = [note for note in notes_of(decisions) if note.onset_s < heard.excerpt.duration_s]
-    return _measured(name, struck([note.onset_s for note in notes]), notes, () if name == DEAF else decisions, heard)
+    played = _measured(name, struck([note.onset_s for note in notes]), PitchedNotes.of(notes), heard, decisions)
+    return replace(played, notes=tuple(notes))
 
 
-def _measured(name: str, onsets_s: Float64, notes: Sequence[Note], decisions: Sequence[Decision], heard: HeardDuo) -> Played:
-    onsets_s = onsets_s[onsets_s < heard.excerpt.duration_s]
-    time = time_together(
-        onsets_s, heard.band_s, heard.beats, duration_s=heard.excerpt.duration_s, grid=heard.grid, decisions=decisions
-    )
-    return Played(name, onsets_s, tuple(notes), time, _back(onsets_s, heard))
-
-
-def _back(onsets_s: Float64, heard: HeardDuo) -> float | None:
-    if heard.push_s is None or heard.beats is None:
-        return None
-    return beats_until_back(onsets_s, heard.beats, push_s=heard.push_s, grid=heard.grid)
+def _measured(
+    name: str, onsets_s: Float64, pitched: PitchedNotes, heard: HeardDuo, decisions: Sequence[Decision] = ()
+) -> Played:  # fmt: skip
+    length_s, beats = heard.excerpt.duration_s, heard.beats
+    onsets_s = onsets_s[onsets_s < length_s]
+    chosen = () if name == DEAF else decisions
+    time = time_together(onsets_s, heard.band_s, beats, duration_s=length_s, grid=heard.grid, decisions=chosen)
+    memory = heard.model.memory if decisions else None
+    harmony = harmony_together(
+        pitched, heard.pitches, beats, duration_s=length_s, decisions=decisions, memory=memory
+    )  # fmt: skip
+    back = tune = None
+    if heard.push_s is not None and beats is not None:
+        back = beats_until_back(onsets_s, beats, push_s=heard.push_s, grid=heard.grid)
+    if beats is not None:
+        tune = beats_until_in_tune(pitched, heard.pitches, beats, duration_s=length_s)
+    return Played(name, onsets_s, (), time, harmony, back, tune or ())
 
 
 def _real_part(heard: HeardDuo) -> Played:
-    """Return the band's own onsets; what is together is each part with the others, or the player with the band."""
-    whole = _measured(REAL, heard.band_s, (), (), heard)
+    """Return the band's own notes; what is together is each part with the others, or the player with the band."""
+    whole = _measured(REAL, heard.band_s, heard.pitches.band, heard)
+    return replace(whole, time=_real_time(whole.time, heard), harmony=_real_harmony(whole.harmony, heard))
+
+
+def _real_time(whole: TimeTogether, heard: HeardDuo) -> TimeTogether:
     measured = []
     for number, part in enumerate(heard.parts_s if heard.parts_are_known and len(heard.parts_s) > 1 else ()):
         others = struck(np.concatenate([p for i, p in enumerate(heard.parts_s) if i != number]))
@@ -341,11 +399,31 @@ def _real_part(heard: HeardDuo) -> Played:
             time_together(heard.player_s, heard.band_s, heard.beats, duration_s=heard.excerpt.duration_s, grid=heard.grid)
         ]
     counts = np.array([item.onsets for item in measured], dtype=np.float64)
-    within, moved = (
-        float(np.sum(counts * [getattr(item, name) or 0.0 for item in measured]) / max(1.0, counts.sum()))
-        for name in ("within", "within_moved")
-    )
-    return replace(whole, time=replace(whole.time, within=within, within_moved=moved))
+    within, moved = _weighed(measured, counts, ("within", "within_moved"))
+    return replace(whole, within=within, within_moved=moved)
+
+
+def _real_harmony(whole: HarmonyTogether, heard: HeardDuo) -> HarmonyTogether:
+    """Return the harmony of real parts: each beside the others and the player, weighed by how long it sounds."""
+    truth, measured, lengths_s = heard.pitches, [], []
+    sounding = [part for part in truth.parts if part.duration_s]
+    for number, part in enumerate(sounding if len(sounding) > 1 else ()):
+        others = replace(truth, parts=tuple(p for i, p in enumerate(sounding) if i != number))
+        measured.append(harmony_together(part, others, None, duration_s=heard.excerpt.duration_s))
+        lengths_s.append(part.duration_s)
+    if not measured:
+        alone = replace(truth, player=PitchedNotes.joined([]))
+        measured = [harmony_together(truth.player, alone, None, duration_s=heard.excerpt.duration_s)]
+        lengths_s = [truth.player.duration_s]
+    names = ("agreement", "agreement_moved", "band", "band_moved", "band_above_moved")
+    means: dict[str, Any] = dict(zip(names, _weighed(measured, np.array(lengths_s), names), strict=True))
+    return replace(whole, **means)
+
+
+def _weighed(items: Sequence[Any], weights: Float64, names: Sequence[str]) -> list[float | None]:
+    """Return weighed means of measures; None where the weights are none."""
+    total = float(weights.sum())
+    return [float(np.sum(weights * [getattr(i, name) or 0.0 for i in items]) / total) if total else None for name in names]
 
 
 def _cut(recording: Recording, start_s: float, end_s: float) -> Recording:

@@ -32,6 +32,8 @@ REST_REASONS = {
     "regions": "everything that fits lies outside the regions to play from",
 }
 
+ChanceClass = Literal["best", "lesser", "under half", "no support"]
+
 
 @dataclass(frozen=True)
 class Influence:
@@ -194,6 +196,18 @@ class Decision(Choice):
             values = {f.name: getattr(before, f.name) for f in dataclasses.fields(cls)} | _parsed(values)
             return cls(**values)
         return cls(**_parsed(values))
+
+
+def chance_class(choice: Choice) -> ChanceClass:
+    """Return how well founded a choice to play was, by its own record.
+
+    "no support" where no influence has a share in it; "under half" and "lesser" where its score is under half of the best other
+    place's, or less than that; "best" where no other place scored higher.
+    """
+    if not any(influence.share > 0 for influence in choice.influences):
+        return "no support"
+    other = choice.alternatives[0].score if choice.alternatives else 0.0
+    return "under half" if choice.score < other / 2 else "lesser" if choice.score < other else "best"
 
 
 def _plain(part: Any) -> dict[str, Any]:

@@ -1,12 +1,11 @@
 """Figure and report of duos: an excerpt with the beat grid, the player, the band and the answer, and the table of measures."""
 
-import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from musichal.evaluate.time_together import TimeTogether
+from musichal.evaluate.duo_tables import choice_rows, harmony_rows, text_of, time_rows
 from musichal.evaluate.together import ANCHORS, DuoEvaluation, DuoSong
 from musichal.plots import report, style
 from musichal.plots.style import BLUE, GREEN, GREY, PURPLE
@@ -16,19 +15,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _SHOWN_S = 12.0
-_COLUMNS = {
-    "onsets": "onsets",
-    "r16": "R 16ths",
-    "r8": "R 8ths",
-    "r_triplets": "R triplets",
-    "r_grid": "R their grid",
-    "within": "within 40 ms",
-    "within_moved": "moved in time",
-    "asynchrony_ms": "asynchrony, ms",
-    "spread_ms": "spread, ms",
-    "phrase_beats": "phrase, beats",
-    "in_time": "in time",
-}
 
 
 @style.plot_style()
@@ -85,34 +71,28 @@ def duo_html(evaluation: DuoEvaluation) -> str:
     songs = evaluation.songs
     sources = sorted({"unknown" if song.beats is None else song.beats.source for song in songs})
     first = songs[0]
-    rows = []
-    for contestant in evaluation.contestants:
-        cells = [_cell(contestant.time, name) for name in _COLUMNS]
-        back = "–" if contestant.back_beats is None else f"{contestant.back_beats:.1f}"
-        rows.append((contestant.name, *cells, back))
     ways = [c.name for c in evaluation.contestants]
-    by_song = [(song.name, *(_cell(song.played[way].time, "r_grid") for way in ways)) for song in songs]
+    by_song = [(song.name, *(text_of("r_grid", song.played[way].time.r_grid) for way in ways)) for song in songs]
+    notes = ", ".join(sorted({song.notes_from for song in songs}))
+    time, harmony, choices = time_rows(evaluation), harmony_rows(evaluation), choice_rows(evaluation)
     chance = "" if evaluation.chance_r is None else f" As many onsets at any time have R {evaluation.chance_r:.2f}."
     body = [
         f"<h1>Together in time: {len(songs)} duo{'s' * (len(songs) != 1)}</h1>",
         "<p>A partner learned the first part of each band and answered the player on the rest, without hearing the band."
         f" Beats: {report.escaped(', '.join(sources))}.{chance}</p>",
-        report.numbers_table(("", *_COLUMNS.values(), "beats until back after a change of tempo"), rows),
+        report.numbers_table(time[0], time[1:]),
         "<p>R is the concentration of onsets on a grid, 1 where all lie on it; within 40 ms is the share of onsets that have"
         " one of the band so near, and the same of the answer moved in time is chance; asynchrony is the median distance from"
         " the nearest line of the grid, late is positive.</p>",
+        f"<h2>In harmony</h2><p>Notes: {report.escaped(notes)}. Shares of the answer's sounding time: where its pitch class"
+        " sounds in the band or the player, or in the band alone; the same of the answer moved in time; in a chart's chord."
+        " Shares of the player's time: with a consonant note of the answer, and without any.</p>",
+        report.numbers_table(harmony[0], harmony[1:]),
+        "<p>What the choices were made of.</p>",
+        report.numbers_table(choices[0], choices[1:]),
         "<h2>One excerpt</h2>",
         report.image(draw_duo(first), "Beats, player, band and answer of an excerpt"),
         "<h2>Song by song: R on the band's grid</h2>",
         report.numbers_table(("", *ways), by_song),
     ]
     return report.page("Together in time", body)
-
-
-def _cell(time: TimeTogether, name: str) -> str:
-    value = dataclasses.asdict(time)[name]
-    if value is None:
-        return "–"
-    if name in ("within", "within_moved", "in_time"):
-        return f"{value:.0%}"
-    return f"{value:.1f}" if name.endswith(("_ms", "beats")) else f"{value:d}" if name == "onsets" else f"{value:.2f}"

@@ -1,5 +1,6 @@
 """Partners and performances made by hand, small enough to know every number in them."""
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -96,16 +97,20 @@ def partner(
     )
 
 
-def as_version_1(source: Path, target: Path) -> Path:
-    """Write a partner file as MusicHal wrote it before it kept beats and drum hits."""
+def as_version_1(source: Path, target: Path, *, spec_too: bool = False) -> Path:
+    """Write a partner file as MusicHal wrote it before it kept beats and drum hits; its spec, too, or that of `source`."""
     opened = read_container(source)
     left_out = ("arrays/beats-", "arrays/hits.")
     members = {name: opened.read(name) for name in opened.members if not name.startswith(left_out)}
     states = opened.read_arrays("arrays/states.safetensors")
     members["arrays/states.safetensors"] = pack_arrays({n: a for n, a in states.items() if n not in ("first_hit", "hit_count")})
+    content = copy.deepcopy(opened.content)
+    if spec_too:
+        del content["spec"]["gestures"]["strange_cost"]
+        content["fingerprint"] = PerceptionSpec.from_dict(content["spec"]).fingerprint()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(container, "FORMAT_VERSION", 1)
-        write_container(target, content=opened.content, members=members)
+        write_container(target, content=content, members=members)
     return target
 
 

@@ -99,6 +99,14 @@ def test_silence_and_sound_cost_what_they_should() -> None:
     np.testing.assert_array_equal(costs, [[1, 2, 5], [5, 5, 0]])
 
 
+def test_a_sound_unlike_every_other_is_no_silence() -> None:
+    """Another instrument lies many spreads from every centre; its tokens are those of the nearest, not SILENCE."""
+    distances = np.array([[2.0, 4.0], [400.0, 300.0]], dtype=np.float32)
+    audible = np.array([True, True])
+    costs = frame_costs(distances, audible, spread=2.0, silence_cost=5.0, strange_cost=3.0)
+    np.testing.assert_allclose(costs, [[1, 2, 5], [4, 3, 5]])
+
+
 # The smoother, fed with frames
 
 

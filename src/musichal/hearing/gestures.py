@@ -19,11 +19,18 @@ from musichal.hearing.percepts import SILENCE, SILENT_DB, Gesture, SegmentFeatur
 from musichal.spec import GestureSpec, PerceptionSpec
 
 
-def frame_costs(distances: Float32, audible: Bool, *, spread: float, silence_cost: float) -> Float64:
-    """Return what it costs to explain each frame by each token, the last column being SILENCE; shape (n, size + 1)."""
+def frame_costs(distances: Float32, audible: Bool, *, spread: float, silence_cost: float, strange_cost: float = 0.0) -> Float64:
+    """Return what it costs to explain each frame by each token, the last column being SILENCE; shape (n, size + 1).
+
+    A sound that is unlike every other, as that of another instrument, is no silence: its costs are scaled down until the
+    nearest one is `strange_cost`, if that is not 0.
+    """
     n, size = distances.shape
     costs = np.empty((n, size + 1))
     costs[:, :size] = distances / spread
+    if strange_cost:
+        nearest = costs[:, :size].min(axis=1, keepdims=True)
+        costs[:, :size] *= strange_cost / np.maximum(nearest, strange_cost)
     costs[:, size] = silence_cost
     costs[~audible, :size] = silence_cost
     costs[~audible, size] = 0

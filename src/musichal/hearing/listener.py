@@ -178,8 +178,11 @@ class Tokenizer:
             distances = vocabulary.distances(x)
             normalised.append(x)
             tokens.append(np.where(audible, nearest(distances), np.int16(SILENCE)))
+            spec = self._spec.gestures
             costs.append(
-                frame_costs(distances, audible, spread=vocabulary.spread, silence_cost=self._spec.gestures.silence_cost)
+                frame_costs(
+                    distances, audible, spread=vocabulary.spread, silence_cost=spec.silence_cost, strange_cost=spec.strange_cost
+                )
             )
         gestures = self._smoother.step(heard, (costs[0], costs[1]), np.concatenate(normalised, axis=1))
         return Percept(heard, np.stack(tokens), tuple(gestures))

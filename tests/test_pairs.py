@@ -2,11 +2,16 @@
 
 from dataclasses import replace
 
+import mido
 import numpy as np
 import pytest
+import soundfile
+from typer.testing import CliRunner
 
 from musichal.api.partner import Partner
+from musichal.audio.pairs import read_pair
 from musichal.audio.recording import Recording, read_recording
+from musichal.cli import app
 from musichal.errors import InputError
 from musichal.evaluate.verify import subjects, verify_partner
 from musichal.memory.partner_file import PartnerModel, load_partner, save_partner
@@ -80,3 +85,63 @@ def test_what_is_no_pair_is_refused_in_one_line(guitar, backing):
     ):
         with pytest.raises(InputError, match=why):
             train(pair, PerceptionSpec(), pairs=[(0, 1)])
+
+
+def test_a_channel_or_a_track_can_be_the_player(guitar, backing, tmp_path):
+    rate = guitar.sample_rate_hz
+    left, right = guitar.samples[: 4 * rate], backing.samples[: 4 * rate]
+    soundfile.write(tmp_path / "both.wav", np.stack([left, right], axis=1), rate, subtype="PCM_24")
+    player, others = read_pair("left", tmp_path / "both.wav")
+    assert np.array_equal(player.samples, left)
+    assert np.array_equal(others.samples, right)
+    assert (player.name, others.name) == ("both.wav (channel 1)", "both.wav (the others)")
+    for which, why in (("3", "channels 1 to 2"), ("0", "channels 1 to 2"), ("none.wav", "no such file")):
+        with pytest.raises(InputError, match=why):
+            read_pair(which, tmp_path / "both.wav")
+    midi = mido.MidiFile()
+    for name, pitch in (("Lead", 72), ("Bass", 40)):
+        messages = [mido.MetaMessage("track_name", name=name)]
+        for _ in range(4):
+            messages += [mido.Message("note_on", note=pitch, velocity=90), mido.Message("note_off", note=pitch, time=480)]
+        midi.tracks.append(mido.MidiTrack(messages))
+    midi.save(tmp_path / "song.mid")
+    player, others = read_pair("lead", tmp_path / "song.mid")
+    assert (player.name, others.name) == ("song.mid (Lead)", "song.mid (the others)")
+    assert player.duration_s == others.duration_s
+    with pytest.raises(InputError, match="has no track 'Oboe'"):
+        read_pair("Oboe", tmp_path / "song.mid")
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (["--player", "a.wav"], "--player and --others go in pairs, and there are 1 player and 0 recordings of others"),
+        (["--player", "a.wav", "--others", "a.wav"], "a.wav is given twice"),
+        (["b.wav", "--player", "a.wav", "--others", "b.wav"], "b.wav is given twice"),
+        ([], "no recording was given"),
+    ],
+)
+def test_pairs_that_make_no_sense_are_one_line(options, line, short_mix, short_guitar, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.wav").write_bytes(short_guitar.read_bytes())
+    (tmp_path / "b.wav").write_bytes(short_mix.read_bytes())
+    done = CliRunner().invoke(app, ["train", *options, "-o", "p.hal"])
+    assert (done.exit_code, done.stderr.strip()) == (2, f"musichal: {line}")
+    assert not (tmp_path / "p.hal").exists()
+
+
+def test_it_says_when_they_answered_so_and_lets_both_moments_be_heard(paired, guitar, tmp_path):
+    save_partner(tmp_path / "p.hal", paired)
+    heard = cut(guitar, 0.0, 8.0)
+    soundfile.write(tmp_path / "me.wav", heard.samples, heard.sample_rate_hz, subtype="PCM_24")
+    runner, take = CliRunner(), tmp_path / "take"
+    options = ["play", str(tmp_path / "p.hal"), "--input", str(tmp_path / "me.wav"), "--session", str(take), "--mode", "couple"]
+    done = runner.invoke(app, options)
+    assert done.exit_code == 0, done.output
+    every = runner.invoke(app, ["explain", str(take)]).output
+    assert "when you played this before, at rock140_guitar.ogg 0:0" in every
+    done = runner.invoke(app, ["explain", str(take), "--at", "0:06", "--listen", str(tmp_path / "moment")])
+    assert done.exit_code == 0, done.output
+    assert sorted(path.stem.split("-", 1)[1] for path in (tmp_path / "moment").iterdir()) == [
+        "answer", "player", "player-then", "source",
+    ]  # fmt: skip

@@ -85,10 +85,26 @@ def _options(
     pass
 
 
-@app.command(epilog="Example: `musichal train take1.wav concert/ -o partner.hal`")
+@app.command(
+    epilog="Example: `musichal train take1.wav concert/ -o partner.hal`"
+    " — how others answered you: `musichal train --player me.wav --others band.wav -o partner.hal`"
+)
 def train(
-    recordings: Annotated[list[Path], typer.Argument(help="Recordings, or folders of them (WAV, AIFF, FLAC, OGG, MP3 …).")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The partner file to write.")],
+    recordings: Annotated[
+        list[Path] | None, typer.Argument(help="Recordings, or folders of them (WAV, AIFF, FLAC, OGG, MP3 …).")
+    ] = None,
+    player: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FILE",
+            help="A player's recording; --others is what the others played beside it. Or of one file with both: the channel"
+            " ('left', 'right', a number) or the MIDI track. Repeatable.",
+        ),
+    ] = None,
+    others: Annotated[
+        list[Path] | None, typer.Option(metavar="FILE", help="The others' recording or MIDI file of each --player.")
+    ] = None,
     encoder: Annotated[
         str, typer.Option(help="The encoder: 'spectral', 'mert', 'mert:LAYER', 'hf:OWNER/NAME' or 'hf:FOLDER'.")
     ] = "spectral",

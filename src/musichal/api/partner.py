@@ -23,6 +23,7 @@ import numpy as np
 from musichal.api.answer import Answer, Stream
 from musichal.api.sound import Audio, as_recording, rate_of, seed_of, sound_of
 from musichal.arrays import Float32, Float64, Int16, Records
+from musichal.audio.pairs import read_pair
 from musichal.audio.recording import Recording, collect_recordings, read_recording
 from musichal.errors import InputError
 from musichal.hearing.beats import find_beats, predicted_beats
@@ -45,8 +46,9 @@ HEARD_NOTE = np.dtype([("onset_s", np.float64), ("duration_s", np.float64), ("pi
 
 
 def train(
-    paths: PathLike | tuple[Audio, int] | Sequence[PathLike | tuple[Audio, int]],
+    paths: PathLike | tuple[Audio, int] | Sequence[PathLike | tuple[Audio, int]] = (),
     *,
+    pairs: Sequence[tuple[PathLike | tuple[Audio, int], PathLike | tuple[Audio, int]]] = (),
     spec: PerceptionSpec | None = None,
     seed: int | None = None,
     keep_audio: bool = True,
@@ -60,6 +62,9 @@ def train(
     paths : path, (y, sr), or a list of these
         Recordings; folders are searched. The same recordings, spec and seed give the same partner, bit for bit, on the same
         machine and installation.
+    pairs : list of (player, others)
+        Recordings of a player and of what the others played beside them: the partner plays what the others did where the
+        player sounded like now. Of one file with both, `player` names the channel ("left", 2) or the MIDI track.
     spec : PerceptionSpec, optional
         Every number that shapes a token.
     seed : int, optional
@@ -88,15 +93,33 @@ def train(
     >>> partner = mh.train((y[: 10 * sr], sr), seed=0)
     >>> partner.vocabulary_size, len(partner.memory) > 10
     (64, True)
+    >>> guitar, _ = mh.read_audio(mh.example("guitar"))
+    >>> partner = mh.train(pairs=[((guitar[: 10 * sr], sr), (y[: 10 * sr], sr))])
+    >>> partner.respond(guitar[: 5 * sr], sr, mode="couple").decisions[-1].recording != partner.recordings[0].name
+    True
     """
     spec = (spec or PerceptionSpec()).varied(seed=seed, **options)
     recordings: list[Recording] = []
+
+    def heard(item: PathLike | tuple[Audio, int]) -> Recording:
+        if isinstance(item, str | os.PathLike):
+            return read_recording(item)
+        return as_recording(*item, name=f"recording {len(recordings) + 1}")
+
     for item in [paths] if isinstance(paths, str | os.PathLike | tuple) else paths:
         if isinstance(item, str | os.PathLike):
             recordings += [read_recording(path) for path in collect_recordings([item])]
         else:
-            recordings.append(as_recording(*item, name=f"recording {len(recordings) + 1}"))
-    return Partner(train_model(recordings, spec, keep_audio=keep_audio, progress=progress))
+            recordings.append(heard(item))
+    numbers = []
+    for player, others in pairs:
+        numbers.append((len(recordings), len(recordings) + 1))
+        if isinstance(player, tuple) or isinstance(others, tuple):
+            for item in (player, others):
+                recordings.append(heard(item))
+        else:
+            recordings += read_pair(player, others)
+    return Partner(train_model(recordings, spec, keep_audio=keep_audio, pairs=numbers, progress=progress))
 
 
 def load(path: PathLike) -> "Partner":

@@ -288,6 +288,9 @@ def stats_tables(stats: PartnerStats) -> Iterator[Table]:
     columns = ("name", "length", "segments", "frames", "closed form", "onsets", "sound")
     yield table_of("Recordings", columns, [_recording_row(r) for r in stats.recordings], right=True)
     yield table_of("Beats", ("name", "tempo", "sure", "drum hits"), [_beat_row(r) for r in stats.recordings])
+    if stats.pairs:
+        rows = [(pair.player, pair.others, f"{pair.offset_s:+.2f} s", str(pair.gestures)) for pair in stats.pairs]
+        yield table_of("Pairs", ("player", "answered by", "offset", "gestures of the player"), rows, right=True)
     yield table_of("Vocabulary", ("", *SOURCES), _diversity_rows(stats.diversity), right=True)
     yield table_of("Memory", ("", ""), _memory_rows(stats.memory))
     yield table_of("Repetition", ("", *SOURCES, "oracle"), _repetition_rows(stats), right=True)

@@ -168,6 +168,7 @@ def _names(decisions: Sequence[Decision], model: PartnerModel | None) -> list[st
     most = -1
     for d in decisions:
         numbers = [c.recording for c in d.contexts] + [a.recording for a in d.alternatives]
+        numbers += [] if d.beside is None else [d.beside[0]]
         most = max(most, -1 if d.recording is None else d.recording, *numbers)
     return [*known, *(f"recording {number + 1}" for number in range(len(known), most + 1))]
 
@@ -196,14 +197,17 @@ def _tables(decision: Decision, names: Sequence[str]) -> Iterator[Table]:
 
 
 def _listen(decision: Decision, folder: Path, model: PartnerModel, settings: SessionSettings, samples: Float32) -> list[Path]:
-    """Write the place in the recording, what was played from it, and the player at that time, each as a WAV."""
+    """Write the place in the recording, what was played from it, and the player at that time, each as a WAV.
+
+    In a memory of pairs, also the player beside that place.
+    """
     assert decision.recording is not None and decision.source_start_s is not None
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot make the folder {printable(folder)}: {reason(error)}") from error
     stamp = clock(decision.time_s).replace(":", "m")
-    paths = [folder / f"{stamp}-{what}.wav" for what in ("source", "answer", "player")]
+    paths = [folder / f"{stamp}-{what}.wav" for what in ("source", "answer", "player", "player-then")]
     check_outputs(paths, inputs=[])
     if decision.live:  # learned from the player: the session's own input has it
         heard, heard_rate_hz = samples, settings.sample_rate_hz
@@ -211,6 +215,11 @@ def _listen(decision: Decision, folder: Path, model: PartnerModel, settings: Ses
         stored = model.recordings[decision.recording]
         heard, heard_rate_hz = stored.samples(), stored.sample_rate_hz
     source = _stretch(heard, heard_rate_hz, decision.source_start_s, decision.duration_s)
+    written = [(paths[0], source, heard_rate_hz)]
+    if decision.beside is not None:
+        then = model.recordings[decision.beside[0]]
+        before = _stretch(then.samples(), then.sample_rate_hz, decision.beside[1], decision.duration_s)
+        written.append((paths[3], before, then.sample_rate_hz))
     player = _stretch(samples, settings.sample_rate_hz, decision.time_s, decision.duration_s)
     events = [
         Note(max(0.0, n.onset_s - decision.time_s), n.duration_s, n.pitch, n.velocity, settings.channel) for n in decision.notes
@@ -218,13 +227,10 @@ def _listen(decision: Decision, folder: Path, model: PartnerModel, settings: Ses
     programs = {settings.channel: settings.program}
     answer = render_notes(events, find_instrument(), sample_rate_hz=_RATE_HZ, programs=programs)
     silence = np.zeros((round(_BEFORE_S * _RATE_HZ), 2), dtype=np.float32)
-    for path, sound, rate in (
-        (paths[0], source, heard_rate_hz),
-        (paths[1], np.concatenate([silence, answer]), _RATE_HZ),
-        (paths[2], player, settings.sample_rate_hz),
-    ):
+    written += [(paths[1], np.concatenate([silence, answer]), _RATE_HZ), (paths[2], player, settings.sample_rate_hz)]
+    for path, sound, rate in written:
         write_wav(path, at_loudness(sound, sample_rate_hz=rate), sample_rate_hz=rate)
-    return paths
+    return [path for path, *_ in written]
 
 
 def _stretch(samples: Float32, rate: int, start_s: float, duration_s: float) -> Float32:

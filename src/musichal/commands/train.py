@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePath
 from typing import Any
 
+from musichal.audio.pairs import read_pair
 from musichal.audio.recording import Recording, collect_recordings, read_recording
 from musichal.commands.options import check_choice, check_outputs
 from musichal.commands.terminal import Terminal, table_of
@@ -44,9 +45,11 @@ _MOST_TEMPI = 8  # said one by one; `inspect` has all
 
 def train_command(
     *,
-    recordings: Sequence[Path],
     output: Path,
     terminal: Terminal,
+    recordings: Sequence[Path] | None = None,
+    player: Sequence[str] | None = None,
+    others: Sequence[Path] | None = None,
     encoder: str = "spectral",
     segment: str | None = None,
     hop: str | None = None,
@@ -61,6 +64,7 @@ def train_command(
 ) -> PartnerModel:
     """Train a partner on files and folders, write it to `output`, and report what was learned.
 
+    Each `player` goes with the `others` in its place: see `musichal.audio.pairs`.
     `learned` holds the options of encoders with weights: see `encoder_plan`. Raises `MusicHalError` for an option, a recording
     or an output that cannot be used.
     """
@@ -84,15 +88,15 @@ def train_command(
         raise InputError(f"--{error}" if str(error).split()[0] in texts else str(error)) from error
     if plan is None:
         resolve_spec(spec)  # a mistake must show before minutes of listening
-    files = collect_recordings(recordings)
-    check_outputs([output], inputs=files)
+    asked = _asked_pairs(player or (), others or ())
+    files = collect_recordings(recordings or ()) if recordings or not asked else []
+    sides = [Path(side) for pair in asked for side in pair if Path(side).is_file()]
+    _check_once([*files, *sides])
+    check_outputs([output], inputs=[*files, *sides])
     started_s = time.monotonic()
-    heard = []
     with terminal.progress("Reading") as progress:
-        for number, (file, name) in enumerate(zip(files, distinct_names(files), strict=True)):
-            progress(f"Reading {name}", number / len(files))
-            least_s = spec.segment_samples / spec.sample_rate_hz
-            heard.append(replace(read_recording(file, min_duration_s=least_s), name=name))
+        names, least_s = distinct_names([*files, *sides]), spec.segment_samples / spec.sample_rate_hz
+        heard = _read(files, asked, names, least_s=least_s, progress=progress)
         for recording in heard:
             for warning in recording.warnings:
                 terminal.warn(f"{recording.name}: {warning}")
@@ -105,6 +109,7 @@ def train_command(
             spec,
             keep_audio=not no_audio,
             processes=processes or usual_processes(heard_s),
+            pairs=[(n, n + 1) for n in range(len(files), len(heard), 2)],
             progress=progress,
             warn=terminal.warn,
         )
@@ -124,12 +129,57 @@ def train_command(
     terminal.say(f"Learned {size} harmonic and {size} percussive sounds.")
     held = [counted(len(rows), noun) for rows, noun in ((memory.notes, "note"), (memory.hits, "drum hit"))]
     terminal.say(f"The memory holds {counted(len(memory), 'gesture')} with {' and '.join(held)}.")
+    for line in pair_words(model):
+        terminal.say(f"{line}.")
     for stored in model.recordings if len(model.recordings) <= _MOST_TEMPI else ():
         if stored.beats is not None:
             tempo = tempo_stats(stored.beats, duration_s=stored.duration_s)
             terminal.say(f"Tempo of {printable(stored.name)}: {tempo.words}.")
     terminal.say(f"Wrote {printable(output)} ({output.stat().st_size / 1e6:.1f} MB).")
     return model
+
+
+def _asked_pairs(players: Sequence[str], others: Sequence[Path]) -> list[tuple[str, Path]]:
+    if len(players) != len(others):
+        counts = f"there are {counted(len(players), 'player')} and {counted(len(others), 'recording')} of others"
+        raise InputError(f"--player and --others go in pairs, and {counts}")
+    return list(zip(players, others, strict=True))
+
+
+def _read(
+    files: Sequence[Path], pairs: Sequence[tuple[str, Path]], names: Sequence[str], *, least_s: float, progress: Progress
+) -> list[Recording]:
+    """Return recordings, and behind them both of each pair; `names` are those of all files."""
+    heard = []
+    for number, file in enumerate(files):
+        progress(f"Reading {names[number]}", number / len(names))
+        heard.append(read_recording(file, min_duration_s=least_s))
+    for number, pair in enumerate(pairs):
+        progress(f"Reading {printable(pair[1].name)}", min(1.0, (len(files) + 2 * number) / len(names)))
+        heard += read_pair(*pair)
+    if len(heard) > len(names):  # two in one file have names of their own
+        return heard
+    return [replace(recording, name=name) for recording, name in zip(heard, names, strict=True)]
+
+
+def _check_once(files: Sequence[Path]) -> None:
+    found: set[Path] = set()
+    for file in files:
+        if file.resolve() in found:
+            raise InputError(f"{printable(file)} is given twice")
+        found.add(file.resolve())
+
+
+def pair_words(model: PartnerModel) -> list[str]:
+    """Return a sentence on each pair, without its full stop."""
+    past = model.memory.players
+    words = []
+    for pair in past.pairs if past is not None else ():
+        player, others = (printable(model.recordings[n].name) for n in (pair.player, pair.others))
+        later = "later" if pair.offset_s > 0 else "earlier"
+        offset = f", where each moment is {abs(pair.offset_s):.2f} s {later}" if pair.offset_s else ""
+        words.append(f"{player} is answered by {others}{offset}")
+    return words
 
 
 def distinct_names(files: Sequence[PurePath]) -> list[str]:

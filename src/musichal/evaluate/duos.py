@@ -1,15 +1,17 @@
 """Duos from files: pairs of recordings, and multitrack MIDI files that are rendered."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from musichal.arrays import Float64
-from musichal.audio.instrument import Instrument, find_instrument
-from musichal.audio.recording import Recording, ingest, read_recording
-from musichal.audio.score import MIDI_SUFFIXES, Score, melody_of, read_score, render_tracks
+from musichal.audio.instrument import Instrument
+from musichal.audio.pairs import render_pair
+from musichal.audio.recording import read_recording
+from musichal.audio.score import MIDI_SUFFIXES, Score, melody_of, read_score
 from musichal.errors import InputError
 from musichal.evaluate.harmony_together import PitchedNotes, PitchTruth
 from musichal.evaluate.time_together import BeatMap
@@ -19,7 +21,6 @@ from musichal.partner.modes import built_in_modes
 from musichal.partner.settings import Direction, PartnerSettings
 from musichal.text import PathLike, printable, reason, unknown_name
 
-RATE_HZ = 44_100
 TRAIN_SHARE = 0.5
 _MOST_BEATS = 1_000_000
 _LARGEST_PUSH = 0.25
@@ -217,18 +218,11 @@ def duo_of_score(
         jumps_s = tuple(score.downbeats_s[bars].tolist())
         score = score.transposed(jump, from_s=jumps_s[0], to_s=jumps_s[1])
     others = [track for n, track in enumerate(score.tracks) if n != number]
-    if not others:
-        raise InputError(f"{score.name} has a single track; a duo needs a player's and another")
-    instrument = instrument or find_instrument()
-
-    def recording(name: str, tracks: Sequence[Any]) -> Recording:
-        sound = render_tracks(tracks, instrument, sample_rate_hz=RATE_HZ, duration_s=score.duration_s)
-        return Recording(name, RATE_HZ, ingest(sound))
-
+    player, band = render_pair(score, number, instrument=instrument)
     return Duo(
         name=score.name.removesuffix(Path(score.name).suffix),
-        player=recording(score.tracks[number].name, [score.tracks[number]]),
-        band=recording("the band", others),
+        player=replace(player, name=score.tracks[number].name),
+        band=replace(band, name="the band"),
         beats=BeatMap(score.beats_s, "of the MIDI file"),
         parts_s=tuple(track.onsets_s for track in others),
         player_s=score.tracks[number].onsets_s,

@@ -215,6 +215,16 @@ class OracleStats:
 
 
 @dataclass(frozen=True)
+class PairStats:
+    """A player's recording and the one that answers it, in which each moment is `offset_s` later."""
+
+    player: str
+    others: str
+    offset_s: float
+    gestures: int
+
+
+@dataclass(frozen=True)
 class PartnerStats:
     """Everything together; `diversity` per source over all recordings."""
 
@@ -226,6 +236,7 @@ class PartnerStats:
     memory: MemoryStats
     repetition: tuple[RepetitionStats, ...]
     oracle: OracleStats
+    pairs: tuple[PairStats, ...] = ()
 
     @property
     def counts_agree(self) -> bool:
@@ -260,7 +271,16 @@ def partner_stats(model: PartnerModel) -> PartnerStats:
             _repetition(source, index, model.memory) for source, index in zip(SOURCES, model.memory.indexes, strict=True)
         ),
         oracle=_oracle(model.memory),
+        pairs=_pairs(model),
     )
+
+
+def _pairs(model: PartnerModel) -> tuple[PairStats, ...]:
+    past = model.memory.players
+    if past is None:
+        return ()
+    names, owners = [recording.name for recording in model.recordings], past.memory.states["recording"]
+    return tuple(PairStats(names[p.player], names[p.others], p.offset_s, int((owners == p.player).sum())) for p in past.pairs)
 
 
 def _hearing(model: PartnerModel, duration_s: float) -> HearingStats:

@@ -117,6 +117,9 @@ class Choice:
     player had been silent. `phrase` counts the partner's phrases. `returns` names what is brought back, `answers` the span of
     the player's past that is answered, `scenario` the step that is followed.
 
+    `beside` is the recording of the player, and the second in it, beside whom the others did what is played, in a memory of
+    pairs.
+
     `start_s` is when the state begins in the stream, later than the decision where it is planned ahead. `pulse` is how it goes
     by the pulse of `tempo_bpm`, None where it plays in free time, which `free` explains.
     """
@@ -149,6 +152,7 @@ class Choice:
     stretch: float = 1.0
     returns: str = ""
     answers: tuple[float, float] | None = None
+    beside: tuple[int, float] | None = None
     start_s: float | None = None
     tempo_bpm: float | None = None
     pulse: PulseUse | None = None
@@ -226,8 +230,9 @@ def _parsed(values: dict[str, Any]) -> dict[str, Any]:
         values[name] = tuple(parts[name](**part) for part in values[name])
     if values.get("pulse") is not None:
         values["pulse"] = PulseUse(**values["pulse"])
-    if values.get("answers") is not None:
-        values["answers"] = tuple(values["answers"])
+    for name in ("answers", "beside"):
+        if values.get(name) is not None:
+            values[name] = tuple(values[name])
     if "contexts" in values:
         values["contexts"] = tuple(dataclasses.replace(c, tokens=tuple(c.tokens)) for c in values["contexts"])
     return values

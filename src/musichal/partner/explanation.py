@@ -90,7 +90,11 @@ def _why(decision: Decision, recordings: Sequence[str]) -> str:
     """Name the influences that carried the choice, the strongest first."""
     phrases = {context.source: _context_phrase(context, recordings, decision) for context in decision.contexts}
     values = {influence.name: influence.value for influence in decision.influences}
-    phrases["chroma"] = f"its harmony fits what sounds ({values.get('chroma', 0.0):.2f})"
+    fits = values.get("chroma", 0.0)
+    phrases["chroma"] = f"its harmony fits what sounds ({fits:.2f})"
+    if decision.beside is not None:
+        then = f"{recordings[decision.beside[0]]} {clock(decision.beside[1])}"
+        phrases["chroma"] = f"they played it to a harmony like yours now ({fits:.2f}), at {then}"
     phrases["continuity"] = "it goes on from what was played before"
     carried = sorted((i for i in decision.influences if i.share > 0), key=lambda i: -i.share)
     named = [f"{phrases[i.name]} [{i.share:.0%}]" for i in carried if i.name in phrases]
@@ -123,16 +127,19 @@ def _context_phrase(context: Context, recordings: Sequence[str], decision: Decis
         f"{recordings[context.recording]} {clock(context.end_s)}"
     )  # fmt: skip
     ago = f", {context.age_s:.1f} s ago" if context.age_s >= _OLD_S else ""
+    led = f"{ago} led there before, at {where}"
+    if context.paired:
+        led = f"{ago}: when you played this before, at {where}, they answered so"
     if context.source == "rhythm":
-        return f"your last {counted(n + 1, 'beat')} ({_ratios(context.tokens)}){ago} led there before, at {where}"
+        return f"your last {counted(n + 1, 'beat')} ({_ratios(context.tokens)}){led}"
     if context.source == "loudness":
-        return f"your last {counted(n, 'step')} of loudness ({_steps(context.tokens)}){ago} led there before, at {where}"
+        return f"your last {counted(n, 'step')} of loudness ({_steps(context.tokens)}){led}"
     whose = "its own" if context.source == "own" else "your"
     kind = "" if context.source == "own" else f" {context.source}"
     tokens = " ".join("silence" if t == SILENCE else str(t) for t in context.tokens[-8:])
     shown = tokens if n <= 8 else f"… {tokens}"
     gestures = f"{n}{kind} gestures" if n > 1 else f"{kind} gesture".strip()
-    return f"{whose} last {gestures} ({shown}){ago} led there before, at {where}"
+    return f"{whose} last {gestures} ({shown}){led}"
 
 
 def _ratios(symbols: Sequence[int]) -> str:

@@ -289,6 +289,7 @@ class PlayersSegment:
 
     def __init__(self, others: MemorySegment, past: PlayersPast) -> None:
         self.segment = MemorySegment(past.memory)
+        self._beside = {pair.others: pair for pair in past.pairs}
         n = len(self.segment)
         self.shift_s, self.firsts, self.lasts = np.zeros(n), np.zeros(n, dtype=np.int64), np.full(n, -1, dtype=np.int64)
         self.paired, self.keys = np.zeros(len(others), dtype=bool), others.units.copy()
@@ -303,6 +304,11 @@ class PlayersSegment:
                 theirs = slice(other[0], other[1] + 1)
                 begins_s = others.memory.states["start_s"][theirs] - pair.offset_s
                 self.keys[theirs] = unit_chroma(_chroma_before(past.memory.states[own], begins_s))
+
+    def beside(self, place: Place) -> Place | None:
+        """Return where the player was while the others were at a place; None where none was beside them."""
+        pair = self._beside.get(place.recording)
+        return None if pair is None else Place(pair.player, max(0.0, place.start_s - pair.offset_s), place.duration_s)
 
 
 class MemoryPool:
@@ -373,6 +379,11 @@ class MemoryPool:
         """Return where a state of the players' past was heard."""
         assert self.base.players is not None
         return self.base.players.segment.memory.place(state)
+
+    def beside(self, state: int) -> Place | None:
+        """Return where a player was beside the others at a state; None where there was none."""
+        segment, local = self.find(state)
+        return None if segment.players is None else segment.players.beside(segment.memory.place(local))
 
     def successor(self, state: int) -> int | None:
         """Return the state that followed in the same recording, if one did and it is still there."""

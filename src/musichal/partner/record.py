@@ -46,7 +46,7 @@ def choice_record(
     """Return what was chosen and why; `course` holds the fields of the record that are not in the options."""
     found = options.found
     state = int(found.states[drawn.candidate])
-    place, (segment, _) = library.place(state), library.find(state)
+    place, (segment, _), beside = library.place(state), library.find(state), library.beside(state)
     values = found.influences[:, drawn.candidate, drawn.transposition]
     total = float(values @ options.weights) or 1.0  # 0 where nothing speaks for it, which rest_below = 0 lets pass
     names = (*INFLUENCES, "scenario")[: len(values)]
@@ -73,6 +73,7 @@ def choice_record(
         phrase=turn.phrase,
         returns="" if turn.step is None or turn.step.state != state else turn.step.words,
         answers=turn.answers,
+        beside=None if beside is None else (beside.recording, beside.start_s),
         tempo_bpm=None if turn.room.pulse is None else turn.room.pulse.tempo_bpm,
         free=turn.room.why,
         **course,

@@ -1,0 +1,83 @@
+"""A player's recording and that of the others, from two files or from one that holds both.
+
+One file is a recording of several channels or a multitrack MIDI file, which is rendered; the player is then the name of a
+channel or a track.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from musichal.audio.instrument import Instrument, find_instrument
+from musichal.audio.recording import Recording, ingest, read_recording
+from musichal.audio.score import MIDI_SUFFIXES, Score, Track, read_score, render_tracks
+from musichal.errors import InputError
+from musichal.text import PathLike, printable
+
+RATE_HZ = 44_100
+"""Of what is rendered."""
+_SIDES = {"left": 1, "right": 2}
+
+
+def read_pair(player: PathLike, others: PathLike) -> tuple[Recording, Recording]:
+    """Return the recordings of a player and of the others.
+
+    `player` is a file, or "left", "right" or the number of a channel of `others`, or the name or number of a track of it if it
+    is a MIDI file. Raises `InputError` where a file, a channel or a track cannot be used.
+    """
+    file = Path(others)
+    if file.suffix.lower() in MIDI_SUFFIXES and not _is_file(player):
+        score = read_score(file)
+        chosen = score.track(os.fspath(player))
+        return render_pair(score, next(n for n, track in enumerate(score.tracks) if track is chosen))
+    if not _is_file(player) and _channel(player) is not None:
+        return _channels(player, file)
+    if Path(player).exists() and Path(player).resolve() == file.resolve():
+        raise InputError(f"{printable(player)} is given as the player and as the others")
+    return read_recording(player), read_recording(others)
+
+
+def render_pair(score: Score, number: int, *, instrument: Instrument | None = None) -> tuple[Recording, Recording]:
+    """Return a track of a score, by its place, and all others, rendered; raises `InputError` where there is no other."""
+    rest = [track for n, track in enumerate(score.tracks) if n != number]
+    if not rest:
+        raise InputError(f"{score.name} has a single track; a player's and another are needed")
+    font = instrument or find_instrument()
+
+    def recording(name: str, tracks: Sequence[Track]) -> Recording:
+        sound = render_tracks(tracks, font, sample_rate_hz=RATE_HZ, duration_s=score.duration_s)
+        return Recording(name, RATE_HZ, ingest(sound))
+
+    track = score.tracks[number]
+    return recording(f"{score.name} ({printable(track.name)})", [track]), recording(f"{score.name} (the others)", rest)
+
+
+def _is_file(player: PathLike) -> bool:
+    return Path(player).is_file()
+
+
+def _channel(player: PathLike) -> int | None:
+    """Return which channel a player names, counted from 1."""
+    name = os.fspath(player).strip().casefold()
+    return _SIDES.get(name, int(name) if name.isdecimal() else None)
+
+
+def _channels(player: PathLike, file: Path) -> tuple[Recording, Recording]:
+    """Return one channel of a recording, and the rest of them."""
+    whole, number = read_recording(file), _channel(player)  # which refuses what cannot be heard
+    sound, _ = soundfile.read(os.fspath(file), dtype="float64", always_2d=True)
+    channels = sound.shape[1]
+    if number is None or channels < 2 or not 1 <= number <= channels:
+        has = "a single channel" if channels == 1 else f"channels 1 to {channels}"
+        raise InputError(f"{whole.name} has {has}, and no player in channel {printable(player)}")
+    rest = np.delete(sound, number - 1, axis=1)
+    parts = ((sound[:, number - 1], f"channel {number}"), (rest, "the others"))
+    a, b = (
+        replace(whole, name=f"{whole.name} ({what})", samples=ingest(np.ascontiguousarray(part)), warnings=())
+        for part, what in parts
+    )
+    return a, b

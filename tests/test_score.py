@@ -100,13 +100,31 @@ def test_rendered_notes_sound_where_the_score_has_them():
     assert np.abs(sound[11000:12000]).max() < np.abs(sound[12000:12400]).max() <= 1
 
 
+def test_songs_of_type_2_come_one_behind_the_other():
+    score = parse_score(midi_bytes(played((0, 480, 60)), played((480, 480, 62)), kind=2), name="x.mid")
+    assert [(t.notes[0].pitch, t.notes[0].onset_s) for t in score.tracks] == [(60, 0.0), (62, pytest.approx(1.0))]
+
+
+@pytest.mark.parametrize(("frames_hz", "ticks", "tick_s"), [(25, 40, 1 / 1000), (29, 80, 1001 / 30_000 / 80), (24, 4, 1 / 96)])
+def test_time_in_film_frames_is_read(frames_hz, ticks, tick_s):
+    data = bytearray(midi_bytes([meta("set_tempo", tempo=123_456)], played((1000, 1000, 60))))
+    data[12:14] = bytes((256 - frames_hz, ticks))
+    note = parse_score(bytes(data), name="x.mid").tracks[0].notes[0]
+    assert (note.onset_s, note.duration_s) == (pytest.approx(1000 * tick_s, abs=1e-4), pytest.approx(1000 * tick_s, abs=1e-4))
+
+
+def test_a_midi_file_in_a_riff_container_is_read():
+    data = midi_bytes(played((0, 480, 60)))
+    riff = b"RIFF" + (len(data) + 12).to_bytes(4, "little") + b"RMIDdata" + len(data).to_bytes(4, "little") + data
+    assert parse_score(riff, name="x.rmi").tracks[0].notes[0].pitch == 60
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [
         (b"RIFF", "x.mid is not a standard MIDI file"),
         (b"MThd\0\0\0\6\0\1", "x.mid is a damaged MIDI file"),
         (midi_bytes([]), "x.mid: there is no note in this MIDI file"),
-        (midi_bytes(played((0, 1, 60)), kind=2), "x.mid: a MIDI file of type 2 holds songs beside each other, not one"),
         (
             midi_bytes([meta("set_tempo", tempo=0)], played((0, 1, 60))),
             "x.mid: a tempo of 0 µs a quarter note cannot be played",

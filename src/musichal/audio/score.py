@@ -31,11 +31,11 @@ from musichal.errors import InputError
 from musichal.note import PERCUSSION_CHANNEL, Note
 from musichal.text import PathLike, printable, reason
 
-MIDI_SUFFIXES = frozenset((".mid", ".midi", ".smf"))
 MOST_BYTES = 8_000_000
 MOST_NOTES = 200_000
 LONGEST_S = 4 * 3600.0
 _MOST_TRACKS = 1024
+_RIFF_HEAD = 4096
 _MOST_BEATS = 200_000
 _SHORTEST_S = 0.005
 _USUAL_TEMPO_US = 500_000
@@ -157,7 +157,11 @@ def read_score(path: PathLike) -> Score:
 
 def parse_score(data: bytes, *, name: str) -> Score:
     """Read the bytes of a standard MIDI file; raises as `read_score` does."""
-    midi = parse_midi(data, name=name)
+    return score_of(parse_midi(data, name=name), name=name)
+
+
+def score_of(midi: mido.MidiFile, *, name: str) -> Score:
+    """Return the score of a file that was read; raises as `read_score` does."""
     tempos, meters = _maps(midi, name)
     tracks = tuple(_tracks(midi, tempos, name))
     if not tracks:
@@ -173,19 +177,66 @@ def parse_midi(data: bytes, *, name: str) -> mido.MidiFile:
     """Return the messages of a standard MIDI file; raises `InputError` for what is none."""
     if len(data) > MOST_BYTES:
         raise InputError(f"{name}: a MIDI file of more than {MOST_BYTES // 1_000_000} MB is not read")
+    if data[:4] == b"RIFF" and data[8:12] == b"RMID":  # a MIDI file in a RIFF container
+        at = data.find(b"MThd", 12, 12 + _RIFF_HEAD)
+        data = data[at:] if at > 0 else data
     if not data.startswith(b"MThd"):
         raise InputError(f"{name} is not a standard MIDI file")
     try:
         midi = mido.MidiFile(file=io.BytesIO(data), clip=True)
     except (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, OverflowError, KeySignatureError) as error:
         raise InputError(f"{name} is a damaged MIDI file") from error
+    if not midi.ticks_per_beat:
+        raise InputError(f"{name} is a damaged MIDI file: a beat has no ticks")
+    if midi.ticks_per_beat < 0:
+        _count_in_beats(midi, name)
     if midi.type == 2:
-        raise InputError(f"{name}: a MIDI file of type 2 holds songs beside each other, not one")
-    if not 0 < midi.ticks_per_beat < 0x8000:
-        raise InputError(f"{name}: its time is counted in film frames, not in beats")
+        _chain(midi)
     if len(midi.tracks) > _MOST_TRACKS:
         raise InputError(f"{name}: a MIDI file of more than {_MOST_TRACKS} tracks is not read")
     return midi
+
+
+def _count_in_beats(midi: mido.MidiFile, name: str) -> None:
+    """Turn a file whose time counts film frames (SMPTE) into one that counts ticks of a beat, at a tempo of about 120."""
+    frames_hz, ticks = -(midi.ticks_per_beat >> 8), midi.ticks_per_beat & 0xFF
+    if frames_hz not in (24, 25, 29, 30) or not ticks:
+        raise InputError(f"{name} is a damaged MIDI file: {frames_hz} film frames a second")
+    tick_s = 1 / ((30_000 / 1001 if frames_hz == 29 else frames_hz) * ticks)
+    midi.ticks_per_beat = round(_USUAL_TEMPO_US / 1e6 / tick_s)
+    for track in midi.tracks:
+        waiting = 0
+        for message in list(track):
+            message.time, waiting = message.time + waiting, 0
+            if message.type == "set_tempo":
+                waiting = message.time
+                track.remove(message)
+    tempo = mido.MetaMessage("set_tempo", tempo=round(midi.ticks_per_beat * tick_s * 1e6))
+    midi.tracks.insert(0, mido.MidiTrack([tempo]))
+
+
+def _chain(midi: mido.MidiFile) -> None:
+    """Put the songs of a file of type 2, which lie beside each other, one behind the other."""
+    before = 0
+    for track in midi.tracks:
+        length = sum(message.time for message in track)
+        if track:
+            track[0].time += before
+        before += length
+
+
+def channel_messages(midi: mido.MidiFile, tempos: TempoMap) -> list[tuple[float, bytes]]:
+    """Return the channel messages of all tracks in order of time: seconds and bytes."""
+    found: list[tuple[int, bytes]] = []
+    for track in midi.tracks:
+        tick = 0
+        for message in track:
+            tick += message.time
+            if not message.is_meta and message.type != "sysex":
+                found.append((tick, bytes(message.bytes())))
+    found.sort(key=lambda one: one[0])
+    times = tempos.seconds([tick for tick, _ in found]).tolist() if found else []
+    return [(time_s, data) for time_s, (_, data) in zip(times, found, strict=True)]
 
 
 def tempo_map(midi: mido.MidiFile, *, name: str) -> TempoMap:

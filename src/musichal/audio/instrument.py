@@ -27,10 +27,13 @@ from musichal.text import PathLike
 _LONGEST_S = 4 * 3600.0
 _TOUCHES = 8
 _HIGHEST_HZ = 14_000.0
-_ATTACK_S, _RELEASE_S, _LONGEST_TONE_S = 0.003, 0.12, 8.0
+_ATTACK_S, _LONGEST_TONE_S, _FADE_S = 0.003, 8.0, 0.25
+RELEASE_S = 0.12
+"""How long a tone takes to end once its key is released."""
 _PITCHED_LEVEL, _DRUM_LEVEL = 0.6, 0.35
 _BASS_PROGRAMS = range(32, 40)
-_HI_HATS = (42, 44, 46)
+HI_HATS = (42, 44, 46)
+"""Keys of which one ends the other."""
 
 
 class Instrument(Protocol):
@@ -98,35 +101,69 @@ class EmbeddedInstrument:
         ordered = sorted(notes, key=lambda n: (n.onset_s, n.channel, n.pitch, n.velocity, n.duration_s))
         open_until = math.inf
         for note in reversed(ordered):
-            touch, pan = min(note.velocity * _TOUCHES // 128, _TOUCHES - 1), (note.pitch - 60) / 120
-            if note.channel == PERCUSSION_CHANNEL:
-                drum = _DRUMS.get(note.pitch, _DRUMS[76])
-                sound, pan, level, held_s = _hit(note.pitch, touch, sample_rate_hz), drum.pan, _DRUM_LEVEL, math.inf
-                if note.pitch in _HI_HATS:  # the next hi-hat ends this one
+            is_drum, held_s = note.channel == PERCUSSION_CHANNEL, note.duration_s
+            if is_drum:
+                held_s = math.inf
+                if note.pitch in HI_HATS:  # the next hi-hat ends this one
                     held_s, open_until = open_until - note.onset_s, note.onset_s
-            else:
-                level, held_s, seconds = _PITCHED_LEVEL, note.duration_s, 0.5
-                while seconds < min(held_s + _RELEASE_S, _LONGEST_TONE_S):
-                    seconds *= 2
-                bass = programs.get(note.channel, 0) in _BASS_PROGRAMS
-                sound = _tone(note.pitch, touch, seconds, sample_rate_hz, bass=bass)
+            bass = programs.get(note.channel, 0) in _BASS_PROGRAMS
+            sound = _struck(note, held_s + RELEASE_S, sample_rate_hz, is_drum=is_drum, bass=bass)
             if held_s < len(sound) / sample_rate_hz:
                 sound = _released(sound, held_s, sample_rate_hz)
-            angle = (pan + 1) * math.pi / 4
-            sides = np.array([math.cos(angle), math.sin(angle)]) * level * (note.velocity / 127) ** 2
+            sides = np.array(_sides(note, is_drum=is_drum))
             yield round(note.onset_s * sample_rate_hz), sound[:, None] * sides.astype(np.float32)
+
+
+def struck_sound(note: Note, sounds_s: float, *, sample_rate_hz: int, program: int = 0) -> Float32:
+    """Return the first `sounds_s` or more of a key that stays down, (n,), without its gain; all of it where that is less.
+
+    However much is asked for, the samples are the same; the array is not to be changed.
+    """
+    is_drum = note.channel == PERCUSSION_CHANNEL
+    return _struck(note, sounds_s, sample_rate_hz, is_drum=is_drum, bass=program in _BASS_PROGRAMS)
+
+
+def mono_gain(note: Note) -> float:
+    """Return the gain of a key in a mono sum."""
+    return sum(_sides(note, is_drum=note.channel == PERCUSSION_CHANNEL)) / 2
+
+
+def lasts_s(note: Note) -> float:
+    """Return how long a key that stays down sounds."""
+    return _drum_s(_drum(note.pitch)) if note.channel == PERCUSSION_CHANNEL else _LONGEST_TONE_S
+
+
+def _touch(velocity: int) -> int:
+    return min(velocity * _TOUCHES // 128, _TOUCHES - 1)
+
+
+def _sides(note: Note, *, is_drum: bool) -> tuple[float, float]:
+    """Return the gains of a note on the left and on the right."""
+    pan, level = (_drum(note.pitch).pan, _DRUM_LEVEL) if is_drum else ((note.pitch - 60) / 120, _PITCHED_LEVEL)
+    angle = (pan + 1) * math.pi / 4
+    gain = level * (note.velocity / 127) ** 2
+    return math.cos(angle) * gain, math.sin(angle) * gain
+
+
+def _struck(note: Note, sounds_s: float, rate_hz: int, *, is_drum: bool, bass: bool) -> Float32:
+    if is_drum:
+        return _hit(note.pitch, _touch(note.velocity), rate_hz)
+    seconds = 0.5
+    while seconds < min(sounds_s + _FADE_S, _LONGEST_TONE_S):  # a tone fades at its end
+        seconds *= 2
+    return _tone(note.pitch, _touch(note.velocity), seconds, rate_hz, bass=bass)
 
 
 def _released(sound: Float32, held_s: float, rate_hz: int) -> Float32:
     """Return `sound` damped from `held_s` on."""
-    held, release = round(held_s * rate_hz), round(_RELEASE_S * rate_hz)
+    held, release = round(held_s * rate_hz), round(RELEASE_S * rate_hz)
     damped = sound[: held + release].copy()
     fall = np.linspace(1, 0, release, endpoint=False)
     damped[held:] *= (fall**3)[: len(damped) - held].astype(np.float32)
     return damped
 
 
-@lru_cache(maxsize=96)
+@lru_cache(maxsize=256)
 def _tone(pitch: int, touch: int, seconds: float, rate_hz: int, *, bass: bool) -> Float32:
     """Return a decaying tone whose harmonic k has the amplitude brightness^k, which falls as it sounds.
 
@@ -155,7 +192,7 @@ def _tone(pitch: int, touch: int, seconds: float, rate_hz: int, *, bass: bool) -
         rung = round(1.0 * rate_hz)
         bell = np.sin(_phase(bell_hz, time_s[:rung])) * np.exp(seconds_passed[:rung] * np.float32(-1 / 0.12))
         sound[:rung] += (0.15 * hard * bell).astype(np.float32)
-    rise, fade = round(_ATTACK_S * rate_hz), rate_hz // 4
+    rise, fade = round(_ATTACK_S * rate_hz), round(_FADE_S * rate_hz)
     sound[:rise] *= (0.5 - 0.5 * np.cos(np.pi * np.arange(rise) / rise)).astype(np.float32)
     sound[-fade:] *= np.linspace(1, 0, fade, dtype=np.float32)
     return sound
@@ -225,11 +262,19 @@ _DRUMS = {
 }
 
 
+def _drum(key: int) -> _Drum:
+    return _DRUMS.get(key, _DRUMS[76])
+
+
+def _drum_s(drum: _Drum) -> float:
+    return 7 * max(drum.tone_s * (drum.tone > 0), drum.noise_s)
+
+
 @lru_cache(maxsize=64)
 def _hit(key: int, touch: int, rate_hz: int) -> Float32:
     """Return the sound of a drum, to its end; a harder touch gives brighter noise."""
-    drum, hard = _DRUMS.get(key, _DRUMS[76]), (touch + 0.5) / _TOUCHES
-    n = round(7 * max(drum.tone_s * (drum.tone > 0), drum.noise_s) * rate_hz)
+    drum, hard = _drum(key), (touch + 0.5) / _TOUCHES
+    n = round(_drum_s(drum) * rate_hz)
     time_s = np.arange(n) / rate_hz
     hz = np.minimum(drum.tone_hz * (1 + (drum.bend - 1) * np.exp(-time_s / 0.03)), 0.45 * rate_hz)
     sound = drum.tone * np.exp(-time_s / drum.tone_s) * np.sin(2 * np.pi * np.cumsum(hz) / rate_hz)

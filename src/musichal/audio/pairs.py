@@ -13,8 +13,8 @@ import numpy as np
 import soundfile
 
 from musichal.audio.instrument import Instrument, find_instrument
-from musichal.audio.recording import Recording, ingest, read_recording
-from musichal.audio.score import MIDI_SUFFIXES, Score, Track, read_score, render_tracks
+from musichal.audio.recording import MIDI_SUFFIXES, Recording, ingest, read_recording
+from musichal.audio.score import Score, Track, read_score, render_tracks
 from musichal.errors import InputError
 from musichal.text import PathLike, printable
 

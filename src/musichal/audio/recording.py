@@ -27,6 +27,7 @@ import soundfile
 
 from musichal.arrays import Float32, Float64
 from musichal.audio.files import flac_holds_rate
+from musichal.audio.keyboard import MidiTake
 from musichal.audio.levels import LevelMeter, Levels, decibels
 from musichal.errors import InputError
 from musichal.text import PathLike, printable, reason
@@ -34,6 +35,7 @@ from musichal.text import PathLike, printable, reason
 AUDIO_SUFFIXES = frozenset(
     (".wav", ".wave", ".rf64", ".w64", ".aif", ".aiff", ".aifc", ".caf", ".au", ".flac", ".ogg", ".oga", ".opus", ".mp3")
 )
+MIDI_SUFFIXES = frozenset((".mid", ".midi", ".smf", ".rmi", ".kar"))
 """What is taken from a folder. A file that is named is read whatever its suffix."""
 LOWEST_RATE_HZ = 8_000
 HIGHEST_RATE_HZ = 192_000
@@ -59,13 +61,14 @@ class Recording:
     """A recording as it will be heard.
 
     `samples` has shape (n,): float32 mono on the 24-bit grid. `warnings` are sentences for the user on what is wrong with
-    the source, most important first.
+    the source, most important first. `take` is what a MIDI file says of it, None for sound.
     """
 
     name: str
     sample_rate_hz: int
     samples: Float32
     warnings: tuple[str, ...] = ()
+    take: MidiTake | None = None
 
     @property
     def duration_s(self) -> float:
@@ -157,15 +160,23 @@ def read_recording(path: PathLike, *, min_duration_s: float = 0.0, max_samples: 
     Any number of channels, 8 to 192 kHz and every sample format of libsndfile are heard; so are clipped recordings and
     those with a DC offset, with a warning. Raises `InputError`, one line naming the file, where it is missing, a folder,
     empty, not sound, cut short or damaged, shorter than `min_duration_s`, longer than `max_samples`, silent throughout,
-    or has NaN or infinite samples.
+    or has NaN or infinite samples. A MIDI file is rendered.
     """
     file = Path(path)
+    if file.suffix.lower() in MIDI_SUFFIXES and file.is_file():
+        from musichal.audio.midi_recording import read_midi_recording
+
+        return _long_enough(read_midi_recording(file), file, min_duration_s)
     with _clear_errors(file):
         _check_file(file)
         with soundfile.SoundFile(os.fspath(file)) as source:
             rate = source.samplerate
             _check_rate(rate)
             recording = _read(source, printable(file.name), max_samples)
+    return _long_enough(recording, file, min_duration_s)
+
+
+def _long_enough(recording: Recording, file: Path, min_duration_s: float) -> Recording:
     if recording.duration_s < min_duration_s:
         raise _refused(file, f"lasts {recording.duration_s:.3g} s; a recording must last at least {min_duration_s:.3g} s")
     return recording
@@ -205,7 +216,7 @@ def _search(folder: Path) -> list[Path]:
         files += [
             Path(parent, name)
             for name in names
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in AUDIO_SUFFIXES  # noqa: PTH122
+            if not name.startswith(".") and os.path.splitext(name)[1].lower() in AUDIO_SUFFIXES | MIDI_SUFFIXES  # noqa: PTH122
         ]
     return sorted(files, key=lambda file: file.relative_to(folder).parts)
 

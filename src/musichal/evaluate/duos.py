@@ -10,8 +10,8 @@ import numpy as np
 from musichal.arrays import Float64
 from musichal.audio.instrument import Instrument
 from musichal.audio.pairs import render_pair
-from musichal.audio.recording import read_recording
-from musichal.audio.score import MIDI_SUFFIXES, Score, melody_of, read_score
+from musichal.audio.recording import MIDI_SUFFIXES, read_recording
+from musichal.audio.score import Score, melody_of, read_score
 from musichal.errors import InputError
 from musichal.evaluate.harmony_together import PitchedNotes, PitchTruth
 from musichal.evaluate.time_together import BeatMap

@@ -1,0 +1,83 @@
+"""MIDI files as recordings: rendered to the sound that is heard, with what they say exactly.
+
+The sound is that of `KeyboardSynth`, at one rate, so that a file is heard like a keyboard that plays it live. Notes, drum hits
+and beats are the file's. Its beats are a grid only where its notes lie on it: a performance that was recorded without a click
+has the tempo of the sequencer, which nobody played to.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from musichal.arrays import Float32, Float64
+from musichal.audio.keyboard import KeyboardSynth, MidiTake
+from musichal.audio.recording import Recording, ingest
+from musichal.audio.score import MOST_BYTES, Score, channel_messages, parse_midi, score_of, tempo_map
+from musichal.errors import InputError
+from musichal.note import HeardNote
+from musichal.text import PathLike, printable, reason
+
+MIDI_RATE_HZ = 24_000
+"""The rate of the sound of a MIDI file or keyboard."""
+_BLOCK = 2400
+_TAIL_S = 0.5
+_LEAST_ONSETS, _LEAST_CONCENTRATION = 8, 0.5
+
+
+def read_midi_recording(path: PathLike) -> Recording:
+    """Read a standard MIDI file, render it, and keep what it says exactly.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read, is damaged, has no note, or holds too much.
+    """
+    name = printable(Path(path).name)
+    try:
+        with Path(path).open("rb") as stream:
+            data = stream.read(MOST_BYTES + 1)
+    except OSError as error:
+        raise InputError(f"cannot read {printable(path)}: {reason(error)}") from error
+    midi = parse_midi(data, name=name)
+    score = score_of(midi, name=name)
+    samples = render_messages(
+        channel_messages(midi, tempo_map(midi, name=name)), duration_s=score.duration_s + _TAIL_S, sample_rate_hz=MIDI_RATE_HZ
+    )
+    return Recording(name, MIDI_RATE_HZ, samples, take=take_of(score))
+
+
+def render_messages(messages: list[tuple[float, bytes]], *, duration_s: float, sample_rate_hz: int) -> Float32:
+    """Return the sound of channel messages, given with their times in order, (n,), at most at full scale."""
+    synth = KeyboardSynth(sample_rate_hz)
+    end = round(duration_s * sample_rate_hz)
+    parts, at = [], 0
+    while synth.position < end:
+        until = min(end, synth.position + _BLOCK)
+        while at < len(messages) and (sample := round(messages[at][0] * sample_rate_hz)) < until:
+            synth.take(messages[at][1], sample)
+            at += 1
+        parts.append(synth.render(until - synth.position))
+    sound = np.concatenate(parts)
+    return ingest(sound / max(1.0, float(np.abs(sound).max()) / 0.99))
+
+
+def take_of(score: Score) -> MidiTake:
+    """Return what a score says exactly."""
+    heard: tuple[list[HeardNote], list[HeardNote]] = [], []
+    for track in score.tracks:
+        for note in track.notes:
+            heard[track.is_drums].append(HeardNote(note.onset_s, note.duration_s, note.pitch, note.velocity))
+    notes, hits = (tuple(sorted(some, key=lambda n: (n.onset_s, n.pitch))) for some in heard)
+    beats_s, downbeats_s = score.beats_s, score.downbeats_s
+    onsets_s = np.array([note.onset_s for note in (*notes, *hits)])
+    if not on_grid(onsets_s, beats_s):
+        beats_s = downbeats_s = np.zeros(0)
+    return MidiTake(notes, hits, beats_s, downbeats_s)
+
+
+def on_grid(onsets_s: Float64, beats_s: Float64) -> bool:
+    """Return whether onsets lie on beats, or on their quarters or thirds (mean resultant length)."""
+    if len(onsets_s) < _LEAST_ONSETS or len(beats_s) < 2:
+        return False
+    places = np.interp(onsets_s, beats_s, np.arange(len(beats_s)))
+    return any(abs(np.exp(2j * np.pi * parts * places).mean()) >= _LEAST_CONCENTRATION for parts in (4, 3))

@@ -18,7 +18,7 @@ The peer's figure is its published one, measured by others on another machine of
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -182,9 +182,9 @@ class TimedPartner:
         """Take the next percept."""
         self._timed(self._partner.hear, self.hear_s)(percept, now_s)
 
-    def hear_onset(self, onset_s: float, now_s: float) -> None:
+    def hear_onset(self, onset_s: float, now_s: float, pitches: Sequence[int] = ()) -> None:
         """Learn of an onset."""
-        self._partner.hear_onset(onset_s, now_s)
+        self._partner.hear_onset(onset_s, now_s, pitches)
 
     def change(self, changes: Mapping[str, object], now_s: float) -> None:
         """Take the player's wishes."""

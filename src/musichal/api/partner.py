@@ -23,11 +23,13 @@ import numpy as np
 from musichal.api.answer import Answer, Stream
 from musichal.api.sound import Audio, as_recording, rate_of, seed_of, sound_of
 from musichal.arrays import Float32, Float64, Int16, Records
+from musichal.audio.keyboard import MidiTake
 from musichal.audio.pairs import read_pair
 from musichal.audio.recording import Recording, collect_recordings, read_recording
 from musichal.errors import InputError
 from musichal.hearing.beats import find_beats, predicted_beats
 from musichal.hearing.encoders import create_encoder
+from musichal.hearing.exact_notes import KnownNotes
 from musichal.hearing.listener import Listener
 from musichal.live.drift import DriftReport
 from musichal.live.engine import perform
@@ -382,9 +384,13 @@ def respond(
     seed: int,
     progress: Callable[[float], None] | None = None,
     on_drift: Callable[[DriftReport], None] | None = None,
+    take: MidiTake | None = None,
 ) -> Answer:
     """Answer samples that hearing takes as they are: what `Partner.respond` and `musichal play` call."""
-    performance = perform(model, samples, sample_rate_hz=sr, settings=settings, seed=seed, progress=progress, on_drift=on_drift)
+    known = None if take is None else KnownNotes.of(take, model.spec)
+    performance = perform(
+        model, samples, sample_rate_hz=sr, settings=settings, seed=seed, progress=progress, on_drift=on_drift, known=known
+    )
     return Answer(model, performance, samples, sr)
 
 

@@ -271,7 +271,7 @@ def learn_command(*, path: Path, wishes: Sequence[str], control_in: str, termina
     taken: set[tuple[int, int]] = set()
     messages: queue.SimpleQueue[tuple[int, ...]] = queue.SimpleQueue()
     with open_midi_input(control_in, lambda data: messages.put(tuple(data))) as port:
-        terminal.say(f"Listening to {printable(port)}.")
+        terminal.say(f"Listening to {printable(port.name)}.")
         for wish in asked:
             button = wish.name in (*STAGE_COMMANDS, *TRIGGERS)
             terminal.say(f"Move the controller{', or strike the note,' if button else ''} for {wish.name} …")

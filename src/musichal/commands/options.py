@@ -39,7 +39,10 @@ class PlayOptions:
     partner: Annotated[Path, typer.Argument(help="The partner file.")]
     input: Annotated[
         str | None,
-        typer.Option(help="A recording of the player; live, an audio input: number or part of its name."),
+        typer.Option(
+            help="A recording of the player, sound or MIDI; live, an audio input (number or part of its name), or a MIDI input,"
+            " as midi:Keystation."
+        ),
     ] = None
     midi_out: Annotated[
         str | None, typer.Option(help="Write the answer as MIDI: a file; live, a port too (`musichal devices` lists them).")
@@ -90,7 +93,14 @@ class PlayOptions:
     def is_live(self) -> bool:
         """Return whether `input` names an audio input rather than a recording."""
         path = Path(self.input or "")
+        if self.is_midi_port:
+            return True
         return self.input is None or not (path.exists() or _is_audio_file(path) or len(path.parts) > 1)
+
+    @property
+    def is_midi_port(self) -> bool:
+        """Return whether `input` names a MIDI input."""
+        return (self.input or "").startswith("midi:") and not Path(self.input or "").exists()
 
     @property
     def duration_s(self) -> float | None:
@@ -136,9 +146,9 @@ class PlayOptions:
 
 
 def _is_audio_file(path: Path) -> bool:
-    from musichal.audio.recording import AUDIO_SUFFIXES
+    from musichal.audio.recording import AUDIO_SUFFIXES, MIDI_SUFFIXES
 
-    return path.suffix.lower() in AUDIO_SUFFIXES
+    return path.suffix.lower() in AUDIO_SUFFIXES | MIDI_SUFFIXES
 
 
 def positive_seconds(text: str, option: str) -> float:

@@ -149,6 +149,7 @@ def play_command(options: PlayOptions, terminal: Terminal) -> Performance:
             seed=options.seed,
             progress=lambda share: progress(f"Playing with {player.name}", share),
             on_drift=lambda report: terminal.warn(report.text),
+            take=player.take,
         )
         progress("Writing", 1.0)
         _write(options, settings, player.name, answer)

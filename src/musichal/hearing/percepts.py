@@ -33,10 +33,11 @@ SILENT_DB = -120.0
 
 @dataclass(frozen=True)
 class Onset:
-    """Where in the stream an onset is, and at which sample of it that was decided."""
+    """Where in the stream an onset is, and at which sample of it that was decided; its `pitches` where they are known."""
 
     sample: int
     decided_at: int
+    pitches: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

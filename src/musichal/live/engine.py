@@ -21,6 +21,7 @@ import numpy as np
 from musichal.arrays import AnyArray, Float32, Int16, Int64
 from musichal.errors import InputError
 from musichal.hearing.encoders import create_encoder
+from musichal.hearing.exact_notes import KnownNotes
 from musichal.hearing.listener import Listener
 from musichal.hearing.percepts import SOURCES, Onset, Percept
 from musichal.live.drift import DriftMonitor, DriftReport
@@ -52,8 +53,8 @@ class Player(Protocol):
         """Take the next percept."""
         ...
 
-    def hear_onset(self, onset_s: float, now_s: float) -> None:
-        """Take an onset as soon as it is known; the percept follows when its segment is complete."""
+    def hear_onset(self, onset_s: float, now_s: float, pitches: Sequence[int] = ()) -> None:
+        """Take an onset as soon as it is known, with its pitches where they are; the percept follows with its segment."""
         ...
 
     def change(self, changes: Changes, now_s: float) -> str | None:
@@ -101,7 +102,7 @@ class EventLoop:
         if isinstance(event, Percept):
             self._partner.hear(event, now_s)
         elif isinstance(event, Onset):
-            self._partner.hear_onset(event.sample / self._rate_hz, now_s)
+            self._partner.hear_onset(event.sample / self._rate_hz, now_s, event.pitches)
         else:
             self.said = self._partner.change(event, now_s) or ""
         while (due_s := self._partner.due_s) is not None and due_s <= now_s:
@@ -149,10 +150,21 @@ class Engine:
         The spec's rate.
     drift : DriftMonitor, optional
         Watches the percepts; it does not change what is played.
+    known : KnownNotes, optional
+        The onsets and notes of a MIDI player, which take the place of those heard.
     """
 
-    def __init__(self, listener: Listener, partner: Player, *, sample_rate_hz: int, drift: DriftMonitor | None = None) -> None:
+    def __init__(
+        self,
+        listener: Listener,
+        partner: Player,
+        *,
+        sample_rate_hz: int,
+        drift: DriftMonitor | None = None,
+        known: KnownNotes | None = None,
+    ) -> None:
         self._listener = listener
+        self._known = None if known is None else known.stream(sample_rate_hz)
         self._loop = EventLoop(partner, sample_rate_hz=sample_rate_hz)
         self._rate_hz = sample_rate_hz
         self._drift = drift
@@ -177,6 +189,9 @@ class Engine:
         return self._step(rest.onsets, rest.percepts)
 
     def _step(self, onsets: tuple[Onset, ...], percepts: tuple[Percept, ...]) -> Step:
+        if self._known is not None:
+            onsets = self._known.onsets_until(self._listener.samples_heard)
+            percepts = tuple(self._known.put_in(percept) for percept in percepts)
         decisions = self._loop.listen([*onsets, *percepts], until=self._listener.samples_heard)
         drift = () if self._drift is None else tuple(r for p in percepts for r in self._drift.step(p))
         return Step(percepts, tuple(decisions), drift, onsets)
@@ -278,6 +293,7 @@ def perform(
     seed: int,
     progress: Callable[[float], None] | None = None,
     on_drift: Callable[[DriftReport], None] | None = None,
+    known: KnownNotes | None = None,
 ) -> Performance:
     """Let a partner answer a recording.
 
@@ -293,11 +309,13 @@ def perform(
         Called with the share of the recording that was played, 0 to 1.
     on_drift : callable, optional
         Called when the input is no longer like the training, and when it is again.
+    known : KnownNotes, optional
+        The onsets and notes of a MIDI player, at the spec's rate; they take the place of those heard.
     """
     spec = model.spec
     listener = Listener(spec, create_encoder(spec), model.vocabularies, source_rate_hz=sample_rate_hz)
     partner = Partner(model.memory, settings, rng=np.random.default_rng(seed), sample_rate_hz=spec.sample_rate_hz)
-    engine = Engine(listener, partner, sample_rate_hz=spec.sample_rate_hz, drift=DriftMonitor(model))
+    engine = Engine(listener, partner, sample_rate_hz=spec.sample_rate_hz, drift=DriftMonitor(model), known=known)
     drift: list[DriftReport] = []
     heard: list[HeardStream] = []
     lines: list[str] = []
@@ -314,7 +332,7 @@ def perform(
         if on_drift is not None:
             for report in step.drift:
                 on_drift(report)
-        entries += entries_of(step.onsets, step.percepts)
+        entries += entries_of(step.onsets, step.percepts, known=known is not None)
         if progress is not None:
             progress(min(1.0, (first + block) / max(1, samples.shape[0])))
     if not heard:

@@ -18,7 +18,7 @@ import math
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -26,14 +26,26 @@ import numpy as np
 from musichal.arrays import Float32
 from musichal.audio.resample import StreamResampler
 from musichal.errors import MusicHalError
+from musichal.hearing.exact_notes import ExactNotes, KeyOnsets
 from musichal.hearing.front_end import FrontEnd
 from musichal.hearing.percepts import Onset, Percept, Window
 from musichal.live.analysis_thread import AnalysedWindow, Analyser, overload_advice
 from musichal.live.control import Command, CommandQueue, partner_changes, told
 from musichal.live.drift import DriftMonitor
 from musichal.live.engine import EngineObserver, EventLoop
-from musichal.live.input.blocks import Block, ClockFit
-from musichal.live.session.event_log import Changed, Ended, Entry, Lost, Perceived, Skipped, Staged, Struck, percept_digest
+from musichal.live.input.blocks import Block, ClockFit, Line
+from musichal.live.session.event_log import (
+    Changed,
+    Ended,
+    Entry,
+    Lost,
+    Perceived,
+    Played,
+    Skipped,
+    Staged,
+    Struck,
+    percept_digest,
+)
 from musichal.machine import now_s, suspended_s
 from musichal.own_process import single_blas_thread
 from musichal.partner.decision import Decision
@@ -144,7 +156,7 @@ class LiveEngine:
         Fresh, at the source's rate.
     analysis : Analyser
         Analyses the windows of the front end.
-    clock : ClockFit
+    clock : ClockFit or Line
         Of the positions of the source's blocks.
     source_rate_hz, block : int
         Rate of the source, and the size of its blocks.
@@ -168,7 +180,7 @@ class LiveEngine:
         analysis: Analyser,
         loop: EventLoop,
         output: Output,
-        clock: ClockFit,
+        clock: ClockFit | Line,
         spec: PerceptionSpec,
         source_rate_hz: int,
         block: int,
@@ -204,6 +216,8 @@ class LiveEngine:
         self._overload_told_s = -math.inf
         self._refused_s: deque[float] = deque(maxlen=_REFUSALS_PER_S)
         self._news = news if news is not None else deque(maxlen=64)
+        self._exact = ExactNotes()
+        self._key_onsets = KeyOnsets(chord_samples=round(spec.onsets.min_ioi_s * self._rate_hz))
 
     @property
     def now_stream_s(self) -> float:
@@ -298,19 +312,33 @@ class LiveEngine:
     def _take(self, block: Block) -> None:
         self._left_out = block.end_sample - self._position - len(block.samples)
         self._position += len(block.samples)
-        self._listen(block.samples)
+        self._listen(block.samples, exact=block.pressed is not None)
+        if self.listening and (block.pressed or block.ended):
+            self._take_notes(block)
 
-    def _listen(self, samples: Float32) -> None:
+    def _take_notes(self, block: Block) -> None:
+        """Take what a MIDI player played in a block, which is at the rate of the clock."""
+        left_out_s = self._left_out / self._rate_hz
+        pressed = [replace(key, sample=key.sample - self._left_out) for key in block.pressed or ()]
+        for onset in self._key_onsets.of(pressed, decided_at=self._at()):
+            self._exact.strike(onset)
+            self._strike(onset)
+        if block.ended:
+            notes = tuple(replace(note, onset_s=max(0.0, note.onset_s - left_out_s)) for note in block.ended)
+            self._exact.end(notes)
+            self._note(Played(self._at(), notes))
+
+    def _listen(self, samples: Float32, *, exact: bool = False) -> None:
         self._observer.sound(samples)
         found = self._front_end.push(samples)
         # An onset comes before the window that is complete at the same sample: sorting keeps that order.
         events: list[tuple[int, Onset | Window]] = [(onset.decided_at, onset) for onset in found.onsets]
         events += [(window.available_at, window) for window in found.windows]
         for _, event in sorted(events, key=lambda e: e[0]):
-            if isinstance(event, Onset):
-                self._strike(event)
-            else:
+            if isinstance(event, Window):
                 self._submit(event)
+            elif not exact:
+                self._strike(event)
 
     def _fill_gap(self, lost: int) -> None:
         """Put silence in the place of lost samples; of a long gap, leave out the beginning."""
@@ -382,7 +410,7 @@ class LiveEngine:
             self._overload()
 
     def _perceive(self, heard: AnalysedWindow) -> None:
-        percept = heard.percept
+        percept = self._exact.put_in(heard.percept)
         at = self._at()
         self.counts.segments += 1
         self.counts.tokens += percept.tokens.size

@@ -27,6 +27,7 @@ from musichal.live.engine import CHANNEL, EngineObserver, EventLoop, ObserverThr
 from musichal.live.input.link import LinkClock, LinkSession, need_aalink
 from musichal.live.input.live_input import Channels, InputEvent, LiveInput
 from musichal.live.input.midi_clock import MidiClock
+from musichal.live.input.midi_input import MIDI_SCHEME, MidiInput
 from musichal.live.input.osc import OscInput, OscOutput
 from musichal.live.live_engine import LiveEngine, input_latency_s
 from musichal.live.output.midi_ports import open_midi_input
@@ -119,7 +120,7 @@ class LivePerformance:
     Attributes
     ----------
     engine : LiveEngine
-    input : LiveInput
+    input : LiveInput or MidiInput
     warnings : list of str
         What was not closed whole.
     summary : dict
@@ -152,7 +153,7 @@ class LivePerformance:
         self._make_player, self._told = make_player, list(observers)
         self._loading, self._stop_event = loading, stop_event
         self.engine: LiveEngine
-        self.input: LiveInput
+        self.input: LiveInput | MidiInput
         self.warnings: list[str] = []
         self.summary: dict[str, Any] = {}
         self._commands = CommandQueue()
@@ -224,9 +225,8 @@ class LivePerformance:
         self._open_osc(stack)
         # Whatever can be wrong with the request is opened before the session is begun.
         stack.enter_context(self._midi_inputs())
-        live = self.input = stack.enter_context(
-            LiveInput(request.input, channels=request.channels, block_samples=request.block, on_event=self._report_input)
-        )
+        live = self.input = self._source()
+        stack.enter_context(live)
         rate_hz = live.sample_rate_hz
         block = request.block or _DEFAULT_BLOCK
         late_s = input_latency_s(spec, source_rate_hz=rate_hz, block=block, capture_s=live.capture_s)
@@ -277,6 +277,18 @@ class LivePerformance:
         stack.enter_context(short_pauses())
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
+
+    def _source(self) -> LiveInput | MidiInput:
+        """Return the input, not yet open."""
+        request = self.request
+        name = request.input or ""
+        if name.startswith(MIDI_SCHEME):
+            rate_hz = self.model.spec.sample_rate_hz
+            wanted = name.removeprefix(MIDI_SCHEME)
+            return MidiInput(
+                wanted, sample_rate_hz=rate_hz, block_samples=request.block or _DEFAULT_BLOCK, on_event=self._report_input
+            )
+        return LiveInput(request.input, channels=request.channels, block_samples=request.block, on_event=self._report_input)
 
     def _run(self) -> None:
         raise_priority(_ENGINE_LEVEL)

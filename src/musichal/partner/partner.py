@@ -10,7 +10,7 @@ influences and filters (`candidates`), one choice (`choice`), who plays which no
 
 import dataclasses
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import islice
 
 import numpy as np
@@ -97,6 +97,7 @@ class Partner:
             self.library, settings, rng=rng.spawn(1)[0] if directed else rng, sample_rate_hz=sample_rate_hz
         )
         self._tracker = SituationTracker(sample_rate_hz=sample_rate_hz)
+        self._last_key_s = -1.0
         self._own_sound = SelfCancellation(sample_rate_hz=sample_rate_hz)
         self._learner = Learner()
         self._activation = Activation()
@@ -136,7 +137,8 @@ class Partner:
         """Take the next percept of the player."""
         self._match_own()
         settings = self._modes.settings(self.settings)
-        percept = self._own_sound.without(percept)
+        if self._last_key_s < 0:  # no sound of ours comes through a MIDI input
+            percept = self._own_sound.without(percept)
         self._tracker.hear(percept, settings)
         if self._own_sound.alone_since_s is not None:
             self._tracker.silent_since(self._own_sound.alone_since_s)
@@ -147,23 +149,35 @@ class Partner:
             self._heard = situation.heard
             for name, recent in player_contexts(situation).items():
                 self._activate(name, recent)
-        # Search before a decision is asked for, so that it need not wait.
-        self._sounds = sounding(self.library, situation.chroma, settings, self._sounds)
-        for search in self._sounds.searches:
-            search.states(self._choices)
-        self._prepared = None
+        self._search_sounds(situation.chroma, settings)
         if self._modes.mode.trigger == "onset":
             options = self._weigh(Turn(settings, self._tracker.at(now_s, settings, pitch=self._modes.pitch)))
             self._prepared = options if isinstance(options, Options) else None
         if self._due_s is None:
             self._due_s = now_s
 
-    def hear_onset(self, onset_s: float, now_s: float) -> None:
-        """Take an onset before its percept; in a mode that answers each onset, a decision is due at once."""
-        if self._own_sound.struck(onset_s):
+    def hear_onset(self, onset_s: float, now_s: float, pitches: Sequence[int] = ()) -> None:
+        """Take an onset before its percept; in a mode that answers each onset, a decision is due at once.
+
+        `pitches` are those of a MIDI player. Another key of the same chord comes with the same onset.
+        """
+        if pitches:
+            self._tracker.strike(pitches)
+            self._search_sounds(self._tracker.chroma, self._modes.settings(self.settings))
+            if onset_s <= self._last_key_s:
+                return
+            self._last_key_s = onset_s
+        elif self._own_sound.struck(onset_s):
             return  # if it was the player's after all, the percept will tell
         if self._modes.hear_onset(onset_s, now_s):
             self._due_s = now_s
+
+    def _search_sounds(self, chroma: Float32, settings: PartnerSettings) -> None:
+        """Search what sounds like this before a decision is asked for, so that it need not wait."""
+        self._sounds = sounding(self.library, chroma, settings, self._sounds)
+        for search in self._sounds.searches:
+            search.states(self._choices)
+        self._prepared = None
 
     def change(self, changes: Mapping[str, object], now_s: float) -> str:
         """Change settings by name, and "mode", "region", "clock", "tap" and the buttons of `mode_controller.BUTTONS`.

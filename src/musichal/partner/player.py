@@ -93,6 +93,7 @@ class SituationTracker:
         self._previous: Gesture | None = None
         self._ioi_s: float | None = None
         self._chroma: Float32 = np.zeros(12, dtype=np.float32)
+        self._keys: Float32 = np.zeros(12, dtype=np.float32)
         self._energies = np.zeros(len(SOURCES))
         self._heard_until = 0
         self._audible_until = 0
@@ -104,6 +105,7 @@ class SituationTracker:
 
     def hear(self, percept: Percept, settings: PartnerSettings) -> None:
         """Take the next percept."""
+        self._keys[:] = 0
         heard = percept.heard
         end = heard.start_sample + heard.length_samples
         audible = heard.audible.any(axis=0)
@@ -125,10 +127,17 @@ class SituationTracker:
         for gesture in percept.gestures:
             self._hear_gesture(gesture)
 
+    def strike(self, pitches: Sequence[int]) -> None:
+        """Take the pitches of a MIDI player at once: until the next percept they count as much as all that sounded lately."""
+        self._keys += np.bincount([pitch % 12 for pitch in pitches], minlength=12).astype(np.float32)
+
     @property
     def chroma(self) -> Float32:
         """The recent chroma, shape (12,)."""
-        return self._chroma.copy()
+        struck = float(np.linalg.norm(self._keys))
+        if not struck:
+            return self._chroma.copy()
+        return self._chroma + self._keys * np.float32((float(np.linalg.norm(self._chroma)) or 1.0) / struck)
 
     def silent_since(self, time_s: float) -> None:
         """Count the player as silent since a time: what was heard then was not theirs."""
@@ -169,7 +178,7 @@ class SituationTracker:
         """Return the situation at a time, with the player's `pitch`."""
         return Situation(
             now_s=now_s,
-            chroma=self._chroma.copy(),
+            chroma=self.chroma,
             silent_s=max(0.0, now_s - self._audible_until / self._rate_hz),
             level_db=self._level_db - self._usual_level_db,
             onset_rate_hz=lately_hz(self._struck_s, now_s, window_s=_RATE_S) if now_s > 0 else None,

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from musichal.arrays import Float32
+from musichal.audio.keyboard import KeyPress
+from musichal.note import HeardNote
 
 JUMP_S = 0.05
 """A window whose blocks are all this late, or one of them this early, is no jitter: the fit is anchored anew."""
@@ -44,6 +46,9 @@ class Block:
         Position of the first sample.
     flags : int
         What the device said of it: see `musichal.live.input.input_process`.
+    pressed, ended : tuple or None, tuple
+        Of a MIDI player the keys struck in it and the notes that ended, `pressed` None for sound. Times are of the stream
+        of samples, those lost counted.
     """
 
     samples: Float32
@@ -51,6 +56,8 @@ class Block:
     lost_before: int = 0
     first_sample: int = 0
     flags: int = 0
+    pressed: tuple[KeyPress, ...] | None = None
+    ended: tuple[HeardNote, ...] = ()
 
     @property
     def end_sample(self) -> int:

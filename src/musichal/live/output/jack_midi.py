@@ -92,8 +92,10 @@ class JackInput:
 
     def __init__(self, name: str, source: str | None, take: Callable[[Sequence[int]], None]) -> None:
         self._client, error = _new_client(name)
-        self._take = take
+        self._take, self._source, self._error = take, source, error
+        self._lost = False
         try:
+            self._client.set_shutdown_callback(self._shut_down)
             self._port: Any = self._client.midi_inports.register("in")
             self._client.set_process_callback(self._process)
             self._client.activate()
@@ -102,6 +104,20 @@ class JackInput:
         except error as refused:
             self.close()
             raise InputError(f"cannot open the MIDI input {source or name}: {refused}") from refused
+
+    def _shut_down(self, _status: object, _reason: str) -> None:
+        self._lost = True
+
+    def check(self) -> bool:
+        """Return whether the source is there; one that is back is connected again."""
+        if self._lost or self._source is None:
+            return not self._lost
+        try:
+            if not any(port.name == self._source for port in self._client.get_all_connections(self._port)):
+                self._client.connect(self._source, self._port)
+        except self._error:  # it is gone, or not active yet
+            return False
+        return True
 
     def _process(self, _frames: int) -> None:
         for _, data in self._port.incoming_midi_events():

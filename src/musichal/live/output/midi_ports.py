@@ -35,6 +35,7 @@ class _Client:
 
     def __init__(self, rtmidi: Any, system: str, api: int, name: str, *, inputs: bool) -> None:
         self.system = system
+        self.again = lambda: type(self)(rtmidi, system, api, name, inputs=inputs)
         self._midi: Any = (rtmidi.MidiIn if inputs else rtmidi.MidiOut)(api, name=name)
 
     def names(self) -> list[str]:
@@ -70,6 +71,7 @@ class _Client2(_Client):
 
     def __init__(self, rtmidi2: Any, system: str, api: int, name: str, *, inputs: bool) -> None:
         self.system = system
+        self.again = lambda: type(self)(rtmidi2, system, api, name, inputs=inputs)
         self._midi = rtmidi2.MidiIn(name, api=api) if inputs else rtmidi2.MidiOut(name, api)
 
     def names(self) -> list[str]:
@@ -248,9 +250,17 @@ def open_virtual(name: str) -> Port:
         return MidiPort(client, name, virtual=True)
 
 
+@dataclass(frozen=True)
+class MidiInputPort:
+    """A MIDI input that is open: its name, and what tells whether its device is there (and opens it again when it is back)."""
+
+    name: str
+    check: Callable[[], bool]
+
+
 @contextmanager
-def open_midi_input(wanted: str, take: Callable[[Sequence[int]], None]) -> Iterator[str]:
-    """Call `take` with each message of a MIDI input, on a thread of the system, while the block runs; yields its name.
+def open_midi_input(wanted: str, take: Callable[[Sequence[int]], None]) -> Iterator[MidiInputPort]:
+    """Call `take` with each message of a MIDI input, on a thread of the system, while the block runs.
 
     `wanted` is the name or a part of it, or ``virtual:NAME`` for a virtual input that others connect to. System exclusive
     messages and active sensing are left out. Raises `InputError` if there is no such input, several, or no MIDI system;
@@ -267,13 +277,17 @@ def open_midi_input(wanted: str, take: Callable[[Sequence[int]], None]) -> Itera
             else:
                 found = _find(wanted, "input", clients, jack or [])
             if found.client is None:
-                stack.callback(JackInput(own or name if virtual else name, None if virtual else found.name, take).close)
+                jack_input = JackInput(own or name if virtual else name, None if virtual else found.name, take)
+                stack.callback(jack_input.close)
+                check = jack_input.check
             else:
-                _receive(found, take, virtual=virtual)
-        yield found.name
+                check = _receive(found, take, clients, virtual=virtual)
+        yield MidiInputPort(found.name, check)
 
 
-def _receive(found: _Found, take: Callable[[Sequence[int]], None], *, virtual: bool) -> None:
+def _receive(
+    found: _Found, take: Callable[[Sequence[int]], None], clients: list[_Client], *, virtual: bool
+) -> Callable[[], bool]:
     assert found.client is not None
     try:
         if virtual:
@@ -282,7 +296,26 @@ def _receive(found: _Found, take: Callable[[Sequence[int]], None], *, virtual: b
             found.client.open(found.number, "control")
     except Exception as error:
         raise InputError(f"cannot open the MIDI input {found.name}: {error}") from error
-    found.client.receive(take)
+    client = found.client
+    client.receive(take)
+    is_open = True
+
+    def check() -> bool:
+        nonlocal client, is_open
+        names = client.names()
+        if virtual or found.name not in names:
+            is_open = virtual
+        elif not is_open:  # a port of RtMidi that was closed receives no more
+            client.close()
+            clients.remove(client)
+            client = client.again()
+            clients.append(client)
+            client.open(names.index(found.name), "control")
+            client.receive(take)
+            is_open = True
+        return is_open
+
+    return check
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,11 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from musichal.hearing.percepts import Onset, Percept
+from musichal.note import HeardNote
 from musichal.partner.decision import Decision
 from musichal.text import parse_json
 
+_LONGEST_S = 1e6
 StageControl = Literal["mute", "unmute", "panic", "listen", "deaf"]
 STAGE_CONTROLS: tuple[StageControl, ...] = get_args(StageControl)
 
@@ -33,6 +35,14 @@ class Struck:
 
     at_sample: int
     onset: Onset
+
+
+@dataclass(frozen=True)
+class Played:
+    """Notes of a MIDI player ended: they are part of the next percept, in the place of those heard."""
+
+    at_sample: int
+    notes: tuple[HeardNote, ...]
 
 
 @dataclass(frozen=True)
@@ -89,7 +99,7 @@ class Ended:
     plays_out: bool = False
 
 
-Entry = Struck | Perceived | Skipped | Changed | Staged | Lost | Ended
+Entry = Struck | Played | Perceived | Skipped | Changed | Staged | Lost | Ended
 
 
 def percept_digest(percept: Percept) -> str:
@@ -130,10 +140,14 @@ def to_line(values: Mapping[str, Any]) -> str:
     return json.dumps(values, allow_nan=False, separators=(",", ":"))
 
 
-def entries_of(onsets: Iterable[Onset], percepts: Iterable[Percept]) -> list[Entry]:
-    """Return entries in the order in which an offline `EventLoop` takes them."""
-    entries: list[Struck | Perceived] = [Struck(onset.decided_at, onset) for onset in onsets]
-    entries += [Perceived(p.heard.available_at, p.heard.index, percept_digest(p)) for p in percepts]
+def entries_of(onsets: Iterable[Onset], percepts: Iterable[Percept], *, known: bool = False) -> list[Entry]:
+    """Return entries in the order in which an offline `EventLoop` takes them; `known` notes are those of a MIDI player."""
+    entries: list[Struck | Played | Perceived] = [Struck(onset.decided_at, onset) for onset in onsets]
+    for percept in percepts:
+        heard = percept.heard
+        if known:
+            entries.append(Played(heard.available_at, heard.notes))
+        entries.append(Perceived(heard.available_at, heard.index, percept_digest(percept)))
     return sorted(entries, key=lambda entry: entry.at_sample)
 
 
@@ -142,7 +156,9 @@ def entry_to_json(entry: Entry) -> str:
     values: dict[str, object] = {}
     match entry:
         case Struck(_, onset):
-            values = {"onset": [onset.sample, onset.decided_at]}
+            values = {"onset": [onset.sample, onset.decided_at, *onset.pitches]}
+        case Played(_, notes):
+            values = {"notes": [[n.onset_s, n.duration_s, n.pitch, n.velocity] for n in notes]}
         case Perceived(_, index, digest):
             values = {"percept": index, "digest": digest}
         case Skipped(_, index, why):
@@ -166,8 +182,10 @@ def entry_from_json(line: str) -> Entry:
     at = _count(values.get("at"))
     entry: Entry
     match values:
-        case {"onset": [sample, decided_at]}:
-            entry = Struck(at, Onset(_count(sample), _count(decided_at)))
+        case {"onset": [sample, decided_at, *pitches]}:
+            entry = Struck(at, Onset(_count(sample), _count(decided_at), tuple(_count(p, 127) for p in pitches)))
+        case {"notes": [*notes]}:
+            entry = Played(at, tuple(_note(note) for note in notes))
         case {"percept": index}:
             entry = Perceived(at, _count(index), str(values.get("digest", "")))
         case {"skipped": index, "why": "late" | "deaf" | "lost" as why}:
@@ -185,10 +203,18 @@ def entry_from_json(line: str) -> Entry:
     return entry
 
 
-def _count(value: object) -> int:
-    if type(value) is not int or not 0 <= value < 1 << 53:
-        raise ValueError(f"expected an integer from 0 to 2^53, got {str(value)[:40]}")
+def _count(value: object, most: int = (1 << 53) - 1) -> int:
+    if type(value) is not int or not 0 <= value <= most:
+        raise ValueError(f"expected an integer from 0 to {most}, got {str(value)[:40]}")
     return value
+
+
+def _note(values: object) -> HeardNote:
+    match values:
+        case [int() | float() as onset_s, int() | float() as duration_s, pitch, velocity]:
+            if 0 <= onset_s < _LONGEST_S and 0 < duration_s < _LONGEST_S:
+                return HeardNote(float(onset_s), float(duration_s), _count(pitch, 127), _count(velocity, 127))
+    raise ValueError("not a note")
 
 
 def as_sounded(decisions: Iterable[Decision], entries: Iterable[Entry], *, sample_rate_hz: int) -> Iterator[Decision]:

@@ -42,6 +42,7 @@ from musichal import __version__
 from musichal.arrays import Float32
 from musichal.audio.files import decode_flac
 from musichal.errors import InputError
+from musichal.hearing.exact_notes import ExactNotes
 from musichal.hearing.listener import Listener
 from musichal.hearing.percepts import Onset, Window
 from musichal.live.engine import EventLoop, Player, note_events
@@ -51,6 +52,7 @@ from musichal.live.session.event_log import (
     Ended,
     Entry,
     Perceived,
+    Played,
     Struck,
     as_sounded,
     entry_from_json,
@@ -346,6 +348,14 @@ class _RecordedFrontEnd:
         self._flushes = to_the_end
         self._windows: dict[int, Window] = {}
         self._onsets: set[Onset] = set()
+        self.exact = ExactNotes()
+
+    def know(self, entry: Entry) -> None:
+        """Take what a MIDI player is known to have played."""
+        if isinstance(entry, Struck) and entry.onset.pitches:
+            self.exact.strike(entry.onset)
+        elif isinstance(entry, Played):
+            self.exact.end(entry.notes)
 
     def window(self, index: int) -> Window | None:
         """Return window number `index`, and forget earlier ones; None if the sound ends before it is complete."""
@@ -356,7 +366,9 @@ class _RecordedFrontEnd:
         return self._windows[index]
 
     def found(self, onset: Onset) -> bool:
-        """Return whether an onset is found again."""
+        """Return whether an onset is found again; one of a MIDI player is known, not found."""
+        if onset.pitches:
+            return True
         while self._intake.samples_heard < onset.decided_at and self._advance():
             pass
         alike = onset in self._onsets
@@ -411,6 +423,7 @@ def replay(
     heard = onsets_unlike = missing = 0
     last = 0
     for number, entry in enumerate(session.entries):
+        rehearsal.know(entry)
         match entry:
             case Struck(at, onset):
                 onsets_unlike += not rehearsal.found(onset)
@@ -420,7 +433,7 @@ def replay(
                 if window is None:
                     missing = len(session.entries) - number
                     break
-                percept = listener.step(window)
+                percept = rehearsal.exact.put_in(listener.step(window))
                 heard += 1
                 if percept_digest(percept) != digest:
                     unlike.append(index)

@@ -1,0 +1,195 @@
+"""A MIDI keyboard as the player: its sound, its exact notes, offline, live, and again."""
+
+import time
+from pathlib import Path
+
+import mido
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from midi_receiver import MidiSender
+from musichal.audio.keyboard import KeyboardSynth
+from musichal.audio.recording import read_recording
+from musichal.cli import app
+from musichal.errors import InputError
+from musichal.hearing.exact_notes import KeyOnsets, KnownNotes
+from musichal.live.live_performance import LivePerformance, LiveRequest
+from musichal.live.session.event_log import Played, Struck, entry_from_json, entry_to_json
+from musichal.live.session.session import read_session
+from musichal.memory.partner_file import save_partner
+from musichal.note import HeardNote
+
+RATE_HZ = 24_000
+PLAYED = [
+    (100, b"\x90\x3c\x64"),
+    (2000, b"\x91\x40\x50"),
+    (3000, b"\xb1\x40\x7f"),  # pedal
+    (5000, b"\x81\x40\x00"),
+    (9000, b"\x80\x3c\x00"),
+    (20_000, b"\xb1\x40\x00"),
+    (21_000, b"\x99\x2e\x64"),  # an open hi-hat, and a closed one that ends it
+    (22_000, b"\x99\x2a\x64"),
+]
+
+
+def rendered(blocks: list[int], played: list[tuple[int, bytes]] = PLAYED) -> tuple[np.ndarray, KeyboardSynth]:
+    synth, waiting, parts = KeyboardSynth(RATE_HZ), list(played), []
+    for block in blocks:
+        while waiting and waiting[0][0] < synth.position + block:
+            at, data = waiting.pop(0)
+            synth.take(data, at)
+        parts.append(synth.render(block))
+    return np.concatenate(parts), synth
+
+
+@given(cuts=st.lists(st.integers(1, 30_000), max_size=12, unique=True))
+def test_sound_and_notes_do_not_depend_on_the_blocks(cuts):
+    whole, synth = rendered([30_000])
+    cut, other = rendered(np.diff([0, *sorted(cut for cut in cuts if cut < 30_000), 30_000]).tolist())
+    assert np.array_equal(whole, cut)
+    assert (synth.pressed(), synth.ended()) == (other.pressed(), other.ended())
+
+
+def test_a_note_lasts_as_long_as_its_key_and_sounds_as_long_as_the_pedal():
+    sound, synth = rendered([30_000])
+    assert [(n.onset_s * RATE_HZ, n.duration_s * RATE_HZ, n.pitch, n.velocity) for n in synth.ended()] == [
+        (100, pytest.approx(8900), 60, 100),
+        (2000, pytest.approx(3000), 64, 80),
+    ]
+    assert np.abs(sound[15_000:19_000]).max() > 0.01, "the pedal holds it"
+    assert np.abs(sound[28_000:]).max() < 1e-4
+    assert [key.pitch for key in synth.pressed()] == [60, 64, 46, 42]
+
+
+def test_a_key_struck_again_ends_in_the_order_of_striking_and_all_notes_off_ends_all():
+    struck = [
+        (0, b"\x90\x3c\x64"),
+        (1000, b"\x90\x3c\x50"),
+        (2000, b"\x80\x3c\x00"),
+        (3000, b"\x90\x40\x40"),
+        (4000, b"\xb0\x7b\x00"),
+    ]
+    _, synth = rendered([6000], struck)
+    assert [(round(n.onset_s * RATE_HZ), round(n.duration_s * RATE_HZ), n.velocity) for n in synth.ended()] == [
+        (0, 2000, 100),
+        (1000, 3000, 80),
+        (3000, 1000, 64),
+    ]
+
+
+@given(st.lists(st.tuples(st.integers(-5, 3000), st.binary(max_size=4)), max_size=60))
+def test_no_message_breaks_it(messages):
+    synth = KeyboardSynth(RATE_HZ)
+    for at, data in messages:
+        synth.take(data, at)
+        assert np.isfinite(synth.render(16)).all()
+    synth.silence()
+    synth.render(RATE_HZ)
+    assert not synth.render(RATE_HZ).any()
+
+
+def test_keys_of_a_chord_are_one_onset_with_all_their_pitches():
+    _, synth = rendered([6000], [(0, b"\x90\x3c\x64"), (200, b"\x90\x40\x64"), (5000, b"\x90\x43\x64")])
+    onsets = KeyOnsets(chord_samples=720).of(synth.pressed())
+    assert [(o.sample, o.pitches) for o in onsets] == [(0, (60,)), (0, (64,)), (5000, (67,))]
+
+
+def test_the_log_keeps_exact_notes():
+    entries = [Struck(7, KnownOnset) for KnownOnset in KeyOnsets(chord_samples=1).of(rendered([3000])[1].pressed())]
+    entries.append(Played(9, (HeardNote(0.25, 0.1, 60, 90),)))
+    assert [entry_from_json(entry_to_json(entry)) for entry in entries] == entries
+    for wrong in ('{"at":1,"notes":[[0,0,60,90]]}', '{"at":1,"notes":[[0,1,160,90]]}', '{"at":1,"onset":[1,2,200]}'):
+        with pytest.raises(ValueError, match=r"not a note|expected an integer"):
+            entry_from_json(wrong)
+
+
+@pytest.fixture(scope="module")
+def melody(tmp_path_factory) -> Path:
+    """Four bars of quarters and eighths with a pedal, at 100 beats a minute."""
+    track = mido.MidiTrack(
+        [mido.MetaMessage("set_tempo", tempo=600_000), mido.Message("control_change", control=64, value=127)]
+    )
+    for number, pitch in enumerate([60, 64, 67, 72, 71, 67, 64, 62] * 3):
+        length = 480 if number % 3 else 240
+        track.append(mido.Message("note_on", note=pitch, velocity=60 + number, time=0))
+        track.append(mido.Message("note_off", note=pitch, time=length))
+    path = tmp_path_factory.mktemp("melody") / "melody.mid"
+    mido.MidiFile(tracks=[track], ticks_per_beat=480).save(path)
+    return path
+
+
+def test_a_midi_file_is_a_recording_with_its_notes(melody):
+    recording = read_recording(melody)
+    notes = [m for m in mido.MidiFile(melody) if m.type == "note_on"]
+    assert [(n.pitch, n.velocity) for n in recording.take.notes] == [(m.note, m.velocity) for m in notes]
+    assert recording.take.notes[1].onset_s == pytest.approx(0.3)
+    assert recording.take.beats_s[:3].tolist() == pytest.approx([0, 0.6, 1.2])
+    assert np.array_equal(recording.samples, read_recording(melody).samples)
+
+
+def test_a_midi_player_is_answered_offline_and_replayed(trained, melody, tmp_path):
+    partner, session = tmp_path / "p.hal", tmp_path / "session"
+    save_partner(partner, trained)
+    run = CliRunner().invoke(app, ["play", str(partner), "--input", str(melody), "--mode", "shadow", "--session", str(session)])
+    assert run.exit_code == 0, run.output
+    played = [note for entry in read_session(session).entries if isinstance(entry, Played) for note in entry.notes]
+    known = KnownNotes.of(read_recording(melody).take, trained.spec)
+    assert played == list(known.notes)[: len(played)]
+    assert len(played) > 20
+    again = CliRunner().invoke(app, ["replay", str(session)])
+    assert again.exit_code == 0, again.output
+    assert "byte for byte" in again.output
+
+
+@pytest.mark.live
+def test_a_keyboard_plays_live_its_port_goes_and_comes_back_and_the_session_replays(jack_server, trained, tmp_path):
+    partner, session = tmp_path / "p.hal", tmp_path / "session"
+    save_partner(partner, trained)
+    events: list[str] = []
+    with MidiSender("piano") as piano:
+        request = LiveRequest(partner=partner, input="midi:piano", midi_out="none:", session=session)
+        live = LivePerformance(request)
+        live.__enter__()
+        live.engine._observer.event = lambda _at, kind, text: events.append(f"{kind} {text}")
+        try:
+            for pitch in (60, 64, 67):
+                piano.send(0x90, pitch, 90)
+                time.sleep(0.3)
+                piano.send(0x80, pitch, 0)
+            piano.send(0x90, 72, 90)  # never released
+            time.sleep(0.3)
+            piano.__exit__()
+            wait_until(lambda: any(event.startswith("input-gone") for event in events))
+            with MidiSender("piano") as back:
+                wait_until(lambda: any(event.startswith("input-returned") for event in events))
+                back.send(0x90, 48, 70)
+                back.send(0x80, 48, 0)
+                time.sleep(0.5)
+        finally:
+            live.__exit__(None, None, None)
+    entries = read_session(session).entries
+    assert [p for e in entries if isinstance(e, Struck) for p in e.onset.pitches] == [60, 64, 67, 72, 48]
+    assert [n.pitch for e in entries if isinstance(e, Played) for n in e.notes] == [60, 64, 67, 72, 48]
+    again = CliRunner().invoke(app, ["replay", str(session)])
+    assert again.exit_code == 0, again.output
+
+
+@pytest.mark.live
+def test_a_midi_input_that_is_not_there_is_refused(jack_server, trained, tmp_path):
+    partner = tmp_path / "p.hal"
+    save_partner(partner, trained)
+    with (
+        pytest.raises(InputError, match="no MIDI input has 'no such' in the name"),
+        LivePerformance(LiveRequest(partner=partner, input="midi:no such", midi_out="none:")),
+    ):
+        pass
+
+
+def wait_until(condition, timeout_s=10.0):
+    until = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.02)

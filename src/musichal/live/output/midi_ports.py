@@ -35,7 +35,7 @@ class _Client:
 
     def __init__(self, rtmidi: Any, system: str, api: int, name: str, *, inputs: bool) -> None:
         self.system = system
-        self.again = lambda: type(self)(rtmidi, system, api, name, inputs=inputs)
+        self.again: Callable[[], _Client] = lambda: type(self)(rtmidi, system, api, name, inputs=inputs)
         self._midi: Any = (rtmidi.MidiIn if inputs else rtmidi.MidiOut)(api, name=name)
 
     def names(self) -> list[str]:
@@ -71,7 +71,7 @@ class _Client2(_Client):
 
     def __init__(self, rtmidi2: Any, system: str, api: int, name: str, *, inputs: bool) -> None:
         self.system = system
-        self.again = lambda: type(self)(rtmidi2, system, api, name, inputs=inputs)
+        self.again: Callable[[], _Client] = lambda: type(self)(rtmidi2, system, api, name, inputs=inputs)
         self._midi = rtmidi2.MidiIn(name, api=api) if inputs else rtmidi2.MidiOut(name, api)
 
     def names(self) -> list[str]:

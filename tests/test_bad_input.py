@@ -55,15 +55,9 @@ def with_bad_sample(value: float):
     return make
 
 
-def cut_short(path: Path) -> None:
-    soundfile.write(path, noise(2), RATE)
-    path.write_bytes(path.read_bytes()[:-20_000])
-
-
 REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing": (lambda _: None, "no such file"),
     "empty": (lambda p: p.touch(), "empty"),
-    "truncated": (cut_short, "cut short"),
     "not audio": (lambda p: p.write_text("la la la " * 50), "not a recording"),
     "zero length": (lambda p: soundfile.write(p, noise(0), RATE), "zero"),
     "NaN": (with_bad_sample(np.nan), "NaN or infinite"),
@@ -138,7 +132,7 @@ HEARD: dict[str, tuple[Callable[[Path, np.ndarray], object], str]] = {
     "PCM_U8": (stored_as("PCM_U8"), ""),
     "MP3": (stored_as("MPEG_LAYER_III", "MP3"), ""),
     "clipped": (lambda p, s: soundfile.write(p, np.clip(20 * s, -1, 1), 44_100), "clipped"),
-    "beyond full scale": (lambda p, s: soundfile.write(p, 8 * s, 44_100, subtype="FLOAT"), "above full scale"),
+    "beyond full scale": (lambda p, s: soundfile.write(p, 8 * s, 44_100, subtype="FLOAT"), "turned down"),
     "DC offset": (lambda p, s: soundfile.write(p, 0.5 * s + 0.3, 44_100), "DC offset"),
 }
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from hypothesis import example, given
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from musichal.audio.files import decode_flac, encode_flac
-from musichal.audio.recording import AUDIO_SUFFIXES, collect_recordings, ingest, looks_like_audio, missing_bytes, read_recording
+from musichal.audio.recording import AUDIO_SUFFIXES, collect_recordings, ingest, read_recording
 from musichal.errors import InputError
 
 GRID = 2**23
@@ -54,6 +54,14 @@ def sound_file(path: Path, samples: np.ndarray, rate: int = RATE, **how: str) ->
         rate = 48_000
     soundfile.write(path, samples, rate, **how)
     return path
+
+
+def cut_short(path: Path) -> str:
+    """Return the warning of a file that is heard as far as it goes, and that strictness refuses."""
+    warning = read_recording(path).warnings[0]
+    assert refusal(path, strict=True) == f"{path}: {warning}"
+    assert "cut short" in warning
+    return warning
 
 
 def refusal(path: Path, **how: object) -> str:
@@ -170,8 +178,8 @@ class TestHeard:
 
     def test_hot_float(self, tmp_path, music):
         recording = read_recording(sound_file(tmp_path / "a.wav", music / np.abs(music).max() * 2, subtype="FLOAT"))
-        assert recording.warnings == ("peaks at +6.0 dBFS: what is above full scale is cut off",)
-        assert recording.samples.max() <= 1 - 1 / GRID
+        assert recording.warnings == ("peaks at +6.0 dBFS: turned down by 6.0 dB to full scale",)
+        assert np.abs(recording.samples - music / np.abs(music).max()).max() < 2 / GRID
 
     @pytest.mark.filterwarnings("error")
     def test_the_largest_numbers_there_are(self, tmp_path, music):
@@ -179,6 +187,7 @@ class TestHeard:
         block[1000] = np.finfo(np.float64).max
         recording = read_recording(sound_file(tmp_path / "a.wav", block, subtype="DOUBLE"))
         assert recording.samples[1000] == np.float32(1 - 1 / GRID)
+        assert np.abs(recording.samples - music)[1001:].max() < 1 / GRID  # a click does not silence the rest
         assert len(recording.warnings) == 1
 
     def test_dc_offset(self, tmp_path, music):
@@ -243,7 +252,10 @@ class TestRefused:
         path = sound_file(tmp_path / f"a.{suffix}", music, format=format_, subtype=subtype)
         whole = path.read_bytes()
         path.write_bytes(whole[: int(len(whole) * share)])
-        assert "cut short" in refusal(path)
+        if format_ == "OGG" and share == 0.1:  # nothing but headers
+            refusal(path)
+        else:
+            cut_short(path)
 
     @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
     def test_how_much_of_a_truncated_flac_can_be_read(self, tmp_path, rock_guitar, share):
@@ -252,7 +264,7 @@ class TestRefused:
         path = sound_file(tmp_path / "a.flac", samples, rate, format="FLAC")
         whole = path.read_bytes()
         path.write_bytes(whole[: int(len(whole) * share)])
-        found = re.search(r"cut short: ([0-9.]+) of ([0-9.]+) s can be read$", refusal(path))
+        found = re.search(r"cut short or damaged: ([0-9.]+) of ([0-9.]+) s can be heard$", cut_short(path))
         heard_s, promised_s = float(found[1]), float(found[2])
         assert promised_s == pytest.approx(len(samples) / rate, abs=0.05)
         assert heard_s == pytest.approx(share * promised_s, abs=0.1 * promised_s)  # louder parts take more bytes
@@ -262,24 +274,28 @@ class TestRefused:
         format_, subtype, suffix, _ = encoding
         path = sound_file(tmp_path / f"a.{suffix}", music, format=format_, subtype=subtype)
         path.write_bytes(path.read_bytes()[:-3])
-        assert "cut short" in refusal(path)
+        cut_short(path)
 
     @pytest.mark.parametrize("name", ["rock140_guitar.ogg", "ballad95_mix.ogg"])
     def test_a_real_clip_truncated(self, tmp_path, audio_dir, name):
         whole = (audio_dir / name).read_bytes()
         path = tmp_path / name
-        for size in (1, 10, 200, 4_000, 100_000, len(whole) - 1):
+        for size in (1, 10, 200, 4_000):
             path.write_bytes(whole[:size])
             refusal(path)
-        assert "cut short" in refusal(path)
+        for size in (100_000, len(whole) - 1):
+            path.write_bytes(whole[:size])
+            cut_short(path)
 
     @pytest.mark.parametrize("hole", ["taken out", "zeroed"])
     def test_a_real_clip_with_a_hole(self, tmp_path, rock_guitar, hole):
-        """libsndfile would give the full length, and silence or a jump in the middle."""
+        """libsndfile would give the full length without a word, and silence or a jump in the middle."""
         whole = rock_guitar.read_bytes()
         path = tmp_path / "a.ogg"
         path.write_bytes(whole[:100_000] + (bytes(20_000) if hole == "zeroed" else b"") + whole[120_000:])
-        assert "cut short or damaged" in refusal(path)
+        recording = read_recording(path)
+        assert "pages are missing or damaged" in recording.warnings[0]
+        assert 30 < recording.duration_s < 34.2857
 
     def test_a_page_is_missing(self, tmp_path, rock_guitar):
         whole = rock_guitar.read_bytes()
@@ -287,15 +303,9 @@ class TestRefused:
         end = whole.index(b"OggS\0", start + 4)
         path = tmp_path / "a.ogg"
         path.write_bytes(whole[:start] + whole[end:])
-        assert "cut short or damaged" in refusal(path)
+        assert "pages are missing or damaged at 1 place" in read_recording(path).warnings[0]
         path.write_bytes(whole + b"TAG".ljust(128, b"\0"))  # as some programs add to any file
         assert np.array_equal(read_recording(path).samples, read_recording(rock_guitar).samples)
-
-    def test_fewer_frames_than_libsndfile_promised(self, tmp_path, music, monkeypatch):
-        path = sound_file(tmp_path / "a.wav", music)
-        monkeypatch.setattr(soundfile.SoundFile, "seekable", lambda _: False)  # its own check would hide the promise
-        monkeypatch.setattr(soundfile.SoundFile, "frames", music.size + RATE)
-        assert refusal(path).endswith("is damaged or cut short: 3.0 of 4.0 s can be read")
 
     @pytest.mark.parametrize("suffix", ["wav", "mp3", "flac", "ogg", "txt"])
     @pytest.mark.parametrize(
@@ -307,10 +317,10 @@ class TestRefused:
             b"\x80\x04\x95" + bytes(500),
             bytes(10_000),
             b"\xff" * 5_000,
-            b"RIFF\x00\x10\x00\x00AVI " + bytes(4_096),
+            b"RIFF\x00\x10\x00\x00ACON" + bytes(4_096),
             b"R",
         ],
-        ids=["text", "png", "zip", "pickle", "zeros", "ones", "avi", "one byte"],
+        ids=["text", "png", "zip", "pickle", "zeros", "ones", "cursor", "one byte"],
     )
     def test_not_sound(self, tmp_path, capfd, data, suffix):
         path = tmp_path / f"a.{suffix}"
@@ -358,21 +368,14 @@ class TestRefused:
         data[21] |= 0x0F
         data[22:26] = b"\xff\xff\xff\xff"
         (tmp_path / "a.flac").write_bytes(data)
-        assert "is longer than" in refusal(tmp_path / "a.flac")
-
-    def test_flac_that_came_out_of_a_pipe(self, tmp_path, music):
-        data = bytearray(sound_file(tmp_path / "a.flac", music).read_bytes())
-        data[21] &= 0xF0
-        data[22:26] = bytes(4)
-        (tmp_path / "a.flac").write_bytes(data)
-        assert "does not say how long it is" in refusal(tmp_path / "a.flac")
+        assert "3.0 of 1558264.8 s can be heard" in cut_short(tmp_path / "a.flac")
 
     def test_more_than_the_memory_of_this_machine(self, tmp_path, music, monkeypatch):
         def full(*_, **__):
             raise MemoryError
 
         path = sound_file(tmp_path / "a.wav", music)
-        monkeypatch.setattr(np, "empty", full)
+        monkeypatch.setattr(np, "full", full)
         assert "does not fit into the memory" in refusal(path)
 
     @pytest.mark.skipif(os.name == "nt", reason="a property of POSIX systems")
@@ -392,26 +395,6 @@ class TestRefused:
         path.write_bytes(whole[: data.draw(st.just(len(whole)) | st.integers(0, len(whole)))])
         with contextlib.suppress(InputError):
             assert np.isfinite(read_recording(path, max_samples=1 << 22).samples).all()
-
-
-class TestCompleteness:
-    @given(st.binary(max_size=300), st.sampled_from([b"", b"RIFF\0\0\0\0WAVE", b"OggS\0", b"caff\0\0\0\0", b".snd", b"ID3"]))
-    @example(b"data" + bytes(4), b"RIFF\0\0\0\0WAVE")
-    def test_any_bytes(self, data, start):
-        data = start + data
-        assert looks_like_audio(data[:16]) in (True, False)
-        assert missing_bytes(io.BytesIO(data), len(data)) >= 0
-
-    @pytest.mark.parametrize(("chunks", "missing"), [(9_000, 90), (20_000, 0)])
-    def test_the_search_gives_up_on_endless_chunks(self, chunks, missing):
-        sound = b"data" + (100).to_bytes(4, "little") + bytes(10)
-        data = b"RIFF\0\0\0\0WAVE" + b"junk\0\0\0\0" * chunks + sound
-        assert missing_bytes(io.BytesIO(data), len(data)) == missing
-
-    def test_chunks_before_the_sound(self):
-        odd = b"LIST" + (3).to_bytes(4, "little") + b"abc\0"
-        data = b"RIFF\0\0\0\0WAVE" + odd + b"data" + (100).to_bytes(4, "little") + bytes(60)
-        assert missing_bytes(io.BytesIO(data), len(data)) == 40
 
 
 class TestCollect:

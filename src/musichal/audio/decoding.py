@@ -1,0 +1,188 @@
+"""Sound files decoded from their start to their end: by libsndfile, and what it does not know by FFmpeg's libraries.
+
+libsndfile (LGPL, in soundfile's wheels for every system) decodes each `Part` that `musichal.audio.containers` finds. miniaudio,
+measured beside it, reads MP3 to the end, but ends chained Ogg at its first link, believes a size of 0, and knows no Opus, CAF,
+AU or GSM. AAC, ALAC in MP4, WMA, Speex and so on are read by PyAV where the extra ``av``, of 100 MB, is installed.
+"""
+
+import contextlib
+import importlib
+import math
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+import numpy as np
+import soundfile
+
+from musichal.arrays import Float64
+from musichal.audio.parts import Data, Foreign, Part, Spliced
+from musichal.errors import MissingExtraError, install_hint
+
+_BLOCK_VALUES = 1 << 18
+_LONGEST_VORBIS_BLOCK = 8192
+_DURATION_SLACK = 0.98  # containers round, and count what encoders add
+_FFMPEG_TOO = ("wav", "aiff", "caf", "w64", "au")  # with codecs that libsndfile does not know
+_PCM_BITS = {"PCM_16": 16, "PCM_24": 24, "PCM_32": 32}
+
+
+@dataclass(frozen=True)
+class Sound:
+    """Sound of one rate as it comes out of a decoder.
+
+    `blocks` yields arrays of shape (n, channels), full scale 1. `full_scale` is the level of the highest code, 1 where there is
+    none. `promised` is the number of samples that the file says it has, `share` tells how much of it was decoded.
+    """
+
+    rate_hz: int
+    channels: int
+    full_scale: float
+    blocks: Iterator[Float64]
+    promised: int | None
+    share: Callable[[], float]
+
+
+class _Stream(soundfile.SoundFile):  # type: ignore[misc]
+    """A sound that is only read on: soundfile would seek after each block, and libsndfile lose its place."""
+
+    def seekable(self) -> bool:
+        return False
+
+
+def decode(data: Data, part: Part, file: BinaryIO) -> Sound:
+    """Open a part; what libsndfile refuses, FFmpeg's libraries may read.
+
+    Raises `soundfile.SoundFileError` where nothing can. Damage ends the blocks early.
+    """
+    spliced = Spliced(data, part.pieces)
+    try:
+        with _quiet() if part.kind == "MP3" else contextlib.nullcontext():
+            stream = _Stream(spliced)
+    except soundfile.SoundFileError as error:
+        if part.kind.lower() not in _FFMPEG_TOO:
+            raise
+        try:
+            return decode_foreign(file, Foreign(part.kind, part.kind.lower()))
+        except MissingExtraError:
+            way = f"if it is of a rare kind, {install_hint('av')} to read it"
+            raise UndecodableError(f"its sound cannot be read: damaged, cut short or of an unknown kind; {way}") from error
+    most = None
+    if part.bounded:
+        with _Stream(Spliced(data, part.bounded)) as bounded:
+            most = bounded.frames
+    blocks = _blocks(stream, delay=part.delay, most=most, loud=part.kind == "MP3")
+    return Sound(stream.samplerate, stream.channels, _full_scale(stream.subtype), blocks, part.promised, spliced.share)
+
+
+def _blocks(stream: _Stream, *, delay: int, most: int | None, loud: bool) -> Iterator[Float64]:
+    """Yield blocks to the end; what is behind `most` samples only if it is more than a decoder adds there."""
+    if delay:
+        yield np.zeros((delay, stream.channels))
+    done, held = 0, np.zeros((0, stream.channels))
+    with stream:
+        more = True
+        while more:
+            block: Float64 = np.full((max(1, _BLOCK_VALUES // stream.channels), stream.channels), np.nan)
+            try:
+                with _quiet() if loud else contextlib.nullcontext():
+                    count = len(stream.read(out=block))
+                more = count > 0
+            except soundfile.SoundFileError:  # how much it decoded before, the block tells
+                count, more = int(np.count_nonzero(~np.isnan(block).any(axis=1))), False
+            part = block[:count]
+            if most is not None:
+                held = np.concatenate([held, part[max(0, most - done) :]])
+                done, part = done + count, part[: max(0, most - done)]
+                if len(held) > _LONGEST_VORBIS_BLOCK:
+                    part, held, most = np.concatenate([part, held]), held[:0], None
+            if len(part):
+                yield part
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep mpg123, inside libsndfile, from writing to standard error what our own sentences say."""
+    try:
+        kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    except OSError:  # there is no standard error
+        yield
+        return
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def _full_scale(subtype: str) -> float:
+    """Return the level of the highest code; float and lossy files have none, and reach 1 or more."""
+    if subtype in ("PCM_S8", "PCM_U8"):
+        return math.inf  # steps so coarse that any loud wave stays on the last one
+    bits = _PCM_BITS.get(subtype)
+    return 1.0 if bits is None else 1.0 - 2.0 ** (1 - bits)
+
+
+# ── what libsndfile does not know ────────────────────────────────────────────
+
+
+def decode_foreign(file: BinaryIO, foreign: Foreign) -> Sound:
+    """Open what FFmpeg's libraries read: the first sound in it.
+
+    Raises `MissingExtraError` where they are not installed, `UndecodableError` where they find no sound.
+    """
+    try:
+        av: Any = importlib.import_module("av")
+    except ImportError as error:
+        way = f"{install_hint('av')} to read it, or convert it: ffmpeg -i INPUT OUTPUT.wav"
+        raise MissingExtraError(f"is {foreign.name}; {way}") from error
+    size = max(1, file.seek(0, os.SEEK_END))
+    file.seek(0)
+    try:
+        container = av.open(file, format=foreign.demuxer, metadata_errors="ignore")
+        frames = _frames(av, container)
+        first = next(frames)
+    except (av.FFmpegError, StopIteration, IndexError, ValueError) as error:
+        raise UndecodableError(f"is {foreign.name} without sound that can be read: damaged, protected or cut short") from error
+    stream = container.streams.audio[0]
+    promised = None
+    if stream.duration and stream.time_base:
+        promised = int(stream.duration * stream.time_base * first.rate * _DURATION_SLACK)
+    return Sound(first.rate, first.layout.nb_channels, 1.0, _arrays(av, [first], frames), promised, lambda: file.tell() / size)
+
+
+class UndecodableError(Exception):
+    """Why a sound cannot be decoded, without the name of its file."""
+
+
+def _frames(av: Any, container: Any) -> Iterator[Any]:
+    """Yield the frames of the first sound; damage inside is passed over as FFmpeg does."""
+    resampler, kind = None, None
+    for packet in container.demux(container.streams.audio[0]):
+        try:
+            decoded = packet.decode()
+        except av.InvalidDataError:
+            continue
+        for frame in decoded:
+            if resampler is None or kind != (frame.format.name, frame.layout.name, frame.rate):
+                if resampler is None:
+                    first = (frame.layout, frame.rate)
+                kind = (frame.format.name, frame.layout.name, frame.rate)
+                resampler = av.AudioResampler(format="dblp", layout=first[0], rate=first[1])
+            yield from resampler.resample(frame)
+
+
+def _arrays(av: Any, begun: list[Any], frames: Iterator[Any]) -> Iterator[Float64]:
+    """Yield arrays of about a block, (n, channels)."""
+    parts, size = [frame.to_ndarray().T for frame in begun], 0
+    with contextlib.suppress(av.FFmpegError):  # the end of a file that is cut short
+        for frame in frames:
+            parts.append(frame.to_ndarray().T)
+            size += parts[-1].size
+            if size >= _BLOCK_VALUES:
+                yield np.concatenate(parts)
+                parts, size = [], 0
+    if parts:
+        yield np.concatenate(parts)

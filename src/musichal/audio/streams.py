@@ -1,0 +1,269 @@
+"""Streams in pieces: FLAC (RFC 9639), pages of Ogg (RFC 3533), frames of MPEG audio (ISO/IEC 11172-3)."""
+
+import re
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from functools import cache
+
+from musichal.audio.parts import Contents, Data, Foreign, Part, Piece, after_tags
+from musichal.text import counted
+
+_MOST_JUNK_BYTES = 1 << 16  # before the first frame of MPEG audio, besides tags and zeros
+_DECODER_DELAY = 529  # mpg123 leaves out its own delay where a frame says how many frames there are
+
+# ── FLAC ─────────────────────────────────────────────────────────────────────
+
+_FLAC_START = re.compile(rb"fLaC[\x00\x80]\x00\x00\x22")
+
+
+def flac(data: Data, start: int) -> Contents:
+    """Part joined files; where a length is given it is kept as a promise, and each is read to its end."""
+    starts = [found.start() for found in _FLAC_START.finditer(data, start)]
+    ends = [*starts[1:], len(data)]
+    return Contents(tuple(_flac_part(data, [(a, b)], bytes(data[a : a + 42])) for a, b in zip(starts, ends, strict=True)))
+
+
+def _flac_part(data: Data, pieces: list[Piece], head: bytes) -> Part:
+    """Return a part without a declared length. `head` is its first 42 bytes, all in the first piece."""
+    if len(head) < 42:
+        return Part("FLAC", tuple(pieces))
+    promised = int.from_bytes(head[21:26], "big") & (1 << 36) - 1
+    mended = head[:21] + bytes([head[21] & 0xF0]) + bytes(4) + head[26:]
+    first = pieces[0]
+    assert not isinstance(first, bytes)
+    return Part("FLAC", (mended, (first[0] + 42, first[1]), *pieces[1:]), promised=promised or None)
+
+
+# ── Ogg ──────────────────────────────────────────────────────────────────────
+
+_CODECS = {b"\x01vorbis": "Vorbis", b"OpusHead": "Opus", b"\x7fFLAC": "FLAC in Ogg", b"Speex   ": "Speex"}
+
+
+@dataclass
+class _Stream:
+    """The pages of one logical stream: place of each, of its packets, and its end."""
+
+    codec: str | None
+    pages: list[tuple[int, int, int]] = field(default_factory=list)
+    expected: int = 0
+    begun: bool = False  # with sound, behind the headers
+    ended: bool = False
+
+
+def ogg(data: Data, start: int) -> Contents | Foreign:
+    """Part a chain into its links, and take the first sound of each; a link begins where a stream begins behind sound."""
+    links: list[dict[bytes, _Stream]] = []
+    at, holes, torn, sounding = start, 0, False, False
+    while (page := data.find(b"OggS\0", at)) >= 0:
+        holes += page != at and sounding
+        count = data[page + 26] if page + 27 <= len(data) else 255
+        lacing = bytes(data[page + 27 : page + 27 + count])
+        body = page + 27 + count
+        end = body + sum(lacing)
+        if len(lacing) < count or end > len(data):
+            following = data.find(b"OggS\0", page + 4)
+            torn, at = following < 0, max(following, page + 4)
+            holes += not torn
+            continue
+        flags, granule, serial, number = struct.unpack("<BqII", data[page + 5 : page + 22])
+        if flags & 2:
+            if not links or sounding:
+                links.append({})
+                sounding = False
+            head = bytes(data[body : body + 8])
+            codec = next((codec for magic, codec in _CODECS.items() if head.startswith(magic)), None)
+            links[-1][serial] = _Stream(codec, expected=number)
+        else:
+            sounding = True
+        stream = links[-1].get(serial) if links else None
+        if stream is not None:
+            holes += stream.begun and number != stream.expected
+            stream.expected, stream.begun, stream.ended = number + 1, stream.begun or granule > 0, bool(flags & 4)
+            stream.pages.append((page, body, end))
+        at = end
+    streams = [next((s for s in link.values() if s.codec), None) for link in links]
+    heard = [stream for stream in streams if stream is not None]
+    if any(stream.codec == "Speex" for stream in heard):
+        return Foreign("Speex", "ogg")
+    remarks: tuple[str, ...] = (
+        (f"pages are missing or damaged at {counted(holes, 'place')}: what is left is heard",) if holes else ()
+    )
+    if any(sum(s.codec is not None for s in link.values()) > 1 for link in links):
+        remarks += ("it holds several sounds at the same time: the first is heard",)
+    parts = tuple(_ogg_part(data, stream) for stream in heard)
+    return Contents(parts, remarks, endless=torn or bool(heard and not heard[-1].ended))
+
+
+def _ogg_part(data: Data, stream: _Stream) -> Part:
+    assert stream.codec is not None
+    if stream.codec == "FLAC in Ogg":  # packets are FLAC's own, behind nine bytes in the first
+        pieces: list[Piece] = [(body, end) for _, body, end in stream.pages]
+        pieces[0] = (stream.pages[0][1] + 9, stream.pages[0][2])
+        return replace(
+            _flac_part(data, pieces, bytes(data[stream.pages[0][1] + 9 : stream.pages[0][2]])), kind=stream.codec, promised=None
+        )
+    stretches = tuple(_joined((page, end) for page, _, end in stream.pages))
+    if stream.codec != "Vorbis":
+        return Part(stream.codec, stretches)
+    # Where a file was cut at its start without coding it anew, its granule positions are less than its sound.
+    page, _, end = stream.pages[-1]
+    last = bytearray(data[page:end])
+    last[6:14], last[22:26] = struct.pack("<q", 1 << 40), bytes(4)
+    last[22:26] = struct.pack("<I", _ogg_crc(last))
+    rest = stretches[-1]
+    assert not isinstance(rest, bytes)
+    return Part(stream.codec, (*stretches[:-1], (rest[0], page), bytes(last)), bounded=stretches)
+
+
+def _ogg_crc(page: bytearray) -> int:
+    """Return the check sum of an Ogg page: of 32 bits, polynomial 04C11DB7, from 0, not reflected."""
+    crc = 0
+    for byte in page:
+        crc = (crc << 8 & 0xFFFFFFFF) ^ _crc_step((crc >> 24) ^ byte)
+    return crc
+
+
+@cache
+def _crc_step(byte: int) -> int:
+    value = byte << 24
+    for _ in range(8):
+        value = (value << 1 ^ 0x04C11DB7 if value & 0x80000000 else value << 1) & 0xFFFFFFFF
+    return value
+
+
+def _joined(ranges: Iterable[tuple[int, int]]) -> list[Piece]:
+    """Join stretches of a file that follow one another."""
+    joined: list[tuple[int, int]] = []
+    for first, end in ranges:
+        if joined and joined[-1][1] == first:
+            joined[-1] = (joined[-1][0], end)
+        else:
+            joined.append((first, end))
+    return list(joined)
+
+
+# ── MPEG audio ───────────────────────────────────────────────────────────────
+
+_SECOND = bytes(b for b in range(0xE0, 0x100) if b & 0x18 != 0x08 and b & 0x06)
+_THIRD = bytes(b for b in range(0x10, 0xF0) if b & 0x0C != 0x0C)
+_SYNC = re.compile(rb"\xff[" + re.escape(_SECOND) + rb"][" + re.escape(_THIRD) + rb"]", re.DOTALL)
+_FREE = re.compile(rb"\xff[" + re.escape(_SECOND) + rb"][\x00-\x0b]", re.DOTALL)
+_KBPS = {  # of MPEG 1, by layer, and of MPEG 2 and 2.5
+    (1, 1): (32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
+    (1, 2): (32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
+    (1, 3): (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),
+    (2, 1): (32, 48, 56, 64, 80, 96, 112, 128, 144, 160, 176, 192, 224, 256),
+    (2, 2): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+    (2, 3): (8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
+}
+
+
+@cache
+def _frame_bytes(second: int, third: int) -> int:
+    """Return the length of a frame by two bytes of its header; 0 where they are none of a frame's."""
+    if second & 0xE0 != 0xE0 or second & 0x18 == 0x08 or not second & 0x06 or third >> 4 in (0, 15) or third & 0x0C == 0x0C:
+        return 0
+    version, layer = 1 if second & 0x18 == 0x18 else 2, 4 - (second >> 1 & 3)
+    rate = (44_100, 48_000, 32_000)[third >> 2 & 3] // {0x18: 1, 0x10: 2, 0x00: 4}[second & 0x18]
+    kbps, padding = _KBPS[version, layer][(third >> 4) - 1], third >> 1 & 1
+    if layer == 1:
+        return 4 * (12_000 * kbps // rate + padding)
+    return (72_000 if layer == 3 and version == 2 else 144_000) * kbps // rate + padding
+
+
+def _key(data: Data, at: int) -> tuple[int, int, bool]:
+    """Return what all frames of a part share: version and layer, rate, whether mono."""
+    return data[at + 1] & 0x1E, data[at + 2] & 0x0C, data[at + 3] >> 6 == 3
+
+
+def _is_frame(data: Data, at: int, end: int, more: int) -> bool:
+    """Return whether a frame begins at `at` and `more` of its like follow it, as far as the file goes."""
+    key = None
+    for _ in range(more + 1):
+        if at + 4 > end:
+            return key is not None
+        length = _frame_bytes(data[at + 1], data[at + 2]) if data[at] == 0xFF else 0
+        if key is None and at + length > end:
+            return False
+        if not length or key not in (None, _key(data, at)):
+            return key is not None and data[at] != 0 and after_tags(data, at) > at
+        key, at = _key(data, at), at + length
+    return True
+
+
+def _next_frame(data: Data, at: int, last: int, end: int) -> int | None:
+    """Return where the next frame begins, not behind `last`, that two of its like follow."""
+    while (found := _SYNC.search(data, at, min(last, end))) is not None:
+        at = found.start()
+        if _is_frame(data, at, end, 2):
+            return at
+        at += 1
+    return None
+
+
+@dataclass
+class _Frames:
+    """Frames of one kind: where they lie, and how many they are."""
+
+    key: tuple[int, int, bool]
+    ranges: list[tuple[int, int]] = field(default_factory=list)
+    count: int = 0
+
+
+def mpeg(data: Data, start: int, end: int) -> Contents | None:
+    """Find the frames of MPEG audio; a part ends where version, rate or channels change. Junk and tags are left out."""
+    at = _next_frame(data, start, start + _MOST_JUNK_BYTES, end)
+    if at is None:
+        free = _FREE.match(data, start)  # of a free bit rate: libsndfile finds the length of its frames
+        return None if free is None else Contents((Part("MP3", ((start, end),)),))
+    parts: list[_Frames] = []
+    holes = 0
+    while at is not None:
+        key, begin = _key(data, at), at
+        if not parts or parts[-1].key != key:
+            parts.append(_Frames(key))
+        while at + 4 <= end and data[at] == 0xFF and _key(data, at) == key:
+            length = _frame_bytes(data[at + 1], data[at + 2])
+            if not length or at + length > end:
+                break
+            at += length
+            parts[-1].count += 1
+        parts[-1].ranges.append((begin, at))
+        if at + 4 > end or at == begin or (data[at] == 0xFF and _key(data, at) == key and _frame_bytes(*data[at + 1 : at + 3])):
+            break  # the end, or half a frame at it
+        after = min(after_tags(data, at), end)
+        if _is_frame(data, after, end, 1):
+            at = after
+        else:
+            at = _next_frame(data, after, end, end)
+            holes += at is not None
+    remarks = (f"damaged at {counted(holes, 'place')}: what is left is heard",) if holes else ()
+    return Contents(tuple(_mpeg_part(data, frames) for frames in parts), remarks)
+
+
+def _mpeg_part(data: Data, frames: _Frames) -> Part:
+    """Return frames behind a frame that says how many they are, as that of Xing or LAME does: libsndfile would guess."""
+    first, count = frames.ranges[0][0], frames.count
+    if frames.key[0] & 0x06 != 0x02:  # no layer III; others have a constant bit rate
+        return Part("MPEG audio", tuple(_joined(frames.ranges)))
+    head = bytes(data[first : first + _frame_bytes(data[first + 1], data[first + 2])])
+    at = next((found for name in (b"Xing", b"Info") if (found := head.find(name, 4, 64)) >= 0), -1)
+    share, delay, ranges = 1.0, 0, frames.ranges
+    if at >= 0 or head[36:40] == b"VBRI":
+        count, ranges = count - 1, [(first + len(head), ranges[0][1]), *ranges[1:]]
+    size = sum(end - begin for begin, end in ranges)
+    flags = head[at + 7] if 0 <= at < len(head) - 16 else 0
+    if flags & 1:  # kept, because what LAME writes behind says what to cut off at both ends
+        promised = int.from_bytes(head[at + 8 : at + 12], "big")
+        share = count / promised if promised > count + 1 else 1.0
+        tag = head[: at + 8] + struct.pack(">I", count) + (struct.pack(">I", size + len(head)) if flags & 2 else b"")
+        tag += head[len(tag) :]
+    else:
+        mpeg_1, mono = head[1] & 0x18 == 0x18, frames.key[2]
+        side = (17 if mono else 32) if mpeg_1 else (9 if mono else 17)
+        thirds = (index << 4 | head[2] & 0x0C for index in range(1, 15))
+        third, length = next((t, n) for t in thirds if (n := _frame_bytes(head[1] | 1, t)) >= 4 + side + 16)
+        tag = bytes([0xFF, head[1] | 1, third, head[3]]) + bytes(side) + b"Xing" + struct.pack(">III", 3, count, size + length)
+        tag, delay = tag.ljust(length, b"\0"), _DECODER_DELAY
+    return Part("MP3", (tag, *_joined(ranges)), share, delay=delay)

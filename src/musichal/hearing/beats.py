@@ -7,21 +7,25 @@ onsets, weighed by how much they stand out: likeliest on the beat, less so on it
 period is the resonance curve around 0.5 s (van Noorden & Moelants, J. New Music Research 28(1), 1999).
 
 With a whole recording in view, a network says how likely each step is a beat (`musichal.hearing.beat_network`), the likeliest
-path through periods and phases (`musichal.hearing.metre`) says which beats these are, and beats are drawn to the onsets at them
-by a weighted line. How sure they are, is how much better they explain what was heard than no metre does.
+path through periods and phases (`musichal.hearing.metre`) gives a pulse, `musichal.hearing.beat_level` says which level of it
+is the beat, and beats are drawn to the onsets at them by a weighted line. How sure they are, is how much better the pulse
+explains what was heard than no metre does, and how steady it is.
 """
 
 import math
 from collections import deque
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 
-from musichal.arrays import Float64, Int64, Records
-from musichal.hearing.beat_evidence import STEP_S, BeatEvidence
+from musichal.arrays import Bool, Float64, Int64, Records
+from musichal.hearing.beat_evidence import N_KINDS, STEP_S, BeatEvidence
+from musichal.hearing.beat_level import beat_places, what_is_heard
 from musichal.hearing.beat_network import DELAY_S, BeatNetwork
 from musichal.hearing.metre import FRAME_S, best_path, rests, space
 from musichal.hearing.percepts import Percept, SegmentFeatures
+from musichal.note import HeardNote
 from musichal.pulse import Pulse
 
 BEAT = np.dtype([("time_s", np.float64), ("confidence", np.float32), ("bar_place", np.int8)])
@@ -169,26 +173,45 @@ def predicted_beats(percepts: Iterable[Percept], *, sample_rate_hz: int) -> Floa
 
 
 _ONSET_LATE_S = 0.005  # an onset is reported so much after a synthesiser's attack begins
-_SURE_GAIN, _GAIN_WIDTH = 3.4, 0.4  # nepers a second that a metre explains better: where the confidence is a half
+_SURE_GAIN, _GAIN_WIDTH = 2.8, 0.4  # nepers a second that a metre explains better: where the confidence is a half
 _FIT_REACH = 0.07  # of a beat, around its quarters, in which an onset draws it
 _FEWEST_BEATS = 6
 _SURE_BEATS = 4  # beats over which what speaks for them is averaged, to each side
 _LEAST_SURE = 0.5
+_LONG_RUN = 12
+# Beats to each side over which a pulse is to be steady; where a half: the mean change of its period a beat, less its trend.
+_STEADY_BEATS, _STEADY, _STEADY_WIDTH = 12, 0.0075, 0.001
 
 
-def find_beats(segments: Iterable[SegmentFeatures], *, sample_rate_hz: int) -> Records:
-    """Return the beats of a whole recording, `BEAT` of shape (n,), ascending; none where there is no steady beat."""
+class FoundPulse(NamedTuple):
+    """A pulse of a whole recording: its times, how sure it is, and what it was found in.
+
+    `heard` is what `musichal.hearing.beat_level` reads, `first` how likely each frame is a bar's first beat.
+    """
+
+    times_s: Float64
+    confidence: Float64
+    onsets_s: Float64
+    heard: Float64
+    first: Float64
+
+
+def find_pulse(segments: Iterable[SegmentFeatures], *, sample_rate_hz: int) -> FoundPulse | None:
+    """Return a pulse of a whole recording, at whatever level of its metre; None if the recording is too short for one."""
     evidence, network = BeatEvidence(), BeatNetwork()
     strengths = _Strengths()
-    parts = [np.zeros((0, 3), np.float32)]
+    kinds, parts = [np.zeros((0, N_KINDS), np.float32)], [np.zeros((0, 3), np.float32)]
     struck: list[tuple[float, float]] = []
+    hits: list[HeardNote] = []
     for segment in segments:
-        parts.append(network.push(evidence.hear(segment, sample_rate_hz=sample_rate_hz)))
+        kinds.append(evidence.hear(segment, sample_rate_hz=sample_rate_hz))
+        parts.append(network.push(kinds[-1]))
         heard = strengths.of(segment, sample_rate_hz=sample_rate_hz)
         struck += [(onset_s - _ONSET_LATE_S, strength) for onset_s, strength in heard]
+        hits += segment.hits
     steps = np.concatenate(parts).astype(np.float64)
     if len(steps) * STEP_S < _FEWEST_BEATS * SHORTEST_BEAT_S:
-        return np.zeros(0, dtype=BEAT)
+        return None
     per_step = round(STEP_S / FRAME_S)
     place = (np.arange(per_step * len(steps)) - (per_step - 1)) / per_step
     seen = np.stack([np.interp(place, np.arange(len(steps)), steps[:, i]) for i in range(3)], axis=1)
@@ -196,13 +219,53 @@ def find_beats(segments: Iterable[SegmentFeatures], *, sample_rate_hz: int) -> R
     observed = np.concatenate([rests(seen[:, :2], 0.0)[1], np.zeros((len(seen), 1))], axis=1)
     np.maximum.at(observed[:, 3], np.clip((onsets[:, 0] + DELAY_S) / FRAME_S, 0, len(seen) - 1).astype(int), onsets[:, 1])
     frames, rows = best_path(observed)
-    times = np.asarray((frames + 0.5) * FRAME_S - DELAY_S, np.float64)
-    out = np.zeros(len(frames), dtype=BEAT)
-    out["time_s"] = _to_onsets(times, onsets[:, 0])
-    out["confidence"] = _sureness(observed, frames, rows)
-    out["bar_place"] = _bar_places(frames, seen[:, 2])
-    out = out[(out["confidence"] >= _LEAST_SURE) & (out["time_s"] >= 0)]
+    times_s = np.asarray((frames + 0.5) * FRAME_S - DELAY_S, np.float64)
+    sure = np.minimum(_sureness(observed, frames, rows), _steadiness(_to_onsets(times_s, onsets[:, 0])))
+    return FoundPulse(times_s, sure, onsets[:, 0], what_is_heard(np.concatenate(kinds), hits), seen[:, 2])
+
+
+def find_beats(segments: Iterable[SegmentFeatures], *, sample_rate_hz: int) -> Records:
+    """Return the beats of a whole recording, `BEAT` of shape (n,), ascending; none where there is no steady beat."""
+    pulse = find_pulse(segments, sample_rate_hz=sample_rate_hz)
+    if pulse is None:
+        return np.zeros(0, dtype=BEAT)
+    places = beat_places(pulse.heard, pulse.times_s)
+    numbers = np.arange(len(pulse.times_s))
+    times = np.interp(places, numbers, pulse.times_s)
+    out = np.zeros(len(times), dtype=BEAT)
+    out["time_s"] = _to_onsets(times, pulse.onsets_s)
+    out["confidence"] = np.interp(places, numbers, pulse.confidence)
+    out["bar_place"] = _bar_places(((times + DELAY_S) / FRAME_S).astype(np.int64), pulse.first)
+    out = out[_in_runs(out["confidence"] >= _LEAST_SURE) & (out["time_s"] >= 0)]
     return out[np.r_[True, np.diff(out["time_s"]) > 0]] if len(out) >= _FEWEST_BEATS else out[:0]
+
+
+def _in_runs(sure: Bool) -> Bool:
+    """Return which of the sure beats are in a long run of them, or in one that is most of all beats: a few happen by chance."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], sure, [False]]).astype(np.int8)))
+    kept = np.zeros(len(sure), dtype=bool)
+    for first, last in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
+        kept[first:last] = last - first >= min(_LONG_RUN, len(sure) / 2)
+    return kept
+
+
+def _steadiness(pulses_s: Float64) -> Float64:
+    """Return how steady the pulse is around each of its times: near 1 if one period is like the next, near 0 if it is not.
+
+    A pulse that somebody keeps may become faster or slower, but it does so evenly; one that is laid through free playing is
+    now longer and now shorter.
+    """
+    count, over = len(pulses_s), 2
+    if count < 2 * over + 2:
+        return np.ones(count)
+    spans = np.maximum(1e-3, pulses_s[over:] - pulses_s[:-over])
+    change = np.log(spans[over:] / spans[:-over]) / over  # times are on a grid: over one beat that would be most of a change
+    mean = np.empty(count)
+    for number in range(count):
+        place = min(max(0, number - over), len(change) - 1)
+        around = change[max(0, place - _STEADY_BEATS) : place + _STEADY_BEATS]
+        mean[number] = np.abs(around - around.mean()).mean()
+    return np.asarray(1 / (1 + np.exp((mean - _STEADY) / _STEADY_WIDTH)))
 
 
 def _to_onsets(times: Float64, onsets: Float64) -> Float64:

@@ -1,0 +1,135 @@
+"""The level of the metre: which of the pulses that are found in a recording is its beat.
+
+A path through periods and phases finds *a* pulse surely, which is often half a beat, or lies between the beats. Each likely
+period and phase in units of the found pulse is a candidate. What is heard at it, at its halves, thirds and quarters, how alike
+it is one to four beats on (a backbeat alternates), whether kick and snare take turns, and the tempo make its score: a
+conditional logit (McFadden, in Zarembka, *Frontiers in Econometrics*, 1974), fitted to songs of known beats by
+`tools/train_beat_level.py`. Stretches of the recording are scored by themselves; the likeliest course of levels through them
+counts, where a change has a cost.
+"""
+
+from functools import cache
+from importlib.resources import files
+
+import numpy as np
+from safetensors.numpy import load
+from scipy.ndimage import maximum_filter1d
+
+from musichal.arrays import Float32, Float64, Int64
+from musichal.hearing.beat_evidence import STEP_S
+from musichal.note import HeardNote
+
+CANDIDATES = tuple(
+    (period, phase)
+    for period, phases in (
+        (0.5, (0.0,)),
+        (2 / 3, (0.0, 1 / 3)),
+        (1.0, (0.0, 0.5)),
+        (1.5, (0.0, 0.5, 1.0)),
+        (2.0, (0.0, 0.5, 1.0, 1.5)),
+        (3.0, (0.0, 1.0, 2.0)),
+    )
+    for phase in phases
+)
+"""Period and phase of each candidate, in found pulses."""
+AS_FOUND = CANDIDATES.index((1.0, 0.0))
+STRETCH, HOP = 40, 20
+"""Found pulses that are scored together, and from one stretch to the next."""
+_SHORTEST_S, _LONGEST_S = 0.25, 1.25
+_FEWEST = 4  # beats of a candidate in a stretch
+_CHANGE = 6.0  # nepers against another level in the next stretch
+_LAGS = (1, 2, 3, 4)
+# Columns of the evidence: percussive rises low, middle, high; rises of registers; chord change; rise of harmonic sound; onsets.
+_GROUPS = ((0, 2), (2, 5), (5, 8), (8, 9), (9, 10), (10, 12), (16, 17), (17, 18), (23, 24))
+_DRUM_OF_KEY = {36: 0, 38: 1, 42: 2, 46: 2, 49: 3}
+_N_DRUMS = 4
+N_FEATURES = (_N_DRUMS + len(_GROUPS)) * (4 + len(_LAGS)) + 3 + 4
+
+
+def what_is_heard(evidence: Float32, hits: list[HeardNote]) -> Float64:
+    """Return what is heard in each step: drums struck, then groups of the evidence, each the loudest within a step."""
+    drums = np.zeros((len(evidence), _N_DRUMS))
+    for hit in hits:
+        step = int(hit.onset_s / STEP_S)
+        if hit.pitch in _DRUM_OF_KEY and step < len(drums):
+            drum = _DRUM_OF_KEY[hit.pitch]
+            drums[step, drum] = max(drums[step, drum], hit.velocity / 127)
+    groups = [evidence[:, a:b].mean(axis=1, keepdims=True, dtype=np.float64) for a, b in _GROUPS]
+    return np.asarray(maximum_filter1d(np.concatenate([drums, *groups], axis=1), 3, axis=0))
+
+
+def features(heard: Float64, pulses_s: Float64, first: int, last: int) -> Float64:
+    """Return the features of each candidate over pulses `first` to `last`; NaN where it is too fast, too slow or too short."""
+    number, out = np.arange(len(pulses_s)), np.full((len(CANDIDATES), N_FEATURES), np.nan)
+
+    def at(places: Float64) -> Float64:
+        steps = (np.interp(places, number, pulses_s) / STEP_S).astype(int)
+        return np.asarray(heard[np.clip(steps, 0, len(heard) - 1)])
+
+    usual = at(np.arange(first, last, 0.25)).mean(axis=0) + 1e-3
+    pulse_s = (pulses_s[last] - pulses_s[first]) / (last - first)
+    for row, (period, _) in enumerate(CANDIDATES):
+        places = places_of(row, first, last)
+        if len(places) < _FEWEST or not _SHORTEST_S <= period * pulse_s <= _LONGEST_S:
+            continue
+        on = at(places) / usual
+        parts = [on.mean(axis=0)]
+        for shares in ((0.5,), (0.25, 0.75), (1 / 3, 2 / 3)):
+            parts.append(np.mean([at(places + share * period).mean(axis=0) for share in shares], axis=0) / usual)
+        varied = (on - parts[0]) / (on.std(axis=0) + 0.15)
+        alike = [(varied[lag:] * varied[: len(on) - lag]).mean(axis=0) if len(on) > lag + 1 else 0 * usual for lag in _LAGS]
+        kick, snare = varied[:, 0], varied[:, 1]
+        turns = [(kick[lag:] * snare[: len(on) - lag]).mean() for lag in (0, 1, 2)]
+        octaves = np.log2(period * pulse_s / 0.5)
+        tempo = [octaves, octaves**2, abs(octaves) ** 3, float(period in {1.5, 3.0, 2 / 3})]
+        out[row] = np.concatenate([*np.log1p(parts), *alike, turns, tempo])
+    return out
+
+
+def places_of(candidate: int, first: float, last: float) -> Float64:
+    """Return where the beats of a candidate are from `first` on and before `last`, in found pulses."""
+    period, phase = CANDIDATES[candidate]
+    begin = np.ceil((first - phase) / period - 1e-6) * period + phase
+    return np.asarray(begin + period * np.arange(max(0, int(np.ceil((last - begin) / period - 1e-6)))))
+
+
+@cache
+def _weights() -> tuple[Float64, Float64]:
+    kept = load((files("musichal.hearing") / "beat_level_model.safetensors").read_bytes())
+    return kept["weights"].astype(np.float64), kept["offsets"].astype(np.float64)
+
+
+def log_likelihood(of: Float64) -> Float64:
+    """Return the logarithm of how likely each candidate with these features is the beat."""
+    weights, offsets = _weights()
+    score = np.where(np.isnan(of[:, 0]), -np.inf, (np.nan_to_num(of) - offsets) @ weights)
+    top = score.max()
+    return np.asarray(score - top - np.log(np.exp(score - top).sum()) if np.isfinite(top) else np.zeros(len(score)))
+
+
+def beat_places(heard: Float64, pulses_s: Float64) -> Float64:
+    """Return where the beats are, in found pulses, ascending."""
+    count = len(pulses_s)
+    firsts = list(range(0, max(1, count - HOP), HOP))
+    spans = [(first, min(count - 1, first + STRETCH)) for first in firsts]
+    if count <= HOP // 2:
+        return np.arange(count, dtype=np.float64)
+    scores = np.array([log_likelihood(features(heard, pulses_s, *span)) for span in spans])
+    chosen = _course(np.maximum(scores, -50.0))
+    places = [places_of(row, a, b) for row, a, b in zip(chosen, firsts, [*firsts[1:], count - 0.75], strict=True)]
+    whole = np.concatenate(places)
+    # Where one level takes over from another, no beat comes too soon.
+    return whole[np.r_[True, np.diff(whole) > 0.4]]
+
+
+def _course(scores: Float64) -> Int64:
+    """Return the likeliest course through stretches (n, candidates)."""
+    best, came = scores[0], []
+    for row in scores[1:]:
+        stay, leap = best, best.max() - _CHANGE
+        came.append(np.where(stay >= leap, np.arange(len(best)), int(best.argmax())))
+        best = np.maximum(stay, leap) + row
+    course = [int(best.argmax())]
+    for back in reversed(came):
+        course.append(int(back[course[-1]]))
+    return np.array(course[::-1])

@@ -1,0 +1,181 @@
+"""How the level of the metre is told: songs of known beats in, `hearing/beat_level_model.safetensors` out.
+
+Its material is the songs to *tune* on that `benchmarks.duo_material` makes, and any folders of MIDI files whose notes lie on
+their own tempo map, 40 s of each, rendered by FluidSynth. In each stretch of a recording, the candidates whose beats agree with
+the true ones best are right. A conditional logit with a ridge penalty is fitted to that; songs count alike, however long they
+are. Printed is the F-measure of songs that the weights were not fitted to, by kind, before, after and at best.
+
+The packaged weights come from an experiment form of this script: 45 songs to tune on, chorales at three tempi too, and 45 of
+the songs in Debian's openttd-openmsx, simutrans-data and planetblupi-music-midi. This script does not give them bit for bit.
+
+Run ``python -m tools.train_beat_level OUT.safetensors --material /work/data --midi FOLDER``. It needs half an hour.
+"""
+
+import argparse
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import mir_eval
+import numpy as np
+from safetensors.numpy import save_file
+from scipy.optimize import minimize
+
+from benchmarks.duo_songs import FONTS, RATE_HZ, STEADY_R16, Song, concentration, level, read_song, render
+from musichal.arrays import Bool, Float32, Float64
+from musichal.audio.recording import read_recording
+from musichal.hearing.beat_level import AS_FOUND, CANDIDATES, HOP, STRETCH, features, places_of
+from musichal.hearing.beats import find_pulse
+from musichal.hearing.encoders import create_encoder
+from musichal.hearing.listener import FeatureExtractor
+from musichal.spec import PerceptionSpec
+
+HEARD_S, MIDI_S, LEAD_S = 60, 40.0, 8.0
+RIDGE, FOLDS = 0.1, 10
+_PARTS, _OTHER = {"band": 1.0, "mix": 1.0, "player": 0.7}, 0.6
+_GOOD, _ALIKE = 0.8, 0.03
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Features (candidates, n), NaN where one is out of the question, and the F-measure of each candidate."""
+
+    song: str
+    kind: str
+    weight: float
+    features: Float64
+    scores: Float64
+
+
+def stretches(song: str, kind: str, weight: float, samples: Float32, rate_hz: int, beats_s: Float64) -> Iterator[Stretch]:
+    """Hear a recording and yield its stretches."""
+    spec = PerceptionSpec()
+    segments = FeatureExtractor(spec, create_encoder(spec)).stream(samples, source_rate_hz=rate_hz)
+    pulse = find_pulse(segments, sample_rate_hz=spec.sample_rate_hz)
+    if pulse is None:
+        return
+    times_s = pulse.times_s
+    numbers = np.arange(len(times_s))
+    for first in range(0, max(1, len(numbers) - HOP), HOP):
+        last = min(len(numbers) - 1, first + STRETCH)
+        true_s = beats_s[(beats_s >= times_s[first] - 0.07) & (beats_s <= times_s[last] + 0.07)]
+        if len(true_s) < 5 or last - first < HOP // 2:
+            continue
+        of = features(pulse.heard, times_s, first, last)
+        found = [np.interp(places_of(row, first, last + 0.5), numbers, times_s) for row in range(len(CANDIDATES))]
+        scores = [0.0 if np.isnan(row[0]) else _f_measure(true_s, beats) for row, beats in zip(of, found, strict=True)]
+        yield Stretch(song, kind, weight, of, np.array(scores))
+
+
+def _f_measure(true_s: Float64, found_s: Float64) -> float:
+    return float(mir_eval.beat.f_measure(true_s, found_s)) if len(found_s) > 1 else 0.0
+
+
+def of_material(folder: Path) -> Iterator[Stretch]:
+    """Yield the stretches of the songs to tune on."""
+    for file in sorted(folder.glob("*/*/truth.json")):
+        truth, song = json.loads(file.read_text("utf-8")), file.parent.name.removesuffix("_push")
+        if truth["split"] != "tune" or truth["set"] in ("free", "stems"):
+            continue
+        for part, weight in _PARTS.items():
+            recording = read_recording(file.parent / f"{part}.wav")
+            samples, beats_s = recording.samples[: HEARD_S * recording.sample_rate_hz], np.array(truth["beats_s"])
+            yield from stretches(song, f"{truth['set']} {part}", weight, samples, recording.sample_rate_hz, beats_s)
+        print(f"heard {song}", flush=True)
+
+
+def of_midi(folder: Path) -> Iterator[Stretch]:
+    """Yield the stretches of MIDI files."""
+    for path in sorted(folder.rglob("*.mid")):
+        song = read_song(path.stem, path.read_bytes())
+        first, beats_s, on_grid = _excerpt(song)
+        if not on_grid:
+            continue
+        samples = render(song, {note.part for note in song.notes}, FONTS["timgm6mb"])[round(first * RATE_HZ) :]
+        yield from stretches(song.name, "other songs", _OTHER, level(samples), RATE_HZ, beats_s)
+        print(f"heard {song.name}", flush=True)
+
+
+def _excerpt(song: Song) -> tuple[float, Float64, bool]:
+    """Cut a song to `MIDI_S` on a beat; return when that begins, its beats, and whether its notes lie on the tempo map."""
+    beats, _, _ = song.beats()
+    beats_s = song.seconds(beats)
+    onsets = np.unique([note.onset for note in song.notes])
+    begin_s = min(float(song.seconds(onsets[0])) + LEAD_S, max(0.0, float(song.seconds(onsets[-1])) - MIDI_S))
+    first = float(beats_s[np.searchsorted(beats_s, begin_s)])
+    end = round(float(np.interp(first + MIDI_S, beats_s, beats)))
+    # Notes that are still held end there.
+    ends = ("note_off", "note_on")
+    song.events = [
+        (min(tick, end), track, message)
+        for tick, track, message in song.events
+        if tick < end or (message.type in ends and not (message.type == "note_on" and message.velocity))
+    ]
+    phases = np.interp(onsets, beats, np.arange(len(beats)))[(song.seconds(onsets) >= first) & (onsets < end)]
+    inside = beats_s[(beats_s >= first - 1e-6) & (beats_s < first + MIDI_S)] - first
+    return first, inside, max(concentration(3 * phases), concentration(4 * phases)) > STEADY_R16
+
+
+def fit(of: list[Stretch]) -> tuple[Float64, Float64]:
+    """Return weights, and the offsets that features are taken from."""
+    whole = np.stack([stretch.features for stretch in of])
+    possible = ~np.isnan(whole[..., 0])
+    offsets, spread = whole[possible].mean(axis=0), whole[possible].std(axis=0) + 0.05
+    rows = np.nan_to_num((whole - offsets) / spread)
+    scores = np.stack([stretch.scores for stretch in of])
+    right = scores >= scores.max(axis=1, keepdims=True) - _ALIKE
+    songs, counts = np.unique([stretch.song for stretch in of], return_counts=True)
+    count_of = dict(zip(songs.tolist(), counts.tolist(), strict=True))
+    share = np.array([stretch.weight / count_of[stretch.song] for stretch in of])
+    share /= share.sum()
+
+    def loss(weights: Float64) -> tuple[float, Float64]:
+        chance = _chances(rows @ weights, possible)
+        mass = np.maximum((chance * right).sum(axis=1, keepdims=True), 1e-12)
+        slope = ((chance - chance * right / mass) * share[:, None]).reshape(-1) @ rows.reshape(-1, rows.shape[2])
+        return -float(share @ np.log(mass[:, 0])) + RIDGE * float(weights @ weights), slope + 2 * RIDGE * weights
+
+    found = minimize(loss, np.zeros(rows.shape[2]), jac=True, method="L-BFGS-B", options={"maxiter": 150})
+    return found.x / spread, offsets
+
+
+def _chances(scores: Float64, possible: Bool) -> Float64:
+    scores = np.where(possible, scores, -np.inf)
+    powers = np.exp(scores - scores.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+
+
+def report(of: list[Stretch], rng: np.random.Generator) -> None:
+    """Print the F-measures of songs that weights were not fitted to."""
+    songs = rng.permutation(sorted({stretch.song for stretch in of}))
+    rows: dict[str, list[tuple[float, float, float]]] = {}
+    for fold in range(FOLDS):
+        kept = set(songs[fold::FOLDS].tolist())
+        weights, offsets = fit([stretch for stretch in of if stretch.song not in kept])
+        for stretch in of:
+            if stretch.song in kept:
+                score = np.where(np.isnan(stretch.features[:, 0]), -np.inf, (stretch.features - offsets) @ weights)
+                chosen = stretch.scores[int(np.argmax(score))]
+                rows.setdefault(stretch.kind, []).append((stretch.scores[AS_FOUND], chosen, stretch.scores.max()))
+    for kind, of_kind in sorted(rows.items()):
+        before, after, best = np.mean(of_kind, axis=0)
+        print(f"{kind}: {len(of_kind)} stretches, F as found {before:.3f}, as chosen {after:.3f}, at best {best:.3f}")
+
+
+def main(path: Path, *, material: Path, midi: list[Path]) -> None:
+    """Make the model and write it to `path`."""
+    of = [*of_material(material), *(stretch for folder in midi for stretch in of_midi(folder))]
+    of = [stretch for stretch in of if stretch.scores.max() > _GOOD]
+    report(of, np.random.default_rng(0))
+    weights, offsets = fit(of)
+    save_file({"weights": weights.astype(np.float32), "offsets": offsets.astype(np.float32)}, path)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m tools.train_beat_level", description="Train the level of the beat.")
+    parser.add_argument("output", type=Path, help="the .safetensors file to write")
+    parser.add_argument("--material", type=Path, required=True, help="what benchmarks.duo_material made")
+    parser.add_argument("--midi", type=Path, nargs="*", default=[], help="folders of MIDI files")
+    arguments = parser.parse_args()
+    main(arguments.output, material=arguments.material, midi=arguments.midi)

@@ -303,14 +303,14 @@ def test_a_setting_that_was_given_holds_in_every_mode_even_at_its_default(traine
 
     assert built_in_modes()["shadow"].applied(PartnerSettings(), {}).chroma_weight == 2.0
     shadow = PartnerSettings(direction=Direction(mode="shadow"))
-    for value in (1, 1.1):
+    for value in (PartnerSettings().chroma_weight, 1.1):
         given = shadow.changed({"chroma_weight": value})
         assert given.explicit == {"chroma_weight"}
         assert held(given) == value
         assert held(PartnerSettings.from_dict(given.to_dict())) == value
         # A session from before names were kept: only what differs from the defaults counts as given.
         old = {name: v for name, v in given.to_dict().items() if name != "explicit"}
-        assert held(PartnerSettings.from_dict(old)) == (2.0 if value == 1 else value)
+        assert held(PartnerSettings.from_dict(old)) == (2.0 if value == PartnerSettings().chroma_weight else value)
     voices = shadow.changed({"voices": "melody, bass", "bass.low_pitch": 36})
     assert voices.explicit == {"voices"}
     with pytest.raises(InputError, match="explicit must be names of settings, got direction"):

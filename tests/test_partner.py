@@ -168,10 +168,11 @@ def check_contexts(memory: Memory, d: Decision, chosen: PartnerSettings) -> None
         came_s = context.age_s * context.pace + starts[end - (context.source == "rhythm")]
         assert d.state == end or abs(starts[d.state] - came_s) <= max(lengths[d.state - 1 : d.state + 1]) + 1e-6
         # What it says follows from how much agreed and how long ago that was.
-        assert context.strength == pytest.approx(spoke / (spoke + 1))
+        like = context.source == "likeness"
+        assert 0 < context.strength < 1 if like else context.strength == pytest.approx(spoke / (spoke + 1))
         assert context.value == pytest.approx(context.strength * np.exp(-context.age_s / chosen.activation_s))
         value = next(i.value for i in d.influences if i.name == context.source)
-        assert value == pytest.approx(context.value * (d.tonalness if context.source == "harmonic" else 1))
+        assert value == pytest.approx(context.value * (d.tonalness if context.source in ("harmonic", "likeness") else 1))
         assert value > 0
 
 

@@ -118,7 +118,8 @@ class PartnerParameters:
 
     harmonic_weight: float = _weight(1.2, "Weight of what followed the player's last harmonic tokens.")
     percussive_weight: float = _weight(0.6, "Weight of what followed the player's last percussive tokens.")
-    chroma_weight: float = _weight(1.0, "Weight of how well a candidate fits the present harmony.")
+    likeness_weight: float = _weight(2.0, "Weight of what followed where memory's last seconds are like the player's.")
+    chroma_weight: float = _weight(0.7, "Weight of how well a candidate fits the present harmony.")
     rhythm_weight: float = _weight(0.6, "Weight of what followed the player's last rhythm.")
     loudness_weight: float = _weight(0.2, "Weight of what followed the player's last rise and fall of loudness.")
     own_weight: float = _weight(0.2, "Weight of what followed the partner's own last choices elsewhere in memory.")
@@ -222,7 +223,7 @@ class PartnerParameters:
         group="Time", unit="ms", ends=(0.0, 200.0), beside={"quantise": 1.0, "subdivision": 1},
     )  # fmt: skip
     rest_below: float = _parameter(
-        0.12, 0, UNLIMITED, "Rests if less than this share of what the player can contribute speaks for the best candidate.",
+        0.06, 0, UNLIMITED, "Rests if less than this share of what the player can contribute speaks for the best candidate.",
         group="Rests", ends=(0.0, 0.9),
     )  # fmt: skip
     rest_after_silence_s: float = _parameter(

@@ -25,7 +25,8 @@ from musichal.partner.settings import PartnerSettings, Region
 _NONE: Int64 = np.zeros(0, dtype=np.int64)
 _NONE.setflags(write=False)
 _HARMONIC, _CHROMA, _OWN, _CONTINUITY = map(INFLUENCES.index, ("harmonic", "chroma", "own", "continuity"))
-_HARMONIC_CONTEXT, _OWN_CONTEXT = map(CONTEXTS.index, ("harmonic", "own"))
+_HARMONIC_CONTEXT, _OWN_CONTEXT, _LIKE_CONTEXT = map(CONTEXTS.index, ("harmonic", "own", "likeness"))
+_LIKENESS = INFLUENCES.index("likeness")
 _TIMED = ("percussive", "rhythm", "loudness")
 _EVERYWHERE = tuple((INFLUENCES.index(name), CONTEXTS.index(name)) for name in _TIMED)
 
@@ -34,8 +35,8 @@ _EVERYWHERE = tuple((INFLUENCES.index(name), CONTEXTS.index(name)) for name in _
 class Candidates:
     """Candidate states, ascending, with their influences.
 
-    `influences` (7, n, t) is the value, 0 to 1, of each influence on each of the `states` (n,) in each of the `transpositions`
-    (t,); `peaks` (n, 5) which peak of each kind of context points to it, −1 for none; `tonal` how far the present is harmony.
+    `influences` (8, n, t) is the value, 0 to 1, of each influence on each of the `states` (n,) in each of the `transpositions`
+    (t,); `peaks` (n, 6) which peak of each kind of context points to it, −1 for none; `tonal` how far the present is harmony.
     """
 
     states: Int64
@@ -108,6 +109,11 @@ def find_candidates(
         influences[influence] = values[context, :, None]
     lowest = int(shifts[0])
     influences[_HARMONIC, :, -lowest] = values[_HARMONIC_CONTEXT] * tonal
+    like = (peaks[:, _LIKE_CONTEXT] >= 0).nonzero()[0]
+    moves = activation.moves("likeness", peaks[like, _LIKE_CONTEXT])
+    columns = np.minimum(shifts.searchsorted(moves), t - 1)
+    like, columns = (each[shifts[columns] == moves] for each in (like, columns))
+    influences[_LIKENESS, like, columns] = values[_LIKE_CONTEXT].take(like) * tonal
     # It goes on as it was, also in its transposition.
     same = transposition - lowest
     if 0 <= same < t:

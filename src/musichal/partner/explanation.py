@@ -130,6 +130,8 @@ def _context_phrase(context: Context, recordings: Sequence[str], decision: Decis
     led = f"{ago} led there before, at {where}"
     if context.paired:
         led = f"{ago}: when you played this before, at {where}, they answered so"
+    if context.source == "likeness":
+        return f"your last seconds, by likeness ({context.strength:.2f}){led}"
     if context.source == "rhythm":
         return f"your last {counted(n + 1, 'beat')} ({_ratios(context.tokens)}){led}"
     if context.source == "loudness":

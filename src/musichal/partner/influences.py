@@ -1,8 +1,9 @@
 """Influences: what can speak for a place in memory, and where the player's past points to as time goes on.
 
-Five kinds of context are followed: harmonic tokens, percussive tokens, rhythm, loudness, and the partner's own last choices.
-Each finds the places whose past agrees longest with the present, exactly, with back-off to shorter contexts
-(`musichal.memory.token_index`); Somax2's influences (Borg; Assayag et al., Computer Music Journal 46(4)), after which this
+Six kinds of context are followed: harmonic tokens, percussive tokens, rhythm, loudness, the partner's own last choices, and
+likeness. The first five find the places whose past agrees longest with the present, exactly, with back-off to shorter contexts
+(`musichal.memory.token_index`); likeness those whose past is like the present, in any transposition
+(`musichal.partner.likeness`). Somax2's influences (Borg; Assayag et al., Computer Music Journal 46(4)), after which this
 is made, look up contexts of one fixed length. A match of n symbols has a strength of n / (n + 1); for loudness n counts only
 what is not steady.
 
@@ -23,6 +24,7 @@ import numpy as np
 from musichal.arrays import Bool, Float64, Int64, Records
 from musichal.hearing.percepts import SILENCE
 from musichal.memory.token_index import TokenIndex
+from musichal.partner.likeness import EDGES_S, Alike
 from musichal.partner.memory_pool import (
     CONTOUR_BREAK,
     CONTOUR_LEVEL,
@@ -35,10 +37,10 @@ from musichal.partner.memory_pool import (
 from musichal.partner.player import Situation
 from musichal.partner.settings import PartnerSettings
 
-CONTEXTS = ("harmonic", "percussive", "rhythm", "loudness", "own")
+CONTEXTS = ("harmonic", "percussive", "rhythm", "loudness", "own", "likeness")
 """Influences by a context that memory shares with the present."""
-INFLUENCES = ("harmonic", "percussive", "chroma", "rhythm", "loudness", "own", "continuity")
-PLAYER_INFLUENCES = ("harmonic", "percussive", "chroma", "rhythm", "loudness")
+INFLUENCES = ("harmonic", "percussive", "likeness", "chroma", "rhythm", "loudness", "own", "continuity")
+PLAYER_INFLUENCES = ("harmonic", "percussive", "likeness", "chroma", "rhythm", "loudness")
 """Those that depend on the player."""
 
 _weights = attrgetter(*(f"{name}_weight" for name in INFLUENCES))
@@ -48,7 +50,7 @@ _NOTHING.setflags(write=False)
 
 
 def weights(settings: PartnerSettings) -> Float64:
-    """Return the weight of each influence, shape (7,)."""
+    """Return the weight of each influence, shape (8,)."""
     return np.array(_weights(settings))
 
 
@@ -58,6 +60,7 @@ MATCH = np.dtype(
         ("state", np.int64),
         ("heard", np.int64),
         ("length", np.int32),
+        ("transposition", np.int32),
         ("strength", np.float64),
         ("line_s", np.float64),
         ("since_s", np.float64),
@@ -69,8 +72,8 @@ MATCH = np.dtype(
 
 `state` is the last one that agrees, counted in the segment whose first state is `segment`. Where a player's past agrees,
 `heard` is its last state that does, and `state` the last of the others before what they did next; else `heard` is −1.
-`length` is how many symbols agree, `strength` their worth (0 to 1). Memory was at `line_s` of its line of time at the
-stream's `since_s`, and moves on at `pace`.
+`length` is how many symbols agree, `strength` their worth (0 to 1), `transposition` how far the place is moved to agree. Memory
+was at `line_s` of its line of time at the stream's `since_s`, and moves on at `pace`.
 """
 
 
@@ -136,14 +139,8 @@ def find_matches(
         if name == "rhythm":
             ends, begins = looked_up.onset_states.take(ends), looked_up.onset_states.take(begins)
         here = matches[own]
-        here["segment"], here["state"], here["heard"], here["length"] = segment.first, ends, -1, lengths
-        # An onset was heard when it came; a gesture when it had ended, and memory is where the next one begins.
-        here["line_s"] = looked_up.line_s.take(ends if name == "rhythm" else ends + 1, mode="clip")
-        kept[own] = ends < looked_up.last_of_recording(ends)
-        if looked_up is not segment:
-            kept[own] &= _answer(segment, players, here, ends)
-        elif players is not None and name != "own":
-            kept[own] &= ~players.paired.take(ends)
+        here["length"], here["transposition"] = lengths, 0
+        kept[own] = _place(here, ends, segment, players, looked_up, name=name)
         if len(recent.starts_s) > 1:
             memory_s[own] = looked_up.line_s.take(ends) - looked_up.line_s.take(begins)
     lengths = matches["length"]
@@ -156,6 +153,51 @@ def find_matches(
     if but is not None:
         kept &= matches["segment"] + matches["state"] != but
     return matches if kept.all() else matches[kept]
+
+
+def find_alike(
+    library: MemoryPool, situation: Situation, transpositions: Int64, *, home: int, settings: PartnerSettings
+) -> Records:
+    """Return where memory's past is like the player's, not equal, in one of the transpositions (t,), `MATCH` of shape (k,).
+
+    Another transposition than the one at `home` must be better by some.
+    """
+    if situation.past is None or situation.last_chroma is None or not situation.past.any():
+        return np.zeros(0, dtype=MATCH)
+    found: list[Records] = []
+    first: Alike | None = None
+    for segment, players, looked_up in _where_to_look(library, "likeness"):
+        alike = looked_up.pasts.alike(
+            situation.past, situation.last_chroma, transpositions, home=home, penalty=settings.transposition_penalty,
+            most=settings.max_candidates, turn=situation.heard,
+        )  # fmt: skip
+        # What was learned while playing is too little to say what is usual.
+        first, states = first or alike, alike.states
+        here = np.zeros(len(states), dtype=MATCH)
+        here["transposition"], here["pace"] = alike.transpositions, 1.0
+        here["since_s"] = since_s = situation.now_s if situation.ended_s is None else situation.ended_s
+        here["strength"] = alike.strengths(first.usual, first.spread)
+        kept = _place(here, states, segment, players, looked_up, name="likeness") & (here["strength"] > FAINTEST)
+        if looked_up.live:
+            # What the player has just played is like itself.
+            kept &= looked_up.memory.states["start_s"].take(states) < since_s - EDGES_S[-1]
+        found.append(here[kept])
+    return np.concatenate(found)
+
+
+def _place(
+    here: Records, ends: Int64, segment: MemorySegment, players: PlayersSegment | None, looked_up: MemorySegment, *, name: str
+) -> Bool:
+    """Fill in where memory is after states that agreed, and return which of them lead on."""
+    here["segment"], here["state"], here["heard"] = segment.first, ends, -1
+    # An onset was heard when it came; a gesture when it had ended, and memory is where the next one begins.
+    here["line_s"] = looked_up.line_s.take(ends if name == "rhythm" else ends + 1, mode="clip")
+    kept: Bool = ends < looked_up.last_of_recording(ends)
+    if looked_up is not segment:
+        kept &= _answer(segment, players, here, ends)
+    elif players is not None and name != "own":
+        kept &= ~players.paired.take(ends)
+    return kept
 
 
 def _where_to_look(library: MemoryPool, name: str) -> Iterator[tuple[MemorySegment, PlayersSegment | None, MemorySegment]]:
@@ -221,7 +263,7 @@ _NEWER: Float64 = np.lib.stride_tricks.sliding_window_view(np.tile(np.arange(PEA
 class Active:
     """The `states` (n,), ascending, that the past points to now.
 
-    `values` (n, 5) is how strongly each kind of context does so, `peaks` (n, 5) by which peak, −1 for none.
+    `values` (n, 6) is how strongly each kind of context does so, `peaks` (n, 6) by which peak, −1 for none.
     """
 
     states: Int64
@@ -299,6 +341,11 @@ class Activation:
         out = Active(found, np.zeros((len(found), len(CONTEXTS))), np.full((len(found), len(CONTEXTS)), -1))
         out.values[which], out.peaks[which] = values.ravel().take(place), place % PEAKS
         return out
+
+    def moves(self, name: str, peaks: Int64) -> Int64:
+        """Return the transpositions in which peaks of a kind of context agree."""
+        moves: Int64 = self._peaks["transposition"][CONTEXTS.index(name)].take(peaks).astype(np.int64)
+        return moves
 
     def source(self, name: str, peak: int, now_s: float) -> tuple[Records, tuple[int, ...], float]:
         """Return the `MATCH` behind a peak, the symbols that agreed, and its age in seconds."""

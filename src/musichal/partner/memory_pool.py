@@ -27,6 +27,7 @@ from musichal.memory.token_index import TokenIndex
 from musichal.note import HeardNote
 from musichal.parameters import PartnerParameters
 from musichal.partner.harmony import LOOKED_THROUGH, HarmonyIndex, unit_chroma
+from musichal.partner.likeness import Pasts
 
 LONGEST_IOI_S = 3.0
 """A longer interval is a pause: rhythm begins anew behind it."""
@@ -119,6 +120,7 @@ class MemorySegment:
         self.rhythm = TokenIndex()
         self.contour = TokenIndex()
         self.harmony: HarmonyIndex | None = None
+        self._pasts: Pasts | None = None
         self._beside = Columns(BESIDE)
         # What is searched lies together; of recordings, their last states do.
         self._line_s = Columns(np.float64)
@@ -157,6 +159,14 @@ class MemorySegment:
     def keys(self) -> Float32:
         """The `unit_chroma` that the present is compared with: the states' own, or the player's before each, shape (n, 12)."""
         return self.units if self.players is None else self.players.keys
+
+    @property
+    def pasts(self) -> Pasts:
+        """The past of each state."""
+        if self._pasts is None:
+            self._pasts = Pasts(self.memory, self.line_s)
+        self._pasts.extend(self.line_s)
+        return self._pasts
 
     @property
     def onset_states(self) -> Int64:

@@ -35,6 +35,7 @@ from musichal.partner.influences import (
     PLAYER_INFLUENCES,
     Activation,
     Recent,
+    find_alike,
     find_matches,
     player_contexts,
     weights,
@@ -149,6 +150,11 @@ class Partner:
             self._heard = situation.heard
             for name, recent in player_contexts(situation).items():
                 self._activate(name, recent)
+            self._activation.insert(
+                "likeness",
+                find_alike(self.library, situation, transpositions(settings), home=self._transposition, settings=settings),
+                (),
+            )
         self._search_sounds(situation.chroma, settings)
         if self._modes.mode.trigger == "onset":
             options = self._weigh(Turn(settings, self._tracker.at(now_s, settings, pitch=self._modes.pitch)))
@@ -340,6 +346,9 @@ class Partner:
         for name, recent in player_contexts(past).items():
             starts_s = tuple(start_s + later_s for start_s in recent.starts_s)
             self._activate(name, Recent(recent.symbols, recent.since_s + later_s, starts_s))
+        alike = find_alike(self.library, past, transpositions(turn.settings), home=self._transposition, settings=turn.settings)
+        alike["since_s"] += later_s
+        self._activation.insert("likeness", alike, ())
 
     def _earnable(self, settings: PartnerSettings, situation: Situation) -> float:
         """Return the most that the player's influences can contribute with this memory.
@@ -347,7 +356,7 @@ class Partner:
         Harmony counts only as far as both have it: a memory of drums and a player of drums must not be held to harmony, but
         noise, which sounds and has none, must.
         """
-        harmony = settings.harmonic_weight + settings.chroma_weight
+        harmony = settings.harmonic_weight + settings.likeness_weight + settings.chroma_weight
         can_have = situation.harmonic_share if self.library.has_notes else 0.0
         return settings.player_weight - harmony * (1 - can_have)
 

@@ -22,8 +22,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from musichal.arrays import Float32
+from musichal.arrays import AnyArray, Float32
 from musichal.hearing.percepts import SILENCE, SILENT_DB, SOURCES, Gesture, Percept
+from musichal.partner.harmony import unit_chroma
+from musichal.partner.likeness import pasts
 from musichal.partner.memory_pool import contour_symbol, rhythm_symbol
 from musichal.partner.settings import PartnerSettings
 
@@ -56,7 +58,8 @@ class Situation:
     those gestures began, `onsets_s` the onsets that end those intervals, `ended_s` when the last gesture ended. `chroma` (12,)
     is the recent chroma, zero before anything was heard; `silent_s` how long nothing audible has been heard. `level_db` is how
     much louder the player is than usual, `onset_rate_hz` how many onsets a second came lately, `pitch` the mean pitch of the
-    last notes, None before there are any. `heard` counts gestures and onsets.
+    last notes, None before there are any. `heard` counts gestures and onsets. `past` is the player's at the end of the last
+    gesture (see `musichal.partner.likeness`), and `last_chroma` (12,) of that gesture.
     """
 
     now_s: float
@@ -73,6 +76,8 @@ class Situation:
     heard: int = 0
     harmonic_share: float = 1.0
     pitch: float | None = None
+    past: AnyArray | None = None
+    last_chroma: AnyArray | None = None
 
     @property
     def room_db(self) -> float:
@@ -200,8 +205,17 @@ class SituationTracker:
                 "onsets_s": tuple(self._onsets_s)[-kept:],
                 "ended_s": last[-1].start_s + last[-1].duration_s if last else None,
             }
+            if last:
+                past |= {"past": self._likeness(past["ended_s"]), "last_chroma": last[-1].chroma}
             self._past = self._count, kept, past
         return self._past[2]
+
+    def _likeness(self, ended_s: float) -> AnyArray:
+        """Return the player's past, which goes further back than what is matched exactly."""
+        starts_s = np.array([g.start_s for g in self._gestures])
+        ends_s = starts_s + [g.duration_s for g in self._gestures]
+        units = unit_chroma(np.stack([g.chroma for g in self._gestures]))
+        return np.asarray(pasts(starts_s, ends_s, units, np.array([ended_s]))[0])
 
     def _harmonic_share(self) -> float:
         total = float(self._energies.sum())

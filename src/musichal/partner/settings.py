@@ -157,7 +157,7 @@ class PartnerSettings(PartnerParameters):
     def player_weight(self) -> float:
         """Return the part of `total_weight` that the player's playing contributes."""
         tokens = self.harmonic_weight + self.percussive_weight
-        return tokens + self.chroma_weight + self.rhythm_weight + self.loudness_weight
+        return tokens + self.likeness_weight + self.chroma_weight + self.rhythm_weight + self.loudness_weight
 
     @property
     def given(self) -> dict[str, Any]:

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from midi_receiver import MidiSender
+from musichal.hearing.front_end import input_latency_s
 from musichal.live.control import Command, CommandQueue
 from musichal.live.input.midi_clock import CONTINUE, START, STOP, TICK, MidiClock
-from musichal.live.live_engine import input_latency_s
 from musichal.partner.clocks import clock_pulse
 from musichal.partner.settings import PartnerSettings
 from stage_by_hand import hand_stage

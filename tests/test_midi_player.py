@@ -6,7 +6,7 @@ from pathlib import Path
 import mido
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
@@ -15,12 +15,16 @@ from musichal.audio.keyboard import KeyboardSynth
 from musichal.audio.recording import read_recording
 from musichal.cli import app
 from musichal.errors import InputError
-from musichal.hearing.exact_notes import KeyOnsets, KnownNotes
+from musichal.evaluate import parity
+from musichal.hearing.encoders import create_encoder
+from musichal.hearing.exact_notes import KeyOnsets, KnownNotes, OnsetQueue
+from musichal.hearing.listener import Listener
 from musichal.live.live_performance import LivePerformance, LiveRequest
-from musichal.live.session.event_log import Played, Struck, entry_from_json, entry_to_json
+from musichal.live.session.event_log import Entry, Played, Struck, entry_from_json, entry_to_json
 from musichal.live.session.session import read_session
-from musichal.memory.partner_file import save_partner
+from musichal.memory.partner_file import load_partner, save_partner
 from musichal.note import HeardNote
+from musichal.spec import PerceptionSpec
 
 RATE_HZ = 24_000
 PLAYED = [
@@ -93,12 +97,12 @@ def test_no_message_breaks_it(messages):
 
 def test_keys_of_a_chord_are_one_onset_with_all_their_pitches():
     _, synth = rendered([6000], [(0, b"\x90\x3c\x64"), (200, b"\x90\x40\x64"), (5000, b"\x90\x43\x64")])
-    onsets = KeyOnsets(chord_samples=720).of(synth.pressed())
-    assert [(o.sample, o.pitches) for o in onsets] == [(0, (60,)), (0, (64,)), (5000, (67,))]
+    onsets = KeyOnsets(PerceptionSpec()).of(synth.pressed())
+    assert [(o.sample, o.decided_at, o.pitches) for o in onsets] == [(0, 1, (60,)), (0, 201, (64,)), (5000, 5001, (67,))]
 
 
 def test_the_log_keeps_exact_notes():
-    entries = [Struck(7, KnownOnset) for KnownOnset in KeyOnsets(chord_samples=1).of(rendered([3000])[1].pressed())]
+    entries: list[Entry] = [Struck(7, onset) for onset in KeyOnsets(PerceptionSpec()).of(rendered([3000])[1].pressed())]
     entries.append(Played(9, (HeardNote(0.25, 0.1, 60, 90),)))
     assert [entry_from_json(entry_to_json(entry)) for entry in entries] == entries
     for wrong in ('{"at":1,"notes":[[0,0,60,90]]}', '{"at":1,"notes":[[0,1,160,90]]}', '{"at":1,"onset":[1,2,200]}'):
@@ -128,6 +132,40 @@ def test_a_midi_file_is_a_recording_with_its_notes(melody):
     assert recording.take.notes[1].onset_s == pytest.approx(0.3)
     assert recording.take.beats_s[:3].tolist() == pytest.approx([0, 0.6, 1.2])
     assert np.array_equal(recording.samples, read_recording(melody).samples)
+
+
+@pytest.fixture(scope="module")
+def taught(tmp_path_factory, melody) -> Path:
+    partner = tmp_path_factory.mktemp("taught") / "taught.hal"
+    run = CliRunner().invoke(app, ["train", str(melody), "-o", str(partner)])
+    assert run.exit_code == 0, run.output
+    return partner
+
+
+def test_a_memory_of_a_midi_file_has_its_notes_and_beats_exactly_and_verifies(taught, melody):
+    model, take = load_partner(taught), read_recording(melody).take
+    states, notes = model.memory.states, model.memory.notes
+    owner = np.repeat(np.arange(len(states)), states["note_count"])
+    onsets_s = states["start_s"][owner] + notes["offset_s"]
+    assert onsets_s.tolist() == pytest.approx([n.onset_s for n in take.notes], abs=0.001)
+    for name in ("duration_s", "pitch", "velocity"):
+        assert notes[name].tolist() == pytest.approx([getattr(n, name) for n in take.notes], abs=0.001)
+    assert model.recordings[0].beats["time_s"].tolist() == take.beats_s.tolist()
+    assert model.recordings[0].beats["bar_place"].tolist()[:5] == [0, 1, 2, 3, 0]
+    found = parity(model, model.recordings[0].samples(), RATE_HZ)
+    assert found.agreement == 1
+    assert not [check for check in found.checks if not check.passed]
+
+
+@settings(max_examples=4)
+@given(block=st.integers(50, 30_000))
+def test_gestures_of_a_midi_player_do_not_depend_on_blocks(taught, melody, block):
+    model, recording = load_partner(taught), read_recording(melody)
+    known = OnsetQueue(KnownNotes.of(recording.take, model.spec).onsets)
+    listener = Listener(model.spec, create_encoder(model.spec), model.vocabularies, source_rate_hz=RATE_HZ, known=known)
+    heard = listener.listen(recording.samples[: 4 * RATE_HZ], block_samples=block)
+    gestures = [g.start_s for p in heard.percepts for g in p.gestures]
+    assert gestures == model.memory.states["start_s"][: len(gestures)].tolist()
 
 
 def test_a_midi_player_is_answered_offline_and_replayed(trained, melody, tmp_path):

@@ -16,6 +16,7 @@ from musichal.commands.options import check_outputs
 from musichal.commands.terminal import Terminal, table_of
 from musichal.errors import CheckFailedError, InputError
 from musichal.hearing.encoders import create_encoder
+from musichal.hearing.exact_notes import OnsetQueue
 from musichal.hearing.listener import Listener
 from musichal.live.session.session import REPLY, Replay, SessionSettings, file_sha256, read_session, replay
 from musichal.memory.partner_file import PartnerModel, load_partner
@@ -61,7 +62,9 @@ def replay_command(*, folder: Path, terminal: Terminal, partner: Path | None = N
         terminal.warn(sentence)
     with terminal.progress("Loading the partner") as progress:
         model = load_partner(path)
-        listener = Listener(model.spec, create_encoder(model.spec), model.vocabularies, source_rate_hz=settings.sample_rate_hz)
+        known = OnsetQueue(session.known_onsets) if session.known_onsets else None
+        rate_hz = settings.sample_rate_hz
+        listener = Listener(model.spec, create_encoder(model.spec), model.vocabularies, source_rate_hz=rate_hz, known=known)
         rng = np.random.default_rng(settings.seed)
         played = replay(
             session,

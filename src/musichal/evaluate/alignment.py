@@ -16,12 +16,14 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from musichal.arrays import AnyArray, Bool, Float32, Int16, Int64, Records
+from musichal.audio.keyboard import MidiTake
 from musichal.audio.recording import ingest, samples_digest
 from musichal.errors import InputError
 from musichal.evaluate.checks import Check
 from musichal.evaluate.stages import SampleAudit, compare_stages, token_words
-from musichal.hearing.beats import BEAT, find_beats
+from musichal.hearing.beats import BEAT
 from musichal.hearing.encoders import create_encoder
+from musichal.hearing.exact_notes import KnownNotes, OnsetQueue, known_or_found_beats
 from musichal.hearing.listener import Listener, Tap
 from musichal.hearing.percepts import SILENCE, SOURCES, Gesture, Percept
 from musichal.memory.beat_places import BeatPlace, beat_places
@@ -42,7 +44,8 @@ class LiveStream:
     """What a live pass over a recording gave.
 
     `frame_samples` (n,), `tokens` and `audible` (sources, n), `features` one (n, dims) array per source, `segments` (n,) the
-    index of each frame's segment; `gestures`, `notes` and `hits` in the order in which they came; `beats` the grid.
+    index of each frame's segment; `gestures`, `notes` and `hits` in the order in which they came; `beats` the grid. The notes
+    of a MIDI player are `is_exact`.
     """
 
     frame_samples: Int64
@@ -54,6 +57,7 @@ class LiveStream:
     notes: tuple[HeardNote, ...]
     hits: tuple[HeardNote, ...]
     beats: Records
+    is_exact: bool = False
 
 
 @dataclass(frozen=True)
@@ -192,15 +196,18 @@ def hear_live(
     tap: Tap | None = None,
     progress: Callable[[float], None] | None = None,
     with_beats: bool = True,
+    take: MidiTake | None = None,
 ) -> LiveStream:
     """Push samples (n,) through the live path in blocks of the given sizes; `tap` sees each window on its way.
 
-    Without `with_beats` none are looked for.
+    Without `with_beats` none are looked for. `take` is what is known of a MIDI player.
 
     Raises `InputError` if there is not one whole frame of sound, or the encoder is not the partner's.
     """
     spec = model.spec
-    listener = Listener(spec, create_encoder(spec), model.vocabularies, source_rate_hz=sample_rate_hz, tap=tap)
+    known = None if take is None else OnsetQueue(KnownNotes.of(take, spec).onsets)
+    encoder = create_encoder(spec)
+    listener = Listener(spec, encoder, model.vocabularies, source_rate_hz=sample_rate_hz, tap=tap, known=known)
     percepts: list[Percept] = []
     first = 0
     for size in blocks:
@@ -214,7 +221,7 @@ def hear_live(
         raise InputError("the recording is too short: there is not one whole frame of sound in it")
     beats = np.zeros(0, dtype=BEAT)
     if with_beats:
-        beats = find_beats((p.heard for p in percepts), sample_rate_hz=spec.sample_rate_hz)
+        beats = known_or_found_beats(take, (p.heard for p in percepts), sample_rate_hz=spec.sample_rate_hz)
     return LiveStream(
         frame_samples=np.concatenate([p.heard.frame_samples for p in percepts]),
         tokens=np.concatenate([p.tokens for p in percepts], axis=1),
@@ -222,9 +229,10 @@ def hear_live(
         features=tuple(np.concatenate([p.heard.features[s] for p in percepts]) for s in range(len(SOURCES))),
         segments=np.concatenate([np.full(p.tokens.shape[1], p.heard.index, dtype=np.int64) for p in percepts]),
         gestures=tuple(g for p in percepts for g in p.gestures) + rest.gestures,
-        notes=tuple(n for p in percepts for n in p.heard.notes) + rest.notes,
-        hits=tuple(h for p in percepts for h in p.heard.hits) + rest.hits,
+        notes=tuple(n for p in percepts for n in p.heard.notes) + rest.notes if take is None else take.notes,
+        hits=tuple(h for p in percepts for h in p.heard.hits) + rest.hits if take is None else take.hits,
         beats=beats,
+        is_exact=take is not None,
     )
 
 
@@ -242,7 +250,8 @@ def check_recording(
     """
     rate = subject.sample_rate_hz
     audit = SampleAudit(model.spec, subject.samples, sample_rate_hz=rate)
-    live = hear_live(model, subject.samples, sample_rate_hz=rate, blocks=blocks, tap=audit.tap, progress=progress)
+    take = subject.stored.take if subject.stored is not None else None
+    live = hear_live(model, subject.samples, sample_rate_hz=rate, blocks=blocks, tap=audit.tap, progress=progress, take=take)
     stored, is_new = subject.stored, subject.stored is None
     beats: Records | None
     if stored is None:
@@ -401,7 +410,7 @@ def as_states(live: LiveStream) -> States:
     states, notes, hits = np.zeros(len(live.gestures), dtype=STATE), np.zeros(0, dtype=NOTE), np.zeros(0, dtype=NOTE)
     before_s = None
     places = beat_places(live.beats, [g.start_s for g in live.gestures])
-    assigned = (assign_notes(live.gestures, heard) for heard in (live.notes, live.hits))
+    assigned = (assign_notes(live.gestures, heard, exact=live.is_exact) for heard in (live.notes, live.hits))
     for number, (gesture, own, struck, place) in enumerate(zip(live.gestures, *assigned, places, strict=True)):
         states[number] = state_row(
             gesture,

@@ -1,17 +1,45 @@
 """Notes that are known rather than heard: those of a MIDI keyboard or file.
 
 The sound of such a player passes through the one front end like any other, and its tokens are what training's would be. Its
-onsets and notes need not be transcribed: they take the place of those that were heard, live at once.
+onsets and notes need not be heard: onsets go to the front end with the sound, in the place of those it would find, and notes
+take the place of those transcribed.
 """
 
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
+from musichal.arrays import Records
 from musichal.audio.keyboard import KeyPress, MidiTake
-from musichal.hearing.percepts import Onset, Percept
+from musichal.hearing.beats import BEAT, find_beats
+from musichal.hearing.percepts import Onset, Percept, SegmentFeatures
 from musichal.note import HeardNote
 from musichal.spec import PerceptionSpec
+
+_MOST_BEATS_IN_BAR = 127
+
+
+class KeyOnsets:
+    """Makes onsets of the keys that are struck; those of one chord are one onset.
+
+    A key struck soon after an onset, too soon for another one to be heard, gets an `Onset` at the same sample, which tells its
+    pitch.
+    """
+
+    def __init__(self, spec: PerceptionSpec) -> None:
+        self._chord_samples = round(spec.onsets.min_ioi_s * spec.sample_rate_hz)
+        self._last: int | None = None
+
+    def of(self, pressed: Iterable[KeyPress]) -> list[Onset]:
+        """Return the onsets of keys, in order, each decided with its own sample; samples are the spec's."""
+        onsets = []
+        for key in pressed:
+            if self._last is None or key.sample - self._last > self._chord_samples:
+                self._last = key.sample
+            onsets.append(Onset(self._last, key.sample + 1, (key.pitch,)))
+        return onsets
 
 
 @dataclass(frozen=True)
@@ -24,51 +52,53 @@ class KnownNotes:
     @classmethod
     def of(cls, take: MidiTake, spec: PerceptionSpec) -> "KnownNotes":
         """Return what a MIDI file says, on the clock of a spec."""
-        rate_hz = spec.sample_rate_hz
-        pressed = [KeyPress(round(n.onset_s * rate_hz), n.pitch, n.velocity, 0) for n in take.onsets]
-        onsets = KeyOnsets(chord_samples=round(spec.onsets.min_ioi_s * rate_hz)).of(pressed)
-        return cls(tuple(onsets), take.notes)
-
-    def stream(self, sample_rate_hz: int) -> "KnownStream":
-        """Return a stream of them from the start; `sample_rate_hz` is the rate of the onsets' samples."""
-        return KnownStream(self, sample_rate_hz)
+        pressed = [KeyPress(round(n.onset_s * spec.sample_rate_hz), n.pitch, n.velocity, 0) for n in take.onsets]
+        return cls(tuple(KeyOnsets(spec).of(pressed)), take.notes)
 
 
-class KeyOnsets:
-    """Makes onsets of the keys that are struck; those of one chord are one onset.
+def known_beats(take: MidiTake) -> Records:
+    """Return the grid that a MIDI file gives, `BEAT` of shape (n,)."""
+    grid = np.zeros(len(take.beats_s), dtype=BEAT)
+    grid["time_s"], grid["confidence"], grid["bar_place"] = take.beats_s, 1.0, -1
+    place = -1
+    downbeats = set(take.downbeats_s.tolist())
+    for row, time_s in enumerate(take.beats_s.tolist()):
+        place = 0 if time_s in downbeats else place + 1 if place >= 0 else -1
+        grid["bar_place"][row] = min(place, _MOST_BEATS_IN_BAR)
+    return grid
 
-    A key struck within `chord_samples` of an onset gets an `Onset` at the same sample, which tells its pitch.
-    """
 
-    def __init__(self, *, chord_samples: int) -> None:
-        self._chord_samples = chord_samples
-        self._last: int | None = None
+def known_or_found_beats(take: MidiTake | None, segments: Iterable[SegmentFeatures], *, sample_rate_hz: int) -> Records:
+    """Return the beats of a recording, `BEAT` of shape (n,): those that a MIDI file gives, else those found in its sound."""
+    if take is not None and len(take.beats_s):
+        return known_beats(take)
+    return find_beats(segments, sample_rate_hz=sample_rate_hz)
 
-    def of(self, pressed: Iterable[KeyPress], *, decided_at: int | None = None) -> list[Onset]:
-        """Return the onsets of keys, in order, known at a sample; by default each when it is struck."""
-        onsets = []
-        for key in pressed:
-            if self._last is None or key.sample - self._last > self._chord_samples:
-                self._last = key.sample
-            known = key.sample if decided_at is None else max(key.sample, decided_at)
-            onsets.append(Onset(self._last, known, (key.pitch,)))
-        return onsets
+
+class OnsetQueue:
+    """Gives known onsets to the front end as time goes on."""
+
+    def __init__(self, onsets: Iterable[Onset] = ()) -> None:
+        self._onsets = deque(onsets)
+
+    def add(self, onsets: Iterable[Onset]) -> None:
+        """Take onsets that come after all before."""
+        self._onsets.extend(onsets)
+
+    def until(self, sample: int) -> list[Onset]:
+        """Return the onsets that are decided up to a sample, each once."""
+        due = []
+        while self._onsets and self._onsets[0].decided_at <= sample:
+            due.append(self._onsets.popleft())
+        return due
 
 
 class ExactNotes:
-    """Puts exact onsets and notes in the place of those heard, percept by percept; without any, percepts stay as they are."""
+    """Puts exact notes in the place of those transcribed, percept by percept; without any, percepts stay as they are."""
 
     def __init__(self) -> None:
-        self._is_known, self._last = False, -1
-        self._onsets: list[int] = []
+        self._is_known = False
         self._notes: list[HeardNote] = []
-
-    def strike(self, onset: Onset) -> None:
-        """Take an exact onset."""
-        self._is_known = True
-        if onset.sample > self._last:
-            self._last = onset.sample
-            self._onsets.append(onset.sample)
 
     def end(self, notes: Sequence[HeardNote]) -> None:
         """Take exact notes that ended."""
@@ -76,35 +106,23 @@ class ExactNotes:
         self._notes.extend(notes)
 
     def put_in(self, percept: Percept) -> Percept:
-        """Return the percept with what became known by its end; call it once for each, in order."""
+        """Return the percept with the notes that ended since the last; call it once for each, in order."""
         if not self._is_known:
             return percept
-        end = percept.heard.available_at
-        onsets = tuple(sample for sample in self._onsets if sample < end)
-        self._onsets = self._onsets[len(onsets) :]
         notes, self._notes = tuple(self._notes), []
-        return replace(percept, heard=replace(percept.heard, onset_samples=onsets, notes=notes))
+        return replace(percept, heard=replace(percept.heard, notes=notes))
 
 
-class KnownStream:
-    """Gives known notes to percepts as time goes on."""
+class NoteQueue:
+    """Gives the known notes of a recording to its percepts."""
 
-    def __init__(self, known: KnownNotes, sample_rate_hz: int) -> None:
-        self._onsets = deque(known.onsets)
-        ends = ((round((note.onset_s + note.duration_s) * sample_rate_hz), note) for note in known.notes)
+    def __init__(self, notes: Iterable[HeardNote], *, sample_rate_hz: int) -> None:
+        ends = ((round((note.onset_s + note.duration_s) * sample_rate_hz), note) for note in notes)
         self._notes = deque(sorted(ends, key=lambda end: end[0]))
         self._exact = ExactNotes()
 
-    def onsets_until(self, sample: int) -> tuple[Onset, ...]:
-        """Return the onsets that are decided up to a sample, each once."""
-        onsets = []
-        while self._onsets and self._onsets[0].decided_at <= sample:
-            onsets.append(self._onsets.popleft())
-            self._exact.strike(onsets[-1])
-        return tuple(onsets)
-
     def put_in(self, percept: Percept) -> Percept:
-        """Return the percept with the onsets and notes that are known by its end."""
+        """Return the next percept with the notes that end by its end."""
         ended = []
         while self._notes and self._notes[0][0] <= percept.heard.available_at:
             ended.append(self._notes.popleft()[1])

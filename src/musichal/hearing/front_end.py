@@ -16,9 +16,12 @@ from scipy.signal import lfilter
 from musichal.arrays import AnyArray, Float32, Float64
 from musichal.audio.recording import ingest
 from musichal.audio.resample import StreamResampler
+from musichal.hearing.exact_notes import OnsetQueue
 from musichal.hearing.onsets import OnsetDetector, onsets_known_at
 from musichal.hearing.percepts import Onset, Window, first_new_frame, frame_count
 from musichal.spec import PerceptionSpec
+
+_DELAY_S = 3.0  # bursts and blocks meet in all ways in this time
 
 
 @dataclass(frozen=True)
@@ -33,17 +36,24 @@ class FrontEnd:
     """Takes blocks at `source_rate_hz` and any channel count; filters, resamples, finds onsets and cuts segments.
 
     Raises `InputError` if the rate is not supported.
+
+    Parameters
+    ----------
+    known : OnsetQueue, optional
+        The onsets of a MIDI player, which take the place of those that would be found.
     """
 
-    def __init__(self, spec: PerceptionSpec, *, source_rate_hz: int) -> None:
+    def __init__(self, spec: PerceptionSpec, *, source_rate_hz: int, known: OnsetQueue | None = None) -> None:
         self.samples_heard = 0
+        self.known = known
+        self._last_known = -1
         # Before the resampler, which would make a click of an offset's beginning.
         self._highpass = HighPass(cutoff_hz=spec.highpass_hz, sample_rate_hz=source_rate_hz)
         self._resampler = StreamResampler(
             source_rate_hz=source_rate_hz, target_rate_hz=spec.sample_rate_hz, quality=spec.resampler
         )
         self._onset_detector = OnsetDetector(spec.onsets, sample_rate_hz=spec.sample_rate_hz)
-        self._segmenter = Segmenter(spec)
+        self._segmenter = Segmenter(spec, at_once=known is not None)
         self._onsets: list[Onset] = []
 
     def push(self, block: AnyArray) -> FrontEndResult:
@@ -64,10 +74,24 @@ class FrontEnd:
 
     def _advance(self, samples: Float32) -> FrontEndResult:
         self.samples_heard += samples.shape[0]
-        found = self._onset_detector.push(samples)
-        self._onsets.extend(found.onsets)
-        windows = self._segmenter.push(samples, found.onsets, found.decided_until)
-        return FrontEndResult(tuple(self._with_onsets(window) for window in windows), found.onsets)
+        if self.known is None:
+            found = self._onset_detector.push(samples)
+            onsets, once, decided_until = found.onsets, found.onsets, found.decided_until
+        else:
+            onsets, decided_until = tuple(self.known.until(self.samples_heard)), self.samples_heard
+            once = self._new(onsets)
+        self._onsets.extend(once)
+        windows = self._segmenter.push(samples, once, decided_until)
+        return FrontEndResult(tuple(self._with_onsets(window) for window in windows), onsets)
+
+    def _new(self, onsets: Iterable[Onset]) -> tuple[Onset, ...]:
+        """Return known onsets without those that only add a pitch to the one before."""
+        new = []
+        for onset in onsets:
+            if onset.sample > self._last_known:
+                self._last_known = onset.sample
+                new.append(onset)
+        return tuple(new)
 
     def _with_onsets(self, window: Window) -> Window:
         """Give a window the onsets decided by its end: the same ones whatever else the last block brought."""
@@ -106,10 +130,13 @@ class HighPass:
 
 
 class Segmenter:
-    """Collects samples at the spec's rate and hands out windows as soon as they are complete."""
+    """Collects samples at the spec's rate and hands out windows as soon as they are complete.
 
-    def __init__(self, spec: PerceptionSpec) -> None:
-        self._spec = spec
+    `at_once` says that an onset is known with its own sample, not after the frames in which it is found.
+    """
+
+    def __init__(self, spec: PerceptionSpec, *, at_once: bool = False) -> None:
+        self._spec, self._at_once = spec, at_once
         self._first_new = first_new_frame(spec)
         # The buffer begins `context` samples before the next segment; before the stream there is silence.
         self._buffer: Float32 = np.zeros(spec.context_samples, dtype=np.float32)
@@ -171,7 +198,8 @@ class Segmenter:
             # What the onset begins is not seen by the segment that it ends.
             return self._take(length, length, available_at=onset.decided_at, lookahead=0)
         if min(self._decided_until, self._end) >= latest:
-            return self._take_whole(spec.segment_samples, known_at=onsets_known_at(latest, spec.onsets))
+            known_at = latest if self._at_once else onsets_known_at(latest, spec.onsets)
+            return self._take_whole(spec.segment_samples, known_at=known_at)
         return None
 
     def _take_whole(self, advance: int, *, known_at: int) -> Window | None:
@@ -205,3 +233,19 @@ class Segmenter:
         self._start += advance
         self._index += 1
         return window
+
+
+def light_path_delay_s(spec: PerceptionSpec, *, source_rate_hz: int, block: int) -> tuple[float, float]:
+    """Return the delay of the front end's resampler, at least and at most."""
+    resampler = StreamResampler(source_rate_hz=source_rate_hz, target_rate_hz=spec.sample_rate_hz, quality=spec.resampler)
+    silence, delays, given = np.zeros(block, dtype=np.float32), [], 0
+    for number in range(1, max(16, round(_DELAY_S * source_rate_hz / block)) + 1):
+        given += resampler.push(silence).shape[0]
+        delays.append(number * block / source_rate_hz - given / spec.sample_rate_hz)
+    settled = delays[len(delays) // 4 :]
+    return max(0.0, min(settled)), max(0.0, *settled)
+
+
+def input_latency_s(spec: PerceptionSpec, *, source_rate_hz: int, block: int, capture_s: float) -> float:
+    """Return how much later than a sound at the microphone a decision at its time of the stream can be sent."""
+    return light_path_delay_s(spec, source_rate_hz=source_rate_hz, block=block)[0] + capture_s

@@ -18,6 +18,7 @@ from musichal.arrays import AnyArray, Bool, Float32, Int64
 from musichal.errors import InputError
 from musichal.hearing.drums import DrumTracker
 from musichal.hearing.encoders import Encoder, pinned
+from musichal.hearing.exact_notes import OnsetQueue
 from musichal.hearing.front_end import FrontEnd, blocks
 from musichal.hearing.gestures import GestureSmoother, frame_costs
 from musichal.hearing.notes import NoteTracker, note_model_digest
@@ -195,7 +196,8 @@ class Tokenizer:
 class Listener:
     """Front end, feature extractor and tokenizer of one stream at `source_rate_hz`: blocks of samples in, percepts out.
 
-    Raises `InputError` if the source's rate is not supported, or the encoder was made for another rate than the spec's.
+    `known` gives the onsets of a MIDI player. Raises `InputError` if the source's rate is not supported, or the encoder was
+    made for another rate than the spec's.
     """
 
     def __init__(
@@ -206,8 +208,9 @@ class Listener:
         *,
         source_rate_hz: int,
         tap: Tap | None = None,
+        known: OnsetQueue | None = None,
     ) -> None:
-        self.front_end = FrontEnd(spec, source_rate_hz=source_rate_hz)
+        self.front_end = FrontEnd(spec, source_rate_hz=source_rate_hz, known=known)
         self._extractor = FeatureExtractor(spec, encoder, tap=tap)
         self._tokenizer = Tokenizer(spec, vocabularies)
 

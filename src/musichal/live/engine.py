@@ -21,7 +21,7 @@ import numpy as np
 from musichal.arrays import AnyArray, Float32, Int16, Int64
 from musichal.errors import InputError
 from musichal.hearing.encoders import create_encoder
-from musichal.hearing.exact_notes import KnownNotes
+from musichal.hearing.exact_notes import KnownNotes, NoteQueue, OnsetQueue
 from musichal.hearing.listener import Listener
 from musichal.hearing.percepts import SOURCES, Onset, Percept
 from musichal.live.drift import DriftMonitor, DriftReport
@@ -150,8 +150,8 @@ class Engine:
         The spec's rate.
     drift : DriftMonitor, optional
         Watches the percepts; it does not change what is played.
-    known : KnownNotes, optional
-        The onsets and notes of a MIDI player, which take the place of those heard.
+    notes : NoteQueue, optional
+        The notes of a MIDI player, which take the place of those heard.
     """
 
     def __init__(
@@ -161,10 +161,10 @@ class Engine:
         *,
         sample_rate_hz: int,
         drift: DriftMonitor | None = None,
-        known: KnownNotes | None = None,
+        notes: NoteQueue | None = None,
     ) -> None:
         self._listener = listener
-        self._known = None if known is None else known.stream(sample_rate_hz)
+        self._notes = notes
         self._loop = EventLoop(partner, sample_rate_hz=sample_rate_hz)
         self._rate_hz = sample_rate_hz
         self._drift = drift
@@ -189,9 +189,8 @@ class Engine:
         return self._step(rest.onsets, rest.percepts)
 
     def _step(self, onsets: tuple[Onset, ...], percepts: tuple[Percept, ...]) -> Step:
-        if self._known is not None:
-            onsets = self._known.onsets_until(self._listener.samples_heard)
-            percepts = tuple(self._known.put_in(percept) for percept in percepts)
+        if self._notes is not None:
+            percepts = tuple(self._notes.put_in(percept) for percept in percepts)
         decisions = self._loop.listen([*onsets, *percepts], until=self._listener.samples_heard)
         drift = () if self._drift is None else tuple(r for p in percepts for r in self._drift.step(p))
         return Step(percepts, tuple(decisions), drift, onsets)
@@ -313,9 +312,11 @@ def perform(
         The onsets and notes of a MIDI player, at the spec's rate; they take the place of those heard.
     """
     spec = model.spec
-    listener = Listener(spec, create_encoder(spec), model.vocabularies, source_rate_hz=sample_rate_hz)
+    onsets = None if known is None else OnsetQueue(known.onsets)
+    notes = None if known is None else NoteQueue(known.notes, sample_rate_hz=spec.sample_rate_hz)
+    listener = Listener(spec, create_encoder(spec), model.vocabularies, source_rate_hz=sample_rate_hz, known=onsets)
     partner = Partner(model.memory, settings, rng=np.random.default_rng(seed), sample_rate_hz=spec.sample_rate_hz)
-    engine = Engine(listener, partner, sample_rate_hz=spec.sample_rate_hz, drift=DriftMonitor(model), known=known)
+    engine = Engine(listener, partner, sample_rate_hz=spec.sample_rate_hz, drift=DriftMonitor(model), notes=notes)
     drift: list[DriftReport] = []
     heard: list[HeardStream] = []
     lines: list[str] = []

@@ -24,10 +24,9 @@ from typing import Protocol
 import numpy as np
 
 from musichal.arrays import Float32
-from musichal.audio.resample import StreamResampler
 from musichal.errors import MusicHalError
 from musichal.hearing.exact_notes import ExactNotes, KeyOnsets
-from musichal.hearing.front_end import FrontEnd
+from musichal.hearing.front_end import FrontEnd, light_path_delay_s
 from musichal.hearing.percepts import Onset, Percept, Window
 from musichal.live.analysis_thread import AnalysedWindow, Analyser, overload_advice
 from musichal.live.control import Command, CommandQueue, partner_changes, told
@@ -62,7 +61,6 @@ _OVERLOAD_S = 10.0
 _OVERLOAD_AGAIN_S = 30.0
 _REFUSALS_PER_S = 5
 _MARGIN_S = 0.005
-_DELAY_S = 3.0  # bursts and blocks meet in all ways in this time
 
 
 class Source(Protocol):
@@ -129,22 +127,6 @@ class LiveTimes:
     percept: deque[float] = field(default_factory=lambda: deque(maxlen=_TIMES))
     onset: deque[float] = field(default_factory=lambda: deque(maxlen=_TIMES))
     step: deque[float] = field(default_factory=lambda: deque(maxlen=_TIMES))
-
-
-def light_path_delay_s(spec: PerceptionSpec, *, source_rate_hz: int, block: int) -> tuple[float, float]:
-    """Return the delay of the front end's resampler, at least and at most."""
-    resampler = StreamResampler(source_rate_hz=source_rate_hz, target_rate_hz=spec.sample_rate_hz, quality=spec.resampler)
-    silence, delays, given = np.zeros(block, dtype=np.float32), [], 0
-    for number in range(1, max(16, round(_DELAY_S * source_rate_hz / block)) + 1):
-        given += resampler.push(silence).shape[0]
-        delays.append(number * block / source_rate_hz - given / spec.sample_rate_hz)
-    settled = delays[len(delays) // 4 :]
-    return max(0.0, min(settled)), max(0.0, *settled)
-
-
-def input_latency_s(spec: PerceptionSpec, *, source_rate_hz: int, block: int, capture_s: float) -> float:
-    """Return how much later than a sound at the microphone a decision at its time of the stream can be sent."""
-    return light_path_delay_s(spec, source_rate_hz=source_rate_hz, block=block)[0] + capture_s
 
 
 class LiveEngine:
@@ -217,7 +199,7 @@ class LiveEngine:
         self._refused_s: deque[float] = deque(maxlen=_REFUSALS_PER_S)
         self._news = news if news is not None else deque(maxlen=64)
         self._exact = ExactNotes()
-        self._key_onsets = KeyOnsets(chord_samples=round(spec.onsets.min_ioi_s * self._rate_hz))
+        self._key_onsets = KeyOnsets(spec)
 
     @property
     def now_stream_s(self) -> float:
@@ -312,33 +294,32 @@ class LiveEngine:
     def _take(self, block: Block) -> None:
         self._left_out = block.end_sample - self._position - len(block.samples)
         self._position += len(block.samples)
-        self._listen(block.samples, exact=block.pressed is not None)
         if self.listening and (block.pressed or block.ended):
             self._take_notes(block)
+        self._listen(block.samples)
 
     def _take_notes(self, block: Block) -> None:
-        """Take what a MIDI player played in a block, which is at the rate of the clock."""
-        left_out_s = self._left_out / self._rate_hz
-        pressed = [replace(key, sample=key.sample - self._left_out) for key in block.pressed or ()]
-        for onset in self._key_onsets.of(pressed, decided_at=self._at()):
-            self._exact.strike(onset)
-            self._strike(onset)
+        """Take what a MIDI player played in a block, which is at the rate of the clock, before its sound."""
+        pressed = [replace(key, sample=key.sample - self._left_out) for key in block.pressed]
+        if self._front_end.known is not None:
+            self._front_end.known.add(self._key_onsets.of(pressed))
         if block.ended:
+            left_out_s = self._left_out / self._rate_hz
             notes = tuple(replace(note, onset_s=max(0.0, note.onset_s - left_out_s)) for note in block.ended)
             self._exact.end(notes)
             self._note(Played(self._at(), notes))
 
-    def _listen(self, samples: Float32, *, exact: bool = False) -> None:
+    def _listen(self, samples: Float32) -> None:
         self._observer.sound(samples)
         found = self._front_end.push(samples)
         # An onset comes before the window that is complete at the same sample: sorting keeps that order.
         events: list[tuple[int, Onset | Window]] = [(onset.decided_at, onset) for onset in found.onsets]
         events += [(window.available_at, window) for window in found.windows]
         for _, event in sorted(events, key=lambda e: e[0]):
-            if isinstance(event, Window):
-                self._submit(event)
-            elif not exact:
+            if isinstance(event, Onset):
                 self._strike(event)
+            else:
+                self._submit(event)
 
     def _fill_gap(self, lost: int) -> None:
         """Put silence in the place of lost samples; of a long gap, leave out the beginning."""

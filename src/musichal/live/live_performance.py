@@ -19,6 +19,8 @@ import numpy as np
 
 from musichal.errors import InputError, MusicHalError
 from musichal.hearing.encoders import create_encoder
+from musichal.hearing.exact_notes import OnsetQueue
+from musichal.hearing.front_end import input_latency_s
 from musichal.hearing.listener import Listener
 from musichal.live.analysis_thread import AnalysisThread
 from musichal.live.control import CcMap, Command, CommandQueue, read_cc_map
@@ -29,7 +31,7 @@ from musichal.live.input.live_input import Channels, InputEvent, LiveInput
 from musichal.live.input.midi_clock import MidiClock
 from musichal.live.input.midi_input import MIDI_SCHEME, MidiInput
 from musichal.live.input.osc import OscInput, OscOutput
-from musichal.live.live_engine import LiveEngine, input_latency_s
+from musichal.live.live_engine import LiveEngine
 from musichal.live.output.midi_ports import open_midi_input
 from musichal.live.output.routing import LiveOutput, Routing, VoiceRoute, largest_latency_s, read_routing, single_port
 from musichal.live.output.scheduler import Scheduler
@@ -232,7 +234,8 @@ class LivePerformance:
         late_s = input_latency_s(spec, source_rate_hz=rate_hz, block=block, capture_s=live.capture_s)
         out_s = largest_latency_s(self._routings, request.latency_s if slices is not None else 0.0)
         request = self.request = replace(request, settings=_sent_early(request.settings, late_s + out_s))
-        listener = Listener(spec, encoder, model.vocabularies, source_rate_hz=rate_hz)
+        known = OnsetQueue() if isinstance(live, MidiInput) else None
+        listener = Listener(spec, encoder, model.vocabularies, source_rate_hz=rate_hz, known=known)
         player = self._make_player(model, request.settings, request.seed)
         self._stop = last.enter_context(self._stop_event())
         if request.session is not None:
@@ -280,15 +283,11 @@ class LivePerformance:
 
     def _source(self) -> LiveInput | MidiInput:
         """Return the input, not yet open."""
-        request = self.request
-        name = request.input or ""
-        if name.startswith(MIDI_SCHEME):
-            rate_hz = self.model.spec.sample_rate_hz
-            wanted = name.removeprefix(MIDI_SCHEME)
-            return MidiInput(
-                wanted, sample_rate_hz=rate_hz, block_samples=request.block or _DEFAULT_BLOCK, on_event=self._report_input
-            )
-        return LiveInput(request.input, channels=request.channels, block_samples=request.block, on_event=self._report_input)
+        wanted, block, tell = self.request.input or "", self.request.block, self._report_input
+        if wanted.startswith(MIDI_SCHEME):
+            rate_hz, block = self.model.spec.sample_rate_hz, block or _DEFAULT_BLOCK
+            return MidiInput(wanted.removeprefix(MIDI_SCHEME), sample_rate_hz=rate_hz, block_samples=block, on_event=tell)
+        return LiveInput(self.request.input, channels=self.request.channels, block_samples=block, on_event=tell)
 
     def _run(self) -> None:
         raise_priority(_ENGINE_LEVEL)

@@ -51,6 +51,7 @@ NOTE = np.dtype(HEARD_NOTE_FIELDS)
 
 # A note and the gesture that it begins are timed by different evidence; so much they may differ.
 _NOTE_TOLERANCE_S = 0.05
+_EXACT_TOLERANCE_S = 0.0005
 _LARGEST = float(np.finfo(np.float32).max)
 _DURATIONS_S = (1e-4, _LARGEST)  # the clock moves on by a state's duration: it must move
 _STATE_RANGES = {
@@ -308,11 +309,12 @@ def note_rows(gesture: Gesture, notes: Sequence[HeardNote]) -> Records:
     return rows
 
 
-def assign_notes(gestures: Sequence[Gesture], notes: Sequence[HeardNote]) -> list[list[HeardNote]]:
+def assign_notes(gestures: Sequence[Gesture], notes: Sequence[HeardNote], *, exact: bool = False) -> list[list[HeardNote]]:
     """Return, for each gesture of a recording, the notes, or the drum hits, that began in it.
 
     A note belongs to the gesture that holds its onset, or to the next one where that starts at an onset at most 50 ms after
-    the note: both then mean the same attack. A note before the first gesture belongs to that one.
+    the note: both then mean the same attack. A note before the first gesture belongs to that one. `exact` notes, and the
+    gestures that they begin, are at the same time to a sample.
     """
     assigned: list[list[HeardNote]] = [[] for _ in gestures]
     if not gestures:
@@ -321,7 +323,7 @@ def assign_notes(gestures: Sequence[Gesture], notes: Sequence[HeardNote]) -> lis
     for note in notes:
         index = max(0, bisect_right(starts, note.onset_s) - 1)
         follows = index + 1 < len(gestures) and gestures[index + 1].starts_at_onset
-        if follows and starts[index + 1] - note.onset_s <= _NOTE_TOLERANCE_S:
+        if follows and starts[index + 1] - note.onset_s <= (_EXACT_TOLERANCE_S if exact else _NOTE_TOLERANCE_S):
             index += 1
         assigned[index].append(note)
     return assigned

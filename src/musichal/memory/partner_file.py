@@ -18,6 +18,7 @@ import numpy as np
 
 from musichal.arrays import AnyArray, Float32, Int16, Int64, Records
 from musichal.audio.files import decode_flac
+from musichal.audio.keyboard import MidiTake
 from musichal.errors import InputError, PartnerFileError
 from musichal.hearing.beats import BEAT
 from musichal.hearing.percepts import SILENCE, SOURCES
@@ -26,6 +27,7 @@ from musichal.memory.audio_oracle import AudioOracle
 from musichal.memory.beat_places import BEAT_PLACE, beat_places
 from musichal.memory.container import FORMAT_VERSION, Container, pack_arrays, read_container, write_container
 from musichal.memory.memory import NOTE, STATE, Memory, Pair, PlayersPast
+from musichal.note import HeardNote
 from musichal.spec import PerceptionSpec
 from musichal.text import PathLike, printable
 
@@ -49,6 +51,14 @@ _VOCABULARY_ARRAYS: _Layout = {
     "mean": (np.float32, 1),
     "projection": (np.float32, 2),
     "counts": (np.int64, 1),
+}
+_TAKE_ARRAYS: _Layout = {
+    "notes_s": (np.float64, 2),
+    "notes": (np.uint8, 2),
+    "hits_s": (np.float64, 2),
+    "hits": (np.uint8, 2),
+    "beats_s": (np.float64, 1),
+    "downbeats_s": (np.float64, 1),
 }
 _RECORDING_ARRAYS: _Layout = {
     "tokens": (np.int16, 2),
@@ -76,6 +86,7 @@ class StoredRecording:
     `tokens` (sources, n), `frame_samples` (n,) positions at the spec's rate, `level_db` (n,), `onset_samples` (k,).
     `digest` is the SHA-256 of its samples, `n_samples` at `sample_rate_hz`. `beats` is its grid, `BEAT` of shape (m,), empty
     where there is no steady beat; None where none was looked for: the file comes from a MusicHal that knew no beats.
+    `take` is what the MIDI file said that it was rendered from, None for sound.
     """
 
     name: str
@@ -88,6 +99,7 @@ class StoredRecording:
     onset_samples: Int64
     flac: bytes | None
     beats: Records | None = None
+    take: MidiTake | None = None
 
     @property
     def duration_s(self) -> float:
@@ -171,6 +183,8 @@ def save_partner(path: PathLike, model: PartnerModel) -> None:
         recordings.append({name: getattr(recording, name) for name in ("name", "sample_rate_hz", "n_samples", "digest")})
         if recording.beats is not None:
             members[f"arrays/beats-{number:04d}.safetensors"] = pack_arrays(_columns_to_arrays(recording.beats, BEAT))
+        if recording.take is not None:
+            members[f"arrays/midi-{number:04d}.safetensors"] = pack_arrays(_take_to_arrays(recording.take))
         if recording.flac is not None:
             members[f"recordings/{number:04d}.flac"] = recording.flac
     content: dict[str, Any] = {
@@ -313,6 +327,7 @@ def _recording(container: Container, number: int, values: dict[str, Any], spec: 
         **_arrays(container, f"arrays/recording-{number:04d}.safetensors", _RECORDING_ARRAYS),
         flac=container.read(flac_name) if flac_name in container.members else None,
         beats=_beats(container, number),
+        take=_take(container, number),
     )
     _require(_SHA256.fullmatch(recording.digest) is not None, f"recording {number} has no proper digest")
     n = recording.frame_samples.shape[0]
@@ -333,6 +348,35 @@ def _recording(container: Container, number: int, values: dict[str, Any], spec: 
 def _beats(container: Container, number: int) -> Records | None:
     member = f"arrays/beats-{number:04d}.safetensors"
     return _arrays_to_columns(container.read_arrays(member), BEAT) if member in container.members else None
+
+
+def _take_to_arrays(take: MidiTake) -> dict[str, AnyArray]:
+    arrays: dict[str, AnyArray] = {"beats_s": take.beats_s, "downbeats_s": take.downbeats_s}
+    for kind, heard in (("notes", take.notes), ("hits", take.hits)):
+        arrays[f"{kind}_s"] = np.array([(note.onset_s, note.duration_s) for note in heard]).reshape(-1, 2)
+        arrays[kind] = np.array([(note.pitch, note.velocity) for note in heard], dtype=np.uint8).reshape(-1, 2)
+    return arrays
+
+
+def _take(container: Container, number: int) -> MidiTake | None:
+    member = f"arrays/midi-{number:04d}.safetensors"
+    if member not in container.members:
+        return None
+    arrays = _arrays(container, member, _TAKE_ARRAYS)
+    heard = []
+    for kind in ("notes", "hits"):
+        times_s, keys = arrays[f"{kind}_s"], arrays[kind]
+        proper = times_s.shape == keys.shape == (len(keys), 2) and bool(np.isfinite(times_s).all())
+        _require(
+            proper and bool((times_s[:, 0] >= 0).all() and (times_s[:, 1] > 0).all()), f"recording {number} has improper {kind}"
+        )
+        _require(bool((keys <= 127).all() and (keys[:, 1] > 0).all()), f"recording {number} has {kind} that MIDI cannot hold")
+        rows = zip(times_s.tolist(), keys.tolist(), strict=True)
+        heard.append(tuple(HeardNote(onset_s, long_s, pitch, velocity) for (onset_s, long_s), (pitch, velocity) in rows))
+    for name in ("beats_s", "downbeats_s"):
+        rising = bool(np.isfinite(arrays[name]).all() and (np.diff(arrays[name]) > 0).all())
+        _require(rising, f"recording {number} has beats out of place")
+    return MidiTake(heard[0], heard[1], arrays["beats_s"], arrays["downbeats_s"])
 
 
 def _check_beats(beats: Records, number: int, *, last_s: float) -> None:

@@ -17,9 +17,9 @@ from musichal.arrays import Bool, Float32, Records
 from musichal.audio.files import encode_flac, flac_holds_rate
 from musichal.audio.recording import Recording
 from musichal.errors import InputError, PartnerFileError
-from musichal.hearing.beats import find_beats
 from musichal.hearing.encoders import LEARNED, create_encoder
 from musichal.hearing.encoders.runtimes import package_of
+from musichal.hearing.exact_notes import KnownNotes, OnsetQueue, known_or_found_beats
 from musichal.hearing.front_end import FrontEnd
 from musichal.hearing.listener import FeatureExtractor, Tokenizer, Vocabularies, resolve_spec
 from musichal.hearing.percepts import N_PITCHES, SILENCE, SOURCES, Gesture, Percept, SegmentFeatures
@@ -107,8 +107,9 @@ def train(
         for recording, item in zip(recordings, analysed, strict=True):
             percepts, gestures = item.tokenised(Tokenizer(spec, learned))
             tell(f"Finding the beats of {recording.name}", len(stored) / len(recordings))
-            beats = find_beats(item.segments(), sample_rate_hz=spec.sample_rate_hz)
-            memory_input.append(_ToRemember(gestures, item.notes, item.hits, beats))
+            beats = known_or_found_beats(recording.take, item.segments(), sample_rate_hz=spec.sample_rate_hz)
+            exact = recording.take is not None
+            memory_input.append(_ToRemember(gestures, item.notes, item.hits, beats, exact))
             stored.append(_store(recording, percepts, beats, keep_audio=keep_audio))
     players = {pair.player: memory_input[pair.player] for pair in found}
     memory = _remember({n: heard for n, heard in enumerate(memory_input) if n not in players}, tell)
@@ -190,7 +191,9 @@ def _analyse_all(
         encoder = create_encoder(spec, ready=analyse is None)
         for number, recording in enumerate(recordings):
             item = _AnalysedRecording(folder, number)
-            front_end = FrontEnd(spec, source_rate_hz=recording.sample_rate_hz)
+            take = recording.take
+            known = None if take is None else OnsetQueue(KnownNotes.of(take, spec).onsets)
+            front_end = FrontEnd(spec, source_rate_hz=recording.sample_rate_hz, known=known)
             extractor = FeatureExtractor(spec, encoder)
             results = front_end.stream(recording.samples, block_samples=round(_BLOCK_S * recording.sample_rate_hz))
             windows = (window for result in results for window in result.windows)
@@ -200,6 +203,8 @@ def _analyse_all(
                 tell(f"Listening to {recording.name}", (done + share) / total)
             item.notes += extractor.flush()
             item.hits += extractor.flush_hits()
+            if take is not None:
+                item.notes, item.hits = list(take.notes), list(take.hits)
             item.end_sample = front_end.samples_heard
             done += recording.duration_s
             out.append(item)
@@ -262,6 +267,7 @@ class _ToRemember:
     notes: list[HeardNote]
     hits: list[HeardNote]
     beats: Records
+    is_exact: bool
 
 
 def _remember(recordings: Mapping[int, _ToRemember], tell: Progress) -> Memory:
@@ -272,7 +278,7 @@ def _remember(recordings: Mapping[int, _ToRemember], tell: Progress) -> Memory:
     memory = Memory(dims=vectors.shape[1], threshold=search.threshold)
     for number, heard in recordings.items():
         gestures = heard.gestures
-        notes, hits = assign_notes(gestures, heard.notes), assign_notes(gestures, heard.hits)
+        notes, hits = (assign_notes(gestures, some, exact=heard.is_exact) for some in (heard.notes, heard.hits))
         places = beat_places(heard.beats, [gesture.start_s for gesture in gestures])
         for gesture, own, own_hits, place in zip(gestures, notes, hits, places, strict=True):
             state = memory.append(gesture, own, recording=number, beat=BeatPlace.of(place), hits=own_hits)
@@ -293,6 +299,7 @@ def _store(recording: Recording, percepts: Sequence[Percept], beats: Records, *,
         onset_samples=np.array([o for p in percepts for o in p.heard.onset_samples], dtype=np.int64),
         flac=encode_flac(recording.samples, recording.sample_rate_hz) if keep_audio else None,
         beats=beats,
+        take=recording.take,
     )
 
 
@@ -319,7 +326,7 @@ class Reheard:
 
 def as_recording(stored: StoredRecording, samples: Float32) -> Recording:
     """Return a partner's recording as one to train on; `samples` (n,) are its sound."""
-    return Recording(stored.name, stored.sample_rate_hz, samples)
+    return Recording(stored.name, stored.sample_rate_hz, samples, take=stored.take)
 
 
 def own_recordings(model: PartnerModel) -> list[Recording]:
@@ -345,10 +352,13 @@ def with_beats(model: PartnerModel, *, processes: int = 1, progress: Progress | 
         analysed = _analyse_all(own_recordings(model), model.spec, Path(folder), tell, processes)
         for number, (stored, item) in enumerate(zip(model.recordings, analysed, strict=True)):
             tell(f"Finding the beats of {stored.name}", number / len(analysed))
-            recordings.append(replace(stored, beats=find_beats(item.segments(), sample_rate_hz=rate_hz)))
+            beats = known_or_found_beats(stored.take, item.segments(), sample_rate_hz=rate_hz)
+            recordings.append(replace(stored, beats=beats))
             own = np.flatnonzero(states["recording"] == number).tolist()
             gestures = model.memory.gestures(number)
-            for state, gesture, struck in zip(own, gestures, assign_notes(gestures, item.hits), strict=True):
+            for state, gesture, struck in zip(
+                own, gestures, assign_notes(gestures, item.hits, exact=stored.take is not None), strict=True
+            ):
                 states["first_hit"][state], states["hit_count"][state] = len(hits), len(struck)
                 hits = np.concatenate([hits, note_rows(gesture, struck)])
     states = in_the_beat(states, recordings)

@@ -46,9 +46,8 @@ class Block:
         Position of the first sample.
     flags : int
         What the device said of it: see `musichal.live.input.input_process`.
-    pressed, ended : tuple or None, tuple
-        Of a MIDI player the keys struck in it and the notes that ended, `pressed` None for sound. Times are of the stream
-        of samples, those lost counted.
+    pressed, ended : tuple
+        Of a MIDI player the keys struck in it and the notes that ended. Times are of the stream of samples, those lost counted.
     """
 
     samples: Float32
@@ -56,7 +55,7 @@ class Block:
     lost_before: int = 0
     first_sample: int = 0
     flags: int = 0
-    pressed: tuple[KeyPress, ...] | None = None
+    pressed: tuple[KeyPress, ...] = ()
     ended: tuple[HeardNote, ...] = ()
 
     @property

@@ -137,7 +137,9 @@ class MidiInput:
             self.lost_samples += lost
         while self._messages and self._messages[0][0] <= at_s:
             moment_s, data = self._messages.popleft()
-            self._synth.take(data, int(self.clock.position_at(moment_s)))
+            at = max(self._synth.position, int(self.clock.position_at(moment_s)))
+            end = max(end, at + 1)  # its onset is known with its own sample
+            self._synth.take(data, at)
         first = self._synth.position
         sound = ingest(self._synth.render(max(0, end - first)))
         pressed, ended = self._synth.pressed(), self._synth.ended()

@@ -104,6 +104,11 @@ class Session:
     reply: bytes | None
     recovered: tuple[str, ...]
 
+    @property
+    def known_onsets(self) -> tuple[Onset, ...]:
+        """Return the onsets of a MIDI player, empty for sound."""
+        return tuple(entry.onset for entry in self.entries if isinstance(entry, Struck) and entry.onset.pitches)
+
     def sound(self) -> Iterator[Float32]:
         """Yield the input chunk by chunk; raise `InputError` for a damaged one."""
         return read_chunks(self.folder, self.settings.sample_rate_hz)
@@ -352,9 +357,7 @@ class _RecordedFrontEnd:
 
     def know(self, entry: Entry) -> None:
         """Take what a MIDI player is known to have played."""
-        if isinstance(entry, Struck) and entry.onset.pitches:
-            self.exact.strike(entry.onset)
-        elif isinstance(entry, Played):
+        if isinstance(entry, Played):
             self.exact.end(entry.notes)
 
     def window(self, index: int) -> Window | None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from musichal.audio.files import write_wav
+from musichal.audio.files import write_sound
 from musichal.audio.levels import CEILING_DB, FLOOR_DB, LOUDNESS_DB, LevelMeter, at_loudness, gated_rms_db, mix
 from musichal.errors import InputError
 
@@ -130,30 +130,30 @@ def test_loudness_never_exceeds_what_was_asked_for(samples, rate):
 @pytest.mark.parametrize("channels", [1, 2])
 def test_a_wav_file_holds_the_samples_to_24_bits(tmp_path, stems, channels):
     samples = stems[0][:RATE] if channels == 1 else np.stack([s[:RATE] for s in stems], axis=1)
-    write_wav(tmp_path / "a.wav", samples, sample_rate_hz=RATE)
+    write_sound(tmp_path / "a.wav", samples, sample_rate_hz=RATE)
     read, rate = soundfile.read(tmp_path / "a.wav")
     info = soundfile.info(tmp_path / "a.wav")
     assert (rate, info.channels, info.subtype) == (RATE, channels, "PCM_24")
     np.testing.assert_allclose(read, samples, atol=2**-22)
     first = (tmp_path / "a.wav").read_bytes()
-    write_wav(tmp_path / "a.wav", samples, sample_rate_hz=RATE)
+    write_sound(tmp_path / "a.wav", samples, sample_rate_hz=RATE)
     assert (tmp_path / "a.wav").read_bytes() == first
 
 
 def test_a_wav_file_clips_what_it_cannot_hold_and_takes_nothing_at_all(tmp_path):
-    write_wav(tmp_path / "a.wav", np.array([-3, -1, 0, 1, 3], np.float32), sample_rate_hz=8000)
+    write_sound(tmp_path / "a.wav", np.array([-3, -1, 0, 1, 3], np.float32), sample_rate_hz=8000)
     np.testing.assert_allclose(soundfile.read(tmp_path / "a.wav")[0], [-1, -1, 0, 1, 1], atol=2**-22)
-    write_wav(tmp_path / "b.wav", np.zeros((0, 2), np.float32), sample_rate_hz=8000)
+    write_sound(tmp_path / "b.wav", np.zeros((0, 2), np.float32), sample_rate_hz=8000)
     assert soundfile.info(tmp_path / "b.wav").frames == 0
 
 
 def test_a_path_that_cannot_be_written_leaves_nothing(tmp_path):
     with pytest.raises(InputError, match="cannot write"):
-        write_wav(tmp_path / "nowhere" / "a.wav", np.zeros(5, np.float32), sample_rate_hz=8000)
+        write_sound(tmp_path / "nowhere" / "a.wav", np.zeros(5, np.float32), sample_rate_hz=8000)
     with pytest.raises(InputError, match="folder"):
-        write_wav(tmp_path, np.zeros(5, np.float32), sample_rate_hz=8000)
+        write_sound(tmp_path, np.zeros(5, np.float32), sample_rate_hz=8000)
     with pytest.raises(ValueError, match="finite"):
-        write_wav(tmp_path / "a.wav", np.array([np.inf], np.float32), sample_rate_hz=8000)
+        write_sound(tmp_path / "a.wav", np.array([np.inf], np.float32), sample_rate_hz=8000)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -166,7 +166,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(musichal.atomic.Path, "open", lambda self, mode: io.open("/dev/full", "wb"))  # noqa: SIM115, UP020
         with pytest.raises(InputError, match="disk is full"):
-            write_wav(path, np.zeros(100_000, np.float32), sample_rate_hz=8000)
+            write_sound(path, np.zeros(100_000, np.float32), sample_rate_hz=8000)
     assert path.read_bytes() == b"old"
 
 

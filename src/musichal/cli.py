@@ -11,8 +11,8 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from musichal import __version__
-from musichal.commands.options import Json, ModeTableFile, PlayOptions, Report, Seed, SettingPairs
-from musichal.commands.terminal import open_terminal
+from musichal.commands.options import Force, Json, ModeTableFile, PlayOptions, Report, Seed, SettingPairs, Strict
+from musichal.commands.terminal import flush_output, open_terminal
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -42,7 +42,14 @@ def main() -> None:
         # A terminal that cannot show a character gets a replacement, not a crash.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
-    app()
+    try:
+        with open_terminal():  # for what is printed outside of a command: help and version
+            try:
+                app()
+            finally:
+                flush_output()
+    except typer.Exit as ended:
+        sys.exit(ended.exit_code)
 
 
 def _run(command: str, options: dict[str, Any]) -> None:
@@ -130,6 +137,8 @@ def train(
         str, typer.Option(help="'soxr-HQ', 'soxr-VHQ', or 'soxr-VR', which finds onsets 20 ms sooner live.")
     ] = "soxr-HQ",
     no_audio: Annotated[bool, typer.Option("--no-audio", help="Leave the recordings out of the partner file.")] = False,
+    force: Force = False,
+    strict: Strict = False,
     as_json: Json = False,
 ) -> None:
     """Train a partner: learn the sounds of recordings, and how they follow one another."""
@@ -194,7 +203,7 @@ def _commands() -> list[Any]:
 
 
 @app.command(epilog="Example: `musichal inspect partner.hal --picture partner.png`")
-def inspect(partner: PartnerFile, picture: Picture = None, as_json: Json = False) -> None:
+def inspect(partner: PartnerFile, picture: Picture = None, force: Force = False, as_json: Json = False) -> None:
     """Show what a partner learned: its tokens, its memory, and figures to judge it by."""
     _run("check.inspect_command", locals())
 
@@ -235,6 +244,7 @@ def replay(
     folder: SessionFolder,
     partner: MovedPartner = None,
     midi_out: Annotated[Path | None, typer.Option(help="Write the answer as a MIDI file again.")] = None,
+    force: Force = False,
     as_json: Json = False,
 ) -> None:
     """Play a session again: the same MIDI, byte for byte."""
@@ -249,6 +259,7 @@ def explain(
         Path | None, typer.Option(help="Write the recording, the answer and the player at that time into this folder (WAV).")
     ] = None,
     partner: MovedPartner = None,
+    force: Force = False,
     as_json: Json = False,
 ) -> None:
     """Explain why a session was played as it was: influences, alternatives, and the place in the recordings."""
@@ -271,6 +282,7 @@ def verify(
     report: Report = None,
     quick: Annotated[bool, typer.Option("--quick", help="Leave out other rates, other grids and training again.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the random block sizes.")] = 0,
+    force: Force = False,
     as_json: Json = False,
 ) -> None:
     """Verify that the partner hears live as in training: frame counts, each token, diversity, repeatability."""
@@ -298,6 +310,7 @@ def rehear(
     precision: Precision = "auto",
     refit: Annotated[bool, typer.Option("--refit", help="Learn the vocabularies again, too.")] = False,
     processes: Processes = None,
+    force: Force = False,
     as_json: Json = False,
 ) -> None:
     """Let a partner hear its recordings again: by this machine's fastest runtime, or for beats that its file lacks."""
@@ -350,6 +363,7 @@ def evaluate(
     seed: Seed = 0,
     set_: SettingPairs = None,
     modes: ModeTableFile = None,
+    force: Force = False,
     as_json: Json = False,
 ) -> None:
     """Measure whether a partner listens, beside a deaf one; with --duo, whether it is together with a band."""

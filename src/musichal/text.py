@@ -36,6 +36,7 @@ _REASONS = {
     errno.EFBIG: "the file would be larger than the system allows",
     errno.ENAMETOOLONG: "the name is too long",
     errno.ELOOP: "its links go round in a circle",
+    errno.EPIPE: "nobody reads it any more",
     errno.EIO: "the disk reports an error",
 }
 

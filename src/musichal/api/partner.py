@@ -21,11 +21,12 @@ from typing import Any
 import numpy as np
 
 from musichal.api.answer import Answer, Stream
-from musichal.api.sound import Audio, as_recording, rate_of, seed_of, sound_of
+from musichal.api.sound import Audio, as_recording, rate_of, seed_of, sound_of, warn_of
 from musichal.arrays import Float32, Float64, Int16, Records
 from musichal.audio.keyboard import MidiTake
 from musichal.audio.pairs import read_pair
-from musichal.audio.recording import Recording, collect_recordings, read_recording
+from musichal.audio.reading import read_recordings
+from musichal.audio.recording import Recording
 from musichal.errors import InputError
 from musichal.hearing.beats import find_beats, predicted_beats
 from musichal.hearing.encoders import create_encoder
@@ -105,12 +106,12 @@ def train(
 
     def heard(item: PathLike | tuple[Audio, int]) -> Recording:
         if isinstance(item, str | os.PathLike):
-            return read_recording(item)
+            return read_recordings([item], warn=warn_of)[0]
         return as_recording(*item, name=f"recording {len(recordings) + 1}")
 
     for item in [paths] if isinstance(paths, str | os.PathLike | tuple) else paths:
         if isinstance(item, str | os.PathLike):
-            recordings += [read_recording(path) for path in collect_recordings([item])]
+            recordings += read_recordings([item], warn=warn_of)
         else:
             recordings.append(heard(item))
     numbers = []

@@ -1,5 +1,6 @@
 """Sound as it goes in: bundled examples, files, and arrays of any usual layout."""
 
+import warnings
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from musichal.arrays import AnyArray, Float32
-from musichal.audio.recording import Recording, ingest, read_recording
+from musichal.audio.reading import read_recordings
+from musichal.audio.recording import Recording, ingest
 from musichal.errors import InputError
 from musichal.text import PathLike
 
@@ -71,8 +73,13 @@ def read_audio(path: PathLike) -> tuple[Float32, int]:
     >>> y.dtype, sr
     (dtype('float32'), 44100)
     """
-    recording = read_recording(path)
+    (recording,) = read_recordings([path], warn=warn_of)
     return recording.samples, recording.sample_rate_hz
+
+
+def warn_of(text: str) -> None:
+    """Warn of what is wrong with a recording that is heard."""
+    warnings.warn(text, UserWarning, stacklevel=4)
 
 
 def floats_of(y: Audio) -> AnyArray:

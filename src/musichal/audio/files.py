@@ -1,4 +1,4 @@
-"""Sound files of 24 bits: FLAC in memory, which comes back bit for bit, and WAV on disk.
+"""Sound files of 24 bits: FLAC in memory, which comes back bit for bit; and sound for people, in many formats.
 
 FLAC (RFC 9639) from untrusted files is decoded safely: only what `encode_flac` writes is accepted, one channel of 24 bits and
 a declared length, and the samples must match the MD5 sum of the header.
@@ -6,15 +6,18 @@ a declared length, and the samples must match the MD5 sum of the header.
 
 import hashlib
 import io
-import wave
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 import soundfile
+import soxr
 
 from musichal.arrays import Float32, Float64
 from musichal.atomic import open_atomically
 from musichal.errors import InputError
-from musichal.text import PathLike
+from musichal.text import PathLike, printable
 
 _FULL_SCALE = 2.0**23
 _BLOCK_SAMPLES = 1 << 18
@@ -78,23 +81,84 @@ def decode_flac(data: bytes, *, max_samples: int) -> tuple[Float32, int]:
     return samples, decoder.samplerate
 
 
-def write_wav(path: PathLike, samples: Float32, *, sample_rate_hz: int) -> None:
-    """Write mono (n,) or (n, channels) samples as a WAV file of 24 bits, whole or not at all.
+SOUND_FORMATS = {
+    ".wav": ("WAV", "PCM_24"),
+    ".wave": ("WAV", "PCM_24"),
+    ".flac": ("FLAC", "PCM_24"),
+    ".ogg": ("OGG", "VORBIS"),
+    ".oga": ("OGG", "VORBIS"),
+    ".opus": ("OGG", "OPUS"),
+    ".mp3": ("MP3", "MPEG_LAYER_III"),
+    ".aif": ("AIFF", "PCM_24"),
+    ".aiff": ("AIFF", "PCM_24"),
+    ".caf": ("CAF", "PCM_24"),
+}
+"""What is written, by the suffix of a name; a name without suffix gets WAV."""
+_OPUS_RATE_HZ = 48_000
 
-    Values beyond ±1 are clipped. 24 bits need no dither, so equal samples give equal bytes. Raises `InputError` where the
-    path cannot be written and `ValueError` for samples that are not finite.
+
+def write_sound(path: PathLike, samples: Float32, *, sample_rate_hz: int) -> None:
+    """Write mono (n,) or (n, channels) samples in the format of the suffix of `path`, whole or not at all.
+
+    Values beyond ±1 are clipped. 24 bits need no dither, so equal samples give equal bytes in what is not lossy. Raises
+    `InputError` where the path cannot be written or has another suffix, `ValueError` for samples that are not finite.
     """
     samples = samples[:, None] if samples.ndim == 1 else samples
     if not np.isfinite(samples).all():
         raise ValueError("only finite samples can be written")
-    with open_atomically(path) as stream, wave.open(stream, "wb") as file:
-        file.setnchannels(samples.shape[1])
-        file.setsampwidth(3)
-        file.setframerate(sample_rate_hz)
-        file.setnframes(len(samples))
-        for first in range(0, len(samples), _BLOCK_SAMPLES):
-            block = np.clip(samples[first : first + _BLOCK_SAMPLES].astype(np.float64), -1, 1)
-            file.writeframesraw(_three_bytes(np.rint(block * (_FULL_SCALE - 1))))
+    kind, subtype = SOUND_FORMATS.get(Path(path).suffix.lower() or ".wav", ("", ""))
+    if not kind:
+        raise InputError(f"cannot write {printable(path)}: sound is a {' or '.join(SOUND_FORMATS)} file")
+    if subtype == "OPUS" and sample_rate_hz != _OPUS_RATE_HZ:
+        samples = soxr.resample(samples, sample_rate_hz, _OPUS_RATE_HZ, quality="HQ")
+        sample_rate_hz = _OPUS_RATE_HZ
+    how = {"samplerate": sample_rate_hz, "channels": samples.shape[1], "format": kind, "subtype": subtype}
+    with open_atomically(path) as stream:
+        sink = _Sink(stream)
+        try:
+            with soundfile.SoundFile(sink, "w", **how) as file:
+                file.software = file.comment = "MusicHal"  # MP3 keeps the second only
+                for first in range(0, len(samples), _BLOCK_SAMPLES):
+                    block = np.clip(samples[first : first + _BLOCK_SAMPLES].astype(np.float64), -1, 1)
+                    if subtype != "PCM_24":
+                        file.write(block)
+                    else:  # libsndfile takes the upper 24 bits
+                        file.write(np.rint(block * (_FULL_SCALE - 1)).astype(np.int32) << 8)
+        except (soundfile.SoundFileError, AssertionError) as error:  # soundfile asserts that all was written
+            if sink.error is None:
+                raise InputError(f"cannot write {printable(path)}: {printable(str(error))}") from error
+        if sink.error is not None:
+            raise sink.error
+
+
+class _Sink:
+    """A file for libsndfile to write to, which would print the errors of the system and go on: they are kept."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self.error: OSError | None = None
+
+    def _kept(self, call: Callable[..., int], *arguments: Any) -> int:
+        try:
+            return call(*arguments)
+        except OSError as error:
+            self.error = self.error or error
+            return 0
+
+    def write(self, data: bytes) -> int:
+        return self._kept(self._stream.write, bytes(data))
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._kept(self._stream.seek, offset, whence)
+
+    def tell(self) -> int:
+        return self._kept(self._stream.tell)
+
+    def read(self, _count: int) -> bytes:
+        return b""
+
+    def flush(self) -> None:
+        """Leave it to the end: an error must be kept."""
 
 
 def _three_bytes(whole: Float32 | Float64) -> bytes:

@@ -10,8 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import soundfile
 
+from musichal.arrays import Float64
 from musichal.audio.instrument import Instrument, find_instrument
 from musichal.audio.recording import MIDI_SUFFIXES, Recording, ingest, read_recording
 from musichal.audio.score import Score, Track, read_score, render_tracks
@@ -68,16 +68,15 @@ def _channel(player: PathLike) -> int | None:
 
 def _channels(player: PathLike, file: Path) -> tuple[Recording, Recording]:
     """Return one channel of a recording, and the rest of them."""
-    whole, number = read_recording(file), _channel(player)  # which refuses what cannot be heard
-    sound, _ = soundfile.read(os.fspath(file), dtype="float64", always_2d=True)
-    channels = sound.shape[1]
-    if number is None or channels < 2 or not 1 <= number <= channels:
-        has = "a single channel" if channels == 1 else f"channels 1 to {channels}"
-        raise InputError(f"{whole.name} has {has}, and no player in channel {printable(player)}")
-    rest = np.delete(sound, number - 1, axis=1)
-    parts = ((sound[:, number - 1], f"channel {number}"), (rest, "the others"))
-    a, b = (
-        replace(whole, name=f"{whole.name} ({what})", samples=ingest(np.ascontiguousarray(part)), warnings=())
-        for part, what in parts
-    )
-    return a, b
+    number = _channel(player)
+
+    def checked(block: Float64) -> int:
+        channels = block.shape[1]
+        if number is None or channels < 2 or not 1 <= number <= channels:
+            has = "a single channel" if channels == 1 else f"channels 1 to {channels}"
+            raise InputError(f"{printable(file.name)} has {has}, and no player in channel {printable(player)}")
+        return number - 1
+
+    one = read_recording(file, channels=lambda block: block[:, [checked(block)]])
+    rest = read_recording(file, channels=lambda block: np.delete(block, checked(block), axis=1))
+    return replace(one, name=f"{one.name} (channel {number})"), replace(rest, name=f"{rest.name} (the others)", warnings=())

@@ -12,9 +12,10 @@ import hashlib
 import mmap
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -134,7 +135,16 @@ def samples_digest(samples: Float32) -> str:
     return digest.hexdigest()
 
 
-def collect_recordings(paths: Iterable[PathLike]) -> list[Path]:
+@dataclass(frozen=True)
+class FoundFiles:
+    """Sound files that were found: `named` ones were given themselves; of folders, `passed_over` counts the rest by suffix."""
+
+    files: tuple[Path, ...] = ()
+    named: frozenset[Path] = frozenset()
+    passed_over: Mapping[str, int] = field(default_factory=dict)
+
+
+def find_recordings(paths: Iterable[PathLike]) -> FoundFiles:
     """Return the sound files that `paths` name: files as given, folders searched, in a fixed order.
 
     Folders are searched to any depth, sorted by name, for known suffixes; hidden files and folders are passed over, and
@@ -142,22 +152,30 @@ def collect_recordings(paths: Iterable[PathLike]) -> list[Path]:
     nothing was given, a path does not exist, or a folder holds no recording.
     """
     found: dict[Path, Path] = {}
+    named: set[Path] = set()
+    passed_over: Counter[str] = Counter()
     for given in paths:
         path = Path(given)
         with _clear_errors(path):
             if path.is_dir():
-                files = _search(path)
+                files = _search(path, passed_over)
                 if not files:
                     raise InputError(f"{printable(path)}: the folder holds no recording ({_FORMATS})")
             elif path.exists():
                 files = [path]
+                named.add(path)
             else:
                 raise InputError(f"{printable(path)}: no such file or folder")
             for file in files:
                 found.setdefault(file.resolve(), file)
     if not found:
         raise InputError("no recording was given")
-    return list(found.values())
+    return FoundFiles(tuple(found.values()), frozenset(named), passed_over)
+
+
+def collect_recordings(paths: Iterable[PathLike]) -> list[Path]:
+    """Return the files of `find_recordings`; raises as it does."""
+    return list(find_recordings(paths).files)
 
 
 def read_recording(
@@ -166,6 +184,7 @@ def read_recording(
     min_duration_s: float = 0.0,
     max_samples: int = MAX_SAMPLES,
     strict: bool = False,
+    channels: Callable[[Float64], Float64] | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> Recording:
     """Read a sound file, block by block, into the form in which it is heard.
@@ -174,7 +193,8 @@ def read_recording(
     with a DC offset, and what can be read of those that are cut short or damaged, with a warning. What is above full scale is
     turned down as a whole. Raises `InputError`, one line naming the file, where it is missing, a folder, empty, not sound,
     shorter than `min_duration_s`, longer than `max_samples`, silent throughout, or has NaN or infinite samples; where `strict`,
-    also if it is cut short. A MIDI file is rendered. `progress` receives the share that is done.
+    also if it is cut short. A MIDI file is rendered. `channels` takes blocks of shape (n, channels) and returns what
+    shall be heard of them; `progress` receives the share that is done.
     """
     file = Path(path)
     if file.suffix.lower() in MIDI_SUFFIXES and file.is_file():
@@ -183,7 +203,8 @@ def read_recording(
         return _long_enough(read_midi_recording(file), file, min_duration_s)
     with _clear_errors(file):
         _check_file(file)
-        recording = _read(file, max_samples=max_samples, strict=strict, progress=progress or (lambda _share: None))
+        how = _How(max_samples, channels or (lambda block: block), progress or (lambda _share: None))
+        recording = _read(file, how, strict=strict)
     return _long_enough(recording, file, min_duration_s)
 
 
@@ -218,7 +239,7 @@ def _clear_errors(path: Path) -> Iterator[None]:
         raise _refused(path, reason(error)) from error
 
 
-def _search(folder: Path) -> list[Path]:
+def _search(folder: Path, passed_over: Counter[str]) -> list[Path]:
     files: list[Path] = []
 
     def stop(error: OSError) -> None:
@@ -226,11 +247,12 @@ def _search(folder: Path) -> list[Path]:
 
     for parent, folders, names in os.walk(folder, onerror=stop):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        files += [
-            Path(parent, name)
-            for name in names
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in AUDIO_SUFFIXES | MIDI_SUFFIXES  # noqa: PTH122
-        ]
+        for name in names:
+            suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122
+            if suffix in AUDIO_SUFFIXES | MIDI_SUFFIXES and not name.startswith("."):
+                files.append(Path(parent, name))
+            elif not name.startswith("."):
+                passed_over[suffix] += 1
     return sorted(files, key=lambda file: file.relative_to(folder).parts)
 
 
@@ -295,15 +317,25 @@ class _Heard:
     remarks: list[str] = field(default_factory=list)
 
 
-def _read(file: Path, *, max_samples: int, strict: bool, progress: Callable[[float], None]) -> Recording:
+@dataclass(frozen=True)
+class _How:
+    """What is read at most, which channels, and who is told how far it is; all is multiplied by `gain`."""
+
+    max_samples: int
+    channels: Callable[[Float64], Float64]
+    progress: Callable[[float], None]
+    gain: float = 1.0
+
+
+def _read(file: Path, how: _How, *, strict: bool) -> Recording:
     with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
         held = contents(data)
         if held is None:
             raise _RefusedError(f"is not a recording in a known format ({_FORMATS})")
-        heard = _hear(held, data, stream, max_samples=max_samples, gain=1.0, progress=progress)
+        heard = _hear(held, data, stream, how)
         gain = _gain(heard.peaks)
         if gain < 1:
-            heard = _hear(held, data, stream, max_samples=max_samples, gain=gain, progress=progress)
+            heard = _hear(held, data, stream, replace(how, gain=gain))
     rate, length_s = heard.rate_hz, heard.store.length / max(1, heard.rate_hz)
     wrong = list(held.remarks) if isinstance(held, Contents) else []
     wrong += heard.remarks
@@ -321,15 +353,7 @@ def _read(file: Path, *, max_samples: int, strict: bool, progress: Callable[[flo
     return Recording(printable(file.name), rate, heard.store.samples(), warnings)
 
 
-def _hear(
-    held: Contents | Foreign,
-    data: mmap.mmap,
-    stream: BinaryIO,
-    *,
-    max_samples: int,
-    gain: float,
-    progress: Callable[[float], None],
-) -> _Heard:
+def _hear(held: Contents | Foreign, data: mmap.mmap, stream: BinaryIO, how: _How) -> _Heard:
     """Decode all parts of a file, one behind the other, at the rate of the first."""
     heard = _Heard()
     parts: tuple[Part | Foreign, ...] = held.parts if isinstance(held, Contents) else (held,)
@@ -347,7 +371,7 @@ def _hear(
         if sound.rate_hz != heard.rate_hz:
             heard.remarks.append(f"part {number + 1} of {len(parts)} has {sound.rate_hz} Hz: resampled to {heard.rate_hz} Hz")
         before_s = heard.store.length / heard.rate_hz
-        _hear_part(sound, heard, max_samples=max_samples, gain=gain, progress=progress)
+        _hear_part(sound, heard, how)
         part_s = heard.store.length / heard.rate_hz - before_s
         promised_s = (sound.promised or 0) / sound.rate_hz
         heard.promised_s += max(part_s / part.share if isinstance(part, Part) else part_s, promised_s)
@@ -356,26 +380,27 @@ def _hear(
     return heard
 
 
-def _hear_part(sound: Sound, heard: _Heard, *, max_samples: int, gain: float, progress: Callable[[float], None]) -> None:
+def _hear_part(sound: Sound, heard: _Heard, how: _How) -> None:
     resampler = StreamResampler(source_rate_hz=sound.rate_hz, target_rate_hz=heard.rate_hz)
     done = 0
-    for block in sound.blocks:
+    for whole in sound.blocks:
+        block = how.channels(whole)
         bad = ~np.isfinite(block).all(axis=1)
         if bad.any():
             first_s = heard.store.length / heard.rate_hz + int(bad.argmax()) / sound.rate_hz
             raise _RefusedError(f"has NaN or infinite samples, the first at {first_s:.3f} s")
-        part = block if gain == 1 else block * gain
+        part = block if how.gain == 1 else block * how.gain
         mono = ingest(part)
-        high = np.abs(mean_of_channels(block)) if gain == 1 else np.zeros(0)
+        high = np.abs(mean_of_channels(block)) if how.gain == 1 else np.zeros(0)
         if heard.peaks or (len(high) and high.max() > 1):
             heard.peaks.append(np.maximum.reduceat(high, np.arange(0, len(high), _PEAK_SAMPLES)))
         heard.meter.see(part, mono)
         done += len(block)
         heard.store.append(ingest(resampler.push(mono)))
-        if heard.store.length > max_samples:
-            minutes = max_samples / heard.rate_hz / 60
+        if heard.store.length > how.max_samples:
+            minutes = how.max_samples / heard.rate_hz / 60
             raise _RefusedError(f"is longer than the {minutes:.4g} minutes supported at {heard.rate_hz} Hz: cut it into parts")
-        progress(sound.share())
+        how.progress(sound.share())
     heard.store.append(ingest(resampler.flush()))
 
 

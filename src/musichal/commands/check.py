@@ -12,8 +12,9 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from musichal.audio.recording import Recording, collect_recordings, read_recording
-from musichal.commands.options import check_outputs
+from musichal.audio.reading import read_recordings
+from musichal.audio.recording import Recording
+from musichal.commands.outputs import PICTURE, REPORT, check_outputs
 from musichal.commands.terminal import Terminal, table_of
 from musichal.errors import CheckFailedError, InputError
 from musichal.evaluate.checks import Retrain
@@ -45,6 +46,7 @@ def verify_command(
     report: Path | None = None,
     quick: bool = False,
     seed: int = 0,
+    force: bool = False,
 ) -> Verification:
     """Verify a partner with its own recordings, or with others, and show each check.
 
@@ -54,10 +56,10 @@ def verify_command(
     recordings = recordings or []
     if report is not None:
         report = report / f"{partner.stem}-verified.html" if report.is_dir() else report
-        check_outputs([report], inputs=[partner, *recordings])
+        check_outputs([(report, REPORT)], inputs=[partner, *recordings], force=force)
     with terminal.progress("Loading the partner") as progress, _again(partner, recordings) as retrain:
         model = load_partner(partner)
-        given = _read(recordings, terminal)
+        given = read_recordings(recordings, warn=terminal.warn, progress=progress) if recordings else []
         asked = subjects(model, given)
         for subject in asked:
             if subject.stored is None:
@@ -95,14 +97,6 @@ def verify_command(
         raise CheckFailedError(f"{len(verification.failed)} of {count} checks failed: {failed}")
     terminal.say(f"All {sum(c.passed is True for c in verification.checks)} checks passed.")
     return verification
-
-
-def _read(recordings: Sequence[Path], terminal: Terminal) -> list[Recording]:
-    given = [read_recording(file) for file in collect_recordings(recordings)] if recordings else []
-    for recording in given:
-        for warning in recording.warnings:
-            terminal.warn(f"{recording.name}: {warning}")
-    return given
 
 
 @contextlib.contextmanager
@@ -184,7 +178,7 @@ def compare_command(*, first: Path, second: Path, terminal: Terminal, recording:
     with terminal.progress("Loading the partners") as progress:
         models = load_partner(first), load_partner(second)
         if recording is not None:
-            (read,) = _read([recording], terminal)
+            (read,) = read_recordings([recording], warn=terminal.warn)
             name, rate, samples = read.name, read.sample_rate_hz, read.samples
         else:
             stored = [r for r in models[0].recordings if r.flac is not None]
@@ -263,15 +257,15 @@ def _split_rows(comparison: SourceComparison, names: tuple[str, str]) -> Iterato
 
 if __name__ == "__main__":
     source, output, *others = map(Path, sys.argv[1:])
-    own = [read_recording(file) for file in collect_recordings(others)] if others else []
+    own = read_recordings(others, warn=lambda _text: None) if others else []
     save_partner(output, retrain_from(load_partner(source), own))
 
 
-def inspect_command(*, partner: Path, terminal: Terminal, picture: Path | None = None) -> None:
+def inspect_command(*, partner: Path, terminal: Terminal, picture: Path | None = None, force: bool = False) -> None:
     """Show what a partner learned, as tables, JSON and a picture."""
     if picture is not None:
         picture_format(picture)
-        check_outputs([picture], inputs=[partner])
+        check_outputs([(picture, PICTURE)], inputs=[partner], force=force)
     model = load_partner(partner)
     stats = partner_stats(model)
     terminal.result({"partner": str(partner), **stats.to_dict()})

@@ -10,8 +10,10 @@ from rich.table import Table
 
 from musichal.arrays import Float32
 from musichal.audio.instrument import Instrument, find_instrument, render_notes
-from musichal.audio.recording import Recording, collect_recordings, read_recording
-from musichal.commands.options import check_outputs, settings_from
+from musichal.audio.reading import read_recordings
+from musichal.audio.recording import Recording
+from musichal.commands.options import settings_from
+from musichal.commands.outputs import REPORT, check_outputs
 from musichal.commands.play import direction
 from musichal.commands.terminal import Terminal, table_of
 from musichal.errors import InputError
@@ -58,6 +60,7 @@ def evaluate_command(
     report: Path | None = None,
     seed: int = 0,
     set_: Sequence[str] | None = None,
+    force: bool = False,
 ) -> Evaluation | DuoEvaluation:
     """Let a partner answer excerpts of recordings, and show how far its answers listen, remember, fit and breathe.
 
@@ -83,6 +86,7 @@ def evaluate_command(
             report=report,
             seed=seed,
             set_=set_ or (),
+            force=force,
         )
     if beats is not None or player_track is not None or push or jump:
         raise InputError("--beats, --player-track, --push and --jump are for --duo")
@@ -93,10 +97,11 @@ def evaluate_command(
     directions = {name: direction(name, modes, None) for name in mode or PLAYING_MODES}
     if report is not None:
         report = report / f"{partner.stem}-evaluated.html" if report.is_dir() else report
-        check_outputs([report], inputs=[partner, *recordings])
+        check_outputs([(report, REPORT)], inputs=[partner, *recordings], force=force)
     with terminal.progress("Loading the partner") as progress:
         model = load_partner(partner)
-        given = [with_pauses(read_recording(file), pause_s=pause) for file in collect_recordings(recordings)]
+        heard = read_recordings(recordings, warn=terminal.warn, progress=progress)
+        given = [with_pauses(recording, pause_s=pause) for recording in heard]
         excerpts = cut_excerpts(model, given, excerpt_s=excerpt, most=most, progress=progress)
         ways = players_of(model, settings, directions)
         players, contestants = contest(ways, excerpts, model.memory, seed=seed, progress=progress)

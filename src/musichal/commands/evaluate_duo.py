@@ -5,7 +5,8 @@ from pathlib import Path
 
 from rich.table import Table
 
-from musichal.commands.options import check_outputs, settings_from
+from musichal.commands.options import settings_from
+from musichal.commands.outputs import REPORT, check_outputs
 from musichal.commands.terminal import Terminal, table_of
 from musichal.evaluate.duo_tables import choice_rows, harmony_rows, text_of, time_rows
 from musichal.evaluate.duos import duos_from, evaluate_duos
@@ -29,6 +30,7 @@ def evaluate_duo_command(
     report: Path | None,
     seed: int,
     set_: Sequence[str],
+    force: bool = False,
 ) -> DuoEvaluation:
     """Measure duos and show how each mode does beside the anchors.
 
@@ -40,7 +42,7 @@ def evaluate_duo_command(
     settings = settings_from(set_)
     if report is not None:
         report = report / f"{files[0].stem}-duo.html" if report.is_dir() else report
-        check_outputs([report], inputs=files)
+        check_outputs([(report, REPORT)], inputs=files, force=force)
     with terminal.progress("Reading") as progress:
         duos = duos_from(
             files, beats=beats, player_track=player_track, push=push, jump=jump, train_share=train_share, progress=progress

@@ -1,6 +1,5 @@
 """The options of `musichal play`, and what several commands do with theirs. Quick to import."""
 
-import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,11 +8,10 @@ from typing import Annotated
 
 import typer
 
-from musichal.atomic import check_writable
 from musichal.errors import InputError
 from musichal.parameters import NUMBERS, WORDS, setting
 from musichal.partner.settings import PartnerSettings
-from musichal.text import parse_seconds, printable
+from musichal.text import parse_seconds
 
 LOOPBACK = "127.0.0.1"
 
@@ -29,6 +27,8 @@ SettingPairs = Annotated[
 ]
 ModeTableFile = Annotated[Path | None, typer.Option(help="Your own table of modes (TOML).")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of the partner's choices.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace files that MusicHal did not write, too.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Stop at a recording that is cut short or cannot be heard.")]
 Report = Annotated[Path | None, typer.Option(help="Write a report with pictures: an HTML file, or a folder to put it in.")]
 
 
@@ -48,10 +48,15 @@ class PlayOptions:
         str | None, typer.Option(help="Write the answer as MIDI: a file; live, a port too (`musichal devices` lists them).")
     ] = None
     audio_out: Annotated[
-        str | None, typer.Option(help="Play the answer as sound: a WAV file; live, 'default', or for slices an output's name.")
+        str | None,
+        typer.Option(
+            help="Play the answer as sound: a file (WAV, FLAC, OGG, MP3 …); live, 'default', or for slices an output's name."
+        ),
     ] = None
-    mix_out: Annotated[Path | None, typer.Option(help="Write player and answer together (WAV).")] = None
+    mix_out: Annotated[Path | None, typer.Option(help="Write player and answer together (WAV, FLAC, OGG, MP3 …).")] = None
     picture: Annotated[Path | None, typer.Option(help="Draw the performance (PNG, SVG or PDF).")] = None
+    force: Force = False
+    strict: Strict = False
     session: Annotated[Path | None, typer.Option(help="Record the session in this new folder, for `musichal replay`.")] = None
     sound: Annotated[str, typer.Option(help="Sound of the answer: 'soundfont', or 'slices' of the recordings.")] = "soundfont"
     soundfont: Annotated[
@@ -180,17 +185,3 @@ def settings_from(pairs: Iterable[str]) -> PartnerSettings:
                 f"{name} must be {'an integer' if kind == 'integer' else 'a number'}, got {text[:40]!r}"
             ) from error
     return PartnerSettings().changed(values)
-
-
-def check_outputs(outputs: Iterable[Path], *, inputs: Iterable[Path]) -> None:
-    """Raise `InputError` where an output cannot be written, is named twice, or would replace an input."""
-    read = {os.path.realpath(path) for path in inputs}
-    seen: set[str] = set()
-    for path in outputs:
-        real = os.path.realpath(path)
-        if real in read:
-            raise InputError(f"cannot write {printable(path)}: it is read by this command")
-        if real in seen:
-            raise InputError(f"cannot write {printable(path)}: two outputs have this name")
-        seen.add(real)
-        check_writable(path)

@@ -11,10 +11,11 @@ import numpy as np
 from musichal.api.answer import Answer
 from musichal.api.partner import respond
 from musichal.api.sound import example
-from musichal.audio.files import write_wav
+from musichal.audio.files import write_sound
 from musichal.audio.instrument import find_instrument
 from musichal.audio.recording import read_recording
-from musichal.commands.options import PlayOptions, check_outputs, settings_from
+from musichal.commands.options import PlayOptions, settings_from
+from musichal.commands.outputs import MIDI, PICTURE, SOUND, check_outputs
 from musichal.commands.terminal import Terminal
 from musichal.commands.train import train_command
 from musichal.errors import InputError
@@ -118,13 +119,13 @@ def play_command(options: PlayOptions, terminal: Terminal) -> Performance:
     whole.
     """
     settings = settings_of(options)
-    outputs = [Path(p) for p in (options.midi_out, options.audio_out, options.mix_out, options.picture) if p is not None]
-    if not outputs and options.session is None:
+    wanted = ((options.midi_out, MIDI), (options.audio_out, SOUND), (options.mix_out, SOUND), (options.picture, PICTURE))
+    if all(path is None for path, _ in wanted) and options.session is None:
         raise InputError("nothing to write: give at least one of --midi-out, --audio-out, --mix-out, --picture, --session")
     if options.picture is not None:
         picture_format(options.picture)
     assert options.input is not None
-    check_outputs(outputs, inputs=[options.partner, Path(options.input)])
+    outputs = check_outputs(wanted, inputs=[options.partner, options.input], force=options.force)
     sounds = options.audio_out is not None or options.mix_out is not None
     if sounds and options.sound == "soundfont":
         find_instrument(options.soundfont)  # refuses a file that is no soundfont before anything is played
@@ -134,7 +135,7 @@ def play_command(options: PlayOptions, terminal: Terminal) -> Performance:
             terminal.warn(model.beats_advice)
         if unheard := unheard_voices(model.memory, settings):
             terminal.warn(unheard)
-        player = read_recording(options.input)
+        player = read_recording(options.input, strict=options.strict)
         for warning in player.warnings:
             terminal.warn(f"{player.name}: {warning}")
         if sounds and options.sound == "slices" and any(r.flac is None for r in model.recordings):
@@ -164,9 +165,9 @@ def _write(options: PlayOptions, settings: PartnerSettings, player: str, answer:
     if options.audio_out is not None or options.mix_out is not None:
         sound = answer.to_audio(_SOUND_RATE_HZ, sound=options.sound, program=program, soundfont=options.soundfont)
         if options.audio_out is not None:
-            write_wav(Path(options.audio_out), sound, sample_rate_hz=_SOUND_RATE_HZ)
+            write_sound(Path(options.audio_out), sound, sample_rate_hz=_SOUND_RATE_HZ)
         if options.mix_out is not None:
-            write_wav(options.mix_out, answer.to_mix(sound, _SOUND_RATE_HZ), sample_rate_hz=_SOUND_RATE_HZ)
+            write_sound(options.mix_out, answer.to_mix(sound, _SOUND_RATE_HZ), sample_rate_hz=_SOUND_RATE_HZ)
     if options.picture is not None:
         save_figure(answer.to_figure(), options.picture)
     if options.session is not None:

@@ -9,16 +9,16 @@ from rich.table import Table
 
 from musichal.arrays import Float32
 from musichal.atomic import open_atomically
-from musichal.audio.files import write_wav
+from musichal.audio.files import write_sound
 from musichal.audio.instrument import find_instrument, render_notes
 from musichal.audio.levels import at_loudness
-from musichal.commands.options import check_outputs
+from musichal.commands.outputs import MIDI, SOUND, check_outputs
 from musichal.commands.terminal import Terminal, table_of
 from musichal.errors import CheckFailedError, InputError
 from musichal.hearing.encoders import create_encoder
 from musichal.hearing.exact_notes import OnsetQueue
 from musichal.hearing.listener import Listener
-from musichal.live.session.session import REPLY, Replay, SessionSettings, file_sha256, read_session, replay
+from musichal.live.session.session import REPLY, Replay, Session, SessionSettings, file_sha256, read_session, replay
 from musichal.memory.partner_file import PartnerModel, load_partner
 from musichal.note import Note
 from musichal.partner.decision import Decision
@@ -46,7 +46,9 @@ def _partner_path(settings: SessionSettings, partner: Path | None) -> Path:
 # ── replay ───────────────────────────────────────────────────────────────────
 
 
-def replay_command(*, folder: Path, terminal: Terminal, partner: Path | None = None, midi_out: Path | None = None) -> Replay:
+def replay_command(
+    *, folder: Path, terminal: Terminal, partner: Path | None = None, midi_out: Path | None = None, force: bool = False
+) -> Replay:
     """Play a session again, or as much of it as a killed program has left: the same input, heard as it was; compare.
 
     Raises `CheckFailedError` if the answer, a decision or a percept differs; `MusicHalError` if the session or its partner
@@ -56,7 +58,7 @@ def replay_command(*, folder: Path, terminal: Terminal, partner: Path | None = N
     settings = session.settings
     if midi_out is not None:
         inputs = [partner or Path(settings.partner_path), *(p for p in folder.rglob("*") if p.is_file())]
-        check_outputs([midi_out], inputs=inputs)
+        check_outputs([(midi_out, MIDI)], inputs=inputs, force=force)
     path = _partner_path(settings, partner)
     for sentence in session.recovered:
         terminal.warn(sentence)
@@ -114,7 +116,13 @@ def replay_command(*, folder: Path, terminal: Terminal, partner: Path | None = N
 
 
 def explain_command(
-    *, folder: Path, terminal: Terminal, at: str | None = None, listen: Path | None = None, partner: Path | None = None
+    *,
+    folder: Path,
+    terminal: Terminal,
+    at: str | None = None,
+    listen: Path | None = None,
+    partner: Path | None = None,
+    force: bool = False,
 ) -> tuple[Decision, ...]:
     """Explain a session: all of it in short, or the decision at one time in full.
 
@@ -146,7 +154,7 @@ def explain_command(
         hint = f"; it plays next at {clock(later[0].time_s)}" if later else ""
         terminal.warn(f"there is nothing to listen to at {clock(decision.time_s)}: it rested{hint}")
     elif listen is not None and model is not None:
-        written = _listen(decision, listen, model, settings, session.samples())
+        written = _listen(decision, listen, model, session, force=force)
     terminal.result({"session": str(folder), **_plain(decision, names), "written": [str(path) for path in written]})
     terminal.say(explain(decision, names))
     for table in _tables(decision, names):
@@ -199,19 +207,20 @@ def _tables(decision: Decision, names: Sequence[str]) -> Iterator[Table]:
         yield table_of(title, ("place", "transposed by", "score"), [chosen, *others], right=True)
 
 
-def _listen(decision: Decision, folder: Path, model: PartnerModel, settings: SessionSettings, samples: Float32) -> list[Path]:
+def _listen(decision: Decision, folder: Path, model: PartnerModel, session: Session, *, force: bool) -> list[Path]:
     """Write the place in the recording, what was played from it, and the player at that time, each as a WAV.
 
     In a memory of pairs, also the player beside that place.
     """
     assert decision.recording is not None and decision.source_start_s is not None
+    settings, samples = session.settings, session.samples()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot make the folder {printable(folder)}: {reason(error)}") from error
     stamp = clock(decision.time_s).replace(":", "m")
     paths = [folder / f"{stamp}-{what}.wav" for what in ("source", "answer", "player", "player-then")]
-    check_outputs(paths, inputs=[])
+    check_outputs([(path, SOUND) for path in paths], inputs=[], force=force)
     if decision.live:  # learned from the player: the session's own input has it
         heard, heard_rate_hz = samples, settings.sample_rate_hz
     else:
@@ -232,7 +241,7 @@ def _listen(decision: Decision, folder: Path, model: PartnerModel, settings: Ses
     silence = np.zeros((round(_BEFORE_S * _RATE_HZ), 2), dtype=np.float32)
     written += [(paths[1], np.concatenate([silence, answer]), _RATE_HZ), (paths[2], player, settings.sample_rate_hz)]
     for path, sound, rate in written:
-        write_wav(path, at_loudness(sound, sample_rate_hz=rate), sample_rate_hz=rate)
+        write_sound(path, at_loudness(sound, sample_rate_hz=rate), sample_rate_hz=rate)
     return [path for path, *_ in written]
 
 

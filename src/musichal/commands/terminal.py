@@ -1,13 +1,15 @@
 """The terminal: text, tables, progress and keys for a person, JSON for a program."""
 
 import contextlib
+import errno
 import json
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TextIO
+from typing import Any, NoReturn, TextIO
 
 import typer
 from rich.box import HEAVY_HEAD
@@ -18,6 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from musichal.errors import InputError, MusicHalError
+from musichal.text import printable, reason
 
 Poll = Callable[[float], str]
 """Waits up to so many seconds and returns the keys that were pressed, at most a few, or an empty text."""
@@ -63,19 +66,47 @@ class Terminal:
             yield tell
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Raise, instead of ending the program without a word."""
+        raise BrokenPipeError(errno.EPIPE, "nobody reads it any more")
+
+
 @contextmanager
 def open_terminal(as_json: bool = False) -> Iterator[Terminal]:
     """Give a command its terminal; an error ends the program with one line and its exit code."""
     # No emoji: a file may really be called ":bell:.wav".
-    terminal = Terminal(Console(emoji=False), Console(stderr=True, emoji=False), as_json)
+    terminal = Terminal(_Console(emoji=False), _Console(stderr=True, emoji=False), as_json)
     try:
         yield terminal
+        flush_output()
     except MusicHalError as error:
-        terminal.err.print(f"musichal: {error}", markup=False, highlight=False, soft_wrap=True)
-        raise typer.Exit(error.exit_code) from error
+        _end(str(error), error.exit_code, error)
     except MemoryError as error:
-        terminal.err.print("musichal: not enough memory for this recording", markup=False, highlight=False)
-        raise typer.Exit(InputError.exit_code) from error
+        _end("not enough memory for this recording", InputError.exit_code, error)
+    except OSError as error:
+        where = "cannot write the output" if error.filename is None else printable(os.fsdecode(error.filename))
+        _end(f"{where}: {reason(error)}", InputError.exit_code, error)
+
+
+def _end(text: str, code: int, error: BaseException) -> NoReturn:
+    """Print one line, if there is still somebody to read it, and end with an exit code."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        sys.stderr.write(f"musichal: {text}\n")
+        sys.stderr.flush()
+    raise typer.Exit(code) from error
+
+
+def flush_output() -> None:
+    """Write out what was printed; where that fails nothing is left, so that the end of the program does not fail again."""
+    if sys.stdout is None:
+        return
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with contextlib.suppress(OSError, ValueError):  # not a real file, as in a test
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise
 
 
 def table_of(

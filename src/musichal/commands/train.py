@@ -2,14 +2,16 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePath
 from typing import Any
 
 from musichal.audio.pairs import read_pair
-from musichal.audio.recording import Recording, collect_recordings, read_recording
-from musichal.commands.options import check_choice, check_outputs
+from musichal.audio.reading import read_found
+from musichal.audio.recording import FoundFiles, Recording, find_recordings
+from musichal.commands.options import check_choice
+from musichal.commands.outputs import PARTNER, check_outputs
 from musichal.commands.terminal import Terminal, table_of
 from musichal.errors import CheckFailedError, InputError
 from musichal.evaluate.partner_stats import partner_stats
@@ -60,6 +62,8 @@ def train_command(
     vocabulary: int = 64,
     no_audio: bool = False,
     processes: int | None = None,
+    force: bool = False,
+    strict: bool = False,
     **learned: Any,
 ) -> PartnerModel:
     """Train a partner on files and folders, write it to `output`, and report what was learned.
@@ -89,15 +93,16 @@ def train_command(
     if plan is None:
         resolve_spec(spec)  # a mistake must show before minutes of listening
     asked = _asked_pairs(player or (), others or ())
-    files = collect_recordings(recordings or ()) if recordings or not asked else []
+    found = find_recordings(recordings or ()) if recordings or not asked else FoundFiles()
     sides = [Path(side) for pair in asked for side in pair if Path(side).is_file()]
-    _check_once([*files, *sides])
-    check_outputs([output], inputs=[*files, *sides])
+    _check_once([*found.files, *sides])
+    check_outputs([(output, PARTNER)], inputs=[*found.files, *sides], force=force)
     started_s = time.monotonic()
     with terminal.progress("Reading") as progress:
-        names, least_s = distinct_names([*files, *sides]), spec.segment_samples / spec.sample_rate_hz
-        heard = _read(files, asked, names, least_s=least_s, progress=progress)
-        for recording in heard:
+        least_s = spec.segment_samples / spec.sample_rate_hz
+        read = read_found(found, warn=terminal.warn, min_duration_s=least_s, strict=strict, progress=progress)
+        heard = _named(read, asked, sides, progress=progress)
+        for recording in heard[len(read) :]:
             for warning in recording.warnings:
                 terminal.warn(f"{recording.name}: {warning}")
         if plan is not None:
@@ -109,7 +114,7 @@ def train_command(
             spec,
             keep_audio=not no_audio,
             processes=processes or usual_processes(heard_s),
-            pairs=[(n, n + 1) for n in range(len(files), len(heard), 2)],
+            pairs=[(n, n + 1) for n in range(len(read), len(heard), 2)],
             progress=progress,
             warn=terminal.warn,
         )
@@ -146,17 +151,15 @@ def _asked_pairs(players: Sequence[str], others: Sequence[Path]) -> list[tuple[s
     return list(zip(players, others, strict=True))
 
 
-def _read(
-    files: Sequence[Path], pairs: Sequence[tuple[str, Path]], names: Sequence[str], *, least_s: float, progress: Progress
+def _named(
+    read: Mapping[Path, Recording], pairs: Sequence[tuple[str, Path]], sides: Sequence[Path], *, progress: Progress
 ) -> list[Recording]:
-    """Return recordings, and behind them both of each pair; `names` are those of all files."""
-    heard = []
-    for number, file in enumerate(files):
-        progress(f"Reading {names[number]}", number / len(names))
-        heard.append(read_recording(file, min_duration_s=least_s))
+    """Return recordings, and behind them both of each pair, all with names that tell them apart."""
+    heard = list(read.values())
     for number, pair in enumerate(pairs):
-        progress(f"Reading {printable(pair[1].name)}", min(1.0, (len(files) + 2 * number) / len(names)))
+        progress(f"Reading {printable(pair[1].name)}", number / len(pairs))
         heard += read_pair(*pair)
+    names = distinct_names([*read, *sides])
     if len(heard) > len(names):  # two in one file have names of their own
         return heard
     return [replace(recording, name=name) for recording, name in zip(heard, names, strict=True)]
@@ -293,6 +296,7 @@ def rehear_command(
     precision: str = AUTO,
     refit: bool = False,
     processes: int | None = None,
+    force: bool = False,
 ) -> PartnerModel:
     """Hear a partner's own recordings again, write the partner to `output` (default: the same file), report what changed.
 
@@ -302,7 +306,7 @@ def rehear_command(
     """
     output = output or partner
     if partner.resolve() != output.resolve():
-        check_outputs([output], inputs=[partner])
+        check_outputs([(output, PARTNER)], inputs=[partner], force=force)
     with terminal.progress("Loading the partner") as progress:
         model = load_partner(partner)
         spec = model.spec

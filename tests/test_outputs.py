@@ -1,0 +1,184 @@
+"""Nothing of a user is overwritten or misnamed, and a folder is heard as far as it can be."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from typer.testing import CliRunner
+
+from musichal.audio.files import SOUND_FORMATS, write_sound
+from musichal.audio.reading import read_recordings
+from musichal.cli import app
+from musichal.commands.outputs import MIDI, PARTNER, PICTURE, REPORT, SOUND, check_outputs
+from musichal.errors import InputError
+from musichal.live.output.midi_file import MidiRecorder
+
+RATE = 44_100
+TONE = (0.3 * np.sin(np.arange(RATE) * 0.05)).astype(np.float32)
+KINDS = {"hal": PARTNER, "mid": MIDI, "wav": SOUND, "flac": SOUND, "mp3": SOUND, "png": PICTURE, "svg": PICTURE, "html": REPORT}
+
+
+def run(*arguments: object):
+    return CliRunner().invoke(app, [str(a) for a in arguments])
+
+
+def foreign(kind: str, path: Path) -> bytes:
+    """Write a file of a kind as another program does."""
+    if kind in ("wav", "flac", "mp3"):
+        soundfile.write(path, TONE, RATE)
+    else:
+        heads = {
+            "hal": b"PK\3\4 some archive",
+            "mid": b"MThd\0\0\0\6\0\1\0\1\1\xe0MTrk",
+            "png": b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR",
+        }
+        path.write_bytes(heads.get(kind, b"<svg>" if kind == "svg" else b"<!doctype html><html>") + b" of a user")
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("there", [*KINDS, "txt", "empty"])
+def test_what_musichal_did_not_write_stays(kind, there, tmp_path):
+    path = tmp_path / f"a.{kind}"
+    if there == "empty":
+        path.touch()
+        check_outputs([(path, KINDS[kind])], inputs=[])
+        return
+    before = b"notes of a user" if there == "txt" else foreign(there, tmp_path / f"b.{there}")
+    path.write_bytes(before)
+    with pytest.raises(InputError, match="--force") as caught:
+        check_outputs([(path, KINDS[kind])], inputs=[])
+    if there not in ("txt", "hal") and KINDS[there] is not KINDS[kind]:
+        assert f"it is {KINDS[there].name}, not {KINDS[kind].name}" in str(caught.value)
+    assert path.read_bytes() == before
+    assert check_outputs([(path, KINDS[kind])], inputs=[], force=True) == [path]
+
+
+@pytest.mark.parametrize("suffix", SOUND_FORMATS)
+def test_suffix_and_content_agree_and_are_ours(suffix, tmp_path):
+    path = tmp_path / f"a{suffix}"
+    for samples in (TONE, np.stack([TONE, -TONE], axis=1)):
+        write_sound(path, samples, sample_rate_hz=RATE)
+        with soundfile.SoundFile(path) as sound:
+            assert (sound.format, sound.subtype) == SOUND_FORMATS[suffix]
+            assert sound.frames / sound.samplerate == pytest.approx(1, abs=0.1)
+    check_outputs([(path, SOUND)], inputs=[])
+    path.rename(tmp_path / "a.hal")
+    with pytest.raises(InputError, match="it is a recording, not a"):
+        check_outputs([(tmp_path / "a.hal", PARTNER)], inputs=[])
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        *[("a.mp3", PARTNER), ("a.wav", MIDI), ("a.m4a", SOUND), ("a.xyz", SOUND), ("a.mid", SOUND), ("a.jpg", PICTURE)],
+        *[("a.hal", REPORT), ("a.toml", PARTNER), ("A.WAV", PARTNER)],
+    ],
+)
+def test_a_suffix_of_another_kind_is_refused(name, kind, tmp_path):
+    for force in (False, True):
+        with pytest.raises(InputError, match=f"{kind.name} is a .*file"):
+            check_outputs([(tmp_path / name, kind)], inputs=[], force=force)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_midi_pictures_and_reports_of_ours_may_be_replaced(tmp_path, trained_path, short_guitar):
+    (tmp_path / "a.mid").write_bytes(MidiRecorder().snapshot(1.0))
+    check_outputs([(tmp_path / "a.mid", MIDI), (trained_path, PARTNER)], inputs=[])
+    for _ in range(2):
+        outputs = ("--midi-out", tmp_path / "r.mid", "--audio-out", tmp_path / "r.flac", "--picture", tmp_path / "r.svg")
+        result = run("play", trained_path, "--input", short_guitar, *outputs)
+        assert result.exit_code == 0, result.output
+    assert soundfile.info(tmp_path / "r.flac").format == "FLAC"
+
+
+def test_the_commands_refuse(tmp_path, trained_path, short_guitar, short_mix):
+    take = tmp_path / "take 1.wav"
+    before = foreign("wav", take)
+    for arguments in (
+        ("train", short_mix, "-o", take),
+        ("play", trained_path, "--input", short_guitar, "--audio-out", take),
+        ("play", trained_path, "--input", short_guitar, "--mix-out", take),
+        ("play", trained_path, "--input", short_guitar, "--midi-out", take),
+        ("inspect", trained_path, "--picture", take),
+        ("verify", trained_path, "--report", take),
+    ):
+        result = run(*arguments)
+        assert result.exit_code == 2, result.output
+        assert len(result.stderr.splitlines()) == 1
+        assert take.read_bytes() == before
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a disk that is full")
+@pytest.mark.parametrize("arguments", [["--help"], ["parameters"], ["inspect"]])
+def test_an_output_that_cannot_be_written_ends_in_one_line(arguments, trained_path):
+    command = [sys.executable, "-m", "musichal", *arguments, *([str(trained_path)] if arguments == ["inspect"] else [])]
+    with Path("/dev/full").open("w") as full:
+        result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (result.returncode, result.stderr) == (2, f"musichal: cannot write the output: {'the disk is full'}\n")
+    reader, writer = os.pipe()
+    os.close(reader)
+    result = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert result.returncode in (1, 2)
+    assert len(result.stderr.splitlines()) <= 1
+
+
+# ── folders ──────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """Six good files, and one of each kind that cannot be heard."""
+    place = tmp_path / "concert"
+    (place / "b").mkdir(parents=True)
+    for number in range(6):
+        soundfile.write(place / f"good {number}.wav", TONE * (number + 1) / 6, RATE)
+    soundfile.write(place / "short.wav", TONE[:1000], RATE)
+    soundfile.write(place / "silent.flac", 0 * TONE, RATE)
+    (place / "empty.wav").touch()
+    (place / "b" / "text.mp3").write_text("la la la " * 100)
+    (place / "b" / "song.m4a").write_bytes(b"\0\0\0\x20ftypM4A " + bytes(300))
+    (place / "cover.jpg").write_bytes(b"\xff\xd8\xff")
+    (place / "notes").write_text("none")
+    return place
+
+
+def test_what_cannot_be_heard_of_a_folder_is_left_out_with_a_word(folder):
+    warned: list[str] = []
+    heard = read_recordings([folder], warn=warned.append, min_duration_s=0.35)
+    assert [recording.name for recording in heard] == [f"good {number}.wav" for number in range(6)]
+    left_out, passed_over = warned
+    assert left_out.startswith("left out 5 files: ")
+    assert all(name in left_out for name in ("short.wav", "silent.flac", "empty.wav", "text.mp3", "song.m4a"))
+    assert passed_over == "passed over 2 files that are no recordings by their names: without suffix, .jpg"
+    assert all(text.isprintable() for text in warned)
+
+
+def test_strict_stops_and_names_all(folder):
+    with pytest.raises(InputError) as caught:
+        read_recordings([folder], warn=print, min_duration_s=0.35, strict=True)
+    assert all(name in str(caught.value) for name in ("short.wav", "silent.flac", "empty.wav", "text.mp3", "song.m4a"))
+
+
+def test_named_files_and_folders_without_any_good_one_are_refused_with_all_names(folder):
+    with pytest.raises(InputError, match=r"empty\.wav.*silent\.flac"):
+        read_recordings([folder, folder / "empty.wav", folder / "silent.flac"], warn=print)
+    for good in folder.glob("good*"):
+        good.unlink()
+    with pytest.raises(InputError, match=r"text\.mp3.*short\.wav"):
+        read_recordings([folder], warn=print, min_duration_s=0.35)
+
+
+def test_train_says_it(folder, tmp_path, short_mix):
+    (folder / "music.ogg").write_bytes(Path(short_mix).read_bytes())
+    result = run("train", folder, "-o", tmp_path / "p.hal")
+    assert result.exit_code == 0, result.output
+    assert "left out 5 files" in result.stderr
+    assert "passed over 2 files" in result.stderr
+    assert run("train", folder, "-o", tmp_path / "q.hal", "--strict").exit_code == 2
+    assert not (tmp_path / "q.hal").exists()

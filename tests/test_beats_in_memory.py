@@ -107,6 +107,7 @@ def test_tempo_and_its_course_are_those_that_were_played(odd):
         octave = 2 ** np.rint(np.log2(said.tempo.median_bpm / true_bpm))
         assert said.tempo.median_bpm == pytest.approx(octave * true_bpm, rel=0.06)
         assert said.tempo.sure_share > 0.5
+    assert [said.tempo.beats_per_bar for said in stats[:2]] == [5, 7]
     assert "getting faster" in stats[-1].tempo.words
 
 

@@ -15,8 +15,9 @@ import numpy as np
 from safetensors.numpy import load
 from scipy.ndimage import maximum_filter1d
 
-from musichal.arrays import Float32, Float64, Int64
+from musichal.arrays import Float32, Float64
 from musichal.hearing.beat_evidence import STEP_S
+from musichal.hearing.course import likeliest_course, log_chances
 from musichal.note import HeardNote
 
 CANDIDATES = tuple(
@@ -102,9 +103,7 @@ def _weights() -> tuple[Float64, Float64]:
 def log_likelihood(of: Float64) -> Float64:
     """Return the logarithm of how likely each candidate with these features is the beat."""
     weights, offsets = _weights()
-    score = np.where(np.isnan(of[:, 0]), -np.inf, (np.nan_to_num(of) - offsets) @ weights)
-    top = score.max()
-    return np.asarray(score - top - np.log(np.exp(score - top).sum()) if np.isfinite(top) else np.zeros(len(score)))
+    return log_chances(np.where(np.isnan(of[:, 0]), -np.inf, (np.nan_to_num(of) - offsets) @ weights))
 
 
 def beat_places(heard: Float64, pulses_s: Float64) -> Float64:
@@ -115,21 +114,8 @@ def beat_places(heard: Float64, pulses_s: Float64) -> Float64:
     if count <= HOP // 2:
         return np.arange(count, dtype=np.float64)
     scores = np.array([log_likelihood(features(heard, pulses_s, *span)) for span in spans])
-    chosen = _course(np.maximum(scores, -50.0))
+    chosen = likeliest_course(np.maximum(scores, -50.0), _CHANGE)
     places = [places_of(row, a, b) for row, a, b in zip(chosen, firsts, [*firsts[1:], count - 0.75], strict=True)]
     whole = np.concatenate(places)
     # Where one level takes over from another, no beat comes too soon.
     return whole[np.r_[True, np.diff(whole) > 0.4]]
-
-
-def _course(scores: Float64) -> Int64:
-    """Return the likeliest course through stretches (n, candidates)."""
-    best, came = scores[0], []
-    for row in scores[1:]:
-        stay, leap = best, best.max() - _CHANGE
-        came.append(np.where(stay >= leap, np.arange(len(best)), int(best.argmax())))
-        best = np.maximum(stay, leap) + row
-    course = [int(best.argmax())]
-    for back in reversed(came):
-        course.append(int(back[course[-1]]))
-    return np.array(course[::-1])

@@ -20,6 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from musichal.arrays import Bool, Float64, Int64, Records
+from musichal.hearing.bars import bar_places
 from musichal.hearing.beat_evidence import N_KINDS, STEP_S, BeatEvidence
 from musichal.hearing.beat_level import beat_places, what_is_heard
 from musichal.hearing.beat_network import DELAY_S, BeatNetwork
@@ -224,6 +225,12 @@ def find_pulse(segments: Iterable[SegmentFeatures], *, sample_rate_hz: int) -> F
     return FoundPulse(times_s, sure, onsets[:, 0], what_is_heard(np.concatenate(kinds), hits), seen[:, 2])
 
 
+def first_chance(pulse: FoundPulse, beats_s: Float64) -> Float64:
+    """Return how likely the beat network takes each beat for a bar's first."""
+    frames = ((beats_s + DELAY_S) / FRAME_S).astype(np.int64)
+    return np.array([pulse.first[max(0, frame - 2) : frame + 3].max(initial=0.0) for frame in frames])
+
+
 def find_beats(segments: Iterable[SegmentFeatures], *, sample_rate_hz: int) -> Records:
     """Return the beats of a whole recording, `BEAT` of shape (n,), ascending; none where there is no steady beat."""
     pulse = find_pulse(segments, sample_rate_hz=sample_rate_hz)
@@ -235,7 +242,7 @@ def find_beats(segments: Iterable[SegmentFeatures], *, sample_rate_hz: int) -> R
     out = np.zeros(len(times), dtype=BEAT)
     out["time_s"] = _to_onsets(times, pulse.onsets_s)
     out["confidence"] = np.interp(places, numbers, pulse.confidence)
-    out["bar_place"] = _bar_places(((times + DELAY_S) / FRAME_S).astype(np.int64), pulse.first)
+    out["bar_place"] = bar_places(pulse.heard, first_chance(pulse, times), times)
     out = out[_in_runs(out["confidence"] >= _LEAST_SURE) & (out["time_s"] >= 0)]
     return out[np.r_[True, np.diff(out["time_s"]) > 0]] if len(out) >= _FEWEST_BEATS else out[:0]
 
@@ -304,19 +311,3 @@ def _sureness(observed: Float64, frames: Int64, rows: Int64) -> Float64:
     width = 2 * _SURE_BEATS + 1
     around = np.convolve(np.pad(gain, _SURE_BEATS, mode="edge"), np.ones(width), "valid")
     return 1 / (1 + np.exp(-(around / width - _SURE_GAIN) / _GAIN_WIDTH))
-
-
-def _bar_places(frames: Int64, first: Float64) -> Int64:
-    """Return each beat's place in the bar, -1 everywhere if no bar of 3 or 4 beats stands out."""
-    firsts = np.array([first[max(0, frame - 2) : frame + 3].max() for frame in frames])
-    if len(firsts) < 2 * _FEWEST_BEATS:
-        return np.full(len(frames), -1)
-    best, standing, at = 4, 0.0, 0
-    spread = max(1e-6, float(firsts.std()))
-    for beats in (3, 4):
-        for offset in range(beats):
-            inside = firsts[offset::beats]
-            score = (inside.mean() - firsts.mean()) / spread * math.sqrt(len(inside))
-            if score > standing:
-                best, standing, at = beats, score, offset
-    return (np.arange(len(frames)) - at) % best if standing > 2.5 else np.full(len(frames), -1)

@@ -270,7 +270,10 @@ def _check_range(name: str, samples: int, limits: tuple[int, int], sample_rate_h
 
 @dataclass(frozen=True, kw_only=True)
 class PerceptionSpec(_SpecPart):
-    """Everything that shapes a token. Two partners with equal fingerprints and vocabularies hear alike."""
+    """Everything that shapes a token. Two partners with equal fingerprints and vocabularies hear alike.
+
+    `drum_digest` is that of the drum model that their hits were heard by, empty in a partner from before it was kept.
+    """
 
     version: int = 1
     sample_rate_hz: int = _in(24000, 8000, 96000)
@@ -290,6 +293,7 @@ class PerceptionSpec(_SpecPart):
     onsets: OnsetSpec = field(default_factory=OnsetSpec)
     gestures: GestureSpec = field(default_factory=lambda: GestureSpec(strange_cost=2.0))
     notes: NoteSpec = field(default_factory=NoteSpec)
+    drum_digest: str = _later("")
 
     def __post_init__(self) -> None:
         super().__post_init__()

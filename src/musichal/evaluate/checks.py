@@ -21,6 +21,7 @@ import numpy as np
 from musichal.arrays import Float32
 from musichal.audio.resample import resampled_length
 from musichal.errors import InputError
+from musichal.hearing.drums import drum_model_digest
 from musichal.hearing.encoders import create_encoder
 from musichal.hearing.listener import FeatureExtractor
 from musichal.hearing.notes import note_model_digest
@@ -201,17 +202,20 @@ def same_installation(model: PartnerModel) -> bool:
     return all(installed(name) == there for name, there in model.versions.items())
 
 
-def identity_checks(spec: PerceptionSpec) -> tuple[Check, Check]:
-    """Return the checks of the digests that hearing is identified by: of the encoder and of the note model."""
+def identity_checks(spec: PerceptionSpec) -> tuple[Check, ...]:
+    """Return the checks of the digests that hearing is identified by: of the encoder, the note model and the drum model."""
     here, cause = "none", "this MusicHal's encoder hears in another way"
     try:
         here = create_encoder(replace(spec, encoder=replace(spec.encoder, digest=""))).digest
     except InputError as error:
         cause = str(error)
-    return (
+    checks = (
         _digest_check(f"encoder {spec.encoder.name}", spec.encoder.digest, here, cause),
         _digest_check("note model", spec.notes.digest, note_model_digest(), "notes are heard by another model; tokens are not"),
+        _digest_check("drum model", spec.drum_digest, drum_model_digest(), "drums are heard by another model; tokens are not"),
     )
+    # A partner from before the drum model's digest was kept says nothing about it.
+    return checks if spec.drum_digest else checks[:2]
 
 
 def _digest_check(name: str, there: str, here: str, cause: str) -> Check:

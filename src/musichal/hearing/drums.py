@@ -11,6 +11,7 @@ Levels are relative to the loudest frame of the last seconds, so that a soft rec
 is by how much the level rises in the drum's band, on a line from -60 dBFS (1) to 0 dBFS (127).
 """
 
+import hashlib
 from collections import deque
 from functools import lru_cache
 from importlib.resources import files
@@ -114,11 +115,21 @@ def relative_levels(power: Float32, reference: Float32) -> Float32:
     return np.clip(1 + bels / np.float32(_RANGE_BELS), 0, np.float32(1.3))
 
 
+@lru_cache(maxsize=1)
+def _stored() -> bytes:
+    return files("musichal.hearing").joinpath(_FILE).read_bytes()
+
+
+def drum_model_digest() -> str:
+    """Return the SHA-256 of the weights, as 64 hexadecimal digits."""
+    return hashlib.sha256(_stored()).hexdigest()
+
+
 class DrumModel:
     """The packaged network. It is a pure function of the levels that it is given."""
 
     def __init__(self, weights: dict[str, Float32] | None = None) -> None:
-        weights = load(files("musichal.hearing").joinpath(_FILE).read_bytes()) if weights is None else weights
+        weights = load(_stored()) if weights is None else weights
         w0, inputs = weights["w0"], len(LAGS) * N_BANDS
         if w0.shape[0] != inputs:
             raise ValueError(f"the drum model has {w0.shape[0]} inputs, the front end gives {inputs}")

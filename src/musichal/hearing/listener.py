@@ -16,7 +16,7 @@ import numpy as np
 
 from musichal.arrays import AnyArray, Bool, Float32, Int64
 from musichal.errors import InputError
-from musichal.hearing.drums import DrumTracker
+from musichal.hearing.drums import DrumTracker, drum_model_digest
 from musichal.hearing.encoders import Encoder, pinned
 from musichal.hearing.exact_notes import OnsetQueue
 from musichal.hearing.front_end import FrontEnd, blocks
@@ -50,11 +50,11 @@ _FULL_SCALE = 0.98
 
 
 def resolve_spec(spec: PerceptionSpec) -> PerceptionSpec:
-    """Return the spec with the digests of its encoder and note model, and the encoder's normalisation, written in.
+    """Return the spec with the digests of its encoder, note and drum models, and the encoder's normalisation, written in.
 
     Raises `InputError` if the encoder is unknown, or the spec has another digest of it.
     """
-    return replace(pinned(spec), notes=replace(spec.notes, digest=note_model_digest()))
+    return replace(pinned(spec), notes=replace(spec.notes, digest=note_model_digest()), drum_digest=drum_model_digest())
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from musichal.arrays import Bool, Float32, Records
 from musichal.audio.files import encode_flac, flac_holds_rate
 from musichal.audio.recording import Recording
 from musichal.errors import InputError, PartnerFileError
+from musichal.hearing.drums import drum_model_digest
 from musichal.hearing.encoders import LEARNED, create_encoder
 from musichal.hearing.encoders.runtimes import package_of
 from musichal.hearing.exact_notes import KnownNotes, OnsetQueue, known_or_found_beats
@@ -363,7 +364,9 @@ def with_beats(model: PartnerModel, *, processes: int = 1, progress: Progress | 
                 hits = np.concatenate([hits, note_rows(gesture, struck)])
     states = in_the_beat(states, recordings)
     memory = Memory.restore(states, model.memory.notes, model.memory.oracle, hits=hits, players=model.memory.players)
-    return replace(model, memory=memory, recordings=tuple(recordings))
+    return replace(
+        model, memory=memory, recordings=tuple(recordings), spec=replace(model.spec, drum_digest=drum_model_digest())
+    )
 
 
 def rehear(

@@ -15,6 +15,7 @@ from musichal.cli import app
 from musichal.errors import InputError
 from musichal.evaluate.verify import subjects, verify_partner
 from musichal.memory.partner_file import PartnerModel, load_partner, save_partner
+from musichal.partner.decision import Decision
 from musichal.spec import PerceptionSpec
 from musichal.training.trainer import train
 
@@ -73,6 +74,22 @@ def test_the_present_is_asked_of_the_players_past_and_the_others_answer(paired, 
     assert known
     apart_s = [d.source_start_s - (c.end_s - OFFSET_S + c.age_s * c.pace) for d, c in known]
     assert np.median(np.abs(apart_s)) < 0.3
+
+
+def test_how_the_player_sounded_speaks_for_what_they_did_then(paired, guitar):
+    """Without exact matches, the guitar of the second half is still answered from where it sounded alike."""
+    heard = cut(guitar, LEARNED_S, 2 * LEARNED_S)
+
+    def played(**settings: float) -> list[Decision]:
+        answer = Partner(paired).respond(heard.samples, heard.sample_rate_hz, mode="couple", seed=1, **settings)
+        return [d for d in answer.performance.decisions if d.kind == "play"]
+
+    decisions = played()
+    shares = [i.share for d in decisions for i in d.influences if i.name == "pairs" and not d.live]
+    assert np.mean(shares) > 0.3
+    for decision in decisions:
+        assert decision.beside is None if decision.live else decision.beside is not None
+    assert [d.state for d in decisions] != [d.state for d in played(pairs_weight=0.0)]
 
 
 def test_what_is_no_pair_is_refused_in_one_line(guitar, backing):

@@ -1,9 +1,9 @@
 """Candidates: where in memory to go on from, what speaks for each place, and what holds it back.
 
 Candidates are the states that the player's past points to now (`musichal.partner.influences`), those whose harmony fits best,
-those that the partner's own last choices lead to, and the successor of the state played last. Harmonic tokens are at
-absolute pitch, so that their match counts for the untransposed state only; chroma is compared in every transposition. Both
-count as far as what sounds is tonal.
+those before which a player sounded like now (`musichal.partner.sounds`), those that the partner's own last choices lead to,
+and the successor of the state played last. Harmonic tokens are at absolute pitch, so that their match counts for the
+untransposed state only; chroma is compared in every transposition. Both count as far as what sounds is tonal.
 
 A filter gives a factor for each candidate, and some for each transposition; a score is multiplied by all of them. A factor
 of 0 rules a candidate out.
@@ -24,7 +24,7 @@ from musichal.partner.settings import PartnerSettings, Region
 
 _NONE: Int64 = np.zeros(0, dtype=np.int64)
 _NONE.setflags(write=False)
-_HARMONIC, _CHROMA, _OWN, _CONTINUITY = map(INFLUENCES.index, ("harmonic", "chroma", "own", "continuity"))
+_HARMONIC, _PAIRS, _CHROMA, _OWN, _CONTINUITY = map(INFLUENCES.index, ("harmonic", "pairs", "chroma", "own", "continuity"))
 _HARMONIC_CONTEXT, _OWN_CONTEXT, _LIKE_CONTEXT = map(CONTEXTS.index, ("harmonic", "own", "likeness"))
 _LIKENESS = INFLUENCES.index("likeness")
 _TIMED = ("percussive", "rhythm", "loudness")
@@ -35,7 +35,7 @@ _EVERYWHERE = tuple((INFLUENCES.index(name), CONTEXTS.index(name)) for name in _
 class Candidates:
     """Candidate states, ascending, with their influences.
 
-    `influences` (8, n, t) is the value, 0 to 1, of each influence on each of the `states` (n,) in each of the `transpositions`
+    `influences` (9, n, t) is the value, 0 to 1, of each influence on each of the `states` (n,) in each of the `transpositions`
     (t,); `peaks` (n, 6) which peak of each kind of context points to it, −1 for none; `tonal` how far the present is harmony.
     """
 
@@ -75,7 +75,7 @@ def sounding(library: MemoryPool, chroma: Float32, settings: PartnerSettings, be
         return before
     shifts, tonal, present = transpositions(settings), tonalness(chroma), unit_chroma(chroma)
     searches = tuple(
-        HarmonySearch(segment.harmony, present, segment.keys, shifts, penalty=penalty, most=most)
+        HarmonySearch(segment.harmony, present, segment.units, shifts, penalty=penalty, most=most)
         for segment in library.segments if tonal
     )  # fmt: skip
     return Sounding(of, shifts, tonal, moved(present, shifts), searches)
@@ -98,6 +98,10 @@ def find_candidates(
         named += [
             segment.first + search.states(turn) for segment, search in zip(library.segments, sounds.searches, strict=True)
         ]
+    players = library.base.players
+    if players is not None and situation.sounds.any():
+        # The partner's own memory comes first: its numbers are those of the states.
+        named.append(players.sounds.search(situation.sounds, most=settings.max_candidates, turn=turn))
     states = ascending(np.concatenate(named))
     n, t = len(states), len(shifts)
     values, peaks = np.zeros((len(CONTEXTS), n)), np.full((n, len(CONTEXTS)), -1)
@@ -114,6 +118,9 @@ def find_candidates(
     columns = np.minimum(shifts.searchsorted(moves), t - 1)
     like, columns = (each[shifts[columns] == moves] for each in (like, columns))
     influences[_LIKENESS, like, columns] = values[_LIKE_CONTEXT].take(like) * tonal
+    if players is not None and situation.sounds.any():
+        paired = states[: states.searchsorted(len(library.base))]
+        influences[_PAIRS, : len(paired), -lowest] = players.sounds.likeness(situation.sounds, paired)
     # It goes on as it was, also in its transposition.
     same = transposition - lowest
     if 0 <= same < t:
@@ -124,7 +131,7 @@ def find_candidates(
         units = np.empty((n, 12), dtype=np.float32)
         for segment, own, local in library.parts(states):
             # None is out of bounds; "clip" only spares a copy.
-            segment.keys.take(local, axis=0, out=units[own], mode="clip")
+            segment.units.take(local, axis=0, out=units[own], mode="clip")
         fit = np.matmul(sounds.fits.T, units.T, out=influences[_CHROMA].T)
         np.minimum(np.maximum(fit, 0, out=fit), 1, out=fit)
         fit *= np.maximum(0, 1 - settings.transposition_penalty * np.abs(shifts))[:, None]

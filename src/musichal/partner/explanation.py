@@ -94,7 +94,7 @@ def _why(decision: Decision, recordings: Sequence[str]) -> str:
     phrases["chroma"] = f"its harmony fits what sounds ({fits:.2f})"
     if decision.beside is not None:
         then = f"{recordings[decision.beside[0]]} {clock(decision.beside[1])}"
-        phrases["chroma"] = f"they played it to a harmony like yours now ({fits:.2f}), at {then}"
+        phrases["pairs"] = f"you sounded like now ({values.get('pairs', 0.0):.2f}) at {then}, and they answered so"
     phrases["continuity"] = "it goes on from what was played before"
     carried = sorted((i for i in decision.influences if i.share > 0), key=lambda i: -i.share)
     named = [f"{phrases[i.name]} [{i.share:.0%}]" for i in carried if i.name in phrases]

@@ -39,8 +39,8 @@ from musichal.partner.settings import PartnerSettings
 
 CONTEXTS = ("harmonic", "percussive", "rhythm", "loudness", "own", "likeness")
 """Influences by a context that memory shares with the present."""
-INFLUENCES = ("harmonic", "percussive", "likeness", "chroma", "rhythm", "loudness", "own", "continuity")
-PLAYER_INFLUENCES = ("harmonic", "percussive", "likeness", "chroma", "rhythm", "loudness")
+INFLUENCES = ("harmonic", "percussive", "likeness", "pairs", "chroma", "rhythm", "loudness", "own", "continuity")
+PLAYER_INFLUENCES = ("harmonic", "percussive", "likeness", "pairs", "chroma", "rhythm", "loudness")
 """Those that depend on the player."""
 
 _weights = attrgetter(*(f"{name}_weight" for name in INFLUENCES))
@@ -50,7 +50,7 @@ _NOTHING.setflags(write=False)
 
 
 def weights(settings: PartnerSettings) -> Float64:
-    """Return the weight of each influence, shape (8,)."""
+    """Return the weight of each influence, shape (9,)."""
     return np.array(_weights(settings))
 
 

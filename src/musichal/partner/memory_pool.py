@@ -25,9 +25,9 @@ from musichal.memory.beat_places import NO_BEAT, BeatPlace
 from musichal.memory.memory import Memory, Place, PlayersPast, assign_notes
 from musichal.memory.token_index import TokenIndex
 from musichal.note import HeardNote
-from musichal.parameters import PartnerParameters
 from musichal.partner.harmony import LOOKED_THROUGH, HarmonyIndex, unit_chroma
 from musichal.partner.likeness import Pasts
+from musichal.partner.sounds import HEARD_LATE_S, SOUNDS, SoundIndex, recent_sounds
 
 LONGEST_IOI_S = 3.0
 """A longer interval is a pause: rhythm begins anew behind it."""
@@ -79,7 +79,6 @@ STRUCK_S = 0.05
 """A note that begins so soon after the onset of its state was struck with it."""
 _DENSITY_REACH_S = 1.0
 _GAP_S = 60.0
-_CHROMA_STEP_S = 0.02
 
 BESIDE = np.dtype(
     [
@@ -134,8 +133,6 @@ class MemorySegment:
         self.usual_level_db = _usual_level_db(memory)
         self.usual = _usual(self.beside)
         self.players = None if memory.players is None else PlayersSegment(self, memory.players)
-        if len(memory) > LOOKED_THROUGH:
-            self.harmony = HarmonyIndex(self.keys)
 
     def __len__(self) -> int:
         return len(self._beside)
@@ -154,11 +151,6 @@ class MemorySegment:
     def units(self) -> Float32:
         """The states' `unit_chroma`, shape (n, 12)."""
         return self._units.view
-
-    @property
-    def keys(self) -> Float32:
-        """The `unit_chroma` that the present is compared with: the states' own, or the player's before each, shape (n, 12)."""
-        return self.units if self.players is None else self.players.keys
 
     @property
     def pasts(self) -> Pasts:
@@ -234,6 +226,8 @@ class MemorySegment:
         self._beside.extend(beside)
         self._line_s.extend(line_s)
         self._units.extend(units)
+        if n > LOOKED_THROUGH:
+            self.harmony = HarmonyIndex(units)
         self._last_silent = bool(silent[-1])
 
     def _take_in_last(self) -> None:
@@ -293,8 +287,7 @@ class PlayersSegment:
 
     `segment` holds the players' gestures. What was at `line_s` of its line of time was at `line_s` + `shift_s` (n,) of that of
     the others, whose states in that recording are those from `firsts` (n,) to `lasts` (n,), −1 for none. `paired` (m,) says
-    which of the others' states have a player beside them, `keys` (m, 12) is the player's `unit_chroma` up to the beginning of
-    each of these, and their own of the rest.
+    which of the others' states have a player beside them, and `sounds` how that one sounded before each of these.
     """
 
     def __init__(self, others: MemorySegment, past: PlayersPast) -> None:
@@ -302,7 +295,8 @@ class PlayersSegment:
         self._beside = {pair.others: pair for pair in past.pairs}
         n = len(self.segment)
         self.shift_s, self.firsts, self.lasts = np.zeros(n), np.zeros(n, dtype=np.int64), np.full(n, -1, dtype=np.int64)
-        self.paired, self.keys = np.zeros(len(others), dtype=bool), others.units.copy()
+        self.paired = np.zeros(len(others), dtype=bool)
+        tokens, weights = np.zeros((len(others), SOUNDS), dtype=np.int64), np.zeros((len(others), SOUNDS), dtype=np.float32)
         for pair in past.pairs:
             player, other = self.segment.span(pair.player), others.span(pair.others)
             if other is not None:
@@ -312,8 +306,9 @@ class PlayersSegment:
                 self.shift_s[own] = other[2] - player[2] + pair.offset_s
                 self.firsts[own], self.lasts[own] = other[:2]
                 theirs = slice(other[0], other[1] + 1)
-                begins_s = others.memory.states["start_s"][theirs] - pair.offset_s
-                self.keys[theirs] = unit_chroma(_chroma_before(past.memory.states[own], begins_s))
+                heard_s = others.memory.states["start_s"][theirs] - pair.offset_s - HEARD_LATE_S
+                tokens[theirs], weights[theirs] = recent_sounds(past.memory.states[own], heard_s)
+        self.sounds = SoundIndex(tokens, weights)
 
     def beside(self, place: Place) -> Place | None:
         """Return where the player was while the others were at a place; None where none was beside them."""
@@ -410,22 +405,6 @@ class MemoryPool:
         for segment, begin, end in zip(self._segments, places[::2], places[1::2], strict=True):
             if begin < end:
                 yield segment, slice(begin, end), states[begin:end] - segment.first
-
-
-def _chroma_before(states: Records, times_s: Float64) -> Float64:
-    """Return the fading chroma of one recording's states up to each time, (k, 12), as the partner follows a player's."""
-    n = int(max(times_s.max(initial=0.0), 0.0) / _CHROMA_STEP_S) + 2
-    chroma = np.zeros((n, 12))
-    edges = (states["start_s"] + [[0.0], [1.0]] * states["duration_s"]) / _CHROMA_STEP_S
-    begins, ends = np.minimum(np.rint(edges).astype(np.int64), n)
-    silent = (states["tokens"] == SILENCE).all(axis=1)
-    for begin, end, sounding in zip(begins.tolist(), ends.tolist(), states["chroma"] * ~silent[:, None], strict=True):
-        chroma[begin:end] = sounding
-    fade = float(np.exp(-_CHROMA_STEP_S / PartnerParameters.chroma_s))
-    for step in range(1, n):
-        chroma[step] += fade * chroma[step - 1]
-    before = np.clip(np.rint(times_s / _CHROMA_STEP_S).astype(np.int64) - 1, 0, n - 1)
-    return np.asarray(chroma[before])
 
 
 def _struck(states: Records, notes: Records) -> Bool:

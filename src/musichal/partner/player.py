@@ -17,17 +17,18 @@ onsets count from the moment that they are decided.
 
 from collections import deque
 from collections.abc import Reversible, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 
-from musichal.arrays import AnyArray, Float32
+from musichal.arrays import AnyArray, Float32, Float64, Int16, rounded
 from musichal.hearing.percepts import SILENCE, SILENT_DB, SOURCES, Gesture, Percept
 from musichal.partner.harmony import unit_chroma
 from musichal.partner.likeness import pasts
 from musichal.partner.memory_pool import contour_symbol, rhythm_symbol
 from musichal.partner.settings import PartnerSettings
+from musichal.partner.sounds import SOUNDS_S
 
 _LEVEL_S = 1.0
 _USUAL_LEVEL_S = 20.0
@@ -56,7 +57,8 @@ class Situation:
     `tokens` are the tokens of the last closed gestures, oldest first, one tuple per source, `contour` the rise and fall of
     their loudness, `rhythm` the ratios of the last inter-onset intervals (see `musichal.partner.memory_pool`); `starts_s` when
     those gestures began, `onsets_s` the onsets that end those intervals, `ended_s` when the last gesture ended. `chroma` (12,)
-    is the recent chroma, zero before anything was heard; `silent_s` how long nothing audible has been heard. `level_db` is how
+    is the recent chroma, zero before anything was heard, `sounds` (v,) the recent harmonic tokens (see
+    `musichal.partner.sounds`); `silent_s` how long nothing audible has been heard. `level_db` is how
     much louder the player is than usual, `onset_rate_hz` how many onsets a second came lately, `pitch` the mean pitch of the
     last notes, None before there are any. `heard` counts gestures and onsets. `past` is the player's at the end of the last
     gesture (see `musichal.partner.likeness`), and `last_chroma` (12,) of that gesture.
@@ -78,6 +80,7 @@ class Situation:
     pitch: float | None = None
     past: AnyArray | None = None
     last_chroma: AnyArray | None = None
+    sounds: Float64 = field(default_factory=lambda: np.zeros(1))
 
     @property
     def room_db(self) -> float:
@@ -99,6 +102,7 @@ class SituationTracker:
         self._ioi_s: float | None = None
         self._chroma: Float32 = np.zeros(12, dtype=np.float32)
         self._keys: Float32 = np.zeros(12, dtype=np.float32)
+        self._sounds = np.zeros(1)
         self._energies = np.zeros(len(SOURCES))
         self._heard_until = 0
         self._audible_until = 0
@@ -117,6 +121,7 @@ class SituationTracker:
         # Each frame's chroma fades with its age at the end of the segment; silence adds nothing, so the last harmony stays.
         age_s = (end - heard.frame_samples) / self._rate_hz
         weight = np.where(audible, np.exp(-age_s / settings.chroma_s), 0).astype(np.float32)
+        self._hear_sounds(percept.tokens[0], age_s, faded_s=(end - self._heard_until) / self._rate_hz)
         if audible.any():
             fade = np.float32(np.exp(-(end - self._heard_until) / self._rate_hz / settings.chroma_s))
             self._chroma = fade * self._chroma + weight @ heard.chroma
@@ -135,6 +140,15 @@ class SituationTracker:
     def strike(self, pitches: Sequence[int]) -> None:
         """Take the pitches of a MIDI player at once: until the next percept they count as much as all that sounded lately."""
         self._keys += np.bincount([pitch % 12 for pitch in pitches], minlength=12).astype(np.float32)
+
+    def _hear_sounds(self, tokens: Int16, age_s: Float64, *, faded_s: float) -> None:
+        """Take harmonic tokens (n,) into the recent sounds; silence adds nothing, so the last sounds stay."""
+        sounding = tokens != SILENCE
+        if not sounding.any():
+            return
+        new = np.bincount(tokens[sounding], np.exp(-age_s[sounding] / SOUNDS_S), minlength=len(self._sounds))
+        new[: len(self._sounds)] += self._sounds * np.exp(-faded_s / SOUNDS_S)
+        self._sounds = rounded(np.asarray(new, dtype=np.float64))
 
     @property
     def chroma(self) -> Float32:
@@ -184,6 +198,7 @@ class SituationTracker:
         return Situation(
             now_s=now_s,
             chroma=self.chroma,
+            sounds=self._sounds,
             silent_s=max(0.0, now_s - self._audible_until / self._rate_hz),
             level_db=self._level_db - self._usual_level_db,
             onset_rate_hz=lately_hz(self._struck_s, now_s, window_s=_RATE_S) if now_s > 0 else None,
@@ -197,7 +212,7 @@ class SituationTracker:
         """Return the fields of a situation that change with a gesture or an onset only, and are asked for more often."""
         if self._past is None or self._past[:2] != (self._count, kept):
             last = tuple(self._gestures)[-kept:]
-            past = {
+            past: dict[str, Any] = {
                 "tokens": (tuple(g.tokens[0] for g in last), tuple(g.tokens[1] for g in last)),
                 "contour": tuple(self._contour)[-kept:],
                 "rhythm": tuple(self._rhythm)[-kept:],

@@ -151,7 +151,7 @@ class PartnerSettings(PartnerParameters):
     @property
     def total_weight(self) -> float:
         """Return the score of a candidate that fits in every way."""
-        return self.player_weight + self.own_weight + self.continuity_weight
+        return self.player_weight + self.pairs_weight + self.own_weight + self.continuity_weight
 
     @property
     def player_weight(self) -> float:

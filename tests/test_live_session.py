@@ -15,7 +15,7 @@ from musichal.cli import app
 from musichal.errors import InputError
 from musichal.hearing.encoders import create_encoder
 from musichal.hearing.listener import Listener
-from musichal.live.control import CommandQueue, command
+from musichal.live.control import Command, CommandQueue, command
 from musichal.live.session.event_log import Changed, Ended, Lost, Perceived, Skipped, Staged, Struck
 from musichal.live.session.recorder import LiveSessionWriter
 from musichal.live.session.session import Replay, SessionSettings, file_sha256, read_session, replay, session_folder
@@ -56,6 +56,8 @@ def perform(
         for name, *arguments in [what] if what else []:
             if name == "lost":
                 lost = arguments[0]
+            elif name == "tap":
+                box.put(Command("tap", moment_s=stage.clock.now))
             else:
                 box.put(command(name, arguments))
         stage.send(samples[number * block : (number + 1) * block], lost_before=lost)
@@ -85,7 +87,7 @@ SCRIPT = st.dictionaries(
         st.tuples(st.just("chroma_weight"), st.floats(-1, 2)),
         st.tuples(st.just("mode"), st.sampled_from(["shadow", "mirror", "couple", "lead", "contrast", "rest", "waltz"])),
         st.tuples(st.just("region"), st.sampled_from(["0:2-6", "", "nonsense"])),
-        st.tuples(st.sampled_from(["go_back", "more_like_this", "change"])),
+        st.tuples(st.sampled_from(["go_back", "more_like_this", "change", "tap"])),
         st.tuples(st.just("bass.low_pitch"), st.integers(0, 9)),
     ),
     max_size=8,
@@ -99,6 +101,7 @@ SCRIPT = st.dictionaries(
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @example(script={119: ("region", "nonsense"), 191: ("listen",), 130: ("mute",), 79: ("bass.low_pitch", 8)}, late=100, seed=63)
+@example(script=dict.fromkeys((20, 63, 106, 149, 192), ("tap",)), late=0, seed=0)
 @given(script=SCRIPT, late=st.integers(0, 120), seed=st.integers(0, 100))
 def test_whatever_happened_a_replay_gives_the_same_decisions_and_bytes(request, tmp_path_factory, script, late, seed):
     trained, wanted, guitar = (request.getfixturevalue(name) for name in ("trained", "wanted", "guitar"))

@@ -68,7 +68,9 @@ class PlayOptions:
     mode: Annotated[str, typer.Option(help="One of `musichal modes`, or 'auto': the partner changes modes.")] = "auto"
     modes: ModeTableFile = None
     form: Annotated[Path | None, typer.Option(help="A form: sections with modes, silences and an ending (TOML).")] = None
-    scenario: Annotated[Path | None, typer.Option(help="Chords, tokens or a recording to follow (TOML).")] = None
+    scenario: Annotated[
+        Path | None, typer.Option(help="Chords to follow (a text as '| Dm7 | G7 | C |', MIDI, MusicXML), or a scenario (TOML).")
+    ] = None
     for_: Annotated[str | None, typer.Option("--for", help="Live: how long to play, as 60s.")] = None
     channel: Annotated[str | None, typer.Option(help="Live: input channels, as 1 or 1,2 or all.")] = None
     block: Annotated[int, typer.Option(min=0, max=8192, help="Live: input block size in frames; 0: the driver's.")] = 256

@@ -26,6 +26,7 @@ from musichal.live.session.session import SessionSettings, file_sha256, session_
 from musichal.memory.partner_file import PartnerModel, load_partner
 from musichal.partner.explanation import explain, summarise
 from musichal.partner.form import parse_form
+from musichal.partner.lead_sheet import read_chart
 from musichal.partner.modes import AUTO, built_in_modes, parse_modes
 from musichal.partner.scenario import Scenario, parse_scenario
 from musichal.partner.settings import Direction, PartnerSettings
@@ -73,7 +74,7 @@ def direction(mode: str, modes: Path | None, form: Path | None) -> Direction:
 
 
 def read_scenario(path: Path, partner: Path) -> Scenario:
-    """Return the scenario of a file (see `parse_scenario`); a partner that it names lies relative to it.
+    """Return the scenario of a file: TOML (see `parse_scenario`; a partner that it names lies relative to it), or a lead sheet.
 
     Raises `InputError` if the file cannot be read, or is no scenario; if it names a recording of another partner with other
     vocabularies, whose tokens mean nothing to this one.
@@ -88,9 +89,8 @@ def read_scenario(path: Path, partner: Path) -> Scenario:
                 raise InputError(f"{printable(other)} has other vocabularies than {printable(partner)}: train both together")
         return recording_tokens(model, recording, source)
 
-    text = read_text(path)
     try:
-        return parse_scenario(text, tokens_of)
+        return parse_scenario(read_text(path), tokens_of) if path.suffix.lower() == ".toml" else read_chart(path)
     except InputError as error:
         raise InputError(f"{printable(path)}: {error}") from error
 

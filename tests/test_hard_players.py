@@ -115,7 +115,7 @@ def test_two_minutes_of_noise_are_rested_through(trained):
     decisions = answer(trained.memory, heard, block=SEGMENT)
     played = sum(d.duration_s for d in decisions if d.kind == "play")
     assert played < 0.1 * 600
-    assert {d.rest for d in decisions if d.kind == "rest"} <= {"no match", "weak match", "repeats"}
+    assert {d.rest for d in decisions if d.kind == "rest"} <= {"no match", "weak match", "no support", "repeats"}
 
 
 def test_a_partner_of_one_gesture_and_one_of_drums_alone_are_sensible(short_guitar, trained):
@@ -154,4 +154,4 @@ def test_a_performance_has_the_same_bytes_in_every_run_and_every_python():
         (d.state, d.transposition, d.rest, [(round(n.onset_s, 4), n.pitch, n.velocity) for n in d.notes]) for d in decisions
     ]
     assert len(decisions) > 40
-    assert hashlib.sha256(repr(told).encode()).hexdigest()[:16] == "d851fd558dfee6e3"
+    assert hashlib.sha256(repr(told).encode()).hexdigest()[:16] == "632b60725b853917"

@@ -11,12 +11,14 @@ from musichal.evaluate.evaluation import trials
 from musichal.hearing.percepts import SILENCE
 from musichal.memory.memory import Memory
 from musichal.note import HeardNote
-from musichal.partner.decision import Decision
+from musichal.partner.choice import draw
+from musichal.partner.decision import Decision, chance_class
 from musichal.partner.influences import INFLUENCES
 from musichal.partner.memory_pool import CONTOUR_LEVEL, WAIT_S
+from musichal.partner.modes import built_in_modes
 from musichal.partner.partner import Partner
 from musichal.partner.player import SituationTracker
-from musichal.partner.settings import PartnerSettings
+from musichal.partner.settings import Direction, PartnerSettings
 from partners_by_hand import gesture
 from players_by_hand import SEGMENT, answer, hear, percept, plays
 
@@ -135,7 +137,8 @@ def check_score(record: dict, chosen: PartnerSettings) -> None:
     assert all(0 < f["factor"] <= 1 for f in record["filters"])
     assert [i["weight"] for i in influences] == [getattr(chosen, f"{name}_weight") for name in INFLUENCES]
     assert record["earnable"] <= chosen.total_weight * (1 + 1e-9)
-    assert record["score"] >= chosen.rest_below * record["earnable"] * (1 - 1e-9)
+    noteless = next((f["factor"] for f in record["filters"] if f["name"] == "notes"), 1.0)
+    assert record["score"] >= chosen.rest_below * record["earnable"] * noteless * (1 - 1e-9)
     assert record["score"] <= chosen.total_weight * (1 + 1e-9)
     if total:
         assert sum(i["share"] for i in influences) == pytest.approx(1)
@@ -174,6 +177,45 @@ def check_contexts(memory: Memory, d: Decision, chosen: PartnerSettings) -> None
         value = next(i.value for i in d.influences if i.name == context.source)
         assert value == pytest.approx(context.value * (d.tonalness if context.source in ("harmonic", "likeness") else 1))
         assert value > 0
+
+
+any_settings = st.fixed_dictionaries(
+    {},
+    optional={
+        "temperature": st.sampled_from([0.0, 1e-300, 0.03, 5.0]),
+        "floor": st.sampled_from([0.0, 0.5, 1.0]),
+        "rest_below": st.sampled_from([0.0, 0.3]),
+        "phrasing": st.sampled_from([0.0, 1.0]),
+        "beat_weight": st.sampled_from([3.0, 100.0]),
+        "no_repeat": st.sampled_from([0, 24]),
+        **dict.fromkeys((f"{name}_weight" for name in INFLUENCES), st.sampled_from([0.0, 1.0])),
+        **dict.fromkeys(
+            ("follow_register", "follow_density", "follow_loudness", "follow_harmony"), st.sampled_from([-1.0, 1.0])
+        ),
+    },
+)
+
+
+@given(memories(), players(), st.sampled_from([*built_in_modes(), "auto"]), any_settings, st.integers(0, 5))
+def test_nothing_is_played_without_a_reason(memory, player, mode, values, seed):
+    chosen = PartnerSettings(direction=Direction(mode=mode)).changed(values)
+    for d in answer(memory, player, chosen, seed=seed):
+        if d.kind == "play":
+            assert max(i.share for i in d.influences) > 0
+            assert chance_class(d) in ("best", "lesser") or chosen.floor < 0.5 or d.returns
+            best = max([d.score, *(a.score for a in d.alternatives)])
+            assert d.score >= chosen.floor * best * (1 - 1e-9) or d.returns
+
+
+@given(st.lists(st.floats(0, 2), min_size=1, max_size=30), st.sampled_from([0.0, 0.03, 1.0]), st.sampled_from([0.125, 8.0]))
+def test_a_draw_depends_on_scores_relative_to_the_best(values, temperature, factor):
+    scores = np.array(values)[:, None] + [[1e-3, 0.0]]
+    first, second = (
+        draw(scale * scores, temperature=temperature, floor=0.5, rng=np.random.default_rng(1)) for scale in (1.0, factor)
+    )
+    assert (first.candidate, first.transposition) == (second.candidate, second.transposition)
+    assert second.score >= 0.5 * factor * scores.max() - 1e-9
+    assert first.chance == pytest.approx(second.chance)
 
 
 @given(memories(), players(), partner_settings)

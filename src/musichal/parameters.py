@@ -153,8 +153,9 @@ class PartnerParameters:
         group="Course", unit="states", ends=(1, 100),
     )  # fmt: skip
     noteless_factor: float = _parameter(
-        0.7, 0, 1, "Factor of the score of a state without notes, if the memory has notes.", group="Course"
-    )
+        0.7, 0, 1, "Factor of the score of a state without notes, if the memory has notes; half as far from 1 going on.",
+        group="Course",
+    )  # fmt: skip
     follow_harmony: float = _parameter(
         0.4, -1, 1, "Holds back states that clash with what the player sounds now; if negative, those that fit.",
         group="Following",
@@ -238,8 +239,13 @@ class PartnerParameters:
         group="Transposition", ends=(0.0, 0.5),
     )  # fmt: skip
     temperature: float = _parameter(
-        0.03, 0, 5, "0 takes the best candidate; above 0, candidates are drawn with probability exp(score / temperature).",
+        0.03, 0, 5,
+        "0 takes the best candidate; above 0, candidates are drawn with probability exp(score / best score / temperature).",
         group="Choice", ends=(0.0, 1.0),
+    )  # fmt: skip
+    floor: float = _parameter(
+        0.5, 0, 1, "Candidates with less than this part of the best score are never drawn.",
+        group="Choice", ends=(0.0, 1.0), beside={"temperature": 1.0},
     )  # fmt: skip
     memory_gestures: int = _parameter(
         32, 1, 64, "Number of the player's last gestures that are matched.", group="Matching", unit="gestures", ends=(1, 32)
@@ -253,11 +259,11 @@ class PartnerParameters:
     )
     live_gestures: int = _parameter(
         2000, 1, 4000, "Largest number of the player's last gestures that can be played.",
-        group="Learning", unit="gestures", ends=(1, 2000),
+        group="Learning", unit="gestures", ends=(1, 2000), beside={"live_weight": 1.0, "temperature": 0.3},
     )  # fmt: skip
     live_s: float = _parameter(
         600.0, 0, UNLIMITED, "How far back the player's gestures that can be played may lie.",
-        group="Learning", unit="s", ends=(0.0, 600.0),
+        group="Learning", unit="s", ends=(0.0, 600.0), beside={"live_weight": 1.0, "temperature": 0.3},
     )  # fmt: skip
 
 

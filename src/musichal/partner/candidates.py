@@ -10,7 +10,7 @@ of 0 rules a candidate out.
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 
 import numpy as np
@@ -139,6 +139,13 @@ def find_candidates(
     return Candidates(states, shifts, influences, peaks, tonal)
 
 
+def proposing(found: Candidates, beginnings: Int64, transposition: int) -> Candidates:
+    """Return candidates with `beginnings` of recorded phrases as what comes next, where nothing else speaks for any."""
+    influences = found.influences.copy()
+    influences[_CONTINUITY, np.isin(found.states, beginnings), transposition - int(found.transpositions[0])] = 1
+    return replace(found, influences=influences)
+
+
 _LEAST = 0.1
 _DB_PER_STEP = 6.0
 _SEMITONES_PER_STEP = 12.0
@@ -202,7 +209,10 @@ def apply_filters(
         # A gesture of the player's without notes, such as noise, has nothing to bring back. Drums need hits, not notes.
         factors["notes"] = np.ones((n, 1))
         silent = noteless[hits[noteless] == 0] if settings.plays_notes else (hits == 0).nonzero()[0]
-        factors["notes"][silent, 0] = np.where(silent >= first_live, 0.0, settings.noteless_factor)
+        noted = np.where(silent >= first_live, 0.0, settings.noteless_factor)
+        if following is not None:  # what was struck before may sound on there
+            noted[(states[silent] == following) & (noted > 0)] = (1 + settings.noteless_factor) / 2
+        factors["notes"][silent, 0] = noted
         if settings.follow_harmony:
             fit = harmonic_fit(beside["pitch_classes"].astype(np.float64), situation.chroma, transpositions)
             fit[noteless] = 1.0 if settings.follow_harmony > 0 else 0.0

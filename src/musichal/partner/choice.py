@@ -1,8 +1,10 @@
 """The choice: scores of candidates, and one of them drawn.
 
-The score of a candidate is the product of its filters times Σ weight · value over its influences. What a choice depends on is
-rounded first (`musichal.arrays.rounded`): matrix products and exponentials differ in their last bits between processors
-and between BLAS kernels, and rounded they give the same draw, except where a value lies on the edge between two rounded ones.
+The score of a candidate is the product of its filters times Σ weight · value over its influences. Only scores relative to the
+best matter. What lies under a floor is never drawn, as many poor candidates would outvote a few good ones, and neither is what
+nothing speaks for. What a choice depends on is rounded first (`musichal.arrays.rounded`): matrix products and exponentials
+differ in their last bits between processors and between BLAS kernels, and rounded they give the same draw, except where a value
+lies on the edge between two rounded ones.
 """
 
 import math
@@ -37,20 +39,22 @@ def scores(influences: Float64, weights: Float64, factors: Float64) -> Float64:
     return rounded((weights @ influences.transpose(0, 2, 1).reshape(kinds, t * n)).reshape(t, n).T * factors)
 
 
-def draw(values: Float64, *, temperature: float, rng: np.random.Generator) -> Draw:
-    """Choose one of `values`, shape (n, t); −inf must not be chosen, and at least one is finite.
+def draw(values: Float64, *, temperature: float, floor: float, rng: np.random.Generator) -> Draw:
+    """Choose one of `values`, shape (n, t); where one is above 0, only of those that are.
 
-    At temperature 0 take the best, the first among equals; above, draw one with probability exp(score / temperature).
+    At temperature 0 take the best, the first among equals; above, draw one of those that have at least `floor` times the best
+    score, with probability exp(score / best / temperature). Scores on another scale give the same draw.
     """
     flat = values.ravel()
-    if temperature > 0:
+    index, drawn = int(np.argmax(flat)), 1.0
+    best = float(flat[index])
+    if temperature > 0 and best > 0:
+        near = ((flat >= floor * best) & (flat > 0)).nonzero()[0]
         with np.errstate(over="ignore"):  # near temperature 0 all but the best are infinitely far away
-            chance = np.cumsum(rounded(np.exp((flat - flat.max()) / temperature)))
+            chance = np.cumsum(rounded(np.exp((flat[near] / best - 1) / temperature)))
         # The last sum itself, so that a draw can only fall on a candidate with a chance.
-        index = int(np.searchsorted(chance, rng.random() * chance[-1], side="right"))
-        drawn = float((chance[index] - (chance[index - 1] if index else 0.0)) / chance[-1])
-    else:
-        index, drawn = int(np.argmax(flat)), 1.0
+        place = int(np.searchsorted(chance, rng.random() * chance[-1], side="right"))
+        index, drawn = int(near[place]), float((chance[place] - (chance[place - 1] if place else 0.0)) / chance[-1])
     candidate, transposition = divmod(index, values.shape[1])
     return Draw(candidate, transposition, float(flat[index]), drawn)
 

@@ -17,6 +17,7 @@ REST_REASONS = {
     "silence": "the player is silent",
     "no match": "memory has no place like this situation",
     "weak match": "nothing in memory fits well enough",
+    "no support": "nothing speaks for any place in memory",
     "repeats": "everything that fits was just played, or would continue one recording for too long",
     "listening": "it listens to you and waits for the end of your phrase",
     "your turn": "it has answered; it is your turn",

@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 from musichal.hearing.percepts import SILENCE
 from musichal.note import DRUMS, PERCUSSION_CHANNEL, Note
-from musichal.partner.decision import REST_REASONS, Context, Decision
+from musichal.partner.decision import REST_REASONS, Context, Decision, chance_class
 from musichal.partner.memory_pool import CONTOUR_BREAK, CONTOUR_LEVEL, RHYTHM_BREAK, RHYTHM_EQUAL
 from musichal.text import clock, counted, pitch_name
 
@@ -33,6 +33,15 @@ _FILTERS = MappingProxyType(
     }
 )
 """Filters in words."""
+_CLASSES = MappingProxyType(
+    {
+        "best": "as good or better",
+        "lesser": "less good, with at least half its score,",
+        "under half": "under half its score",
+        "no support": "without anything that spoke for them",
+    }
+)
+"""Classes of choices in words."""
 
 
 def explain(decision: Decision, recordings: Sequence[str]) -> str:
@@ -96,6 +105,8 @@ def _why(decision: Decision, recordings: Sequence[str]) -> str:
         then = f"{recordings[decision.beside[0]]} {clock(decision.beside[1])}"
         phrases["pairs"] = f"you sounded like now ({values.get('pairs', 0.0):.2f}) at {then}, and they answered so"
     phrases["continuity"] = "it goes on from what was played before"
+    if decision.jumped:
+        phrases["continuity"] = "nothing else spoke for any place, and a phrase begins there"
     carried = sorted((i for i in decision.influences if i.share > 0), key=lambda i: -i.share)
     named = [f"{phrases[i.name]} [{i.share:.0%}]" for i in carried if i.name in phrases]
     asked = any(f.name == "scenario" for f in decision.filters)
@@ -175,6 +186,9 @@ def summarise(decisions: Sequence[Decision], *, end_s: float) -> list[str]:
             f" jumped {counted(jumps, 'time')}, else went on in order."
         )
         lines.append(f"What carried the choices, on average: {carried}.")
+        classes: Counter[str] = Counter(map(chance_class, played))
+        told_of = (f"{words} {classes[name] / len(played):.0%}" for name, words in _CLASSES.items() if classes[name])
+        lines.append(f"Beside the best other place at the time, the choices were: {', '.join(told_of)}.")
         transposed = sum(d.transposition != 0 for d in played)
         if transposed:
             lines.append(f"Transposed {counted(transposed, 'gesture')} to fit.")

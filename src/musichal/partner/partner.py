@@ -19,10 +19,12 @@ from musichal.arrays import Float32, Float64, rounded
 from musichal.hearing.percepts import SILENCE, Percept
 from musichal.memory.memory import Memory
 from musichal.partner.candidates import (
+    Candidates,
     Filtered,
     Sounding,
     apply_filters,
     find_candidates,
+    proposing,
     sounding,
     transpositions,
     wanted_pitch,
@@ -247,7 +249,7 @@ class Partner:
         if isinstance(options, NoOption):
             return self._rest(options, situation, turn)
         options = self._in_beat(options, turn)
-        drawn = draw(options.scores, temperature=turn.settings.temperature, rng=self._rng)
+        drawn = draw(options.scores, temperature=turn.settings.temperature, floor=turn.settings.floor, rng=self._rng)
         return self._play(options, drawn, situation, turn)
 
     def _options(self, turn: Turn) -> Options | NoOption:
@@ -282,29 +284,36 @@ class Partner:
             run=self._run, tonal=found.tonal, settings=settings,
         )  # fmt: skip
         filtered.factors.update(self._modes.filters(found.states, turn))
-        importance = weights(settings)
+        importance, asked = weights(settings), tuple[str, ...]()
         if plan is not None and self._guide is not None:
             value = self._guide.value(found.states, found.transpositions, plan)
             fits = self._guide.fits(found.states, found.transpositions, plan)
             found = dataclasses.replace(found, influences=np.concatenate([found.influences, value[None]]))
             filtered = Filtered({**filtered.factors, "scenario": fits.astype(np.float64)})
-            importance = np.append(importance, WEIGHT)
+            importance, asked = np.append(importance, WEIGHT), ("scenario",)
         factors = filtered.product(found.influences.shape[1:])
         values = scores(found.influences, importance, factors)
+        if turn.begins and len(also) and not values.any():
+            # Nothing has been heard that speaks for any place: it proposes, with the beginning of a recorded phrase.
+            found = proposing(found, also, self._transposition)
+            values = scores(found.influences, importance, factors)
         if turn.step is not None:
-            # What comes back is played whatever speaks for it; if it cannot be, the phrase goes on without it.
+            # What comes back is played whatever else speaks for it; if it cannot be, the phrase goes on without it.
             here = (found.states == turn.step.state)[:, None] & (found.transpositions == turn.step.transposition)[None, :]
             if here.any():
-                return Options(turn, found, filtered, importance, np.where(here, values, -np.inf), plan)
-        values[factors == 0] = -np.inf
+                found = dataclasses.replace(found, influences=np.concatenate([found.influences, here[None]]))
+                importance, asked = np.append(importance, 1.0), (*asked, "return")
+                values = np.where(here, scores(found.influences, importance, factors), -np.inf)
+                return Options(turn, found, filtered, importance, values, plan, asked=asked)
+        values[values <= 0] = -np.inf
         # Continuity alone is no reason to play: the player must speak for a candidate. But an ending is owed.
         least = settings.rest_below * self._earnable(settings, situation)
         if least > 0 and not turn.timing.last and plan is None:
             evidence = scores(found.influences, importance * _OF_PLAYER, factors)
             values[evidence < rounded(np.array(least))] = -np.inf
         if values.max() == -np.inf:
-            return NoOption("weak match", len(found.states)) if factors.any() else NoOption(_ruled_out(filtered))
-        return Options(turn, found, filtered, importance, values, plan)
+            return NoOption(_ruled_out(found, importance, filtered), len(found.states) if factors.any() else 0)
+        return Options(turn, found, filtered, importance, values, plan, asked=asked)
 
     def _in_beat(self, options: Options, turn: Turn) -> Options:
         """Return options weighed by their place in the beat, where there is a pulse."""
@@ -318,6 +327,8 @@ class Partner:
         factors = rounded(plan.factors(fit, sharpness=sharpness))[:, None]
         possible = np.isfinite(options.scores)
         values = np.where(possible, rounded(np.where(possible, options.scores, 0) * factors), -np.inf)
+        if not (values > 0).any():
+            return dataclasses.replace(options, fit=fit)  # nothing lies near the place wanted
         filtered = Filtered({**options.filtered.factors, "beat": factors})
         return dataclasses.replace(options, fit=fit, filtered=filtered, scores=values)
 
@@ -442,8 +453,11 @@ class Partner:
         )
 
 
-def _ruled_out(filtered: Filtered) -> str:
-    """Return the reason to rest where filters leave nothing: the first that rules out a candidate."""
+def _ruled_out(found: Candidates, importance: Float64, filtered: Filtered) -> str:
+    """Return the reason to rest where nothing can be played: no support, too little, or the first filter that ruled it out."""
+    factors = filtered.product(found.influences.shape[1:])
+    if factors.any():
+        return "weak match" if scores(found.influences, importance, factors).any() else "no support"
     for name, reason in (("regions", "regions"), ("no repeat", "repeats"), ("auto-jump", "repeats")):
         factor = filtered.factors.get(name)
         if factor is not None and not factor.all():

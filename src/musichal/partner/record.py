@@ -30,6 +30,7 @@ class Options:
     scores: Float64
     plan: Plan | None = None  # of the scenario
     fit: BeatFit | None = None  # to the pulse
+    asked: tuple[str, ...] = ()  # influences beside those of the settings, last
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,8 @@ def choice_record(
     state = int(found.states[drawn.candidate])
     place, (segment, _), beside = library.place(state), library.find(state), library.beside(state)
     values = found.influences[:, drawn.candidate, drawn.transposition]
-    total = float(values @ options.weights) or 1.0  # 0 where nothing speaks for it, which rest_below = 0 lets pass
-    names = (*INFLUENCES, "scenario")[: len(values)]
+    total = float(values @ options.weights)
+    names = (*INFLUENCES, *options.asked)
     factors = options.filtered.of(drawn.candidate, drawn.transposition)
     return Choice(
         mode=turn.mode,

@@ -32,6 +32,7 @@ class DuoOptions:
 
 _KINDS = {
     "melody alone": ({}, _SONGS),
+    "melody alone, learned beside the player (pairs)": ({"pairs": True}, _SONGS),
     "player with drums": ({"with_drums": True}, 10),
     "tempo changes by 8 %, melody alone": ({"sets": ("tempo_push",)}, 6),
     "the key jumps by a tritone and back, melody alone": ({"sets": ("key_push",)}, 8),

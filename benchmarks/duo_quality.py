@@ -34,10 +34,11 @@ _HEARD_BY = ("hearing", "memory", "training", "audio", "spec.py", "pulse.py", "n
 
 @dataclass(frozen=True)
 class Song:
-    """A song of the material and whether the player's recording has the drums in it."""
+    """A song of the material, whether the player's recording has the drums in it, and whether its pair is learned."""
 
     folder: Path
     with_drums: bool = False
+    pairs: bool = False
 
     @property
     def truth(self) -> dict[str, Any]:
@@ -47,7 +48,13 @@ class Song:
 
 
 def songs_of(
-    split: str, *, sets: Sequence[str] = STEADY, most: int | None = None, material: Path = MATERIAL, with_drums: bool = False
+    split: str,
+    *,
+    sets: Sequence[str] = STEADY,
+    most: int | None = None,
+    material: Path = MATERIAL,
+    with_drums: bool = False,
+    pairs: bool = False,
 ) -> list[Song]:
     """Return songs of a split, the sets in turn, in a fixed order.
 
@@ -59,7 +66,7 @@ def songs_of(
     by_set = []
     for kind in sets:
         folders = sorted(folder.parent for folder in (material / kind).glob("*/truth.json"))
-        found = [Song(folder, with_drums) for folder in folders]
+        found = [Song(folder, with_drums, pairs) for folder in folders]
         found = [s for s in found if s.truth["split"] == split and (not with_drums or (s.folder / "drums.wav").exists())]
         # Songs of one kind have like names; a hash takes them in another order, always the same.
         by_set.append(sorted(found, key=lambda s: hashlib.sha256(s.folder.name.encode()).digest()))
@@ -144,14 +151,14 @@ def heard_song(song: Song, cache: Path | None) -> HeardDuo:
     """Return a song, trained and heard, from the cache where it is there."""
     file = None
     if cache is not None:
-        content = (song.folder / "truth.json").read_bytes() + str(song.with_drums).encode()
+        content = (song.folder / "truth.json").read_bytes() + str((song.with_drums, song.pairs)).encode()
         key = hashlib.sha256(hearing_digest().encode() + content).hexdigest()[:16]
         file = cache / f"{song.folder.name}{'-drums' if song.with_drums else ''}-{key}.pickle"
         if file.exists():
             heard: HeardDuo = pickle.loads(file.read_bytes())  # noqa: S301 - our own, from this machine
             return heard
     with single_blas_thread():
-        heard = hear_duo(duo_of(song))
+        heard = hear_duo(duo_of(song), pairs=song.pairs)
     if file is not None and cache is not None:
         cache.mkdir(parents=True, exist_ok=True)
         file.write_bytes(pickle.dumps(heard))

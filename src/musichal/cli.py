@@ -251,6 +251,20 @@ def replay(
     _run("session.replay_command", locals())
 
 
+@app.command(epilog="Example: `musichal keep take1 take2 -o richer.hal`")
+def keep(
+    folders: Annotated[list[Path], typer.Argument(metavar="SESSION...", help="Session folders of one partner.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The partner file to write.")],
+    partner: MovedPartner = None,
+    alone: Annotated[bool, typer.Option("--alone", help="Leave out what the partner knew before.")] = False,
+    processes: Processes = None,
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Keep what a partner learned live: a partner with what you played in its sessions, or of that alone."""
+    _run("keep.keep_command", locals())
+
+
 @app.command(epilog="Example: `musichal explain take1 --at 1:23 --listen moment`")
 def explain(
     folder: SessionFolder,
@@ -346,6 +360,7 @@ def evaluate(
         int, typer.Option(min=-11, max=11, help="Duo: change the key of MIDI files by so many semitones, for a while.")
     ] = 0,
     train_share: Annotated[float, typer.Option(min=0.2, max=0.8, help="Duo: part of the band that is learned.")] = 0.5,
+    pairs: Annotated[bool, typer.Option("--pairs", help="Duo: learn the band beside the player, as `train --player`.")] = False,
     excerpt: Annotated[float, typer.Option(min=10, max=300, help="Length of an excerpt, in seconds.")] = 30.0,
     most: Annotated[int, typer.Option(min=4, max=200, help="Largest number of excerpts.")] = 24,
     pause: Annotated[

@@ -47,6 +47,7 @@ def evaluate_command(
     push: float = 0.0,
     jump: int = 0,
     train_share: float = 0.5,
+    pairs: bool = False,
     excerpt: float = 30.0,
     most: int = 24,
     pause: float = 0.0,
@@ -82,14 +83,15 @@ def evaluate_command(
             push=push / 100,
             jump=jump,
             train_share=train_share,
+            pairs=pairs,
             directions={name: direction(name, modes, None) for name in mode or ["couple"]},
             report=report,
             seed=seed,
             set_=set_ or (),
             force=force,
         )
-    if beats is not None or player_track is not None or push or jump:
-        raise InputError("--beats, --player-track, --push and --jump are for --duo")
+    if beats is not None or player_track is not None or push or jump or pairs:
+        raise InputError("--beats, --player-track, --push, --jump and --pairs are for --duo")
     if not recordings:
         raise InputError("give recordings of players behind the partner file, or --duo")
     trials_asked = chosen_trials(effect or []) if effects or effect else ()

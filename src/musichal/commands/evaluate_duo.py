@@ -26,6 +26,7 @@ def evaluate_duo_command(
     push: float,
     jump: int,
     train_share: float,
+    pairs: bool,
     directions: Mapping[str, Direction],
     report: Path | None,
     seed: int,
@@ -47,7 +48,9 @@ def evaluate_duo_command(
         duos = duos_from(
             files, beats=beats, player_track=player_track, push=push, jump=jump, train_share=train_share, progress=progress
         )
-        found = evaluate_duos(duos, directions, settings=settings, train_share=train_share, seed=seed, progress=progress)
+        found = evaluate_duos(
+            duos, directions, settings=settings, train_share=train_share, pairs=pairs, seed=seed, progress=progress
+        )
         if report is not None:
             from musichal.plots.duo import write_duo
 

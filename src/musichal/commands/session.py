@@ -31,7 +31,7 @@ _RATE_HZ = 44100
 _BEFORE_S, _AFTER_S = 1.0, 0.5
 
 
-def _partner_path(settings: SessionSettings, partner: Path | None) -> Path:
+def partner_path(settings: SessionSettings, partner: Path | None) -> Path:
     """Return the file of a session's partner; raises `InputError` where it is missing or another one."""
     path = partner or Path(settings.partner_path)
     if partner is None and not path.exists():
@@ -59,7 +59,7 @@ def replay_command(
     if midi_out is not None:
         inputs = [partner or Path(settings.partner_path), *(p for p in folder.rglob("*") if p.is_file())]
         check_outputs([(midi_out, MIDI)], inputs=inputs, force=force)
-    path = _partner_path(settings, partner)
+    path = partner_path(settings, partner)
     for sentence in session.recovered:
         terminal.warn(sentence)
     with terminal.progress("Loading the partner") as progress:
@@ -134,7 +134,7 @@ def explain_command(
     session = read_session(folder)
     settings, decisions = session.settings, list(session.decisions)
     known = partner is not None or listen is not None or Path(settings.partner_path).exists()
-    model = load_partner(_partner_path(settings, partner)) if known else None
+    model = load_partner(partner_path(settings, partner)) if known else None
     names = _names(decisions, model)
     for sentence in session.recovered:
         terminal.warn(sentence)

@@ -40,13 +40,14 @@ CHOICES = MappingProxyType(
         "longest_quote": "longest quote",
         "memory_used": "memory used",
         "learned": "learned",
+        "like_above_any": "like the band",
         "transposition_changes": "moves the key",
         "no_support": "no support",
         "under_half": "under half",
     }
 )
 _PLAIN = ("r16", "r8", "r_triplets", "r_grid")
-_INTERVALS = ("r16", "r_grid", "within", "agreement", "band_above_moved", "in_chord")
+_INTERVALS = ("r16", "r_grid", "within", "agreement", "band_above_moved", "in_chord", "like_above_any")
 
 
 def time_rows(evaluation: DuoEvaluation) -> Rows:
@@ -83,6 +84,8 @@ def text_of(name: str, value: float | None) -> str:
         return f"{value:.2f}"
     if name == "band_above_moved":
         return f"{value:+.0%}"
+    if name == "like_above_any":
+        return f"{value:+.2f}"
     units = {"asynchrony_ms": "+.0f ms", "spread_ms": ".0f ms", "phrase_beats": ".1f beats", "entropy_bits": ".1f bits"}
     form, _, unit = units.get(name, ".0%").partition(" ")
     return f"{value:{form}} {unit}".rstrip()

@@ -36,6 +36,7 @@ def duo(
     push: float = 0.0,
     jump: int = 0,
     train_share: float = TRAIN_SHARE,
+    pairs: bool = False,
     seed: int = 0,
     progress: Progress | None = None,
     **settings: Any,
@@ -62,6 +63,8 @@ def duo(
         In MIDI files, player and band jump by so many semitones for the middle third of what is answered.
     train_share : float
         Part of the band that is learned, 0.2 to 0.8.
+    pairs : bool
+        Learn how the band sounded beside the player: a memory of pairs.
     seed : int
         Seed of the partner's choices.
     progress : callable, optional
@@ -98,6 +101,7 @@ def duo(
         {mode: Direction(mode=mode) for mode in modes},
         settings=PartnerSettings().changed(settings),
         train_share=train_share,
+        pairs=pairs,
         seed=seed,
         progress=progress,
     )
@@ -109,6 +113,7 @@ def evaluate_duos(
     *,
     settings: PartnerSettings,
     train_share: float = TRAIN_SHARE,
+    pairs: bool = False,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> DuoEvaluation:
@@ -122,7 +127,7 @@ def evaluate_duos(
         def telling(what: str, share: float, number: int = number) -> None:
             tell(what, 0.7 * (number + share) / len(duos))
 
-        heard.append(hear_duo(item, train_share=train_share, progress=telling))
+        heard.append(hear_duo(item, train_share=train_share, pairs=pairs, progress=telling))
         if heard[-1].beats is None:
             raise InputError(f"{item.name}: no steady beat is found in the band where the partner answers; --beats can give it")
     played = []

@@ -9,6 +9,8 @@ A note counts for as long as it lasts, and each pitch modulo the octave. Drums h
   ratio of frames [1]_.
 * *Consonant* is the share of the player's time in which it is a unison, third, fifth or sixth (modulo the octave) above a note
   of the answer, *unsupported* the share in which the answer is silent [2]_.
+* *Like the band* is the cosine of two chromas of `PLACE_S`: of the place in memory that a choice plays, and of the band then;
+  above that of any place.
 * The *push test* is the number of beats behind a jump of the player's key until agreement is `PUSH_SHARE` of before [1]_.
 
 References
@@ -33,12 +35,13 @@ from musichal.partner.decision import Decision, chance_class
 
 CONSONANT = (0, 3, 4, 7, 8, 9)
 """Semitones, modulo 12, from a note of the answer up to the player's: unison, thirds, fifth, sixths."""
-LEARNED = frozenset(("harmonic", "percussive", "oracle", "pairs"))
+LEARNED = frozenset(("harmonic", "percussive", "likeness", "oracle", "pairs"))
 """Influences that go by learned sounds; chroma, rhythm and loudness are made by hand."""
 REACH_S = 0.1
 _INSTANT_S = 1e-6
 SHIFTS_S = (3.1, 5.3, 7.7, 11.9, 13.7)
 WINDOW_BEATS = 4.0
+PLACE_S = 0.35
 _FEWEST_S = 0.25
 """So much of the answer must sound in a window to say whether it is in tune."""
 _LONGEST_16THS = 32
@@ -149,6 +152,8 @@ class HarmonyTogether:
         Share of the influences in `LEARNED` in all choices, on average.
     transposition_changes : float or None
         Share of choices, but the first of each phrase, that are in another transposition than the one before.
+    like_band, like_above_any : float or None
+        How like the band the places of the choices are, and by how much more than any place of memory.
     no_support, under_half : float or None
         Shares of choices that no influence spoke for, and, of others, with less than half the score of the best other place.
     """
@@ -167,6 +172,8 @@ class HarmonyTogether:
     memory_used: float | None = None
     learned: float | None = None
     transposition_changes: float | None = None
+    like_band: float | None = None
+    like_above_any: float | None = None
     no_support: float | None = None
     under_half: float | None = None
 
@@ -179,6 +186,7 @@ def harmony_together(
     duration_s: float,
     decisions: Sequence[Decision] = (),
     memory: Memory | None = None,
+    learned: PitchedNotes | None = None,
 ) -> HarmonyTogether:
     """Return how an answer's pitches lie beside the true parts'.
 
@@ -195,6 +203,8 @@ def harmony_together(
         What made the notes, if a partner did.
     memory : Memory, optional
         The memory it played from.
+    learned : PitchedNotes, optional
+        What the band plays in the recording that the memory is of.
     """
     answer, band = answer.cut(0.0, duration_s), truth.band
     both = PitchedNotes.joined([band, truth.player])
@@ -212,7 +222,36 @@ def harmony_together(
         unsupported=unsupported,
         entropy_bits=None if beats is None else length_entropy(answer, beats),
     )
+    if learned is not None:
+        like, usual = like_the_band(decisions, learned, band)
+        found = replace(found, like_band=like, like_above_any=None if like is None or usual is None else like - usual)
     return found if memory is None else _with_choices(found, decisions, memory)
+
+
+def like_the_band(
+    decisions: Sequence[Decision], learned: PitchedNotes, band: PitchedNotes
+) -> tuple[float | None, float | None]:
+    """Return how like the band the places of the choices are, and how like it any place would be; None without choices."""
+    choices = [d for d in decisions if d.kind == "play" and not d.live and d.source_start_s is not None]
+    own = list({d.choice: d for d in choices}.values())
+    then = _unit_chromas(band, np.array([d.begin_s for d in own]))
+    places = _unit_chromas(learned, np.array([d.source_start_s for d in own], dtype=np.float64))
+    moved = np.array([np.roll(place, d.transposition) for place, d in zip(places, own, strict=True)]).reshape(-1, 12)
+    sounding = then.any(axis=1) & moved.any(axis=1)
+    every = _unit_chromas(learned, np.arange(0.0, float(learned.ends_s.max(initial=0.0)), PLACE_S))
+    every = every[every.any(axis=1)]
+    if not sounding.any() or not len(every):
+        return None, None
+    then = then[sounding]
+    return float((then * moved[sounding]).sum(axis=1).mean()), float((then @ every.T).mean())
+
+
+def _unit_chromas(notes: PitchedNotes, starts_s: Float64) -> Float64:
+    """Return the chroma of the `PLACE_S` from each time on (k,), of length 1, shape (k, 12); zero where nothing sounds."""
+    ends_s = np.minimum(notes.ends_s, starts_s[:, None] + PLACE_S)
+    lengths_s = np.maximum(ends_s - np.maximum(notes.onsets_s, starts_s[:, None]), 0.0)
+    chroma = lengths_s @ (notes.pitches[:, None] % 12 == np.arange(12)).astype(np.float64)
+    return np.asarray(chroma / np.maximum(np.linalg.norm(chroma, axis=1, keepdims=True), 1e-12))
 
 
 def agreement(notes: PitchedNotes, others: PitchedNotes) -> float | None:

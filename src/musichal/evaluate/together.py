@@ -101,6 +101,7 @@ class HeardDuo:
     beats: BeatMap | None
     parts_s: tuple[Float64, ...]
     parts_are_known: bool
+    learned: PitchedNotes
     player_s: Float64
     push_s: float | None
     pitches: PitchTruth
@@ -216,9 +217,14 @@ class DuoEvaluation:
 
 
 def hear_duo(
-    duo: Duo, *, spec: PerceptionSpec | None = None, train_share: float = 0.5, progress: Progress | None = None
+    duo: Duo,
+    *,
+    spec: PerceptionSpec | None = None,
+    train_share: float = 0.5,
+    pairs: bool = False,
+    progress: Progress | None = None,
 ) -> HeardDuo:
-    """Train a partner on the first part of the band and hear the player on the rest.
+    """Train a partner on the first part of the band, with `pairs` beside the player, and hear the player on the rest.
 
     Raises
     ------
@@ -239,7 +245,8 @@ def hear_duo(
     if not np.any(np.abs(rest.samples) > 1e-4):
         raise InputError(f"{name}: the player is silent from {start_s:.1f} s on, where the partner answers")
     tell(f"Learning the band of {name}", 0.0)
-    model = train([learned], spec or PerceptionSpec(), keep_audio=False)
+    beside = [_cut(duo.player, 0.0, start_s)] if pairs else []
+    model = train([*beside, learned], spec or PerceptionSpec(), keep_audio=False, pairs=[(0, 1)] if pairs else ())
     tell(f"Listening to the player of {name}", 0.4)
     excerpt = hear_excerpt(model, rest.samples, sample_rate_hz=rest.sample_rate_hz, name=name, start_s=start_s)
     beats, parts, pitches = duo.beats, duo.parts_s, duo.pitches
@@ -257,7 +264,7 @@ def hear_duo(
     player_s = duo.player_s
     heard_s = np.array([onset.sample for onset in excerpt.onsets]) / excerpt.sample_rate_hz
     end_s = start_s + excerpt.duration_s
-    pitches = pitches.cut(start_s, end_s)
+    learned_notes, pitches = pitches.band.cut(0.0, start_s), pitches.cut(start_s, end_s)
     if duo.pitches is None:
         pitches = replace(pitches, player=PitchedNotes.of(excerpt.notes))
     return HeardDuo(
@@ -268,6 +275,7 @@ def hear_duo(
         beats=None if beats is None else _beats_within(beats, start_s, end_s),
         parts_s=tuple(struck(part[(part >= start_s) & (part < end_s)] - start_s) for part in parts),
         parts_are_known=bool(duo.parts_s),
+        learned=learned_notes,
         player_s=struck(heard_s if player_s is None else player_s[(player_s >= start_s) & (player_s < end_s)] - start_s),
         push_s=None if duo.push_s is None else duo.push_s - start_s,
         pitches=pitches,
@@ -372,7 +380,8 @@ def _measured(
     time = time_together(onsets_s, heard.band_s, beats, duration_s=length_s, grid=heard.grid, decisions=chosen)
     memory = heard.model.memory if decisions else None
     harmony = harmony_together(
-        pitched, heard.pitches, beats, duration_s=length_s, decisions=decisions, memory=memory
+        pitched, heard.pitches, beats, duration_s=length_s, decisions=decisions, memory=memory,
+        learned=heard.learned if decisions else None,
     )  # fmt: skip
     back = tune = None
     if heard.push_s is not None and beats is not None:

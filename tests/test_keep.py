@@ -1,0 +1,65 @@
+"""`musichal keep`: what was learned live becomes part of a partner."""
+
+import shutil
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from musichal.cli import app
+from musichal.evaluate.verify import subjects, verify_partner
+from musichal.memory.partner_file import load_partner
+
+
+def run(*arguments: object) -> tuple[int, str]:
+    done = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    return done.exit_code, done.output if not done.exit_code else done.stderr
+
+
+@pytest.fixture(scope="module")
+def take(tmp_path_factory, trained_path, short_guitar):
+    folder = tmp_path_factory.mktemp("keep") / "take"
+    code, said = run("play", trained_path, "--input", short_guitar, "--session", folder, "--mode", "couple")
+    assert not code, said
+    return folder
+
+
+def test_a_session_is_kept_beside_what_was_known(take, trained_path, trained, tmp_path):
+    code, said = run("keep", take, "-o", tmp_path / "new.hal")
+    assert not code, said
+    kept = load_partner(tmp_path / "new.hal")
+    assert [r.name for r in kept.recordings] == [trained.recordings[0].name, "take"]
+    assert np.array_equal(kept.recordings[0].tokens, trained.recordings[0].tokens)
+    assert np.array_equal(kept.memory.states[: len(trained.memory)], trained.memory.states)
+    assert len(kept.memory) > len(trained.memory) + 10
+    assert verify_partner(kept, subjects(kept), quick=True).passed
+    again = tmp_path / "again.hal"
+    assert run("keep", take, "-o", again)[0] == 0
+    assert again.read_bytes() == (tmp_path / "new.hal").read_bytes()
+
+
+def test_a_partner_of_sessions_alone(take, tmp_path):
+    code, said = run("keep", take, "--alone", "-o", tmp_path / "alone.hal")
+    assert not code, said
+    kept = load_partner(tmp_path / "alone.hal")
+    assert [r.name for r in kept.recordings] == ["take"]
+    assert not kept.keeps_vocabularies
+    assert verify_partner(kept, subjects(kept), quick=True).passed
+
+
+def test_what_cannot_be_kept_is_one_line(take, trained_path, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(take, other)
+    settings = other / "settings.json"
+    moved = settings.read_text().replace(str(trained_path), str(tmp_path / "gone.hal"))
+    settings.write_text(moved)
+    for arguments, why in (
+        ((take, take), "a session is given twice"),
+        ((tmp_path,), "session"),
+        ((other,), "gone.hal, the partner of this session, does not exist"),
+    ):
+        code, said = run("keep", *arguments, "-o", tmp_path / "x.hal")
+        assert code == 2
+        assert why in said
+        assert said.count("\n") == 1
+    assert not (tmp_path / "x.hal").exists()

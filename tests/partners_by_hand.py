@@ -106,7 +106,8 @@ def as_version_1(source: Path, target: Path, *, spec_too: bool = False) -> Path:
     members["arrays/states.safetensors"] = pack_arrays({n: a for n, a in states.items() if n not in ("first_hit", "hit_count")})
     content = copy.deepcopy(opened.content)
     if spec_too:
-        del content["spec"]["gestures"]["strange_cost"]
+        for name in ("strange_cost", "percussive_scale"):
+            del content["spec"]["gestures"][name]
         content["fingerprint"] = PerceptionSpec.from_dict(content["spec"]).fingerprint()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(container, "FORMAT_VERSION", 1)

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from musichal.errors import InputError
-from musichal.memory.audio_oracle import AudioOracle, exact_squared_distance, grow_oracles, nearest_target, rounding_bound
+from musichal.memory.audio_oracle import AudioOracle, exact_squared_distance, nearest_target, rounding_bound
+from musichal.memory.oracle_threshold import grow_oracles
 from musichal.memory.token_index import TokenIndex
 
 
@@ -175,7 +176,7 @@ def test_one_by_one_in_pieces_and_side_by_side_are_equal_bit_for_bit(seed, noise
         assert whole.suffix_links().tolist() == plain.sfx[1:] == links.suffix[1:].tolist()
         assert whole.repeat_lengths().tolist() == plain.lrs[1:] == links.repeat[1:].tolist()
         assert whole.clusters().tolist() == plain.label[1:] == links.cluster[1:].tolist()
-        assert [whole.forward_links(s)[1:] for s in range(150)] == [links.forward.get(s, []) for s in range(150)]
+        assert [whole.forward_links(s)[1:] for s in range(150)] == [links.forward(s)[::-1] for s in range(150)]
 
 
 @given(st.integers(0, 2**32 - 1))
@@ -198,7 +199,7 @@ def test_side_by_side_across_blocks_of_distances():
         oracle = AudioOracle.from_vectors(vectors, threshold=threshold)
         assert oracle.suffix_links().tolist() == links.suffix[1:].tolist()
         assert oracle.repeat_lengths().tolist() == links.repeat[1:].tolist()
-        assert [oracle.forward_links(s)[1:] for s in range(1500)] == [links.forward.get(s, []) for s in range(1500)]
+        assert [oracle.forward_links(s)[1:] for s in range(1500)] == [links.forward(s)[::-1] for s in range(1500)]
 
 
 @given(
@@ -333,3 +334,14 @@ def test_an_empty_oracle():
     assert (len(oracle), oracle.link_count, oracle.cluster_count) == (0, 0, 0)
     assert oracle.forward_links(0) == reverse_links(oracle, 0) == []
     assert len(AudioOracle.from_arrays(oracle.to_arrays())) == 0
+
+
+def test_alike_are_the_states_that_share_a_context_the_longest_first() -> None:
+    symbols = [0, 1, 2, 0, 1, 3, 0, 1, 2]
+    oracle = AudioOracle.from_vectors(one_hot(symbols), threshold=0.5)
+    assert oracle.alike(9, 4) == [(3, 3)]
+    assert oracle.alike(8, 4) == [(2, 2), (5, 2)]
+    assert oracle.alike(6, 4) == []
+    for state in range(1, 10):
+        for other, length in oracle.alike(state, 16):
+            assert symbols[other - length : other] == symbols[state - length : state]

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from musichal.errors import InputError
-from musichal.memory.audio_oracle import AudioOracle, choose_threshold, quantile_thresholds
+from musichal.memory.audio_oracle import AudioOracle
+from musichal.memory.oracle_threshold import choose_threshold, quantile_thresholds
 from musichal.memory.token_index import TokenIndex, code_words, information_rate, information_rates
 
 

@@ -155,7 +155,7 @@ def check_contexts(memory: Memory, d: Decision, chosen: PartnerSettings) -> None
     """What a decision names as its context really is in memory before the state that was chosen."""
     for context in d.contexts:
         end = context.state + 1
-        if context.source in ("harmonic", "percussive", "own"):
+        if context.source in ("harmonic", "percussive"):
             source = int(context.source == "percussive")
             found = memory.states["tokens"][end - len(context.tokens) : end, source].tolist()
             assert tuple(found) == context.tokens
@@ -171,7 +171,8 @@ def check_contexts(memory: Memory, d: Decision, chosen: PartnerSettings) -> None
         came_s = context.age_s * context.pace + starts[end - (context.source == "rhythm")]
         assert d.state == end or abs(starts[d.state] - came_s) <= max(lengths[d.state - 1 : d.state + 1]) + 1e-6
         # What it says follows from how much agreed and how long ago that was.
-        like = context.source == "likeness"
+        like = context.source in ("likeness", "own")
+        assert bool(context.tokens) != like
         assert 0 < context.strength < 1 if like else context.strength == pytest.approx(spoke / (spoke + 1))
         assert context.value == pytest.approx(context.strength * np.exp(-context.age_s / chosen.activation_s))
         value = next(i.value for i in d.influences if i.name == context.source)

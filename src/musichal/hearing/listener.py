@@ -185,6 +185,7 @@ class Tokenizer:
                     distances, audible, spread=vocabulary.spread, silence_cost=spec.silence_cost, strange_cost=spec.strange_cost
                 )
             )
+        normalised[1] = normalised[1] * np.float32(self._spec.gestures.percussive_scale)
         gestures = self._smoother.step(heard, (costs[0], costs[1]), np.concatenate(normalised, axis=1))
         return Percept(heard, np.stack(tokens), tuple(gestures))
 

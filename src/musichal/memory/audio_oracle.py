@@ -1,7 +1,8 @@
 """The Audio Oracle: a factor oracle over vectors, online and append-only.
 
 References: Allauzen, Crochemore & Raffinot 1999 (factor oracle); Lefebvre & Lecroq, "Compror" (repeat lengths);
-Assayag & Dubnov 2004 (music); Dubnov, Assayag & Cont, ICMC 2007 (vectors); Wang & Dubnov, AIIDE 2014 (clusters).
+Assayag & Dubnov 2004 (music); Assayag & Bloch 2007 (navigation); Dubnov, Assayag & Cont, ICMC 2007 (vectors); Wang & Dubnov,
+AIIDE 2014 (clusters).
 
 Conventions
 -----------
@@ -26,13 +27,6 @@ import numpy as np
 
 from musichal.arrays import AnyArray, Columns, Float32, Float64, Int32
 from musichal.errors import InputError
-from musichal.memory.token_index import information_rate
-
-LOWEST_QUANTILE = 0.0005
-HIGHEST_QUANTILE = 0.5
-_SAMPLED_PAIRS = 20_000
-_BLOCK_VALUES = 1 << 21
-_BLOCK_ROWS = 128
 
 
 def exact_squared_distance(a: AnyArray, b: AnyArray) -> float:
@@ -53,7 +47,7 @@ def rounding_bound(dims: int, largest_squared_norm: float) -> float:
 def nearest_target(
     targets: Sequence[int], distances: Float64, exact: Callable[[int], float], *, limit: float, bound: float
 ) -> int:
-    """Return the nearest of `targets` (ascending) whose squared distance is below `limit`, or 0.
+    """Return the nearest of `targets`, the earliest of equally near ones, whose squared distance is below `limit`, or 0.
 
     `distances` are approximations that are wrong by `bound` at most; `exact` is called only where that matters.
     """
@@ -81,13 +75,13 @@ class Distances:
         difference = np.subtract(self.vector, self.vectors[target - 1], dtype=np.float64)
         return float(difference @ difference)
 
-    def several(self, targets: list[int]) -> Float64:
+    def several(self, targets: Sequence[int]) -> Float64:
         """Return the distances to several targets."""
         differences = np.subtract(self.vectors[np.array(targets) - 1], self.vector, dtype=np.float64)
         distances: Float64 = np.einsum("ij,ij->i", differences, differences)
         return distances
 
-    def roots(self, targets: list[int]) -> Float64:
+    def roots(self, targets: Sequence[int]) -> Float64:
         """Return the distances to the roots, which may be many."""
         return self.several(targets)
 
@@ -99,17 +93,20 @@ class Distances:
 class OracleLinks:
     """The structure of an oracle without its vectors: what `AudioOracle` and the threshold search both grow.
 
-    `suffix`, `repeat` and `cluster` have an entry per state, 0 included. `forward` has the forward links of a state besides
-    the one to its successor, ascending; those of state 0 and its successor are the `roots`, the first states of the clusters.
+    `suffix`, `repeat` and `cluster` have an entry per state, 0 included. The forward links of a state besides the one to its
+    successor, and its reverse suffix links, are lists in columns, the newest first: `_latest` and `_reverse` say where those
+    of a state begin, `_before` and `_sibling` what comes before. State 0's forward links and its successor are the `roots`,
+    the first states of the clusters.
     """
 
     def __init__(self) -> None:
         self.suffix, self.repeat, self.cluster = array("i", [-1]), array("i", [0]), array("i", [-1])
-        self.forward: dict[int, list[int]] = {}
-        self.roots: list[int] = []
+        self.roots = array("i")
+        self._latest, self._target, self._before = array("i", [0]), array("i", [0]), array("i", [0])
+        self._reverse, self._sibling = array("i", [0]), array("i", [0])
         # The first state with a given suffix link, repeat length and cluster just before the repeat: what refinement
         # would find by scanning all reverse links, which can be many. None until the next state is added.
-        self._refinement: dict[tuple[int, int, int], int] | None = {}
+        self._refinement: dict[int, int] | None = {}
 
     def __len__(self) -> int:
         return len(self.suffix) - 1
@@ -125,12 +122,65 @@ class OracleLinks:
         while not np.array_equal(further := root[root], root):
             root = further
         roots, cluster = np.unique(root[1:], return_inverse=True)
-        links.roots = roots.tolist()
+        links.roots.extend(roots.tolist())
         links.cluster.extend(cluster.tolist())
+        links._latest.frombytes(bytes(4 * len(suffix)))
         for source, target in pairs.tolist():
-            links.forward.setdefault(source, []).append(target)
+            links._link(source, target)
+        for state, link in enumerate(suffix.tolist(), 1):
+            links._hang(state, link)
         links._refinement = None
         return links
+
+    def forward(self, state: int) -> list[int]:
+        """Return the forward links of a state besides the one to its successor, the newest first."""
+        found, place = [], self._latest[state]
+        while place:
+            found.append(self._target[place])
+            place = self._before[place]
+        return found
+
+    def pairs(self) -> Int32:
+        """Return all forward links but those to successors as pairs of states, in order, shape (k, 2)."""
+        pairs = [(state, target) for state in range(len(self._latest)) for target in reversed(self.forward(state))]
+        return np.array(pairs, dtype=np.int32).reshape(-1, 2)
+
+    @property
+    def forward_count(self) -> int:
+        """Number of forward links besides those to successors."""
+        return len(self._target) - 1
+
+    def alike(self, state: int, most: int) -> list[tuple[int, int]]:
+        """Return up to `most` other states that share a context with a state, and how long it is at least, the longest first.
+
+        They are those on its suffix path and those whose suffix links lead to it or to states on that path: the suffix link
+        tree of Assayag & Bloch ("Navigating the oracle: a heuristic approach", ICMC 2007).
+        """
+        suffix, repeat = self.suffix, self.repeat
+        found: dict[int, int] = {}
+        top, length, below = state, len(suffix), 0
+        while top and len(found) < most:
+            if top != state:
+                found.setdefault(top, length)
+            child, steps = self._reverse[top], 0
+            while child and steps < most:
+                if child not in (state, below):
+                    found.setdefault(child, min(length, repeat[child]))
+                child, steps = self._sibling[child], steps + 1
+            length, below, top = min(length, repeat[top]), top, suffix[top]
+        return sorted(found.items(), key=lambda item: (-item[1], item[0]))[:most]
+
+    def _link(self, source: int, target: int) -> None:
+        """Add a forward link."""
+        self._before.append(self._latest[source])
+        self._latest[source] = len(self._target)
+        self._target.append(target)
+
+    def _hang(self, state: int, link: int) -> None:
+        """Hang the newest state on its suffix link."""
+        self._reverse.append(0)
+        self._sibling.append(self._reverse[link])
+        self._reverse[link] = state
 
     def add(self, distances: Distances) -> int:
         """Add a state and return it."""
@@ -145,12 +195,12 @@ class OracleLinks:
             target = self._nearest(state, distances)
             if target:
                 break
-            self.forward.setdefault(state, []).append(new)
+            self._link(state, new)
             previous, state = state, suffix[state]
         length, label = 0, len(self.roots)
         if target:
             length, label = self._common_suffix(previous, target - 1) + 1, cluster[target]
-            better = self._refinement.get((target, length, cluster[new - length]), 0)
+            better = self._refinement.get(self._key(target, length, cluster[new - length]), 0)
             if better:
                 target, length = better, length + 1
         else:
@@ -158,6 +208,8 @@ class OracleLinks:
         suffix.append(target)
         self.repeat.append(length)
         cluster.append(label)
+        self._latest.append(0)
+        self._hang(new, target)
         self._register(new)
         return new
 
@@ -166,9 +218,8 @@ class OracleLinks:
         limit, bound = distances.limit, distances.bound
         if not state:
             return nearest_target(self.roots, distances.roots(self.roots), distances.exact, limit=limit, bound=bound)
-        more = self.forward.get(state)
-        if more is not None:
-            targets = [state + 1, *more]
+        if self._latest[state]:
+            targets = [state + 1, *self.forward(state)]
             return nearest_target(targets, distances.several(targets), distances.exact, limit=limit, bound=bound)
         approximate = distances.one(state + 1)
         if approximate >= limit + bound:
@@ -179,7 +230,11 @@ class OracleLinks:
         assert self._refinement is not None
         length = self.repeat[state]
         if length:
-            self._refinement.setdefault((self.suffix[state], length, self.cluster[state - length]), state)
+            self._refinement.setdefault(self._key(self.suffix[state], length, self.cluster[state - length]), state)
+
+    @staticmethod
+    def _key(link: int, length: int, cluster: int) -> int:
+        return (link << 62) | (length << 31) | (cluster + 1)
 
     def _common_suffix(self, first: int, second: int) -> int:
         suffix = self.suffix
@@ -196,7 +251,7 @@ class AudioOracle:
 
     Appending compares a vector with the forward targets of the states on one suffix path, so it is fast where the
     threshold lets vectors repeat. Too small a threshold makes each vector a cluster of its own, which costs
-    O(n · dims) per vector; `choose_threshold` finds one that does not.
+    O(n · dims) per vector; `musichal.memory.oracle_threshold` finds one that does not.
 
     Raises `InputError` for a threshold that is not positive and finite, or no dimensions.
     """
@@ -233,7 +288,7 @@ class AudioOracle:
     @property
     def link_count(self) -> int:
         """Number of forward links."""
-        return len(self) + sum(map(len, self._links.forward.values()))
+        return len(self) + self._links.forward_count
 
     def append(self, vector: AnyArray) -> int:
         """Append one vector, shape (dims,), and return its state. Raises `InputError`."""
@@ -263,7 +318,11 @@ class AudioOracle:
         if state:
             self._checked(state)
         successor = [state + 1] if state < len(self) else []
-        return successor + self._links.forward.get(state, [])
+        return successor + self._links.forward(state)[::-1]
+
+    def alike(self, state: int, most: int) -> list[tuple[int, int]]:
+        """Return up to `most` states that share a context with a state, and how long it is at least, the longest first."""
+        return self._links.alike(self._checked(state), most)
 
     def _checked(self, state: int) -> int:
         if not 0 < state <= len(self):
@@ -288,13 +347,12 @@ class AudioOracle:
 
     def to_arrays(self) -> dict[str, AnyArray]:
         """Return what `from_arrays` needs, for a partner file."""
-        pairs = sorted((s, t) for s, targets in self._links.forward.items() for t in targets)
         return {
             "vectors": self.vectors(),
             "threshold": np.array(self.threshold, dtype=np.float64),
             "suffix_links": self.suffix_links(),
             "repeat_lengths": self.repeat_lengths(),
-            "forward_links": np.array(pairs, dtype=np.int32).reshape(-1, 2),
+            "forward_links": self._links.pairs(),
         }
 
     @classmethod
@@ -331,7 +389,7 @@ class _ToRoots(Distances):
     root_vectors: Columns
     root_norms: Columns
 
-    def roots(self, targets: list[int]) -> Float64:
+    def roots(self, targets: Sequence[int]) -> Float64:
         vector = self.vector.astype(np.float64)
         distances: Float64 = self.root_norms.view - 2.0 * (self.root_vectors.view @ vector) + vector @ vector
         return distances
@@ -369,101 +427,3 @@ def _check_links(n: int, suffix: AnyArray, repeat: AnyArray, pairs: AnyArray) ->
         raise InputError("audio oracle: forward_links must ascend and lead forward")
     if not np.array_equal(pairs[pairs[:, 0] == 0, 1], np.flatnonzero(suffix[1:] == 0) + 2):
         raise InputError("audio oracle: forward links of state 0 and suffix links disagree")
-
-
-@dataclass(frozen=True)
-class ThresholdSearch:
-    """What a search for a threshold found.
-
-    `thresholds` (k,) are the distances that were tried, ascending; `rates` (k,) the information rate of the whole
-    sequence at each, in bits; `clusters` (k,) how many clusters there were. `chosen` is the index of the highest
-    rate, the lowest threshold of equals.
-    """
-
-    thresholds: tuple[float, ...]
-    rates: tuple[float, ...]
-    clusters: tuple[int, ...]
-    chosen: int
-
-    @property
-    def threshold(self) -> float:
-        """The chosen distance."""
-        return self.thresholds[self.chosen]
-
-
-def choose_threshold(vectors: AnyArray, *, rng: np.random.Generator, n_values: int = 20) -> ThresholdSearch:
-    """Return the threshold at which the oracle of `vectors`, shape (n, dims), has the highest information rate.
-
-    Tried are up to `n_values` quantiles of distances between vectors, at levels in geometric steps from
-    `LOWEST_QUANTILE` to `HIGHEST_QUANTILE`: equal vectors are few among all pairs, so the low levels matter most. All
-    pairs are taken where they are few, a sample of them from `rng` otherwise. Where every distance is 0, the one
-    threshold tried is the smallest that joins equal vectors. Costs O(n² · dims) for the distances, which all trials
-    share. Raises `InputError` for fewer than two vectors, NaN or infinite values, or `n_values` below 1.
-    """
-    checked = checked_vectors(vectors)
-    if len(checked) < 2:
-        raise InputError(f"a threshold needs at least 2 vectors, got {len(checked)}")
-    if n_values < 1:
-        raise InputError(f"a threshold search needs at least 1 value, got {n_values}")
-    thresholds = quantile_thresholds(checked, rng=rng, n_values=n_values)
-    trials = grow_oracles(checked, thresholds)
-    rates = [information_rate(np.array(links.repeat[1:], dtype=np.int32)) for links in trials]
-    return ThresholdSearch(
-        thresholds=tuple(thresholds),
-        rates=tuple(rates),
-        clusters=tuple(len(links.roots) for links in trials),
-        chosen=int(np.argmax(rates)),
-    )
-
-
-def quantile_thresholds(vectors: Float32, *, rng: np.random.Generator, n_values: int) -> list[float]:
-    """Return up to `n_values` different positive distances, ascending: quantiles of pairs of different vectors."""
-    n = len(vectors)
-    if n * (n - 1) // 2 <= _SAMPLED_PAIRS:
-        first, second = np.triu_indices(n, 1)
-    else:
-        first = rng.integers(0, n, _SAMPLED_PAIRS)
-        second = (first + rng.integers(1, n, _SAMPLED_PAIRS)) % n
-    distances = np.sqrt([exact_squared_distance(vectors[i], vectors[j]) for i, j in zip(first, second, strict=True)])
-    levels = np.geomspace(LOWEST_QUANTILE, HIGHEST_QUANTILE, n_values)
-    # Equality is "closer than": the smallest normal number joins what is equal and nothing else.
-    smallest = float(np.finfo(np.float32).tiny)
-    return sorted({max(float(value), smallest) for value in np.quantile(distances, levels)})
-
-
-def grow_oracles(vectors: Float32, thresholds: list[float]) -> list[OracleLinks]:
-    """Return the links of one oracle per threshold, grown side by side on shared blocks of distances.
-
-    They are those of `AudioOracle.from_vectors` at each threshold, bit for bit: distances here, too, only stand in for
-    exact ones where the outcome is the same.
-    """
-    n, dims = vectors.shape
-    wide = vectors.astype(np.float64)
-    norms = np.einsum("ij,ij->i", wide, wide)
-    trials = [OracleLinks() for _ in thresholds]
-    start = 0
-    while start < n:
-        end = start + min(_BLOCK_ROWS, max(1, _BLOCK_VALUES // (start + 1)), n - start)
-        block = wide[start:end] @ wide[:end].T
-        block *= -2.0
-        block += norms[:end]
-        block += norms[start:end, np.newaxis]
-        bound = rounding_bound(dims, float(norms[:end].max()))
-        for links, threshold in zip(trials, thresholds, strict=True):
-            for row in range(start, end):
-                links.add(_InBlock(vectors[row], vectors, threshold * threshold, bound, block[row - start]))
-        start = end
-    return trials
-
-
-@dataclass(slots=True)
-class _InBlock(Distances):
-    """Distances that are a row of a matrix of distances."""
-
-    row: Float64
-
-    def one(self, target: int) -> float:
-        return self.row.item(target - 1)
-
-    def several(self, targets: list[int]) -> Float64:
-        return self.row[np.array(targets) - 1]

@@ -147,12 +147,14 @@ def _context_phrase(context: Context, recordings: Sequence[str], decision: Decis
         return f"your last {counted(n + 1, 'beat')} ({_ratios(context.tokens)}){led}"
     if context.source == "loudness":
         return f"your last {counted(n, 'step')} of loudness ({_steps(context.tokens)}){led}"
-    whose = "its own" if context.source == "own" else "your"
-    kind = "" if context.source == "own" else f" {context.source}"
+    if context.source == "own":
+        alike = round(context.strength / max(1e-9, 1 - context.strength))
+        return f"what is like its own last {counted(alike, 'gesture')}{led}"
+    kind = f" {context.source}"
     tokens = " ".join("silence" if t == SILENCE else str(t) for t in context.tokens[-8:])
     shown = tokens if n <= 8 else f"… {tokens}"
     gestures = f"{n}{kind} gestures" if n > 1 else f"{kind} gesture".strip()
-    return f"{whose} last {gestures} ({shown}){led}"
+    return f"your last {gestures} ({shown}){led}"
 
 
 def _ratios(symbols: Sequence[int]) -> str:

@@ -1,9 +1,9 @@
 """Influences: what can speak for a place in memory, and where the player's past points to as time goes on.
 
-Six kinds of context are followed: harmonic tokens, percussive tokens, rhythm, loudness, the partner's own last choices, and
-likeness. The first five find the places whose past agrees longest with the present, exactly, with back-off to shorter contexts
-(`musichal.memory.token_index`); likeness those whose past is like the present, in any transposition
-(`musichal.partner.likeness`). Somax2's influences (Borg; Assayag et al., Computer Music Journal 46(4)), after which this
+Six kinds of context are followed. Harmonic tokens, percussive tokens, rhythm and loudness find the places whose past agrees
+longest with the present, exactly, with back-off to shorter contexts (`musichal.memory.token_index`). Likeness finds those whose
+past is like the present, in any transposition (`musichal.partner.likeness`), and the partner's own last choices those that the
+links of the Audio Oracle lead to. Somax2's influences (Borg; Assayag et al., Computer Music Journal 46(4)), after which this
 is made, look up contexts of one fixed length. A match of n symbols has a strength of n / (n + 1); for loudness n counts only
 what is not steady.
 
@@ -114,17 +114,14 @@ def find_matches(
     recent: Recent,
     *,
     settings: PartnerSettings,
-    limit: int | None = None,
-    but: int | None = None,
 ) -> Records:
     """Return where memory was in the same situation, `MATCH` of shape (k,), in each segment the longest common past first.
 
-    Leaves out places that nothing follows, and the state `but`; at most `limit` places in each segment, by default
-    `PartnerSettings.max_candidates`.
+    Leaves out places that nothing follows; at most `PartnerSettings.max_candidates` in each segment.
     """
     found = [
         (segment, players, looked_up, _index(looked_up, name).candidates(
-            recent.symbols, limit=limit or settings.max_candidates, min_length=settings.min_context,
+            recent.symbols, limit=settings.max_candidates, min_length=settings.min_context,
             max_length=settings.memory_gestures,
         ))
         for segment, players, looked_up in _where_to_look(library, name)
@@ -150,8 +147,6 @@ def find_matches(
     matches["pace"] = _pace(memory_s, recent.starts_s, lengths)
     if name == "loudness":
         kept &= speaks > 0
-    if but is not None:
-        kept &= matches["segment"] + matches["state"] != but
     return matches if kept.all() else matches[kept]
 
 
@@ -183,6 +178,22 @@ def find_alike(
             kept &= looked_up.memory.states["start_s"].take(states) < since_s - EDGES_S[-1]
         found.append(here[kept])
     return np.concatenate(found)
+
+
+def find_linked(library: MemoryPool, state: int, since_s: float, *, most: int) -> Records:
+    """Return where the links of the Audio Oracle lead from a state that was played until `since_s`, `MATCH` of shape (k,).
+
+    Those are places whose past is like that of the state, as far back as the oracle knows: so many gestures are counted as
+    symbols are. What was learned while playing has no oracle.
+    """
+    segment, local = library.find(state)
+    oracle = segment.memory.oracle
+    linked = oracle.alike(local + 1, most) if local < len(oracle) else []
+    ends = np.array([place - 1 for place, _ in linked], dtype=np.int64)
+    matches = np.zeros(len(linked), dtype=MATCH)
+    lengths = np.array([length for _, length in linked], dtype=np.int64)
+    matches["strength"], matches["since_s"], matches["pace"] = lengths / (lengths + 1), since_s, 1.0
+    return matches[_place(matches, ends, segment, segment.players, segment, name="own") & (lengths > 0)]
 
 
 def _place(

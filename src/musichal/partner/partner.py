@@ -38,6 +38,7 @@ from musichal.partner.influences import (
     Activation,
     Recent,
     find_alike,
+    find_linked,
     find_matches,
     player_contexts,
     weights,
@@ -54,7 +55,7 @@ from musichal.partner.turn_taking import Turn
 from musichal.partner.voices import Voices, gain_db, middle_pitch, octaves_towards
 
 _ALTERNATIVES = 3
-_OWN_LENGTH, _OWN_PLACES = 8, 16
+_OWN_PLACES = 16
 _SHORTEST_S = 0.02
 _BEGINNING = 2.0  # so many times sharper is the place in the beat weighed where a phrase begins
 _OF_PLAYER: Float64 = np.array([float(name in PLAYER_INFLUENCES) for name in INFLUENCES])
@@ -116,7 +117,6 @@ class Partner:
         self._transposition = 0
         self._run = 0
         self._played: deque[int] = deque(maxlen=10_000)
-        self._own_tokens: deque[int] = deque(maxlen=_OWN_LENGTH)
         self._last_choice: tuple[int, float] | None = None  # state and end, until its context is matched
         self._number = 0
         self._choices = 0
@@ -218,22 +218,18 @@ class Partner:
         if self._position is not None and not self.library.holds(self._position):
             self._position, self._run = None, 0
 
-    def _activate(self, name: str, recent: Recent, *, but: int | None = None, limit: int | None = None) -> None:
-        """Set peaks wherever memory was in this situation, `but` at one state."""
-        matches = find_matches(self.library, name, recent, settings=self.settings, limit=limit, but=but)
+    def _activate(self, name: str, recent: Recent) -> None:
+        """Set peaks wherever memory was in this situation."""
+        matches = find_matches(self.library, name, recent, settings=self.settings)
         self._activation.insert(name, matches, recent.symbols)
 
     def _match_own(self) -> None:
-        """Match the partner's own last choices as a context, once the last one is out."""
+        """Let the oracle's links lead on from the partner's own last choice, once it is out."""
         if self._last_choice is None:
             return
         (state, end_s), self._last_choice = self._last_choice, None
-        segment, local = self.library.find(state)
-        token = int(segment.memory.states["tokens"][local, 0])
         self._activation.clear("own")
-        self._own_tokens.append(token)
-        if token != SILENCE:
-            self._activate("own", Recent(tuple(self._own_tokens), end_s, ()), but=state, limit=_OWN_PLACES)
+        self._activation.insert("own", find_linked(self.library, state, end_s, most=_OWN_PLACES), ())
 
     # ── decide ───────────────────────────────────────────────────────────────
 
@@ -429,7 +425,6 @@ class Partner:
         if not turn.keeps_phrase:
             # A rest ends the phrase: what comes after it is a new beginning, not a continuation.
             self._position, self._transposition, self._run = None, 0, 0
-            self._own_tokens.clear()
             self._activation.clear("own")
         self._due_s = turn.again_s if turn.again_s is not None and turn.again_s > situation.now_s else None
         before, self._resting = self._resting, why.why

@@ -26,9 +26,9 @@ from musichal.hearing.listener import FeatureExtractor, Tokenizer, Vocabularies,
 from musichal.hearing.percepts import N_PITCHES, SILENCE, SOURCES, Gesture, Percept, SegmentFeatures
 from musichal.hearing.vocabulary import fit_vocabulary, nearest
 from musichal.machine import SHAPES_NUMBERS, installed
-from musichal.memory.audio_oracle import choose_threshold
 from musichal.memory.beat_places import BeatPlace, beat_places
 from musichal.memory.memory import NOTE, Memory, Pair, PlayersPast, assign_notes, note_rows
+from musichal.memory.oracle_threshold import choose_threshold
 from musichal.memory.partner_file import KEPT, PartnerModel, StoredRecording, in_the_beat
 from musichal.note import HeardNote
 from musichal.own_process import single_blas_thread
@@ -43,8 +43,8 @@ Progress = Callable[[str, float], None]
 _BLOCK_S = 1.0
 # A vocabulary is learned from at most so many frames (an hour and a half), evenly spread: more moves the centres hardly.
 _MOST_FRAMES = 400_000
-# The information rate is searched over a stretch of the memory that is long enough to know the music by.
-_THRESHOLD_STATES = 4000
+# The oracle tells as many sounds apart, in a short memory one for four gestures.
+_LEAST_CLUSTERS = 64
 
 
 @single_blas_thread()
@@ -275,7 +275,7 @@ def _remember(recordings: Mapping[int, _ToRemember], tell: Progress) -> Memory:
     """Return a memory of recordings by their numbers, which ascend."""
     tell("Choosing the oracle's threshold", 0.0)
     vectors = np.stack([gesture.vector for recording in recordings.values() for gesture in recording.gestures])
-    search = choose_threshold(vectors[:_THRESHOLD_STATES], rng=np.random.default_rng(0))
+    search = choose_threshold(vectors, rng=np.random.default_rng(0), least_clusters=min(_LEAST_CLUSTERS, len(vectors) // 4))
     memory = Memory(dims=vectors.shape[1], threshold=search.threshold)
     for number, heard in recordings.items():
         gestures = heard.gestures

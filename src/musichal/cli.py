@@ -112,6 +112,10 @@ def train(
     others: Annotated[
         list[Path] | None, typer.Option(metavar="FILE", help="The others' recording or MIDI file of each --player.")
     ] = None,
+    notes: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="The MIDI file of the recording in the same place: its notes are kept. Repeatable."),
+    ] = None,
     encoder: Annotated[
         str, typer.Option(help="The encoder: 'spectral', 'mert', 'mert:LAYER', 'hf:OWNER/NAME' or 'hf:FOLDER'.")
     ] = "spectral",

@@ -48,13 +48,14 @@ class MidiTake:
     """What a MIDI file says of a recording.
 
     `notes` and drum `hits` are ordered by onset. `beats_s` (n,) and `downbeats_s` (m,) are empty where the notes do not lie on
-    the file's grid.
+    the file's grid. The sound `is_rendered` from the file, or another recording of the same performance.
     """
 
     notes: tuple[HeardNote, ...]
     hits: tuple[HeardNote, ...]
     beats_s: Float64
     downbeats_s: Float64
+    is_rendered: bool = True
 
     @property
     def onsets(self) -> tuple[HeardNote, ...]:

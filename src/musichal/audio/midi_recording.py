@@ -12,10 +12,9 @@ import numpy as np
 from musichal.arrays import Float32, Float64
 from musichal.audio.keyboard import KeyboardSynth, MidiTake
 from musichal.audio.recording import Recording, ingest
-from musichal.audio.score import MOST_BYTES, Score, channel_messages, parse_midi, score_of, tempo_map
-from musichal.errors import InputError
+from musichal.audio.score import Score, channel_messages, parse_midi, read_midi_bytes, read_score, score_of, tempo_map
 from musichal.note import HeardNote
-from musichal.text import PathLike, printable, reason
+from musichal.text import PathLike, printable
 
 MIDI_RATE_HZ = 24_000
 """The rate of the sound of a MIDI file or keyboard."""
@@ -33,17 +32,17 @@ def read_midi_recording(path: PathLike) -> Recording:
         If it cannot be read, is damaged, has no note, or holds too much.
     """
     name = printable(Path(path).name)
-    try:
-        with Path(path).open("rb") as stream:
-            data = stream.read(MOST_BYTES + 1)
-    except OSError as error:
-        raise InputError(f"cannot read {printable(path)}: {reason(error)}") from error
-    midi = parse_midi(data, name=name)
+    midi = parse_midi(read_midi_bytes(path), name=name)
     score = score_of(midi, name=name)
     samples = render_messages(
         channel_messages(midi, tempo_map(midi, name=name)), duration_s=score.duration_s + _TAIL_S, sample_rate_hz=MIDI_RATE_HZ
     )
     return Recording(name, MIDI_RATE_HZ, samples, take=take_of(score))
+
+
+def read_take(path: PathLike) -> MidiTake:
+    """Return what a MIDI file says, without its sound; raises as `read_midi_recording` does."""
+    return take_of(read_score(path))
 
 
 def render_messages(messages: list[tuple[float, bytes]], *, duration_s: float, sample_rate_hz: int) -> Float32:

@@ -145,14 +145,16 @@ def read_score(path: PathLike) -> Score:
     InputError
         If it cannot be read, is damaged, has no note, or holds too much.
     """
-    file = Path(path)
-    name = printable(file.name)
+    return parse_score(read_midi_bytes(path), name=printable(Path(path).name))
+
+
+def read_midi_bytes(path: PathLike) -> bytes:
+    """Return a file's bytes, at most just more than is read of a MIDI file; raises `InputError` if it cannot be read."""
     try:
-        with file.open("rb") as stream:
-            data = stream.read(MOST_BYTES + 1)
+        with Path(path).open("rb") as stream:
+            return stream.read(MOST_BYTES + 1)
     except OSError as error:
         raise InputError(f"cannot read {printable(path)}: {reason(error)}") from error
-    return parse_score(data, name=name)
 
 
 def parse_score(data: bytes, *, name: str) -> Score:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePath
 from typing import Any
 
+from musichal.audio.midi_recording import read_take
 from musichal.audio.pairs import read_pair
 from musichal.audio.reading import read_found
 from musichal.audio.recording import FoundFiles, Recording, find_recordings
@@ -52,6 +53,7 @@ def train_command(
     recordings: Sequence[Path] | None = None,
     player: Sequence[str] | None = None,
     others: Sequence[Path] | None = None,
+    notes: Sequence[Path] | None = None,
     encoder: str = "spectral",
     segment: str | None = None,
     hop: str | None = None,
@@ -68,7 +70,8 @@ def train_command(
 ) -> PartnerModel:
     """Train a partner on files and folders, write it to `output`, and report what was learned.
 
-    Each `player` goes with the `others` in its place: see `musichal.audio.pairs`.
+    Each of `notes` is the MIDI file of the recording in its place, and each `player` goes with the `others` in its place: see
+    `musichal.audio.pairs`.
     `learned` holds the options of encoders with weights: see `encoder_plan`. Raises `MusicHalError` for an option, a recording
     or an output that cannot be used.
     """
@@ -92,6 +95,7 @@ def train_command(
         raise InputError(f"--{error}" if str(error).split()[0] in texts else str(error)) from error
     if plan is None:
         resolve_spec(spec)  # a mistake must show before minutes of listening
+    takes = [read_take(file) for file in notes or ()]
     asked = _asked_pairs(player or (), others or ())
     found = find_recordings(recordings or ()) if recordings or not asked else FoundFiles()
     sides = [Path(side) for pair in asked for side in pair if Path(side).is_file()]
@@ -105,6 +109,8 @@ def train_command(
         for recording in heard[len(read) :]:
             for warning in recording.warnings:
                 terminal.warn(f"{recording.name}: {warning}")
+        if len(takes) > len(read):
+            raise InputError(f"--notes is given {len(takes)} times, for {counted(len(read), 'recording')}")
         if plan is not None:
             progress("Measuring runtimes", 0.0)
             spec = chosen_spec(plan, spec, heard, terminal)
@@ -114,6 +120,7 @@ def train_command(
             spec,
             keep_audio=not no_audio,
             processes=processes or usual_processes(heard_s),
+            notes=dict(enumerate(takes)),
             pairs=[(n, n + 1) for n in range(len(read), len(heard), 2)],
             progress=progress,
             warn=terminal.warn,

@@ -23,7 +23,7 @@ from musichal.evaluate.checks import Check
 from musichal.evaluate.stages import SampleAudit, compare_stages, token_words
 from musichal.hearing.beats import BEAT
 from musichal.hearing.encoders import create_encoder
-from musichal.hearing.exact_notes import KnownNotes, OnsetQueue, known_or_found_beats
+from musichal.hearing.exact_notes import known_onsets, known_or_found_beats
 from musichal.hearing.listener import Listener, Tap
 from musichal.hearing.percepts import SILENCE, SOURCES, Gesture, Percept
 from musichal.memory.beat_places import BeatPlace, beat_places
@@ -205,7 +205,7 @@ def hear_live(
     Raises `InputError` if there is not one whole frame of sound, or the encoder is not the partner's.
     """
     spec = model.spec
-    known = None if take is None else OnsetQueue(KnownNotes.of(take, spec).onsets)
+    known = known_onsets(take, spec)
     encoder = create_encoder(spec)
     listener = Listener(spec, encoder, model.vocabularies, source_rate_hz=sample_rate_hz, tap=tap, known=known)
     percepts: list[Percept] = []
@@ -232,7 +232,7 @@ def hear_live(
         notes=tuple(n for p in percepts for n in p.heard.notes) + rest.notes if take is None else take.notes,
         hits=tuple(h for p in percepts for h in p.heard.hits) + rest.hits if take is None else take.hits,
         beats=beats,
-        is_exact=take is not None,
+        is_exact=take is not None and take.is_rendered,
     )
 
 

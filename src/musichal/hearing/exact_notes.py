@@ -93,6 +93,11 @@ class OnsetQueue:
         return due
 
 
+def known_onsets(take: MidiTake | None, spec: PerceptionSpec) -> OnsetQueue | None:
+    """Return the onsets that the front end is to take from a MIDI file; None where it is to find them in the sound."""
+    return OnsetQueue(KnownNotes.of(take, spec).onsets) if take is not None and take.is_rendered else None
+
+
 class ExactNotes:
     """Puts exact notes in the place of those transcribed, percept by percept; without any, percepts stay as they are."""
 

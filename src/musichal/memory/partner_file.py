@@ -57,6 +57,7 @@ _TAKE_ARRAYS: _Layout = {
     "notes": (np.uint8, 2),
     "hits_s": (np.float64, 2),
     "hits": (np.uint8, 2),
+    "rendered": (np.uint8, 1),
     "beats_s": (np.float64, 1),
     "downbeats_s": (np.float64, 1),
 }
@@ -86,7 +87,7 @@ class StoredRecording:
     `tokens` (sources, n), `frame_samples` (n,) positions at the spec's rate, `level_db` (n,), `onset_samples` (k,).
     `digest` is the SHA-256 of its samples, `n_samples` at `sample_rate_hz`. `beats` is its grid, `BEAT` of shape (m,), empty
     where there is no steady beat; None where none was looked for: the file comes from a MusicHal that knew no beats.
-    `take` is what the MIDI file said that it was rendered from, None for sound.
+    `take` is what a MIDI file said of it, None where there was none.
     """
 
     name: str
@@ -352,6 +353,7 @@ def _beats(container: Container, number: int) -> Records | None:
 
 def _take_to_arrays(take: MidiTake) -> dict[str, AnyArray]:
     arrays: dict[str, AnyArray] = {"beats_s": take.beats_s, "downbeats_s": take.downbeats_s}
+    arrays["rendered"] = np.array([take.is_rendered], dtype=np.uint8)
     for kind, heard in (("notes", take.notes), ("hits", take.hits)):
         arrays[f"{kind}_s"] = np.array([(note.onset_s, note.duration_s) for note in heard]).reshape(-1, 2)
         arrays[kind] = np.array([(note.pitch, note.velocity) for note in heard], dtype=np.uint8).reshape(-1, 2)
@@ -376,7 +378,8 @@ def _take(container: Container, number: int) -> MidiTake | None:
     for name in ("beats_s", "downbeats_s"):
         rising = bool(np.isfinite(arrays[name]).all() and (np.diff(arrays[name]) > 0).all())
         _require(rising, f"recording {number} has beats out of place")
-    return MidiTake(heard[0], heard[1], arrays["beats_s"], arrays["downbeats_s"])
+    _require(arrays["rendered"].shape == (1,), f"recording {number} has improper notes")
+    return MidiTake(heard[0], heard[1], arrays["beats_s"], arrays["downbeats_s"], bool(arrays["rendered"][0]))
 
 
 def _check_beats(beats: Records, number: int, *, last_s: float) -> None:

@@ -13,6 +13,7 @@ from scipy.ndimage import gaussian_filter1d
 from scipy.signal import correlate
 
 from musichal.arrays import Float64, Int64
+from musichal.audio.keyboard import MidiTake
 from musichal.audio.recording import Recording
 from musichal.errors import InputError
 from musichal.hearing.percepts import SegmentFeatures
@@ -20,7 +21,8 @@ from musichal.spec import PerceptionSpec
 
 LEAST_AGREEMENT = 0.3
 """Of one music are recordings whose correlations of onsets and of harmony add up to this, at some offset."""
-_STEP_S, _CHROMA_S = 0.01, 0.1
+STEP_S, CHROMA_S = 0.01, 0.1
+"""Steps in which onsets and harmony are compared."""
 _ONSET_S = 0.025
 _LONGEST_OFFSET_S = 10.0
 _NEAR_S, _BETTER = 0.15, 0.1  # another offset than one so near to none must agree better by so much
@@ -43,31 +45,55 @@ def check_pairs(recordings: Sequence[Recording], pairs: Sequence[tuple[int, int]
 
 @dataclass(frozen=True)
 class Sounding:
-    """What is compared of a recording: its onsets (n,) every 10 ms, and its chroma (k, 12), centred, every 100 ms."""
+    """What is compared of a recording: its onsets (n,) every 10 ms, and its chroma (k, 12), centred, every 100 ms.
+
+    `onsets_s` (m,) are the onsets themselves.
+    """
 
     name: str
     onsets: Float64
     chroma: Float64
+    onsets_s: Float64
 
     @classmethod
     def of(cls, name: str, segments: Iterable[SegmentFeatures], spec: PerceptionSpec) -> "Sounding":
         """Return it of what was heard; raises `InputError` where nothing was."""
         rate_hz, onsets, chroma = spec.sample_rate_hz, np.zeros(1), np.zeros((1, 12))
+        times_s: list[float] = []
         for segment in segments:
             end_s = (segment.start_sample + segment.length_samples) / rate_hz
-            onsets.resize(int(end_s / _STEP_S) + 1, refcheck=False)
-            chroma.resize((int(end_s / _CHROMA_S) + 1, 12), refcheck=False)
+            onsets.resize(int(end_s / STEP_S) + 1, refcheck=False)
+            chroma.resize((int(end_s / CHROMA_S) + 1, 12), refcheck=False)
+            times_s += [onset / rate_hz for onset in segment.onset_samples]
             for onset in segment.onset_samples:
-                onsets[min(int(onset / rate_hz / _STEP_S), len(onsets) - 1)] = 1.0
+                onsets[min(int(onset / rate_hz / STEP_S), len(onsets) - 1)] = 1.0
             heard = segment.audible.any(axis=0)
-            places = (segment.frame_samples[heard] / rate_hz / _CHROMA_S).astype(np.int64)
+            places = (segment.frame_samples[heard] / rate_hz / CHROMA_S).astype(np.int64)
             np.add.at(chroma, np.minimum(places, len(chroma) - 1), segment.chroma[heard].astype(np.float64))
         if not chroma.any():
             raise InputError(f"{name} is silent throughout: nothing can be learned from its pair")
-        chroma -= chroma.mean(axis=1, keepdims=True)
-        chroma /= np.maximum(np.linalg.norm(chroma, axis=1, keepdims=True), 1e-9)
-        smooth = gaussian_filter1d(onsets, _ONSET_S / _STEP_S)
-        return cls(name, smooth - smooth.mean(), chroma)
+        chroma = _centred(chroma)
+        smooth = gaussian_filter1d(onsets, _ONSET_S / STEP_S)
+        return cls(name, smooth - smooth.mean(), chroma, np.array(times_s))
+
+    @classmethod
+    def of_notes(cls, name: str, take: MidiTake) -> "Sounding":
+        """Return it of the notes of a MIDI file."""
+        last_s = max((note.onset_s + note.duration_s for note in take.onsets), default=0.0)
+        onsets, chroma = np.zeros(int(last_s / STEP_S) + 2), np.zeros((int(last_s / CHROMA_S) + 2, 12))
+        for note in take.onsets:
+            onsets[int(note.onset_s / STEP_S)] = 1.0
+        for note in take.notes:
+            first, end = int(note.onset_s / CHROMA_S), int((note.onset_s + note.duration_s) / CHROMA_S) + 1
+            chroma[first:end, note.pitch % 12] += note.velocity
+        smooth = gaussian_filter1d(onsets, _ONSET_S / STEP_S)
+        return cls(name, smooth - smooth.mean(), _centred(chroma), np.array([note.onset_s for note in take.onsets]))
+
+
+def _centred(chroma: Float64) -> Float64:
+    """Return rows of chroma (n, 12) of mean 0 and length 1, or 0."""
+    centred = chroma - chroma.mean(axis=1, keepdims=True)
+    return np.asarray(centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-9))
 
 
 def aligned(player: Sounding, others: Sounding) -> float:
@@ -75,14 +101,14 @@ def aligned(player: Sounding, others: Sounding) -> float:
 
     Raises `InputError` where the two are not of one music.
     """
-    lags = np.arange(-round(_LONGEST_OFFSET_S / _STEP_S), round(_LONGEST_OFFSET_S / _STEP_S) + 1)
+    lags = np.arange(-round(_LONGEST_OFFSET_S / STEP_S), round(_LONGEST_OFFSET_S / STEP_S) + 1)
     onsets = _correlation(player.onsets[:, None], others.onsets[:, None], lags)
-    harmony = _correlation(player.chroma, others.chroma, np.unique(np.rint(lags * _STEP_S / _CHROMA_S)).astype(np.int64))
+    harmony = _correlation(player.chroma, others.chroma, np.unique(np.rint(lags * STEP_S / CHROMA_S)).astype(np.int64))
     agreement = onsets + np.interp(lags, np.linspace(lags[0], lags[-1], len(harmony)), harmony)
-    near = np.flatnonzero(np.abs(lags) <= round(_NEAR_S / _STEP_S))
+    near = np.flatnonzero(np.abs(lags) <= round(_NEAR_S / STEP_S))
     usual, best = int(near[np.argmax(agreement[near])]), int(np.argmax(agreement))
     chosen = best if agreement[best] > agreement[usual] + _BETTER else usual
-    offset_s = round(float(lags[chosen]) * _STEP_S, 2)
+    offset_s = round(float(lags[chosen]) * STEP_S, 2)
     if agreement[chosen] < LEAST_AGREEMENT:
         raise InputError(
             f"{player.name} and {others.name} are not of one performance: their onsets and harmony agree by"

@@ -15,12 +15,13 @@ import numpy as np
 
 from musichal.arrays import Bool, Float32, Records
 from musichal.audio.files import encode_flac, flac_holds_rate
+from musichal.audio.keyboard import MidiTake
 from musichal.audio.recording import Recording
 from musichal.errors import InputError, PartnerFileError
 from musichal.hearing.drums import drum_model_digest
 from musichal.hearing.encoders import LEARNED, create_encoder
 from musichal.hearing.encoders.runtimes import package_of
-from musichal.hearing.exact_notes import KnownNotes, OnsetQueue, known_or_found_beats
+from musichal.hearing.exact_notes import known_onsets, known_or_found_beats
 from musichal.hearing.front_end import FrontEnd
 from musichal.hearing.listener import FeatureExtractor, Tokenizer, Vocabularies, resolve_spec
 from musichal.hearing.percepts import N_PITCHES, SILENCE, SOURCES, Gesture, Percept, SegmentFeatures
@@ -34,6 +35,7 @@ from musichal.note import HeardNote
 from musichal.own_process import single_blas_thread
 from musichal.spec import PerceptionSpec
 from musichal.text import printable, reason
+from musichal.training.note_alignment import align_notes
 from musichal.training.pair_alignment import Sounding, aligned, check_pairs
 from musichal.training.workers import Analyse, worker_pool
 
@@ -56,6 +58,7 @@ def train(
     processes: int = 1,
     vocabularies: Vocabularies | None = None,
     pairs: Sequence[tuple[int, int]] = (),
+    notes: Mapping[int, MidiTake] | None = None,
     progress: Progress | None = None,
     warn: Callable[[str], None] | None = None,
 ) -> PartnerModel:
@@ -76,6 +79,8 @@ def train(
         Vocabularies of an earlier training to keep, instead of learning them.
     pairs : sequence of (player, others)
         Numbers of recordings that sounded together: what the others did is remembered by how the player sounded beside it.
+    notes : mapping, optional
+        What MIDI files say of recordings, by number; each is aligned with the sound.
     progress : callable, optional
     warn : callable, optional
         Receives what a user should know about the recordings as a whole.
@@ -97,6 +102,9 @@ def train(
             )
     with tempfile.TemporaryDirectory(prefix="musichal-") as folder:
         analysed = _analyse_all(recordings, spec, Path(folder), tell, processes if spec.encoder.name in LEARNED else 1)
+        recordings = list(recordings)
+        for number, take in (notes or {}).items():
+            recordings[number] = _with_notes(recordings[number], take, analysed[number], spec)
         sounding = {n: Sounding.of(recordings[n].name, analysed[n].segments(), spec) for pair in pairs for n in pair}
         found = tuple(Pair(*pair, offset_s=aligned(*(sounding[n] for n in pair))) for pair in pairs)
         if vocabularies is None:
@@ -109,7 +117,7 @@ def train(
             percepts, gestures = item.tokenised(Tokenizer(spec, learned))
             tell(f"Finding the beats of {recording.name}", len(stored) / len(recordings))
             beats = known_or_found_beats(recording.take, item.segments(), sample_rate_hz=spec.sample_rate_hz)
-            exact = recording.take is not None
+            exact = recording.take is not None and recording.take.is_rendered
             memory_input.append(_ToRemember(gestures, item.notes, item.hits, beats, exact))
             stored.append(_store(recording, percepts, beats, keep_audio=keep_audio))
     players = {pair.player: memory_input[pair.player] for pair in found}
@@ -125,6 +133,14 @@ def train(
         encoder_licence=create_encoder(spec, ready=False).licence,
         trained_with={name: installed(name) for name in names} | ({KEPT: "kept"} if vocabularies is not None else {}),
     )
+
+
+def _with_notes(recording: Recording, take: MidiTake, item: "_AnalysedRecording", spec: PerceptionSpec) -> Recording:
+    """Return a recording with the notes of a MIDI file of the same performance, at its own times."""
+    sound = Sounding.of(recording.name, item.segments(), spec)
+    moved = align_notes(sound, take, name=f"the notes of {recording.name}").moved(take, duration_s=recording.duration_s)
+    item.notes, item.hits = list(moved.notes), list(moved.hits)
+    return replace(recording, take=moved)
 
 
 class _AnalysedRecording:
@@ -193,7 +209,7 @@ def _analyse_all(
         for number, recording in enumerate(recordings):
             item = _AnalysedRecording(folder, number)
             take = recording.take
-            known = None if take is None else OnsetQueue(KnownNotes.of(take, spec).onsets)
+            known = known_onsets(take, spec)
             front_end = FrontEnd(spec, source_rate_hz=recording.sample_rate_hz, known=known)
             extractor = FeatureExtractor(spec, encoder)
             results = front_end.stream(recording.samples, block_samples=round(_BLOCK_S * recording.sample_rate_hz))
@@ -358,7 +374,10 @@ def with_beats(model: PartnerModel, *, processes: int = 1, progress: Progress | 
             own = np.flatnonzero(states["recording"] == number).tolist()
             gestures = model.memory.gestures(number)
             for state, gesture, struck in zip(
-                own, gestures, assign_notes(gestures, item.hits, exact=stored.take is not None), strict=True
+                own,
+                gestures,
+                assign_notes(gestures, item.hits, exact=stored.take is not None and stored.take.is_rendered),
+                strict=True,
             ):
                 states["first_hit"][state], states["hit_count"][state] = len(hits), len(struck)
                 hits = np.concatenate([hits, note_rows(gesture, struck)])

@@ -1,0 +1,127 @@
+"""Sound and its notes: where in a MIDI file each moment of a recording is.
+
+A recording and the MIDI file of the same performance differ by an offset, and by a drift where two clocks counted. Windows of
+the recording are correlated with the file, by onsets and harmony, at every lag. The line of lags on which they agree best in
+sum is found first, and the notes that are heard there then make it exact (least squares over matched onsets).
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy.signal import correlate
+
+from musichal.arrays import Float64
+from musichal.audio.keyboard import MidiTake
+from musichal.errors import InputError
+from musichal.note import HeardNote
+from musichal.training.pair_alignment import CHROMA_S, STEP_S, Sounding
+
+LEAST_AGREEMENT = 0.75
+"""Of one performance are a recording and notes whose correlations of onsets and of harmony add up to this. Other music in the
+same metre and key comes to 0.65."""
+_WINDOW_S, _HOP_S = 12.0, 6.0
+_LONGEST_OFFSET_S, _LARGEST_DRIFT, _DRIFT_STEP = 4.0, 0.01, 0.0005
+_REACHES_S = (0.1, 0.05, 0.03, 0.03)
+_LEAST_MATCHED, _EARLY = 8, 0.8
+
+
+@dataclass(frozen=True)
+class NoteAlignment:
+    """What is at `time_s` of a recording is at `offset_s` + (1 + `drift`) · `time_s` of the file; `agreement` from −2 to 2."""
+
+    offset_s: float
+    drift: float
+    agreement: float
+
+    def moved(self, take: MidiTake, *, duration_s: float) -> MidiTake:
+        """Return what the file says at the times of the recording, as far as it lies within it."""
+
+        def times(at_s: Float64) -> Float64:
+            return (at_s - self.offset_s) / (1 + self.drift)
+
+        def heard(notes: tuple[HeardNote, ...]) -> tuple[HeardNote, ...]:
+            onsets = times(np.array([note.onset_s for note in notes]))
+            return tuple(
+                replace(note, onset_s=onset_s, duration_s=note.duration_s / (1 + self.drift))
+                for note, onset_s in zip(notes, onsets.tolist(), strict=True)
+                if 0 <= onset_s < duration_s
+            )
+
+        beats_s, downbeats_s = (times(at_s) for at_s in (take.beats_s, take.downbeats_s))
+        inside = (beats_s >= 0) & (beats_s < duration_s)
+        kept = (downbeats_s >= 0) & (downbeats_s < duration_s)
+        return MidiTake(heard(take.notes), heard(take.hits), beats_s[inside], downbeats_s[kept], is_rendered=False)
+
+
+def align_notes(sound: Sounding, take: MidiTake, *, name: str) -> NoteAlignment:
+    """Find where in a MIDI file the moments of a recording are.
+
+    Raises
+    ------
+    InputError
+        If the two are not of one performance, with how far they agree.
+    """
+    notes = Sounding.of_notes(name, take)
+    found = _coarse(sound, notes)
+    if found.agreement < LEAST_AGREEMENT:
+        raise InputError(
+            f"{sound.name} and {name} are not of one performance: their onsets and harmony agree by {found.agreement:.2f}"
+            f" at best, and {LEAST_AGREEMENT:g} is needed"
+        )
+    struck = np.unique([note.onset_s for note in take.onsets])
+    for reach_s in _REACHES_S:
+        there = found.offset_s + (1 + found.drift) * sound.onsets_s
+        after = np.minimum(np.searchsorted(struck, there), len(struck) - 1)
+        before = np.maximum(after - 1, 0)
+        nearer = np.where(there - struck[before] < struck[after] - there, before, after)
+        near = np.abs(struck[nearer] - there) <= reach_s
+        if np.count_nonzero(near) < _LEAST_MATCHED:
+            break
+        drift, offset_s = np.polyfit(sound.onsets_s[near], struck[nearer][near] - sound.onsets_s[near], 1)
+        if np.ptp(sound.onsets_s[near]) < _WINDOW_S:  # too short to tell a drift
+            drift, offset_s = 0.0, float(np.median(struck[nearer][near] - sound.onsets_s[near]))
+        # An attack is heard late, never early.
+        late_s = np.quantile(struck[nearer][near] - (1 + drift) * sound.onsets_s[near] - offset_s, _EARLY)
+        found = replace(found, offset_s=float(offset_s + late_s), drift=float(drift))
+    return found
+
+
+def _coarse(sound: Sounding, notes: Sounding) -> NoteAlignment:
+    """Return the line of lags on which windows of the sound agree best with the notes in sum."""
+    length_s = len(sound.onsets) * STEP_S
+    reach_s = _LONGEST_OFFSET_S + _LARGEST_DRIFT * length_s
+    lags = np.arange(-reach_s, reach_s + STEP_S / 2, STEP_S)
+    starts = np.arange(0.0, max(length_s - _WINDOW_S / 2, STEP_S), _HOP_S)
+    curves = np.stack([_agreement(sound, notes, start_s, lags) for start_s in starts.tolist()])
+    centres = np.minimum(starts + _WINDOW_S / 2, length_s / 2 if length_s < _WINDOW_S else np.inf)
+    best = NoteAlignment(0.0, 0.0, -np.inf)
+    steps = round(_LARGEST_DRIFT / _DRIFT_STEP) if length_s > 2 * _WINDOW_S else 0
+    for drift in (np.arange(-steps, steps + 1) * _DRIFT_STEP).tolist():
+        shifts = np.rint(drift * centres / STEP_S).astype(np.int64)
+        total = np.mean([np.roll(curve, -shift) for curve, shift in zip(curves, shifts.tolist(), strict=True)], axis=0)
+        inside = np.abs(lags) <= _LONGEST_OFFSET_S
+        place = int(np.argmax(np.where(inside, total, -np.inf)))
+        if total[place] > best.agreement:
+            best = NoteAlignment(float(lags[place]), drift, float(total[place]))
+    return best
+
+
+def _agreement(sound: Sounding, notes: Sounding, start_s: float, lags: Float64) -> Float64:
+    """Return how far a window of the sound agrees with the notes at each lag: correlations of onsets and of harmony."""
+    total = np.zeros(len(lags))
+    for mine, theirs, step_s in (
+        (sound.onsets[:, None], notes.onsets[:, None], STEP_S),
+        (sound.chroma, notes.chroma, CHROMA_S),
+    ):
+        first, long = round(start_s / step_s), round(_WINDOW_S / step_s)
+        part = mine[first : first + long]
+        low, high = first + int(np.floor(lags[0] / step_s)), first + int(np.ceil(lags[-1] / step_s)) + len(part) + 1
+        stretch = np.zeros((high - low, theirs.shape[1]))
+        begin, end = max(low, 0), min(high, len(theirs))
+        if begin < end:
+            stretch[begin - low : end - low] = theirs[begin:end]
+        dots = sum(correlate(stretch[:, k], part[:, k], mode="valid", method="fft") for k in range(part.shape[1]))
+        energy = np.cumsum(np.append(0.0, np.square(stretch).sum(axis=1)))
+        norms = np.sqrt(np.maximum(energy[len(part) :] - energy[: -len(part)], 1e-9) * max(float(np.square(part).sum()), 1e-9))
+        total += np.interp(lags, (low - first + np.arange(len(dots))) * step_s, dots / norms)
+    return total

@@ -29,11 +29,14 @@ FONTS = {
     "timgm6mb": Path("/usr/share/sounds/sf2/TimGM6mb.sf2"),
     "musescore": Path("/usr/share/sounds/sf3/MuseScore_General_Lite.sf3"),
 }
+HALF_OPEN = 146
+"""A kit's own half-open hat, which General MIDI has no key for."""
 _PROGRAMS = (0, 8, 16, 24, 25, 32, 40)
 _VELOCITIES = (45, 85, 118)
 _LONG_S = {46: 1.0, 49: 1.6, 51: 1.2, 52: 1.4, 53: 1.2, 55: 1.2, 57: 1.6, 59: 1.2}
 _NAMES = (
-    (r"ride.*bell", 53), (r"(hh|hat).*open|open.*(hh|hat)", 46), (r"(hh|hat).*(ped|foot)", 44), (r"hh|hat", 42),
+    (r"ride.*bell", 53), (r"(hh|hat).*(semi|half)", HALF_OPEN), (r"(hh|hat).*open|open.*(hh|hat)", 46),
+    (r"(hh|hat).*(ped|foot)", 44), (r"hh|hat", 42),
     (r"kick|bass ?drum|bd", 36), (r"stick|rim", 37), (r"clap", 39), (r"snare|sd|flam", 38), (r"tom|floor", 45), (r"crash", 49),
     (r"splash", 55), (r"china", 52), (r"ride|cymbal", 51), (r"conga|bongo", 62), (r"shaker|maraca|cabasa", 70), (r"tamb", 54),
     (r"cowbell", 56),
@@ -213,18 +216,43 @@ def keyed(hits: Sequence[Hit], kit: Kit, rng: np.random.Generator) -> list[Strok
     ]
 
 
+def mixed_kit(kits: Sequence[Kit], rng: np.random.Generator) -> Kit:
+    """Return a kit whose every drum is that of one of `kits`; its hats belong together."""
+    mixed: dict[int, Sequence[tuple[int, Float32]]] = {}
+    hats_of = kits[int(rng.integers(len(kits)))]
+    for number, keys in enumerate((*CLASSES, (*OTHER_KEYS, HALF_OPEN))):
+        of = hats_of if number in (2, 3) else kits[int(rng.integers(len(kits)))]
+        mixed |= {key: of[key] for key in keys if key in of}
+    return mixed
+
+
+def coloured(sound: Float32, rng: np.random.Generator) -> Float32:
+    """Return a stroke with a tilted spectrum, as loud as it was."""
+    tilted = np.append(sound[:1], sound[1:] - np.float32(rng.uniform(-0.5, 0.6)) * sound[:-1])
+    return (tilted * np.float32(np.abs(sound).max() / max(1e-9, np.abs(tilted).max()))).astype(np.float32)
+
+
+def half_open(sound: Float32, rng: np.random.Generator) -> Float32:
+    """Return an open hat's stroke as it sounds with the pedal half down: it rings for a tenth to half a second."""
+    ring_s = np.exp(rng.uniform(np.log(0.05), np.log(0.3)))
+    return (sound * np.exp(-np.arange(len(sound)) / (ring_s * RATE_HZ))).astype(np.float32)
+
+
 def played(strokes: Sequence[Stroke], kit: Kit, seconds: float, rng: np.random.Generator) -> Float32:
     """Return the sound of strokes, each key of the kit at a speed, each drum with a gain of this scene's own."""
     out = np.zeros(round((seconds + 3) * RATE_HZ), dtype=np.float32)
     speeds = {key: 2 ** (rng.uniform(-3, 3) / 12) if rng.random() < 0.6 else 1.0 for key in kit}
     gains = 10 ** (rng.normal(0, 3, len(CLASSES)) / 20)
     hats = sorted(t for t, key, _ in strokes if key in (42, 44, 46))
+    half = rng.random() < 0.35
     moved: dict[tuple[int, int], Float32] = {}
     for time_s, key, velocity in strokes:
         if key not in kit or not 0 <= time_s < seconds:
             continue
         of, sound = min(kit[key], key=lambda shot: abs(shot[0] - velocity))
         if (key, of) not in moved:
+            sound = half_open(sound, rng) if key == 46 and half else sound
+            sound = coloured(sound, rng) if rng.random() < 0.3 else sound
             moved[key, of] = soxr.resample(sound, RATE_HZ * speeds[key], RATE_HZ, quality="MQ").astype(np.float32)
         sound = moved[key, of] * np.float32((velocity / of) ** 2 * gains[CLASS_OF_KEY.get(key, 0)])
         damped = [round((t - time_s) * RATE_HZ) for t in hats if t > time_s + 0.01] if key == 46 else []

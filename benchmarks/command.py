@@ -11,6 +11,7 @@ from rich.table import Table
 
 from benchmarks.duo_command import DuoOptions, measure_duo
 from benchmarks.figure import Figure
+from benchmarks.influence_quality import measure_influences
 from musichal.commands.play import RECORDING
 from musichal.commands.terminal import Terminal
 from musichal.errors import CheckFailedError, InputError
@@ -18,13 +19,13 @@ from musichal.errors import CheckFailedError, InputError
 LEARNED_PART = "encoder"
 PARTS = (
     *("hearing", "memory", "tokens", "notes", "pulse", "partner", "drift", "scheduler", "live", "soak"),
-    *("drums", "duo", LEARNED_PART),
+    *("drums", "duo", "influences", LEARNED_PART),
 )
-USUAL_PARTS = PARTS[:-7]
+USUAL_PARTS = PARTS[:-8]
 """Measured where nothing is named.
 
-Drift needs recordings of its own, drums and duo their material, scheduler and live a JACK server, soak many minutes, the
-learned encoder an extra."""
+Drift needs recordings of its own, drums, duo and influences their material, scheduler and live a JACK server, soak many
+minutes, the learned encoder an extra."""
 
 
 def bench_command(
@@ -59,6 +60,12 @@ def bench_command(
             if part == "duo":
                 measured = measure_duo(duo or DuoOptions(), terminal=terminal, progress=tell, write=write)
                 figures += measured
+                continue
+            if part == "influences":
+                options = duo or DuoOptions()
+                figures += measure_influences(
+                    split=options.split, most=options.songs, cache=options.cache, progress=tell, write=write
+                )
                 continue
             measured = _measure(part, recordings or [RECORDING], weights)
             figures += measured

@@ -30,6 +30,7 @@ from musichal.memory.token_index import TokenIndex, information_rate
 
 STRING_KINDS = ("phrases", "markov", "random", "constant")
 VOCABULARY = 64
+_LARGE_DIMS = 64
 PEER = "vmo 0.30.5"
 _MODULE = "benchmarks.memory_speed"
 
@@ -85,7 +86,7 @@ def measure_memory(
     """
     return (
         *measure_token_index(small=small, large=large, seed=seed),
-        *measure_audio_oracle(vectors=vectors, peer_vectors=peer_vectors, seed=seed),
+        *measure_audio_oracle(vectors=vectors, large=large, peer_vectors=peer_vectors, seed=seed),
     )
 
 
@@ -128,11 +129,12 @@ def measure_token_index(*, small: int = 10_000, large: int = 1_000_000, seed: in
 
 
 def measure_audio_oracle(
-    *, vectors: int = 10_000, dims: int = 128, peer_vectors: int = 1_000, seed: int = 0
+    *, vectors: int = 10_000, large: int = 1_000_000, dims: int = 128, peer_vectors: int = 1_000, seed: int = 0
 ) -> tuple[Figure, ...]:
-    """Measure building an `AudioOracle` and choosing its threshold. Raises `MissingExtraError`."""
+    """Measure building and growing an `AudioOracle`, its links and its threshold. Raises `MissingExtraError`."""
     _bench_module("vmo")
     full = in_own_process(_MODULE, "oracle", n=vectors, dims=dims, seed=seed)
+    long = in_own_process(_MODULE, "large-oracle", n=large, dims=_LARGE_DIMS, seed=seed)
     part = in_own_process(_MODULE, "search", n=peer_vectors, dims=dims, seed=seed)
     size, part_size = f"{vectors:,} × {dims}", f"{peer_vectors:,} × {dims}"
     return (
@@ -146,6 +148,8 @@ def measure_audio_oracle(
         ),
         Figure(f"audio oracle, links equal to the peer's, {size}", full["agreement"], "share", goal=1, at_least=True),
         Figure(f"audio oracle, append p99 at {size}", full["append_p99_ms"], "ms"),
+        Figure(f"audio oracle, append p99 at {large:,} × {_LARGE_DIMS}", long["append_p99_ms"], "ms", goal=0.3),
+        Figure(f"audio oracle, links of a state p99 at {large:,}", long["alike_p99_ms"], "ms"),
         Figure(f"threshold search, 20 values, {size}", full["search_s"], "s", goal=5),
         Figure(
             f"threshold search, 20 values, {part_size}",
@@ -279,6 +283,17 @@ def _oracle(n: int, dims: int, seed: int) -> dict[str, float]:
     }
 
 
+def _large_oracle(n: int, dims: int, seed: int) -> dict[str, float]:
+    rng = np.random.default_rng(seed)
+    vectors = sound_vectors(n + 2000, dims, rng=rng)
+    threshold = choose_threshold(vectors, rng=rng, least_clusters=VOCABULARY).threshold
+    oracle = AudioOracle.from_vectors(vectors[:n], threshold=threshold)
+    return {
+        "append_p99_ms": _p99_ms(oracle.append, list(vectors[n:])),
+        "alike_p99_ms": _p99_ms(lambda state: oracle.alike(state, 16), rng.integers(1, n, 2000).tolist()),
+    }
+
+
 def _search(n: int, dims: int, seed: int) -> dict[str, float]:
     vectors = sound_vectors(n, dims, rng=np.random.default_rng(seed))
     search = choose_threshold(vectors, rng=np.random.default_rng(seed))
@@ -304,6 +319,7 @@ _JOBS: dict[str, Callable[..., dict[str, float]]] = {
     "small-index": _small_index,
     "large-index": _large_index,
     "oracle": _oracle,
+    "large-oracle": _large_oracle,
     "search": _search,
 }
 

@@ -16,6 +16,7 @@ from musichal.partner.decision import REST_REASONS, Decision
 from musichal.partner.explanation import explain
 from musichal.partner.partner import Partner
 from musichal.partner.settings import PartnerSettings, Region
+from musichal.partner.voices import into_register
 from players_by_hand import ONSET_LAG, RATE, SEGMENT, answer, hear, percept, plays
 from test_partner import check_score
 
@@ -270,6 +271,7 @@ def test_records_are_whole_and_everything_in_them_can_be_computed_again(trained,
             kept_notes = [
                 (offset_s, kept)
                 for offset_s, kept in zip(offsets_s, own, strict=True)
+                if into_register(int(kept["pitch"]) + d.transposition + 12 * d.octaves, 0, 127) not in d.harmony.left_out
                 if d.answers is None or (offset_s - waits_s) * d.stretch < d.duration_s - 1e-9
             ]
             for note, (offset_s, kept) in zip(d.notes, kept_notes, strict=True):

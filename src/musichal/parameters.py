@@ -160,6 +160,10 @@ class PartnerParameters:
         0.4, -1, 1, "Holds back states that clash with what the player sounds now; if negative, those that fit.",
         group="Following",
     )  # fmt: skip
+    tension: float = _parameter(
+        0.0, 0, 1, "Share of what is played that lies outside the harmony: 0 leaves out every note that clashes, 1 none.",
+        group="Following", beside={"follow_harmony": 1.0},
+    )  # fmt: skip
     follow_density: float = _parameter(
         0.2, -1, 1, "Holds back states that are sparser or denser than the player; if negative, those that are alike.",
         group="Following",
@@ -232,11 +236,17 @@ class PartnerParameters:
         2.0, 0, UNLIMITED, "Rests once the player has been silent for this long.", group="Rests", unit="s", ends=(0.1, 100.0)
     )
     max_transposition: int = _parameter(
-        6, 0, 6, "Largest transposition up or down; 6 allows all twelve.", group="Transposition", unit="semitones"
+        6,
+        0,
+        6,
+        "Largest transposition up or down; 6 allows all twelve.",
+        group="Transposition",
+        unit="semitones",
+        beside={"scenario": "B E A"},
     )
     transposition_penalty: float = _parameter(
-        0.03, 0, UNLIMITED, "What each semitone of transposition takes off the chroma influence.",
-        group="Transposition", ends=(0.0, 0.5),
+        0.03, 0, UNLIMITED, "What each semitone takes off a transposition's chance, and off the chroma influence.",
+        group="Transposition", ends=(0.0, 0.5), beside={"scenario": "B E A"},
     )  # fmt: skip
     temperature: float = _parameter(
         0.03, 0, 5,

@@ -16,7 +16,7 @@ from functools import reduce
 import numpy as np
 
 from musichal.arrays import AnyArray, Bool, Float32, Float64, Int64
-from musichal.partner.harmony import HarmonySearch, harmonic_fit, moved, tonalness, unit_chroma
+from musichal.partner.harmony import HarmonySearch, clashes_below, harmonic_fit, moved, tonalness, unit_chroma
 from musichal.partner.influences import CONTEXTS, INFLUENCES, Activation
 from musichal.partner.memory_pool import BESIDE, MemoryPool, ascending
 from musichal.partner.player import Situation
@@ -54,10 +54,10 @@ def transpositions(settings: PartnerSettings) -> Int64:
 
 @dataclass(frozen=True)
 class Sounding:
-    """The present harmony and searches for it in each memory: the same for all decisions between two percepts.
+    """The harmony to fit and searches for it in each memory: the same for all decisions between two percepts.
 
-    `tonal` is how far it is harmony; the product of `fits` (12, t) with a state's `unit_chroma` is how well that fits in each
-    of the `transpositions` (t,). It is valid for what it is `of`.
+    `tonal` is how far the player's is harmony; the product of `fits` (12, t) with a state's `unit_chroma` is how well that fits
+    in each of the `transpositions` (t,). It is valid for what it is `of`.
     """
 
     of: tuple[object, ...]
@@ -67,13 +67,21 @@ class Sounding:
     searches: tuple[HarmonySearch, ...]
 
 
-def sounding(library: MemoryPool, chroma: Float32, settings: PartnerSettings, before: Sounding | None = None) -> Sounding:
-    """Return what sounds for a `chroma` (12,): what it was `before`, if nothing has changed."""
+def sounding(
+    library: MemoryPool, chroma: Float32, settings: PartnerSettings, before: Sounding | None = None, *,
+    expected: Float64 | None = None, shifts: Int64 | None = None,
+) -> Sounding:  # fmt: skip
+    """Return what to fit for the player's `chroma` (12,): what it was `before`, if nothing has changed.
+
+    What is fitted is the harmony `expected` (12,), where there is one. `shifts` are the transpositions to look in, by default
+    all that are allowed.
+    """
     most, penalty = settings.chroma_candidates, settings.transposition_penalty
-    of = (chroma.tobytes(), library.learned, settings.max_transposition, penalty, most)
+    shifts, next_one = transpositions(settings) if shifts is None else shifts, chroma if expected is None else expected
+    of = (chroma.tobytes(), next_one.tobytes(), library.learned, shifts.tobytes(), penalty, most)
     if before is not None and before.of == of:
         return before
-    shifts, tonal, present = transpositions(settings), tonalness(chroma), unit_chroma(chroma)
+    tonal, present = tonalness(chroma), unit_chroma(next_one)
     searches = tuple(
         HarmonySearch(segment.harmony, present, segment.units, shifts, penalty=penalty, most=most)
         for segment in library.segments if tonal
@@ -111,8 +119,7 @@ def find_candidates(
     influences = np.zeros((len(INFLUENCES), t, n)).transpose(0, 2, 1)
     for influence, context in _EVERYWHERE:
         influences[influence] = values[context, :, None]
-    lowest = int(shifts[0])
-    influences[_HARMONIC, :, -lowest] = values[_HARMONIC_CONTEXT] * tonal
+    influences[_HARMONIC][:, shifts == 0] = values[_HARMONIC_CONTEXT][:, None] * tonal
     like = (peaks[:, _LIKE_CONTEXT] >= 0).nonzero()[0]
     moves = activation.moves("likeness", peaks[like, _LIKE_CONTEXT])
     columns = np.minimum(shifts.searchsorted(moves), t - 1)
@@ -120,10 +127,9 @@ def find_candidates(
     influences[_LIKENESS, like, columns] = values[_LIKE_CONTEXT].take(like) * tonal
     if players is not None and situation.sounds.any():
         paired = states[: states.searchsorted(len(library.base))]
-        influences[_PAIRS, : len(paired), -lowest] = players.sounds.likeness(situation.sounds, paired)
+        influences[_PAIRS, : len(paired), shifts == 0] = players.sounds.likeness(situation.sounds, paired)
     # It goes on as it was, also in its transposition.
-    same = transposition - lowest
-    if 0 <= same < t:
+    for same in (shifts == transposition).nonzero()[0].tolist():
         influences[_OWN, :, same] = values[_OWN_CONTEXT]
         if following is not None:
             influences[_CONTINUITY, states.searchsorted(following), same] = 1
@@ -173,12 +179,13 @@ class Filtered:
 
 def apply_filters(
     library: MemoryPool, situation: Situation, states: Int64, transpositions: Int64, *, played: Collection[int],
-    following: int | None, run: int, tonal: float, settings: PartnerSettings,
+    following: int | None, run: int, tonal: float, settings: PartnerSettings, key: int | None = None,
 ) -> Filtered:  # fmt: skip
     """Return what each filter makes of each candidate.
 
     `played` are the states not to be repeated, `following` the successor of the state played last, `run` how many states were
-    played in recorded order, `tonal` how far the present is harmony, 0 to 1.
+    played in recorded order, `tonal` how far the present is harmony, 0 to 1. Memory is played in the transposition `key`, what
+    was learned from the player as it was; None is any.
     """
     n = len(states)
     beside, first_live = np.empty(n, dtype=BESIDE), n
@@ -214,7 +221,12 @@ def apply_filters(
             noted[(states[silent] == following) & (noted > 0)] = (1 + settings.noteless_factor) / 2
         factors["notes"][silent, 0] = noted
         if settings.follow_harmony:
-            fit = harmonic_fit(beside["pitch_classes"].astype(np.float64), situation.chroma, transpositions)
+            fit = harmonic_fit(
+                beside["pitch_classes"].astype(np.float64), situation.harmony, transpositions,
+                least=clashes_below(tonal, settings.tension),
+            )  # fmt: skip
+            # So much of it may lie outside the harmony.
+            fit = 1 - np.abs(1 - fit - settings.tension)
             fit[noteless] = 1.0 if settings.follow_harmony > 0 else 0.0
             factors["harmony"] = _followed(fit, settings.follow_harmony * tonal)
         lowest, highest = beside["lowest"].astype(np.float64), beside["highest"].astype(np.float64)
@@ -222,12 +234,22 @@ def apply_filters(
         if settings.follow_density and situation.onset_rate_hz is not None:
             apart = np.abs(_octaves(beside["density_hz"].astype(np.float64)) - _wanted_octaves(library, situation, settings))
             factors["density"] = _followed(_column(np.exp(-apart)), abs(settings.follow_density))
+    factors |= _in_key(n, transpositions, key, first_live=first_live)
     if settings.follow_loudness:
         # What is usual is 0 dB, of the player and of a memory.
         wanted_db = situation.level_db if settings.follow_loudness > 0 else -situation.room_db
         apart = np.abs(beside["level_db"].astype(np.float64) - wanted_db)
         factors["loudness"] = _followed(_column(np.exp(-apart / _DB_PER_STEP)), abs(settings.follow_loudness))
     return Filtered(factors)
+
+
+def _in_key(n: int, transpositions: Int64, key: int | None, *, first_live: int) -> dict[str, Float64]:
+    """Return which transposition each of n states is played in, shape (n, t): `key`, or none from `first_live` on."""
+    if key is None or (len(transpositions) == 1 and first_live == n):
+        return {}
+    there = np.repeat((transpositions == key).astype(np.float64)[None, :], n, axis=0)
+    there[first_live:] = transpositions == 0
+    return {"key": there}
 
 
 def in_regions(recordings: AnyArray, starts_s: AnyArray, *, use: Sequence[Region], avoid: Sequence[Region]) -> Bool:

@@ -94,6 +94,26 @@ class PulseUse:
 
 
 @dataclass(frozen=True)
+class HarmonyUse:
+    """The harmony that a choice was fitted to.
+
+    `key` and `chord` are the player's, `expected` is the chord that memory expects while the choice sounds, each with its
+    `chance`; `accounts` (0 to 1) is how far memory's harmony accounts for what the player plays. `moved` says why the
+    transposition is this one, empty where it is kept; `left_out` are the pitches of the state that clash and are not played.
+    """
+
+    key: str
+    key_chance: float
+    chord: str
+    chord_chance: float
+    expected: str
+    expected_chance: float
+    accounts: float
+    moved: str = ""
+    left_out: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
 class Alternative:
     """A candidate that was not chosen."""
 
@@ -120,6 +140,8 @@ class Choice:
 
     `beside` is the recording of the player, and the second in it, beside whom the others did what is played, in a memory of
     pairs.
+
+    `harmony` is the harmony that it was fitted to, None before anything was heard.
 
     `start_s` is when the state begins in the stream, later than the decision where it is planned ahead. `pulse` is how it goes
     by the pulse of `tempo_bpm`, None where it plays in free time, which `free` explains.
@@ -158,6 +180,7 @@ class Choice:
     tempo_bpm: float | None = None
     pulse: PulseUse | None = None
     free: str = ""
+    harmony: HarmonyUse | None = None
 
 
 @dataclass(frozen=True)
@@ -231,6 +254,9 @@ def _parsed(values: dict[str, Any]) -> dict[str, Any]:
         values[name] = tuple(parts[name](**part) for part in values[name])
     if values.get("pulse") is not None:
         values["pulse"] = PulseUse(**values["pulse"])
+    if values.get("harmony") is not None:
+        harmony = HarmonyUse(**values["harmony"])
+        values["harmony"] = dataclasses.replace(harmony, left_out=tuple(harmony.left_out))
     for name in ("answers", "beside"):
         if values.get(name) is not None:
             values[name] = tuple(values[name])

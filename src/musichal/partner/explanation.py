@@ -30,6 +30,7 @@ _FILTERS = MappingProxyType(
         "more like this": "being far from what you wanted more of",
         "something else": "being near what you wanted changed",
         "beat": "lying elsewhere in the beat",
+        "key": "being played in another transposition",
     }
 )
 """Filters in words."""
@@ -54,11 +55,14 @@ def explain(decision: Decision, recordings: Sequence[str]) -> str:
         return f"{at} rested: {reason}{since}{until}."
     assert decision.state is not None and decision.recording is not None and decision.source_start_s is not None
     moved = f", moved by {decision.transposition:+d} semitones" if decision.transposition else ""
+    harmony = decision.harmony
+    if decision.transposition and harmony is not None and harmony.moved:
+        moved += f" because {harmony.moved}"
     if decision.octaves:
         moved += f", an octave {'higher' if decision.octaves > 0 else 'lower'} for its register"
     where = _place(decision.recording, decision.source_start_s, recordings, live=decision.live, now_s=decision.time_s)
     sentence = f"{at}{_who(decision)} {_what(decision)} from {where}{moved}: {_why(decision, recordings)}."
-    sentence += f" {_time(decision)}"
+    sentence += f" {_time(decision)}{_harmony(decision)}"
     held = [f for f in decision.filters if f.factor < _HELD_BACK]
     if held:
         weakest = min(held, key=lambda f: f.factor)
@@ -83,6 +87,8 @@ def _who(decision: Decision) -> str:
 
 def _what(decision: Decision) -> str:
     names = [_note_name(n) for n in decision.notes]
+    if not names and decision.harmony is not None and decision.harmony.left_out:
+        return f"let {decision.duration_s:.2f} s pass without a note, as memory's would clash there,"
     if not names:
         return f"let {decision.duration_s:.2f} s pass without a note, as memory has none there,"
     shown = " ".join(names[:6]) + (" …" if len(names) > 6 else "")
@@ -116,6 +122,19 @@ def _why(decision: Decision, recordings: Sequence[str]) -> str:
     if decision.answers is not None:
         guided.append(f"it answers what you played from {clock(decision.answers[0])} to {clock(decision.answers[1])}")
     return "; ".join([*guided, *named]) or "it was the only place that could follow"
+
+
+def _harmony(decision: Decision) -> str:
+    """Say what harmony a choice was fitted to, and what of it was left out."""
+    use = decision.harmony
+    if use is None or not decision.tonalness:
+        return ""
+    heard = f"You play {use.chord} in {use.key} ({min(use.chord_chance, use.key_chance):.0%} sure)"
+    said = f" {heard}; memory expects {use.expected} next ({use.expected_chance:.0%})."
+    if use.left_out:
+        clashing = " ".join(map(pitch_name, use.left_out))
+        said += f" It left out {counted(len(use.left_out), 'note')} that would clash ({clashing})."
+    return said
 
 
 def _time(decision: Decision) -> str:

@@ -23,6 +23,7 @@ _RANKED = 330
 _BINS = tuple(permutations(range(12), 3))
 _STRENGTHS = (1.0, 0.8, 0.6)
 _ROUNDED = 1e-6
+_CLASHES_BELOW = 0.5
 _NOISE_SPREAD, _MUSIC_SPREAD = 0.15, 0.33
 _STATES = 2**32  # more than there can be
 
@@ -58,17 +59,27 @@ def tonalness(chroma: AnyArray) -> float:
     return min(1.0, max(0.0, (spread - _NOISE_SPREAD) / (_MUSIC_SPREAD - _NOISE_SPREAD)))
 
 
-def harmonic_fit(classes: Float64, chroma: AnyArray, transpositions: Int64) -> Float64:
-    """Return how far states' notes sound now already, 0 to 1, in each of the transpositions (t,), shape (n, t).
+def clashes_below(tonal: float, tension: float) -> float:
+    """Return how far a pitch class must sound not to clash, in a harmony as `tonal` as that (0 to 1)."""
+    return float(rounded(np.array(_CLASHES_BELOW * tonal * (1 - tension))))
 
-    `classes` (n, 12) is the share of each pitch class in a state's notes. A pitch class of the present `chroma` (12,) counts
-    fully from two thirds of the strongest one on.
-    """
+
+def sounding_classes(chroma: AnyArray) -> Float64:
+    """Return how far each pitch class of a chroma (12,) sounds, 0 to 1: fully from two thirds of the strongest one on."""
     strongest = float(chroma.max())
     if strongest <= 0:
-        return np.zeros((len(classes), len(transpositions)))
-    sounding = np.minimum(1.0, 1.5 * np.asarray(chroma, dtype=np.float64) / strongest)
-    fit = (moved(sounding, transpositions).T @ classes.T).T
+        return np.zeros(12)
+    return np.minimum(1.0, 1.5 * np.asarray(chroma, dtype=np.float64) / strongest)
+
+
+def harmonic_fit(classes: Float64, chroma: AnyArray, transpositions: Int64, *, least: float = 0.0) -> Float64:
+    """Return how far states' notes fit a harmony, 0 to 1, in each of the transpositions (t,), shape (n, t).
+
+    `classes` (n, 12) is the share of each pitch class in a state's notes, `chroma` (12,) the harmony to fit; what sounds in it
+    by less than `least` does not fit at all.
+    """
+    sounds = sounding_classes(chroma)
+    fit = (moved(np.where(sounds >= least, sounds, 0), transpositions).T @ classes.T).T
     return np.minimum(np.maximum(fit, 0, out=fit), 1, out=fit)
 
 

@@ -25,6 +25,7 @@ from musichal.partner.room_pulse import PulseKeeper
 from musichal.partner.settings import Direction, PartnerSettings
 from musichal.partner.timing import BeatPlan, NoteTiming
 from musichal.partner.turn_taking import Metre, ReturnStep, Turn, TurnState, TurnTaker
+from musichal.pulse import Pulse
 
 BUTTONS = ("go_back", "more_like_this", "change")
 """What the player can ask for without a value; False asks for nothing."""
@@ -241,6 +242,10 @@ class ModeController:
         """The mean MIDI pitch of the player's last notes, None before there are any."""
         return self._player.pitch
 
+    def pulse(self, now_s: float, settings: PartnerSettings) -> Pulse | None:
+        """Return the pulse in the room that is gone by, None for none."""
+        return self._pulse.at(now_s, settings).pulse
+
     def beat_place(self, time_s: float, now_s: float, settings: PartnerSettings) -> BeatPlace:
         """Return the place in the beat of what was heard at a time."""
         return self._pulse.at(now_s, settings).place(time_s - settings.latency_ms / 1000)
@@ -287,8 +292,10 @@ class ModeController:
         recall = self._recalled(state)
         if recall is not None:
             # Over a player who plays on, it goes back in what it says, but stays in the harmony of now.
-            chroma = situation.chroma if player.kind == "playing" else recall.chroma
-            situation = dataclasses.replace(recall, now_s=now_s, silent_s=situation.silent_s, chroma=chroma)
+            harmony = situation if player.kind == "playing" else recall
+            situation = dataclasses.replace(
+                recall, now_s=now_s, silent_s=situation.silent_s, chroma=harmony.chroma, expected=harmony.expected
+            )
         return dataclasses.replace(
             turn,
             situation=situation,

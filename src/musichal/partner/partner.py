@@ -15,7 +15,7 @@ from itertools import islice
 
 import numpy as np
 
-from musichal.arrays import Float32, Float64, rounded
+from musichal.arrays import Float32, Float64, Int64, rounded
 from musichal.hearing.percepts import SILENCE, Percept
 from musichal.memory.memory import Memory
 from musichal.partner.candidates import (
@@ -31,6 +31,8 @@ from musichal.partner.candidates import (
 )
 from musichal.partner.choice import Draw, draw, scores
 from musichal.partner.decision import Decision
+from musichal.partner.expectation import Expectation, HarmonyFollower, harmonic_cells
+from musichal.partner.harmony import clashes_below
 from musichal.partner.influences import (
     CONTEXTS,
     INFLUENCES,
@@ -46,13 +48,14 @@ from musichal.partner.influences import (
 from musichal.partner.memory_pool import Learner, MemoryPool
 from musichal.partner.mode_controller import ModeController
 from musichal.partner.player import Situation, SituationTracker
-from musichal.partner.record import NoOption, Options, choice_record, pulse_use
+from musichal.partner.record import NoOption, Options, choice_record, harmony_use, pulse_use
 from musichal.partner.scenario import WEIGHT, Guide, Plan
 from musichal.partner.self_cancellation import SelfCancellation
 from musichal.partner.settings import PartnerSettings
 from musichal.partner.timing import in_time
+from musichal.partner.transposition import KeptTransposition
 from musichal.partner.turn_taking import Turn
-from musichal.partner.voices import Voices, gain_db, middle_pitch, octaves_towards
+from musichal.partner.voices import Voices, gain_db, middle_pitch, octaves_towards, without_clashes
 
 _ALTERNATIVES = 3
 _OWN_PLACES = 16
@@ -103,6 +106,9 @@ class Partner:
         self._tracker = SituationTracker(sample_rate_hz=sample_rate_hz)
         self._last_key_s = -1.0
         self._own_sound = SelfCancellation(sample_rate_hz=sample_rate_hz)
+        self._follower = HarmonyFollower(memory.derived(harmonic_cells), sample_rate_hz=sample_rate_hz)
+        self._expected: Expectation | None = None
+        self._key = KeptTransposition()
         self._learner = Learner()
         self._activation = Activation()
         self._voices = Voices()
@@ -146,7 +152,9 @@ class Partner:
         if self._own_sound.alone_since_s is not None:
             self._tracker.silent_since(self._own_sound.alone_since_s)
         self._learn(percept, now_s)
-        situation = self._tracker.at(now_s, settings)
+        self._follower.hear(percept, self._modes.pulse(now_s, settings))
+        self._expected = self._follower.expected(self._tracker.chroma)
+        situation = self._at(now_s, settings)
         self._modes.hear(percept, situation, now_s, settings)
         if situation.heard != self._heard:
             self._heard = situation.heard
@@ -154,12 +162,12 @@ class Partner:
                 self._activate(name, recent)
             self._activation.insert(
                 "likeness",
-                find_alike(self.library, situation, transpositions(settings), home=self._transposition, settings=settings),
+                find_alike(self.library, situation, self._shifts(), home=self._key.transposition, settings=settings),
                 (),
             )
-        self._search_sounds(situation.chroma, settings)
+        self._search_sounds(situation, settings)
         if self._modes.mode.trigger == "onset":
-            options = self._weigh(Turn(settings, self._tracker.at(now_s, settings, pitch=self._modes.pitch)))
+            options = self._weigh(Turn(settings, self._at(now_s, settings, pitch=self._modes.pitch)))
             self._prepared = options if isinstance(options, Options) else None
         if self._due_s is None:
             self._due_s = now_s
@@ -171,7 +179,9 @@ class Partner:
         """
         if pitches:
             self._tracker.strike(pitches)
-            self._search_sounds(self._tracker.chroma, self._modes.settings(self.settings))
+            settings = self._modes.settings(self.settings)
+            self._expected = self._follower.expected(self._tracker.chroma)
+            self._search_sounds(self._at(now_s, settings), settings)
             if onset_s <= self._last_key_s:
                 return
             self._last_key_s = onset_s
@@ -180,9 +190,9 @@ class Partner:
         if self._modes.hear_onset(onset_s, now_s):
             self._due_s = now_s
 
-    def _search_sounds(self, chroma: Float32, settings: PartnerSettings) -> None:
-        """Search what sounds like this before a decision is asked for, so that it need not wait."""
-        self._sounds = sounding(self.library, chroma, settings, self._sounds)
+    def _search_sounds(self, situation: Situation, settings: PartnerSettings) -> None:
+        """Search what fits the harmony before a decision is asked for, so that it need not wait."""
+        self._sounds = self._sounding(situation, settings, self._shifts())
         for search in self._sounds.searches:
             search.states(self._choices)
         self._prepared = None
@@ -200,6 +210,21 @@ class Partner:
             if self._resting is not None:
                 self._due_s = now_s
         return self._modes.news
+
+    def _at(self, now_s: float, settings: PartnerSettings, *, pitch: float | None = None) -> Situation:
+        """Return the situation at a time, with the player's `pitch`."""
+        situation = self._tracker.at(now_s, settings, pitch=pitch)
+        return situation if self._expected is None else dataclasses.replace(situation, expected=self._expected.classes)
+
+    def _shifts(self) -> Int64:
+        """Return the transpositions to look in while a phrase goes on: that of memory, and of what was learned."""
+        key = self._key.transposition
+        return np.array(sorted({key, 0} if len(self.library.segments) > 1 else {key}))
+
+    def _sounding(self, situation: Situation, settings: PartnerSettings, shifts: Int64) -> Sounding:
+        return sounding(
+            self.library, situation.chroma, settings, self._sounds, expected=situation.expected, shifts=shifts
+        )  # fmt: skip
 
     def _learn(self, percept: Percept, now_s: float) -> None:
         """Take the player's gestures into memory as soon as they are complete."""
@@ -239,7 +264,7 @@ class Partner:
         Returns one record for each voice that plays. A rest has one record, which is repeated only if its reason changes.
         """
         self._match_own()
-        situation = self._tracker.at(now_s, self._modes.settings(self.settings), pitch=self._modes.pitch)
+        situation = self._at(now_s, self._modes.settings(self.settings), pitch=self._modes.pitch)
         turn = self._modes.turn(situation, self.settings, next_s=None if self._position is None else self._next_s)
         options = self._options(turn)
         if isinstance(options, NoOption):
@@ -264,7 +289,13 @@ class Partner:
         self._recall(turn)
         plan = self._follow_scenario(turn)
         also = self._modes.also(turn)
-        self._sounds = sounding(self.library, situation.chroma, settings, self._sounds)
+        free = plan is None and turn.step is None
+        if free and self._expected is not None:
+            self._key = self._key.at(
+                self._expected.transpositions, transpositions(settings), penalty=settings.transposition_penalty,
+                begins=turn.begins or self._position is None,
+            )  # fmt: skip
+        self._sounds = self._sounding(situation, settings, self._shifts() if free else transpositions(settings))
         found = find_candidates(
             self.library, self._activation, situation, self._sounds, position=self._position, transposition=self._transposition,
             settings=settings, turn=self._choices,
@@ -277,7 +308,7 @@ class Partner:
             self.library, situation, found.states, found.transpositions,
             played=() if fixed else list(islice(reversed(self._played), settings.no_repeat)),
             following=None if self._position is None or fixed else self.library.successor(self._position),
-            run=self._run, tonal=found.tonal, settings=settings,
+            run=self._run, tonal=found.tonal, settings=settings, key=self._key.transposition if free else None,
         )  # fmt: skip
         filtered.factors.update(self._modes.filters(found.states, turn))
         importance, asked = weights(settings), tuple[str, ...]()
@@ -393,6 +424,10 @@ class Partner:
             self.library, state, transposition=transposition + 12 * octaves, now_s=begin_s, duration_s=duration_s,
             gain_db=louder_db, settings=settings,
         )  # fmt: skip
+        left_out: tuple[int, ...] = ()
+        if options.plan is None:  # a scenario names its harmony itself
+            least = clashes_below(options.found.tonal, settings.tension)
+            parts, left_out = without_clashes(parts, answered.harmony, least=least)
         parts, duration_s = in_time(parts, timing, start_s=begin_s, duration_s=duration_s)
         parts = self._voices.strike(parts, settings)
         if self._knows_its_sound:
@@ -402,6 +437,7 @@ class Partner:
             choice=self._choices, run=self._run, jumped=jumped, earnable=self._earnable(settings, answered),
             scenario="" if self._guide is None else self._guide.told(options.plan),
             start_s=begin_s if begin_s != now_s else None, duration_s=duration_s, stretch=timing.stretch,
+            harmony=None if self._expected is None else harmony_use(self._expected, self._key.why, left_out),
             pulse=pulse_use(options, drawn, turn, begin_s), octaves=octaves, gain_db=louder_db, silent_s=situation.silent_s,
         )  # fmt: skip
         # A voice without notes has no record, but the first one has one of every choice.

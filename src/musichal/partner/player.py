@@ -61,7 +61,8 @@ class Situation:
     `musichal.partner.sounds`); `silent_s` how long nothing audible has been heard. `level_db` is how
     much louder the player is than usual, `onset_rate_hz` how many onsets a second came lately, `pitch` the mean pitch of the
     last notes, None before there are any. `heard` counts gestures and onsets. `past` is the player's at the end of the last
-    gesture (see `musichal.partner.likeness`), and `last_chroma` (12,) of that gesture.
+    gesture (see `musichal.partner.likeness`), and `last_chroma` (12,) of that gesture. `expected` (12,) is the harmony that is
+    expected to sound next, None where nothing is.
     """
 
     now_s: float
@@ -81,6 +82,12 @@ class Situation:
     past: AnyArray | None = None
     last_chroma: AnyArray | None = None
     sounds: Float64 = field(default_factory=lambda: np.zeros(1))
+    expected: Float64 | None = None
+
+    @property
+    def harmony(self) -> AnyArray:
+        """Return the harmony to fit: the one expected, else the one that sounds."""
+        return self.chroma if self.expected is None else self.expected
 
     @property
     def room_db(self) -> float:

@@ -9,7 +9,9 @@ import numpy as np
 from musichal.arrays import Float64
 from musichal.partner.candidates import Candidates, Filtered
 from musichal.partner.choice import Draw, runners_up
-from musichal.partner.decision import Alternative, Choice, Context, Filter, Influence, PulseUse
+from musichal.partner.chords import chord_name, key_name
+from musichal.partner.decision import Alternative, Choice, Context, Filter, HarmonyUse, Influence, PulseUse
+from musichal.partner.expectation import Expectation
 from musichal.partner.influences import CONTEXTS, INFLUENCES, Activation
 from musichal.partner.memory_pool import MemoryPool
 from musichal.partner.scenario import Plan
@@ -122,6 +124,22 @@ def _alternatives(library: MemoryPool, options: Options, drawn: Draw) -> tuple[A
         shift, score = int(options.found.transpositions[column]), float(options.scores[row, column])
         out.append(Alternative(state, place.recording, place.start_s, shift, score, segment.live))
     return tuple(out)
+
+
+def harmony_use(expected: Expectation, moved: str, left_out: tuple[int, ...]) -> HarmonyUse:
+    """Return the harmony that a choice was fitted to."""
+    key, chord, following = (int(np.argmax(likely)) for likely in (expected.key, expected.chord, expected.next_chord))
+    return HarmonyUse(
+        key=key_name(key),
+        key_chance=float(expected.key[key]),
+        chord=chord_name(chord),
+        chord_chance=float(expected.chord[chord]),
+        expected=chord_name(following),
+        expected_chance=float(expected.next_chord[following]),
+        accounts=expected.confidence,
+        moved=moved,
+        left_out=left_out,
+    )
 
 
 def pulse_use(options: Options, drawn: Draw, turn: Turn, begin_s: float) -> PulseUse | None:

@@ -15,8 +15,10 @@ from typing import TypeVar
 
 import numpy as np
 
+from musichal.arrays import AnyArray
 from musichal.memory.memory import Memory
 from musichal.note import PERCUSSION_CHANNEL, HeardNote, Note
+from musichal.partner.harmony import sounding_classes
 from musichal.partner.memory_pool import STRUCK_S, MemoryPool
 from musichal.partner.player import Situation
 from musichal.partner.settings import PartnerSettings, VoiceSettings
@@ -78,6 +80,16 @@ class Voices:
             self._held[voice.name] = classes, max(note.onset_s + note.duration_s for note in strike)
             out += strike
         return tuple(out)
+
+
+def without_clashes(parts: Parts, harmony: AnyArray, *, least: float) -> tuple[Parts, tuple[int, ...]]:
+    """Return the notes whose pitch class sounds in a `harmony` (12,) by `least` (0 to 1), and the pitches left out."""
+    sounds = sounding_classes(harmony)
+    kept, left_out = {}, []
+    for voice, notes in parts.items():
+        kept[voice] = tuple(n for n in notes if n.channel == PERCUSSION_CHANNEL or sounds[n.pitch % 12] >= least)
+        left_out += [n.pitch for n in notes if n.channel != PERCUSSION_CHANNEL and sounds[n.pitch % 12] < least]
+    return kept, tuple(left_out)
 
 
 def state_notes(library: MemoryPool, state: int) -> list[HeardNote]:

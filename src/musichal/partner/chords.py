@@ -1,0 +1,92 @@
+"""Chords and keys in what is played: two hidden Markov models over cells of chroma.
+
+The 24 chords are the major and minor triads, the 24 keys are major and minor. A chord mostly stays, and goes on to one that
+shares notes with it or lies a fifth away; a key stays for long (Sheh & Ellis, ISMIR 2003; key profiles: Temperley, Music
+Perception 17(1), 1999). Live, both are followed forwards; a memory is in view as a whole, so that what comes later counts too.
+
+Chords and keys are numbered 0 to 11 major from C, 12 to 23 minor.
+"""
+
+import numpy as np
+
+from musichal.arrays import Float64
+from musichal.text import pitch_name
+
+CHORDS = 24
+_MAJOR, _MINOR = (0, 4, 7), (0, 3, 7)
+_STAYS, _KEY_STAYS = 0.8, 0.98  # in each cell
+_FOREIGN, _KEY_FOREIGN = 0.3, 0.2  # share of what is played that is none of the chord's, or the key's
+_WEIGHT = 2.0  # of what is heard in a cell
+_KEYS = (
+    (5.0, 2.0, 3.5, 2.0, 4.5, 4.0, 2.0, 4.5, 2.0, 3.5, 1.5, 4.0),
+    (5.0, 2.0, 3.5, 4.5, 2.0, 4.0, 2.0, 4.5, 3.5, 2.0, 1.5, 4.0),
+)
+
+
+def chord_name(chord: int) -> str:
+    """Return the name of a chord, as "C" or "F#m"."""
+    return pitch_name(12 + chord % 12)[:-1] + "m" * int(chord >= 12)
+
+
+def key_name(key: int) -> str:
+    """Return the name of a key, as "C major"."""
+    return chord_name(key % 12) + (" minor" if key >= 12 else " major")
+
+
+def _emissions(profiles: Float64, foreign: float) -> Float64:
+    shares = np.concatenate([[np.roll(profile, root) for root in range(12)] for profile in profiles])
+    return np.asarray(np.log((1 - foreign) * shares / shares.sum(axis=1, keepdims=True) + foreign / 12))
+
+
+def _transitions(stays: float) -> Float64:
+    """Return the chance of each chord after each, shape (24, 24)."""
+    shared = _TONES @ _TONES.T
+    fifths = np.abs(np.arange(CHORDS)[:, None] % 12 - np.arange(CHORDS) % 12) % 12
+    near = 0.3 + shared + 1.5 * ((fifths == 5) | (fifths == 7))
+    np.fill_diagonal(near, 0)
+    return np.asarray(stays * np.eye(CHORDS) + (1 - stays) * near / near.sum(axis=1, keepdims=True))
+
+
+_TONES: Float64 = np.concatenate(
+    [[np.isin(np.arange(12), [(root + i) % 12 for i in triad]) for root in range(12)] for triad in (_MAJOR, _MINOR)]
+).astype(np.float64)
+_EMISSIONS: Float64 = np.stack([_emissions(_TONES[[0, 12]], _FOREIGN), _emissions(np.array(_KEYS) ** 2, _KEY_FOREIGN)])
+_MOVES: Float64 = np.stack([_transitions(_STAYS), _transitions(_KEY_STAYS)])
+
+
+class ChordFollower:
+    """Follows chord and key of a player, cell by cell; both are probabilities, shape (24,)."""
+
+    def __init__(self) -> None:
+        self._likely: Float64 = np.full((2, CHORDS), 1 / CHORDS)
+
+    @property
+    def chords(self) -> Float64:
+        """The probability of each chord."""
+        return self._likely[0]
+
+    @property
+    def keys(self) -> Float64:
+        """The probability of each key."""
+        return self._likely[1]
+
+    def step(self, played: Float64) -> None:
+        """Move on by a cell in which `played` (12,) was heard, the share of each pitch class; nothing is zero."""
+        ahead = np.einsum("mi,mij->mj", self._likely, _MOVES) * np.exp(_WEIGHT * (_EMISSIONS @ played))
+        self._likely = ahead / ahead.sum(axis=1, keepdims=True)
+
+
+def chords_of(played: Float64) -> Float64:
+    """Return the probability of each chord in each cell of a recording, shape (n, 24), from shares of pitch classes (n, 12)."""
+    likely = np.exp(_WEIGHT * (played @ _EMISSIONS[0].T))
+    forwards, backwards = np.empty_like(likely), np.empty_like(likely)
+    before, behind = np.full(CHORDS, 1 / CHORDS), np.ones(CHORDS)
+    for i in range(len(likely)):
+        before = (before @ _MOVES[0]) * likely[i]
+        before = forwards[i] = before / before.sum()
+    for i in reversed(range(len(likely))):
+        backwards[i] = behind
+        behind = _MOVES[0] @ (behind * likely[i])
+        behind = behind / behind.sum()
+    both = forwards * backwards
+    return both / both.sum(axis=1, keepdims=True)

@@ -1,0 +1,317 @@
+"""What will sound: the harmony that memory expects to come next, in the key of the player.
+
+Memory's recordings are cut into cells of half a beat (of `FREE_PERIOD_S` / 2 where there is no beat). A hidden Markov model
+follows the player through them: its hidden state is a cell and a transposition, it goes on from cell to cell, now and then
+jumps anywhere, and rarely changes its transposition (Rabiner, Proc. IEEE 77, 1989; of chords in chroma: Sheh & Ellis, ISMIR
+2003). What is heard of the player in a cell speaks for the cells of memory with these pitch classes. So a line of single notes
+finds the harmonies that memory has for it, and where they lead. What the player has just played counts beside that.
+
+The model looks at no more than `MOST_STATES` states, in stretches spread evenly over memory: a step costs the same for any
+memory.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from musichal.arrays import AnyArray, Bool, Float64, Int64, rounded
+from musichal.hearing.percepts import Percept
+from musichal.memory.memory import Memory
+from musichal.partner.chords import CHORDS, ChordFollower, chords_of
+from musichal.partner.harmony import tonalness, unit_chroma
+from musichal.pulse import Pulse
+
+MOST_STATES = 2048
+"""So many states of memory are followed at most."""
+FREE_PERIOD_S = 0.5
+"""A beat where there is none."""
+_STRETCH_STATES = 256
+_PARTS = 2  # cells in a beat
+_SURE = 0.2  # confidence from which on a state's place in the beat is gone by
+_LONGEST_CELLS = 16  # so many cells of one state count
+_CATCH_UP = 8  # so many cells of silence are stepped over at once
+_JUMP = 0.05  # chance that memory goes on elsewhere, in each cell
+_MOVE = 0.01  # chance that the transposition is another one
+_HOME, _AT_HOME = 0.8, 0.99  # chance that it is none: before anything was heard, and where memory knows the player
+_FOREIGN = 0.2  # share of what is played that memory's harmony does not account for
+_KEY_WEIGHT = 1.5  # weight of a cell's evidence for a transposition
+# The logit of the probability that a pitch class sounds: the constant, and the weights of what memory has next, what it has at
+# all, what the player played lately and what they play now; from the bands of 33 songs of which memory knew the first half.
+# What memory has at all weighs less than it would by that: it tells keys, and no chords.
+_SOUNDS: Float64 = np.array([-3.4, 2.5, 1.0, 0.8, 1.5])
+_SOUNDS.setflags(write=False)
+_UNLIKE = 0.02  # what a transposition is worth in which memory has no harmony like the present one
+_NOW_S = 0.3
+_AHEAD = 3  # cells after the one that was heard last that the expectation is for
+_MEMORY_S = 8.0  # time constant, in cells, of how well memory accounts for the player
+_ACCOUNTS = 0.5  # nats a cell above chance that memory fully accounts for the player with
+
+_TURNED: Int64 = (np.arange(12)[:, None] + np.arange(12)) % 12
+"""At [t, c] pitch class c + t: what memory has at c sounds there, moved up by t."""
+_UNTURNED: Int64 = (np.arange(12) - np.arange(12)[:, None]) % 12
+for _table in (_TURNED, _UNTURNED):
+    _table.setflags(write=False)
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """What is expected to sound next.
+
+    `classes` (12,) is how likely each pitch class is to sound, zero where nothing is known; `transpositions` (12,) the
+    probability that memory, moved up by t semitones, is in the player's key; `confidence` how far memory accounts for what the
+    player plays, 0 to 1. `key` and `chord` (24,) are how likely each is to be the player's, `next_chord` (24,) how likely each
+    is to be memory's next (`musichal.partner.chords`).
+    """
+
+    classes: Float64
+    transpositions: Float64
+    confidence: float
+    key: Float64
+    chord: Float64
+    next_chord: Float64
+
+
+@dataclass(frozen=True)
+class HarmonicCells:
+    """Memory's harmony, cell by cell.
+
+    `strengths` (n, 12) is how strong each pitch class is beside the strongest, `evidence` (n, 12) the logarithm of its
+    probability in what a player plays there, `chords` (n, 24) the probability of each chord (`musichal.partner.chords`);
+    `goes_on` (n,) says which cells are followed by the next. A beat lasts
+    `period_s`; `home` is the chance that a player is in memory's key.
+    """
+
+    strengths: Float64
+    evidence: Float64
+    chords: Float64
+    goes_on: Bool
+    period_s: float
+    home: float = _HOME
+
+
+def harmonic_cells(memory: Memory) -> HarmonicCells | None:
+    """Return the harmony of a memory, None where it has none."""
+    states = memory.states
+    known = (states["beat_period_s"] > 0) & (states["beat_confidence"] >= _SURE)
+    usual_s = float(np.median(states["beat_period_s"][known])) if known.any() else FREE_PERIOD_S
+    chromas, played, ends = [], [], []
+    for first, last in _stretches(states["recording"]):
+        own = states[first:last]
+        chosen = _cell_states(own, usual_s)
+        chromas.append(own["chroma"][chosen].reshape(-1, 2, 12).astype(np.float64).mean(axis=1))
+        played.append(_played_beside(memory, own, chosen))
+        ends.append(len(chromas[-1]))
+    chroma = np.concatenate(chromas) if chromas else np.zeros((0, 12))
+    strengths, tonal = _strengths(chroma)
+    if not tonal.any():
+        return None
+    goes_on = np.ones(len(chroma), dtype=bool)
+    goes_on[np.cumsum(ends) - 1] = False
+    beside, sure = _strengths(np.concatenate(played))
+    likely = (_probabilities(strengths, tonal) + sure * _probabilities(beside, sure)) / (1 + sure)
+    chords = chords_of(tonal * _shares(strengths))
+    home = _HOME if memory.players is None else _AT_HOME
+    return HarmonicCells(strengths * tonal, np.log(likely), chords, goes_on, usual_s, home)
+
+
+def _strengths(chroma: Float64) -> tuple[Float64, Float64]:
+    """Return how strong each pitch class is beside the strongest, shape (n, 12), and how far that is harmony, (n, 1)."""
+    tonal = np.array([tonalness(row) for row in chroma])[:, None]
+    return chroma / np.maximum(chroma.max(axis=1, keepdims=True), 1e-12), tonal
+
+
+def _shares(strengths: Float64) -> Float64:
+    """Return the share of each pitch class in a harmony, shape (n, 12)."""
+    return strengths**2 / np.maximum((strengths**2).sum(axis=1, keepdims=True), 1e-12)
+
+
+def _probabilities(strengths: Float64, tonal: Float64) -> Float64:
+    """Return the probability of each pitch class in what is played to a harmony, shape (n, 12)."""
+    own = (1 - _FOREIGN) * tonal
+    return own * _shares(strengths) + (1 - own) / 12
+
+
+def _played_beside(memory: Memory, states: AnyArray, chosen: Int64) -> Float64:
+    """Return the chroma of the player beside the cells of a stretch, where memory knows one; else zero, shape (n, 12)."""
+    past, recording = memory.players, int(states["recording"][0])
+    for pair in () if past is None else past.pairs:
+        own = past.memory.states if past is not None else states
+        own = own[own["recording"] == pair.player]
+        if pair.others == recording and len(own):
+            times_s = states["start_s"][chosen] + states["duration_s"][chosen] / 2 - pair.offset_s
+            there = np.searchsorted(own["start_s"], times_s, side="right") - 1
+            known = (there >= 0) & (times_s <= own["start_s"][-1] + own["duration_s"][-1])
+            found = np.where(known[:, None], own["chroma"][np.maximum(there, 0)].astype(np.float64), 0)
+            return found.reshape(-1, 2, 12).mean(axis=1)
+    return np.zeros((len(chosen) // 2, 12))
+
+
+def _stretches(recordings: AnyArray) -> Iterator[tuple[int, int]]:
+    """Yield where stretches of states begin and end: whole recordings, or as many parts as may be looked at."""
+    n = len(recordings)
+    edges = [0, *(np.flatnonzero(np.diff(recordings.astype(np.int64))) + 1).tolist(), n] if n else []
+    if n <= MOST_STATES:
+        yield from pairwise(edges)
+        return
+    parts = MOST_STATES // _STRETCH_STATES
+    for part in range(parts):
+        first = part * (n - _STRETCH_STATES) // (parts - 1)
+        # Within one recording: up to where that ends.
+        following = edges[int(np.searchsorted(edges, first, side="right"))]
+        yield first, min(first + _STRETCH_STATES, following)
+
+
+def _cell_states(states: AnyArray, usual_s: float) -> Int64:
+    """Return the two states that sound a quarter and three quarters through each cell of a stretch, shape (2 n,)."""
+    known = ((states["beat_period_s"] > 0) & (states["beat_confidence"] >= _SURE)).tolist()
+    periods_s, phases = states["beat_period_s"].tolist(), states["beat_phase"].tolist()
+    place, before_s, places = 0.0, float(states["start_s"][0]), []
+    for number, start_s in enumerate(states["start_s"].tolist()):
+        place += (start_s - before_s) / (periods_s[number] if known[number] else usual_s)
+        if known[number]:
+            place += (phases[number] - place + 0.5) % 1 - 0.5
+        before_s = start_s
+        places.append(place)
+    beats = np.maximum.accumulate(np.array(places))
+    last_s = min(float(states["duration_s"][-1]), _LONGEST_CELLS * usual_s)
+    first, end = np.floor(beats[0] * _PARTS), np.ceil((beats[-1] + last_s / usual_s) * _PARTS)
+    cells = np.arange(first, min(end, first + 4 * len(states) + _LONGEST_CELLS))
+    sampled = ((cells[:, None] + (0.25, 0.75)) / _PARTS).ravel()
+    return np.maximum(np.searchsorted(beats, sampled, side="right") - 1, 0).astype(np.int64)
+
+
+class HarmonyFollower:
+    """Follows the player through memory's harmony; `cells` is None where memory has none."""
+
+    def __init__(self, cells: HarmonicCells | None, *, sample_rate_hz: int) -> None:
+        self._cells = cells
+        self._rate_hz = sample_rate_hz
+        home = _HOME if cells is None else cells.home
+        self._home: Float64 = np.full(12, (1 - home) / 11)
+        self._home[0] = home
+        self._keys = self._home.copy()
+        n = 0 if cells is None else len(cells.strengths)
+        self._places = np.full((12, n), 1 / max(1, n))
+        self._accounted = 0.0
+        self._edge_s: float | None = None  # where the cell that is heard ends
+        self._heard: Float64 = np.zeros(12)
+        self._now: Float64 = np.zeros(12)
+        self._chords = ChordFollower()
+        if cells is not None:
+            self._units = unit_chroma(cells.strengths)
+            self._carried = np.concatenate([cells.strengths, cells.chords], axis=1)
+            self._usual = self._carried.mean(axis=0)
+
+    def hear(self, percept: Percept, pulse: Pulse | None) -> None:
+        """Take a percept: whole cells of it move the model on."""
+        heard = percept.heard
+        times_s = heard.frame_samples / self._rate_hz
+        audible: Bool = np.asarray(heard.audible.any(axis=0))
+        end_s = (heard.start_sample + heard.length_samples) / self._rate_hz
+        step_s = self._step_s(pulse)
+        begin_s = heard.start_sample / self._rate_hz
+        if self._edge_s is None or self._edge_s + _CATCH_UP * step_s < begin_s:
+            self._edge_s = self._next_edge_s(begin_s, step_s, pulse)
+        if audible.any():
+            self._now *= np.exp(-(end_s - begin_s) / _NOW_S)
+            self._now += _relative(_salient(heard.chroma[audible].sum(axis=0)))
+        first = 0
+        while self._edge_s <= end_s:
+            last = int(np.searchsorted(times_s, self._edge_s))
+            self._take(heard.chroma[first:last][audible[first:last]])
+            self._step()
+            first, self._edge_s = last, self._next_edge_s(self._edge_s, step_s, pulse)
+        self._take(heard.chroma[first:][audible[first:]])
+
+    def expected(self, present: AnyArray) -> Expectation:
+        """Return what is expected behind what was heard, beside the `present` chroma (12,) of the player."""
+        heard = _relative(_salient(present))
+        own = rounded(self._chords.keys), rounded(self._chords.chords)
+        if self._cells is None:
+            return Expectation(rounded(heard), rounded(self._keys), 0.0, *own, np.full(CHORDS, 1 / CHORDS))
+        carried = self._carried_on(self._cells)
+        next_one = _relative(self._in_keys(carried[:, :12]))
+        chords = np.concatenate([self._in_keys(carried[:, 12:24]), self._in_keys(carried[:, 24:])])
+        usual = _relative(self._in_keys(np.tile(self._usual[:12], (12, 1))))
+        evidence = np.array([np.ones(12), next_one, usual, heard, _relative(self._now)])
+        classes = 1 / (1 + np.exp(-(_SOUNDS @ evidence)))
+        # A key in which memory has no harmony like the present one is none to play in.
+        fits = (self._units @ unit_chroma(heard)[_TURNED].T).max(axis=0)
+        likely = self._keys * np.maximum(fits, _UNLIKE)
+        confidence = np.clip(self._accounted / _ACCOUNTS, 0.0, 1.0)
+        return Expectation(
+            rounded(classes), rounded(likely / likely.sum()), float(rounded(np.array(confidence))), *own,
+            rounded(chords / chords.sum()),
+        )  # fmt: skip
+
+    def _in_keys(self, of_memory: Float64) -> Float64:
+        """Return memory's pitch classes, one row for each transposition (12, 12), where they sound; shape (12,)."""
+        # What memory has at c − t sounds at c.
+        return np.asarray((self._keys[:, None] * np.take_along_axis(of_memory, _UNTURNED, axis=1)).sum(axis=0))
+
+    def _carried_on(self, cells: HarmonicCells) -> Float64:
+        """Return memory's pitch classes and chords a little later, in each transposition, not turned; shape (12, 36)."""
+        total = np.zeros((12, self._carried.shape[1]))
+        goes_on = np.ones(len(cells.goes_on), dtype=bool)
+        for ahead in range(1, _AHEAD + 1):
+            left = max(0, len(cells.goes_on) - ahead)
+            goes_on = goes_on[:left] & cells.goes_on[ahead - 1 :][:left]
+            here = self._places[:, :left] * goes_on
+            total += here @ self._carried[ahead:] + (1 - here.sum(axis=1))[:, None] * self._usual
+        return total
+
+    def _step_s(self, pulse: Pulse | None) -> float:
+        """Return how long a cell lasts in the room, on the level of the beat that is nearest to memory's."""
+        memory_s = FREE_PERIOD_S if self._cells is None else self._cells.period_s
+        if pulse is None:
+            return memory_s / _PARTS
+        level = 2.0 ** float(np.rint(np.log2(pulse.period_s / memory_s)))
+        return pulse.period_s / level / _PARTS
+
+    @staticmethod
+    def _next_edge_s(after_s: float, step_s: float, pulse: Pulse | None) -> float:
+        if pulse is None:
+            return after_s + step_s
+        return pulse.beat_s + np.ceil((after_s + step_s / 2 - pulse.beat_s) / step_s) * step_s
+
+    def _take(self, chroma: AnyArray) -> None:
+        if len(chroma):
+            self._heard += chroma.sum(axis=0, dtype=np.float64)
+
+    def _step(self) -> None:
+        """Move on by a cell, then weigh by what was heard in it."""
+        heard, self._heard = self._heard, np.zeros(12)
+        played = _salient(heard)
+        if played.any():
+            played *= tonalness(heard) / played.sum()
+        self._chords.step(played)
+        cells = self._cells
+        if cells is None:
+            return
+        places = np.zeros_like(self._places)
+        places[:, 1:] = self._places[:, :-1] * ((1 - _JUMP) * cells.goes_on[:-1])
+        places += (1 - places.sum(axis=1, keepdims=True)) / places.shape[1]
+        self._keys = (1 - _MOVE) * self._keys + _MOVE * self._home
+        if played.any():
+            likely = np.exp(cells.evidence @ played[_TURNED].T).T
+            places *= likely
+            fits = places.sum(axis=1)
+            places /= fits[:, None]
+            above = float(np.log(fits @ self._keys)) + float(played.sum()) * float(np.log(12))
+            self._accounted += (above - self._accounted) / _MEMORY_S
+            self._keys *= fits**_KEY_WEIGHT
+            self._keys /= self._keys.sum()
+        self._places = places
+
+
+def _relative(values: Float64) -> Float64:
+    """Return values relative to the largest."""
+    return values / max(float(values.max()), 1e-12)
+
+
+def _salient(chroma: AnyArray) -> Float64:
+    """Return what of a chroma stands out over its median."""
+    values = np.asarray(chroma, dtype=np.float64)
+    return np.maximum(values - np.median(values), 0)

@@ -272,5 +272,7 @@ def test_a_memory_of_drums_alone_plays_drums_and_says_what_other_voices_miss():
     assert [Decision.from_json(d.to_json()) for d in played] == played
     assert {n.channel for n in note_events(played, channel=2)} == {9}
     assert "hold drums and no notes" in unheard_voices(memory, PartnerSettings())
+    few = memory_with_hits(([60], []), *[([], [(0.0, 36, 90)]) for _ in range(40)])
+    assert "hardly any notes: only the voice drums" in unheard_voices(few, PartnerSettings())
     assert "hold no drums" in unheard_voices(memory_of([(0.0, 0.1, 60)]), WITH_DRUMS)
     assert unheard_voices(memory, WITH_DRUMS) == ""

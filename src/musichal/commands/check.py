@@ -25,6 +25,8 @@ from musichal.hearing.percepts import SOURCES
 from musichal.machine import processors
 from musichal.memory.partner_file import PartnerModel, load_partner, save_partner
 from musichal.own_process import run_module
+from musichal.partner.settings import PartnerSettings
+from musichal.partner.voices import unheard_voices
 from musichal.plots.partner import draw_partner
 from musichal.plots.style import picture_format, save_figure
 from musichal.text import clock, counted, pitch_name, printable
@@ -270,6 +272,8 @@ def inspect_command(*, partner: Path, terminal: Terminal, picture: Path | None =
     stats = partner_stats(model)
     terminal.result({"partner": str(partner), **stats.to_dict()})
     terminal.show(Group(*stats_tables(stats)))
+    if unheard := unheard_voices(model.memory, PartnerSettings()):
+        terminal.warn(unheard)
     if picture is not None:
         with terminal.progress("Drawing"):
             save_figure(draw_partner(model), picture)

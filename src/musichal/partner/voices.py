@@ -31,6 +31,7 @@ _MOST_IN_CHORD = 4
 _SPLIT_PITCH = 52
 _OCTAVE = 12
 _LOUDEST_FOLLOWED_DB = 12.0
+_DRUMS_ALONE = 5  # so many hits for each note: what sounds like notes is drums
 
 
 Struck = TypeVar("Struck", HeardNote, Note)
@@ -110,8 +111,11 @@ def unheard_voices(memory: Memory, settings: PartnerSettings) -> str:
     """Return a sentence for a user whose voices find nothing in a memory, else an empty one."""
     if settings.plays_drums and not len(memory.hits):
         return "this partner's recordings hold no drums: the voice drums has nothing to play"
-    if not settings.plays_drums and len(memory.hits) and not len(memory.notes):
-        return "this partner's recordings hold drums and no notes: only the voice drums has something to play"
+    if not settings.plays_drums and len(memory.hits) > _DRUMS_ALONE * len(memory.notes):
+        notes = "hardly any notes" if len(memory.notes) else "no notes"
+        return (
+            f"this partner's recordings hold drums and {notes}: only the voice drums has something to play (--set voices=drums)"
+        )
     return ""
 
 

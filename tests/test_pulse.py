@@ -1,5 +1,6 @@
 """The pulse: by hand, on the clips whose tempo is known, and from a clock."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -12,10 +13,13 @@ from hypothesis import strategies as st
 from musichal.audio.recording import read_recording
 from musichal.errors import InputError
 from musichal.hearing.beats import LONGEST_BEAT_S, SHORTEST_BEAT_S, BeatTracker, find_beats, predicted_beats
+from musichal.hearing.percepts import Percept
 from musichal.partner.clocks import TickClock, clock_pulse
+from musichal.partner.room_pulse import PulseKeeper
+from musichal.partner.settings import PartnerSettings
 from musichal.partner.timing import quantised_s
 from musichal.pulse import Pulse
-from players_by_hand import RATE, hear
+from players_by_hand import RATE, SEGMENT, hear, percept
 
 
 def after(onsets, *, until_s: float) -> Pulse | None:
@@ -44,11 +48,62 @@ def test_it_follows_when_the_player_gets_faster():
     assert pulse.nearest_s(onsets[-1]) == pytest.approx(onsets[-1], abs=0.05)
 
 
+@pytest.mark.parametrize("factor", [0.926, 1.08])
+@pytest.mark.parametrize("period_s", [0.5, 0.6])
+def test_bare_clicks_are_followed_after_five_beats_when_the_tempo_leaps(period_s, factor):
+    before = np.arange(0.2, 12, period_s)
+    after_it = before[-1] + factor * period_s * np.arange(1, 10)
+    for count in range(5, 9):
+        heard_s = float(after_it[count - 1]) + 0.01
+        pulse = after([*before, *after_it[:count]], until_s=heard_s)
+        assert pulse is not None
+        assert pulse.nearest_s(after_it[count]) == pytest.approx(after_it[count], abs=0.06)
+
+
 def test_without_a_beat_it_is_not_sure():
     assert after([], until_s=10) is None
     rng = np.random.default_rng(1)
     scattered = [after(np.sort(rng.uniform(0, 20, 40)), until_s=20) for _ in range(5)]
-    assert max(p.confidence for p in scattered if p is not None) < 0.6
+    assert max(p.confidence for p in scattered if p is not None) < 0.2
+
+
+def test_speech_has_no_pulse(trained):
+    """Noise in syllables of uneven length, which is full of onsets."""
+    rng = np.random.default_rng(3)
+    syllables = []
+    for _ in range(60):
+        n = int(rng.uniform(0.08, 0.32) * RATE)
+        syllables += [rng.normal(size=n) * np.hanning(n), np.zeros(int(rng.exponential(0.05) * RATE))]
+    tracker = BeatTracker()
+    sure = []
+    for heard in hear(trained, 0.2 * np.concatenate(syllables).astype(np.float32), RATE):
+        tracker.hear(heard, sample_rate_hz=RATE)
+        pulse = tracker.pulse()
+        sure.append(pulse.confidence if pulse else 0.0)
+    assert max(sure) < 0.6 * PartnerSettings().pulse_confidence  # nothing is gone by below that
+
+
+def clicks(*times_s: float) -> list[Percept]:
+    """Return percepts of a little longer than the last of the times, with an onset at each."""
+    onsets = np.round(np.array(times_s) * RATE).astype(int)
+    found = []
+    for i in range(int(onsets[-1]) // SEGMENT + 1):
+        own = tuple(int(o) for o in onsets if i * SEGMENT <= o < (i + 1) * SEGMENT)
+        silent = percept(i)
+        found.append(dataclasses.replace(silent, heard=dataclasses.replace(silent.heard, onset_samples=own)))
+    return found
+
+
+@pytest.mark.parametrize(("beats", "held"), [(40, True), (9, False)])
+def test_what_was_sure_for_long_is_held_through_a_rest(beats, held):
+    keeper, chosen = PulseKeeper(sample_rate_hz=RATE), PartnerSettings()
+    played = [0.2 + 0.5 * k for k in range(beats)]
+    for heard in clicks(*played):
+        keeper.hear(heard, chosen)
+    for i in range(len(clicks(*played)), len(clicks(*played)) + 12):
+        keeper.hear(percept(i), chosen)
+    room = keeper.at(played[-1] + 8 * 0.5, chosen)
+    assert (room.strength == 1) == held
 
 
 def test_it_forgets_a_beat_that_stops():

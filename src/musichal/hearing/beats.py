@@ -3,13 +3,14 @@
 The beat is a hidden variable, period and phase on a grid of frames. Its posterior is filtered forwards only, so that every
 beat is *predicted* (the state space of Krebs, Böck & Widmer, An efficient state-space model for joint tempo and meter
 tracking, ISMIR 2015: one state per frame of a beat; tempo changes on the beat alone, large ones are unlikely). Observed are
-onsets, weighed by how much they stand out: likeliest on the beat, less so on its half and its quarters. The prior of the
-period is the resonance curve around 0.5 s (van Noorden & Moelants, J. New Music Research 28(1), 1999).
+onsets, weighed by how much they stand out: likeliest on the beat, less so on its half and its quarters; and, beside them, how
+likely a network says that each step is a beat (`musichal.hearing.beat_network`). The prior of the period is the resonance
+curve around 0.5 s (van Noorden & Moelants, J. New Music Research 28(1), 1999).
 
-With a whole recording in view, a network says how likely each step is a beat (`musichal.hearing.beat_network`), the likeliest
-path through periods and phases (`musichal.hearing.metre`) gives a pulse, `musichal.hearing.beat_level` says which level of it
-is the beat, and beats are drawn to the onsets at them by a weighted line. How sure they are, is how much better the pulse
-explains what was heard than no metre does, and how steady it is.
+With a whole recording in view, the network counts in full, the likeliest path through periods and phases
+(`musichal.hearing.metre`) gives a pulse, `musichal.hearing.beat_level` says which level of it is the beat, and beats are drawn
+to the onsets at them by a weighted line. How sure they are, is how much better the pulse explains what was heard than no metre
+does, and how steady it is.
 """
 
 import math
@@ -24,7 +25,7 @@ from musichal.hearing.bars import bar_places
 from musichal.hearing.beat_evidence import N_KINDS, STEP_S, BeatEvidence
 from musichal.hearing.beat_level import beat_places, what_is_heard
 from musichal.hearing.beat_network import DELAY_S, BeatNetwork
-from musichal.hearing.metre import FRAME_S, best_path, rests, space
+from musichal.hearing.metre import AWAKE, FRAME_S, best_path, rests, space
 from musichal.hearing.percepts import Percept, SegmentFeatures
 from musichal.note import HeardNote
 from musichal.pulse import Pulse
@@ -34,10 +35,17 @@ BEAT = np.dtype([("time_s", np.float64), ("confidence", np.float32), ("bar_place
 
 SHORTEST_BEAT_S, LONGEST_BEAT_S = 0.3, 0.8
 """Periods that the tracker considers: little more than an octave, so that one level of the metre is preferred."""
-_FRAME_S, _USUAL_S = 0.01, 0.5
+_USUAL_S = 0.5
 _TEMPO_RIGIDITY = 120.0  # rate at which a relative change of tempo from beat to beat becomes unlikely
+_LEAP, _LEAP_WIDTH = 3e-3, 0.1  # how likely a leap of tempo is, beside none, and how large
 # So many times likelier is an onset of strength 1 there, within the width; and what a beat without an onset speaks against it.
 _ON_BEAT, _ON_HALF, _ON_QUARTER, _WIDTH_S, _MISSING = 6.0, 2.5, 0.8, 0.025, 0.02
+_SHARPNESS = 0.07
+"""How far the network counts beside the onsets: little, for what it has not been trained on misleads it."""
+_PULSE_GAIN, _PULSE_GAIN_WIDTH = 0.6, 0.12
+"""Nepers a second that the metre explains better where the confidence is half the share that agrees."""
+_GAIN_MEMORY_S, _KNOWN_AT_FIRST_S, _REST_PACE = 5.0, 1.0, 0.25
+_ONSET_LATE_S = 0.005  # an onset is reported so much after a synthesiser's attack begins
 
 
 class _Strengths:
@@ -47,7 +55,7 @@ class _Strengths:
         self._loudest = 1e-6
 
     def of(self, heard: SegmentFeatures, *, sample_rate_hz: int) -> list[tuple[float, float]]:
-        """Return (second, strength from 0 to 1) of each onset."""
+        """Return (second of its attack, strength from 0 to 1) of each onset."""
         times = heard.frame_samples / sample_rate_hz
         levels = np.maximum(heard.source_level_db[1], heard.level_db - 12)
         onsets = []
@@ -56,100 +64,129 @@ class _Strengths:
             around = levels[(times >= onset_s - 0.01) & (times <= onset_s + 0.06)]
             power = 10 ** (float(around.max()) / 20) if len(around) else self._loudest / 2
             self._loudest = max(power, 0.97 * self._loudest)
-            onsets.append((onset_s, min(1.0, power / self._loudest)))
+            onsets.append((onset_s - _ONSET_LATE_S, min(1.0, power / self._loudest)))
         return onsets
 
 
 class BeatTracker:
-    """Follows the beat: `hear` takes percepts, `advance` onsets, each up to a time until which all onsets are known."""
+    """Follows the beat: `hear` takes percepts, or `advance` onsets alone, each up to a time until which all are known."""
 
     def __init__(self) -> None:
-        lengths = np.arange(round(SHORTEST_BEAT_S / _FRAME_S), round(LONGEST_BEAT_S / _FRAME_S) + 1)
+        lengths = np.arange(round(SHORTEST_BEAT_S / FRAME_S), round(LONGEST_BEAT_S / FRAME_S) + 1)
         phase = np.arange(lengths[-1])
         self._lengths = lengths
         inside = phase[None, :] < lengths[:, None]
-        log_ratio = np.log2(lengths * _FRAME_S / _USUAL_S)
+        log_ratio = np.log2(lengths * FRAME_S / _USUAL_S)
         prior = np.exp(-0.5 * (log_ratio / 0.6) ** 2)
         self._posterior: Float64 = inside * (prior / lengths)[:, None]
         self._posterior /= self._posterior.sum()
-        change = np.exp(-_TEMPO_RIGIDITY * np.abs(lengths[None, :] / lengths[:, None] - 1)) * prior[None, :] ** 0.02
+        away = np.abs(lengths[None, :] / lengths[:, None] - 1)
+        change = (np.exp(-_TEMPO_RIGIDITY * away) + _LEAP * np.exp(-away / _LEAP_WIDTH)) * prior[None, :] ** 0.02
         self._change: Float64 = change / change.sum(axis=1, keepdims=True)
         part = phase[None, :] / lengths[:, None]
 
         def near(*places: float) -> Float64:
-            away = np.min([np.abs((part - p + 0.5) % 1 - 0.5) for p in places], axis=0) * lengths[:, None] * _FRAME_S
-            return np.exp(-0.5 * (away / _WIDTH_S) ** 2)
+            away = np.min([np.abs((part - p + 0.5) % 1 - 0.5) for p in places], axis=0) * lengths[:, None] * FRAME_S
+            return np.exp(-0.5 * (away / _WIDTH_S) ** 2) * inside
 
-        self._unstruck: Float64 = 1 - _MISSING * (near(0.0) * inside)
-        bumps = _ON_BEAT * near(0.0) + _ON_HALF * near(0.5) + _ON_QUARTER * near(0.25, 0.75)
-        # The mean over a period is 1 for every period: no tempo is likelier for the mere number of onsets.
-        likelihood = (1 + bumps) * inside
-        # Each place is so much likelier with an onset of full strength: times 1 + that.
+        beat, half = near(0.0), near(0.5)
+        # What the network says of a frame as a beat, as half a beat and as neither, and how much of it a place has.
+        self._places: Float64 = np.stack([beat, half, 1 - beat - half]).reshape(3, -1)
+        self._even: Float64 = np.stack([beat.sum(axis=1), half.sum(axis=1)], axis=1) / lengths[:, None]
+        likelihood = inside + _ON_BEAT * beat + _ON_HALF * half + _ON_QUARTER * near(0.25, 0.75)
+        # Each place is so much likelier with an onset of full strength: times 1 + that. The mean over a period is 1 for every
+        # period: no tempo is likelier for the mere number of onsets.
         self._struck: Float64 = np.where(inside, likelihood / (likelihood.sum(axis=1) / lengths)[:, None], 0) - 1
         # Places in the posterior, one row after the other: the last of each beat, and those behind it.
         self._last = np.arange(len(lengths)) * lengths[-1] + lengths - 1
         self._behind = self._last[:-1] + 1
+        self._evidence, self._network = BeatEvidence(), BeatNetwork()
+        self._step_before: Float64 = np.zeros((1, 2))
+        self._lately = 0.0
+        self._delay_s = DELAY_S
         self._frame = 0
         self._waiting: deque[tuple[int, float]] = deque()
         self._strengths = _Strengths()
         self._onsets_seen = 0
+        self._gain, self._known_s = 0.0, _KNOWN_AT_FIRST_S
 
     def hear(self, percept: Percept, *, sample_rate_hz: int) -> None:
-        """Take a percept: its onsets, each as strong as the level rises there, in what is percussive most of all."""
-        heard = percept.heard
-        end_s = (heard.start_sample + heard.length_samples) / sample_rate_hz
-        self.advance(self._strengths.of(heard, sample_rate_hz=sample_rate_hz), until_s=end_s)
+        """Take a percept."""
+        self._take(self._strengths.of(percept.heard, sample_rate_hz=sample_rate_hz))
+        found = self._network.push(self._evidence.hear(percept.heard, sample_rate_hz=sample_rate_hz))
+        steps: Float64 = np.concatenate([self._step_before, found[:, :2]], dtype=np.float64)
+        self._step_before = steps[-1:]
+        frames = np.stack([(steps[:-1] + steps[1:]) / 2, steps[1:]], axis=1).reshape(-1, 2)
+        lately, observed = rests(frames, self._lately, sharpness=_SHARPNESS)
+        for here, heard in zip(observed, lately.tolist(), strict=True):
+            self._step(here, min(1.0, heard / AWAKE))
+            self._lately = heard
 
     def advance(self, onsets: list[tuple[float, float]], *, until_s: float) -> None:
-        """Move on to `until_s`, past `onsets`: (second, strength from 0 to 1) each, in order."""
-        self._waiting.extend((round(onset_s / _FRAME_S), strength) for onset_s, strength in onsets)
-        last = math.floor(until_s / _FRAME_S)
-        while self._frame < last:
-            strength = 0.0
-            while self._waiting and self._waiting[0][0] <= self._frame:
-                strength = max(strength, self._waiting.popleft()[1])
-            self._step(strength)
+        """Move on to `until_s`, past `onsets` and nothing else: (second, strength from 0 to 1) each, in order."""
+        self._delay_s = 0.0
+        self._take(onsets)
+        unstruck = np.array([1 - _MISSING, 1.0, 1.0])
+        for _ in range(self._frame, math.floor(until_s / FRAME_S)):
+            self._step(unstruck, 1.0)
 
     def pulse(self) -> Pulse | None:
-        """Return the beat as it stands, None before there was an onset.
+        """Return the beat as it stands, None before there were two onsets.
 
-        The confidence is the share of the posterior that agrees: within 4 % of the period and an eighth of a beat.
+        The confidence is the share of the posterior that agrees, within 4 % of the period and an eighth of a beat, as far as
+        the metre has explained what was heard lately better than no metre does.
         """
-        if self._onsets_seen < 2:
+        if self._onsets_seen < 2 or not self._frame:
             return None
         row, column = np.unravel_index(int(np.argmax(self._smooth())), self._posterior.shape)
         length = int(self._lengths[row])
         rows = np.abs(self._lengths / length - 1) <= 0.04
         near = self._posterior[rows]
-        mass = near.sum()
         parts = (np.arange(near.shape[1])[None, :] / self._lengths[rows][:, None] - column / length + 0.5) % 1 - 0.5
         agree = near * (np.abs(parts) <= 0.125)
-        confidence = float(agree.sum())
-        if confidence <= 0 or mass <= 0:
+        share = float(agree.sum())
+        if share <= 0:
             return None
-        period = float((agree.sum(axis=1) * self._lengths[rows]).sum() / confidence)
-        part = column / length + float((agree * parts).sum()) / confidence
+        period_s = float((agree.sum(axis=1) * self._lengths[rows]).sum() / share) * FRAME_S
+        part = column / length + float((agree * parts).sum()) / share
         # The posterior is that of the frame before the present one.
-        return Pulse((self._frame - 1) * _FRAME_S - part * period * _FRAME_S, period * _FRAME_S, min(1.0, confidence))
+        beat_s = (self._frame - 1) * FRAME_S - self._delay_s - part * period_s
+        explained = 1 / (1 + math.exp(-(self._gain - _PULSE_GAIN) / _PULSE_GAIN_WIDTH))
+        # Rounded, so that it is the same on every processor.
+        return Pulse(round(beat_s, 5), round(period_s, 5), round(min(1.0, share) * explained, 4))
+
+    def _take(self, onsets: list[tuple[float, float]]) -> None:
+        self._waiting.extend((round((onset_s + self._delay_s) / FRAME_S), strength) for onset_s, strength in onsets)
 
     def _smooth(self) -> Float64:
         padded = np.pad(self._posterior, ((2, 2), (0, 0)))
         return padded[:-4] + padded[1:-3] + padded[2:-2] + padded[3:-1] + padded[4:]
 
-    def _step(self, strength: float) -> None:
+    def _step(self, observed: Float64, awake: float) -> None:
+        """Move on by a frame, `observed` as a beat, half a beat and neither; `awake` is how much was heard lately."""
         posterior = self._posterior
+        strength = 0.0
+        while self._waiting and self._waiting[0][0] <= self._frame:
+            strength = max(strength, self._waiting.popleft()[1])
         first = posterior.ravel().take(self._last) @ self._change
         moved = np.empty_like(posterior)
         # All rows at once, as one: what comes to a row's first place from the row before it is overwritten.
         moved.ravel()[1:] = posterior.ravel()[:-1]
         moved.ravel()[self._behind] = 0  # what went past the end of a beat starts the next one
         moved[:, 0] = first
+        moved *= (observed @ self._places).reshape(moved.shape)
         if strength > 0:
             moved *= 1 + strength * self._struck
             self._onsets_seen += 1
-        else:
-            moved *= self._unstruck
-        moved /= moved.sum()
+        likelihood = float(moved.sum())
+        moved /= likelihood
+        on, half, neither = observed.tolist()
+        beats, halves = (posterior.sum(axis=1) @ self._even).tolist()
+        gain = math.log(likelihood / (neither + beats * (on - neither) + halves * (half - neither))) / FRAME_S
+        # In a rest little is learned, and what is known fades slowly. At the beginning little is known, and fades soon.
+        learned_s = FRAME_S * max(_REST_PACE, awake)
+        self._known_s = min(_GAIN_MEMORY_S, self._known_s + learned_s)
+        self._gain += learned_s / self._known_s * (gain - self._gain)
         self._posterior = moved
         self._frame += 1
 
@@ -173,7 +210,6 @@ def predicted_beats(percepts: Iterable[Percept], *, sample_rate_hz: int) -> Floa
     return np.array(beats)
 
 
-_ONSET_LATE_S = 0.005  # an onset is reported so much after a synthesiser's attack begins
 _SURE_GAIN, _GAIN_WIDTH = 2.8, 0.4  # nepers a second that a metre explains better: where the confidence is a half
 _FIT_REACH = 0.07  # of a beat, around its quarters, in which an onset draws it
 _FEWEST_BEATS = 6
@@ -207,8 +243,7 @@ def find_pulse(segments: Iterable[SegmentFeatures], *, sample_rate_hz: int) -> F
     for segment in segments:
         kinds.append(evidence.hear(segment, sample_rate_hz=sample_rate_hz))
         parts.append(network.push(kinds[-1]))
-        heard = strengths.of(segment, sample_rate_hz=sample_rate_hz)
-        struck += [(onset_s - _ONSET_LATE_S, strength) for onset_s, strength in heard]
+        struck += strengths.of(segment, sample_rate_hz=sample_rate_hz)
         hits += segment.hits
     steps = np.concatenate(parts).astype(np.float64)
     if len(steps) * STEP_S < _FEWEST_BEATS * SHORTEST_BEAT_S:

@@ -68,11 +68,11 @@ def space() -> Space:
     return Space(lengths, beat, half, change / change.sum(axis=1, keepdims=True), first / first.sum(), even, struck)
 
 
-def rests(probabilities: Float64, heard: float) -> tuple[Float64, Float64]:
+def rests(probabilities: Float64, heard: float, *, sharpness: float = _SHARPNESS) -> tuple[Float64, Float64]:
     """Return how much was heard lately (n,), which was `heard` before, and how likely each frame is as a beat, half, neither.
 
     The latter has shape (n, 3). `probabilities` (n, 2) are those of a beat and of half a beat. Where nothing has been heard
-    lately, nothing is learned: a rest speaks for no tempo.
+    lately, nothing is learned: a rest speaks for no tempo. `sharpness` is how far the network counts.
     """
     beat, half = probabilities[:, 0], probabilities[:, 1]
     lately = np.empty(len(beat))
@@ -81,7 +81,7 @@ def rests(probabilities: Float64, heard: float) -> tuple[Float64, Float64]:
     on = np.maximum(beat, _LEAST) / _USUAL
     on_half = (np.maximum(half, _LEAST) / _USUAL) ** _HALF
     off = (1 - np.minimum(0.98, beat)) / (1 - _USUAL)
-    sharp = _SHARPNESS * np.minimum(1.0, lately / AWAKE)
+    sharp = sharpness * np.minimum(1.0, lately / AWAKE)
     return lately, np.stack([on, on_half, off], axis=1) ** sharp[:, None]
 
 

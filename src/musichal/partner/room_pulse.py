@@ -1,6 +1,6 @@
 """The pulse in the room: what is heard, what a clock says, and what the partner keeps up.
 
-A pulse that is sure once is held while the player rests or syncopates, and let go when they play on without it. In between, the
+A pulse that was sure for some beats is held while the player rests, and let go when they play on without it. In between, the
 partner goes by it in part: it fades. The record of a decision says what it went by, and why.
 """
 
@@ -14,7 +14,7 @@ from musichal.partner.clocks import ClockKeeper
 from musichal.partner.settings import PartnerSettings
 from musichal.pulse import Pulse
 
-_HOLD_BEATS = 16.0  # so long a pulse is held while nothing is heard
+_SURE_BEATS, _HOLD_BEATS = 8.0, 16.0  # a pulse that was sure for so long is held for so long while nothing is heard
 _LET_GO = 0.6  # below this share of the least confidence nothing of it is left
 
 
@@ -44,7 +44,8 @@ class PulseKeeper:
         self._rate_hz = sample_rate_hz
         self._tracker = BeatTracker()
         self._clocks = ClockKeeper()
-        self._held: tuple[Pulse, float] | None = None  # the last sure pulse, and when it was sure
+        self._sure_since_s: float | None = None
+        self._held: tuple[Pulse, float] | None = None  # the last pulse that was sure for long, and when it was sure
         self._onset_s = 0.0
 
     def hear(self, percept: Percept, settings: PartnerSettings) -> None:
@@ -55,7 +56,11 @@ class PulseKeeper:
         heard = percept.heard
         end_s = (heard.start_sample + heard.length_samples) / self._rate_hz
         pulse = self._tracker.pulse()
-        if pulse is not None and pulse.confidence >= settings.pulse_confidence:
+        if pulse is None or pulse.confidence < settings.pulse_confidence:
+            self._sure_since_s = None
+            return
+        self._sure_since_s = end_s if self._sure_since_s is None else self._sure_since_s
+        if end_s - self._sure_since_s >= _SURE_BEATS * pulse.period_s:
             self._held = pulse, end_s
 
     def hear_onset(self, onset_s: float) -> None:

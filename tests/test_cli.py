@@ -354,7 +354,7 @@ def test_ctrl_c_leaves_nothing_behind(command, after_s, rock_mix, trained_path, 
         ],
     }[command]
     # It says when the command has begun: before that, a busy machine may still be reading its arguments.
-    module = "train" if command == "train" else "play"
+    module = command
     ready = (
         f"import musichal.commands.{module} as room, musichal.__main__ as program; begin = room.{command}_command\n"
         f"room.{command}_command = lambda *a, **k: (print(1, flush=True), begin(*a, **k))\nprogram.main()"
@@ -368,7 +368,7 @@ def test_ctrl_c_leaves_nothing_behind(command, after_s, rock_mix, trained_path, 
     running.send_signal(signal.SIGINT)
     stdout, stderr = running.communicate(timeout=60)
     assert running.returncode == 130, stderr
-    assert stdout == "" or (command == "demo" and stdout.startswith("1. Training"))
+    assert stdout == "" or (command == "demo" and stdout.startswith("1. Learning"))
     assert stderr == "musichal: interrupted; nothing was left half-written\n"
     assert list(out.iterdir()) == []
 

@@ -289,8 +289,8 @@ def demo(
     folder: Annotated[Path, typer.Argument(help="Folder for what it writes.")] = Path("musichal-demo"),
     seed: Seed = 0,
 ) -> None:
-    """Train on the bundled rock band and answer its guitar."""
-    _run("play.demo_command", locals())
+    """Learn how the bundled rock band answers its guitar, and answer the guitar's next seconds."""
+    _run("demo.demo_command", locals())
 
 
 @app.command(epilog="Example: `musichal verify partner.hal --report report.html` — exits with 1 if a check fails.")

@@ -16,7 +16,7 @@ from musichal.text import PathLike
 
 Audio = npt.NDArray[Any]
 _MOST_CHANNELS = 64
-_EXAMPLES = {"band": "rock140_mix.ogg", "guitar": "rock140_guitar.ogg"}
+_EXAMPLES = {"band": "rock140_mix.ogg", "guitar": "rock140_guitar.ogg", "backing": "rock140_backing.ogg"}
 
 
 def example(name: str) -> Path:
@@ -24,8 +24,8 @@ def example(name: str) -> Path:
 
     Parameters
     ----------
-    name : {"band", "guitar"}
-        34 s of a rock band, or the solo guitar of the same song (C. Viola Iborra, MIT licence).
+    name : {"band", "guitar", "backing"}
+        34 s of a rock band, the solo guitar of the same song, or the band without it (C. Viola Iborra, MIT licence).
 
     Returns
     -------

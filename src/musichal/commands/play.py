@@ -1,4 +1,4 @@
-"""`musichal play` with a recording, and `musichal demo`: a recording in, an answer out."""
+"""`musichal play` with a recording: a recording in, an answer out."""
 
 import contextlib
 from collections import Counter
@@ -17,7 +17,6 @@ from musichal.audio.recording import read_recording
 from musichal.commands.options import PlayOptions, settings_from
 from musichal.commands.outputs import MIDI, PICTURE, SOUND, check_outputs
 from musichal.commands.terminal import Terminal
-from musichal.commands.train import train_command
 from musichal.errors import InputError
 from musichal.hearing.percepts import SOURCES
 from musichal.live.engine import CHANNEL, Performance
@@ -32,12 +31,12 @@ from musichal.partner.scenario import Scenario, parse_scenario
 from musichal.partner.settings import Direction, PartnerSettings
 from musichal.partner.voices import unheard_voices
 from musichal.plots.style import picture_format, save_figure
-from musichal.text import printable, read_text, reason, unknown_name
+from musichal.text import printable, read_text, unknown_name
 
 _SOUND_RATE_HZ = 44100
 _SHOWN_DECISIONS = 5
 RECORDING, PLAYER = example("band"), example("guitar")
-"""A rock band, which the demo's partner is trained on; the solo guitar of the same song, the player."""
+"""A rock band, and the solo guitar of the same song: what benchmarks train on and play with."""
 
 
 # ── what to play by ──────────────────────────────────────────────────────────
@@ -214,45 +213,3 @@ def _report(
             terminal.say(f"  {explain(decision, names)}")
     for path in written:
         terminal.say(f"Wrote {printable(path)}")
-
-
-# ── the demo ─────────────────────────────────────────────────────────────────
-
-
-def demo_command(*, folder: Path, terminal: Terminal, seed: int = 0) -> None:
-    """Train on the bundled band, let the partner answer the bundled guitar, and write the results into a folder."""
-    made = not folder.exists()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot make the folder {printable(folder)}: {reason(error)}") from error
-    try:
-        _fill(folder, seed=seed, terminal=terminal)
-    except BaseException:
-        if made:
-            with contextlib.suppress(OSError):  # something whole is in it already
-                folder.rmdir()
-        raise
-
-
-def _fill(folder: Path, *, seed: int, terminal: Terminal) -> None:
-    from musichal.commands.check import inspect_command
-
-    partner = folder / "partner.hal"
-    terminal.say("1. Training on a rock band (War of freedom by Carlos Viola Iborra, MIT licence).")
-    train_command(recordings=[RECORDING], output=partner, terminal=terminal)
-    terminal.say("\n2. What the partner learned:")
-    inspect_command(partner=partner, picture=folder / "partner.png", terminal=terminal)
-    terminal.say("\n3. The partner answers the solo guitar of the same song.")
-    options = PlayOptions(
-        partner=partner,
-        input=str(PLAYER),
-        midi_out=str(folder / "reply.mid"),
-        audio_out=str(folder / "reply.wav"),
-        mix_out=folder / "duo.wav",
-        picture=folder / "performance.png",
-        seed=seed,
-    )
-    play_command(options, terminal)
-    terminal.say(f"\nListen to {printable(folder / 'duo.wav')}: the guitar is on the left, MusicHal on the right.")
-    terminal.say(f"See {printable(folder / 'performance.png')}, and open {printable(folder / 'reply.mid')} in a sequencer.")

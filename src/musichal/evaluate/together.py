@@ -222,9 +222,12 @@ def hear_duo(
     spec: PerceptionSpec | None = None,
     train_share: float = 0.5,
     pairs: bool = False,
+    model: PartnerModel | None = None,
     progress: Progress | None = None,
 ) -> HeardDuo:
     """Train a partner on the first part of the band, with `pairs` beside the player, and hear the player on the rest.
+
+    A `model` that has learned this already is taken as it is.
 
     Raises
     ------
@@ -244,9 +247,10 @@ def hear_duo(
     learned, rest = _cut(duo.band, 0.0, start_s), _cut(duo.player, start_s, duo.player.duration_s)
     if not np.any(np.abs(rest.samples) > 1e-4):
         raise InputError(f"{name}: the player is silent from {start_s:.1f} s on, where the partner answers")
-    tell(f"Learning the band of {name}", 0.0)
-    beside = [_cut(duo.player, 0.0, start_s)] if pairs else []
-    model = train([*beside, learned], spec or PerceptionSpec(), keep_audio=False, pairs=[(0, 1)] if pairs else ())
+    if model is None:
+        tell(f"Learning the band of {name}", 0.0)
+        beside = [_cut(duo.player, 0.0, start_s)] if pairs else []
+        model = train([*beside, learned], spec or PerceptionSpec(), keep_audio=False, pairs=[(0, 1)] if pairs else ())
     tell(f"Listening to the player of {name}", 0.4)
     excerpt = hear_excerpt(model, rest.samples, sample_rate_hz=rest.sample_rate_hz, name=name, start_s=start_s)
     beats, parts, pitches = duo.beats, duo.parts_s, duo.pitches

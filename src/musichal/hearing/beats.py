@@ -217,7 +217,8 @@ _SURE_BEATS = 4  # beats over which what speaks for them is averaged, to each si
 _LEAST_SURE = 0.5
 _LONG_RUN = 12
 # Beats to each side over which a pulse is to be steady; where a half: the mean change of its period a beat, less its trend.
-_STEADY_BEATS, _STEADY, _STEADY_WIDTH = 12, 0.0075, 0.001
+_STEADY_BEATS, _STEADY, _STEADY_WIDTH = 12, 0.0058, 0.0008
+_STEPS = 3  # changes around a beat that do not count: a new tempo
 
 
 class FoundPulse(NamedTuple):
@@ -306,7 +307,8 @@ def _steadiness(pulses_s: Float64) -> Float64:
     for number in range(count):
         place = min(max(0, number - over), len(change) - 1)
         around = change[max(0, place - _STEADY_BEATS) : place + _STEADY_BEATS]
-        mean[number] = np.abs(around - around.mean()).mean()
+        away = np.sort(np.abs(around - np.median(around)))
+        mean[number] = away[: len(away) - min(_STEPS, len(away) // 4)].mean()
     return np.asarray(1 / (1 + np.exp((mean - _STEADY) / _STEADY_WIDTH)))
 
 

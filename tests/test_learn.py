@@ -57,6 +57,47 @@ def test_what_is_no_wish_is_refused_in_a_line(text, words):
         parse_wish(text)
 
 
+BEFORE = """# my nanoKONTROL, second scene
+[[cc]]
+controller = 1  # the mod wheel
+command = "temperature"
+low = 0.0
+high = 2.0
+
+# feet
+[[note]]
+note = 36
+command = "mute"
+"""
+
+
+def test_comments_and_order_survive(tmp_path):
+    path = tmp_path / "map.toml"
+    path.write_bytes(BEFORE.encode())
+    mappings = read_cc_map(path).mappings
+    assert cc_map_toml(mappings, before=BEFORE) == BEFORE
+    more = learned(list(mappings), parse_wish("follow_density=0:1"), (0, 7))
+    text = cc_map_toml(more, before=BEFORE)
+    assert all(line in text for line in BEFORE.splitlines())
+    path.write_text(text, encoding="utf-8")
+    assert set(read_cc_map(path).mappings) == set(more)
+    less = learned(more, parse_wish("mute"), (0, 1))
+    text = cc_map_toml(less, before=text)
+    assert "# my nanoKONTROL" not in text or "mod wheel" not in text
+    path.write_text(text, encoding="utf-8")
+    assert set(read_cc_map(path).mappings) == set(less)
+
+
+@pytest.mark.parametrize("before", ['cc = [{controller = 1, command = "mute"}]\n', "", "note = []\n"])
+def test_other_forms_of_a_map(before, tmp_path):
+    path = tmp_path / "map.toml"
+    path.write_text(before, encoding="utf-8")
+    more = learned(list(read_cc_map(path).mappings), parse_wish("mute"), (2, 9), note=True)
+    more = learned(more, parse_wish("mode=shadow,mirror"), (2, 9))
+    path.write_text(cc_map_toml(more, before=before), encoding="utf-8")
+    assert set(read_cc_map(path).mappings) == set(more)
+
+
 def test_what_trembles_is_not_what_is_moved():
     mover = Mover(taken={(0, 7)})
     assert mover.take((0xB0, 20, 64)) is None

@@ -5,7 +5,29 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from musichal.errors import InputError
-from musichal.text import clock, counted, parse_seconds, pitch_name, read_toml, unknown_name
+from musichal.evaluate.duos import read_beats
+from musichal.text import clock, counted, parse_seconds, pitch_name, printable, read_toml, unknown_name
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
+def test_texts_of_any_editor(tmp_path, encoding: str, newline: str) -> None:
+    text = "# für élise\na = 'ü'\n\n[b]\nc = 1\n"
+    mark = "\ufeff" if encoding in ("utf-16-le", "utf-16-be") else ""
+    (tmp_path / "x.toml").write_bytes((mark + text.replace("\n", newline)).encode(encoding))
+    assert read_toml(tmp_path / "x.toml") == {"a": "ü", "b": {"c": 1}}
+    (tmp_path / "beats.csv").write_bytes(
+        (mark + newline.join(["# s,beat", *(f"{n / 2};{n}" for n in range(9))])).encode(encoding)
+    )
+    assert read_beats(tmp_path / "beats.csv").tolist() == [n / 2 for n in range(9)]
+
+
+@given(st.text(st.characters()))
+def test_printable_text_is_one_line_and_stays(text: str) -> None:
+    shown = printable(text)
+    assert printable(shown) == shown
+    assert len(shown.splitlines()) <= 1
+    shown.encode()
 
 
 def test_names_and_counts() -> None:
@@ -57,7 +79,7 @@ def test_an_unknown_name_lists_what_is_valid_or_nearest() -> None:
 @pytest.mark.parametrize(
     ("data", "says"),
     [
-        ("a = 1".encode("utf-16"), "UTF-16; save it as UTF-8"),
+        ("a = 1".encode("utf-16")[:-1], "not text in UTF-16; save it as UTF-8"),
         (b"a = '\xe9'", "not text in UTF-8"),
         (b"a = " + b"[" * 3000, "not valid TOML"),
         (b"#" * 1_000_001, "too large"),

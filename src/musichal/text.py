@@ -11,7 +11,9 @@ import os
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, NoReturn
+from urllib.parse import unquote_to_bytes
 
 from musichal.errors import InputError
 
@@ -41,10 +43,36 @@ _REASONS = {
 }
 
 
+# What moves the cursor, ends a line, is half a character, or turns the direction of what follows. Spaces and joiners of every
+# script are part of a name, and what a version of Unicode does not know yet is in one that comes from elsewhere.
+_IMPROPER = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
 def printable(path: PathLike) -> str:
-    """Return `path` as text that fits one line of any terminal: control characters and undecodable bytes escaped."""
+    """Return `path` as text for one line of any terminal: controls and undecodable bytes escaped, all else as it is."""
+    return _IMPROPER.sub(lambda found: found[0].encode("unicode_escape").decode(), os.fspath(path))
+
+
+def path_text(path: PathLike) -> str:
+    """Return an absolute path as text in UTF-8: itself, or a file URI where it has bytes that are none."""
     text = os.fspath(path)
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return Path(text).as_uri()
+    return text
+
+
+def text_path(text: str) -> Path:
+    """Return the path of a `path_text`."""
+    if text.startswith("file://"):
+        return Path(os.fsdecode(unquote_to_bytes(text.removeprefix("file://"))))
+    return Path(text)
+
+
+def shortened(name: str, *, most_bytes: int = 200) -> str:
+    """Return a name cut to so many bytes in UTF-8, so that something fits behind it."""
+    return os.fsencode(name)[:most_bytes].decode(errors="ignore") if len(os.fsencode(name)) > most_bytes else name
 
 
 def reason(error: OSError) -> str:
@@ -101,12 +129,12 @@ def unknown_name(kind: str, name: object, valid: Iterable[str], *, hint: str = "
 
 
 def read_text(path: PathLike, *, limit: int = LARGEST_TABLE_BYTES) -> str:
-    """Return the text of a small file in UTF-8, without its byte order mark.
+    """Return the text of a small file in UTF-8, or in UTF-16 with a byte order mark, with lines that end in a line feed.
 
     Raises
     ------
     InputError
-        If the file cannot be read, has more than `limit` bytes, or is not UTF-8.
+        If the file cannot be read, has more than `limit` bytes, or another encoding.
     """
     try:
         with open(path, "rb") as stream:  # noqa: PTH123 - a path of any kind
@@ -115,12 +143,12 @@ def read_text(path: PathLike, *, limit: int = LARGEST_TABLE_BYTES) -> str:
         raise InputError(f"cannot read {printable(path)}: {reason(error)}") from error
     if len(data) > limit:
         raise InputError(f"{printable(path)} is too large: more than {limit} bytes")
-    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        raise InputError(f"{printable(path)} is encoded in UTF-16; save it as UTF-8")
+    name, encoding = ("UTF-16", "utf-16") if data[:2] in (b"\xff\xfe", b"\xfe\xff") else ("UTF-8", "utf-8-sig")
     try:
-        return data.decode("utf-8-sig")
+        text = data.decode(encoding)
     except UnicodeDecodeError as error:
-        raise InputError(f"{printable(path)} is not text in UTF-8; save it as UTF-8") from error
+        raise InputError(f"{printable(path)} is not text in {name}; save it as UTF-8") from error
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def parse_toml(text: str, *, source: str) -> dict[str, Any]:

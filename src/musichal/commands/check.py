@@ -29,7 +29,7 @@ from musichal.partner.settings import PartnerSettings
 from musichal.partner.voices import unheard_voices
 from musichal.plots.partner import draw_partner
 from musichal.plots.style import picture_format, save_figure
-from musichal.text import clock, counted, pitch_name, printable
+from musichal.text import clock, counted, pitch_name, printable, shortened
 from musichal.training.trainer import as_recording, train
 
 # Terminals of at least this many columns have room for the details of a check.
@@ -57,7 +57,7 @@ def verify_command(
     """
     recordings = recordings or []
     if report is not None:
-        report = report / f"{partner.stem}-verified.html" if report.is_dir() else report
+        report = report / f"{shortened(partner.stem)}-verified.html" if report.is_dir() else report
         check_outputs([(report, REPORT)], inputs=[partner, *recordings], force=force)
     with terminal.progress("Loading the partner") as progress, _again(partner, recordings) as retrain:
         model = load_partner(partner)

@@ -30,7 +30,7 @@ from musichal.live.output.midi_ports import INSTEAD, MidiSystem, midi_systems, o
 from musichal.machine import now_s
 from musichal.parameters import WORDS
 from musichal.partner.settings import PartnerSettings
-from musichal.text import counted, printable
+from musichal.text import counted, printable, read_text
 
 
 @dataclass(frozen=True)
@@ -266,7 +266,9 @@ def learn_command(*, path: Path, wishes: Sequence[str], control_in: str, termina
     """
     timeout_s = positive_seconds(within, "--within")
     asked = [parse_wish(text) for text in wishes]
-    mappings = list(read_cc_map(path).mappings) if path.exists() else []
+    mappings, text = [], ""
+    if path.exists():
+        mappings, text = list(read_cc_map(path).mappings), read_text(path)
     check_writable(path)
     taken: set[tuple[int, int]] = set()
     messages: queue.SimpleQueue[tuple[int, ...]] = queue.SimpleQueue()
@@ -281,8 +283,9 @@ def learn_command(*, path: Path, wishes: Sequence[str], control_in: str, termina
             if not note:
                 taken.add(place)
             mappings = learned(mappings, wish, place, note=note)
+            text = cc_map_toml(mappings, before=text)
             with open_atomically(path) as stream:
-                stream.write(cc_map_toml(mappings).encode())
+                stream.write(text.encode())
             terminal.say(f"  {'note' if note else 'controller'} {place[1]} on channel {place[0] + 1} is {wish.name}")
     terminal.result({"map": str(path), "learned": [w.name for w in asked], "mappings": len(mappings)})
     terminal.say(f"Wrote {printable(path)}; play with --control-in and --map {printable(path)}.")

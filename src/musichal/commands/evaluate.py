@@ -27,7 +27,7 @@ from musichal.memory.partner_file import PartnerModel, load_partner
 from musichal.note import Note
 from musichal.partner.partner import Partner
 from musichal.partner.settings import Direction, PartnerSettings
-from musichal.text import printable
+from musichal.text import printable, shortened
 
 PLAYING_MODES = ("shadow", "mirror", "couple", "lead", "contrast", "auto")
 _ROOMS = 4
@@ -98,7 +98,7 @@ def evaluate_command(
     settings = settings_from(set_ or [])
     directions = {name: direction(name, modes, None) for name in mode or PLAYING_MODES}
     if report is not None:
-        report = report / f"{partner.stem}-evaluated.html" if report.is_dir() else report
+        report = report / f"{shortened(partner.stem)}-evaluated.html" if report.is_dir() else report
         check_outputs([(report, REPORT)], inputs=[partner, *recordings], force=force)
     with terminal.progress("Loading the partner") as progress:
         model = load_partner(partner)

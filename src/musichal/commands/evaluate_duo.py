@@ -12,7 +12,7 @@ from musichal.evaluate.duo_tables import choice_rows, harmony_rows, text_of, tim
 from musichal.evaluate.duos import duos_from, evaluate_duos
 from musichal.evaluate.together import ANCHORS, DuoEvaluation, DuoSong
 from musichal.partner.settings import Direction
-from musichal.text import printable
+from musichal.text import printable, shortened
 
 _MAIN_TIME, _MAIN_HARMONY = (1, 2, 5, 6, 7), (1, 2, 3, 4, 5)
 
@@ -42,7 +42,7 @@ def evaluate_duo_command(
     """
     settings = settings_from(set_)
     if report is not None:
-        report = report / f"{files[0].stem}-duo.html" if report.is_dir() else report
+        report = report / f"{shortened(files[0].stem)}-duo.html" if report.is_dir() else report
         check_outputs([(report, REPORT)], inputs=files, force=force)
     with terminal.progress("Reading") as progress:
         duos = duos_from(

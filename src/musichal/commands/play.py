@@ -31,7 +31,7 @@ from musichal.partner.scenario import Scenario, parse_scenario
 from musichal.partner.settings import Direction, PartnerSettings
 from musichal.partner.voices import unheard_voices
 from musichal.plots.style import picture_format, save_figure
-from musichal.text import printable, read_text, unknown_name
+from musichal.text import path_text, printable, read_text, unknown_name
 
 _SOUND_RATE_HZ = 44100
 _SHOWN_DECISIONS = 5
@@ -171,7 +171,7 @@ def _write(options: PlayOptions, settings: PartnerSettings, player: str, answer:
         save_figure(answer.to_figure(), options.picture)
     if options.session is not None:
         session = SessionSettings(
-            partner_path=str(options.partner.resolve()),
+            partner_path=path_text(options.partner.resolve()),
             partner_sha256=file_sha256(options.partner),
             partner=settings,
             seed=options.seed,

@@ -24,7 +24,7 @@ from musichal.note import Note
 from musichal.partner.decision import Decision
 from musichal.partner.explanation import explain, summarise
 from musichal.partner.partner import Partner
-from musichal.text import clock, parse_seconds, printable, reason
+from musichal.text import clock, parse_seconds, printable, reason, text_path
 
 _RATE_HZ = 44100
 # A place is hard to recognise without what led to it.
@@ -33,7 +33,7 @@ _BEFORE_S, _AFTER_S = 1.0, 0.5
 
 def partner_path(settings: SessionSettings, partner: Path | None) -> Path:
     """Return the file of a session's partner; raises `InputError` where it is missing or another one."""
-    path = partner or Path(settings.partner_path)
+    path = partner or text_path(settings.partner_path)
     if partner is None and not path.exists():
         raise InputError(f"{printable(path)}, the partner of this session, does not exist; name it with --partner")
     if file_sha256(path) != settings.partner_sha256:
@@ -57,7 +57,7 @@ def replay_command(
     session = read_session(folder)
     settings = session.settings
     if midi_out is not None:
-        inputs = [partner or Path(settings.partner_path), *(p for p in folder.rglob("*") if p.is_file())]
+        inputs = [partner or text_path(settings.partner_path), *(p for p in folder.rglob("*") if p.is_file())]
         check_outputs([(midi_out, MIDI)], inputs=inputs, force=force)
     path = partner_path(settings, partner)
     for sentence in session.recovered:
@@ -133,7 +133,7 @@ def explain_command(
         raise InputError("--listen needs --at, such as --at 1:23")
     session = read_session(folder)
     settings, decisions = session.settings, list(session.decisions)
-    known = partner is not None or listen is not None or Path(settings.partner_path).exists()
+    known = partner is not None or listen is not None or text_path(settings.partner_path).exists()
     model = load_partner(partner_path(settings, partner)) if known else None
     names = _names(decisions, model)
     for sentence in session.recovered:

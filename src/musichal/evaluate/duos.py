@@ -1,5 +1,6 @@
 """Duos from files: pairs of recordings, and multitrack MIDI files that are rendered."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from musichal.evaluate.together import Duo, DuoEvaluation, HeardDuo, Progress, e
 from musichal.own_process import single_blas_thread
 from musichal.partner.modes import built_in_modes
 from musichal.partner.settings import Direction, PartnerSettings
-from musichal.text import PathLike, printable, reason, unknown_name
+from musichal.text import PathLike, printable, read_text, unknown_name
 
 TRAIN_SHARE = 0.5
 _MOST_BEATS = 1_000_000
@@ -242,19 +243,16 @@ def duo_of_score(
 
 
 def read_beats(path: PathLike) -> Float64:
-    """Return the beats of a text file: seconds at the start of each line, ascending (the format of `mir_eval`).
+    """Return the beats of a text file: seconds at the start of each line (the format of `mir_eval`, or CSV), ascending.
 
     Raises
     ------
     InputError
         If the file cannot be read or holds anything else.
     """
+    lines = [re.split(r"[,;\s]+", line.strip())[0] for line in read_text(path, limit=30 * _MOST_BEATS).splitlines()]
     try:
-        with Path(path).open(encoding="utf-8") as stream:
-            lines = [line.split() for line in stream.read(30 * _MOST_BEATS).splitlines()]
-        beats = np.array([float(line[0]) for line in lines if line and not line[0].startswith("#")])
-    except OSError as error:
-        raise InputError(f"cannot read {printable(path)}: {reason(error)}") from error
+        beats = np.array([float(first) for first in lines if first and not first.startswith("#")])
     except ValueError as error:
         raise InputError(f"{printable(path)}: each line must begin with the time of a beat in seconds") from error
     if len(beats) < 4 or not np.all(np.isfinite(beats)) or not np.all(np.diff(beats) > 0.05):

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import soxr
 
-from musichal.arrays import AnyArray, Float32, Int16, Int64
+from musichal.arrays import AnyArray, Bool, Float32, Int16, Int64
 from musichal.audio.recording import Recording, ingest
 from musichal.audio.resample import StreamResampler
 from musichal.evaluate.alignment import HeardRecording, LiveStream, Parity, Subject, check_recording, hear_live, random_blocks
@@ -231,12 +231,17 @@ def at_rate(samples: Float32, *, source_rate_hz: int, target_rate_hz: int) -> Fl
 
 
 def nearest_agreement(
-    positions: tuple[Int64, Int64], tokens: tuple[Int16, Int16], *, tolerance_samples: float, offset_samples: float = 0.0
+    positions: tuple[Int64, Int64],
+    tokens: tuple[Int16, Int16],
+    *,
+    tolerance_samples: float,
+    offset_samples: float = 0.0,
+    alike: Sequence[Bool] | None = None,
 ) -> tuple[tuple[int, int], ...]:
     """Return (equal, pairs) per source over the frames of two streams that lie nearest to each other.
 
     Positions (n,) and tokens (sources, n) of both; the second stream counts from `offset_samples` of the first. Pairs in
-    which both are silent say nothing and are left out.
+    which both are silent say nothing and are left out. `alike` says per source which tokens are one sound (size, size).
     """
     first, second = positions[0].astype(np.float64), positions[1] + offset_samples
     after = np.clip(np.searchsorted(second, first), min(1, len(second) - 1), len(second) - 1)
@@ -244,21 +249,25 @@ def nearest_agreement(
     match = np.where(first - second[before] < second[after] - first, before, after)
     near = np.abs(second[match] - first) <= tolerance_samples
     found = []
-    for mine, others in zip(tokens[0], tokens[1][:, match], strict=True):
+    for source, (mine, others) in enumerate(zip(tokens[0], tokens[1][:, match], strict=True)):
         sounding = near & ((mine != SILENCE) | (others != SILENCE))
-        found.append((int((mine == others)[sounding].sum()), int(sounding.sum())))
+        same = mine == others
+        if alike is not None:
+            same |= (mine != SILENCE) & (others != SILENCE) & alike[source][mine, others]
+        found.append((int(same[sounding].sum()), int(sounding.sum())))
     return tuple(found)
 
 
 def _agreement(
-    spec: PerceptionSpec, heard: HeardRecording, live: LiveStream, asked: AnyArray, offset_samples: float = 0.0
+    model: PartnerModel, heard: HeardRecording, live: LiveStream, asked: AnyArray, offset_samples: float = 0.0
 ) -> tuple[tuple[int, int], ...]:
     """Return the `nearest_agreement` of the stored frames where `asked` (n,) with another stream."""
     return nearest_agreement(
         (heard.frame_samples[asked], live.frame_samples),
         (heard.stored_tokens[:, asked], live.tokens),
-        tolerance_samples=spec.encoder.stride_samples / 2,
+        tolerance_samples=model.spec.encoder.stride_samples / 2,
         offset_samples=offset_samples,
+        alike=[vocabulary.alike() for vocabulary in model.vocabularies],
     )
 
 
@@ -292,7 +301,7 @@ def rate_checks(
         other = Subject("", rate, at_rate(sound, source_rate_hz=own_rate, target_rate_hz=rate), None)
         blocks = random_blocks(other, rng)
         live = hear_live(model, other.samples, sample_rate_hz=rate, blocks=blocks, with_beats=False)
-        pairs = _agreement(spec, heard, live, asked)
+        pairs = _agreement(model, heard, live, asked)
         shares = _shares(pairs)
         # Below its own rate hearing lacks what it was trained on, and no resampler brings it back.
         lossy = rate < min(spec.sample_rate_hz, own_rate)
@@ -339,7 +348,7 @@ def shift_rows(
         blocks = random_blocks(part, rng, largest_s=1.0)
         live = hear_live(model, part.samples, sample_rate_hz=rate, blocks=blocks, with_beats=False)
         asked = whole & (heard.frame_samples >= offset + spec.context_samples + spec.segment_samples)
-        pairs = _agreement(spec, heard, live, asked, offset)
+        pairs = _agreement(model, heard, live, asked, offset)
         counts = tuple(total for _, total in pairs)
         rows.append(ShiftRow(offset_samples=round(offset), offset_s=dropped / rate, shares=_shares(pairs), pairs=counts))
         progress((number + 1) / (OFFSETS + 1))

@@ -12,14 +12,14 @@ Arthur & Vassilvitskii, "k-means++: The advantages of careful seeding", SODA 200
 """
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 from scipy.sparse import csr_array
 from scipy.special import entr
 
-from musichal.arrays import AnyArray, Float32, Float64, Int16, Int64
+from musichal.arrays import AnyArray, Bool, Float32, Float64, Int16, Int64
 from musichal.errors import InputError
 from musichal.hearing.percepts import SILENCE
 from musichal.spec import VocabularySpec
@@ -39,6 +39,7 @@ _PROJECTION_GRID = 2.0**14
 _UNIT_GRID = 2.0**36
 # The spread is the unit of distances: never zero, at least the rounding of squared distances in the normalised space.
 _LEAST_SPREAD = 1e-7
+_ALIKE = 0.05
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,28 @@ class Vocabulary:
         squares = np.einsum("nd,nd->n", x, x)[:, None] + self._squares[None]
         return np.maximum(squares - 2 * cross, 0).astype(np.float32)
 
+    def count(self, features: Float32) -> Int64:
+        """Return how many frames (n, dims) get each token, (size,).
+
+        The tokens are those that are heard: of a steady sound many centres are equally near but for rounding, and k-means,
+        which computes distances in another way, may find another of them the nearest.
+        """
+        counts = np.zeros(self.size, np.int64)
+        for first in range(0, features.shape[0], _BLOCK_ROWS):
+            tokens = nearest(self.distances(self.normalise(features[first : first + _BLOCK_ROWS])))
+            counts += np.bincount(tokens, minlength=self.size)
+        return counts
+
+    def alike(self) -> Bool:
+        """Return which sounds are one but for rounding, (size, size): nearer to one another than a twentieth of their size.
+
+        Of a drone a vocabulary has many such; sounds of music lie a sixth of their size apart, or more.
+        """
+        x = self.centres.astype(np.float64)
+        squares = np.einsum("kd,kd->k", x, x)
+        size = (squares[:, None] + squares) / 2 if self.normalisation == "scale" else 1.0  # of unit vectors
+        return np.asarray(squares[:, None] + squares - 2 * (x @ x.T) <= _ALIKE**2 * size)
+
     def digest(self) -> str:
         """Return the SHA-256 over everything that shapes a token, a frame's or a gesture's."""
         h = hashlib.sha256(f"{self.normalisation} {self.scale!r} {self.spread!r}".encode())
@@ -121,9 +144,10 @@ def fit_vocabulary(features: Float32, spec: VocabularySpec, *, source: str) -> V
         x = _project(features, _plane(mean, projection))
     rng = np.random.default_rng(spec.seed)
     centres = _best_start(x, spec, rng)
-    centres, labels, spread = _lloyd(x, centres, spec.max_iterations)
-    counts = np.bincount(labels, minlength=spec.size).astype(np.int64)
-    return Vocabulary(spec.normalisation, centres, scale, mean, projection, max(spread, _LEAST_SPREAD), counts)
+    centres, _, spread = _lloyd(x, centres, spec.max_iterations)
+    none = np.zeros(spec.size, np.int64)
+    fitted = Vocabulary(spec.normalisation, centres, scale, mean, projection, max(spread, _LEAST_SPREAD), none)
+    return replace(fitted, counts=fitted.count(features))
 
 
 def _has_distinct_rows(features: Float32, count: int) -> bool:

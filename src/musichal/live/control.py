@@ -349,21 +349,35 @@ def _mapping(entry: Any, where: str, *, note: bool) -> CcMapping:
     )
 
 
-def cc_map_toml(mappings: Sequence[CcMapping]) -> str:
-    """Return the text of a map's file."""
-    tables = []
-    for m in mappings:
-        kind, what = ("note", "note") if m.note else ("cc", "controller")
-        lines = [f"[[{kind}]]", f"{what} = {m.controller}", f'command = "{m.name}"']
-        if m.channel is not None:
-            lines.append(f"channel = {m.channel + 1}")
-        if m.choices:
-            lines.append(f"choices = [{', '.join(_quoted(c) for c in m.choices)}]")
-        elif m.name not in (*STAGE_COMMANDS, *TRIGGERS):
-            lines += [f"low = {m.low!r}", f"high = {m.high!r}"]
-        tables.append("\n".join(lines) + "\n")
-    return "\n".join(tables)
+def cc_map_toml(mappings: Sequence[CcMapping], *, before: str = "") -> str:
+    """Return the text of a map's file; what was there `before` keeps its comments and its order."""
+    import tomlkit  # only where a map is written
+
+    document: Any = tomlkit.parse(before)
+    for kind in ("cc", "note"):
+        wanted = [m for m in mappings if m.note == (kind == "note")]
+        entries = document.get(kind, [])
+        there = [_mapping(entry.unwrap(), kind, note=kind == "note") for entry in entries]
+        for number in reversed(range(len(there))):
+            if there[number] not in wanted:
+                del entries[number]
+        new = [m for m in wanted if m not in there]
+        if new and kind not in document:
+            document[kind] = tomlkit.aot()
+        inline = kind in document and not isinstance(document[kind], tomlkit.items.AoT)
+        for m in new:
+            entry: Any = tomlkit.inline_table() if inline else tomlkit.table()
+            entry.update(_entry(m))
+            document[kind].append(entry)
+    return tomlkit.dumps(document)
 
 
-def _quoted(text: str) -> str:
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+def _entry(m: CcMapping) -> dict[str, Any]:
+    entry: dict[str, Any] = {"note" if m.note else "controller": m.controller, "command": m.name}
+    if m.channel is not None:
+        entry["channel"] = m.channel + 1
+    if m.choices:
+        entry["choices"] = list(m.choices)
+    elif m.name not in (*STAGE_COMMANDS, *TRIGGERS):
+        entry |= {"low": m.low, "high": m.high}
+    return entry

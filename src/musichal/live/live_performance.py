@@ -45,7 +45,7 @@ from musichal.partner.explanation import explain
 from musichal.partner.partner import Partner
 from musichal.partner.settings import PartnerSettings
 from musichal.partner.voices import unheard_voices
-from musichal.text import printable
+from musichal.text import path_text, printable
 
 _LOOK_S = 5.0
 _JOIN_S = 20.0
@@ -332,7 +332,7 @@ class LivePerformance:
     def _session(self, folder: Path, digest: str) -> LiveSessionWriter:
         request, rate_hz = self.request, self.input.sample_rate_hz
         settings = SessionSettings(
-            partner_path=str(request.partner.resolve()),
+            partner_path=path_text(request.partner.resolve()),
             partner_sha256=digest,
             partner=request.settings,
             seed=request.seed,

@@ -25,7 +25,7 @@ from musichal.hearing.exact_notes import known_onsets, known_or_found_beats
 from musichal.hearing.front_end import FrontEnd
 from musichal.hearing.listener import FeatureExtractor, Tokenizer, Vocabularies, resolve_spec
 from musichal.hearing.percepts import N_PITCHES, SILENCE, SOURCES, Gesture, Percept, SegmentFeatures
-from musichal.hearing.vocabulary import fit_vocabulary, nearest
+from musichal.hearing.vocabulary import fit_vocabulary
 from musichal.machine import SHAPES_NUMBERS, installed
 from musichal.memory.beat_places import BeatPlace, beat_places
 from musichal.memory.memory import NOTE, Memory, Pair, PlayersPast, assign_notes, note_rows
@@ -243,11 +243,9 @@ def _counted_again(vocabularies: Vocabularies, analysed: Sequence[_AnalysedRecor
     """Return vocabularies that are kept, with counts of how often each of their tokens occurs now."""
     out = []
     for source, vocabulary in enumerate(vocabularies):
-        frames = _frames(analysed, source, all_frames=False)
-        if frames.shape[0] < vocabulary.size:
-            frames = _frames(analysed, source, all_frames=True)
-        tokens = nearest(vocabulary.distances(vocabulary.normalise(frames)))
-        out.append(replace(vocabulary, counts=np.bincount(tokens, minlength=vocabulary.size).astype(np.int64)))
+        all_frames = sum(int(item.audible(source).sum()) for item in analysed) < vocabulary.size
+        counts = sum(vocabulary.count(item.features(source)[item.audible(source) | all_frames]) for item in analysed)
+        out.append(replace(vocabulary, counts=np.asarray(counts, np.int64)))
     return out[0], out[1]
 
 
@@ -273,7 +271,7 @@ def _learn_vocabularies(
             )
         frames = _frames(analysed, number, all_frames=quiet)
         learned.append(fit_vocabulary(frames, spec.vocabulary, source=source))
-    return learned[0], learned[1]
+    return (learned[0], learned[1]) if total <= _MOST_FRAMES else _counted_again((learned[0], learned[1]), analysed)
 
 
 @dataclass(frozen=True)

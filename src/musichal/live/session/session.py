@@ -207,14 +207,14 @@ def _chunk_samples(path: Path, sample_rate_hz: int) -> int:
         count = path.stat().st_size // 4
     else:
         try:
-            info = soundfile.info(path)
+            with path.open("rb") as stream, soundfile.SoundFile(stream) as info:  # which takes any name
+                count = int(info.frames)
         except (soundfile.SoundFileError, OSError) as error:
             raise InputError(f"{printable(path)} is not FLAC data, or is damaged") from error
         if info.format != "FLAC":
             raise InputError(f"{printable(path)} is not FLAC data")
         if info.samplerate != sample_rate_hz:
             raise InputError(f"{printable(path)} has another sample rate than the session")
-        count = int(info.frames)
     if count > _LARGEST_CHUNK_SAMPLES:
         raise InputError(f"{printable(path)} is longer than a chunk of a session can be")
     return count
@@ -311,7 +311,7 @@ def read_settings(folder: Path) -> SessionSettings:
         ("seed", settings.seed >= 0),
         ("program", 0 <= settings.program <= 127),
         ("channel", 0 <= settings.channel <= 15 and settings.channel != PERCUSSION_CHANNEL),
-        ("partner_path", settings.partner_path == printable(settings.partner_path)),
+        ("partner_path", len(settings.partner_path) > 0 and "\0" not in settings.partner_path),
         ("input_name", settings.input_name == printable(settings.input_name)),
     ):
         if not inside:

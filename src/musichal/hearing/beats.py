@@ -217,7 +217,7 @@ _SURE_BEATS = 4  # beats over which what speaks for them is averaged, to each si
 _LEAST_SURE = 0.5
 _LONG_RUN = 12
 # Beats to each side over which a pulse is to be steady; where a half: the mean change of its period a beat, less its trend.
-_STEADY_BEATS, _STEADY, _STEADY_WIDTH = 12, 0.0058, 0.0008
+_STEADY_BEATS, _STEADY, _STEADY_WIDTH = 12, 0.0054, 0.0007
 _STEPS = 3  # changes around a beat that do not count: a new tempo
 
 
@@ -277,14 +277,15 @@ def find_beats(segments: Iterable[SegmentFeatures], *, sample_rate_hz: int) -> R
     times = np.interp(places, numbers, pulse.times_s)
     out = np.zeros(len(times), dtype=BEAT)
     out["time_s"] = _to_onsets(times, pulse.onsets_s)
-    out["confidence"] = np.interp(places, numbers, pulse.confidence)
+    sure = np.where(_in_runs(pulse.confidence >= _LEAST_SURE), pulse.confidence, 0.0)
+    out["confidence"] = np.interp(places, numbers, sure)
     out["bar_place"] = bar_places(pulse.heard, first_chance(pulse, times), times)
-    out = out[_in_runs(out["confidence"] >= _LEAST_SURE) & (out["time_s"] >= 0)]
+    out = out[(out["confidence"] >= _LEAST_SURE) & (out["time_s"] >= 0)]
     return out[np.r_[True, np.diff(out["time_s"]) > 0]] if len(out) >= _FEWEST_BEATS else out[:0]
 
 
 def _in_runs(sure: Bool) -> Bool:
-    """Return which of the sure beats are in a long run of them, or in one that is most of all beats: a few happen by chance."""
+    """Return which of the sure ones are in a long run of them, or in one that is half of all: a few happen by chance."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], sure, [False]]).astype(np.int8)))
     kept = np.zeros(len(sure), dtype=bool)
     for first, last in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):

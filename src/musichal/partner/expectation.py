@@ -201,8 +201,8 @@ class HarmonyFollower:
         self._chords = ChordFollower()
         if cells is not None:
             self._units = unit_chroma(cells.strengths)
-            self._carried = np.concatenate([cells.strengths, cells.chords], axis=1)
-            self._usual = self._carried.mean(axis=0)
+            self._following = _following(cells)
+            self._usual = cells.strengths.mean(axis=0)
 
     def hear(self, percept: Percept, pulse: Pulse | None) -> None:
         """Take a percept: whole cells of it move the model on."""
@@ -231,10 +231,10 @@ class HarmonyFollower:
         own = rounded(self._chords.keys), rounded(self._chords.chords)
         if self._cells is None:
             return Expectation(rounded(heard), rounded(self._keys), 0.0, *own, np.full(CHORDS, 1 / CHORDS))
-        carried = self._carried_on(self._cells)
+        carried = self._places @ self._following
         next_one = _relative(self._in_keys(carried[:, :12]))
         chords = np.concatenate([self._in_keys(carried[:, 12:24]), self._in_keys(carried[:, 24:])])
-        usual = _relative(self._in_keys(np.tile(self._usual[:12], (12, 1))))
+        usual = _relative(self._in_keys(np.tile(self._usual, (12, 1))))
         evidence = np.array([np.ones(12), next_one, usual, heard, _relative(self._now)])
         classes = 1 / (1 + np.exp(-(_SOUNDS @ evidence)))
         # A key in which memory has no harmony like the present one is none to play in.
@@ -250,17 +250,6 @@ class HarmonyFollower:
         """Return memory's pitch classes, one row for each transposition (12, 12), where they sound; shape (12,)."""
         # What memory has at c − t sounds at c.
         return np.asarray((self._keys[:, None] * np.take_along_axis(of_memory, _UNTURNED, axis=1)).sum(axis=0))
-
-    def _carried_on(self, cells: HarmonicCells) -> Float64:
-        """Return memory's pitch classes and chords a little later, in each transposition, not turned; shape (12, 36)."""
-        total = np.zeros((12, self._carried.shape[1]))
-        goes_on = np.ones(len(cells.goes_on), dtype=bool)
-        for ahead in range(1, _AHEAD + 1):
-            left = max(0, len(cells.goes_on) - ahead)
-            goes_on = goes_on[:left] & cells.goes_on[ahead - 1 :][:left]
-            here = self._places[:, :left] * goes_on
-            total += here @ self._carried[ahead:] + (1 - here.sum(axis=1))[:, None] * self._usual
-        return total
 
     def _step_s(self, pulse: Pulse | None) -> float:
         """Return how long a cell lasts in the room, on the level of the beat that is nearest to memory's."""
@@ -304,6 +293,18 @@ class HarmonyFollower:
             self._keys *= fits**_KEY_WEIGHT
             self._keys /= self._keys.sum()
         self._places = places
+
+
+def _following(cells: HarmonicCells) -> Float64:
+    """Return memory's pitch classes and chords a little after each cell, shape (n, 36): the usual ones where it ends."""
+    carried = np.concatenate([cells.strengths, cells.chords], axis=1)
+    n, usual = len(carried), carried.mean(axis=0)
+    out, goes_on = np.zeros_like(carried), np.ones((n, 1), dtype=bool)
+    for ahead in range(1, _AHEAD + 1):
+        ends = np.concatenate([cells.goes_on[ahead - 1 :], np.zeros(ahead - 1, dtype=bool)])[:n]
+        goes_on &= ends[:, None]
+        out += np.where(goes_on, np.roll(carried, -ahead, axis=0), usual)
+    return out
 
 
 def _relative(values: Float64) -> Float64:

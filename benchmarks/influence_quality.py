@@ -25,7 +25,6 @@ from benchmarks.figure import Figure
 from musichal.arrays import Float64
 from musichal.evaluate.together import HeardDuo, Progress
 from musichal.own_process import single_blas_thread
-from musichal.partner.candidates import find_candidates, sounding
 from musichal.partner.harmony import unit_chroma
 from musichal.partner.influences import INFLUENCES, PLAYER_INFLUENCES
 from musichal.partner.partner import Partner
@@ -94,7 +93,7 @@ def of_song(song: Song, cache: Path | None) -> Float64:
 
 def _values(heard: HeardDuo) -> tuple[Float64, Float64, Float64]:
     """Return moments (m,), where states begin (n,), and the value of each influence on each of these, (m, influences, n)."""
-    settings, rate = PartnerSettings(live_weight=0.0), heard.excerpt.sample_rate_hz
+    settings, rate = PartnerSettings(live_weight=0.0, max_transposition=0), heard.excerpt.sample_rate_hz
     partner = Partner(heard.model.memory, settings, rng=np.random.default_rng(0), sample_rate_hz=rate)
     rows = heard.model.memory.states
     states = np.flatnonzero((rows["start_s"] > _EDGE_S) & (rows["start_s"] < heard.start_s - _SPAN_S))
@@ -105,13 +104,7 @@ def _values(heard: HeardDuo) -> tuple[Float64, Float64, Float64]:
         partner.hear(percept, now_s)
         if now_s < next_s or now_s > heard.excerpt.duration_s - _SPAN_S or not percept.heard.audible.any():
             continue
-        situation = partner._tracker.at(now_s, settings)
-        found = find_candidates(
-            partner.library, partner._activation, situation, sounding(partner.library, situation.chroma, settings),
-            position=None, transposition=0, settings=settings, also=np.arange(len(rows)),
-        )  # fmt: skip
-        same = int(np.flatnonzero(found.transpositions == 0)[0])
-        values.append(found.influences[columns][:, states, same])
+        values.append(partner.weigh_all(now_s).influences[columns][:, states, 0])
         times_s.append(now_s)
         next_s = now_s + _STEP_S
     return np.array(times_s), rows["start_s"][states].astype(np.float64), np.array(values)

@@ -9,7 +9,7 @@ a memory of their own (`PlayersPast`), in which the present is looked up; what i
 """
 
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 
@@ -119,6 +119,8 @@ class Memory:
     ----------
     players : PlayersPast or None
         How players sounded beside some of its recordings; not to be changed once it is played from.
+    worth : mapping
+        What influences are worth here, by name: factors of their weights, 1 where nothing is said.
     """
 
     def __init__(self, *, dims: int, threshold: float, keep_vectors: bool = True) -> None:
@@ -129,6 +131,7 @@ class Memory:
         self.indexes = tuple(TokenIndex() for _ in SOURCES)
         self.oracle = AudioOracle(dims, threshold=threshold)
         self.players: PlayersPast | None = None
+        self.worth: Mapping[str, float] = {}
         self._derived: dict[Callable[..., Any], Any] = {}
 
     @classmethod

@@ -40,6 +40,7 @@ _SLACK_S = 1.0
 _LARGEST_FEATURE = 1e6
 _LEAST_SCALE, _LARGEST_SCALE = 1e-12, 1e12
 _LONGEST_TEXT = 4096
+_LEAST_WORTH = 0.01
 _PLAYERS = "player-"  # begins the names of members that hold the players' gestures
 _LONGEST_OFFSET_S = 3600.0
 KEPT = "vocabularies"
@@ -196,6 +197,8 @@ def save_partner(path: PathLike, model: PartnerModel) -> None:
         "vocabularies": vocabularies,
         "recordings": recordings,
     }
+    if model.memory.worth:
+        content["influences"] = dict(model.memory.worth)
     if past is not None:
         content["pairs"] = [vars(pair) for pair in past.pairs]
     write_container(path, content=content, members=members)
@@ -248,6 +251,8 @@ def _build(container: Container) -> PartnerModel:
         pairs = tuple(_pair(values, len(recordings)) for values in content["pairs"])
         past = PlayersPast(_memory(container, _PLAYERS, spec, vocabularies, recordings), pairs)
     memory = _memory(container, "", spec, vocabularies, recordings, players=past)
+    memory.worth = {_text(name): _number(value) for name, value in content.get("influences", {}).items()}
+    _require(all(_LEAST_WORTH <= value <= 1 / _LEAST_WORTH for value in memory.worth.values()), "an influence has no worth")
     heard = {pair.player for pair in past.pairs} if past is not None else set()
     _require(not heard & {*np.unique(memory.states["recording"]).tolist()}, "its memory would play what a player played")
     trained_with = {_text(k): _text(v) for k, v in content["trained_with"].items()}

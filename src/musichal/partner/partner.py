@@ -96,6 +96,7 @@ class Partner:
         knows_its_sound: bool = True,
     ) -> None:
         self.library = MemoryPool(memory)
+        self._worth = np.array([memory.worth.get(name, 1.0) for name in INFLUENCES])
         self.settings = settings
         self._knows_its_sound = knows_its_sound
         self._rng = rng
@@ -311,7 +312,7 @@ class Partner:
             run=self._run, tonal=found.tonal, settings=settings, key=self._key.transposition if free else None,
         )  # fmt: skip
         filtered.factors.update(self._modes.filters(found.states, turn))
-        importance, asked = weights(settings), tuple[str, ...]()
+        importance, asked = weights(settings) * self._worth, tuple[str, ...]()
         if plan is not None and self._guide is not None:
             value = self._guide.value(found.states, found.transpositions, plan)
             fits = self._guide.fits(found.states, found.transpositions, plan)
@@ -358,6 +359,16 @@ class Partner:
             return dataclasses.replace(options, fit=fit)  # nothing lies near the place wanted
         filtered = Filtered({**options.filtered.factors, "beat": factors})
         return dataclasses.replace(options, fit=fit, filtered=filtered, scores=values)
+
+    def weigh_all(self, now_s: float) -> Candidates:
+        """Return all states of its memory with what each influence makes of them now, to measure that."""
+        settings = self._modes.settings(self.settings)
+        situation = self._at(now_s, settings)
+        sounds = self._sounding(situation, settings, self._shifts())
+        return find_candidates(
+            self.library, self._activation, situation, sounds, position=None, transposition=0, settings=settings,
+            also=np.arange(len(self.library.base)),
+        )  # fmt: skip
 
     def _follow_scenario(self, turn: Turn) -> Plan | None:
         """Return how memory can follow the scenario now, None where there is nothing to follow."""

@@ -35,6 +35,7 @@ from musichal.note import HeardNote
 from musichal.own_process import single_blas_thread
 from musichal.spec import PerceptionSpec
 from musichal.text import printable, reason
+from musichal.training.influence_worth import Rehearsal, influence_worth
 from musichal.training.note_alignment import align_notes
 from musichal.training.pair_alignment import Sounding, aligned, check_pairs
 from musichal.training.workers import Analyse, worker_pool
@@ -113,6 +114,7 @@ def train(
             learned = _counted_again(vocabularies, analysed)
         memory_input: list[_ToRemember] = []
         stored: list[StoredRecording] = []
+        heard: list[Sequence[Percept]] = []
         for recording, item in zip(recordings, analysed, strict=True):
             percepts, gestures = item.tokenised(Tokenizer(spec, learned))
             tell(f"Finding the beats of {recording.name}", len(stored) / len(recordings))
@@ -120,9 +122,14 @@ def train(
             exact = recording.take is not None and recording.take.is_rendered
             memory_input.append(_ToRemember(gestures, item.notes, item.hits, beats, exact))
             stored.append(_store(recording, percepts, beats, keep_audio=keep_audio))
+            heard.append(percepts)
     players = {pair.player: memory_input[pair.player] for pair in found}
     memory = _remember({n: heard for n, heard in enumerate(memory_input) if n not in players}, tell)
     memory.players = PlayersPast(_remember(players, tell), found) if found else None
+    tell("Weighing influences", 0.0)
+    asked = {pair.player: (pair.others, pair.offset_s) for pair in found} or {n: (n, 0.0) for n in range(len(heard))}
+    rehearsals = [Rehearsal(*asked[n], heard[n]) for n in asked]
+    memory.worth = influence_worth(memory, rehearsals, sample_rate_hz=spec.sample_rate_hz)
     tell("Done", 1.0)
     names = SHAPES_NUMBERS if not spec.encoder.runtime else (*SHAPES_NUMBERS, package_of(spec.encoder.runtime))
     return PartnerModel(
@@ -381,6 +388,7 @@ def with_beats(model: PartnerModel, *, processes: int = 1, progress: Progress | 
                 hits = np.concatenate([hits, note_rows(gesture, struck)])
     states = in_the_beat(states, recordings)
     memory = Memory.restore(states, model.memory.notes, model.memory.oracle, hits=hits, players=model.memory.players)
+    memory.worth = model.memory.worth
     return replace(
         model, memory=memory, recordings=tuple(recordings), spec=replace(model.spec, drum_digest=drum_model_digest())
     )

@@ -17,6 +17,7 @@ from musichal.commands.terminal import Terminal, table_of
 from musichal.errors import CheckFailedError, InputError
 from musichal.evaluate.partner_stats import partner_stats
 from musichal.evaluate.tempo import tempo_stats
+from musichal.hearing.drums import drum_model_digest
 from musichal.hearing.encoders import LEARNED
 from musichal.hearing.encoders.checkpoint import Checkpoint, find_checkpoint
 from musichal.hearing.encoders.conversion import convert as converted
@@ -307,7 +308,7 @@ def rehear_command(
 ) -> PartnerModel:
     """Hear a partner's own recordings again, write the partner to `output` (default: the same file), report what changed.
 
-    A partner that hears without weights, from before beats were kept, gets its beats and drum hits, and nothing else changes.
+    A partner that hears without weights, from before beats or this drum model, gets its beats and drum hits; all else stays.
     Raises `PartnerFileError` if it does not hold its recordings; `InputError` if it hears without weights and nothing would
     change, or this machine cannot compute as was asked.
     """
@@ -320,7 +321,7 @@ def rehear_command(
         name = spec.encoder.name
         workers = processes or usual_processes(sum(r.duration_s for r in model.recordings))
         if name not in LEARNED and not refit:
-            if model.knows_beats:
+            if model.knows_beats and spec.drum_digest == drum_model_digest():
                 raise InputError(f"{printable(partner)} hears with '{name}', which is the same on every machine: nothing to do")
             return _find_beats_again(model, output, terminal, processes=workers, progress=progress)
         recordings = own_recordings(model)
@@ -363,7 +364,7 @@ def rehear_command(
 def _find_beats_again(
     model: PartnerModel, output: Path, terminal: Terminal, *, processes: int, progress: Progress
 ) -> PartnerModel:
-    """Write a partner with the beats and drum hits that its file lacks, and all else as it was."""
+    """Write a partner with its beats and drum hits as they are found now, and all else as it was."""
     found = with_beats(model, processes=processes, progress=progress)
     progress(f"Writing {printable(output.name)}", 1.0)
     save_partner(output, found)

@@ -35,6 +35,9 @@ _ADVICE: dict[Cause, str] = {
 CAUSES: tuple[Cause, ...] = tuple(_ADVICE)
 
 _STEADY = 0.9  # share of frames with the same token or pitch class, from which on it is not played music
+_MAINS = (7, 8, 10, 11)  # pitch classes of 50 Hz, a little above G, and of 60 Hz, between B flat and B
+_LOUDEST_HUM_DB = -25.0
+_SOME_ONSETS = 6  # in a window
 _LEAST_MISFIT = 0.3  # sounds closer to their centres than in training count no less
 
 
@@ -60,6 +63,7 @@ class DriftSettings:
     audible_factor: float = 0.5  # of the training's least audible share
     quiet_db: float = 6.0  # below the training's quietest window: strange or inaudible sounds are too quiet,
     far_too_quiet_db: float = 20.0  # any sounds are
+    loud_db: float = -36.0  # nothing above is too quiet, however loud the training was
     noise_tonality: float = 0.17  # noise has less, unless the training was so toneless
     clipped_share: float = 0.02  # of samples at full scale
     rest_s: float = 30.0  # for so long after music, silence is a rest
@@ -292,15 +296,17 @@ class DriftMonitor:
         rests = self._music_until is not None and now - self._music_until < settings.rest_s * self._rate_hz
         toneless = half.tonality < settings.noise_tonality
         noise = max(window.tonality, half.tonality) < settings.noise_tonality < training.least_tonality
-        quiet = half.level_db < training.least_level_db - settings.quiet_db
+        quiet = half.level_db < min(training.least_level_db - settings.quiet_db, settings.loud_db)
         far_db = training.least_level_db - settings.far_too_quiet_db * ease**0.5
-        hum = self._is_steady(window) and self._is_steady(half)
+        hum = self._is_steady(window) and self._is_steady(half) and self._is_mains(window)
+        beats = window.onsets >= _SOME_ONSETS and window.level_db > settings.loud_db  # clicks, hats: short, and nothing between
         strange = self._is_strange(window, ease) and self._is_strange(half, ease)
         if not (clipped or silent):
             self._music_until = now
         causes: tuple[tuple[bool, Cause | None, float], ...] = (
             (clipped, "clipped", hold_s),
             (silent and not quiet, self.alarm, hold_s),  # notes with long rests between them: all stays as it is
+            (silent and beats, None, hold_s),
             (silent and not toneless and half.steadiness < _STEADY, "too quiet", hold_s),
             (silent and rests, self.alarm, hold_s),
             (silent or hum, "wrong channel", hold_s),
@@ -318,6 +324,11 @@ class DriftMonitor:
         if own is None or known is None or figures.onsets:
             return False
         return known.largest_top_share < _STEADY < own.top_share
+
+    def _is_mains(self, figures: DriftFigures) -> bool:
+        """Return whether a steady sound may be the hum of the mains, at 50 or 60 Hz, and is no louder than hum is."""
+        pitch_class = int(np.sum([e.pitch_classes for e in self._window], axis=0).argmax())
+        return pitch_class in _MAINS and figures.level_db < _LOUDEST_HUM_DB
 
     def _is_strange(self, figures: DriftFigures, ease: float) -> bool:
         settings = self._settings

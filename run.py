@@ -22,6 +22,7 @@ usage: python3 run.py COMMAND [ARGUMENTS]
   test               run the fast tests on all cores
   test live          run the tests in real time, through JACK
   test slow          run the tests that take minutes
+  test fuzz          read malformed files for a minute
   test [OPTIONS]     run pytest with these options
   check              check style, formatting and types
 
@@ -33,8 +34,9 @@ PYTHON = str(VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python"))
 PIP = ROOT / "tools" / "bootstrap" / "pip-26.3-py3-none-any.whl"
 ON_ALL_CORES = ["-n", "auto", "--dist", "worksteal"]
 TESTS = {
-    "fast": [["-m", "not slow and not live", *ON_ALL_CORES]],
+    "fast": [["-m", "not slow and not live and not fuzz", *ON_ALL_CORES]],
     "live": [["-m", "live and not slow"]],
+    "fuzz": [["-m", "fuzz"]],
     "slow": [["-m", "slow and not live", *ON_ALL_CORES], ["-m", "slow and live"]],
 }
 

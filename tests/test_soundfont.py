@@ -1,8 +1,10 @@
+import io
 import itertools
 import struct
 
 import numpy as np
 import pytest
+import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -266,13 +268,40 @@ def test_a_font_that_is_missing_or_a_folder_is_one_clear_line(tmp_path):
             open_soundfont(path)
 
 
-def test_a_program_that_the_font_lacks_is_said_and_a_compressed_font_too(opened):
-    with pytest.raises(InputError, match="no program 5"):
-        render_notes([Note(0, 1, 60, 64)], opened(LOOPED), programs={0: 5})
-    with pytest.raises(InputError, match="no drum kit 0"):
-        render_notes([Note(0, 1, 60, 64, 9)], opened(LOOPED))
-    with pytest.raises(InputError, match="SF3"):
-        render_notes([Note(0, 1, 60, 64)], opened(LOOPED, sample_type=0x11))
+@pytest.mark.parametrize(("preset", "bank"), [(0, 0), (40, 0), (5, 8), (0, 128)])
+def test_of_a_program_that_the_font_lacks_another_plays_and_it_is_said(opened, preset, bank):
+    font = opened(LOOPED, preset=preset, bank=bank)
+    assert np.abs(render_notes([Note(0, 1, 69, 100)], font, programs={0: 4})).max() > 0.01
+    (said,) = font.remarks(4)
+    assert f"has no program 5: {preset + 1} one plays. It has {preset + 1} one" in said
+    assert font.remarks(preset) == () or bank
+    drums = render_notes([Note(0, 1, 69, 100, 9)], font)
+    assert bool(np.abs(drums).max(initial=0) > 0.01) == (bank == 128)  # nothing else is a drum kit
+
+
+def test_a_damaged_sample_is_left_out_and_the_rest_plays(opened):
+    """Its start lies behind its end; a zone of other keys is whole."""
+    font = opened({43: 60 << 8, **LOOPED}, second={43: 127 << 8 | 61, 4: 1})
+    assert not np.abs(render_notes([Note(0, 1, 69, 100)], font)).max(initial=0) > 0
+    assert np.abs(render_notes([Note(0, 1, 50, 100)], font)).max() > 0.01
+    (said,) = font.remarks(0)
+    assert said.endswith("damaged samples are left out: sine")
+    with pytest.raises(InputError, match="damaged"):
+        opened({4: 1}).remarks(0)
+
+
+def test_a_font_of_ogg_samples_plays(tmp_path, opened):
+    sine = 0.5 * np.sin(2 * np.pi * np.arange(44_100) / 100)
+    out = io.BytesIO()
+    soundfile.write(out, sine, 44_100, format="OGG", subtype="VORBIS")
+    packed = np.frombuffer(out.getvalue() + bytes(len(out.getvalue()) % 2), "<i2")
+    content = small_font({}, samples=packed, loop=(0, 100), sample_type=0x11)
+    content = content.replace(struct.pack("<III", 0, len(packed), 0), struct.pack("<III", 0, 2 * len(packed), 0))
+    (tmp_path / "a.sf3").write_bytes(content)
+    sound = render_notes([Note(0, 0.5, 69, 100)], open_soundfont(tmp_path / "a.sf3"))
+    assert pitch_hz(sound[:20_000, 0]) == pytest.approx(441, rel=0.01)
+    with pytest.raises(InputError, match="damaged"):
+        opened({}, sample_type=0x11).remarks(0)
 
 
 @given(st.data())

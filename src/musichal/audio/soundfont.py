@@ -16,6 +16,7 @@ crashes on a damaged font; tinysoundfont has no wheels for half of our platforms
 """
 
 import bisect
+import io
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -24,6 +25,7 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+import soundfile
 import soxr
 from scipy.signal import lfilter
 
@@ -57,6 +59,9 @@ _RECORDS: dict[bytes, list[Any]] = {
 }
 _SAMPLE_IS_PACKED, _SAMPLE_IS_IN_ROM = 0x10, 0x8000
 _MOST_REGIONS = 10_000
+_MOST_LISTED = 8
+_MOST_SAMPLES = 1 << 26
+_DRUMS = (_PERCUSSION_BANK, 127)  # the second is XG's
 
 # Generator numbers, from the specification.
 _KEY_RANGE, _VELOCITY_RANGE, _INSTRUMENT, _SAMPLE = 43, 44, 41, 53
@@ -119,9 +124,10 @@ class _Region:
 
     `loop_mode` is 0 (none), 1 (always) or 3 (until released). `key` and `velocity` replace those played where they are
     not −1. The filter's cutoff, in cents above 8.176 Hz, is at `filter_cents` and rises by `filter_swing_cents` at the
-    top of its envelope.
+    top of its envelope. `packed` is the row of a sample that is unpacked, −1 for others.
     """
 
+    packed: int
     keys: tuple[int, int]
     velocities: tuple[int, int]
     start: int
@@ -189,18 +195,60 @@ class SoundFont:
         self._samples = samples
         self._tables = tables
         self._regions: dict[tuple[int, int], tuple[_Region, ...]] = {}
+        self._unpacked: dict[int, Int16] = {}
+        self._left_out: set[str] = set()
+
+    def remarks(self, program: int) -> tuple[str, ...]:
+        """Return sentences on what plays instead of a program that there is not, and which samples are left out."""
+        said = []
+        bank, found = self._preset(0, program)
+        if (bank, found) != (0, program):
+            there = sorted({(int(p["bank"]), int(p["preset"]), _name(p["name"])) for p in self._tables[b"phdr"][:-1]})
+            instead = next(name for b, p, name in there if (b, p) == (bank, found))
+            listed = ", ".join(f"{p + 1} {name}" + f" (bank {b})" * (b > 0) for b, p, name in there[:_MOST_LISTED])
+            more = f", … ({len(there)} in all)" if len(there) > _MOST_LISTED else ""
+            said.append(f"{self.name} has no program {program + 1}: {found + 1} {instead} plays. It has {listed}{more}")
+        self._of(bank, found)
+        if self._left_out:
+            said.append(f"{self.name}: damaged samples are left out: {', '.join(sorted(self._left_out))}")
+        return tuple(said)
+
+    def _preset(self, bank: int, program: int) -> tuple[int, int]:
+        """Return the bank and the program that play: those asked for, a variation of them, their family's, or the nearest."""
+        there = {(int(p["bank"]), int(p["preset"])) for p in self._tables[b"phdr"][:-1]}
+        own = [key for key in there if (key[0] in _DRUMS) == (bank == _PERCUSSION_BANK)] or list(there)
+        if not own:
+            raise _damaged(self.name)
+        return min(
+            own,
+            key=lambda k: (
+                k != (bank, program),
+                k[1] != program,
+                k[0] != bank,
+                k[1] // 8 != program // 8,
+                abs(k[1] - program),
+                k,
+            ),
+        )
+
+    def _of(self, bank: int, program: int) -> tuple[_Region, ...]:
+        if (bank, program) not in self._regions:
+            preset = self._preset(bank, program)
+            self._regions[bank, program] = tuple(self._build(*preset)) if bank == 0 or preset[0] in _DRUMS else ()
+        return self._regions[bank, program]
 
     def sounds(
         self, notes: Iterable[Note], *, sample_rate_hz: int, programs: Mapping[int, int]
     ) -> Iterator[tuple[int, Float32]]:
         """Yield the first sample and the stereo sound (n, 2) of each region of each note, in order of time.
 
-        `programs` gives channels their General MIDI program, and channel 9 its drum kit. Raises `InputError` where the font
-        lacks a program.
+        `programs` gives channels their General MIDI program, and channel 9 its drum kit; of a program that there is not,
+        another plays: see `remarks`.
         """
         for voice in _choked([voice for note in notes for voice in self._voices(note, sample_rate_hz, programs)]):
             region = voice.region
-            samples = self._samples[region.start : region.end].astype(np.float32) / np.float32(32768)
+            pool = self._samples if region.packed < 0 else self._unpacked[region.packed]
+            samples = pool[region.start : region.end].astype(np.float32) / np.float32(32768)
             loudness = (voice.velocity / 127) ** 2 * 10 ** (-_ATTENUATION_SCALE * region.attenuation_db / 20)
             angle = (region.pan + 1) * math.pi / 4
             sides = np.array([loudness * math.cos(angle), loudness * math.sin(angle)], np.float32)
@@ -208,12 +256,10 @@ class SoundFont:
 
     def _voices(self, note: Note, rate_hz: int, programs: Mapping[int, int]) -> Iterator[_Voice]:
         bank = _PERCUSSION_BANK if note.channel == PERCUSSION_CHANNEL else 0
-        preset = bank, programs.get(note.channel, 0)
-        if preset not in self._regions:
-            self._regions[preset] = tuple(self._build(*preset))
+        regions = self._of(bank, programs.get(note.channel, 0))
         start = round(note.onset_s * rate_hz)
         held = max(1, round((note.onset_s + note.duration_s) * rate_hz) - start)
-        for region in self._regions[preset]:
+        for region in regions:
             if _within(note.pitch, region.keys) and _within(note.velocity, region.velocities):
                 key = note.pitch if region.key < 0 else region.key
                 velocity = note.velocity if region.velocity < 0 else region.velocity
@@ -222,20 +268,20 @@ class SoundFont:
     def _build(self, bank: int, program: int) -> Iterator[_Region]:
         presets = self._tables[b"phdr"]
         (found,) = np.nonzero((presets["bank"][:-1] == bank) & (presets["preset"][:-1] == program))
-        if not found.size:
-            raise InputError(f"{self.name}: the soundfont has no {'drum kit' if bank else 'program'} {program}")
-        instruments, count = self._tables[b"inst"], 0
+        instruments, count, tried = self._tables[b"inst"], 0, 0
         for zone in self._zones(presets, int(found[0]), b"pbag", b"pgen", _INSTRUMENT):
             if zone[_INSTRUMENT] >= len(instruments) - 1:
                 raise _damaged(self.name)
             added = {k: v for k, v in zone.items() if k not in _ONLY_IN_INSTRUMENTS}
             for own in self._zones(instruments, zone[_INSTRUMENT], b"ibag", b"igen", _SAMPLE):
-                region = self._region(added, own)
+                region, tried = self._region(added, own), tried + 1
                 if region is not None:
                     yield region
                     count += 1
-                if count > _MOST_REGIONS:
+                if tried > _MOST_REGIONS:
                     raise _damaged(self.name)
+        if not count and self._left_out:
+            raise _damaged(self.name)
 
     def _zones(self, table: Records, row: int, bags: bytes, gens: bytes, last: int) -> Iterator[dict[int, int]]:
         """Yield the generators of each zone of a preset or instrument that ends in `last`, over those of its global zone."""
@@ -258,15 +304,19 @@ class SoundFont:
         if own[_SAMPLE] >= len(self._tables[b"shdr"]) - 1:
             raise _damaged(self.name)
         header = self._tables[b"shdr"][own[_SAMPLE]]
-        if int(header["type"]) & _SAMPLE_IS_PACKED:
-            raise InputError(f"{self.name}: compressed soundfonts (SF3) are not supported; use an .sf2 file")
+        packed, pool = -1, self._samples
+        if int(header["type"]) & _SAMPLE_IS_PACKED:  # of SF3: Ogg Vorbis, its loop counted from its start
+            packed, pool = own[_SAMPLE], self._unpack(own[_SAMPLE])
+            header = header.copy()
+            header["start"], header["end"] = 0, len(pool)
         at = {k: int(header[k]) + own.get(f, 0) + 32768 * own.get(c, 0) for k, (f, c) in _OFFSETS.items()}
         keys, velocities = (_overlap(added.get(kind), own.get(kind)) for kind in (_KEY_RANGE, _VELOCITY_RANGE))
         if keys[0] > keys[1] or velocities[0] > velocities[1] or int(header["type"]) & _SAMPLE_IS_IN_ROM:
             return None
         rate_hz = int(header["rate"])
-        if not (0 <= at["start"] < at["end"] <= len(self._samples) and 400 <= rate_hz <= 400_000):
-            raise _damaged(self.name)
+        if not (0 <= at["start"] < at["end"] <= len(pool) and 400 <= rate_hz <= 400_000):
+            self._left_out.add(_name(header["name"]))
+            return None
 
         def value(number: int) -> int:
             default, lowest, highest = _VALUES[number]
@@ -281,6 +331,7 @@ class SoundFont:
         header_key = int(header["key"]) if int(header["key"]) <= 127 else 60
         return _Region(
             **at,
+            packed=packed,
             keys=keys,
             velocities=velocities,
             loop_mode=value(_SAMPLE_MODES) if loops else 0,
@@ -299,6 +350,23 @@ class SoundFont:
             filter_envelope=envelope(25),
             envelope=envelope(33),
         )
+
+    def _unpack(self, row: int) -> Int16:
+        """Return a sample that is packed as Ogg Vorbis, empty where it cannot be read."""
+        if row not in self._unpacked:
+            header = self._tables[b"shdr"][row]
+            data = self._samples.tobytes()[int(header["start"]) : int(header["end"])]
+            try:
+                with soundfile.SoundFile(io.BytesIO(data)) as sound:
+                    samples: Int16 = sound.read(min(sound.frames, _MOST_SAMPLES), dtype="int16", always_2d=True)[:, 0]
+            except soundfile.SoundFileError:
+                samples = np.zeros(0, np.int16)
+            self._unpacked[row] = samples
+        return self._unpacked[row]
+
+
+def _name(name: bytes) -> str:
+    return printable(name.split(b"\0")[0].decode("latin-1")).strip()
 
 
 def open_soundfont(path: PathLike) -> SoundFont:

@@ -19,7 +19,7 @@ _FLAC_START = re.compile(rb"fLaC[\x00\x80]\x00\x00\x22")
 
 def flac(data: Data, start: int) -> Contents:
     """Part joined files; where a length is given it is kept as a promise, and each is read to its end."""
-    starts = [found.start() for found in _FLAC_START.finditer(data, start)]
+    starts = [start, *(found.start() for found in _FLAC_START.finditer(data, start + 1))]
     ends = [*starts[1:], len(data)]
     return Contents(tuple(_flac_part(data, [(a, b)], bytes(data[a : a + 42])) for a, b in zip(starts, ends, strict=True)))
 

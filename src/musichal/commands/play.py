@@ -127,7 +127,8 @@ def play_command(options: PlayOptions, terminal: Terminal) -> Performance:
     outputs = check_outputs(wanted, inputs=[options.partner, options.input], force=options.force)
     sounds = options.audio_out is not None or options.mix_out is not None
     if sounds and options.sound == "soundfont":
-        find_instrument(options.soundfont)  # refuses a file that is no soundfont before anything is played
+        for remark in getattr(find_instrument(options.soundfont), "remarks", lambda _program: ())(options.program - 1):
+            terminal.warn(remark)  # a file that is no soundfont is refused before anything is played
     with contextlib.ExitStack() as stack, terminal.progress("Loading the partner") as progress:
         model = load_partner(options.partner)
         if model.beats_advice:

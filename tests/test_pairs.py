@@ -40,8 +40,11 @@ def backing(audio_dir) -> Recording:
 @pytest.fixture(scope="module")
 def paired(guitar, backing) -> PartnerModel:
     """Return a partner of a guitar and its band, whose recording begins a little later."""
+    warnings: list[str] = []
     recordings = [cut(guitar, 0.0, LEARNED_S), cut(backing, OFFSET_S, LEARNED_S)]
-    return train(recordings, PerceptionSpec(), pairs=[(0, 1)])
+    model = train(recordings, PerceptionSpec(), pairs=[(0, 1)], warn=warnings.append)
+    assert not any("swapped" in warning for warning in warnings)
+    return model
 
 
 def test_a_pair_is_aligned_and_kept_apart(paired, tmp_path):
@@ -95,6 +98,9 @@ def test_how_the_player_sounded_speaks_for_what_they_did_then(paired, guitar):
 
 def test_what_is_no_pair_is_refused_in_one_line(guitar, backing):
     a, b = cut(guitar, 0, 8), cut(backing, 0, 8)
+    warnings: list[str] = []
+    train((b, a), PerceptionSpec(), pairs=[(0, 1)], keep_audio=False, warn=warnings.append)
+    assert "are the player and the others swapped?" in " ".join(warnings)
     silent = replace(a, samples=np.zeros_like(a.samples), name="silent.wav")
     for pair, why in (
         ((a, cut(backing, 0, 12)), "8.0 s and the other 12.0 s"),

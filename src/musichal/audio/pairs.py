@@ -13,6 +13,7 @@ import numpy as np
 
 from musichal.arrays import Float64
 from musichal.audio.instrument import Instrument, find_instrument
+from musichal.audio.midi_recording import take_of
 from musichal.audio.recording import MIDI_SUFFIXES, Recording, ingest, read_recording
 from musichal.audio.score import Score, Track, read_score, render_tracks
 from musichal.errors import InputError
@@ -33,7 +34,10 @@ def read_pair(player: PathLike, others: PathLike) -> tuple[Recording, Recording]
     if file.suffix.lower() in MIDI_SUFFIXES and not _is_file(player):
         score = read_score(file)
         chosen = score.track(os.fspath(player))
-        return render_pair(score, next(n for n, track in enumerate(score.tracks) if track is chosen))
+        sides = render_pair(score, next(n for n, track in enumerate(score.tracks) if track is chosen))
+        tracks = (chosen,), tuple(track for track in score.tracks if track is not chosen)
+        one, other = (replace(side, take=take_of(replace(score, tracks=own))) for side, own in zip(sides, tracks, strict=True))
+        return one, other
     if not _is_file(player) and _channel(player) is not None:
         return _channels(player, file)
     if Path(player).exists() and Path(player).resolve() == file.resolve():

@@ -17,10 +17,13 @@ from musichal.audio.keyboard import MidiTake
 from musichal.audio.recording import Recording
 from musichal.errors import InputError
 from musichal.hearing.percepts import SegmentFeatures
+from musichal.note import HeardNote
 from musichal.spec import PerceptionSpec
 
 LEAST_AGREEMENT = 0.3
 """Of one music are recordings whose correlations of onsets and of harmony add up to this, at some offset."""
+MORE_AT_ONCE = 0.5
+"""With so much more of `parts_at_once` than the others, a player may be the band."""
 STEP_S, CHROMA_S = 0.01, 0.1
 """Steps in which onsets and harmony are compared."""
 _ONSET_S = 0.025
@@ -41,6 +44,11 @@ def check_pairs(recordings: Sequence[Recording], pairs: Sequence[tuple[int, int]
                 f"{names} are no pair: one lasts {lengths_s[0]:.1f} s and the other {lengths_s[1]:.1f} s;"
                 " they must hold one performance from its beginning to its end"
             )
+
+
+def parts_at_once(notes: Iterable[HeardNote], hits: Sequence[HeardNote], *, duration_s: float) -> float:
+    """Return how much goes on in a recording: how many notes sound on average, and each three drum hits a second for one."""
+    return (sum(note.duration_s for note in notes) + len(hits) / 3) / duration_s
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ from musichal.spec import PerceptionSpec
 from musichal.text import printable, reason
 from musichal.training.influence_worth import Rehearsal, influence_worth
 from musichal.training.note_alignment import align_notes
-from musichal.training.pair_alignment import Sounding, aligned, check_pairs
+from musichal.training.pair_alignment import MORE_AT_ONCE, Sounding, aligned, check_pairs, parts_at_once
 from musichal.training.workers import Analyse, worker_pool
 
 Progress = Callable[[str, float], None]
@@ -108,6 +108,11 @@ def train(
             recordings[number] = _with_notes(recordings[number], take, analysed[number], spec)
         sounding = {n: Sounding.of(recordings[n].name, analysed[n].segments(), spec) for pair in pairs for n in pair}
         found = tuple(Pair(*pair, offset_s=aligned(*(sounding[n] for n in pair))) for pair in pairs)
+        for numbers in pairs if warn is not None else ():
+            a, b = (parts_at_once(analysed[n].notes, analysed[n].hits, duration_s=recordings[n].duration_s) for n in numbers)
+            if a > b + MORE_AT_ONCE and warn is not None:
+                player, others = (recordings[n].name for n in numbers)
+                warn(f"more goes on in {player} than in {others}: are the player and the others swapped?")
         if vocabularies is None:
             learned = _learn_vocabularies(analysed, spec, tell, warn or (lambda _text: None))
         else:

@@ -43,12 +43,12 @@ MIDI_SUFFIXES = frozenset((".mid", ".midi", ".smf", ".rmi", ".kar"))
 """What is taken from a folder. A file that is named is read whatever its suffix."""
 LOWEST_RATE_HZ = 8_000
 HIGHEST_RATE_HZ = 192_000
-MAX_SAMPLES = 4 * 3600 * 48_000
-"""Longest recording: four hours at 48 kHz, 2.8 GB of memory."""
+MAX_SAMPLES = 8 * 3600 * 192_000
+"""Longest recording: eight hours at 192 kHz; what is longer than some minutes lies in a temporary file."""
 
 _GRID = 2.0**23
 _BLOCK_VALUES = 1 << 18
-_MOST_IN_MEMORY = 1 << 26  # samples: 25 minutes at 44.1 kHz
+_MOST_IN_MEMORY = 1 << 24  # samples: 6 minutes at 44.1 kHz
 _PEAK_SAMPLES = 1024
 _CLICK_RATIO = 32.0
 _CLIPPED_SHARE = 1e-5

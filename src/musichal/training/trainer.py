@@ -101,7 +101,7 @@ def train(
             raise InputError(
                 f"{recording.name}: a rate of {recording.sample_rate_hz} Hz cannot be stored as FLAC; use --no-audio"
             )
-    with tempfile.TemporaryDirectory(prefix="musichal-") as folder:
+    with tempfile.TemporaryDirectory(prefix="musichal-", ignore_cleanup_errors=True) as folder:
         analysed = _analyse_all(recordings, spec, Path(folder), tell, processes if spec.encoder.name in LEARNED else 1)
         recordings = list(recordings)
         for number, take in (notes or {}).items():
@@ -185,7 +185,7 @@ class _AnalysedRecording:
     def features(self, source: int) -> Float32:
         """Return the features of every frame of a source, or behind the sources the salience, shape (n, dims)."""
         n = sum(segment.frame_samples.shape[0] for segment in self._segments)
-        return np.fromfile(self._files[source], np.float32).reshape(n, -1) if n else np.zeros((0, 1), np.float32)
+        return np.memmap(self._files[source], np.float32, "r").reshape(n, -1) if n else np.zeros((0, 1), np.float32)
 
     def tokenised(self, tokenizer: Tokenizer) -> tuple[list[Percept], list[Gesture]]:
         """Return the percepts, without features, and the gestures of the whole recording."""
@@ -374,7 +374,7 @@ def with_beats(model: PartnerModel, *, processes: int = 1, progress: Progress | 
     rate_hz = model.spec.sample_rate_hz
     recordings, hits = [], np.zeros(0, dtype=NOTE)
     states = model.memory.states.copy()
-    with tempfile.TemporaryDirectory(prefix="musichal-") as folder:
+    with tempfile.TemporaryDirectory(prefix="musichal-", ignore_cleanup_errors=True) as folder:
         processes = processes if model.spec.encoder.name in LEARNED else 1
         analysed = _analyse_all(own_recordings(model), model.spec, Path(folder), tell, processes)
         for number, (stored, item) in enumerate(zip(model.recordings, analysed, strict=True)):

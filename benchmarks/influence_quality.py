@@ -156,8 +156,8 @@ def mean_of(values: Float64) -> Measured:
 
 def _page(found: dict[str, Float64], split: str) -> str:
     lines = ["# Results: influences", ""]
-    command = "python -m benchmarks influences --write docs/results"
-    lines += [f"Generated on {datetime.now(UTC).date()} by `{command}`, songs of the split {split!r}."]
+    command = f"python -m benchmarks influences --split {split} --songs {len(found[KINDS[0]])} --write docs/results"
+    lines += [f"Generated on {datetime.now(UTC).date()} by `{command}`."]
     lines += ["", *(__doc__ or "").split("-----------\n")[1].strip().splitlines()]
     for kind, values in found.items():
         lines += ["", f"## A memory of {kind}, {len(values)} songs"]

@@ -265,7 +265,12 @@ class PartnerParameters:
         group="Matching", unit="s", ends=(0.02, 30.0),
     )  # fmt: skip
     live_weight: float = _parameter(
-        0.8, 0, 1, "Factor of the score of the player's own gestures of this performance; 0 learns nothing.", group="Learning"
+        0.8,
+        0,
+        1,
+        "Factor of the score of the player's own gestures of this performance; 0 learns nothing.",
+        group="Learning",
+        beside={"likeness_weight": 0.0, "continuity_weight": 0.0},
     )
     live_gestures: int = _parameter(
         2000, 1, 4000, "Largest number of the player's last gestures that can be played.",

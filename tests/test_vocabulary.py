@@ -268,3 +268,15 @@ def test_a_vocabulary_read_back_gives_the_same_bits(normalisation: str) -> None:
     x = learned.normalise(features[:26])
     assert x.tobytes() == read.normalise(features[:26]).tobytes()
     assert learned.distances(x).tobytes() == read.distances(x).tobytes()
+
+
+def test_of_a_drone_the_tokens_that_are_heard_are_counted():
+    """Its frames differ by rounding alone: which of many centres is the nearest depends on how distances are computed."""
+    rng = np.random.default_rng(0)
+    drone = (1 + 1e-5 * rng.normal(size=(1500, 24))).astype(np.float32)
+    vocabulary = fit_vocabulary(drone, VocabularySpec(), source="harmonic")
+    tokens = nearest(vocabulary.distances(vocabulary.normalise(drone)))
+    assert vocabulary.counts.tolist() == np.bincount(tokens, minlength=64).tolist()
+    assert vocabulary.alike().all()
+    music = fit_vocabulary(rng.normal(size=(1500, 24)).astype(np.float32), VocabularySpec(), source="harmonic")
+    assert np.array_equal(music.alike(), np.eye(64, dtype=bool))

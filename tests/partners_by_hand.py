@@ -108,6 +108,8 @@ def as_version_1(source: Path, target: Path, *, spec_too: bool = False) -> Path:
     if spec_too:
         for name in ("strange_cost", "percussive_scale"):
             del content["spec"]["gestures"][name]
+        del content["spec"]["onsets"]["dip_db"]
+        content["spec"]["notes"] |= {"begin": 0.5, "min_duration_s": 0.08}
         content["fingerprint"] = PerceptionSpec.from_dict(content["spec"]).fingerprint()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(container, "FORMAT_VERSION", 1)

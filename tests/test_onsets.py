@@ -62,6 +62,17 @@ def test_tremolo_and_a_swell_are_not_attacks() -> None:
     assert len(onsets((tone() * np.linspace(0, 1, 4 * RATE)).astype(np.float32))) <= 2
 
 
+@pytest.mark.parametrize(("depth_db", "found"), [(14.0, 14), (4.0, 1)])
+def test_a_tongued_tone_has_an_onset_at_each_return_from_a_deep_dip(depth_db: float, found: int) -> None:
+    t = np.arange(4 * RATE) / RATE
+    # Each 0.3 s, 60 ms down and 60 ms up again, as smooth as breath is.
+    phase = np.clip(((t % 0.3) - 0.15) / 0.12 + 0.5, 0, 1)
+    gain_db = -depth_db * np.sin(np.pi * phase) ** 2
+    samples = (0.3 * 10 ** (gain_db / 20) * np.sin(2 * np.pi * 880 * t)).astype(np.float32)
+    assert abs(len(onsets(samples)) - found) <= 1
+    assert len(onsets(samples, spec=OnsetSpec(dip_db=0))) <= 1
+
+
 def test_a_slow_attack_is_one_onset_not_several_while_it_lasts() -> None:
     """Four rushes of noise, each rising for 100 ms; only where the flux is at its height may an onset be."""
     rng = np.random.default_rng(0)

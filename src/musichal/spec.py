@@ -29,14 +29,14 @@ _LEAST = 1e-6
 """Stands for the lower end of a range that leaves 0 out."""
 
 
-def _in(default: Any, low: float, high: float, *, later: bool = False) -> Any:
-    """Return a field of a number in [`low`, `high`]; absent from a stored spec it has its default, if it joined `later`."""
-    return field(default=default, metadata={"range": (low, high)} | ({_LATER: True} if later else {}))
+def _in(default: Any, low: float, high: float, **later: Any) -> Any:
+    """Return a field of a number in [`low`, `high`]; `later` is what it has where a stored spec lacks it."""
+    return field(default=default, metadata={"range": (low, high), **({_LATER: later["later"]} if later else {})})
 
 
 def _later(default: Any) -> Any:
     """Return a field that joined after partners existed: absent, it has its default."""
-    return field(default=default, metadata={_LATER: True})
+    return field(default=default, metadata={_LATER: default})
 
 
 def _check(condition: bool, message: str) -> None:
@@ -61,8 +61,8 @@ class _SpecPart:
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values.
 
-        A field that joined later is left out while it is at its default, so that a spec from before it has the same text,
-        and the same fingerprint, as it always had.
+        A field that joined later is left out while it has what a spec from before it has, so that such a spec has the same
+        text, and the same fingerprint, as it always had.
         """
         return self._plain(all_fields=False)
 
@@ -72,7 +72,7 @@ class _SpecPart:
             value = getattr(self, field_.name)
             if isinstance(value, _SpecPart):
                 out[field_.name] = value._plain(all_fields=all_fields)
-            elif all_fields or not (_LATER in field_.metadata and value == field_.default):
+            elif all_fields or not (_LATER in field_.metadata and value == field_.metadata[_LATER]):
                 out[field_.name] = value
         return out
 
@@ -85,7 +85,7 @@ class _SpecPart:
         missing = sorted(name for name in set(fields) - set(values) if _LATER not in fields[name].metadata)
         if unknown or missing:
             raise InputError(f"perception spec: {cls.__name__} has unknown {unknown} and lacks {missing}")
-        converted: dict[str, Any] = {}
+        converted = {name: f.metadata[_LATER] for name, f in fields.items() if _LATER in f.metadata}
         for name, value in values.items():
             factory = fields[name].default_factory
             default = fields[name].default if factory is dataclasses.MISSING else factory()
@@ -140,7 +140,7 @@ class EncoderSpec(_SpecPart):
     weights: str = _later("")
     revision: str = _later("")
     weights_digest: str = _later("")
-    layer: int = _in(0, 0, 256, later=True)
+    layer: int = _in(0, 0, 256, later=0)
     normalise: bool = _later(False)
     runtime: str = _later("")
     precision: str = _later("")
@@ -192,7 +192,7 @@ class VocabularySpec(_SpecPart):
 
 @dataclass(frozen=True, kw_only=True)
 class OnsetSpec(_SpecPart):
-    """Causal SuperFlux (Böck & Widmer 2013)."""
+    """Causal SuperFlux (Böck & Widmer 2013), and returns of the level from a dip; `dip_db` of 0 asks for no dips."""
 
     n_fft: int = _in(1024, 64, 32768)
     hop_samples: int = 160
@@ -207,6 +207,11 @@ class OnsetSpec(_SpecPart):
     average_s: float = _in(0.25, _LEAST, 10)
     max_s: float = _in(0.03, _LEAST, 10)
     min_ioi_s: float = _in(0.03, _LEAST, 10)
+    dip_db: float = _in(9.0, 0, 60, later=0.0)
+    dip_return_db: float = _in(4.0, 0.1, 60, later=4.0)
+    dip_return_s: float = _in(0.054, _LEAST, 1, later=0.054)
+    dip_ioi_s: float = _in(0.1, _LEAST, 10, later=0.1)
+    dip_fade_db_per_s: float = _in(20.0, 0, 1000, later=20.0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -227,8 +232,8 @@ class GestureSpec(_SpecPart):
     penalty: float = _in(20.0, 0, _INFINITE)
     percussive_weight: float = _in(0.3, 0, _INFINITE)
     silence_cost: float = 4.0
-    strange_cost: float = _in(0.0, 0, 100, later=True)
-    percussive_scale: float = _in(1.0, 0, 100, later=True)
+    strange_cost: float = _in(0.0, 0, 100, later=0.0)
+    percussive_scale: float = _in(1.0, 0, 100, later=1.0)
     min_s: float = _in(0.06, 0, 0.5)
     max_s: float = _in(2.0, 0.5, 20)
     settle_s: float = _in(0.08, 0, 0.3)
@@ -243,12 +248,16 @@ class GestureSpec(_SpecPart):
 class NoteSpec(_SpecPart):
     """How sure the note tracker has to be, and the digest of its model.
 
-    `begin` and `sound` are the probabilities above which a note begins and goes on; shorter notes are dropped.
+    `begin` and `sound` are the probabilities above which a note begins and goes on; `again` is the one for a note that sounds
+    to begin again at an onset that no other pitch explains as well. What sounds with the probability `held` for long is a note
+    without a beginning, too. Notes shorter than `min_duration_s` are dropped.
     """
 
-    begin: float = _in(0.5, _LEAST, 1 - _LEAST)
+    begin: float = _in(0.3, _LEAST, 1 - _LEAST)
     sound: float = _in(0.3, _LEAST, 1 - _LEAST)
-    min_duration_s: float = _in(0.08, 0, 1)
+    again: float = _in(0.15, _LEAST, 1 - _LEAST, later=0.15)
+    held: float = _in(0.7, _LEAST, 1, later=0.7)
+    min_duration_s: float = _in(0.06, 0, 1)
     digest: str = ""
 
 

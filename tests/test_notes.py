@@ -1,5 +1,7 @@
+import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,12 +22,13 @@ from benchmarks.scores import (
     render_notes,
     single_lines,
 )
+from musichal.audio import instrument as embedded
 from musichal.errors import InputError
-from musichal.hearing.front_end import Segmenter
+from musichal.hearing.front_end import FrontEnd
 from musichal.hearing.note_frames import AHEAD_FRAMES, FRAMES_PER_S, LOWEST_NOTE, N_NOTES, NoteFrontEnd
 from musichal.hearing.notes import NoteModel, NoteTracker, note_model_digest, velocity_of
 from musichal.hearing.percepts import Window
-from musichal.note import HeardNote
+from musichal.note import HeardNote, Note
 from musichal.spec import NoteSpec, PerceptionSpec
 
 AUDIO = Path(__file__).parent / "audio"
@@ -47,8 +50,8 @@ def sine(frequency_hz: float, *, seconds: float, level: float = 0.2) -> np.ndarr
 
 
 def windows_of(samples: np.ndarray, spec: PerceptionSpec = SPEC) -> list[Window]:
-    segmenter = Segmenter(spec)
-    return [*segmenter.push(samples), *segmenter.flush()]
+    results = FrontEnd(spec, source_rate_hz=spec.sample_rate_hz).stream(samples)
+    return [window for result in results for window in result.windows]
 
 
 def recording(name: str, seconds: float = 20.0) -> np.ndarray:
@@ -84,6 +87,58 @@ def test_repeated_notes_are_struck_again(program: int) -> None:
     heard = heard_notes(render_notes(notes), SPEC)
     assert [n.pitch for n in heard] == [64] * 8
     np.testing.assert_allclose([n.onset_s for n in heard], [n.onset_s for n in notes], atol=0.03)
+
+
+REPEATED = json.loads((Path(__file__).parent / "repeated_notes.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("case", REPEATED["struck"], ids=lambda case: case["name"])
+def test_each_stroke_of_a_repeated_note_is_a_note_and_an_onset(case: dict[str, Any]) -> None:
+    every_s, pitch = case["every_s"], case["pitch"]
+    notes = [ScoreNote(0.25 + i * every_s, case["lasts_s"], pitch, 90, case["program"]) for i in range(case["count"])]
+    samples = render_notes(notes)
+    heard = [n for n in heard_notes(samples, SPEC) if n.pitch == pitch]
+    least, most = case["notes"]
+    assert least <= len(heard) <= most
+    times = np.array([n.onset_s for n in heard])
+    # A blown note begins late: what counts is one note to each stroke.
+    assert np.diff(times).min() > 0.6 * every_s
+    onsets = FrontEnd(SPEC, source_rate_hz=RATE).push(samples).onsets
+    assert abs(len(onsets) - case["onsets"]) <= 1
+
+
+@pytest.mark.parametrize(("pitch", "every_s"), [(40, 0.08), (60, 0.125), (84, 0.25)])
+def test_each_stroke_of_the_embedded_instrument_is_a_note(pitch: int, every_s: float) -> None:
+    notes = [Note(0.25 + i * every_s, 0.9 * every_s, pitch, 90, 0) for i in range(24)]
+    samples = embedded.render_notes(notes, embedded.EmbeddedInstrument(), sample_rate_hz=RATE, programs={0: 4}).mean(axis=1)
+    heard = [n for n in heard_notes(samples, SPEC) if n.pitch == pitch]
+    assert 22 <= len(heard) <= 24
+
+
+@pytest.mark.parametrize("case", REPEATED["held"], ids=lambda case: case["name"])
+def test_what_is_held_is_not_struck_again(case: dict[str, Any]) -> None:
+    samples = render_notes([ScoreNote(0.25, 4.0, pitch, 90, case["program"]) for pitch in case["pitches"]])
+    heard = heard_notes(samples, SPEC)
+    assert set(case["pitches"]) <= {n.pitch for n in heard}
+    assert len(heard) <= case["most"]
+
+
+def test_a_chord_that_sounds_before_anyone_listens_has_its_notes() -> None:
+    chord = (48, 55, 64)
+    samples = render_notes([ScoreNote(0.25, 12.0, pitch, 90, 48) for pitch in chord])[RATE : 7 * RATE]
+    heard = [n for n in heard_notes(samples, SPEC) if n.pitch in chord]
+    assert {n.pitch for n in heard} == set(chord)
+    assert all(n.onset_s < 1.0 and n.duration_s > 3.0 for n in heard)
+
+
+@pytest.mark.parametrize("program", [16, 19])
+def test_a_held_organ_chord_has_notes_of_the_chord(program: int) -> None:
+    samples = render_notes([ScoreNote(0.25, 12.0, pitch, 90, program) for pitch in (48, 55, 64)])[RATE : 9 * RATE]
+    heard = heard_notes(samples, SPEC)
+    # An organ sounds octaves and fifths of its keys: which of them are heard is open.
+    long = [n for n in heard if n.duration_s > 2]
+    assert long
+    assert {n.pitch % 12 for n in long} <= {0, 4, 7, 11, 2}
 
 
 def test_every_pitch_from_c2_to_c7_is_heard_as_itself() -> None:
@@ -252,7 +307,9 @@ def test_settings_out_of_range_are_refused() -> None:
 def test_the_packaged_model_is_small_and_identified() -> None:
     assert len(note_model_digest()) == 64
     n = NoteFrontEnd(RATE).push(np.zeros(RATE, np.float32))
-    probability = NoteModel().evaluate(n)
+    model = NoteModel()
+    probability = model.second_look(*model.first_look(n))
+    assert len(probability) > 20
     assert probability.max() < 0.05
 
 

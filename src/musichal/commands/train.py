@@ -36,8 +36,12 @@ from musichal.hearing.encoders.learned import (
 from musichal.hearing.encoders.runtimes import AUTO, LEAST_COSINE, Choice, Measured, candidates
 from musichal.hearing.front_end import FrontEnd
 from musichal.hearing.listener import resolve_spec
+from musichal.hearing.notes import note_model_digest
 from musichal.hearing.percepts import SOURCES, Window
+from musichal.memory.memory import Memory
 from musichal.memory.partner_file import PartnerModel, load_partner, save_partner
+from musichal.partner.settings import PartnerSettings
+from musichal.partner.voices import unheard_voices
 from musichal.spec import RESAMPLERS, EncoderSpec, PerceptionSpec
 from musichal.text import counted, parse_seconds, printable
 from musichal.training.trainer import Progress, own_recordings, rehear, train, with_beats
@@ -140,8 +144,7 @@ def train_command(
         )
     size, memory = spec.vocabulary.size, model.memory
     terminal.say(f"Learned {size} harmonic and {size} percussive sounds.")
-    held = [counted(len(rows), noun) for rows, noun in ((memory.notes, "note"), (memory.hits, "drum hit"))]
-    terminal.say(f"The memory holds {counted(len(memory), 'gesture')} with {' and '.join(held)}.")
+    _say_held(memory, terminal)
     for line in pair_words(model):
         terminal.say(f"{line}.")
     for stored in model.recordings if len(model.recordings) <= _MOST_TEMPI else ():
@@ -150,6 +153,13 @@ def train_command(
             terminal.say(f"Tempo of {printable(stored.name)}: {tempo.words}.")
     terminal.say(f"Wrote {printable(output)} ({output.stat().st_size / 1e6:.1f} MB).")
     return model
+
+
+def _say_held(memory: Memory, terminal: Terminal) -> None:
+    held = [counted(len(rows), noun) for rows, noun in ((memory.notes, "note"), (memory.hits, "drum hit"))]
+    terminal.say(f"The memory holds {counted(len(memory), 'gesture')} with {' and '.join(held)}.")
+    if unheard := unheard_voices(memory, PartnerSettings()):
+        terminal.warn(unheard)
 
 
 def _asked_pairs(players: Sequence[str], others: Sequence[Path]) -> list[tuple[str, Path]]:
@@ -309,8 +319,9 @@ def rehear_command(
     """Hear a partner's own recordings again, write the partner to `output` (default: the same file), report what changed.
 
     A partner that hears without weights, from before beats or this drum model, gets its beats and drum hits; all else stays.
-    Raises `PartnerFileError` if it does not hold its recordings; `InputError` if it hears without weights and nothing would
-    change, or this machine cannot compute as was asked.
+    One that hears notes by another network than this MusicHal's gets this one's notes, too. Raises `PartnerFileError` if it
+    does not hold its recordings; `InputError` if it hears without weights and nothing would change, or this machine cannot
+    compute as was asked.
     """
     output = output or partner
     if partner.resolve() != output.resolve():
@@ -320,7 +331,8 @@ def rehear_command(
         spec = model.spec
         name = spec.encoder.name
         workers = processes or usual_processes(sum(r.duration_s for r in model.recordings))
-        if name not in LEARNED and not refit:
+        other_notes = spec.notes.digest not in ("", note_model_digest())
+        if name not in LEARNED and not refit and not other_notes:
             if model.knows_beats and spec.drum_digest == drum_model_digest():
                 raise InputError(f"{printable(partner)} hears with '{name}', which is the same on every machine: nothing to do")
             return _find_beats_again(model, output, terminal, processes=workers, progress=progress)
@@ -353,9 +365,12 @@ def rehear_command(
     )
     before = f"before{_by(model.spec)}" if model.spec.encoder.runtime else "its encoder has no runtime to choose"
     terminal.say(f"Heard {counted(len(recordings), 'recording')} again{_by(spec)}; {before}.")
+    if other_notes:
+        notes = f"{counted(len(again.model.memory.notes), 'note')}, {len(model.memory.notes)} before"
+        terminal.say(f"This MusicHal hears notes in another way than the partner did: {notes}.")
     if again.same is not None:
         shares = [f"{s} {same} of {n}" for s, same, n in zip(SOURCES, again.same, again.frames, strict=True)]
-        unchanged = " The partner is unchanged." if again.unchanged else ""
+        unchanged = " The partner is unchanged." if again.unchanged and not other_notes else ""
         terminal.say(f"Tokens that stayed the same: {', '.join(shares)}.{unchanged}")
     terminal.say(f"Wrote {printable(output)} ({output.stat().st_size / 1e6:.1f} MB).")
     return again.model

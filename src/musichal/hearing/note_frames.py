@@ -5,6 +5,10 @@ pitches, a short one (43 ms) resolves when their partials begin. Each pitch sees
 sub- and inter-harmonics that distinguish it from other pitches; since the view is the same for every pitch, one network with
 shared weights serves them all (Bittner et al., ICASSP 2022).
 
+A string that is struck while it sounds need not get louder, but its phase starts anew. So a third view has what the short
+window did not foresee: the distance of each bin from a steady amplitude and frequency (complex-domain novelty: Bello et al.,
+IEEE Signal Processing Letters 2004). Its means over all bins and over the high ones tell how much of a stroke has no pitch.
+
 The bins follow the tuning: the circular mean of the spectral peaks' distances from equal temperament, weighted by amplitude,
 with a memory of 10 s (a causal form of Dressler & Streich, ISMIR 2007). Levels are relative to the loudest partial of the last
 seconds (it fades by 6 dB a second and looks `AHEAD_FRAMES` ahead): 0 at -60 dB, 1 at the reference.
@@ -19,19 +23,19 @@ from numpy.lib.stride_tricks import sliding_window_view
 from scipy.fft import rfft
 from scipy.sparse import csr_matrix
 
-from musichal.arrays import AnyArray, Float32, Int64
+from musichal.arrays import AnyArray, Complex64, Float32, Int64
 
-LOWEST_NOTE = 28
-"""MIDI number of the lowest pitch that can be heard as a note (E1)."""
-N_NOTES = 73
-"""Pitches from E1 to E7."""
+LOWEST_NOTE = 21
+"""MIDI number of the lowest pitch that can be heard as a note (A0)."""
+N_NOTES = 80
+"""Pitches from A0 to E7."""
 FRAMES_PER_S = 75
 AHEAD_FRAMES = 6
 """Frames that the reference level looks ahead, so that an onset is not measured against the silence before it."""
 
 _LOWEST_BIN, _HIGHEST_BIN = 12, 132  # MIDI numbers
 _LONG_PER_SEMITONE = 3
-_PASS_BAND_HZ = (30.0, 11500.0)
+_PASS_BAND_HZ = (25.0, 11500.0)
 _RANGE_BELS = 6.0
 _FADE_BELS_PER_S = 0.6
 _FLOOR_POWER = 3e-7  # -65 dBFS: what stands for silence in the absolute level
@@ -41,7 +45,8 @@ _TUNING_PRIOR = 20.0  # What stands for A = 440 Hz, in the weight of as many fra
 _TUNING_STEPS = 12  # Filters exist at each 1/12 of a semitone.
 _QUIETEST_REFERENCE = 3e-5  # -45 dBFS: below it a sound is not brought up to full scale
 _HARMONICS = 8
-_OTHER_RATIOS = (1 / 6, 1 / 5, 1 / 4, 1 / 3, 2 / 5, 1 / 2, 3 / 5, 2 / 3, 3 / 4, 4 / 5, 4 / 3, 3 / 2, 5 / 3, 5 / 2, 7 / 2)
+_OTHER_RATIOS: tuple[float, ...] = (1 / 6, 1 / 5, 1 / 4, 1 / 3, 2 / 5, 1 / 2, 3 / 5, 2 / 3, 3 / 4, 4 / 5, 4 / 3, 3 / 2)
+_OTHER_RATIOS += (5 / 3, 5 / 2, 7 / 2, 10, 12)
 
 
 def _bins(ratio: float) -> int:
@@ -52,19 +57,25 @@ def _bins(ratio: float) -> int:
 HARMONIC_OFFSETS = tuple(sorted({_bins(h) + d for h in range(1, _HARMONICS + 1) for d in (-1, 0, 1)}))
 OTHER_OFFSETS = (*(_bins(r) for r in _OTHER_RATIOS), -6, -3, 3, 6, 33, 39, 54, 60)
 SHORT_OFFSETS = (0, 12, 19, 24, 28, 31, -1, 1, -12, -19)
+FRESH_OFFSETS = (0, 12, 19, 24, 28, 31, 36)
 N_LONG = len(HARMONIC_OFFSETS) + len(OTHER_OFFSETS)
 N_SHORT = len(SHORT_OFFSETS)
+N_FRESH = len(FRESH_OFFSETS)
+_HIGH_BIN = 96 - _LOWEST_BIN  # of the short window's: above 2 kHz
 
 
 class NoteFrames(NamedTuple):
     """Views of consecutive frames, n of them.
 
-    `long` (n, N_NOTES, N_LONG) and `short` (n, N_NOTES, N_SHORT) are relative levels, `loudness` (n,) the reference level,
-    0 at -65 dBFS and 1 at -5 dBFS; `reference_db` (n,) is the same in dBFS.
+    `long` (n, N_NOTES, N_LONG) and `short` (n, N_NOTES, N_SHORT) are relative levels, `fresh` (n, N_NOTES, N_FRESH) those of
+    what was not foreseen, `burst` (n, 2) its means over all bins and over the high ones, `loudness` (n,) the reference
+    level, 0 at -65 dBFS and 1 at -5 dBFS; `reference_db` (n,) is the same in dBFS.
     """
 
     long: Float32
     short: Float32
+    fresh: Float32
+    burst: Float32
     loudness: Float32
     reference_db: Float32
 
@@ -104,13 +115,14 @@ class NoteFrontEnd:
         for step in range(-_TUNING_STEPS // 2, _TUNING_STEPS // 2 + 1):
             banks = [_bank(sample_rate_hz, n, per, step) for n, per in self._sizes]
         self._powers = tuple(np.zeros((0, bank.shape[0]), dtype=np.float32) for bank in banks)
+        self._before = np.zeros((2, self._short_fft // 2 + 1), dtype=np.complex64)
         self._reference = np.float32(_QUIETEST_REFERENCE)
         self._tuning = complex(_TUNING_PRIOR)
 
     @property
     def _sizes(self) -> tuple[tuple[int, int], ...]:
-        """FFT length and filters per semitone, of the long and the short window."""
-        return (self._long_fft, _LONG_PER_SEMITONE), (self._short_fft, 1)
+        """FFT length and filters per semitone of the long window, the short one and what that one did not foresee."""
+        return (self._long_fft, _LONG_PER_SEMITONE), (self._short_fft, 1), (self._short_fft, 1)
 
     def push(self, samples: Float32) -> NoteFrames:
         """Take the next samples, shape (n,), and return the frames whose future is known far enough."""
@@ -129,7 +141,9 @@ class NoteFrontEnd:
             return
         windows = sliding_window_view(self._samples, 2 * self._half)[:: self.hop_samples][:whole]
         margin = (self._long_fft - self._short_fft) // 2
-        spectra = [_power(windows), _power(windows[:, margin : margin + self._short_fft])]
+        short = np.concatenate([self._before, _spectrum(windows[:, margin : margin + self._short_fft])])
+        self._before = short[-2:]
+        spectra = [_power(_spectrum(windows)), _power(short[2:]), _power(short[2:] - _steady(short))]
         steps = self._tuning_steps(spectra[0])
         self._powers = tuple(
             np.concatenate([known, self._filtered(power, steps, per_semitone)])
@@ -165,11 +179,12 @@ class NoteFrontEnd:
 
     def _release(self, count: int) -> NoteFrames:
         reference = self._references(count)
-        long, short = (_relative(power[:count], reference) for power in self._powers)
-        self._powers = (self._powers[0][count:], self._powers[1][count:])
+        long, short, fresh = (_relative(power[:count], reference) for power in self._powers)
+        self._powers = tuple(power[count:] for power in self._powers)
         bels = np.log10(reference / np.float32(_FLOOR_POWER))
         loudness = np.clip(np.divide(bels, np.float32(_RANGE_BELS)), 0, 1.2)
-        return NoteFrames(*_gather(long, short), loudness, np.float32(10) * np.log10(reference))
+        burst = np.stack([fresh.mean(axis=1), fresh[:, _HIGH_BIN:].mean(axis=1)], axis=1)
+        return NoteFrames(*_gather(long, short, fresh), burst, loudness, np.float32(10) * np.log10(reference))
 
     def _references(self, count: int) -> Float32:
         peaks = self._powers[0].max(axis=1)
@@ -182,12 +197,23 @@ class NoteFrontEnd:
         return references
 
 
-def _power(windows: Float32) -> Float32:
-    n = windows.shape[1]
-    # Periodic Hann, scaled so that a sine of amplitude a peaks at a².
-    spectrum = rfft(windows * _hann(n), axis=1)
+def _spectrum(windows: Float32) -> Complex64:
+    # Periodic Hann, scaled so that a sine of amplitude a peaks at a.
+    spectrum: Complex64 = rfft(windows * _hann(windows.shape[1]), axis=1)
+    return spectrum
+
+
+def _power(spectrum: Complex64) -> Float32:
     power: Float32 = spectrum.real**2 + spectrum.imag**2
     return power
+
+
+def _steady(spectra: Complex64) -> Complex64:
+    """Return what each spectrum but the first two would be, had amplitudes and frequencies stayed as in the two before."""
+    last, before = spectra[1:-1], spectra[:-2]
+    turned = last * np.conj(before)
+    steady = last * (turned / np.maximum(np.abs(turned), np.float32(1e-20)))
+    return np.asarray(steady, dtype=np.complex64)
 
 
 def _peak_directions(power: Float32, loudest: Float32, first_bin: int, bin_hz: float) -> AnyArray:
@@ -202,9 +228,9 @@ def _peak_directions(power: Float32, loudest: Float32, first_bin: int, bin_hz: f
     place = column + first_bin + 0.5 * (before - after) / (before - 2 * top + after)
     semitones = 12 * np.log2(place * bin_hz / 440.0)
     weight = np.sqrt(here[frame, column] / loudest[frame, 0])
-    out = np.zeros(len(power), dtype=np.complex128)
-    np.add.at(out, frame, weight * np.exp(2j * np.pi * semitones))
-    return out
+    turn = 2 * np.pi * semitones
+    parts = (np.bincount(frame, weight * wave(turn), minlength=len(power)) for wave in (np.cos, np.sin))
+    return next(parts) + 1j * next(parts)
 
 
 def _relative(power: Float32, reference: Float32) -> Float32:
@@ -223,11 +249,13 @@ def _columns(offsets: tuple[int, ...], per_semitone: int) -> Int64:
 _HARMONIC_COLUMNS = _columns(HARMONIC_OFFSETS, _LONG_PER_SEMITONE)
 _OTHER_COLUMNS = _columns(OTHER_OFFSETS, _LONG_PER_SEMITONE)
 _SHORT_COLUMNS = _columns(SHORT_OFFSETS, 1)
+_FRESH_COLUMNS = _columns(FRESH_OFFSETS, 1)
 
 
-def _gather(long: Float32, short: Float32) -> tuple[Float32, Float32]:
+def _gather(long: Float32, short: Float32, fresh: Float32) -> tuple[Float32, Float32, Float32]:
     # One silent bin behind the last, and one before the first for its neighbour's sake.
     padded = np.pad(long, ((0, 0), (1, 2)))
     widest = np.pad(np.maximum(np.maximum(padded[:, :-3], padded[:, 2:-1]), padded[:, 1:-2]), ((0, 0), (0, 1)))
     views = np.concatenate([padded[:, 1:][:, _HARMONIC_COLUMNS], widest[:, _OTHER_COLUMNS]], axis=2)
-    return views, np.pad(short, ((0, 0), (0, 1)))[:, _SHORT_COLUMNS]
+    short, fresh = (np.pad(part, ((0, 0), (0, 1))) for part in (short, fresh))
+    return views, short[:, _SHORT_COLUMNS], fresh[:, _FRESH_COLUMNS]

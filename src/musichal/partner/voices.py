@@ -16,6 +16,7 @@ from typing import TypeVar
 import numpy as np
 
 from musichal.arrays import AnyArray
+from musichal.hearing.percepts import SILENCE
 from musichal.memory.memory import Memory
 from musichal.note import PERCUSSION_CHANNEL, HeardNote, Note
 from musichal.partner.harmony import sounding_classes
@@ -116,7 +117,11 @@ def unheard_voices(memory: Memory, settings: PartnerSettings) -> str:
         return (
             f"this partner's recordings hold drums and {notes}: only the voice drums has something to play (--set voices=drums)"
         )
-    return ""
+    if settings.plays_drums or len(memory.notes):
+        return ""
+    if np.all(memory.states["tokens"] == SILENCE):
+        return "this partner's recordings are silent: it has no notes to play"
+    return "nothing in this partner's recordings has a pitch from A0 to E7: it has no notes to play, only sound"
 
 
 def notes_around(library: MemoryPool, state: int) -> list[HeardNote]:

@@ -12,13 +12,12 @@ from musichal.memory.memory import Memory
 from musichal.note import HeardNote
 from musichal.partner import harmony
 from musichal.partner.harmony import HarmonyIndex, HarmonySearch, unit_chroma
+from musichal.partner.learner import WAIT_S, Learner
 from musichal.partner.memory_pool import (
     CONTOUR_BREAK,
     CONTOUR_LEVEL,
     RHYTHM_BREAK,
     RHYTHM_EQUAL,
-    WAIT_S,
-    Learner,
     MemoryPool,
     MemorySegment,
     ascending,

@@ -14,7 +14,8 @@ from musichal.note import HeardNote
 from musichal.partner.choice import draw
 from musichal.partner.decision import Decision, chance_class
 from musichal.partner.influences import INFLUENCES
-from musichal.partner.memory_pool import CONTOUR_LEVEL, WAIT_S
+from musichal.partner.learner import WAIT_S
+from musichal.partner.memory_pool import CONTOUR_LEVEL
 from musichal.partner.modes import built_in_modes
 from musichal.partner.partner import Partner
 from musichal.partner.player import SituationTracker

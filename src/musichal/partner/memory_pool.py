@@ -13,16 +13,15 @@ half octaves (a ratio of √2), without tempo. Loudness is the step of the level
 without the level of the room.
 """
 
-from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from musichal.arrays import AnyArray, Bool, Columns, Float32, Float64, Int64, Records
-from musichal.hearing.percepts import SILENCE, Gesture, Percept
+from musichal.hearing.percepts import SILENCE, Gesture
 from musichal.memory.beat_places import NO_BEAT, BeatPlace
-from musichal.memory.memory import Memory, Place, PlayersPast, assign_notes
+from musichal.memory.memory import Memory, Place, PlayersPast
 from musichal.memory.token_index import TokenIndex
 from musichal.note import HeardNote
 from musichal.partner.harmony import LOOKED_THROUGH, HarmonyIndex, unit_chroma
@@ -458,59 +457,3 @@ def _density_hz(line_s: Float64, noted: Bool) -> Float64:
     low = np.searchsorted(line_s, line_s - _DENSITY_REACH_S)
     high = np.searchsorted(line_s, line_s + _DENSITY_REACH_S)
     return (counts[high] - counts[low]) / (2 * _DENSITY_REACH_S)
-
-
-WAIT_S = 2.0
-"""How long a gesture waits for the notes and hits that began in it."""
-_MOST_WAITING = 512
-
-
-@dataclass(frozen=True)
-class Learned:
-    """A gesture with the notes and drum hits that began in it."""
-
-    gesture: Gesture
-    notes: list[HeardNote]
-    hits: list[HeardNote]
-
-
-class Learner:
-    """Collects gestures, notes and hits until they are complete: a note is known when it has ended, after its gesture."""
-
-    def __init__(self) -> None:
-        self._gestures: deque[Gesture] = deque(maxlen=_MOST_WAITING)
-        self._notes: deque[HeardNote] = deque(maxlen=4 * _MOST_WAITING)
-        self._hits: deque[HeardNote] = deque(maxlen=4 * _MOST_WAITING)
-        self._last_start_s = -1.0
-
-    def hear(self, percept: Percept) -> None:
-        """Take the next percept; leave out a gesture that does not come after the one before it."""
-        for gesture in percept.gestures:
-            if gesture.start_s > self._last_start_s:
-                self._last_start_s = gesture.start_s
-                self._gestures.append(gesture)
-        self._notes.extend(percept.heard.notes)
-        self._hits.extend(percept.heard.hits)
-
-    def complete(self, now_s: float) -> list[Learned]:
-        """Return the gestures that have waited long enough, with the notes and hits that began in them, in order of time."""
-        ready = [g for g in self._gestures if g.start_s + g.duration_s + WAIT_S <= now_s]
-        if not ready:
-            return []
-        # The gesture after the last one is needed to say which of the two a note between them belongs to.
-        following = list(self._gestures)[len(ready) : len(ready) + 1]
-        for _ in ready:
-            self._gestures.popleft()
-        notes, hits = (_taken_from(waiting, ready, following) for waiting in (self._notes, self._hits))
-        return [Learned(*each) for each in zip(ready, notes, hits, strict=True)]
-
-
-def _taken_from(waiting: deque[HeardNote], ready: list[Gesture], following: list[Gesture]) -> list[list[HeardNote]]:
-    """Return what began in each gesture that is ready, and leave in `waiting` what may belong to a later one."""
-    notes = sorted(waiting, key=lambda n: (n.onset_s, n.pitch))
-    assigned = assign_notes([*ready, *following], notes)[: len(ready)]
-    taken = {id(note) for own in assigned for note in own}
-    end_s = ready[-1].start_s + ready[-1].duration_s
-    waiting.clear()
-    waiting.extend(n for n in notes if id(n) not in taken and n.onset_s >= end_s - WAIT_S)
-    return assigned

@@ -45,7 +45,8 @@ from musichal.partner.influences import (
     player_contexts,
     weights,
 )
-from musichal.partner.memory_pool import Learner, MemoryPool
+from musichal.partner.learner import Learner
+from musichal.partner.memory_pool import MemoryPool
 from musichal.partner.mode_controller import ModeController
 from musichal.partner.player import Situation, SituationTracker
 from musichal.partner.record import NoOption, Options, choice_record, harmony_use, pulse_use

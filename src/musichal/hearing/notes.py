@@ -287,8 +287,8 @@ def velocity_of(level_db: float) -> int:
 
 def no_views(n: int) -> NoteFrames:
     """Return the views of `n` frames of silence."""
-    views = (np.zeros((n, N_NOTES, width), dtype=np.float32) for width in (N_LONG, N_SHORT, N_FRESH))
-    return NoteFrames(*views, np.zeros((n, 2), np.float32), np.zeros(n, np.float32), np.full(n, -120, np.float32))
+    long, short, fresh = (np.zeros((n, N_NOTES, width), dtype=np.float32) for width in (N_LONG, N_SHORT, N_FRESH))
+    return NoteFrames(long, short, fresh, np.zeros((n, 2), np.float32), np.zeros(n, np.float32), np.full(n, -120, np.float32))
 
 
 @lru_cache(maxsize=1)
@@ -367,5 +367,4 @@ class NoteModel:
         for weights, bias in self._second[:-1]:
             x = np.maximum(weights @ x + bias, 0)
         weights, bias = self._second[-1]
-        probability: Float32 = 1 / (1 + np.exp(-(weights @ x + bias)))
-        return probability
+        return np.asarray(1 / (1 + np.exp(-(weights @ x + bias))), dtype=np.float32)

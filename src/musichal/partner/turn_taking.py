@@ -73,6 +73,7 @@ _BREATHING = 0.1  # Evidence of an end that is enough to come in where the playe
 _UNSTRUCK_S, _UNSTRUCK_INTERVALS = 1.2, 4.0  # A player who sounds but strikes nothing for so long is followed anyway.
 _ONSETS = 512
 _FLAM_S = 0.08  # Strokes that are nearer together are one.
+_MISSED_BEATS = 0.25  # A beat that went by so long ago, while there was another reason to rest, is not gone by.
 _LATE_BEATS = 0.06  # A phrase that could begin so soon after a beat begins on it.
 _SAME_PACE = 1.25  # An answer that is to last so nearly as long as what it answers lasts as long, to be in its time.
 
@@ -142,6 +143,7 @@ class TurnTaker:
         self._rng = rng
         self._phrase: _Phrase | None = None
         self._last_state: int | None = None
+        self._begins_s: float | None = None  # the beat that is waited for
         self._breath_until_s = 0.0
         self._ended_s: float | None = None
         self._answered_s: float | None = None  # start of the player's phrase that was answered last
@@ -235,7 +237,7 @@ class TurnTaker:
             return TurnState(rest="next note", expected_s=player.ioi_s)
         if mode.trigger == "phrase end" and player.kind == "playing" and not self._out_of_patience(now_s, mode, player):
             return TurnState(rest="listening")
-        if mode.trigger != "onset" and (waits := _on_beat(now_s, metre)) is not None:
+        if mode.trigger != "onset" and (waits := self._on_beat(now_s, metre)) is not None:
             return waits
         if math.isinf(mode.phrase):
             return self._begin(now_s, math.inf)
@@ -265,7 +267,7 @@ class TurnTaker:
                 return TurnState(rest="breath", expected_s=self._breath_until_s - now_s, again_s=self._breath_until_s)
         # In time: whole beats after the player struck what it goes back over, or on a beat.
         anchor_s = max(start_s, end_s - _LONGEST_ANSWER_S) if mode.recall else None
-        return _on_beat(now_s, None if metre is None else metre.from_s(anchor_s)) or self._take_up(
+        return self._on_beat(now_s, None if metre is None else metre.from_s(anchor_s)) or self._take_up(
             now_s, mode, start_s, end_s, impatient=impatient, fullness=fullness, metre=metre
         )
 
@@ -324,6 +326,22 @@ class TurnTaker:
         drawn_s = self._phrases.draw_breath_s(self._rng, factor=mode.breath / fullness) if mode.breath else 0.0
         self._breath_until_s = now_s + min(drawn_s, _LONGEST_BREATH_S)
 
+    def _on_beat(self, now_s: float, metre: Metre | None) -> TurnState | None:
+        """Return the rest until the next beat, None on a beat or without a metre.
+
+        The beat that is waited for stays, however the pulse moves meanwhile: else one could always be about to come.
+        """
+        if metre is None:
+            self._begins_s = None
+            return None
+        beat_s = self._begins_s
+        if beat_s is None or now_s - beat_s > _MISSED_BEATS * metre.pulse.period_s:
+            beat_s = self._begins_s = metre.next_s(now_s)
+        if beat_s <= now_s + 1e-6:
+            self._begins_s = None
+            return None
+        return TurnState(rest="beat", expected_s=beat_s - now_s, again_s=beat_s)
+
     def _struck(self, now_s: float, player: PlayerState) -> bool:
         """Return whether the player has struck a note since the last gesture, or plays on without striking any."""
         if self._onset_s is not None and self._onset_s != self._struck_s:
@@ -336,13 +354,6 @@ class TurnTaker:
         waited_s = now_s - since_s
         breathing = player.ending >= _BREATHING or player.kind == "pausing"
         return waited_s >= mode.patience_s * _IMPATIENT or (waited_s >= mode.patience_s and breathing)
-
-
-def _on_beat(now_s: float, metre: Metre | None) -> TurnState | None:
-    """Return the rest until the next beat, None on a beat or without a metre."""
-    if metre is None or (beat_s := metre.next_s(now_s)) <= now_s + 1e-6:
-        return None
-    return TurnState(rest="beat", expected_s=beat_s - now_s, again_s=beat_s)
 
 
 def _answer_length_s(length_s: float) -> float:

@@ -43,6 +43,7 @@ DENSE_STRETCH_S = 10.0
 """How much of it the windows every 7 ms hear: they cost 50 times what hearing costs."""
 WINDOW_HOP_S = 0.007
 DEVICE_RATES_HZ = (48_000, 44_100, 96_000, 22_050)
+_LEAST_SOUNDING = 0.01
 RATE_GOAL = 0.99
 """Share of tokens that another device rate should leave as they are."""
 OFFSETS = 8
@@ -305,7 +306,9 @@ def rate_checks(
         shares = _shares(pairs)
         # Below its own rate hearing lacks what it was trained on, and no resampler brings it back.
         lossy = rate < min(spec.sample_rate_hz, own_rate)
-        passed = None if lossy else min(shares) >= RATE_GOAL
+        # A source that is all but silent has a frame or two at its gate, which say nothing.
+        told = [share for share, (_, total) in zip(shares, pairs, strict=True) if total >= _LEAST_SOUNDING * asked.sum()]
+        passed = None if lossy else min(told, default=1.0) >= RATE_GOAL
         checks.append(
             Check(
                 group="parity",

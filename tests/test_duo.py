@@ -172,7 +172,10 @@ def test_bad_input_is_one_line(arguments, message, song, tmp_path):
 
 def test_options_of_duos_are_refused_without_one():
     result = CliRunner().invoke(app, ["evaluate", "a.hal", "b.wav", "--push", "8"])
-    assert (result.exit_code, result.stderr) == (2, "musichal: --beats, --player-track, --push and --jump are for --duo\n")
+    assert (result.exit_code, result.stderr) == (
+        2,
+        "musichal: --beats, --player-track, --push, --jump and --pairs are for --duo\n",
+    )
 
 
 def test_a_band_without_beats_is_one_line(monkeypatch):

@@ -33,7 +33,13 @@ def break_live_path(monkeypatch: pytest.MonkeyPatch, fault: Fault, model: Partne
     """Put a broken listener where `verify` takes its live one; the reference is made of other parts."""
 
     def broken(
-        _spec: PerceptionSpec, _encoder: object, _vocabularies: Vocabularies, *, source_rate_hz: int, tap: Tap | None = None
+        _spec: PerceptionSpec,
+        _encoder: object,
+        _vocabularies: Vocabularies,
+        *,
+        source_rate_hz: int,
+        tap: Tap | None = None,
+        known: None = None,
     ) -> object:
         return fault.listener(model, other, source_rate_hz=source_rate_hz, tap=tap)
 

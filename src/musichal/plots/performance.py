@@ -47,6 +47,7 @@ _REST_LOOKS = {
     "waiting": ("#EFEFEF", ""),
     "silence": ("#E3EAF2", "//"),
     "no match": ("#F6EBD8", "\\\\"),
+    "no support": ("#F6EBD8", "--"),
     "weak match": ("#F6EBD8", ".."),
     "repeats": ("#EDE3EC", "xx"),
     "regions": ("#EDE3EC", "++"),

@@ -159,21 +159,22 @@ def test_lead_listens_less_than_shadow(trained, player):
     assert carried("shadow") > carried("couple") > carried("lead")
 
 
-def test_contrast_is_soft_where_the_player_is_loud(trained, player):
-    def slope(mode: str) -> float:
-        def followed(d: Decision) -> float:
-            return d.gain_db
+def test_contrast_is_soft_where_the_player_is_loud(trained, short_guitar):
+    """What sounds counts: it also chooses what is soft as it was remembered, and that needs less gain."""
+    samples, rate = soundfile.read(short_guitar, dtype="float32")
 
-        loud = [
-            dataclasses.replace(p, heard=dataclasses.replace(p.heard, level_db=p.heard.level_db + 12 * (4 < i < 12)))
-            for i, p in enumerate(player)
-        ]
-        decisions = played(play(trained, loud, mode, time="free"))
-        during = [followed(d) for d in decisions if 2.5 < d.time_s < 4.5]
-        before = [followed(d) for d in decisions if d.time_s < 1.5]
-        return float(np.mean(during) - np.mean(before))
+    def guitar(louder_db: float) -> list[Percept]:
+        sound = np.concatenate([0.25 * samples[: 6 * rate], np.zeros(3 * rate)]).astype(np.float32)
+        sound[int(1.75 * rate) : int(4.2 * rate)] *= 10 ** (louder_db / 20)
+        return hear(trained, sound, rate)
 
-    assert slope("contrast") < 0 < slope("shadow")
+    def velocity(mode: str, player: list[Percept]) -> float:
+        decisions = played(play(trained, player, mode, time="free"))
+        return float(np.mean([n.velocity for d in decisions if 2.5 < d.time_s < 4.5 for n in d.notes]))
+
+    usual, loud = guitar(0), guitar(12)
+    assert velocity("contrast", loud) < velocity("contrast", usual) - 10
+    assert velocity("shadow", loud) > velocity("shadow", usual) + 10
 
 
 def test_rest_is_one_decision_with_its_reason(trained, player):

@@ -228,9 +228,13 @@ class DeafWalker(_Baseline):
 
 
 class Echo(_Baseline):
-    """The baseline that only listens: it plays the notes of each percept at once, and has no memory."""
+    """The baseline that only listens: it plays the notes of each percept, and has no memory.
 
-    def __init__(self) -> None:
+    It plays them at once, or `after_s` after they were struck where that is later.
+    """
+
+    def __init__(self, *, after_s: float = 0.0) -> None:
+        self._after_s = after_s
         self._notes: tuple[HeardNote, ...] = ()
 
     def hear(self, percept: Percept, now_s: float) -> None:
@@ -241,6 +245,7 @@ class Echo(_Baseline):
     def decide(self, now_s: float) -> tuple[Decision, ...]:
         """Play them with the same spacing."""
         first_s = min(n.onset_s for n in self._notes)
-        notes = [Note(now_s + n.onset_s - first_s, n.duration_s, n.pitch, n.velocity) for n in self._notes]
+        begin_s = max(now_s, first_s + self._after_s)
+        notes = [Note(begin_s + n.onset_s - first_s, n.duration_s, n.pitch, n.velocity) for n in self._notes]
         self._notes, self.due_s = (), None
         return self._play(now_s, notes)

@@ -1,5 +1,7 @@
 """The partner's own sound, rendered and mixed back into what it hears at several levels."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import soundfile
@@ -7,7 +9,7 @@ import soundfile
 from musichal.audio.instrument import find_instrument, render_notes
 from musichal.errors import MusicHalError
 from musichal.hearing.percepts import SILENCE
-from musichal.live.engine import note_events, perform
+from musichal.live.engine import perform
 from musichal.note import Note
 from musichal.partner.self_cancellation import OWN_SHARE, SelfCancellation
 from musichal.partner.settings import PartnerSettings
@@ -42,10 +44,14 @@ def guitar(rock_guitar):
 
 @pytest.fixture(scope="module")
 def duo(trained, guitar, render):
-    """A guitar, the partner's answer to it in the same loudness, and the notes of that."""
+    """A guitar, the partner's answer to it in the same loudness, and the notes of that.
+
+    They are a tritone off: what leaks in the player's own harmony, as the partner answers, hardly changes what is heard of it.
+    """
     decisions = perform(trained, guitar, sample_rate_hz=RATE, settings=PartnerSettings(), seed=0).decisions
-    sound = render(note_events(decisions, channel=0), len(guitar), np.sqrt(np.mean(guitar**2)))
-    return guitar, sound, [note for d in decisions for note in d.notes]
+    notes = [replace(note, pitch=note.pitch + 6) for d in decisions for note in d.notes]
+    sound = render([replace(note, channel=0) for note in notes], len(guitar), np.sqrt(np.mean(guitar**2)))
+    return guitar, sound, notes
 
 
 def cleared(percepts, notes):

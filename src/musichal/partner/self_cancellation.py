@@ -110,7 +110,7 @@ _DECAY_S = 1.0
 _RELEASE_S = 0.15
 # No sound is heard before it is made; a note's place is found a little less surely than a stroke's.
 _LATE_S, _EARLY_S = 0.12, 0.03
-_ONSET_EARLY_S = 0.005  # the grid of onsets is so coarse
+_ONSET_EARLY_S = 0.01  # the grid of onsets is so coarse, and a return from a dip is known a hop before a flux
 _FRAMES = 1024
 _MOST_NOTES = 512
 # Rises are means over a strike's first 0.15 s and over loud and soft notes: the peak is about twice that.

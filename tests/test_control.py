@@ -316,8 +316,8 @@ def test_controllers_arrive_from_a_real_midi_port(jack_server):
     with MidiSender("knobs") as out:
         with pytest.raises(InputError, match=r"'no such' in the name\. Available: .*knobs"), open_midi_input("no such", print):
             pass
-        with open_midi_input("knobs", lambda data: got.append(tuple(data))) as name:
-            assert "knobs" in name
+        with open_midi_input("knobs", lambda data: got.append(tuple(data))) as port:
+            assert "knobs" in port.name
             time.sleep(0.2)
             out.send(0xB2, 20, 127)
             wait_until(lambda: got)

@@ -14,7 +14,7 @@ from safetensors.numpy import load
 
 from musichal.arrays import Float64, Int64
 from musichal.hearing.beat_evidence import STEP_S
-from musichal.hearing.course import likeliest_course, log_chances
+from musichal.hearing.metre import likeliest_course, log_chances
 
 BARS = tuple((beats, first) for beats in (3, 4, 5, 7) for first in range(beats))
 """Beats of a bar, and which beat is its first, of each candidate."""

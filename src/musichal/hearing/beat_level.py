@@ -17,7 +17,7 @@ from scipy.ndimage import maximum_filter1d
 
 from musichal.arrays import Float32, Float64
 from musichal.hearing.beat_evidence import STEP_S
-from musichal.hearing.course import likeliest_course, log_chances
+from musichal.hearing.metre import likeliest_course, log_chances
 from musichal.note import HeardNote
 
 CANDIDATES = tuple(

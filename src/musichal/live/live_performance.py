@@ -47,9 +47,7 @@ from musichal.partner.settings import PartnerSettings
 from musichal.partner.voices import unheard_voices
 from musichal.text import path_text, printable
 
-_LOOK_S = 5.0
-_JOIN_S = 20.0
-_SETTLE_S = 1.0
+_LOOK_S, _JOIN_S, _SETTLE_S = 5.0, 20.0, 1.0
 _WAIT_S = 0.1
 # Below the scheduler's. Busy programs must not put the analysis aside while it holds the interpreter.
 _ENGINE_LEVEL, _ANALYSIS_LEVEL = 6, 2

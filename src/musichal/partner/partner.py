@@ -49,7 +49,7 @@ from musichal.partner.learner import Learner
 from musichal.partner.memory_pool import MemoryPool
 from musichal.partner.mode_controller import ModeController
 from musichal.partner.player import Situation, SituationTracker
-from musichal.partner.record import NoOption, Options, choice_record, harmony_use, pulse_use
+from musichal.partner.record import NoOption, Options, choice_record, harmony_use, pulse_use, ruled_out
 from musichal.partner.scenario import WEIGHT, Guide, Plan
 from musichal.partner.self_cancellation import SelfCancellation
 from musichal.partner.settings import PartnerSettings
@@ -341,7 +341,7 @@ class Partner:
             evidence = scores(found.influences, importance * _OF_PLAYER, factors)
             values[evidence < rounded(np.array(least))] = -np.inf
         if values.max() == -np.inf:
-            return NoOption(_ruled_out(found, importance, filtered), len(found.states) if factors.any() else 0)
+            return NoOption(ruled_out(found, importance, filtered), len(found.states) if factors.any() else 0)
         return Options(turn, found, filtered, importance, values, plan, asked=asked)
 
     def _in_beat(self, options: Options, turn: Turn) -> Options:
@@ -494,15 +494,3 @@ class Partner:
                 expected_s=turn.expected_s,
             ),
         )
-
-
-def _ruled_out(found: Candidates, importance: Float64, filtered: Filtered) -> str:
-    """Return the reason to rest where nothing can be played: no support, too little, or the first filter that ruled it out."""
-    factors = filtered.product(found.influences.shape[1:])
-    if factors.any():
-        return "weak match" if scores(found.influences, importance, factors).any() else "no support"
-    for name, reason in (("regions", "regions"), ("no repeat", "repeats"), ("auto-jump", "repeats")):
-        factor = filtered.factors.get(name)
-        if factor is not None and not factor.all():
-            return reason
-    return "weak match"

@@ -8,7 +8,7 @@ import numpy as np
 
 from musichal.arrays import Float64
 from musichal.partner.candidates import Candidates, Filtered
-from musichal.partner.choice import Draw, runners_up
+from musichal.partner.choice import Draw, runners_up, scores
 from musichal.partner.chords import chord_name, key_name
 from musichal.partner.decision import Alternative, Choice, Context, Filter, HarmonyUse, Influence, PulseUse
 from musichal.partner.expectation import Expectation
@@ -157,3 +157,15 @@ def pulse_use(options: Options, drawn: Draw, turn: Turn, begin_s: float) -> Puls
         phase=phase if fit.known[row] else None,
         got=((begin_s - plan.pulse.beat_s) / beat_s) % 1,
     )
+
+
+def ruled_out(found: Candidates, importance: Float64, filtered: Filtered) -> str:
+    """Return the reason to rest where nothing can be played: no support, too little, or the first filter that ruled it out."""
+    factors = filtered.product(found.influences.shape[1:])
+    if factors.any():
+        return "weak match" if scores(found.influences, importance, factors).any() else "no support"
+    for name, reason in (("regions", "regions"), ("no repeat", "repeats"), ("auto-jump", "repeats")):
+        factor = filtered.factors.get(name)
+        if factor is not None and not factor.all():
+            return reason
+    return "weak match"

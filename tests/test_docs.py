@@ -6,11 +6,15 @@ import shutil
 import tomllib
 from pathlib import Path
 
+import mido
+import numpy as np
 import pytest
 import reference
+import soundfile
 import typer.main
 from typer.testing import CliRunner
 
+from musichal.audio.recording import read_recording
 from musichal.cli import app
 from musichal.commands.reference import parameters_markdown
 
@@ -76,6 +80,14 @@ def test_every_table_is_toml() -> None:
     assert {"section", "cc", "voice", "chords", "ghost"} <= {key for table in tables for key in table}
 
 
+def write_song(path: Path) -> None:
+    """Write a MIDI file of sixteen bars of a random melody."""
+    rng, track = np.random.default_rng(len(str(path))), mido.MidiTrack()
+    for pitch, ticks in zip(rng.integers(55, 80, 64).tolist(), rng.choice([240, 480, 720], 64).tolist(), strict=True):
+        track += [mido.Message("note_on", note=pitch), mido.Message("note_off", note=pitch, time=ticks)]
+    mido.MidiFile(tracks=[track], ticks_per_beat=480).save(path)
+
+
 @pytest.mark.slow
 def test_the_commands_of_the_tutorial_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, short_mix: Path, short_guitar: Path
@@ -88,6 +100,11 @@ def test_the_commands_of_the_tutorial_run(
     shutil.copy(short_mix, "more-takes/take3.wav")
     for name in ("guitar.wav", "take2.flac", "take2.wav"):
         shutil.copy(short_guitar, name)
+    Path("more-songs").mkdir()
+    for name in ("song.mid", "more-songs/other.mid", "take.mid"):
+        write_song(Path(name))
+    take = read_recording("take.mid")
+    soundfile.write("take.wav", take.samples, take.sample_rate_hz)
     for page in GUIDES:
         for text in blocks(page, "toml"):
             (key,) = [k for k in ("section", "cc", "port", "voice", "chords", "ghost") if k in tomllib.loads(text)][:1]

@@ -14,6 +14,7 @@ from musichal.hearing.percepts import SILENCE, Percept
 from musichal.memory.partner_file import PartnerModel
 from musichal.partner.decision import REST_REASONS, Decision
 from musichal.partner.explanation import explain
+from musichal.partner.mode_controller import AHEAD_S
 from musichal.partner.partner import Partner
 from musichal.partner.settings import PartnerSettings, Region
 from musichal.partner.voices import into_register
@@ -132,7 +133,8 @@ def test_couple_plays_while_the_player_plays_and_breathes(trained, player):
         assert breath.expected_s is not None
         later = [d for d in decisions if d.number > breath.number]
         if later and breath.time_s + breath.expected_s < player[-1].heard.available_at / RATE:
-            assert later[0].time_s == pytest.approx(breath.time_s + breath.expected_s, abs=1e-6)
+            # In time it decides ahead; a pulse may be found or lost while it breathes.
+            assert later[0].time_s == pytest.approx(breath.time_s + breath.expected_s, abs=AHEAD_S + 1e-6)
 
 
 def test_lead_proposes_before_anything_is_heard_and_goes_on_through_silence(trained, player):

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from musichal.audio.files import decode_flac, encode_flac
-from musichal.audio.recording import AUDIO_SUFFIXES, collect_recordings, ingest, read_recording
+from musichal.audio.recording import AUDIO_SUFFIXES, find_recordings, ingest, read_recording
 from musichal.errors import InputError
 
 GRID = 2**23
@@ -402,7 +402,7 @@ class TestCollect:
         for name in ("b/2.wav", "b/10.FLAC", "a.ogg", "b/c/x.mp3", ".hidden/a.wav", "b/.x.wav", "b/note.txt", "z.aiff"):
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / name).write_bytes(b"")
-        found = [path.relative_to(tmp_path).as_posix() for path in collect_recordings([tmp_path])]
+        found = [path.relative_to(tmp_path).as_posix() for path in find_recordings([tmp_path]).files]
         assert found == ["a.ogg", "b/10.FLAC", "b/2.wav", "b/c/x.mp3", "z.aiff"]
 
     def test_files_keep_their_order_and_come_once(self, tmp_path):
@@ -410,29 +410,29 @@ class TestCollect:
             (tmp_path / name).write_bytes(b"")
         again = tmp_path / "x" / ".." / "b.wav"
         (tmp_path / "x").mkdir()
-        assert collect_recordings([tmp_path / "b.wav", tmp_path, again]) == [tmp_path / "b.wav", tmp_path / "a.wav"]
+        assert list(find_recordings([tmp_path / "b.wav", tmp_path, again]).files) == [tmp_path / "b.wav", tmp_path / "a.wav"]
 
     def test_a_named_file_needs_no_suffix(self, tmp_path):
         (tmp_path / "take").write_bytes(b"")
-        assert collect_recordings([str(tmp_path / "take")]) == [tmp_path / "take"]
+        assert list(find_recordings([str(tmp_path / "take")]).files) == [tmp_path / "take"]
 
     def test_refused(self, tmp_path):
         with pytest.raises(InputError, match="no recording was given"):
-            collect_recordings([])
+            find_recordings([])
         with pytest.raises(InputError, match="nowhere: no such file or folder"):
-            collect_recordings([tmp_path / "nowhere"])
+            find_recordings([tmp_path / "nowhere"])
         (tmp_path / "note.txt").write_bytes(b"")
         with pytest.raises(InputError, match="the folder holds no recording"):
-            collect_recordings([tmp_path])
+            find_recordings([tmp_path])
 
     @pytest.mark.skipif(os.name == "nt", reason="links need rights there")
     def test_a_link_in_a_circle_ends(self, tmp_path):
         (tmp_path / "a.wav").write_bytes(b"")
         (tmp_path / "loop").symlink_to(tmp_path)
-        assert collect_recordings([tmp_path]) == [tmp_path / "a.wav"]
+        assert list(find_recordings([tmp_path]).files) == [tmp_path / "a.wav"]
 
     def test_real_folder(self, audio_dir):
-        assert collect_recordings([audio_dir]) == sorted(audio_dir.glob("*.ogg"))
+        assert list(find_recordings([audio_dir]).files) == sorted(audio_dir.glob("*.ogg"))
         assert ".ogg" in AUDIO_SUFFIXES
 
 

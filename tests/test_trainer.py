@@ -6,7 +6,7 @@ import pytest
 import soundfile
 from typer.testing import CliRunner
 
-from musichal.audio.recording import Recording, collect_recordings, read_recording
+from musichal.audio.recording import Recording, find_recordings, read_recording
 from musichal.cli import app
 from musichal.errors import InputError
 from musichal.hearing.percepts import SILENCE, SegmentFeatures
@@ -69,7 +69,7 @@ def test_several_recordings_and_folders(rock_mix, ballad_guitar, short_mix, tmp_
     (tmp_path / "songs" / "a.wav").write_bytes(short_mix.read_bytes())
     (tmp_path / "songs" / "b" / "c.WAV").write_bytes(short_mix.read_bytes())
     (tmp_path / "songs" / "readme.txt").write_text("no music")
-    assert [p.name for p in collect_recordings([tmp_path / "songs"])] == ["a.wav", "c.WAV"]
+    assert [p.name for p in find_recordings([tmp_path / "songs"]).files] == ["a.wav", "c.WAV"]
     recordings = [part(read_recording(rock_mix), 0, 5), part(read_recording(ballad_guitar), 3, 9)]
     told: list[tuple[str, float]] = []
     model = train(recordings, SPEC, keep_audio=False, progress=lambda what, share: told.append((what, share)))

@@ -173,11 +173,6 @@ def find_recordings(paths: Iterable[PathLike]) -> FoundFiles:
     return FoundFiles(tuple(found.values()), frozenset(named), passed_over)
 
 
-def collect_recordings(paths: Iterable[PathLike]) -> list[Path]:
-    """Return the files of `find_recordings`; raises as it does."""
-    return list(find_recordings(paths).files)
-
-
 def read_recording(
     path: PathLike,
     *,

@@ -107,7 +107,11 @@ class PlayOptions:
     @property
     def is_midi_port(self) -> bool:
         """Return whether `input` names a MIDI input."""
-        return (self.input or "").startswith("midi:") and not Path(self.input or "").exists()
+        if self.input is None or Path(self.input).exists():
+            return False
+        from musichal.live.input.midi_input import MIDI_SCHEME
+
+        return self.input.startswith(MIDI_SCHEME)
 
     @property
     def duration_s(self) -> float | None:

@@ -23,7 +23,7 @@ from musichal.evaluate.checks import Check
 from musichal.evaluate.stages import SampleAudit, compare_stages, token_words
 from musichal.hearing.beats import BEAT
 from musichal.hearing.encoders import create_encoder
-from musichal.hearing.exact_notes import known_onsets, known_or_found_beats
+from musichal.hearing.exact_notes import is_exact, known_onsets, known_or_found_beats
 from musichal.hearing.listener import Listener, Tap
 from musichal.hearing.percepts import SILENCE, SOURCES, Gesture, Percept
 from musichal.memory.beat_places import BeatPlace, beat_places
@@ -232,7 +232,7 @@ def hear_live(
         notes=tuple(n for p in percepts for n in p.heard.notes) + rest.notes if take is None else take.notes,
         hits=tuple(h for p in percepts for h in p.heard.hits) + rest.hits if take is None else take.hits,
         beats=beats,
-        is_exact=take is not None and take.is_rendered,
+        is_exact=is_exact(take),
     )
 
 

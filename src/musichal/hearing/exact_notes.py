@@ -93,9 +93,14 @@ class OnsetQueue:
         return due
 
 
+def is_exact(take: MidiTake | None) -> bool:
+    """Return whether notes are at the same time as their sound to a sample: it was rendered from them."""
+    return take is not None and take.is_rendered
+
+
 def known_onsets(take: MidiTake | None, spec: PerceptionSpec) -> OnsetQueue | None:
     """Return the onsets that the front end is to take from a MIDI file; None where it is to find them in the sound."""
-    return OnsetQueue(KnownNotes.of(take, spec).onsets) if take is not None and take.is_rendered else None
+    return OnsetQueue(KnownNotes.of(take, spec).onsets) if take is not None and is_exact(take) else None
 
 
 class ExactNotes:

@@ -21,7 +21,7 @@ from musichal.errors import InputError, PartnerFileError
 from musichal.hearing.drums import drum_model_digest
 from musichal.hearing.encoders import LEARNED, create_encoder
 from musichal.hearing.encoders.runtimes import package_of
-from musichal.hearing.exact_notes import known_onsets, known_or_found_beats
+from musichal.hearing.exact_notes import is_exact, known_onsets, known_or_found_beats
 from musichal.hearing.front_end import FrontEnd
 from musichal.hearing.listener import FeatureExtractor, Tokenizer, Vocabularies, resolve_spec
 from musichal.hearing.percepts import N_PITCHES, SILENCE, SOURCES, Gesture, Percept, SegmentFeatures
@@ -124,7 +124,7 @@ def train(
             percepts, gestures = item.tokenised(Tokenizer(spec, learned))
             tell(f"Finding the beats of {recording.name}", len(stored) / len(recordings))
             beats = known_or_found_beats(recording.take, item.segments(), sample_rate_hz=spec.sample_rate_hz)
-            exact = recording.take is not None and recording.take.is_rendered
+            exact = is_exact(recording.take)
             memory_input.append(_ToRemember(gestures, item.notes, item.hits, beats, exact))
             stored.append(_store(recording, percepts, beats, keep_audio=keep_audio))
             heard.append(percepts)
@@ -386,7 +386,7 @@ def with_beats(model: PartnerModel, *, processes: int = 1, progress: Progress | 
             for state, gesture, struck in zip(
                 own,
                 gestures,
-                assign_notes(gestures, item.hits, exact=stored.take is not None and stored.take.is_rendered),
+                assign_notes(gestures, item.hits, exact=is_exact(stored.take)),
                 strict=True,
             ):
                 states["first_hit"][state], states["hit_count"][state] = len(hits), len(struck)

@@ -141,7 +141,7 @@ def decode_foreign(file: BinaryIO, foreign: Foreign) -> Sound:
     size = max(1, file.seek(0, os.SEEK_END))
     file.seek(0)
     try:
-        container = av.open(file, format=foreign.demuxer, metadata_errors="ignore")
+        container = av.open(file, format=foreign.demuxer, **({} if _lenient(av) else {"metadata_errors": "ignore"}))
         frames = _frames(av, container)
         first = next(frames)
     except (av.FFmpegError, StopIteration, IndexError, ValueError) as error:
@@ -151,6 +151,11 @@ def decode_foreign(file: BinaryIO, foreign: Foreign) -> Sound:
     if stream.duration and stream.time_base:
         promised = int(stream.duration * stream.time_base * first.rate * _DURATION_SLACK)
     return Sound(first.rate, first.layout.nb_channels, 1.0, _arrays(av, [first], frames), promised, lambda: file.tell() / size)
+
+
+def _lenient(av: Any) -> bool:
+    """Tell whether this PyAV reads tags of any encoding unasked: from 19 on, and then without the option."""
+    return int(av.__version__.partition(".")[0]) >= 19
 
 
 class UndecodableError(Exception):

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from musichal.audio import score as score_module
 from musichal.audio.instrument import EmbeddedInstrument
-from musichal.audio.score import melody_of, parse_score, read_score, render_tracks
+from musichal.audio.keyboard import MidiChoice
+from musichal.audio.midi_recording import read_midi_recording
+from musichal.audio.score import chosen, melody_of, parse_midi_channels, parse_score, read_score, render_tracks
 from musichal.errors import InputError
 
 
@@ -39,6 +41,13 @@ def played(*notes, channel=0, program=None, name=""):
         track.append(message.copy(time=tick - before))
         before = tick
     return track
+
+
+BAND = midi_bytes(
+    played(*((i * 240, 200, 60 + i * 5 % 12) for i in range(16)), name="Lead"),
+    played((0, 480, 36), (480, 480, 38), channel=2, name="Bass"),
+    played((0, 60, 42), channel=9, name="Kit"),
+)
 
 
 def test_times_follow_the_tempo_map_whatever_track_it_is_in():
@@ -83,6 +92,53 @@ def test_the_melody_is_the_line_and_not_bass_chords_or_drums():
     assert melody_of(score) is score.track("lead") is score.track("3")
     with pytest.raises(InputError, match=r"no track 'Horn'; there are: 1 Keys, 2 Bass, 3 Lead, 4 Drums"):
         score.track("Horn")
+
+
+@pytest.mark.parametrize(
+    ("tracks", "channels", "names"),
+    [
+        ((), (), ["Lead", "Bass", "Kit"]),
+        (("melody",), (), ["Lead"]),
+        (("no-drums",), (), ["Lead", "Bass"]),
+        ((" kit", "1"), (), ["Lead", "Kit"]),
+        (("drums",), (), ["Kit"]),
+        ((), (3, 10), ["Bass", "Kit"]),
+        (("no-drums",), (3,), ["Bass"]),
+    ],
+)
+def test_tracks_are_chosen_by_name_number_word_and_channel(tracks, channels, names):
+    score = chosen(parse_score(BAND, name="band"), MidiChoice(tracks, frozenset(channels)))
+    assert [track.name for track in score.tracks] == names
+
+
+@pytest.mark.parametrize(
+    ("tracks", "channels", "message"),
+    [
+        (("Flute",), (), "no track 'Flute'; there are: 1 Lead, 2 Bass, 3 Kit"),
+        (("drums",), (1,), r"nothing is left of the chosen tracks and channels; there are: 1 Lead \(channel 1\), 2 Bass"),
+    ],
+)
+def test_a_choice_of_nothing_is_refused_with_what_there_is(tracks, channels, message):
+    with pytest.raises(InputError, match=message):
+        chosen(parse_score(BAND, name="band"), MidiChoice(tracks, frozenset(channels)))
+
+
+def test_what_is_not_chosen_is_not_heard(tmp_path):
+    for name, data in (
+        ("band.mid", BAND),
+        ("bass.mid", midi_bytes(played((0, 480, 36), (480, 480, 38), channel=2, name="Bass"))),
+    ):
+        (tmp_path / name).write_bytes(data)
+    band = read_midi_recording(tmp_path / "band.mid", MidiChoice(("Bass",)))
+    bass = read_midi_recording(tmp_path / "bass.mid")
+    assert (band.take.notes, band.samples.tolist()) == (bass.take.notes, bass.samples.tolist())
+
+
+def test_channels_are_numbers_and_ranges():
+    assert parse_midi_channels("1-3, 16") == {1, 2, 3, 16}
+    for wrong in ("", "0", "17", "3-1", "1;2", "x"):
+        with pytest.raises(InputError, match="MIDI channels are numbers from 1 to 16"):
+            parse_midi_channels(wrong)
 
 
 def test_a_change_of_tempo_moves_notes_and_beats_alike():

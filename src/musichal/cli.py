@@ -116,6 +116,15 @@ def train(
         list[Path] | None,
         typer.Option(metavar="FILE", help="The MIDI file of the recording in the same place: its notes are kept. Repeatable."),
     ] = None,
+    tracks: Annotated[
+        str | None,
+        typer.Option(
+            help="Of MIDI files: the tracks to learn, as 1,Piano (numbers, names), or melody, drums, no-drums; default: all."
+        ),
+    ] = None,
+    channels: Annotated[
+        str | None, typer.Option(help="Of MIDI files: the channels to learn, as 1-9,11-16; default: all.")
+    ] = None,
     encoder: Annotated[
         str, typer.Option(help="The encoder: 'spectral', 'mert', 'mert:LAYER', 'hf:OWNER/NAME' or 'hf:FOLDER'.")
     ] = "spectral",

@@ -23,7 +23,7 @@ import numpy as np
 from musichal.api.answer import Answer, Stream
 from musichal.api.sound import Audio, as_recording, rate_of, seed_of, sound_of, warn_of
 from musichal.arrays import Float32, Float64, Int16, Records
-from musichal.audio.keyboard import MidiTake
+from musichal.audio.keyboard import MidiChoice, MidiTake
 from musichal.audio.midi_recording import read_take
 from musichal.audio.pairs import read_pair
 from musichal.audio.reading import read_recordings
@@ -54,6 +54,8 @@ def train(
     *,
     pairs: Sequence[tuple[PathLike | tuple[Audio, int], PathLike | tuple[Audio, int]]] = (),
     notes: Sequence[PathLike | None] = (),
+    tracks: Sequence[str | int] = (),
+    channels: Sequence[int] = (),
     spec: PerceptionSpec | None = None,
     seed: int | None = None,
     keep_audio: bool = True,
@@ -72,6 +74,9 @@ def train(
         player sounded like now. Of one file with both, `player` names the channel ("left", 2) or the MIDI track.
     notes : list of path or None
         For each recording in turn the MIDI file of the same performance, whose notes are kept in the place of those heard.
+    tracks, channels : sequence, optional
+        What is learned of MIDI files, where not all: tracks by name or number, or "melody", "drums", "no-drums"; channels, 1 to
+        16.
     spec : PerceptionSpec, optional
         Every number that shapes a token.
     seed : int, optional
@@ -107,15 +112,16 @@ def train(
     """
     spec = (spec or PerceptionSpec()).varied(seed=seed, **options)
     recordings: list[Recording] = []
+    midi = MidiChoice(tuple(map(str, [tracks] if isinstance(tracks, str) else tracks)), frozenset(channels))
 
     def heard(item: PathLike | tuple[Audio, int]) -> Recording:
         if isinstance(item, str | os.PathLike):
-            return read_recordings([item], warn=warn_of)[0]
+            return read_recordings([item], warn=warn_of, midi=midi)[0]
         return as_recording(*item, name=f"recording {len(recordings) + 1}")
 
     for item in [paths] if isinstance(paths, str | os.PathLike) or (paths and isinstance(paths, tuple)) else paths:
         if isinstance(item, str | os.PathLike):
-            recordings += read_recordings([item], warn=warn_of)
+            recordings += read_recordings([item], warn=warn_of, midi=midi)
         else:
             recordings.append(heard(item))
     numbers = []
@@ -126,7 +132,7 @@ def train(
                 recordings.append(heard(item))
         else:
             recordings += read_pair(player, others)
-    takes = {number: read_take(file) for number, file in enumerate(notes) if file is not None}
+    takes = {number: read_take(file, midi) for number, file in enumerate(notes) if file is not None}
     model = train_model(recordings, spec, keep_audio=keep_audio, pairs=numbers, notes=takes, progress=progress)
     return Partner(model)
 

@@ -44,6 +44,18 @@ class KeyPress:
 
 
 @dataclass(frozen=True)
+class MidiChoice:
+    """What is played of a MIDI file, and by what.
+
+    `tracks` are names, numbers counted from 1, or the words of `musichal.audio.score.chosen`; `channels` count from 1. Empty
+    ones are all.
+    """
+
+    tracks: tuple[str, ...] = ()
+    channels: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True)
 class MidiTake:
     """What a MIDI file says of a recording.
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from musichal.arrays import Float32, Float64
-from musichal.audio.keyboard import KeyboardSynth, MidiTake
+from musichal.audio.keyboard import KeyboardSynth, MidiChoice, MidiTake
 from musichal.audio.recording import Recording, ingest
-from musichal.audio.score import Score, channel_messages, parse_midi, read_midi_bytes, read_score, score_of, tempo_map
+from musichal.audio.score import Score, channel_messages, chosen, parse_midi, read_midi_bytes, read_score, score_of, tempo_map
 from musichal.note import HeardNote
 from musichal.text import PathLike, printable
 
@@ -23,26 +23,25 @@ _TAIL_S = 0.5
 _LEAST_ONSETS, _LEAST_CONCENTRATION = 8, 0.5
 
 
-def read_midi_recording(path: PathLike) -> Recording:
-    """Read a standard MIDI file, render it, and keep what it says exactly.
+def read_midi_recording(path: PathLike, choice: MidiChoice = MidiChoice()) -> Recording:  # noqa: B008 - frozen
+    """Read a standard MIDI file, render what is chosen of it, and keep what that says exactly.
 
     Raises
     ------
     InputError
-        If it cannot be read, is damaged, has no note, or holds too much.
+        If it cannot be read, is damaged, has no note or no such track, or holds too much.
     """
     name = printable(Path(path).name)
     midi = parse_midi(read_midi_bytes(path), name=name)
-    score = score_of(midi, name=name)
-    samples = render_messages(
-        channel_messages(midi, tempo_map(midi, name=name)), duration_s=score.duration_s + _TAIL_S, sample_rate_hz=MIDI_RATE_HZ
-    )
+    score = chosen(score_of(midi, name=name), choice)
+    messages = channel_messages(midi, tempo_map(midi, name=name), score)
+    samples = render_messages(messages, duration_s=score.duration_s + _TAIL_S, sample_rate_hz=MIDI_RATE_HZ)
     return Recording(name, MIDI_RATE_HZ, samples, take=take_of(score))
 
 
-def read_take(path: PathLike) -> MidiTake:
+def read_take(path: PathLike, choice: MidiChoice = MidiChoice()) -> MidiTake:  # noqa: B008 - frozen
     """Return what a MIDI file says, without its sound; raises as `read_midi_recording` does."""
-    return take_of(read_score(path))
+    return take_of(chosen(read_score(path), choice))
 
 
 def render_messages(messages: list[tuple[float, bytes]], *, duration_s: float, sample_rate_hz: int) -> Float32:

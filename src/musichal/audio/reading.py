@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from musichal.audio.keyboard import MidiChoice
 from musichal.audio.recording import FoundFiles, Recording, find_recordings, read_recording
 from musichal.errors import InputError
 from musichal.text import PathLike, counted, printable
@@ -16,11 +17,12 @@ def read_recordings(
     warn: Callable[[str], None],
     min_duration_s: float = 0.0,
     strict: bool = False,
+    midi: MidiChoice = MidiChoice(),  # noqa: B008 - frozen
     progress: Callable[[str, float], None] | None = None,
 ) -> list[Recording]:
     """Read files and folders of recordings, and say what is wrong with them; raises as `read_found` does."""
     found = find_recordings(paths)
-    heard = read_found(found, warn=warn, min_duration_s=min_duration_s, strict=strict, progress=progress)
+    heard = read_found(found, warn=warn, min_duration_s=min_duration_s, strict=strict, midi=midi, progress=progress)
     return list(heard.values())
 
 
@@ -30,6 +32,7 @@ def read_found(
     warn: Callable[[str], None],
     min_duration_s: float = 0.0,
     strict: bool = False,
+    midi: MidiChoice = MidiChoice(),  # noqa: B008 - frozen
     progress: Callable[[str, float], None] | None = None,
 ) -> Mapping[Path, Recording]:
     """Read recordings, and say what is wrong with them, and what of folders was passed over.
@@ -47,7 +50,7 @@ def read_found(
             tell(f"Reading {name}", (number + share) / len(found.files))
 
         try:
-            heard[file] = read_recording(file, min_duration_s=min_duration_s, strict=strict, progress=tell_part)
+            heard[file] = read_recording(file, min_duration_s=min_duration_s, strict=strict, midi=midi, progress=tell_part)
         except InputError as error:
             bad[file] = str(error)
     if bad and (strict or not heard or any(file in found.named for file in bad)):

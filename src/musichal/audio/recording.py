@@ -28,7 +28,7 @@ from musichal.arrays import Float32, Float64
 from musichal.audio.containers import FOREIGN_SUFFIXES, contents
 from musichal.audio.decoding import Sound, UndecodableError, decode, decode_foreign
 from musichal.audio.files import flac_holds_rate
-from musichal.audio.keyboard import MidiTake
+from musichal.audio.keyboard import MidiChoice, MidiTake
 from musichal.audio.levels import LevelMeter, Levels, decibels
 from musichal.audio.parts import Contents, Foreign, Part
 from musichal.audio.resample import StreamResampler
@@ -181,6 +181,7 @@ def read_recording(
     strict: bool = False,
     channels: Callable[[Float64], Float64] | None = None,
     progress: Callable[[float], None] | None = None,
+    midi: MidiChoice = MidiChoice(),  # noqa: B008 - frozen
 ) -> Recording:
     """Read a sound file, block by block, into the form in which it is heard.
 
@@ -188,14 +189,15 @@ def read_recording(
     with a DC offset, and what can be read of those that are cut short or damaged, with a warning. What is above full scale is
     turned down as a whole. Raises `InputError`, one line naming the file, where it is missing, a folder, empty, not sound,
     shorter than `min_duration_s`, longer than `max_samples`, silent throughout, or has NaN or infinite samples; where `strict`,
-    also if it is cut short. A MIDI file is rendered. `channels` takes blocks of shape (n, channels) and returns what
-    shall be heard of them; `progress` receives the share that is done.
+    also if it is cut short. Of a MIDI file, what `midi` chooses is rendered.
+    `channels` takes blocks of shape (n, channels) and returns what shall be heard of them; `progress` receives the share that
+    is done.
     """
     file = Path(path)
     if file.suffix.lower() in MIDI_SUFFIXES and file.is_file():
         from musichal.audio.midi_recording import read_midi_recording
 
-        return _long_enough(read_midi_recording(file), file, min_duration_s)
+        return _long_enough(read_midi_recording(file, midi), file, min_duration_s)
     with _clear_errors(file):
         _check_file(file)
         how = _How(max_samples, channels or (lambda block: block), progress or (lambda _share: None))

@@ -13,6 +13,7 @@ A file is not trusted: `read_score` takes a bounded time and memory, and anythin
 
 import dataclasses
 import io
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from mido.midifiles.meta import KeySignatureError
 
 from musichal.arrays import Float32, Float64, Int64
 from musichal.audio.instrument import Instrument, render_notes
+from musichal.audio.keyboard import MidiChoice
 from musichal.errors import InputError
 from musichal.note import PERCUSSION_CHANNEL, Note
 from musichal.text import PathLike, printable, reason
@@ -46,6 +48,7 @@ _BASS_PROGRAMS = range(32, 40)
 _EFFECT_PROGRAMS = range(112, 128)
 _LOWEST_MELODY, _MELODY_RANGE = 36, 24
 _FAST_HZ = 4.0
+_MELODY, _DRUMS, _NO_DRUMS = "melody", "drums", "no-drums"
 
 
 @dataclass(frozen=True)
@@ -66,12 +69,16 @@ class TempoMap:
 
 @dataclass(frozen=True)
 class Track:
-    """What one track plays on one channel; `program` is the first that it asks for, `notes` are ordered by onset and pitch."""
+    """What one track plays on one channel; `program` is the first that it asks for, `notes` are ordered by onset and pitch.
+
+    `place` is that of the track in the file.
+    """
 
     name: str
     channel: int
     program: int
     notes: tuple[Note, ...]
+    place: int = 0
 
     @property
     def is_drums(self) -> bool:
@@ -227,14 +234,17 @@ def _chain(midi: mido.MidiFile) -> None:
         before += length
 
 
-def channel_messages(midi: mido.MidiFile, tempos: TempoMap) -> list[tuple[float, bytes]]:
-    """Return the channel messages of all tracks in order of time: seconds and bytes."""
+def channel_messages(midi: mido.MidiFile, tempos: TempoMap, score: Score) -> list[tuple[float, bytes]]:
+    """Return channel messages in order of time, seconds and bytes: of notes, those of the score's tracks; of others, all."""
     found: list[tuple[int, bytes]] = []
-    for track in midi.tracks:
+    chosen = {(track.place, track.channel) for track in score.tracks}
+    for place, track in enumerate(midi.tracks):
         tick = 0
         for message in track:
             tick += message.time
-            if not message.is_meta and message.type != "sysex":
+            if message.is_meta or message.type == "sysex":
+                continue
+            if message.type not in ("note_on", "note_off") or (place, message.channel) in chosen:
                 found.append((tick, bytes(message.bytes())))
     found.sort(key=lambda one: one[0])
     times = tempos.seconds([tick for tick, _ in found]).tolist() if found else []
@@ -244,6 +254,41 @@ def channel_messages(midi: mido.MidiFile, tempos: TempoMap) -> list[tuple[float,
 def tempo_map(midi: mido.MidiFile, *, name: str) -> TempoMap:
     """Return the tempos of a file; raises `InputError` for one that is none."""
     return _maps(midi, name)[0]
+
+
+def chosen(score: Score, choice: MidiChoice) -> Score:
+    """Return the score with the chosen tracks, in the order of the file.
+
+    A track is chosen by its name, its number, or a word: "melody" for the most melodic, "drums", or "no-drums" for all others.
+    Raises `InputError` where a track or a channel is not there, or nothing is left.
+    """
+    picked: list[Track] = []
+    for which in choice.tracks:
+        word = which.strip().casefold()
+        if word in (_DRUMS, _NO_DRUMS) and not any(track.name.casefold() == word for track in score.tracks):
+            picked += [track for track in score.tracks if track.is_drums == (word == _DRUMS)]
+        elif word == _MELODY and not any(track.name.casefold() == word for track in score.tracks):
+            picked.append(melody_of(score) if len(score.tracks) > 1 else score.tracks[0])
+        else:
+            picked.append(score.track(which))
+    left = [t for t in score.tracks if not choice.tracks or any(t is one for one in picked)]
+    tracks = tuple(t for t in left if not choice.channels or t.channel + 1 in choice.channels)
+    if not tracks:
+        names = ", ".join(f"{n} {printable(t.name)} (channel {t.channel + 1})" for n, t in enumerate(score.tracks, start=1))
+        raise InputError(f"{score.name}: nothing is left of the chosen tracks and channels; there are: {names[:400]}")
+    return dataclasses.replace(score, tracks=tracks)
+
+
+def parse_midi_channels(text: str) -> frozenset[int]:
+    """Return the channels of a text such as ``1`` or ``1-9,11-16``; raises `InputError` for any other."""
+    found: set[int] = set()
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d{1,2})\s*(?:-\s*(\d{1,2})\s*)?", part)
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
+        if not 1 <= first <= last <= 16:
+            raise InputError(f"MIDI channels are numbers from 1 to 16, as in 1 or 1-9,11-16; got {text!r}")
+        found.update(range(first, last + 1))
+    return frozenset(found)
 
 
 def melody_of(score: Score) -> Track:
@@ -319,7 +364,7 @@ def _tracks(midi: mido.MidiFile, tempos: TempoMap, name: str) -> Iterator[Track]
                 for onset_s, end_s, (_, _, pitch, velocity) in zip(onsets.tolist(), ends.tolist(), rows, strict=True)
             ]
             notes.sort(key=lambda note: (note.onset_s, note.pitch))
-            yield Track(title or f"track {number}", channel, program, tuple(notes))
+            yield Track(title or f"track {number}", channel, program, tuple(notes), place=number - 1)
 
 
 def _note_rows(track: mido.MidiTrack) -> Mapping[int, tuple[int, list[tuple[int, int, int, int]]]]:

@@ -7,10 +7,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePath
 from typing import Any
 
+from musichal.audio.keyboard import MidiChoice
 from musichal.audio.midi_recording import read_take
 from musichal.audio.pairs import read_pair
 from musichal.audio.reading import read_found
-from musichal.audio.recording import FoundFiles, Recording, find_recordings
+from musichal.audio.recording import MIDI_SUFFIXES, FoundFiles, Recording, find_recordings
+from musichal.audio.score import parse_midi_channels
 from musichal.commands.options import check_choice
 from musichal.commands.outputs import PARTNER, check_outputs
 from musichal.commands.terminal import Terminal, table_of
@@ -59,6 +61,8 @@ def train_command(
     player: Sequence[str] | None = None,
     others: Sequence[Path] | None = None,
     notes: Sequence[Path] | None = None,
+    tracks: str | None = None,
+    channels: str | None = None,
     encoder: str = "spectral",
     segment: str | None = None,
     hop: str | None = None,
@@ -100,16 +104,17 @@ def train_command(
         raise InputError(f"--{error}" if str(error).split()[0] in texts else str(error)) from error
     if plan is None:
         resolve_spec(spec)  # a mistake must show before minutes of listening
-    takes = [read_take(file) for file in notes or ()]
     asked = _asked_pairs(player or (), others or ())
     found = find_recordings(recordings or ()) if recordings or not asked else FoundFiles()
     sides = [Path(side) for pair in asked for side in pair if Path(side).is_file()]
     _check_once([*found.files, *sides])
+    midi = _midi_choice(tracks, channels, [*found.files, *(notes or ())])
+    takes = [read_take(file, midi) for file in notes or ()]
     check_outputs([(output, PARTNER)], inputs=[*found.files, *sides], force=force)
     started_s = time.monotonic()
     with terminal.progress("Reading") as progress:
         least_s = spec.segment_samples / spec.sample_rate_hz
-        read = read_found(found, warn=terminal.warn, min_duration_s=least_s, strict=strict, progress=progress)
+        read = read_found(found, warn=terminal.warn, min_duration_s=least_s, strict=strict, midi=midi, progress=progress)
         heard = _named(read, asked, sides, progress=progress)
         for recording in heard[len(read) :]:
             for warning in recording.warnings:
@@ -153,6 +158,17 @@ def train_command(
             terminal.say(f"Tempo of {printable(stored.name)}: {tempo.words}.")
     terminal.say(f"Wrote {printable(output)} ({output.stat().st_size / 1e6:.1f} MB).")
     return model
+
+
+def _midi_choice(tracks: str | None, channels: str | None, files: Sequence[Path]) -> MidiChoice:
+    """Return what is learned of MIDI files; raises `InputError` where something is asked for and there is none."""
+    choice = MidiChoice(
+        tracks=() if tracks is None else tuple(tracks.split(",")),
+        channels=frozenset() if channels is None else parse_midi_channels(channels),
+    )
+    if choice != MidiChoice() and not any(file.suffix.lower() in MIDI_SUFFIXES for file in files):
+        raise InputError("--tracks and --channels are for MIDI files, and there is none")
+    return choice
 
 
 def _say_held(memory: Memory, terminal: Terminal) -> None:

@@ -109,6 +109,7 @@ class BeatTracker:
         self._strengths = _Strengths()
         self._onsets_seen = 0
         self._gain, self._known_s = 0.0, _KNOWN_AT_FIRST_S
+        self._found: tuple[tuple[int, float], Pulse | None] | None = None  # what was found last, and when
 
     def hear(self, percept: Percept, *, sample_rate_hz: int) -> None:
         """Take a percept."""
@@ -136,6 +137,12 @@ class BeatTracker:
         The confidence is the share of the posterior that agrees, within 4 % of the period and an eighth of a beat, as far as
         the metre has explained what was heard lately better than no metre does.
         """
+        now = self._frame, self._delay_s
+        if self._found is None or self._found[0] != now:
+            self._found = now, self._find()
+        return self._found[1]
+
+    def _find(self) -> Pulse | None:
         if self._onsets_seen < 2 or not self._frame:
             return None
         row, column = np.unravel_index(int(np.argmax(self._smooth())), self._posterior.shape)

@@ -265,9 +265,10 @@ _PASTS = 512
 _ROUNDS = 1.5 * 2.0**22  # added and taken off, it rounds to 2^-30, the same on every processor
 FAINTEST = 0.05
 """A peak that is weaker is over."""
-# Of equally strong peaks the newest count: no two keys are equal, so that no way of sorting can matter. At [f] is what to add
+_RANKS = 1.5 * 2.0**32  # and this one to 2^-20
+# Of equally strong peaks the newest count: no two ranks are equal, so that no way of sorting can matter. At [f] is what to add
 # to the places of a ring in which f is the oldest.
-_NEWER: Float64 = np.lib.stride_tricks.sliding_window_view(np.tile(np.arange(PEAKS) * (2.0**-31 / PEAKS), 2), PEAKS)[PEAKS:0:-1]
+_NEWER: Float64 = np.lib.stride_tricks.sliding_window_view(np.tile(np.arange(PEAKS) * (2.0**-21 / PEAKS), 2), PEAKS)[PEAKS:0:-1]
 
 
 @dataclass(frozen=True)
@@ -287,9 +288,12 @@ class Activation:
 
     def __init__(self) -> None:
         self._peaks = np.zeros((len(CONTEXTS), PEAKS), dtype=MATCH)
-        # What each decision asks of all peaks lies together; a strength of 0 is no peak.
+        # What each decision asks of all peaks lies together; a strength of 0 is no peak. Of two peaks the one of the higher
+        # rank is the stronger one at any time.
         self._since_s = np.zeros((len(CONTEXTS), PEAKS))
         self._strengths = np.zeros((len(CONTEXTS), PEAKS))
+        self._ranks = np.full((len(CONTEXTS), PEAKS), -np.inf)
+        self._ranked_by_s = 0.0
         self._segments = np.full((len(CONTEXTS), PEAKS), -1, dtype=np.int64)
         self._pasts_of = np.zeros((len(CONTEXTS), PEAKS), dtype=np.int64)
         self._counts = [0] * len(CONTEXTS)
@@ -299,8 +303,8 @@ class Activation:
 
     def clear(self, name: str) -> None:
         """Let go of the peaks of one kind of context."""
-        self._segments[CONTEXTS.index(name)] = -1
-        self._strengths[CONTEXTS.index(name)] = 0
+        row = CONTEXTS.index(name)
+        self._segments[row], self._strengths[row], self._ranks[row] = -1, 0, -np.inf
 
     def insert(self, name: str, matches: Records, symbols: tuple[int, ...]) -> None:
         """Set peaks for `MATCH`es of the context that ended in `symbols`."""
@@ -317,6 +321,7 @@ class Activation:
             self._strengths[row, places] = own["strength"]
             self._segments[row, places] = own["segment"]
             self._pasts_of[row, places] = self._past % _PASTS
+            self._rank(row, places)
             first = end
         self._pasts[self._past % _PASTS] = symbols
         self._counts[row] = count + len(matches)
@@ -325,33 +330,38 @@ class Activation:
 
     def active(self, library: MemoryPool, now_s: float, *, time_constant_s: float, most: int) -> Active:
         """Return the states pointed to at `now_s`, by the `most` strongest peaks of each kind of context."""
-        # In one array from step to step: it is the largest that a decision makes.
-        values = self._since_s - now_s
-        np.minimum(values, 0, out=values)
-        values /= time_constant_s
-        np.exp(values, out=values)
-        values *= self._strengths
-        values = (values + _ROUNDS) - _ROUNDS
-        keys = values + self._newer
+        if time_constant_s != self._ranked_by_s:
+            self._ranked_by_s = time_constant_s
+            self._rank(slice(None), slice(None))
+        keys = self._ranks + self._newer
         most = min(most, PEAKS)
         least = np.partition(keys, PEAKS - most, axis=1)[:, PEAKS - most : PEAKS - most + 1]
         # Peaks by their places in all rings, one ring after the other.
-        place = (keys >= least).ravel().nonzero()[0]
-        place = place.take((values.ravel().take(place) >= FAINTEST).nonzero()[0])
+        place = ((keys >= least) & (keys > -np.inf)).ravel().nonzero()[0]
+        values = np.exp(np.minimum(self._since_s.ravel().take(place) - now_s, 0) / time_constant_s)
+        values = (values * self._strengths.ravel().take(place) + _ROUNDS) - _ROUNDS
+        loud = (values >= FAINTEST).nonzero()[0]
+        place, values = place.take(loud), values.take(loud)
         # By segment, then by strength, so that of the peaks of one state the strongest is written last.
         owners = self._segments.ravel().take(place)
         order = np.lexsort((keys.ravel().take(place), owners))
-        place, owners = place.take(order), owners.take(order)
+        place, values, owners = place.take(order), values.take(order), owners.take(order)
         peaks = self._peaks.ravel().take(place)
         at_s = peaks["line_s"] + peaks["pace"] * np.maximum(0, now_s - peaks["since_s"])
         reached = _reached(library, owners, peaks["state"], at_s)
         there = (reached >= 0).nonzero()[0]
-        place, reached = place.take(there), reached.take(there)
+        place, values, reached = place.take(there), values.take(there), reached.take(there)
         found = ascending(reached)
         which = found.searchsorted(reached), place // PEAKS
         out = Active(found, np.zeros((len(found), len(CONTEXTS))), np.full((len(found), len(CONTEXTS)), -1))
-        out.values[which], out.peaks[which] = values.ravel().take(place), place % PEAKS
+        out.values[which], out.peaks[which] = values, place % PEAKS
         return out
+
+    def _rank(self, rows: int | slice, places: slice) -> None:
+        """Rank peaks: log(strength · exp(since / τ)) · τ, rounded."""
+        with np.errstate(divide="ignore"):
+            ranks = self._since_s[rows, places] + self._ranked_by_s * np.log(self._strengths[rows, places])
+        self._ranks[rows, places] = (ranks + _RANKS) - _RANKS
 
     def moves(self, name: str, peaks: Int64) -> Int64:
         """Return the transpositions in which peaks of a kind of context agree."""

@@ -7,6 +7,7 @@ or interruption before that leaves an old file unchanged.
 import contextlib
 import os
 import secrets
+import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -101,3 +102,30 @@ def _sync_folder(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+@contextmanager
+def new_folder(path: PathLike) -> Iterator[Path]:
+    """Give a folder to fill; it appears at `path`, whole, when the block ends without an exception, and else not at all.
+
+    Raises `InputError` where `path` exists and is not an empty folder, or the system refuses.
+    """
+    target = Path(os.path.realpath(path))
+    try:
+        if target.exists() and (not target.is_dir() or any(target.iterdir())):
+            raise _cannot_write(path, "it is not an empty folder; name a new one")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = _partial(target)
+        partial.mkdir()
+    except OSError as error:
+        raise _cannot_write(path, reason(error)) from error
+    try:
+        yield partial
+        if target.exists():
+            target.rmdir()
+        partial.rename(target)
+    except BaseException as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise _cannot_write(path, reason(error)) from error
+        raise

@@ -27,6 +27,7 @@ app = typer.Typer(
 PartnerFile = Annotated[Path, typer.Argument(help="The partner file.")]
 SessionFolder = Annotated[Path, typer.Argument(help="A session folder that `musichal play --session` wrote.")]
 MovedPartner = Annotated[Path | None, typer.Option(help="The partner file, if it has moved since.")]
+SoundFontFile = Annotated[Path | None, typer.Option(help="SoundFont 2 file; default: an installed one, else the built-in one.")]
 Picture = Annotated[Path | None, typer.Option(help="Draw it (PNG, SVG or PDF).")]
 Runtime = Annotated[str, typer.Option(help="Learned encoders: what computes them; 'auto' measures the fastest here.")]
 Precision = Annotated[str, typer.Option(help="Learned encoders: 'auto', 'fp32', 'int8', 'bf16' or 'bf16-int8'.")]
@@ -262,6 +263,22 @@ def replay(
 ) -> None:
     """Play a session again: the same MIDI, byte for byte."""
     _run("session.replay_command", locals())
+
+
+@app.command(epilog="Example: `musichal export tonight -o for-the-daw` — a stretch: `--from 1:00 --to 2:30`")
+def export(
+    folder: SessionFolder,
+    output: Annotated[Path, typer.Option("-o", "--output", help="The new folder to write.")],
+    from_: Annotated[str | None, typer.Option("--from", help="Where the stretch begins, as 1:00; default: the start.")] = None,
+    to: Annotated[str | None, typer.Option("--to", help="Where it ends, as 2:30; default: the end.")] = None,
+    marks: Annotated[bool, typer.Option("--marks", help="Export the stretch around each mark, each in a folder.")] = False,
+    sound: Annotated[str, typer.Option(help="Sound of the answer: 'soundfont', or 'slices' of the recordings.")] = "soundfont",
+    soundfont: SoundFontFile = None,
+    partner: MovedPartner = None,
+    as_json: Json = False,
+) -> None:
+    """Export a session for a DAW: input, answer and mix as sound, MIDI by voice, tempo, markers, a Reaper project."""
+    _run("export.export_command", locals())
 
 
 @app.command(epilog="Example: `musichal keep take1 take2 -o richer.hal`")

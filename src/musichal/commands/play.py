@@ -180,6 +180,7 @@ def _write(options: PlayOptions, settings: PartnerSettings, player: str, answer:
             program=program,
             sample_rate_hz=answer.sr,
             input_name=player,
+            stream_rate_hz=answer.model.spec.sample_rate_hz,
         )
         write_session(options.session, session, answer.y, answer.performance)
 

@@ -338,6 +338,7 @@ class LivePerformance:
             program=request.program,
             sample_rate_hz=rate_hz,
             input_name=printable(self.input.device.name),
+            stream_rate_hz=self.model.spec.sample_rate_hz,
         )
         return LiveSessionWriter(
             folder,

@@ -8,7 +8,7 @@ import struct
 import sys
 import threading
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import mido
 from mido.midifiles.midifiles import write_chunk, write_track
@@ -66,10 +66,19 @@ def balance(notes: Iterable[Note]) -> list[Note]:
     A note whose key is struck again ends there. Every note lasts at least one tick. Notes of the same tick, channel and pitch
     are one strike: the loudest velocity, the longest duration. Balancing twice changes nothing.
     """
+    return [
+        Note(note.onset / TICKS_PER_SECOND, (note.until - note.onset) / TICKS_PER_SECOND, pitch, note.velocity, channel)
+        for note in in_ticks(notes, to_ticks)
+        for channel, pitch in [note.key]
+    ]
+
+
+def in_ticks(notes: Iterable[Note], tick_of: Callable[[float], int]) -> list[Active]:
+    """Return `notes` balanced as `balance` does, their times in the ticks that `tick_of` gives for seconds."""
     strikes: dict[tuple[int, int, int], tuple[int, int]] = {}
     for note in notes:
-        start = to_ticks(note.onset_s)
-        end = max(start + 1, to_ticks(note.onset_s + note.duration_s))
+        start = tick_of(note.onset_s)
+        end = max(start + 1, tick_of(note.onset_s + note.duration_s))
         other_end, other_velocity = strikes.get((start, note.channel, note.pitch), (0, 0))
         strikes[start, note.channel, note.pitch] = max(end, other_end), max(note.velocity, other_velocity)
     active, ended = ActiveNotes(), []
@@ -77,11 +86,7 @@ def balance(notes: Iterable[Note]) -> list[Note]:
         ended += active.end_due(start)
         ended += active.strike(Active((channel, pitch), start, end, velocity))
     ended += active.end_all()
-    return [
-        Note(note.onset / TICKS_PER_SECOND, (note.until - note.onset) / TICKS_PER_SECOND, pitch, note.velocity, channel)
-        for note in sorted(ended, key=lambda note: (note.onset, note.key))
-        for channel, pitch in [note.key]
-    ]
+    return sorted(ended, key=lambda note: (note.onset, note.key))
 
 
 def _messages(notes: Iterable[Note]) -> list[tuple[int, bytes]]:

@@ -86,6 +86,8 @@ class SessionSettings:
     program: int
     sample_rate_hz: int
     input_name: str
+    stream_rate_hz: int = 24_000
+    """Rate at which the event log counts samples: the spec's."""
 
 
 @dataclass(frozen=True)
@@ -298,6 +300,8 @@ def read_settings(folder: Path) -> SessionSettings:
         raise InputError(f"{printable(folder)} is not a session of version {SESSION_VERSION}")
     values = {}
     for field in dataclasses.fields(SessionSettings):
+        if field.name not in table and field.default is not dataclasses.MISSING:
+            continue  # from before the setting was kept
         if field.name not in table:
             raise InputError(f"{printable(path)} is not a session's: it lacks {field.name!r}")
         values[field.name] = table[field.name]
@@ -311,6 +315,7 @@ def read_settings(folder: Path) -> SessionSettings:
         ("seed", settings.seed >= 0),
         ("program", 0 <= settings.program <= 127),
         ("channel", 0 <= settings.channel <= 15 and settings.channel != PERCUSSION_CHANNEL),
+        ("stream_rate_hz", settings.stream_rate_hz > 0),
         ("partner_path", len(settings.partner_path) > 0 and "\0" not in settings.partner_path),
         ("input_name", settings.input_name == printable(settings.input_name)),
     ):

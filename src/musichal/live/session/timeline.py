@@ -1,0 +1,168 @@
+"""A session in time: its markers, and the beats that its partner went by.
+
+Times are seconds of the input, from the first sample of the session on.
+"""
+
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal, Self
+
+from musichal.live.session.event_log import Entry
+from musichal.live.session.session import Session
+from musichal.partner.decision import Decision
+from musichal.partner.form import Form
+from musichal.partner.mode_controller import directed_by
+
+MarkerKind = Literal["mark", "section", "mode", "key"]
+
+_SURE_KEY = 0.5
+_KEY_HOLDS_S = 6.0
+_FREE_US = 500_000  # 120 beats a minute, where no pulse is known
+_FAR_BEATS, _APART_BEATS, _LEAST_BEATS = 32, 8, 8
+_OFF_BEAT = 0.2
+_SHORTEST_BEAT = 0.75
+
+
+@dataclass(frozen=True)
+class Marker:
+    """Something at a time: a mark of the player's, a section of the form, a mode, or a key of the player."""
+
+    at_s: float
+    kind: MarkerKind
+    text: str
+
+    @property
+    def words(self) -> str:
+        """The marker as a DAW shows it."""
+        return self.text if self.kind in ("mark", "section") else f"{self.kind} {self.text}"
+
+
+def session_markers(session: Session) -> list[Marker]:
+    """Return marks, sections, modes and keys of a session, in order of time."""
+    end_s = session.input_samples / session.settings.sample_rate_hz
+    _, form = directed_by(session.settings.partner.direction)
+    played = [d for d in session.decisions if d.kind == "play"]
+    found = [*_sections(form, end_s), *_modes(session.decisions), *_keys(played)]
+    return sorted([*session_marks(session), *found], key=lambda marker: marker.at_s)
+
+
+def session_marks(session: Session) -> list[Marker]:
+    """Return the marks that the player made, in order of time."""
+    return _marks(session.entries, session.settings.stream_rate_hz)
+
+
+def _marks(entries: Iterable[Entry], rate_hz: int) -> list[Marker]:
+    return []
+
+
+def _sections(form: Form, end_s: float) -> list[Marker]:
+    found = [Marker(s.start_s, "section", s.name) for s in form.sections if s.start_s < end_s]
+    if form.end_s is not None and form.end_s < end_s:
+        found.append(Marker(form.end_s, "section", "end of the form"))
+    return found
+
+
+def _modes(decisions: Sequence[Decision]) -> list[Marker]:
+    found: list[Marker] = []
+    for decision in decisions:
+        if decision.mode and (not found or found[-1].text != decision.mode):
+            found.append(Marker(decision.time_s, "mode", decision.mode))
+    return found
+
+
+def _keys(played: Sequence[Decision]) -> list[Marker]:
+    """Return where the player's key changes, leaving out what is unsure or does not last."""
+    sure = [(d.time_s, d.harmony.key) for d in played if d.harmony is not None and d.harmony.key_chance >= _SURE_KEY]
+    runs: list[tuple[float, float, str]] = []
+    for time_s, key in sure:
+        start_s = runs.pop()[0] if runs and runs[-1][2] == key else time_s
+        runs.append((start_s, time_s, key))
+    found: list[Marker] = []
+    for start_s, last_s, key in runs:
+        if last_s - start_s >= _KEY_HOLDS_S and (not found or found[-1].text != key):
+            found.append(Marker(start_s, "key", key))
+    return found
+
+
+# ── beats ────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class TempoStep:
+    """From `start_s` on, where beat number `beat` falls, a beat lasts `beat_us` microseconds, as MIDI files count."""
+
+    start_s: float
+    beat: int
+    beat_us: int
+
+    @property
+    def bpm(self) -> float:
+        """Beats per minute."""
+        return 60e6 / self.beat_us
+
+
+@dataclass(frozen=True)
+class TempoMap:
+    """Steps of tempo without a gap; the first begins at 0 s with beat 0, the last has no end."""
+
+    steps: tuple[TempoStep, ...] = (TempoStep(0.0, 0, _FREE_US),)
+
+    def beat_at(self, time_s: float) -> float:
+        """Return how many beats have passed at a time."""
+        step = self.steps[max(0, bisect_right(self.steps, time_s, key=lambda s: s.start_s) - 1)]
+        return step.beat + (time_s - step.start_s) * 1e6 / step.beat_us
+
+    @classmethod
+    def through(cls, beats_s: Sequence[tuple[float, int]]) -> Self:
+        """Return the map in which beats, numbered upwards from one at 0 s, fall at these times, to half a microsecond each."""
+        steps: list[TempoStep] = []
+        now_s = 0.0
+        for (_, number), (next_s, next_number) in pairwise(beats_s):
+            # Measured from where the steps so far really end, so that rounding does not add up.
+            beat_us = max(1, round((next_s - now_s) * 1e6 / (next_number - number)))
+            steps.append(TempoStep(now_s, number, beat_us))
+            now_s += beat_us * (next_number - number) / 1e6
+        if not steps:
+            return cls()
+        usual_us = round(now_s * 1e6 / beats_s[-1][1])
+        return cls((*steps, TempoStep(now_s, beats_s[-1][1], usual_us)))
+
+
+def tempo_map(decisions: Iterable[Decision], *, start_s: float = 0.0) -> TempoMap:
+    """Return the beats that the partner went by, from `start_s` on, which becomes 0.
+
+    Where it played in free time, beats are only counted: as many as fit at the tempo that follows.
+    """
+    grid: list[tuple[float, int]] = [(0.0, 0)]
+    for run in _runs(decisions, start_s):
+        period_s = (run[-1][0] - run[0][0]) / (run[-1][1] - run[0][1])
+        while run and run[0][0] - grid[-1][0] < _SHORTEST_BEAT * period_s:
+            run = run[1:]  # noqa: PLW2901
+        if len(run) < 2:
+            continue
+        first = grid[-1][1] + max(1, round((run[0][0] - grid[-1][0]) / period_s))
+        grid += [(at_s, first + number - run[0][1]) for at_s, number in run]
+    return TempoMap.through(grid)
+
+
+def _runs(decisions: Iterable[Decision], start_s: float) -> list[list[tuple[float, int]]]:
+    """Return stretches of one pulse, each as some of its beats with their numbers."""
+    runs: list[list[tuple[float, int]]] = []
+    for decision in sorted((d for d in decisions if d.kind == "play" and d.pulse is not None), key=lambda d: d.begin_s):
+        assert decision.pulse is not None and decision.tempo_bpm is not None
+        period_s = 60 / decision.tempo_bpm
+        at_s = decision.begin_s - start_s - decision.pulse.got * period_s
+        if at_s < 0:
+            continue
+        if runs:
+            before_s, number = runs[-1][-1]
+            beats = round((at_s - before_s) / period_s)
+            fits = abs(at_s - before_s - beats * period_s) <= _OFF_BEAT * period_s * max(1.0, beats / _APART_BEATS)
+            if fits and beats <= _FAR_BEATS:
+                if beats >= _APART_BEATS:
+                    runs[-1].append((at_s, number + beats))
+                continue
+        runs.append([(at_s, 0)])
+    return [run for run in runs if run[-1][1] >= _LEAST_BEATS]

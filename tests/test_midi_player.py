@@ -59,13 +59,22 @@ def test_sound_and_notes_do_not_depend_on_the_blocks(cuts):
 
 def test_a_note_lasts_as_long_as_its_key_and_sounds_as_long_as_the_pedal():
     sound, synth = rendered([30_000])
-    assert [(n.onset_s * RATE_HZ, n.duration_s * RATE_HZ, n.pitch, n.velocity) for n in synth.ended()] == [
+    assert [(n.onset_s * RATE_HZ, n.duration_s * RATE_HZ, n.pitch, n.velocity) for n in synth.ended()[0]] == [
         (100, pytest.approx(8900), 60, 100),
         (2000, pytest.approx(3000), 64, 80),
     ]
     assert np.abs(sound[15_000:19_000]).max() > 0.01, "the pedal holds it"
     assert np.abs(sound[28_000:]).max() < 1e-4
     assert [key.pitch for key in synth.pressed()] == [60, 64, 46, 42]
+
+
+def test_drum_hits_are_exact_and_a_pad_that_sends_no_end_has_one():
+    struck = [(0, b"\x99\x24\x64"), (1000, b"\x99\x24\x50"), (2000, b"\x99\x26\x40"), (3000, b"\x89\x26\x40")]
+    _, synth = rendered([6000], struck)
+    synth.silence()
+    notes, hits = synth.ended()
+    assert not notes
+    assert [(round(h.onset_s * RATE_HZ), h.pitch, h.velocity) for h in hits] == [(0, 36, 100), (1000, 36, 80), (2000, 38, 64)]
 
 
 def test_a_key_struck_again_ends_in_the_order_of_striking_and_all_notes_off_ends_all():
@@ -77,7 +86,7 @@ def test_a_key_struck_again_ends_in_the_order_of_striking_and_all_notes_off_ends
         (4000, b"\xb0\x7b\x00"),
     ]
     _, synth = rendered([6000], struck)
-    assert [(round(n.onset_s * RATE_HZ), round(n.duration_s * RATE_HZ), n.velocity) for n in synth.ended()] == [
+    assert [(round(n.onset_s * RATE_HZ), round(n.duration_s * RATE_HZ), n.velocity) for n in synth.ended()[0]] == [
         (0, 2000, 100),
         (1000, 3000, 80),
         (3000, 1000, 64),
@@ -103,7 +112,7 @@ def test_keys_of_a_chord_are_one_onset_with_all_their_pitches():
 
 def test_the_log_keeps_exact_notes():
     entries: list[Entry] = [Struck(7, onset) for onset in KeyOnsets(PerceptionSpec()).of(rendered([3000])[1].pressed())]
-    entries.append(Played(9, (HeardNote(0.25, 0.1, 60, 90),)))
+    entries.append(Played(9, (HeardNote(0.25, 0.1, 60, 90),), (HeardNote(0.5, 0.1, 36, 80),)))
     assert [entry_from_json(entry_to_json(entry)) for entry in entries] == entries
     for wrong in ('{"at":1,"notes":[[0,0,60,90]]}', '{"at":1,"notes":[[0,1,160,90]]}', '{"at":1,"onset":[1,2,200]}'):
         with pytest.raises(ValueError, match=r"not a note|expected an integer"):

@@ -108,7 +108,7 @@ class KeyboardSynth:
         self._sustained = [False] * 16
         self._down: dict[tuple[int, int], list[KeyPress]] = {}
         self._pressed: list[KeyPress] = []
-        self._ended: list[HeardNote] = []
+        self._ended: tuple[list[HeardNote], list[HeardNote]] = [], []
         self._last = 0
 
     def take(self, data: bytes, at_sample: int) -> None:
@@ -150,15 +150,16 @@ class KeyboardSynth:
         self._voices = []
         self.position += samples
 
-    def pressed(self) -> list[KeyPress]:
+    def pressed(self) -> tuple[KeyPress, ...]:
         """Return the keys that were struck since the last call, in order."""
         keys, self._pressed = self._pressed, []
-        return keys
+        return tuple(keys)
 
-    def ended(self) -> list[HeardNote]:
-        """Return the notes whose keys were released since the last call, drums left out, by onset."""
-        notes, self._ended = self._ended, []
-        return sorted(notes, key=lambda note: (note.onset_s, note.pitch))
+    def ended(self) -> tuple[tuple[HeardNote, ...], tuple[HeardNote, ...]]:
+        """Return the notes, and the drum hits, whose keys were released since the last call, by onset."""
+        ended, self._ended = self._ended, ([], [])
+        notes, hits = (tuple(sorted(some, key=lambda note: (note.onset_s, note.pitch))) for some in ended)
+        return notes, hits
 
     def silence(self) -> None:
         """End every note now."""
@@ -173,6 +174,8 @@ class KeyboardSynth:
 
     def _strike(self, channel: int, pitch: int, velocity: int, at: int) -> None:
         is_drum = channel == PERCUSSION_CHANNEL
+        if is_drum:
+            self._release_key(channel, pitch, at)  # many pads never do
         for voice in self._of(channel):
             if voice.note.pitch in (HI_HATS if is_drum and pitch in HI_HATS else (pitch,) if not is_drum else ()):
                 self._end(voice, at)
@@ -188,9 +191,9 @@ class KeyboardSynth:
         """Release the key that was struck first of those that are down on a pitch."""
         if down := self._down.get((channel, pitch)):
             key = down.pop(0)
-            if channel != PERCUSSION_CHANNEL:
-                duration_s = max((at - key.sample) / self._rate_hz, _SHORTEST_S)
-                self._ended.append(HeardNote(key.sample / self._rate_hz, duration_s, pitch, key.velocity))
+            duration_s = max((at - key.sample) / self._rate_hz, _SHORTEST_S)
+            ended = self._ended[channel == PERCUSSION_CHANNEL]
+            ended.append(HeardNote(key.sample / self._rate_hz, duration_s, pitch, key.velocity))
 
     def _release_all(self, channels: Iterable[int], at: int) -> None:
         for channel, pitch in [key for key in self._down if key[0] in channels]:

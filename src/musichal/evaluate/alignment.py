@@ -23,7 +23,7 @@ from musichal.evaluate.checks import Check
 from musichal.evaluate.stages import SampleAudit, compare_stages, token_words
 from musichal.hearing.beats import BEAT
 from musichal.hearing.encoders import create_encoder
-from musichal.hearing.exact_notes import is_exact, known_onsets, known_or_found_beats
+from musichal.hearing.exact_notes import NoteQueue, OnsetQueue, is_exact, known_of, known_or_found_beats
 from musichal.hearing.listener import Listener, Tap
 from musichal.hearing.percepts import SILENCE, SOURCES, Gesture, Percept
 from musichal.memory.beat_places import BeatPlace, beat_places
@@ -205,9 +205,10 @@ def hear_live(
     Raises `InputError` if there is not one whole frame of sound, or the encoder is not the partner's.
     """
     spec = model.spec
-    known = known_onsets(take, spec)
+    known = known_of(take, spec)
+    onsets = OnsetQueue(known.onsets) if known is not None else None
     encoder = create_encoder(spec)
-    listener = Listener(spec, encoder, model.vocabularies, source_rate_hz=sample_rate_hz, tap=tap, known=known)
+    listener = Listener(spec, encoder, model.vocabularies, source_rate_hz=sample_rate_hz, tap=tap, known=onsets)
     percepts: list[Percept] = []
     first = 0
     for size in blocks:
@@ -219,6 +220,9 @@ def hear_live(
     percepts += rest.percepts
     if not percepts:
         raise InputError("the recording is too short: there is not one whole frame of sound in it")
+    if known is not None:
+        notes = NoteQueue(known, sample_rate_hz=spec.sample_rate_hz)
+        percepts = [replace(percept, heard=notes.put_in(percept.heard)) for percept in percepts]
     beats = np.zeros(0, dtype=BEAT)
     if with_beats:
         beats = known_or_found_beats(take, (p.heard for p in percepts), sample_rate_hz=spec.sample_rate_hz)

@@ -1,8 +1,8 @@
 """Notes that are known rather than heard: those of a MIDI keyboard or file.
 
 The sound of such a player passes through the one front end like any other, and its tokens are what training's would be. Its
-onsets and notes need not be heard: onsets go to the front end with the sound, in the place of those it would find, and notes
-take the place of those transcribed.
+onsets, notes and drum hits need not be heard: onsets go to the front end with the sound, in the place of those it would find,
+and nothing is transcribed.
 """
 
 from collections import deque
@@ -14,7 +14,7 @@ import numpy as np
 from musichal.arrays import Records
 from musichal.audio.keyboard import KeyPress, MidiTake
 from musichal.hearing.beats import BEAT, find_beats
-from musichal.hearing.percepts import Onset, Percept, SegmentFeatures
+from musichal.hearing.percepts import Onset, SegmentFeatures
 from musichal.note import HeardNote
 from musichal.spec import PerceptionSpec
 
@@ -44,16 +44,17 @@ class KeyOnsets:
 
 @dataclass(frozen=True)
 class KnownNotes:
-    """The onsets, in order of decision, and the notes, by onset, of a whole recording."""
+    """The onsets, in order of decision, and the notes and drum hits, by onset, of a whole recording."""
 
     onsets: tuple[Onset, ...]
     notes: tuple[HeardNote, ...]
+    hits: tuple[HeardNote, ...] = ()
 
     @classmethod
     def of(cls, take: MidiTake, spec: PerceptionSpec) -> "KnownNotes":
         """Return what a MIDI file says, on the clock of a spec."""
         pressed = [KeyPress(round(n.onset_s * spec.sample_rate_hz), n.pitch, n.velocity, 0) for n in take.onsets]
-        return cls(tuple(KeyOnsets(spec).of(pressed)), take.notes)
+        return cls(tuple(KeyOnsets(spec).of(pressed)), take.notes, take.hits)
 
 
 def known_beats(take: MidiTake) -> Records:
@@ -98,43 +99,49 @@ def is_exact(take: MidiTake | None) -> bool:
     return take is not None and take.is_rendered
 
 
-def known_onsets(take: MidiTake | None, spec: PerceptionSpec) -> OnsetQueue | None:
-    """Return the onsets that the front end is to take from a MIDI file; None where it is to find them in the sound."""
-    return OnsetQueue(KnownNotes.of(take, spec).onsets) if take is not None and is_exact(take) else None
+def known_of(take: MidiTake | None, spec: PerceptionSpec) -> KnownNotes | None:
+    """Return what is to be taken from a MIDI file; None where it is to be found in the sound."""
+    return KnownNotes.of(take, spec) if take is not None and is_exact(take) else None
 
 
 class ExactNotes:
-    """Puts exact notes in the place of those transcribed, percept by percept; without any, percepts stay as they are."""
+    """Puts exact notes and hits in the place of those transcribed; without any, what was heard stays as it is."""
 
     def __init__(self) -> None:
         self._is_known = False
         self._notes: list[HeardNote] = []
+        self._hits: list[HeardNote] = []
 
-    def end(self, notes: Sequence[HeardNote]) -> None:
-        """Take exact notes that ended."""
+    def end(self, notes: Sequence[HeardNote], hits: Sequence[HeardNote] = ()) -> None:
+        """Take exact notes and hits that ended."""
         self._is_known = True
         self._notes.extend(notes)
+        self._hits.extend(hits)
 
-    def put_in(self, percept: Percept) -> Percept:
-        """Return the percept with the notes that ended since the last; call it once for each, in order."""
+    def put_in(self, heard: SegmentFeatures) -> SegmentFeatures:
+        """Return what was heard with the notes that ended since the last segment; call it once for each, in order."""
         if not self._is_known:
-            return percept
+            return heard
         notes, self._notes = tuple(self._notes), []
-        return replace(percept, heard=replace(percept.heard, notes=notes))
+        hits, self._hits = tuple(self._hits), []
+        return replace(heard, notes=notes, hits=hits)
 
 
 class NoteQueue:
-    """Gives the known notes of a recording to its percepts."""
+    """Gives the known notes and hits of a whole recording to its segments."""
 
-    def __init__(self, notes: Iterable[HeardNote], *, sample_rate_hz: int) -> None:
-        ends = ((round((note.onset_s + note.duration_s) * sample_rate_hz), note) for note in notes)
-        self._notes = deque(sorted(ends, key=lambda end: end[0]))
+    def __init__(self, known: KnownNotes, *, sample_rate_hz: int) -> None:
+        self._waiting = tuple(
+            deque(sorted(((round((n.onset_s + n.duration_s) * sample_rate_hz), n) for n in some), key=lambda end: end[0]))
+            for some in (known.notes, known.hits)
+        )
         self._exact = ExactNotes()
 
-    def put_in(self, percept: Percept) -> Percept:
-        """Return the next percept with the notes that end by its end."""
-        ended = []
-        while self._notes and self._notes[0][0] <= percept.heard.available_at:
-            ended.append(self._notes.popleft()[1])
-        self._exact.end(ended)
-        return self._exact.put_in(percept)
+    def put_in(self, heard: SegmentFeatures) -> SegmentFeatures:
+        """Return the next segment with the notes that end by its end."""
+        ended: tuple[list[HeardNote], list[HeardNote]] = [], []
+        for waiting, some in zip(self._waiting, ended, strict=True):
+            while waiting and waiting[0][0] <= heard.available_at:
+                some.append(waiting.popleft()[1])
+        self._exact.end(*ended)
+        return self._exact.put_in(heard)

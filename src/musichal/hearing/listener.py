@@ -70,10 +70,11 @@ class FeatureExtractor:
     """From the windows of one stream to the features of each segment.
 
     `analyse` is a function of the window alone, so it may run anywhere and in any order; `step` adds what goes on from window
-    to window: gates, notes and drum hits. Raises `InputError` if the encoder was made for another rate than the spec's.
+    to window: gates, notes and drum hits. Those are left out without `transcribes`: a MIDI player's are known. Raises
+    `InputError` if the encoder was made for another rate than the spec's.
     """
 
-    def __init__(self, spec: PerceptionSpec, encoder: Encoder, *, tap: Tap | None = None) -> None:
+    def __init__(self, spec: PerceptionSpec, encoder: Encoder, *, tap: Tap | None = None, transcribes: bool = True) -> None:
         if encoder.sample_rate_hz != spec.sample_rate_hz:
             raise InputError(
                 f"encoder {encoder.name} needs {encoder.sample_rate_hz} Hz, but the spec has {spec.sample_rate_hz} Hz"
@@ -82,8 +83,8 @@ class FeatureExtractor:
         self._encoder = encoder
         self._tap = tap
         self._pitch = PitchAnalyser(spec)
-        self._notes = NoteTracker(spec)
-        self._drums = DrumTracker(spec)
+        self._notes = NoteTracker(spec) if transcribes else None
+        self._drums = DrumTracker(spec) if transcribes else None
         self._gates = [Gate(spec.gate) for _ in SOURCES]
         self._next_index = 0
 
@@ -133,18 +134,18 @@ class FeatureExtractor:
             chroma=pitch.chroma[new],
             salience=pitch.salience[new],
             onset_samples=window.onset_samples,
-            notes=tuple(self._notes.step(window)),
+            notes=() if self._notes is None else tuple(self._notes.step(window)),
             full_scale_share=full_scale_share(segment),
-            hits=self._drums.step(window),
+            hits=() if self._drums is None else self._drums.step(window),
         )
 
     def flush(self) -> tuple[HeardNote, ...]:
         """End the stream after the last window and return the notes that still sounded."""
-        return tuple(self._notes.flush())
+        return () if self._notes is None else tuple(self._notes.flush())
 
     def flush_hits(self) -> tuple[HeardNote, ...]:
         """End the stream after the last window and return the drum hits near its end."""
-        return self._drums.flush()
+        return () if self._drums is None else self._drums.flush()
 
     def stream(self, samples: AnyArray, *, source_rate_hz: int, block_samples: int | None = None) -> Iterator[SegmentFeatures]:
         """Yield the features of each segment of a whole stream, (n,) or (n, channels), pushed in blocks (one if None)."""
@@ -197,8 +198,8 @@ class Tokenizer:
 class Listener:
     """Front end, feature extractor and tokenizer of one stream at `source_rate_hz`: blocks of samples in, percepts out.
 
-    `known` gives the onsets of a MIDI player. Raises `InputError` if the source's rate is not supported, or the encoder was
-    made for another rate than the spec's.
+    `known` gives the onsets of a MIDI player, whose notes are not transcribed. Raises `InputError` if the source's rate is not
+    supported, or the encoder was made for another rate than the spec's.
     """
 
     def __init__(
@@ -212,7 +213,7 @@ class Listener:
         known: OnsetQueue | None = None,
     ) -> None:
         self.front_end = FrontEnd(spec, source_rate_hz=source_rate_hz, known=known)
-        self._extractor = FeatureExtractor(spec, encoder, tap=tap)
+        self._extractor = FeatureExtractor(spec, encoder, tap=tap, transcribes=known is None)
         self._tokenizer = Tokenizer(spec, vocabularies)
 
     @property

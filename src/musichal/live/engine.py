@@ -190,7 +190,7 @@ class Engine:
 
     def _step(self, onsets: tuple[Onset, ...], percepts: tuple[Percept, ...]) -> Step:
         if self._notes is not None:
-            percepts = tuple(self._notes.put_in(percept) for percept in percepts)
+            percepts = tuple(replace(percept, heard=self._notes.put_in(percept.heard)) for percept in percepts)
         decisions = self._loop.listen([*onsets, *percepts], until=self._listener.samples_heard)
         drift = () if self._drift is None else tuple(r for p in percepts for r in self._drift.step(p))
         return Step(percepts, tuple(decisions), drift, onsets)
@@ -313,7 +313,7 @@ def perform(
     """
     spec = model.spec
     onsets = None if known is None else OnsetQueue(known.onsets)
-    notes = None if known is None else NoteQueue(known.notes, sample_rate_hz=spec.sample_rate_hz)
+    notes = None if known is None else NoteQueue(known, sample_rate_hz=spec.sample_rate_hz)
     listener = Listener(spec, create_encoder(spec), model.vocabularies, source_rate_hz=sample_rate_hz, known=onsets)
     partner = Partner(model.memory, settings, rng=np.random.default_rng(seed), sample_rate_hz=spec.sample_rate_hz)
     engine = Engine(listener, partner, sample_rate_hz=spec.sample_rate_hz, drift=DriftMonitor(model), notes=notes)

@@ -292,7 +292,7 @@ class LiveEngine:
     def _take(self, block: Block) -> None:
         self._left_out = block.end_sample - self._position - len(block.samples)
         self._position += len(block.samples)
-        if self.listening and (block.pressed or block.ended):
+        if self.listening and (block.pressed or block.ended or block.ended_hits):
             self._take_notes(block)
         self._listen(block.samples)
 
@@ -301,11 +301,14 @@ class LiveEngine:
         pressed = [replace(key, sample=key.sample - self._left_out) for key in block.pressed]
         if self._front_end.known is not None:
             self._front_end.known.add(self._key_onsets.of(pressed))
-        if block.ended:
+        if block.ended or block.ended_hits:
             left_out_s = self._left_out / self._rate_hz
-            notes = tuple(replace(note, onset_s=max(0.0, note.onset_s - left_out_s)) for note in block.ended)
-            self._exact.end(notes)
-            self._note(Played(self._at(), notes))
+            notes, hits = (
+                tuple(replace(note, onset_s=max(0.0, note.onset_s - left_out_s)) for note in some)
+                for some in (block.ended, block.ended_hits)
+            )
+            self._exact.end(notes, hits)
+            self._note(Played(self._at(), notes, hits))
 
     def _listen(self, samples: Float32) -> None:
         self._observer.sound(samples)
@@ -389,7 +392,7 @@ class LiveEngine:
             self._overload()
 
     def _perceive(self, heard: AnalysedWindow) -> None:
-        percept = self._exact.put_in(heard.percept)
+        percept = replace(heard.percept, heard=self._exact.put_in(heard.percept.heard))
         at = self._at()
         self.counts.segments += 1
         self.counts.tokens += percept.tokens.size

@@ -21,7 +21,7 @@ from musichal.errors import InputError, PartnerFileError
 from musichal.hearing.drums import drum_model_digest
 from musichal.hearing.encoders import LEARNED, create_encoder
 from musichal.hearing.encoders.runtimes import package_of
-from musichal.hearing.exact_notes import is_exact, known_onsets, known_or_found_beats
+from musichal.hearing.exact_notes import NoteQueue, OnsetQueue, is_exact, known_of, known_or_found_beats
 from musichal.hearing.front_end import FrontEnd
 from musichal.hearing.listener import FeatureExtractor, Tokenizer, Vocabularies, resolve_spec
 from musichal.hearing.percepts import N_PITCHES, SILENCE, SOURCES, Gesture, Percept, SegmentFeatures
@@ -221,13 +221,16 @@ def _analyse_all(
         for number, recording in enumerate(recordings):
             item = _AnalysedRecording(folder, number)
             take = recording.take
-            known = known_onsets(take, spec)
-            front_end = FrontEnd(spec, source_rate_hz=recording.sample_rate_hz, known=known)
-            extractor = FeatureExtractor(spec, encoder)
+            known = known_of(take, spec)
+            onsets = OnsetQueue(known.onsets) if known is not None else None
+            notes = NoteQueue(known, sample_rate_hz=spec.sample_rate_hz) if known is not None else None
+            front_end = FrontEnd(spec, source_rate_hz=recording.sample_rate_hz, known=onsets)
+            extractor = FeatureExtractor(spec, encoder, transcribes=known is None)
             results = front_end.stream(recording.samples, block_samples=round(_BLOCK_S * recording.sample_rate_hz))
             windows = (window for result in results for window in result.windows)
             for window, analysis in analyse(windows) if analyse is not None else ((window, None) for window in windows):
-                item.append(extractor.step(window, analysis))
+                segment = extractor.step(window, analysis)
+                item.append(segment if notes is None else notes.put_in(segment))
                 share = min(recording.duration_s, (window.start_sample + window.length_samples) / spec.sample_rate_hz)
                 tell(f"Listening to {recording.name}", (done + share) / total)
             item.notes += extractor.flush()

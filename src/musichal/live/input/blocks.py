@@ -46,8 +46,9 @@ class Block:
         Position of the first sample.
     flags : int
         What the device said of it: see `musichal.live.input.input_process`.
-    pressed, ended : tuple
-        Of a MIDI player the keys struck in it and the notes that ended. Times are of the stream of samples, those lost counted.
+    pressed, ended, ended_hits : tuple
+        Of a MIDI player the keys struck in it, and the notes and drum hits that ended. Times are of the stream of samples,
+        those lost counted.
     """
 
     samples: Float32
@@ -57,6 +58,7 @@ class Block:
     flags: int = 0
     pressed: tuple[KeyPress, ...] = ()
     ended: tuple[HeardNote, ...] = ()
+    ended_hits: tuple[HeardNote, ...] = ()
 
     @property
     def end_sample(self) -> int:

@@ -39,10 +39,11 @@ class Struck:
 
 @dataclass(frozen=True)
 class Played:
-    """Notes of a MIDI player ended: they are part of the next percept, in the place of those heard."""
+    """Notes and drum hits of a MIDI player ended: they are part of the next percept, in the place of those heard."""
 
     at_sample: int
     notes: tuple[HeardNote, ...]
+    hits: tuple[HeardNote, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,7 @@ def entries_of(onsets: Iterable[Onset], percepts: Iterable[Percept], *, known: b
     for percept in percepts:
         heard = percept.heard
         if known:
-            entries.append(Played(heard.available_at, heard.notes))
+            entries.append(Played(heard.available_at, heard.notes, heard.hits))
         entries.append(Perceived(heard.available_at, heard.index, percept_digest(percept)))
     return sorted(entries, key=lambda entry: entry.at_sample)
 
@@ -157,8 +158,9 @@ def entry_to_json(entry: Entry) -> str:
     match entry:
         case Struck(_, onset):
             values = {"onset": [onset.sample, onset.decided_at, *onset.pitches]}
-        case Played(_, notes):
-            values = {"notes": [[n.onset_s, n.duration_s, n.pitch, n.velocity] for n in notes]}
+        case Played(_, notes, hits):
+            lists = {"notes": notes, "hits": hits}
+            values = {k: [[n.onset_s, n.duration_s, n.pitch, n.velocity] for n in some] for k, some in lists.items()}
         case Perceived(_, index, digest):
             values = {"percept": index, "digest": digest}
         case Skipped(_, index, why):
@@ -185,7 +187,7 @@ def entry_from_json(line: str) -> Entry:
         case {"onset": [sample, decided_at, *pitches]}:
             entry = Struck(at, Onset(_count(sample), _count(decided_at), tuple(_count(p, 127) for p in pitches)))
         case {"notes": [*notes]}:
-            entry = Played(at, tuple(_note(note) for note in notes))
+            entry = Played(at, tuple(map(_note, notes)), tuple(map(_note, _list(values.get("hits", [])))))
         case {"percept": index}:
             entry = Perceived(at, _count(index), str(values.get("digest", "")))
         case {"skipped": index, "why": "late" | "deaf" | "lost" as why}:
@@ -206,6 +208,12 @@ def entry_from_json(line: str) -> Entry:
 def _count(value: object, most: int = (1 << 53) - 1) -> int:
     if type(value) is not int or not 0 <= value <= most:
         raise ValueError(f"expected an integer from 0 to {most}, got {str(value)[:40]}")
+    return value
+
+
+def _list(value: object) -> list[object]:
+    if not isinstance(value, list):
+        raise ValueError("not a list")
     return value
 
 

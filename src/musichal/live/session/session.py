@@ -363,7 +363,7 @@ class _RecordedFrontEnd:
     def know(self, entry: Entry) -> None:
         """Take what a MIDI player is known to have played."""
         if isinstance(entry, Played):
-            self.exact.end(entry.notes)
+            self.exact.end(entry.notes, entry.hits)
 
     def window(self, index: int) -> Window | None:
         """Return window number `index`, and forget earlier ones; None if the sound ends before it is complete."""
@@ -441,7 +441,8 @@ def replay(
                 if window is None:
                     missing = len(session.entries) - number
                     break
-                percept = rehearsal.exact.put_in(listener.step(window))
+                percept = listener.step(window)
+                percept = dataclasses.replace(percept, heard=rehearsal.exact.put_in(percept.heard))
                 heard += 1
                 if percept_digest(percept) != digest:
                     unlike.append(index)

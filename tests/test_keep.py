@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from musichal.audio.recording import find_recordings, ingest, read_recording, samples_digest
 from musichal.cli import app
+from musichal.errors import InputError
 from musichal.evaluate.verify import subjects, verify_partner
+from musichal.live.session.session import read_session
 from musichal.memory.partner_file import load_partner
 
 
@@ -63,3 +66,20 @@ def test_what_cannot_be_kept_is_one_line(take, trained_path, tmp_path):
         assert why in said
         assert said.count("\n") == 1
     assert not (tmp_path / "x.hal").exists()
+
+
+def test_a_session_is_one_recording_in_training_wherever_it_lies(take, tmp_path):
+    folder = tmp_path / "evening"
+    shutil.copytree(take, folder / "take")
+    shutil.copy(take / "input" / "00000.flac", folder / "warm-up.flac")
+    code, said = run("train", folder, "-o", tmp_path / "all.hal", "--no-audio")
+    assert not code, said
+    heard = load_partner(tmp_path / "all.hal").recordings
+    assert [r.name for r in heard] == ["take", "warm-up.flac"]
+    alone = find_recordings([take]).files
+    assert alone == (take,)
+    assert heard[0].digest == read_recording(take).digest == samples_digest(ingest(read_session(take).samples()))
+    shutil.rmtree(folder / "take" / "input")
+    (folder / "take" / "input").mkdir()
+    with pytest.raises(InputError, match="nothing was played in this session"):
+        read_recording(folder / "take")

@@ -225,7 +225,7 @@ def test_a_session_is_readable_by_others(folder, played):
 
 
 def test_reading_a_session_decodes_no_sound(folder, played, monkeypatch):
-    monkeypatch.setattr("musichal.live.session.session.decode_flac", None)
+    monkeypatch.setattr("musichal.audio.session_input.decode_flac", None)
     assert read_session(folder).input_samples == len(played[0])
 
 

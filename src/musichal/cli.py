@@ -100,7 +100,7 @@ def _options(
 def train(
     output: Annotated[Path, typer.Option("-o", "--output", help="The partner file to write.")],
     recordings: Annotated[
-        list[Path] | None, typer.Argument(help="Recordings, or folders of them (WAV, AIFF, FLAC, OGG, MP3 …).")
+        list[Path] | None, typer.Argument(help="Recordings, sessions, or folders of them (WAV, AIFF, FLAC, OGG, MP3 …).")
     ] = None,
     player: Annotated[
         list[str] | None,

@@ -32,6 +32,7 @@ from musichal.audio.keyboard import MidiChoice, MidiTake
 from musichal.audio.levels import LevelMeter, Levels, decibels
 from musichal.audio.parts import Contents, Foreign, Part
 from musichal.audio.resample import StreamResampler
+from musichal.audio.session_input import is_session, read_input
 from musichal.errors import InputError, MissingExtraError
 from musichal.text import PathLike, printable, reason
 
@@ -148,8 +149,9 @@ def find_recordings(paths: Iterable[PathLike]) -> FoundFiles:
     """Return the sound files that `paths` name: files as given, folders searched, in a fixed order.
 
     Folders are searched to any depth, sorted by name, for known suffixes; hidden files and folders are passed over, and
-    links to folders not followed. A file reached twice is taken once, at its first place. Raises `InputError` where
-    nothing was given, a path does not exist, or a folder holds no recording.
+    links to folders not followed. The folder of a session is one recording: what its player played. A file reached twice
+    is taken once, at its first place. Raises `InputError` where nothing was given, a path does not exist, or a folder holds
+    no recording.
     """
     found: dict[Path, Path] = {}
     named: set[Path] = set()
@@ -157,7 +159,10 @@ def find_recordings(paths: Iterable[PathLike]) -> FoundFiles:
     for given in paths:
         path = Path(given)
         with _clear_errors(path):
-            if path.is_dir():
+            if path.is_dir() and is_session(path):
+                files = [path if path.name else path.resolve()]
+                named.update(files)
+            elif path.is_dir():
                 files = _search(path, passed_over)
                 if not files:
                     raise InputError(f"{printable(path)}: the folder holds no recording ({_FORMATS})")
@@ -191,9 +196,14 @@ def read_recording(
     shorter than `min_duration_s`, longer than `max_samples`, silent throughout, or has NaN or infinite samples; where `strict`,
     also if it is cut short. Of a MIDI file, what `midi` chooses is rendered.
     `channels` takes blocks of shape (n, channels) and returns what shall be heard of them; `progress` receives the share that
-    is done.
+    is done. The folder of a session is read as what its player played.
     """
     file = Path(path)
+    if file.is_dir() and is_session(file):
+        samples, rate_hz = read_input(file, max_samples=max_samples)
+        if not samples.any():
+            raise _refused(file, "nothing was played in this session")
+        return _long_enough(Recording(printable(file.resolve().name), rate_hz, ingest(samples)), file, min_duration_s)
     if file.suffix.lower() in MIDI_SUFFIXES and file.is_file():
         from musichal.audio.midi_recording import read_midi_recording
 
@@ -243,7 +253,10 @@ def _search(folder: Path, passed_over: Counter[str]) -> list[Path]:
         raise error
 
     for parent, folders, names in os.walk(folder, onerror=stop):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        sessions = [name for name in folders if is_session(Path(parent, name))]
+        files += [Path(parent, name) for name in sessions]
+        folders[:] = [name for name in folders if name not in sessions]
         for name in names:
             suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122
             if suffix in AUDIO_SUFFIXES | MIDI_SUFFIXES and not name.startswith("."):

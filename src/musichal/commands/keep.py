@@ -7,7 +7,7 @@ again, by the one front end, as a recording like any other. So the new partner i
 from collections.abc import Sequence
 from pathlib import Path
 
-from musichal.audio.recording import Recording, ingest
+from musichal.audio.recording import read_recording
 from musichal.commands.outputs import PARTNER, check_outputs
 from musichal.commands.session import partner_path
 from musichal.commands.terminal import Terminal
@@ -43,7 +43,8 @@ def keep_command(
             terminal.warn(f"{printable(session.folder)}: {sentence}")
     with terminal.progress("Loading the partner") as progress:
         model = load_partner(path)
-        heard = [_recording(session, least_s=model.spec.segment_samples / model.spec.sample_rate_hz) for session in sessions]
+        least_s = model.spec.segment_samples / model.spec.sample_rate_hz
+        heard = [read_recording(session.folder, min_duration_s=least_s) for session in sessions]
         every = heard if alone else [*own_recordings(model), *heard]
         kept = train(
             every,
@@ -78,14 +79,3 @@ def _one_partner(sessions: Sequence[Session], partner: Path | None) -> Path:
         folders = " and ".join(printable(s.folder) for s in (sessions[0], other))
         raise InputError(f"{folders} were played with different partners: keep them in one each")
     return partner_path(sessions[0].settings, partner)
-
-
-def _recording(session: Session, *, least_s: float) -> Recording:
-    """Return what was heard in a session as a recording; raises `InputError` where there is too little of it."""
-    name = printable(session.folder.resolve().name)
-    recording = Recording(name, session.settings.sample_rate_hz, ingest(session.samples()))
-    if recording.duration_s < least_s:
-        raise InputError(f"{name} holds {recording.duration_s:.3g} s of sound; {least_s:.3g} s are needed")
-    if not recording.samples.any():
-        raise InputError(f"{name} is silent throughout: nothing was played in it")
-    return recording

@@ -81,6 +81,14 @@ class Staged:
 
 
 @dataclass(frozen=True)
+class Marked:
+    """The player marked this moment, with a few words or none."""
+
+    at_sample: int
+    text: str = ""
+
+
+@dataclass(frozen=True)
 class Lost:
     """`samples` of the input, at its own rate, never arrived. Silence replaces them in the recording unless `left_out`."""
 
@@ -100,7 +108,7 @@ class Ended:
     plays_out: bool = False
 
 
-Entry = Struck | Played | Perceived | Skipped | Changed | Staged | Lost | Ended
+Entry = Struck | Played | Perceived | Skipped | Changed | Staged | Marked | Lost | Ended
 
 
 def percept_digest(percept: Percept) -> str:
@@ -169,6 +177,8 @@ def entry_to_json(entry: Entry) -> str:
             values = {"change": dict(changes)}
         case Staged(_, control):
             values = {"stage": control}
+        case Marked(_, text):
+            values = {"mark": text}
         case Lost(_, samples, left_out):
             values = {"lost": samples, "left_out": left_out}
         case Ended(_, plays_out):
@@ -196,6 +206,8 @@ def entry_from_json(line: str) -> Entry:
             entry = Changed(at, changes)
         case {"stage": control} if control in STAGE_CONTROLS:
             entry = Staged(at, control)
+        case {"mark": str(text)}:
+            entry = Marked(at, text)
         case {"lost": samples}:
             entry = Lost(at, _count(samples), values.get("left_out") is True)
         case {"end": _}:

@@ -22,6 +22,7 @@ from musichal.arrays import Float32, Int32
 from musichal.atomic import open_atomically
 from musichal.audio.files import encode_flac
 from musichal.audio.recording import ingest
+from musichal.audio.session_input import FULL_SCALE, INPUT, SETTINGS
 from musichal.hearing.percepts import Percept
 from musichal.live.drift import DriftReport
 from musichal.live.engine import EngineObserver, Performance
@@ -31,11 +32,8 @@ from musichal.live.session.session import (
     DRIFT,
     EVENT_LOG,
     EVENTS,
-    FULL_SCALE,
-    INPUT,
     PERCEPTS,
     REPLY,
-    SETTINGS,
     SUMMARY,
     TROUBLE,
     SessionSettings,

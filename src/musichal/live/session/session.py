@@ -36,11 +36,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import soundfile
 
 from musichal import __version__
 from musichal.arrays import Float32
-from musichal.audio.files import decode_flac
+from musichal.audio.session_input import INPUT, SETTINGS, chunk_samples, chunks_of, read_bytes, read_chunks
 from musichal.errors import InputError
 from musichal.hearing.exact_notes import ExactNotes
 from musichal.hearing.listener import Listener
@@ -65,12 +64,10 @@ from musichal.partner.settings import PartnerSettings
 from musichal.text import parse_json, printable, reason
 
 SESSION_VERSION = 2
-SETTINGS, INPUT, TROUBLE = "settings.json", "input", "trouble.txt"
+TROUBLE = "trouble.txt"
 EVENT_LOG, PERCEPTS, DECISIONS, DRIFT = "transcript.jsonl", "percepts.jsonl", "decisions.jsonl", "drift.jsonl"
 EVENTS, REPLY, SUMMARY = "events.jsonl", "reply.mid", "summary.json"
-FULL_SCALE = np.float32(2.0**23)
 _BLOCK_SAMPLES = 4096
-_LARGEST_CHUNK_SAMPLES = 120 * 192_000
 _LONGEST_INPUT_SAMPLES = 4 * 3600 * 192_000
 
 
@@ -131,13 +128,13 @@ def read_session(folder: Path) -> Session:
     settings = read_settings(folder)
     recovered = [f"the last line of {name} was cut off" for name in (EVENT_LOG, DECISIONS) if _is_cut(folder / name)]
     entries, decisions = tuple(read_entries(folder)), tuple(read_decisions(folder))
-    input_samples = sum(_chunk_samples(path, settings.sample_rate_hz) for path in _chunks(folder))
+    input_samples = sum(chunk_samples(path, settings.sample_rate_hz) for path in chunks_of(folder))
     trouble = folder / TROUBLE
     if trouble.is_file():
-        recovered.append(f"while it was recorded: {_read_bytes(trouble).decode(errors='replace').strip()[:500]}")
+        recovered.append(f"while it was recorded: {read_bytes(trouble).decode(errors='replace').strip()[:500]}")
     if not input_samples and any(isinstance(entry, Struck | Perceived) for entry in entries):
         raise InputError(f"{printable(folder / INPUT)} contains no audio although {EVENT_LOG} lists input events")
-    reply = _read_bytes(folder / REPLY) if (folder / REPLY).is_file() else None
+    reply = read_bytes(folder / REPLY) if (folder / REPLY).is_file() else None
     if not (folder / SUMMARY).is_file() or not entries or not isinstance(entries[-1], Ended):
         duration_s = input_samples / settings.sample_rate_hz
         why = "the recording ended before the music" if trouble.is_file() else "MusicHal was ended while it played"
@@ -170,56 +167,6 @@ def read_decisions(folder: Path) -> Iterator[Decision]:
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise InputError(f"{printable(folder / DECISIONS)}: line {number} is not a decision") from error
         yield decision
-
-
-def read_chunks(folder: Path, sample_rate_hz: int) -> Iterator[Float32]:
-    """Yield the input of a session chunk by chunk, the last one as far as it was written.
-
-    Raises `InputError` for what is damaged otherwise than by being cut off.
-    """
-    for path in _chunks(folder):
-        _chunk_samples(path, sample_rate_hz)
-        if path.suffix == ".flac":
-            try:
-                yield decode_flac(_read_bytes(path), max_samples=_LARGEST_CHUNK_SAMPLES)[0]
-            except InputError as error:
-                raise InputError(f"{printable(path)}: {error}") from error
-        else:
-            data = _read_bytes(path)
-            grid = np.frombuffer(data[: len(data) // 4 * 4], dtype="<i4")
-            if np.abs(grid.astype(np.int64)).max(initial=0) > 1 << 23:
-                raise InputError(f"{printable(path)} does not hold samples of 24 bits")
-            yield (grid / FULL_SCALE).astype(np.float32)
-
-
-def _chunks(folder: Path) -> Iterator[Path]:
-    number = 0
-    while True:
-        paths = [folder / INPUT / f"{number:05d}{suffix}" for suffix in (".flac", ".raw")]
-        path = next((path for path in paths if path.is_file()), None)
-        if path is None:
-            return
-        yield path
-        number += 1
-
-
-def _chunk_samples(path: Path, sample_rate_hz: int) -> int:
-    """Return how many samples a chunk declares, without decoding it; raise `InputError` if they cannot be the session's."""
-    if path.suffix == ".raw":
-        count = path.stat().st_size // 4
-    else:
-        try:
-            with path.open("rb") as stream, soundfile.SoundFile(stream) as info:  # which takes any name
-                count = int(info.frames)
-        except (soundfile.SoundFileError, OSError) as error:
-            raise InputError(f"{printable(path)} is not FLAC data, or is damaged") from error
-        if info.format != "FLAC":
-            raise InputError(f"{printable(path)} is not FLAC data")
-        if info.samplerate != sample_rate_hz:
-            raise InputError(f"{printable(path)} has another sample rate than the session")
-    if count > _LARGEST_CHUNK_SAMPLES:
-        raise InputError(f"{printable(path)} is longer than a chunk of a session can be")
-    return count
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -293,7 +240,7 @@ def read_settings(folder: Path) -> SessionSettings:
     if not path.is_file():
         raise InputError(f"{printable(folder)} is not a session: it has no {SETTINGS}")
     try:
-        table: Any = parse_json(_read_bytes(path), max_depth=8)
+        table: Any = parse_json(read_bytes(path), max_depth=8)
     except ValueError as error:
         raise InputError(f"{printable(path)} is damaged: {error}") from error
     if not isinstance(table, dict) or table.get("version") != SESSION_VERSION:
@@ -322,13 +269,6 @@ def read_settings(folder: Path) -> SessionSettings:
         if not inside:
             raise InputError(f"{printable(path)}: {name} is out of range")
     return settings
-
-
-def _read_bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InputError(f"cannot read {printable(path)}: {reason(error)}") from error
 
 
 @dataclass(frozen=True)

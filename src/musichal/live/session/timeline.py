@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal, Self
 
-from musichal.live.session.event_log import Entry
+from musichal.live.session.event_log import Marked
 from musichal.live.session.session import Session
 from musichal.partner.decision import Decision
 from musichal.partner.form import Form
@@ -50,11 +50,9 @@ def session_markers(session: Session) -> list[Marker]:
 
 def session_marks(session: Session) -> list[Marker]:
     """Return the marks that the player made, in order of time."""
-    return _marks(session.entries, session.settings.stream_rate_hz)
-
-
-def _marks(entries: Iterable[Entry], rate_hz: int) -> list[Marker]:
-    return []
+    marks = [entry for entry in session.entries if isinstance(entry, Marked)]
+    rate_hz = session.settings.stream_rate_hz
+    return [Marker(m.at_sample / rate_hz, "mark", m.text or f"mark {number}") for number, m in enumerate(marks, start=1)]
 
 
 def _sections(form: Form, end_s: float) -> list[Marker]:

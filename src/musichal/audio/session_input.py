@@ -1,0 +1,99 @@
+"""The input of a session folder (see `musichal.live.session.session`): chunks of sound that are one recording."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+
+from musichal.arrays import Float32
+from musichal.audio.files import decode_flac
+from musichal.errors import InputError
+from musichal.text import parse_json, printable, reason
+
+SETTINGS, INPUT = "settings.json", "input"
+FULL_SCALE = np.float32(2.0**23)
+LARGEST_CHUNK_SAMPLES = 120 * 192_000
+
+
+def is_session(folder: Path) -> bool:
+    """Return whether a folder is a session's."""
+    return (folder / SETTINGS).is_file() and (folder / INPUT).is_dir()
+
+
+def read_input(folder: Path, *, max_samples: int) -> tuple[Float32, int]:
+    """Return the whole input of a session, shape (n,), maybe empty, and its rate in Hz.
+
+    Raises `InputError` where the session is damaged, or its input is longer than `max_samples`.
+    """
+    try:
+        table: Any = parse_json(read_bytes(folder / SETTINGS), max_depth=8)
+        rate_hz = table["sample_rate_hz"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{printable(folder / SETTINGS)} is not a session's") from error
+    if type(rate_hz) is not int:
+        raise InputError(f"{printable(folder / SETTINGS)}: sample_rate_hz is of the wrong type")
+    if sum(chunk_samples(path, rate_hz) for path in chunks_of(folder)) > max_samples:
+        raise InputError(f"{printable(folder)} holds more sound than can be read at once")
+    chunks = list(read_chunks(folder, rate_hz))
+    return (np.concatenate(chunks) if chunks else np.zeros(0, np.float32)), rate_hz
+
+
+def read_bytes(path: Path) -> bytes:
+    """Return the content of a file; raise `InputError` if it cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot read {printable(path)}: {reason(error)}") from error
+
+
+def read_chunks(folder: Path, sample_rate_hz: int) -> Iterator[Float32]:
+    """Yield the input of a session chunk by chunk, the last one as far as it was written.
+
+    Raises `InputError` for what is damaged otherwise than by being cut off.
+    """
+    for path in chunks_of(folder):
+        chunk_samples(path, sample_rate_hz)
+        if path.suffix == ".flac":
+            try:
+                yield decode_flac(read_bytes(path), max_samples=LARGEST_CHUNK_SAMPLES)[0]
+            except InputError as error:
+                raise InputError(f"{printable(path)}: {error}") from error
+        else:
+            data = read_bytes(path)
+            grid = np.frombuffer(data[: len(data) // 4 * 4], dtype="<i4")
+            if np.abs(grid.astype(np.int64)).max(initial=0) > 1 << 23:
+                raise InputError(f"{printable(path)} does not hold samples of 24 bits")
+            yield (grid / FULL_SCALE).astype(np.float32)
+
+
+def chunks_of(folder: Path) -> Iterator[Path]:
+    """Yield the files of the chunks, in order."""
+    number = 0
+    while True:
+        paths = [folder / INPUT / f"{number:05d}{suffix}" for suffix in (".flac", ".raw")]
+        path = next((path for path in paths if path.is_file()), None)
+        if path is None:
+            return
+        yield path
+        number += 1
+
+
+def chunk_samples(path: Path, sample_rate_hz: int) -> int:
+    """Return how many samples a chunk declares, without decoding it; raise `InputError` if they cannot be the session's."""
+    if path.suffix == ".raw":
+        count = path.stat().st_size // 4
+    else:
+        try:
+            with path.open("rb") as stream, soundfile.SoundFile(stream) as info:  # which takes any name
+                count = int(info.frames)
+        except (soundfile.SoundFileError, OSError) as error:
+            raise InputError(f"{printable(path)} is not FLAC data, or is damaged") from error
+        if info.format != "FLAC":
+            raise InputError(f"{printable(path)} is not FLAC data")
+        if info.samplerate != sample_rate_hz:
+            raise InputError(f"{printable(path)} has another sample rate than the session")
+    if count > LARGEST_CHUNK_SAMPLES:
+        raise InputError(f"{printable(path)} is longer than a chunk of a session can be")
+    return count

@@ -125,12 +125,35 @@ def test_what_a_container_cannot_hold_is_a_mistake_of_the_program(tmp_path, cont
 )
 def test_what_is_too_large_to_be_read_is_not_written(tmp_path, content, count, what, monkeypatch):
     members = {f"arrays/{k}.safetensors": b"" for k in range(count)}
+    monkeypatch.setattr(container, "MAX_MANIFEST_BYTES", 1 << 20)
+    monkeypatch.setattr(container, "MAX_MEMBERS", 4096)
     with pytest.raises(InputError, match=what):
         write_container(tmp_path / "a.hal", content=content, members=members)
     monkeypatch.setattr(container, "MAX_ARCHIVE_BYTES", 1000)
     with pytest.raises(InputError, match="at most 1000 bytes, and this needs"):
         write_container(tmp_path / "a.hal", content={}, members={ARRAYS: bytes(1000)})
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("limit", [2000, 5000, 20_000, 30_000])
+def test_what_is_larger_than_zip_holds_is_written_as_zip64(tmp_path, monkeypatch, limit):
+    """The limit of zip without extensions is 2 GB; here it is lower."""
+    monkeypatch.setattr(zipfile, "ZIP64_LIMIT", limit)
+    members = {f"arrays/{k}.safetensors": bytes([k]) * k * 1000 for k in range(8)}
+    (tmp_path / "part").write_bytes(members["arrays/7.safetensors"])
+    path, again = tmp_path / "a.hal", tmp_path / "b.hal"
+    write_container(path, content={}, members={**members, "arrays/7.safetensors": tmp_path / "part"})
+    opened = read_container(path)
+    assert {name: opened.read(name) for name in opened.members} == members
+    with zipfile.ZipFile(path) as archive:
+        assert archive.testzip() is None
+        assert {name: archive.read(name) for name in members} == members
+    write_container(again, content={}, members={name: opened.blob(name) for name in members})
+    assert again.read_bytes() == path.read_bytes()
+    write_container(again, content={"changed": 1}, members={name: opened.blob(name) for name in members})
+    write_container(path, content={}, members={"arrays/7.safetensors": b"other"})
+    with pytest.raises(PartnerFileError, match="was changed since it was opened"):
+        opened.blob("arrays/7.safetensors").read()
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -26,7 +26,7 @@ def rehearsed(tokens: np.ndarray, roots: np.ndarray) -> dict[str, float]:
         own = dataclasses.replace(gesture(EACH_S * i, EACH_S, (token, 0), (token, 0)), chroma=chroma)
         memory.append(own, [], recording=0)
         heard += [percept(2 * i, gestures=[own], chroma=chroma), percept(2 * i + 1, chroma=chroma)]
-    return influence_worth(memory, [Rehearsal(0, 0.0, heard)], sample_rate_hz=RATE)
+    return influence_worth(memory, [Rehearsal(0, 0.0, lambda: heard)], sample_rate_hz=RATE)
 
 
 def test_tokens_that_tell_what_comes_next_are_worth_more_than_tokens_by_chance() -> None:

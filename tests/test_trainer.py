@@ -120,12 +120,11 @@ def test_a_vocabulary_is_learned_from_a_bounded_number_of_frames(short_mix, monk
         return fit_vocabulary(features, spec, source=source)
 
     monkeypatch.setattr(trainer, "fit_vocabulary", learn)
-    monkeypatch.setattr(trainer, "_MOST_FRAMES", 150)
-    recording = part(read_recording(short_mix), 0, 4)
-    model = train([recording, recording], SPEC, keep_audio=False)
+    recordings = [part(read_recording(short_mix), 0, 4), part(read_recording(short_mix), 4, 8)]
+    model = train(recordings, SPEC, keep_audio=False, sample_frames=150)
     assert all(100 < n <= 150 for n in learned_from)
-    percepts = hear(model, recording.samples, recording.sample_rate_hz)
-    for stored in model.recordings:
+    for stored, recording in zip(model.recordings, recordings, strict=True):
+        percepts = hear(model, recording.samples, recording.sample_rate_hz)
         assert np.array_equal(np.concatenate([p.tokens for p in percepts], axis=1), stored.tokens)
 
 

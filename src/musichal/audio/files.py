@@ -39,18 +39,23 @@ def encode_flac(samples: Float32, sample_rate_hz: int) -> bytes:
     samples
         Shape (n,), n > 0, float32 on the 24-bit grid: multiples of 2**-23 from -1 to 1 - 2**-23, as `ingest` gives them.
     """
+    out = io.BytesIO()
+    write_flac(out, samples, sample_rate_hz)
+    return out.getvalue()
+
+
+def write_flac(out: BinaryIO, samples: Float32, sample_rate_hz: int) -> None:
+    """Write what `encode_flac` returns to a stream, block by block; raises as it does."""
     if not isinstance(sample_rate_hz, int) or not flac_holds_rate(sample_rate_hz):
         raise InputError(f"FLAC cannot hold a sample rate of {sample_rate_hz} Hz")
     if samples.dtype != np.float32 or samples.ndim != 1 or samples.size == 0:
         raise ValueError("samples must be a non-empty float32 vector")
-    out = io.BytesIO()
     with soundfile.SoundFile(out, "w", samplerate=sample_rate_hz, channels=1, format="FLAC", subtype="PCM_24") as encoder:
         for start in range(0, samples.size, _BLOCK_SAMPLES):
             scaled = samples[start : start + _BLOCK_SAMPLES].astype(np.float64) * _FULL_SCALE
             if not (np.all(scaled == np.rint(scaled)) and np.all((scaled >= -_FULL_SCALE) & (scaled < _FULL_SCALE))):
                 raise ValueError("samples must lie on the 24-bit grid")
             encoder.write(scaled.astype(np.int32) << 8)  # libsndfile takes the upper 24 bits
-    return out.getvalue()
 
 
 def decode_flac(data: bytes, *, max_samples: int) -> tuple[Float32, int]:

@@ -37,14 +37,14 @@ FORMAT_VERSION = 3
 OLDEST_VERSION = 1
 """Files from this version on are read; what they lack is for the caller to say."""
 MANIFEST = "manifest.json"
-MAX_ARCHIVE_BYTES = 0xFFFFFFFE
-"""Larger archives would need zip64."""
-MAX_MANIFEST_BYTES = 1 << 20
-MAX_MEMBERS = 4096
+MAX_ARCHIVE_BYTES = 1 << 44
+MAX_MANIFEST_BYTES = 1 << 26
+MAX_MEMBERS = 1 << 18
 _MAX_DEPTH = 32
 _MEMBER_NAME = re.compile(r"arrays/[a-z0-9_-]{1,64}\.safetensors|recordings/[a-z0-9_-]{1,64}\.flac")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_LOCAL_HEADER_BYTES, _DIRECTORY_ENTRY_BYTES, _END_BYTES = 30, 46, 22
+_LOCAL_HEADER_BYTES, _DIRECTORY_ENTRY_BYTES, _END_BYTES, _END64_BYTES = 30, 46, 22, 76
+_BLOCK_BYTES = 1 << 20
 _ARRAY_TYPES = frozenset(("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"))
 _ARRAY_TYPES |= frozenset(("float16", "float32", "float64"))
 
@@ -60,6 +60,32 @@ class Member:
     offset: int
     size: int
     sha256: str
+
+
+@dataclass(frozen=True)
+class Blob:
+    """A member that stays in its file until it is read."""
+
+    path: Path
+    name: str
+    sha256: str
+
+    def read(self) -> bytes:
+        """Return its bytes; raises `PartnerFileError` where the file no longer holds them."""
+        container = read_container(self.path)
+        with _one_line(self.path):
+            if self.name not in container.members or container.members[self.name].sha256 != self.sha256:
+                raise _RefusedError("was changed since it was opened")
+        return container.read(self.name)
+
+
+Data = bytes | Path | Blob
+"""What a member is made of: bytes, a file, or a member of another container."""
+
+
+def as_bytes(data: bytes | Blob) -> bytes:
+    """Return the bytes of a member, wherever they lie; raises `PartnerFileError`."""
+    return data if isinstance(data, bytes) else data.read()
 
 
 @dataclass(frozen=True)
@@ -84,6 +110,10 @@ class Container:
                 raise _RefusedError(f"is damaged: its member {name} does not match its digest")
             return data
 
+    def blob(self, name: str) -> Blob | None:
+        """Return a member without reading it, if there is one."""
+        return Blob(self.path, name, self.members[name].sha256) if name in self.members else None
+
     def read_arrays(self, name: str) -> dict[str, AnyArray]:
         """Return the arrays of a member that `pack_arrays` made; raises `PartnerFileError`."""
         data = self.read(name)
@@ -94,11 +124,11 @@ class Container:
                 raise _RefusedError(f"is damaged: {name} holds no arrays") from error
 
 
-def write_container(path: PathLike, *, content: Mapping[str, Any], members: Mapping[str, bytes]) -> None:
+def write_container(path: PathLike, *, content: Mapping[str, Any], members: Mapping[str, Data]) -> None:
     """Write a container, whole or not at all; equal arguments give equal bytes, in any order.
 
-    Raises `InputError` where the path cannot be written, or the container would be larger than a reader accepts: 4 GB, 4096
-    members, or a manifest of 1 MB; `ValueError` or `TypeError` where a name or the content is not what a container can store.
+    Raises `InputError` where the path cannot be written, or the container would be larger than a reader accepts: 16 TB, 262,144
+    members, or a manifest of 64 MB; `ValueError` or `TypeError` where a name or the content is not what a container can store.
 
     Parameters
     ----------
@@ -107,17 +137,18 @@ def write_container(path: PathLike, *, content: Mapping[str, Any], members: Mapp
     content
         Plain JSON values: dict with text keys, list, str, int, finite float, bool, None.
     members
-        ``arrays/NAME.safetensors`` and ``recordings/NAME.flac``, NAME of a-z, 0-9, ``_`` and ``-``.
+        ``arrays/NAME.safetensors`` and ``recordings/NAME.flac``, NAME of a-z, 0-9, ``_`` and ``-``; what lies in files is
+        copied block by block.
     """
     for name in members:
         if not _MEMBER_NAME.fullmatch(name):
             raise ValueError(f"member name {name!r} is not allowed in a partner file")
     names = sorted(members)
-    table = {name: {"size": len(members[name]), "sha256": hashlib.sha256(members[name]).hexdigest()} for name in names}
+    table = {name: _described(members[name]) for name in names}
     manifest = {"format": FORMAT, "version": FORMAT_VERSION, "members": table, "content": dict(content)}
     text = json.dumps(manifest, sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
     for amount, most, what in (
-        (_archive_bytes(len(text), {name: len(members[name]) for name in names}), MAX_ARCHIVE_BYTES, "bytes"),
+        (_archive_bytes(len(text), {name: table[name]["size"] for name in names}), MAX_ARCHIVE_BYTES, "bytes"),
         (len(names), MAX_MEMBERS, "members"),
         (len(text), MAX_MANIFEST_BYTES, "bytes of manifest"),
     ):
@@ -128,11 +159,32 @@ def write_container(path: PathLike, *, content: Mapping[str, Any], members: Mapp
             )
     if parse_json(text, max_depth=_MAX_DEPTH) != manifest:
         raise ValueError("content must be plain JSON values: dict with text keys, list, str, int, finite float, bool, None")
-    with open_atomically(path) as stream, zipfile.ZipFile(stream, "w", allowZip64=False) as archive:
+    with open_atomically(path) as stream, zipfile.ZipFile(stream, "w") as archive:
         for name in (MANIFEST, *names):
             info = zipfile.ZipInfo(name)  # dated 1980
             info.create_system, info.external_attr = 3, 0o100644 << 16
-            archive.writestr(info, text if name == MANIFEST else members[name])
+            info.file_size = len(text) if name == MANIFEST else table[name]["size"]
+            with archive.open(info, "w") as target:
+                for block in _blocks(text if name == MANIFEST else members[name]):
+                    target.write(block)
+
+
+def _blocks(data: Data) -> Iterator[bytes]:
+    if isinstance(data, Path):
+        with data.open("rb") as stream:
+            yield from iter(lambda: stream.read(_BLOCK_BYTES), b"")
+    else:
+        yield data.read() if isinstance(data, Blob) else data
+
+
+def _described(data: Data) -> dict[str, Any]:
+    if isinstance(data, Blob):
+        return {"size": read_container(data.path).members[data.name].size, "sha256": data.sha256}
+    digest, size = hashlib.sha256(), 0
+    for block in _blocks(data):
+        digest.update(block)
+        size += len(block)
+    return {"size": size, "sha256": digest.hexdigest()}
 
 
 def read_container(path: PathLike) -> Container:
@@ -165,7 +217,7 @@ def read_container(path: PathLike) -> Container:
             raise _RefusedError("is cut short, or something was added to it")
         members, position = {}, len(head) + length
         for name in sorted(table):
-            position += _LOCAL_HEADER_BYTES + len(name)
+            position += _header_bytes(name, table[name]["size"])
             members[name] = Member(position, table[name]["size"], table[name]["sha256"])
             position += table[name]["size"]
         return Container(file, manifest["version"], manifest["content"], members)
@@ -187,10 +239,20 @@ def pack_arrays(arrays: Mapping[str, AnyArray]) -> bytes:
     return safetensors.numpy.save(plain)
 
 
+def _header_bytes(name: str, size: int) -> int:
+    """Return the length of the header before a member, as `zipfile` writes it: longer for large ones (zip64)."""
+    return _LOCAL_HEADER_BYTES + len(name) + (20 if size * 1.05 > zipfile.ZIP64_LIMIT else 0)
+
+
 def _archive_bytes(manifest_bytes: int, sizes: Mapping[str, int]) -> int:
     """Return the size of an archive of a manifest and members with these names and sizes."""
-    sizes = {MANIFEST: manifest_bytes, **sizes}
-    return _END_BYTES + sum(_LOCAL_HEADER_BYTES + _DIRECTORY_ENTRY_BYTES + 2 * len(name) + n for name, n in sizes.items())
+    position = directory = 0
+    for name, size in ((MANIFEST, manifest_bytes), *sorted(sizes.items())):
+        large = (16 if size > zipfile.ZIP64_LIMIT else 0) + (8 if position > zipfile.ZIP64_LIMIT else 0)
+        directory += _DIRECTORY_ENTRY_BYTES + len(name) + large + (4 if large else 0)
+        position += _header_bytes(name, size) + size
+    is_large = max(position, directory) > zipfile.ZIP64_LIMIT or len(sizes) + 1 > zipfile.ZIP_FILECOUNT_LIMIT
+    return position + directory + _END_BYTES + (_END64_BYTES if is_large else 0)
 
 
 @contextmanager

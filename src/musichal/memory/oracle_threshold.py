@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from musichal.arrays import AnyArray, Float32, Float64
+from musichal.arrays import AnyArray, Float32, Float64, Int64
 from musichal.errors import InputError
 from musichal.memory.audio_oracle import Distances, OracleLinks, checked_vectors, exact_squared_distance, rounding_bound
 from musichal.memory.token_index import information_rate
@@ -51,7 +51,7 @@ def choose_threshold(
 ) -> ThresholdSearch:
     """Return the threshold at which the oracle of `vectors`, shape (n, dims), has the highest information rate.
 
-    Of a long sequence `sample_of` is searched. Tried are up to `n_values` quantiles of distances between vectors, at levels in
+    Of a long sequence `sampled` is searched. Tried are up to `n_values` quantiles of distances between vectors, at levels in
     geometric steps from `LOWEST_QUANTILE` to `HIGHEST_QUANTILE`: equal vectors are few among all pairs, so the low levels
     matter most. All pairs are taken where they are few, a sample of them from `rng` otherwise. Where every distance is 0, the
     one threshold tried is the smallest that joins equal vectors. There must be `least_clusters`, if a threshold gives as many.
@@ -63,7 +63,7 @@ def choose_threshold(
         raise InputError(f"a threshold needs at least 2 vectors, got {len(checked)}")
     if n_values < 1:
         raise InputError(f"a threshold search needs at least 1 value, got {n_values}")
-    checked = sample_of(checked)
+    checked = checked[sampled(len(checked))]
     thresholds = quantile_thresholds(checked, rng=rng, n_values=n_values)
     trials = grow_oracles(checked, thresholds)
     rates = [information_rate(np.array(links.repeat[1:], dtype=np.int32)) for links in trials]
@@ -74,14 +74,13 @@ def choose_threshold(
     return ThresholdSearch(thresholds=tuple(thresholds), rates=tuple(rates), clusters=tuple(clusters), chosen=chosen)
 
 
-def sample_of(vectors: Float32) -> Float32:
-    """Return at most `SEARCHED` of the vectors, (k, dims): all, or stretches of one length that begin evenly spread."""
-    if len(vectors) <= SEARCHED:
-        return vectors
+def sampled(n: int) -> Int64:
+    """Return which of n vectors are searched, at most `SEARCHED`: all, or stretches of one length that begin evenly spread."""
+    if n <= SEARCHED:
+        return np.arange(n)
     length = SEARCHED // STRETCHES
-    starts = np.arange(STRETCHES) * (len(vectors) - length) // (STRETCHES - 1)
-    sample: Float32 = vectors[(starts[:, None] + np.arange(length)).ravel()]
-    return sample
+    starts = np.arange(STRETCHES) * (n - length) // (STRETCHES - 1)
+    return np.asarray((starts[:, None] + np.arange(length)).ravel())
 
 
 def quantile_thresholds(vectors: Float32, *, rng: np.random.Generator, n_values: int) -> list[float]:

@@ -25,7 +25,16 @@ from musichal.hearing.percepts import SILENCE, SOURCES
 from musichal.hearing.vocabulary import Vocabulary
 from musichal.memory.audio_oracle import AudioOracle
 from musichal.memory.beat_places import BEAT_PLACE, beat_places
-from musichal.memory.container import FORMAT_VERSION, Container, pack_arrays, read_container, write_container
+from musichal.memory.container import (
+    FORMAT_VERSION,
+    Blob,
+    Container,
+    Data,
+    as_bytes,
+    pack_arrays,
+    read_container,
+    write_container,
+)
 from musichal.memory.memory import NOTE, STATE, Memory, Pair, PlayersPast
 from musichal.note import HeardNote
 from musichal.spec import PerceptionSpec
@@ -99,7 +108,7 @@ class StoredRecording:
     frame_samples: Int64
     level_db: Float32
     onset_samples: Int64
-    flac: bytes | None
+    flac: bytes | Blob | None
     beats: Records | None = None
     take: MidiTake | None = None
 
@@ -113,7 +122,7 @@ class StoredRecording:
         if self.flac is None:
             raise PartnerFileError(f"{self.name} was left out of the partner (trained with --no-audio)")
         try:
-            samples, rate = decode_flac(self.flac, max_samples=self.n_samples)
+            samples, rate = decode_flac(as_bytes(self.flac), max_samples=self.n_samples)
         except InputError as error:
             raise PartnerFileError(f"the sound of {self.name} in the partner is damaged: {error}") from error
         if (rate, samples.shape[0]) != (self.sample_rate_hz, self.n_samples):
@@ -169,7 +178,7 @@ def save_partner(path: PathLike, model: PartnerModel) -> None:
 
     Raises `InputError` where the path cannot be written.
     """
-    members = _memory_members(model.memory, "")
+    members: dict[str, Data] = {**_memory_members(model.memory, "")}
     past = model.memory.players
     if past is not None:
         members |= _memory_members(past.memory, _PLAYERS)
@@ -184,9 +193,9 @@ def save_partner(path: PathLike, model: PartnerModel) -> None:
         members[f"arrays/recording-{number:04d}.safetensors"] = pack_arrays(arrays)
         recordings.append({name: getattr(recording, name) for name in ("name", "sample_rate_hz", "n_samples", "digest")})
         if recording.beats is not None:
-            members[f"arrays/beats-{number:04d}.safetensors"] = pack_arrays(_columns_to_arrays(recording.beats, BEAT))
+            members[f"arrays/beats-{number:04d}.safetensors"] = pack_arrays(columns_to_arrays(recording.beats, BEAT))
         if recording.take is not None:
-            members[f"arrays/midi-{number:04d}.safetensors"] = pack_arrays(_take_to_arrays(recording.take))
+            members[f"arrays/midi-{number:04d}.safetensors"] = pack_arrays(take_to_arrays(recording.take))
         if recording.flac is not None:
             members[f"recordings/{number:04d}.flac"] = recording.flac
     content: dict[str, Any] = {
@@ -210,7 +219,7 @@ def _memory_members(memory: Memory, prefix: str) -> dict[str, bytes]:
         "notes": (memory.notes, NOTE),
         "hits": (memory.hits, NOTE),
     }
-    arrays = {name: _columns_to_arrays(*column) for name, column in columns.items()} | {"oracle": memory.oracle.to_arrays()}
+    arrays = {name: columns_to_arrays(*column) for name, column in columns.items()} | {"oracle": memory.oracle.to_arrays()}
     return {f"arrays/{prefix}{name}.safetensors": pack_arrays(values) for name, values in arrays.items()}
 
 
@@ -331,7 +340,7 @@ def _recording(container: Container, number: int, values: dict[str, Any], spec: 
         n_samples=_integer(values["n_samples"], largest=_LONGEST_SAMPLES),
         digest=_text(values["digest"]),
         **_arrays(container, f"arrays/recording-{number:04d}.safetensors", _RECORDING_ARRAYS),
-        flac=container.read(flac_name) if flac_name in container.members else None,
+        flac=container.blob(flac_name),
         beats=_beats(container, number),
         take=_take(container, number),
     )
@@ -356,7 +365,8 @@ def _beats(container: Container, number: int) -> Records | None:
     return _arrays_to_columns(container.read_arrays(member), BEAT) if member in container.members else None
 
 
-def _take_to_arrays(take: MidiTake) -> dict[str, AnyArray]:
+def take_to_arrays(take: MidiTake) -> dict[str, AnyArray]:
+    """Return what a MIDI file says as arrays."""
     arrays: dict[str, AnyArray] = {"beats_s": take.beats_s, "downbeats_s": take.downbeats_s}
     arrays["rendered"] = np.array([take.is_rendered], dtype=np.uint8)
     for kind, heard in (("notes", take.notes), ("hits", take.hits)):
@@ -369,21 +379,23 @@ def _take(container: Container, number: int) -> MidiTake | None:
     member = f"arrays/midi-{number:04d}.safetensors"
     if member not in container.members:
         return None
-    arrays = _arrays(container, member, _TAKE_ARRAYS)
+    return take_of_arrays(_arrays(container, member, _TAKE_ARRAYS), f"recording {number}")
+
+
+def take_of_arrays(arrays: Mapping[str, AnyArray], name: str) -> MidiTake:
+    """Return what `take_to_arrays` was given; raises `InputError` for what no MIDI file could say."""
     heard = []
     for kind in ("notes", "hits"):
         times_s, keys = arrays[f"{kind}_s"], arrays[kind]
         proper = times_s.shape == keys.shape == (len(keys), 2) and bool(np.isfinite(times_s).all())
-        _require(
-            proper and bool((times_s[:, 0] >= 0).all() and (times_s[:, 1] > 0).all()), f"recording {number} has improper {kind}"
-        )
-        _require(bool((keys <= 127).all() and (keys[:, 1] > 0).all()), f"recording {number} has {kind} that MIDI cannot hold")
+        _require(proper and bool((times_s[:, 0] >= 0).all() and (times_s[:, 1] > 0).all()), f"{name} has improper {kind}")
+        _require(bool((keys <= 127).all() and (keys[:, 1] > 0).all()), f"{name} has {kind} that MIDI cannot hold")
         rows = zip(times_s.tolist(), keys.tolist(), strict=True)
         heard.append(tuple(HeardNote(onset_s, long_s, pitch, velocity) for (onset_s, long_s), (pitch, velocity) in rows))
-    for name in ("beats_s", "downbeats_s"):
-        rising = bool(np.isfinite(arrays[name]).all() and (np.diff(arrays[name]) > 0).all())
-        _require(rising, f"recording {number} has beats out of place")
-    _require(arrays["rendered"].shape == (1,), f"recording {number} has improper notes")
+    for beats_s in (arrays["beats_s"], arrays["downbeats_s"]):
+        rising = bool(np.isfinite(beats_s).all() and (np.diff(beats_s) > 0).all())
+        _require(rising, f"{name} has beats out of place")
+    _require(arrays["rendered"].shape == (1,), f"{name} has improper notes")
     return MidiTake(heard[0], heard[1], arrays["beats_s"], arrays["downbeats_s"], bool(arrays["rendered"][0]))
 
 
@@ -414,8 +426,9 @@ def _tokens_in_range(tokens: AnyArray, spec: PerceptionSpec) -> bool:
     return bool(((tokens >= SILENCE) & (tokens < spec.vocabulary.size)).all())
 
 
-def _columns_to_arrays(columns: Records, layout: np.dtype[np.void]) -> dict[str, AnyArray]:
-    return {name: np.ascontiguousarray(columns[name]) for name in layout.names or ()}
+def columns_to_arrays(columns: Records, layout: np.dtype[np.void], *, prefix: str = "") -> dict[str, AnyArray]:
+    """Return the fields of columns as arrays, by name."""
+    return {prefix + name: np.ascontiguousarray(columns[name]) for name in layout.names or ()}
 
 
 def _arrays_to_columns(arrays: Mapping[str, AnyArray], dtype: np.dtype[np.void]) -> Records:

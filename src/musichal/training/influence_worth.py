@@ -9,7 +9,7 @@ Over eight held-out duos, what is so found in the first half of a song says more
 half than their usual order does (mean rank correlation 0.36 and 0.18; of pairs 0.14 and 0.11).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -30,6 +30,8 @@ USUAL: Mapping[bool, Mapping[str, float]] = {
 """The usual part of each influence in all lifts, of a memory without and with pairs: means over 17 songs to tune on."""
 _APART_S, _STEP_S, _SPAN_S = 8.0, 1.0, 1.0
 _MOST_S, _LEAST_S = 600.0, 20.0  # so much is heard in all, and of each recording at least
+MOST_REHEARSALS = int(_MOST_S / _LEAST_S)
+"""Of more recordings so many are enough."""
 _LEAST_MOMENTS, _MOST_STATES, _BEST = 12, 2048, 3
 _LEAST, _MOST = 0.5, 2.0
 
@@ -40,7 +42,7 @@ class Rehearsal:
 
     recording: int
     offset_s: float
-    percepts: Sequence[Percept]
+    percepts: Callable[[], Iterable[Percept]]
 
 
 def influence_worth(memory: Memory, rehearsals: Sequence[Rehearsal], *, sample_rate_hz: int) -> dict[str, float]:
@@ -65,7 +67,7 @@ def _lifts(memory: Memory, rehearsals: Sequence[Rehearsal], names: Sequence[str]
         partner = Partner(memory, settings, rng=np.random.default_rng(0), sample_rate_hz=rate_hz)
         own = np.flatnonzero(rows["recording"] == rehearsal.recording)
         next_s = _STEP_S
-        for percept in rehearsal.percepts:
+        for percept in rehearsal.percepts():
             now_s = percept.heard.available_at / rate_hz
             if now_s > longest_s:
                 break

@@ -1,51 +1,52 @@
 """Chandra, the trainer: recordings in, a partner out.
 
-It analyses each recording with the same `FeatureExtractor` that hears a live player, learns a vocabulary per source from the
-audible frames, turns the recordings into tokens and gestures with the same `Tokenizer`, and stores the gestures and their notes
-in a memory. Features are kept on disk, so that memory does not grow with them.
+It hears each recording once, with the same `FeatureExtractor` that hears a live player, and keeps what was heard on disk
+(`musichal.training.heard`). From the audible frames it learns a vocabulary per source, turns the recordings into tokens and
+gestures with the same `Tokenizer`, and stores the gestures and their notes in a memory, recording by recording. So the memory
+that training needs does not grow with features.
 """
 
 import contextlib
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
 
-from musichal.arrays import Bool, Float32, Records
-from musichal.audio.files import encode_flac, flac_holds_rate
+from musichal.arrays import AnyArray, Bool, Float32, Records
+from musichal.audio.files import flac_holds_rate
 from musichal.audio.keyboard import MidiTake
 from musichal.audio.recording import Recording
-from musichal.errors import InputError, PartnerFileError
+from musichal.errors import InputError, MusicHalError, PartnerFileError
 from musichal.hearing.drums import drum_model_digest
-from musichal.hearing.encoders import LEARNED, create_encoder
+from musichal.hearing.encoders import LEARNED, Encoder, create_encoder
 from musichal.hearing.encoders.runtimes import package_of
-from musichal.hearing.exact_notes import NoteQueue, OnsetQueue, is_exact, known_of, known_or_found_beats
-from musichal.hearing.front_end import FrontEnd
-from musichal.hearing.listener import FeatureExtractor, Tokenizer, Vocabularies, resolve_spec
-from musichal.hearing.percepts import N_PITCHES, SILENCE, SOURCES, Gesture, Percept, SegmentFeatures
-from musichal.hearing.vocabulary import fit_vocabulary
+from musichal.hearing.exact_notes import is_exact
+from musichal.hearing.listener import Vocabularies, resolve_spec
+from musichal.hearing.percepts import SILENCE, SOURCES
+from musichal.hearing.vocabulary import Vocabulary, fit_vocabulary
 from musichal.machine import SHAPES_NUMBERS, installed
 from musichal.memory.beat_places import BeatPlace, beat_places
+from musichal.memory.container import as_bytes
 from musichal.memory.memory import NOTE, Memory, Pair, PlayersPast, assign_notes, note_rows
-from musichal.memory.oracle_threshold import choose_threshold
+from musichal.memory.oracle_threshold import choose_threshold, sampled
 from musichal.memory.partner_file import KEPT, PartnerModel, StoredRecording, in_the_beat
-from musichal.note import HeardNote
 from musichal.own_process import single_blas_thread
 from musichal.spec import PerceptionSpec
-from musichal.text import printable, reason
-from musichal.training.influence_worth import Rehearsal, influence_worth
+from musichal.training.heard import Heard, hear
+from musichal.training.influence_worth import MOST_REHEARSALS, Rehearsal, influence_worth
 from musichal.training.note_alignment import align_notes
 from musichal.training.pair_alignment import MORE_AT_ONCE, Sounding, aligned, check_pairs, parts_at_once
-from musichal.training.workers import Analyse, worker_pool
+from musichal.training.tokenised import Tokenised, tokenise
+from musichal.training.workers import Engine, each, worker_pool
 
 Progress = Callable[[str, float], None]
 """Receives what is being done, and the share of it that is done, 0 to 1."""
 
-_BLOCK_S = 1.0
-# A vocabulary is learned from at most so many frames (an hour and a half), evenly spread: more moves the centres hardly.
-_MOST_FRAMES = 400_000
+SAMPLE_FRAMES = 2_000_000
+"""A vocabulary is learned from at most so many frames (seven hours and a half); of more, from as many, chosen by hash."""
 # The oracle tells as many sounds apart, in a short memory one for four gestures.
 _LEAST_CLUSTERS = 64
 
@@ -60,6 +61,7 @@ def train(
     vocabularies: Vocabularies | None = None,
     pairs: Sequence[tuple[int, int]] = (),
     notes: Mapping[int, MidiTake] | None = None,
+    sample_frames: int = SAMPLE_FRAMES,
     progress: Progress | None = None,
     warn: Callable[[str], None] | None = None,
 ) -> PartnerModel:
@@ -75,13 +77,15 @@ def train(
     keep_audio : bool
         Whether the partner holds the recordings themselves.
     processes : int
-        How many processes analyse, if the encoder has weights; the partner is the same for any number.
+        How many processes hear; the partner is the same for any number.
     vocabularies : tuple of Vocabulary, optional
         Vocabularies of an earlier training to keep, instead of learning them.
     pairs : sequence of (player, others)
         Numbers of recordings that sounded together: what the others did is remembered by how the player sounded beside it.
     notes : mapping, optional
         What MIDI files say of recordings, by number; each is aligned with the sound.
+    sample_frames : int
+        From how many frames a vocabulary is learned at most.
     progress : callable, optional
     warn : callable, optional
         Receives what a user should know about the recordings as a whole.
@@ -102,234 +106,289 @@ def train(
                 f"{recording.name}: a rate of {recording.sample_rate_hz} Hz cannot be stored as FLAC; use --no-audio"
             )
     with tempfile.TemporaryDirectory(prefix="musichal-", ignore_cleanup_errors=True) as folder:
-        analysed = _analyse_all(recordings, spec, Path(folder), tell, processes if spec.encoder.name in LEARNED else 1)
-        recordings = list(recordings)
+        heard = _hear_all(recordings, spec, Path(folder), tell, processes, keep_audio=keep_audio)
         for number, take in (notes or {}).items():
-            recordings[number] = _with_notes(recordings[number], take, analysed[number], spec)
-        sounding = {n: Sounding.of(recordings[n].name, analysed[n].segments(), spec) for pair in pairs for n in pair}
-        found = tuple(Pair(*pair, offset_s=aligned(*(sounding[n] for n in pair))) for pair in pairs)
-        for numbers in pairs if warn is not None else ():
-            a, b = (parts_at_once(analysed[n].notes, analysed[n].hits, duration_s=recordings[n].duration_s) for n in numbers)
-            if a > b + MORE_AT_ONCE and warn is not None:
-                player, others = (recordings[n].name for n in numbers)
-                warn(f"more goes on in {player} than in {others}: are the player and the others swapped?")
-        if vocabularies is None:
-            learned = _learn_vocabularies(analysed, spec, tell, warn or (lambda _text: None))
-        else:
-            learned = _counted_again(vocabularies, analysed)
-        memory_input: list[_ToRemember] = []
-        stored: list[StoredRecording] = []
-        heard: list[Sequence[Percept]] = []
-        for recording, item in zip(recordings, analysed, strict=True):
-            percepts, gestures = item.tokenised(Tokenizer(spec, learned))
-            tell(f"Finding the beats of {recording.name}", len(stored) / len(recordings))
-            beats = known_or_found_beats(recording.take, item.segments(), sample_rate_hz=spec.sample_rate_hz)
-            exact = is_exact(recording.take)
-            memory_input.append(_ToRemember(gestures, item.notes, item.hits, beats, exact))
-            stored.append(_store(recording, percepts, beats, keep_audio=keep_audio))
-            heard.append(percepts)
-    players = {pair.player: memory_input[pair.player] for pair in found}
-    memory = _remember({n: heard for n, heard in enumerate(memory_input) if n not in players}, tell)
-    memory.players = PlayersPast(_remember(players, tell), found) if found else None
-    tell("Weighing influences", 0.0)
-    asked = {pair.player: (pair.others, pair.offset_s) for pair in found} or {n: (n, 0.0) for n in range(len(heard))}
-    rehearsals = [Rehearsal(*asked[n], heard[n]) for n in asked]
+            heard[number] = _with_notes(heard[number], take, spec)
+        few = processes == 1 or len(recordings) == 1
+        model = learn(
+            heard,
+            spec,
+            Path(folder),
+            engine=partial(each, processes=1 if few else processes),
+            vocabularies=vocabularies,
+            pairs=pairs,
+            sample_frames=sample_frames,
+            progress=tell,
+            warn=warn,
+        )
+        kept = [replace(stored, flac=None if stored.flac is None else as_bytes(stored.flac)) for stored in model.recordings]
+        return replace(model, recordings=tuple(kept))
+
+
+@single_blas_thread()
+def learn(
+    heard: Sequence[Heard],
+    spec: PerceptionSpec,
+    folder: Path,
+    *,
+    engine: Engine,
+    vocabularies: Vocabularies | None = None,
+    pairs: Sequence[tuple[int, int]] = (),
+    sample_frames: int = SAMPLE_FRAMES,
+    choose: Callable[[Sequence[Tokenised]], Sequence[int]] | None = None,
+    progress: Progress,
+    warn: Callable[[str], None] | None = None,
+) -> PartnerModel:
+    """Return the partner of what was heard; its sound stays in the files of `heard`.
+
+    Tokens are kept in `folder`; what is there already is not done again. `engine` does it, `choose` says what of all recordings
+    the partner remembers. Raises `InputError` as `train` does.
+    """
+    sounding = {n: Sounding.of(heard[n].name, heard[n].segments(features=False), spec) for pair in pairs for n in pair}
+    found = tuple(Pair(*pair, offset_s=aligned(*(sounding[n] for n in pair))) for pair in pairs)
+    for numbers in pairs if warn is not None else ():
+        a, b = (parts_at_once(heard[n].notes, heard[n].hits, duration_s=heard[n].duration_s) for n in numbers)
+        if a > b + MORE_AT_ONCE and warn is not None:
+            player, others = (heard[n].name for n in numbers)
+            warn(f"more goes on in {player} than in {others}: are the player and the others swapped?")
+    kept = {KEPT: "kept"} if vocabularies is not None else {}
+    masks = [item.audible() for item in heard]
+    counted = sum(mask.shape[1] for mask in masks) <= sample_frames and vocabularies is None
+    if vocabularies is None:
+        vocabularies = _learn_vocabularies(heard, masks, spec, sample_frames, progress, warn or (lambda _text: None))
+    tokenised = _tokenise_all(heard, spec, vocabularies, folder, engine, progress)
+    if choose is not None:
+        chosen = choose(tokenised)
+        if len(chosen) < len(heard):
+            tokenised, masks, counted, kept = [tokenised[n] for n in chosen], [masks[n] for n in chosen], False, {KEPT: "kept"}
+    if not counted:
+        vocabularies = _counted_again(vocabularies, tokenised, masks)
+    beats = [item.heard.beats(sample_rate_hz=spec.sample_rate_hz) for item in tokenised]
+    stored = [_store(item, own) for item, own in zip(tokenised, beats, strict=True)]
+    players = {pair.player for pair in found}
+    memory = _remember({n: (item, beats[n]) for n, item in enumerate(tokenised) if n not in players}, progress)
+    past = {n: (tokenised[n], beats[n]) for n in sorted(players)}
+    memory.players = PlayersPast(_remember(past, progress), found) if found else None
+    progress("Weighing influences", 0.0)
+    asked = {pair.player: (pair.others, pair.offset_s) for pair in found} or {n: (n, 0.0) for n in range(len(tokenised))}
+    some = np.unique(np.linspace(0, len(asked) - 1, min(len(asked), MOST_REHEARSALS)).astype(np.int64))
+    rehearsals = [Rehearsal(*asked[n], tokenised[n].percepts) for n in np.array(list(asked))[some].tolist()]
     memory.worth = influence_worth(memory, rehearsals, sample_rate_hz=spec.sample_rate_hz)
-    tell("Done", 1.0)
+    progress("Done", 1.0)
     names = SHAPES_NUMBERS if not spec.encoder.runtime else (*SHAPES_NUMBERS, package_of(spec.encoder.runtime))
     return PartnerModel(
         spec=spec,
-        vocabularies=learned,
+        vocabularies=vocabularies,
         memory=memory,
         recordings=tuple(stored),
         encoder_licence=create_encoder(spec, ready=False).licence,
-        trained_with={name: installed(name) for name in names} | ({KEPT: "kept"} if vocabularies is not None else {}),
+        trained_with={name: installed(name) for name in names} | kept,
     )
 
 
-def _with_notes(recording: Recording, take: MidiTake, item: "_AnalysedRecording", spec: PerceptionSpec) -> Recording:
-    """Return a recording with the notes of a MIDI file of the same performance, at its own times."""
-    sound = Sounding.of(recording.name, item.segments(), spec)
-    moved = align_notes(sound, take, name=f"the notes of {recording.name}").moved(take, duration_s=recording.duration_s)
-    item.notes, item.hits = list(moved.notes), list(moved.hits)
-    return replace(recording, take=moved)
+def _with_notes(heard: Heard, take: MidiTake, spec: PerceptionSpec) -> Heard:
+    """Return what was heard with the notes of a MIDI file of the same performance, at its own times."""
+    sound = Sounding.of(heard.name, heard.segments(features=False), spec)
+    moved = align_notes(sound, take, name=f"the notes of {heard.name}").moved(take, duration_s=heard.duration_s)
+    return replace(heard, take=moved)
 
 
-class _AnalysedRecording:
-    """A recording's segments with their features and salience on disk, each in its file, in the order of the frames."""
-
-    def __init__(self, folder: Path, number: int) -> None:
-        self._files = tuple(folder / f"{number}-{source}.f32" for source in (*SOURCES, "salience"))
-        self._segments: list[SegmentFeatures] = []
-        self.notes: list[HeardNote] = []
-        self.hits: list[HeardNote] = []
-        self.end_sample = 0
-
-    def append(self, segment: SegmentFeatures) -> None:
-        """Take the next segment."""
-        for path, features in zip(self._files, (*segment.features, segment.salience), strict=True):
-            try:
-                with path.open("ab") as stream:
-                    stream.write(features.tobytes())
-            except OSError as error:
-                raise InputError(f"cannot write the temporary file {printable(path)}: {reason(error)}") from error
-        salience = np.zeros((0, N_PITCHES), np.float32)
-        self._segments.append(replace(segment, features=(), salience=salience))
-        self.notes.extend(segment.notes)
-        self.hits.extend(segment.hits)
-
-    def audible(self, source: int) -> Bool:
-        """Return which frames of a source are above the gate, shape (n,)."""
-        return np.concatenate([np.zeros(0, np.bool_), *(segment.audible[source] for segment in self._segments)])
-
-    def features(self, source: int) -> Float32:
-        """Return the features of every frame of a source, or behind the sources the salience, shape (n, dims)."""
-        n = sum(segment.frame_samples.shape[0] for segment in self._segments)
-        return np.memmap(self._files[source], np.float32, "r").reshape(n, -1) if n else np.zeros((0, 1), np.float32)
-
-    def tokenised(self, tokenizer: Tokenizer) -> tuple[list[Percept], list[Gesture]]:
-        """Return the percepts, without features, and the gestures of the whole recording."""
-        percepts: list[Percept] = []
-        gestures: list[Gesture] = []
-        for segment, whole in zip(self._segments, self.segments(), strict=True):
-            percept = tokenizer.step(whole)
-            percepts.append(replace(percept, heard=segment))
-            gestures += percept.gestures
-        return percepts, gestures + list(tokenizer.flush(self.end_sample))
-
-    def segments(self) -> Iterator[SegmentFeatures]:
-        """Yield the segments as they were heard."""
-        *every, salience = (self.features(number) for number in range(len(self._files)))
-        first = 0
-        for segment in self._segments:
-            end = first + segment.frame_samples.shape[0]
-            features = tuple(features[first:end] for features in every)
-            yield replace(segment, features=features, salience=salience[first:end])
-            first = end
+@dataclass(frozen=True)
+class _ToHear:
+    recording: Recording
+    spec: PerceptionSpec
+    path: Path
+    keep_audio: bool
 
 
-def _analyse_all(
-    recordings: Sequence[Recording], spec: PerceptionSpec, folder: Path, tell: Progress, processes: int
-) -> list[_AnalysedRecording]:
+@lru_cache(maxsize=1)
+def ready_encoder(spec: PerceptionSpec) -> Encoder:
+    """Return the encoder of a spec, opened once in a process."""
+    return create_encoder(spec)
+
+
+@single_blas_thread()
+def _hear_one(task: _ToHear) -> Path:
+    hear(task.recording, task.spec, ready_encoder(task.spec), task.path, keep_audio=task.keep_audio)
+    return task.path
+
+
+def _hear_all(
+    recordings: Sequence[Recording], spec: PerceptionSpec, folder: Path, tell: Progress, processes: int, *, keep_audio: bool
+) -> list[Heard]:
     total = sum(r.duration_s for r in recordings)
     done = 0.0
-    out = []
-    with contextlib.ExitStack() as stack:
-        analyse: Analyse | None = stack.enter_context(worker_pool(spec, processes=processes)) if processes > 1 else None
-        # If workers analyse, this process needs no network of its own.
-        encoder = create_encoder(spec, ready=analyse is None)
-        for number, recording in enumerate(recordings):
-            item = _AnalysedRecording(folder, number)
-            take = recording.take
-            known = known_of(take, spec)
-            onsets = OnsetQueue(known.onsets) if known is not None else None
-            notes = NoteQueue(known, sample_rate_hz=spec.sample_rate_hz) if known is not None else None
-            front_end = FrontEnd(spec, source_rate_hz=recording.sample_rate_hz, known=onsets)
-            extractor = FeatureExtractor(spec, encoder, transcribes=known is None)
-            results = front_end.stream(recording.samples, block_samples=round(_BLOCK_S * recording.sample_rate_hz))
-            windows = (window for result in results for window in result.windows)
-            for window, analysis in analyse(windows) if analyse is not None else ((window, None) for window in windows):
-                segment = extractor.step(window, analysis)
-                item.append(segment if notes is None else notes.put_in(segment))
-                share = min(recording.duration_s, (window.start_sample + window.length_samples) / spec.sample_rate_hz)
-                tell(f"Listening to {recording.name}", (done + share) / total)
-            item.notes += extractor.flush()
-            item.hits += extractor.flush_hits()
-            if take is not None:
-                item.notes, item.hits = list(take.notes), list(take.hits)
-            item.end_sample = front_end.samples_heard
-            done += recording.duration_s
-            out.append(item)
-        tell(f"Listening to {recordings[-1].name}", 1.0)
-    return out
+    paths = [folder / f"heard-{number:06d}" for number in range(len(recordings))]
+    if processes > 1 and len(recordings) > 1 and (spec.encoder.name not in LEARNED or len(recordings) >= processes):
+        tell(f"Listening to {recordings[0].name}", 0.0)
+        tasks = [_ToHear(*item, keep_audio) for item in zip(recordings, [spec] * len(paths), paths, strict=True)]
+        for number, result in each(_hear_one, tasks, processes=processes):
+            if isinstance(result, MusicHalError):
+                raise result
+            done += recordings[number].duration_s
+            tell(f"Listening to {recordings[number].name}", done / total)
+    else:
+        split = processes > 1 and spec.encoder.name in LEARNED
+        with worker_pool(spec, processes=processes) if split else contextlib.nullcontext() as analyse:
+            # If workers analyse, this process needs no network of its own.
+            encoder = create_encoder(spec, ready=not split)
+            for recording, path in zip(recordings, paths, strict=True):
+                name, before = f"Listening to {recording.name}", done
+                hear(
+                    recording,
+                    spec,
+                    encoder,
+                    path,
+                    keep_audio=keep_audio,
+                    analyse=analyse,
+                    tell=lambda s, name=name, before=before: tell(name, (before + s) / total),  # type: ignore[misc]
+                )
+                done += recording.duration_s
+    tell(f"Listening to {recordings[-1].name}", 1.0)
+    return [Heard.load(path, name=recording.name) for path, recording in zip(paths, recordings, strict=True)]
 
 
-def _frames(analysed: Sequence[_AnalysedRecording], source: int, *, all_frames: bool) -> Float32:
-    """Return the audible frames of a source, or all, (n, dims); evenly spread over the recordings if there are too many."""
-    masks = [item.audible(source) | all_frames for item in analysed]
-    step = max(1, -(-sum(int(mask.sum()) for mask in masks) // _MOST_FRAMES))
-    parts = [
-        item.features(source)[np.flatnonzero(mask)[::step]] for item, mask in zip(analysed, masks, strict=True) if mask.any()
-    ]
-    return np.concatenate(parts) if parts else np.zeros((0, 1), np.float32)
+def frame_hashes(heard: Heard, frames: AnyArray) -> AnyArray:
+    """Return a number for each frame of a recording, uint64 (n,), from its sound and the frame's number alone (SplitMix64)."""
+    with np.errstate(over="ignore"):
+        x = np.uint64(int(heard.digest[:16], 16)) + frames.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return np.asarray(x ^ (x >> np.uint64(31)))
 
 
-def _counted_again(vocabularies: Vocabularies, analysed: Sequence[_AnalysedRecording]) -> Vocabularies:
-    """Return vocabularies that are kept, with counts of how often each of their tokens occurs now."""
-    out = []
+def _sample(heard: Sequence[Heard], masks: Sequence[Bool], most: int) -> list[Bool]:
+    """Return which frames of each recording to learn from: all of a mask, or those with the smallest hashes of all."""
+    if sum(int(mask.sum()) for mask in masks) <= most:
+        return list(masks)
+    lowest = np.zeros(0, np.uint64)
+    for item, mask in zip(heard, masks, strict=True):
+        lowest = np.concatenate([lowest, frame_hashes(item, np.flatnonzero(mask))])
+        if len(lowest) > most:
+            lowest = np.partition(lowest, most)[: most + 1]
+    limit = lowest.max()
+    return [mask & (frame_hashes(item, np.arange(len(mask))) < limit) for item, mask in zip(heard, masks, strict=True)]
+
+
+def _counted_again(vocabularies: Vocabularies, tokenised: Sequence[Tokenised], masks: Sequence[Bool]) -> Vocabularies:
+    """Return vocabularies with counts of how often each of their tokens occurs in these recordings."""
+    counts = sum(item.token_counts(vocabularies[0].size) for item in tokenised)
+    out: list[Vocabulary] = []
     for source, vocabulary in enumerate(vocabularies):
-        all_frames = sum(int(item.audible(source).sum()) for item in analysed) < vocabulary.size
-        counts = sum(vocabulary.count(item.features(source)[item.audible(source) | all_frames]) for item in analysed)
-        out.append(replace(vocabulary, counts=np.asarray(counts, np.int64)))
+        own = np.asarray(counts, np.int64)[source]
+        if sum(int(mask[source].sum()) for mask in masks) < vocabulary.size:  # it was learned from below the gate
+            own = np.asarray(sum(vocabulary.count(item.heard.features(source)) for item in tokenised), np.int64)
+        out.append(replace(vocabulary, counts=own))
     return out[0], out[1]
 
 
 def _learn_vocabularies(
-    analysed: Sequence[_AnalysedRecording], spec: PerceptionSpec, tell: Progress, warn: Callable[[str], None]
+    heard: Sequence[Heard],
+    masks: Sequence[Bool],
+    spec: PerceptionSpec,
+    sample_frames: int,
+    tell: Progress,
+    warn: Callable[[str], None],
 ) -> Vocabularies:
-    audible = [np.concatenate([item.audible(source) for item in analysed]) for source in range(len(SOURCES))]
-    total, size = audible[0].shape[0], spec.vocabulary.size
-    if max(int(mask.sum()) for mask in audible) < size <= total:
+    total, size = sum(mask.shape[1] for mask in masks), spec.vocabulary.size
+    audible = [sum(int(mask[source].sum()) for mask in masks) for source in range(len(SOURCES))]
+    if max(audible) < size <= total:
         raise InputError(
             f"nearly all of the sound is below the gate of {spec.gate.open_db:g} dBFS: give Chandra a louder recording"
         )
     learned = []
     for number, source in enumerate(SOURCES):
         tell(f"Learning {size} {source} sounds", number / len(SOURCES))
-        n = int(audible[number].sum())
-        quiet = n < size <= total
+        quiet = audible[number] < size <= total
         if quiet:
             # A flute has next to nothing percussive. What little there is must not exclude it; it stays SILENCE.
             warn(
-                f"nearly all of the {source} sound ({total - n} of {total} frames) is below the gate of"
+                f"nearly all of the {source} sound ({total - audible[number]} of {total} frames) is below the gate of"
                 f" {spec.gate.open_db:g} dBFS: its vocabulary was learned from below the gate"
             )
-        frames = _frames(analysed, number, all_frames=quiet)
-        learned.append(fit_vocabulary(frames, spec.vocabulary, source=source))
-    return (learned[0], learned[1]) if total <= _MOST_FRAMES else _counted_again((learned[0], learned[1]), analysed)
+        chosen = _sample(heard, [mask[number] | quiet for mask in masks], sample_frames)
+        learned.append(fit_vocabulary(_frames(heard, number, chosen), spec.vocabulary, source=source))
+    return learned[0], learned[1]
+
+
+def _frames(heard: Sequence[Heard], source: int, chosen: Sequence[Bool]) -> Float32:
+    """Return the chosen frames of a source, (n, dims)."""
+    out, first = np.zeros((0, 1), np.float32), 0
+    for item, mask in zip(heard, chosen, strict=True):
+        features = item.features(source, mask)
+        if not len(out) and len(features):
+            out = np.empty((sum(int(some.sum()) for some in chosen), features.shape[1]), np.float32)
+        out[first : first + len(features)] = features
+        first += len(features)
+    return out
 
 
 @dataclass(frozen=True)
-class _ToRemember:
-    """What a recording adds to the memory; its `beats` are `BEAT` of shape (n,)."""
-
-    gestures: list[Gesture]
-    notes: list[HeardNote]
-    hits: list[HeardNote]
-    beats: Records
-    is_exact: bool
+class _ToTokenise:
+    heard: Heard
+    spec: PerceptionSpec
+    vocabularies: Vocabularies
+    path: Path
 
 
-def _remember(recordings: Mapping[int, _ToRemember], tell: Progress) -> Memory:
-    """Return a memory of recordings by their numbers, which ascend."""
+@single_blas_thread()
+def _tokenise_one(task: _ToTokenise) -> None:
+    tokenise(task.heard, task.spec, task.vocabularies, task.path)
+
+
+def _tokenise_all(
+    heard: Sequence[Heard], spec: PerceptionSpec, vocabularies: Vocabularies, folder: Path, engine: Engine, tell: Progress
+) -> list[Tokenised]:
+    digest = "".join(vocabulary.digest()[:8] for vocabulary in vocabularies)
+    paths = [folder / f"{item.container.path.name}-{digest}" for item in heard]
+    left = [number for number, path in enumerate(paths) if not path.exists()]
+    tasks = [_ToTokenise(heard[number], spec, vocabularies, paths[number]) for number in left]
+    for done, (number, result) in enumerate(engine(_tokenise_one, tasks)):
+        if isinstance(result, MusicHalError):
+            raise result
+        tell(f"Naming the sounds of {heard[left[number]].name}", done / len(tasks))
+    return [Tokenised.load(item, path) for item, path in zip(heard, paths, strict=True)]
+
+
+def _remember(recordings: Mapping[int, tuple[Tokenised, Records]], tell: Progress) -> Memory:
+    """Return a memory of recordings and their beats by their numbers, which ascend."""
     tell("Choosing the oracle's threshold", 0.0)
-    vectors = np.stack([gesture.vector for recording in recordings.values() for gesture in recording.gestures])
-    search = choose_threshold(vectors, rng=np.random.default_rng(0), least_clusters=min(_LEAST_CLUSTERS, len(vectors) // 4))
+    total = sum(len(item) for item, _ in recordings.values())
+    rows, parts, first = sampled(total), [], 0
+    for item, _ in recordings.values():
+        own = rows[(rows >= first) & (rows < first + len(item))] - first
+        if len(own):
+            parts.append(item.vectors()[own])
+        first += len(item)
+    vectors = np.concatenate(parts)
+    search = choose_threshold(vectors, rng=np.random.default_rng(0), least_clusters=min(_LEAST_CLUSTERS, total // 4))
     memory = Memory(dims=vectors.shape[1], threshold=search.threshold)
-    for number, heard in recordings.items():
-        gestures = heard.gestures
-        notes, hits = (assign_notes(gestures, some, exact=heard.is_exact) for some in (heard.notes, heard.hits))
-        places = beat_places(heard.beats, [gesture.start_s for gesture in gestures])
-        for gesture, own, own_hits, place in zip(gestures, notes, hits, places, strict=True):
-            state = memory.append(gesture, own, recording=number, beat=BeatPlace.of(place), hits=own_hits)
+    for number, (item, beats) in recordings.items():
+        gestures, exact = item.gestures(), is_exact(item.heard.take)
+        notes, hits = (assign_notes(gestures, some, exact=exact) for some in (item.heard.notes, item.heard.hits))
+        places = beat_places(beats, [gesture.start_s for gesture in gestures])
+        for gesture, own_notes, own_hits, place in zip(gestures, notes, hits, places, strict=True):
+            state = memory.append(gesture, own_notes, recording=number, beat=BeatPlace.of(place), hits=own_hits)
             if state % 500 == 0:
-                tell("Remembering", state / len(vectors))
+                tell("Remembering", state / total)
     return memory
 
 
-def _store(recording: Recording, percepts: Sequence[Percept], beats: Records, *, keep_audio: bool) -> StoredRecording:
+def _store(item: Tokenised, beats: Records) -> StoredRecording:
+    heard = item.heard
+    segments = list(heard.segments(features=False))
     return StoredRecording(
-        name=recording.name,
-        sample_rate_hz=recording.sample_rate_hz,
-        n_samples=recording.samples.shape[0],
-        digest=recording.digest,
-        tokens=np.concatenate([p.tokens for p in percepts], axis=1),
-        frame_samples=np.concatenate([p.heard.frame_samples for p in percepts]),
-        level_db=np.concatenate([p.heard.level_db for p in percepts]),
-        onset_samples=np.array([o for p in percepts for o in p.heard.onset_samples], dtype=np.int64),
-        flac=encode_flac(recording.samples, recording.sample_rate_hz) if keep_audio else None,
+        name=heard.name,
+        sample_rate_hz=heard.sample_rate_hz,
+        n_samples=heard.n_samples,
+        digest=heard.digest,
+        tokens=item.tokens(),
+        frame_samples=np.concatenate([segment.frame_samples for segment in segments]),
+        level_db=np.concatenate([segment.level_db for segment in segments]),
+        onset_samples=np.array([onset for segment in segments for onset in segment.onset_samples], dtype=np.int64),
+        flac=heard.flac,
         beats=beats,
-        take=recording.take,
+        take=heard.take,
     )
 
 
@@ -378,11 +437,9 @@ def with_beats(model: PartnerModel, *, processes: int = 1, progress: Progress | 
     recordings, hits = [], np.zeros(0, dtype=NOTE)
     states = model.memory.states.copy()
     with tempfile.TemporaryDirectory(prefix="musichal-", ignore_cleanup_errors=True) as folder:
-        processes = processes if model.spec.encoder.name in LEARNED else 1
-        analysed = _analyse_all(own_recordings(model), model.spec, Path(folder), tell, processes)
-        for number, (stored, item) in enumerate(zip(model.recordings, analysed, strict=True)):
-            tell(f"Finding the beats of {stored.name}", number / len(analysed))
-            beats = known_or_found_beats(stored.take, item.segments(), sample_rate_hz=rate_hz)
+        heard = _hear_all(own_recordings(model), model.spec, Path(folder), tell, processes, keep_audio=False)
+        for number, (stored, item) in enumerate(zip(model.recordings, heard, strict=True)):
+            beats = item.beats(sample_rate_hz=rate_hz)
             recordings.append(replace(stored, beats=beats))
             own = np.flatnonzero(states["recording"] == number).tolist()
             gestures = model.memory.gestures(number)

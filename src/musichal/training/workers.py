@@ -1,4 +1,7 @@
-"""Windows analysed in several processes: the same numbers in the same order, sooner.
+"""Work in several processes: the same numbers, sooner.
+
+Recordings are heard side by side, one in each process (`each`). Where there are fewer recordings than processes and the encoder
+is a network, the windows of one recording are analysed side by side instead (`worker_pool`).
 
 What a window sounds like depends on the window alone (`FeatureExtractor.analyse`), so windows can be analysed anywhere and in
 any order. Each process computes on one thread, one window at a time, exactly as live hearing does: a larger batch need not
@@ -6,14 +9,19 @@ give the same last bits.
 """
 
 import contextlib
+import os
 import signal
+import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from itertools import islice
-from multiprocessing import get_context
-from multiprocessing.connection import Connection
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
+from typing import Any, TypeVar
 
 from musichal.errors import InputError, MusicHalError
 from musichal.hearing.encoders import create_encoder
@@ -23,6 +31,11 @@ from musichal.machine import processors
 from musichal.own_process import starting_children
 from musichal.spec import PerceptionSpec
 
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+Engine = Callable[[Callable[[Any], Any], Sequence[Any]], Iterator[tuple[int, Any]]]
+"""Does a function of a module to each task, anywhere and in any order: yields the number of a task with its result, or with
+the error that was raised."""
 Analyse = Callable[[Iterable[Window]], Iterator[tuple[Window, Analysis]]]
 """Yields each window with its analysis, in the order of the windows."""
 
@@ -35,6 +48,64 @@ _WORTH_PROCESSES_S = 60.0
 def usual_processes(duration_s: float) -> int:
     """Return how many processes are worth their start for so much sound: one for each processor, or just this one."""
     return processors() if duration_s >= _WORTH_PROCESSES_S else 1
+
+
+_DIED = "a process of the training died: is there enough memory? --workers 1 needs the least"
+_MOST_DEATHS = 3
+
+
+def each(
+    work: Callable[[Task], Result], tasks: Sequence[Task], *, processes: int
+) -> Iterator[tuple[int, Result | MusicHalError]]:
+    """Do a function of a module to each task in so many processes of this machine, as an `Engine` does.
+
+    What a process did that died is done again. Raises `InputError` if they die one after the other.
+    """
+    if processes == 1:
+        for number, task in enumerate(tasks):
+            yield number, _caught(work, task)
+        return
+    left, deaths = set(range(len(tasks))), 0
+    while left:
+        pool = ProcessPoolExecutor(min(processes, len(left)), mp_context=get_context("spawn"), initializer=_end_with_parent)
+        try:
+            with starting_children(threads=1):
+                numbers = {pool.submit(_caught, work, tasks[number]): number for number in sorted(left)}
+            for future in as_completed(numbers):
+                result = future.result()
+                left.discard(numbers[future])
+                deaths = 0
+                yield numbers[future], result
+        except BrokenProcessPool as error:
+            deaths += 1
+            if deaths == _MOST_DEATHS:
+                raise InputError(_DIED) from error
+        finally:
+            children = list((pool._processes or {}).values())
+            pool.shutdown(wait=False, cancel_futures=True)
+            for child in children:
+                child.kill()  # it has nothing to lose
+
+
+def _caught(work: Callable[[Task], Result], task: Task) -> Result | MusicHalError:
+    try:
+        return work(task)
+    except MusicHalError as error:
+        return error
+
+
+def _end_with_parent() -> None:
+    """End this process when the parent has ended: a parent that was killed ends nobody."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent answers Ctrl-C
+    parent = parent_process()
+    if parent is None:
+        return
+
+    def watch() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 @contextmanager
@@ -83,7 +154,7 @@ def worker_pool(spec: PerceptionSpec, *, processes: int) -> Iterator[Analyse]:
                 pipes.append(ours)
         yield analyse
     except (EOFError, ConnectionError) as error:
-        raise InputError("a process of the training died: is there enough memory? --processes 1 needs the least") from error
+        raise InputError(_DIED) from error
     finally:
         for process in started:
             process.kill()  # it has nothing to lose

@@ -1,0 +1,285 @@
+"""What was heard of a recording, on disk: heard once, however often it is trained on.
+
+A file holds the segments of a recording in parts of some minutes, each with its features, and the recording's notes, beats and
+sound. It is a container (`musichal.memory.container`): whole or not there, each member checked against its digest when it is
+read. Features stay as they were heard, for a token must be that of live hearing: 0.18 GB an hour with `spectral`, about as much
+as the sound itself. Salience, which only beats need, is not kept.
+"""
+
+import tempfile
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from musichal.arrays import AnyArray, Bool, Float32, Records
+from musichal.audio.files import write_flac
+from musichal.audio.keyboard import MidiTake
+from musichal.audio.recording import Recording
+from musichal.errors import InputError
+from musichal.hearing.beats import BEAT
+from musichal.hearing.encoders import Encoder
+from musichal.hearing.exact_notes import NoteQueue, OnsetQueue, known_of, known_or_found_beats
+from musichal.hearing.front_end import FrontEnd
+from musichal.hearing.listener import FeatureExtractor
+from musichal.hearing.percepts import N_PITCHES, SOURCES, SegmentFeatures
+from musichal.memory.container import Blob, Container, Data, pack_arrays, read_container, write_container
+from musichal.memory.partner_file import columns_to_arrays, take_of_arrays, take_to_arrays
+from musichal.note import HeardNote
+from musichal.spec import PerceptionSpec
+from musichal.text import reason
+from musichal.training.workers import Analyse
+
+_BLOCK_S = 1.0
+_PART_FRAMES = 1 << 14
+_NOTE = np.dtype([("onset_s", np.float64), ("duration_s", np.float64), ("pitch", np.uint8), ("velocity", np.uint8)])
+_SEGMENT = ("index", "start_sample", "length_samples", "available_at", "full_scale_share")
+_FRAMES = ("frame_samples", "level_db", "chroma")
+_FLAC = "recordings/sound.flac"
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What was heard of a recording, in a file of a work folder.
+
+    `take` is what a MIDI file says of it; its notes and hits then stand in the place of those heard.
+    """
+
+    container: Container
+    name: str
+    take: MidiTake | None = None
+
+    @classmethod
+    def load(cls, path: Path, *, name: str) -> "Heard":
+        """Open a file that `hear` wrote; raises `PartnerFileError` where it is damaged."""
+        container = read_container(path)
+        take = container.read_arrays("arrays/midi.safetensors") if "arrays/midi.safetensors" in container.members else None
+        return cls(container, name, None if take is None else take_of_arrays(take, name))
+
+    @property
+    def sample_rate_hz(self) -> int:
+        """Rate of the recording."""
+        return int(self.container.content["sample_rate_hz"])
+
+    @property
+    def n_samples(self) -> int:
+        """Length of the recording."""
+        return int(self.container.content["n_samples"])
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the samples."""
+        return str(self.container.content["digest"])
+
+    @property
+    def duration_s(self) -> float:
+        """Length in seconds."""
+        return self.n_samples / self.sample_rate_hz
+
+    @property
+    def end_sample(self) -> int:
+        """How many samples, at the spec's rate, were heard."""
+        return int(self.container.content["end_sample"])
+
+    @property
+    def flac(self) -> Blob | None:
+        """The recording's sound, None where it was not kept."""
+        return self.container.blob(_FLAC)
+
+    @property
+    def notes(self) -> list[HeardNote]:
+        """Its notes."""
+        return list(self.take.notes) if self.take is not None else self._every("notes")
+
+    @property
+    def hits(self) -> list[HeardNote]:
+        """Its drum hits."""
+        return list(self.take.hits) if self.take is not None else self._every("hits")
+
+    def beats(self, *, sample_rate_hz: int) -> Records:
+        """Return its grid of beats, `BEAT` of shape (n,)."""
+        if self.take is not None and len(self.take.beats_s):
+            return known_or_found_beats(self.take, (), sample_rate_hz=sample_rate_hz)
+        return _records(self._end(), "beats", BEAT)
+
+    def audible(self) -> Bool:
+        """Return which frames of the sources are above the gate, shape (sources, n)."""
+        return np.concatenate([np.zeros((len(SOURCES), 0), np.bool_), *(p["audible"] for p in self._parts())], axis=1)
+
+    def features(self, source: int, chosen: Bool | None = None) -> Float32:
+        """Return the features of the frames of a source, or of those `chosen` (n,), shape (k, dims)."""
+        found, first = [np.zeros((0, int(self.container.content["dims"][source])), np.float32)], 0
+        for part in self._members(SOURCES[source]):
+            features = self.container.read_arrays(part)["features"]
+            keep = slice(None) if chosen is None else chosen[first : first + len(features)]
+            found.append(features[keep])
+            first += len(features)
+        return np.concatenate(found)
+
+    def segments(self, *, features: bool = True) -> Iterator[SegmentFeatures]:
+        """Yield the segments as they were heard, without salience, and without features where not asked for."""
+        every = zip(*(self._members(source) for source in SOURCES), strict=True)
+        for part, members in zip(self._parts(), every, strict=True):
+            vectors = [self.container.read_arrays(member)["features"] for member in members] if features else []
+            first = struck = 0
+            notes, hits = _notes(part, "notes"), _notes(part, "hits")
+            places = {"notes": 0, "hits": 0}
+
+            def take(kind: str, every: list[HeardNote], count: int, places: dict[str, int] = places) -> tuple[HeardNote, ...]:
+                places[kind] += count
+                return tuple(every[places[kind] - count : places[kind]])
+
+            for row in range(len(part["index"])):
+                n, onsets = int(part["frames"][row]), int(part["onsets"][row])
+                frames = slice(first, first + n)
+                yield SegmentFeatures(
+                    index=int(part["index"][row]),
+                    start_sample=int(part["start_sample"][row]),
+                    length_samples=int(part["length_samples"][row]),
+                    available_at=int(part["available_at"][row]),
+                    full_scale_share=float(part["full_scale_share"][row]),
+                    features=tuple(vector[frames] for vector in vectors),
+                    source_level_db=part["source_level_db"][:, frames],
+                    audible=part["audible"][:, frames],
+                    salience=np.zeros((n, N_PITCHES), np.float32),
+                    onset_samples=tuple(part["onset_samples"][struck : struck + onsets].tolist()),
+                    notes=take("notes", notes, int(part["note_count"][row])),
+                    hits=take("hits", hits, int(part["hit_count"][row])),
+                    **{name: part[name][frames] for name in _FRAMES},
+                )
+                first, struck = first + n, struck + onsets
+
+    def _members(self, kind: str) -> list[str]:
+        return sorted(name for name in self.container.members if name.startswith(f"arrays/{kind}-"))
+
+    def _parts(self) -> Iterator[dict[str, AnyArray]]:
+        return map(self.container.read_arrays, self._members("part"))
+
+    def _end(self) -> dict[str, AnyArray]:
+        return self.container.read_arrays("arrays/end.safetensors")
+
+    def _every(self, kind: str) -> list[HeardNote]:
+        return [note for arrays in (*self._parts(), self._end()) for note in _notes(arrays, kind)]
+
+
+def hear(
+    recording: Recording,
+    spec: PerceptionSpec,
+    encoder: Encoder,
+    path: Path,
+    *,
+    keep_audio: bool,
+    analyse: Analyse | None = None,
+    tell: Callable[[float], None] | None = None,
+) -> None:
+    """Push a recording through the front end and write what was heard; `tell` receives how many seconds are done.
+
+    Raises `InputError` where the file cannot be written.
+    """
+    known = known_of(recording.take, spec)
+    onsets = OnsetQueue(known.onsets) if known is not None else None
+    notes = NoteQueue(known, sample_rate_hz=spec.sample_rate_hz) if known is not None else None
+    front_end = FrontEnd(spec, source_rate_hz=recording.sample_rate_hz, known=onsets)
+    extractor = FeatureExtractor(spec, encoder, transcribes=known is None)
+    results = front_end.stream(recording.samples, block_samples=round(_BLOCK_S * recording.sample_rate_hz))
+    windows = (window for result in results for window in result.windows)
+    try:
+        with tempfile.TemporaryDirectory(prefix="part-", dir=path.parent, ignore_cleanup_errors=True) as folder:
+            writer = _Writer(Path(folder))
+
+            def heard() -> Iterator[SegmentFeatures]:
+                for window, analysis in analyse(windows) if analyse is not None else ((window, None) for window in windows):
+                    segment = extractor.step(window, analysis)
+                    segment = segment if notes is None else notes.put_in(segment)
+                    writer.append(segment)
+                    if tell is not None:
+                        end = window.start_sample + window.length_samples
+                        tell(min(recording.duration_s, end / spec.sample_rate_hz))
+                    yield segment
+
+            segments = heard()
+            beats = known_or_found_beats(recording.take, segments, sample_rate_hz=spec.sample_rate_hz)
+            deque(segments, maxlen=0)
+            end = columns_to_arrays(beats, BEAT, prefix="beats_")
+            end |= _note_arrays("notes", extractor.flush()) | _note_arrays("hits", extractor.flush_hits())
+            members: dict[str, Data] = {**writer.members(), "arrays/end.safetensors": pack_arrays(end)}
+            if recording.take is not None:
+                members["arrays/midi.safetensors"] = pack_arrays(take_to_arrays(recording.take))
+            if keep_audio:
+                with (Path(folder) / "sound.flac").open("xb") as stream:
+                    write_flac(stream, recording.samples, recording.sample_rate_hz)
+                members[_FLAC] = Path(folder) / "sound.flac"
+            content = {
+                "sample_rate_hz": recording.sample_rate_hz,
+                "n_samples": recording.samples.shape[0],
+                "digest": recording.digest,
+                "end_sample": front_end.samples_heard,
+                "dims": writer.dims,
+                "warnings": list(recording.warnings),
+            }
+            write_container(path, content=content, members=members)
+    except OSError as error:
+        raise InputError(f"cannot write what was heard of {recording.name}: {reason(error)}") from error
+
+
+class _Writer:
+    """Takes segments and keeps them in files, one for each part."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._segments: list[SegmentFeatures] = []
+        self._frames = 0
+        self._files: dict[str, Path] = {}
+        self.dims = [1 for _ in SOURCES]
+
+    def append(self, segment: SegmentFeatures) -> None:
+        self._segments.append(segment)
+        self._frames += len(segment.frame_samples)
+        if self._frames >= _PART_FRAMES:
+            self._write()
+
+    def members(self) -> dict[str, Path]:
+        """Write what is left and return every part."""
+        if self._segments:
+            self._write()
+        return self._files
+
+    def _write(self) -> None:
+        s = self._segments
+        arrays: dict[str, AnyArray] = {name: np.array([getattr(one, name) for one in s]) for name in _SEGMENT}
+        arrays |= {name: np.concatenate([getattr(one, name) for one in s]) for name in _FRAMES}
+        arrays |= {name: np.concatenate([getattr(one, name) for one in s], axis=1) for name in ("source_level_db", "audible")}
+        arrays["frames"] = np.array([len(one.frame_samples) for one in s])
+        arrays["onsets"] = np.array([len(one.onset_samples) for one in s])
+        arrays["onset_samples"] = np.array([onset for one in s for onset in one.onset_samples], dtype=np.int64)
+        for kind, count in (("notes", "note_count"), ("hits", "hit_count")):
+            arrays[count] = np.array([len(getattr(one, kind)) for one in s])
+            arrays |= _note_arrays(kind, [note for one in s for note in getattr(one, kind)])
+        every = {"part": arrays}
+        every |= {source: {"features": np.concatenate([one.features[n] for one in s])} for n, source in enumerate(SOURCES)}
+        self.dims = [every[source]["features"].shape[1] for source in SOURCES]
+        number = len(self._files) // len(every)
+        for kind, values in every.items():
+            file = self._folder / f"{kind}-{number:06d}.safetensors"
+            file.write_bytes(pack_arrays(values))
+            self._files[f"arrays/{file.name}"] = file
+        self._segments, self._frames = [], 0
+
+
+def _note_arrays(kind: str, notes: Sequence[HeardNote]) -> dict[str, AnyArray]:
+    rows = np.array([(n.onset_s, n.duration_s, n.pitch, n.velocity) for n in notes], dtype=_NOTE)
+    return columns_to_arrays(rows, _NOTE, prefix=f"{kind}_")
+
+
+def _notes(arrays: dict[str, AnyArray], kind: str) -> list[HeardNote]:
+    return [HeardNote(*row) for row in _records(arrays, kind, _NOTE).tolist()]
+
+
+def _records(arrays: dict[str, AnyArray], kind: str, dtype: np.dtype[np.void]) -> Records:
+    names: Iterable[str] = dtype.names or ()
+    out = np.zeros(len(arrays[f"{kind}_{next(iter(names))}"]), dtype=dtype)
+    for name in names:
+        out[name] = arrays[f"{kind}_{name}"]
+    return out

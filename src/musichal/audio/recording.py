@@ -199,20 +199,24 @@ def read_recording(
     is done. The folder of a session is read as what its player played.
     """
     file = Path(path)
-    if file.is_dir() and is_session(file):
-        samples, rate_hz = read_input(file, max_samples=max_samples)
-        if not samples.any():
-            raise _refused(file, "nothing was played in this session")
-        return _long_enough(Recording(printable(file.resolve().name), rate_hz, ingest(samples)), file, min_duration_s)
     if file.suffix.lower() in MIDI_SUFFIXES and file.is_file():
         from musichal.audio.midi_recording import read_midi_recording
 
         return _long_enough(read_midi_recording(file, midi), file, min_duration_s)
     with _clear_errors(file):
+        if file.is_dir() and is_session(file):
+            return _long_enough(_of_session(file, max_samples), file, min_duration_s)
         _check_file(file)
         how = _How(max_samples, channels or (lambda block: block), progress or (lambda _share: None))
         recording = _read(file, how, strict=strict)
     return _long_enough(recording, file, min_duration_s)
+
+
+def _of_session(folder: Path, max_samples: int) -> Recording:
+    samples, rate_hz = read_input(folder, max_samples=max_samples)
+    if not samples.any():
+        raise _RefusedError("nothing was played in this session")
+    return Recording(printable(folder.resolve().name), rate_hz, ingest(samples))
 
 
 def _long_enough(recording: Recording, file: Path, min_duration_s: float) -> Recording:

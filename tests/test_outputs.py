@@ -10,11 +10,12 @@ import pytest
 import soundfile
 from typer.testing import CliRunner
 
+import musichal as mh
 from musichal.audio.files import SOUND_FORMATS, write_sound
 from musichal.audio.reading import read_recordings
 from musichal.cli import app
-from musichal.commands.outputs import MIDI, PARTNER, PICTURE, REPORT, SOUND, check_outputs
 from musichal.errors import InputError
+from musichal.live.output.files import MIDI, PARTNER, PICTURE, REPORT, SOUND, check_outputs
 from musichal.live.output.midi_file import MidiRecorder
 
 RATE = 44_100
@@ -111,6 +112,63 @@ def test_the_commands_refuse(tmp_path, trained_path, short_guitar, short_mix):
         assert result.exit_code == 2, result.output
         assert len(result.stderr.splitlines()) == 1
         assert take.read_bytes() == before
+
+
+def test_the_api_refuses_too(tmp_path, trained, short_guitar):
+    partner = mh.Partner(trained)
+    y, sr = mh.read_audio(short_guitar)
+    answer = partner.respond(y[: 2 * sr], sr)
+    for name, write in (("p.hal", partner.save), ("r.mid", answer.to_midi)):
+        path = tmp_path / name
+        before = foreign("wav", tmp_path / "take.wav")
+        path.write_bytes(before)
+        with pytest.raises(InputError, match=r"it is a recording, not a .*; give another name, or force=True"):
+            write(path)
+        with pytest.raises(InputError, match=r"is a .* file"):
+            write(tmp_path / "take.wav")
+        assert path.read_bytes() == before == (tmp_path / "take.wav").read_bytes()
+        write(path, force=True)
+        written = path.read_bytes()
+        write(path)  # what MusicHal wrote may be written again
+        assert path.read_bytes() == written != before
+
+
+def test_live_files_refuse_too(tmp_path, trained_path):
+    before = foreign("wav", tmp_path / "take.wav")
+    (tmp_path / "take.mid").write_bytes(before)
+    voices = tmp_path / "voices.toml"
+    voices.write_text(f"""[port.a]\nto = "file:{tmp_path / "take.mid"}"\n[voice.melody]\nport = "a"\n""")
+    for wanted in (
+        ["--midi-out", tmp_path / "take.mid"],
+        ["--midi-out", f"file:{tmp_path / 'take.wav'}"],
+        ["--voices", voices],
+    ):
+        result = run("play", trained_path, "--input", "0", *wanted)
+        assert result.exit_code == 2, result.output
+        assert "cannot write" in result.stderr
+        assert len(result.stderr.splitlines()) == 1
+    with pytest.raises(InputError, match="it is a recording"):
+        mh.Live(trained_path, output=f"file:{tmp_path / 'take.mid'}")
+    with pytest.raises(InputError, match="it is read by this command"):
+        mh.Live(trained_path, output=f"file:{trained_path}")
+    assert (tmp_path / "take.mid").read_bytes() == before == (tmp_path / "take.wav").read_bytes()
+
+
+def test_learn_and_demo_replace_nothing_of_a_user(tmp_path):
+    for name in ("take.wav", "map.toml"):
+        before = foreign("wav", tmp_path / "take.wav")
+        (tmp_path / name).write_bytes(before)
+        result = run("learn", tmp_path / name, "mode=mirror,shadow", "--control-in", "nothing")
+        assert result.exit_code == 2
+        assert len(result.stderr.splitlines()) == 1
+        assert (tmp_path / name).read_bytes() == before
+    result = run("learn", tmp_path / "new.wav", "mode=mirror,shadow", "--control-in", "nothing")
+    assert "a map of controllers is a .toml file" in result.stderr
+    (tmp_path / "guitar.wav").write_bytes(before)
+    result = run("demo", tmp_path)
+    assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1)
+    assert "MusicHal did not write what is there" in result.stderr
+    assert (tmp_path / "guitar.wav").read_bytes() == before
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a disk that is full")

@@ -17,6 +17,7 @@ from musichal.hearing.encoders import create_encoder
 from musichal.hearing.listener import Listener
 from musichal.live.drift import DriftReport
 from musichal.live.engine import CHANNEL, Engine, Performance, note_events, slice_events
+from musichal.live.output.files import MIDI, check_outputs
 from musichal.live.session.session import reply_bytes
 from musichal.memory.partner_file import PartnerModel
 from musichal.note import Note
@@ -132,7 +133,7 @@ class Answer:
 
         return pandas.DataFrame({name: self.notes[name] for name in NOTE.names or ()})
 
-    def to_midi(self, path: PathLike | None = None, *, program: int = 4) -> bytes:
+    def to_midi(self, path: PathLike | None = None, *, program: int = 4, force: bool = False) -> bytes:
         """Return the answer as a Standard MIDI File, and write it to `path` if one is given.
 
         Parameters
@@ -140,10 +141,17 @@ class Answer:
         path : str or path-like, optional
         program : int
             General MIDI program, counted from 0; 4 is an electric piano.
+        force : bool
+            Replace a file that MusicHal did not write, too.
 
         Returns
         -------
         bytes
+
+        Raises
+        ------
+        InputError
+            If the path cannot be written, or is a file that MusicHal did not write.
 
         Examples
         --------
@@ -155,6 +163,7 @@ class Answer:
         """
         data = reply_bytes(self.performance.decisions, channel=CHANNEL, program=program)
         if path is not None:
+            check_outputs([(path, MIDI)], force=force, remedy="force=True")
             with open_atomically(path) as stream:
                 stream.write(data)
         return data

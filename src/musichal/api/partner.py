@@ -35,6 +35,7 @@ from musichal.hearing.exact_notes import KnownNotes
 from musichal.hearing.listener import Listener
 from musichal.live.drift import DriftReport
 from musichal.live.engine import perform
+from musichal.live.output.files import PARTNER, check_outputs
 from musichal.memory.memory import Memory
 from musichal.memory.partner_file import PartnerModel, StoredRecording, load_partner, save_partner
 from musichal.note import HeardNote
@@ -300,18 +301,21 @@ class Partner:
         """
         return self.model.recordings
 
-    def save(self, path: PathLike) -> None:
+    def save(self, path: PathLike, *, force: bool = False) -> None:
         """Write the partner to a file, whole or not at all.
 
         Parameters
         ----------
         path : str or path-like
+        force : bool
+            Replace a file that is no partner, too.
 
         Raises
         ------
         InputError
-            If the path cannot be written.
+            If the path cannot be written, or is a file that is no partner.
         """
+        check_outputs([(path, PARTNER)], force=force, remedy="force=True")
         save_partner(path, self.model)
 
     def respond(

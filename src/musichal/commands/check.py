@@ -14,7 +14,6 @@ from rich.text import Text
 
 from musichal.audio.reading import read_recordings
 from musichal.audio.recording import Recording
-from musichal.commands.outputs import PICTURE, REPORT, check_outputs
 from musichal.commands.terminal import Terminal, table_of
 from musichal.errors import CheckFailedError, InputError
 from musichal.evaluate.checks import Retrain
@@ -22,6 +21,7 @@ from musichal.evaluate.compare import Comparison, SourceComparison, Split, compa
 from musichal.evaluate.partner_stats import Diversity, HearingStats, MemoryStats, PartnerStats, RecordingStats, partner_stats
 from musichal.evaluate.verify import OFFSETS, Verification, subjects, verify_partner
 from musichal.hearing.percepts import SOURCES
+from musichal.live.output.files import PICTURE, REPORT, check_outputs
 from musichal.machine import processors
 from musichal.memory.partner_file import PartnerModel, load_partner, save_partner
 from musichal.own_process import run_module

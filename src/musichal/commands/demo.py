@@ -14,6 +14,7 @@ from musichal.commands.terminal import Terminal
 from musichal.commands.train import pair_words
 from musichal.errors import InputError
 from musichal.evaluate.together import REAL, Duo, DuoSong, hear_duo, play_duo
+from musichal.live.output.files import MIDI, PARTNER, PICTURE, SOUND, check_outputs
 from musichal.memory.partner_file import PartnerModel, save_partner
 from musichal.partner.decision import Decision
 from musichal.partner.explanation import explain
@@ -24,6 +25,10 @@ from musichal.training.trainer import train
 
 MODE = "couple"
 _LEARNED = 0.6  # of the song
+_WRITTEN = {
+    **{"partner.hal": PARTNER, "partner.png": PICTURE, "guitar.wav": SOUND},
+    **{"reply.mid": MIDI, "reply.wav": SOUND, "duo.wav": SOUND, "performance.png": PICTURE},
+}
 
 
 def demo_command(*, folder: Path, terminal: Terminal, seed: int = 0) -> None:
@@ -45,6 +50,7 @@ def demo_command(*, folder: Path, terminal: Terminal, seed: int = 0) -> None:
 def _fill(folder: Path, *, seed: int, terminal: Terminal) -> None:
     guitar, band = (replace(read_recording(example(which)), name=which) for which in ("guitar", "backing"))
     learned_s, partner = _LEARNED * band.duration_s, folder / "partner.hal"
+    check_outputs([(folder / name, kind) for name, kind in _WRITTEN.items()])
     terminal.say("1. Learning how a band answers its guitar (War of freedom by Carlos Viola Iborra, MIT licence),")
     terminal.say(f"   from {learned_s:.0f} s of both, as `musichal train --player guitar.wav --others band.wav` does.")
     with terminal.progress("Training") as progress:

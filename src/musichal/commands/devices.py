@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rich.text import Text
 
-from musichal.atomic import check_writable, open_atomically
+from musichal.atomic import open_atomically
 from musichal.commands.options import positive_seconds
 from musichal.commands.terminal import Terminal, table_of
 from musichal.errors import InputError, MusicHalError, install_hint
@@ -26,6 +26,7 @@ from musichal.live.control import (
     read_cc_map,
 )
 from musichal.live.input.live_input import Scan, scan_devices
+from musichal.live.output.files import MAP, check_outputs
 from musichal.live.output.midi_ports import INSTEAD, MidiSystem, midi_systems, open_midi_input, silence_stderr
 from musichal.machine import now_s
 from musichal.parameters import WORDS
@@ -267,9 +268,9 @@ def learn_command(*, path: Path, wishes: Sequence[str], control_in: str, termina
     timeout_s = positive_seconds(within, "--within")
     asked = [parse_wish(text) for text in wishes]
     mappings, text = [], ""
-    if path.exists():
+    check_outputs([(path, MAP)], force=True)
+    if path.exists():  # what is no map is refused here
         mappings, text = list(read_cc_map(path).mappings), read_text(path)
-    check_writable(path)
     taken: set[tuple[int, int]] = set()
     messages: queue.SimpleQueue[tuple[int, ...]] = queue.SimpleQueue()
     with open_midi_input(control_in, lambda data: messages.put(tuple(data))) as port:

@@ -13,7 +13,6 @@ from musichal.audio.instrument import Instrument, find_instrument, render_notes
 from musichal.audio.reading import read_recordings
 from musichal.audio.recording import Recording
 from musichal.commands.options import settings_from
-from musichal.commands.outputs import REPORT, check_outputs
 from musichal.commands.play import direction
 from musichal.commands.terminal import Terminal, table_of
 from musichal.errors import InputError
@@ -23,6 +22,7 @@ from musichal.evaluate.evaluation import Contestant, Effect, Evaluation, Room, c
 from musichal.evaluate.feedback import Feedback, Render, feedback, mean_feedback
 from musichal.evaluate.listening import AT_ONCE_S, DIMENSIONS, Area
 from musichal.evaluate.together import DuoEvaluation
+from musichal.live.output.files import REPORT, check_outputs
 from musichal.memory.partner_file import PartnerModel, load_partner
 from musichal.note import Note
 from musichal.partner.partner import Partner

@@ -6,11 +6,11 @@ from pathlib import Path
 from rich.table import Table
 
 from musichal.commands.options import settings_from
-from musichal.commands.outputs import REPORT, check_outputs
 from musichal.commands.terminal import Terminal, table_of
 from musichal.evaluate.duo_tables import choice_rows, harmony_rows, text_of, time_rows
 from musichal.evaluate.duos import duos_from, evaluate_duos
 from musichal.evaluate.together import ANCHORS, DuoEvaluation, DuoSong
+from musichal.live.output.files import REPORT, check_outputs
 from musichal.partner.settings import Direction
 from musichal.text import printable, shortened
 

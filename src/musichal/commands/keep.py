@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from musichal.audio.recording import read_recording
-from musichal.commands.outputs import PARTNER, check_outputs
 from musichal.commands.session import partner_path
 from musichal.commands.terminal import Terminal
 from musichal.errors import InputError
+from musichal.live.output.files import PARTNER, check_outputs
 from musichal.live.session.session import Session, read_session
 from musichal.memory.partner_file import PartnerModel, load_partner, save_partner
 from musichal.text import counted, printable

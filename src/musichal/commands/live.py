@@ -111,6 +111,7 @@ def live_request(options: PlayOptions) -> LiveRequest:
         block=options.block,
         latency_s=options.latency / 1000,
         seed=options.seed,
+        force=options.force,
         settings=settings_of(options),
     )
 

@@ -15,11 +15,11 @@ from musichal.audio.files import write_sound
 from musichal.audio.instrument import find_instrument
 from musichal.audio.recording import read_recording
 from musichal.commands.options import PlayOptions, settings_from
-from musichal.commands.outputs import MIDI, PICTURE, SOUND, check_outputs
 from musichal.commands.terminal import Terminal
 from musichal.errors import InputError
 from musichal.hearing.percepts import SOURCES
 from musichal.live.engine import CHANNEL, Performance
+from musichal.live.output.files import MIDI, PICTURE, SOUND, check_outputs
 from musichal.live.session.recorder import write_session
 from musichal.live.session.session import SessionSettings, file_sha256, session_folder
 from musichal.memory.partner_file import PartnerModel, load_partner

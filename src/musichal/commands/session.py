@@ -12,12 +12,12 @@ from musichal.atomic import open_atomically
 from musichal.audio.files import write_sound
 from musichal.audio.instrument import find_instrument, render_notes
 from musichal.audio.levels import at_loudness
-from musichal.commands.outputs import MIDI, SOUND, check_outputs
 from musichal.commands.terminal import Terminal, table_of
 from musichal.errors import CheckFailedError, InputError
 from musichal.hearing.encoders import create_encoder
 from musichal.hearing.exact_notes import OnsetQueue
 from musichal.hearing.listener import Listener
+from musichal.live.output.files import MIDI, SOUND, check_outputs
 from musichal.live.session.session import REPLY, Replay, Session, SessionSettings, file_sha256, read_session, replay
 from musichal.memory.partner_file import PartnerModel, load_partner
 from musichal.note import Note

@@ -14,7 +14,6 @@ from musichal.audio.reading import read_found
 from musichal.audio.recording import MIDI_SUFFIXES, FoundFiles, Recording, find_recordings
 from musichal.audio.score import parse_midi_channels
 from musichal.commands.options import check_choice
-from musichal.commands.outputs import PARTNER, check_outputs
 from musichal.commands.terminal import Terminal, table_of
 from musichal.errors import CheckFailedError, InputError
 from musichal.evaluate.partner_stats import partner_stats
@@ -40,6 +39,7 @@ from musichal.hearing.front_end import FrontEnd
 from musichal.hearing.listener import resolve_spec
 from musichal.hearing.notes import note_model_digest
 from musichal.hearing.percepts import SOURCES, Window
+from musichal.live.output.files import PARTNER, check_outputs
 from musichal.memory.memory import Memory
 from musichal.memory.partner_file import PartnerModel, load_partner, save_partner
 from musichal.partner.settings import PartnerSettings

@@ -33,7 +33,7 @@ from musichal.live.input.midi_input import MIDI_SCHEME, MidiInput
 from musichal.live.input.osc import OscInput, OscOutput
 from musichal.live.live_engine import LiveEngine
 from musichal.live.output.midi_ports import open_midi_input
-from musichal.live.output.routing import LiveOutput, Routing, VoiceRoute, largest_latency_s, read_routing, single_port
+from musichal.live.output.routing import LiveOutput, Routing, check_files, largest_latency_s, read_routing, single_port
 from musichal.live.output.scheduler import Scheduler
 from musichal.live.output.scheduler_protocol import PortSettings
 from musichal.live.session.recorder import LiveSessionWriter
@@ -89,6 +89,7 @@ class LiveRequest:
     block: int = 256
     latency_s: float = 0.0
     seed: int = 0
+    force: bool = False
     settings: PartnerSettings = PartnerSettings()  # noqa: RUF009 - frozen
 
 
@@ -411,8 +412,9 @@ def _routings(request: LiveRequest) -> list[Routing]:
         routings.append(single_port(address, channel=CHANNEL))
     if request.audio_out is not None and request.sound == "soundfont":
         program = bytes((0xC0 | CHANNEL, request.program))
-        port = PortSettings("--audio-out", f"synth:{request.soundfont or ''}", setup=(program,))
-        routings.append(Routing((port,), {}, VoiceRoute(port.name, CHANNEL)))
+        address = f"synth:{request.soundfont or ''}"
+        routings.append(single_port(address, channel=CHANNEL, name="--audio-out", setup=(program,)))
+    check_files(routings, inputs=[request.partner], force=request.force)
     return [replace(r, ports=tuple(_late(port, request.latency_s) for port in r.ports)) for r in routings]
 
 

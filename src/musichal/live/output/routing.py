@@ -26,6 +26,7 @@ from typing import Any, Literal
 
 from musichal.errors import InputError, MusicHalError
 from musichal.live.engine import slice_events
+from musichal.live.output.files import MIDI, check_outputs
 from musichal.live.output.scheduler import Scheduler
 from musichal.live.output.scheduler_protocol import LONGEST_LATENCY_S, MpeZone, PortSettings, Trouble
 from musichal.machine import now_s
@@ -126,9 +127,15 @@ class Routing:
         return self.voices.get(voice, self.default)
 
 
-def single_port(address: str, *, channel: int = 0) -> Routing:
+def single_port(address: str, *, channel: int = 0, name: str = "out", setup: tuple[bytes, ...] = ()) -> Routing:
     """Return the routing where every voice plays on one channel of one port. Raises `ValueError` for a wrong channel."""
-    return Routing((PortSettings("out", address),), {}, VoiceRoute("out", channel))
+    return Routing((PortSettings(name, address, setup=setup),), {}, VoiceRoute(name, channel))
+
+
+def check_files(routings: Iterable[Routing], *, inputs: Iterable[PathLike], force: bool) -> None:
+    """Raise `InputError` where a MIDI file cannot be written, or would replace what MusicHal did not write."""
+    files = [port.address.partition(":")[2] for r in routings for port in r.ports if port.address.startswith("file:")]
+    check_outputs([(file, MIDI) for file in files if file], inputs=inputs, force=force)
 
 
 def read_routing(path: PathLike) -> Routing:

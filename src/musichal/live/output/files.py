@@ -1,4 +1,4 @@
-"""Files that commands write: each has the format of its suffix, and replaces nothing that MusicHal did not write."""
+"""Files that are written: each has the format of its suffix, and replaces nothing that MusicHal did not write."""
 
 import os
 from collections.abc import Iterable
@@ -30,16 +30,21 @@ MIDI = Kind("a MIDI file", (".mid", ".midi"))
 SOUND = Kind("a recording", tuple(SOUND_FORMATS))
 PICTURE = Kind("a picture", (".png", ".svg", ".pdf"))
 REPORT = Kind("a report", (".html", ".htm"))
+MAP = Kind("a map of controllers", (".toml",))
 _OTHER_SUFFIXES = frozenset((".toml", ".txt", ".csv", ".json", ".sf2", ".sf3", ".jpg", ".jpeg", ".zip", ".py", ".md"))
 
 
 def check_outputs(
-    outputs: Iterable[tuple[PathLike | None, Kind]], *, inputs: Iterable[PathLike], force: bool = False
+    outputs: Iterable[tuple[PathLike | None, Kind]],
+    *,
+    inputs: Iterable[PathLike] = (),
+    force: bool = False,
+    remedy: str = "--force",
 ) -> list[Path]:
     """Return the paths that are given, checked before the work.
 
     Raises `InputError` where an output cannot be written, is named twice, would replace an input, has the suffix of another
-    kind, or, unless `force`, would replace what MusicHal did not write.
+    kind, or, unless `force`, would replace what MusicHal did not write. `remedy` is how the caller is told to force it.
     """
     read = {os.path.realpath(path) for path in inputs}
     checked: dict[str, Path] = {}
@@ -54,7 +59,7 @@ def check_outputs(
         _check_suffix(path, kind)
         check_writable(path)
         if not force and Path(real).is_file():
-            _check_replaced(path, kind)
+            _check_replaced(path, kind, remedy)
         checked[real] = path
     return list(checked.values())
 
@@ -67,7 +72,7 @@ def _check_suffix(path: Path, kind: Kind) -> None:
         raise InputError(f"cannot write {printable(path)}: {kind.name} is a {' or '.join(kind.suffixes)} file")
 
 
-def _check_replaced(path: Path, kind: Kind) -> None:
+def _check_replaced(path: Path, kind: Kind, remedy: str) -> None:
     """Refuse to replace a file of another kind, or one that lacks our mark."""
     try:
         with path.open("rb") as stream:
@@ -80,10 +85,13 @@ def _check_replaced(path: Path, kind: Kind) -> None:
         return
     found = _kind_of(head)
     if found is not None and found != kind:
-        raise InputError(f"cannot write {printable(path)}: it is {found.name}, not {kind.name}; give another name, or --force")
+        what = f"it is {found.name}, not {kind.name}"
+        raise InputError(f"cannot write {printable(path)}: {what}; give another name, or {remedy}")
     ours = FORMAT.encode() in head if kind is PARTNER else _MARK in head or _MARK in tail
     if found is None or not ours:
-        raise InputError(f"cannot write {printable(path)}: MusicHal did not write what is there; give another name, or --force")
+        raise InputError(
+            f"cannot write {printable(path)}: MusicHal did not write what is there; give another name, or {remedy}"
+        )
 
 
 def _kind_of(head: bytes) -> Kind | None:

@@ -13,11 +13,12 @@ from musichal.hearing.encoders import create_encoder
 from musichal.hearing.listener import Listener
 from musichal.live.engine import perform
 from musichal.live.session import recorder
+from musichal.live.session.decision_log import DecisionLog
 from musichal.live.session.recorder import LiveSessionWriter, write_session
 from musichal.live.session.session import (
+    DECISIONS,
     SessionSettings,
     file_sha256,
-    read_decisions,
     read_session,
     replay,
     reply_bytes,
@@ -26,6 +27,7 @@ from musichal.live.session.session import (
 )
 from musichal.note import Note
 from musichal.partner.decision import Alternative, Context, Decision, Influence
+from musichal.partner.explanation import summarise
 from musichal.partner.settings import PartnerSettings
 from stage_by_hand import partner_of
 
@@ -91,7 +93,8 @@ def test_its_replay_follows_the_transcript_to_the_last_percept(tmp_path, trained
     partner = partner_of(trained, wanted.partner, wanted.seed)
     found = replay(session, listener, partner, sample_rate_hz=spec.sample_rate_hz)
     assert (found.heard, found.unlike, found.onsets_unlike, found.missing) == (len(performance.percept_lines), (), 0, 0)
-    assert found.decisions == performance.decisions
+    assert found.decided == found.decisions_alike == len(performance.decisions)
+    assert session.decisions == performance.decisions
     assert found.reply == session.reply
 
 
@@ -256,15 +259,19 @@ def test_voices_share_the_record_of_their_choice_and_closing_needs_no_memory_for
     live.settle()
     text = (tmp_path / "decisions.jsonl").read_text()
     assert len(text) < 0.5 * sum(len(d.to_json()) for d in decisions)
-    assert tuple(read_decisions(tmp_path)) == tuple(decisions)
+    log = DecisionLog(tmp_path / DECISIONS)
+    assert (tuple(log), len(log), log[7], log[-1], log[5:9]) == (
+        tuple(decisions), 1500, decisions[7], decisions[-1], decisions[5:9],
+    )  # fmt: skip
     tracemalloc.start()
     live.finish({})
+    assert summarise(DecisionLog(tmp_path / DECISIONS), end_s=250.0) == summarise(decisions, end_s=250.0)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 4_000_000
     assert (tmp_path / "reply.mid").read_bytes() == reply_bytes(decisions, channel=wanted.channel, program=wanted.program)
     (tmp_path / "decisions.jsonl").write_text("".join(d.to_json() + "\n" for d in decisions))
-    assert tuple(read_decisions(tmp_path)) == tuple(decisions), "a session from before voices shared a record"
+    assert tuple(DecisionLog(tmp_path / DECISIONS)) == tuple(decisions), "a session from before voices shared a record"
 
 
 def test_a_chunk_that_cannot_be_encoded_stays_raw_and_the_recording_goes_on(tmp_path, wanted, played, monkeypatch):

@@ -11,14 +11,13 @@ A file that is cut short is heard as far as it goes, with a warning that has bot
 import hashlib
 import mmap
 import os
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +31,7 @@ from musichal.audio.keyboard import MidiChoice, MidiTake
 from musichal.audio.levels import LevelMeter, Levels, decibels
 from musichal.audio.parts import Contents, Foreign, Part
 from musichal.audio.resample import StreamResampler
+from musichal.audio.sample_store import SampleStore
 from musichal.audio.session_input import is_session, read_input
 from musichal.errors import InputError, MissingExtraError
 from musichal.text import PathLike, printable, reason
@@ -49,7 +49,6 @@ MAX_SAMPLES = 8 * 3600 * 192_000
 
 _GRID = 2.0**23
 _BLOCK_VALUES = 1 << 18
-_MOST_IN_MEMORY = 1 << 24  # samples: 6 minutes at 44.1 kHz
 _PEAK_SAMPLES = 1024
 _CLICK_RATIO = 32.0
 _CLIPPED_SHARE = 1e-5
@@ -289,42 +288,12 @@ def _check_rate(rate: int) -> None:
         raise _RefusedError(f"has a sample rate of {rate} Hz; above 65535 Hz it must be a multiple of 10 Hz")
 
 
-class _Store:
-    """Samples that come block by block; many lie in a temporary file, so that memory does not grow with them."""
-
-    def __init__(self) -> None:
-        self._blocks: list[Float32] = []
-        self._file: BinaryIO | None = None
-        self.length = 0
-
-    def append(self, block: Float32) -> None:
-        self.length += len(block)
-        if self._file is not None:
-            self._file.write(block.tobytes())
-            return
-        self._blocks.append(block)
-        if self.length > _MOST_IN_MEMORY:
-            self._file = cast(BinaryIO, tempfile.TemporaryFile(prefix="musichal-"))  # noqa: SIM115 - the array keeps it
-            for part in self._blocks:
-                self._file.write(part.tobytes())
-            self._blocks = []
-
-    def samples(self) -> Float32:
-        if self._file is None:
-            samples = np.concatenate([np.zeros(0, np.float32), *self._blocks])
-        else:
-            self._file.flush()
-            samples = np.memmap(self._file, np.float32, "r+")
-        samples.flags.writeable = False
-        return samples
-
-
 @dataclass
 class _Heard:
     """What was heard of a file, as it came: samples, peaks of stretches, lengths in seconds, and what was wrong."""
 
     rate_hz: int = 0
-    store: _Store = field(default_factory=_Store)
+    store: SampleStore = field(default_factory=SampleStore)
     peaks: list[Float64] = field(default_factory=list)
     meter: LevelMeter = field(default_factory=LevelMeter)
     promised_s: float = 0.0

@@ -9,6 +9,7 @@ import soundfile
 
 from musichal.arrays import Float32
 from musichal.audio.files import decode_flac
+from musichal.audio.sample_store import SampleStore
 from musichal.errors import InputError
 from musichal.text import parse_json, printable, reason
 
@@ -36,8 +37,10 @@ def read_input(folder: Path, *, max_samples: int) -> tuple[Float32, int]:
         raise InputError(f"{printable(folder / SETTINGS)}: sample_rate_hz is of the wrong type")
     if sum(chunk_samples(path, rate_hz) for path in chunks_of(folder)) > max_samples:
         raise InputError(f"{printable(folder)} holds more sound than can be read at once")
-    chunks = list(read_chunks(folder, rate_hz))
-    return (np.concatenate(chunks) if chunks else np.zeros(0, np.float32)), rate_hz
+    store = SampleStore()
+    for chunk in read_chunks(folder, rate_hz):
+        store.append(chunk)
+    return store.samples(), rate_hz
 
 
 def read_bytes(path: Path) -> bytes:
@@ -54,18 +57,22 @@ def read_chunks(folder: Path, sample_rate_hz: int) -> Iterator[Float32]:
     Raises `InputError` for what is damaged otherwise than by being cut off.
     """
     for path in chunks_of(folder):
-        chunk_samples(path, sample_rate_hz)
-        if path.suffix == ".flac":
-            try:
-                yield decode_flac(read_bytes(path), max_samples=LARGEST_CHUNK_SAMPLES)[0]
-            except InputError as error:
-                raise InputError(f"{printable(path)}: {error}") from error
-        else:
-            data = read_bytes(path)
-            grid = np.frombuffer(data[: len(data) // 4 * 4], dtype="<i4")
-            if np.abs(grid.astype(np.int64)).max(initial=0) > 1 << 23:
-                raise InputError(f"{printable(path)} does not hold samples of 24 bits")
-            yield (grid / FULL_SCALE).astype(np.float32)
+        yield read_chunk(path, sample_rate_hz)
+
+
+def read_chunk(path: Path, sample_rate_hz: int) -> Float32:
+    """Return the sound of a chunk; raise `InputError` where it is damaged."""
+    chunk_samples(path, sample_rate_hz)
+    if path.suffix == ".flac":
+        try:
+            return decode_flac(read_bytes(path), max_samples=LARGEST_CHUNK_SAMPLES)[0]
+        except InputError as error:
+            raise InputError(f"{printable(path)}: {error}") from error
+    data = read_bytes(path)
+    grid = np.frombuffer(data[: len(data) // 4 * 4], dtype="<i4")
+    if np.abs(grid.astype(np.int64)).max(initial=0) > 1 << 23:
+        raise InputError(f"{printable(path)} does not hold samples of 24 bits")
+    return (grid / FULL_SCALE).astype(np.float32)
 
 
 def chunks_of(folder: Path) -> Iterator[Path]:

@@ -2,17 +2,17 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 from rich.table import Table
 
-from musichal.arrays import Float32
 from musichal.atomic import open_atomically
 from musichal.audio.files import write_sound
 from musichal.audio.instrument import find_instrument, render_notes
 from musichal.audio.levels import at_loudness
-from musichal.commands.terminal import Terminal, table_of
+from musichal.commands.terminal import Rows, Terminal, table_of
 from musichal.errors import CheckFailedError, InputError
 from musichal.hearing.encoders import create_encoder
 from musichal.hearing.exact_notes import OnsetQueue
@@ -90,7 +90,7 @@ def replay_command(
             "segments_heard": played.heard,
             "segments_heard_otherwise": list(played.unlike),
             "onsets_found_otherwise": played.onsets_unlike,
-            "decisions": len(played.decisions),
+            "decisions": played.decided,
             "recovered": list(session.recovered),
         }
     )
@@ -100,7 +100,7 @@ def replay_command(
             f"the replay of {name} hears differently: {len(played.unlike)} of {played.heard} segments,"
             f" {played.onsets_unlike} onsets"
         )
-    if not same and played.decisions_alike == len(played.decisions) == decisions:
+    if not same and played.decisions_alike == played.decided == decisions:
         raise CheckFailedError(f"the replay of {name} differs from its {REPLY}, though not in a decision")
     if not same:
         raise CheckFailedError(f"the replay of {name} diverges at decision {played.decisions_alike + 1}")
@@ -123,7 +123,7 @@ def explain_command(
     listen: Path | None = None,
     partner: Path | None = None,
     force: bool = False,
-) -> tuple[Decision, ...]:
+) -> Sequence[Decision]:
     """Explain a session: all of it in short, or the decision at one time in full.
 
     Raises `MusicHalError` if the session cannot be read, or nothing was decided by that time.
@@ -132,7 +132,7 @@ def explain_command(
     if listen is not None and at_s is None:
         raise InputError("--listen needs --at, such as --at 1:23")
     session = read_session(folder)
-    settings, decisions = session.settings, list(session.decisions)
+    settings, decisions = session.settings, session.decisions
     known = partner is not None or listen is not None or text_path(settings.partner_path).exists()
     model = load_partner(partner_path(settings, partner)) if known else None
     names = _names(decisions, model)
@@ -141,17 +141,18 @@ def explain_command(
     end_s = session.input_samples / settings.sample_rate_hz
     if at_s is None:
         lines = summarise(decisions, end_s=end_s)
-        terminal.result({"session": str(folder), "summary": lines, "decisions": [_plain(d, names) for d in decisions]})
-        for line in [*lines, "", *(explain(d, names) for d in decisions)]:
+        rows = Rows(_plain(d, names) for d in decisions)
+        terminal.result({"session": str(folder), "summary": lines, "decisions": rows})
+        for line in chain([*lines, ""], () if terminal.as_json else (explain(d, names) for d in decisions)):
             terminal.say(line)
-        return tuple(decisions)
+        return decisions
     decision = decision_at(decisions, at_s)
     if at_s > end_s:
         terminal.warn(f"the session ends at {clock(end_s)}: this is its last decision")
     written: list[Path] = []
     if listen is not None and decision.kind != "play":
-        later = [d for d in decisions if d.kind == "play" and d.time_s > decision.time_s]
-        hint = f"; it plays next at {clock(later[0].time_s)}" if later else ""
+        later = next((d for d in decisions if d.kind == "play" and d.time_s > decision.time_s), None)
+        hint = f"; it plays next at {clock(later.time_s)}" if later is not None else ""
         terminal.warn(f"there is nothing to listen to at {clock(decision.time_s)}: it rested{hint}")
     elif listen is not None and model is not None:
         written = _listen(decision, listen, model, session, force=force)
@@ -166,11 +167,14 @@ def explain_command(
 
 def decision_at(decisions: Sequence[Decision], at_s: float) -> Decision:
     """Return the last decision taken by a time; raises `InputError` where there is none yet."""
-    before = [d for d in decisions if d.time_s <= at_s + 0.005]  # as `clock` rounds
-    if not before:
+    latest = None
+    for decision in decisions:
+        if decision.time_s <= at_s + 0.005:  # as `clock` rounds
+            latest = decision
+    if latest is None:
         first = f"; the first decision is at {clock(decisions[0].time_s)}" if decisions else ""
         raise InputError(f"there is no decision by {clock(at_s)}{first}")
-    return before[-1]
+    return latest
 
 
 def _names(decisions: Sequence[Decision], model: PartnerModel | None) -> list[str]:
@@ -213,7 +217,8 @@ def _listen(decision: Decision, folder: Path, model: PartnerModel, session: Sess
     In a memory of pairs, also the player beside that place.
     """
     assert decision.recording is not None and decision.source_start_s is not None
-    settings, samples = session.settings, session.samples()
+    settings = session.settings
+    rate = settings.sample_rate_hz
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -222,29 +227,28 @@ def _listen(decision: Decision, folder: Path, model: PartnerModel, session: Sess
     paths = [folder / f"{stamp}-{what}.wav" for what in ("source", "answer", "player", "player-then")]
     check_outputs([(path, SOUND) for path in paths], inputs=[], force=force)
     if decision.live:  # learned from the player: the session's own input has it
-        heard, heard_rate_hz = samples, settings.sample_rate_hz
+        written = [(paths[0], session.stretch(*_bounds(rate, decision.source_start_s, decision.duration_s)), rate)]
     else:
         stored = model.recordings[decision.recording]
-        heard, heard_rate_hz = stored.samples(), stored.sample_rate_hz
-    source = _stretch(heard, heard_rate_hz, decision.source_start_s, decision.duration_s)
-    written = [(paths[0], source, heard_rate_hz)]
+        first, last = _bounds(stored.sample_rate_hz, decision.source_start_s, decision.duration_s)
+        written = [(paths[0], stored.samples()[first:last], stored.sample_rate_hz)]
     if decision.beside is not None:
         then = model.recordings[decision.beside[0]]
-        before = _stretch(then.samples(), then.sample_rate_hz, decision.beside[1], decision.duration_s)
-        written.append((paths[3], before, then.sample_rate_hz))
-    player = _stretch(samples, settings.sample_rate_hz, decision.time_s, decision.duration_s)
+        first, last = _bounds(then.sample_rate_hz, decision.beside[1], decision.duration_s)
+        written.append((paths[3], then.samples()[first:last], then.sample_rate_hz))
+    player = session.stretch(*_bounds(rate, decision.time_s, decision.duration_s))
     events = [
         Note(max(0.0, n.onset_s - decision.time_s), n.duration_s, n.pitch, n.velocity, settings.channel) for n in decision.notes
     ]
     programs = {settings.channel: settings.program}
     answer = render_notes(events, find_instrument(), sample_rate_hz=_RATE_HZ, programs=programs)
     silence = np.zeros((round(_BEFORE_S * _RATE_HZ), 2), dtype=np.float32)
-    written += [(paths[1], np.concatenate([silence, answer]), _RATE_HZ), (paths[2], player, settings.sample_rate_hz)]
-    for path, sound, rate in written:
-        write_sound(path, at_loudness(sound, sample_rate_hz=rate), sample_rate_hz=rate)
+    written += [(paths[1], np.concatenate([silence, answer]), _RATE_HZ), (paths[2], player, rate)]
+    for path, sound, rate_hz in written:
+        write_sound(path, at_loudness(sound, sample_rate_hz=rate_hz), sample_rate_hz=rate_hz)
     return [path for path, *_ in written]
 
 
-def _stretch(samples: Float32, rate: int, start_s: float, duration_s: float) -> Float32:
-    first = max(0, round((start_s - _BEFORE_S) * rate))
-    return samples[first : round((start_s + duration_s + _AFTER_S) * rate)]
+def _bounds(rate_hz: int, start_s: float, duration_s: float) -> tuple[int, int]:
+    """Return from which sample to which one hears a place with what led to it."""
+    return max(0, round((start_s - _BEFORE_S) * rate_hz)), round((start_s + duration_s + _AFTER_S) * rate_hz)

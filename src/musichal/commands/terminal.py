@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Any, NoReturn, TextIO
 
 import typer
@@ -49,9 +50,11 @@ class Terminal:
         self.err.print(f"[yellow]warning:[/yellow] {escape(text)}", highlight=False, soft_wrap=True)
 
     def result(self, values: dict[str, Any]) -> None:
-        """Print the result for a program, as one JSON object."""
+        """Print the result for a program, as one JSON object; a `Rows` in it is written row by row."""
         if self.as_json:
-            self.out.print(json.dumps(values, indent=2, allow_nan=False), markup=False, highlight=False, soft_wrap=True)
+            for part in json.JSONEncoder(indent=2, allow_nan=False).iterencode(values):
+                self.out.file.write(part)
+            self.out.file.write("\n")
 
     @contextmanager
     def progress(self, first: str) -> Iterator[Callable[[str, float], None]]:
@@ -64,6 +67,23 @@ class Terminal:
                 bar.update(task, description=escape(what), completed=share)
 
             yield tell
+
+
+class Rows(list[Any]):
+    """A list for `Terminal.result` whose rows are made when they are written: there may be more than memory holds."""
+
+    def __init__(self, rows: Iterable[Any]) -> None:
+        super().__init__()
+        self._rows = iter(rows)
+        self._first = list(islice(self._rows, 1))
+
+    def __len__(self) -> int:
+        """Return 0 where there is none, else 1."""
+        return len(self._first)
+
+    def __iter__(self) -> Iterator[Any]:
+        """Yield each row, once."""
+        return chain(self._first, self._rows)
 
 
 class _Console(Console):

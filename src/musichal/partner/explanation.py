@@ -1,7 +1,7 @@
 """Decisions in plain words, from the record alone."""
 
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -189,42 +189,59 @@ def _steps(symbols: Sequence[int]) -> str:
     )
 
 
-def summarise(decisions: Sequence[Decision], *, end_s: float) -> list[str]:
-    """Return a few lines on a performance that ended at `end_s`: how much was played, and how long it rested and why."""
-    told = [d for d in decisions if d.kind == "play"]
-    played = list({d.choice: d for d in reversed(told)}.values()) if any(d.voice != "all" for d in told) else told
-    lines = []
+def summarise(decisions: Iterable[Decision], *, end_s: float) -> list[str]:
+    """Return a few lines on a performance that ended at `end_s`: how much was played, and how long it rested and why.
+
+    Decisions are taken one at a time: a performance may last hours.
+    """
+    counts: Counter[str] = Counter()
+    classes: Counter[str] = Counter()
+    shares: defaultdict[str, float] = defaultdict(float)
+    rests: defaultdict[str, list[float]] = defaultdict(list)
+    chosen: set[int] = set()
+    before: Decision | None = None
+    for decision in decisions:
+        if before is not None:
+            _count_rest(rests, before, until_s=decision.time_s)
+        before = decision
+        if decision.kind != "play":
+            continue
+        counts["notes"] += len(decision.notes)
+        if decision.voice != "all" and decision.choice in chosen:
+            continue  # another voice of it
+        chosen.add(decision.choice)
+        counts.update(played=1, jumps=decision.jumped, transposed=decision.transposition != 0, own=decision.live)
+        classes[chance_class(decision)] += 1
+        for influence in decision.influences:
+            shares[influence.name] += influence.share
+    if before is None:
+        return ["Nothing was decided: the input was too short."]
+    _count_rest(rests, before, until_s=end_s)
+    played, lines = counts["played"], []
     if played:
-        notes = sum(len(d.notes) for d in told)
-        jumps = sum(d.jumped for d in played)
-        shares: Counter[str] = Counter()
-        for decision in played:
-            for influence in decision.influences:
-                shares[influence.name] += influence.share / len(played)  # type: ignore[assignment]
-        carried = ", ".join(f"{name} {share:.0%}" for name, share in shares.most_common())
+        carried = ", ".join(f"{name} {share / played:.0%}" for name, share in sorted(shares.items(), key=lambda s: -s[1]))
         lines.append(
-            f"Played {counted(notes, 'note')} in {counted(len(played), 'gesture')} of memory;"
-            f" jumped {counted(jumps, 'time')}, else went on in order."
+            f"Played {counted(counts['notes'], 'note')} in {counted(played, 'gesture')} of memory;"
+            f" jumped {counted(counts['jumps'], 'time')}, else went on in order."
         )
         lines.append(f"What carried the choices, on average: {carried}.")
-        classes: Counter[str] = Counter(map(chance_class, played))
-        told_of = (f"{words} {classes[name] / len(played):.0%}" for name, words in _CLASSES.items() if classes[name])
+        told_of = (f"{words} {classes[name] / played:.0%}" for name, words in _CLASSES.items() if classes[name])
         lines.append(f"Beside the best other place at the time, the choices were: {', '.join(told_of)}.")
-        transposed = sum(d.transposition != 0 for d in played)
-        if transposed:
-            lines.append(f"Transposed {counted(transposed, 'gesture')} to fit.")
-        own = sum(d.live for d in played)
-        if own:
-            lines.append(f"Took {counted(own, 'gesture')} from what you played before.")
-    elif decisions:
+        if counts["transposed"]:
+            lines.append(f"Transposed {counted(counts['transposed'], 'gesture')} to fit.")
+        if counts["own"]:
+            lines.append(f"Took {counted(counts['own'], 'gesture')} from what you played before.")
+    else:
         lines.append("Played nothing.")
-    rests: dict[str, list[float]] = {}
-    for span in rest_spans(decisions, end_s=end_s):
-        rests.setdefault(span.reason, []).append(span.end_s - span.start_s)
-    for reason in sorted(rests, key=lambda r: -sum(rests[r])):
-        times = rests[reason]
-        lines.append(f"Rested {counted(len(times), 'time')}, {sum(times):.1f} s in all: {REST_REASONS[reason]}.")
-    return lines or ["Nothing was decided: the input was too short."]
+    for why in sorted(rests, key=lambda r: -sum(rests[r])):
+        times = rests[why]
+        lines.append(f"Rested {counted(len(times), 'time')}, {sum(times):.1f} s in all: {REST_REASONS[why]}.")
+    return lines
+
+
+def _count_rest(rests: dict[str, list[float]], decision: Decision, *, until_s: float) -> None:
+    if decision.kind == "rest" and until_s > decision.time_s:
+        rests[decision.rest or "no match"].append(until_s - decision.time_s)
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from musichal.audio.session_input import FULL_SCALE, INPUT, SETTINGS
 from musichal.hearing.percepts import Percept
 from musichal.live.drift import DriftReport
 from musichal.live.engine import EngineObserver, Performance
+from musichal.live.session.decision_log import read_decisions
 from musichal.live.session.event_log import Entry, as_sounded, entry_to_json, percept_to_json, to_line
 from musichal.live.session.session import (
     DECISIONS,
@@ -37,7 +38,6 @@ from musichal.live.session.session import (
     SUMMARY,
     TROUBLE,
     SessionSettings,
-    read_decisions,
     read_entries,
     reply_bytes,
     settings_json,
@@ -343,7 +343,9 @@ class LiveSessionWriter(SessionRecorder, EngineObserver):
         """
         self.close()
         # Read from the disk, one decision at a time: a performance may last hours.
-        played = as_sounded(read_decisions(self._folder), read_entries(self._folder), sample_rate_hz=self._clock_rate_hz)
+        played = as_sounded(
+            read_decisions(self._folder / DECISIONS), read_entries(self._folder), sample_rate_hz=self._clock_rate_hz
+        )
         reply = reply_bytes(played, channel=self._settings.channel, program=self._settings.program)
         for name, data in ((REPLY, reply), (SUMMARY, _summary(summary, trouble=self.trouble))):
             with open_atomically(self._folder / name) as stream:

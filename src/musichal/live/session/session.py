@@ -39,19 +39,22 @@ import numpy as np
 
 from musichal import __version__
 from musichal.arrays import Float32
-from musichal.audio.session_input import INPUT, SETTINGS, chunk_samples, chunks_of, read_bytes, read_chunks
+from musichal.audio.sample_store import SampleStore
+from musichal.audio.session_input import INPUT, SETTINGS, chunk_samples, chunks_of, read_bytes, read_chunk, read_chunks
 from musichal.errors import InputError
 from musichal.hearing.exact_notes import ExactNotes
 from musichal.hearing.listener import Listener
 from musichal.hearing.percepts import Onset, Window
 from musichal.live.engine import EventLoop, Player, note_events
 from musichal.live.output.midi_file import midi_bytes
+from musichal.live.session.decision_log import DecisionLog, whole_lines
 from musichal.live.session.event_log import (
     Changed,
     Ended,
     Entry,
     Perceived,
     Played,
+    Skipped,
     Struck,
     as_sounded,
     entry_from_json,
@@ -68,7 +71,7 @@ TROUBLE = "trouble.txt"
 EVENT_LOG, PERCEPTS, DECISIONS, DRIFT = "transcript.jsonl", "percepts.jsonl", "decisions.jsonl", "drift.jsonl"
 EVENTS, REPLY, SUMMARY = "events.jsonl", "reply.mid", "summary.json"
 _BLOCK_SAMPLES = 4096
-_LONGEST_INPUT_SAMPLES = 4 * 3600 * 192_000
+_LONGEST_INPUT_SAMPLES = 24 * 3600 * 48_000
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,7 @@ class Session:
     folder: Path
     settings: SessionSettings
     entries: tuple[Entry, ...]
-    decisions: tuple[Decision, ...]
+    decisions: DecisionLog
     input_samples: int
     reply: bytes | None
     recovered: tuple[str, ...]
@@ -112,12 +115,25 @@ class Session:
         """Yield the input chunk by chunk; raise `InputError` for a damaged one."""
         return read_chunks(self.folder, self.settings.sample_rate_hz)
 
+    def stretch(self, first: int, last: int) -> Float32:
+        """Return the input from sample `first` to `last`, as far as it goes; raise `InputError` for a damaged chunk."""
+        parts, at = [np.zeros(0, np.float32)], 0
+        for path in chunks_of(self.folder):
+            end = at + chunk_samples(path, self.settings.sample_rate_hz)
+            if end > first and at < last:
+                parts.append(read_chunk(path, self.settings.sample_rate_hz)[max(0, first - at) : last - at])
+            at = end
+        return np.concatenate(parts)
+
     def samples(self) -> Float32:
-        """Return the whole input, shape (n,); raise `InputError` if there is none, or more than four hours."""
+        """Return the whole input, shape (n,), on the disk if long; raise `InputError` if there is none, or too much."""
         if not 0 < self.input_samples <= _LONGEST_INPUT_SAMPLES:
-            how_much = "more than four hours of sound: too much to read at once" if self.input_samples else "no sound"
+            how_much = "more sound than can be read at once" if self.input_samples else "no sound"
             raise InputError(f"{printable(self.folder)} holds {how_much}")
-        return np.concatenate(list(self.sound()))
+        store = SampleStore()
+        for chunk in self.sound():
+            store.append(chunk)
+        return store.samples()
 
 
 def read_session(folder: Path) -> Session:
@@ -127,7 +143,7 @@ def read_session(folder: Path) -> Session:
     """
     settings = read_settings(folder)
     recovered = [f"the last line of {name} was cut off" for name in (EVENT_LOG, DECISIONS) if _is_cut(folder / name)]
-    entries, decisions = tuple(read_entries(folder)), tuple(read_decisions(folder))
+    entries, decisions = tuple(read_entries(folder)), DecisionLog(folder / DECISIONS)
     input_samples = sum(chunk_samples(path, settings.sample_rate_hz) for path in chunks_of(folder))
     trouble = folder / TROUBLE
     if trouble.is_file():
@@ -147,39 +163,15 @@ def read_session(folder: Path) -> Session:
 def read_entries(folder: Path) -> Iterator[Entry]:
     """Yield the entries of a session's event log; raise `InputError` for a damaged line."""
     before = 0
-    for number, line in _lines(folder / EVENT_LOG):
+    for number, line in whole_lines(folder / EVENT_LOG):
         try:
-            entry = entry_from_json(line)
+            entry = entry_from_json(line.decode(errors="replace"))
         except ValueError as error:
             raise InputError(f"{printable(folder / EVENT_LOG)}: line {number} is not an entry: {error}") from error
         if entry.at_sample < before:
             raise InputError(f"{printable(folder / EVENT_LOG)}: line {number} goes back in time")
         before = entry.at_sample
         yield entry
-
-
-def read_decisions(folder: Path) -> Iterator[Decision]:
-    """Yield the decisions of a session, one in memory at a time; raise `InputError` for a damaged line."""
-    decision: Decision | None = None
-    for number, line in _lines(folder / DECISIONS):
-        try:
-            decision = Decision.from_json(line, decision)
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise InputError(f"{printable(folder / DECISIONS)}: line {number} is not a decision") from error
-        yield decision
-
-
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield number and text of each whole line of a file; nothing where there is no file."""
-    if not path.is_file():
-        return
-    try:
-        with path.open("rb") as stream:
-            for number, line in enumerate(stream, start=1):
-                if line.endswith(b"\n"):
-                    yield number, line[:-1].decode(errors="replace")
-    except OSError as error:
-        raise InputError(f"cannot read {printable(path)}: {reason(error)}") from error
 
 
 def _is_cut(path: Path) -> bool:
@@ -275,12 +267,12 @@ def read_settings(folder: Path) -> SessionSettings:
 class Replay:
     """The result of a replay.
 
-    `reply` is the answer as MIDI. `heard` percepts were heard again; those numbered `unlike` differ, and `onsets_unlike`
-    onsets were not found again. The first `decisions_alike` decisions are those of the session. `missing` entries at the end
-    of a killed session refer to sound that is not there.
+    `decided` decisions were made; `reply` is the answer as MIDI. `heard` percepts were heard again; those numbered `unlike`
+    differ, and `onsets_unlike` onsets were not found again. The first `decisions_alike` decisions are those of the session.
+    `missing` entries at the end of a killed session refer to sound that is not there.
     """
 
-    decisions: tuple[Decision, ...]
+    decided: int
     reply: bytes
     heard: int
     unlike: tuple[int, ...]
@@ -297,13 +289,17 @@ class _RecordedFrontEnd:
         self._sound = sound
         self._flushes = to_the_end
         self._windows: dict[int, Window] = {}
+        self._skipped: set[int] = set()
         self._onsets: set[Onset] = set()
         self.exact = ExactNotes()
 
     def know(self, entry: Entry) -> None:
-        """Take what a MIDI player is known to have played."""
+        """Take what a MIDI player is known to have played; forget what was skipped."""
         if isinstance(entry, Played):
             self.exact.end(entry.notes, entry.hits)
+        elif isinstance(entry, Skipped):
+            self._skipped.add(entry.index)
+            self._windows.pop(entry.index, None)
 
     def window(self, index: int) -> Window | None:
         """Return window number `index`, and forget earlier ones; None if the sound ends before it is complete."""
@@ -332,7 +328,7 @@ class _RecordedFrontEnd:
             taken = self._intake.flush()
         else:
             return False
-        self._windows.update((window.index, window) for window in taken.windows)
+        self._windows.update((window.index, window) for window in taken.windows if window.index not in self._skipped)
         self._onsets.update(taken.onsets)
         return True
 
@@ -366,48 +362,57 @@ def replay(
     end = session.entries[-1] if session.entries else None
     rehearsal = _RecordedFrontEnd(listener, _blocks(session), to_the_end=isinstance(end, Ended) and end.plays_out)
     loop = EventLoop(partner, sample_rate_hz=sample_rate_hz)
-    decisions: list[Decision] = []
     unlike: list[int] = []
     heard = onsets_unlike = missing = 0
-    last = 0
-    for number, entry in enumerate(session.entries):
-        rehearsal.know(entry)
-        match entry:
-            case Struck(at, onset):
-                onsets_unlike += not rehearsal.found(onset)
-                decisions += loop.respond(onset, at)
-            case Perceived(at, index, digest):
-                window = rehearsal.window(index)
-                if window is None:
-                    missing = len(session.entries) - number
-                    break
-                percept = listener.step(window)
-                percept = dataclasses.replace(percept, heard=rehearsal.exact.put_in(percept.heard))
-                heard += 1
-                if percept_digest(percept) != digest:
-                    unlike.append(index)
-                decisions += loop.respond(percept, at)
-            case Changed(at, changes):
-                decisions += loop.respond(changes, at)
-            case Ended(at):
-                decisions += loop.until(at)
-            case _:
-                pass
-        last = entry.at_sample
-        if progress is not None and number % 64 == 0:
-            progress(number / len(session.entries))
-    if not isinstance(end, Ended):
-        # Killed: what was decided after the last entry depends on how far the clock had come, and a little ahead of it.
-        latest_s = session.decisions[-1].time_s if session.decisions else 0.0
-        decisions += loop.until(max(last, rehearsal.rest(), math.floor(latest_s * sample_rate_hz) + 1))
-    sounded = as_sounded(decisions, session.entries, sample_rate_hz=sample_rate_hz)
+
+    def decisions() -> Iterator[Decision]:
+        nonlocal heard, onsets_unlike, missing
+        last = 0
+        for number, entry in enumerate(session.entries):
+            rehearsal.know(entry)
+            match entry:
+                case Struck(at, onset):
+                    onsets_unlike += not rehearsal.found(onset)
+                    yield from loop.respond(onset, at)
+                case Perceived(at, index, digest):
+                    window = rehearsal.window(index)
+                    if window is None:
+                        missing = len(session.entries) - number
+                        break
+                    percept = listener.step(window)
+                    percept = dataclasses.replace(percept, heard=rehearsal.exact.put_in(percept.heard))
+                    heard += 1
+                    if percept_digest(percept) != digest:
+                        unlike.append(index)
+                    yield from loop.respond(percept, at)
+                case Changed(at, changes):
+                    yield from loop.respond(changes, at)
+                case Ended(at):
+                    yield from loop.until(at)
+                case _:
+                    pass
+            last = entry.at_sample
+            if progress is not None and number % 64 == 0:
+                progress(number / len(session.entries))
+        if not isinstance(end, Ended):
+            # Killed: what was decided after the last entry depends on how far the clock had come, and a little ahead of it.
+            latest_s = session.decisions[-1].time_s if session.decisions else 0.0
+            yield from loop.until(max(last, rehearsal.rest(), math.floor(latest_s * sample_rate_hz) + 1))
+
+    decided = alike = 0
+
+    def compared() -> Iterator[Decision]:
+        nonlocal decided, alike
+        kept = iter(session.decisions)
+        for ours in decisions():
+            theirs = next(kept, None) if alike == decided else None
+            alike += theirs is not None and ours.to_json() == theirs.to_json()
+            decided += 1
+            yield ours
+
+    sounded = as_sounded(compared(), session.entries, sample_rate_hz=sample_rate_hz)
     reply = reply_bytes(sounded, channel=session.settings.channel, program=session.settings.program)
-    alike = 0
-    for ours, theirs in zip(decisions, session.decisions, strict=False):
-        if ours.to_json() != theirs.to_json():
-            break
-        alike += 1
-    return Replay(tuple(decisions), reply, heard, tuple(unlike), onsets_unlike, alike, missing)
+    return Replay(decided, reply, heard, tuple(unlike), onsets_unlike, alike, missing)
 
 
 def _blocks(session: Session) -> Iterator[Float32]:

@@ -215,7 +215,7 @@ def _of_session(folder: Path, max_samples: int) -> Recording:
     samples, rate_hz = read_input(folder, max_samples=max_samples)
     if not samples.any():
         raise _RefusedError("nothing was played in this session")
-    return Recording(printable(folder.resolve().name), rate_hz, ingest(samples))
+    return Recording(printable(folder.resolve().name), rate_hz, samples)
 
 
 def _long_enough(recording: Recording, file: Path, min_duration_s: float) -> Recording:

@@ -26,6 +26,7 @@ FLOORS = (
     ("live",),
     ("evaluate",),
     ("plots",),
+    ("web",),
     ("api",),
     ("plot",),
     ("commands",),
@@ -211,6 +212,7 @@ def test_the_core_depends_on_nothing_heavy() -> None:
         "threadpoolctl",
         "tomlkit",
         "typer",
+        "websockets",  # 226 kB and no dependencies of its own: an extra would cost its users more
     }
     assert names <= allowed, "a new core dependency is a decision: write it down here too"
 

@@ -11,7 +11,20 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from musichal import __version__
-from musichal.commands.options import Force, Json, ModeTableFile, PlayOptions, Report, Seed, SettingPairs, Strict
+from musichal.commands.options import (
+    LOOPBACK,
+    Force,
+    Json,
+    ModeTableFile,
+    NoBrowser,
+    PlayOptions,
+    Report,
+    Seed,
+    SettingPairs,
+    Strict,
+    WebHost,
+    WebPort,
+)
 from musichal.commands.terminal import flush_output, open_terminal
 
 app = typer.Typer(
@@ -163,7 +176,11 @@ def _play(options: PlayOptions, as_json: bool) -> None:
     """Let a partner answer a player, live or from a recording, in MIDI and in sound, with a reason for each note."""
     with open_terminal(as_json) as terminal:
         options.check()
-        if options.is_live:
+        if options.is_live and options.web:
+            from musichal.commands.web import live_web_command
+
+            live_web_command(options, terminal)
+        elif options.is_live:
             from musichal.commands.live import live_command
 
             live_command(options, terminal)
@@ -308,6 +325,18 @@ def explain(
 ) -> None:
     """Explain why a session was played as it was: influences, alternatives, and the place in the recordings."""
     _run("session.explain_command", locals())
+
+
+@app.command(epilog="Example: `musichal web take1` — a session; `musichal web partner.hal` — what a partner learned.")
+def web(
+    what: Annotated[Path, typer.Argument(help="A session folder, or a partner file.")],
+    partner: MovedPartner = None,
+    web_port: WebPort = 0,
+    web_host: WebHost = LOOPBACK,
+    no_browser: NoBrowser = False,
+) -> None:
+    """Show a session or a partner in the browser: play it, click on a note to see why and hear where it comes from."""
+    _run("web.web_command", locals())
 
 
 @app.command(epilog="Example: `musichal demo my-demo`")

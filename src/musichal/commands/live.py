@@ -37,9 +37,16 @@ _MOST_MODE_KEYS = 9
 
 
 def live_command(
-    options: PlayOptions, terminal: Terminal, *, make_player: MakePlayer = live_player, observers: Sequence[EngineObserver] = ()
+    options: PlayOptions,
+    terminal: Terminal,
+    *,
+    make_player: MakePlayer = live_player,
+    observers: Sequence[EngineObserver] = (),
+    opened: Callable[[LivePerformance], object] = lambda _: None,
 ) -> dict[str, Any]:
     """Play until the player quits, the time is over, or Ctrl-C; then end every note and close the session whole.
+
+    `opened` is called once all is open and plays.
 
     Raises `MusicHalError` for what cannot be opened, before a sound is heard; if the analysis fails, after all is closed.
     """
@@ -49,10 +56,11 @@ def live_command(
         make_player=make_player,
         observers=[board, *observers],
         loading=lambda: terminal.progress("Loading the partner"),
-        stop_event=_stop_signals,
+        stop_event=stop_signals,
     )
     board.explain = performance.explain
     with performance:
+        opened(performance)
         title = f"MusicHal listens to {printable(performance.input.device.label)}"
         modes = list(directed_by(performance.request.settings.direction)[0])[:_MOST_MODE_KEYS]
         level = lambda: performance.input.level  # noqa: E731
@@ -117,7 +125,7 @@ def live_request(options: PlayOptions) -> LiveRequest:
 
 
 @contextmanager
-def _stop_signals() -> Iterator[threading.Event]:
+def stop_signals() -> Iterator[threading.Event]:
     """Give an event that Ctrl-C and other signals to end set; they interrupt nothing while the block runs."""
     stop = threading.Event()
     names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)]

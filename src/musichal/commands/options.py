@@ -31,6 +31,12 @@ Force = Annotated[bool, typer.Option("--force", help="Replace files that MusicHa
 Strict = Annotated[bool, typer.Option("--strict", help="Stop at a recording that is cut short or cannot be heard.")]
 Report = Annotated[Path | None, typer.Option(help="Write a report with pictures: an HTML file, or a folder to put it in.")]
 
+WebPort = Annotated[int, typer.Option(min=0, max=65535, help="Port of the dashboard; 0: a free one.")]
+WebHost = Annotated[
+    str, typer.Option(help="Address to serve the dashboard at; any but loopback is open to other machines, with the token.")
+]
+NoBrowser = Annotated[bool, typer.Option("--no-browser", help="Print the dashboard's address, and open no browser.")]
+
 
 @dataclass(frozen=True, kw_only=True)
 class PlayOptions:
@@ -93,6 +99,10 @@ class PlayOptions:
     clock_in: Annotated[str | None, typer.Option(help="Live: MIDI input of MIDI clock, if another.")] = None
     link: Annotated[bool, typer.Option("--link", help="Live: follow Ableton Link (extra `link`, GPL).")] = False
     control_map: Annotated[Path | None, typer.Option("--map", help="Live: what the controllers do (TOML).")] = None
+    web: Annotated[bool, typer.Option("--web", help="Live: show the dashboard, a page on this machine.")] = False
+    web_port: WebPort = 0
+    web_host: WebHost = LOOPBACK
+    no_browser: NoBrowser = False
     settings: PartnerSettings | None = None
     """Not an option: the settings, where a program has made them; they replace `set_`, `mode`, `modes`, `form`, `scenario`."""
 
@@ -140,7 +150,7 @@ class PlayOptions:
     def check(self) -> None:
         """Raise `InputError` for an option that does not go with the kind of input."""
         check_choice(self.sound, ("soundfont", "slices"), "--sound")
-        live_only = ("for_", "channel", "latency", "voices", "osc", "control_in", "clock_in", "link", "control_map")
+        live_only = ("for_", "channel", "latency", "voices", "osc", "control_in", "clock_in", "link", "control_map", "web")
         names = ("mix_out", "picture") if self.is_live else live_only
         for name in names:
             if getattr(self, name):

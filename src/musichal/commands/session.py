@@ -135,7 +135,7 @@ def explain_command(
     settings, decisions = session.settings, session.decisions
     known = partner is not None or listen is not None or text_path(settings.partner_path).exists()
     model = load_partner(partner_path(settings, partner)) if known else None
-    names = _names(decisions, model)
+    names = names_of(decisions, model)
     for sentence in session.recovered:
         terminal.warn(sentence)
     end_s = session.input_samples / settings.sample_rate_hz
@@ -177,7 +177,7 @@ def decision_at(decisions: Sequence[Decision], at_s: float) -> Decision:
     return latest
 
 
-def _names(decisions: Sequence[Decision], model: PartnerModel | None) -> list[str]:
+def names_of(decisions: Sequence[Decision], model: PartnerModel | None) -> list[str]:
     """Return a name for each recording of the decisions; what was learned live comes after the partner's own."""
     known = [] if model is None else [recording.name for recording in model.recordings]
     most = -1

@@ -140,8 +140,18 @@ def percept_to_json(percept: Percept) -> str:
             "tokens": percept.tokens.tolist(),
             "level_db": [round(float(level), 1) for level in heard.level_db],
             "onset_samples": list(heard.onset_samples),
+            **notes_and_chroma(percept),
         }
     )
+
+
+def notes_and_chroma(percept: Percept) -> dict[str, Any]:
+    """Return what is kept to be looked at: the notes that ended (onset, duration, pitch, velocity), and the mean chroma."""
+    heard = percept.heard
+    return {
+        "notes": [[round(n.onset_s, 3), round(n.duration_s, 3), n.pitch, n.velocity] for n in heard.notes],
+        "chroma": [round(float(v), 4) for v in heard.chroma.mean(axis=0)] if len(heard.chroma) else [],
+    }
 
 
 def to_line(values: Mapping[str, Any]) -> str:

@@ -1,0 +1,123 @@
+"""`musichal play --web` and `musichal web`: the dashboard of a performance, of a session, of a partner."""
+
+import contextlib
+import threading
+import webbrowser
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from musichal.commands.live import live_command, stop_signals
+from musichal.commands.options import PlayOptions
+from musichal.commands.session import names_of, partner_path
+from musichal.commands.terminal import Terminal
+from musichal.live.live_performance import LivePerformance
+from musichal.live.session.session import read_session
+from musichal.memory.partner_file import PartnerModel, load_partner
+from musichal.partner.settings import PartnerSettings
+from musichal.text import path_text, printable, text_path
+from musichal.web.dashboard import Dashboard, WebPlace
+from musichal.web.messages import hello, session_messages
+
+_LOOK_S = 0.2
+
+
+def live_web_command(options: PlayOptions, terminal: Terminal) -> dict[str, Any]:
+    """Play live, with the dashboard. Raises as `live_command` does, and where the page cannot be served."""
+    with Dashboard(place=WebPlace(host=options.web_host, port=options.web_port)) as dashboard:
+
+        def opened(performance: LivePerformance) -> None:
+            request, model = performance.request, performance.model
+            dashboard.put = performance.put
+            first = hello(
+                request.settings,
+                recordings=_recordings(model),
+                live=True,
+                title=printable(performance.input.device.name),
+                session=request.session is not None,
+                duration_s=request.duration_s,
+                files={"partner": path_text(request.partner.resolve())},
+            )
+            rate_hz = performance.input.sample_rate_hz
+            dashboard.begin(first, sample_rate_hz=model.spec.sample_rate_hz, input_rate_hz=rate_hz)
+            _show(dashboard, terminal, open_it=not options.no_browser)
+
+        return live_command(options, terminal, observers=[dashboard], opened=opened)
+
+
+def web_command(
+    *, what: Path, terminal: Terminal, partner: Path | None, web_port: int, web_host: str, no_browser: bool
+) -> None:
+    """Show a session or a partner in the browser until Ctrl-C. Raises `MusicHalError` for what is neither."""
+    begin, rest, rate_hz = _session(what, partner) if what.is_dir() else _partner(what)
+    place = WebPlace(host=web_host, port=web_port)
+    with stop_signals() as stop, Dashboard(place=place, most_waiting=None) as dashboard:
+        dashboard.begin(begin, sample_rate_hz=rate_hz, input_rate_hz=rate_hz)
+        for message in rest:
+            dashboard.say(message)
+        _show(dashboard, terminal, open_it=not no_browser)
+        _wait(stop, dashboard)
+
+
+def _wait(stop: threading.Event, dashboard: Dashboard) -> None:
+    while not stop.wait(_LOOK_S) and dashboard.is_serving:
+        pass
+
+
+def _session(folder: Path, partner: Path | None) -> tuple[dict[str, Any], Sequence[dict[str, Any]], int]:
+    """Return the messages of a session, the first apart, and the rate of its clock."""
+    session = read_session(folder)
+    settings = session.settings
+    is_there = partner is not None or text_path(settings.partner_path).exists()
+    path = partner_path(settings, partner) if is_there else None
+    model = None if path is None else load_partner(path)
+    names = names_of(session.decisions, model)
+    rate_hz = settings.sample_rate_hz if model is None else model.spec.sample_rate_hz
+    known = _recordings(model) if model is not None else []
+    recordings = [*known, *({"name": name, "duration_s": 0.0} for name in names[len(known) :])]
+    files = {"session": path_text(folder.resolve()), "clock_rate_hz": str(rate_hz)}
+    if path is not None:
+        files["partner"] = path_text(path.resolve())
+    first = hello(
+        settings.partner,
+        recordings=recordings,
+        live=False,
+        title=f"{folder.name}: {settings.input_name}",
+        duration_s=session.input_samples / settings.sample_rate_hz,
+        recovered=list(session.recovered),
+        files=files,
+    )
+    return first, list(session_messages(session, names, rate_hz)), rate_hz
+
+
+def _partner(path: Path) -> tuple[dict[str, Any], Sequence[dict[str, Any]], int]:
+    model = load_partner(path)
+    first = hello(
+        PartnerSettings(),
+        recordings=_recordings(model),
+        live=False,
+        partner=True,
+        title=path.name,
+        duration_s=0.0,
+        files={"partner": path_text(path.resolve())},
+    )
+    return first, [], model.spec.sample_rate_hz
+
+
+def _recordings(model: PartnerModel) -> list[dict[str, object]]:
+    return [{"name": recording.name, "duration_s": round(recording.duration_s, 3)} for recording in model.recordings]
+
+
+def _show(dashboard: Dashboard, terminal: Terminal, *, open_it: bool) -> None:
+    terminal.err.print(f"The dashboard: {dashboard.address}", highlight=False, soft_wrap=True)
+    terminal.err.print(f"To look at only, for a projector: {dashboard.stage_address}", highlight=False, soft_wrap=True)
+    if not dashboard.place.is_local:
+        terminal.warn(f"it is served at {dashboard.place.host}: whoever has the address can play with")
+    if open_it and terminal.err.is_terminal:
+        # A browser may take seconds to start.
+        threading.Thread(target=_open_browser, args=(dashboard.address,), daemon=True).start()
+
+
+def _open_browser(address: str) -> None:
+    with contextlib.suppress(webbrowser.Error, OSError):
+        webbrowser.open(address)

@@ -1,0 +1,151 @@
+// The memory as a map: each recording a row with its level, arcs where it comes back, where the partner was, and where it is.
+
+import { h, sharp, theme, clock } from "./dom.js";
+
+const ROW = 74, GAP = 30, VISITED_S = 60, LEFT = 8;
+
+export class MemoryMap {
+  constructor(app) {
+    this.app = app;
+    this.canvas = h("canvas", { class: "map", role: "img", "aria-label": "The recordings of the memory, and where it plays" });
+    this.region = null;
+    this.words = h("p", { class: "region", "aria-live": "polite" }, "click: hear that place · drag: choose a stretch");
+    const region = (name, words) => h("button", { type: "button", class: "chip", "data-region": name, onclick: () => this.ask(name) }, words);
+    this.buttons = h("div", { class: "row" }, region("use", "play only from it"), region("avoid", "avoid it"), region("all", "play from everywhere"));
+    this.element = h("div", { class: "map-box" }, h("div", { class: "scroll" }, this.canvas), this.words, this.buttons);
+    this.canvas.addEventListener("pointerdown", (event) => this.down(event));
+    this.canvas.addEventListener("pointermove", (event) => this.move(event));
+    this.canvas.addEventListener("pointerup", (event) => this.up(event));
+  }
+
+  remember() {
+    this.back = null;
+    const { memory } = this.app.model;
+    this.canvas.style.height = `${memory.rows.length * (ROW + GAP) + 10}px`;
+  }
+
+  place(event) {
+    const { memory } = this.app.model;
+    if (!memory) return null;
+    const row = Math.max(0, Math.min(memory.rows.length - 1, Math.floor(event.offsetY / (ROW + GAP))));
+    const at = ((event.offsetX - LEFT) / (this.canvas.clientWidth - 2 * LEFT)) * this.longest();
+    return { row, at: Math.max(0, Math.min(memory.rows[row].duration_s, at)) };
+  }
+
+  longest() { return Math.max(...this.app.model.memory.rows.map((r) => r.duration_s), 1); }
+
+  down(event) {
+    const place = this.place(event);
+    if (!place) return;
+    this.canvas.setPointerCapture(event.pointerId);
+    this.drag = { row: place.row, from: place.at, to: place.at };
+  }
+
+  move(event) {
+    const place = this.place(event);
+    if (!place) return;
+    if (this.drag) this.drag.to = Math.min(this.app.model.memory.rows[this.drag.row].duration_s, place.at);
+    else this.canvas.title = `${this.app.model.memory.rows[place.row].name} ${clock(place.at, 1)}`;
+  }
+
+  up() {
+    const drag = this.drag;
+    this.drag = null;
+    if (!drag) return;
+    const [from, to] = [Math.min(drag.from, drag.to), Math.max(drag.from, drag.to)];
+    if (to - from < this.longest() / 150) this.app.explain.listen(drag.row, from, 4);
+    else {
+      this.region = { row: drag.row, from, to };
+      this.words.textContent = `${this.app.model.memory.rows[drag.row].name} ${clock(from, 1)} to ${clock(to, 1)}`;
+    }
+  }
+
+  ask(name) {
+    const { model, controls } = this.app;
+    if (!model.live) return;
+    const text = this.region && `${this.region.row}:${this.region.from.toFixed(1)}-${this.region.to.toFixed(1)}`;
+    if (name === "all") {
+      this.region = null;
+      controls.send("use", ["all"]);
+      controls.send("avoid", ["none"]);
+    } else if (!text) controls.say("drag over a recording first", true);
+    else controls.send(name, [text]);
+  }
+
+  // What does not move, drawn once.
+  background(width, height) {
+    const { memory } = this.app.model, colours = theme();
+    if (this.back && this.back.width === width && this.back.ground === colours.ground) return this.back.canvas;
+    const canvas = document.createElement("canvas");
+    const ratio = Math.min(2, devicePixelRatio || 1);
+    canvas.width = width * ratio;
+    canvas.height = height * ratio;
+    const c = canvas.getContext("2d");
+    c.scale(ratio, ratio);
+    const longest = this.longest(), scale = (width - 2 * LEFT) / longest;
+    c.font = `13px ${colours.font}`;
+    memory.rows.forEach((row, number) => {
+      const top = number * (ROW + GAP) + 22, wide = row.duration_s * scale;
+      c.fillStyle = colours.panel;
+      c.fillRect(LEFT, top, wide, ROW);
+      c.fillStyle = colours.faint;
+      row.level_db.forEach((db, i) => {
+        const tall = Math.max(0, Math.min(1, (db + 60) / 60)) * ROW * 0.5;
+        c.fillRect(LEFT + (i / row.level_db.length) * wide, top + ROW - tall, wide / row.level_db.length + 0.4, tall);
+      });
+      c.fillStyle = colours.ink;
+      c.fillText(`${number + 1}  ${row.name}  ${clock(row.duration_s)}`, LEFT, top - 7);
+    });
+    const pitches = memory.notes.map((n) => n[3]);
+    const low = pitches.reduce((a, b) => Math.min(a, b), 127), high = pitches.reduce((a, b) => Math.max(a, b), 0);
+    c.fillStyle = colours["why-own"];
+    c.globalAlpha = 0.55;
+    for (const [r, t, d, p] of memory.notes) {
+      const top = r * (ROW + GAP) + 22;
+      c.fillRect(LEFT + t * scale, top + ROW - 6 - ((p - low) / Math.max(1, high - low)) * (ROW - 10), Math.max(1, d * scale), 2);
+    }
+    c.lineWidth = 1.2;
+    for (const [source, r1, a1, b1, r2, a2, b2] of memory.arcs) {
+      c.strokeStyle = source ? colours.percussive : colours.harmonic;
+      c.globalAlpha = 0.28;
+      const [x1, x2] = [LEFT + ((a1 + b1) / 2) * scale, LEFT + ((a2 + b2) / 2) * scale];
+      const [y1, y2] = [r1 * (ROW + GAP) + 22, r2 * (ROW + GAP) + 22];
+      c.beginPath();
+      c.moveTo(x1, y1 + ROW);
+      c.bezierCurveTo(x1, y1 + ROW * 0.2, x2, y2 + ROW * 0.2, x2, y2 + ROW);
+      c.stroke();
+    }
+    this.back = { canvas, width, ground: colours.ground };
+    return canvas;
+  }
+
+  draw(t) {
+    const { model } = this.app;
+    if (!model.memory || !model.memory.rows.length) return;
+    const { context: c, width, height } = sharp(this.canvas);
+    if (!width) return;
+    const colours = theme(), scale = (width - 2 * LEFT) / this.longest();
+    c.drawImage(this.background(width, height), 0, 0, width, height);
+    for (const p of model.between(model.plays, t - VISITED_S, t + 0.2, "begin")) {
+      if (p.live || p.recording >= model.memory.rows.length) continue;
+      const now = p.begin <= t && t < p.begin + p.duration_s;
+      c.globalAlpha = now ? 0.9 : 0.45 * (1 - (t - p.begin) / VISITED_S);
+      c.fillStyle = colours[`why-${p.why}`];
+      const top = p.recording * (ROW + GAP) + 22;
+      c.fillRect(LEFT + p.source_start_s * scale, top, Math.max(2, (p.duration_s / (p.stretch || 1)) * scale), ROW);
+      if (now) {
+        c.fillStyle = colours.now;
+        c.globalAlpha = 1;
+        c.fillRect(LEFT + (p.source_start_s + (t - p.begin) / (p.stretch || 1)) * scale - 1, top - 4, 3, ROW + 8);
+      }
+    }
+    c.globalAlpha = 1;
+    const shown = this.drag || this.region;
+    if (shown) {
+      c.strokeStyle = colours.now;
+      c.lineWidth = 2;
+      const from = Math.min(shown.from, shown.to), to = Math.max(shown.from, shown.to);
+      c.strokeRect(LEFT + from * scale, shown.row * (ROW + GAP) + 20, (to - from) * scale, ROW + 4);
+    }
+  }
+}

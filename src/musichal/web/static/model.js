@@ -1,0 +1,252 @@
+// What the page knows: a fold of the event stream. Live, messages come one by one; of a session all are there. Whatever is
+// drawn is a function of this and of one time, so live, replay and explanation are the same page.
+
+const KEPT_S = 900;
+const PULSE_TRUSTED_S = 12;
+
+export const STATES = {
+  waiting: "waits to hear you", silence: "you are silent", "no match": "nothing fits", "weak match": "nothing fits well",
+  "no support": "nothing fits", repeats: "avoids repeats", listening: "listens to you", "your turn": "your turn",
+  yields: "yields to you", breath: "breathes", pulse: "finds your pulse", beat: "waits for the beat",
+  "next note": "waits for your note", "on purpose": "silent on purpose", score: "silence in the form",
+  ending: "has ended", ended: "the form is over", regions: "outside its regions",
+};
+
+// Influences, by what they mean to a player; each has a colour.
+export const WHY = {
+  pairs: "like", likeness: "like", harmonic: "harmony", chroma: "harmony", percussive: "rhythm", rhythm: "rhythm",
+  loudness: "rhythm", own: "own", continuity: "own",
+};
+export const WHY_WORDS = {
+  like: "like you", harmony: "your harmony", rhythm: "your rhythm", own: "goes on", asked: "comes back", none: "free",
+};
+
+export function whyOf(decision) {
+  if (decision.returns || decision.answers || decision.scenario) return "asked";
+  let best = null;
+  for (const influence of decision.influences) if (influence.share > 0 && (!best || influence.share > best.share)) best = influence;
+  return best ? WHY[best.name] || "none" : "none";
+}
+
+// The first place in a list, in order of `key`, whose key is above a value.
+export function after(list, value, key) {
+  let low = 0, high = list.length;
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (list[middle][key] <= value) low = middle + 1;
+    else high = middle;
+  }
+  return low;
+}
+
+function insert(list, item, key) {
+  let place = list.length;
+  while (place && list[place - 1][key] > item[key]) place--;
+  if (place === list.length) list.push(item);
+  else list.splice(place, 0, item);
+}
+
+export class Model {
+  constructor() {
+    this.hello = null;
+    this.memory = null;
+    this.forget();
+  }
+
+  forget() {
+    Object.assign(this, {
+      onsets: [], heard: [], levels: [], percepts: [], decisions: [], plays: [], notes: [], changes: [], stages: [], events: [],
+      marks: [], alarms: [], statistics: null, level: null, end: null, lost: [], longest: 0,
+      ready: false, may_play: false, page: 0,
+    });
+  }
+
+  get live() {
+    return Boolean(this.hello && this.hello.live);
+  }
+
+  take(m) {
+    switch (m.k) {
+      case "hello": this.hello = m; break;
+      case "you": this.forget(); this.may_play = m.may_play; this.page = m.page; break;
+      case "ready": this.ready = true; break;
+      case "memory": this.memory = ordered(m); break;
+      case "level":
+        this.level = m;
+        this.levels.push({ t: m.at, db: m.rms_db });
+        this.prune(m.at);
+        break;
+      case "statistics": this.statistics = m; break;
+      case "percept": this.percept(m); break;
+      case "decision": this.decision(m); break;
+      case "entry": this.entry(m); break;
+      case "drift": this.alarms.push({ t: m.time_s, ...m }); break;
+      case "event": this.events.push({ t: m.at_s, kind: m.kind, text: m.text }); break;
+    }
+  }
+
+  percept(m) {
+    m.t = m.at;
+    insert(this.percepts, m, "t");
+    for (const [t, d, p, v] of m.notes) {
+      insert(this.heard, { t, d, p, v }, "t");
+      this.longest = Math.max(this.longest, Math.min(d, 20));
+    }
+    if (!this.live) {
+      const count = m.level_db.length;
+      for (let i = 0; i < count; i += 4) this.levels.push({ t: m.at + (i / count) * m.length_s, db: m.level_db[i] });
+    }
+  }
+
+  decision(m) {
+    m.t = m.time_s;
+    m.begin = m.start_s === null || m.start_s === undefined ? m.time_s : m.start_s;
+    insert(this.decisions, m, "t");
+    if (m.kind !== "play") return;
+    m.why = whyOf(m);
+    insert(this.plays, m, "begin");
+    for (const n of m.notes) {
+      const note = { t: n.onset_s, d: n.duration_s, p: n.pitch, v: n.velocity, drum: n.channel === 9, by: m };
+      insert(this.notes, note, "t");
+      this.longest = Math.max(this.longest, Math.min(note.d, 20));
+    }
+  }
+
+  entry(m) {
+    m.t = m.at;
+    if ("onset" in m) insert(this.onsets, { t: m.onset }, "t");
+    else if (m.stage) this.stages.push(m);
+    else if (m.change) {
+      this.changes.push(m);
+      if ("mark" in m.change) this.marks.push({ t: m.at, text: typeof m.change.mark === "string" ? m.change.mark : "" });
+    } else if (m.mark !== undefined) this.marks.push({ t: m.at, text: String(m.mark || "") });
+    else if (m.lost) this.lost.push(m);
+    else if (m.end) this.end = m.at;
+  }
+
+  // Forget what is long past, so that a page that stays open for a night does not grow.
+  prune(now) {
+    if (now < (this.pruned || 0) + 10) return;
+    this.pruned = now;
+    for (const name of ["onsets", "heard", "levels", "percepts", "decisions", "plays", "notes", "events", "lost"]) {
+      const list = this[name], key = name === "plays" ? "begin" : "t";
+      const gone = after(list, now - KEPT_S, key);
+      if (gone > 200) list.splice(0, gone);
+    }
+  }
+
+  last(list, t, key = "t") {
+    const place = after(list, t, key);
+    return place ? list[place - 1] : null;
+  }
+
+  between(list, from, to, key = "t") {
+    return list.slice(after(list, from, key), after(list, to, key));
+  }
+
+  setting(name, t) {
+    for (let i = this.changes.length - 1; i >= 0; i--) {
+      if (this.changes[i].t <= t && name in this.changes[i].change) return this.changes[i].change[name];
+    }
+    return this.hello ? this.hello.settings[name] : undefined;
+  }
+
+  muted(t) {
+    const place = after(this.stages, t, "t");
+    for (let i = place - 1; i >= 0; i--) {
+      if (this.stages[i].stage === "mute" || this.stages[i].stage === "pause") return true;
+      if (this.stages[i].stage === "unmute" || this.stages[i].stage === "go_on") return false;
+    }
+    return false;
+  }
+
+  listening(t) {
+    for (let i = after(this.stages, t, "t") - 1; i >= 0; i--) {
+      if (this.stages[i].stage === "deaf") return false;
+      if (this.stages[i].stage === "listen") return true;
+    }
+    return true;
+  }
+
+  // The mode, and who chose it.
+  mode(t) {
+    const asked = this.setting("mode", t) || (this.hello ? this.hello.mode : "auto");
+    const decided = this.last(this.decisions, t);
+    const now = (decided && decided.mode) || (asked === "auto" ? "" : asked);
+    const section = this.section(t);
+    const by = asked !== "auto" ? "you" : section && section.mode ? "form" : "auto";
+    return { name: now || asked, by };
+  }
+
+  section(t) {
+    if (!this.hello) return null;
+    return this.hello.form.sections.find((s) => s.start_s <= t && t < s.end_s) || null;
+  }
+
+  // What it does at a time, and until when where that is known.
+  state(t) {
+    const decided = this.last(this.decisions, t);
+    if (!decided) return { words: this.hello && this.hello.partner ? "" : STATES.waiting, until: null, plays: false, decided: null };
+    if (decided.kind === "rest") {
+      const until = decided.expected_s === null || decided.expected_s === undefined ? null : decided.time_s + decided.expected_s;
+      return { words: STATES[decided.rest] || decided.rest, until: until > t ? until : null, plays: false, decided };
+    }
+    const until = decided.begin + decided.duration_s;
+    return { words: decided.notes.length || until < t ? "plays" : "lets a moment pass", until: until > t ? until : null, plays: true, decided };
+  }
+
+  pulse(t) {
+    for (let i = after(this.plays, t + 2, "begin") - 1; i >= 0; i--) {
+      const play = this.plays[i];
+      if (play.t > t) continue;
+      if (t - play.begin > PULSE_TRUSTED_S) return null;
+      if (play.pulse && play.tempo_bpm) {
+        const period = 60 / play.tempo_bpm;
+        return { bpm: play.tempo_bpm, period, beat: play.begin - play.pulse.got * period, source: play.pulse.source,
+          confidence: play.pulse.confidence, at: play.begin };
+      }
+      if (play.free) return null;
+    }
+    return null;
+  }
+
+  // What memory would go on with, after the last choice: a guess, not a plan.
+  likely(t, ahead) {
+    const decided = this.last(this.plays, t + 0.3, "begin");
+    if (!decided || !this.memory || decided.live || decided.recording === null) return [];
+    const end = decided.begin + decided.duration_s;
+    if (end < t - 0.5) return [];
+    const list = this.memory.by[decided.recording] || [];
+    const from = decided.source_start_s + decided.duration_s / (decided.stretch || 1);
+    const moved = decided.transposition + 12 * decided.octaves, stretch = decided.stretch || 1;
+    const found = [];
+    for (let i = after(list, from - 0.02, "t"); i < list.length && found.length < 120; i++) {
+      const at = end + (list[i].t - from) * stretch;
+      if (at > t + ahead) break;
+      found.push({ t: at, d: list[i].d * stretch, p: list[i].p + moved, v: 70 });
+    }
+    return found;
+  }
+
+  recording(number, live) {
+    if (live) return "your own phrase";
+    const known = this.hello && this.hello.recordings[number];
+    return known ? known.name : `recording ${number + 1}`;
+  }
+
+  alarm(t) {
+    const latest = this.last(this.alarms, t);
+    return latest && latest.event === "raised" ? latest : null;
+  }
+
+  get duration() {
+    return (this.hello && this.hello.duration_s) || this.end || 0;
+  }
+}
+
+function ordered(memory) {
+  memory.by = memory.rows.map(() => []);
+  for (const [r, t, d, p] of memory.notes) if (memory.by[r]) memory.by[r].push({ t, d, p });
+  for (const list of memory.by) list.sort((a, b) => a.t - b.t);
+  return memory;
+}

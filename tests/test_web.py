@@ -1,0 +1,245 @@
+"""The dashboard without a browser: what it lets in, what it sends, and that nobody can hold it up."""
+
+import contextlib
+import json
+import re
+import socket
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import ClientConnection, connect
+
+from musichal.hearing.percepts import Onset
+from musichal.live.control import Command
+from musichal.live.session.event_log import Changed, Struck
+from musichal.partner.decision import Decision
+from musichal.partner.settings import PartnerSettings
+from musichal.web.dashboard import Dashboard
+from musichal.web.guard import Guard, byte_range
+from musichal.web.hub import Hub
+from musichal.web.messages import hello, short_reason
+
+STATIC = Path(__file__).resolve().parents[1] / "src" / "musichal" / "web" / "static"
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[tuple[Dashboard, list[Command]]]:
+    obeyed: list[Command] = []
+    with Dashboard(obeyed.append) as dashboard:
+        recordings = [{"name": "<b>take</b>.wav", "duration_s": 3.0}]
+        dashboard.begin(
+            hello(PartnerSettings(), recordings=recordings, live=True, title="x"), sample_rate_hz=100, input_rate_hz=100
+        )
+        yield dashboard, obeyed
+
+
+def opened(address: str, **more: object) -> ClientConnection:
+    parts = urlsplit(address)
+    options = {"origin": f"http://{parts.netloc}", "proxy": None, **more}
+    return connect(address.replace("http", "ws") + "socket", **options)  # type: ignore[arg-type]
+
+
+def told(page: ClientConnection, kind: str, text: str = "", timeout_s: float = 10.0) -> dict[str, object]:
+    until = time.monotonic() + timeout_s
+    while time.monotonic() < until:
+        for message in json.loads(page.recv(timeout_s)):
+            if message["k"] == kind and text in message.get("text", ""):
+                return message
+    raise AssertionError(f"no {kind}")
+
+
+def status_of(address: str, **headers: str) -> int:
+    request = urllib.request.Request(address, headers=headers)  # noqa: S310
+    try:
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=60) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def test_the_page_and_its_files_are_served_with_a_policy(served) -> None:
+    address = served[0].address
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(address) as answer:
+        text, policy = answer.read().decode(), answer.headers["Content-Security-Policy"]
+    assert "script-src 'self'" in policy and "unsafe" not in policy and "default-src 'none'" in policy
+    assert not re.search(r"<script(?![^>]*\bsrc=)|\son\w+=|style=", text)
+    for name in re.findall(r'(?:src|href)="([^"]+)"', text):
+        assert status_of(address + name) == 200
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["../../etc/passwd", "%2e%2e/%2e%2e/etc/passwd", "..%2f..%2fetc/passwd", "//etc/passwd", "server.py", "static/main.js",
+     "sound?recording=/etc/passwd", "sound?recording=nan", "sound?recording=0&from=-1", "sound?recording=9e99", "whole"],
+)  # fmt: skip
+def test_no_path_of_a_client_is_opened(served, path) -> None:
+    assert status_of(served[0].address + path) in (403, 404)
+
+
+def test_only_the_token_this_host_and_our_own_page_are_let_in(served) -> None:
+    address = served[0].address
+    parts = urlsplit(address)
+    assert status_of(f"http://{parts.netloc}/") == 403
+    assert status_of(f"http://{parts.netloc}/wrong-token/") == 403
+    assert status_of(address, Host=f"evil.example:{parts.port}") == 403  # DNS rebinding
+    assert status_of(address, Host="") == 403
+    for origin in ("http://evil.example", "null", f"http://localhost:{parts.port}", f"https://{parts.netloc}", None):
+        with pytest.raises(InvalidStatus):
+            opened(address, origin=origin)
+    with pytest.raises(InvalidStatus):
+        opened(f"http://{parts.netloc}/wrong/")
+
+
+def test_commands_come_back_by_their_names_and_what_was_refused_is_told(served) -> None:
+    dashboard, obeyed = served
+    with opened(dashboard.address) as page:
+        assert told(page, "hello")["recordings"] == [{"name": "<b>take</b>.wav", "duration_s": 3.0}]
+        page.send(json.dumps({"id": 1, "name": "temperature", "values": [0.2]}))
+        page.send(json.dumps({"id": 2, "name": "no_such_thing", "values": []}))
+        answer = told(page, "answer")
+        assert answer["id"] == 2 and "no_such_thing" in str(answer["text"])
+        assert obeyed[-1].name == "temperature" and obeyed[-1].value == 0.2 and obeyed[-1].moment_s is not None
+        assert obeyed[-1].answer is not None
+        obeyed[-1].answer("too hot")
+        assert told(page, "answer") == {"k": "answer", "to": answer["to"], "id": 1, "text": "too hot"}
+
+
+def test_the_page_to_look_at_can_ask_for_nothing(served) -> None:
+    dashboard, obeyed = served
+    before = len(obeyed)
+    with opened(dashboard.stage_address) as page:
+        assert told(page, "you")["may_play"] is False
+        page.send(json.dumps({"id": 1, "name": "panic", "values": []}))
+        dashboard.event(1.0, "control", "a sign of life")
+        told(page, "event", "a sign")
+    assert len(obeyed) == before
+
+
+def test_rubbish_and_floods_are_dropped_but_for_panic(served) -> None:
+    dashboard, obeyed = served
+    with opened(dashboard.address) as page:
+        told(page, "ready")
+        rubbish = ["", "[]", "{}", "null", '{"id":1}', '{"id":1,"name":"mute","values":{}}', "[" * 3000, b"\xff\xfe",
+                   '{"id":1,"name":"mute","values":[[1]]}', '{"id":-1,"name":"mute","values":[]}']  # fmt: skip
+        for text in rubbish:
+            page.send(text)
+        before = len(obeyed)
+        for _ in range(300):
+            page.send(json.dumps({"id": 1, "name": "temperature", "values": [0.1]}))
+        page.send(json.dumps({"id": 2, "name": "panic", "values": []}))
+        until = time.monotonic() + 5
+        while not any(c.name == "panic" for c in obeyed[before:]) and time.monotonic() < until:
+            time.sleep(0.01)
+        assert obeyed[-1].name == "panic"
+        assert len(obeyed) - before < 120
+    with opened(dashboard.address) as page:
+        told(page, "ready")
+        with contextlib.suppress(ConnectionClosed):
+            page.send("x" * 1_000_000)
+        with contextlib.suppress(ConnectionClosed):
+            while page.recv(5):
+                pass
+        assert page.close_code == 1009
+
+
+def test_a_page_that_stands_still_and_hundreds_of_connections_hold_up_nobody(served) -> None:
+    dashboard, _ = served
+    parts = urlsplit(dashboard.address)
+    still = opened(dashboard.address, max_queue=1)
+    many = []
+    for _ in range(300):
+        with contextlib.suppress(OSError):
+            many.append(socket.create_connection((parts.hostname, parts.port), 1))
+    for one in many:
+        one.close()
+    time.sleep(0.1)
+    with opened(dashboard.address) as page:
+        told(page, "ready")
+        for number in range(3000):
+            dashboard.event(float(number), "test", "x" * 2000)
+            if number % 500 == 0:
+                time.sleep(0.05)
+        began = time.monotonic()
+        dashboard.event(9.0, "test", "the last")
+        told(page, "event", "the last")
+        assert time.monotonic() - began < 3
+    still.close_socket()
+
+
+def test_the_engine_side_never_waits_and_drops_the_oldest() -> None:
+    dashboard = Dashboard(most_waiting=10)
+    for number in range(25):
+        dashboard.entry(Struck(number, Onset(number, number)))
+    assert dashboard.dropped == 15
+    dashboard.sound(np.zeros(4, dtype=np.float32))  # before it has begun
+
+
+def test_a_later_page_gets_what_has_happened_and_no_more_than_is_kept() -> None:
+    hub = Hub(lambda _: None)
+    hub.spread([{"k": "hello", "live": True}, {"k": "level", "at": 0.0}, {"k": "entry", "at": 1.0}, {"k": "statistics"}])
+    hub.spread([{"k": "level", "at": 100.0}])
+    kinds = [message["k"] for part in hub.past() for message in json.loads(part)]
+    assert kinds == ["hello", "entry", "level", "ready"]
+
+
+def test_a_host_is_an_address_of_this_machine_or_none() -> None:
+    local = Guard(("a", "b"), "127.0.0.1", 8000)
+    assert all(local.knows_host([host]) for host in ("127.0.0.1:8000", "localhost:8000", "[::1]:8000"))
+    wrong = (
+        ["127.0.0.1:8001"],
+        ["127.0.0.1"],
+        ["10.0.0.5:8000"],
+        ["evil.example:8000"],
+        [],
+        ["localhost:8000"] * 2,
+        ["a@localhost:x"],
+    )
+    assert not any(local.knows_host(hosts) for hosts in wrong)
+    everywhere = Guard(("a", "b"), "0.0.0.0", 8000)  # noqa: S104
+    assert everywhere.knows_host(["10.0.0.5:8000"]) and not everywhere.knows_host(["evil.example:8000"])
+    assert [local.role(token) for token in ("a", "b", "c", "")] == ["player", "stage", None, None]
+
+
+def test_byte_ranges() -> None:
+    assert byte_range("bytes=2-5", 10) == (2, 6)
+    assert byte_range("bytes=2-", 10) == (2, 10)
+    assert byte_range("bytes=-3", 10) == (7, 10)
+    assert [byte_range(text, 10) for text in (None, "bytes=", "bytes=5-2", "bytes=1-2,4-5", "lines=1-2", "bytes=x-")] == [
+        None
+    ] * 6
+
+
+def test_the_short_reason_says_what_carried_a_choice() -> None:
+    rest = Decision(number=0, time_s=0.0, kind="rest", rest="listening")
+    assert short_reason(rest) == "it listens to you and waits for the end of your phrase"
+    assert short_reason(Decision(number=0, time_s=0.0, kind="play", answers=(1.0, 2.0))) == "answers your phrase"
+
+
+def test_the_page_is_small_and_fetches_nothing_from_elsewhere() -> None:
+    files = sorted(STATIC.iterdir())
+    assert sum(path.stat().st_size for path in files) <= 500_000
+    assert sum(path.stat().st_size for path in files if path.suffix == ".js") <= 150_000
+    for path in files:
+        found = re.findall(r"(?:https?:)?//[a-z0-9.-]+\.[a-z]{2,}", path.read_text(encoding="utf-8"))
+        assert [f for f in found if "w3.org" not in f] == [], path.name
+        assert not re.search(
+            r"innerHTML|outerHTML|insertAdjacent|document\.write|\beval\(|new Function", path.read_text("utf-8")
+        )
+
+
+def test_a_change_is_told_in_seconds(served) -> None:
+    dashboard, _ = served
+    with opened(dashboard.address) as page:
+        told(page, "ready")
+        dashboard.entry(Changed(250, {"temperature": 0.4}))
+        assert told(page, "entry") == {"k": "entry", "at": 2.5, "change": {"temperature": 0.4}}
+        threading.Thread(target=dashboard.statistics, args=({"time_s": 2.5},)).start()
+        assert told(page, "statistics")["time_s"] == 2.5

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from midi_receiver import MidiSender
 from musichal.audio.keyboard import KeyboardSynth
+from musichal.audio.midi_take import Control
 from musichal.audio.recording import read_recording
 from musichal.cli import app
 from musichal.errors import InputError
@@ -93,6 +94,55 @@ def test_a_key_struck_again_ends_in_the_order_of_striking_and_all_notes_off_ends
     ]
 
 
+def cents_of(sound: np.ndarray, hz: float) -> float:
+    """Return how far above `hz` the loudest partial near it is."""
+    spectrum = np.abs(np.fft.rfft(sound * np.hanning(len(sound)), 1 << 19))
+    found = np.fft.rfftfreq(1 << 19, 1 / RATE_HZ)
+    near = (found > hz / 3) & (found < hz * 3)
+    return float(1200 * np.log2(found[near][np.argmax(spectrum[near])] / hz))
+
+
+@pytest.mark.parametrize(
+    ("before", "bend", "cents"),
+    [
+        ([], b"\xe0\x00\x60", 100),
+        ([], b"\xe0\x00\x40", 0),
+        ([b"\xb0\x65\x00", b"\xb0\x64\x00", b"\xb0\x06\x0c"], b"\xe0\x00\x00", -1200),
+        ([b"\xbf\x65\x00", b"\xbf\x64\x06", b"\xbf\x06\x0f"], b"\xe0\x00\x50", 1200),  # MPE
+        ([b"\xb0\x65\x00", b"\xb0\x64\x02", b"\xb0\x06\x41"], b"\xd0\x10", 100),  # coarse tuning
+    ],
+)
+def test_bends_and_tunings_are_heard_and_kept(before, bend, cents):
+    struck = [(0, b"\x90\x3c\x64"), *((6000, data) for data in [*before, bend])]
+    sound, synth = rendered([8000, 13_000, 9000], struck)
+    assert cents_of(sound[:6000], 261.63) == pytest.approx(0, abs=8)
+    assert cents_of(sound[6200:], 261.63 * 2 ** (cents / 1200)) == pytest.approx(0, abs=8)
+    assert [control.data for control in synth.controls()] == [*before, bend]
+
+
+@given(cuts=st.lists(st.integers(1, 20_000), max_size=8, unique=True), bends=st.lists(st.integers(0, 127), max_size=12))
+def test_a_bent_sound_does_not_depend_on_the_blocks(cuts, bends):
+    played = [
+        (0, b"\x90\x3c\x64"),
+        *((900 * n, bytes([0xE0, 7, bend])) for n, bend in enumerate(bends)),
+        (9000, b"\x80\x3c\x00"),
+    ]
+    whole, _ = rendered([20_000], played)
+    cut, _ = rendered(np.diff([0, *sorted({*cuts, 20_000})]).tolist(), played)
+    assert np.array_equal(whole, cut)
+
+
+def test_sostenuto_holds_what_was_down_when_it_went_down():
+    pedal = b"\xb0\x42"
+    played = [
+        (0, b"\x90\x3c\x64"), (100, pedal + b"\x7f"), (200, b"\x90\x43\x64"), (300, pedal + b"\x7f"),
+        (400, b"\x80\x3c\x00"), (400, b"\x80\x43\x00"),
+    ]  # fmt: skip
+    sound, _ = rendered([20_000], played)
+    alone, _ = rendered([20_000], [played[0]])
+    assert np.allclose(sound[4000:], alone[4000:], atol=1e-6)
+
+
 @given(st.lists(st.tuples(st.integers(-5, 3000), st.binary(max_size=4)), max_size=60))
 def test_no_message_breaks_it(messages):
     synth = KeyboardSynth(RATE_HZ)
@@ -112,7 +162,7 @@ def test_keys_of_a_chord_are_one_onset_with_all_their_pitches():
 
 def test_the_log_keeps_exact_notes():
     entries: list[Entry] = [Struck(7, onset) for onset in KeyOnsets(PerceptionSpec()).of(rendered([3000])[1].pressed())]
-    entries.append(Played(9, (HeardNote(0.25, 0.1, 60, 90),), (HeardNote(0.5, 0.1, 36, 80),)))
+    entries.append(Played(9, (HeardNote(0.25, 0.1, 60, 90),), (HeardNote(0.5, 0.1, 36, 80),), (Control(1.5, b"\xe0\x00\x50"),)))
     assert [entry_from_json(entry_to_json(entry)) for entry in entries] == entries
     for wrong in ('{"at":1,"notes":[[0,0,60,90]]}', '{"at":1,"notes":[[0,1,160,90]]}', '{"at":1,"onset":[1,2,200]}'):
         with pytest.raises(ValueError, match=r"not a note|expected an integer"):
@@ -123,7 +173,12 @@ def test_the_log_keeps_exact_notes():
 def melody(tmp_path_factory) -> Path:
     """Four bars of quarters and eighths with a pedal, at 100 beats a minute."""
     track = mido.MidiTrack(
-        [mido.MetaMessage("set_tempo", tempo=600_000), mido.Message("control_change", control=64, value=127)]
+        [
+            mido.MetaMessage("set_tempo", tempo=600_000),
+            mido.MetaMessage("marker", text="Theme"),
+            mido.Message("control_change", control=64, value=127),
+            mido.Message("program_change", program=4),
+        ]
     )
     for number, pitch in enumerate([60, 64, 67, 72, 71, 67, 64, 62] * 3):
         length = 480 if number % 3 else 240
@@ -159,6 +214,9 @@ def test_a_memory_of_a_midi_file_has_its_notes_and_beats_exactly_and_verifies(ta
     assert onsets_s.tolist() == pytest.approx([n.onset_s for n in take.notes], abs=0.001)
     for name in ("duration_s", "pitch", "velocity"):
         assert notes[name].tolist() == pytest.approx([getattr(n, name) for n in take.notes], abs=0.001)
+    assert model.recordings[0].take.controls == take.controls
+    assert [control.data for control in take.controls] == [b"\xb0\x40\x7f", b"\xc0\x04"]
+    assert [(label.kind, label.text) for label in model.recordings[0].take.labels] == [("marker", "Theme")]
     assert model.recordings[0].beats["time_s"].tolist() == take.beats_s.tolist()
     assert model.recordings[0].beats["bar_place"].tolist()[:5] == [0, 1, 2, 3, 0]
     found = parity(model, model.recordings[0].samples(), RATE_HZ)

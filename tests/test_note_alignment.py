@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from musichal.audio.instrument import EmbeddedInstrument, render_notes
-from musichal.audio.keyboard import MidiTake
+from musichal.audio.midi_take import MidiTake
 from musichal.cli import app
 from musichal.errors import InputError
 from musichal.evaluate import parity

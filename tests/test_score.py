@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from musichal.audio import score as score_module
 from musichal.audio.instrument import EmbeddedInstrument
-from musichal.audio.keyboard import MidiChoice
-from musichal.audio.midi_recording import read_midi_recording
+from musichal.audio.midi_recording import read_midi_recording, read_take
+from musichal.audio.midi_take import MidiChoice
 from musichal.audio.score import chosen, melody_of, parse_midi_channels, parse_score, read_score, render_tracks
 from musichal.errors import InputError
 
@@ -195,6 +195,20 @@ def test_what_is_no_score_is_one_line(data, message):
     with pytest.raises(InputError) as caught:
         parse_score(data, name="x.mid")
     assert str(caught.value) == message
+
+
+def test_markers_lyrics_and_texts_are_labels_and_markers_name_regions(tmp_path):
+    texts = [
+        meta("text", text="@KMIDI KARAOKE FILE"), meta("marker", text="Intro"),
+        meta("lyrics", text="/Hé".encode().decode("latin-1"), time=480),
+        meta("cue_marker", text="Verse", time=480), meta("text", text="\\la", time=480),
+    ]  # fmt: skip
+    (tmp_path / "x.mid").write_bytes(midi_bytes(texts, played((0, 1920, 60))))
+    take = read_take(tmp_path / "x.mid")
+    assert [(label.time_s, label.kind, label.text) for label in take.labels] == [
+        (0.0, "marker", "Intro"), (0.5, "lyric", "Hé"), (1.0, "marker", "Verse"), (1.5, "text", "la"),
+    ]  # fmt: skip
+    assert take.regions(duration_s=2.0) == (("Intro", 0.0, 1.0), ("Verse", 1.0, 2.0))
 
 
 def test_a_missing_file_is_one_line(tmp_path):

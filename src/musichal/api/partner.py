@@ -23,8 +23,8 @@ import numpy as np
 from musichal.api.answer import Answer, Stream
 from musichal.api.sound import Audio, as_recording, rate_of, seed_of, sound_of, warn_of
 from musichal.arrays import Float32, Float64, Int16, Records
-from musichal.audio.keyboard import MidiChoice, MidiTake
 from musichal.audio.midi_recording import read_take
+from musichal.audio.midi_take import MidiChoice, MidiTake
 from musichal.audio.pairs import read_pair
 from musichal.audio.reading import read_recordings
 from musichal.audio.recording import Recording

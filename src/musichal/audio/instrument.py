@@ -28,6 +28,7 @@ _LONGEST_S = 4 * 3600.0
 _TOUCHES = 8
 _HIGHEST_HZ = 14_000.0
 _ATTACK_S, _LONGEST_TONE_S, _FADE_S = 0.003, 8.0, 0.25
+_FONT_STRETCH_S, _FONT_LASTS_S, _FONT_GAIN = 0.5, 16.0, 0.5
 RELEASE_S = 0.12
 """How long a tone takes to end once its key is released."""
 _PITCHED_LEVEL, _DRUM_LEVEL = 0.6, 0.35
@@ -114,23 +115,76 @@ class EmbeddedInstrument:
             yield round(note.onset_s * sample_rate_hz), sound[:, None] * sides.astype(np.float32)
 
 
-def struck_sound(note: Note, sounds_s: float, *, sample_rate_hz: int, program: int = 0) -> Float32:
-    """Return the first `sounds_s` or more of a key that stays down, (n,), without its gain; all of it where that is less.
+class Keys(Protocol):
+    """What a key sounds like that is struck and stays down, mono."""
 
-    However much is asked for, the samples are the same; the array is not to be changed.
+    def sound(self, note: Note, first: int, last: int, *, sample_rate_hz: int, program: int) -> Float32:
+        """Return samples [first, last) of it, fewer where it has ended, whatever else is asked for; `note` has no end.
+
+        `program` is a General MIDI program, plus 128 for each bank.
+        """
+
+    def lasts_s(self, note: Note) -> float:
+        """Return how long it sounds."""
+
+
+class StruckKeys:
+    """The keys of the embedded instrument."""
+
+    def sound(self, note: Note, first: int, last: int, *, sample_rate_hz: int, program: int) -> Float32:
+        """Return samples of a key; see `Keys`."""
+        is_drum = note.channel == PERCUSSION_CHANNEL
+        bass = program % 128 in _BASS_PROGRAMS
+        sound = _struck(note, last / sample_rate_hz, sample_rate_hz, is_drum=is_drum, bass=bass)
+        return sound[first:last] * np.float32(sum(_sides(note, is_drum=is_drum)) / 2)
+
+    def lasts_s(self, note: Note) -> float:
+        """Return how long a key sounds."""
+        return _drum_s(_drum(note.pitch)) if note.channel == PERCUSSION_CHANNEL else _LONGEST_TONE_S
+
+
+class FontKeys:
+    """The keys of a soundfont: their first 16 s, which end as soon as the key is released.
+
+    Parameters
+    ----------
+    font : Instrument
     """
-    is_drum = note.channel == PERCUSSION_CHANNEL
-    return _struck(note, sounds_s, sample_rate_hz, is_drum=is_drum, bass=program in _BASS_PROGRAMS)
+
+    def __init__(self, font: Instrument) -> None:
+        self._font = font
+        self._stretch = lru_cache(maxsize=256)(self._made)
+
+    def sound(self, note: Note, first: int, last: int, *, sample_rate_hz: int, program: int) -> Float32:
+        """Return samples of a key; see `Keys`. A stretch that is twice as long is made each time that one is over."""
+        key = note.pitch, note.velocity, note.channel, program, sample_rate_hz
+        parts, begins, seconds = [], 0, _FONT_STRETCH_S
+        while begins < last and seconds <= _FONT_LASTS_S:
+            ends = round(seconds * sample_rate_hz)
+            if first < ends:
+                parts.append(self._stretch(*key, seconds)[max(first, begins) : min(last, ends)])
+            begins, seconds = ends, 2 * seconds
+        return np.concatenate([np.zeros(0, np.float32), *parts])
+
+    def lasts_s(self, note: Note) -> float:
+        """Return how long a key may sound."""
+        return _FONT_LASTS_S
+
+    def _made(self, pitch: int, velocity: int, channel: int, program: int, rate_hz: int, seconds: float) -> Float32:
+        mono = np.zeros(round(seconds * rate_hz), np.float32)
+        held = [Note(0.0, seconds + 1.0, pitch, velocity, channel)]
+        for start, sound in self._font.sounds(held, sample_rate_hz=rate_hz, programs={channel: program}):
+            part = sound[: max(0, len(mono) - start)].mean(axis=1)
+            mono[start : start + len(part)] += part
+        if seconds == _FONT_LASTS_S:
+            fade = round(_FADE_S * rate_hz)
+            mono[-fade:] *= np.linspace(1, 0, fade, dtype=np.float32)
+        return mono * np.float32(_FONT_GAIN)
 
 
-def mono_gain(note: Note) -> float:
-    """Return the gain of a key in a mono sum."""
-    return sum(_sides(note, is_drum=note.channel == PERCUSSION_CHANNEL)) / 2
-
-
-def lasts_s(note: Note) -> float:
-    """Return how long a key that stays down sounds."""
-    return _drum_s(_drum(note.pitch)) if note.channel == PERCUSSION_CHANNEL else _LONGEST_TONE_S
+def find_keys(soundfont: PathLike | None) -> Keys:
+    """Return the keys of a soundfont, without one those of the embedded instrument; raises `InputError` for what is none."""
+    return StruckKeys() if soundfont is None else FontKeys(open_soundfont(soundfont))
 
 
 def _touch(velocity: int) -> int:

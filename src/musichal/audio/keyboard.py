@@ -1,23 +1,29 @@
 """A keyboard that is heard: MIDI messages become sound as they come, and exact notes.
 
 The sound is that of the embedded instrument, mono, so that a keyboard live, a MIDI file offline and a MIDI file in training are
-heard alike. It does not depend on how the stream is cut. Pedals hold notes as on a piano (MIDI 1.0, controllers 64 and 66);
-bends and pressure are not heard. A note lasts, exactly, as long as its key is down.
+heard alike; a soundfont can take its place. It does not depend on how the stream is cut. Pedals hold notes as on a piano (MIDI
+1.0, controllers 64 and 66), pitch bend moves what sounds (its range by RPN 0, tuning by RPN 1 and 2, MPE zones by RPN 6), and
+programs and banks choose the sound; pressure and volume are not heard. A note lasts, exactly, as long as its key is down.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from operator import itemgetter
 
 import numpy as np
 
-from musichal.arrays import Float32, Float64
-from musichal.audio.instrument import HI_HATS, RELEASE_S, lasts_s, mono_gain, struck_sound
+from musichal.arrays import Float32, Int64
+from musichal.audio.instrument import HI_HATS, RELEASE_S, Keys, StruckKeys
+from musichal.audio.midi_take import Control
 from musichal.note import PERCUSSION_CHANNEL, HeardNote, Note
 
-_GAIN = 1.0
 _MOST_VOICES = 64
 _SUSTAIN, _SOSTENUTO, _SOUND_OFF, _RESET, _NOTES_OFF = 64, 66, 120, 121, range(123, 128)
 _SHORTEST_S = 0.005
+_BANK, _DATA, _DATA_FINE, _RPN_FINE, _RPN = 0, 6, 38, 100, 101
+_BEND_RANGE, _MPE_BEND_RANGE, _BENDS_BY = 2.0, 48.0, 8192
+_MOST_CONTROLS = 200_000  # those that nobody took are forgotten
 
 
 @dataclass
@@ -31,6 +37,42 @@ class _Voice:
     is_down: bool = True
     is_held: bool = False  # by the sostenuto pedal
     damped: int | None = None
+    bends: list[tuple[int, float, float]] = field(default_factory=list)
+    """From a sample on, the place in the sound, and how fast it goes on; empty where it was never bent."""
+
+    def bend(self, at: int, ratio: float) -> None:
+        """Go on `ratio` times as fast from a sample on."""
+        since, place, before = self.bends[-1] if self.bends else (self.struck, 0.0, 1.0)
+        if ratio != before:
+            self.bends.append((at, place + (at - since) * before, ratio))
+
+    def places(self, first: int, last: int) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
+        """Return the places in the sound of samples [first, last), which do not depend on how they are cut."""
+        samples = np.arange(first, last)
+        since, place, ratio = (np.array(column) for column in zip((self.struck, 0.0, 1.0), *self.bends, strict=True))
+        row = np.searchsorted(since, samples, side="right") - 1
+        out: np.ndarray[tuple[int], np.dtype[np.float64]] = place[row] + (samples - since[row]) * ratio[row]
+        return out
+
+
+@dataclass
+class _Channel:
+    """What the controllers of a channel say."""
+
+    program: int = 0
+    bank: int = 0
+    is_sustained: bool = False
+    is_sostenuto: bool = False
+    bend: int = 0
+    bend_range: float = _BEND_RANGE
+    fine: float = 0.0
+    coarse: int = 0
+    rpn: tuple[int, int] = (127, 127)
+
+    @property
+    def ratio(self) -> float:
+        """How much higher it sounds than it is struck."""
+        return float(2 ** ((self.bend / _BENDS_BY * self.bend_range + self.fine + self.coarse) / 12))
 
 
 @dataclass(frozen=True)
@@ -43,38 +85,6 @@ class KeyPress:
     channel: int
 
 
-@dataclass(frozen=True)
-class MidiChoice:
-    """What is played of a MIDI file, and by what.
-
-    `tracks` are names, numbers counted from 1, or the words of `musichal.audio.score.chosen`; `channels` count from 1. Empty
-    ones are all.
-    """
-
-    tracks: tuple[str, ...] = ()
-    channels: frozenset[int] = frozenset()
-
-
-@dataclass(frozen=True)
-class MidiTake:
-    """What a MIDI file says of a recording.
-
-    `notes` and drum `hits` are ordered by onset. `beats_s` (n,) and `downbeats_s` (m,) are empty where the notes do not lie on
-    the file's grid. The sound `is_rendered` from the file, or another recording of the same performance.
-    """
-
-    notes: tuple[HeardNote, ...]
-    hits: tuple[HeardNote, ...]
-    beats_s: Float64
-    downbeats_s: Float64
-    is_rendered: bool = True
-
-    @property
-    def onsets(self) -> tuple[HeardNote, ...]:
-        """Notes and hits, by onset."""
-        return tuple(sorted((*self.notes, *self.hits), key=lambda note: (note.onset_s, note.pitch)))
-
-
 class KeyboardSynth:
     """Renders MIDI channel messages block by block.
 
@@ -84,6 +94,8 @@ class KeyboardSynth:
     Parameters
     ----------
     sample_rate_hz : int
+    keys : Keys, optional
+        What a key sounds like; the embedded instrument.
 
     Attributes
     ----------
@@ -98,14 +110,14 @@ class KeyboardSynth:
     (2400,)
     """
 
-    def __init__(self, sample_rate_hz: int) -> None:
+    def __init__(self, sample_rate_hz: int, keys: Keys | None = None) -> None:
         self.position = 0
-        self._rate_hz = sample_rate_hz
+        self._rate_hz, self._keys = sample_rate_hz, keys or StruckKeys()
         self._release = round(RELEASE_S * sample_rate_hz)
         self._fall = (np.linspace(1, 0, self._release, endpoint=False) ** 3).astype(np.float32)
         self._voices: list[_Voice] = []
-        self._programs = [0] * 16
-        self._sustained = [False] * 16
+        self._channels = [_Channel() for _ in range(16)]
+        self._controls: list[Control] = []
         self._down: dict[tuple[int, int], list[KeyPress]] = {}
         self._pressed: list[KeyPress] = []
         self._ended: tuple[list[HeardNote], list[HeardNote]] = [], []
@@ -115,8 +127,10 @@ class KeyboardSynth:
         """Take a channel message at a sample; others are ignored."""
         at = self._last = max(at_sample, self.position, self._last)
         kind, channel = (data[0] & 0xF0, data[0] & 0x0F) if data else (0, 0)
+        if kind in (0xA0, 0xB0, 0xC0, 0xD0, 0xE0) and len(self._controls) < _MOST_CONTROLS:
+            self._controls.append(Control(at / self._rate_hz, bytes(data)))
         if kind == 0xC0 and len(data) == 2:
-            self._programs[channel] = data[1] & 0x7F
+            self._channels[channel].program = data[1] & 0x7F
         if len(data) != 3:
             return
         first, second = data[1] & 0x7F, data[2] & 0x7F
@@ -128,6 +142,9 @@ class KeyboardSynth:
                 if voice.note.pitch == first and voice.is_down:
                     voice.is_down = False
                     self._let_go(voice, at)
+        elif kind == 0xE0:
+            self._channels[channel].bend = (first | second << 7) - _BENDS_BY
+            self._bend(channel, at)
         elif kind == 0xB0:
             self._control(channel, first, second, at)
 
@@ -161,10 +178,16 @@ class KeyboardSynth:
         notes, hits = (tuple(sorted(some, key=lambda note: (note.onset_s, note.pitch))) for some in ended)
         return notes, hits
 
+    def controls(self) -> tuple[Control, ...]:
+        """Return the channel messages that are no notes since the last call, in order."""
+        controls, self._controls = self._controls, []
+        return tuple(controls)
+
     def silence(self) -> None:
         """End every note now."""
         self._release_all(range(16), max(self.position, self._last))
-        self._sustained = [False] * 16
+        for channel in self._channels:
+            channel.is_sustained = channel.is_sostenuto = False
         for voice in self._voices:
             voice.is_down = voice.is_held = False
             self._let_go(voice, max(self.position, self._last))
@@ -183,7 +206,12 @@ class KeyboardSynth:
         if len(sounding) >= _MOST_VOICES:
             self._end(sounding[0], at)
         note = Note(at / self._rate_hz, _SHORTEST_S, pitch, velocity, channel)
-        self._voices.append(_Voice(note, self._programs[channel], at, round(lasts_s(note) * self._rate_hz)))
+        state = self._channels[channel]
+        program = state.program + 128 * state.bank
+        voice = _Voice(note, program, at, round(self._keys.lasts_s(note) * self._rate_hz))
+        if not is_drum:
+            voice.bend(at, state.ratio)
+        self._voices.append(voice)
         self._pressed.append(KeyPress(at, pitch, velocity, channel))
         self._down.setdefault((channel, pitch), []).append(self._pressed[-1])
 
@@ -203,23 +231,64 @@ class KeyboardSynth:
     def _control(self, channel: int, number: int, value: int, at: int) -> None:
         if number == _SOUND_OFF or number in _NOTES_OFF:
             self._release_all((channel,), at)
+        state = self._channels[channel]
         for voice in self._of(channel):
-            if number == _SOSTENUTO:
-                voice.is_held = value >= 64 and (voice.is_held or voice.is_down)
+            if number == _SOSTENUTO:  # it holds what is down when it goes down
+                voice.is_held = value >= 64 and (voice.is_held or (voice.is_down and not state.is_sostenuto))
             elif number == _RESET:
                 voice.is_held = False
             elif number == _SOUND_OFF:
                 self._end(voice, at)
             elif number in _NOTES_OFF:
                 voice.is_down = False
-        if number in (_SUSTAIN, _RESET):
-            self._sustained[channel] = number == _SUSTAIN and value >= 64
+        self._set(channel, number, value, at)
         for voice in self._of(channel):
             self._let_go(voice, at)
 
+    def _set(self, channel: int, number: int, value: int, at: int) -> None:
+        """Take what a controller says of its channel."""
+        state = self._channels[channel]
+        if number in (_SUSTAIN, _RESET):
+            state.is_sustained = number == _SUSTAIN and value >= 64
+        if number in (_SOSTENUTO, _RESET):
+            state.is_sostenuto = number == _SOSTENUTO and value >= 64
+        if number == _BANK:
+            state.bank = value
+        elif number in (_RPN, _RPN_FINE):
+            state.rpn = (value, state.rpn[1]) if number == _RPN else (state.rpn[0], value)
+        elif number in (98, 99):  # another kind of parameter
+            state.rpn = (127, 127)
+        elif number in (_DATA, _DATA_FINE):
+            self._tune(channel, value, is_fine=number == _DATA_FINE)
+            self._bend(channel, at)
+        elif number == _RESET:
+            state.bend, state.rpn = 0, (127, 127)
+            self._bend(channel, at)
+
+    def _tune(self, channel: int, value: int, *, is_fine: bool) -> None:
+        """Set the parameter of a channel that was chosen before."""
+        state = self._channels[channel]
+        if state.rpn == (0, 0):
+            state.bend_range = int(state.bend_range) + value / 100 if is_fine else float(value)
+        elif state.rpn == (0, 1):
+            before = round((state.fine + 1) * _BENDS_BY)
+            after = (before & ~0x7F) | value if is_fine else (value << 7) | (before & 0x7F)
+            state.fine = after / _BENDS_BY - 1
+        elif state.rpn == (0, 2) and not is_fine:
+            state.coarse = value - 64
+        elif state.rpn == (0, 6) and not is_fine and channel in (0, 15):  # an MPE zone from either end
+            for member in self._channels[1 : 1 + value] if channel == 0 else self._channels[max(0, 15 - value) : 15]:
+                member.bend_range = _MPE_BEND_RANGE
+
+    def _bend(self, channel: int, at: int) -> None:
+        """Move what sounds on a channel to where its bend is."""
+        for voice in self._voices:
+            if voice.note.channel == channel != PERCUSSION_CHANNEL:
+                voice.bend(at, self._channels[channel].ratio)
+
     def _let_go(self, voice: _Voice, at: int) -> None:
         """End a note that neither key nor pedal holds; a drum sounds to its end."""
-        held = voice.is_down or voice.is_held or self._sustained[voice.note.channel]
+        held = voice.is_down or voice.is_held or self._channels[voice.note.channel].is_sustained
         if not held and voice.note.channel != PERCUSSION_CHANNEL:
             self._end(voice, at)
 
@@ -233,10 +302,26 @@ class KeyboardSynth:
             last = min(last, voice.damped + self._release)
         if first >= last:
             return
-        needed_s = (last - voice.struck) / self._rate_hz
-        sound = struck_sound(voice.note, needed_s, sample_rate_hz=self._rate_hz, program=voice.program)
-        part = sound[first - voice.struck : last - voice.struck] * np.float32(_GAIN * mono_gain(voice.note))
+        part = self._bent(voice, first, last)
         if voice.damped is not None and last > voice.damped:
             from_ = max(first, voice.damped)
             part[from_ - first :] *= self._fall[from_ - voice.damped : last - voice.damped][: part.shape[0]]
         mix[first - start : first - start + part.shape[0]] += part
+
+    def _sound(self, voice: _Voice, first: int, last: int) -> Float32:
+        """Return samples [first, last) of a key that stays down, fewer where it has ended, to be changed at will."""
+        return self._keys.sound(voice.note, first, last, sample_rate_hz=self._rate_hz, program=voice.program)
+
+    def _bent(self, voice: _Voice, first: int, last: int) -> Float32:
+        """Return samples [first, last) of the stream, of a voice whose sound is read faster or slower where it is bent."""
+        if not voice.bends:
+            return self._sound(voice, first - voice.struck, last - voice.struck)
+        voice.bends = voice.bends[max(0, bisect_right(voice.bends, first, key=itemgetter(0)) - 1) :]
+        places = voice.places(first, last)
+        whole: Int64 = np.floor(places).astype(np.int64)
+        sound = self._sound(voice, int(whole[0]), int(whole[-1]) + 2)
+        sound = np.pad(sound, (0, max(0, int(whole[-1]) + 2 - int(whole[0]) - len(sound))))
+        share = (places - whole).astype(np.float32)
+        at = whole - whole[0]
+        mixed: Float32 = sound[at] * (1 - share) + sound[at + 1] * share
+        return mixed

@@ -5,14 +5,17 @@ and beats are the file's. Its beats are a grid only where its notes lie on it: a
 has the tempo of the sequencer, which nobody played to.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from musichal.arrays import Float32, Float64
-from musichal.audio.keyboard import KeyboardSynth, MidiChoice, MidiTake
+from musichal.audio.instrument import Keys, find_keys
+from musichal.audio.keyboard import KeyboardSynth
+from musichal.audio.midi_take import Control, MidiChoice, MidiTake
 from musichal.audio.recording import Recording, ingest
-from musichal.audio.score import Score, channel_messages, chosen, parse_midi, read_midi_bytes, read_score, score_of, tempo_map
+from musichal.audio.score import Score, channel_messages, chosen, parse_midi, read_midi_bytes, score_of, tempo_map
 from musichal.note import HeardNote
 from musichal.text import PathLike, printable
 
@@ -32,21 +35,30 @@ def read_midi_recording(path: PathLike, choice: MidiChoice = MidiChoice()) -> Re
         If it cannot be read, is damaged, has no note or no such track, or holds too much.
     """
     name = printable(Path(path).name)
-    midi = parse_midi(read_midi_bytes(path), name=name)
-    score = chosen(score_of(midi, name=name), choice)
-    messages = channel_messages(midi, tempo_map(midi, name=name), score)
-    samples = render_messages(messages, duration_s=score.duration_s + _TAIL_S, sample_rate_hz=MIDI_RATE_HZ)
-    return Recording(name, MIDI_RATE_HZ, samples, take=take_of(score))
+    score, messages = _read(path, choice)
+    keys, duration_s = find_keys(choice.soundfont), score.duration_s + _TAIL_S
+    samples = render_messages(messages, duration_s=duration_s, sample_rate_hz=MIDI_RATE_HZ, keys=keys)
+    return Recording(name, MIDI_RATE_HZ, samples, take=take_of(score, messages))
 
 
 def read_take(path: PathLike, choice: MidiChoice = MidiChoice()) -> MidiTake:  # noqa: B008 - frozen
     """Return what a MIDI file says, without its sound; raises as `read_midi_recording` does."""
-    return take_of(chosen(read_score(path), choice))
+    return take_of(*_read(path, choice))
 
 
-def render_messages(messages: list[tuple[float, bytes]], *, duration_s: float, sample_rate_hz: int) -> Float32:
+def _read(path: PathLike, choice: MidiChoice) -> tuple[Score, list[tuple[float, bytes]]]:
+    """Return the score of what is chosen of a file, and its channel messages."""
+    name = printable(Path(path).name)
+    midi = parse_midi(read_midi_bytes(path), name=name)
+    score = chosen(score_of(midi, name=name), choice)
+    return score, channel_messages(midi, tempo_map(midi, name=name), score)
+
+
+def render_messages(
+    messages: list[tuple[float, bytes]], *, duration_s: float, sample_rate_hz: int, keys: Keys | None = None
+) -> Float32:
     """Return the sound of channel messages, given with their times in order, (n,), at most at full scale."""
-    synth = KeyboardSynth(sample_rate_hz)
+    synth = KeyboardSynth(sample_rate_hz, keys)
     end = round(duration_s * sample_rate_hz)
     parts, at = [], 0
     while synth.position < end:
@@ -59,8 +71,8 @@ def render_messages(messages: list[tuple[float, bytes]], *, duration_s: float, s
     return ingest(sound / max(1.0, float(np.abs(sound).max()) / 0.99))
 
 
-def take_of(score: Score) -> MidiTake:
-    """Return what a score says exactly."""
+def take_of(score: Score, messages: Sequence[tuple[float, bytes]] = ()) -> MidiTake:
+    """Return what a score says exactly, and of its channel messages those that are no notes."""
     heard: tuple[list[HeardNote], list[HeardNote]] = [], []
     for track in score.tracks:
         for note in track.notes:
@@ -70,7 +82,13 @@ def take_of(score: Score) -> MidiTake:
     onsets_s = np.array([note.onset_s for note in (*notes, *hits)])
     if not on_grid(onsets_s, beats_s):
         beats_s = downbeats_s = np.zeros(0)
-    return MidiTake(notes, hits, beats_s, downbeats_s)
+    channels, until_s = {track.channel for track in score.tracks}, score.duration_s
+    controls = tuple(
+        Control(time_s, data)
+        for time_s, data in messages
+        if data[0] & 0xF0 not in (0x80, 0x90) and data[0] & 0x0F in channels and time_s <= until_s
+    )
+    return MidiTake(notes, hits, beats_s, downbeats_s, controls=controls, labels=score.labels)
 
 
 def on_grid(onsets_s: Float64, beats_s: Float64) -> bool:

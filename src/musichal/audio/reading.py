@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from musichal.audio.keyboard import MidiChoice
+from musichal.audio.midi_take import MidiChoice
 from musichal.audio.recording import FoundFiles, Recording, find_recordings, read_recording
 from musichal.errors import InputError
 from musichal.text import PathLike, counted, printable

@@ -27,8 +27,8 @@ from musichal.arrays import Float32, Float64
 from musichal.audio.containers import FOREIGN_SUFFIXES, contents
 from musichal.audio.decoding import Sound, UndecodableError, decode, decode_foreign
 from musichal.audio.files import flac_holds_rate
-from musichal.audio.keyboard import MidiChoice, MidiTake
 from musichal.audio.levels import LevelMeter, Levels, decibels
+from musichal.audio.midi_take import MidiChoice, MidiTake
 from musichal.audio.parts import Contents, Foreign, Part
 from musichal.audio.resample import StreamResampler
 from musichal.audio.sample_store import SampleStore

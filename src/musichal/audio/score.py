@@ -11,6 +11,7 @@ A file is not trusted: `read_score` takes a bounded time and memory, and anythin
 (Standard MIDI Files 1.0, MIDI Manufacturers Association 1988.)
 """
 
+import contextlib
 import dataclasses
 import io
 import re
@@ -19,6 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,7 @@ from mido.midifiles.meta import KeySignatureError
 
 from musichal.arrays import Float32, Float64, Int64
 from musichal.audio.instrument import Instrument, render_notes
-from musichal.audio.keyboard import MidiChoice
+from musichal.audio.midi_take import LONGEST_LABEL, Label, MidiChoice
 from musichal.errors import InputError
 from musichal.note import PERCUSSION_CHANNEL, Note
 from musichal.text import PathLike, printable, reason
@@ -48,6 +50,8 @@ _BASS_PROGRAMS = range(32, 40)
 _EFFECT_PROGRAMS = range(112, 128)
 _LOWEST_MELODY, _MELODY_RANGE = 36, 24
 _FAST_HZ = 4.0
+_LABELS = {"marker": "marker", "cue_marker": "marker", "lyrics": "lyric", "text": "text"}
+_MOST_LABELS = 20_000
 _MELODY, _DRUMS, _NO_DRUMS = "melody", "drums", "no-drums"
 
 
@@ -93,12 +97,13 @@ class Track:
 
 @dataclass(frozen=True)
 class Score:
-    """A score in seconds; `downbeats_s` are the first beats of the bars."""
+    """A score in seconds; `downbeats_s` are the first beats of the bars, `labels` its markers, lyrics and texts."""
 
     name: str
     tracks: tuple[Track, ...]
     beats_s: Float64
     downbeats_s: Float64
+    labels: tuple[Label, ...] = ()
 
     @property
     def duration_s(self) -> float:
@@ -128,7 +133,8 @@ class Score:
 
         tracks = tuple(dataclasses.replace(t, notes=tuple(note(n) for n in t.notes)) for t in self.tracks)
         beats_s, downbeats_s = (np.array([moved(t) for t in times.tolist()]) for times in (self.beats_s, self.downbeats_s))
-        return dataclasses.replace(self, tracks=tracks, beats_s=beats_s, downbeats_s=downbeats_s)
+        labels = tuple(dataclasses.replace(label, time_s=moved(label.time_s)) for label in self.labels)
+        return dataclasses.replace(self, tracks=tracks, beats_s=beats_s, downbeats_s=downbeats_s, labels=labels)
 
     def transposed(self, semitones: int, *, from_s: float, to_s: float) -> "Score":
         """Return the score with the notes that begin in a stretch moved, but for drums; raises `InputError` beyond MIDI."""
@@ -179,7 +185,8 @@ def score_of(midi: mido.MidiFile, *, name: str) -> Score:
     if last_s > LONGEST_S:
         raise InputError(f"{name}: this MIDI file lasts {last_s / 3600:.1f} hours; the longest that is read is 4 hours")
     beats, downbeats = _beats(meters, tempos, last_s, midi.ticks_per_beat, name)
-    return Score(name, tracks, tempos.seconds(beats), tempos.seconds(downbeats))
+    labels = tuple(_labels(midi, tempos, last_s))
+    return Score(name, tracks, tempos.seconds(beats), tempos.seconds(downbeats), labels)
 
 
 def parse_midi(data: bytes, *, name: str) -> mido.MidiFile:
@@ -232,6 +239,26 @@ def _chain(midi: mido.MidiFile) -> None:
         if track:
             track[0].time += before
         before += length
+
+
+def _labels(midi: mido.MidiFile, tempos: TempoMap, last_s: float) -> Iterator[Label]:
+    """Yield the first of its markers, lyrics and texts, in order of time; without the headers of karaoke."""
+    found: list[tuple[int, str, str]] = []
+    for track in midi.tracks:
+        tick = 0
+        for message in track:
+            tick += message.time
+            if (kind := _LABELS.get(message.type)) is not None and len(found) < _MOST_LABELS:
+                with contextlib.suppress(UnicodeError):  # the standard says ASCII, and many files have UTF-8
+                    message.text = message.text.encode("latin-1").decode()
+                text = printable(message.text.lstrip("/\\").strip())[:LONGEST_LABEL]
+                if text and not text.startswith("@"):
+                    found.append((tick, kind, text))
+    found.sort(key=itemgetter(0))
+    times = tempos.seconds([tick for tick, *_ in found]).tolist() if found else []
+    for time_s, (_, kind, text) in zip(times, found, strict=True):
+        if time_s <= last_s:
+            yield Label(time_s, kind, text)
 
 
 def channel_messages(midi: mido.MidiFile, tempos: TempoMap, score: Score) -> list[tuple[float, bytes]]:

@@ -234,7 +234,8 @@ class SoundFont:
     def _of(self, bank: int, program: int) -> tuple[_Region, ...]:
         if (bank, program) not in self._regions:
             preset = self._preset(bank, program)
-            self._regions[bank, program] = tuple(self._build(*preset)) if bank == 0 or preset[0] in _DRUMS else ()
+            there = bank != _PERCUSSION_BANK or preset[0] in _DRUMS
+            self._regions[bank, program] = tuple(self._build(*preset)) if there else ()
         return self._regions[bank, program]
 
     def sounds(
@@ -242,8 +243,7 @@ class SoundFont:
     ) -> Iterator[tuple[int, Float32]]:
         """Yield the first sample and the stereo sound (n, 2) of each region of each note, in order of time.
 
-        `programs` gives channels their General MIDI program, and channel 9 its drum kit; of a program that there is not,
-        another plays: see `remarks`.
+        `programs` gives channels their General MIDI program (plus 128 a bank) or drum kit; where it is missing, see `remarks`.
         """
         for voice in _choked([voice for note in notes for voice in self._voices(note, sample_rate_hz, programs)]):
             region = voice.region
@@ -255,8 +255,8 @@ class SoundFont:
             yield voice.start, _sound(voice, samples)[:, None] * sides
 
     def _voices(self, note: Note, rate_hz: int, programs: Mapping[int, int]) -> Iterator[_Voice]:
-        bank = _PERCUSSION_BANK if note.channel == PERCUSSION_CHANNEL else 0
-        regions = self._of(bank, programs.get(note.channel, 0))
+        bank, program = divmod(programs.get(note.channel, 0), 128)
+        regions = self._of(_PERCUSSION_BANK if note.channel == PERCUSSION_CHANNEL else bank, program)
         start = round(note.onset_s * rate_hz)
         held = max(1, round((note.onset_s + note.duration_s) * rate_hz) - start)
         for region in regions:

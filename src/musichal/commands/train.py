@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePath
 from typing import Any
 
-from musichal.audio.keyboard import MidiChoice
 from musichal.audio.midi_recording import read_take
+from musichal.audio.midi_take import MidiChoice
 from musichal.audio.pairs import read_pair
 from musichal.audio.reading import read_found
 from musichal.audio.recording import MIDI_SUFFIXES, FoundFiles, Recording, find_recordings

@@ -16,7 +16,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from musichal.arrays import AnyArray, Bool, Float32, Int16, Int64, Records
-from musichal.audio.keyboard import MidiTake
+from musichal.audio.midi_take import MidiTake
 from musichal.audio.recording import ingest, samples_digest
 from musichal.errors import InputError
 from musichal.evaluate.checks import Check

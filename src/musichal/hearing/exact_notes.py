@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from musichal.arrays import Records
-from musichal.audio.keyboard import KeyPress, MidiTake
+from musichal.audio.keyboard import KeyPress
+from musichal.audio.midi_take import MidiTake
 from musichal.hearing.beats import BEAT, find_beats
 from musichal.hearing.percepts import Onset, SegmentFeatures
 from musichal.note import HeardNote

@@ -292,23 +292,18 @@ class LiveEngine:
     def _take(self, block: Block) -> None:
         self._left_out = block.end_sample - self._position - len(block.samples)
         self._position += len(block.samples)
-        if self.listening and (block.pressed or block.ended or block.ended_hits):
+        if self.listening:
             self._take_notes(block)
         self._listen(block.samples)
 
     def _take_notes(self, block: Block) -> None:
         """Take what a MIDI player played in a block, which is at the rate of the clock, before its sound."""
-        pressed = [replace(key, sample=key.sample - self._left_out) for key in block.pressed]
+        block = block.earlier(self._left_out, rate_hz=self._rate_hz)
         if self._front_end.known is not None:
-            self._front_end.known.add(self._key_onsets.of(pressed))
-        if block.ended or block.ended_hits:
-            left_out_s = self._left_out / self._rate_hz
-            notes, hits = (
-                tuple(replace(note, onset_s=max(0.0, note.onset_s - left_out_s)) for note in some)
-                for some in (block.ended, block.ended_hits)
-            )
-            self._exact.end(notes, hits)
-            self._note(Played(self._at(), notes, hits))
+            self._front_end.known.add(self._key_onsets.of(block.pressed))
+        if block.ended or block.ended_hits or block.controls:
+            self._exact.end(block.ended, block.ended_hits)
+            self._note(Played(self._at(), block.ended, block.ended_hits, block.controls))
 
     def _listen(self, samples: Float32) -> None:
         self._observer.sound(samples)

@@ -18,7 +18,7 @@ import numpy as np
 
 from musichal.arrays import AnyArray, Float32, Int16, Int64, Records
 from musichal.audio.files import decode_flac
-from musichal.audio.keyboard import MidiTake
+from musichal.audio.midi_take import LABEL_KINDS, Control, Label, MidiTake
 from musichal.errors import InputError, PartnerFileError
 from musichal.hearing.beats import BEAT
 from musichal.hearing.percepts import SILENCE, SOURCES
@@ -61,6 +61,12 @@ _VOCABULARY_ARRAYS: _Layout = {
     "mean": (np.float32, 1),
     "projection": (np.float32, 2),
     "counts": (np.int64, 1),
+}
+_CONTROL_ARRAYS: _Layout = {
+    "controls_s": (np.float64, 1),
+    "controls": (np.uint8, 2),
+    "labels_s": (np.float64, 1),
+    "labels": (np.uint8, 1),
 }
 _TAKE_ARRAYS: _Layout = {
     "notes_s": (np.float64, 2),
@@ -372,14 +378,35 @@ def take_to_arrays(take: MidiTake) -> dict[str, AnyArray]:
     for kind, heard in (("notes", take.notes), ("hits", take.hits)):
         arrays[f"{kind}_s"] = np.array([(note.onset_s, note.duration_s) for note in heard]).reshape(-1, 2)
         arrays[kind] = np.array([(note.pitch, note.velocity) for note in heard], dtype=np.uint8).reshape(-1, 2)
+    arrays["controls_s"] = np.array([control.time_s for control in take.controls], dtype=np.float64)
+    arrays["controls"] = np.array([[*c.data, 0, 0][:3] for c in take.controls], dtype=np.uint8).reshape(-1, 3)
+    arrays["labels_s"] = np.array([label.time_s for label in take.labels], dtype=np.float64)
+    texts = "\n".join(f"{label.kind} {label.text}" for label in take.labels)
+    arrays["labels"] = np.frombuffer(texts.encode(), dtype=np.uint8)
     return arrays
+
+
+def _controls(arrays: Mapping[str, AnyArray], name: str) -> tuple[tuple[Control, ...], tuple[Label, ...]]:
+    """Return the channel messages and the labels of a MIDI file; none in a partner from before they were kept."""
+    if not set(_CONTROL_ARRAYS) <= set(arrays):
+        return (), ()
+    lines = arrays["labels"].tobytes().decode(errors="replace").split("\n") if arrays["labels"].size else []
+    kinds, _, texts = zip(*(line.partition(" ") for line in lines), strict=True) if lines else ((), (), ())
+    for times_s, count in ((arrays["controls_s"], len(arrays["controls"])), (arrays["labels_s"], len(lines))):
+        proper = len(times_s) == count and bool(np.isfinite(times_s).all() and (times_s >= 0).all())
+        _require(proper, f"{name} has improper controls or labels")
+    _require(arrays["controls"].shape[1:] == (3,) and set(kinds) <= set(LABEL_KINDS), f"{name} has improper labels")
+    labels = zip(arrays["labels_s"].tolist(), kinds, map(_text, texts), strict=True)
+    controls = zip(arrays["controls_s"].tolist(), map(bytes, arrays["controls"]), strict=True)
+    return tuple(Control(s, d[:2] if d[0] & 0xE0 == 0xC0 else d) for s, d in controls), tuple(Label(*row) for row in labels)
 
 
 def _take(container: Container, number: int) -> MidiTake | None:
     member = f"arrays/midi-{number:04d}.safetensors"
     if member not in container.members:
         return None
-    return take_of_arrays(_arrays(container, member, _TAKE_ARRAYS), f"recording {number}")
+    more = _CONTROL_ARRAYS if "labels_s" in container.read_arrays(member) else {}
+    return take_of_arrays(_arrays(container, member, {**_TAKE_ARRAYS, **more}), f"recording {number}")
 
 
 def take_of_arrays(arrays: Mapping[str, AnyArray], name: str) -> MidiTake:
@@ -396,7 +423,8 @@ def take_of_arrays(arrays: Mapping[str, AnyArray], name: str) -> MidiTake:
         rising = bool(np.isfinite(beats_s).all() and (np.diff(beats_s) > 0).all())
         _require(rising, f"{name} has beats out of place")
     _require(arrays["rendered"].shape == (1,), f"{name} has improper notes")
-    return MidiTake(heard[0], heard[1], arrays["beats_s"], arrays["downbeats_s"], bool(arrays["rendered"][0]))
+    rendered, more = bool(arrays["rendered"][0]), _controls(arrays, name)
+    return MidiTake(heard[0], heard[1], arrays["beats_s"], arrays["downbeats_s"], rendered, *more)
 
 
 def _check_beats(beats: Records, number: int, *, last_s: float) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 
 from musichal.arrays import AnyArray, Bool, Float32, Records
 from musichal.audio.files import write_flac
-from musichal.audio.keyboard import MidiTake
+from musichal.audio.midi_take import MidiTake
 from musichal.audio.recording import Recording
 from musichal.errors import InputError
 from musichal.hearing.beats import BEAT

@@ -5,13 +5,15 @@ the recording are correlated with the file, by onsets and harmony, at every lag.
 sum is found first, and the notes that are heard there then make it exact (least squares over matched onsets).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 from scipy.signal import correlate
 
 from musichal.arrays import Float64
-from musichal.audio.keyboard import MidiTake
+from musichal.audio.midi_take import Control, Label, MidiTake
 from musichal.errors import InputError
 from musichal.note import HeardNote
 from musichal.training.pair_alignment import CHROMA_S, STEP_S, Sounding
@@ -23,6 +25,8 @@ _WINDOW_S, _HOP_S = 12.0, 6.0
 _LONGEST_OFFSET_S, _LARGEST_DRIFT, _DRIFT_STEP = 4.0, 0.01, 0.0005
 _REACHES_S = (0.1, 0.05, 0.03, 0.03)
 _LEAST_MATCHED, _EARLY = 8, 0.8
+
+_Timed = TypeVar("_Timed", Control, Label)
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,20 @@ class NoteAlignment:
         beats_s, downbeats_s = (times(at_s) for at_s in (take.beats_s, take.downbeats_s))
         inside = (beats_s >= 0) & (beats_s < duration_s)
         kept = (downbeats_s >= 0) & (downbeats_s < duration_s)
-        return MidiTake(heard(take.notes), heard(take.hits), beats_s[inside], downbeats_s[kept], is_rendered=False)
+
+        def placed(timed: Sequence[_Timed]) -> tuple[_Timed, ...]:
+            at_s = times(np.array([one.time_s for one in timed])).tolist()
+            return tuple(replace(one, time_s=s) for one, s in zip(timed, at_s, strict=True) if 0 <= s < duration_s)
+
+        return MidiTake(
+            heard(take.notes),
+            heard(take.hits),
+            beats_s[inside],
+            downbeats_s[kept],
+            is_rendered=False,
+            controls=placed(take.controls),
+            labels=placed(take.labels),
+        )
 
 
 def align_notes(sound: Sounding, take: MidiTake, *, name: str) -> NoteAlignment:

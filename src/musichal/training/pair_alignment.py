@@ -13,7 +13,7 @@ from scipy.ndimage import gaussian_filter1d
 from scipy.signal import correlate
 
 from musichal.arrays import Float64, Int64
-from musichal.audio.keyboard import MidiTake
+from musichal.audio.midi_take import MidiTake
 from musichal.audio.recording import Recording
 from musichal.errors import InputError
 from musichal.hearing.percepts import SegmentFeatures

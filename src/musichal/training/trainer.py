@@ -17,7 +17,7 @@ import numpy as np
 
 from musichal.arrays import AnyArray, Bool, Float32, Records
 from musichal.audio.files import flac_holds_rate
-from musichal.audio.keyboard import MidiTake
+from musichal.audio.midi_take import MidiTake
 from musichal.audio.recording import Recording
 from musichal.errors import InputError, MusicHalError, PartnerFileError
 from musichal.hearing.drums import drum_model_digest

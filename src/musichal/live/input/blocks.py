@@ -12,11 +12,12 @@ wide at first to lock, narrow later, so that jitter does not pass and the true r
 import math
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from musichal.arrays import Float32
 from musichal.audio.keyboard import KeyPress
+from musichal.audio.midi_take import Control
 from musichal.note import HeardNote
 
 JUMP_S = 0.05
@@ -46,9 +47,9 @@ class Block:
         Position of the first sample.
     flags : int
         What the device said of it: see `musichal.live.input.input_process`.
-    pressed, ended, ended_hits : tuple
-        Of a MIDI player the keys struck in it, and the notes and drum hits that ended. Times are of the stream of samples,
-        those lost counted.
+    pressed, ended, ended_hits, controls : tuple
+        Of a MIDI player the keys struck in it, the notes and drum hits that ended, and its other messages. Times are of the
+        stream of samples, those lost counted.
     """
 
     samples: Float32
@@ -59,11 +60,27 @@ class Block:
     pressed: tuple[KeyPress, ...] = ()
     ended: tuple[HeardNote, ...] = ()
     ended_hits: tuple[HeardNote, ...] = ()
+    controls: tuple[Control, ...] = ()
 
     @property
     def end_sample(self) -> int:
         """Return the position behind the last sample."""
         return self.first_sample + len(self.samples)
+
+    def earlier(self, samples: int, *, rate_hz: int) -> "Block":
+        """Return the block with what a MIDI player did so many samples earlier."""
+        by_s = samples / rate_hz
+        ended, hits = (
+            tuple(replace(note, onset_s=max(0.0, note.onset_s - by_s)) for note in some)
+            for some in (self.ended, self.ended_hits)
+        )
+        return replace(
+            self,
+            pressed=tuple(replace(key, sample=key.sample - samples) for key in self.pressed),
+            ended=ended,
+            ended_hits=hits,
+            controls=tuple(replace(control, time_s=max(0.0, control.time_s - by_s)) for control in self.controls),
+        )
 
 
 class BlockQueue:

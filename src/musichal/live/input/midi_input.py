@@ -142,13 +142,13 @@ class MidiInput:
             self._synth.take(data, at)
         first = self._synth.position
         sound = ingest(self._synth.render(max(0, end - first)))
-        pressed, (ended, hits) = self._synth.pressed(), self._synth.ended()
-        if not (len(sound) or pressed or ended or hits or lost):
+        pressed, (ended, hits), controls = self._synth.pressed(), self._synth.ended(), self._synth.controls()
+        if not (len(sound) or pressed or ended or hits or controls or lost):
             return []
         self._meter.see(sound[:, np.newaxis], sound)
         if at_s - self._levelled_s >= _LEVEL_S:
             self._levelled_s, self.level = at_s, self._meter.take()
-        return [Block(sound, at_s, lost, first, pressed=pressed, ended=ended, ended_hits=hits)]
+        return [Block(sound, at_s, lost, first, pressed=pressed, ended=ended, ended_hits=hits, controls=controls)]
 
     def _take(self, data: Sequence[int]) -> None:
         """Take a message, on a thread of the system."""

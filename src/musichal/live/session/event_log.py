@@ -19,6 +19,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from musichal.audio.midi_take import Control
 from musichal.hearing.percepts import Onset, Percept
 from musichal.note import HeardNote
 from musichal.partner.decision import Decision
@@ -39,11 +40,15 @@ class Struck:
 
 @dataclass(frozen=True)
 class Played:
-    """Notes and drum hits of a MIDI player ended: they are part of the next percept, in the place of those heard."""
+    """Notes and drum hits of a MIDI player ended: they are part of the next percept, in the place of those heard.
+
+    `controls` are its other messages; nothing hears them.
+    """
 
     at_sample: int
     notes: tuple[HeardNote, ...]
     hits: tuple[HeardNote, ...] = ()
+    controls: tuple[Control, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -176,9 +181,11 @@ def entry_to_json(entry: Entry) -> str:
     match entry:
         case Struck(_, onset):
             values = {"onset": [onset.sample, onset.decided_at, *onset.pitches]}
-        case Played(_, notes, hits):
+        case Played(_, notes, hits, controls):
             lists = {"notes": notes, "hits": hits}
             values = {k: [[n.onset_s, n.duration_s, n.pitch, n.velocity] for n in some] for k, some in lists.items()}
+            if controls:
+                values["controls"] = [[control.time_s, *control.data] for control in controls]
         case Perceived(_, index, digest):
             values = {"percept": index, "digest": digest}
         case Skipped(_, index, why):
@@ -207,7 +214,8 @@ def entry_from_json(line: str) -> Entry:
         case {"onset": [sample, decided_at, *pitches]}:
             entry = Struck(at, Onset(_count(sample), _count(decided_at), tuple(_count(p, 127) for p in pitches)))
         case {"notes": [*notes]}:
-            entry = Played(at, tuple(map(_note, notes)), tuple(map(_note, _list(values.get("hits", [])))))
+            hits, controls = (_list(values.get(name, [])) for name in ("hits", "controls"))
+            entry = Played(at, tuple(map(_note, notes)), tuple(map(_note, hits)), tuple(map(_control, controls)))
         case {"percept": index}:
             entry = Perceived(at, _count(index), str(values.get("digest", "")))
         case {"skipped": index, "why": "late" | "deaf" | "lost" as why}:
@@ -245,6 +253,13 @@ def _note(values: object) -> HeardNote:
             if 0 <= onset_s < _LONGEST_S and 0 < duration_s < _LONGEST_S:
                 return HeardNote(float(onset_s), float(duration_s), _count(pitch, 127), _count(velocity, 127))
     raise ValueError("not a note")
+
+
+def _control(values: object) -> Control:
+    match values:
+        case [int() | float() as time_s, status, *data] if 0 <= time_s < _LONGEST_S and 1 <= len(data) <= 2:
+            return Control(float(time_s), bytes([_count(status, 239), *(_count(value, 127) for value in data)]))
+    raise ValueError("not a control")
 
 
 def as_sounded(decisions: Iterable[Decision], entries: Iterable[Entry], *, sample_rate_hz: int) -> Iterator[Decision]:

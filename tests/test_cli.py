@@ -383,7 +383,12 @@ def test_parameters_keys_and_the_guide_are_printed(tmp_path, monkeypatch):
     assert "[0, 5]" in run("parameters", "temperature").stdout
     assert "temprature" in one_line(run("parameters", "temprature"))
     assert "temperature" in one_line(run("parameters", "temprature"))
-    assert {k["key"] for k in json.loads(run("keys", "--json").stdout)["keys"]} >= {"q or Escape", "p or space", "0"}
+    assert {k["key"] for k in json.loads(run("keys", "--json").stdout)["keys"]} >= {
+        "q or Escape",
+        "space or p",
+        "Backspace",
+        "0",
+    }
     topics = [line.split("`")[1] for line in run("docs").stdout.splitlines() if line.startswith("- `")]
     assert len(topics) == 8
     for topic in topics:

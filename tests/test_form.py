@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from musichal.errors import InputError
-from musichal.partner.form import Form, parse_form
+from musichal.partner.form import Form, FormCourse, parse_form
 from musichal.partner.modes import built_in_modes
 from musichal.partner.settings import PartnerSettings
 from musichal.text import clock
@@ -224,3 +224,53 @@ def test_a_region_by_hand_is_kept(trained, player):
     played = [d for d in decisions if d.kind == "play" and not d.live and d.time_s > 0.5]
     assert played
     assert all(d.source_start_s < 3 for d in played)
+
+
+def test_a_player_holds_a_section_goes_on_and_ends():
+    """The form's clock stands still while a section is held or all is paused; next and end move it."""
+    course = FormCourse(form(ARC))
+    assert course.change({"hold_section": None}, 3.0) == "holds opening"
+    assert (course.at(60.0).name, course.at(60.0).until_s) == ("opening", None)
+    place = course.place(60.0)
+    assert place is not None
+    assert (place.number, place.count, place.next_name, place.left_s, place.held) == (1, 3, "section 2", None, True)
+    course.change({"pause": True}, 60.0)
+    assert course.change({"hold_section": False}, 70.0) == "opening goes on"
+    course.change({"pause": None}, 80.0)
+    assert course.at(80.5).until_s == pytest.approx(81.0)
+    assert course.change({"next_section": True}, 80.5) == "now section 2"
+    assert course.at(80.5).silence
+    assert course.at(81.4).until_s == pytest.approx(81.5)
+    assert course.change({"next_section": True}, 81.0) == "now section 3"
+    assert course.at(81.0).mode == "shadow"
+    assert course.change({"end": True}, 82.0) == "comes to its end with a last phrase"
+    assert (course.at(82.0).mode, course.at(82.0).closing, course.at(82.0).until_s) == ("shadow", True, pytest.approx(86.0))
+    with pytest.raises(InputError, match="it is coming to its end"):
+        course.change({"end": True}, 83.0)
+    assert course.at(86.1).has_ended
+    assert course.revive(87.0)
+    assert course.place(87.0) is None
+
+
+def test_without_a_form_there_is_an_end_and_no_section():
+    course = FormCourse(Form())
+    for wish in ("hold_section", "next_section"):
+        with pytest.raises(InputError, match="section"):
+            course.change({wish: True}, 3.0)
+    course.change({"end": True}, 10.0)
+    assert course.at(10.0).closing
+    assert course.at(14.1).has_ended
+
+
+def test_it_ends_with_a_last_phrase_when_asked_and_plays_on_when_a_mode_is_chosen(trained, player):
+    decisions = follow(trained, player, ARC, wishes=[(2.0, {"end": True}), (8.0, {"mode": "couple"})])
+    assert "ended" in {d.rest for d in decisions if 2 < d.time_s < 8}
+    assert not [d for d in decisions if d.kind == "play" and 6.5 < d.time_s < 8.0]
+    assert [d for d in decisions if d.kind == "play" and d.time_s > 8.0]
+
+
+def test_a_pause_stops_it_until_it_goes_on(trained, player):
+    decisions = follow(trained, player, ARC, wishes=[(2.0, {"pause": True}), (8.0, {"pause": False})])
+    assert not [d for d in decisions if d.kind == "play" and 2.0 < d.time_s < 8.0]
+    assert "paused" in {d.rest for d in decisions}
+    assert {d.mode for d in decisions if d.kind == "play" and 8.0 < d.time_s < 9.5} == {"couple"}, "where it stood"

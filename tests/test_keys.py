@@ -33,7 +33,7 @@ def test_single_keys_arrive_and_the_terminal_is_as_before():
             assert poll(5.0) == "\x1b"
         assert termios.tcgetattr(terminal) == before
     os.close(ours)
-    assert {KEYS[key] for key in ("m", " ", "\x1b")} == {"mute", "panic", "quit"}
+    assert {KEYS[key] for key in ("m", " ", "\x7f", "\x1b")} == {"mute", "pause", "panic", "quit"}
 
 
 def test_keys_ask_for_commands():
@@ -45,7 +45,8 @@ def test_keys_ask_for_commands():
     assert key_command("²", modes) is None
     assert key_command("M", modes) == Command("mute", None)
     assert key_command("+", modes) == Command("more_like_this", True)
-    assert key_command(" ", modes) == Command("panic", True)
+    assert key_command(" ", modes) == Command("pause", None)
+    assert key_command("\x7f", modes) == Command("panic", True)
     assert key_command("x", modes) is None
 
 

@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 from midi_receiver import MidiSender
 from musichal.commands.devices import Mover, Wish, learned, parse_wish
 from musichal.errors import InputError
-from musichal.live.control import CcMapping, cc_map_toml, read_cc_map
+from musichal.live.controller_map import CcMapping, cc_map_toml, read_cc_map
 
 
 @pytest.mark.parametrize(
     ("text", "wish"),
     [
         ("mute", Wish(name="mute")),
-        ("temperature", Wish(name="temperature")),
+        ("temperature", Wish(name="temperature", high=0.3)),
         ("temperature = 0:2", Wish(name="temperature", high=2.0)),
         ("bass.low_pitch=28:48", Wish(name="bass.low_pitch", low=28, high=48)),
         ("mode=shadow, mirror", Wish(name="mode", choices=("shadow", "mirror"))),

@@ -26,6 +26,7 @@ from musichal.live.session.event_log import (
     Changed,
     Ended,
     Lost,
+    Marked,
     Perceived,
     Skipped,
     Staged,
@@ -174,14 +175,18 @@ def test_a_refused_change_is_answered_and_does_not_stop_the_music(trained, guita
     samples, rate = guitar
     box, notebook, answers = CommandQueue(pace_s=0), Notebook(), []
     stage = hand_stage(trained, rate_hz=rate, commands=box, observer=notebook)
-    box.put(command("bass.gain_db", (3,), answer=answers.append))
-    box.put(command("temperature", (-1.0,), answer=answers.append))
-    box.put(command("chroma_weight", (0.5,), answer=answers.append))
+    for name, value in (("bass.gain_db", 3), ("temperature", 99.0), ("chroma_weight", 0.5), ("mark", "good"), ("pause", 1)):
+        box.put(command(name, (value,), answer=lambda *told: answers.append(told)))
     play(stage, samples[:rate])
-    assert len(answers) == 2
-    assert "bass.gain_db" in answers[0]
-    assert [e.changes for e in notebook.entries if isinstance(e, Changed)] == [{"chroma_weight": 0.5}]
-    assert (stage.engine.counts.changes, stage.engine.counts.refused_changes) == (1, 2)
+    assert [obeyed for obeyed, _ in answers] == [False, False, True, True, True]
+    assert "needs a voice 'bass'" in answers[0][1]
+    assert "Choose voices first, as voices=melody,bass,chords" in answers[0][1]
+    assert answers[1][1] == "temperature must be in [0, 5], got 99"
+    assert [text for _, text in answers[2:]] == ["chroma_weight 0.5", "mark 1 at 0:00 good", "paused"]
+    assert stage.output.done == ["panic"], "what sounds ends with a pause"
+    assert [e.text for e in notebook.entries if isinstance(e, Marked)] == ["good"]
+    assert [e.changes for e in notebook.entries if isinstance(e, Changed)] == [{"chroma_weight": 0.5}, {"pause": True}]
+    assert (stage.engine.counts.changes, stage.engine.counts.refused_changes) == (2, 2)
 
 
 def test_a_flood_of_what_is_refused_is_answered_and_told_of_now_and_then(trained, guitar):
@@ -190,7 +195,7 @@ def test_a_flood_of_what_is_refused_is_answered_and_told_of_now_and_then(trained
     stage = hand_stage(trained, rate_hz=rate, commands=box, observer=notebook)
     asked = 0
     for first in range(0, 2 * rate, 256):
-        box.put(command("temperature", (-1.0,), answer=answers.append))
+        box.put(command("temperature", (-1.0,), answer=lambda *told: answers.append(told)))
         asked += 1
         stage.send(samples[first : first + 256])
     assert len(answers) == stage.engine.counts.refused_changes == asked

@@ -87,7 +87,7 @@ SCRIPT = st.dictionaries(
         st.tuples(st.just("chroma_weight"), st.floats(-1, 2)),
         st.tuples(st.just("mode"), st.sampled_from(["shadow", "mirror", "couple", "lead", "contrast", "rest", "waltz"])),
         st.tuples(st.just("region"), st.sampled_from(["0:2-6", "", "nonsense"])),
-        st.tuples(st.sampled_from(["go_back", "more_like_this", "change", "tap"])),
+        st.tuples(st.sampled_from(["go_back", "more_like_this", "change", "tap", "pause", "mark", "next_section", "end"])),
         st.tuples(st.just("bass.low_pitch"), st.integers(0, 9)),
     ),
     max_size=8,

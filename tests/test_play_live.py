@@ -22,11 +22,11 @@ from typer.testing import CliRunner
 
 from benchmarks.jack_midi import JackReceiver, wait_for
 from jack_server import JackServer
-from midi_receiver import minds
+from midi_receiver import MidiSender, minds
 from musichal.cli import app
 from musichal.errors import InputError
 from musichal.live.input.osc_format import osc_message, read_datagram
-from musichal.live.session.event_log import Changed, Ended, Perceived, Staged
+from musichal.live.session.event_log import Changed, Ended, Marked, Perceived, Staged
 from musichal.live.session.session import read_session
 from test_slices_port import FeatureExtractor
 
@@ -274,7 +274,6 @@ def test_ctrl_c_while_it_makes_itself_ready_leaves_a_whole_session_or_none(
         (["--input", "Scarlett"], ["no audio input 'Scarlett'", "available:", "fakemic"]),
         (["--input", "fakemic", "--midi-out", "IAC Bus 1"], ["IAC Bus 1"]),
         (["--input", "fakemic", "--session", "."], ["is not empty"]),
-        (["--input", "fakemic", "--control-in", "no such", "--session", "new"], ["'no such'", "no MIDI input has"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
@@ -375,3 +374,29 @@ def test_slices_of_the_partner_are_heard_live(jack_server: JackServer, fake_micr
         summary = json.loads(concert.end())
     assert concert.process.returncode == 0, concert.said
     assert summary["plays"] > 0
+
+
+def test_a_controller_that_is_missing_keeps_nothing_from_starting_and_is_taken_up_when_it_comes(
+    jack_server: JackServer, fake_microphone, take, trained_path, tmp_path
+) -> None:
+    microphone, session = fake_microphone(take, loop=True), tmp_path / "session"
+    (tmp_path / "map.toml").write_text(
+        '[[cc]]\ncontroller = 20\ncommand = "pause"\n[[cc]]\ncontroller = 21\ncommand = "mark"\n'
+    )
+    with playing(
+        trained_path, "--input", microphone.name, "--midi-out", "none:", "--session", session,
+        "--control-in", "knobs", "--map", tmp_path / "map.toml",
+    ) as concert:  # fmt: skip
+        concert.wait_to_hear("It plays without it, and takes it up when it appears")
+        with MidiSender("knobs") as out:
+            concert.wait_to_hear("knobs is there: it is taken up", timeout_s=3.0)
+            out.send(0xB0, 20, 127)
+            concert.wait_to_hear("paused")
+        concert.wait_to_hear("knobs is gone", timeout_s=3.0)
+        with MidiSender("knobs") as out:
+            concert.wait_to_hear("knobs is there", timeout_s=3.0)
+            out.send(0xB0, 21, 127)
+            concert.wait_to_hear("mark 1 at")
+        concert.end()
+    assert concert.process.returncode == 0, concert.said
+    assert sum(isinstance(entry, Marked) for entry in read_session(session).entries) == 1

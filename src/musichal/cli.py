@@ -255,7 +255,7 @@ def devices(
     _run("devices.devices_command", locals())
 
 
-@app.command(epilog="Example: `musichal learn map.toml temperature=0:2 mode=shadow,mirror mute --control-in nanoKONTROL`")
+@app.command(epilog="Example: `musichal learn map.toml temperature mode=shadow,mirror pause --control-in nanoKONTROL`")
 def learn(
     path: Annotated[Path, typer.Argument(metavar="MAP", help="The map of controllers (TOML); its entries stay.")],
     wishes: Annotated[

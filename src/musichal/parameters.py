@@ -39,6 +39,8 @@ class Parameter:
         What it does, in one sentence.
     ends : tuple of two values
         The lowest and the highest value that anyone would use: `musichal evaluate --effects` compares them.
+    usual : tuple of two numbers
+        What a fader goes through from one end to the other, unless it is told otherwise: the range that is of use in music.
     beside : mapping
         What else must be set for the parameter to have an effect; for a mode's, ``mode`` names the mode to try it in.
     """
@@ -52,6 +54,7 @@ class Parameter:
     unit: str = ""
     help: str
     ends: tuple[Any, Any]
+    usual: tuple[float, float] = (0.0, 1.0)
     beside: Mapping[str, object] = field(default_factory=dict)
 
     @property
@@ -97,13 +100,14 @@ def _parameter(
     group: str,
     unit: str = "",
     ends: tuple[float, float] | None = None,
+    usual: tuple[float, float] | None = None,
     beside: Mapping[str, object] | None = None,
     scope: Scope = "partner",
 ) -> Any:
     """Return a dataclass field that carries its `Parameter`; its name is filled in when the table is made."""
     parameter = Parameter(
         name="", scope=scope, group=group, default=default, low=low, high=high, unit=unit, help=help_, ends=ends or (low, high),
-        beside=beside or {},
+        usual=usual or ends or (low, high), beside=beside or {},
     )  # fmt: skip
     return field(default=default, metadata={"parameter": parameter})
 
@@ -177,8 +181,9 @@ class PartnerParameters:
         group="Following",
     )  # fmt: skip
     gain_db: float = _parameter(
-        0.0, -40, 40, "Gain of everything that is played.", group="Range and loudness", unit="dB", ends=(-20.0, 20.0)
-    )
+        0.0, -40, 40, "Gain of everything that is played.",
+        group="Range and loudness", unit="dB", ends=(-20.0, 20.0), usual=(-20.0, 6.0),
+    )  # fmt: skip
     low_pitch: int = _parameter(
         0, 0, 127, "Lowest pitch; states with lower notes are held back, and such notes move by octaves.",
         group="Range and loudness", unit="MIDI pitch", ends=(0, 72),
@@ -251,7 +256,7 @@ class PartnerParameters:
     temperature: float = _parameter(
         0.03, 0, 5,
         "0 takes the best candidate; above 0, candidates are drawn with probability exp(score / best score / temperature).",
-        group="Choice", ends=(0.0, 1.0),
+        group="Choice", ends=(0.0, 1.0), usual=(0.0, 0.3),
     )  # fmt: skip
     floor: float = _parameter(
         0.5, 0, 1, "Candidates with less than this part of the best score are never drawn.",
@@ -303,6 +308,8 @@ class VoiceParameters:
     hold: float = _of_voice(
         0.0, 0, 1, "How far notes are held, from their own length to the end of what was chosen.", ends=(0.0, 1.0)
     )
+    mute: int = _of_voice(0, 0, 1, "1 plays nothing in this voice.", ends=(0, 1))
+    solo: int = _of_voice(0, 0, 1, "1 plays nothing in the voices without it.", ends=(0, 1))
 
 
 def _of_mode(

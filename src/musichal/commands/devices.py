@@ -14,17 +14,8 @@ from musichal.atomic import open_atomically
 from musichal.commands.options import positive_seconds
 from musichal.commands.terminal import Terminal, table_of
 from musichal.errors import InputError, MusicHalError, install_hint
-from musichal.live.control import (
-    PARTNER_COMMANDS,
-    STAGE_COMMANDS,
-    TRIGGERS,
-    CcMapping,
-    cc_map_toml,
-    check_number,
-    command,
-    is_whole,
-    read_cc_map,
-)
+from musichal.live.control import PARTNER_COMMANDS, check_number, command, is_whole, usual_range
+from musichal.live.controller_map import BUTTONS, CcMapping, cc_map_toml, read_cc_map
 from musichal.live.input.live_input import Scan, scan_devices
 from musichal.live.output.files import MAP, check_outputs
 from musichal.live.output.midi_ports import INSTEAD, MidiSystem, midi_systems, open_midi_input, silence_stderr
@@ -211,14 +202,15 @@ def parse_wish(text: str) -> Wish:
     name, equals, values = (part.strip() for part in text.partition("="))
     command(name, (0,))  # raises for a name that there is not
     words = name in (*WORDS, *PARTNER_COMMANDS)
-    if name in (*STAGE_COMMANDS, *TRIGGERS):
+    if name in BUTTONS:
         if equals:
             raise InputError(f"{name} is a button and takes no values")
         return Wish(name=name)
     if not equals:
-        if words or is_whole(name) or "." in name:
-            raise InputError(f"{name} needs its ends or choices, such as {_EXAMPLES.get(name, name + '=1:16')}")
-        return Wish(name=name)
+        if words:
+            raise InputError(f"{name} needs its ends or choices, such as {_EXAMPLES[name]}")
+        low, high = usual_range(name)
+        return Wish(name=name, low=low, high=high)
     ends = _ends(values)
     if ends is not None and name not in ("mode", *WORDS):
         for end in ends:
@@ -276,7 +268,7 @@ def learn_command(*, path: Path, wishes: Sequence[str], control_in: str, termina
     with open_midi_input(control_in, lambda data: messages.put(tuple(data))) as port:
         terminal.say(f"Listening to {printable(port.name)}.")
         for wish in asked:
-            button = wish.name in (*STAGE_COMMANDS, *TRIGGERS)
+            button = wish.name in BUTTONS
             terminal.say(f"Move the controller{', or strike the note,' if button else ''} for {wish.name} …")
             place, note = _moved(messages.get, Mover(taken), timeout_s, notes=button)
             if place is None:

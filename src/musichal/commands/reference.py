@@ -9,13 +9,12 @@ from rich.markdown import Markdown
 
 from musichal.commands.terminal import Terminal, table_of
 from musichal.errors import InputError
-from musichal.live.control import COMMANDS_HELP, KEYS
+from musichal.live.control import COMMANDS, key_card
 from musichal.live.input.osc import PREFIX
 from musichal.parameters import MODE_NUMBERS, PARAMETERS, Parameter, setting
 from musichal.partner.modes import Mode, built_in_modes, read_modes
 from musichal.text import unknown_name
 
-_KEY_NAMES = {"\x1b": "Escape", " ": "space"}
 _SCOPES = {"partner": "", "voice": "VOICE.", "mode": ""}
 
 
@@ -109,12 +108,7 @@ def modes_command(*, terminal: Terminal, table: Path | None = None, as_toml: boo
 
 def keys_command(*, terminal: Terminal) -> None:
     """Show the keys that work while playing live."""
-    pressed: dict[str, list[str]] = {}
-    for key, command in KEYS.items():
-        pressed.setdefault(command, []).append(_KEY_NAMES.get(key, key))
-    rows = [(" or ".join(keys), COMMANDS_HELP[command]) for command, keys in pressed.items()]
-    modes = list(built_in_modes())
-    rows += [(f"1 to {len(modes)}", f"take up a mode: {', '.join(modes)}"), ("0", "let the partner change modes")]
+    rows = key_card(list(built_in_modes()))
     terminal.result({"keys": [{"key": key, "meaning": meaning} for key, meaning in rows]})
     terminal.show(table_of("Keys while playing live", ("key", "meaning"), rows))
 
@@ -160,6 +154,6 @@ def _listed(title: str, rows: Sequence[tuple[str, str]]) -> str:
 
 
 def _osc_page() -> str:
-    rows = [(f"{PREFIX}{name}", about) for name, about in COMMANDS_HELP.items()]
+    rows = [(f"{PREFIX}{c.name} {c.values}".strip(), c.help) for c in COMMANDS if c.of != "display"]
     rows += [(f"{address} VALUE", p.help) for p in PARAMETERS if (address := _osc_address(p)) is not None]
     return _listed("OSC: `musichal play … --osc 9000:9001`", rows)

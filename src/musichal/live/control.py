@@ -1,7 +1,8 @@
 """Control while playing: commands by OSC, MIDI controllers and keys, in one form, through one bounded queue.
 
-Some commands are the engine's (`STAGE_COMMANDS`); the others are the partner's: its settings by their names, and
-`PARTNER_COMMANDS`. An unknown name is refused here, a value by the partner; the sender gets the error.
+`COMMANDS` is the one table: keys, OSC addresses, the card of keys and the reference come from it. Some commands are the
+engine's, some the display's; the others are the partner's, as are its settings by their names. An unknown name is refused here,
+a value by the partner; the sender is told what became of a command.
 """
 
 import math
@@ -9,61 +10,87 @@ import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Literal
 
 from musichal.errors import InputError
 from musichal.machine import now_s
-from musichal.parameters import NUMBERS, UNLIMITED, WORDS, setting
+from musichal.parameters import NUMBERS, WORDS, setting
 from musichal.partner.modes import AUTO
-from musichal.text import check_keys, integer_in, number_in, printable, read_toml, unknown_name
+from musichal.text import unknown_name
 
-COMMANDS_HELP: Mapping[str, str] = MappingProxyType(
-    {
-        "mute": "mute or unmute the answer; with 1 or 0 either",
-        "listen": "listen to the player, or stop listening; with 1 or 0 either",
-        "panic": "end all notes at once",
-        "quit": "stop playing and close the session",
-        "mode": "take up a mode by its name; auto lets the partner change modes",
-        "region": "play from a region only: all, or as 0:10-20.5, or a recording's number, start and end",
-        "clock": "follow a tempo in beats per minute; on the beat, when it is sent",
-        "tap": "a beat is now: one tap moves the beat, two or more give the tempo",
-        "go_back": "return to the phrase and the mode before",
-        "more_like_this": "stay near what was played last, and in the mode",
-        "change": "play something else, in another mode",
-    }
-)
-"""What each command does, beside the settings; also the commands that the engine takes."""
-STAGE_COMMANDS = ("mute", "listen", "panic", "quit")
-"""Commands of the engine; the others are the partner's."""
-PARTNER_COMMANDS = tuple(name for name in COMMANDS_HELP if name not in STAGE_COMMANDS)
-TRIGGERS = ("panic", "quit", "tap", "go_back", "more_like_this", "change")
+
+@dataclass(frozen=True, kw_only=True)
+class LiveCommand:
+    """One command: whom it concerns, what values it takes, and the keys that give it.
+
+    A button takes none, a switch 1 or 0 (none turns it over). `values` says in words what it takes.
+    """
+
+    name: str
+    help: str
+    of: Literal["stage", "partner", "display"] = "partner"
+    takes: Literal["button", "switch", "value"] = "button"
+    values: str = ""
+    keys: str = ""
+
+
+_TURNS_OVER = "1, 0, or none to turn it over"
+COMMANDS = (
+    LiveCommand(
+        name="pause", of="stage", takes="switch", values=_TURNS_OVER, keys=" p",
+        help="hold: every note ends, the form waits; again, and it goes on",
+    ),
+    LiveCommand(name="mark", of="stage", values="none, or a few words", keys="\n\r", help="mark this moment in the session"),
+    LiveCommand(name="tap", keys="t", help="a beat is now: one tap moves the beat, two or more give the tempo"),
+    LiveCommand(name="more_like_this", keys="+", help="stay near what was played last, and in the mode"),
+    LiveCommand(name="change", keys="n", help="play something else, in another mode"),
+    LiveCommand(name="go_back", keys="b", help="return to the phrase and the mode before"),
+    LiveCommand(name="hold_section", takes="switch", values=_TURNS_OVER, keys="h", help="stay in this section of the form"),
+    LiveCommand(name="next_section", keys=">s", help="begin the next section of the form now"),
+    LiveCommand(name="end", keys="e", help="come to an end now, with a last phrase"),
+    LiveCommand(name="mute", of="stage", takes="switch", values=_TURNS_OVER, keys="m", help="play silently, or aloud again"),
+    LiveCommand(name="listen", of="stage", takes="switch", values=_TURNS_OVER, keys="l", help="listen to you, or not"),
+    LiveCommand(name="panic", of="stage", keys="\x7f\x08", help="end all notes at once"),
+    LiveCommand(name="quit", of="stage", keys="q\x1b", help="stop playing and close the session"),
+    LiveCommand(
+        name="mode", takes="value", values="a mode, or `auto`",
+        help="take up a mode by its name; auto lets the partner change modes",
+    ),
+    LiveCommand(
+        name="region", takes="value", values='"0:10-20.5", or 0 10 20.5, or "all"',
+        help="play from a region only: a recording's number, start and end",
+    ),
+    LiveCommand(
+        name="clock", takes="value", values="beats per minute", help="follow a tempo; a beat is when it is sent"
+    ),
+)  # fmt: skip
+"""The commands of live playing, beside the settings."""
+_GIVEN = tuple(c for c in COMMANDS if c.of != "display")
+COMMANDS_HELP: Mapping[str, str] = MappingProxyType({c.name: c.help for c in _GIVEN})
+"""What each command does that can be sent: all but those of the display."""
+STAGE_COMMANDS = tuple(c.name for c in COMMANDS if c.of == "stage")
+"""Commands of the engine."""
+PARTNER_COMMANDS = tuple(c.name for c in COMMANDS if c.of == "partner")
+DISPLAY_COMMANDS = tuple(c.name for c in COMMANDS if c.of == "display")
+"""Commands that change only what is shown."""
+TRIGGERS = tuple(c.name for c in _GIVEN if c.takes == "button")
+SWITCHES = tuple(c.name for c in _GIVEN if c.takes == "switch")
+KEYS = {key: c.name for c in COMMANDS for key in c.keys}
+"""What single keys ask for; see `key_command` for the digits."""
 NAMES = (*STAGE_COMMANDS, *PARTNER_COMMANDS, *NUMBERS, *WORDS)
 """Every command, besides the settings of a voice such as ``bass.low_pitch``."""
-KEYS = {
-    "q": "quit",
-    "\x1b": "quit",
-    "p": "panic",
-    " ": "panic",
-    "m": "mute",
-    "l": "listen",
-    "n": "change",
-    "b": "go_back",
-    "+": "more_like_this",
-    "t": "tap",
-}
-"""What single keys ask for; see `key_command` for the digits."""
-_NAME = re.compile(r"[a-z][a-z0-9_]{0,39}(\.[a-z][a-z0-9_]{0,39})?")
-_LONGEST_TEXT = 200
+NAME = re.compile(r"[a-z][a-z0-9_]{0,39}(\.[a-z][a-z0-9_]{0,39})?")
+LONGEST_TEXT = 200
 _MOST_VALUES = 8
 _MOST_COMMANDS = 64
 _PACE_S = 0.02
-_MOST_MAPPINGS = 512
-_HIGH = 64
+_KEY_NAMES = {"\x1b": "Escape", " ": "space", "\n": "Enter", "\x7f": "Backspace"}
+_UNNAMED_KEYS = "\r\x08"  # the same keys as others, on other terminals
 
 Value = float | int | bool | str | tuple[float | int | bool | str, ...] | Mapping[str, object] | None
-Answer = Callable[[str], None]
+Answer = Callable[[bool, str], None]
+"""Takes whether a command was obeyed, and a sentence: what it did, or why not."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +110,11 @@ class Command:
         """Whether it is for the stage, not the partner."""
         return self.name in STAGE_COMMANDS
 
+    def reply(self, obeyed: bool, text: str) -> None:
+        """Tell the sender what became of it, if that matters."""
+        if self.answer is not None:
+            self.answer(obeyed, text)
+
 
 def command(name: str, arguments: Sequence[object] = (), *, answer: Answer | None = None) -> Command:
     """Return the command of a name and its arguments, as a controller sent them.
@@ -92,14 +124,16 @@ def command(name: str, arguments: Sequence[object] = (), *, answer: Answer | Non
     InputError
         For an unknown name, or arguments that the command cannot have.
     """
-    if not _NAME.fullmatch(name):
+    if not NAME.fullmatch(name):
         raise InputError("a command must be a name in small letters, such as mute or temperature")
     check_name(name)
     if len(arguments) > _MOST_VALUES:
         raise InputError(f"{name} takes at most {_MOST_VALUES} values")
     values = tuple(_value(name, argument) for argument in arguments)
-    if name in ("mute", "listen"):
+    if name in SWITCHES:
         return Command(name, _switch(name, values), answer)
+    if name == "mark" and len(values) == 1 and isinstance(values[0], str):
+        return Command(name, values[0], answer)
     if name in TRIGGERS:
         # A button sends 1 when it is pressed and 0 when it is let go.
         return Command(name, not values or _switch(name, values), answer)
@@ -114,7 +148,17 @@ def key_command(key: str, modes: Sequence[str]) -> Command | None:
         number = int(key)
         return None if number > len(modes) else Command("mode", modes[number - 1] if number else AUTO)
     name = KEYS.get(key.lower())
-    return None if name is None else Command(name, None if name in ("mute", "listen") else True)
+    return None if name is None else Command(name, None if name in SWITCHES else True)
+
+
+def key_card(modes: Sequence[str]) -> list[tuple[str, str]]:
+    """Return the keys and what each does, in the order of the table."""
+    card = []
+    for c in COMMANDS:
+        if names := [_KEY_NAMES.get(key, key) for key in c.keys if key not in _UNNAMED_KEYS]:
+            card.append((" or ".join(names), c.help))
+    numbers = f"1 to {len(modes)}" if len(modes) > 1 else "1"
+    return [*card, (numbers, f"take up a mode: {', '.join(modes)}"), ("0", "let the partner change modes")]
 
 
 def _value(name: str, argument: object) -> float | int | bool | str:
@@ -124,7 +168,7 @@ def _value(name: str, argument: object) -> float | int | bool | str:
     elif isinstance(argument, float):
         if math.isfinite(argument):
             return argument
-    elif isinstance(argument, str) and len(argument) <= _LONGEST_TEXT and argument.isprintable():
+    elif isinstance(argument, str) and len(argument) <= LONGEST_TEXT and argument.isprintable():
         return argument
     raise InputError(f"{name} must be numbers or short words")
 
@@ -155,7 +199,7 @@ def told(changes: Mapping[str, object]) -> str:
 
 
 def _told(name: str, value: object) -> str:
-    if name in TRIGGERS:
+    if value is None or name in (*TRIGGERS, *SWITCHES):
         return name.replace("_", " ")
     values = value if isinstance(value, list) else [value]
     return f"{name} " + ", ".join(f"{v:.4g}" if isinstance(v, float) else str(v) for v in values)
@@ -167,6 +211,13 @@ def check_name(name: str) -> None:
         setting(name)
     elif name not in NAMES:
         raise unknown_name("command", name, NAMES, hint="and a voice's as bass.low_pitch")
+
+
+def usual_range(name: str) -> tuple[float, float]:
+    """Return the values from one end of a fader to the other, for a setting that takes numbers; 0 to 1 for others."""
+    if name not in NUMBERS and "." not in name:
+        return 0.0, 1.0
+    return setting(name).usual
 
 
 def check_number(name: str, value: float) -> None:
@@ -206,7 +257,7 @@ class CommandQueue:
             before = self._waiting.pop(key, None)
             if before is not None:
                 self.merged += 1
-                if asked.value is None and asked.name in ("mute", "listen"):
+                if asked.value is None and asked.name in SWITCHES:
                     if before.value is None:
                         return True  # over, and over again
                     asked = replace(asked, value=not before.value)
@@ -232,152 +283,8 @@ class CommandQueue:
 
 def _merged_by(asked: Command) -> str:
     """Return the key of commands of which only the last counts."""
-    if asked.name == "tap":
-        return f"tap {asked.moment_s}"
+    if asked.name in ("tap", "mark"):
+        return f"{asked.name} {asked.moment_s}"
     if asked.name == "clock" and isinstance(asked.value, Mapping) and "source" in asked.value:
         return f"clock {asked.value['source']}"
     return asked.name
-
-
-@dataclass(frozen=True)
-class CcMapping:
-    """A controller and the command that it gives: of its 128 positions, 0 is `low` and 127 `high`, or one of `choices`.
-
-    `channel` counts from 0; None hears any. A command without values (a button) is given when the controller goes up
-    beyond the middle. With `note`, `controller` is the pitch of a note that is such a button, such as a pad.
-    """
-
-    controller: int
-    name: str
-    channel: int | None = None
-    low: float = 0.0
-    high: float = 1.0
-    whole: bool = False
-    choices: tuple[str, ...] = ()
-    note: bool = False
-
-
-class CcMap:
-    """Turns controller messages into commands."""
-
-    def __init__(self, mappings: Sequence[CcMapping]) -> None:
-        self.mappings = tuple(mappings)
-        self._last: dict[tuple[int, int], int] = {}
-
-    def commands(self, channel: int, controller: int, position: int) -> list[Command]:
-        """Return the commands of a controller message; `channel` counts from 0, `position` is 0 to 127."""
-        before = self._last.get((channel, controller), 0)
-        self._last[channel, controller] = position
-        found = []
-        for mapping in self.mappings:
-            if mapping.note or mapping.controller != controller or mapping.channel not in (None, channel):
-                continue
-            if mapping.name in TRIGGERS:
-                if before < _HIGH <= position:
-                    found.append(Command(mapping.name, True))
-            elif mapping.name in STAGE_COMMANDS:
-                if (before < _HIGH) != (position < _HIGH):
-                    found.append(Command(mapping.name, position >= _HIGH))
-            elif mapping.choices:
-                found.append(Command(mapping.name, mapping.choices[position * len(mapping.choices) // 128]))
-            else:
-                value = mapping.low + (mapping.high - mapping.low) * position / 127
-                found.append(Command(mapping.name, round(value) if mapping.whole else value))
-        return found
-
-    def struck(self, channel: int, pitch: int) -> list[Command]:
-        """Return the commands of a note that begins; one that switches, such as mute, switches over."""
-        return [
-            Command(m.name, True if m.name in TRIGGERS else None)
-            for m in self.mappings
-            if m.note and m.controller == pitch and m.channel in (None, channel)
-        ]
-
-
-def read_cc_map(path: Path) -> CcMap:
-    """Read a map of controllers: a TOML file of ``[[cc]]`` and ``[[note]]`` tables.
-
-    Each has ``controller`` or ``note`` (0 to 127) and ``command``, and may have ``channel`` (1 to 16); one of a controller
-    ``low`` and ``high``, or ``choices``.
-
-    Raises
-    ------
-    InputError
-        For a file that is none, naming what is wrong in it.
-    """
-    table = read_toml(path)
-    kinds = [table.get("cc", []), table.get("note", [])]
-    if table.keys() - {"cc", "note"} or not all(isinstance(k, list) and len(k) <= _MOST_MAPPINGS for k in kinds):
-        raise InputError(f"{printable(path)}: a map of controllers has [[cc]] and [[note]] tables and nothing else")
-    return CcMap(
-        [
-            _mapping(entry, f"{printable(path)}: {kind} {number}", note=kind == "note")
-            for kind, entries in zip(("cc", "note"), kinds, strict=True)
-            for number, entry in enumerate(entries, start=1)
-        ]
-    )
-
-
-def _mapping(entry: Any, where: str, *, note: bool) -> CcMapping:
-    if not isinstance(entry, dict):
-        raise InputError(f"{where} must be a table")
-    of_cc = ("controller", "command", "channel", "low", "high", "choices")
-    check_keys(entry, ("note", "command", "channel") if note else of_cc, where)
-    name, channel, choices = entry.get("command"), entry.get("channel"), entry.get("choices", [])
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise InputError(f"{where} needs a command, such as mute or temperature")
-    try:
-        check_name(name)
-    except InputError as error:
-        raise InputError(f"{where}: {error}") from error
-    if note and name not in (*TRIGGERS, *STAGE_COMMANDS):
-        raise InputError(f"{where}: a note is a button, for {', '.join((*TRIGGERS, 'mute', 'listen'))}, not for {name}")
-    what = "note" if note else "controller"
-    controller = integer_in(entry.get(what), 0, 127, f"{where}: {what}")
-    channel = None if channel is None else integer_in(channel, 1, 16, f"{where}: channel") - 1
-    if not isinstance(choices, list) or not all(isinstance(c, str) and 0 < len(c) <= _LONGEST_TEXT for c in choices):
-        raise InputError(f"{where}: choices must be a list of words")
-    return CcMapping(
-        controller=controller,
-        name=name,
-        channel=channel,
-        low=number_in(entry.get("low", 0.0), -UNLIMITED, UNLIMITED, f"{where}: low"),
-        high=number_in(entry.get("high", 1.0), -UNLIMITED, UNLIMITED, f"{where}: high"),
-        whole=is_whole(name),
-        choices=tuple(choices),
-        note=note,
-    )
-
-
-def cc_map_toml(mappings: Sequence[CcMapping], *, before: str = "") -> str:
-    """Return the text of a map's file; what was there `before` keeps its comments and its order."""
-    import tomlkit  # only where a map is written
-
-    document: Any = tomlkit.parse(before)
-    for kind in ("cc", "note"):
-        wanted = [m for m in mappings if m.note == (kind == "note")]
-        entries = document.get(kind, [])
-        there = [_mapping(entry.unwrap(), kind, note=kind == "note") for entry in entries]
-        for number in reversed(range(len(there))):
-            if there[number] not in wanted:
-                del entries[number]
-        new = [m for m in wanted if m not in there]
-        if new and kind not in document:
-            document[kind] = tomlkit.aot()
-        inline = kind in document and not isinstance(document[kind], tomlkit.items.AoT)
-        for m in new:
-            entry: Any = tomlkit.inline_table() if inline else tomlkit.table()
-            entry.update(_entry(m))
-            document[kind].append(entry)
-    return tomlkit.dumps(document)
-
-
-def _entry(m: CcMapping) -> dict[str, Any]:
-    entry: dict[str, Any] = {"note" if m.note else "controller": m.controller, "command": m.name}
-    if m.channel is not None:
-        entry["channel"] = m.channel + 1
-    if m.choices:
-        entry["choices"] = list(m.choices)
-    elif m.name not in (*STAGE_COMMANDS, *TRIGGERS):
-        entry |= {"low": m.low, "high": m.high}
-    return entry

@@ -26,6 +26,7 @@ from musichal.hearing.listener import Listener
 from musichal.hearing.percepts import SOURCES, Onset, Percept
 from musichal.live.drift import DriftMonitor, DriftReport
 from musichal.live.session.event_log import Ended, Entry, entries_of, percept_to_json
+from musichal.live.stage import StageState
 from musichal.memory.partner_file import PartnerModel
 from musichal.note import PERCUSSION_CHANNEL, Note, Slice
 from musichal.own_process import single_blas_thread
@@ -217,6 +218,9 @@ class EngineObserver:
     def event(self, at_s: float, kind: str, text: str) -> None:
         """Take any other event, at a time of the stream; `kind` is a fixed word for programs."""
 
+    def stage(self, state: StageState) -> None:
+        """Take what a player wants to know at a glance, four times a second and when it changes."""
+
     def statistics(self, values: dict[str, object]) -> None:
         """Take statistics of the performance so far, about once a second."""
 
@@ -230,7 +234,7 @@ class ObserverThread(EngineObserver):
     def __init__(self, observers: Sequence[EngineObserver], *, on_error: Callable[[str], object]) -> None:
         self._observers, self._on_error = list(observers), on_error
         self._calls: queue.SimpleQueue[tuple[str, tuple[Any, ...]] | None] = queue.SimpleQueue()
-        for name in ("sound", "entry", "percept", "decision", "drift", "event", "statistics"):
+        for name in ("sound", "entry", "percept", "decision", "drift", "event", "stage", "statistics"):
             setattr(self, name, functools.partial(self._pass_on, name))
         self._thread = threading.Thread(target=self._run, name="observers", daemon=True)
         self._thread.start()

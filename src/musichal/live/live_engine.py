@@ -18,12 +18,12 @@ import math
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Protocol
+from dataclasses import asdict, replace
 
 import numpy as np
 
 from musichal.arrays import Float32
+from musichal.audio.levels import LevelMeter
 from musichal.errors import MusicHalError
 from musichal.hearing.exact_notes import ExactNotes, KeyOnsets
 from musichal.hearing.front_end import FrontEnd, light_path_delay_s
@@ -31,13 +31,16 @@ from musichal.hearing.percepts import Onset, Percept, Window
 from musichal.live.analysis_thread import AnalysedWindow, Analyser, overload_advice
 from musichal.live.control import Command, CommandQueue, partner_changes, told
 from musichal.live.drift import DriftMonitor
+from musichal.live.endpoints import LiveCounts, LiveTimes, Output, Source
 from musichal.live.engine import EngineObserver, EventLoop
 from musichal.live.input.blocks import Block, ClockFit, Line
+from musichal.live.losses import Losses
 from musichal.live.session.event_log import (
     Changed,
     Ended,
     Entry,
     Lost,
+    Marked,
     Perceived,
     Played,
     Skipped,
@@ -45,86 +48,23 @@ from musichal.live.session.event_log import (
     Struck,
     percept_digest,
 )
+from musichal.live.stage import Stage, StageState
 from musichal.machine import now_s, suspended_s
 from musichal.own_process import single_blas_thread
 from musichal.partner.decision import Decision
+from musichal.partner.status import PartnerStatus
 from musichal.spec import PerceptionSpec
+from musichal.text import clock
 
 LONGEST_GAP_S = 60.0
 """A longer gap in the input is left out but for so much, so that a laptop that wakes up has no hour of silence to record."""
 _GAP_STEP_S = 1.0
 _JUMP_S = 2.0
-_STATISTICS_S = 1.0
-_TIMES = 2048
+_STATISTICS_S, _STAGE_S = 1.0, 0.25
 _OVERLOADED, _OVERLOAD_S, _OVERLOAD_AGAIN_S = 3, 10.0, 30.0
 _REFUSALS_PER_S = 5
 _MARGIN_S = 0.005
-
-
-class Source(Protocol):
-    """An input: blocks of mono, finite samples, shape (n,)."""
-
-    def read(self) -> Sequence[Block]:
-        """Return the blocks that arrived since the last call, without waiting."""
-        ...
-
-    def wait(self, timeout_s: float) -> object:
-        """Return as soon as blocks may have arrived, at the latest after `timeout_s`."""
-        ...
-
-
-class Output(Protocol):
-    """Where the answer goes. Nothing here may wait."""
-
-    def play(self, decision: Decision, moment_of: Callable[[float], float]) -> int:
-        """Play a decision; `moment_of` maps a time of the stream to a moment. Return how many notes were accepted."""
-        ...
-
-    def mute(self, muted: bool) -> None:
-        """End what sounds, and start nothing until it is unmuted."""
-        ...
-
-    def panic(self) -> None:
-        """End every note, and drop those to come."""
-        ...
-
-    def tend(self) -> Sequence[tuple[str, str]]:
-        """Do what is due, at least twice a second; return events for the player: (kind, text)."""
-        ...
-
-    def statistics(self) -> Mapping[str, object]:
-        """Return statistics."""
-        ...
-
-
-@dataclass
-class LiveCounts:
-    """Counts of the performance so far."""
-
-    segments: int = 0
-    skipped: int = 0
-    deaf: int = 0
-    onsets: int = 0
-    decisions: int = 0
-    plays: int = 0
-    notes: int = 0
-    changes: int = 0
-    refused_changes: int = 0
-    lost_samples: int = 0
-    gaps: int = 0
-    jumps: int = 0
-    alarms: int = 0
-    tokens: int = 0
-
-
-@dataclass
-class LiveTimes:
-    """The latest durations, in seconds."""
-
-    hearing: deque[float] = field(default_factory=lambda: deque(maxlen=_TIMES))
-    percept: deque[float] = field(default_factory=lambda: deque(maxlen=_TIMES))
-    onset: deque[float] = field(default_factory=lambda: deque(maxlen=_TIMES))
-    step: deque[float] = field(default_factory=lambda: deque(maxlen=_TIMES))
+_PANIC = Command("panic", True)
 
 
 class LiveEngine:
@@ -144,6 +84,8 @@ class LiveEngine:
         What converter and system take from a sound to its arrival.
     observer : EngineObserver, optional
         Called from the engine's thread: see `musichal.live.engine.ObserverThread`.
+    status : callable, optional
+        Returns the partner's status at a time.
     news : deque of (kind, text), optional
         Events that any thread appends; each is sent to the observer with the next step.
     now_s : callable
@@ -168,12 +110,13 @@ class LiveEngine:
         drift: DriftMonitor | None = None,
         commands: CommandQueue | None = None,
         observer: EngineObserver | None = None,
+        status: Callable[[float], PartnerStatus] | None = None,
         news: deque[tuple[str, str]] | None = None,
         now_s: Callable[[], float] = now_s,
         suspended_s: Callable[[], float] = suspended_s,
     ) -> None:
         self.counts, self.times = LiveCounts(), LiveTimes()
-        self.listening, self.muted = True, False
+        self.listening, self.muted, self.paused = True, False, False
         self.quitting = threading.Event()
         self.error: BaseException | None = None
         self._source, self._front_end, self._analysis = source, front_end, analysis
@@ -198,6 +141,10 @@ class LiveEngine:
         self._news = news if news is not None else deque(maxlen=64)
         self._exact = ExactNotes()
         self._key_onsets = KeyOnsets(spec)
+        self._status = status
+        self._losses = Losses(self._event, block=block)
+        self._stage, self._staged_s, self._stage_is_new = Stage(), -math.inf, True
+        self._silence = LevelMeter().take()
 
     @property
     def now_stream_s(self) -> float:
@@ -256,6 +203,8 @@ class LiveEngine:
         self._play(self._loop.until(max(self._last_at, self._front_end.samples_heard + self._lead_samples)))
         for kind, text in self._output.tend():
             self._event(kind, text)
+        self._losses.step(began_s)
+        self._show(began_s)
         self.times.step.append(self._now_s() - began_s)
         if began_s - self._told_s >= _STATISTICS_S:
             self._told_s = began_s
@@ -273,19 +222,36 @@ class LiveEngine:
         heard_s = max(self.now_stream_s, 1e-9)
         values: dict[str, object] = {
             "time_s": round(self.now_stream_s, 3),
-            **{name: getattr(self.counts, name) for name in self.counts.__dataclass_fields__},
+            **asdict(self.counts),
             "tokens_per_s": round(self.counts.tokens / heard_s, 2),
             "listening": self.listening,
             "muted": self.muted,
             "commands_merged": self._commands.merged,
             "commands_refused": self._commands.refused,
         }
-        for name in self.times.__dataclass_fields__:
-            durations = getattr(self.times, name)
-            if durations:
-                p50, p99, most = np.percentile(list(durations), [50, 99, 100])
-                values |= {f"{name}_p50_ms": _ms(p50), f"{name}_p99_ms": _ms(p99), f"{name}_max_ms": _ms(most)}
-        return values | dict(self._output.statistics())
+        return values | self.times.percentiles() | dict(self._output.statistics())
+
+    def stage(self) -> StageState:
+        """Return what a player wants to know now. For the engine's thread."""
+        source, status = self._source, self._status
+        at_s = self.now_stream_s
+        has_input = bool(getattr(source, "is_connected", True))
+        if not has_input:  # the stream stands still; it will go on where the time is
+            at_s = max(at_s, self.stream_s(self._now_s()) or 0.0)
+        return self._stage.at(
+            at_s,
+            PartnerStatus() if status is None else status(self.now_stream_s),
+            level=getattr(source, "level", self._silence),
+            has_input=has_input,
+            muted=self.muted,
+            listening=self.listening,
+        )
+
+    def _show(self, now_s: float) -> None:
+        """Send the state of the stage, four times a second and at once after something new."""
+        if self._stage_is_new or now_s - self._staged_s >= _STAGE_S:
+            self._stage_is_new, self._staged_s = False, now_s
+            self._observer.stage(self.stage())
 
     # ── sound ────────────────────────────────────────────────────────────────
 
@@ -339,8 +305,7 @@ class LiveEngine:
         self.counts.lost_samples += samples
         self.counts.gaps += 1
         self._note(Lost(self._at(), samples, left_out))
-        lost_s = samples / self._source_rate_hz
-        self._event("lost", f"{lost_s:.3g} s of the input were lost" + (" and left out" if left_out else ""))
+        self._losses.add(self._now_s(), samples / self._source_rate_hz, left_out=left_out)
 
     def _watch_clock(self, began_s: float) -> None:
         """End all notes if the system was suspended, or this program stood still."""
@@ -405,26 +370,50 @@ class LiveEngine:
             self._observer.drift(report)
 
     def _obey(self, asked: Command) -> None:
+        self._stage_is_new = True
         if not asked.concerns_stage:
             self._change(asked)
         elif asked.name == "panic":
-            self._panic()
+            self._panic(asked)
+        elif asked.name == "pause":
+            self._pause(asked)
         elif asked.name == "quit":
             self.quitting.set()
+            asked.reply(True, "ends")
+        elif asked.name == "mark":
+            self._mark(asked)
         elif asked.name == "mute":
             self.muted = not self.muted if asked.value is None else bool(asked.value)
             self._note(Staged(self._at(), "mute" if self.muted else "unmute"))
             self._output.mute(self.muted)
-            self._event("control", "muted" if self.muted else "no longer muted")
+            self._done(asked, "muted" if self.muted else "no longer muted")
         elif asked.name == "listen":
             self.listening = not self.listening if asked.value is None else bool(asked.value)
             self._note(Staged(self._at(), "listen" if self.listening else "deaf"))
-            self._event("control", "listening" if self.listening else "not listening")
+            self._done(asked, "listening" if self.listening else "not listening")
 
-    def _panic(self) -> None:
+    def _panic(self, asked: Command = _PANIC) -> None:
         self._note(Staged(self._at(), "panic"))
         self._output.panic()
-        self._event("control", "panic: every note was ended")
+        self._done(asked, "panic: every note was ended")
+
+    def _pause(self, asked: Command) -> None:
+        self.paused = not self.paused if asked.value is None else bool(asked.value)
+        self._change(replace(asked, value=self.paused))
+        if self.paused:
+            self._note(Staged(self._at(), "pause"))
+            self._output.panic()
+
+    def _mark(self, asked: Command) -> None:
+        self.counts.marks += 1
+        text = asked.value if isinstance(asked.value, str) else ""
+        self._note(Marked(self._at(), text))
+        self._done(asked, f"mark {self.counts.marks} at {clock(self.now_stream_s, decimals=0)} {text}".rstrip(), kind="mark")
+
+    def _done(self, asked: Command, text: str, *, kind: str = "control") -> None:
+        """Say what a command did, to the player and to its sender."""
+        self._event(kind, text)
+        asked.reply(True, text)
 
     def _change(self, asked: Command) -> None:
         changes = partner_changes(asked)
@@ -438,15 +427,14 @@ class LiveEngine:
         except MusicHalError as error:
             self.counts.refused_changes += 1
             self._refused(str(error))
-            if asked.answer is not None:
-                asked.answer(str(error))
+            asked.reply(False, str(error))
             return
         self.counts.changes += 1
         self._note(Changed(at, changes))
         if self._loop.said:
-            self._event("clock", self._loop.said)
+            self._done(asked, self._loop.said, kind="clock" if asked.name in ("clock", "tap") else "control")
         elif not isinstance(asked.value, Mapping):  # a clock repeats its beats
-            self._event("control", told(changes))
+            self._done(asked, told(changes))
         self._play(decisions)
 
     def _refused(self, text: str) -> None:
@@ -465,6 +453,8 @@ class LiveEngine:
             self.counts.notes += len(decision.notes)
             self._output.play(decision, self._moment_of)
             self._observer.decision(decision)
+            self._stage.decided(decision)
+            self._stage_is_new = True
 
     def _moment_of(self, time_s: float) -> float:
         """Return the moment at which what is decided for a time of the stream is sent, at the earliest."""
@@ -492,7 +482,3 @@ class LiveEngine:
             self._overload_told_s = now_s
             hearing_s = float(np.median(list(self.times.hearing))) if self.times.hearing else math.nan
             self._event("overload", overload_advice(self._spec, hearing_s))
-
-
-def _ms(duration_s: float) -> float:
-    return round(1000 * float(duration_s), 3)

@@ -23,16 +23,17 @@ from musichal.hearing.exact_notes import OnsetQueue
 from musichal.hearing.front_end import input_latency_s
 from musichal.hearing.listener import Listener
 from musichal.live.analysis_thread import AnalysisThread
-from musichal.live.control import CcMap, Command, CommandQueue, read_cc_map
+from musichal.live.control import Command, CommandQueue
+from musichal.live.controller_map import CcMap, read_cc_map
 from musichal.live.drift import DriftMonitor
 from musichal.live.engine import CHANNEL, EngineObserver, EventLoop, ObserverThread, Player
+from musichal.live.input.control_inputs import ControlInputs, midi_commands
 from musichal.live.input.link import LinkClock, LinkSession, need_aalink
 from musichal.live.input.live_input import Channels, InputEvent, LiveInput
 from musichal.live.input.midi_clock import MidiClock
 from musichal.live.input.midi_input import MIDI_SCHEME, MidiInput
 from musichal.live.input.osc import OscInput, OscOutput
 from musichal.live.live_engine import LiveEngine
-from musichal.live.output.midi_ports import open_midi_input
 from musichal.live.output.routing import LiveOutput, Routing, check_files, largest_latency_s, read_routing, single_port
 from musichal.live.output.scheduler import Scheduler
 from musichal.live.output.scheduler_protocol import PortSettings
@@ -260,6 +261,7 @@ class LivePerformance:
             drift=DriftMonitor(model),
             commands=self._commands,
             observer=self._observers,
+            status=player.status if isinstance(player, Partner) else None,
             news=self._news,
         )
         self._is_open = True
@@ -308,19 +310,17 @@ class LivePerformance:
             stack.callback(output.close)
             self._told.append(output)
 
-    @contextmanager
-    def _midi_inputs(self) -> Iterator[None]:
-        """Open the MIDI inputs while the block runs: one may give both controllers and the clock."""
+    def _midi_inputs(self) -> ControlInputs:
+        """Return the MIDI inputs, not yet open: one may give both controllers and the clock."""
         request = self.request
         clock = MidiClock(lambda at_s: self.engine.stream_s(at_s) if self._is_open else None, self._put_clock("midi"))
         clock_in = request.clock_in or request.control_in
-        with ExitStack() as stack:
-            for name in {request.control_in, clock_in} - {None}:
-                assert name is not None
+        takes = {}
+        for name in (request.control_in, clock_in):
+            if name is not None:
                 here = self._control_map if name == request.control_in else CcMap([])
-                take = midi_commands(here, self._commands, clock if name == clock_in else None)
-                stack.enter_context(open_midi_input(name, take))
-            yield
+                takes[name] = midi_commands(here, self._commands, clock if name == clock_in else None)
+        return ControlInputs(takes, lambda kind, text: self._news.append((kind, text)))
 
     def _put_clock(self, source: str) -> Callable[[Mapping[str, object] | None], object]:
         return lambda pulse: self._commands.put(Command("clock", {**(pulse or {}), "source": source}))
@@ -380,22 +380,6 @@ class LivePerformance:
             self.warnings.append(f"the session was not closed whole: {error}")
         if self._writer.trouble is not None:
             self.warnings.append(self._writer.trouble)
-
-
-def midi_commands(control_map: CcMap, commands: CommandQueue, clock: MidiClock | None) -> Callable[[Sequence[int]], None]:
-    """Return what takes the messages of a MIDI input: controllers and notes become commands, MIDI clock goes to `clock`."""
-
-    def take(data: Sequence[int]) -> None:
-        if len(data) == 3 and data[0] & 0xF0 == 0xB0:
-            for command in control_map.commands(data[0] & 0x0F, data[1] & 0x7F, data[2] & 0x7F):
-                commands.put(command)
-        elif len(data) == 3 and data[0] & 0xF0 == 0x90 and data[2]:
-            for command in control_map.struck(data[0] & 0x0F, data[1] & 0x7F):
-                commands.put(command)
-        elif clock is not None and data:
-            clock.take(data, now_s())
-
-    return take
 
 
 def _routings(request: LiveRequest) -> list[Routing]:

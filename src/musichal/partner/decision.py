@@ -30,6 +30,7 @@ REST_REASONS = {
     "score": "the form asks for silence",
     "ending": "it has played its last phrase",
     "ended": "the form is over",
+    "paused": "you have paused it",
     "regions": "everything that fits lies outside the regions to play from",
 }
 

@@ -20,7 +20,7 @@ refused with both sides of the contradiction.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,8 @@ from musichal.text import check_keys, clock, number_in, parse_seconds, parse_tom
 
 _LONGEST_S = 24 * 3600.0
 _FADED_DB = -24.0
+_FADE_S = 4.0
+_JUST_IN_S = 1e-6
 _INTENSITY_DB = 9.0
 _TOP = ("title", "end", "fade_s", "section")
 _COLUMNS = ("name", "from", "until", "mode", "intensity", "use", "avoid", "silence")
@@ -112,6 +114,138 @@ class Form:
         return Moment(until_s=until_s, gain_db=fade_db, closing=closing)
 
 
+WISHES = ("pause", "hold_section", "next_section", "end")
+"""What a player can ask of the course of a form."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FormPlace:
+    """Where a form is: the section's number from 1, 0 outside of sections, and how many there are.
+
+    `left_s` and `end_left_s` are the times left in the section and in the form, None where open or `held`; `next_name` is the
+    section after this one, empty for none. `closing` says that it comes to its end, `has_ended` that it is over.
+    """
+
+    number: int = 0
+    count: int = 0
+    name: str = ""
+    left_s: float | None = None
+    next_name: str = ""
+    end_left_s: float | None = None
+    held: bool = False
+    silence: bool = False
+    closing: bool = False
+    has_ended: bool = False
+
+
+class FormCourse:
+    """Goes through a form as time does, and as the player asks: it holds, goes on, jumps to the next section, or ends."""
+
+    def __init__(self, form: Form) -> None:
+        self._form = form
+        self._later_s = 0.0  # than the form says
+        self._stands_s: float | None = None  # since when it stands still
+        self.paused = self._held = False
+
+    def at(self, now_s: float) -> Moment:
+        """Return what the form prescribes at a time, and until when on the clock of the player."""
+        moment = self._form.at(self._place_s(now_s))
+        if moment.until_s is None or not (self._later_s or self._stands_s is not None):
+            return moment
+        return replace(moment, until_s=None if self._stands_s is not None else moment.until_s + self._later_s)
+
+    def change(self, wishes: Mapping[str, object], now_s: float) -> str:
+        """Take what the player asks for, of `WISHES`; return a sentence for them, empty if nothing was asked.
+
+        Raises `InputError` for what this form cannot do.
+        """
+        text = ""
+        if "pause" in wishes:
+            self._stand(now_s, paused=_over(self.paused, wishes["pause"]))
+            text = "paused" if self.paused else "goes on"
+        if "hold_section" in wishes:
+            text = self._hold(now_s, _over(self._held, wishes["hold_section"]))
+        if wishes.get("next_section"):
+            text = self._next(now_s)
+        if wishes.get("end"):
+            text = self._end(now_s)
+        return text
+
+    def revive(self, now_s: float) -> bool:
+        """Leave a form that is over; return whether it was."""
+        if not self.at(now_s).has_ended:
+            return False
+        self._form, self._held = Form(), False
+        return True
+
+    def place(self, now_s: float) -> FormPlace | None:
+        """Return where the form is, None where there is none."""
+        at_s, moment, form = self._place_s(now_s), self.at(now_s), self._form
+        if form.end_s is None and not form.sections:
+            return None
+        later = [s for s in form.sections if s.start_s > at_s]
+        return FormPlace(
+            number=0 if moment.number is None else moment.number + 1,
+            count=len(form.sections),
+            name=moment.name,
+            left_s=None if moment.until_s is None else max(0.0, moment.until_s - now_s),
+            next_name=later[0].name if later else "",
+            end_left_s=None if form.end_s is None or self._stands_s is not None else max(0.0, form.end_s - at_s),
+            held=self._held,
+            silence=moment.silence,
+            closing=moment.closing,
+            has_ended=moment.has_ended,
+        )
+
+    def _place_s(self, now_s: float) -> float:
+        return (now_s if self._stands_s is None else self._stands_s) - self._later_s
+
+    def _stand(self, now_s: float, *, paused: bool | None = None, held: bool | None = None) -> None:
+        place_s = self._place_s(now_s)
+        self.paused = self.paused if paused is None else paused
+        self._held = self._held if held is None else held
+        self._go(place_s, now_s)
+
+    def _go(self, place_s: float, now_s: float) -> None:
+        self._stands_s = now_s if self.paused or self._held else None
+        self._later_s = now_s - place_s
+
+    def _hold(self, now_s: float, held: bool) -> str:
+        moment = self.at(now_s)
+        if moment.number is None or moment.closing:
+            raise InputError("there is no section to hold" + ("" if self._form.sections else ": a form has some (--form)"))
+        self._stand(now_s, held=held)
+        return f"holds {moment.name}" if held else f"{moment.name} goes on"
+
+    def _next(self, now_s: float) -> str:
+        if not self._form.sections:
+            raise InputError("there is no next section: a form has some (--form)")
+        following = next((s for s in self._form.sections if s.start_s > self._place_s(now_s)), None)
+        if following is None:
+            return self._end(now_s)
+        self._held = False
+        self._go(following.start_s + _JUST_IN_S, now_s)
+        return f"now {following.name}"
+
+    def _end(self, now_s: float) -> str:
+        form, place_s, moment = self._form, self._place_s(now_s), self.at(now_s)
+        if moment.has_ended or moment.closing:
+            raise InputError("it has ended" if moment.has_ended else "it is coming to its end")
+        end_s = place_s + (form.fade_s or _FADE_S)
+        sections = tuple(
+            replace(s, end_s=end_s if s.end_s > place_s else s.end_s)
+            for s in form.sections
+            if s.start_s <= place_s and not (s.silence and s.end_s > place_s)
+        )
+        self._form = replace(form, sections=sections, end_s=end_s, fade_s=end_s - place_s)
+        self._stand(now_s, held=False)
+        return "comes to its end with a last phrase"
+
+
+def _over(now: bool, wanted: object) -> bool:
+    return not now if wanted is None else bool(wanted)
+
+
 def read_form(path: Path, modes: Iterable[str]) -> Form:
     """Return the form of a file; see `parse_form`."""
     return parse_form(read_text(path), modes, source=printable(path))
@@ -136,7 +270,7 @@ def parse_form(text: str, modes: Iterable[str], *, source: str) -> Form:
     table = parse_toml(text, source=source)
     check_keys(table, _TOP, source)
     end_s = None if "end" not in table else _time_s(table["end"], f"{source}: end")
-    fade_s = number_in(table.get("fade_s", 4.0 if end_s is not None else 0.0), 0, _LONGEST_S, f"{source}: fade_s")
+    fade_s = number_in(table.get("fade_s", _FADE_S if end_s is not None else 0.0), 0, _LONGEST_S, f"{source}: fade_s")
     rows = table.get("section", [])
     if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
         raise InputError(f"{source}: a form must have at least one section; begin each with a line [[section]]")

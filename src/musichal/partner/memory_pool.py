@@ -340,6 +340,13 @@ class MemoryPool:
         """Whether there is a note in the partner's memory."""
         return len(self.base.memory.notes) > 0
 
+    @property
+    def usual_ioi_s(self) -> float | None:
+        """The median interval between the onsets of the recordings, None without onsets."""
+        states = self.base.memory.states
+        struck = states["starts_at_onset"] & (states["ioi_s"] > 0) & (states["tokens"] != SILENCE).any(axis=1)
+        return float(np.median(states["ioi_s"][struck])) if struck.any() else None
+
     def learn(
         self,
         gesture: Gesture,

@@ -14,9 +14,9 @@ import numpy as np
 
 from musichal.arrays import Bool, Float64, Int64
 from musichal.errors import InputError
-from musichal.hearing.percepts import SILENCE, Percept
+from musichal.hearing.percepts import Percept
 from musichal.memory.beat_places import BeatPlace
-from musichal.partner.form import Form, Moment, parse_form
+from musichal.partner.form import WISHES, Form, FormCourse, Moment, parse_form
 from musichal.partner.memory_pool import MemoryPool
 from musichal.partner.modes import PLAIN, Mode, ModeKeeper, ModeTable, built_in_modes, parse_modes
 from musichal.partner.phrases import MotifStore, Return, find_phrases
@@ -29,6 +29,7 @@ from musichal.pulse import Pulse
 
 BUTTONS = ("go_back", "more_like_this", "change")
 """What the player can ask for without a value; False asks for nothing."""
+_WISHES = frozenset(("mode", "region", "clock", "tap", *BUTTONS, *WISHES))
 
 _MOMENTS = 128  # of the player's past, one for each percept
 _OWN_PHRASES = 8
@@ -92,12 +93,13 @@ class ModeController:
         self._rate_hz = sample_rate_hz
         self._rng = rng
         self._by_hand = settings.given
-        self._table, self._form = directed_by(settings.direction)
-        for chosen in (settings, *(PartnerSettings().changed(dict(section.regions)) for section in self._form.sections)):
+        self._table, form = directed_by(settings.direction)
+        self.course = FormCourse(form)
+        for chosen in (settings, *(PartnerSettings().changed(dict(section.regions)) for section in form.sections)):
             _check_regions(chosen, library=library)
-        self._keeper: ModeKeeper | None = None
-        if settings.direction.mode or self._form.sections:
-            self._keeper = ModeKeeper(self._table, settings.direction.mode or "auto", rng=rng)
+        self.keeper: ModeKeeper | None = None
+        if settings.direction.mode or form.sections:
+            self.keeper = ModeKeeper(self._table, settings.direction.mode or "auto", rng=rng)
             for mode in self._table.values():
                 mode.applied(PartnerSettings(), self._by_hand)
         self._applied: dict[tuple[str, tuple[tuple[str, str], ...]], PartnerSettings] = {}
@@ -116,15 +118,14 @@ class ModeController:
         self._learned: list[tuple[int, float, float]] = []
         self._return: tuple[Return, int] | None = None
         self._taste: _Taste | None = None
-        self._usual_ioi_s = _usual_ioi_s(library)
+        self._usual_ioi_s = library.usual_ioi_s
         self._stretch = 1.0
         self._ended_before = 0
         self._phrases = 0
         self._said_last = False
-        self._revived = False
         self._played_s = -np.inf
 
-    # ── hear ────────────────────────────────────────────────────────
+    # ── hear ──
 
     def hear(self, percept: Percept, situation: Situation, now_s: float, settings: PartnerSettings) -> None:
         """Take a percept and the situation after it, with the settings that hold."""
@@ -141,8 +142,8 @@ class ModeController:
         if self._first_onset_s is None:
             self._first_onset_s = onset_s
         self._taker.hear_onset(onset_s)
-        moment = self._form.at(now_s)
-        quiet = moment.silence or moment.has_ended or moment.closing
+        moment = self.course.at(now_s)
+        quiet = moment.silence or moment.has_ended or moment.closing or self.course.paused
         if now_s - self._played_s < _REFRACTORY_S:
             # A flam is one stroke: answered by itself, it would delay the answer to the next one.
             self._taker.answered()
@@ -151,7 +152,7 @@ class ModeController:
 
     def learned(self, state: int, *, start_s: float, duration_s: float, silent: bool) -> None:
         """Take a gesture of the player's that the library has learned, to find motifs in runs of them."""
-        if self._keeper is None:
+        if self.keeper is None:
             return
         pause = bool(self._learned) and start_s - self._learned[-1][2] > _PAUSE_S
         long = bool(self._learned) and start_s + duration_s - self._learned[0][1] > _PHRASE_LEARNED_S
@@ -169,7 +170,7 @@ class ModeController:
 
         Raises `InputError` if one of them is refused; nothing changes then.
         """
-        wishes = {name: value for name, value in changes.items() if name in ("mode", "region", "clock", "tap", *BUTTONS)}
+        wishes = {name: value for name, value in changes.items() if name in _WISHES}
         plain = {name: value for name, value in changes.items() if name not in wishes}
         if "direction" in plain:
             raise InputError("direction cannot be changed while playing; set mode instead")
@@ -181,42 +182,52 @@ class ModeController:
         # New voices come with their own settings.
         kept = {name: value for name, value in self._by_hand.items() if "voices" not in plain or "." not in name}
         by_hand = {**kept, **plain}
-        for mode in self._table.values() if self._keeper is not None else ():
+        for mode in self._table.values() if self.keeper is not None else ():
             mode.applied(PartnerSettings(), by_hand)
         self._pulse.check(wishes, now_s)
+        course = self.course.change(wishes, now_s)
         name = wishes.get("mode")
         if name is not None:
             self._choose_mode(name, now_s)
         self._by_hand = by_hand
-        self.news = self._pulse.change(wishes, now_s)
+        pulse = self._pulse.change(wishes, now_s)
         self._applied.clear()
-        self._press([button for button in BUTTONS if wishes.get(button)], now_s)
+        buttons = [button for button in BUTTONS if wishes.get(button)]
+        self._press(buttons, now_s)
+        now = f" (now {self.mode.name})" if self.mode.name else ""
+        self.news = pulse or course or ", ".join(button.replace("_", " ") + now for button in buttons)
         return changed
 
     def _choose_mode(self, name: object, now_s: float) -> None:
         if not isinstance(name, str):
             raise InputError(f"mode must be one of {', '.join(self._table)}, got {name!r}")
-        if self._keeper is None:
-            self._keeper = ModeKeeper(self._table, name, rng=self._rng)
-        self._keeper.choose(name, now_s)
+        if self.keeper is None:
+            self.keeper = ModeKeeper(self._table, name, rng=self._rng)
+        self.keeper.choose(name, now_s)
         if name != "auto":
             self._anew()
-        self._revived = self._form.at(now_s).has_ended
+        self._go_on(now_s)
+
+    def _go_on(self, now_s: float) -> None:
+        """Play on after the end of a form, if it is over."""
+        if self.course.revive(now_s):
+            self._said_last = False
 
     def _press(self, buttons: Sequence[str], now_s: float) -> None:
         recent = np.array([s for said in self._said for s in said.states][-_TASTE_STATES:], dtype=np.int64)
         if "more_like_this" in buttons:
-            if self._keeper is not None:
-                self._keeper.stay(now_s)
+            if self.keeper is not None:
+                self.keeper.stay(now_s)
             self._taste = _Taste(recent, True, now_s + _TASTE_S)
         if "change" in buttons:
-            if self._keeper is not None:
-                self._keeper.another(now_s)
+            if self.keeper is not None:
+                self.keeper.another(now_s)
+            self._go_on(now_s)
             self._anew()
             self._taste = _Taste(recent, False, now_s + _TASTE_S)
         if "go_back" in buttons:
-            if self._keeper is not None:
-                self._keeper.back(now_s)
+            if self.keeper is not None:
+                self.keeper.back(now_s)
             # A phrase that has only just begun has no state yet.
             said = [phrase for phrase in self._said if phrase.states]
             before = said[-2] if self._taker.speaking and len(said) > 1 else said[-1] if said else None
@@ -235,7 +246,7 @@ class ModeController:
     @property
     def mode(self) -> Mode:
         """The mode that holds."""
-        return PLAIN if self._keeper is None else self._keeper.mode
+        return PLAIN if self.keeper is None else self.keeper.mode
 
     @property
     def pitch(self) -> float | None:
@@ -252,7 +263,7 @@ class ModeController:
 
     def settings(self, base: PartnerSettings, regions: tuple[tuple[str, str], ...] = ()) -> PartnerSettings:
         """Return `base` as the mode and the form's section change it."""
-        if self._keeper is None and not regions:
+        if self.keeper is None and not regions:
             return base
         key = (self.mode.name, regions)
         if key not in self._applied:
@@ -263,7 +274,7 @@ class ModeController:
     def turn(self, situation: Situation, base: PartnerSettings, *, next_s: float | None = None) -> Turn:
         """Return what the partner may do at the situation's time; what it played last, if it goes on, ends at `next_s`."""
         now_s = situation.now_s
-        moment = self._form.at(now_s)
+        moment = self.course.at(now_s)
         player = self._player.at(now_s)
         self._keep_mode(now_s, player, moment)
         settings = self.settings(base, moment.regions)
@@ -328,11 +339,11 @@ class ModeController:
         )
 
     def _keep_mode(self, now_s: float, player: PlayerState, moment: Moment) -> None:
-        if self._keeper is None:
+        if self.keeper is None:
             return
         ended = self._taker.phrases_ended != self._ended_before or (player.kind == "ended" and not self._taker.speaking)
         self._ended_before = self._taker.phrases_ended
-        if self._keeper.step(
+        if self.keeper.step(
             now_s, phrase_ended=ended or self.mode.turn == "rest", section=moment.number, form_mode=moment.mode
         ):
             self._anew()
@@ -342,9 +353,11 @@ class ModeController:
         moment: Moment, metre: Metre | None,
     ) -> TurnState:  # fmt: skip
         """Return whose turn it is with what begins at `start_s`, the form before the turn-taking."""
-        by_hand = self._keeper is not None and self._keeper.user_override
-        if moment.has_ended and not self._revived:
-            return TurnState(rest="ended")
+        by_hand = self.keeper is not None and self.keeper.user_override
+        if self.course.paused:
+            self._taker.end_phrase(now_s, self.mode)
+        if self.course.paused or moment.has_ended:
+            return TurnState(rest="paused" if self.course.paused else "ended")
         if moment.silence and not by_hand:
             self._taker.end_phrase(now_s, self.mode)
             until_s = moment.until_s
@@ -366,7 +379,7 @@ class ModeController:
         """Return until when at most it listens for the pulse before its first phrase, None if it need not."""
         if self._found_pulse or self._first_onset_s is None or not self._has_beats or settings.time != "auto":
             return None
-        by_itself = self._keeper is not None and not self._keeper.user_override
+        by_itself = self.keeper is not None and not self.keeper.user_override
         if self._taker.speaking or self.mode.trigger != "own end" or not by_itself:
             return None
         until_s = self._first_onset_s + _LISTENS_S
@@ -374,7 +387,7 @@ class ModeController:
 
     def _begin(self, now_s: float, situation: Situation, settings: PartnerSettings, player: PlayerState) -> None:
         """Begin a phrase: keep the last one for returns, and take up one of them, now and then."""
-        if self._keeper is not None and self._said:
+        if self.keeper is not None and self._said:
             before = self._said[-1]
             self._motifs.keep(before.states, before.transpositions, whose="its own", heard_s=before.times_s)
         self._phrases += 1
@@ -473,13 +486,6 @@ def _check_regions(settings: PartnerSettings, *, library: MemoryPool) -> None:
     for region in (*settings.use, *settings.avoid):
         if region.recording >= library.live_recording:
             raise InputError(f"recording must be in [0, {library.live_recording - 1}], got {region.recording}")
-
-
-def _usual_ioi_s(library: MemoryPool) -> float | None:
-    """Return the median interval between the onsets of the recordings, None without onsets."""
-    states = library.base.memory.states
-    struck = states["starts_at_onset"] & (states["ioi_s"] > 0) & (states["tokens"] != SILENCE).any(axis=1)
-    return float(np.median(states["ioi_s"][struck])) if struck.any() else None
 
 
 def _marked(states: Int64, marks: Bool) -> Bool:

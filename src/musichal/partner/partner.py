@@ -53,6 +53,7 @@ from musichal.partner.record import NoOption, Options, choice_record, harmony_us
 from musichal.partner.scenario import WEIGHT, Guide, Plan
 from musichal.partner.self_cancellation import SelfCancellation
 from musichal.partner.settings import PartnerSettings
+from musichal.partner.status import PartnerStatus, partner_status
 from musichal.partner.timing import in_time
 from musichal.partner.transposition import KeptTransposition
 from musichal.partner.turn_taking import Turn
@@ -81,10 +82,7 @@ class Partner:
     knows_its_sound : bool
         Whether to subtract its own sound from what it hears; False only to measure what that does.
 
-    Raises
-    ------
-    InputError
-        Where the settings' direction names an unknown mode, or its modes or form are wrong.
+    Raises `InputError` where the settings' direction names an unknown mode, or its modes or form are wrong.
     """
 
     def __init__(
@@ -136,6 +134,10 @@ class Partner:
     def due_s(self) -> float | None:
         """When to decide next: when what it plays or rests for is over, or at once after something new."""
         return self._due_s
+
+    def status(self, now_s: float) -> PartnerStatus:
+        """Return what it is about, for those who show it."""
+        return partner_status(self._modes, now_s)
 
     @property
     def harmony(self) -> Float32:
@@ -200,7 +202,7 @@ class Partner:
         self._prepared = None
 
     def change(self, changes: Mapping[str, object], now_s: float) -> str:
-        """Change settings by name, and "mode", "region", "clock", "tap" and the buttons of `mode_controller.BUTTONS`.
+        """Change settings by name, and "mode", "region", "clock", "tap", `mode_controller.BUTTONS` and `form.WISHES`.
 
         Returns a sentence for the player, mostly an empty one. Raises `InputError` for what is unknown or not possible;
         nothing changes then.

@@ -246,7 +246,8 @@ def _voices(value: object) -> tuple[VoiceSettings, ...]:
 def _with_voice_setting(voices: tuple[VoiceSettings, ...], name: str, value: object) -> tuple[VoiceSettings, ...]:
     who, _, what = name.partition(".")
     if who not in (names := [voice.name for voice in voices]):
-        raise InputError(f"{name} needs a voice {who!r}; the voices are {', '.join(names)}")
+        heard = "the only voice is all" if names == ["all"] else f"the voices are {', '.join(names)}"
+        raise InputError(f"{name} needs a voice {who!r}; {heard}. Choose voices first, as voices=melody,bass,chords")
     changes: dict[str, Any] = {what: setting(name).check(value, name)}
     return tuple(dataclasses.replace(v, **changes) if v.name == who else v for v in voices)
 

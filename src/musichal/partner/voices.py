@@ -65,7 +65,9 @@ class Voices:
 
     def strike(self, parts: Parts, settings: PartnerSettings) -> Parts:
         """Return what each voice strikes of what it could play, as its limits allow."""
-        return {voice.name: self._struck(voice, parts[voice.name]) for voice in settings.voices}
+        alone = any(voice.solo for voice in settings.voices)
+        silent = {voice.name for voice in settings.voices if voice.mute or (alone and not voice.solo)}
+        return {v.name: () if v.name in silent else self._struck(v, parts[v.name]) for v in settings.voices}
 
     def _struck(self, voice: VoiceSettings, notes: tuple[Note, ...]) -> tuple[Note, ...]:
         """Leave out strikes that come too soon after the last one, and what a holding voice still holds."""

@@ -2,8 +2,8 @@
 
 In, ``/musichal/NAME`` with values is the command NAME (see `musichal.live.control`); ``/musichal/bass/low_pitch`` is
 ``bass.low_pitch``. The socket is bound to loopback unless another address is named. A command has a name, numbers and short
-words, and can neither read nor write a file. A refused command is answered with the reason; a sender beyond loopback, whose
-address may be forged, gets the short word "refused" only.
+words, and can neither read nor write a file. A command is answered: ``/musichal/ok`` says what it did, ``/musichal/error`` why
+it was refused. A sender beyond loopback, whose address may be forged, gets no more bytes than it sent: no or a short word.
 
 A thread of its own reads at most `_MOST_PER_S` datagrams a second fully; of those beyond, only panic is obeyed, the others are
 counted and dropped. Malformed packets are counted and dropped.
@@ -26,7 +26,8 @@ from musichal.live.control import Command, command
 from musichal.live.drift import DriftReport
 from musichal.live.engine import EngineObserver
 from musichal.live.input.osc_format import LARGEST_DATAGRAM, open_sender, osc_message, read_datagram
-from musichal.live.session.event_log import Entry, Skipped, Staged, Struck
+from musichal.live.session.event_log import Entry, Marked, Skipped, Staged, Struck
+from musichal.live.stage import StageState
 from musichal.partner.decision import Decision
 from musichal.text import reason
 
@@ -117,17 +118,24 @@ class OscInput:
                 self.malformed += 1
                 continue
 
-            def answer(text: str) -> None:
-                reply = osc_message(PREFIX + "error", [text if _is_loopback(str(sender[0])) else "refused"])
+            def answer(obeyed: bool, text: str) -> None:
+                name = PREFIX + ("ok" if obeyed else "error")
+                here = _is_loopback(str(sender[0]))
+                reply = osc_message(name, [text] if here else [] if obeyed else ["refused"])
                 with contextlib.suppress(OSError):
-                    self._socket.sendto(reply, sender)
+                    if here or len(reply) <= len(data):
+                        self._socket.sendto(reply, sender)
 
             name = address[len(PREFIX) :].replace("/", ".")
             try:
                 self._put(command(name, arguments, answer=answer))
             except InputError as error:
                 self.malformed += 1
-                answer(str(error))
+                answer(False, str(error))
+
+
+def _left(time_s: float | None) -> float:
+    return -1.0 if time_s is None else time_s
 
 
 def _is_loopback(address: str) -> bool:
@@ -157,6 +165,8 @@ class OscOutput(EngineObserver):
             raise InputError(f"the OSC port must be in [1, 65535], got {port}")
         self._socket, self._to = open_sender(host, port)
         self._rate_hz, self._explain = sample_rate_hz, explain
+        self._shown: dict[str, tuple[object, ...]] = {}
+        self._shown_s = -1.0
         self.unsent = 0
 
     def close(self) -> None:
@@ -171,7 +181,7 @@ class OscOutput(EngineObserver):
             self.unsent += 1
 
     def entry(self, entry: Entry) -> None:
-        """Send onsets, skipped segments, and controls of the stage."""
+        """Send onsets, skipped segments, marks, and controls of the stage."""
         at_s = entry.at_sample / self._rate_hz
         if isinstance(entry, Struck):
             self.send("onset", entry.onset.sample / self._rate_hz)
@@ -179,6 +189,8 @@ class OscOutput(EngineObserver):
             self.send("skipped", at_s, entry.index)
         elif isinstance(entry, Staged):
             self.send("stage", entry.control)
+        elif isinstance(entry, Marked):
+            self.send("mark", at_s, entry.text)
 
     def percept(self, percept: Percept) -> None:
         """Send the tokens of a segment: its start, its number of frames, then the harmonic and percussive token of each."""
@@ -198,6 +210,24 @@ class OscOutput(EngineObserver):
     def event(self, at_s: float, kind: str, text: str) -> None:
         """Send any other event."""
         self.send("event", at_s, kind, text[:1000])
+
+    def stage(self, state: StageState) -> None:
+        """Send the level, and mode, state and section when they change and once a second; -1 stands for an open time."""
+        self.send("level", state.peak_db, state.zone)
+        place, status = state.form, state.partner
+        what: dict[str, tuple[object, ...]] = {
+            "mode": (status.mode, status.chosen_by),
+            "state": ("NO INPUT" if not state.has_input else state.does,),
+        }
+        times: dict[str, tuple[float, ...]] = {"mode": (_left(status.mode_left_s),), "state": (_left(state.left_s),)}
+        if place is not None:
+            what["section"] = (place.number, place.count, place.name, place.next_name, place.held)
+            times["section"] = (_left(place.left_s), _left(place.end_left_s))
+        due = not 0 <= state.time_s - self._shown_s < 1
+        for name, values in what.items():
+            if due or values != self._shown.get(name):
+                self.send(name, *values, *times[name])  # type: ignore[arg-type]
+        self._shown, self._shown_s = what, state.time_s if due else self._shown_s
 
     def statistics(self, values: dict[str, object]) -> None:
         """Send statistics, each by its name, and all as JSON."""

@@ -132,6 +132,10 @@ def _clients(*, inputs: bool, name: str = _CLIENT) -> Iterator[tuple[list[_Clien
             client.close()
 
 
+class NoSuchPortError(InputError):
+    """There is no port of this name, or no MIDI system at all."""
+
+
 class _Found(NamedTuple):
     """A port that exists; without a client it is JACK's."""
 
@@ -151,7 +155,7 @@ def _find(wanted: str, kind: str, clients: list[_Client], jack: list[str]) -> _F
     names = ", ".join(repr(port.name) for port in (found or ports))
     if found:
         raise InputError(f"{len(found)} MIDI {kind}s have {wanted!r} in the name; give more of it: {names}")
-    raise InputError(f"no MIDI {kind} has {wanted!r} in the name. Available: {names or f'none; {INSTEAD}'}")
+    raise NoSuchPortError(f"no MIDI {kind} has {wanted!r} in the name. Available: {names or f'none; {INSTEAD}'}")
 
 
 def _systems(stack: contextlib.ExitStack, *, inputs: bool, name: str = _CLIENT) -> tuple[list[_Client], list[str] | None]:
@@ -177,7 +181,7 @@ def _systems(stack: contextlib.ExitStack, *, inputs: bool, name: str = _CLIENT) 
     if not clients and jack is None:
         if missing is not None:
             raise missing
-        raise InputError(f"no MIDI system is available ({'; '.join(reasons)}); {INSTEAD}")
+        raise NoSuchPortError(f"no MIDI system is available ({'; '.join(reasons)}); {INSTEAD}")
     return clients, jack
 
 
@@ -252,19 +256,24 @@ def open_virtual(name: str) -> Port:
 
 @dataclass(frozen=True)
 class MidiInputPort:
-    """A MIDI input that is open: its name, and what tells whether its device is there (and opens it again when it is back)."""
+    """A MIDI input: its name, and what tells whether its device is there (and opens it, or again when it is back).
+
+    `missing` says what there is instead of one that is waited for; it is empty for one that is open.
+    """
 
     name: str
     check: Callable[[], bool]
+    missing: str = ""
 
 
 @contextmanager
-def open_midi_input(wanted: str, take: Callable[[Sequence[int]], None]) -> Iterator[MidiInputPort]:
+def open_midi_input(wanted: str, take: Callable[[Sequence[int]], None], *, patient: bool = False) -> Iterator[MidiInputPort]:
     """Call `take` with each message of a MIDI input, on a thread of the system, while the block runs.
 
     `wanted` is the name or a part of it, or ``virtual:NAME`` for a virtual input that others connect to. System exclusive
     messages and active sensing are left out. Raises `InputError` if there is no such input, several, or no MIDI system;
-    `MissingExtraError` without RtMidi and JACK-Client.
+    `MissingExtraError` without RtMidi and JACK-Client. With `patient`, an input that is not there is waited for: the first
+    `check` that finds it opens it.
     """
     scheme, colon, own = wanted.partition(":")
     virtual = bool(colon) and scheme == "virtual"
@@ -272,17 +281,40 @@ def open_midi_input(wanted: str, take: Callable[[Sequence[int]], None]) -> Itera
     with contextlib.ExitStack() as stack:
         with silence_stderr():
             clients, jack = _systems(stack, inputs=True, name=name)
-            if virtual:
-                found = _Found(own or name, clients[0] if clients else None, 0)
-            else:
-                found = _find(wanted, "input", clients, jack or [])
-            if found.client is None:
+
+            def open_found(found: _Found) -> Callable[[], bool]:
+                if found.client is not None:
+                    return _receive(found, take, clients, virtual=virtual)
                 jack_input = JackInput(own or name if virtual else name, None if virtual else found.name, take)
                 stack.callback(jack_input.close)
-                check = jack_input.check
+                return jack_input.check
+
+            if virtual:
+                port = MidiInputPort(own or name, open_found(_Found(own or name, clients[0] if clients else None, 0)))
             else:
-                check = _receive(found, take, clients, virtual=virtual)
-        yield MidiInputPort(found.name, check)
+                try:
+                    found = _find(wanted, "input", clients, jack or [])
+                    port = MidiInputPort(found.name, open_found(found))
+                except NoSuchPortError as error:
+                    if not patient:
+                        raise
+                    port = MidiInputPort(wanted, _awaited(wanted, open_found, clients, jack is not None), str(error))
+        yield port
+
+
+def _awaited(
+    wanted: str, open_found: Callable[[_Found], Callable[[], bool]], clients: list[_Client], on_jack: bool
+) -> Callable[[], bool]:
+    """Return the check of an input that is not there yet."""
+    opened: Callable[[], bool] | None = None
+
+    def check() -> bool:
+        nonlocal opened
+        if opened is None:
+            opened = open_found(_find(wanted, "input", clients, list(jack_ports(inputs=False)) if on_jack else []))
+        return opened()
+
+    return check
 
 
 def _receive(

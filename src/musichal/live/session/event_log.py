@@ -26,7 +26,7 @@ from musichal.partner.decision import Decision
 from musichal.text import parse_json
 
 _LONGEST_S = 1e6
-StageControl = Literal["mute", "unmute", "panic", "listen", "deaf"]
+StageControl = Literal["mute", "unmute", "panic", "pause", "listen", "deaf"]
 STAGE_CONTROLS: tuple[StageControl, ...] = get_args(StageControl)
 
 
@@ -265,8 +265,8 @@ def _control(values: object) -> Control:
 def as_sounded(decisions: Iterable[Decision], entries: Iterable[Entry], *, sample_rate_hz: int) -> Iterator[Decision]:
     """Yield decisions with the notes that really sounded: mute, panic and the end applied.
 
-    While muted, no note starts or goes on. A panic ends what sounds and drops what was decided before it, and so does an
-    end that does not play out.
+    While muted, no note starts or goes on. A panic ends what sounds and drops what was decided before it, and so do a pause
+    and an end that does not play out.
     """
     mutes: list[float] = []  # muted from each even place to the odd one after it
     panics: list[float] = []
@@ -274,7 +274,7 @@ def as_sounded(decisions: Iterable[Decision], entries: Iterable[Entry], *, sampl
         at_s = entry.at_sample / sample_rate_hz
         if isinstance(entry, Ended):
             panics += [] if entry.plays_out else [at_s]
-        elif isinstance(entry, Staged) and entry.control == "panic":
+        elif isinstance(entry, Staged) and entry.control in ("panic", "pause"):
             panics.append(at_s)
         elif isinstance(entry, Staged) and entry.control == ("unmute" if len(mutes) % 2 else "mute"):
             mutes.append(at_s)

@@ -247,6 +247,15 @@ def test_a_midi_player_is_answered_offline_and_replayed(trained, melody, tmp_pat
     again = CliRunner().invoke(app, ["replay", str(session)])
     assert again.exit_code == 0, again.output
     assert "byte for byte" in again.output
+    take = read_recording(session).take
+    assert list(take.notes) == played
+    assert take.controls == ()
+    kept = CliRunner().invoke(app, ["keep", str(session), "--alone", "-o", str(tmp_path / "kept.hal")])
+    assert kept.exit_code == 0, kept.output
+    notes = load_partner(tmp_path / "kept.hal").memory.notes
+    assert sorted(zip(notes["pitch"], notes["velocity"], strict=True)) == sorted((n.pitch, n.velocity) for n in played)
+    (session / "transcript.jsonl").write_bytes((session / "transcript.jsonl").read_bytes()[:-1] + b'{"at":9,"notes":[[1,')
+    assert read_recording(session).take.notes == take.notes, "a line that was cut off is left out"
 
 
 @pytest.mark.live

@@ -1,5 +1,6 @@
-"""What a MIDI file says of a recording, exactly, and what of a file is chosen."""
+"""What a MIDI file, or the log of a MIDI player, says of a recording, exactly, and what of a file is chosen."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from musichal.note import HeardNote
 
 LABEL_KINDS = ("marker", "lyric", "text")
 LONGEST_LABEL = 120
+_LONGEST_S = 1e6
 
 
 @dataclass(frozen=True)
@@ -67,3 +69,35 @@ class MidiTake:
         markers = [label for label in self.labels if label.kind == "marker" and label.time_s < duration_s]
         ends = [*(label.time_s for label in markers[1:]), duration_s]
         return tuple((m.text, m.time_s, end_s) for m, end_s in zip(markers, ends, strict=True) if end_s > m.time_s)
+
+
+def count_of(value: object, most: int = (1 << 53) - 1) -> int:
+    """Return an integer that was read from JSON; raises `ValueError` for anything else."""
+    if type(value) is not int or not 0 <= value <= most:
+        raise ValueError(f"expected an integer from 0 to {most}, got {str(value)[:40]}")
+    return value
+
+
+def played_of(
+    notes: Sequence[object], values: Mapping[str, object]
+) -> tuple[tuple[HeardNote, ...], tuple[HeardNote, ...], tuple[Control, ...]]:
+    """Return notes, "hits" and "controls" that were read from a session's log; raises `ValueError` for what is none."""
+    hits, controls = (values.get(name, []) for name in ("hits", "controls"))
+    if not isinstance(hits, list) or not isinstance(controls, list):
+        raise ValueError("not a list")
+    return tuple(map(_note, notes)), tuple(map(_note, hits)), tuple(map(_control, controls))
+
+
+def _note(values: object) -> HeardNote:
+    match values:
+        case [int() | float() as onset_s, int() | float() as duration_s, pitch, velocity]:
+            if 0 <= onset_s < _LONGEST_S and 0 < duration_s < _LONGEST_S:
+                return HeardNote(float(onset_s), float(duration_s), count_of(pitch, 127), count_of(velocity, 127))
+    raise ValueError("not a note")
+
+
+def _control(values: object) -> Control:
+    match values:
+        case [int() | float() as time_s, status, *data] if 0 <= time_s < _LONGEST_S and 1 <= len(data) <= 2:
+            return Control(float(time_s), bytes([count_of(status, 239), *(count_of(value, 127) for value in data)]))
+    raise ValueError("not a control")

@@ -32,7 +32,7 @@ from musichal.audio.midi_take import MidiChoice, MidiTake
 from musichal.audio.parts import Contents, Foreign, Part
 from musichal.audio.resample import StreamResampler
 from musichal.audio.sample_store import SampleStore
-from musichal.audio.session_input import is_session, read_input
+from musichal.audio.session_input import is_session, read_input, read_played
 from musichal.errors import InputError, MissingExtraError
 from musichal.text import PathLike, printable, reason
 
@@ -215,7 +215,7 @@ def _of_session(folder: Path, max_samples: int) -> Recording:
     samples, rate_hz = read_input(folder, max_samples=max_samples)
     if not samples.any():
         raise _RefusedError("nothing was played in this session")
-    return Recording(printable(folder.resolve().name), rate_hz, samples)
+    return Recording(printable(folder.resolve().name), rate_hz, samples, take=read_played(folder))
 
 
 def _long_enough(recording: Recording, file: Path, min_duration_s: float) -> Recording:

@@ -9,11 +9,13 @@ import soundfile
 
 from musichal.arrays import Float32
 from musichal.audio.files import decode_flac
+from musichal.audio.midi_take import Control, MidiTake, played_of
 from musichal.audio.sample_store import SampleStore
 from musichal.errors import InputError
+from musichal.note import HeardNote
 from musichal.text import parse_json, printable, reason
 
-SETTINGS, INPUT = "settings.json", "input"
+SETTINGS, INPUT, EVENT_LOG = "settings.json", "input", "transcript.jsonl"
 FULL_SCALE = np.float32(2.0**23)
 LARGEST_CHUNK_SAMPLES = 120 * 192_000
 
@@ -41,6 +43,50 @@ def read_input(folder: Path, *, max_samples: int) -> tuple[Float32, int]:
     for chunk in read_chunks(folder, rate_hz):
         store.append(chunk)
     return store.samples(), rate_hz
+
+
+def read_played(folder: Path) -> MidiTake | None:
+    """Return what a MIDI player played in a session, exactly; None where onsets were found in the sound.
+
+    Raises `InputError` where the log is damaged otherwise than by being cut off.
+    """
+    notes: list[HeardNote] = []
+    hits: list[HeardNote] = []
+    controls: list[Control] = []
+    is_midi = False
+    for number, line in whole_lines(folder / EVENT_LOG):
+        if b'"notes":' not in line and b'"onset":' not in line:
+            continue
+        try:
+            values: Any = parse_json(line, max_depth=6)
+            if "onset" in values and len(values["onset"]) == 2:
+                return None
+            if "notes" in values:
+                is_midi = True
+                played = played_of(values["notes"], values)
+                notes += played[0]
+                hits += played[1]
+                controls += played[2]
+        except (ValueError, TypeError) as error:
+            raise InputError(f"{printable(folder / EVENT_LOG)}: line {number} is not an entry: {error}") from error
+    if not is_midi:
+        return None
+    struck, beaten = (tuple(sorted(some, key=lambda note: (note.onset_s, note.pitch))) for some in (notes, hits))
+    return MidiTake(struck, beaten, np.zeros(0), np.zeros(0), controls=tuple(controls))
+
+
+def whole_lines(path: Path, *, start: int = 0) -> Iterator[tuple[int, bytes]]:
+    """Yield number, from 1, and content of each whole line from byte `start` on; nothing where there is no file."""
+    if not path.is_file():
+        return
+    try:
+        with path.open("rb") as stream:
+            stream.seek(start)
+            for number, line in enumerate(stream, start=1):
+                if line.endswith(b"\n"):
+                    yield number, line[:-1]
+    except OSError as error:
+        raise InputError(f"cannot read {printable(path)}: {reason(error)}") from error
 
 
 def read_bytes(path: Path) -> bytes:

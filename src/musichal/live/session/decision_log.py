@@ -9,9 +9,10 @@ from itertools import islice
 from pathlib import Path
 from typing import overload
 
+from musichal.audio.session_input import whole_lines
 from musichal.errors import InputError
 from musichal.partner.decision import Decision
-from musichal.text import printable, reason
+from musichal.text import printable
 
 _ANOTHER_VOICE = b'{"as":'
 
@@ -79,17 +80,3 @@ def _decision(path: Path, number: int, line: bytes, before: Decision | None) -> 
         return Decision.from_json(line.decode(errors="replace"), before)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{printable(path)}: line {number} is not a decision") from error
-
-
-def whole_lines(path: Path, *, start: int = 0) -> Iterator[tuple[int, bytes]]:
-    """Yield number, from 1, and content of each whole line from byte `start` on; nothing where there is no file."""
-    if not path.is_file():
-        return
-    try:
-        with path.open("rb") as stream:
-            stream.seek(start)
-            for number, line in enumerate(stream, start=1):
-                if line.endswith(b"\n"):
-                    yield number, line[:-1]
-    except OSError as error:
-        raise InputError(f"cannot read {printable(path)}: {reason(error)}") from error

@@ -19,7 +19,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from musichal.audio.midi_take import Control
+from musichal.audio.midi_take import Control, count_of, played_of
 from musichal.hearing.percepts import Onset, Percept
 from musichal.note import HeardNote
 from musichal.partner.decision import Decision
@@ -208,18 +208,17 @@ def entry_from_json(line: str) -> Entry:
     values = parse_json(line.encode(), max_depth=6)
     if not isinstance(values, dict):
         raise ValueError("not an object")
-    at = _count(values.get("at"))
+    at = count_of(values.get("at"))
     entry: Entry
     match values:
         case {"onset": [sample, decided_at, *pitches]}:
-            entry = Struck(at, Onset(_count(sample), _count(decided_at), tuple(_count(p, 127) for p in pitches)))
+            entry = Struck(at, Onset(count_of(sample), count_of(decided_at), tuple(count_of(p, 127) for p in pitches)))
         case {"notes": [*notes]}:
-            hits, controls = (_list(values.get(name, [])) for name in ("hits", "controls"))
-            entry = Played(at, tuple(map(_note, notes)), tuple(map(_note, hits)), tuple(map(_control, controls)))
+            entry = Played(at, *played_of(notes, values))
         case {"percept": index}:
-            entry = Perceived(at, _count(index), str(values.get("digest", "")))
+            entry = Perceived(at, count_of(index), str(values.get("digest", "")))
         case {"skipped": index, "why": "late" | "deaf" | "lost" as why}:
-            entry = Skipped(at, _count(index), why)
+            entry = Skipped(at, count_of(index), why)
         case {"change": dict(changes)}:
             entry = Changed(at, changes)
         case {"stage": control} if control in STAGE_CONTROLS:
@@ -227,39 +226,12 @@ def entry_from_json(line: str) -> Entry:
         case {"mark": str(text)}:
             entry = Marked(at, text)
         case {"lost": samples}:
-            entry = Lost(at, _count(samples), values.get("left_out") is True)
+            entry = Lost(at, count_of(samples), values.get("left_out") is True)
         case {"end": _}:
             entry = Ended(at, values.get("plays_out") is True)
         case _:
             raise ValueError("unknown kind of entry, or a value of the wrong type")
     return entry
-
-
-def _count(value: object, most: int = (1 << 53) - 1) -> int:
-    if type(value) is not int or not 0 <= value <= most:
-        raise ValueError(f"expected an integer from 0 to {most}, got {str(value)[:40]}")
-    return value
-
-
-def _list(value: object) -> list[object]:
-    if not isinstance(value, list):
-        raise ValueError("not a list")
-    return value
-
-
-def _note(values: object) -> HeardNote:
-    match values:
-        case [int() | float() as onset_s, int() | float() as duration_s, pitch, velocity]:
-            if 0 <= onset_s < _LONGEST_S and 0 < duration_s < _LONGEST_S:
-                return HeardNote(float(onset_s), float(duration_s), _count(pitch, 127), _count(velocity, 127))
-    raise ValueError("not a note")
-
-
-def _control(values: object) -> Control:
-    match values:
-        case [int() | float() as time_s, status, *data] if 0 <= time_s < _LONGEST_S and 1 <= len(data) <= 2:
-            return Control(float(time_s), bytes([_count(status, 239), *(_count(value, 127) for value in data)]))
-    raise ValueError("not a control")
 
 
 def as_sounded(decisions: Iterable[Decision], entries: Iterable[Entry], *, sample_rate_hz: int) -> Iterator[Decision]:

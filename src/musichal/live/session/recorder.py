@@ -22,7 +22,7 @@ from musichal.arrays import Float32, Int32
 from musichal.atomic import open_atomically
 from musichal.audio.files import encode_flac
 from musichal.audio.recording import ingest
-from musichal.audio.session_input import FULL_SCALE, INPUT, SETTINGS
+from musichal.audio.session_input import EVENT_LOG, FULL_SCALE, INPUT, SETTINGS
 from musichal.hearing.percepts import Percept
 from musichal.live.drift import DriftReport
 from musichal.live.engine import EngineObserver, Performance
@@ -31,7 +31,6 @@ from musichal.live.session.event_log import Entry, as_sounded, entry_to_json, pe
 from musichal.live.session.session import (
     DECISIONS,
     DRIFT,
-    EVENT_LOG,
     EVENTS,
     PERCEPTS,
     REPLY,

@@ -40,14 +40,24 @@ import numpy as np
 from musichal import __version__
 from musichal.arrays import Float32
 from musichal.audio.sample_store import SampleStore
-from musichal.audio.session_input import INPUT, SETTINGS, chunk_samples, chunks_of, read_bytes, read_chunk, read_chunks
+from musichal.audio.session_input import (
+    EVENT_LOG,
+    INPUT,
+    SETTINGS,
+    chunk_samples,
+    chunks_of,
+    read_bytes,
+    read_chunk,
+    read_chunks,
+    whole_lines,
+)
 from musichal.errors import InputError
 from musichal.hearing.exact_notes import ExactNotes
 from musichal.hearing.listener import Listener
 from musichal.hearing.percepts import Onset, Window
 from musichal.live.engine import EventLoop, Player, note_events
 from musichal.live.output.midi_file import midi_bytes
-from musichal.live.session.decision_log import DecisionLog, whole_lines
+from musichal.live.session.decision_log import DecisionLog
 from musichal.live.session.event_log import (
     Changed,
     Ended,
@@ -68,7 +78,7 @@ from musichal.text import parse_json, printable, reason
 
 SESSION_VERSION = 2
 TROUBLE = "trouble.txt"
-EVENT_LOG, PERCEPTS, DECISIONS, DRIFT = "transcript.jsonl", "percepts.jsonl", "decisions.jsonl", "drift.jsonl"
+PERCEPTS, DECISIONS, DRIFT = "percepts.jsonl", "decisions.jsonl", "drift.jsonl"
 EVENTS, REPLY, SUMMARY = "events.jsonl", "reply.mid", "summary.json"
 _BLOCK_SAMPLES = 4096
 _LONGEST_INPUT_SAMPLES = 24 * 3600 * 48_000

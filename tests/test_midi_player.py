@@ -1,6 +1,7 @@
 """A MIDI keyboard as the player: its sound, its exact notes, offline, live, and again."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import mido
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+import musichal as mh
 from midi_receiver import MidiSender
 from musichal.audio.keyboard import KeyboardSynth
 from musichal.audio.midi_take import Control
@@ -17,6 +19,10 @@ from musichal.audio.recording import read_recording
 from musichal.cli import app
 from musichal.errors import InputError
 from musichal.evaluate import parity
+from musichal.evaluate.alignment import check_recording
+from musichal.evaluate.answers import cut_excerpts
+from musichal.evaluate.compare import compare_partners
+from musichal.evaluate.verify import subjects
 from musichal.hearing.encoders import create_encoder
 from musichal.hearing.exact_notes import KeyOnsets, KnownNotes, OnsetQueue
 from musichal.hearing.listener import Listener
@@ -222,6 +228,24 @@ def test_a_memory_of_a_midi_file_has_its_notes_and_beats_exactly_and_verifies(ta
     found = parity(model, model.recordings[0].samples(), RATE_HZ)
     assert found.agreement == 1
     assert not [check for check in found.checks if not check.passed]
+
+
+def test_a_midi_file_is_heard_exactly_wherever_a_recording_is(taught, melody, tmp_path):
+    partner, recording = mh.load(taught), read_recording(melody)
+    notes = [(n.onset_s, n.pitch) for n in recording.take.notes]
+    answer = partner.respond(melody, mode="shadow")
+    played = [n for entry in answer.performance.entries if isinstance(entry, Played) for n in entry.notes]
+    assert [(n.onset_s, n.pitch) for n in played] == notes
+    with pytest.raises(InputError, match="sample rate"):
+        partner.respond(recording.samples)
+    excerpts = cut_excerpts(partner.model, [recording], excerpt_s=1.5, most=8, progress=lambda *_: None)
+    begun = [o.pitches[0] for excerpt in excerpts for o in excerpt.onsets]
+    assert begun == [pitch for onset_s, pitch in notes if onset_s < 1.5 * len(excerpts)]
+    (subject,) = subjects(partner.model, [replace(recording, samples=recording.samples * np.float32(0.5))])
+    assert not [check for check in check_recording(partner.model, subject, [5000] * 99).checks if not check.passed]
+    assert compare_partners(
+        partner.model, partner.model, recording.samples, name="", sample_rate_hz=RATE_HZ, take=recording.take
+    )
 
 
 @settings(max_examples=4)

@@ -27,7 +27,7 @@ from musichal.audio.midi_recording import read_take
 from musichal.audio.midi_take import MidiChoice, MidiTake
 from musichal.audio.pairs import read_pair
 from musichal.audio.reading import read_recordings
-from musichal.audio.recording import Recording
+from musichal.audio.recording import Recording, read_recording
 from musichal.errors import InputError
 from musichal.hearing.beats import find_beats, predicted_beats
 from musichal.hearing.encoders import create_encoder
@@ -320,8 +320,8 @@ class Partner:
 
     def respond(
         self,
-        y: Audio,
-        sr: int,
+        y: Audio | PathLike,
+        sr: int | None = None,
         *,
         mode: str = "auto",
         seed: int = 0,
@@ -332,9 +332,10 @@ class Partner:
 
         Parameters
         ----------
-        y : ndarray of shape (n,), (n, channels) or (channels, n)
-        sr : int
-            Sample rate in Hz.
+        y : ndarray of shape (n,), (n, channels) or (channels, n), or path
+            A file may be sound or MIDI, whose notes are taken exactly.
+        sr : int, optional
+            Sample rate of an array in Hz.
         mode : str
             How it plays with the player: shadow, mirror, couple, lead, contrast, rest, or auto to let it change by itself.
         seed : int
@@ -363,7 +364,16 @@ class Partner:
         dtype('int16')
         """
         chosen = settings_of(settings, mode=mode)
-        return respond(self.model, sound_of(y), rate_of(sr), settings=chosen, seed=seed_of(seed), progress=progress)
+        if isinstance(y, str | os.PathLike):
+            heard = read_recording(y)
+            for warning in heard.warnings:
+                warn_of(warning)
+            sound, rate_hz, take = heard.samples, heard.sample_rate_hz, heard.take
+        elif sr is None:
+            raise InputError("an array of sound needs its sample rate, sr")
+        else:
+            sound, rate_hz, take = sound_of(y), rate_of(sr), None
+        return respond(self.model, sound, rate_hz, settings=chosen, seed=seed_of(seed), progress=progress, take=take)
 
     def stream(self, sr: int, *, mode: str = "auto", seed: int = 0, **settings: Any) -> "Stream":
         """Answer block by block: the loop of the stage, without a sound card.

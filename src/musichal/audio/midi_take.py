@@ -1,7 +1,7 @@
 """What a MIDI file, or the log of a MIDI player, says of a recording, exactly, and what of a file is chosen."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from musichal.arrays import Float64
@@ -63,6 +63,15 @@ class MidiTake:
     def onsets(self) -> tuple[HeardNote, ...]:
         """Notes and hits, by onset."""
         return tuple(sorted((*self.notes, *self.hits), key=lambda note: (note.onset_s, note.pitch)))
+
+    def between(self, start_s: float, end_s: float) -> "MidiTake":
+        """Return what begins in a stretch, its times from the start of that on."""
+
+        def moved(notes: tuple[HeardNote, ...]) -> tuple[HeardNote, ...]:
+            return tuple(replace(n, onset_s=n.onset_s - start_s) for n in notes if start_s <= n.onset_s < end_s)
+
+        beats_s, downbeats_s = (at[(at >= start_s) & (at < end_s)] - start_s for at in (self.beats_s, self.downbeats_s))
+        return MidiTake(moved(self.notes), moved(self.hits), beats_s, downbeats_s, self.is_rendered)
 
     def regions(self, *, duration_s: float) -> tuple[tuple[str, float, float], ...]:
         """Return what markers name: text, start and end in seconds, in order; each lasts until the next one."""

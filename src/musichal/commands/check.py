@@ -181,14 +181,14 @@ def compare_command(*, first: Path, second: Path, terminal: Terminal, recording:
         models = load_partner(first), load_partner(second)
         if recording is not None:
             (read,) = read_recordings([recording], warn=terminal.warn)
-            name, rate, samples = read.name, read.sample_rate_hz, read.samples
+            name, rate, samples, take = read.name, read.sample_rate_hz, read.samples, read.take
         else:
             stored = [r for r in models[0].recordings if r.flac is not None]
             if not stored:
                 raise InputError(f"{printable(first)} was trained with --no-audio: name a recording for both partners to hear")
             longest = max(stored, key=lambda r: r.duration_s)
-            name, rate, samples = longest.name, longest.sample_rate_hz, longest.samples()
-        comparison = compare_partners(*models, samples, name=name, sample_rate_hz=rate, progress=progress)
+            name, rate, samples, take = longest.name, longest.sample_rate_hz, longest.samples(), longest.take
+        comparison = compare_partners(*models, samples, name=name, sample_rate_hz=rate, take=take, progress=progress)
     terminal.result({"first": str(first), "second": str(second), **comparison.to_dict()})
     for source in comparison.sources:
         if source.agreement.moments < _LEAST_MOMENTS:

@@ -23,7 +23,7 @@ from musichal.evaluate.checks import Check
 from musichal.evaluate.stages import SampleAudit, compare_stages, token_words
 from musichal.hearing.beats import BEAT
 from musichal.hearing.encoders import create_encoder
-from musichal.hearing.exact_notes import NoteQueue, OnsetQueue, is_exact, known_of, known_or_found_beats
+from musichal.hearing.exact_notes import OnsetQueue, is_exact, known_of, known_or_found_beats, with_notes
 from musichal.hearing.listener import Listener, Tap
 from musichal.hearing.percepts import SILENCE, SOURCES, Gesture, Percept
 from musichal.memory.beat_places import BeatPlace, beat_places
@@ -62,12 +62,16 @@ class LiveStream:
 
 @dataclass(frozen=True)
 class Subject:
-    """A recording to check with: its sound (n,), and what the partner holds of it (None if it is new to the partner)."""
+    """A recording to check with: its sound (n,), and what the partner holds of it (None if it is new to the partner).
+
+    `take` is what is known of a MIDI player in a new one.
+    """
 
     name: str
     sample_rate_hz: int
     samples: Float32
     stored: StoredRecording | None
+    take: MidiTake | None = None
 
     @property
     def duration_s(self) -> float:
@@ -221,8 +225,7 @@ def hear_live(
     if not percepts:
         raise InputError("the recording is too short: there is not one whole frame of sound in it")
     if known is not None:
-        notes = NoteQueue(known, sample_rate_hz=spec.sample_rate_hz)
-        percepts = [replace(percept, heard=notes.put_in(percept.heard)) for percept in percepts]
+        percepts = list(with_notes(percepts, known, sample_rate_hz=spec.sample_rate_hz))
     beats = np.zeros(0, dtype=BEAT)
     if with_beats:
         beats = known_or_found_beats(take, (p.heard for p in percepts), sample_rate_hz=spec.sample_rate_hz)
@@ -254,13 +257,13 @@ def check_recording(
     """
     rate = subject.sample_rate_hz
     audit = SampleAudit(model.spec, subject.samples, sample_rate_hz=rate)
-    take = subject.stored.take if subject.stored is not None else None
+    take = subject.stored.take if subject.stored is not None else subject.take
     live = hear_live(model, subject.samples, sample_rate_hz=rate, blocks=blocks, tap=audit.tap, progress=progress, take=take)
     stored, is_new = subject.stored, subject.stored is None
     beats: Records | None
     if stored is None:
         other = even_blocks(len(subject.samples), rate)
-        again = hear_live(model, subject.samples, sample_rate_hz=rate, blocks=other)
+        again = hear_live(model, subject.samples, sample_rate_hz=rate, blocks=other, take=take)
         positions, tokens, held, beats = again.frame_samples, again.tokens, as_states(again), again.beats
     else:
         positions, tokens, beats = stored.frame_samples, stored.tokens, stored.beats

@@ -13,9 +13,11 @@ from typing import Any
 import numpy as np
 
 from musichal.arrays import Float32
+from musichal.audio.midi_take import MidiTake
 from musichal.audio.recording import Recording
 from musichal.errors import InputError
 from musichal.hearing.encoders import create_encoder
+from musichal.hearing.exact_notes import OnsetQueue, known_of, with_notes
 from musichal.hearing.listener import Listener
 from musichal.hearing.percepts import Onset, Percept
 from musichal.live.engine import EventLoop, HeardStream, Player, heard_stream
@@ -60,8 +62,16 @@ class Excerpt:
         return [note for percept in self.percepts for note in percept.heard.notes]
 
 
-def hear_excerpt(model: PartnerModel, samples: Float32, *, sample_rate_hz: int, name: str, start_s: float = 0.0) -> Excerpt:
-    """Hear samples of shape (n,) with a partner's ears, from silence.
+def hear_excerpt(
+    model: PartnerModel,
+    samples: Float32,
+    *,
+    sample_rate_hz: int,
+    name: str,
+    start_s: float = 0.0,
+    take: MidiTake | None = None,
+) -> Excerpt:
+    """Hear samples of shape (n,) with a partner's ears, from silence; `take` is what is known of a MIDI player in them.
 
     Raises
     ------
@@ -69,11 +79,14 @@ def hear_excerpt(model: PartnerModel, samples: Float32, *, sample_rate_hz: int, 
         If they cannot be heard, or are too short for a single frame.
     """
     spec = model.spec
-    listener = Listener(spec, create_encoder(spec), model.vocabularies, source_rate_hz=sample_rate_hz)
+    known = known_of(take, spec)
+    onsets = OnsetQueue(known.onsets) if known is not None else None
+    listener = Listener(spec, create_encoder(spec), model.vocabularies, source_rate_hz=sample_rate_hz, known=onsets)
     heard = listener.listen(samples, block_samples=round(_BLOCK_S * sample_rate_hz))
-    if not heard.percepts:
+    percepts = heard.percepts if known is None else with_notes(heard.percepts, known, sample_rate_hz=spec.sample_rate_hz)
+    if not percepts:
         raise InputError(f"{name} is too short: there is not one whole frame of sound in it")
-    return Excerpt(name, start_s, spec.sample_rate_hz, listener.samples_heard, heard.onsets, heard.percepts)
+    return Excerpt(name, start_s, spec.sample_rate_hz, listener.samples_heard, heard.onsets, percepts)
 
 
 def joined(excerpts: Sequence[Excerpt], *, duration_s: float) -> Excerpt:
@@ -85,7 +98,7 @@ def joined(excerpts: Sequence[Excerpt], *, duration_s: float) -> Excerpt:
     for excerpt in cycle(excerpts):
         if end >= duration_s * rate:
             break
-        onsets += [Onset(o.sample + end, o.decided_at + end) for o in excerpt.onsets]
+        onsets += [replace(o, sample=o.sample + end, decided_at=o.decided_at + end) for o in excerpt.onsets]
         percepts += [_later(p, end, rate) for p in excerpt.percepts]
         end += excerpt.end_sample
     return Excerpt(" + ".join(dict.fromkeys(e.name for e in excerpts)), 0.0, rate, end, tuple(onsets), tuple(percepts))
@@ -103,6 +116,7 @@ def _later(percept: Percept, samples: int, rate: int) -> Percept:
             frame_samples=heard.frame_samples + samples,
             onset_samples=tuple(o + samples for o in heard.onset_samples),
             notes=tuple(replace(n, onset_s=n.onset_s + seconds) for n in heard.notes),
+            hits=tuple(replace(h, onset_s=h.onset_s + seconds) for h in heard.hits),
         ),
         gestures=tuple(replace(g, start_s=g.start_s + seconds) for g in percept.gestures),
     )
@@ -147,6 +161,7 @@ def cut_excerpts(
                 sample_rate_hz=recording.sample_rate_hz,
                 name=recording.name,
                 start_s=first / recording.sample_rate_hz,
+                take=recording.take and recording.take.between(*(at / recording.sample_rate_hz for at in (first, last))),
             )
         )
     return tuple(excerpts)
@@ -167,7 +182,7 @@ def with_pauses(recording: Recording, *, pause_s: float) -> Recording:
             part[:fade] *= edge
             part[-fade:] *= edge[::-1]
         parts += [part, silence]
-    return replace(recording, samples=np.concatenate(parts))
+    return replace(recording, samples=np.concatenate(parts), take=None)  # what is known of a MIDI player is out of place
 
 
 class _Baseline:

@@ -24,6 +24,7 @@ import numpy as np
 from scipy.special import entr
 
 from musichal.arrays import AnyArray, Float32, Float64, Int64
+from musichal.audio.midi_take import MidiTake
 from musichal.audio.recording import samples_digest
 from musichal.errors import InputError
 from musichal.evaluate.alignment import LiveStream, even_blocks, hear_live
@@ -158,9 +159,10 @@ def compare_partners(
     *,
     name: str,
     sample_rate_hz: int,
+    take: MidiTake | None = None,
     progress: Callable[[str, float], None] | None = None,
 ) -> Comparison:
-    """Let two partners hear samples (n,) and return what differs.
+    """Let two partners hear samples (n,) and return what differs; `take` is what is known of a MIDI player in them.
 
     Raises `InputError` if the recording is too short for either, or an encoder is not the partner's.
     """
@@ -172,7 +174,9 @@ def compare_partners(
             tell(f"Hearing {name} with {which}", (number + share) / 2)
 
         blocks = even_blocks(len(samples), sample_rate_hz)
-        heard.append(hear_live(model, samples, sample_rate_hz=sample_rate_hz, blocks=blocks, progress=done, with_beats=False))
+        heard.append(
+            hear_live(model, samples, sample_rate_hz=sample_rate_hz, blocks=blocks, progress=done, with_beats=False, take=take)
+        )
     times = [h.frame_samples / m.spec.sample_rate_hz for h, m in zip(heard, (first, second), strict=True)]
     strides_s = [m.spec.encoder.stride_samples / m.spec.sample_rate_hz for m in (first, second)]
     mine, theirs = _paired(times[0], times[1], tolerance_s=max(strides_s) / 2)

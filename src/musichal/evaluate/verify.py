@@ -109,7 +109,8 @@ def subjects(model: PartnerModel, recordings: Sequence[Recording] = ()) -> tuple
     if not recordings:
         return tuple(Subject(r.name, r.sample_rate_hz, r.samples(), r) for r in model.recordings if r.flac is not None)
     known = {(r.digest, r.sample_rate_hz): r for r in model.recordings}
-    return tuple(Subject(r.name, r.sample_rate_hz, r.samples, known.get((r.digest, r.sample_rate_hz))) for r in recordings)
+    held = [known.get((r.digest, r.sample_rate_hz)) for r in recordings]
+    return tuple(Subject(r.name, r.sample_rate_hz, r.samples, own, r.take) for r, own in zip(recordings, held, strict=True))
 
 
 def verify_partner(

@@ -15,7 +15,7 @@ from musichal.arrays import Records
 from musichal.audio.keyboard import KeyPress
 from musichal.audio.midi_take import MidiTake
 from musichal.hearing.beats import BEAT, find_beats
-from musichal.hearing.percepts import Onset, SegmentFeatures
+from musichal.hearing.percepts import Onset, Percept, SegmentFeatures
 from musichal.note import HeardNote
 from musichal.spec import PerceptionSpec
 
@@ -93,6 +93,12 @@ class OnsetQueue:
         while self._onsets and self._onsets[0].decided_at <= sample:
             due.append(self._onsets.popleft())
         return due
+
+
+def with_notes(percepts: Sequence[Percept], known: KnownNotes, *, sample_rate_hz: int) -> tuple[Percept, ...]:
+    """Return the percepts of a whole stream with the known notes and hits."""
+    notes = NoteQueue(known, sample_rate_hz=sample_rate_hz)
+    return tuple(replace(percept, heard=notes.put_in(percept.heard)) for percept in percepts)
 
 
 def is_exact(take: MidiTake | None) -> bool:

@@ -10,7 +10,7 @@ import soundfile
 from typer.testing import CliRunner
 
 from musichal.cli import app
-from musichal.commands.session import decision_at
+from musichal.commands.explain import decision_at
 from musichal.errors import InputError
 from musichal.live.session.session import read_session
 from musichal.memory.partner_file import load_partner
@@ -26,7 +26,8 @@ def run(*arguments: object):
 @pytest.fixture(scope="module")
 def take(trained_path, short_guitar, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("explain") / "take"
-    result = run("play", trained_path, "--input", short_guitar, "--session", folder, "--set", "rest_after_silence_s=0.3")
+    options = ("--set", "rest_after_silence_s=0.3", "--mode", "couple")
+    result = run("play", trained_path, "--input", short_guitar, "--session", folder, *options)
     assert result.exit_code == 0, result.output
     return folder
 
@@ -92,7 +93,9 @@ def test_without_the_partner_the_words_remain_and_the_sounds_are_refused(take, t
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--listen", "x"), "--listen needs --at"),
+        (("--at", "3-2"), "--at 3-2 ends before it begins"),
+        (("--at", "9:00-9:10"), "the session ends at 0:09.00"),
+        (("--at", "mirrored"), "or one of couple, best, least"),
         (("--at", "0:00"), "there is no decision by 0:00.00"),
         (("--at", "soon"), "--at must be a time such as"),
     ],
@@ -139,3 +142,54 @@ def test_a_gesture_learned_from_the_player_is_listened_to_in_the_sessions_own_in
     original = guitar[first : first + len(source)]
     assert original.shape == source.shape
     assert np.corrcoef(source.reshape(-1), original.reshape(-1))[0, 1] > 0.99
+
+
+def test_without_arguments_it_is_a_page(take):
+    told = run("explain", take).stdout
+    assert len(told.splitlines()) <= 40
+    for words in ("Played ", "Modes: couple 0:0", "Best founded:", "More: --at 1:23"):
+        assert words in told
+    every = run("explain", take, "--all").stdout.splitlines()
+    assert len(every) > len(read_session(take).decisions)
+
+
+def test_a_part_is_told_briefly_and_heard_as_it_was(take, tmp_path):
+    decisions = [d for d in read_session(take).decisions if 2.0 <= d.time_s < 4.5]
+    result = run("explain", take, "--at", "2-4.5", "--listen", tmp_path / "part")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.count("\nAt 0:0") == len(decisions)
+    assert len(json.loads(run("explain", take, "--at", "couple", "--json").stdout)["decisions"]) == len(
+        read_session(take).decisions
+    )
+    sounds = {path.stem.split("-")[1]: soundfile.read(path) for path in (tmp_path / "part").iterdir()}
+    assert set(sounds) == {"player", "answer", "duo"}
+    assert {len(samples) for samples, _ in sounds.values()} == {round(2.5 * 44100)}
+    whole = run("explain", take, "--listen", tmp_path / "duo")
+    assert whole.exit_code == 0, whole.output
+    assert sorted(path.name for path in (tmp_path / "duo").iterdir()) == ["answer.wav", "duo.wav", "player.wav"]
+    assert soundfile.info(tmp_path / "duo" / "duo.wav").frames == 9 * 44100
+    again = run("explain", take, "--listen", tmp_path / "duo")
+    assert again.exit_code == 0, "its own files are replaced"
+
+
+def test_marks_and_what_stands_out_are_listed_with_sound(take, tmp_path):
+    marked = tmp_path / "take"
+    shutil.copytree(take, marked)
+    log = marked / "transcript.jsonl"
+    lines = log.read_text().splitlines()
+    here = next(n for n, line in enumerate(lines) if json.loads(line)["at"] >= 3 * 24000)
+    lines[here:here] = [json.dumps({"at": 3 * 24000, "mark": text}) for text in ("", "the good one")]
+    log.write_text("\n".join(lines) + "\n")
+    result = run("moments", marked, "--listen", tmp_path / "sounds", "--json")
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)["moments"]
+    assert [(m["why"], m["start_s"]) for m in found if m["kind"] == "mark"] == [("mark 1", 3.0), ("the good one", 3.0)]
+    assert {"agreement", "ending"} <= {m["kind"] for m in found}
+    assert all(soundfile.info(m["sound"]).frames for m in found)
+    assert "your mark: the good one" in run("moments", marked).stdout
+    assert run("replay", marked).exit_code == 0, "a mark changes nothing that is played"
+    near = run("explain", marked, "--at", "the good one")
+    assert near.stdout.startswith("0:00.00 to 0:08.00:"), near.output
+    exported = run("export", marked, "-o", tmp_path / "out", "--marks")
+    assert exported.exit_code == 0, exported.output
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["mark-1-0m03", "mark-2-0m03"]

@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 
 from musichal.partner.decision import REST_REASONS, Alternative, Context, Decision, Influence
-from musichal.partner.explanation import explain, summarise
+from musichal.partner.explanation import explain, explain_briefly, summarise
 from partners_by_hand import played, rested
 
 NAMES = ["take1.wav", "take2.wav"]
@@ -33,25 +33,45 @@ def test_a_choice_names_its_notes_its_place_and_what_carried_it_strongest_first(
     )
     line = explain(decision, NAMES)
     assert line.startswith("At 1:01.00 played C4 G4 (0.50 s) from take2.wav 0:12.25, moved by -2 semitones: ")
-    assert (
-        "(0.81) [60%]; your last 3 harmonic gestures (5 9 9) led there before, at take2.wav 0:12.25 [30%]; it goes on" in line
-    )
+    assert "(0.81) [60%]; the harmony of your last 3 sounds led there before, at take2.wav 0:12.25 [30%]; it goes on" in line
     assert "percussive" not in line, "what did not speak for it is not named"
     assert "1.25" in line
     assert "take1.wav 0:03.00" in line
     assert "\n" not in line
 
 
-def test_long_contexts_and_chords_are_cut_short_and_one_gesture_is_singular():
+def test_long_chords_are_cut_short_and_one_sound_is_singular():
     base = played(0, 0.0, 0.0, 0.5, pitches=range(60, 70))
     long = dataclasses.replace(base, contexts=(Context("harmonic", tuple(range(20)), 4, 0, 1.0),))
     line = explain(long, NAMES)
-    assert "your last 20 harmonic gestures (… 12 13 14 15 16 17 18 19)" in line
+    assert "the harmony of your last 20 sounds led there before" in line
     assert "C4 C#4 D4 Eb4 E4 F4 …" in line
-    pause = dataclasses.replace(base, contexts=(Context("harmonic", (5, -1, 7), 4, 0, 1.0),))
-    assert "(5 silence 7)" in explain(pause, NAMES)
     short = dataclasses.replace(base, contexts=(Context("harmonic", (7,), 4, 0, 1.0),))
-    assert "your last harmonic gesture (7) led" in explain(short, NAMES)
+    assert "the harmony of your last sound led" in explain(short, NAMES)
+
+
+def test_reasons_are_words_not_symbols():
+    base = played(0, 0.0, 0.0, 0.5, pitches=[60])
+    told = []
+    for source, symbols in (("percussive", (3, -1, 7)), ("rhythm", (4, 4, 6, 9, 0)), ("loudness", (3, 5, 0, 7))):
+        carried = (Influence(source, 1.0, 1.0, 1.0),)
+        told.append(
+            explain(dataclasses.replace(base, influences=carried, contexts=(Context(source, symbols, 4, 0, 1.0),)), NAMES)
+        )
+    assert "the attack of your last 3 sounds led there" in told[0]
+    assert "the rhythm of your last 6 notes (even, twice as long, a pause, much shorter) led there" in told[1]
+    assert "the loudness of your last 5 sounds (the same, louder, softer, a pause) led there" in told[2]
+    assert not any(symbol in line for line in told for symbol in ("×", "=", "·", "(3"))
+
+
+def test_a_brief_line_has_the_strongest_reason_alone():
+    decision = dataclasses.replace(
+        played(3, 61.0, 12.25, 0.5, pitches=[60]),
+        influences=(Influence("harmonic", 0.75, 1.0, 0.3), Influence("chroma", 0.81, 1.0, 0.6)),
+        contexts=(Context("harmonic", (5, 9, 9), 41, 1, 12.25),),
+    )
+    assert explain_briefly(decision, NAMES) == "At 1:01.00 played C4 (0.50 s): its harmony fits what sounds (0.81)"
+    assert explain_briefly(rested(0, 1.5, "breath"), NAMES) == "At 0:01.50 rested: it pauses between two phrases"
 
 
 def test_a_choice_that_nothing_spoke_for_says_so():
@@ -69,7 +89,7 @@ def test_a_summary_counts_what_is_in_the_records():
     ]
     text = "\n".join(summarise(decisions, end_s=10.0))
     assert "3 notes in 2 gestures" in text
-    assert "harmonic 70%" in text
+    assert "harmony 70%" in text
     assert "jumped 1 time," in text
     assert "Transposed 1 gesture to" in text
     assert "Rested 1 time, 9.0 s in all:" in text

@@ -162,7 +162,7 @@ def test_it_says_when_they_answered_so_and_lets_both_moments_be_heard(paired, gu
     options = ["play", str(tmp_path / "p.hal"), "--input", str(tmp_path / "me.wav"), "--session", str(take), "--mode", "couple"]
     done = runner.invoke(app, options)
     assert done.exit_code == 0, done.output
-    every = runner.invoke(app, ["explain", str(take)]).output
+    every = runner.invoke(app, ["explain", str(take), "--all"]).output
     said = [line for line in every.splitlines() if "when you played this before, at rock140_guitar.ogg 0:0" in line]
     at = said[-1].removeprefix("At ").split()[0]
     done = runner.invoke(app, ["explain", str(take), "--at", at, "--listen", str(tmp_path / "moment")])

@@ -315,16 +315,32 @@ def keep(
 @app.command(epilog="Example: `musichal explain take1 --at 1:23 --listen moment`")
 def explain(
     folder: SessionFolder,
-    at: Annotated[str | None, typer.Option(help="A time such as 1:23: show the decision then, in full.")] = None,
-    listen: Annotated[
-        Path | None, typer.Option(help="Write the recording, the answer and the player at that time into this folder (WAV).")
+    at: Annotated[
+        str | None,
+        typer.Option(help="A time (1:23): the decision then, in full. A part: 1:00-1:20, a mode, a mark, 'best' or 'least'."),
     ] = None,
+    listen: Annotated[
+        Path | None,
+        typer.Option(help="Write the duo, or a part, as sound into this folder; of one time, its place in the recording."),
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="Tell every decision.")] = False,
     partner: MovedPartner = None,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Explain why a session was played as it was: influences, alternatives, and the place in the recordings."""
-    _run("session.explain_command", locals())
+    """Explain why a session was played as it was: a page of it all, a part, or one moment in full."""
+    _run("explain.explain_command", locals())
+
+
+@app.command(epilog="Example: `musichal moments tonight --listen moments`")
+def moments(
+    folder: SessionFolder,
+    listen: Annotated[Path | None, typer.Option(help="Write the duo at each moment into this folder (WAV).")] = None,
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """List the good moments of a session: your marks, the longest agreement, what came back, endings."""
+    _run("explain.moments_command", locals())
 
 
 @app.command(epilog="Example: `musichal web take1` — a session; `musichal web partner.hal` — what a partner learned.")

@@ -88,8 +88,7 @@ def export_command(
 
 def _asked(from_: str | None, to: str | None, duo: Duo) -> tuple[float, float]:
     """Return the stretch that is asked for, on whole samples; the whole goes on until the last note has ended."""
-    notes_s = max((n.onset_s + n.duration_s for d in duo.decisions for n in d.notes), default=0.0)
-    last_s = max(duo.duration_s, notes_s)
+    last_s = max(duo.duration_s, duo.notes_s)
     start_s = 0.0 if from_ is None else parse_seconds(from_, "--from")
     end_s = last_s if to is None else parse_seconds(to, "--to")
     if not start_s < min(end_s, last_s):
@@ -116,7 +115,7 @@ def _around_marks(session: Session, duo: Duo) -> list[tuple[str, float, float]]:
 def _write(folder: Path, duo: Duo, start_s: float, end_s: float, every: Sequence[Marker]) -> list[str]:
     """Write the files of a stretch; return their names."""
     parts, own = duo.parts(start_s, end_s), duo.player_part(start_s, end_s)
-    tempo = tempo_map(duo.decisions, start_s=start_s)
+    tempo = tempo_map(duo.session.decisions, start_s=start_s)
     markers = [(m.at_s - start_s, m.words) for m in every if start_s <= m.at_s < end_s]
     player, answer = duo.player(start_s, end_s), duo.answer(start_s, end_s)
     sounds = {"input.wav": player, "answer.wav": answer, "mix.wav": duo.mixed(player, answer)}

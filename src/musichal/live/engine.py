@@ -378,7 +378,7 @@ def note_events(decisions: Iterable[Decision], *, channel: int) -> list[Note]:
     ]
 
 
-def slice_events(decisions: Sequence[Decision], *, live_recording: int | None = None) -> list[Slice]:
+def slice_events(decisions: Iterable[Decision], *, live_recording: int | None = None) -> list[Slice]:
     """Return the answer as slices of the partner's recordings: the sound of each state at the time it was played.
 
     States learned from the player are in recording `live_recording`; without one they are left out. Voices that share a state

@@ -1,19 +1,20 @@
 """Decisions in plain words, from the record alone."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from types import MappingProxyType
 
-from musichal.hearing.percepts import SILENCE
 from musichal.note import DRUMS, PERCUSSION_CHANNEL, Note
 from musichal.partner.decision import REST_REASONS, Context, Decision, chance_class
-from musichal.partner.memory_pool import CONTOUR_BREAK, CONTOUR_LEVEL, RHYTHM_BREAK, RHYTHM_EQUAL
+from musichal.partner.memory_pool import CONTOUR_BREAK, CONTOUR_LEVEL, RHYTHM_BREAK
 from musichal.text import clock, counted, pitch_name
 
 _SURE = 0.995  # A draw more certain than this was none.
 _HELD_BACK = 0.5
 _OLD_S = 0.5
+_LEAST_SHARE = 0.005
 _FILTERS = MappingProxyType(
     {
         "learned live": "being learned in this performance",
@@ -43,6 +44,23 @@ _CLASSES = MappingProxyType(
     }
 )
 """Classes of choices in words."""
+SOURCE_WORDS = MappingProxyType({"harmonic": "harmony", "percussive": "attack"})
+"""What a source of the sound is called among musicians."""
+_CARRIERS = MappingProxyType(
+    {
+        **SOURCE_WORDS,
+        "likeness": "likeness",
+        "pairs": "how others answered you",
+        "chroma": "the harmony that sounds",
+        "own": "what it played itself",
+        "continuity": "going on",
+    }
+)
+"""Influences in words, where their names are not."""
+_STEPS_TOLD = 8
+_SHORTER = ("much shorter", "much shorter", "half as long", "shorter")
+_RATIOS = (*_SHORTER, "even", "longer", "twice as long", "much longer", "much longer")
+"""Symbols of rhythm in words: an interval beside the one before it."""
 
 
 def explain(decision: Decision, recordings: Sequence[str]) -> str:
@@ -99,6 +117,15 @@ def _note_name(note: Note) -> str:
     if note.channel != PERCUSSION_CHANNEL:
         return pitch_name(note.pitch)
     return DRUMS.get(note.pitch, f"drum {note.pitch}").replace(" ", "-")
+
+
+def explain_briefly(decision: Decision, recordings: Sequence[str]) -> str:
+    """Return one line: when, what, and the strongest reason."""
+    if decision.kind == "rest":
+        return explain(decision, recordings).removesuffix(".")
+    strongest = _why(decision, recordings).partition("; ")[0].partition(" [")[0]
+    what = _what(decision).removesuffix(",")
+    return f"At {clock(decision.time_s)}{_who(decision)} {what}: {strongest}"
 
 
 def _why(decision: Decision, recordings: Sequence[str]) -> str:
@@ -163,30 +190,30 @@ def _context_phrase(context: Context, recordings: Sequence[str], decision: Decis
     if context.source == "likeness":
         return f"your last seconds, by likeness ({context.strength:.2f}){led}"
     if context.source == "rhythm":
-        return f"your last {counted(n + 1, 'beat')} ({_ratios(context.tokens)}){led}"
+        return f"the rhythm of your last {counted(n + 1, 'note')} ({_in_words(context.tokens, _ratio)}){led}"
     if context.source == "loudness":
-        return f"your last {counted(n, 'step')} of loudness ({_steps(context.tokens)}){led}"
+        return f"the loudness of your last {counted(n + 1, 'sound')} ({_in_words(context.tokens, _step)}){led}"
     if context.source == "own":
         alike = round(context.strength / max(1e-9, 1 - context.strength))
         return f"what is like its own last {counted(alike, 'gesture')}{led}"
-    kind = f" {context.source}"
-    tokens = " ".join("silence" if t == SILENCE else str(t) for t in context.tokens[-8:])
-    shown = tokens if n <= 8 else f"… {tokens}"
-    gestures = f"{n}{kind} gestures" if n > 1 else f"{kind} gesture".strip()
-    return f"your last {gestures} ({shown}){led}"
+    what = SOURCE_WORDS.get(context.source, context.source)
+    return f"the {what} of your last {f'{n} sounds' if n > 1 else 'sound'}{led}"
 
 
-def _ratios(symbols: Sequence[int]) -> str:
-    """Name steps of rhythm: how much longer each interval was than the one before."""
-    return " ".join("·" if s == RHYTHM_BREAK else f"×{2 ** ((s - RHYTHM_EQUAL) / 2):.1f}" for s in symbols[-8:])
+def _in_words(symbols: Sequence[int], word: Callable[[int], str]) -> str:
+    """Name the last steps, equal ones that follow one another once."""
+    return ", ".join(name for name, _ in groupby(map(word, symbols[-_STEPS_TOLD:])))
 
 
-def _steps(symbols: Sequence[int]) -> str:
-    """Name steps of loudness."""
-    return " ".join(
-        "·" if s == CONTOUR_BREAK else "=" if s == CONTOUR_LEVEL else "louder" if s > CONTOUR_LEVEL else "softer"
-        for s in symbols[-8:]
-    )
+def _ratio(symbol: int) -> str:
+    """Name how much longer an interval was than the one before."""
+    return "a pause" if symbol == RHYTHM_BREAK else _RATIOS[symbol]
+
+
+def _step(symbol: int) -> str:
+    """Name a step of loudness."""
+    names = {CONTOUR_BREAK: "a pause", CONTOUR_LEVEL: "the same"}
+    return names.get(symbol, "louder" if symbol > CONTOUR_LEVEL else "softer")
 
 
 def summarise(decisions: Iterable[Decision], *, end_s: float) -> list[str]:
@@ -219,7 +246,8 @@ def summarise(decisions: Iterable[Decision], *, end_s: float) -> list[str]:
     _count_rest(rests, before, until_s=end_s)
     played, lines = counts["played"], []
     if played:
-        carried = ", ".join(f"{name} {share / played:.0%}" for name, share in sorted(shares.items(), key=lambda s: -s[1]))
+        told_shares = [(_CARRIERS.get(n, n), share / played) for n, share in sorted(shares.items(), key=lambda s: -s[1])]
+        carried = ", ".join(f"{name} {share:.0%}" for name, share in told_shares if share >= _LEAST_SHARE)
         lines.append(
             f"Played {counted(counts['notes'], 'note')} in {counted(played, 'gesture')} of memory;"
             f" jumped {counted(counts['jumps'], 'time')}, else went on in order."

@@ -1,6 +1,6 @@
 """The two of a session, player and partner, as notes and as sound, whole or a stretch of it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 
@@ -10,11 +10,11 @@ from musichal.arrays import Float32
 from musichal.audio.instrument import Instrument, render_notes
 from musichal.audio.levels import at_loudness, mix
 from musichal.audio.slices import render_slices
-from musichal.live.engine import note_events, slice_events
+from musichal.live.engine import slice_events
 from musichal.live.output.midi_score import Part
 from musichal.live.session.event_log import Played, as_sounded
 from musichal.live.session.session import Session
-from musichal.note import PERCUSSION_CHANNEL, Note
+from musichal.note import PERCUSSION_CHANNEL, Note, Slice
 from musichal.partner.decision import Decision
 
 _RINGS_S = 10.0  # what was struck so long before a stretch may still sound in it
@@ -35,10 +35,24 @@ class Duo:
     def __init__(
         self, session: Session, instrument: Instrument, *, recordings: Sequence[tuple[Float32, int]] | None = None
     ) -> None:
-        self.session, self._instrument, self._recordings = session, instrument, recordings
+        self.session, self._instrument = session, instrument
         self.rate_hz = session.settings.sample_rate_hz
-        sounded = as_sounded(session.decisions, session.entries, sample_rate_hz=session.settings.stream_rate_hz)
-        self.decisions: tuple[Decision, ...] = tuple(sounded)
+        self._voices: dict[str, list[Note]] = {}
+        self._recordings = recordings
+        self._slices: list[Slice] = []
+        if recordings is None:
+            for _ in self._sounded():
+                pass
+        else:
+            self._slices = slice_events(self._sounded(), live_recording=len(recordings))
+
+    def _sounded(self) -> Iterator[Decision]:
+        """Yield the decisions as they sounded, and keep their notes: more of a performance may not fit into memory."""
+        session = self.session
+        for d in as_sounded(session.decisions, session.entries, sample_rate_hz=session.settings.stream_rate_hz):
+            if d.notes:
+                self._voices.setdefault(d.voice, []).extend(d.notes)
+            yield d
 
     @cached_property
     def samples(self) -> Float32:
@@ -50,13 +64,17 @@ class Duo:
         """Length of the input."""
         return self.session.input_samples / self.rate_hz
 
+    @property
+    def notes_s(self) -> float:
+        """When the last note ends; 0 without notes."""
+        return max((n.onset_s + n.duration_s for notes in self._voices.values() for n in notes), default=0.0)
+
     def parts(self, start_s: float, end_s: float) -> list[Part]:
         """Return a part for each voice that plays in a stretch, whose start becomes 0; notes that reach into it are cut."""
         program, parts = self.session.settings.program, []
-        for number, voice in enumerate(dict.fromkeys(d.voice for d in self.decisions if d.notes)):
+        for number, (voice, notes) in enumerate(self._voices.items()):
             channel = _CHANNELS[number % len(_CHANNELS)]
-            notes = note_events((d for d in self.decisions if d.voice == voice), channel=channel)
-            if inside := _within(notes, start_s, end_s):
+            if inside := _within([_on(note, channel) for note in notes], start_s, end_s):
                 pitched = any(note.channel != PERCUSSION_CHANNEL for note in inside)
                 parts.append(Part("partner" if voice == "all" else voice, inside, program if pitched else None))
         return parts
@@ -78,17 +96,15 @@ class Duo:
         # Rendered from a whole second on, so that each note begins at the same sample as in the whole.
         from_s = float(int(max(0.0, start_s - _RINGS_S)))
         skip = first - round(from_s * self.rate_hz)
-        near = [d for d in self.decisions if from_s <= d.begin_s < end_s or any(from_s <= n.onset_s < end_s for n in d.notes)]
         if self._recordings is not None:
             sources = [*self._recordings, (self.samples, self.rate_hz)]
-            slices = slice_events(near, live_recording=len(self._recordings))
-            moved = [piece.at(piece.onset_s - from_s) for piece in slices if from_s <= piece.onset_s < end_s]
+            moved = [piece.at(piece.onset_s - from_s) for piece in self._slices if from_s <= piece.onset_s < end_s]
             sound = render_slices(moved, sources, sample_rate_hz=self.rate_hz)
             sound = np.stack([sound, sound], axis=1) if sound.ndim == 1 else sound
         else:
             channel = self.session.settings.channel
-            struck = [n for n in note_events(near, channel=channel) if from_s <= n.onset_s < end_s]
-            moved_notes = [replace(n, onset_s=n.onset_s - from_s) for n in struck]
+            struck = [n for notes in self._voices.values() for n in notes if from_s <= n.onset_s < end_s]
+            moved_notes = [replace(_on(n, channel), onset_s=n.onset_s - from_s) for n in struck]
             programs = {channel: self.session.settings.program}
             sound = render_notes(moved_notes, self._instrument, sample_rate_hz=self.rate_hz, programs=programs)
         sound = sound[skip : skip + length]
@@ -99,6 +115,11 @@ class Duo:
         """Return both together, equally loud, the player to the left."""
         rates = {"player_rate_hz": self.rate_hz, "answer_rate_hz": self.rate_hz, "sample_rate_hz": self.rate_hz}
         return mix(at_loudness(player, sample_rate_hz=self.rate_hz), answer, **rates)
+
+
+def _on(note: Note, channel: int) -> Note:
+    """Return a note on a channel, a drum on its own."""
+    return note if note.channel == PERCUSSION_CHANNEL else replace(note, channel=channel)
 
 
 def _within(notes: Sequence[Note], start_s: float, end_s: float) -> tuple[Note, ...]:

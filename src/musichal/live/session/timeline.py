@@ -43,8 +43,7 @@ def session_markers(session: Session) -> list[Marker]:
     """Return marks, sections, modes and keys of a session, in order of time."""
     end_s = session.input_samples / session.settings.sample_rate_hz
     _, form = directed_by(session.settings.partner.direction)
-    played = [d for d in session.decisions if d.kind == "play"]
-    found = [*_sections(form, end_s), *_modes(session.decisions), *_keys(played)]
+    found = [*_sections(form, end_s), *_modes(session.decisions), *_keys(session.decisions)]
     return sorted([*session_marks(session), *found], key=lambda marker: marker.at_s)
 
 
@@ -62,7 +61,7 @@ def _sections(form: Form, end_s: float) -> list[Marker]:
     return found
 
 
-def _modes(decisions: Sequence[Decision]) -> list[Marker]:
+def _modes(decisions: Iterable[Decision]) -> list[Marker]:
     found: list[Marker] = []
     for decision in decisions:
         if decision.mode and (not found or found[-1].text != decision.mode):
@@ -70,9 +69,9 @@ def _modes(decisions: Sequence[Decision]) -> list[Marker]:
     return found
 
 
-def _keys(played: Sequence[Decision]) -> list[Marker]:
+def _keys(decisions: Iterable[Decision]) -> list[Marker]:
     """Return where the player's key changes, leaving out what is unsure or does not last."""
-    sure = [(d.time_s, d.harmony.key) for d in played if d.harmony is not None and d.harmony.key_chance >= _SURE_KEY]
+    sure = [(d.time_s, d.harmony.key) for d in decisions if d.harmony is not None and d.harmony.key_chance >= _SURE_KEY]
     runs: list[tuple[float, float, str]] = []
     for time_s, key in sure:
         start_s = runs.pop()[0] if runs and runs[-1][2] == key else time_s
@@ -148,10 +147,10 @@ def tempo_map(decisions: Iterable[Decision], *, start_s: float = 0.0) -> TempoMa
 def _runs(decisions: Iterable[Decision], start_s: float) -> list[list[tuple[float, int]]]:
     """Return stretches of one pulse, each as some of its beats with their numbers."""
     runs: list[list[tuple[float, int]]] = []
-    for decision in sorted((d for d in decisions if d.kind == "play" and d.pulse is not None), key=lambda d: d.begin_s):
-        assert decision.pulse is not None and decision.tempo_bpm is not None
-        period_s = 60 / decision.tempo_bpm
-        at_s = decision.begin_s - start_s - decision.pulse.got * period_s
+    gone_by = [(d.begin_s, d.tempo_bpm, d.pulse.got) for d in decisions if d.pulse is not None and d.tempo_bpm is not None]
+    for begin_s, tempo_bpm, got in sorted(gone_by):
+        period_s = 60 / tempo_bpm
+        at_s = begin_s - start_s - got * period_s
         if at_s < 0:
             continue
         if runs:

@@ -254,8 +254,9 @@ class Dashboard(EngineObserver):
         self._told.set()
 
     def _obey(self, asked: dict[str, Any]) -> None:
-        def answer(text: str) -> None:
-            self.say({"k": "answer", "to": asked["to"], "id": asked["id"], "text": text})
+        def answer(*said: object) -> None:
+            obeyed = len(said) > 1 and bool(said[0])
+            self.say({"k": "answer", "to": asked["to"], "id": asked["id"], "obeyed": obeyed, "text": str(said[-1])})
 
         try:
             wanted = command(asked["name"], asked["values"], answer=answer)

@@ -3,9 +3,11 @@
 import { h, setClass, setText, clock } from "./dom.js";
 
 const BUTTONS = [
-  ["change", "Change", "n"], ["go_back", "Back", "b"], ["more_like_this", "More like this", "+"],
-  ["less_like_this", "Less like this", "-"], ["tap", "Tap", "t"], ["mark", "Mark", "k"],
+  ["change", "Change"], ["go_back", "Back"], ["more_like_this", "More like this"], ["less_like_this", "Less like this"],
+  ["tap", "Tap"], ["mark", "Mark"],
 ];
+const KEY_NAMES = { " ": "space", "\n": "Enter", "\r": "Enter", "\u007f": "⌫", "\b": "⌫", "\u001b": "Esc" };
+const KEY_CODES = { Enter: "\n", Backspace: "\u007f", Escape: "\u001b" };
 const SHOWN_MS = 900, ERROR_MS = 6000;
 
 export class Controls {
@@ -14,7 +16,7 @@ export class Controls {
     this.buttons = new Map();
     this.element = h("section", { class: "controls", "aria-label": "Controls" });
     this.toast = h("p", { class: "toast", role: "status", "aria-live": "polite" });
-    this.flashed = 0;
+    this.form = h("div", { class: "form", hidden: true });
     document.addEventListener("keydown", (event) => this.key(event));
   }
 
@@ -24,7 +26,7 @@ export class Controls {
   }
 
   send(name, values = [], button = null) {
-    const sent = this.app.link.send(name, values, (text) => this.told(name, text, button));
+    const sent = this.app.link.send(name, values, (text, obeyed) => this.told(text, obeyed, button));
     if (!sent) this.say("not connected: this was not sent", true);
     else if (button) {
       button.classList.add("asked");
@@ -32,10 +34,9 @@ export class Controls {
     }
   }
 
-  told(name, text, button) {
-    const bad = !this.app.model.changes.some((c) => name in c.change && text.startsWith(name)) && !/^(done|ok)/i.test(text);
-    if (button && bad) button.classList.remove("asked");
-    this.say(text, bad);
+  told(text, obeyed, button) {
+    if (button && !obeyed) button.classList.remove("asked");
+    this.say(text, !obeyed);
   }
 
   say(text, bad = false) {
@@ -57,9 +58,10 @@ export class Controls {
     }
   }
 
-  button(name, words, key, more = "") {
+  button(name, words, more = "") {
+    const key = Object.keys(this.app.model.hello.keys).find((own) => this.app.model.hello.keys[own] === name);
     const button = h("button", { type: "button", class: `touch ${more}`, "data-command": name, onclick: () => this.send(name, [], button) },
-      h("span", {}, words), key ? h("kbd", { "aria-hidden": "true" }, key) : null);
+      h("span", {}, words), key ? h("kbd", { "aria-hidden": "true" }, KEY_NAMES[key] || key) : null);
     this.buttons.set(name, button);
     return button;
   }
@@ -68,10 +70,10 @@ export class Controls {
     const { hello } = this.app.model;
     this.buttons.clear();
     const main = h("div", { class: "row main" });
-    for (const [name, words, key] of BUTTONS) if (this.knows(name)) main.append(this.button(name, words, key));
+    for (const [name, words] of BUTTONS) if (this.knows(name)) main.append(this.button(name, words));
     this.pause = this.knows("pause") ? "pause" : "mute";
-    const stop = this.button(this.pause, "Pause", this.pause === "pause" ? "" : "m", "pause");
-    const panic = this.button("panic", "Panic", "p", "panic");
+    const stop = this.button(this.pause, "Pause", "pause");
+    const panic = this.button("panic", "Panic", "panic");
     this.modes = h("div", { class: "row modes", role: "group", "aria-label": "Mode" });
     for (const [place, { name, about }] of [{ name: "auto", about: "the partner changes modes" }, ...hello.modes].entries()) {
       const choose = h("button", { type: "button", class: "chip", title: about, "data-mode": name,
@@ -91,8 +93,8 @@ export class Controls {
         oninput: () => this.send("intensity", [Number(this.intensity.value)]) });
     }
     const sliders = this.intensity ? h("label", { class: "slider" }, "intensity", this.intensity) : null;
-    this.form = h("div", { class: "form", hidden: !hello.form.sections.length });
-    this.element.replaceChildren(this.form,
+    this.form.hidden = !hello.form.sections.length;
+    this.element.replaceChildren(
       h("div", { class: "rows" }, this.modes, h("div", { class: "row" }, this.voices, sliders), main), h("div", { class: "ends" }, stop, panic));
     this.buildForm(hello.form);
   }
@@ -104,9 +106,9 @@ export class Controls {
       return { section, bar };
     });
     this.left = h("span", { class: "left" });
-    const buttons = [["next_section", "Next"], ["hold_section", "Hold"], ["end_now", "End"]].filter(([name]) => this.knows(name));
+    const buttons = [["next_section", "Next"], ["hold_section", "Hold"], ["end", "End"]].filter(([name]) => this.knows(name));
     this.form.replaceChildren(...this.bars.map(({ bar }) => bar), this.left,
-      ...buttons.map(([name, words]) => this.button(name, words, "", "small")));
+      ...buttons.map(([name, words]) => this.button(name, words, "small")));
   }
 
   voice(name, alone) {
@@ -158,10 +160,13 @@ export class Controls {
       if (chip) chip.click();
       return;
     }
-    const key = event.key.toLowerCase();
-    for (const button of this.buttons.values()) {
-      const own = button.querySelector("kbd");
-      if (own && own.textContent === key) { button.click(); event.preventDefault(); }
-    }
+    const key = KEY_CODES[event.key] || event.key.toLowerCase();
+    if (event.target.tagName === "BUTTON" && (key === " " || key === "\n")) return; // it presses that button
+    const name = this.app.model.hello.keys[key];
+    if (!name || name === "quit") return;
+    const button = this.buttons.get(name);
+    if (button) button.click();
+    else this.send(name);
+    event.preventDefault();
   }
 }

@@ -8,7 +8,7 @@ export class Explain {
     this.app = app;
     this.audio = new Audio();
     this.element = h("dialog", { class: "explain", "aria-label": "Why" });
-    this.element.addEventListener("click", (event) => { if (event.target === this.element) this.element.close(); });
+    document.addEventListener("keydown", (event) => { if (event.key === "Escape" && this.element.open) this.element.close(); });
     this.element.addEventListener("close", () => this.audio.pause());
   }
 
@@ -45,7 +45,7 @@ export class Explain {
       parts.push(table, this.others(decision));
     }
     this.element.replaceChildren(...parts);
-    if (!this.element.open) this.element.showModal();
+    if (!this.element.open) this.element.show(); // not modal: pause and panic stay within reach
   }
 
   // The chosen place and those that came next.

@@ -20,12 +20,12 @@ export function health(model, t, link) {
     }
     if (s.midi_lateness_p99_ms !== undefined && s.midi_lateness_p99_ms !== null) {
       const late = Number(s.midi_lateness_p99_ms);
-      add("notes late (99 %)", `${late.toFixed(1)} ms`, late > 20 ? "bad" : late > 8 ? "warn" : "good", late > 8 ? "close other programs" : "");
+      add("notes late", `${late.toFixed(1)} ms`, late > 20 ? "bad" : late > 8 ? "warn" : "good", late > 8 ? "close other programs" : "");
     }
-    if (s.percept_p99_ms !== undefined) add("heard after (99 %)", `${Math.round(s.percept_p99_ms)} ms`, s.percept_p99_ms > 400 ? "warn" : "good");
-    if (s.hearing_p99_ms !== undefined) add("hearing takes (99 %)", `${Math.round(s.hearing_p99_ms)} ms`);
+    if (s.percept_p99_ms !== undefined) add("heard after", `${Math.round(s.percept_p99_ms)} ms`, s.percept_p99_ms > 400 ? "warn" : "good");
+    if (s.hearing_p99_ms !== undefined) add("hearing takes", `${Math.round(s.hearing_p99_ms)} ms`);
     const lost = model.between(model.lost, t - 60, t).reduce((sum, l) => sum + l.lost, 0);
-    add("samples lost in a minute", String(lost), lost > 5000 ? "bad" : lost ? "warn" : "good", lost ? "raise the period of the sound card" : "");
+    add("lost", lost ? `lost ${lost} samples` : "nothing",  lost > 5000 ? "bad" : lost ? "warn" : "good", lost ? "raise the period of the sound card" : "");
     if (s.skipped) add("segments not heard", String(s.skipped), "warn", "this machine is too slow for the encoder");
   }
   const alarm = model.alarm(t);
@@ -49,7 +49,7 @@ export class Health {
   update(t) {
     const { worst, items } = health(this.app.model, t, this.app.link);
     const first = items.find((i) => i.state === worst) || { name: "", value: "" };
-    const words = worst === "good" ? "all well" : first.name === "input" || first.name === "sound" ? first.value : `${first.name}: ${first.value}`;
+    const words = worst === "good" ? "all well" : ["input", "sound", "lost"].includes(first.name) ? first.value : `${first.name}: ${first.value}`;
     if (this.element.dataset.state !== worst) this.element.dataset.state = worst;
     setText(this.words, words);
     if (!this.element.open || performance.now() - this.shown_ms < 500) return;

@@ -43,9 +43,9 @@ export class Link {
     return true;
   }
 
-  answered({ id, text }) {
+  answered({ id, text, obeyed }) {
     const told = this.asked.get(id);
     this.asked.delete(id);
-    if (told) told(text);
+    if (told) told(text, obeyed);
   }
 }

@@ -80,7 +80,7 @@ class App {
     this.head = h("header", { class: "head" },
       h("div", { class: "what" }, this.mode, this.by), h("div", { class: "does" }, this.state, this.until),
       h("div", { class: "beat" }, this.tempo, this.time), h("div", { class: "side" }, this.meter, this.health.element, this.tabs));
-    this.stage = h("main", { class: "stage" }, this.roll.canvas, h("div", { class: "lines" }, this.why, this.where), this.legend);
+    this.stage = h("main", { class: "stage" }, this.controls.form, this.roll.canvas, h("div", { class: "lines" }, this.why, this.where), this.legend);
     document.body.replaceChildren(this.head, this.stage, this.workshop.element, this.transport.element, this.controls.element, this.controls.toast, this.explain.element);
     this.arrange();
   }
@@ -94,6 +94,7 @@ class App {
     setClass(document.body, "partner", partner);
     setClass(document.body, "look-only", Boolean(hello) && !may_play);
     this.controls.element.hidden = !(live && may_play);
+    setClass(this.controls.element, "compact", this.view !== "stage");
     this.transport.element.hidden = !hello || live || partner;
     this.tabs.hidden = !may_play || partner;
     this.stage.hidden = this.view !== "stage";
@@ -135,7 +136,7 @@ class App {
     this.tempo.style.opacity = pulse ? String(0.45 + 0.55 * pulse.confidence) : "0.5";
     setText(this.time, model.hello.partner ? "" : clock(t));
     const play = state.plays ? state.decided : model.last(model.plays, t, "t");
-    const why = state.decided ? (state.plays ? state.decided.short : state.words) : "";
+    const why = state.decided ? state.decided.short : "";
     setText(this.why, why);
     this.why.className = `why ${state.plays ? `why-${state.decided.why}` : ""}`;
     setText(this.where, play ? `${model.recording(play.recording, play.live)}  ${clock(play.source_start_s, 1)}${play.transposition ? `  ${play.transposition > 0 ? "+" : "−"}${Math.abs(play.transposition)}` : ""}` : "");

@@ -2,13 +2,14 @@
 
 import { h, sharp, theme, clock } from "./dom.js";
 
-const ROW = 74, GAP = 30, VISITED_S = 60, LEFT = 8;
+const LEAST_ROW = 74, MOST_ROW = 190, GAP = 30, VISITED_S = 60, LEFT = 8;
 
 export class MemoryMap {
   constructor(app) {
     this.app = app;
     this.canvas = h("canvas", { class: "map", role: "img", "aria-label": "The recordings of the memory, and where it plays" });
     this.region = null;
+    this.row = LEAST_ROW;
     this.words = h("p", { class: "region", "aria-live": "polite" }, "click: hear that place · drag: choose a stretch");
     const region = (name, words) => h("button", { type: "button", class: "chip", "data-region": name, onclick: () => this.ask(name) }, words);
     this.buttons = h("div", { class: "row" }, region("use", "play only from it"), region("avoid", "avoid it"), region("all", "play from everywhere"));
@@ -20,14 +21,19 @@ export class MemoryMap {
 
   remember() {
     this.back = null;
-    const { memory } = this.app.model;
-    this.canvas.style.height = `${memory.rows.length * (ROW + GAP) + 10}px`;
+    const { memory, hello } = this.app.model;
+    const room = hello.partner ? (window.innerHeight - 260) / Math.max(1, memory.rows.length) - GAP : LEAST_ROW;
+    this.row = Math.round(Math.max(LEAST_ROW, Math.min(MOST_ROW, room)));
+    this.canvas.style.height = `${memory.rows.length * (this.row + GAP) + 10}px`;
+    this.buttons.hidden = !hello.live;
+    const facts = `${memory.rows.length} recordings · ${memory.states} gestures · ${memory.total_notes} notes`;
+    this.words.textContent = `${facts} · click: hear that place${hello.live ? " · drag: choose a stretch" : ""}`;
   }
 
   place(event) {
     const { memory } = this.app.model;
     if (!memory) return null;
-    const row = Math.max(0, Math.min(memory.rows.length - 1, Math.floor(event.offsetY / (ROW + GAP))));
+    const row = Math.max(0, Math.min(memory.rows.length - 1, Math.floor(event.offsetY / (this.row + GAP))));
     const at = ((event.offsetX - LEFT) / (this.canvas.clientWidth - 2 * LEFT)) * this.longest();
     return { row, at: Math.max(0, Math.min(memory.rows[row].duration_s, at)) };
   }
@@ -85,13 +91,13 @@ export class MemoryMap {
     const longest = this.longest(), scale = (width - 2 * LEFT) / longest;
     c.font = `13px ${colours.font}`;
     memory.rows.forEach((row, number) => {
-      const top = number * (ROW + GAP) + 22, wide = row.duration_s * scale;
+      const top = number * (this.row + GAP) + 22, wide = row.duration_s * scale;
       c.fillStyle = colours.panel;
-      c.fillRect(LEFT, top, wide, ROW);
+      c.fillRect(LEFT, top, wide, this.row);
       c.fillStyle = colours.faint;
       row.level_db.forEach((db, i) => {
-        const tall = Math.max(0, Math.min(1, (db + 60) / 60)) * ROW * 0.5;
-        c.fillRect(LEFT + (i / row.level_db.length) * wide, top + ROW - tall, wide / row.level_db.length + 0.4, tall);
+        const tall = Math.max(0, Math.min(1, (db + 60) / 60)) * this.row * 0.5;
+        c.fillRect(LEFT + (i / row.level_db.length) * wide, top + this.row - tall, wide / row.level_db.length + 0.4, tall);
       });
       c.fillStyle = colours.ink;
       c.fillText(`${number + 1}  ${row.name}  ${clock(row.duration_s)}`, LEFT, top - 7);
@@ -101,18 +107,18 @@ export class MemoryMap {
     c.fillStyle = colours["why-own"];
     c.globalAlpha = 0.55;
     for (const [r, t, d, p] of memory.notes) {
-      const top = r * (ROW + GAP) + 22;
-      c.fillRect(LEFT + t * scale, top + ROW - 6 - ((p - low) / Math.max(1, high - low)) * (ROW - 10), Math.max(1, d * scale), 2);
+      const top = r * (this.row + GAP) + 22;
+      c.fillRect(LEFT + t * scale, top + this.row - 6 - ((p - low) / Math.max(1, high - low)) * (this.row - 10), Math.max(1, d * scale), 2);
     }
     c.lineWidth = 1.2;
     for (const [source, r1, a1, b1, r2, a2, b2] of memory.arcs) {
       c.strokeStyle = source ? colours.percussive : colours.harmonic;
       c.globalAlpha = 0.28;
       const [x1, x2] = [LEFT + ((a1 + b1) / 2) * scale, LEFT + ((a2 + b2) / 2) * scale];
-      const [y1, y2] = [r1 * (ROW + GAP) + 22, r2 * (ROW + GAP) + 22];
+      const [y1, y2] = [r1 * (this.row + GAP) + 22, r2 * (this.row + GAP) + 22];
       c.beginPath();
-      c.moveTo(x1, y1 + ROW);
-      c.bezierCurveTo(x1, y1 + ROW * 0.2, x2, y2 + ROW * 0.2, x2, y2 + ROW);
+      c.moveTo(x1, y1 + this.row);
+      c.bezierCurveTo(x1, y1 + this.row * 0.2, x2, y2 + this.row * 0.2, x2, y2 + this.row);
       c.stroke();
     }
     this.back = { canvas, width, ground: colours.ground };
@@ -131,12 +137,12 @@ export class MemoryMap {
       const now = p.begin <= t && t < p.begin + p.duration_s;
       c.globalAlpha = now ? 0.9 : 0.45 * (1 - (t - p.begin) / VISITED_S);
       c.fillStyle = colours[`why-${p.why}`];
-      const top = p.recording * (ROW + GAP) + 22;
-      c.fillRect(LEFT + p.source_start_s * scale, top, Math.max(2, (p.duration_s / (p.stretch || 1)) * scale), ROW);
+      const top = p.recording * (this.row + GAP) + 22;
+      c.fillRect(LEFT + p.source_start_s * scale, top, Math.max(2, (p.duration_s / (p.stretch || 1)) * scale), this.row);
       if (now) {
         c.fillStyle = colours.now;
         c.globalAlpha = 1;
-        c.fillRect(LEFT + (p.source_start_s + (t - p.begin) / (p.stretch || 1)) * scale - 1, top - 4, 3, ROW + 8);
+        c.fillRect(LEFT + (p.source_start_s + (t - p.begin) / (p.stretch || 1)) * scale - 1, top - 4, 3, this.row + 8);
       }
     }
     c.globalAlpha = 1;
@@ -145,7 +151,7 @@ export class MemoryMap {
       c.strokeStyle = colours.now;
       c.lineWidth = 2;
       const from = Math.min(shown.from, shown.to), to = Math.max(shown.from, shown.to);
-      c.strokeRect(LEFT + from * scale, shown.row * (ROW + GAP) + 20, (to - from) * scale, ROW + 4);
+      c.strokeRect(LEFT + from * scale, shown.row * (this.row + GAP) + 20, (to - from) * scale, this.row + 4);
     }
   }
 }

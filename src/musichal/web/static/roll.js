@@ -36,8 +36,8 @@ export class Roll {
     this.level(c, model, from, t, x, split, colours);
     c.fillStyle = colours.line;
     c.fillRect(0, split, width, 1);
-    this.onsets(c, model, from, to, x, split, colours);
-    this.heard(c, model, from, to, x, split, colours);
+    this.onsets(c, model, from, t, x, split, colours);
+    this.heard(c, model, from, to, t, x, split, colours);
     this.rests(c, model, t, from, x, split, height, colours);
     this.answer(c, model, t, from, to, x, split + 6, height - drums, height, colours);
     this.sections(c, model, from, to, x, height, colours);
@@ -63,7 +63,7 @@ export class Roll {
       const time = pulse.beat + beat * pulse.period;
       // A grid that reaches far from where it was seen is less sure.
       const sure = pulse.confidence * Math.max(0.25, 1 - Math.abs(time - pulse.at) / 12);
-      c.globalAlpha = 0.25 + 0.75 * sure;
+      c.globalAlpha = 0.35 + 0.65 * sure;
       c.fillRect(Math.round(x(time)), 0, sure > 0.5 ? 2 : 1, height);
     }
     c.globalAlpha = 1;
@@ -101,15 +101,15 @@ export class Roll {
     return this.ranges[name];
   }
 
-  heard(c, model, from, to, x, split, colours) {
-    const notes = model.between(model.heard, from - model.longest, to).filter((n) => n.t + n.d > from);
+  heard(c, model, from, to, now, x, split, colours) {
+    const notes = model.between(model.heard, from - model.longest, Math.min(to, now)).filter((n) => n.t + n.d > from);
     const [low, high] = this.range("heard", notes, 22);
-    const tall = Math.max(4, Math.min(11, (split - 36) / (high - low)));
+    const tall = Math.max(6, Math.min(13, (split - 36) / (high - low)));
     c.fillStyle = colours.player;
     for (const n of notes) {
       const y = split - 18 - ((n.p - low) / (high - low)) * (split - 36 - tall) - tall;
       c.globalAlpha = 0.5 + 0.5 * (n.v / 127);
-      bar(c, x(n.t), y, Math.max(4, x(n.t + n.d) - x(n.t) - 1), tall);
+      bar(c, x(n.t), y, Math.max(4, x(Math.min(now, n.t + n.d)) - x(n.t) - 1), tall);
     }
     c.globalAlpha = 1;
   }
@@ -147,11 +147,12 @@ export class Roll {
   answer(c, model, t, from, to, x, top, bottom, height, colours) {
     const all = model.between(model.notes, from - model.longest, to).filter((n) => n.t + n.d > from && n.by.t <= t + 0.3);
     const likely = model.muted(t) ? [] : model.likely(t, AHEAD_S);
-    const [low, high] = this.range("notes", all.filter((n) => !n.drum).concat(likely), 26);
-    const tall = Math.max(6, Math.min(18, (bottom - top) / (high - low)));
+    const [low, high] = this.range("notes", all.filter((n) => !n.drum).concat(likely.filter((n) => n.t < t + 3)), 24);
+    const tall = Math.max(9, Math.min(20, (bottom - top) / (high - low)));
     const y = (pitch) => bottom - ((pitch - low) / (high - low)) * (bottom - top - tall) - tall;
     const now = model.last(model.plays, t + 0.3, "begin");
     for (const n of likely) {
+      if (n.p < low - 1 || n.p > high + 1) continue;
       c.fillStyle = colours[`why-${now.why}`];
       c.globalAlpha = 0.30 * Math.max(0.2, 1 - (n.t - t) / AHEAD_S);
       bar(c, x(n.t), y(n.p), Math.max(4, x(n.t + n.d) - x(n.t) - 1), tall);

@@ -38,7 +38,7 @@ export class Transport {
 
   now() {
     if (!this.playing) return this.at;
-    if (this.audio && !this.audio.paused && this.audio.readyState > 2) return this.audio.currentTime;
+    if (this.audio && !this.audio.paused && !this.audio.seeking && this.audio.readyState > 2) return this.audio.currentTime;
     return Math.min(this.app.model.duration, this.at + ((performance.now() - this.since_ms) / 1000) * this.speed);
   }
 
@@ -47,10 +47,14 @@ export class Transport {
     this.since_ms = performance.now();
     this.playing = !this.playing;
     if (this.at >= this.app.model.duration - 0.05) this.at = 0;
-    if (!this.audio) this.audio = new Audio("whole");
+    if (!this.audio) {
+      // The sound of a long session takes a while to be made: the picture goes on, and the sound joins it where it is.
+      this.audio = new Audio("whole");
+      this.audio.addEventListener("loadedmetadata", () => { this.audio.currentTime = this.now(); this.since_ms = performance.now(); this.at = this.audio.currentTime; });
+    }
     this.audio.playbackRate = this.speed;
     if (this.playing) {
-      this.audio.currentTime = this.at;
+      if (this.audio.readyState > 0) this.audio.currentTime = this.at;
       this.audio.play().catch(() => this.app.controls.say("playing without sound", true));
     } else this.audio.pause();
   }
@@ -58,7 +62,7 @@ export class Transport {
   seek(t) {
     this.at = Math.max(0, Math.min(this.app.model.duration, t));
     this.since_ms = performance.now();
-    if (this.audio) this.audio.currentTime = this.at;
+    if (this.audio && this.audio.readyState > 0) this.audio.currentTime = this.at;
   }
 
   setSpeed(speed) {

@@ -47,10 +47,10 @@ def take(tmp_path_factory, short_guitar) -> Path:
 class Playing:
     """A `musichal play` in a process of its own; what it says on its error stream is read as it comes."""
 
-    def __init__(self, *arguments: object) -> None:
-        command = [sys.executable, "-m", "musichal", "play", *map(str, arguments)]
+    def __init__(self, *arguments: object, command: str = "play") -> None:
+        command_line = [sys.executable, "-m", "musichal", command, *map(str, arguments)]
         pipe = subprocess.PIPE
-        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True)
+        self.process = subprocess.Popen(command_line, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True)
         self.said: list[str] = []
         self._lines: queue.Queue[str] = queue.Queue()
         self._thread = threading.Thread(target=self._read, daemon=True)
@@ -82,8 +82,8 @@ class Playing:
 
 
 @contextlib.contextmanager
-def playing(*arguments: object) -> Iterator[Playing]:
-    running = Playing(*arguments)
+def playing(*arguments: object, command: str = "play") -> Iterator[Playing]:
+    running = Playing(*arguments, command=command)
     try:
         yield running
     finally:

@@ -20,12 +20,11 @@ from websockets.sync.client import ClientConnection, connect
 from musichal.hearing.percepts import Onset
 from musichal.live.control import Command
 from musichal.live.session.event_log import Changed, Struck
-from musichal.partner.decision import Decision
 from musichal.partner.settings import PartnerSettings
 from musichal.web.dashboard import Dashboard
 from musichal.web.guard import Guard, byte_range
 from musichal.web.hub import Hub
-from musichal.web.messages import hello, short_reason
+from musichal.web.messages import hello
 
 STATIC = Path(__file__).resolve().parents[1] / "src" / "musichal" / "web" / "static"
 
@@ -108,7 +107,7 @@ def test_commands_come_back_by_their_names_and_what_was_refused_is_told(served) 
         assert answer["id"] == 2 and "no_such_thing" in str(answer["text"])
         assert obeyed[-1].name == "temperature" and obeyed[-1].value == 0.2 and obeyed[-1].moment_s is not None
         assert obeyed[-1].answer is not None
-        obeyed[-1].answer("too hot")
+        obeyed[-1].answer(False, "too hot")
         assert told(page, "answer", "too hot")["id"] == 1
 
 
@@ -215,12 +214,6 @@ def test_byte_ranges() -> None:
     assert [byte_range(text, 10) for text in (None, "bytes=", "bytes=5-2", "bytes=1-2,4-5", "lines=1-2", "bytes=x-")] == [
         None
     ] * 6
-
-
-def test_the_short_reason_says_what_carried_a_choice() -> None:
-    rest = Decision(number=0, time_s=0.0, kind="rest", rest="listening")
-    assert short_reason(rest) == "it listens to you and waits for the end of your phrase"
-    assert short_reason(Decision(number=0, time_s=0.0, kind="play", answers=(1.0, 2.0))) == "answers your phrase"
 
 
 def test_the_page_is_small_and_fetches_nothing_from_elsewhere() -> None:

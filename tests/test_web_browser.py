@@ -87,7 +87,8 @@ def clipped(page: Any) -> list[str]:
     """Return what of the page cannot be seen, or is too small to touch."""
     return page.evaluate("""() => {
         const wide = document.documentElement.scrollWidth > innerWidth + 1 ? ["the page scrolls sideways"] : [];
-        const small = [...document.querySelectorAll("button")].filter((b) => b.offsetParent && (b.offsetHeight < 32 || !b.textContent.trim()));
+        const bad = (b) => b.offsetParent && (b.offsetHeight < 32 || !b.textContent.trim());
+        const small = [...document.querySelectorAll("button")].filter(bad);
         return [...wide, ...small.map((b) => `small or without words: ${b.textContent}`)];
     }""")  # fmt: skip
 
@@ -95,7 +96,7 @@ def clipped(page: Any) -> list[str]:
 def test_a_performance_with_the_page_open(  # noqa: PLR0915 - one long evening
     jack_server: JackServer, fake_microphone, take, trained_path, tmp_path, browser
 ) -> None:
-    """Every control works and shows what came of it; the page comes back; others stall or talk rubbish; the replay is the same."""
+    """Every control works and shows what came of it; the page comes back; others stall or talk rubbish; the replay is alike."""
     form, session = tmp_path / "form.toml", tmp_path / "session"
     form.write_text(FORM, encoding="utf-8")
     microphone = fake_microphone(take, loop=True)
@@ -106,7 +107,7 @@ def test_a_performance_with_the_page_open(  # noqa: PLR0915 - one long evening
         concert.wait_to_hear("MusicHal listens to")
         microphone.go()
         until(lambda: page.evaluate("app.model.plays.length > 5 && app.model.onsets.length > 5"), 40, "it plays")
-        assert page.evaluate("app.model.memory !== null") or until(lambda: page.evaluate("app.model.memory !== null"))
+        until(lambda: page.evaluate("app.model.memory !== null"), 60, "the memory is shown")
         pictured(page, "stage-dark-desktop")
         assert clipped(page) == []
         # The clock of the page is that of the stream, and pictures come steadily.
@@ -121,7 +122,9 @@ def test_a_performance_with_the_page_open(  # noqa: PLR0915 - one long evening
         assert {"change", "go_back", "more_like_this", "tap", "panic"} <= set(names)
         pausing = "pause" if "pause" in names else "mute"
         for name in (n for n in names if n not in (pausing, "end")):
-            seen = page.evaluate("[app.model.changes.length + app.model.stages.length + app.model.marks.length, app.model.events.length]")
+            seen = page.evaluate(
+                "[app.model.changes.length + app.model.stages.length + app.model.marks.length, app.model.events.length]"
+            )
             page.click(f'[data-command="{name}"]')
             now = "[app.model.changes.length + app.model.stages.length + app.model.marks.length, app.model.events.length]"
             until(lambda seen=seen, now=now: page.evaluate(now)[0] > seen[0], what=f"{name} is done")
@@ -202,8 +205,8 @@ def test_a_performance_with_the_page_open(  # noqa: PLR0915 - one long evening
 
 def _look_at_session(browser: Any, session: Path) -> None:
     """The session on the same page: it plays with its sound in step, and a note that is clicked on is explained."""
-    with Web(session) as web:
-        page, errors = opened(browser, web.address, scheme="light")
+    with playing(session, "--no-browser", command="web") as web:
+        page, errors = opened(browser, address_in(web)[0], scheme="light")
         page.click(".play")
         until(lambda: page.evaluate("app.transport.audio.currentTime > 0.3"), 60, "the sound plays")
         apart_s = page.evaluate("Math.abs(app.now() - app.transport.audio.currentTime)")
@@ -220,11 +223,3 @@ def _look_at_session(browser: Any, session: Path) -> None:
         pictured(page, "session-light-desktop")
         assert errors == []
         assert clipped(page) == []
-
-
-class Web(Playing):
-    """`musichal web` in a process of its own."""
-
-    def __init__(self, what: Path) -> None:
-        super().__init__()
-        self.what = what

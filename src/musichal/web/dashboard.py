@@ -31,10 +31,11 @@ from musichal.live.control import Command, command
 from musichal.live.drift import DriftReport
 from musichal.live.engine import EngineObserver
 from musichal.live.session.event_log import Entry
+from musichal.live.stage import StageState
 from musichal.machine import now_s
 from musichal.partner.decision import Decision
 from musichal.text import printable
-from musichal.web.messages import Message, decision_message, drift_message, entry_message, percept_message
+from musichal.web.messages import Message, decision_message, drift_message, entry_message, percept_message, stage_message
 
 _MOST_WAITING = 4096
 _FRAME_S = 1 / 30
@@ -186,6 +187,10 @@ class Dashboard(EngineObserver):
         """Pass an event on."""
         self._append("say", {"k": "event", "at_s": round(at_s, 3), "kind": kind, "text": text})
 
+    def stage(self, state: StageState) -> None:
+        """Pass on what a player wants to know."""
+        self._append("stage", state)
+
     def statistics(self, values: dict[str, object]) -> None:
         """Pass the figures on."""
         self._append("say", {"k": "statistics", "dropped": self.dropped, **values})
@@ -210,6 +215,8 @@ class Dashboard(EngineObserver):
                 return entry_message(value, self._rate_hz)
             case "drift":
                 return drift_message(value)
+            case "stage":
+                return stage_message(value)
         return dict(value)
 
     def _write(self) -> None:
@@ -254,17 +261,16 @@ class Dashboard(EngineObserver):
         self._told.set()
 
     def _obey(self, asked: dict[str, Any]) -> None:
-        def answer(*said: object) -> None:
-            obeyed = len(said) > 1 and bool(said[0])
-            self.say({"k": "answer", "to": asked["to"], "id": asked["id"], "obeyed": obeyed, "text": str(said[-1])})
+        def answer(obeyed: bool, text: str) -> None:
+            self.say({"k": "answer", "to": asked["to"], "id": asked["id"], "obeyed": obeyed, "text": text})
 
         try:
             wanted = command(asked["name"], asked["values"], answer=answer)
         except InputError as error:
-            answer(str(error))
+            answer(False, str(error))
             return
         if self.put is None:
-            answer("this page is to look at: nothing is being played")
+            answer(False, "this page is to look at: nothing is being played")
         else:
             # The moment of a tap is when it arrived here.
             self.put(Command(wanted.name, wanted.value, answer, now_s()))

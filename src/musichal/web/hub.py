@@ -88,7 +88,7 @@ class Hub:
                 self._levels.append((message["at"], text))
                 while self._levels[0][0] < message["at"] - _KEPT_LEVELS_S:
                     self._levels.popleft()
-            elif kind != "statistics":
+            elif kind not in ("statistics", "stage"):
                 self._kept.append(text)
                 self._kept_bytes += len(text)
         while self._kept_bytes > self._most_bytes:

@@ -5,10 +5,11 @@ functions. A message has a kind, ``k``, and times in seconds of the stream:
 
 =============  ==================================================================================================
 ``hello``      what is played and how: recordings, modes, settings, parameters, commands, form (`hello`)
-``entry``      an entry of the event log (``at``): ``onset``, ``stage``, ``change``, ``skipped``, ``lost`` or ``end``
+``entry``      an entry of the event log (``at``): ``onset``, ``stage``, ``change``, ``mark``, ``skipped``, ``lost``, ``end``
 ``percept``    a segment of what was heard: tokens, levels, notes, mean chroma
 ``decision``   a decision's whole record, with its reason in words (``words``) and in short (``short``)
 ``level``      the level of the input, twenty times a second; it carries the time of the stream (``at``)
+``stage``      what a player wants to know at a glance, four times a second
 ``drift``, ``event``, ``statistics``   as observers of the engine get them
 =============  ==================================================================================================
 """
@@ -22,45 +23,19 @@ from typing import Any
 from musichal.hearing.percepts import Percept
 from musichal.live.control import COMMANDS_HELP, KEYS
 from musichal.live.drift import DriftReport
-from musichal.live.session.event_log import Changed, Ended, Entry, Lost, Skipped, Staged, Struck, notes_and_chroma
+from musichal.live.session.event_log import Changed, Ended, Entry, Lost, Marked, Skipped, Staged, Struck, notes_and_chroma
 from musichal.live.session.session import DRIFT, EVENTS, PERCEPTS, Session
+from musichal.live.stage import DOES, StageState
 from musichal.parameters import NUMBERS, VOICE_NUMBERS, WORDS
-from musichal.partner.decision import REST_REASONS, Decision
+from musichal.partner.decision import Decision
 from musichal.partner.explanation import explain
 from musichal.partner.mode_controller import directed_by
 from musichal.partner.modes import AUTO
 from musichal.partner.settings import VOICES, PartnerSettings
+from musichal.partner.short_reason import short_reason
 from musichal.text import parse_json
 
 Message = dict[str, Any]
-_CARRIED = {
-    "harmonic": "your harmony led there",
-    "percussive": "your attack led there",
-    "likeness": "you sound like this place",
-    "pairs": "they answered you so",
-    "chroma": "it fits your harmony",
-    "rhythm": "it fits your rhythm",
-    "loudness": "it follows your loudness",
-    "own": "it fits what it played",
-    "continuity": "it goes on",
-}
-"""What carried a choice, in few words."""
-
-
-def short_reason(decision: Decision) -> str:
-    """Return why, in a few words that can be read while playing."""
-    if decision.kind == "rest":
-        return REST_REASONS[decision.rest or "no match"]
-    if decision.returns:
-        return f"brings back {decision.returns}"
-    if decision.answers is not None:
-        return "answers your phrase"
-    if decision.scenario:
-        return f"follows {decision.scenario}"
-    carried = max(decision.influences, key=lambda i: i.share, default=None)
-    if carried is None or carried.share <= 0:
-        return "begins anew" if decision.jumped else "it was the only place that could follow"
-    return _CARRIED.get(carried.name, carried.name)
 
 
 def hello(settings: PartnerSettings, *, recordings: Sequence[Mapping[str, object]], **more: object) -> Message:
@@ -83,6 +58,7 @@ def hello(settings: PartnerSettings, *, recordings: Sequence[Mapping[str, object
         "all_voices": [voice.name for voice in VOICES],
         "commands": dict(COMMANDS_HELP),
         "keys": dict(KEYS),
+        "does": dict(DOES),
         "form": {"title": form.title, "end_s": form.end_s, "sections": [dataclasses.asdict(s) for s in form.sections]},
         **more,
     }
@@ -104,6 +80,8 @@ def entry_message(entry: Entry, sample_rate_hz: int) -> Message | None:
             values = {"change": dict(changes)}
         case Staged(_, control):
             values = {"stage": control}
+        case Marked(_, text):
+            values = {"mark": text}
         case Skipped(_, _, why):
             values = {"skipped": why}
         case Lost(_, samples):
@@ -134,16 +112,21 @@ def drift_message(report: DriftReport) -> Message:
     return {"k": "drift", "text": report.text, **report.to_dict()}
 
 
+def stage_message(state: StageState) -> Message:
+    """Return the message of the state of the stage."""
+    return {"k": "stage", "at": round(state.time_s, 3), **dataclasses.asdict(state)}
+
+
 def session_messages(session: Session, names: Sequence[str], sample_rate_hz: int) -> Iterator[Message]:
     """Yield the messages of a session as a page that was open would have had them, but for levels; not in order of time.
 
     `sample_rate_hz` is the clock's.
     """
+    for decision in session.decisions:
+        yield decision_message(decision, names)
     for entry in session.entries:
         if (message := entry_message(entry, sample_rate_hz)) is not None:
             yield message
-    for decision in session.decisions:
-        yield decision_message(decision, names)
     for values in _lines(session.folder / PERCEPTS):
         yield _stored_percept(values, sample_rate_hz)
     for name, kind in ((DRIFT, "drift"), (EVENTS, "event")):

@@ -20,6 +20,7 @@ from musichal.errors import MusicHalError
 from musichal.live.engine import note_events
 from musichal.live.session.event_log import as_sounded
 from musichal.live.session.session import Session, read_session
+from musichal.memory.container import as_bytes
 from musichal.memory.partner_file import PartnerModel, load_partner
 from musichal.plots.partner import repeats
 
@@ -130,11 +131,14 @@ class Sounds:
                 samples[max(0, round((start_s - _BEFORE_S) * rate)) : round((start_s + length_s + _AFTER_S) * rate)], rate
             )
         model = self._partner()
-        if model is None or not 0 <= number < len(model.recordings) or model.recordings[number].flac is None:
+        flac = None if model is None or not 0 <= number < len(model.recordings) else model.recordings[number].flac
+        if flac is None:
             return None
-        flac = model.recordings[number].flac
-        assert flac is not None
-        with soundfile.SoundFile(io.BytesIO(flac)) as sound:
+        try:
+            data = as_bytes(flac)
+        except MusicHalError:  # the file was replaced while it plays
+            return None
+        with soundfile.SoundFile(io.BytesIO(data)) as sound:
             rate = int(sound.samplerate)
             first = min(max(0, round((start_s - _BEFORE_S) * rate)), int(sound.frames))
             sound.seek(first)

@@ -49,7 +49,7 @@ export class Controls {
 
   // An entry of the event log: the engine has really done it.
   realised(entry) {
-    for (const name of entry.change ? Object.keys(entry.change) : [entry.stage]) {
+    for (const name of entry.change ? Object.keys(entry.change) : [entry.mark !== undefined ? "mark" : entry.stage]) {
       const button = this.buttons.get({ unmute: "mute", deaf: "listen" }[name] || name);
       if (!button) continue;
       button.classList.remove("asked");
@@ -138,18 +138,25 @@ export class Controls {
       setClass(chip, "now", chip.dataset.mode === mode.name);
       chip.setAttribute("aria-pressed", String(chip.dataset.mode === asked));
     }
-    const paused = model.muted(t) || (this.pause === "pause" && model.setting("pause", t) === true);
+    const course = model.course(t);
+    const paused = this.pause === "pause" ? course.paused : model.muted(t);
     const pause = this.buttons.get(this.pause);
     setText(pause.firstChild, paused ? "Go on" : "Pause");
     setClass(pause, "held", paused);
     for (const { section, bar } of this.bars) {
-      const part = Math.max(0, Math.min(1, (t - section.start_s) / (Math.min(section.end_s, 3600) - section.start_s)));
+      const part = Math.max(0, Math.min(1, (course.at - section.start_s) / (Math.min(section.end_s, 3600) - section.start_s)));
       bar.lastChild.style.width = `${100 * part}%`;
-      setClass(bar, "here", section.start_s <= t && t < section.end_s);
+      setClass(bar, "here", section.start_s <= course.at && course.at < section.end_s);
     }
     const here = model.section(t);
     const end = here ? here.end_s : model.hello.form.end_s;
-    setText(this.left, end && end < 3600 * 24 && end > t ? `${clock(end - t)} left` : "");
+    const left = course.held || course.paused ? "held" : end && end < 3600 * 24 && end > course.at ? `${clock(end - course.at)} left` : "";
+    setText(this.left, course.end !== null ? "ends" : this.bars.length ? left : "");
+    const hold = this.buttons.get("hold_section");
+    if (hold) {
+      setText(hold.firstChild, course.held ? "Go on" : "Hold");
+      setClass(hold, "held", course.held);
+    }
   }
 
   key(event) {

@@ -127,7 +127,8 @@ class App {
     const ended = model.live && model.end !== null;
     setText(this.mode, model.hello.partner ? model.hello.title : mode.name);
     setText(this.by, model.hello.partner ? "what it learned" : { you: "you chose it", form: "by the form", auto: "auto" }[mode.by]);
-    const words = ended ? "it has ended" : !model.listening(t) ? "NOT LISTENING" : model.muted(t) ? "paused" : state.words;
+    const input = model.live && model.staged && !model.staged.has_input;
+    const words = ended ? "it has ended" : input ? "NO INPUT" : !model.listening(t) ? "NOT LISTENING" : model.muted(t) ? "is muted" : state.words;
     setText(this.state, words);
     this.state.dataset.plays = String(state.plays && !model.muted(t));
     setText(this.until, state.until !== null && !state.plays ? (state.until - t).toFixed(1) : "");
@@ -136,7 +137,8 @@ class App {
     this.tempo.style.opacity = pulse ? String(0.45 + 0.55 * pulse.confidence) : "0.5";
     setText(this.time, model.hello.partner ? "" : clock(t));
     const play = state.plays ? state.decided : model.last(model.plays, t, "t");
-    const why = state.decided ? state.decided.short : "";
+    const advice = model.live && model.staged ? model.staged.advice : "";
+    const why = advice || (state.decided ? state.decided.short : "");
     setText(this.why, why);
     this.why.className = `why ${state.plays ? `why-${state.decided.why}` : ""}`;
     setText(this.where, play ? `${model.recording(play.recording, play.live)}  ${clock(play.source_start_s, 1)}${play.transposition ? `  ${play.transposition > 0 ? "+" : "−"}${Math.abs(play.transposition)}` : ""}` : "");

@@ -4,13 +4,9 @@
 const KEPT_S = 900;
 const PULSE_TRUSTED_S = 12;
 
-export const STATES = {
-  waiting: "waits to hear you", silence: "you are silent", "no match": "nothing fits", "weak match": "nothing fits well",
-  "no support": "nothing fits", repeats: "avoids repeats", listening: "listens to you", "your turn": "your turn",
-  yields: "yields to you", breath: "breathes", pulse: "finds your pulse", beat: "waits for the beat",
-  "next note": "waits for your note", "on purpose": "silent on purpose", score: "silence in the form",
-  ending: "has ended", ended: "the form is over", regions: "outside its regions",
-};
+const NOTHING_FITS = "rests: nothing fits";
+const BETWEEN_S = 2; // so long a rest between two notes is still playing
+const COURSE = ["pause", "hold_section", "next_section", "end"];
 
 // Influences, by what they mean to a player; each has a colour.
 export const WHY = {
@@ -56,7 +52,7 @@ export class Model {
   forget() {
     Object.assign(this, {
       onsets: [], heard: [], levels: [], percepts: [], decisions: [], plays: [], notes: [], changes: [], stages: [], events: [],
-      marks: [], alarms: [], statistics: null, level: null, end: null, lost: [], longest: 0,
+      marks: [], wishes: [], alarms: [], staged: null, statistics: null, level: null, end: null, lost: [], longest: 0,
       ready: false, may_play: false, page: 0,
     });
   }
@@ -76,6 +72,7 @@ export class Model {
         this.levels.push({ t: m.at, db: m.rms_db });
         this.prune(m.at);
         break;
+      case "stage": this.staged = m; break;
       case "statistics": this.statistics = m; break;
       case "percept": this.percept(m); break;
       case "decision": this.decision(m); break;
@@ -115,13 +112,26 @@ export class Model {
   entry(m) {
     m.t = m.at;
     if ("onset" in m) insert(this.onsets, { t: m.onset }, "t");
-    else if (m.stage) this.stages.push(m);
+    else if (m.stage) {
+      this.stages.push(m);
+      if (["panic", "pause", "mute"].includes(m.stage)) this.cut(m.at);
+    }
     else if (m.change) {
       this.changes.push(m);
-      if ("mark" in m.change) this.marks.push({ t: m.at, text: typeof m.change.mark === "string" ? m.change.mark : "" });
+      if (COURSE.some((name) => name in m.change)) this.wishes.push(m);
     } else if (m.mark !== undefined) this.marks.push({ t: m.at, text: String(m.mark || "") });
     else if (m.lost) this.lost.push(m);
     else if (m.end) this.end = m.at;
+  }
+
+  // What sounds ends here, and what was decided before does not come.
+  cut(at) {
+    for (let i = after(this.notes, at - this.longest, "t"); i < this.notes.length; i++) {
+      const note = this.notes[i];
+      if (note.by.t > at) continue;
+      if (note.t > at) note.dropped = true;
+      else note.d = Math.max(0.01, Math.min(note.d, at - note.t));
+    }
   }
 
   // Forget what is long past, so that a page that stays open for a night does not grow.
@@ -154,8 +164,8 @@ export class Model {
   muted(t) {
     const place = after(this.stages, t, "t");
     for (let i = place - 1; i >= 0; i--) {
-      if (this.stages[i].stage === "mute" || this.stages[i].stage === "pause") return true;
-      if (this.stages[i].stage === "unmute" || this.stages[i].stage === "go_on") return false;
+      if (this.stages[i].stage === "mute") return true;
+      if (this.stages[i].stage === "unmute") return false;
     }
     return false;
   }
@@ -178,21 +188,59 @@ export class Model {
     return { name: now || asked, by };
   }
 
+  // Where the form is: it waits while it is paused or held, and jumps to the next section when it is asked to.
+  course(t) {
+    let later = 0, stands = null, paused = false, held = false, end = null;
+    const place = (now) => (stands === null ? now : stands) - later;
+    const go = (at, now) => { stands = paused || held ? now : null; later = now - at; };
+    const over = (now, wanted) => (wanted === null || wanted === undefined ? !now : Boolean(wanted));
+    for (const { t: now, change } of this.wishes) {
+      if (now > t) break;
+      const at = place(now);
+      if ("pause" in change) paused = over(paused, change.pause);
+      if ("hold_section" in change) held = over(held, change.hold_section);
+      if ("pause" in change || "hold_section" in change) go(at, now);
+      if (change.next_section) {
+        const next = this.hello.form.sections.find((s) => s.start_s > at);
+        held = false;
+        if (next) go(next.start_s + 1e-6, now);
+      }
+      if (change.end) end = now;
+    }
+    return { at: place(t), paused, held, end };
+  }
+
   section(t) {
     if (!this.hello) return null;
-    return this.hello.form.sections.find((s) => s.start_s <= t && t < s.end_s) || null;
+    const { at } = this.course(t);
+    return this.hello.form.sections.find((s) => s.start_s <= at && at < s.end_s) || null;
+  }
+
+  // Until when what was played by a time lasts.
+  playedUntil(t) {
+    let until = -1;
+    const end = after(this.plays, t + 0.3, "begin");
+    for (let i = Math.max(0, end - 8); i < end; i++) if (this.plays[i].t <= t) until = Math.max(until, this.plays[i].begin + this.plays[i].duration_s);
+    return until;
+  }
+
+  does(reason) {
+    return (this.hello && this.hello.does[reason]) || NOTHING_FITS;
   }
 
   // What it does at a time, and until when where that is known.
   state(t) {
     const decided = this.last(this.decisions, t);
-    if (!decided) return { words: this.hello && this.hello.partner ? "" : STATES.waiting, until: null, plays: false, decided: null };
-    if (decided.kind === "rest") {
+    if (!decided) return { words: this.hello && this.hello.partner ? "" : this.does("waiting"), until: null, plays: false, decided: null };
+    if (this.course(t).paused) return { words: this.does("paused"), until: null, plays: false, decided };
+    const played = this.playedUntil(t);
+    const between = ["next note", "beat"].includes(decided.rest) && t - played < BETWEEN_S;
+    if (decided.kind === "rest" && t >= played && !between) {
       const until = decided.expected_s === null || decided.expected_s === undefined ? null : decided.time_s + decided.expected_s;
-      return { words: STATES[decided.rest] || decided.rest, until: until > t ? until : null, plays: false, decided };
+      return { words: this.does(decided.rest), until: until > t ? until : null, plays: false, decided };
     }
-    const until = decided.begin + decided.duration_s;
-    return { words: decided.notes.length || until < t ? "plays" : "lets a moment pass", until: until > t ? until : null, plays: true, decided };
+    const last = this.last(this.plays, t + 0.3, "begin");
+    return { words: "plays", until: null, plays: true, decided: last && last.t <= t ? last : this.last(this.plays, t, "t") || decided };
   }
 
   pulse(t) {

@@ -2,7 +2,7 @@
 // likely translucent, and a rest that is meant has its name.
 
 import { sharp, theme } from "./dom.js";
-import { STATES, after } from "./model.js";
+import { after } from "./model.js";
 
 export const BACK_S = 8, AHEAD_S = 8;
 
@@ -130,7 +130,7 @@ export class Roll {
       c.lineWidth = 1.5;
       c.strokeRect(left + 2, top, Math.max(2, wide - 4), tall);
       c.setLineDash([]);
-      const words = STATES[rest.rest] || rest.rest;
+      const words = model.does(rest.rest);
       c.font = `600 20px ${colours.font}`;
       c.textBaseline = "middle";
       c.fillStyle = colours.dim;
@@ -145,8 +145,8 @@ export class Roll {
   }
 
   answer(c, model, t, from, to, x, top, bottom, height, colours) {
-    const all = model.between(model.notes, from - model.longest, to).filter((n) => n.t + n.d > from && n.by.t <= t + 0.3);
-    const likely = model.muted(t) ? [] : model.likely(t, AHEAD_S);
+    const all = model.between(model.notes, from - model.longest, to).filter((n) => n.t + n.d > from && n.by.t <= t + 0.3 && !n.dropped);
+    const likely = model.muted(t) || model.course(t).paused ? [] : model.likely(t, AHEAD_S);
     const [low, high] = this.range("notes", all.filter((n) => !n.drum).concat(likely.filter((n) => n.t < t + 3)), 24);
     const tall = Math.max(9, Math.min(20, (bottom - top) / (high - low)));
     const y = (pitch) => bottom - ((pitch - low) / (high - low)) * (bottom - top - tall) - tall;
@@ -183,11 +183,13 @@ export class Roll {
   }
 
   sections(c, model, from, to, x, height, colours) {
-    const marks = [...model.hello.form.sections.map((s) => ({ t: s.start_s, text: s.name })), ...model.marks.map((m) => ({ t: m.t, text: `⚑ ${m.text}` }))];
+    const course = model.course((from + to) / 2), moved = course.at - (from + to) / 2;
+    const ahead = course.paused || course.held ? [] : model.hello.form.sections.map((s) => ({ t: s.start_s - moved, text: s.name }));
+    const marks = [...ahead, ...model.marks.map((m) => ({ t: m.t, text: `⚑ ${m.text}` }))];
     c.font = `600 15px ${colours.font}`;
     c.textBaseline = "bottom";
     for (const { t, text } of marks) {
-      if (t < from || t > to || t === 0) continue;
+      if (t < from || t > to || t <= 0) continue;
       c.fillStyle = colours.ink;
       c.fillRect(Math.round(x(t)), 0, 2, height);
       c.fillText(text, x(t) + 6, height - 6);

@@ -1,5 +1,6 @@
 """A MIDI keyboard as the player: its sound, its exact notes, offline, live, and again."""
 
+import json
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -246,6 +247,17 @@ def test_a_midi_file_is_heard_exactly_wherever_a_recording_is(taught, melody, tm
     assert compare_partners(
         partner.model, partner.model, recording.samples, name="", sample_rate_hz=RATE_HZ, take=recording.take
     )
+
+
+def test_a_memory_has_chords_and_regions_by_their_markers(taught, melody, tmp_path):
+    run = CliRunner().invoke(app, ["inspect", str(taught), "--json"])
+    (chords,) = json.loads(run.output)["chords"]
+    assert next(iter(chords["shares"])) == "C"
+    assert chords["regions"][0][:2] == ["Theme", 0.0]
+    play = ["play", str(taught), "--input", str(melody), "--midi-out", str(tmp_path / "x.mid"), "--set"]
+    assert CliRunner().invoke(app, [*play, "use=theme"]).exit_code == 0
+    wrong = CliRunner().invoke(app, [*play, "use=coda"])
+    assert "unknown region 'coda'. Valid regions: theme" in wrong.output
 
 
 @settings(max_examples=4)

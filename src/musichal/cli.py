@@ -139,6 +139,9 @@ def train(
     channels: Annotated[
         str | None, typer.Option(help="Of MIDI files: the channels to learn, as 1-9,11-16; default: all.")
     ] = None,
+    soundfont: Annotated[
+        Path | None, typer.Option(help="Of MIDI files: the SoundFont 2 file that plays them; default: the built-in instrument.")
+    ] = None,
     encoder: Annotated[
         str, typer.Option(help="The encoder: 'spectral', 'mert', 'mert:LAYER', 'hf:OWNER/NAME' or 'hf:FOLDER'.")
     ] = "spectral",

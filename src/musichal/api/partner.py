@@ -16,6 +16,7 @@ References
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -57,6 +58,7 @@ def train(
     notes: Sequence[PathLike | None] = (),
     tracks: Sequence[str | int] = (),
     channels: Sequence[int] = (),
+    soundfont: PathLike | None = None,
     spec: PerceptionSpec | None = None,
     seed: int | None = None,
     keep_audio: bool = True,
@@ -78,6 +80,8 @@ def train(
     tracks, channels : sequence, optional
         What is learned of MIDI files, where not all: tracks by name or number, or "melody", "drums", "no-drums"; channels, 1 to
         16.
+    soundfont : path, optional
+        What plays MIDI files; the built-in instrument.
     spec : PerceptionSpec, optional
         Every number that shapes a token.
     seed : int, optional
@@ -113,7 +117,8 @@ def train(
     """
     spec = (spec or PerceptionSpec()).varied(seed=seed, **options)
     recordings: list[Recording] = []
-    midi = MidiChoice(tuple(map(str, [tracks] if isinstance(tracks, str) else tracks)), frozenset(channels))
+    names = tuple(map(str, [tracks] if isinstance(tracks, str) else tracks))
+    midi = MidiChoice(names, frozenset(channels), None if soundfont is None else Path(soundfont))
 
     def heard(item: PathLike | tuple[Audio, int]) -> Recording:
         if isinstance(item, str | os.PathLike):

@@ -76,7 +76,7 @@ class MidiTake:
     def regions(self, *, duration_s: float) -> tuple[tuple[str, float, float], ...]:
         """Return what markers name: text, start and end in seconds, in order; each lasts until the next one."""
         markers = [label for label in self.labels if label.kind == "marker" and label.time_s < duration_s]
-        ends = [*(label.time_s for label in markers[1:]), duration_s]
+        ends = [*(label.time_s for label in markers[1:]), duration_s][: len(markers)]
         return tuple((m.text, m.time_s, end_s) for m, end_s in zip(markers, ends, strict=True) if end_s > m.time_s)
 
 

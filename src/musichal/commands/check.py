@@ -17,6 +17,7 @@ from musichal.audio.recording import Recording
 from musichal.commands.terminal import Terminal, table_of
 from musichal.errors import CheckFailedError, InputError
 from musichal.evaluate.checks import Retrain
+from musichal.evaluate.chord_stats import ChordStats
 from musichal.evaluate.compare import Comparison, SourceComparison, Split, compare_partners
 from musichal.evaluate.partner_stats import Diversity, HearingStats, MemoryStats, PartnerStats, RecordingStats, partner_stats
 from musichal.evaluate.verify import OFFSETS, Verification, subjects, verify_partner
@@ -38,6 +39,7 @@ _VERDICTS = {True: Text("passed", "green"), False: Text("FAILED", "bold red"), N
 # A second of frames: agreement of fewer is mostly chance.
 _LEAST_MOMENTS = 75
 _REST_SHOWN = 0.005
+_MOST_CHORDS, _MOST_CHANGES = 6, 16
 
 
 def verify_command(
@@ -286,6 +288,10 @@ def stats_tables(stats: PartnerStats) -> Iterator[Table]:
     columns = ("name", "length", "segments", "frames", "closed form", "onsets", "sound")
     yield table_of("Recordings", columns, [_recording_row(r) for r in stats.recordings], right=True)
     yield table_of("Beats", ("name", "tempo", "sure", "drum hits"), [_beat_row(r) for r in stats.recordings])
+    if stats.chords:
+        yield table_of("Chords", ("name", "of the time", "begins with"), [_chord_row(chords) for chords in stats.chords])
+    if regions := [(c.recording, text, f"{clock(s)} to {clock(end_s)}") for c in stats.chords for text, s, end_s in c.regions]:
+        yield table_of("Regions, by their markers", ("name", "region", ""), regions)
     if stats.pairs:
         rows = [(pair.player, pair.others, f"{pair.offset_s:+.2f} s", str(pair.gestures)) for pair in stats.pairs]
         yield table_of("Pairs", ("player", "answered by", "offset", "gestures of the player"), rows, right=True)
@@ -333,6 +339,13 @@ def _beat_row(recording: RecordingStats) -> tuple[str, ...]:
         return (recording.name, f"not looked for, from before beats were kept: {how}", "", "")
     hits = ", ".join(f"{count} {name}" for name, count in recording.hits.items())
     return (recording.name, recording.tempo.words, f"{recording.tempo.sure_share:.0%} of the time", hits or "none")
+
+
+def _chord_row(chords: ChordStats) -> tuple[str, ...]:
+    shares = [f"{name} {share:.0%}" for name, share in chords.shares.items()]
+    names = [name for _, name in chords.changes]
+    words = (", ".join(shares[:_MOST_CHORDS]), " ".join(names[:_MOST_CHANGES]) + " …" * (len(names) > _MOST_CHANGES))
+    return (chords.recording, *words)
 
 
 def _diversity_rows(diversity: tuple[Diversity, ...]) -> list[tuple[str, ...]]:

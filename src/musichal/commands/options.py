@@ -66,7 +66,8 @@ class PlayOptions:
     session: Annotated[Path | None, typer.Option(help="Record the session in this new folder, for `musichal replay`.")] = None
     sound: Annotated[str, typer.Option(help="Sound of the answer: 'soundfont', or 'slices' of the recordings.")] = "soundfont"
     soundfont: Annotated[
-        Path | None, typer.Option(help="SoundFont 2 file; default: an installed one, else the built-in instrument.")
+        Path | None,
+        typer.Option(help="SoundFont 2 file of the answer, and of a MIDI player; default: one that is installed, or none."),
     ] = None
     program: Annotated[int, typer.Option(min=1, max=128, help="General MIDI program; 5 is an electric piano.")] = 5
     seed: Seed = 0

@@ -1,6 +1,7 @@
 """`musichal play` with a recording: a recording in, an answer out."""
 
 import contextlib
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,6 +14,7 @@ from musichal.api.partner import respond
 from musichal.api.sound import example
 from musichal.audio.files import write_sound
 from musichal.audio.instrument import find_instrument
+from musichal.audio.midi_take import MidiChoice
 from musichal.audio.recording import read_recording
 from musichal.commands.options import PlayOptions, settings_from
 from musichal.commands.terminal import Terminal
@@ -49,10 +51,27 @@ def settings_of(options: PlayOptions) -> PartnerSettings:
     """
     if options.settings is not None:
         return options.settings
-    chosen = replace(settings_from(options.set_ or []), direction=direction(options.mode, options.modes, options.form))
+    pairs = [_named_regions(pair, options.partner) for pair in options.set_ or []]
+    chosen = replace(settings_from(pairs), direction=direction(options.mode, options.modes, options.form))
     if options.scenario is None:
         return chosen
     return chosen.changed({"scenario": read_scenario(options.scenario, options.partner)})
+
+
+def _named_regions(pair: str, partner: Path) -> str:
+    """Return a setting with regions in numbers where it names them as markers of the partner's MIDI files do."""
+    name, _, value = (part.strip() for part in pair.partition("="))
+    parts = [part.strip() for part in value.split(",")]
+    if name not in ("use", "avoid") or all(re.match(r"\d|all$|none$|$", part) for part in parts):
+        return pair
+    named: dict[str, list[str]] = {}
+    for number, recording in enumerate(load_partner(partner).recordings):
+        for text, start_s, end_s in recording.take.regions(duration_s=recording.duration_s) if recording.take else ():
+            named.setdefault(text.casefold(), []).append(f"{number}:{start_s:.3f}-{end_s:.3f}")
+    for part in parts:
+        if not re.match(r"\d", part) and part.casefold() not in named:
+            raise unknown_name("region", part, list(named) or ["all", "none", "0:10-20.5"])
+    return f"{name}={', '.join(region for part in parts for region in named.get(part.casefold(), [part]))}"
 
 
 def direction(mode: str, modes: Path | None, form: Path | None) -> Direction:
@@ -135,7 +154,7 @@ def play_command(options: PlayOptions, terminal: Terminal) -> Performance:
             terminal.warn(model.beats_advice)
         if unheard := unheard_voices(model.memory, settings):
             terminal.warn(unheard)
-        player = read_recording(options.input, strict=options.strict)
+        player = read_recording(options.input, strict=options.strict, midi=MidiChoice(soundfont=options.soundfont))
         for warning in player.warnings:
             terminal.warn(f"{player.name}: {warning}")
         if sounds and options.sound == "slices" and any(r.flac is None for r in model.recordings):

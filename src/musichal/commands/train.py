@@ -63,6 +63,7 @@ def train_command(
     notes: Sequence[Path] | None = None,
     tracks: str | None = None,
     channels: str | None = None,
+    soundfont: Path | None = None,
     encoder: str = "spectral",
     segment: str | None = None,
     hop: str | None = None,
@@ -108,7 +109,7 @@ def train_command(
     found = find_recordings(recordings or ()) if recordings or not asked else FoundFiles()
     sides = [Path(side) for pair in asked for side in pair if Path(side).is_file()]
     _check_once([*found.files, *sides])
-    midi = _midi_choice(tracks, channels, [*found.files, *(notes or ())])
+    midi = _midi_choice(tracks, channels, soundfont, [*found.files, *(notes or ())])
     takes = [read_take(file, midi) for file in notes or ()]
     check_outputs([(output, PARTNER)], inputs=[*found.files, *sides], force=force)
     started_s = time.monotonic()
@@ -160,14 +161,15 @@ def train_command(
     return model
 
 
-def _midi_choice(tracks: str | None, channels: str | None, files: Sequence[Path]) -> MidiChoice:
+def _midi_choice(tracks: str | None, channels: str | None, soundfont: Path | None, files: Sequence[Path]) -> MidiChoice:
     """Return what is learned of MIDI files; raises `InputError` where something is asked for and there is none."""
     choice = MidiChoice(
         tracks=() if tracks is None else tuple(tracks.split(",")),
         channels=frozenset() if channels is None else parse_midi_channels(channels),
+        soundfont=soundfont,
     )
     if choice != MidiChoice() and not any(file.suffix.lower() in MIDI_SUFFIXES for file in files):
-        raise InputError("--tracks and --channels are for MIDI files, and there is none")
+        raise InputError("--tracks, --channels and --soundfont are for MIDI files, and there is none")
     return choice
 
 

@@ -24,6 +24,7 @@ import numpy as np
 from musichal.arrays import AnyArray, Int16
 from musichal.audio.resample import resampled_length
 from musichal.evaluate.checks import grid_counts
+from musichal.evaluate.chord_stats import ChordStats, chord_stats
 from musichal.evaluate.tempo import TempoStats, tempo_stats
 from musichal.hearing.percepts import SILENCE, SOURCES
 from musichal.hearing.vocabulary import perplexity, token_histogram, top_share
@@ -237,6 +238,7 @@ class PartnerStats:
     repetition: tuple[RepetitionStats, ...]
     oracle: OracleStats
     pairs: tuple[PairStats, ...] = ()
+    chords: tuple[ChordStats, ...] = ()
 
     @property
     def counts_agree(self) -> bool:
@@ -272,7 +274,14 @@ def partner_stats(model: PartnerModel) -> PartnerStats:
         ),
         oracle=_oracle(model.memory),
         pairs=_pairs(model),
+        chords=tuple(filter(None, (_chords(model, number) for number in range(len(model.recordings))))),
     )
+
+
+def _chords(model: PartnerModel, number: int) -> ChordStats | None:
+    recording = model.recordings[number]
+    regions = recording.take.regions(duration_s=recording.duration_s) if recording.take is not None else ()
+    return chord_stats(model.memory.of_recording(number), number, name=recording.name, regions=regions)
 
 
 def _pairs(model: PartnerModel) -> tuple[PairStats, ...]:

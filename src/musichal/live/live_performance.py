@@ -17,6 +17,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from musichal.audio.instrument import find_keys
 from musichal.errors import InputError, MusicHalError
 from musichal.hearing.encoders import create_encoder
 from musichal.hearing.exact_notes import OnsetQueue
@@ -287,7 +288,8 @@ class LivePerformance:
         wanted, block, tell = self.request.input or "", self.request.block, self._report_input
         if wanted.startswith(MIDI_SCHEME):
             rate_hz, block = self.model.spec.sample_rate_hz, block or _DEFAULT_BLOCK
-            return MidiInput(wanted.removeprefix(MIDI_SCHEME), sample_rate_hz=rate_hz, block_samples=block, on_event=tell)
+            name, keys = wanted.removeprefix(MIDI_SCHEME), find_keys(self.request.soundfont)
+            return MidiInput(name, sample_rate_hz=rate_hz, block_samples=block, keys=keys, on_event=tell)
         return LiveInput(self.request.input, channels=self.request.channels, block_samples=block, on_event=tell)
 
     def _run(self) -> None:

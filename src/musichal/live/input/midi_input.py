@@ -14,6 +14,7 @@ from typing import Self
 
 import numpy as np
 
+from musichal.audio.instrument import Keys
 from musichal.audio.keyboard import KeyboardSynth
 from musichal.audio.levels import LevelMeter
 from musichal.audio.recording import ingest
@@ -52,6 +53,8 @@ class MidiInput:
         The rate of the sound: that of the spec, so that nothing is resampled.
     block_samples : int
         How often, at least, a block is made.
+    keys : Keys, optional
+        What a key sounds like; the embedded instrument.
     on_event : callable, optional
         Callback for each `InputEvent`, on the reader's thread.
 
@@ -73,6 +76,7 @@ class MidiInput:
         *,
         sample_rate_hz: int,
         block_samples: int = 256,
+        keys: Keys | None = None,
         on_event: Callable[[InputEvent], None] | None = None,
     ) -> None:
         self.sample_rate_hz = sample_rate_hz
@@ -82,7 +86,7 @@ class MidiInput:
         self._block_s = block_samples / sample_rate_hz
         self._messages: deque[tuple[float, bytes]] = deque()
         self._arrived, self._closing = threading.Event(), threading.Event()
-        self._synth = KeyboardSynth(sample_rate_hz)
+        self._synth = KeyboardSynth(sample_rate_hz, keys)
         self._meter, self._levelled_s = LevelMeter(), 0.0
         self._events: deque[tuple[str, str]] = deque()
         self._is_there = True

@@ -4,14 +4,18 @@ import io
 import os
 import queue
 import sys
+import time
 
 import pytest
 from rich.console import Console
 
-from musichal.audio.levels import Levels
-from musichal.commands.live import Board, Display, keys_to
-from musichal.commands.terminal import Terminal, keys
+from musichal.commands.board import WIDTH, Board, Display
+from musichal.commands.live import keys_to
+from musichal.commands.terminal import RETAKEN, Terminal, keys
 from musichal.live.control import KEYS, Command, key_command
+from musichal.live.stage import StageState
+from musichal.partner.form import FormPlace
+from musichal.partner.status import PartnerStatus
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="pseudo terminals are POSIX")
@@ -55,44 +59,94 @@ def test_without_a_terminal_there_is_only_the_waiting():
         assert poll(0.01) == ""
 
 
-@pytest.mark.parametrize("terminal", [True, False])
-def test_what_happened_is_seen(terminal):
-    err = Console(file=io.StringIO(), force_terminal=terminal, width=250, height=30)
+def state(time_s: float, **values) -> StageState:
+    partner = PartnerStatus(mode="mirror", chosen_by="auto", mode_left_s=24.0, form=values.pop("form", None))
+    return StageState(
+        **{"time_s": time_s, "does": "breathes", "left_s": 1.8, "peak_db": -12.0, "zone": "good", "partner": partner} | values
+    )
+
+
+def shown(board: Board) -> list[str]:
+    lines = [line for line, _ in board.lines()]
+    assert all(len(line) <= WIDTH for line in lines)
+    return lines
+
+
+def test_the_board_answers_what_a_player_asks():
+    board = Board(lambda _: "At 0:01.00 played C4 " * 9)
+    board.title, board.modes, board.duration_s = (
+        "MusicHal listens to [mic] with a name that is longer than a line",
+        ["shadow"],
+        300.0,
+    )
+    section = FormPlace(number=2, count=4, name="hush", left_s=8.2, next_name="out", end_left_s=120.0)
+    board.stage(state(12.0, form=section))
+    assert shown(board)[1:6] == [
+        "MIRROR    auto, 0:24 more at least",
+        "BREATHES  2 s",
+        "section   2/4 hush 0:08 left, then out",
+        "time      0:12 · 2:00 left",
+        "level     ████████████████████████───··· good",
+    ]
+    board.stage(state(13.0, does="plays", why="answers your phrase", plays=True, left_s=None))
+    assert "PLAYS     answers your phrase" in shown(board)
+    news = board.news
+    board.stage(state(13.2, does="plays", why="it goes on", plays=True, left_s=None, peak_db=-13.0))
+    assert board.news == news, "a new reason waits for the next second"
+    board.stage(state(14.0, has_input=False, peak_db=-120.0, zone="none"))
+    assert any(line.startswith("NO INPUT") for line in shown(board))
+    assert ("level     " + "·" * 30 + " NO INPUT", "bold red") in board.lines()
+    board.key("help")
+    assert any("Backspace" in line for line in shown(board))
+    board.key("figures")
+    board.decision(None)
+    assert any("tokens/s" in line for line in shown(board))
+
+
+def test_an_alarm_stands_until_it_is_over_and_pushes_out_no_command():
     board = Board()
-    voice = Terminal(Console(file=io.StringIO()), err)
-    with Display(
-        board,
-        lambda: Levels(1, 10 ** (-3 / 20), 0.0, 0.0, 10 ** (-12 / 10), 0.0, 0),
-        voice,
-        title="MusicHal listens to [mic]",
-        modes=["shadow", "[ghost]"],
-    ) as display:
-        board.statistics({"time_s": 12.0, "tokens_per_s": 148.0, "skipped": 3, "notes": 7, "muted": True})
-        board.event(1.5, "lost", "0.5 s of the input were [lost]")
-        board.event(1.6, "link", "Link: 2 peers, 97.0 beats per minute")
-        for k in range(8):
-            board.event(2.0 + k, "control", f"setting_{k} 1")
-        for k in range(8):
-            board.event(10.0 + k, "control", f"temperature 0.{k}")
-        board.event(20.0, "lost", "0.5 s of the input were [lost]")
+    board.event(1.0, "control", "change (now mirror)")
+    for k in range(20):
+        board.event(2.0 + k, "lost", "2.0 % of the last minute lost in 7 places: raise the period, --block 512")
+    text = " ".join(shown(board))
+    assert text.count("raise the period, --block 512") == 1
+    assert "change (now mirror)" in text
+    board.event(90.0, "lost-over", "no more of the input is lost")
+    assert "raise the period" not in " ".join(shown(board))
+    for k in range(8):
+        board.event(100.0 + k, "control", f"temperature 0.{k}")
+    assert [line for line in shown(board) if "temperature" in line] == ["temperature 0.7"], "of a fader that moves, where it is"
+
+
+@pytest.mark.parametrize("kind", ["terminal", "dumb", "file"])
+def test_lines_stay_in_place_only_at_a_terminal(kind):
+    environment = {"TERM": "dumb" if kind == "dumb" else "xterm"}
+    err = Console(file=io.StringIO(), force_terminal=kind != "file", width=80, height=30, _environ=environment)
+    board = Board()
+    board.title = "MusicHal listens to [mic]"
+    with Display(board, Terminal(Console(file=io.StringIO()), err)) as display:
+        board.stage(state(12.0, does="plays", why="answers your phrase", plays=True, left_s=None))
+        board.event(12.0, "control", "muted [now]")
         display.update()
     text = err.file.getvalue()
-    for words in ("MusicHal listens to [mic]", "0.5 s of the input were [lost]", "148 tokens/s", "3 segments skipped", "MUTED"):
-        assert words in text
-    assert "Link: 2 peers, 97.0 beats per minute" in text, "the board keeps it when other news has come"
-    assert "temperature 0.6" not in text, "of a fader that moves, where it is"
-    assert "0:17.00 temperature 0.7" in text
-    assert ("dBFS" in text) == ("1 to 2 shadow, [ghost]" in text) == terminal
+    assert "MusicHal listens to [mic]" in text
+    assert "muted [now]" in text
+    assert ("\x1b[" in text) == (kind == "terminal")
+    if kind != "terminal":
+        assert "0:12 MIRROR auto, 0:24 more at least, plays answers your phrase; level good" in text
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="pseudo terminals are POSIX")
 def test_a_key_becomes_a_command_though_nobody_asks(monkeypatch):
     """Keys are read beside the display: a tap is put when it is pressed."""
+    import termios
+
     ours, theirs = os.openpty()
     put: queue.SimpleQueue[Command] = queue.SimpleQueue()
     with os.fdopen(theirs, "r") as terminal:
         monkeypatch.setattr(sys, "stdin", terminal)
-        with keys_to(put.put, ["shadow"]):
+        board = Board()
+        with keys_to(put.put, ["shadow"], board):
             for key in (b"t", b"1", b"x", b"t"):
                 os.write(ours, key)
             assert [put.get(timeout=5.0) for _ in range(3)] == [
@@ -100,4 +154,17 @@ def test_a_key_becomes_a_command_though_nobody_asks(monkeypatch):
                 Command("mode", "shadow"),
                 Command("tap", True),
             ]
+            os.write(ours, b"?")
+            until = time.monotonic() + 5
+            while not any("Backspace" in line for line, _ in board.lines()):
+                assert time.monotonic() < until
+        assert "the key 'x' does nothing: ? shows the keys" in [line for line, _ in board.lines()]
+        # A shell that had the terminal has left it as it likes it.
+        with keys(terminal) as poll:
+            attributes = termios.tcgetattr(terminal)
+            attributes[3] |= termios.ICANON | termios.ECHO
+            termios.tcsetattr(terminal, termios.TCSANOW, attributes)
+            assert poll(0.0) == RETAKEN
+            os.write(ours, b"m")
+            assert poll(5.0) == "m"
     os.close(ours)

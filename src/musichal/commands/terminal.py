@@ -25,6 +25,8 @@ from musichal.text import printable, reason
 
 Poll = Callable[[float], str]
 """Waits up to so many seconds and returns the keys that were pressed, at most a few, or an empty text."""
+RETAKEN = "\x0c"
+"""Stands for a key where the terminal was taken back from a shell, after Ctrl-Z and ``fg``; as a key, Ctrl-L."""
 
 
 @dataclass(frozen=True)
@@ -187,7 +189,19 @@ else:
         descriptor = stream.fileno()
         before = termios.tcgetattr(descriptor)
 
+        def is_ours() -> bool:
+            try:
+                return os.tcgetpgrp(descriptor) == os.getpgrp()
+            except OSError:  # it is no program's controlling terminal
+                return True
+
         def poll(timeout_s: float) -> str:
+            if not is_ours():  # to read would stop the program
+                threading.Event().wait(timeout_s)
+                return ""
+            if termios.tcgetattr(descriptor)[3] & termios.ICANON:
+                tty.setcbreak(descriptor)
+                return RETAKEN
             ready, _, _ = select.select([descriptor], [], [], timeout_s)
             if not ready:
                 return ""

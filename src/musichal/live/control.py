@@ -52,6 +52,8 @@ COMMANDS = (
     LiveCommand(name="mute", of="stage", takes="switch", values=_TURNS_OVER, keys="m", help="play silently, or aloud again"),
     LiveCommand(name="listen", of="stage", takes="switch", values=_TURNS_OVER, keys="l", help="listen to you, or not"),
     LiveCommand(name="panic", of="stage", keys="\x7f\x08", help="end all notes at once"),
+    LiveCommand(name="help", of="display", keys="?", help="show or hide this card"),
+    LiveCommand(name="figures", of="display", keys="f", help="show or hide figures and reasons"),
     LiveCommand(name="quit", of="stage", keys="q\x1b", help="stop playing and close the session"),
     LiveCommand(
         name="mode", takes="value", values="a mode, or `auto`",

@@ -1,0 +1,199 @@
+"""What goes wrong on a stage, tried with a real JACK server, a shell in a pseudo terminal, and a disk that fills up."""
+# ruff: noqa: F811 - fixtures of another file
+
+import contextlib
+import fcntl
+import json
+import os
+import re
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import mido
+import pytest
+
+from benchmarks.jack_midi import JackReceiver, wait_for
+from jack_server import JackServer
+from musichal.live.session.session import read_session
+from test_play_live import playing, take  # noqa: F401 - a fixture
+
+pytestmark = [pytest.mark.live, pytest.mark.slow]
+BASH, MOUNT, UMOUNT = (shutil.which(name) or name for name in ("bash", "mount", "umount"))
+PLAY = ("--set", "rest_below=0.02")
+TOLD_S, PLAYS_S = 2.0, 5.0
+
+
+class Shell:
+    """A shell in a pseudo terminal, with job control; keeps what is on its screen, without colours and moves."""
+
+    def __init__(self, **environment: str) -> None:
+        self._ours, theirs = os.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))
+        self.process = subprocess.Popen(
+            [BASH, "--norc", "--noprofile", "-i"], stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
+            env={**os.environ, "TERM": "xterm", "PS1": "$ ", **environment},
+            preexec_fn=lambda: fcntl.ioctl(theirs, termios.TIOCSCTTY, 0),  # noqa: PLW1509 - one line
+        )  # fmt: skip
+        os.close(theirs)
+        self.text = ""
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        with contextlib.suppress(OSError):
+            while data := os.read(self._ours, 65_536):
+                self.text += re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", data.decode(errors="replace"))
+
+    def type(self, text: str) -> int:
+        """Type a text; return how long the screen's text was before."""
+        before = len(self.text)
+        os.write(self._ours, text.encode())
+        return before
+
+    def wait(self, words: str, since: int = 0, timeout_s: float = 60.0) -> float:
+        """Return after how long some words are on the screen."""
+        began = time.monotonic()
+        while words not in self.text[since:]:
+            assert time.monotonic() - began < timeout_s, f"{words!r} is not in {self.text[since:][-2000:]!r}"
+            time.sleep(0.02)
+        return time.monotonic() - began
+
+    def close(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(10)
+
+
+@pytest.fixture
+def shell() -> Iterator[Shell]:
+    shell = Shell()
+    yield shell
+    shell.close()
+
+
+def plays(receiver: JackReceiver, timeout_s: float = PLAYS_S) -> float:
+    """Return after how long a new note has been struck."""
+    before, began = len(receiver.messages()), time.monotonic()
+    assert wait_for(lambda: any(m.data[0] & 0xF0 == 0x90 for m in receiver.messages()[before:]), timeout_s)
+    return time.monotonic() - began
+
+
+def test_the_board_and_the_keys_survive_ctrl_z(
+    jack_server: JackServer,
+    fake_microphone,
+    take,
+    trained_path,
+    shell,
+    tmp_path,
+) -> None:
+    microphone = fake_microphone(take, loop=True)
+    session = tmp_path / "tonight"
+    with JackReceiver() as receiver:
+        shell.type(
+            f"{sys.executable} -m musichal play {trained_path} --input fakemic --midi-out jack:MusicHal --session {session}"
+            " --set rest_below=0.02\n"
+        )
+        shell.wait("? keys")
+        receiver.connect("MusicHal")
+        microphone.go()
+        shell.wait("PLAYS", timeout_s=20)
+        shell.wait("good")
+        before = shell.type("z")
+        assert shell.wait("the key 'z' does nothing", before) < TOLD_S
+        before = shell.type("?")
+        assert shell.wait("Backspace", before) < TOLD_S
+        before = shell.type(" ")
+        assert shell.wait("PAUSED", before) < TOLD_S
+        assert wait_for(lambda: not receiver.sounding(), 2)
+        before = shell.type(" ")
+        assert shell.wait("goes on", before) < TOLD_S
+        assert plays(receiver) < PLAYS_S
+        before = shell.type("\x1a")
+        shell.wait("Stopped", before)
+        time.sleep(3)
+        before = shell.type("fg\n")
+        assert shell.wait("slept or stood still", before, 5) < TOLD_S
+        assert plays(receiver) < PLAYS_S
+        before = shell.type("m")
+        assert shell.wait("MUTED", before, 5) < TOLD_S
+        before = shell.type("q")
+        shell.wait("Played", before)
+        shell.wait("$ ", before)
+    for line in shell.text.replace("\r", "\n").splitlines():
+        if "more at least" in line or "PLAYS" in line or "level  " in line:
+            assert len(line.rstrip()) <= 60, line
+    assert read_session(session).recovered == ()
+
+
+def test_jack_dies_and_comes_back(jack_server: JackServer, fake_microphone, take, trained_path) -> None:
+    microphone = fake_microphone(take, loop=True)
+    microphone.go()
+    with playing(trained_path, "--input", microphone.name, "--midi-out", "none:", *PLAY, "--json") as concert:
+        concert.wait_to_hear("MusicHal listens to")
+        time.sleep(4)
+        jack_server.kill()
+        began = time.monotonic()
+        concert.wait_to_hear("is gone", timeout_s=10)
+        told_s = time.monotonic() - began
+        time.sleep(2)
+        jack_server.start_again()
+        again = fake_microphone(take, loop=True)
+        again.go()
+        began = time.monotonic()
+        concert.wait_to_hear("is back", timeout_s=20)
+        back_s = time.monotonic() - began
+        summary = json.loads(concert.end())
+    sys.stdout.write(f"told after {told_s:.2f} s, back after {back_s:.2f} s\n")
+    assert told_s < TOLD_S + 0.5
+    assert back_s < PLAYS_S
+    assert summary["lost_samples"] > 48_000
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root makes a small disk")
+def test_a_full_disk_keeps_the_midi_and_says_so(
+    jack_server: JackServer,
+    fake_microphone,
+    take,
+    trained_path,
+    tmp_path,
+) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run([MOUNT, "-t", "tmpfs", "-o", "size=700k", "none", disk], check=False, capture_output=True).returncode:
+        pytest.skip("no small disk can be mounted here")
+    try:
+        microphone = fake_microphone(take, loop=True)
+        microphone.go()
+        with playing(
+            trained_path, "--input", microphone.name, "--midi-out", "none:", "--session", disk / "s", *PLAY, "--json",
+        ) as concert:  # fmt: skip
+            concert.wait_to_hear("MusicHal listens to")
+            concert.wait_to_hear("the disk is full", timeout_s=30)
+            _fill(disk / "more")
+            time.sleep(8)
+            summary = json.loads(concert.end())
+        assert "the answer is whole in" in "".join(concert.said)
+        kept = Path(summary["reply"])
+        struck = [m for track in mido.MidiFile(kept).tracks for m in track if m.type == "note_on" and m.velocity]
+        assert len(struck) > 0.8 * summary["notes"] > 0
+        assert read_session(disk / "s").reply is None
+        if kept.parent != disk / "s":
+            kept.unlink()
+    finally:
+        subprocess.run([UMOUNT, disk], check=False)
+
+
+def _fill(path: Path) -> bool:
+    """Fill a disk to its end."""
+    with contextlib.suppress(OSError), path.open("wb") as stream:
+        while True:
+            stream.write(bytes(4096))
+            stream.flush()
+    return True

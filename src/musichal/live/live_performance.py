@@ -197,6 +197,11 @@ class LivePerformance:
         """Return whether it still plays."""
         return not (self._stop.is_set() or self.engine.quitting.is_set())
 
+    @property
+    def is_cut_short(self) -> bool:
+        """Return whether the session ended before the music."""
+        return self._writer is not None and self._writer.trouble is not None
+
     def wait(self, timeout_s: float | None = None) -> bool:
         """Wait until it is over, at most `timeout_s`; return whether it is over."""
         until_s = None if timeout_s is None else now_s() + timeout_s
@@ -381,7 +386,9 @@ class LivePerformance:
         except (MusicHalError, OSError) as error:
             self.warnings.append(f"the session was not closed whole: {error}")
         if self._writer.trouble is not None:
-            self.warnings.append(self._writer.trouble)
+            self.summary["reply"] = None if self._writer.reply_at is None else str(self._writer.reply_at)
+            kept = "" if self._writer.reply_at is None else f"; the answer is whole in {printable(self._writer.reply_at)}"
+            self.warnings.append(self._writer.trouble + kept)
 
 
 def _routings(request: LiveRequest) -> list[Routing]:

@@ -10,6 +10,7 @@ start to write down why. A chunk that cannot be encoded stays raw.
 
 import contextlib
 import os
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from json import dumps
@@ -23,11 +24,11 @@ from musichal.atomic import open_atomically
 from musichal.audio.files import encode_flac
 from musichal.audio.recording import ingest
 from musichal.audio.session_input import EVENT_LOG, FULL_SCALE, INPUT, SETTINGS
+from musichal.errors import MusicHalError
 from musichal.hearing.percepts import Percept
 from musichal.live.drift import DriftReport
 from musichal.live.engine import EngineObserver, Performance
-from musichal.live.session.decision_log import read_decisions
-from musichal.live.session.event_log import Entry, as_sounded, entry_to_json, percept_to_json, to_line
+from musichal.live.session.event_log import Ended, Entry, Staged, as_sounded, entry_to_json, percept_to_json, to_line
 from musichal.live.session.session import (
     DECISIONS,
     DRIFT,
@@ -37,10 +38,10 @@ from musichal.live.session.session import (
     SUMMARY,
     TROUBLE,
     SessionSettings,
-    read_entries,
     reply_bytes,
     settings_json,
 )
+from musichal.note import Note
 from musichal.partner.decision import Decision
 from musichal.text import printable, reason
 
@@ -313,9 +314,16 @@ class LiveSessionWriter(SessionRecorder, EngineObserver):
         super().__init__(folder, sample_rate_hz=settings.sample_rate_hz, on_trouble=on_trouble, chunk_s=chunk_s)
         self._settings, self._clock_rate_hz = settings, clock_rate_hz
         self._before: Decision | None = None
+        # What the answer is made of, for a disk that fails: it is bytes where the input is megabytes.
+        self._played: list[tuple[float, tuple[Note, ...]]] = []
+        self._controls: list[Entry] = []
+        self.reply_at: Path | None = None
+        """Where `finish` wrote the answer."""
 
     def entry(self, entry: Entry) -> None:
         """Keep an entry of the event log."""
+        if isinstance(entry, Staged | Ended):
+            self._controls.append(entry)
         self.line(EVENT_LOG, entry_to_json(entry))
 
     def percept(self, percept: Percept) -> None:
@@ -324,6 +332,8 @@ class LiveSessionWriter(SessionRecorder, EngineObserver):
 
     def decision(self, decision: Decision) -> None:
         """Write a decision; its reason is computed from its record."""
+        if decision.notes:
+            self._played.append((decision.time_s, decision.notes))
         self.line(DECISIONS, decision.to_json(self._before))
         self._before = decision
 
@@ -338,17 +348,33 @@ class LiveSessionWriter(SessionRecorder, EngineObserver):
     def finish(self, summary: dict[str, Any]) -> None:
         """Write what is queued, then the answer and the summary.
 
-        Raises `InputError` if those cannot be written; the rest of the session is whole even then.
+        Where the recording ended before the music, the answer is whole all the same, at another place if need be. Raises
+        `InputError` if they cannot be written; the rest of the session is whole even then.
         """
         self.close()
-        # Read from the disk, one decision at a time: a performance may last hours.
-        played = as_sounded(
-            read_decisions(self._folder / DECISIONS), read_entries(self._folder), sample_rate_hz=self._clock_rate_hz
-        )
+        decided = (Decision(number=n, time_s=s, kind="play", notes=notes) for n, (s, notes) in enumerate(self._played))
+        played = as_sounded(decided, self._controls, sample_rate_hz=self._clock_rate_hz)
         reply = reply_bytes(played, channel=self._settings.channel, program=self._settings.program)
-        for name, data in ((REPLY, reply), (SUMMARY, _summary(summary, trouble=self.trouble))):
-            with open_atomically(self._folder / name) as stream:
-                stream.write(data)
+        self.reply_at = self._keep(reply)
+        with open_atomically(self._folder / SUMMARY) as stream:
+            stream.write(_summary(summary, trouble=self.trouble))
+
+    def _keep(self, reply: bytes) -> Path:
+        """Write the answer into the session, or, if its disk is full, where there is room; return where."""
+        others = (Path.home(), Path(tempfile.gettempdir())) if self.trouble is not None else ()
+        places = [self._folder / REPLY]
+        for folder in others:
+            names = (folder / f"{self._folder.name}-reply{n}.mid" for n in ("", *range(1, 100)))
+            places += [path for path in names if not path.exists()][:1]
+        for path in places:
+            try:
+                with open_atomically(path) as stream:
+                    stream.write(reply)
+                return path
+            except (MusicHalError, OSError):
+                if path == places[-1]:
+                    raise
+        return places[0]
 
 
 def _words(error: Exception) -> str:

@@ -160,7 +160,8 @@ def read_session(folder: Path) -> Session:
         recovered.append(f"while it was recorded: {read_bytes(trouble).decode(errors='replace').strip()[:500]}")
     if not input_samples and any(isinstance(entry, Struck | Perceived) for entry in entries):
         raise InputError(f"{printable(folder / INPUT)} contains no audio although {EVENT_LOG} lists input events")
-    reply = read_bytes(folder / REPLY) if (folder / REPLY).is_file() else None
+    # Where the recording ended before the music, the answer goes on beyond what can be replayed.
+    reply = read_bytes(folder / REPLY) if (folder / REPLY).is_file() and not trouble.is_file() else None
     if not (folder / SUMMARY).is_file() or not entries or not isinstance(entries[-1], Ended):
         duration_s = input_samples / settings.sample_rate_hz
         why = "the recording ended before the music" if trouble.is_file() else "MusicHal was ended while it played"

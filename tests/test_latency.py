@@ -24,6 +24,9 @@ class Kept:
     def __init__(self, latencies_s: dict[str, float]) -> None:
         self._latencies_s, self.left_s = latencies_s, {}
 
+    def begin(self, origin_s):
+        pass
+
     def play(self, port, events, *, tag):
         self.left_s[port] = [event.onset_s - self._latencies_s[port] for event in events]
         return len(events)

@@ -8,13 +8,14 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import mido
 import pytest
 
 from midi_notes import read_midi_notes
 from midi_receiver import UdpReceiver, unbalanced
 from musichal.errors import InputError
 from musichal.live.output.note_scheduler import mpe_configuration
-from musichal.live.output.routing import LiveOutput, parse_routing, single_port
+from musichal.live.output.routing import LiveOutput, Routing, VoiceRoute, parse_routing, single_port
 from musichal.live.output.scheduler import Scheduler, SchedulerSettings
 from musichal.live.output.scheduler_protocol import Event, MpeZone, PortSettings, Sent, Trouble
 from musichal.machine import now_s
@@ -288,6 +289,26 @@ def test_a_midi_file_has_what_was_played_from_the_origin_on(tmp_path: Path) -> N
     assert [(n.pitch, n.channel, n.velocity) for n in notes] == [(60 + k, k % 2, 90) for k in range(5)]
     assert [n.onset_s for n in notes] == pytest.approx([start_s - origin_s + 0.1 * k for k in range(5)], abs=0.0011)
     assert [n.duration_s for n in notes] == pytest.approx([0.08] * 5, abs=0.0011)
+
+
+def test_live_a_midi_file_has_the_sessions_clock_and_no_track_without_a_note(tmp_path: Path) -> None:
+    path = tmp_path / "reply.mid"
+    # The file was opened a while before the stream began; another port takes longer to sound.
+    ports = (PortSettings("out", f"file:{path}", latency_s=0.02), PortSettings("slow", "none:", latency_s=0.05))
+    routes = {"melody": VoiceRoute("out"), "bass": VoiceRoute("slow")}
+    with Scheduler(ports, settings=PATIENT, origin_s=now_s() - 3.0) as scheduler:
+        output, began_s = LiveOutput(scheduler, [Routing(ports, routes)]), now_s()
+        onsets = (0.45, 0.6)
+        for number, onset_s in enumerate(onsets):
+            note = Note(onset_s, 0.05, 60, 90)
+            output.play(
+                Decision(number=number, time_s=onset_s, kind="play", voice="melody", notes=(note,)), lambda t: began_s + t
+            )
+        run_until(scheduler, lambda events: len(notes_sent(events)) == 4)
+        scheduler.panic()
+        run_until(scheduler, lambda events: len(events) > 20)
+    assert [n.onset_s for n in read_midi_notes(path)] == pytest.approx(onsets, abs=0.0011)
+    assert len(mido.MidiFile(path).tracks) == 2, "the tempo, and one channel"
 
 
 @POSIX

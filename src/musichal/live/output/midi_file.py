@@ -122,6 +122,7 @@ class MidiRecorder:
         self._new: defaultdict[int, list[mido.Message]] = defaultdict(list)
         self._last_tick: defaultdict[int, int] = defaultdict(int)
         self._struck: dict[Key, int] = {}
+        self._sounded: set[int] = set()
 
     @property
     def channels(self) -> set[int]:
@@ -143,13 +144,14 @@ class MidiRecorder:
                 return
             tick = max(tick, struck + 1)
         elif kind == 0x90:
+            self._sounded.add(channel)
             self.message(bytes((0x80 | channel, data[1], 0)), at_s)
             tick = self._struck[channel, data[1]] = max(tick, self._last_tick[channel])
         self._new[channel].append(mido.Message.from_bytes(data, time=tick - self._last_tick[channel]))
         self._last_tick[channel] = tick
 
-    def snapshot(self, now_s: float) -> bytes:
-        """Return the file as of now: notes that sound end here, in this file."""
+    def snapshot(self, now_s: float, *, silent: bool = True) -> bytes:
+        """Return the file as of now: notes that sound end here, in this file. With `silent`, channels without a note, too."""
         for channel, messages in self._new.items():
             self._encoded[channel] += _events(messages)
         self._new.clear()
@@ -159,9 +161,10 @@ class MidiRecorder:
             delta = 0 if ends[channel] else end - self._last_tick[channel]
             ends[channel].append(mido.Message("note_off", channel=channel, note=pitch, velocity=0, time=delta))
         out = io.BytesIO()
-        write_chunk(out, b"MThd", struct.pack(">hhh", 1, 1 + len(self._encoded), _TICKS_PER_BEAT))
+        shown = sorted(self._encoded if silent else self._sounded)
+        write_chunk(out, b"MThd", struct.pack(">hhh", 1, 1 + len(shown), _TICKS_PER_BEAT))
         write_track(out, _tempo_track())
-        for channel in sorted(self._encoded):
+        for channel in shown:
             name = _events([mido.MetaMessage("track_name", name=f"{_TITLE} {channel + 1}")])
             write_chunk(out, b"MTrk", name + self._encoded[channel] + _events(ends[channel]) + b"\0\xff\x2f\0")
         return out.getvalue()
@@ -177,6 +180,8 @@ def _events(messages: Iterable[mido.Message | mido.MetaMessage]) -> bytes:
 class MidiFilePort:
     """A MIDI file as a port, its times counted from the moment `origin_s`: whole on the disk every second.
 
+    Channels without a note have no track.
+
     A thread of its own encodes and writes, so that a slow disk delays nothing. Where the disk is full, playing goes on,
     `check` reports it, and writing is tried again every second. Raises `InputError` where the file cannot be written at all.
     """
@@ -188,7 +193,7 @@ class MidiFilePort:
             raise InputError("name the MIDI file: file:reply.mid")
         check_writable(path)
         self.name = f"the file {printable(path)}"
-        self._path, self._origin_s, self._interval_s = path, origin_s, interval_s
+        self._path, self.origin_s, self._interval_s = path, origin_s, interval_s
         self._waiting: queue.SimpleQueue[tuple[bytes, float] | None] = queue.SimpleQueue()
         self._error: str | None = None
         self._thread = threading.Thread(target=self._write_along, name="MIDI file", daemon=True)
@@ -199,7 +204,7 @@ class MidiFilePort:
         if self._waiting.qsize() >= _MOST_WAITING:
             self._error = f"{self.name} cannot be written as fast as there are notes: some are not in it"
             return
-        self._waiting.put((message.data, message.ready_s - self._origin_s))
+        self._waiting.put((message.data, message.ready_s - self.origin_s))
 
     def check(self) -> str | None:
         """Return, once, why writing failed since the last time: it is tried again, nothing is lost yet."""
@@ -230,7 +235,8 @@ class MidiFilePort:
                 if open_ and now_s() < due_s:
                     continue
             if changed:
-                changed = not self._write(recorder.snapshot(max(last_s, now_s() - self._origin_s) if open_ else last_s))
+                at_s = max(last_s, now_s() - self.origin_s) if open_ else last_s
+                changed = not self._write(recorder.snapshot(at_s, silent=False))
             due_s = now_s() + self._interval_s
 
     def _write(self, content: bytes) -> bool:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from musichal.errors import InputError, MissingExtraError, install_hint
 from musichal.live.input.osc_format import open_sender, osc_message
@@ -65,6 +65,13 @@ class Port(Protocol):
 
     def close(self, *, flush: bool = True) -> None:
         """Close; with `flush` let what was sent get out first. Never raises."""
+
+
+@runtime_checkable
+class CountsTime(Protocol):
+    """A port that counts times from a moment."""
+
+    origin_s: float
 
 
 @dataclass(frozen=True)

@@ -280,7 +280,7 @@ class LiveOutput:
         self._recordings = recordings
         self._alive_s = -math.inf
         self._restarted_s = [-math.inf for _ in self._schedulers]
-        self._muted = False
+        self._muted = self._begun = False
         self._unrouted: set[str] = set()
         self._news: list[tuple[str, str]] = []
         self._last_slice: tuple[int, float] | None = None
@@ -290,6 +290,9 @@ class LiveOutput:
 
         A voice without a route is not played, and reported once.
         """
+        if decision.notes and not self._begun:
+            self._begun = True
+            self._scheduler.begin(moment_of(0.0) + self.latency_s)
         taken = 0
         for routing in self._routings:
             route = routing.route_of(decision.voice)

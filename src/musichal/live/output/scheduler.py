@@ -167,6 +167,11 @@ class Scheduler:
             self._watch()
         return self._connection is not None
 
+    def begin(self, origin_s: float) -> None:
+        """Let MIDI files count from this moment, whatever their latency. Call it before the first note."""
+        self._origin_s = origin_s
+        self._command(protocol.json_frame(protocol.ORIGIN, {"origin_s": origin_s}))
+
     def panic(self) -> None:
         """Drop everything, end every note, and tell every channel of every port to be silent."""
         self._backlog.clear()

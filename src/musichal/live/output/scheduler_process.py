@@ -24,7 +24,7 @@ from typing import Any
 from musichal.errors import MusicHalError
 from musichal.live.output import scheduler_protocol as protocol
 from musichal.live.output.note_scheduler import AGAIN_S, NoteScheduler, mpe_configuration
-from musichal.live.output.ports import Port, PortLostError, open_port
+from musichal.live.output.ports import CountsTime, Port, PortLostError, open_port
 from musichal.live.output.scheduler_protocol import Outgoing, PortSettings
 from musichal.machine import now_s, raise_priority
 from musichal.note import Key
@@ -70,6 +70,11 @@ class ReconnectingPort:
     def held(self) -> frozenset[Key]:
         """The keys for which the receiver got a note-on and no note-off yet."""
         return frozenset(self._held)
+
+    def begin(self, origin_s: float) -> None:
+        """Count from this moment, if the port counts time."""
+        if isinstance(self._port, CountsTime):
+            self._port.origin_s = origin_s
 
     def set_up(self, now_s: float) -> None:
         """Send the setup messages, if the port is open. Raises `PortLostError`."""
@@ -170,6 +175,7 @@ class SchedulerProcess:
         self._silence_s, self._give_up_s = float(config["silence_s"]), float(config["give_up_s"])
         self._names = [str(port["name"]) for port in config["ports"]]
         self._ports: list[ReconnectingPort] = []
+        self._latencies_s: list[float] = []
         self._schedulers: list[NoteScheduler] = []
         self._heard_s: float | None = None
         self._silent = self._ended = self._more_frames = False
@@ -183,11 +189,12 @@ class SchedulerProcess:
         self._events.flush()
 
     def _open(self, settings: PortSettings, config: dict[str, Any]) -> dict[str, str]:
-        open_it = partial(open_port, settings.address, origin_s=float(config["origin_s"]))
+        open_it = partial(open_port, settings.address, origin_s=float(config["origin_s"]) - settings.latency_s)
         opened, zone = open_it(), settings.zone
         setup = (*(mpe_configuration(zone) if zone else ()), *settings.setup)
         port = ReconnectingPort(opened.port, reopen=lambda: open_it().port, setup=setup)
         self._ports.append(port)
+        self._latencies_s.append(settings.latency_s)
         port.set_up(now_s())
         self._schedulers.append(
             NoteScheduler(
@@ -284,6 +291,10 @@ class SchedulerProcess:
         elif kind == protocol.MUTE:
             for index, scheduler in enumerate(self._schedulers):
                 self._send(index, scheduler.mute(body == b"\x01", moment_s))
+        elif kind == protocol.ORIGIN:
+            origin_s = float(json.loads(body)["origin_s"])
+            for port, latency_s in zip(self._ports, self._latencies_s, strict=True):
+                port.begin(origin_s - latency_s)
         elif kind == protocol.CLOSE:
             self.end()
 

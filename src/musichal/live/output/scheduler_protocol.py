@@ -154,7 +154,7 @@ class Statistics(Counts):
 
 
 # To the scheduler.
-NOTE, ALIVE, PANIC, MUTE, CLOSE, CONFIG = range(1, 7)
+NOTE, ALIVE, PANIC, MUTE, CLOSE, CONFIG, ORIGIN = range(1, 8)
 # From the scheduler.
 SENT, READY, FAILED, TROUBLE, COUNTS = range(101, 106)
 

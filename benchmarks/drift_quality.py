@@ -8,7 +8,8 @@ other two, two thirds after the other one, or another take. Takes are recordings
 played. Recordings of less than `LEAST_S` are not cut: they are played whole to takes of them.
 
 Then the same partner hears what is wrong: a stretch of what is played through each fault, and each recording that is no take
-of the one it learned, for `STRETCH_S`. An alarm is *detected* if any is raised, and *named* if the right one is among them.
+of the one it learned, for `STRETCH_S`. It is *detected* if anything is raised or noted, and *named* if the right cause is
+among them.
 """
 
 from collections import Counter
@@ -95,7 +96,7 @@ def hear_split(split: Split, recordings: Sequence[Recording]) -> Heard:
     false_alarms: list[DriftReport] = []
     for stretch in split.played:
         part = cut(*stretch)
-        false_alarms += raised(model, part.samples, part.sample_rate_hz)
+        false_alarms += [r for r in told(model, part.samples, part.sample_rate_hz) if r.event == "raised"]
     recording, first_s, last_s = split.played[0]
     sample = cut(recording, first_s, min(last_s, first_s + STRETCH_S))
     rate = sample.sample_rate_hz
@@ -106,7 +107,7 @@ def hear_split(split: Split, recordings: Sequence[Recording]) -> Heard:
             part = cut(other, middle_s, middle_s + STRETCH_S)
             sounds.append(("other instrument", f"{other.name}", part.samples, part.sample_rate_hz))
     trials = tuple(
-        (cause, what, tuple(r.cause for r in raised(model, sound, own_rate))) for cause, what, sound, own_rate in sounds
+        (cause, what, tuple(r.cause for r in told(model, sound, own_rate))) for cause, what, sound, own_rate in sounds
     )
     played_s = sum(last - first for _, first, last in split.played)
     return Heard(split, played_s, tuple(false_alarms), trials)
@@ -119,14 +120,14 @@ def cut(recording: Recording, first_s: float, last_s: float) -> Recording:
     return replace(recording, samples=samples)
 
 
-def raised(model: PartnerModel, samples: Float32, sample_rate_hz: int) -> list[DriftReport]:
-    """Return the alarms that a partner raises while it hears samples (n,)."""
+def told(model: PartnerModel, samples: Float32, sample_rate_hz: int) -> list[DriftReport]:
+    """Return the alarms that a partner raises while it hears samples (n,), and what it notes."""
     listener = Listener(model.spec, create_encoder(model.spec), model.vocabularies, source_rate_hz=sample_rate_hz)
     monitor = DriftMonitor(model)
     reports: list[DriftReport] = []
     for percept in listener.listen(samples, block_samples=sample_rate_hz).percepts:
         reports += monitor.step(percept)
-    return [report for report in reports if report.event == "raised"]
+    return [report for report in reports if report.event != "cleared"]
 
 
 def faults(samples: Float32, sample_rate_hz: int) -> Iterator[tuple[Cause, str, Float32]]:

@@ -10,6 +10,7 @@ import soxr
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
+from scipy import signal
 
 from benchmarks.drift_quality import cut
 from musichal.audio.recording import Recording, read_recording
@@ -38,6 +39,10 @@ def raised(reports) -> list[str]:
     return [r.cause for r in reports if r.event == "raised"]
 
 
+def noted(reports) -> list[str]:
+    return [r.cause for r in reports if r.event == "noted"]
+
+
 @pytest.fixture(scope="module")
 def rock(rock_mix) -> Recording:
     return read_recording(rock_mix)
@@ -58,9 +63,9 @@ def noise(rate: int, *, exponent: float, level_db: float) -> np.ndarray:
     return (sound / sound.std() * 10 ** (level_db / 20)).astype(np.float32)
 
 
-def hum(rate: int) -> np.ndarray:
+def hum(rate: int, mains_hz: float = 50) -> np.ndarray:
     t = np.arange(20 * rate) / rate
-    return (0.05 * sum(np.sin(2 * np.pi * 50 * k * t) / k for k in range(1, 6))).astype(np.float32)
+    return (0.05 * sum(np.sin(2 * np.pi * mains_hz * k * t) / k for k in range(1, 6))).astype(np.float32)
 
 
 TROUBLE = {
@@ -74,11 +79,13 @@ TROUBLE = {
     "no signal": ("wrong channel", lambda x, rate: x * np.float32(0)),
     "the noise of a preamplifier": ("wrong channel", lambda x, rate: noise(rate, exponent=0, level_db=-75)),
     "hum": ("wrong channel", lambda x, rate: hum(rate)),
+    "hum of 60 Hz": ("wrong channel", lambda x, rate: hum(rate, 60)),
+    "brown noise": ("noise only", lambda x, rate: noise(rate, exponent=2, level_db=-20)),
     "channels that cancel": ("wrong channel", lambda x, rate: np.stack([x, -x], axis=1)),
 }
 
 
-ALIKE = {"40 dB down", "clipped by 20 dB", "soft white noise", "the noise of a preamplifier"}
+ALIKE = {"hum of 60 Hz", "brown noise", "40 dB down", "clipped by 20 dB", "soft white noise", "the noise of a preamplifier"}
 
 
 @pytest.mark.parametrize("trouble", [pytest.param(name, marks=[pytest.mark.slow] * (name in ALIKE)) for name in TROUBLE])
@@ -88,7 +95,7 @@ def test_each_cause_is_named_once(partner, rock, trouble):
     reports = listen(partner, make(rock.samples[: 20 * rate], rate)[: 17 * rate], rate)
     assert raised(reports) == [cause]
     assert len(reports) == 1
-    assert 10 <= reports[0].time_s < 16
+    assert 6 <= reports[0].time_s <= 10
     line = json.loads(reports[0].to_json())
     assert (line["cause"], line["event"]) == (cause, "raised")
     assert set(line["figures"]["sources"]) == {"harmonic", "percussive"}
@@ -98,9 +105,78 @@ def test_each_cause_is_named_once(partner, rock, trouble):
 @pytest.mark.parametrize(
     "clip", ["ballad95_mix", *(pytest.param(f"ballad95_{name}", marks=pytest.mark.slow) for name in ("guitar", "backing"))]
 )
-def test_another_instrument_is_named(partner, audio_dir, clip):
+def test_another_instrument_is_noted_and_no_alarm(partner, audio_dir, clip):
     other = read_recording(audio_dir / f"{clip}.ogg")
-    assert raised(listen(partner, other.samples[: 28 * other.sample_rate_hz], other.sample_rate_hz)) == ["other instrument"]
+    reports = listen(partner, other.samples[: 28 * other.sample_rate_hz], other.sample_rate_hz)
+    assert (noted(reports), raised(reports), len(reports)) == (["other instrument"], [], 1)
+
+
+def at_level(x: np.ndarray, level_db: float) -> np.ndarray:
+    return (x / np.sqrt(np.mean(np.square(x))) * 10 ** (level_db / 20)).astype(np.float32)
+
+
+def held(rate: int, pitches_hz, level_db: float) -> np.ndarray:
+    t = np.arange(17 * rate) / rate
+    return at_level(sum(np.sin(2 * np.pi * f * k * t) / k for f in pitches_hz for k in range(1, 7)), level_db)
+
+
+def strokes(
+    rate: int, level_db: float, *, every_s: float, decay: float, low_hz: float = 200, high_hz: float = 9000
+) -> np.ndarray:
+    """Bursts of noise, as of snares, shakers and hats."""
+    rng, n = np.random.default_rng(2), rate // 4
+    sound, filtering = np.zeros(17 * rate), signal.butter(4, [low_hz, high_hz], "bandpass", fs=rate, output="sos")
+    for at_s in np.arange(0.05, 16.7, every_s):
+        burst = signal.sosfilt(filtering, rng.standard_normal(n)) * np.exp(-np.arange(n) / rate * decay)
+        sound[round(at_s * rate) :][:n] += burst * rng.uniform(0.6, 1)
+    return at_level(sound, level_db)
+
+
+def soft_notes(rate: int, level_db: float) -> np.ndarray:
+    rng, t, sound = np.random.default_rng(4), np.arange(rate) / rate, np.zeros(17 * rate)
+    for at_s in np.arange(0.1, 15.9, 0.4):
+        f = 220 * 2 ** (rng.integers(0, 20) / 12)
+        sound[round(at_s * rate) :][:rate] += sum(np.sin(2 * np.pi * f * k * t) / k * np.exp(-3 * t) for k in range(1, 6))
+    return at_level(sound, level_db)
+
+
+def sparse(rate: int) -> np.ndarray:
+    t, sound = np.arange(rate) / rate, np.zeros(17 * rate)
+    for at_s in (1, 5, 9.5, 14):
+        sound[round(at_s * rate) :][:rate] += 0.4 * np.sin(2 * np.pi * 330 * t) * np.exp(-3 * t)
+    return sound.astype(np.float32)
+
+
+NO_TROUBLE = {
+    "a loud organ chord": lambda x, rate: held(rate, (220, 277.18, 329.63), -23),
+    "a soft pad on G, near 50 Hz": lambda x, rate: held(rate, (49, 98), -30),
+    "a soft pad on B, near 60 Hz": lambda x, rate: held(rate, (61.74, 123.47), -30),
+    "a soft fifth on G": lambda x, rate: held(rate, (98, 146.83), -33),
+    "a low drone": lambda x, rate: held(rate, (55,), -28),
+    "a sine": lambda x, rate: held(rate, (440,), -17),
+    "closed hats": lambda x, rate: strokes(rate, -41, every_s=0.125, decay=90, low_hz=6000, high_hz=16000),
+    "a shaker": lambda x, rate: strokes(rate, -30, every_s=0.11, decay=30, low_hz=3000, high_hz=12000),
+    "a snare roll": lambda x, rate: strokes(rate, -22, every_s=0.045, decay=25),
+    "slow snares": lambda x, rate: strokes(rate, -22, every_s=0.5, decay=12),
+    "a swelling cymbal": lambda x, rate: noise(rate, exponent=0, level_db=-25) * (0.3 + 0.7 * abs(sine(rate, 0.19))),
+    "soft notes": lambda x, rate: soft_notes(rate, -42),
+    "notes far apart": lambda x, rate: sparse(rate),
+    "limited by 9 dB": lambda x, rate: np.tanh(2.8 * x) / np.tanh(2.8 * x).max(),
+    "12 dB down": lambda x, rate: x / 4,
+    "a floor of noise": lambda x, rate: x + noise(rate, exponent=0, level_db=-45),
+    "another part, louder": lambda x, rate: np.clip(1.4 * x, -1, 1),
+}
+ONE_OF_EACH = {"a soft pad on G, near 50 Hz", "closed hats", "a snare roll"}
+
+
+def sine(rate: int, hz: float) -> np.ndarray:
+    return np.sin(2 * np.pi * hz * np.arange(20 * rate) / rate).astype(np.float32)
+
+
+@pytest.mark.parametrize("sound", [pytest.param(n, marks=[pytest.mark.slow] * (n not in ONE_OF_EACH)) for n in NO_TROUBLE])
+def test_what_is_no_trouble_raises_no_alarm(partner, rock, sound):
+    rate = rock.sample_rate_hz
+    assert raised(listen(partner, NO_TROUBLE[sound](rock.samples[: 20 * rate], rate)[: 17 * rate], rate)) == []
 
 
 def test_the_band_and_its_solos_raise_none(partner, audio_dir):
@@ -229,7 +305,8 @@ def test_four_minutes_of_the_training_music_from_another_place_raise_none(song, 
     assert listen(whole, stream, rate) == []
     assert listen(whole, soxr.resample(x, rate, 48_000).astype(np.float32), 48_000) == []
     other = read_recording(audio_dir / "war_of_freedom_full.ogg")
-    assert raised(listen(whole, other.samples[: 60 * rate], rate)) == ["other instrument"]
+    reports = listen(whole, other.samples[: 60 * rate], rate)
+    assert (noted(reports), raised(reports)) == (["other instrument"], [])
 
 
 @pytest.mark.slow

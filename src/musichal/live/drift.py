@@ -2,8 +2,9 @@
 
 A `DriftMonitor` takes percepts and keeps the last ten seconds of them: per source a token histogram, compared with that of
 training, and measures of the sound. How far music may stray is read from the partner's own recordings: each ten seconds of them
-against the recordings without the passage around these. So a solo, a break or a quiet passage is no alarm. The monitor counts
-samples of the stream, so it reports the same offline and live.
+against the recordings without the passage around these. So a solo, a break or a quiet passage is no alarm. Faults of the input
+show in the last six seconds. Music that is unlike the recordings is no fault: it is noted once. The monitor counts samples of
+the stream, so it reports the same offline and live.
 
 References
 ----------
@@ -28,15 +29,20 @@ Cause = Literal["too quiet", "clipped", "other instrument", "noise only", "wrong
 _ADVICE: dict[Cause, str] = {
     "too quiet": "the input is too quiet: turn the gain up",
     "clipped": "the input is clipped: turn the gain down",
-    "other instrument": "the input sounds like nothing the partner was trained on: another instrument or another music?",
+    "other instrument": "the input is unlike the recordings (another instrument, or other music): exact matches will be rare",
     "noise only": "there is only noise at the input: is the instrument plugged in?",
     "wrong channel": "no music arrives at the input: is it the right channel?",
 }
 CAUSES: tuple[Cause, ...] = tuple(_ADVICE)
 
 _STEADY = 0.9  # share of frames with the same token or pitch class, from which on it is not played music
+_VARIED = 0.7  # of pitch classes, below which more than one note is played
 _MAINS = (7, 8, 10, 11)  # pitch classes of 50 Hz, a little above G, and of 60 Hz, between B flat and B
 _LOUDEST_HUM_DB = -25.0
+_SOFT_HUM_DB = -40.0
+_HUM_TONALITY = 0.29  # the mains are out of tune, so that their partials lie between pitch classes
+_NOISE_STRAYS_DB = 2.5  # frames of noise are about equally loud, those of drums and cymbals are not
+_NOISE_ONSETS = 20  # and so many are found in them at most
 _SOME_ONSETS = 6  # in a window
 _LEAST_MISFIT = 0.3  # sounds closer to their centres than in training count no less
 
@@ -51,8 +57,10 @@ class DriftSettings:
     """
 
     window_s: float = 10.0
+    fault_s: float = 6.0  # what faults of the input are told from
     hold_s: float = 3.0  # how long a fault of the input lasts before its alarm, and is gone before the alarm is cleared
-    patience_s: float = 8.0  # how long sounds are strange before the alarm
+    patience_s: float = 8.0  # how long sounds are strange before that is noted
+    note_every_s: float = 1800.0
     least_audible_s: float = 2.0  # a source with less audible sound in the window is not judged
     left_out_share: float = 0.25
     misfit_weight: float = 0.2
@@ -63,7 +71,7 @@ class DriftSettings:
     audible_factor: float = 0.5  # of the training's least audible share
     quiet_db: float = 6.0  # below the training's quietest window: strange or inaudible sounds are too quiet,
     far_too_quiet_db: float = 20.0  # any sounds are
-    loud_db: float = -36.0  # nothing above is too quiet, however loud the training was
+    loud_db: float = -45.0  # nothing above is too quiet, however loud the training was
     noise_tonality: float = 0.17  # noise has less, unless the training was so toneless
     clipped_share: float = 0.02  # of samples at full scale
     rest_s: float = 30.0  # for so long after music, silence is a rest
@@ -110,7 +118,8 @@ class DriftFigures:
     """A window: statistics per source (None where too little was audible), and measures of its sound.
 
     `level_db` RMS in dBFS, `audible_share` of frames with a source above the gate, `full_scale_share` of samples, `tonality`
-    the mean share of a frame's strongest pitch class in its chroma, `steadiness` the share of frames with the same one.
+    the mean share of a frame's strongest pitch class in its chroma, `steadiness` the share of frames with the same one,
+    `strays_db` the standard deviation of the frames' levels.
     """
 
     sources: tuple[SourceFigures | None, SourceFigures | None]
@@ -120,14 +129,15 @@ class DriftFigures:
     tonality: float
     steadiness: float
     onsets: int
+    strays_db: float = 0.0
 
 
 @dataclass(frozen=True)
 class DriftReport:
-    """An alarm that was raised or cleared, with the figures at that moment."""
+    """An alarm that was raised or cleared, or what was noted without one, with the figures at that moment."""
 
     time_s: float
-    event: Literal["raised", "cleared"]
+    event: Literal["raised", "cleared", "noted"]
     cause: Cause
     figures: DriftFigures
 
@@ -239,7 +249,8 @@ class _Evidence:
     length_samples: int
     histograms: tuple[Int64, Int64]
     pitch_classes: Int64
-    # frames, power, audible frames, samples at full scale, samples, tonality, onsets, squared distances of both sources
+    # frames, power, audible frames, samples at full scale, samples, tonality, onsets, levels, their squares, squared distances
+    # of both sources
     sums: Float64
 
 
@@ -258,92 +269,110 @@ class DriftMonitor:
         self._least_frames = _least_frames(model, self._settings)
         self._window: deque[_Evidence] = deque()
         self._suspected: Cause | None = None
-        self._since = 0
+        self._since = self._strange_since = 0
+        self._noted_until = 0.0
         self._music_until: int | None = None
 
     def step(self, percept: Percept) -> tuple[DriftReport, ...]:
-        """Take the next percept and return the alarms that it raised or cleared."""
+        """Take the next percept and return the alarms that it raised or cleared, and what is to be noted."""
         self._window.append(self._evidence(percept))
         now, length = self._window[-1].end_sample, self._settings.window_s * self._rate_hz
         while len(self._window) > 1 and now - self._window[1].end_sample + self._window[1].length_samples >= length:
             self._window.popleft()
-        if now - self._window[0].end_sample + self._window[0].length_samples < length:
+        heard = now - self._window[0].end_sample + self._window[0].length_samples
+        if heard < self._settings.fault_s * self._rate_hz:
             return ()
-        self.figures = figures = self._measure(list(self._window))
-        half = self._measure([e for e in self._window if now - e.end_sample < length / 2])
-        suspected, hold_s = self._suspect(figures, half, now)
+        recent = self._last(self._settings.fault_s)
+        whole = self._measure(list(self._window))
+        if heard >= length:
+            self.figures = whole
+        time_s = percept.heard.available_at / self._rate_hz
+        suspected, hold_s = self._suspect(recent, whole if heard >= length else None, now)
         if suspected != self._suspected:
             self._suspected, self._since = suspected, now
+        if suspected is not None or self.alarm is not None or not self._is_strange(whole, heard >= length):
+            self._strange_since = now
+        if now - self._strange_since >= self._settings.patience_s * self._rate_hz and time_s >= self._noted_until:
+            self._noted_until = time_s + self._settings.note_every_s
+            return (DriftReport(time_s, "noted", "other instrument", whole),)
         if suspected == self.alarm or now - self._since < hold_s * self._rate_hz:
             return ()
-        time_s = percept.heard.available_at / self._rate_hz
-        cleared = [] if self.alarm is None else [DriftReport(time_s, "cleared", self.alarm, figures)]
-        raised = [] if suspected is None else [DriftReport(time_s, "raised", suspected, figures)]
+        cleared = [] if self.alarm is None else [DriftReport(time_s, "cleared", self.alarm, whole)]
+        raised = [] if suspected is None else [DriftReport(time_s, "raised", suspected, whole)]
         self.alarm = suspected
         return tuple(cleared + raised)
 
-    def _suspect(self, window: DriftFigures, half: DriftFigures, now: int) -> tuple[Cause | None, float]:
-        """Return what is wrong, and how long it must last before it is reported, in seconds.
+    def _last(self, length_s: float) -> DriftFigures:
+        now, length = self._window[-1].end_sample, length_s * self._rate_hz
+        return self._measure([e for e in self._window if now - e.end_sample < length])
 
-        `half` is the later half of the window: the older half may still be what was played before.
-        """
+    def _suspect(self, recent: DriftFigures, window: DriftFigures | None, now: int) -> tuple[Cause | None, float]:
+        """Return what is wrong, and how long it must last before it is reported, in seconds; `window` is None until full."""
         settings, training = self._settings, self.training
         # An alarm that stands is cleared by less than would raise it.
         ease = 0.5 if self.alarm is not None else 1.0
         hold_s, patience_s = settings.hold_s, settings.patience_s
-        clipped = window.full_scale_share > settings.clipped_share * ease
-        silent = window.audible_share < training.least_audible_share * settings.audible_factor / ease**0.5
+        clipped = recent.full_scale_share > settings.clipped_share * ease
+        silent = recent.audible_share < training.least_audible_share * settings.audible_factor / ease**0.5
         rests = self._music_until is not None and now - self._music_until < settings.rest_s * self._rate_hz
-        toneless = half.tonality < settings.noise_tonality
-        noise = max(window.tonality, half.tonality) < settings.noise_tonality < training.least_tonality
-        quiet = half.level_db < min(training.least_level_db - settings.quiet_db, settings.loud_db)
+        even = recent.strays_db < _NOISE_STRAYS_DB / ease**0.5 and recent.onsets <= _NOISE_ONSETS / ease
+        toneless = recent.tonality < settings.noise_tonality and even
+        quiet = recent.level_db < min(training.least_level_db - settings.quiet_db, settings.loud_db)
         far_db = training.least_level_db - settings.far_too_quiet_db * ease**0.5
-        hum = self._is_steady(window) and self._is_steady(half) and self._is_mains(window)
-        beats = window.onsets >= _SOME_ONSETS and window.level_db > settings.loud_db  # clicks, hats: short, and nothing between
-        strange = self._is_strange(window, ease) and self._is_strange(half, ease)
+        beats = recent.onsets >= _SOME_ONSETS and recent.level_db > settings.loud_db  # clicks, hats: short, nothing between
+        strange = window is not None and self._is_strange(window, True)
         if not (clipped or silent):
             self._music_until = now
         causes: tuple[tuple[bool, Cause | None, float], ...] = (
             (clipped, "clipped", hold_s),
             (silent and not quiet, self.alarm, hold_s),  # notes with long rests between them: all stays as it is
             (silent and beats, None, hold_s),
-            (silent and not toneless and half.steadiness < _STEADY, "too quiet", hold_s),
+            (silent and recent.tonality >= settings.noise_tonality and recent.steadiness < _STEADY, "too quiet", hold_s),
             (silent and rests, self.alarm, hold_s),
-            (silent or hum, "wrong channel", hold_s),
-            (noise, "noise only", hold_s),
-            (max(window.level_db, half.level_db) < far_db, "too quiet", hold_s),
+            (silent or self._is_hum(recent), "wrong channel", hold_s),
+            (toneless and settings.noise_tonality < training.least_tonality, "noise only", hold_s),
+            (quiet and recent.level_db < far_db, "too quiet", hold_s),
             (strange and toneless, "noise only", patience_s),
             (strange and quiet, "too quiet", patience_s),
-            (strange, "other instrument", patience_s),
+            (window is not None and self._is_collapsed(window, ease), "other instrument", patience_s),
         )
         return next(((cause, lasts_s) for holds, cause, lasts_s in causes if holds), (None, hold_s))
 
-    def _is_steady(self, figures: DriftFigures) -> bool:
-        """Return whether there is one steady sound without onsets, as training has none."""
+    def _is_hum(self, figures: DriftFigures) -> bool:
+        """Return whether one soft steady sound, as training has none, may be the hum of the mains at 50 or 60 Hz."""
         own, known = figures.sources[0], self.training.sources[0]
-        if own is None or known is None or figures.onsets:
+        if own is None or known is None or figures.onsets or not known.largest_top_share < _STEADY < own.top_share:
             return False
-        return known.largest_top_share < _STEADY < own.top_share
-
-    def _is_mains(self, figures: DriftFigures) -> bool:
-        """Return whether a steady sound may be the hum of the mains, at 50 or 60 Hz, and is no louder than hum is."""
         pitch_class = int(np.sum([e.pitch_classes for e in self._window], axis=0).argmax())
-        return pitch_class in _MAINS and figures.level_db < _LOUDEST_HUM_DB
+        loudest_db = _LOUDEST_HUM_DB if figures.tonality < _HUM_TONALITY else _SOFT_HUM_DB
+        return pitch_class in _MAINS and figures.level_db < loudest_db
 
-    def _is_strange(self, figures: DriftFigures, ease: float) -> bool:
+    def _is_collapsed(self, figures: DriftFigures, ease: float) -> bool:
+        """Return whether different notes get one token: the vocabulary does not tell them apart."""
+        settings, own, known = self._settings, figures.sources[0], self.training.sources[0]
+        if own is None or known is None or figures.steadiness > _VARIED or figures.onsets < _SOME_ONSETS:
+            return False
+        margin = settings.top_share_margin * ease
+        return (
+            own.top_share > known.largest_top_share + margin * (1.0 - known.largest_top_share)
+            and own.perplexity_ratio * settings.perplexity_factor * ease < known.least_perplexity_ratio
+        )
+
+    def _is_strange(self, whole: DriftFigures, full: bool) -> bool:
+        """Return whether sounds are unlike the recordings, throughout the window and in its later half.
+
+        The older half may still be what was played before.
+        """
         settings = self._settings
         limits = (settings.harmonic_strangeness, settings.percussive_strangeness)
-        for own, known, limit in zip(figures.sources, self.training.sources, limits, strict=True):
-            if own is None or known is None:
-                continue
-            margin = settings.top_share_margin * ease
-            collapsed = (
-                own.top_share > known.largest_top_share + margin * (1.0 - known.largest_top_share)
-                and own.perplexity_ratio * settings.perplexity_factor * ease < known.least_perplexity_ratio
+
+        def beyond(figures: DriftFigures) -> bool:
+            return any(
+                own is not None and known is not None and own.strangeness > limit
+                for own, known, limit in zip(figures.sources, self.training.sources, limits, strict=True)
             )
-            if collapsed or own.strangeness > limit * (0.8 if ease < 1 else 1.0):
-                return True
-        return False
+
+        return full and beyond(whole) and beyond(self._last(settings.window_s / 2))
 
     def _evidence(self, percept: Percept) -> _Evidence:
         heard = percept.heard
@@ -360,6 +389,8 @@ class DriftMonitor:
             heard.length_samples,
             (chroma.max(axis=1)[sounding] / total[sounding]).sum(),
             len(heard.onset_samples),
+            heard.level_db.sum(dtype=np.float64),
+            np.square(heard.level_db, dtype=np.float64).sum(),
             *(_squared_distance(*source) for source in sources),
         ]
         pitch_classes = np.bincount(chroma.argmax(axis=1)[sounding], minlength=12)
@@ -367,7 +398,7 @@ class DriftMonitor:
         return _Evidence(end, heard.length_samples, (first, second), pitch_classes, np.array(sums, dtype=np.float64))
 
     def _measure(self, window: list[_Evidence]) -> DriftFigures:
-        frames, power, audible, full_scale, samples, tonality, onsets, *errors = np.sum(
+        frames, power, audible, full_scale, samples, tonality, onsets, levels, squares, *errors = np.sum(
             [e.sums for e in window], axis=0
         ).tolist()
         pitch_classes = np.sum([e.pitch_classes for e in window], axis=0)
@@ -381,6 +412,7 @@ class DriftMonitor:
             tonality=tonality / sounding if sounding else 0.0,
             steadiness=top_share(pitch_classes),
             onsets=int(onsets),
+            strays_db=float(max(0.0, squares / max(1, frames) - (levels / max(1, frames)) ** 2) ** 0.5),
         )
 
     def _source(self, number: int, window: list[_Evidence], error: float) -> SourceFigures | None:

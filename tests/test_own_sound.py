@@ -43,13 +43,20 @@ def guitar(rock_guitar):
 
 
 @pytest.fixture(scope="module")
-def duo(trained, guitar, render):
-    """A guitar, the partner's answer to it in the same loudness, and the notes of that.
-
-    They are a tritone off: what leaks in the player's own harmony, as the partner answers, hardly changes what is heard of it.
-    """
+def unison(trained, guitar, render):
+    """A guitar, the partner's answer to it in the same loudness, and the notes of that: often those of the guitar."""
     decisions = perform(trained, guitar, sample_rate_hz=RATE, settings=PartnerSettings(), seed=0).decisions
-    notes = [replace(note, pitch=note.pitch + 6) for d in decisions for note in d.notes]
+    return answered(guitar, [note for d in decisions for note in d.notes], render)
+
+
+@pytest.fixture(scope="module")
+def duo(unison, render):
+    """The same with an answer a tritone off, so that what leaks is heard."""
+    guitar, _, notes = unison
+    return answered(guitar, [replace(note, pitch=note.pitch + 6) for note in notes], render)
+
+
+def answered(guitar, notes, render):
     sound = render([replace(note, channel=0) for note in notes], len(guitar), np.sqrt(np.mean(guitar**2)))
     return guitar, sound, notes
 
@@ -92,6 +99,16 @@ def test_with_leakage_the_players_harmony_is_heard_better(trained, duo, level_db
     if level_db == 0:
         assert own.gain > 0
         assert 1 - after < 0.8 * (1 - before), "a good part of what leaked is gone"
+
+
+@pytest.mark.parametrize(("level_db", "least"), [(-20, 0.99), (-10, 0.98), (0, 0.91)])
+def test_in_unison_hardly_anything_of_the_players_harmony_is_taken_off(trained, unison, level_db, least):
+    samples, sound, notes = unison
+    clean = harmony_of(hear(trained, samples, RATE))
+    percepts = hear(trained, (samples + sound * 10 ** (level_db / 20)).astype(np.float32), RATE)
+    before, after = likeness(clean, harmony_of(percepts)), likeness(clean, harmony_of(cleared(percepts, notes)[0]))
+    assert after >= max(least, before - 0.01)
+    assert level_db < 0 or after > before
 
 
 def alone_from_7_s(trained, duo):

@@ -4,8 +4,8 @@
 headphones, large beside a loudspeaker. The gain is the median rise of the salience of own notes when they are struck, since
 now and then the player strikes the same note at the same time. Without leakage a rise is rarer than none, and the gain is 0.
 In which semitones a note comes out (the timbre of instrument and room) is learned in the same way. Salience grows with a
-power of the level and has the mean of its neighbourhood subtracted (`musichal.hearing.pitch`), so that subtracting is not
-exact: a leak at the player's level is halved, not removed. It errs towards too little harmony.
+power of the level and has the mean of its neighbourhood subtracted (`musichal.hearing.pitch`), so that subtracting powers is
+not exact: a leak at the player's level is more than halved, not removed. In unison with the player, what they play is kept.
 
 *Power* (`SelfLevel`). Powers add. The power of an own note is a step function of its age and of the time since its release; the
 heights of the steps are non-negative least squares over what was heard lately, with a constant for the player (regression
@@ -133,6 +133,7 @@ OWN_SHARE = 0.35
 """From this share of own sound on, a gesture is the partner's. The share is estimated low: half own sound reads as a third."""
 # Salience goes with magnitude to the power of 0.8; to this power it is as power is.
 _AS_POWER = 2.5
+_SURE_POWER = 4.0
 # Where a note comes out in salience until that has been learned: itself, its octaves, its twelfth.
 _PARTIALS = ((0, 1.0), (12, 0.7), (-12, 0.3), (19, 0.3))
 _LEAST_PARTIAL = 0.15
@@ -194,7 +195,7 @@ class SelfCancellation:
             self._alone_frames = np.concatenate([self._alone_frames, np.zeros(len(times_s), dtype=bool)])[-_FRAMES:]
             return percept
         expected = self.expected(times_s)
-        own = np.minimum(expected, heard.salience).astype(np.float32)
+        own = _own_part(expected, heard.salience)
         onsets = tuple(s for s in heard.onset_samples if not self._own_stroke(s / self._rate_hz))
         self._strokes_s.extend(s / self._rate_hz for s in onsets)
         alone = self._alone(heard, times_s, expected, own_power)
@@ -292,8 +293,8 @@ class SelfCancellation:
             return None
         chroma = gesture.chroma
         if len(frames):
-            own = np.minimum(self.expected(self._times_s[frames]), self._salience[frames]).mean(axis=0, keepdims=True)
-            chroma = np.maximum(chroma - fold(own.astype(np.float32))[0], 0).astype(np.float32)
+            own = _own_part(self.expected(self._times_s[frames]), self._salience[frames]).mean(axis=0, keepdims=True)
+            chroma = np.maximum(chroma - fold(own)[0], 0).astype(np.float32)
         onset = gesture.starts_at_onset and not self._own_stroke(gesture.start_s)
         return dataclasses.replace(gesture, chroma=chroma, starts_at_onset=onset)
 
@@ -344,6 +345,17 @@ class SelfCancellation:
         self.gain = gain if gain > _FAINTEST_GAIN else 0.0
         if self.gain:
             self._timbre = _timbre(rises, self.gain)
+
+
+def _own_part(expected: Float64, salience: Float32) -> Float32:
+    """Return what of each salience is the partner's, where so much of it is expected; all three of one shape.
+
+    Powers add: in unison with a louder player nearly all is theirs. What is below `_SURE_POWER` times the own power is not
+    known to be theirs.
+    """
+    both = salience.astype(np.float64)
+    theirs = np.maximum(both**_AS_POWER - _SURE_POWER * expected**_AS_POWER, 0) ** (1 / _AS_POWER)
+    return rounded(both - theirs).astype(np.float32)
 
 
 def _is_pitched(note: Note) -> bool:

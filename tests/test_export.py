@@ -196,3 +196,36 @@ def test_the_beats_are_those_that_the_partner_went_by():
     assert all(abs(tempo.beat_at(2.0 + 0.6 * n) % 1 - 0.5) > 0.49 for n in range(40))
     assert tempo.steps[-1].bpm == pytest.approx(100, rel=0.05)
     assert tempo_map([replace(d, pulse=None) for d in steady]) == TempoMap(), "free time has no beats"
+
+
+def test_a_table_of_voices_holds_offline_too(trained_path, short_guitar, tmp_path):
+    table, reply = tmp_path / "voices.toml", tmp_path / "reply.mid"
+    low = '[voice.bass]\nport = "none:"\nchannel = 2\nrange = [28, 50]\nprogram = 34\n'
+    table.write_text(low + '[voice.melody]\nport = "Synth 1"\ntranspose = 12\n[voice.drums]\nport = "none:"\n')
+    options = (
+        "--input",
+        short_guitar,
+        "--voices",
+        table,
+        "--session",
+        tmp_path / "take",
+        "--audio-out",
+        tmp_path / "reply.wav",
+    )
+    result = run("play", trained_path, *options, "--midi-out", reply)
+    assert result.exit_code == 0, result.output
+    file = mido.MidiFile(reply)
+    tracks = {track.name: [m for m in track if m.type == "note_on"] for track in file.tracks[1:]}
+    assert set(tracks) == {"melody", "bass", "drums"}
+    assert {name: {m.channel for m in own} for name, own in tracks.items()} == {"bass": {1}, "melody": {0}, "drums": {9}}
+    assert all(28 <= m.note <= 50 for m in tracks["bass"])
+    assert [m.program for track in file.tracks for m in track if m.type == "program_change" and m.channel == 1] == [33]
+    session = read_session(tmp_path / "take")
+    assert [v.name for v in session.settings.partner.voices] == ["bass", "melody", "drums"]
+    highest = max(n.pitch for d in session.decisions if d.voice == "melody" for n in d.notes)
+    assert max(m.note for m in tracks["melody"]) == highest + 12
+    assert run("replay", tmp_path / "take").exit_code == 0
+    table.write_text(low)
+    refused = run("play", trained_path, *options[:4], "--set", "voices=melody", "--midi-out", tmp_path / "x.mid")
+    assert refused.exit_code == 2
+    assert "has no route for the voice 'melody'" in refused.output.replace("\n", " ")

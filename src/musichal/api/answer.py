@@ -18,7 +18,10 @@ from musichal.hearing.listener import Listener
 from musichal.live.drift import DriftReport
 from musichal.live.engine import CHANNEL, Engine, Performance, note_events, slice_events
 from musichal.live.output.files import MIDI, check_outputs
+from musichal.live.output.midi_score import Part, score_bytes
+from musichal.live.output.routing import Routing, routed_parts
 from musichal.live.session.session import reply_bytes
+from musichal.live.session.timeline import TempoMap
 from musichal.memory.partner_file import PartnerModel
 from musichal.note import Note
 from musichal.own_process import single_blas_thread
@@ -90,10 +93,13 @@ class Answer:
         The player.
     sr : int
         Rate of `y` in Hz.
+    routing : Routing or None
+        By which channels, ranges and programs voices are written and sound; None plays all on one channel.
     """
 
     def __init__(self, model: PartnerModel, performance: Performance, y: Float32, sr: int) -> None:
         self.model, self.performance, self.y, self.sr = model, performance, y, sr
+        self.routing: Routing | None = None
 
     def __repr__(self) -> str:
         """Return what it is."""
@@ -161,7 +167,10 @@ class Answer:
         >>> answer.to_midi()[:4]
         b'MThd'
         """
-        data = reply_bytes(self.performance.decisions, channel=CHANNEL, program=program)
+        if self.routing is None:
+            data = reply_bytes(self.performance.decisions, channel=CHANNEL, program=program)
+        else:
+            data = score_bytes(routed_parts(self.performance.decisions, self.routing, program=program), TempoMap())
         if path is not None:
             check_outputs([(path, MIDI)], force=force, remedy="force=True")
             with open_atomically(path) as stream:
@@ -202,8 +211,12 @@ class Answer:
             slices = slice_events(self.performance.decisions, live_recording=len(self.model.recordings))
             answer = render_slices(slices, sources, sample_rate_hz=sr)
         else:
-            notes = note_events(self.performance.decisions, channel=CHANNEL)
-            answer = render_notes(notes, find_instrument(soundfont), sample_rate_hz=sr, programs={CHANNEL: program})
+            parts = [Part("", tuple(note_events(self.performance.decisions, channel=CHANNEL)), program)]
+            if self.routing is not None:
+                parts = routed_parts(self.performance.decisions, self.routing, program=program)
+            programs = {note.channel: part.program or 0 for part in parts for note in part.notes}
+            notes = [note for part in parts for note in part.notes]
+            answer = render_notes(notes, find_instrument(soundfont), sample_rate_hz=sr, programs=programs)
         missing = max(0, round(self.duration_s * sr) - answer.shape[0])
         return at_loudness(np.pad(answer, [(0, missing)] + [(0, 0)] * (answer.ndim - 1)), sample_rate_hz=sr)
 

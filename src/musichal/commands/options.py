@@ -90,7 +90,9 @@ class PlayOptions:
             help="Live: what instrument and sound card take to sound, in ms; `musichal devices --latency` measures it.",
         ),
     ] = 0.0
-    voices: Annotated[Path | None, typer.Option(help="Live: ports, channels and ranges of the voices (TOML).")] = None
+    voices: Annotated[Path | None, typer.Option(help="Ports (live), channels, ranges and programs of the voices (TOML).")] = (
+        None
+    )
     osc: Annotated[str | None, typer.Option(help="Live: OSC ports, IN or IN:OUT, as 9000:9001.")] = None
     osc_host: Annotated[
         str, typer.Option(help="Live: address to receive OSC at; any but loopback is open to other machines.")
@@ -151,7 +153,7 @@ class PlayOptions:
     def check(self) -> None:
         """Raise `InputError` for an option that does not go with the kind of input."""
         check_choice(self.sound, ("soundfont", "slices"), "--sound")
-        live_only = ("for_", "channel", "latency", "voices", "osc", "control_in", "clock_in", "link", "control_map", "web")
+        live_only = ("for_", "channel", "latency", "osc", "control_in", "clock_in", "link", "control_map", "web")
         names = ("mix_out", "picture") if self.is_live else live_only
         for name in names:
             if getattr(self, name):

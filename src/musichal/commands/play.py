@@ -22,6 +22,7 @@ from musichal.errors import InputError
 from musichal.hearing.percepts import SOURCES
 from musichal.live.engine import CHANNEL, Performance
 from musichal.live.output.files import MIDI, PICTURE, SOUND, check_outputs
+from musichal.live.output.routing import read_routing, settings_for
 from musichal.live.session.recorder import write_session
 from musichal.live.session.session import SessionSettings, file_sha256, session_folder
 from musichal.memory.partner_file import PartnerModel, load_partner
@@ -136,14 +137,19 @@ def play_command(options: PlayOptions, terminal: Terminal) -> Performance:
     Raises `MusicHalError` for any input that cannot be used or output that cannot be written; what was written before stays
     whole.
     """
+    routing = None if options.voices is None else read_routing(options.voices)
     settings = settings_of(options)
+    if routing is not None and options.voices is not None:
+        settings = settings_for(routing, settings, printable(options.voices))
     wanted = ((options.midi_out, MIDI), (options.audio_out, SOUND), (options.mix_out, SOUND), (options.picture, PICTURE))
     if all(path is None for path, _ in wanted) and options.session is None:
         raise InputError("nothing to write: give at least one of --midi-out, --audio-out, --mix-out, --picture, --session")
     if options.picture is not None:
         picture_format(options.picture)
     assert options.input is not None
-    outputs = check_outputs(wanted, inputs=[options.partner, options.input], force=options.force)
+    outputs = check_outputs(
+        wanted, inputs=[options.partner, options.input, *filter(None, [options.voices])], force=options.force
+    )
     sounds = options.audio_out is not None or options.mix_out is not None
     if sounds and options.sound == "soundfont":
         for remark in getattr(find_instrument(options.soundfont), "remarks", lambda _program: ())(options.program - 1):
@@ -171,6 +177,7 @@ def play_command(options: PlayOptions, terminal: Terminal) -> Performance:
             on_drift=lambda report: terminal.warn(report.text),
             take=player.take,
         )
+        answer.routing = routing
         progress("Writing", 1.0)
         _write(options, settings, player.name, answer)
     _report(options, [*outputs, *filter(None, [options.session])], model, answer.performance, terminal)

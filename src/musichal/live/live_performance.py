@@ -35,7 +35,15 @@ from musichal.live.input.midi_clock import MidiClock
 from musichal.live.input.midi_input import MIDI_SCHEME, MidiInput
 from musichal.live.input.osc import OscInput, OscOutput
 from musichal.live.live_engine import LiveEngine
-from musichal.live.output.routing import LiveOutput, Routing, check_files, largest_latency_s, read_routing, single_port
+from musichal.live.output.routing import (
+    LiveOutput,
+    Routing,
+    check_files,
+    largest_latency_s,
+    read_routing,
+    settings_for,
+    single_port,
+)
 from musichal.live.output.scheduler import Scheduler
 from musichal.live.output.scheduler_protocol import PortSettings
 from musichal.live.session.recorder import LiveSessionWriter
@@ -427,16 +435,7 @@ def _with_voices(request: LiveRequest, routings: Sequence[Routing]) -> LiveReque
     """Return the request with the voices of its table, unless others were chosen; refuse a voice without a route."""
     if request.voices is None:
         return request
-    table, path = routings[0], printable(request.voices)
-    if "voices" not in request.settings.explicit and not all(table.route_of(v.name) for v in request.settings.voices):
-        try:
-            return replace(request, settings=request.settings.changed({"voices": ", ".join(table.voices)}))
-        except InputError as error:
-            raise InputError(f"{path}: {error}") from error
-    for voice in request.settings.voices:
-        if table.route_of(voice.name) is None:
-            raise InputError(f"{path} has no route for the voice {voice.name!r}: add [voice.{voice.name}] with a port")
-    return request
+    return replace(request, settings=settings_for(routings[0], request.settings, printable(request.voices)))
 
 
 @contextmanager

@@ -27,11 +27,13 @@ from typing import Any, Literal
 from musichal.errors import InputError, MusicHalError
 from musichal.live.engine import slice_events
 from musichal.live.output.files import MIDI, check_outputs
+from musichal.live.output.midi_score import Part
 from musichal.live.output.scheduler import Scheduler
 from musichal.live.output.scheduler_protocol import LONGEST_LATENCY_S, MpeZone, PortSettings, Trouble
 from musichal.machine import now_s
 from musichal.note import PERCUSSION_CHANNEL, Note, check_integer
 from musichal.partner.decision import Decision
+from musichal.partner.settings import PartnerSettings
 from musichal.text import PathLike, check_keys, number_in, printable, read_toml
 
 _OCTAVE = 12
@@ -240,6 +242,34 @@ def _text(where: str, values: Mapping[str, Any], key: str) -> str:
     if not isinstance(text, str):
         raise InputError(f"{where}: {key} must be text, got {text!r}")
     return text
+
+
+def settings_for(routing: Routing, settings: PartnerSettings, name: str) -> PartnerSettings:
+    """Return settings with the voices of a table called `name`, unless others were chosen.
+
+    Raises `InputError` for a voice without a route, and one that does not exist.
+    """
+    if "voices" not in settings.explicit and not all(routing.route_of(v.name) for v in settings.voices):
+        try:
+            return settings.changed({"voices": ", ".join(routing.voices)})
+        except InputError as error:
+            raise InputError(f"{name}: {error}") from error
+    for voice in settings.voices:
+        if routing.route_of(voice.name) is None:
+            raise InputError(f"{name} has no route for the voice {voice.name!r}: add [voice.{voice.name}] with a port")
+    return settings
+
+
+def routed_parts(decisions: Iterable[Decision], routing: Routing, *, program: int) -> list[Part]:
+    """Return what each voice plays, on its channel and in its range; `program` is for voices that name none."""
+    notes: dict[str, list[Note]] = {}
+    for decision in decisions:
+        route = routing.route_of(decision.voice)
+        placed = [] if route is None else [route.place(note, note.onset_s) for note in decision.notes]
+        notes.setdefault(decision.voice, []).extend(note for note in placed if note is not None)
+    routes = {voice: routing.route_of(voice) for voice in notes}
+    programs = {v: program if r is None or r.program is None else r.program for v, r in routes.items()}
+    return [Part(voice, tuple(own), programs[voice]) for voice, own in notes.items() if own]
 
 
 class LiveOutput:

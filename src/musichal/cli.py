@@ -200,6 +200,21 @@ app.command(
 )(_with_options_of(PlayOptions, _play))
 
 
+def _check(options: PlayOptions, as_json: bool) -> None:
+    """Look, for ten seconds, at what could go wrong tonight: input, level, ports, power, disk; say what to do."""
+    with open_terminal(as_json) as terminal:
+        from musichal.commands.evening import check_command
+
+        check_command(options, terminal)
+
+
+app.command(
+    "check",
+    epilog='Example: `musichal check partner.hal --input Scarlett --midi-out "IAC Bus 1" --session tonight --for 20min`'
+    " — the options are those of `play`; exits with 1 if something is to be done.",
+)(_with_options_of(PlayOptions, _check))
+
+
 @app.command(epilog="Example: `musichal parameters temperature`")
 def parameters(
     name: Annotated[str | None, typer.Argument(help="One parameter; default: all.")] = None, as_json: Json = False

@@ -17,7 +17,6 @@ from typing import Any, Self
 
 import numpy as np
 
-from musichal.audio.instrument import find_keys
 from musichal.errors import InputError, MusicHalError
 from musichal.hearing.encoders import create_encoder
 from musichal.hearing.exact_notes import OnsetQueue
@@ -55,6 +54,7 @@ from musichal.partner.explanation import explain
 from musichal.partner.partner import Partner
 from musichal.partner.settings import PartnerSettings
 from musichal.partner.voices import unheard_voices
+from musichal.spec import PerceptionSpec
 from musichal.text import path_text, printable
 
 _LOOK_S, _JOIN_S, _SETTLE_S = 5.0, 20.0, 1.0
@@ -112,6 +112,15 @@ def live_player(model: PartnerModel, settings: PartnerSettings, seed: int) -> Pl
     return Partner(model.memory, settings, rng=np.random.default_rng(seed), sample_rate_hz=model.spec.sample_rate_hz)
 
 
+def live_source(request: LiveRequest, spec: PerceptionSpec, on_event: Callable[[InputEvent], None]) -> LiveInput | MidiInput:
+    """Return the input of a request, not yet open."""
+    wanted, block = request.input or "", request.block
+    if wanted.startswith(MIDI_SCHEME):
+        name, block = wanted.removeprefix(MIDI_SCHEME), block or _DEFAULT_BLOCK
+        return MidiInput(name, sample_rate_hz=spec.sample_rate_hz, block_samples=block, on_event=on_event)
+    return LiveInput(request.input, channels=request.channels, block_samples=block, on_event=on_event)
+
+
 class LivePerformance:
     """Plays inside its context; leaving it ends every note and closes the session whole.
 
@@ -159,8 +168,8 @@ class LivePerformance:
         if request.link:
             need_aalink()
         self._control_map = CcMap([]) if request.control_map is None else read_cc_map(request.control_map)
-        self._routings = _routings(request)
-        self.request = _with_voices(request, self._routings)
+        self.routings = _routings(request)
+        self.request = _with_voices(request, self.routings)
         self._make_player, self._told = make_player, list(observers)
         self._loading, self._stop_event = loading, stop_event
         self.engine: LiveEngine
@@ -236,17 +245,17 @@ class LivePerformance:
         spec = model.spec
         encoder = create_encoder(spec)
         _warm_up(model, encoder)
-        scheduler = self._scheduler = stack.enter_context(Scheduler([p for routing in self._routings for p in routing.ports]))
+        scheduler = self._scheduler = stack.enter_context(Scheduler([p for routing in self.routings for p in routing.ports]))
         slices = stack.enter_context(_slices(request, model))
         self._open_osc(stack)
         # Whatever can be wrong with the request is opened before the session is begun.
         stack.enter_context(self._midi_inputs())
-        live = self.input = self._source()
+        live = self.input = live_source(request, spec, self._report_input)
         stack.enter_context(live)
         rate_hz = live.sample_rate_hz
         block = request.block or _DEFAULT_BLOCK
         late_s = input_latency_s(spec, source_rate_hz=rate_hz, block=block, capture_s=live.capture_s)
-        out_s = largest_latency_s(self._routings, request.latency_s if slices is not None else 0.0)
+        out_s = largest_latency_s(self.routings, request.latency_s if slices is not None else 0.0)
         request = self.request = replace(request, settings=_sent_early(request.settings, late_s + out_s))
         known = OnsetQueue() if isinstance(live, MidiInput) else None
         listener = Listener(spec, encoder, model.vocabularies, source_rate_hz=rate_hz, known=known)
@@ -265,7 +274,7 @@ class LivePerformance:
             analysis=AnalysisThread(listener.step, most_waiting=overlap, in_thread=lambda: raise_priority(_ANALYSIS_LEVEL)),
             loop=EventLoop(player, sample_rate_hz=spec.sample_rate_hz),
             output=LiveOutput(
-                scheduler, self._routings, slices=slices, recordings=len(model.recordings), slices_latency_s=request.latency_s
+                scheduler, self.routings, slices=slices, recordings=len(model.recordings), slices_latency_s=request.latency_s
             ),
             clock=live.clock,
             spec=spec,
@@ -295,15 +304,6 @@ class LivePerformance:
         stack.enter_context(short_pauses())
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
-
-    def _source(self) -> LiveInput | MidiInput:
-        """Return the input, not yet open."""
-        wanted, block, tell = self.request.input or "", self.request.block, self._report_input
-        if wanted.startswith(MIDI_SCHEME):
-            rate_hz, block = self.model.spec.sample_rate_hz, block or _DEFAULT_BLOCK
-            name, keys = wanted.removeprefix(MIDI_SCHEME), find_keys(self.request.soundfont)
-            return MidiInput(name, sample_rate_hz=rate_hz, block_samples=block, keys=keys, on_event=tell)
-        return LiveInput(self.request.input, channels=self.request.channels, block_samples=block, on_event=tell)
 
     def _run(self) -> None:
         raise_priority(_ENGINE_LEVEL)

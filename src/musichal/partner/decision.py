@@ -37,7 +37,7 @@ REST_REASONS = {
 ChanceClass = Literal["best", "lesser", "under half", "no support"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Influence:
     """One influence on a choice: its value (0 to 1), its weight, and its share."""
 
@@ -47,7 +47,7 @@ class Influence:
     share: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Filter:
     """One filter on a choice, and the factor that multiplied the score."""
 
@@ -55,7 +55,7 @@ class Filter:
     factor: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Context:
     """A stretch of the recent past that agreed with memory.
 
@@ -78,7 +78,7 @@ class Context:
     pace: float = 1.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class PulseUse:
     """How a choice goes by the pulse: its `source` and `confidence`, and how far it is gone by (`strength`, 0 to 1).
 
@@ -94,7 +94,7 @@ class PulseUse:
     got: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class HarmonyUse:
     """The harmony that a choice was fitted to.
 
@@ -114,7 +114,7 @@ class HarmonyUse:
     left_out: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Alternative:
     """A candidate that was not chosen."""
 

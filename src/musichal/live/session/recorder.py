@@ -12,7 +12,8 @@ import contextlib
 import os
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from json import dumps
 from pathlib import Path
 from typing import Any
@@ -61,10 +62,10 @@ def write_session(folder: Path, settings: SessionSettings, samples: Float32, per
     written: list[Path] = []
     try:
         (folder / INPUT).mkdir()
-        for name, data in _files(settings, ingest(samples), performance):
+        for name, parts in _files(settings, samples, performance):
             written.append(folder / name)
             with open_atomically(folder / name) as stream:
-                stream.write(data)
+                stream.writelines(parts)
     except BaseException:
         for path in reversed(written):
             with contextlib.suppress(OSError):
@@ -74,21 +75,23 @@ def write_session(folder: Path, settings: SessionSettings, samples: Float32, per
         raise
 
 
-def _files(settings: SessionSettings, samples: Float32, performance: Performance) -> Iterator[tuple[str, bytes]]:
+def _files(settings: SessionSettings, samples: Float32, performance: Performance) -> Iterator[tuple[str, Iterable[bytes]]]:
     chunk = round(CHUNK_S * settings.sample_rate_hz)
     for number, first in enumerate(range(0, samples.shape[0], chunk)):
-        yield f"{INPUT}/{number:05d}.flac", encode_flac(samples[first : first + chunk], settings.sample_rate_hz)
+        flac = encode_flac(ingest(samples[first : first + chunk]), settings.sample_rate_hz)
+        yield f"{INPUT}/{number:05d}.flac", [flac]
     decisions = performance.decisions
+    lines: Iterable[str]
     for name, lines in (
-        (EVENT_LOG, [entry_to_json(entry) for entry in performance.entries]),
+        (EVENT_LOG, map(entry_to_json, performance.entries)),
         (PERCEPTS, performance.percept_lines),
-        (DECISIONS, [d.to_json(before) for before, d in zip((None, *decisions), decisions, strict=False)]),
-        (DRIFT, [report.to_json() for report in performance.drift]),
+        (DECISIONS, (d.to_json(before) for before, d in zip(chain([None], decisions), decisions, strict=False))),
+        (DRIFT, (report.to_json() for report in performance.drift)),
     ):
-        yield name, "".join(line + "\n" for line in lines).encode()
-    yield REPLY, reply_bytes(decisions, channel=settings.channel, program=settings.program)
-    yield SUMMARY, _summary({"duration_s": round(performance.duration_s, 3)}, trouble=None)
-    yield SETTINGS, settings_json(settings).encode()
+        yield name, (line.encode() + b"\n" for line in lines)
+    yield REPLY, [reply_bytes(decisions, channel=settings.channel, program=settings.program)]
+    yield SUMMARY, [_summary({"duration_s": round(performance.duration_s, 3)}, trouble=None)]
+    yield SETTINGS, [settings_json(settings).encode()]
 
 
 def _summary(summary: dict[str, Any], *, trouble: str | None) -> bytes:

@@ -5,7 +5,7 @@
         ...                                      # an `EngineObserver` of the performance
 
 The engine's thread and that of its observers only append to a bounded queue, whose oldest entries go where it is full; a
-thread of its own makes the messages and writes them, joined, thirty times a second. So neither a slow page nor a process that
+thread of its own makes the messages and writes them, joined, sixty times a second. So neither a slow page nor a process that
 hangs can hold up a note.
 """
 
@@ -38,7 +38,7 @@ from musichal.text import printable
 from musichal.web.messages import Message, decision_message, drift_message, entry_message, percept_message, stage_message
 
 _MOST_WAITING = 4096
-_FRAME_S = 1 / 30
+_FRAME_S = 1 / 60
 _FRAME_CHARACTERS = 1 << 17
 _LEVEL_S = 0.05
 _START_S, _PATIENCE_S, _KILLED_S = 20.0, 2.0, 2.0

@@ -130,6 +130,7 @@ class App {
     const input = model.live && model.staged && !model.staged.has_input;
     const words = ended ? "it has ended" : input ? "NO INPUT" : !model.listening(t) ? "NOT LISTENING" : model.muted(t) ? "is muted" : state.words;
     setText(this.state, words);
+    setClass(this.state, "long", words.length > 14);
     this.state.dataset.plays = String(state.plays && !model.muted(t));
     setText(this.until, state.until !== null && !state.plays ? (state.until - t).toFixed(1) : "");
     setText(this.tempo, pulse ? `♩ ${Math.round(pulse.bpm)}` : model.hello.partner ? "" : "free");

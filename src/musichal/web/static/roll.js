@@ -123,7 +123,7 @@ export class Roll {
       if (i && list[i - 1].kind === "rest" && list[i - 1].rest === rest.rest && list[i - 1].t > from - 29) continue; // one gap
       const expected = rest.expected_s ? rest.t + rest.expected_s : t;
       const until = next ? (next.kind === "play" ? next.begin : next.t) : Math.max(t, expected);
-      if (until < from || until - rest.t < 0.25) continue;
+      if (until < from || until - rest.t < 0.5) continue;
       const left = Math.max(-8, x(rest.t)), wide = x(until) - left, top = split + 30, tall = height - split - 60;
       c.strokeStyle = colours.faint;
       c.setLineDash([6, 6]);
@@ -131,11 +131,11 @@ export class Roll {
       c.strokeRect(left + 2, top, Math.max(2, wide - 4), tall);
       c.setLineDash([]);
       const words = model.does(rest.rest);
-      c.font = `600 20px ${colours.font}`;
       c.textBaseline = "middle";
       c.fillStyle = colours.dim;
       const shown = Math.min(wide, x(t + AHEAD_S) - left);
-      if (c.measureText(words).width < shown - 16) {
+      const size = [22, 18, 15, 13].find((px) => { c.font = `600 ${px}px ${colours.font}`; return c.measureText(words).width < shown - 14; });
+      if (size) {
         c.textAlign = "center";
         c.fillText(words, Math.max(left, 0) + (left + shown - Math.max(left, 0)) / 2, top + tall / 2);
         c.textAlign = "left";
@@ -146,7 +146,7 @@ export class Roll {
 
   answer(c, model, t, from, to, x, top, bottom, height, colours) {
     const all = model.between(model.notes, from - model.longest, to).filter((n) => n.t + n.d > from && n.by.t <= t + 0.3 && !n.dropped);
-    const likely = model.muted(t) || model.course(t).paused ? [] : model.likely(t, AHEAD_S);
+    const likely = model.muted(t) || !model.state(t).plays ? [] : model.likely(t, AHEAD_S);
     const [low, high] = this.range("notes", all.filter((n) => !n.drum).concat(likely.filter((n) => n.t < t + 3)), 24);
     const tall = Math.max(9, Math.min(20, (bottom - top) / (high - low)));
     const y = (pitch) => bottom - ((pitch - low) / (high - low)) * (bottom - top - tall) - tall;

@@ -41,9 +41,12 @@ export class Workshop {
     this.settings = [];
     const filter = h("input", { type: "search", placeholder: "find a setting", "aria-label": "Find a setting", oninput: () => this.find(filter.value) });
     const list = h("div", { class: "list" });
-    let group = "";
+    this.groups = new Map();
     for (const p of model.hello.parameters) {
-      if (p.group !== group) list.append(h("h3", {}, (group = p.group)));
+      if (!this.groups.has(p.group)) {
+        this.groups.set(p.group, h("div", { class: "group" }, h("h3", {}, p.group)));
+        list.append(this.groups.get(p.group));
+      }
       const realised = h("output", {});
       const words = p.kind === "words", ends = p.ends.map(Number);
       const input = words
@@ -57,7 +60,7 @@ export class Workshop {
       const row = h("label", { class: "setting", title: p.help }, h("span", { class: "name" }, p.name.replaceAll("_", " ")), input, target, realised, h("small", {}, `${p.help}${p.unit ? ` (${p.unit})` : ""}`));
       row.dataset.words = `${p.name} ${p.help} ${p.group}`.toLowerCase();
       this.settings.push({ p, row, input, target, realised });
-      list.append(row);
+      this.groups.get(p.group).append(row);
     }
     return h("div", { class: "settings-box" }, filter, list);
   }
@@ -65,6 +68,7 @@ export class Workshop {
   find(text) {
     const wanted = text.toLowerCase().replaceAll(" ", "_").trim();
     for (const { row } of this.settings) row.hidden = !(row.dataset.words.includes(wanted) || row.dataset.words.includes(text.toLowerCase()));
+    for (const group of this.groups.values()) group.hidden = [...group.children].slice(1).every((row) => row.hidden);
   }
 
   draw(t) {
@@ -149,7 +153,7 @@ export class Workshop {
       cells.now.style.width = `${100 * i.share}%`;
       cells.minute.style.width = `${100 * (sums[i.name] || 0)}%`;
       const context = play.contexts.find((c) => c.source === i.name);
-      setText(cells.match, context ? String(context.tokens.length) : "–");
+      setText(cells.match, context ? context.tokens.length ? String(context.tokens.length) : context.strength.toFixed(2) : "–");
     }
   }
 

@@ -184,9 +184,12 @@ def test_the_engine_side_never_waits_and_drops_the_oldest() -> None:
 def test_a_later_page_gets_what_has_happened_and_no_more_than_is_kept() -> None:
     hub = Hub(lambda _: None)
     hub.spread([{"k": "hello", "live": True}, {"k": "level", "at": 0.0}, {"k": "entry", "at": 1.0}, {"k": "statistics"}])
-    hub.spread([{"k": "level", "at": 100.0}])
-    kinds = [message["k"] for part in hub.past() for message in json.loads(part)]
-    assert kinds == ["hello", "entry", "level", "ready"]
+    hub.spread([{"k": "level", "at": 100.0}, {"k": "entry", "at": 2.0, "change": {"mode": "mirror"}}])
+    for _ in range(12):
+        hub.spread([{"k": "event", "text": "x" * (1 << 20)}])
+    told = [message for part in hub.past() for message in json.loads(part)]
+    assert [message["k"] for message in told] == ["hello", "entry", *["event"] * 7, "level", "ready"]
+    assert told[1]["change"] == {"mode": "mirror"}  # what was set long ago still holds
 
 
 def test_a_host_is_an_address_of_this_machine_or_none() -> None:

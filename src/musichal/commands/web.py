@@ -29,6 +29,7 @@ def live_web_command(options: PlayOptions, terminal: Terminal) -> dict[str, Any]
         def opened(performance: LivePerformance) -> None:
             request, model = performance.request, performance.model
             dashboard.put = performance.put
+            dashboard.on_end = lambda text: performance.engine.tell("dashboard", text)
             first = hello(
                 request.settings,
                 recordings=_recordings(model),

@@ -72,6 +72,8 @@ class Dashboard(EngineObserver):
     ----------
     address, stage_address : str
         Where the page is, and the one that can only be looked at.
+    on_end : callable
+        Called with a sentence, on a thread, if the page's process ends too early.
 
     Raises
     ------
@@ -88,6 +90,7 @@ class Dashboard(EngineObserver):
     ) -> None:
         self.put, self.place, self._most_waiting = put, place or WebPlace(), most_waiting
         self.address = self.stage_address = ""
+        self.on_end: Callable[[str], object] = lambda _: None
         self._rate_hz, self._input_rate_hz = 1, 1
         self._names: Sequence[str] = ()
         self.dropped = 0
@@ -258,6 +261,8 @@ class Dashboard(EngineObserver):
                 self._refusal = values["refused"]
             else:
                 self._obey(values)
+        if self.address and not self._closing.is_set():
+            self.on_end("the dashboard's process has ended: what plays goes on without the page")
         self._told.set()
 
     def _obey(self, asked: dict[str, Any]) -> None:

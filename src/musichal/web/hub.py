@@ -1,7 +1,8 @@
 """The pages that are open, and what each still has to be sent.
 
 Every page has a bounded queue, whose oldest entries go where it is full: a page that stands still is told less, and holds up
-nobody. A page that is opened later first gets what has happened lately, so that it looks as if it had been there.
+nobody. A page that is opened later first gets what has happened lately, and every change of a setting before that, so that it
+looks as if it had been there.
 """
 
 import asyncio
@@ -14,7 +15,8 @@ from typing import Any
 
 MOST_PAGES = 16
 _QUEUE_FRAMES = 90
-_KEPT_LIVE_BYTES, _KEPT_BYTES = 24 << 20, 1 << 29
+_KEPT_LIVE_BYTES, _KEPT_BYTES = 8 << 20, 1 << 29
+_MOST_LASTING = 20_000
 _KEPT_LEVELS_S = 12.0
 _PER_S, _BURST = 50.0, 50.0
 _LONGEST_NAME, _MOST_VALUES, _LONGEST_VALUE = 80, 8, 200
@@ -65,6 +67,7 @@ class Hub:
         self.refused = 0
         self._ask = ask
         self._kept: deque[str] = deque()
+        self._lasting: deque[str] = deque(maxlen=_MOST_LASTING)
         self._kept_bytes = 0
         self._levels: deque[tuple[float, str]] = deque()
         self._numbers = 0
@@ -88,6 +91,9 @@ class Hub:
                 self._levels.append((message["at"], text))
                 while self._levels[0][0] < message["at"] - _KEPT_LEVELS_S:
                     self._levels.popleft()
+            elif kind == "memory" or (kind == "entry" and message.keys() & {"change", "stage", "mark"}):
+                if "clock" not in message.get("change", ()):  # which repeats its beats
+                    self._lasting.append(text)
             elif kind not in ("statistics", "stage"):
                 self._kept.append(text)
                 self._kept_bytes += len(text)
@@ -103,7 +109,7 @@ class Hub:
         parts: list[str] = []
         part: list[str] = []
         size = 0
-        for text in [*([self.hello] if self.hello else []), *self._kept, *(text for _, text in self._levels)]:
+        for text in [*([self.hello] if self.hello else []), *self._lasting, *self._kept, *(text for _, text in self._levels)]:
             part.append(text)
             size += len(text)
             if size > _PART_BYTES:

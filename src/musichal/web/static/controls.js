@@ -107,6 +107,8 @@ export class Controls {
     });
     this.left = h("span", { class: "left" });
     const buttons = [["next_section", "Next"], ["hold_section", "Hold"], ["end", "End"]].filter(([name]) => this.knows(name));
+    const { live, may_play } = this.app.model;
+    if (!live || !may_play) buttons.length = 0;
     this.form.replaceChildren(...this.bars.map(({ bar }) => bar), this.left,
       ...buttons.map(([name, words]) => this.button(name, words, "small")));
   }

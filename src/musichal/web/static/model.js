@@ -6,6 +6,7 @@ const PULSE_TRUSTED_S = 12;
 
 const NOTHING_FITS = "rests: nothing fits";
 const BETWEEN_S = 2; // so long a rest between two notes is still playing
+const CUTS = ["panic", "pause", "mute"];
 const COURSE = ["pause", "hold_section", "next_section", "end"];
 
 // Influences, by what they mean to a player; each has a colour.
@@ -104,6 +105,7 @@ export class Model {
     insert(this.plays, m, "begin");
     for (const n of m.notes) {
       const note = { t: n.onset_s, d: n.duration_s, p: n.pitch, v: n.velocity, drum: n.channel === 9, by: m };
+      this.cutBefore(note);
       insert(this.notes, note, "t");
       this.longest = Math.max(this.longest, Math.min(note.d, 20));
     }
@@ -114,7 +116,7 @@ export class Model {
     if ("onset" in m) insert(this.onsets, { t: m.onset }, "t");
     else if (m.stage) {
       this.stages.push(m);
-      if (["panic", "pause", "mute"].includes(m.stage)) this.cut(m.at);
+      if (CUTS.includes(m.stage)) this.cut(m.at);
     }
     else if (m.change) {
       this.changes.push(m);
@@ -131,6 +133,16 @@ export class Model {
       if (note.by.t > at) continue;
       if (note.t > at) note.dropped = true;
       else note.d = Math.max(0.01, Math.min(note.d, at - note.t));
+    }
+  }
+
+  // A page that was opened later hears of a panic before it hears of the notes that it ended.
+  cutBefore(note) {
+    for (let i = this.stages.length - 1; i >= 0 && this.stages[i].t > note.by.t; i--) {
+      const { stage, t } = this.stages[i];
+      if (!CUTS.includes(stage)) continue;
+      if (note.t > t) note.dropped = true;
+      else note.d = Math.max(0.01, Math.min(note.d, t - note.t));
     }
   }
 

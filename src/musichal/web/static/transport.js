@@ -10,6 +10,7 @@ export class Transport {
     this.since_ms = 0;
     this.speed = 1;
     this.audio = null;
+    this.silent = false;
     this.element = h("section", { class: "transport", hidden: true, "aria-label": "Playback" });
   }
 
@@ -38,7 +39,7 @@ export class Transport {
 
   now() {
     if (!this.playing) return this.at;
-    if (this.audio && !this.audio.paused && !this.audio.seeking && this.audio.readyState > 2) return this.audio.currentTime;
+    if (!this.silent) return this.audio.readyState > 1 && !this.audio.seeking ? this.audio.currentTime : this.at;
     return Math.min(this.app.model.duration, this.at + ((performance.now() - this.since_ms) / 1000) * this.speed);
   }
 
@@ -48,14 +49,19 @@ export class Transport {
     this.playing = !this.playing;
     if (this.at >= this.app.model.duration - 0.05) this.at = 0;
     if (!this.audio) {
-      // The sound of a long session takes a while to be made: the picture goes on, and the sound joins it where it is.
+      // The sound of a long session takes a while to be made: the picture waits for it. Where there is none, it goes on alone.
       this.audio = new Audio("whole");
-      this.audio.addEventListener("loadedmetadata", () => { this.audio.currentTime = this.now(); this.since_ms = performance.now(); this.at = this.audio.currentTime; });
+      this.audio.addEventListener("loadedmetadata", () => { this.audio.currentTime = this.at; });
+      this.audio.addEventListener("error", () => {
+        this.silent = true;
+        this.since_ms = performance.now();
+        this.app.controls.say("playing without sound", true);
+      });
     }
     this.audio.playbackRate = this.speed;
     if (this.playing) {
       if (this.audio.readyState > 0) this.audio.currentTime = this.at;
-      this.audio.play().catch(() => this.app.controls.say("playing without sound", true));
+      this.audio.play().catch(() => {});
     } else this.audio.pause();
   }
 
@@ -77,7 +83,8 @@ export class Transport {
     if (this.playing && t >= this.app.model.duration - 0.01) this.toggle();
     setText(this.play.firstChild, this.playing ? "Pause" : "Play");
     if (document.activeElement !== this.place || this.playing) this.place.value = String(t);
-    setText(this.words, `${clock(t, 1)} / ${clock(this.app.model.duration)}`);
+    const waits = this.playing && !this.silent && this.audio.readyState < 2;
+    setText(this.words, waits ? "making the sound …" : `${clock(t, 1)} / ${clock(this.app.model.duration)}`);
     const { marks } = this.app.model;
     if (this.marks.children.length !== marks.length) {
       this.marks.replaceChildren(...marks.map((m, i) => h("button", { type: "button", class: "chip", onclick: () => this.seek(m.t - 2) }, `⚑ ${m.text || i + 1} ${clock(m.t)}`)));

@@ -16,7 +16,7 @@ from musichal.audio.files import encode_flac
 from musichal.errors import PartnerFileError
 from musichal.hearing.beats import BEAT
 from musichal.live.engine import note_events, slice_events
-from musichal.memory.container import pack_arrays, read_container, write_container
+from musichal.memory.container import Blob, as_bytes, pack_arrays, read_container, write_container
 from musichal.memory.partner_file import PartnerModel, load_partner, save_partner
 from musichal.note import HeardNote
 from musichal.spec import PerceptionSpec
@@ -85,7 +85,7 @@ def equal(a: PartnerModel, b: PartnerModel) -> bool:
         assert array.tobytes() == b.memory.oracle.to_arrays()[name].tobytes(), name
     for x, y in zip(a.recordings, b.recordings, strict=True):
         for name, value in vars(x).items():
-            other = getattr(y, name)
+            value, other = (as_bytes(v) if isinstance(v, Blob) else v for v in (value, getattr(y, name)))
             assert np.array_equal(value, other) if isinstance(value, np.ndarray) else value == other, name
     return True
 

@@ -47,7 +47,17 @@ Precision = Annotated[str, typer.Option(help="Learned encoders: 'auto', 'fp32', 
 Layer = Annotated[int | None, typer.Option(min=0, help="Learned encoders: the layer; default: the middle one.")]
 Revision = Annotated[str | None, typer.Option(help="Learned encoders: a commit, tag or branch on the hub.")]
 Offline = Annotated[bool, typer.Option("--offline", help="Learned encoders: stay off the network.")]
-Processes = Annotated[int | None, typer.Option(min=1, help="Number of processes that listen; default: as many as pay.")]
+Processes = Annotated[
+    int | None,
+    typer.Option("--workers", "--processes", min=1, help="Number of processes that listen; default: as many as pay."),
+]
+SampleFrames = Annotated[int, typer.Option(min=1000, help="Archives: frames that each source's sounds are learned from.")]
+MemoryHours = Annotated[float | None, typer.Option(min=0.001, help="Archives: remember so much of it; default: all.")]
+Select = Annotated[
+    str | None,
+    typer.Option(help="Archives: what --memory-hours keeps, 'diverse', 'recent' or 'tags=NAME,NAME'; default: diverse."),
+]
+Mixed = Annotated[bool, typer.Option("--allow-mixed", help="Archives: take what machines with another arithmetic hear.")]
 
 
 def main() -> None:
@@ -151,7 +161,37 @@ def train(
     runtime: Runtime = "auto",
     precision: Precision = "auto",
     offline: Offline = False,
-    processes: Processes = None,
+    workers: Processes = None,
+    manifest: Annotated[
+        list[Path] | None,
+        typer.Option(help="Archives: a list of recordings, CSV or JSON Lines: path, start, end, title, tags. Repeatable."),
+    ] = None,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATTERN", help="Archives: leave out such paths or names, as '*live*'. Repeatable."),
+    ] = None,
+    work: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help="Archives: keep here what was heard; default: beside the partner until it is written."
+        ),
+    ] = None,
+    sample_frames: SampleFrames = 2_000_000,
+    memory_hours: MemoryHours = None,
+    select: Select = None,
+    sounds_of: Annotated[
+        Path | None, typer.Option(metavar="PARTNER", help="Archives: keep the sounds of a partner, instead of learning them.")
+    ] = None,
+    shard: Annotated[
+        str | None, typer.Option(metavar="N/COUNT", help="Archives: hear only this share, as 2/8, for `musichal join`.")
+    ] = None,
+    engine: Annotated[
+        str | None, typer.Option(metavar="URL", help="Archives: hear on a Dask cluster, dask://HOST:PORT.")
+    ] = None,
+    allow_mixed: Mixed = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Archives: say what it would take in time, memory and disk, and train nothing.")
+    ] = False,
     vocabulary: Annotated[int, typer.Option(help="Number of sounds to learn for each source.")] = 64,
     segment: Annotated[str | None, typer.Option(help="Length of a segment, as 350ms; that is the default.")] = None,
     hop: Annotated[str | None, typer.Option(help="Distance of segments; default: a segment. If shorter, they overlap.")] = None,
@@ -394,6 +434,31 @@ def verify(
 ) -> None:
     """Verify that the partner hears live as in training: frame counts, each token, diversity, repeatability."""
     _run("check.verify_command", locals())
+
+
+@app.command(epilog="Example: `musichal join node1/ node2/ -o partner.hal`")
+def join(
+    works: Annotated[list[Path], typer.Argument(help="Work folders of `musichal train --shard`.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The partner file to write.")],
+    sample_frames: SampleFrames = 2_000_000,
+    memory_hours: MemoryHours = None,
+    select: Select = None,
+    workers: Processes = None,
+    allow_mixed: Mixed = False,
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Make the partner of an archive that was heard in shards, as on a cluster."""
+    _run("archive.join_command", locals())
+
+
+@app.command(epilog="Example: `musichal worker dask://192.168.1.2:8786`")
+def worker(
+    scheduler: Annotated[str, typer.Argument(help="The Dask scheduler: dask://HOST:PORT, or dask://FILE.json.")],
+    workers: Processes = None,
+) -> None:
+    """Hear for an archive on another machine (extra `[dask]`), until its scheduler ends."""
+    _run("archive.worker_command", locals())
 
 
 @app.command(epilog="Example: `musichal compare first.hal second.hal take1.wav`")

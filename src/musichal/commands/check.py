@@ -31,7 +31,7 @@ from musichal.partner.voices import unheard_voices
 from musichal.plots.partner import draw_partner
 from musichal.plots.style import picture_format, save_figure
 from musichal.text import clock, counted, pitch_name, printable, shortened
-from musichal.training.trainer import as_recording, train
+from musichal.training.trainer import SAMPLE_FRAMES, as_recording, train
 
 # Terminals of at least this many columns have room for the details of a check.
 _WIDE = 120
@@ -129,8 +129,10 @@ def retrain_from(model: PartnerModel, given: Sequence[Recording] = ()) -> Partne
         recordings.append(as_recording(stored, samples))
     keep = all(recording.flac is not None for recording in model.recordings)
     kept = model.vocabularies if model.keeps_vocabularies else None
-    again = train(recordings, model.spec, keep_audio=keep, vocabularies=kept, pairs=model.pairs)
-    return replace(again, trained_with=model.trained_with)
+    frames = int(model.archive.get("sample_frames", SAMPLE_FRAMES))
+    again = train(recordings, model.spec, keep_audio=keep, vocabularies=kept, pairs=model.pairs, sample_frames=frames)
+    tagged = [replace(one, tags=stored.tags) for one, stored in zip(again.recordings, model.recordings, strict=True)]
+    return replace(again, trained_with=model.trained_with, archive=model.archive, recordings=tuple(tagged))
 
 
 def _verification_tables(verification: Verification, *, narrow: bool) -> Iterator[Table]:

@@ -13,6 +13,7 @@ from musichal.audio.pairs import read_pair
 from musichal.audio.reading import read_found
 from musichal.audio.recording import MIDI_SUFFIXES, FoundFiles, Recording, find_recordings
 from musichal.audio.score import parse_midi_channels
+from musichal.commands.archive import LONG_S, ArchiveOptions, length_s, train_archive
 from musichal.commands.options import check_choice
 from musichal.commands.terminal import Terminal, table_of
 from musichal.errors import CheckFailedError, InputError
@@ -46,7 +47,8 @@ from musichal.partner.settings import PartnerSettings
 from musichal.partner.voices import unheard_voices
 from musichal.spec import RESAMPLERS, EncoderSpec, PerceptionSpec
 from musichal.text import counted, parse_seconds, printable
-from musichal.training.trainer import Progress, own_recordings, rehear, train, with_beats
+from musichal.training.manifest import expanded, read_archive
+from musichal.training.trainer import SAMPLE_FRAMES, Progress, own_recordings, rehear, train, with_beats
 from musichal.training.workers import usual_processes
 
 _MEASURED_S = 20.0
@@ -73,15 +75,27 @@ def train_command(
     resampler: str = "soxr-HQ",
     vocabulary: int = 64,
     no_audio: bool = False,
-    processes: int | None = None,
+    workers: int | None = None,
+    manifest: Sequence[Path] | None = None,
+    exclude: Sequence[str] | None = None,
+    work: Path | None = None,
+    sample_frames: int = SAMPLE_FRAMES,
+    memory_hours: float | None = None,
+    select: str | None = None,
+    sounds_of: Path | None = None,
+    shard: str | None = None,
+    engine: str | None = None,
+    allow_mixed: bool = False,
+    dry_run: bool = False,
     force: bool = False,
     strict: bool = False,
     **learned: Any,
-) -> PartnerModel:
+) -> PartnerModel | None:
     """Train a partner on files and folders, write it to `output`, and report what was learned.
 
     Each of `notes` is the MIDI file of the recording in its place, and each `player` goes with the `others` in its place: see
-    `musichal.audio.pairs`.
+    `musichal.audio.pairs`. More than an hour of recordings, and all with an option of `ArchiveOptions`, are an archive: see
+    `musichal.commands.archive`.
     `learned` holds the options of encoders with weights: see `encoder_plan`. Raises `MusicHalError` for an option, a recording
     or an output that cannot be used.
     """
@@ -106,7 +120,30 @@ def train_command(
     if plan is None:
         resolve_spec(spec)  # a mistake must show before minutes of listening
     asked = _asked_pairs(player or (), others or ())
-    found = find_recordings(recordings or ()) if recordings or not asked else FoundFiles()
+    options = ArchiveOptions(
+        manifest or (), exclude or (), work, sample_frames, memory_hours, select, sounds_of, shard, engine, allow_mixed, dry_run
+    )
+    paths = expanded(recordings or ())
+    if not asked and not notes:
+        listed = read_archive(paths, options.manifest, exclude=options.exclude)
+        if options.given or sum(map(length_s, listed.entries)) > LONG_S:
+            return train_archive(
+                listed,
+                spec,
+                options,
+                output=output,
+                workers=workers,
+                keep_audio=not no_audio,
+                strict=strict,
+                midi=_midi_choice(tracks, channels, [entry.path for entry in listed.entries]),
+                named=frozenset(path for path in map(Path, recordings or ()) if path.is_file()),
+                terminal=terminal,
+                measured=None if plan is None else (lambda first: chosen_spec(plan, spec, [first], terminal)),
+                force=force,
+            )
+    if options.given:
+        raise InputError(f"--{options.given[0].replace('_', '-')} is for archives: without --player and --notes")
+    found = find_recordings(paths) if paths or not asked else FoundFiles()
     sides = [Path(side) for pair in asked for side in pair if Path(side).is_file()]
     _check_once([*found.files, *sides])
     midi = _midi_choice(tracks, channels, soundfont, [*found.files, *(notes or ())])
@@ -130,7 +167,7 @@ def train_command(
             heard,
             spec,
             keep_audio=not no_audio,
-            processes=processes or usual_processes(heard_s),
+            processes=workers or usual_processes(heard_s),
             notes=dict(enumerate(takes)),
             pairs=[(n, n + 1) for n in range(len(read), len(heard), 2)],
             progress=progress,
@@ -139,16 +176,24 @@ def train_command(
         progress(f"Writing {printable(output.name)}", 1.0)
         save_partner(output, model)
     took_s = time.monotonic() - started_s
+    say_trained(model, output, terminal, count=len(heard), heard_s=heard_s, took_s=took_s, learned=plan is not None)
+    return model
+
+
+def say_trained(
+    model: PartnerModel, output: Path, terminal: Terminal, *, count: int, heard_s: float, took_s: float, learned: bool
+) -> None:
+    """Report what was learned of so many recordings, and where the partner is."""
     terminal.result({"partner": str(output), "took_s": took_s, "figures": partner_stats(model).to_dict()})
     speed = f"{heard_s / took_s:.{0 if heard_s >= 10 * took_s else 1}f}"
-    terminal.say(f"Heard {counted(len(heard), 'recording')} ({heard_s:.1f} s) in {took_s:.1f} s: {speed} times real time.")
-    if plan is not None:
-        used = spec.encoder
+    terminal.say(f"Heard {counted(count, 'recording')} ({heard_s:.1f} s) in {took_s:.1f} s: {speed} times real time.")
+    if learned:
+        used = model.spec.encoder
         terminal.say(
             f"Encoder: layer {used.layer} of {used.weights}, computed by {used.runtime} in {used.precision}."
             f" Licence of the weights: {model.encoder_licence}."
         )
-    size, memory = spec.vocabulary.size, model.memory
+    size, memory = model.spec.vocabulary.size, model.memory
     terminal.say(f"Learned {size} harmonic and {size} percussive sounds.")
     _say_held(memory, terminal)
     for line in pair_words(model):
@@ -158,7 +203,6 @@ def train_command(
             tempo = tempo_stats(stored.beats, duration_s=stored.duration_s)
             terminal.say(f"Tempo of {printable(stored.name)}: {tempo.words}.")
     terminal.say(f"Wrote {printable(output)} ({output.stat().st_size / 1e6:.1f} MB).")
-    return model
 
 
 def _midi_choice(tracks: str | None, channels: str | None, soundfont: Path | None, files: Sequence[Path]) -> MidiChoice:

@@ -12,6 +12,7 @@ Arthur & Vassilvitskii, "k-means++: The advantages of careful seeding", SODA 200
 """
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -26,6 +27,7 @@ from musichal.spec import VocabularySpec
 
 # Distances are computed in blocks of fixed height, so that memory is bounded and results do not depend on the total.
 _BLOCK_ROWS = 4096
+_SUMMED_ROWS = 1 << 18
 # Restarts compete on a sample; only the winner is refined on every frame.
 _SEEDING_ROWS = 6000
 _SEEDING_ITERATIONS = 12
@@ -98,10 +100,13 @@ class Vocabulary:
         The tokens are those that are heard: of a steady sound many centres are equally near but for rounding, and k-means,
         which computes distances in another way, may find another of them the nearest.
         """
+        blocks = (features[first : first + _BLOCK_ROWS] for first in range(0, features.shape[0], _BLOCK_ROWS))
+        return self._count(self.normalise(block) for block in blocks)
+
+    def _count(self, blocks: Iterable[Float32]) -> Int64:
         counts = np.zeros(self.size, np.int64)
-        for first in range(0, features.shape[0], _BLOCK_ROWS):
-            tokens = nearest(self.distances(self.normalise(features[first : first + _BLOCK_ROWS])))
-            counts += np.bincount(tokens, minlength=self.size)
+        for block in blocks:
+            counts += np.bincount(nearest(self.distances(block)), minlength=self.size)
         return counts
 
     def alike(self) -> Bool:
@@ -127,8 +132,10 @@ def nearest(distances: Float32) -> Int16:
     return np.argmin(distances, axis=1).astype(np.int16)
 
 
-def fit_vocabulary(features: Float32, spec: VocabularySpec, *, source: str) -> Vocabulary:
+def fit_vocabulary(features: Float32, spec: VocabularySpec, *, source: str, overwrite: bool = False) -> Vocabulary:
     """Learn a vocabulary from frames (n, dims) of one source; the same frames and spec give the same one, bit for bit.
+
+    With `overwrite` the frames may be changed, which needs half the memory.
 
     Raises `InputError`, which names the `source`, if there are fewer different frames than tokens.
     """
@@ -139,7 +146,7 @@ def fit_vocabulary(features: Float32, spec: VocabularySpec, *, source: str) -> V
         )
     mean, projection, scale = _normalisation(features, spec)
     if spec.normalisation == "scale":
-        x = (features / np.float32(scale)).astype(np.float32)
+        x = np.divide(features, np.float32(scale), out=features if overwrite else None)
     else:
         x = _project(features, _plane(mean, projection))
     rng = np.random.default_rng(spec.seed)
@@ -147,7 +154,7 @@ def fit_vocabulary(features: Float32, spec: VocabularySpec, *, source: str) -> V
     centres, _, spread = _lloyd(x, centres, spec.max_iterations)
     none = np.zeros(spec.size, np.int64)
     fitted = Vocabulary(spec.normalisation, centres, scale, mean, projection, max(spread, _LEAST_SPREAD), none)
-    return replace(fitted, counts=fitted.count(features))
+    return replace(fitted, counts=fitted._count(x[first : first + _BLOCK_ROWS] for first in range(0, len(x), _BLOCK_ROWS)))
 
 
 def _has_distinct_rows(features: Float32, count: int) -> bool:
@@ -280,10 +287,14 @@ def _lloyd(x: Float32, centres: Float32, max_iterations: int) -> tuple[Float32, 
 
 def _means(x: Float32, labels: Int64, distance: Float64, size: int) -> Float32:
     """Return the mean of each cluster; an empty one restarts at the frame farthest from its centre, each at another."""
-    n = x.shape[0]
     counts = np.bincount(labels, minlength=size)
-    membership = csr_array((np.ones(n, dtype=np.float64), (labels, np.arange(n))), shape=(size, n))
-    centres = (membership @ x) / np.maximum(counts, 1)[:, None]
+    sums = np.zeros((size, x.shape[1]))
+    for first in range(0, x.shape[0], _SUMMED_ROWS):
+        part = x[first : first + _SUMMED_ROWS]
+        n = len(part)
+        membership = csr_array((np.ones(n), (labels[first : first + n], np.arange(n))), shape=(size, n))
+        sums += membership @ part
+    centres = sums / np.maximum(counts, 1)[:, None]
     empty = np.flatnonzero(counts == 0)
     if empty.size:
         farthest = np.argsort(-distance, kind="stable")[: empty.size]

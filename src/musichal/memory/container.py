@@ -19,7 +19,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -64,9 +64,9 @@ class Member:
 
 @dataclass(frozen=True)
 class Blob:
-    """A member that stays in its file until it is read."""
+    """A member that stays in its file until it is read; those with the same content are equal."""
 
-    path: Path
+    path: Path = field(compare=False)
     name: str
     sha256: str
 

@@ -11,7 +11,7 @@ the gestures of the players.
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -103,7 +103,7 @@ class StoredRecording:
     `tokens` (sources, n), `frame_samples` (n,) positions at the spec's rate, `level_db` (n,), `onset_samples` (k,).
     `digest` is the SHA-256 of its samples, `n_samples` at `sample_rate_hz`. `beats` is its grid, `BEAT` of shape (m,), empty
     where there is no steady beat; None where none was looked for: the file comes from a MusicHal that knew no beats.
-    `take` is what a MIDI file said of it, None where there was none.
+    `take` is what a MIDI file said of it, None where there was none; `tags` are those of the manifest of an archive.
     """
 
     name: str
@@ -117,6 +117,7 @@ class StoredRecording:
     flac: bytes | Blob | None
     beats: Records | None = None
     take: MidiTake | None = None
+    tags: tuple[str, ...] = ()
 
     @property
     def duration_s(self) -> float:
@@ -147,6 +148,9 @@ class PartnerModel:
     encoder_licence: str
     trained_with: Mapping[str, str]
     """Versions of MusicHal and of the libraries that shape numbers; `KEPT` where vocabularies come from another training."""
+    archive: Mapping[str, str] = field(default_factory=dict)
+    """Of an archive how many `recordings` and `hours` it was learned from, by how many `sample_frames`, and what of them is in
+    `memory`."""
 
     @property
     def versions(self) -> dict[str, str]:
@@ -198,6 +202,8 @@ def save_partner(path: PathLike, model: PartnerModel) -> None:
         arrays = {name: getattr(recording, name) for name in _RECORDING_ARRAYS}
         members[f"arrays/recording-{number:04d}.safetensors"] = pack_arrays(arrays)
         recordings.append({name: getattr(recording, name) for name in ("name", "sample_rate_hz", "n_samples", "digest")})
+        if recording.tags:
+            recordings[-1]["tags"] = list(recording.tags)
         if recording.beats is not None:
             members[f"arrays/beats-{number:04d}.safetensors"] = pack_arrays(columns_to_arrays(recording.beats, BEAT))
         if recording.take is not None:
@@ -214,6 +220,8 @@ def save_partner(path: PathLike, model: PartnerModel) -> None:
     }
     if model.memory.worth:
         content["influences"] = dict(model.memory.worth)
+    if model.archive:
+        content["archive"] = dict(model.archive)
     if past is not None:
         content["pairs"] = [vars(pair) for pair in past.pairs]
     write_container(path, content=content, members=members)
@@ -271,9 +279,9 @@ def _build(container: Container) -> PartnerModel:
     heard = {pair.player for pair in past.pairs} if past is not None else set()
     _require(not heard & {*np.unique(memory.states["recording"]).tolist()}, "its memory would play what a player played")
     trained_with = {_text(k): _text(v) for k, v in content["trained_with"].items()}
-    return PartnerModel(
-        spec, (vocabularies[0], vocabularies[1]), memory, recordings, _text(content["encoder_licence"]), trained_with
-    )
+    archive = {_text(k): _text(v) for k, v in content.get("archive", {}).items()}
+    licence = _text(content["encoder_licence"])
+    return PartnerModel(spec, (vocabularies[0], vocabularies[1]), memory, recordings, licence, trained_with, archive)
 
 
 def _pair(values: dict[str, Any], recordings: int) -> Pair:
@@ -349,6 +357,7 @@ def _recording(container: Container, number: int, values: dict[str, Any], spec: 
         flac=container.blob(flac_name),
         beats=_beats(container, number),
         take=_take(container, number),
+        tags=tuple(_text(tag) for tag in values.get("tags", ())),
     )
     _require(_SHA256.fullmatch(recording.digest) is not None, f"recording {number} has no proper digest")
     n = recording.frame_samples.shape[0]

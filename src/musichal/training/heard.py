@@ -8,9 +8,12 @@ as the sound itself. Salience, which only beats need, is not kept.
 
 import tempfile
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
@@ -20,7 +23,7 @@ from musichal.audio.midi_take import MidiTake
 from musichal.audio.recording import Recording
 from musichal.errors import InputError
 from musichal.hearing.beats import BEAT
-from musichal.hearing.encoders import Encoder
+from musichal.hearing.encoders import Encoder, create_encoder
 from musichal.hearing.exact_notes import NoteQueue, OnsetQueue, known_of, known_or_found_beats
 from musichal.hearing.front_end import FrontEnd
 from musichal.hearing.listener import FeatureExtractor
@@ -50,13 +53,14 @@ class Heard:
     container: Container
     name: str
     take: MidiTake | None = None
+    tags: tuple[str, ...] = ()
 
     @classmethod
-    def load(cls, path: Path, *, name: str) -> "Heard":
+    def load(cls, path: Path, *, name: str, tags: tuple[str, ...] = ()) -> "Heard":
         """Open a file that `hear` wrote; raises `PartnerFileError` where it is damaged."""
         container = read_container(path)
         take = container.read_arrays("arrays/midi.safetensors") if "arrays/midi.safetensors" in container.members else None
-        return cls(container, name, None if take is None else take_of_arrays(take, name))
+        return cls(container, name, None if take is None else take_of_arrays(take, name), tags)
 
     @property
     def sample_rate_hz(self) -> int:
@@ -151,6 +155,11 @@ class Heard:
                 )
                 first, struck = first + n, struck + onsets
 
+    def check(self) -> None:
+        """Raise `PartnerFileError` where a member does not match its digest."""
+        for name in self.container.members:
+            self.container.read(name)
+
     def _members(self, kind: str) -> list[str]:
         return sorted(name for name in self.container.members if name.startswith(f"arrays/{kind}-"))
 
@@ -164,6 +173,12 @@ class Heard:
         return [note for arrays in (*self._parts(), self._end()) for note in _notes(arrays, kind)]
 
 
+@lru_cache(maxsize=1)
+def ready_encoder(spec: PerceptionSpec) -> Encoder:
+    """Return the encoder of a spec, opened once in a process."""
+    return create_encoder(spec)
+
+
 def hear(
     recording: Recording,
     spec: PerceptionSpec,
@@ -171,10 +186,13 @@ def hear(
     path: Path,
     *,
     keep_audio: bool,
+    remarks: Mapping[str, Any] = MappingProxyType({}),
     analyse: Analyse | None = None,
     tell: Callable[[float], None] | None = None,
 ) -> None:
-    """Push a recording through the front end and write what was heard; `tell` receives how many seconds are done.
+    """Push a recording through the front end and write what was heard, with some `remarks`.
+
+    `tell` receives how many seconds are done.
 
     Raises `InputError` where the file cannot be written.
     """
@@ -217,7 +235,7 @@ def hear(
                 "digest": recording.digest,
                 "end_sample": front_end.samples_heard,
                 "dims": writer.dims,
-                "warnings": list(recording.warnings),
+                **remarks,
             }
             write_container(path, content=content, members=members)
     except OSError as error:

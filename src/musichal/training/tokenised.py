@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from musichal.arrays import Int16, Int64, Records
+from musichal.errors import PartnerFileError
 from musichal.hearing.listener import Tokenizer, Vocabularies
 from musichal.hearing.percepts import Gesture, Percept
 from musichal.memory.container import Container, pack_arrays, read_container, write_container
@@ -33,6 +34,15 @@ def tokenise(heard: Heard, spec: PerceptionSpec, vocabularies: Vocabularies, pat
     arrays |= {name: np.stack([getattr(gesture, name) for gesture in gestures]) for name in ("chroma", "vector")}
     arrays |= {"frame_tokens": np.concatenate(tokens, axis=1), "counts": np.array(counts)}
     write_container(path, content={"gestures": len(gestures)}, members={_MEMBER: pack_arrays(arrays)})
+
+
+def is_whole(path: Path) -> bool:
+    """Return whether there is a file of tokens, and it is not damaged."""
+    try:
+        read_container(path).read(_MEMBER)
+    except PartnerFileError:
+        return False
+    return True
 
 
 @dataclass(frozen=True)

@@ -10,18 +10,18 @@ import contextlib
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from musichal.arrays import AnyArray, Bool, Float32, Records
+from musichal.arrays import AnyArray, Bool, Float32, Int64, Records
 from musichal.audio.files import flac_holds_rate
 from musichal.audio.midi_take import MidiTake
 from musichal.audio.recording import Recording
 from musichal.errors import InputError, MusicHalError, PartnerFileError
 from musichal.hearing.drums import drum_model_digest
-from musichal.hearing.encoders import LEARNED, Encoder, create_encoder
+from musichal.hearing.encoders import LEARNED, create_encoder
 from musichal.hearing.encoders.runtimes import package_of
 from musichal.hearing.exact_notes import is_exact
 from musichal.hearing.listener import Vocabularies, resolve_spec
@@ -35,11 +35,11 @@ from musichal.memory.oracle_threshold import choose_threshold, sampled
 from musichal.memory.partner_file import KEPT, PartnerModel, StoredRecording, in_the_beat
 from musichal.own_process import single_blas_thread
 from musichal.spec import PerceptionSpec
-from musichal.training.heard import Heard, hear
+from musichal.training.heard import Heard, hear, ready_encoder
 from musichal.training.influence_worth import MOST_REHEARSALS, Rehearsal, influence_worth
 from musichal.training.note_alignment import align_notes
 from musichal.training.pair_alignment import MORE_AT_ONCE, Sounding, aligned, check_pairs, parts_at_once
-from musichal.training.tokenised import Tokenised, tokenise
+from musichal.training.tokenised import Tokenised, is_whole, tokenise
 from musichal.training.workers import Engine, each, worker_pool
 
 Progress = Callable[[str, float], None]
@@ -152,17 +152,18 @@ def learn(
             player, others = (heard[n].name for n in numbers)
             warn(f"more goes on in {player} than in {others}: are the player and the others swapped?")
     kept = {KEPT: "kept"} if vocabularies is not None else {}
-    masks = [item.audible() for item in heard]
-    counted = sum(mask.shape[1] for mask in masks) <= sample_frames and vocabularies is None
+    counted = vocabularies is None
     if vocabularies is None:
-        vocabularies = _learn_vocabularies(heard, masks, spec, sample_frames, progress, warn or (lambda _text: None))
+        audible = np.stack([np.append(mask.sum(axis=1), mask.shape[1]) for mask in (item.audible() for item in heard)])
+        counted = int(audible[:, -1].sum()) <= sample_frames
+        vocabularies = _learn_vocabularies(heard, audible, spec, sample_frames, progress, warn or (lambda _text: None))
     tokenised = _tokenise_all(heard, spec, vocabularies, folder, engine, progress)
     if choose is not None:
         chosen = choose(tokenised)
         if len(chosen) < len(heard):
-            tokenised, masks, counted, kept = [tokenised[n] for n in chosen], [masks[n] for n in chosen], False, {KEPT: "kept"}
+            tokenised, counted, kept = [tokenised[n] for n in chosen], False, {KEPT: "kept"}
     if not counted:
-        vocabularies = _counted_again(vocabularies, tokenised, masks)
+        vocabularies = _counted_again(vocabularies, tokenised)
     beats = [item.heard.beats(sample_rate_hz=spec.sample_rate_hz) for item in tokenised]
     stored = [_store(item, own) for item, own in zip(tokenised, beats, strict=True)]
     players = {pair.player for pair in found}
@@ -199,12 +200,6 @@ class _ToHear:
     spec: PerceptionSpec
     path: Path
     keep_audio: bool
-
-
-@lru_cache(maxsize=1)
-def ready_encoder(spec: PerceptionSpec) -> Encoder:
-    """Return the encoder of a spec, opened once in a process."""
-    return create_encoder(spec)
 
 
 @single_blas_thread()
@@ -257,26 +252,36 @@ def frame_hashes(heard: Heard, frames: AnyArray) -> AnyArray:
         return np.asarray(x ^ (x >> np.uint64(31)))
 
 
-def _sample(heard: Sequence[Heard], masks: Sequence[Bool], most: int) -> list[Bool]:
-    """Return which frames of each recording to learn from: all of a mask, or those with the smallest hashes of all."""
-    if sum(int(mask.sum()) for mask in masks) <= most:
-        return list(masks)
-    lowest = np.zeros(0, np.uint64)
-    for item, mask in zip(heard, masks, strict=True):
-        lowest = np.concatenate([lowest, frame_hashes(item, np.flatnonzero(mask))])
-        if len(lowest) > most:
-            lowest = np.partition(lowest, most)[: most + 1]
-    limit = lowest.max()
-    return [mask & (frame_hashes(item, np.arange(len(mask))) < limit) for item, mask in zip(heard, masks, strict=True)]
+def _sample(heard: Sequence[Heard], source: int, mask: Callable[[Heard], Bool], total: int, most: int) -> Float32:
+    """Return at most so many frames (n, dims) of a source: all `total` of a mask, or those with the smallest hashes."""
+    limit = np.uint64(2**64 - 1)
+    if total > most:
+        lowest = np.zeros(0, np.uint64)
+        for item in heard:
+            lowest = np.concatenate([lowest, frame_hashes(item, np.flatnonzero(mask(item)))])
+            if len(lowest) > most:
+                lowest = np.partition(lowest, most)[: most + 1]
+        limit = lowest.max()
+    out, first = np.zeros((0, 1), np.float32), 0
+    for item in heard:
+        chosen = mask(item)
+        if total > most:
+            chosen = chosen & (frame_hashes(item, np.arange(len(chosen))) < limit)
+        features = item.features(source, chosen)
+        if not len(out):
+            out = np.empty((min(total, most), features.shape[1]), np.float32)
+        out[first : first + len(features)] = features
+        first += len(features)
+    return out[:first]
 
 
-def _counted_again(vocabularies: Vocabularies, tokenised: Sequence[Tokenised], masks: Sequence[Bool]) -> Vocabularies:
+def _counted_again(vocabularies: Vocabularies, tokenised: Sequence[Tokenised]) -> Vocabularies:
     """Return vocabularies with counts of how often each of their tokens occurs in these recordings."""
     counts = sum(item.token_counts(vocabularies[0].size) for item in tokenised)
     out: list[Vocabulary] = []
     for source, vocabulary in enumerate(vocabularies):
         own = np.asarray(counts, np.int64)[source]
-        if sum(int(mask[source].sum()) for mask in masks) < vocabulary.size:  # it was learned from below the gate
+        if own.sum() < vocabulary.size:  # it was learned from below the gate
             own = np.asarray(sum(vocabulary.count(item.heard.features(source)) for item in tokenised), np.int64)
         out.append(replace(vocabulary, counts=own))
     return out[0], out[1]
@@ -284,43 +289,36 @@ def _counted_again(vocabularies: Vocabularies, tokenised: Sequence[Tokenised], m
 
 def _learn_vocabularies(
     heard: Sequence[Heard],
-    masks: Sequence[Bool],
+    audible: Int64,
     spec: PerceptionSpec,
     sample_frames: int,
     tell: Progress,
     warn: Callable[[str], None],
 ) -> Vocabularies:
-    total, size = sum(mask.shape[1] for mask in masks), spec.vocabulary.size
-    audible = [sum(int(mask[source].sum()) for mask in masks) for source in range(len(SOURCES))]
-    if max(audible) < size <= total:
+    """Learn the vocabularies; `audible` (recordings, sources + 1) counts the frames of each source, and all."""
+    *counts, total = audible.sum(axis=0).tolist()
+    size = spec.vocabulary.size
+    if max(counts) < size <= total:
         raise InputError(
             f"nearly all of the sound is below the gate of {spec.gate.open_db:g} dBFS: give Chandra a louder recording"
         )
     learned = []
     for number, source in enumerate(SOURCES):
         tell(f"Learning {size} {source} sounds", number / len(SOURCES))
-        quiet = audible[number] < size <= total
+        quiet = counts[number] < size <= total
         if quiet:
             # A flute has next to nothing percussive. What little there is must not exclude it; it stays SILENCE.
             warn(
-                f"nearly all of the {source} sound ({total - audible[number]} of {total} frames) is below the gate of"
+                f"nearly all of the {source} sound ({total - counts[number]} of {total} frames) is below the gate of"
                 f" {spec.gate.open_db:g} dBFS: its vocabulary was learned from below the gate"
             )
-        chosen = _sample(heard, [mask[number] | quiet for mask in masks], sample_frames)
-        learned.append(fit_vocabulary(_frames(heard, number, chosen), spec.vocabulary, source=source))
+
+        def mask(item: Heard, number: int = number, quiet: bool = quiet) -> Bool:
+            return np.asarray(item.audible()[number] | quiet)
+
+        frames = _sample(heard, number, mask, total if quiet else counts[number], sample_frames)
+        learned.append(fit_vocabulary(frames, spec.vocabulary, source=source, overwrite=True))
     return learned[0], learned[1]
-
-
-def _frames(heard: Sequence[Heard], source: int, chosen: Sequence[Bool]) -> Float32:
-    """Return the chosen frames of a source, (n, dims)."""
-    out, first = np.zeros((0, 1), np.float32), 0
-    for item, mask in zip(heard, chosen, strict=True):
-        features = item.features(source, mask)
-        if not len(out) and len(features):
-            out = np.empty((sum(int(some.sum()) for some in chosen), features.shape[1]), np.float32)
-        out[first : first + len(features)] = features
-        first += len(features)
-    return out
 
 
 @dataclass(frozen=True)
@@ -341,7 +339,7 @@ def _tokenise_all(
 ) -> list[Tokenised]:
     digest = "".join(vocabulary.digest()[:8] for vocabulary in vocabularies)
     paths = [folder / f"{item.container.path.name}-{digest}" for item in heard]
-    left = [number for number, path in enumerate(paths) if not path.exists()]
+    left = [number for number, path in enumerate(paths) if not is_whole(path)]
     tasks = [_ToTokenise(heard[number], spec, vocabularies, paths[number]) for number in left]
     for done, (number, result) in enumerate(engine(_tokenise_one, tasks)):
         if isinstance(result, MusicHalError):
@@ -389,6 +387,7 @@ def _store(item: Tokenised, beats: Records) -> StoredRecording:
         flac=heard.flac,
         beats=beats,
         take=heard.take,
+        tags=heard.tags,
     )
 
 

@@ -63,14 +63,14 @@ def each(
     """
     if processes == 1:
         for number, task in enumerate(tasks):
-            yield number, _caught(work, task)
+            yield number, caught(work, task)
         return
     left, deaths = set(range(len(tasks))), 0
     while left:
         pool = ProcessPoolExecutor(min(processes, len(left)), mp_context=get_context("spawn"), initializer=_end_with_parent)
         try:
             with starting_children(threads=1):
-                numbers = {pool.submit(_caught, work, tasks[number]): number for number in sorted(left)}
+                numbers = {pool.submit(caught, work, tasks[number]): number for number in sorted(left)}
             for future in as_completed(numbers):
                 result = future.result()
                 left.discard(numbers[future])
@@ -87,7 +87,8 @@ def each(
                 child.kill()  # it has nothing to lose
 
 
-def _caught(work: Callable[[Task], Result], task: Task) -> Result | MusicHalError:
+def caught(work: Callable[[Task], Result], task: Task) -> Result | MusicHalError:
+    """Return what a function gives, or the error that it raises."""
     try:
         return work(task)
     except MusicHalError as error:

@@ -1,0 +1,504 @@
+"""`musichal train` on an archive, and `musichal join`: hours of recordings, on any number of processes or machines."""
+
+import contextlib
+import json
+import shutil
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+
+from musichal.atomic import open_atomically
+from musichal.audio.keyboard import MidiChoice
+from musichal.audio.recording import Recording
+from musichal.commands.outputs import PARTNER, check_outputs
+from musichal.commands.terminal import Terminal
+from musichal.errors import InputError
+from musichal.hearing.listener import Vocabularies, resolve_spec
+from musichal.machine import processors
+from musichal.memory.partner_file import PartnerModel, load_partner, save_partner
+from musichal.spec import PerceptionSpec
+from musichal.text import clock, counted, parse_json, printable, reason
+from musichal.training.archive import (
+    Found,
+    HearTask,
+    choose_diverse,
+    choose_recent,
+    choose_tagged,
+    hear_archive,
+    heard_path,
+    work_folder,
+)
+from musichal.training.heard import Heard, hear, ready_encoder
+from musichal.training.manifest import Archive, Entry
+from musichal.training.probe import probe
+from musichal.training.tokenised import Tokenised
+from musichal.training.trainer import SAMPLE_FRAMES, learn
+from musichal.training.workers import Engine, each
+
+LONG_S = 3600.0
+"""From so much sound on, recordings are an archive: heard into a work folder, so that a stopped training goes on."""
+_SELECT = "diverse, recent or tags=NAME,NAME"
+_DRY_S = 6.0
+_MOST_JSON_DEPTH = 8
+# Measured: see docs/how-to/archives.md.
+_BASE_MB, _MEMORY_MB_PER_HOUR = 330, 30
+_FEATURE_BYTES_PER_S, _FRAMES_PER_S = 52_000, 75
+
+
+@dataclass(frozen=True)
+class ArchiveOptions:
+    """The options of `musichal train` that make what is given an archive."""
+
+    manifest: Sequence[Path] = ()
+    exclude: Sequence[str] = ()
+    work: Path | None = None
+    sample_frames: int = SAMPLE_FRAMES
+    memory_hours: float | None = None
+    select: str | None = None
+    sounds_of: Path | None = None
+    shard: str | None = None
+    engine: str | None = None
+    allow_mixed: bool = False
+    dry_run: bool = False
+
+    @property
+    def given(self) -> list[str]:
+        """Return the names of the options that were given."""
+        default = ArchiveOptions()
+        return [name for name, value in vars(self).items() if value not in (getattr(default, name), None, [])]
+
+
+def length_s(entry: Entry) -> float:
+    """Return how long a recording is by its header, or by the size of its file where that does not say."""
+    end_s = entry.end_s
+    if end_s is None:
+        try:
+            end_s = float(soundfile.info(entry.path).duration)
+        except (soundfile.SoundFileError, OSError, TypeError):
+            end_s = 0.0
+            with contextlib.suppress(OSError):
+                end_s = entry.path.stat().st_size / 32_000  # as MP3 of 256 kbit/s
+    return max(0.0, end_s - entry.start_s)
+
+
+def train_archive(
+    archive: Archive,
+    spec: PerceptionSpec,
+    options: ArchiveOptions,
+    *,
+    output: Path,
+    workers: int | None,
+    keep_audio: bool,
+    strict: bool,
+    midi: MidiChoice,
+    named: frozenset[Path],
+    terminal: Terminal,
+    measured: Callable[[Recording], PerceptionSpec] | None,
+    force: bool,
+) -> PartnerModel | None:
+    """Hear an archive into its work folder, and write the partner, and report what was learned.
+
+    None is returned where no partner was asked for: of a shard, or on a dry run. `measured` gives the spec of a learned encoder
+    by a recording. Raises `InputError` as `musichal train` does.
+    """
+    from musichal.commands.train import say_trained
+
+    started_s = time.monotonic()
+    shard = _shard(options.shard)
+    select = _checked_select(options)
+    if archive.left_out and strict:
+        raise InputError("; ".join(archive.left_out))
+    if measured is not None:
+        spec = measured(_first_readable(archive, spec, strict=strict, midi=midi))
+    spec = resolve_spec(spec)
+    vocabularies = None if options.sounds_of is None else _sounds_of(options.sounds_of, spec)
+    workers = workers or processors()
+    if options.dry_run:
+        _say_plan(archive, spec, options, workers, keep_audio=keep_audio, output=output, terminal=terminal)
+        return None
+    check_outputs([(output, PARTNER)], inputs=[entry.path for entry in archive.entries], force=force)
+    folder = options.work or output.with_name(f"{output.name}.work")
+    entries = [entry for number, entry in enumerate(archive.entries) if number % shard[1] == shard[0]]
+    with (
+        work_folder(folder, alone=shard == (0, 1)),
+        _engine(options.engine, workers) as (engine, count),
+        terminal.progress("Listening") as progress,
+    ):
+        pace = _Pace(entries, count, progress)
+
+        def came(entry: Entry, found: Found) -> None:
+            if found.wrong and (strict or entry.path in named):
+                raise InputError(found.wrong)
+            for warning in found.warnings if not found.wrong else ():
+                terminal.warn(f"{entry.words}: {warning}")
+            pace.came(entry, found)
+
+        def task(entry: Entry) -> HearTask:
+            known = None if options.allow_mixed else probe(spec)
+            return HearTask(entry, spec, folder.resolve(), keep_audio=keep_audio, strict=strict, midi=midi, probe=known)
+
+        found = hear_archive(entries, task, engine, each=came)
+        kept, left_out = _kept(entries, found)
+        _say_left_out([*archive.left_out, *left_out], len(archive.entries) + len(archive.left_out), terminal)
+        if shard != (0, 1):
+            _write_shard(folder, shard, archive, spec, entries, found, options)
+            terminal.say(f"Heard shard {shard[0] + 1} of {shard[1]}: {counted(len(kept), 'recording')} in {printable(folder)}.")
+            terminal.result({"work": str(folder), "shard": options.shard, "recordings": len(kept)})
+            return None
+        if not kept:
+            raise InputError(f"none of {counted(len(entries), 'recording')} can be heard: {left_out[0]}")
+        names = entry_names([entry for entry, _ in kept])
+        heard = [
+            Heard.load(heard_path(folder, one.key), name=name, tags=entry.tags)
+            for (entry, one), name in zip(kept, names, strict=True)
+        ]
+        model = _learn(
+            heard, [entry for entry, _ in kept], spec, folder, engine, select, options, vocabularies, terminal, progress
+        )
+        progress(f"Writing {printable(output.name)}", 1.0)
+        save_partner(output, model)
+    heard_s = sum(one.duration_s for _, one in kept)
+    if options.work is None:
+        shutil.rmtree(folder, ignore_errors=True)
+    if pace.again:
+        terminal.say(f"{counted(pace.again, 'recording')} of {len(kept)} had been heard before.")
+    took_s = time.monotonic() - started_s
+    say_trained(model, output, terminal, count=len(kept), heard_s=heard_s, took_s=took_s, learned=measured is not None)
+    return model
+
+
+def _learn(
+    heard: Sequence[Heard],
+    entries: Sequence[Entry],
+    spec: PerceptionSpec,
+    folder: Path,
+    engine: Engine,
+    select: Mapping[str, Any],
+    options: ArchiveOptions,
+    vocabularies: Vocabularies | None,
+    terminal: Terminal,
+    progress: Callable[[str, float], None],
+) -> PartnerModel:
+    """Return the partner of what was heard, with what is remembered of how much."""
+    total_s = sum(item.duration_s for item in heard)
+    most_s = None if options.memory_hours is None else 3600 * options.memory_hours
+    tokens = folder / "tokens"
+    tokens.mkdir(exist_ok=True)
+
+    def choose(tokenised: Sequence[Tokenised]) -> Sequence[int]:
+        assert most_s is not None
+        durations_s = [item.heard.duration_s for item in tokenised]
+        if sum(durations_s) <= most_s and select["how"] != "tags":
+            return range(len(tokenised))
+        if select["how"] == "recent":
+            return choose_recent(entries, durations_s, most_s=most_s)
+        if select["how"] == "tags":
+            return choose_tagged(entries, durations_s, select["tags"], most_s=most_s)
+        return choose_diverse(tokenised, size=spec.vocabulary.size, most_s=most_s)
+
+    model = learn(
+        heard,
+        spec,
+        tokens,
+        engine=engine,
+        vocabularies=vocabularies,
+        sample_frames=options.sample_frames,
+        choose=None if most_s is None else choose,
+        progress=progress,
+        warn=terminal.warn,
+    )
+    about = {"recordings": str(len(heard)), "hours": f"{total_s / 3600:.3f}", "sample_frames": str(options.sample_frames)}
+    if most_s is not None:
+        kept_s = sum(stored.duration_s for stored in model.recordings)
+        about["memory"] = f"{options.select or 'diverse'}, {options.memory_hours:g} h"
+        kept = f"{counted(len(model.recordings), 'recording')} ({kept_s / 3600:.2f} h) of {len(heard)} ({total_s / 3600:.2f} h)"
+        terminal.say(f"Remembered {kept}, by --select {options.select or 'diverse'}; all gave the sounds.")
+    return replace(model, archive=about)
+
+
+def entry_names(entries: Sequence[Entry]) -> list[str]:
+    """Return a name for each entry: its title, or that of its file, with the start of a part; all different."""
+    from musichal.commands.train import distinct_names
+
+    paths = list(dict.fromkeys(entry.path for entry in entries))
+    of_file = dict(zip(paths, distinct_names(paths), strict=True))
+    names, seen = [], Counter[str]()
+    for entry in entries:
+        name = entry.title or of_file[entry.path] + (f" {clock(entry.start_s, decimals=0)}" if entry.is_part else "")
+        seen[name] += 1
+        names.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
+    return names
+
+
+def _kept(entries: Sequence[Entry], found: Sequence[Found]) -> tuple[list[tuple[Entry, Found]], list[str]]:
+    """Return the entries that were heard, each content once, and why others were left out."""
+    kept: dict[str, tuple[Entry, Found]] = {}
+    left_out = []
+    for entry, one in zip(entries, found, strict=True):
+        if one.wrong:
+            left_out.append(one.wrong)
+        elif one.key in kept:
+            left_out.append(f"{entry.words}: it is the same as {kept[one.key][0].words}")
+        else:
+            kept[one.key] = (entry, one)
+    return list(kept.values()), left_out
+
+
+def _say_left_out(lines: Sequence[str], total: int, terminal: Terminal) -> None:
+    if lines:
+        terminal.warn(f"left out {len(lines)} of {counted(total, 'recording')}:")
+        for line in lines:
+            terminal.warn(line)
+
+
+class _Pace:
+    """Tells how far listening is: its rate, the time that is left, and how busy the workers are."""
+
+    def __init__(self, entries: Sequence[Entry], workers: int, progress: Callable[[str, float], None]) -> None:
+        self._left_s = {id(entry): length_s(entry) for entry in entries}
+        self._total_s = max(1.0, sum(self._left_s.values()))
+        self._workers, self._progress = workers, progress
+        self._started_s = time.monotonic()
+        self._heard_s = self._busy_s = 0.0
+        self.again = 0
+
+    def came(self, entry: Entry, found: Found) -> None:
+        self._left_s.pop(id(entry), None)
+        left_s = sum(self._left_s.values())
+        self.again += not (found.is_new or found.wrong)
+        self._busy_s += found.took_s
+        self._heard_s += found.duration_s if found.is_new else 0.0
+        passed_s = max(1e-3, time.monotonic() - self._started_s)
+        words = f"Listening to {printable(entry.path.name)}"
+        if self._heard_s:
+            rate = self._heard_s / passed_s
+            load = min(1.0, self._busy_s / passed_s / self._workers)
+            left = clock(left_s / rate, decimals=0)
+            words += f": {rate:.0f} times real time, {left} left, {counted(self._workers, 'worker')} {100 * load:.0f} % busy"
+        self._progress(words, 1 - left_s / self._total_s)
+
+
+@contextlib.contextmanager
+def _engine(name: str | None, workers: int) -> Iterator[tuple[Engine, int]]:
+    if name is None:
+        yield partial(each, processes=workers), workers
+        return
+    from musichal.training.cluster import dask_engine
+
+    with dask_engine(name) as (engine, count):
+        yield engine, count
+
+
+def _first_readable(archive: Archive, spec: PerceptionSpec, *, strict: bool, midi: MidiChoice) -> Recording:
+    from musichal.audio.recording import read_recording
+
+    least_s, wrong = spec.segment_samples / spec.sample_rate_hz, ""
+    for entry in archive.entries:
+        try:
+            return read_recording(entry.path, min_duration_s=least_s, strict=strict, midi=midi)
+        except InputError as error:
+            wrong = str(error)
+    raise InputError(f"none of {counted(len(archive.entries), 'recording')} can be heard: {wrong}")
+
+
+def _sounds_of(path: Path, spec: PerceptionSpec) -> Vocabularies:
+    model = load_partner(path)
+    if differences := spec.differences(model.spec):
+        field, mine, theirs = differences[0]
+        raise InputError(f"--sounds-of {printable(path)} hears in another way: its {field} is {theirs}, here it is {mine}")
+    return model.vocabularies
+
+
+def _checked_select(options: ArchiveOptions) -> Mapping[str, Any]:
+    text = options.select or "diverse"
+    if options.select is not None and options.memory_hours is None:
+        raise InputError("--select needs --memory-hours: how much is remembered")
+    how, _, names = text.partition("=")
+    tags = frozenset(filter(None, names.split(",")))
+    if how not in ("diverse", "recent", "tags") or bool(tags) != (how == "tags"):
+        raise InputError(f"--select must be {_SELECT}, got {printable(text)!r}")
+    return {"how": how, "tags": tags}
+
+
+# ── what it would take ───────────────────────────────────────────────────────
+
+
+def _say_plan(
+    archive: Archive,
+    spec: PerceptionSpec,
+    options: ArchiveOptions,
+    workers: int,
+    *,
+    keep_audio: bool,
+    output: Path,
+    terminal: Terminal,
+) -> None:
+    """Say how long training would take, and how much memory and disk, by a measurement of some seconds."""
+    hours = sum(length_s(entry) for entry in archive.entries) / 3600
+    rng, rate_hz = np.random.default_rng(0), spec.sample_rate_hz
+    whole = np.round(rng.normal(0, 0.1, round(_DRY_S * rate_hz)) * 2**15).astype(np.float32)
+    noise = Recording("noise", rate_hz, whole / np.float32(2**15))
+    ready_encoder(spec)
+    started_s = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="musichal-") as folder:
+        hear(noise, spec, ready_encoder(spec), Path(folder) / "noise", keep_audio=False)
+    rate = _DRY_S / (time.monotonic() - started_s)
+    remembered = min(hours, options.memory_hours or hours)
+    dims = 2 * spec.vocabulary.size  # about
+    sample = min(options.sample_frames, hours * 3600 * _FRAMES_PER_S)
+    memory_mb = _BASE_MB + max(4 * sample * dims * 0.7 / 1e6, _MEMORY_MB_PER_HOUR * remembered)
+    sound = hours * 3600 * 95_000 if keep_audio else 0
+    disk_gb = (hours * 3600 * _FEATURE_BYTES_PER_S + sound) / 1e9
+    place = options.work or output.parent
+    free_gb = shutil.disk_usage(place if place.is_dir() else Path(place).absolute().parent).free / 1e9
+    needed_s = hours * 3600 / (rate * workers)
+    values = {
+        "recordings": len(archive.entries),
+        "left_out": len(archive.left_out),
+        "hours": round(hours, 2),
+        "times_real_time": round(rate * workers, 1),
+        "needed_s": round(needed_s),
+        "memory_mb": round(memory_mb),
+        "disk_gb": round(disk_gb, 1),
+        "free_gb": round(free_gb, 1),
+    }
+    terminal.result(values)
+    _say_left_out(archive.left_out, len(archive.entries) + len(archive.left_out), terminal)
+    terminal.say(f"{counted(len(archive.entries), 'recording')}, {hours:.2f} hours.")
+    terminal.say(f"About {needed_s / 3600:.2f} hours with {counted(workers, 'worker')}, {rate * workers:.0f} times real time.")
+    terminal.say(f"About {memory_mb:.0f} MB of memory for the main process, {_BASE_MB} MB for each worker.")
+    terminal.say(f"About {disk_gb:.1f} GB in the work folder; {free_gb:.1f} GB are free.")
+
+
+# ── shards ───────────────────────────────────────────────────────────────────
+
+
+def _shard(text: str | None) -> tuple[int, int]:
+    if text is None:
+        return 0, 1
+    number, _, count = text.partition("/")
+    if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count) <= 100_000):
+        raise InputError(f"--shard must be NUMBER/COUNT, such as 2/8, got {printable(text)!r}")
+    return int(number) - 1, int(count)
+
+
+def _write_shard(
+    folder: Path,
+    shard: tuple[int, int],
+    archive: Archive,
+    spec: PerceptionSpec,
+    entries: Sequence[Entry],
+    found: Sequence[Found],
+    options: ArchiveOptions,
+) -> None:
+    """Write what a shard heard, for `musichal join`."""
+    rows = [
+        {**asdict(one), "path": entry.path.as_posix(), "start_s": entry.start_s, "end_s": entry.end_s, "title": entry.title,
+         "tags": list(entry.tags), "where": entry.where}
+        for entry, one in zip(entries, found, strict=True)
+    ]  # fmt: skip
+    values = {
+        "shard": list(shard),
+        "entries": len(archive.entries),
+        "spec": spec.to_dict(),
+        "probe": None if options.allow_mixed else probe(spec),
+        "rows": rows,
+    }
+    with open_atomically(folder / f"shard-{shard[0] + 1}-of-{shard[1]}.json") as stream:
+        stream.write(json.dumps(values).encode())
+
+
+def worker_command(*, scheduler: str, terminal: Terminal, workers: int | None = None) -> None:
+    """Hear for others: work for a Dask scheduler until it ends. Raises `MusicHalError` where that cannot be."""
+    from musichal.training.cluster import run_worker
+
+    count = workers or processors()
+    terminal.say(f"Works for {printable(scheduler)} in {count if count > 1 else 'one'} process{'es' if count > 1 else ''}.")
+    run_worker(scheduler, processes=count)
+
+
+def join_command(
+    *,
+    works: Sequence[Path],
+    output: Path,
+    terminal: Terminal,
+    sample_frames: int = SAMPLE_FRAMES,
+    memory_hours: float | None = None,
+    select: str | None = None,
+    workers: int | None = None,
+    allow_mixed: bool = False,
+    force: bool = False,
+) -> PartnerModel:
+    """Make the partner of what shards heard into one work folder, or several.
+
+    Raises `InputError` where a shard is missing or another's spec or arithmetic differs.
+    """
+    from musichal.commands.train import say_trained
+
+    options = ArchiveOptions(sample_frames=sample_frames, memory_hours=memory_hours, select=select, allow_mixed=allow_mixed)
+    chosen = _checked_select(options)
+    check_outputs([(output, PARTNER)], inputs=works, force=force)
+    shards = [(file, folder, _read_shard(file)) for folder in works for file in sorted(folder.glob("shard-*-of-*.json"))]
+    if not shards:
+        raise InputError(f"{printable(works[0])} holds no shard: `musichal train --shard 1/2 --work FOLDER` makes them")
+    first_file, _, first = shards[0]
+    count = first["shard"][1]
+    numbers = {values["shard"][0] for _, _, values in shards}
+    for file, _, values in shards:
+        for field in ("spec", "entries", *(() if allow_mixed else ("probe",))):
+            if values[field] != first[field] or values["shard"][1] != count:
+                what = {"spec": "hears in another way", "entries": "is of another archive"}.get(field, "has another arithmetic")
+                raise InputError(f"{printable(file)} {what} than {printable(first_file)}")
+    if missing := sorted({*range(count)} - numbers):
+        raise InputError(f"shard {missing[0] + 1} of {count} is missing: {len(missing)} of {count} were not heard")
+    started_s = time.monotonic()
+    spec = resolve_spec(PerceptionSpec.from_dict(first["spec"]))
+    rows: dict[int, tuple[Path, dict[str, Any]]] = {}
+    for _, folder, values in shards:
+        for place, row in enumerate(values["rows"]):
+            rows[values["shard"][0] + place * count] = (folder, row)
+    entries, found, folders = [], [], []
+    for _, (folder, row) in sorted(rows.items()):
+        folders.append(folder)
+        entries.append(Entry(Path(row["path"]), row["start_s"], row["end_s"], row["title"], tuple(row["tags"]), row["where"]))
+        found.append(Found(key=row["key"], wrong=row["wrong"], duration_s=row["duration_s"]))
+    of_key = {one.key: folder for one, folder in zip(found, folders, strict=True)}
+    kept, left_out = _kept(entries, found)
+    _say_left_out(left_out, len(entries), terminal)
+    if not kept:
+        raise InputError(f"none of {counted(len(entries), 'recording')} could be heard")
+    names = entry_names([entry for entry, _ in kept])
+    workers = workers or processors()
+    with terminal.progress("Joining") as progress, work_folder(works[0]):
+        heard = [
+            Heard.load(heard_path(of_key[one.key], one.key), name=name, tags=entry.tags)
+            for (entry, one), name in zip(kept, names, strict=True)
+        ]
+        of_kept = [entry for entry, _ in kept]
+        engine = partial(each, processes=workers)
+        model = _learn(heard, of_kept, spec, works[0], engine, chosen, options, None, terminal, progress)
+        save_partner(output, model)
+    heard_s = sum(one.duration_s for _, one in kept)
+    took_s = time.monotonic() - started_s
+    say_trained(model, output, terminal, count=len(kept), heard_s=heard_s, took_s=took_s, learned=bool(spec.encoder.runtime))
+    return model
+
+
+def _read_shard(file: Path) -> dict[str, Any]:
+    try:
+        values = parse_json(file.read_bytes(), max_depth=_MOST_JSON_DEPTH)
+        if not isinstance(values, dict) or {*values} != {"shard", "entries", "spec", "probe", "rows"}:
+            raise ValueError
+    except OSError as error:
+        raise InputError(f"cannot read {printable(file)}: {reason(error)}") from error
+    except ValueError as error:
+        raise InputError(f"{printable(file)} is no shard") from error
+    return values

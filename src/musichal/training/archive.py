@@ -1,0 +1,258 @@
+"""An archive is heard: file by file, on any number of processes or machines, into a work folder.
+
+What was heard of a recording is kept there by the content of its file, the part of it, and how it was heard. So a run that was
+stopped, at any moment, goes on where it was; a file that is moved or renamed is not heard again; and what workers find does not
+depend on who found it, or when. What is damaged is heard again.
+"""
+
+import contextlib
+import hashlib
+import json
+import platform
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from musichal.arrays import Float64, rounded
+from musichal.audio.keyboard import MidiChoice
+from musichal.audio.recording import Recording, read_recording
+from musichal.errors import InputError, MusicHalError, PartnerFileError
+from musichal.own_process import single_blas_thread
+from musichal.spec import PerceptionSpec, VocabularySpec
+from musichal.text import printable, reason
+from musichal.training.heard import Heard, hear, ready_encoder
+from musichal.training.manifest import Entry
+from musichal.training.probe import probe
+from musichal.training.tokenised import Tokenised
+from musichal.training.workers import Engine
+
+_MARKER = "musichal-work.json"
+_HEARD = "heard"
+_STALE_S = 24 * 3600
+_MOST_MEDOIDS = 1024
+_BLOCK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class HearTask:
+    """A recording to be heard into a work folder; `probe` is what the arithmetic must give, None where that is not asked."""
+
+    entry: Entry
+    spec: PerceptionSpec
+    folder: Path
+    keep_audio: bool = True
+    strict: bool = False
+    midi: MidiChoice = MidiChoice()  # noqa: RUF009 - frozen
+    probe: str | None = None
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a task found: the key of what was heard, or why there is nothing; whether it `is_new`, and how long it took."""
+
+    key: str = ""
+    wrong: str = ""
+    warnings: tuple[str, ...] = ()
+    duration_s: float = 0.0
+    is_new: bool = False
+    took_s: float = 0.0
+
+
+class OtherArithmeticError(InputError):
+    """A worker's numbers are not those of the machine that asked."""
+
+
+@single_blas_thread()
+def hear_entry(task: HearTask) -> Found:
+    """Hear a recording, unless it was heard already.
+
+    Raises `OtherArithmeticError` where this machine's numbers are others, `InputError` where the work folder cannot be written.
+    """
+    started_s = time.monotonic()
+    if task.probe not in (None, probe(task.spec)):
+        raise OtherArithmeticError(
+            f"{platform.node()} computes other numbers than the machine that asks: another processor, NumPy or SciPy;"
+            " leave it out, or take what it hears with --allow-mixed"
+        )
+    entry = task.entry
+    try:
+        before = _state(entry.path)
+        key = _key(task)
+        path = heard_path(task.folder, key)
+        with contextlib.suppress(PartnerFileError):
+            heard = Heard.load(path, name=entry.words)
+            if task.probe in (None, heard.container.content.get("probe")):
+                heard.check()
+                remarks = tuple(heard.container.content["warnings"])
+                return Found(key, "", remarks, heard.duration_s, took_s=time.monotonic() - started_s)
+        recording = _read(task)
+        if _state(entry.path) != before:
+            return Found(wrong=f"{entry.words}: it changed while it was read")
+    except InputError as error:
+        return Found(wrong=_with_line(str(error), entry))
+    except OSError as error:
+        return Found(wrong=f"{entry.words}: {reason(error)}")
+    remarks_ = {"probe": probe(task.spec), "warnings": list(recording.warnings)}
+    try:
+        hear(recording, task.spec, ready_encoder(task.spec), path, keep_audio=task.keep_audio, remarks=remarks_)
+    except InputError as error:
+        if isinstance(error.__cause__, OSError):
+            raise
+        return Found(wrong=_with_line(str(error), entry))
+    took_s = time.monotonic() - started_s
+    return Found(key, "", recording.warnings, recording.duration_s, is_new=True, took_s=took_s)
+
+
+def _with_line(text: str, entry: Entry) -> str:
+    return f"{text} ({entry.where})" if entry.where else text
+
+
+def _read(task: HearTask) -> Recording:
+    """Return the recording of an entry, or its part."""
+    entry, least_s = task.entry, task.spec.segment_samples / task.spec.sample_rate_hz
+    whole = read_recording(entry.path, min_duration_s=least_s, strict=task.strict, midi=task.midi)
+    if not entry.is_part:
+        return whole
+    if whole.take is not None:
+        raise InputError(f"{entry.words}: of a MIDI file all is heard, or nothing")
+    rate = whole.sample_rate_hz
+    end_s = whole.duration_s if entry.end_s is None else entry.end_s
+    if end_s > whole.duration_s + 1:
+        raise InputError(f"{entry.words}: the file ends at {whole.duration_s:.1f} s")
+    samples = whole.samples[round(entry.start_s * rate) : round(end_s * rate)]
+    if len(samples) < least_s * rate:
+        raise InputError(f"{entry.words}: lasts {len(samples) / rate:.3g} s; it must last at least {least_s:.3g} s")
+    return replace(whole, samples=samples)
+
+
+def _state(path: Path) -> tuple[int, int]:
+    state = path.stat()
+    return state.st_size, state.st_mtime_ns
+
+
+def _key(task: HearTask) -> str:
+    """Return the name of what is heard: by content, part, and what shapes hearing."""
+    digest = hashlib.sha256()
+    files = (
+        sorted(file for file in task.entry.path.rglob("*") if file.is_file()) if task.entry.path.is_dir() else [task.entry.path]
+    )
+    for file in files:
+        with file.open("rb") as stream:
+            for block in iter(lambda: stream.read(_BLOCK_BYTES), b""):
+                digest.update(block)
+    vocabulary = replace(VocabularySpec(), normalisation=task.spec.vocabulary.normalisation)
+    hearing = replace(task.spec, vocabulary=vocabulary).fingerprint()
+    how = [task.entry.start_s, task.entry.end_s, hearing, task.keep_audio, sorted(task.midi.tracks), sorted(task.midi.channels)]
+    digest.update(json.dumps(how).encode())
+    return digest.hexdigest()[:40]
+
+
+def heard_path(folder: Path, key: str) -> Path:
+    """Return where in a work folder a recording's file is."""
+    return folder / _HEARD / key
+
+
+@contextmanager
+def work_folder(folder: Path, *, alone: bool = True) -> Iterator[Path]:
+    """Make a work folder, or take one up again; `alone` keeps other runs out while the block runs.
+
+    Raises `InputError` where another run has it, it is a folder of something else, or it cannot be written.
+    """
+    try:
+        if folder.is_dir() and not (folder / _MARKER).exists() and any(folder.iterdir()):
+            raise InputError(f"{printable(folder)} is not a work folder of MusicHal, and not empty")
+        (folder / _HEARD).mkdir(parents=True, exist_ok=True)
+        (folder / _MARKER).write_text(json.dumps({"format": "musichal-work"}), "utf-8")
+    except OSError as error:
+        raise InputError(f"cannot use the work folder {printable(folder)}: {reason(error)}") from error
+    with contextlib.closing(sqlite3.connect(folder / "lock.sqlite", timeout=0, isolation_level=None)) as lock:
+        try:
+            lock.execute("BEGIN EXCLUSIVE" if alone else "BEGIN")
+            if not alone:
+                lock.execute("SELECT count(*) FROM sqlite_master")
+        except sqlite3.OperationalError as error:
+            raise InputError(
+                f"another run of MusicHal works in {printable(folder)}: wait for it, or name another --work"
+            ) from error
+        if alone:
+            _remove_stale(folder / _HEARD)
+        yield folder
+
+
+def _remove_stale(folder: Path) -> None:
+    """Remove what runs that were killed left behind; what is young may be another machine's."""
+    import shutil
+
+    for path in (*folder.glob("part-*"), *folder.glob(".*.partial")):
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime > _STALE_S:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def hear_archive(
+    entries: Sequence[Entry], task: Callable[[Entry], HearTask], engine: Engine, *, each: Callable[[Entry, Found], None]
+) -> list[Found]:
+    """Hear entries by an engine; return what was found of each, and tell `each` as it comes. Raises as `hear_entry` does."""
+    found = [Found() for _ in entries]
+    for number, result in engine(hear_entry, [task(entry) for entry in entries]):
+        if isinstance(result, MusicHalError):
+            raise result
+        found[number] = result
+        each(entries[number], result)
+    return found
+
+
+# Which recordings a partner remembers, of all that its vocabularies were learned from.
+
+
+def choose_recent(entries: Sequence[Entry], durations_s: Sequence[float], *, most_s: float) -> list[int]:
+    """Return the recordings whose files were changed last, as many as fit, in order."""
+    changed = [entry.path.stat().st_mtime_ns for entry in entries]
+    return _fitting(sorted(range(len(entries)), key=lambda n: (-changed[n], -n)), durations_s, most_s=most_s)
+
+
+def choose_tagged(entries: Sequence[Entry], durations_s: Sequence[float], tags: frozenset[str], *, most_s: float) -> list[int]:
+    """Return the recordings with one of these tags, as many as fit, in order; raises `InputError` where there is none."""
+    tagged = [number for number, entry in enumerate(entries) if tags & {*entry.tags}]
+    if not tagged:
+        raise InputError(f"no recording has a tag of --select tags={','.join(sorted(tags))}")
+    return _fitting(tagged, durations_s, most_s=most_s)
+
+
+def choose_diverse(tokenised: Sequence[Tokenised], *, size: int, most_s: float) -> list[int]:
+    """Return the recordings that stand for all best, as many as fit, in order: greedy medoids of how often tokens occur.
+
+    Each next one is that which brings most, for its length, to how alike every recording is to the nearest one chosen (facility
+    location). Of a large archive evenly spread recordings stand for all.
+    """
+    counts = np.stack([item.token_counts(size).ravel() for item in tokenised]).astype(np.float64)
+    vectors = np.sqrt(counts / np.maximum(counts.sum(axis=1, keepdims=True), 1))
+    durations_s = np.array([item.heard.duration_s for item in tokenised])
+    spread = np.unique(np.linspace(0, len(vectors) - 1, min(len(vectors), _MOST_MEDOIDS)).astype(np.int64))
+    alike: Float64 = rounded(vectors @ vectors[spread].T)
+    nearest = np.zeros(len(spread))
+    left = np.ones(len(vectors), np.bool_)
+    chosen: list[int] = []
+    room_s = most_s
+    while (fits := left & (durations_s <= room_s)).any():
+        gain = rounded(np.maximum(alike - nearest, 0).sum(axis=1) / durations_s)
+        best = int(np.argmax(np.where(fits, gain, -1.0)))
+        chosen.append(best)
+        left[best], room_s = False, room_s - durations_s[best]
+        nearest = np.maximum(nearest, alike[best])
+    return sorted(chosen) or [int(np.argmin(durations_s))]
+
+
+def _fitting(numbers: Sequence[int], durations_s: Sequence[float], *, most_s: float) -> list[int]:
+    chosen: list[int] = []
+    room_s = most_s
+    for number in numbers:
+        if durations_s[number] <= room_s or not chosen:
+            chosen.append(number)
+            room_s -= durations_s[number]
+    return sorted(chosen)

@@ -1,0 +1,151 @@
+"""What an archive consists of: recordings and parts of recordings, from files, folders, patterns and manifests.
+
+A manifest is a table: CSV with a line of names, or JSON Lines. `path` is a file, from the folder of the manifest on; `start`
+and `end` are times in it, as 83, 1:23.5 or 2h; `title` is its name in the partner; `tags` are words between spaces.
+Only `path` is needed. The order of lines does not matter: recordings are taken by path and start.
+"""
+
+import csv
+import fnmatch
+import glob
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from musichal.audio.recording import find_recordings
+from musichal.errors import InputError
+from musichal.text import PathLike, clock, parse_seconds, printable, read_text
+
+_COLUMNS = ("path", "start", "end", "title", "tags")
+_LARGEST_BYTES = 1 << 28
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A recording of an archive, or the part of it from `start_s` to `end_s`; a manifest may give a title and tags."""
+
+    path: Path
+    start_s: float = 0.0
+    end_s: float | None = None
+    title: str = ""
+    tags: tuple[str, ...] = ()
+    where: str = ""
+    """The line of its manifest, for messages."""
+
+    @property
+    def is_part(self) -> bool:
+        """Whether it is less than the whole file."""
+        return self.start_s > 0 or self.end_s is not None
+
+    @property
+    def words(self) -> str:
+        """Return what to call it in a message."""
+        part = (
+            f" from {clock(self.start_s)}" + ("" if self.end_s is None else f" to {clock(self.end_s)}") if self.is_part else ""
+        )
+        return f"{printable(self.path)}{part}{f' ({self.where})' if self.where else ''}"
+
+
+@dataclass(frozen=True)
+class Archive:
+    """The entries of an archive in order, and what of it is left out, in a line each."""
+
+    entries: tuple[Entry, ...]
+    left_out: tuple[str, ...] = ()
+
+
+def read_archive(paths: Sequence[PathLike], manifests: Sequence[Path] = (), *, exclude: Sequence[str] = ()) -> Archive:
+    """Return what files, folders, patterns such as ``concert/**/*.wav`` and manifests name.
+
+    Entries that are twice there, overlap another or have no length are left out, as are those whose path or name matches one of
+    the patterns `exclude`. Raises `InputError` where nothing is there, or a manifest cannot be read.
+    """
+    entries = [Entry(path) for path in find_recordings(expanded(paths)).files] if paths else []
+    listed = [entry for manifest in manifests for entry in _read_manifest(manifest)]
+    listed.sort(key=lambda entry: (os.path.normpath(entry.path), entry.start_s, entry.end_s or float("inf"), entry.title))
+    kept: list[Entry] = []
+    left_out: list[str] = []
+    last: dict[str, Entry] = {}
+    for entry in (*entries, *listed):
+        if any(fnmatch.fnmatch(text, pattern) for pattern in exclude for text in (entry.path.as_posix(), entry.path.name)):
+            continue
+        real = os.path.realpath(entry.path)
+        before = last.get(real)
+        if entry.end_s is not None and entry.end_s <= entry.start_s:
+            left_out.append(f"{entry.words}: it has no length")
+        elif before is not None and (before.start_s, before.end_s) == (entry.start_s, entry.end_s):
+            left_out.append(f"{entry.words}: it is there twice")
+        elif before is not None and (before.end_s is None or entry.start_s < before.end_s):
+            left_out.append(f"{entry.words}: it overlaps {before.words}")
+        else:
+            kept.append(entry)
+            last[real] = entry
+    if not kept:
+        raise InputError(f"there is no recording in it: {left_out[0]}" if left_out else "no recording was given")
+    return Archive(tuple(kept), tuple(left_out))
+
+
+def expanded(paths: Iterable[PathLike]) -> list[PathLike]:
+    """Return paths with what patterns match in their place; a pattern that matches nothing stays."""
+    out: list[PathLike] = []
+    for path in paths:
+        is_pattern = not Path(path).exists() and glob.has_magic(os.fspath(path))
+        matches = sorted(glob.glob(os.fspath(path), recursive=True)) if is_pattern else []  # noqa: PTH207 - may be absolute
+        out += matches or [path]
+    return out
+
+
+def _read_manifest(file: Path) -> list[Entry]:
+    text = read_text(file, limit=_LARGEST_BYTES)
+    if file.suffix.lower() in (".jsonl", ".ndjson", ".json"):
+        rows = [(number, _json(line, f"{printable(file)}, line {number}")) for number, line in _lines(text)]
+    else:
+        reader = csv.DictReader(text.splitlines(), skipinitialspace=True)
+        if "path" not in (reader.fieldnames or ()):
+            raise InputError(
+                f"{printable(file)} has no column 'path': its first line must name the columns {', '.join(_COLUMNS)}"
+            )
+        rows = [(reader.line_num, row) for row in reader]
+    if not rows:
+        raise InputError(f"{printable(file)} lists no recording")
+    return [_entry(row, file.parent, f"{printable(file.name)}, line {number}") for number, row in rows]
+
+
+def _lines(text: str) -> list[tuple[int, str]]:
+    return [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+
+
+def _json(line: str, where: str) -> Mapping[str, Any]:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{where}: not JSON") from error
+    if not isinstance(row, dict):
+        raise InputError(f"{where}: not an object with a path")
+    return row
+
+
+def _entry(row: Mapping[str | Any, Any], folder: Path, where: str) -> Entry:
+    def text(name: str) -> str:
+        value = row.get(name)
+        if value is not None and not isinstance(value, str | int | float):
+            raise InputError(f"{where}: {name} must be a text")
+        return "" if value is None else str(value).strip()
+
+    path = text("path")
+    if not path or "\0" in path:
+        raise InputError(f"{where}: it names no path")
+    given = row.get("tags")
+    tags = [str(tag) for tag in given] if isinstance(given, list) else text("tags").replace(";", " ").split()
+    start, end = text("start"), text("end")
+    return Entry(
+        path=folder / path,
+        start_s=parse_seconds(start, f"{where}: start") if start else 0.0,
+        end_s=parse_seconds(end, f"{where}: end") if end else None,
+        title=printable(text("title")),
+        tags=tuple(printable(tag) for tag in tags),
+        where=where,
+    )

@@ -1,0 +1,246 @@
+"""An archive gives the same partner whoever hears it, in whatever order, and however often that is interrupted."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from typer.testing import CliRunner, Result
+
+from musichal.audio.recording import read_recording
+from musichal.cli import app
+from musichal.errors import InputError
+from musichal.memory.partner_file import load_partner
+from musichal.training.archive import choose_diverse, choose_recent, choose_tagged, work_folder
+from musichal.training.manifest import Entry, read_archive
+from musichal.training.workers import each
+
+AUDIO = Path(__file__).parent / "audio"
+
+
+def run(*arguments: str | Path, code: int = 0) -> Result:
+    done = CliRunner().invoke(app, [*map(str, arguments)])
+    assert done.exit_code == code, done.output
+    return done
+
+
+@pytest.fixture(scope="module")
+def songs(tmp_path_factory) -> Path:
+    """Six recordings of some seconds, a file that is none, and a manifest."""
+    folder = tmp_path_factory.mktemp("songs")
+    for name in ("rock140_mix", "ballad95_guitar"):
+        whole = read_recording(AUDIO / f"{name}.ogg")
+        for number in range(3):
+            part = whole.samples[number * 5 * whole.sample_rate_hz :][: 5 * whole.sample_rate_hz]
+            soundfile.write(folder / f"{name}-{number}.wav", part, whole.sample_rate_hz, subtype="PCM_24")
+    (folder / "bad.wav").write_text("no sound")
+    rows = ["path,start,end,title,tags", "bad.wav", "rock140_mix-0.wav,0,2.5,Rock,loud fast"]
+    rows += [f"{file.name},,,," for file in sorted(folder.glob("*-[12].wav"))]
+    (folder / "list.csv").write_text("\n".join(rows))
+    return folder
+
+
+# ── what an archive consists of ──────────────────────────────────────────────
+
+
+def test_a_manifest_is_read_whatever_the_order_of_its_lines(songs, tmp_path):
+    lines = ["a.wav,0:10,20,Take one,solo late", "a.wav,20,30,,", "b.wav,,,,"]
+    for number, order in enumerate(([0, 1, 2], [2, 1, 0])):
+        (tmp_path / f"{number}.csv").write_text("path,start,end,title,tags\n" + "\n".join(lines[n] for n in order))
+    objects = [{"path": "a.wav", "start": 10, "end": "0:20", "title": "Take one", "tags": ["solo", "late"]}]
+    objects += [{"path": "a.wav", "start": 20, "end": 30}, {"path": "b.wav"}]
+    (tmp_path / "2.jsonl").write_text("\n".join(map(json.dumps, objects)))
+    read = [read_archive([], [tmp_path / name]).entries for name in ("0.csv", "1.csv", "2.jsonl")]
+    plain = [[(e.path, e.start_s, e.end_s, e.title, e.tags) for e in entries] for entries in read]
+    assert plain[0] == plain[1] == plain[2]
+    assert plain[0][0] == (tmp_path / "a.wav", 10, 20, "Take one", ("solo", "late"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "no column 'path'"),
+        ("file,start\na.wav,1", "no column 'path'"),
+        ("path,start", "lists no recording"),
+        ("path,start\na.wav,soon", "line 2: start must be a time"),
+        ("path,start\n,1", "line 2: it names no path"),
+        ("path,start,end\na.wav,2,2", "it has no length"),
+    ],
+)
+def test_a_manifest_that_cannot_be_meant_is_refused_in_one_line(tmp_path, text, message):
+    (tmp_path / "list.csv").write_text(text)
+    with pytest.raises(InputError, match=message) as caught:
+        read_archive([], [tmp_path / "list.csv"])
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_twice_there_or_overlaps_is_left_out(songs, tmp_path):
+    (tmp_path / "list.csv").write_text("path,start,end\na.wav,0,10\na.wav,0,10\na.wav,5,12\na.wav,10,12\nb.wav,,\nb.wav,3,")
+    archive = read_archive([], [tmp_path / "list.csv"])
+    assert [(e.path.name, e.start_s) for e in archive.entries] == [("a.wav", 0), ("a.wav", 10), ("b.wav", 0)]
+    assert [line.split(": ")[-1].split(" ")[1] for line in archive.left_out] == ["is", "overlaps", "overlaps"]
+    names = [e.path.name for e in read_archive([f"{songs}/*mix*.wav"], exclude=["*-1.wav"]).entries]
+    assert names == ["rock140_mix-0.wav", "rock140_mix-2.wav"]
+
+
+def test_a_work_folder_has_one_run_at_a_time_and_nothing_else_of_anyone(tmp_path):
+    with work_folder(tmp_path / "w"), pytest.raises(InputError, match="another run"), work_folder(tmp_path / "w"):
+        pass
+    shards = [work_folder(tmp_path / "w", alone=False) for _ in range(2)]
+    with shards[0], shards[1], pytest.raises(InputError, match="another run"), work_folder(tmp_path / "w"):
+        pass
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "letter.txt").write_text("dear")
+    with pytest.raises(InputError, match="not a work folder"), work_folder(tmp_path / "own"):
+        pass
+    assert [file.name for file in (tmp_path / "own").iterdir()] == ["letter.txt"]
+
+
+# ── what of it is remembered ─────────────────────────────────────────────────
+
+
+class _Counted:
+    """A recording by how often tokens occur in it."""
+
+    def __init__(self, counts: list[int], duration_s: float = 10.0) -> None:
+        self.counts, self.heard = np.array(counts), self
+        self.duration_s = duration_s
+
+    def token_counts(self, size: int) -> np.ndarray:
+        return self.counts
+
+
+def test_a_diverse_choice_has_one_of_each_kind():
+    kinds = [[9, 1, 0], [8, 1, 0], [9, 2, 0], [0, 9, 1], [0, 8, 1], [1, 0, 9]]
+    chosen = choose_diverse([_Counted(kind) for kind in kinds], size=3, most_s=30)
+    assert [sorted(range(3), key=lambda k: -kinds[n][k])[0] for n in chosen] == [0, 1, 2]
+    assert choose_diverse([_Counted([1, 0], 50), _Counted([0, 1], 40)], size=2, most_s=30) == [1], "something is remembered"
+    assert len(choose_diverse([_Counted(kind) for kind in kinds], size=3, most_s=1e9)) == 6
+
+
+def test_recent_and_tagged_choices_fill_the_hours(tmp_path):
+    entries = []
+    for number in range(4):
+        (tmp_path / f"{number}").write_text("")
+        os.utime(tmp_path / f"{number}", (1000 - number, 1000 - number))
+        entries.append(Entry(tmp_path / f"{number}", tags=("even",) if number % 2 == 0 else ()))
+    assert choose_recent(entries, [10.0] * 4, most_s=25) == [0, 1]
+    assert choose_tagged(entries, [10.0] * 4, frozenset({"even"}), most_s=25) == [0, 2]
+    with pytest.raises(InputError, match="no recording has a tag"):
+        choose_tagged(entries, [10.0] * 4, frozenset({"odd"}), most_s=25)
+
+
+# ── workers ──────────────────────────────────────────────────────────────────
+
+
+def _die_once(path: Path) -> str:
+    if path.name == "0" and not path.exists():
+        path.write_text("")
+        os.kill(os.getpid(), signal.SIGKILL)
+    return path.name
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="nothing is killed so")
+@pytest.mark.slow
+def test_what_a_killed_worker_did_is_done_again(tmp_path):
+    paths = [tmp_path / f"{n}" for n in range(2)]
+    assert dict(each(_die_once, paths, processes=2)) == {0: "0", 1: "1"}
+
+
+# ── the same bytes ───────────────────────────────────────────────────────────
+
+
+@pytest.mark.slow
+def test_one_digest_whoever_hears_it(songs, tmp_path):
+    """One worker, two; a shuffled manifest; shards and a join; a run that was killed; a damaged file of the work folder."""
+    manifest, work = songs / "list.csv", tmp_path / "work"
+    done = run(
+        "train", "--manifest", manifest, "-o", tmp_path / "one.hal", "--workers", 1, "--work", work, "--sample-frames", 1000
+    )
+    assert "left out 1 of 6 recordings" in done.stderr
+    assert "bad.wav" in done.stderr
+    wanted = (tmp_path / "one.hal").read_bytes()
+    model = load_partner(tmp_path / "one.hal")
+    assert [r.name for r in model.recordings][-1] == "rock140_mix-2.wav"
+    assert [(r.name, r.tags) for r in model.recordings if r.tags] == [("Rock", ("loud", "fast"))]
+
+    first, *rows = manifest.read_text().splitlines()
+    (songs / "shuffled.csv").write_text("\n".join([first, *rows[::-1]]))
+    for number in (1, 2):
+        run(
+            "train",
+            "--manifest",
+            songs / "shuffled.csv",
+            "-o",
+            tmp_path / "no.hal",
+            "--shard",
+            f"{number}/2",
+            "--work",
+            tmp_path / "s",
+        )
+    run("join", tmp_path / "s", "-o", tmp_path / "joined.hal", "--sample-frames", 1000, "--workers", 1)
+    assert not (tmp_path / "no.hal").exists()
+    assert (tmp_path / "joined.hal").read_bytes() == wanted
+
+    victim = max((work / "heard").iterdir(), key=lambda file: file.stat().st_size)
+    before = victim.stat().st_mtime_ns
+    data = bytearray(victim.read_bytes())
+    data[-5000] ^= 1
+    victim.write_bytes(data)
+    for file in sorted((work / "heard").iterdir())[:2]:
+        if file != victim:
+            file.unlink()
+    command = [
+        "train",
+        "--manifest",
+        manifest,
+        "-o",
+        tmp_path / "again.hal",
+        "--workers",
+        "1",
+        "--work",
+        work,
+        "--sample-frames",
+        "1000",
+    ]
+    killed = subprocess.Popen([sys.executable, "-P", "-m", "musichal", *map(str, command)], stderr=subprocess.DEVNULL)
+    for _ in range(600):
+        if any((work / "heard").glob("part-*")):
+            break
+        time.sleep(0.05)
+    killed.kill()
+    killed.wait()
+    assert not (tmp_path / "again.hal").exists()
+    assert "of 5 had been heard before" in run(*("2" if part == "1" else part for part in command)).output
+    assert (tmp_path / "again.hal").read_bytes() == wanted
+    assert victim.stat().st_mtime_ns != before
+
+
+@pytest.mark.slow
+def test_sounds_of_all_and_a_memory_of_a_choice(songs, tmp_path):
+    run("train", songs, "-o", tmp_path / "a.hal", "--memory-hours", 0.005, "--select", "diverse", "--no-audio")
+    model = load_partner(tmp_path / "a.hal")
+    assert model.archive["memory"] == "diverse, 0.005 h"
+    assert len(model.recordings) == 3
+    assert model.keeps_vocabularies
+    assert not (tmp_path / "a.hal.work").exists()
+
+
+@pytest.mark.slow
+def test_a_machine_of_another_arithmetic_is_refused(songs, tmp_path):
+    run("train", songs, "-o", tmp_path / "a.hal", "--shard", "1/2", "--work", tmp_path / "w", "--workers", 1)
+    old = {"OPENBLAS_CORETYPE": "Prescott", "NPY_DISABLE_CPU_FEATURES": "X86_V3 X86_V4 AVX512_ICL AVX512_SPR"}
+    second = ["train", songs, "-o", tmp_path / "a.hal", "--shard", "2/2", "--work", tmp_path / "w", "--workers", "1"]
+    command = [sys.executable, "-P", "-m", "musichal", *map(str, second)]
+    subprocess.run(command, check=True, capture_output=True, env={**os.environ, **old})
+    shards = [json.loads((tmp_path / "w" / f"shard-{n}-of-2.json").read_text())["probe"] for n in (1, 2)]
+    if shards[0] == shards[1]:
+        pytest.skip("both hear the same numbers here")
+    assert "has another arithmetic than" in run("join", tmp_path / "w", "-o", tmp_path / "a.hal", code=2).output
+    run("join", tmp_path / "w", "-o", tmp_path / "a.hal", "--allow-mixed", "--workers", 1)

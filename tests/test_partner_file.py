@@ -84,8 +84,8 @@ def equal(a: PartnerModel, b: PartnerModel) -> bool:
     for name, array in a.memory.oracle.to_arrays().items():
         assert array.tobytes() == b.memory.oracle.to_arrays()[name].tobytes(), name
     for x, y in zip(a.recordings, b.recordings, strict=True):
-        for name, value in vars(x).items():
-            value, other = (as_bytes(v) if isinstance(v, Blob) else v for v in (value, getattr(y, name)))
+        for name in vars(x):
+            value, other = (as_bytes(v) if isinstance(v, Blob) else v for v in (getattr(x, name), getattr(y, name)))
             assert np.array_equal(value, other) if isinstance(value, np.ndarray) else value == other, name
     return True
 

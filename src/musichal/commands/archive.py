@@ -16,12 +16,12 @@ import numpy as np
 import soundfile
 
 from musichal.atomic import open_atomically
-from musichal.audio.keyboard import MidiChoice
+from musichal.audio.midi_take import MidiChoice
 from musichal.audio.recording import Recording
-from musichal.commands.outputs import PARTNER, check_outputs
 from musichal.commands.terminal import Terminal
 from musichal.errors import InputError
 from musichal.hearing.listener import Vocabularies, resolve_spec
+from musichal.live.output.files import PARTNER, check_outputs
 from musichal.machine import processors
 from musichal.memory.partner_file import PartnerModel, load_partner, save_partner
 from musichal.spec import PerceptionSpec

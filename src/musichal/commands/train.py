@@ -135,7 +135,7 @@ def train_command(
                 workers=workers,
                 keep_audio=not no_audio,
                 strict=strict,
-                midi=_midi_choice(tracks, channels, [entry.path for entry in listed.entries]),
+                midi=_midi_choice(tracks, channels, soundfont, [entry.path for entry in listed.entries]),
                 named=frozenset(path for path in map(Path, recordings or ()) if path.is_file()),
                 terminal=terminal,
                 measured=None if plan is None else (lambda first: chosen_spec(plan, spec, [first], terminal)),

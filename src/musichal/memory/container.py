@@ -97,6 +97,17 @@ class Container:
     content: dict[str, Any]
     members: Mapping[str, Member]
 
+    def check(self, name: str) -> None:
+        """Raise `PartnerFileError` where a member does not match its digest; nothing of it is kept."""
+        with _one_line(self.path), self.path.open("rb") as stream:
+            stream.seek(self.members[name].offset)
+            digest, left = hashlib.sha256(), self.members[name].size
+            while left and (block := stream.read(min(left, _BLOCK_BYTES))):
+                digest.update(block)
+                left -= len(block)
+            if digest.hexdigest() != self.members[name].sha256:
+                raise _RefusedError(f"is damaged: its member {name} does not match its digest")
+
     def read(self, name: str) -> bytes:
         """Return the bytes of a member; raises `PartnerFileError` where they do not match their digest."""
         with _one_line(self.path):

@@ -2,7 +2,8 @@
 
 It holds the perception spec and its fingerprint, the vocabularies, the memory, the token stream of each recording (so that
 `verify` can compare live hearing with training), its beats, and the recordings themselves as heard, unless they were left out.
-`container` reads it safely; here each value is checked for its meaning. Each member is read and hashed once.
+`container` reads it safely; here each value is checked for its meaning. Each member is read and hashed once; sound stays in the
+file until it is asked for.
 
 Where states lie in the beat is not stored but derived from the grids of beats. A file of version 1 has neither beats nor drum
 hits: it is loaded without them. From version 3 on it may hold pairs: which recording is a player's beside which of others, and
@@ -52,6 +53,8 @@ _LONGEST_TEXT = 4096
 _LEAST_WORTH = 0.01
 _PLAYERS = "player-"  # begins the names of members that hold the players' gestures
 _LONGEST_OFFSET_S = 3600.0
+# Of a partner with more sound, each recording is checked when it is read.
+_CHECKED_BYTES = 1 << 29
 KEPT = "vocabularies"
 """In `PartnerModel.trained_with`: the vocabularies were kept from an earlier training when its recordings were heard again."""
 
@@ -261,6 +264,10 @@ def load_partner(path: PathLike) -> PartnerModel:
 
 def _build(container: Container) -> PartnerModel:
     content = container.content
+    sound = [name for name in container.members if name.endswith(".flac")]
+    if sum(container.members[name].size for name in sound) <= _CHECKED_BYTES:
+        for name in sound:
+            container.check(name)
     spec = PerceptionSpec.from_dict(content["spec"])
     _require(spec.fingerprint() == content["fingerprint"], "its perception spec does not match its fingerprint")
     _require(len(content["vocabularies"]) == len(SOURCES), "it must have one vocabulary per source")

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from musichal.arrays import Float64, rounded
-from musichal.audio.keyboard import MidiChoice
+from musichal.audio.midi_take import MidiChoice
 from musichal.audio.recording import Recording, read_recording
 from musichal.errors import InputError, MusicHalError, PartnerFileError
 from musichal.own_process import single_blas_thread
@@ -147,9 +147,13 @@ def _key(task: HearTask) -> str:
                 digest.update(block)
     vocabulary = replace(VocabularySpec(), normalisation=task.spec.vocabulary.normalisation)
     hearing = replace(task.spec, vocabulary=vocabulary).fingerprint()
-    how = [task.entry.start_s, task.entry.end_s, hearing, task.keep_audio, sorted(task.midi.tracks), sorted(task.midi.channels)]
+    how = [task.entry.start_s, task.entry.end_s, hearing, task.keep_audio, *_chosen(task.midi)]
     digest.update(json.dumps(how).encode())
     return digest.hexdigest()[:40]
+
+
+def _chosen(midi: MidiChoice) -> list[object]:
+    return [list(midi.tracks), sorted(midi.channels), None if midi.soundfont is None else str(midi.soundfont)]
 
 
 def heard_path(folder: Path, key: str) -> Path:

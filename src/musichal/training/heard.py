@@ -158,7 +158,7 @@ class Heard:
     def check(self) -> None:
         """Raise `PartnerFileError` where a member does not match its digest."""
         for name in self.container.members:
-            self.container.read(name)
+            self.container.check(name)
 
     def _members(self, kind: str) -> list[str]:
         return sorted(name for name in self.container.members if name.startswith(f"arrays/{kind}-"))

@@ -292,9 +292,15 @@ def _commands() -> list[Any]:
 
 
 @app.command(epilog="Example: `musichal inspect partner.hal --picture partner.png`")
-def inspect(partner: PartnerFile, picture: Picture = None, force: Force = False, as_json: Json = False) -> None:
-    """Show what a partner learned: its tokens, its memory, and figures to judge it by."""
-    _run("check.inspect_command", locals())
+def inspect(
+    partner: PartnerFile,
+    figures: Annotated[bool, typer.Option("--figures", help="Show figures of hearing, sounds, memory and repetition.")] = False,
+    picture: Picture = None,
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Show what a partner learned: each take, how far its music reaches, whom it suits."""
+    _run("inspect.inspect_command", locals())
 
 
 @app.command(

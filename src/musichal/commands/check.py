@@ -1,4 +1,4 @@
-"""`musichal inspect`, `verify` and `compare`: what a partner learned, whether it hears live as in training, how two differ."""
+"""`musichal verify` and `compare`: whether a partner hears live as in training, how two differ; and a partner's figures."""
 
 import contextlib
 import sys
@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
@@ -19,17 +18,13 @@ from musichal.errors import CheckFailedError, InputError
 from musichal.evaluate.checks import Retrain
 from musichal.evaluate.chord_stats import ChordStats
 from musichal.evaluate.compare import Comparison, SourceComparison, Split, compare_partners
-from musichal.evaluate.partner_stats import Diversity, HearingStats, MemoryStats, PartnerStats, RecordingStats, partner_stats
+from musichal.evaluate.partner_stats import Diversity, HearingStats, MemoryStats, PartnerStats, RecordingStats
 from musichal.evaluate.verify import OFFSETS, Verification, subjects, verify_partner
 from musichal.hearing.percepts import SOURCES
-from musichal.live.output.files import PICTURE, REPORT, check_outputs
+from musichal.live.output.files import REPORT, check_outputs
 from musichal.machine import processors
 from musichal.memory.partner_file import PartnerModel, load_partner, save_partner
 from musichal.own_process import run_module
-from musichal.partner.settings import PartnerSettings
-from musichal.partner.voices import unheard_voices
-from musichal.plots.partner import draw_partner
-from musichal.plots.style import picture_format, save_figure
 from musichal.text import clock, counted, pitch_name, printable, shortened
 from musichal.training.trainer import SAMPLE_FRAMES, as_recording, train
 
@@ -267,29 +262,20 @@ if __name__ == "__main__":
     save_partner(output, retrain_from(load_partner(source), own))
 
 
-def inspect_command(*, partner: Path, terminal: Terminal, picture: Path | None = None, force: bool = False) -> None:
-    """Show what a partner learned, as tables, JSON and a picture."""
-    if picture is not None:
-        picture_format(picture)
-        check_outputs([(picture, PICTURE)], inputs=[partner], force=force)
-    model = load_partner(partner)
-    stats = partner_stats(model)
-    terminal.result({"partner": str(partner), **stats.to_dict()})
-    terminal.show(Group(*stats_tables(stats)))
-    if unheard := unheard_voices(model.memory, PartnerSettings()):
-        terminal.warn(unheard)
-    if picture is not None:
-        with terminal.progress("Drawing"):
-            save_figure(draw_partner(model), picture)
-        terminal.say(f"Wrote {printable(picture)}")
-
-
 def stats_tables(stats: PartnerStats) -> Iterator[Table]:
     """Return the statistics as tables for a terminal."""
     yield table_of("How it hears", ("", ""), _hearing_rows(stats.hearing))
     columns = ("name", "length", "segments", "frames", "closed form", "onsets", "sound")
     yield table_of("Recordings", columns, [_recording_row(r) for r in stats.recordings], right=True)
     yield table_of("Beats", ("name", "tempo", "sure", "drum hits"), [_beat_row(r) for r in stats.recordings])
+    yield from chord_tables(stats)
+    yield table_of("Vocabulary", ("", *SOURCES), _diversity_rows(stats.diversity), right=True)
+    yield table_of("Memory", ("", ""), _memory_rows(stats.memory))
+    yield table_of("Repetition", ("", *SOURCES, "oracle"), _repetition_rows(stats), right=True)
+
+
+def chord_tables(stats: PartnerStats) -> Iterator[Table]:
+    """Return chords, regions and pairs as tables for a terminal."""
     if stats.chords:
         yield table_of("Chords", ("name", "of the time", "begins with"), [_chord_row(chords) for chords in stats.chords])
     if regions := [(c.recording, text, f"{clock(s)} to {clock(end_s)}") for c in stats.chords for text, s, end_s in c.regions]:
@@ -297,9 +283,6 @@ def stats_tables(stats: PartnerStats) -> Iterator[Table]:
     if stats.pairs:
         rows = [(pair.player, pair.others, f"{pair.offset_s:+.2f} s", str(pair.gestures)) for pair in stats.pairs]
         yield table_of("Pairs", ("player", "answered by", "offset", "gestures of the player"), rows, right=True)
-    yield table_of("Vocabulary", ("", *SOURCES), _diversity_rows(stats.diversity), right=True)
-    yield table_of("Memory", ("", ""), _memory_rows(stats.memory))
-    yield table_of("Repetition", ("", *SOURCES, "oracle"), _repetition_rows(stats), right=True)
 
 
 def _hearing_rows(hearing: HearingStats) -> list[tuple[str, ...]]:

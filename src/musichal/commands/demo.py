@@ -7,7 +7,7 @@ from pathlib import Path
 from musichal.api.sound import example
 from musichal.audio.files import write_sound
 from musichal.audio.recording import Recording, read_recording
-from musichal.commands.check import inspect_command
+from musichal.commands.inspect import inspect_command
 from musichal.commands.options import PlayOptions
 from musichal.commands.play import play_command
 from musichal.commands.terminal import Terminal

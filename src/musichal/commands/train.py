@@ -18,6 +18,7 @@ from musichal.commands.options import check_choice
 from musichal.commands.terminal import Terminal, table_of
 from musichal.errors import CheckFailedError, InputError
 from musichal.evaluate.partner_stats import partner_stats
+from musichal.evaluate.takes import enough_words, sounding_s
 from musichal.evaluate.tempo import tempo_stats
 from musichal.hearing.drums import drum_model_digest
 from musichal.hearing.encoders import LEARNED
@@ -220,6 +221,7 @@ def _midi_choice(tracks: str | None, channels: str | None, soundfont: Path | Non
 def _say_held(memory: Memory, terminal: Terminal) -> None:
     held = [counted(len(rows), noun) for rows, noun in ((memory.notes, "note"), (memory.hits, "drum hit"))]
     terminal.say(f"The memory holds {counted(len(memory), 'gesture')} with {' and '.join(held)}.")
+    terminal.say(f"{enough_words(sounding_s(memory))}.")
     if unheard := unheard_voices(memory, PartnerSettings()):
         terminal.warn(unheard)
 

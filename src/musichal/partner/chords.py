@@ -78,15 +78,25 @@ class ChordFollower:
 
 def chords_of(played: Float64) -> Float64:
     """Return the probability of each chord in each cell of a recording, shape (n, 24), from shares of pitch classes (n, 12)."""
-    likely = np.exp(_WEIGHT * (played @ _EMISSIONS[0].T))
+    return _smoothed(played, 0)
+
+
+def keys_of(played: Float64) -> Float64:
+    """Return the probability of each key, as `chords_of` does for chords."""
+    return _smoothed(played, 1)
+
+
+def _smoothed(played: Float64, layer: int) -> Float64:
+    moves = _MOVES[layer]
+    likely = np.exp(_WEIGHT * (played @ _EMISSIONS[layer].T))
     forwards, backwards = np.empty_like(likely), np.empty_like(likely)
     before, behind = np.full(CHORDS, 1 / CHORDS), np.ones(CHORDS)
     for i in range(len(likely)):
-        before = (before @ _MOVES[0]) * likely[i]
+        before = (before @ moves) * likely[i]
         before = forwards[i] = before / before.sum()
     for i in reversed(range(len(likely))):
         backwards[i] = behind
-        behind = _MOVES[0] @ (behind * likely[i])
+        behind = moves @ (behind * likely[i])
         behind = behind / behind.sum()
     both = forwards * backwards
     return both / both.sum(axis=1, keepdims=True)

@@ -291,6 +291,7 @@ def _draw_usage(axes: "Axes", model: PartnerModel, source: int) -> None:
     axes.set_xlim(0.4, size + 0.6)
     used = f"{np.count_nonzero(counts)} of {size} in use, perplexity {perplexity(counts):.1f}"
     axes.set_title(f"{SOURCES[source].capitalize()} tokens: {used}")
+    axes.set_xticks([])
     axes.set_xlabel("tokens, the most frequent first")
     axes.set_ylabel("% of frames")
     axes.yaxis.grid(True)

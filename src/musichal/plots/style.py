@@ -270,9 +270,8 @@ def draw_raster(axes: "Axes", raster: Float32, silence: Float32, *, end_s: float
         )  # fmt: skip
     axes.axhline(-0.5, color=GREY, linewidth=0.6)
     axes.set_ylim(-0.5 - band, max(n - 0.5, 0.5))
-    ticks = sorted({t for t in (n // 4, n // 2, 3 * n // 4, n) if t > 1})
-    axes.set_yticks([-0.5 - band / 2, *(t - 1 for t in ticks)], ["silence", *map(str, ticks)])
-    axes.set_ylabel(f"nth {source} token")
+    axes.set_yticks([-0.5 - band / 2], ["silence"])
+    axes.set_ylabel(f"{source} tokens,\nin order of appearance")
 
 
 def draw_notes(

@@ -1,0 +1,93 @@
+"""`musichal inspect`: what a partner learned, for musicians; its figures where they are asked for."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.console import Group
+from rich.table import Table
+
+from musichal.commands.check import chord_tables, stats_tables
+from musichal.commands.terminal import Terminal, table_of
+from musichal.evaluate.partner_stats import PartnerStats, RecordingStats, partner_stats
+from musichal.evaluate.takes import Overview, Take, overview
+from musichal.live.output.files import PICTURE, check_outputs
+from musichal.memory.partner_file import load_partner
+from musichal.partner.settings import PartnerSettings
+from musichal.partner.voices import unheard_voices
+from musichal.plots.partner import draw_partner
+from musichal.plots.style import picture_format, save_figure
+from musichal.text import clock, counted, pitch_name, printable
+
+_LEAST_IN_COMMON = 0.05
+_MOST_DRUMS = 6
+_MOST_TAKES = 20
+
+
+def inspect_command(
+    *, partner: Path, terminal: Terminal, figures: bool = False, picture: Path | None = None, force: bool = False
+) -> None:
+    """Show what a partner learned, its `figures` too, as JSON and as a picture."""
+    if picture is not None:
+        picture_format(picture)
+        check_outputs([(picture, PICTURE)], inputs=[partner], force=force)
+    model = load_partner(partner)
+    stats = partner_stats(model)
+    known = overview(model, stats)
+    terminal.result({"partner": str(partner), **stats.to_dict(), "overview": known.to_dict()})
+    if not terminal.as_json:
+        for line in _head(printable(partner.name), known):
+            terminal.say(line)
+        terminal.show(Group(*(stats_tables(stats) if figures else _tables(known, stats))))
+        for line in _lines(known):
+            terminal.say(line)
+        if not figures:
+            terminal.say("--figures shows how it hears, its sounds and what repeats; --picture draws it.")
+    if unheard := unheard_voices(model.memory, PartnerSettings()):
+        terminal.warn(unheard)
+    if picture is not None:
+        with terminal.progress("Drawing"):
+            save_figure(draw_partner(model), picture)
+        terminal.say(f"Wrote {printable(picture)}")
+
+
+def _head(name: str, known: Overview) -> Iterator[str]:
+    yield f"{name} knows {counted(len(known.takes), 'take')}. {known.enough}."
+
+
+def _tables(known: Overview, stats: PartnerStats) -> Iterator[Table]:
+    players = {pair.player for pair in stats.pairs}
+    both = list(zip(known.takes, stats.recordings, strict=True))
+    rows = [_row(take, row, is_player=take.name in players) for take, row in both[:_MOST_TAKES]]
+    columns = ("take", "length", "of memory", "tempo", "key", "notes", "a second", "drums")
+    more = f", the first {_MOST_TAKES}: --figures has all" if len(both) > _MOST_TAKES else ""
+    yield table_of(f"Takes{more}", columns, rows)
+    yield from chord_tables(stats)
+
+
+def _row(take: Take, row: RecordingStats, *, is_player: bool) -> tuple[str, ...]:
+    if row.tempo is None:
+        tempo = "not known: `musichal rehear` finds it" if row.has_audio else "not known: train again"
+    else:
+        tempo = row.tempo.words
+    key = "" if take.key is None else f"{take.key} {take.key_share:.0%}"
+    low, high = take.lowest, take.highest
+    notes = "none" if low is None or high is None else f"{pitch_name(low)} to {pitch_name(high)}"
+    if take.middle is not None:
+        notes += f", most {pitch_name(take.middle[0])} to {pitch_name(take.middle[1])}"
+    drums = ", ".join(f"{count} {name}" for name, count in list(row.hits.items())[:_MOST_DRUMS])
+    share = "you, answered" if is_player else f"{take.of_memory:.0%}"
+    return (take.name, clock(take.duration_s), share, tempo, key, notes, f"{take.notes_per_s:.1f}", drums or "none")
+
+
+def _lines(known: Overview) -> Iterator[str]:
+    alike = [_alike_words(a.first, a.second, a.turns, same_key=a.same_key, same_tempo=a.same_tempo) for a in known.alike]
+    for title, lines in (("It suits", known.suits), ("Mind", known.lacks), ("In common", [a for a in alike if a])):
+        for number, line in enumerate(lines):
+            yield f"{'' if number else title + ':':<10} {line}."
+
+
+def _alike_words(first: str, second: str, turns: float, *, same_key: bool, same_tempo: bool) -> str:
+    said = [f"{turns:.0%} of the turns of {first} are in {second}"] if turns >= _LEAST_IN_COMMON else []
+    said += ["the same key"] if same_key else []
+    said += ["the same tempo"] if same_tempo else []
+    return f"{first} and {second}: {', '.join(said)}" if said else ""

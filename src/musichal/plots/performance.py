@@ -62,6 +62,7 @@ _REST_LOOKS = {
     "score": (_CALM, "--"),
     "ending": (_CALM, "++"),
     "ended": (_CALM, "oo"),
+    "paused": (_CALM, "OO"),
 }
 ALARM_COLOURS: dict[Cause, str] = {
     "too quiet": "#3B6FB6",

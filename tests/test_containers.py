@@ -305,6 +305,21 @@ def test_a_header_at_the_start_only(files, tmp_path):
     assert warnings == ("more lies behind the end that its header gives, and is not heard",)
 
 
+def test_chunks_without_padding_are_read_and_a_second_sound_is_told_of(files, tmp_path):
+    wav = files["WAV"]
+    whole, _ = heard(tmp_path, wav)
+    assert heard(tmp_path, wav[:12] + b"JUNK\3\0\0\0abc" + wav[12:]) == (whole, ())
+    assert heard(tmp_path, wav[:12] + b"JUNK\3\0\0\0abc\0" + wav[12:]) == (whole, ())
+    assert heard(tmp_path, wav + wav[36:]) == (whole, ("has sound in a second chunk, which is not heard",))
+
+
+def test_ogg_from_its_middle_on(tmp_path):
+    """A stream that somebody tuned in to: the rest of a page, then a link from its start."""
+    link = encoded(np.zeros(RATE) + 0.1 * np.sin(np.arange(RATE) * 0.1), format="OGG", subtype="VORBIS")
+    whole, _ = heard(tmp_path, link)
+    assert heard(tmp_path, link[-500:-1] + link)[0] == whole
+
+
 def test_more_than_4_gib(files, tmp_path):
     """Sizes of 32 bits start anew: only found, because reading takes minutes."""
     path = tmp_path / "long.wav"

@@ -217,6 +217,17 @@ def test_what_cannot_be_heard_of_a_folder_is_left_out_with_a_word(folder):
     assert all(text.isprintable() for text in warned)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="has no such files")
+def test_pipes_devices_and_links_in_a_circle_are_left_out(folder):
+    os.mkfifo(folder / "pipe.wav")
+    (folder / "circle.wav").symlink_to(folder / "circle.wav")
+    (folder / "self").symlink_to(folder)
+    (folder / "device.wav").symlink_to("/dev/zero")
+    warned: list[str] = []
+    assert len(read_recordings([folder], warn=warned.append, min_duration_s=0.35)) == 6
+    assert all(name in warned[0] for name in ("pipe.wav", "circle.wav", "device.wav"))
+
+
 def test_strict_stops_and_names_all(folder):
     with pytest.raises(InputError) as caught:
         read_recordings([folder], warn=print, min_duration_s=0.35, strict=True)

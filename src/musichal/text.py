@@ -144,6 +144,8 @@ def read_text(path: PathLike, *, limit: int = LARGEST_TABLE_BYTES) -> str:
     if len(data) > limit:
         raise InputError(f"{printable(path)} is too large: more than {limit} bytes")
     name, encoding = ("UTF-16", "utf-16") if data[:2] in (b"\xff\xfe", b"\xfe\xff") else ("UTF-8", "utf-8-sig")
+    if data[:4] in (b"\xff\xfe\0\0", b"\0\0\xfe\xff"):
+        raise InputError(f"{printable(path)} is text in UTF-32; save it as UTF-8")
     try:
         text = data.decode(encoding)
     except UnicodeDecodeError as error:

@@ -55,7 +55,14 @@ def _walk(data: Data, start: int, chunks: Chunks) -> Iterator[tuple[bytes, int, 
         yield name, at + header, size
         if name == chunks.data_id:
             return
-        at += max(header, -(-(header + size) // chunks.alignment) * chunks.alignment)
+        end = at + header + size
+        padded = at + max(header, -(-(header + size) // chunks.alignment) * chunks.alignment)
+        # Some programs leave the padding out.
+        at = end if chunks.alignment == 2 and end < padded and _is_name(data, end) and not _is_name(data, padded) else padded
+
+
+def _is_name(data: Data, at: int) -> bool:
+    return len(name := bytes(data[at : at + 4])) == 4 and all(32 <= byte < 127 for byte in name)
 
 
 def _is_placeholder(size: int, width: int) -> bool:
@@ -94,9 +101,10 @@ def _only_chunks(data: Data, at: int) -> bool:
 
 
 def _behind(data: Data, at: int) -> str | None:
-    """Return a sentence where something long that is no chunk follows the end that the header gives."""
-    name = bytes(data[at + at % 2 : at + at % 2 + 4])
-    tidy = all(32 <= byte < 127 for byte in name)
+    """Return a sentence where more sound, or something long that is no chunk, follows the end that the header gives."""
+    if bytes(data[at + at % 2 : at + at % 2 + 4]) in (b"data", b"SSND"):
+        return "has sound in a second chunk, which is not heard"
+    tidy = _is_name(data, at + at % 2)
     found = None if tidy or len(data) - at < _MOST_BEHIND_BYTES else NOT_ZERO.search(data, at)
     return None if found is None else "more lies behind the end that its header gives, and is not heard"
 
@@ -125,13 +133,14 @@ def riff(data: Data, start: int) -> Contents | None:
     """Find the sound of WAV, RF64 and BW64; a header that is wrong or too small for it is written anew, as RF64 if need be."""
     kind = bytes(data[start : start + 4])
     order = ">" if kind == b"RIFX" else "<"
-    long_size, tag = None, 0
+    long_size, tag, form = None, 0, (start, start)
     chunks = Chunks("WAV", b"data", 12, f"{order}I")
     for name, at, size in _walk(data, start, chunks):
         if name == b"ds64" and len(data) >= at + 16:  # the sizes of the file and of the sound, in 64 bits
             (long_size,) = struct.unpack("<Q", data[at + 8 : at + 16])
         elif name == b"fmt " and len(data) >= at + 2:
             (tag,) = struct.unpack(f"{order}H", data[at : at + 2])
+            form = (at - 8, at + size)
         elif name == b"data":
             if long_size is not None and size >= _4_GIB - 1:
                 sound = replace(_sound(data, at, long_size, width=8), field=at - 4)
@@ -148,6 +157,8 @@ def riff(data: Data, start: int) -> Contents | None:
             elif sound.wrong and long_size is None:
                 mended = struct.pack(f"{order}I", length)
                 pieces = ((start, sound.field), mended, (sound.start, len(data)))
+            elif (at - start) % 2:  # no padding, which libsndfile expects
+                pieces = ((start, start + 12), form, (at - 8, len(data)))
             return _of(Part("WAV", pieces, sound.share), sound)
     return Contents(())
 

@@ -12,6 +12,7 @@ from musichal.audio.parts import Contents, Data, Foreign, after_tags
 from musichal.audio.streams import flac, mpeg, ogg
 
 _W64_RIFF = bytes.fromhex("726966662e91cf11a5d628db04c10000")
+_MOST_JUNK_BYTES = 1 << 17
 _W64_DATA = bytes.fromhex("64617461f3acd3118cd100c04f8edb8a")
 
 
@@ -28,7 +29,10 @@ def contents(data: Data) -> Contents | Foreign | None:
         if head.startswith(magic):
             return reader(data, start)
     foreign = next((foreign for at, magic, foreign in _FOREIGN if head[at : at + len(magic)] == magic), None)
-    return mpeg(data, start, len(data)) if foreign is None else foreign
+    if foreign is not None:
+        return foreign
+    page = data.find(b"OggS\0", start, start + _MOST_JUNK_BYTES)  # a stream that was recorded from its middle on
+    return mpeg(data, start, len(data)) if page < 0 else ogg(data, page)
 
 
 _CHUNKED = {

@@ -171,7 +171,7 @@ def find_recordings(paths: Iterable[PathLike]) -> FoundFiles:
             else:
                 raise InputError(f"{printable(path)}: no such file or folder")
             for file in files:
-                found.setdefault(file.resolve(), file)
+                found.setdefault(Path(os.path.realpath(file)), file)  # which takes links that lead in a circle, too
     if not found:
         raise InputError("no recording was given")
     return FoundFiles(tuple(found.values()), frozenset(named), passed_over)

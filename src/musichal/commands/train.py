@@ -1,5 +1,6 @@
 """`musichal train`, `rehear` and `encoder`: from recordings to a partner, and the learned encoders it may hear with."""
 
+import os
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -248,11 +249,11 @@ def _named(
 
 
 def _check_once(files: Sequence[Path]) -> None:
-    found: set[Path] = set()
+    found: set[str] = set()
     for file in files:
-        if file.resolve() in found:
+        if (real := os.path.realpath(file)) in found:
             raise InputError(f"{printable(file)} is given twice")
-        found.add(file.resolve())
+        found.add(real)
 
 
 def pair_words(model: PartnerModel) -> list[str]:
@@ -388,7 +389,7 @@ def rehear_command(
     compute as was asked.
     """
     output = output or partner
-    if partner.resolve() != output.resolve():
+    if os.path.realpath(partner) != os.path.realpath(output):
         check_outputs([(output, PARTNER)], inputs=[partner], force=force)
     with terminal.progress("Loading the partner") as progress:
         model = load_partner(partner)

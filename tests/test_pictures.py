@@ -386,7 +386,7 @@ def test_the_strongest_influence_gives_the_colour() -> None:
     [
         [],
         [rested(0, 0.2, "waiting")],
-        [rested(n, n / 12, reason) for n, reason in enumerate(REST_REASONS)],
+        [rested(n, n / 14, reason) for n, reason in enumerate(REST_REASONS)],
         [dataclasses.replace(played(0, 0.5, 0.0, 0.4), influences=())],
         [played(0, 0.5, 600.0, 0.4, jumped=True, pitches=[0, 127])],
     ],

@@ -234,6 +234,9 @@ class _Output:
         self._now_s = now_s
         self.timeline.step(now_s)
 
+    def follow(self, pulse: Callable[[], object], moment_of: Callable[[float], float]) -> None:
+        pass
+
     def mute(self, muted: bool) -> None:
         self.timeline.mute(muted, self._now_s)
 

@@ -70,6 +70,9 @@ class HandOutput:
         self.played.append((decision, moment_of(decision.time_s)))
         return len(decision.notes)
 
+    def follow(self, pulse: Callable[[], object], moment_of: Callable[[float], float]) -> None:
+        pass
+
     def mute(self, muted: bool) -> None:
         self.done.append("mute" if muted else "unmute")
 

@@ -95,6 +95,19 @@ def test_a_panic_ends_a_slice(jack_server: JackServer, trained_path: Path) -> No
 
 
 @pytest.mark.live
+def test_a_keyboard_is_heard_on_its_monitor_and_falls_silent_with_musichal(jack_server: JackServer) -> None:
+    with FeatureExtractor() as ear, Scheduler([PortSettings("keys", "keys:")], settings=PATIENT) as scheduler:
+        ear.listen_to("PortAudio")
+        scheduler.forward("keys", b"\x90\x45\x64")
+        assert wait_for(lambda: bool(np.abs(ear.heard()[-9600:]).max(initial=0.0) > 0.01) and scheduler.alive(), 5.0)
+        sound = ear.heard()[-9600:]
+        loudest = np.argmax(np.abs(np.fft.rfft(sound * np.hanning(len(sound)), 1 << 18))) / (1 << 18) * jack_server.rate_hz
+        assert loudest == pytest.approx(440, rel=0.01)
+        scheduler.panic()
+        assert wait_for(lambda: not ear.heard()[-4800:].any() and scheduler.alive(), 3.0)
+
+
+@pytest.mark.live
 def test_an_unknown_output_lists_what_there_is(jack_server: JackServer, trained_path: Path, tmp_path: Path) -> None:
     with (
         pytest.raises(InputError, match="no audio output 'Built-in'"),

@@ -109,6 +109,8 @@ def live_request(options: PlayOptions) -> LiveRequest:
         control_in=options.control_in,
         control_map=options.control_map,
         clock_in=options.clock_in,
+        clock_out=options.clock_out,
+        monitor=options.monitor,
         link=options.link,
         duration_s=options.duration_s,
         block=options.block,

@@ -100,6 +100,12 @@ class PlayOptions:
     osc_to: Annotated[str, typer.Option(help="Live: address to send OSC to.")] = LOOPBACK
     control_in: Annotated[str | None, typer.Option(help="Live: MIDI input of controllers and MIDI clock.")] = None
     clock_in: Annotated[str | None, typer.Option(help="Live: MIDI input of MIDI clock, if another.")] = None
+    clock_out: Annotated[
+        str | None, typer.Option(help="Live: MIDI port that gets MIDI clock, start and stop, at the pulse that is played.")
+    ] = None
+    monitor: Annotated[
+        str | None, typer.Option(help="Live: play what a MIDI player plays as sound, on 'default' or an output's name.")
+    ] = None
     link: Annotated[bool, typer.Option("--link", help="Live: follow Ableton Link (extra `link`, GPL).")] = False
     control_map: Annotated[Path | None, typer.Option("--map", help="Live: what the controllers do (TOML).")] = None
     web: Annotated[bool, typer.Option("--web", help="Live: show the dashboard, a page on this machine.")] = False
@@ -153,7 +159,8 @@ class PlayOptions:
     def check(self) -> None:
         """Raise `InputError` for an option that does not go with the kind of input."""
         check_choice(self.sound, ("soundfont", "slices"), "--sound")
-        live_only = ("for_", "channel", "latency", "osc", "control_in", "clock_in", "link", "control_map", "web")
+        live_only: tuple[str, ...] = ("for_", "channel", "latency", "osc", "control_in", "control_map", "web")
+        live_only += ("clock_in", "clock_out", "monitor", "link")
         names = ("mix_out", "picture") if self.is_live else live_only
         for name in names:
             if getattr(self, name):

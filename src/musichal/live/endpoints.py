@@ -9,6 +9,7 @@ import numpy as np
 
 from musichal.live.input.blocks import Block
 from musichal.partner.decision import Decision
+from musichal.pulse import Pulse
 
 _TIMES = 2048
 
@@ -30,6 +31,10 @@ class Output(Protocol):
 
     def play(self, decision: Decision, moment_of: Callable[[float], float]) -> int:
         """Play a decision; `moment_of` maps a time of the stream to a moment. Return how many notes were accepted."""
+        ...
+
+    def follow(self, pulse: Callable[[], Pulse | None], moment_of: Callable[[float], float]) -> None:
+        """Keep the time of a pulse of the stream, for who asks for it."""
         ...
 
     def mute(self, muted: bool) -> None:

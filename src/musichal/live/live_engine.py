@@ -61,6 +61,7 @@ LONGEST_GAP_S = 60.0
 _GAP_STEP_S = 1.0
 _JUMP_S = 2.0
 _STATISTICS_S, _STAGE_S = 1.0, 0.25
+_PULSE_S = 0.1
 _OVERLOADED, _OVERLOAD_S, _OVERLOAD_AGAIN_S = 3, 10.0, 30.0
 _REFUSALS_PER_S = 5
 _MARGIN_S = 0.005
@@ -141,7 +142,7 @@ class LiveEngine:
         self._news = news if news is not None else deque(maxlen=64)
         self._exact = ExactNotes()
         self._key_onsets = KeyOnsets(spec)
-        self._status = status
+        self._status, self._timed_s = status, -math.inf
         self._losses = Losses(self._event, block=block)
         self._stage, self._staged_s, self._stage_is_new = Stage(), -math.inf, True
         self._silence = LevelMeter().take()
@@ -204,6 +205,9 @@ class LiveEngine:
         for kind, text in self._output.tend():
             self._event(kind, text)
         self._losses.step(began_s)
+        if (status := self._status) is not None and began_s - self._timed_s >= _PULSE_S:
+            self._timed_s = began_s
+            self._output.follow(lambda: status(self.now_stream_s).pulse, self._moment_of)
         self._show(began_s)
         self.times.step.append(self._now_s() - began_s)
         if began_s - self._told_s >= _STATISTICS_S:

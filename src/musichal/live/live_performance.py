@@ -11,12 +11,14 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 
+from musichal.audio.instrument import find_keys
 from musichal.errors import InputError, MusicHalError
 from musichal.hearing.encoders import create_encoder
 from musichal.hearing.exact_notes import OnsetQueue
@@ -45,6 +47,7 @@ from musichal.live.output.routing import (
 )
 from musichal.live.output.scheduler import Scheduler
 from musichal.live.output.scheduler_protocol import PortSettings
+from musichal.live.partner_watch import PartnerWatch
 from musichal.live.session.recorder import LiveSessionWriter
 from musichal.live.session.session import SessionSettings, file_sha256, session_folder
 from musichal.machine import now_s, raise_priority, short_pauses
@@ -57,13 +60,14 @@ from musichal.partner.voices import unheard_voices
 from musichal.spec import PerceptionSpec
 from musichal.text import path_text, printable
 
-_LOOK_S, _JOIN_S, _SETTLE_S = 5.0, 20.0, 1.0
+_JOIN_S, _SETTLE_S = 20.0, 1.0
 _WAIT_S = 0.1
 # Below the scheduler's. Busy programs must not put the analysis aside while it holds the interpreter.
 _ENGINE_LEVEL, _ANALYSIS_LEVEL = 6, 2
 _WARM_UP_SEGMENTS = 3
 _MOST_NEWS = 64
 _DEFAULT_BLOCK = 512
+_CLOCK, _MONITOR = "--clock-out", "--monitor"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +98,8 @@ class LiveRequest:
     control_in: str | None = None
     control_map: Path | None = None
     clock_in: str | None = None
+    clock_out: str | None = None
+    monitor: str | None = None
     link: bool = False
     duration_s: float | None = None
     block: int = 256
@@ -112,12 +118,19 @@ def live_player(model: PartnerModel, settings: PartnerSettings, seed: int) -> Pl
     return Partner(model.memory, settings, rng=np.random.default_rng(seed), sample_rate_hz=model.spec.sample_rate_hz)
 
 
-def live_source(request: LiveRequest, spec: PerceptionSpec, on_event: Callable[[InputEvent], None]) -> LiveInput | MidiInput:
-    """Return the input of a request, not yet open."""
+def live_source(
+    request: LiveRequest,
+    spec: PerceptionSpec,
+    on_event: Callable[[InputEvent], None],
+    *,
+    monitor: Scheduler | None = None,
+) -> LiveInput | MidiInput:
+    """Return the input of a request, not yet open; `monitor` plays what a MIDI player plays."""
     wanted, block = request.input or "", request.block
     if wanted.startswith(MIDI_SCHEME):
-        name, block = wanted.removeprefix(MIDI_SCHEME), block or _DEFAULT_BLOCK
-        return MidiInput(name, sample_rate_hz=spec.sample_rate_hz, block_samples=block, on_event=on_event)
+        name, block, keys = wanted.removeprefix(MIDI_SCHEME), block or _DEFAULT_BLOCK, find_keys(request.soundfont)
+        hear, rate_hz = None if monitor is None else partial(monitor.forward, _MONITOR), spec.sample_rate_hz
+        return MidiInput(name, sample_rate_hz=rate_hz, block_samples=block, keys=keys, monitor=hear, on_event=on_event)
     return LiveInput(request.input, channels=request.channels, block_samples=block, on_event=on_event)
 
 
@@ -165,6 +178,8 @@ class LivePerformance:
             raise InputError("--map says what controllers do: name their MIDI input with --control-in")
         if request.link and request.clock_in is not None:
             raise InputError("one clock at a time: give --link or --clock-in")
+        if request.monitor is not None and not (request.input or "").startswith(MIDI_SCHEME):
+            raise InputError("--monitor plays what a MIDI player plays: give --input midi:NAME")
         if request.link:
             need_aalink()
         self._control_map = CcMap([]) if request.control_map is None else read_cc_map(request.control_map)
@@ -245,12 +260,15 @@ class LivePerformance:
         spec = model.spec
         encoder = create_encoder(spec)
         _warm_up(model, encoder)
-        scheduler = self._scheduler = stack.enter_context(Scheduler([p for routing in self.routings for p in routing.ports]))
+        ports = [port for routing in self.routings for port in routing.ports]
+        clock = [PortSettings(_CLOCK, request.clock_out, is_clock=True)] if request.clock_out is not None else []
+        scheduler = self._scheduler = stack.enter_context(Scheduler([*ports, *clock]))
+        monitor = stack.enter_context(_monitor(request))
         slices = stack.enter_context(_slices(request, model))
         self._open_osc(stack)
         # Whatever can be wrong with the request is opened before the session is begun.
         stack.enter_context(self._midi_inputs())
-        live = self.input = live_source(request, spec, self._report_input)
+        live = self.input = live_source(request, spec, self._report_input, monitor=monitor)
         stack.enter_context(live)
         rate_hz = live.sample_rate_hz
         block = request.block or _DEFAULT_BLOCK
@@ -274,7 +292,13 @@ class LivePerformance:
             analysis=AnalysisThread(listener.step, most_waiting=overlap, in_thread=lambda: raise_priority(_ANALYSIS_LEVEL)),
             loop=EventLoop(player, sample_rate_hz=spec.sample_rate_hz),
             output=LiveOutput(
-                scheduler, self.routings, slices=slices, recordings=len(model.recordings), slices_latency_s=request.latency_s
+                scheduler,
+                self.routings,
+                slices=slices,
+                recordings=len(model.recordings),
+                slices_latency_s=request.latency_s,
+                beside=() if monitor is None else (monitor,),
+                clock=None if request.clock_out is None else _CLOCK,
             ),
             clock=live.clock,
             spec=spec,
@@ -291,7 +315,7 @@ class LivePerformance:
         if request.link:
             self._link = LinkClock(self.engine.stream_s, self._put_clock("link"), self._say_link)
             stack.enter_context(LinkSession(self._link, self._say_link))
-        sounds = [] if slices is None else list(slices.opened.values())
+        sounds = [text for one in (slices, monitor) if one is not None for text in one.opened.values()]
         if model.beats_advice:
             self.engine.tell("partner", model.beats_advice)
         if unheard := unheard_voices(model.memory, self.request.settings):
@@ -300,7 +324,7 @@ class LivePerformance:
         is_silent = bool(slices) and request.midi_out is None and request.voices is None
         for text in sounds if is_silent else [*scheduler.opened.values(), *sounds]:
             self.engine.tell("port", f"plays to {text}")
-        self._watch = _PartnerWatch(request.partner, digest)
+        self._watch = PartnerWatch(request.partner, digest)
         stack.enter_context(short_pauses())
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
@@ -439,6 +463,17 @@ def _with_voices(request: LiveRequest, routings: Sequence[Routing]) -> LiveReque
 
 
 @contextmanager
+def _monitor(request: LiveRequest) -> Iterator[Scheduler | None]:
+    """Open a sound output for what a MIDI player plays, on a scheduler of its own, where that is asked for."""
+    if request.monitor is None:
+        yield None
+        return
+    device = "" if request.monitor == "default" else f">{request.monitor}"
+    with Scheduler([PortSettings(_MONITOR, f"keys:{request.soundfont or ''}{device}")]) as scheduler:
+        yield scheduler
+
+
+@contextmanager
 def _slices(request: LiveRequest, model: PartnerModel) -> Iterator[Scheduler | None]:
     """Open the partner's recordings as a port, on a scheduler of its own, where that is asked for."""
     if request.audio_out is None or request.sound != "slices":
@@ -458,37 +493,3 @@ def _warm_up(model: PartnerModel, encoder: Any) -> None:
     listener = Listener(spec, encoder, model.vocabularies, source_rate_hz=spec.sample_rate_hz)
     length = spec.segment_samples * _WARM_UP_SEGMENTS + spec.lookahead_samples
     listener.push((0.1 * np.random.default_rng(0).standard_normal(length)).astype(np.float32))
-
-
-class _PartnerWatch:
-    """Notices that the partner's file was replaced; what plays stays what was loaded."""
-
-    def __init__(self, path: Path, digest: str) -> None:
-        self._path, self._digest = path, digest
-        self._stamp, self._next_s = self._look(), 0.0
-        self.replaced: str | None = None
-
-    def _look(self) -> tuple[int, int, int] | None:
-        try:
-            found = self._path.stat()
-        except OSError:
-            return None
-        return found.st_ino, found.st_size, found.st_mtime_ns
-
-    def news(self) -> str | None:
-        """Return a sentence if the file was just replaced."""
-        if now_s() < self._next_s:
-            return None
-        self._next_s = now_s() + _LOOK_S
-        before, self._stamp = self._stamp, self._look()
-        if self._stamp is None or self._stamp == before:
-            return None
-        with contextlib.suppress(InputError):
-            found = file_sha256(self._path)
-            if found != self._digest:
-                self.replaced = found
-                return (
-                    f"{printable(self._path)} was replaced while playing (SHA-256 now {found[:12]}…):"
-                    f" what plays is what was loaded ({self._digest[:12]}…)"
-                )
-        return None

@@ -137,7 +137,7 @@ class Partner:
 
     def status(self, now_s: float) -> PartnerStatus:
         """Return what it is about, for those who show it."""
-        return partner_status(self._modes, now_s)
+        return partner_status(self._modes, now_s, self._modes.pulse(now_s, self._modes.settings(self.settings)))
 
     @property
     def harmony(self) -> Float32:

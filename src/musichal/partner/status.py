@@ -6,6 +6,7 @@ from typing import Literal
 
 from musichal.partner.form import FormPlace
 from musichal.partner.mode_controller import ModeController
+from musichal.pulse import Pulse
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,10 +23,11 @@ class PartnerStatus:
     waits_for_pauses: bool = False
     paused: bool = False
     form: FormPlace | None = None
+    pulse: Pulse | None = None
 
 
-def partner_status(modes: ModeController, now_s: float) -> PartnerStatus:
-    """Return the status at a time; nothing is changed by asking."""
+def partner_status(modes: ModeController, now_s: float, pulse: Pulse | None) -> PartnerStatus:
+    """Return the status at a time, where it goes by a pulse; nothing is changed by asking."""
     course, keeper, mode = modes.course, modes.keeper, modes.mode
     form = course.place(now_s)
     by_form = keeper is not None and not keeper.user_override and course.at(now_s).mode is not None
@@ -38,4 +40,5 @@ def partner_status(modes: ModeController, now_s: float) -> PartnerStatus:
         waits_for_pauses=mode.turn == "answer" or mode.trigger == "phrase end",
         paused=course.paused,
         form=form,
+        pulse=pulse,
     )

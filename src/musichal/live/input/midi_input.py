@@ -24,6 +24,7 @@ from musichal.live.output.midi_ports import open_midi_input
 from musichal.machine import now_s
 
 MIDI_SCHEME = "midi:"
+ALL_NOTES_OFF = tuple(bytes((0xB0 | channel, controller, 0)) for channel in range(16) for controller in (64, 66, 123))
 _MOST_WAITING = 4096
 _LONGEST_S = 1.0  # what was not read for longer is lost, as with a sound card
 _LEVEL_S = 0.1
@@ -55,6 +56,8 @@ class MidiInput:
         How often, at least, a block is made.
     keys : Keys, optional
         What a key sounds like; the embedded instrument.
+    monitor : callable, optional
+        Gets every channel message as it is read, on the reader's thread.
     on_event : callable, optional
         Callback for each `InputEvent`, on the reader's thread.
 
@@ -77,6 +80,7 @@ class MidiInput:
         sample_rate_hz: int,
         block_samples: int = 256,
         keys: Keys | None = None,
+        monitor: Callable[[bytes], None] | None = None,
         on_event: Callable[[InputEvent], None] | None = None,
     ) -> None:
         self.sample_rate_hz = sample_rate_hz
@@ -86,7 +90,7 @@ class MidiInput:
         self._block_s = block_samples / sample_rate_hz
         self._messages: deque[tuple[float, bytes]] = deque()
         self._arrived, self._closing = threading.Event(), threading.Event()
-        self._synth = KeyboardSynth(sample_rate_hz, keys)
+        self._synth, self._monitor = KeyboardSynth(sample_rate_hz, keys), monitor
         self._meter, self._levelled_s = LevelMeter(), 0.0
         self._events: deque[tuple[str, str]] = deque()
         self._is_there = True
@@ -131,6 +135,7 @@ class MidiInput:
             kind, text = self._events.popleft()
             if kind == "gone":
                 self._synth.silence()
+                self._hear(*ALL_NOTES_OFF)
             if self._on_event is not None:
                 self._on_event(InputEvent(kind, text, self._synth.position))
         at_s = now_s()
@@ -144,6 +149,7 @@ class MidiInput:
             at = max(self._synth.position, int(self.clock.position_at(moment_s)))
             end = max(end, at + 1)  # its onset is known with its own sample
             self._synth.take(data, at)
+            self._hear(data)
         first = self._synth.position
         sound = ingest(self._synth.render(max(0, end - first)))
         pressed, (ended, hits), controls = self._synth.pressed(), self._synth.ended(), self._synth.controls()
@@ -153,6 +159,14 @@ class MidiInput:
         if at_s - self._levelled_s >= _LEVEL_S:
             self._levelled_s, self.level = at_s, self._meter.take()
         return [Block(sound, at_s, lost, first, pressed=pressed, ended=ended, ended_hits=hits, controls=controls)]
+
+    def _hear(self, *messages: bytes) -> None:
+        """Let the player hear channel messages."""
+        if self._monitor is None:
+            return
+        for data in messages:
+            if data and data[0] < 0xF0:
+                self._monitor(data)
 
     def _take(self, data: Sequence[int]) -> None:
         """Take a message, on a thread of the system."""

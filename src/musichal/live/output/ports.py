@@ -135,6 +135,13 @@ def _open_slices(rest: str, _origin_s: float) -> Port:
     return SlicesPort(path, device if arrow else None)
 
 
+def _open_keys(rest: str, _origin_s: float) -> Port:
+    from musichal.live.output.keys_port import KeysPort
+
+    font, arrow, device = rest.partition(">")
+    return KeysPort(font, device if arrow else None)
+
+
 class NullPort:
     """Takes everything and sends nothing: without a MIDI system the partner plays on, and events report what it plays."""
 
@@ -274,5 +281,6 @@ _OPENERS: Mapping[str, Callable[[str, float], Port]] = MappingProxyType(
         "file": _open_file,
         "synth": lambda font, _origin_s: SynthPort(font),
         "slices": _open_slices,
+        "keys": _open_keys,
     }
 )

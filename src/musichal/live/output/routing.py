@@ -34,6 +34,7 @@ from musichal.machine import now_s
 from musichal.note import PERCUSSION_CHANNEL, Note, check_integer
 from musichal.partner.decision import Decision
 from musichal.partner.settings import PartnerSettings
+from musichal.pulse import Pulse
 from musichal.text import PathLike, check_keys, number_in, printable, read_toml
 
 _OCTAVE = 12
@@ -287,6 +288,10 @@ class LiveOutput:
         How many recordings the partner has. What the player played, learned live, is not among them.
     slices_latency_s : float
         Latency of the port of `slices`.
+    beside : sequence of Scheduler
+        Others that are kept alive, and silenced in a panic.
+    clock : str, optional
+        The port of the scheduler that sends MIDI clock.
 
     Attributes
     ----------
@@ -303,10 +308,14 @@ class LiveOutput:
         slices: Scheduler | None = None,
         recordings: int = 0,
         slices_latency_s: float = 0.0,
+        beside: Sequence[Scheduler] = (),
+        clock: str | None = None,
     ) -> None:
         self.latency_s = largest_latency_s(routings, slices_latency_s)
         self._scheduler, self._slices, self._routings = scheduler, slices, tuple(routings)
-        self._schedulers = (scheduler,) if slices is None else (scheduler, slices)
+        self._schedulers = (scheduler, *([] if slices is None else [slices]), *beside)
+        self._clock = clock
+        self._pulse: tuple[float, float] | None = None
         self._recordings = recordings
         self._alive_s = -math.inf
         self._restarted_s = [-math.inf for _ in self._schedulers]
@@ -349,6 +358,18 @@ class LiveOutput:
         return scheduler.play(
             scheduler.ports[0], [events[0].at(moment_of(events[0].onset_s) + self.latency_s)], tag=_tag(decision)
         )
+
+    def follow(self, pulse_of: Callable[[], Pulse | None], moment_of: Callable[[float], float]) -> None:
+        """Send MIDI clock by a pulse of the stream, or stop it; call it a few times a second."""
+        if self._clock is None:
+            return
+        pulse = pulse_of()
+        found = None if pulse is None else (moment_of(pulse.beat_s) + self.latency_s, pulse.period_s)
+        if found is None and self._pulse is not None:
+            self._scheduler.follow(self._clock, 0.0, 0.0)
+        elif found is not None:
+            self._scheduler.follow(self._clock, *found)
+        self._pulse = found
 
     def mute(self, muted: bool) -> None:
         """While muted, strike no note; what sounds ends."""

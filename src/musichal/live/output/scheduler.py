@@ -159,6 +159,14 @@ class Scheduler:
         self._flush()
         return taken
 
+    def follow(self, port: str, beat_s: float, period_s: float) -> None:
+        """Send MIDI clock on a port for it: beats at the moments `beat_s` + k `period_s`; a period of 0 stops it."""
+        self._command(protocol.pulse_frame(beat_s, period_s, self._index[port]))
+
+    def forward(self, port: str, data: bytes) -> None:
+        """Send a message on a port at once. Who does so ends the notes; all end where this process hangs or dies."""
+        self._command(protocol.frame(protocol.FORWARD, bytes((self._index[port], *data))))
+
     def alive(self) -> bool:
         """Report that the engine's loop is running; returns whether the scheduler is. Call it at least twice a second."""
         if self._connection is not None:

@@ -23,7 +23,8 @@ from typing import Any
 
 from musichal.errors import MusicHalError
 from musichal.live.output import scheduler_protocol as protocol
-from musichal.live.output.note_scheduler import AGAIN_S, NoteScheduler, mpe_configuration
+from musichal.live.output.clock_ticks import TICK, ClockTicks
+from musichal.live.output.note_scheduler import AGAIN_S, SILENCE, NoteScheduler, mpe_configuration
 from musichal.live.output.ports import CountsTime, Port, PortLostError, open_port
 from musichal.live.output.scheduler_protocol import Outgoing, PortSettings
 from musichal.machine import now_s, raise_priority
@@ -176,7 +177,8 @@ class SchedulerProcess:
         self._names = [str(port["name"]) for port in config["ports"]]
         self._ports: list[ReconnectingPort] = []
         self._latencies_s: list[float] = []
-        self._schedulers: list[NoteScheduler] = []
+        self._schedulers: list[NoteScheduler | ClockTicks] = []
+        self._forwards: set[int] = set()
         self._heard_s: float | None = None
         self._silent = self._ended = self._more_frames = False
         try:
@@ -196,6 +198,9 @@ class SchedulerProcess:
         self._ports.append(port)
         self._latencies_s.append(settings.latency_s)
         port.set_up(now_s())
+        if settings.is_clock:
+            self._schedulers.append(ClockTicks(lead_s=opened.port.lead_s))
+            return {"name": settings.name, "opened": opened.port.name}
         self._schedulers.append(
             NoteScheduler(
                 latency_s=settings.latency_s,
@@ -281,8 +286,15 @@ class SchedulerProcess:
             self._trouble("notice", "MusicHal is back, and playing goes on", None)
         if kind == protocol.NOTE:
             with contextlib.suppress(ValueError):
-                port, note, tag, bend_semitones = protocol.read_note(body)
-                self._schedulers[port].play(note, moment_s, tag=tag, bend_semitones=bend_semitones)
+                index, note, tag, bend_semitones = protocol.read_note(body)
+                scheduler = self._schedulers[index]
+                if isinstance(scheduler, NoteScheduler):
+                    scheduler.play(note, moment_s, tag=tag, bend_semitones=bend_semitones)
+        elif kind == protocol.PULSE:
+            self._follow(*protocol.read_pulse(body), moment_s)
+        elif kind == protocol.FORWARD:
+            self._forwards.add(body[0])
+            self._send(body[0], [Outgoing(body[1:], moment_s, moment_s)])
         elif kind == protocol.PANIC:
             for index, scheduler in enumerate(self._schedulers):
                 self._send(index, scheduler.panic(moment_s))
@@ -298,6 +310,14 @@ class SchedulerProcess:
         elif kind == protocol.CLOSE:
             self.end()
 
+    def _follow(self, beat_s: float, period_s: float, index: int, moment_s: float) -> None:
+        clock = self._schedulers[index]
+        if isinstance(clock, ClockTicks):
+            if period_s > 0:
+                clock.follow(beat_s, period_s, moment_s)
+            else:
+                self._send(index, clock.stop(moment_s))
+
     def _send(self, index: int, messages: list[Outgoing]) -> None:
         port = self._ports[index]
         for message in messages:
@@ -306,7 +326,7 @@ class SchedulerProcess:
             except PortLostError as error:
                 taken = False
                 self._trouble("port-lost", str(error), index)
-            if taken and not message.again:
+            if taken and not message.again and message.data != TICK:
                 self._events.add(protocol.sent_frame(message, max(now_s(), message.target_s), index))
 
     def _set_up(self, index: int, moment_s: float) -> None:
@@ -322,6 +342,8 @@ class SchedulerProcess:
             self._silent = True
             for index, scheduler in enumerate(self._schedulers):
                 self._send(index, scheduler.go_silent(moment_s))
+            for index in self._forwards:
+                self._send(index, [Outgoing(data, moment_s, moment_s) for data in SILENCE])
             self._trouble("silent", f"MusicHal did not answer for {silent_s:.1f} s: every note was ended", None)
         if silent_s > self._give_up_s:
             self.end()

@@ -44,8 +44,8 @@ class PortSettings:
     """A port: the name that notes are sent to, its address (as `ports.ADDRESSES` lists them), and how to treat it.
 
     Messages leave `latency_s` (0 to 1) early, for the time that the instrument behind the port takes to sound. `zone` makes
-    it an MPE port. `setup` are messages that the port gets first, each time it is opened. Raises `ValueError` for values out
-    of range.
+    it an MPE port. `setup` are messages that the port gets first, each time it is opened. A port that `is_clock` gets MIDI
+    clock and no notes. Raises `ValueError` for values out of range.
     """
 
     name: str
@@ -53,6 +53,7 @@ class PortSettings:
     latency_s: float = 0.0
     zone: MpeZone | None = None
     setup: tuple[bytes, ...] = ()
+    is_clock: bool = False
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.latency_s) and 0 <= self.latency_s <= LONGEST_LATENCY_S):
@@ -154,7 +155,7 @@ class Statistics(Counts):
 
 
 # To the scheduler.
-NOTE, ALIVE, PANIC, MUTE, CLOSE, CONFIG, ORIGIN = range(1, 8)
+NOTE, ALIVE, PANIC, MUTE, CLOSE, CONFIG, ORIGIN, PULSE, FORWARD = range(1, 10)
 # From the scheduler.
 SENT, READY, FAILED, TROUBLE, COUNTS = range(101, 106)
 
@@ -162,6 +163,7 @@ _HEADER = struct.Struct("<IB")
 _NOTE = struct.Struct("<ddfIBBBB")
 _SLICE = struct.Struct("<Iddd")
 _SENT = struct.Struct("<dddIB")
+_PULSE = struct.Struct("<ddB")
 _LONGEST_BODY = 1 << 20
 
 
@@ -196,6 +198,17 @@ def read_note(body: bytes) -> tuple[int, Note | Slice, int, float]:
     if len(body) > _NOTE.size:
         return port, Slice(onset_s, duration_s, *_SLICE.unpack_from(body, _NOTE.size)), tag, 0.0
     return port, Note(onset_s, duration_s, pitch, velocity, channel), tag, bend_semitones
+
+
+def pulse_frame(beat_s: float, period_s: float, port: int) -> bytes:
+    """Return the frame of a pulse for the clock on a port; a period of 0 stops it."""
+    return frame(PULSE, _PULSE.pack(beat_s, period_s, port))
+
+
+def read_pulse(body: bytes) -> tuple[float, float, int]:
+    """Return beat, period and port number."""
+    beat_s, period_s, port = _PULSE.unpack(body)
+    return beat_s, period_s, port
 
 
 def sent_frame(message: Outgoing, sent_s: float, port: int) -> bytes:

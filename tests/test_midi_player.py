@@ -2,6 +2,7 @@
 
 import json
 import time
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,7 +28,9 @@ from musichal.evaluate.verify import subjects
 from musichal.hearing.encoders import create_encoder
 from musichal.hearing.exact_notes import KeyOnsets, KnownNotes, OnsetQueue
 from musichal.hearing.listener import Listener
+from musichal.live.input import midi_input
 from musichal.live.live_performance import LivePerformance, LiveRequest
+from musichal.live.output import midi_ports
 from musichal.live.session.event_log import Entry, Played, Struck, entry_from_json, entry_to_json
 from musichal.live.session.session import read_session
 from musichal.memory.partner_file import load_partner, save_partner
@@ -292,6 +295,79 @@ def test_a_midi_player_is_answered_offline_and_replayed(trained, melody, tmp_pat
     assert sorted(zip(notes["pitch"], notes["velocity"], strict=True)) == sorted((n.pitch, n.velocity) for n in played)
     (session / "transcript.jsonl").write_bytes((session / "transcript.jsonl").read_bytes()[:-1] + b'{"at":9,"notes":[[1,')
     assert read_recording(session).take.notes == take.notes, "a line that was cut off is left out"
+
+
+class FakeClient:
+    """RtMidi's, of a port that is there or not, and may refuse to be opened."""
+
+    system = "ALSA"
+
+    def __init__(self, port: dict) -> None:
+        self.port, self.take, self.is_closed = port, None, False
+
+    def names(self):
+        if self.is_closed:
+            raise SystemError("deleted")
+        return ["piano"] if self.port["there"] else []
+
+    def again(self):
+        return FakeClient(self.port)
+
+    def open(self, number, name):
+        if self.port["refusals"]:
+            self.port["refusals"] -= 1
+            raise SystemError("busy")
+
+    def receive(self, take):
+        self.port["client"] = self
+
+    def close(self):
+        self.is_closed = True
+
+
+def test_a_port_that_refuses_when_it_is_back_is_tried_again():
+    port = {"there": True, "refusals": 0}
+    clients = [FakeClient(port)]
+    check = midi_ports._receive(midi_ports._Found("piano", clients[0], 0), print, clients, virtual=False)
+    assert check()
+    port.update(there=False, refusals=2)
+    assert not check()
+    port["there"] = True
+    for _ in range(2):
+        with pytest.raises(SystemError, match="busy"):
+            check()
+    assert check()
+    assert clients == [port["client"]]
+    assert not clients[0].is_closed
+
+
+def test_a_flood_of_messages_loses_no_note_and_leaves_none_sounding(monkeypatch):
+    """3,000 messages a second: notes, bends, controllers, system exclusive, active sensing, and notes without end."""
+
+    @contextmanager
+    def opened(_name, take):
+        opened.take = take
+        yield midi_ports.MidiInputPort("piano", lambda: True)
+
+    monkeypatch.setattr(midi_input, "open_midi_input", opened)
+    flood = [b"\xf0\x7e\x7f\xf7", b"\xfe", b"\xe0\x00\x50", b"\xb0\x01\x40", b"\xd0\x20", b"\xf8"]
+    with midi_input.MidiInput("piano", sample_rate_hz=RATE_HZ) as live:
+        pressed, ended = [], []
+        started = time.monotonic()
+        for number in range(100):
+            for data in flood * 4:
+                opened.take(data)
+            opened.take(bytes([0x90, 30 + number % 64, 80]))
+            if number % 2:
+                opened.take(bytes([0x80, 30 + number % 64, 0]))
+            time.sleep(max(0.0, started + number * 0.0085 - time.monotonic()))
+            for block in live.read():
+                pressed += block.pressed
+                ended += block.ended
+        live._synth.silence()
+        ended += live._synth.ended()[0]
+        assert live.xruns == 0
+    assert len(pressed) == len(ended) == 100
 
 
 @pytest.mark.live

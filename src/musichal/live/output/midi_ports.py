@@ -332,17 +332,28 @@ def _receive(
     client.receive(take)
     is_open = True
 
+    def renew() -> None:
+        """Make a client anew: a port of RtMidi that was closed receives no more."""
+        nonlocal client
+        client.close()
+        if client in clients:
+            clients.remove(client)
+        client = client.again()
+        clients.append(client)
+
     def check() -> bool:
-        nonlocal client, is_open
-        names = client.names()
+        """Return whether the port is open; one that is back is opened, and tried again with the next call where that fails."""
+        nonlocal is_open
+        try:
+            names = client.names()
+        except Exception:  # the client of an attempt that failed
+            renew()
+            names = client.names()
         if virtual or found.name not in names:
             is_open = virtual
-        elif not is_open:  # a port of RtMidi that was closed receives no more
-            client.close()
-            clients.remove(client)
-            client = client.again()
-            clients.append(client)
-            client.open(names.index(found.name), "control")
+        elif not is_open:
+            renew()
+            client.open(client.names().index(found.name), "control")
             client.receive(take)
             is_open = True
         return is_open

@@ -40,6 +40,12 @@ def bench(
     songs: Annotated[int | None, typer.Option(min=1, help="duo: so many songs of the split. default: 18.")] = None,
     modes: Annotated[str, typer.Option(help="duo: modes to play in, with commas.")] = "couple,lead,contrast,shadow",
     set_: Annotated[list[str] | None, typer.Option("--set", help="duo: NAME=VALUE of a parameter; repeatable.")] = None,
+    pairs: Annotated[
+        bool,
+        typer.Option(
+            "--pairs", help="duo: the melody alone, with a memory of the band alone and of pairs, and the difference."
+        ),
+    ] = False,
     cache: Annotated[Path, typer.Option(help="duo: a folder that keeps what was trained and heard.")] = CACHE,
     write: Annotated[
         Path | None, typer.Option(help="A folder that gets one dated page of results per part, such as docs/results.")
@@ -57,7 +63,7 @@ def bench(
             asked.append(LEARNED_PART)
         if weights is not None and LEARNED_PART not in asked:
             raise InputError("--weights is for the part encoder")
-        duo = DuoOptions(split, songs, tuple(modes.split(",")), tuple(set_ or ()), cache)
+        duo = DuoOptions(split, songs, tuple(modes.split(",")), tuple(set_ or ()), cache, pairs)
         bench_command(asked, recording or [], weights=weights, duo=duo, write=write, terminal=terminal)
 
 

@@ -2,18 +2,21 @@
 
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
+
+import numpy as np
 
 from benchmarks.duo_quality import play_songs, songs_of
 from benchmarks.figure import Figure
 from musichal.commands.evaluate_duo import duo_tables
 from musichal.commands.options import settings_from
-from musichal.commands.terminal import Terminal
+from musichal.commands.terminal import Terminal, table_of
 from musichal.evaluate.duo_tables import choice_rows, harmony_rows, time_rows
 from musichal.evaluate.harmony_together import HarmonyTogether
-from musichal.evaluate.together import ANCHORS, REAL, DuoContestant, DuoEvaluation, Progress
+from musichal.evaluate.time_together import intervals
+from musichal.evaluate.together import ANCHORS, REAL, DuoContestant, DuoEvaluation, Played, Progress
 
 CACHE = Path(tempfile.gettempdir()) / "musichal-duo-cache"
 _SONGS = 18
@@ -21,18 +24,23 @@ _SONGS = 18
 
 @dataclass(frozen=True)
 class DuoOptions:
-    """What the part `duo` plays: songs of a `split` (so many of them), `modes`, settings, and where it keeps what it heard."""
+    """What the part `duo` plays: songs of a `split` (so many of them), `modes`, settings, and where it keeps what it heard.
+
+    With `pairs` it plays the melody alone, with a memory of the band alone and of pairs.
+    """
 
     split: str = "report"
     songs: int | None = None
     modes: tuple[str, ...] = ("couple", "lead", "contrast", "shadow")
     set_: tuple[str, ...] = ()
     cache: Path = CACHE
+    pairs: bool = False
 
 
+_ALONE, _PAIRS = "melody alone", "melody alone, learned beside the player (pairs)"
 _KINDS = {
-    "melody alone": ({}, _SONGS),
-    "melody alone, learned beside the player (pairs)": ({"pairs": True}, _SONGS),
+    _ALONE: ({}, _SONGS),
+    _PAIRS: ({"pairs": True}, _SONGS),
     "player with drums": ({"with_drums": True}, 10),
     "tempo changes by 8 %, melody alone": ({"sets": ("tempo_push",)}, 6),
     "the key jumps by a tritone and back, melody alone": ({"sets": ("key_push",)}, 8),
@@ -51,17 +59,62 @@ def measure_duo(options: DuoOptions, *, terminal: Terminal, progress: Progress, 
     recording and changes of tempo follow, and the figures have goals. `write` is a folder that gets the page.
     """
     settings = settings_from(options.set_)
-    kinds = {"melody alone": ({}, options.songs)} if options.songs else _KINDS
+    kinds = _KINDS
+    if options.songs or options.pairs:
+        kinds = {kind: (which, options.songs or most) for kind, (which, most) in _KINDS.items() if kind in _chosen(options)}
     found: dict[str, DuoEvaluation] = {}
     for kind, (which, most) in kinds.items():
         songs = songs_of(options.split, most=most, **which)  # type: ignore[arg-type]
         found[kind] = play_songs(songs, options.modes, cache=options.cache, settings=settings, progress=progress)
         for table in duo_tables(found[kind]):
             terminal.show(table)
-    figures = [] if options.songs else _figures(found)
+    if _PAIRS in found:
+        header, *rows = pair_rows(found[_ALONE], found[_PAIRS])
+        terminal.show(table_of("Pairs less the band alone, 95 % intervals over songs", header, rows, right=True))
+    figures = [] if options.songs or options.pairs else _figures(found)
     if write is not None:
         (write / "duo.md").write_text(_page(options, found, figures), encoding="utf-8")
     return figures
+
+
+def _chosen(options: DuoOptions) -> tuple[str, ...]:
+    return (_ALONE, _PAIRS) if options.pairs else (_ALONE,)
+
+
+@dataclass(frozen=True)
+class _Gain:
+    """By how much a memory of pairs is better than one of the band alone in one song."""
+
+    song: str
+    agreement: float | None
+    band_above_moved: float | None
+    within: float | None
+    like_above_any: float | None
+
+
+def pair_rows(alone: DuoEvaluation, pairs: DuoEvaluation) -> Iterator[tuple[str, ...]]:
+    """Yield a header and a row for each mode: the difference of each measure in the same songs, and its interval."""
+    yield "", "agrees with band and player", "band alone, above moved", "within 40 ms", "like the band, above any place"
+    names = [field.name for field in fields(_Gain)[1:]]
+    for mode in (name for name in alone.songs[0].played if name not in ANCHORS):
+        gains = [
+            _Gain(song.name, *(_difference(before.played[mode], song.played[mode], name) for name in names))
+            for before, song in zip(alone.songs, pairs.songs, strict=True)
+        ]
+        limits = intervals(gains, rng=np.random.default_rng(0))
+        known = {name: [gain for each in gains if (gain := getattr(each, name)) is not None] for name in names}
+        yield (
+            mode,
+            *(
+                f"{np.mean(known[name]):+.3f} ({limits[name][0]:+.3f} to {limits[name][1]:+.3f})" if name in limits else ""
+                for name in names
+            ),
+        )
+
+
+def _difference(before: Played, after: Played, name: str) -> float | None:
+    low, high = (getattr(played.time if name == "within" else played.harmony, name) for played in (before, after))
+    return None if low is None or high is None else high - low
 
 
 def _figures(found: Mapping[str, DuoEvaluation]) -> list[Figure]:
@@ -123,6 +176,16 @@ def _page(options: DuoOptions, found: Mapping[str, DuoEvaluation], figures: Sequ
                 *("| " + " | ".join(row) + " |" for row in rows),
                 "",
             ]
+    if _PAIRS in found:
+        header, *rows = pair_rows(found[_ALONE], found[_PAIRS])
+        lines += [
+            "## Pairs less the band alone, in the same songs",
+            "",
+            "| " + " | ".join(header) + " |",
+            "|" + "---|" * len(header),
+        ]
+        lines += ["| " + " | ".join(row) + " |" for row in rows]
+        lines.append("")
     if figures:
         lines += ["## Goals", "", "| figure | measured | goal | | beside it |", "|---|---|---|---|---|"]
     for f in figures:

@@ -230,8 +230,7 @@ def test_an_echo_listens_and_a_deaf_walk_does_not(trained, excerpts):
     players = [player_trace(e.heard, e.notes, duration_s=10.0) for e in excerpts]
     assert all(len(player_phrases(p)) for p in players)
     # Notes are known 0.6 to 3 s after they were struck: an echo that keeps their rhythm waits until most are.
-    echo = [answer_of(answer(e, Echo(after_s=2.0)), duration_s=10.0) for e in excerpts]
-    echo = [dataclasses.replace(a, lag=np.full_like(a.lag, round(2.0 / STEP_S))) for a in echo]
+    echo = [answer_of(answer(e, Echo()), duration_s=10.0) for e in excerpts]
     assert listening(echo, players, rng=np.random.default_rng(0)).together.value > 0.85
     # Of four answers one area is a coarse number: chance is seen in the mean of many.
     areas = []

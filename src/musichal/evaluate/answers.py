@@ -243,12 +243,12 @@ class DeafWalker(_Baseline):
 
 
 class Echo(_Baseline):
-    """The baseline that only listens: it plays the notes of each percept, and has no memory.
+    """The baseline that only listens: it plays each note `after_s` after it was struck, and has no memory.
 
-    It plays them at once, or `after_s` after they were struck where that is later.
+    A note is known when it is over. What is known too late for its time is played at once.
     """
 
-    def __init__(self, *, after_s: float = 0.0) -> None:
+    def __init__(self, *, after_s: float = 2.0) -> None:
         self._after_s = after_s
         self._notes: tuple[HeardNote, ...] = ()
 
@@ -259,8 +259,8 @@ class Echo(_Baseline):
 
     def decide(self, now_s: float) -> tuple[Decision, ...]:
         """Play them with the same spacing."""
-        first_s = min(n.onset_s for n in self._notes)
-        begin_s = max(now_s, first_s + self._after_s)
-        notes = [Note(begin_s + n.onset_s - first_s, n.duration_s, n.pitch, n.velocity) for n in self._notes]
+        notes = [Note(max(now_s, n.onset_s + self._after_s), n.duration_s, n.pitch, n.velocity) for n in self._notes]
+        begin_s, end_s = min(n.onset_s for n in notes), max(n.onset_s + n.duration_s for n in notes)
         self._notes, self.due_s = (), None
-        return self._play(now_s, notes)
+        answers = begin_s - self._after_s, end_s - self._after_s
+        return self._play(now_s, notes, start_s=begin_s, duration_s=end_s - begin_s, answers=answers, phrase=self._count)

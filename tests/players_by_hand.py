@@ -80,10 +80,16 @@ def hear(model: PartnerModel, samples: AnyArray, rate: int) -> list[Percept]:
 
 def answer(
     memory: Memory, percepts: Sequence[Percept], settings: PartnerSettings | None = None, *, seed: int = 0, block: int = 480,
-    onsets: bool = False, wishes: Sequence[tuple[float, Mapping[str, object]]] = (),
+    onsets: bool = False, wishes: Sequence[tuple[float, Mapping[str, object]]] = (), knows_its_sound: bool = True,
 ) -> list[Decision]:  # fmt: skip
     """Return what a partner decides while these percepts come, and the player wishes something at some seconds."""
-    partner = Partner(memory, settings or PartnerSettings(), rng=np.random.default_rng(seed), sample_rate_hz=RATE)
+    partner = Partner(
+        memory,
+        settings or PartnerSettings(),
+        rng=np.random.default_rng(seed),
+        sample_rate_hz=RATE,
+        knows_its_sound=knows_its_sound,
+    )
     loop = EventLoop(partner, sample_rate_hz=RATE)
     listener = ScriptedListener(percepts, onsets=onsets)
     engine = Engine(listener, partner, sample_rate_hz=RATE)  # type: ignore[arg-type]

@@ -18,7 +18,7 @@ import numpy as np
 from musichal.arrays import Columns, Records
 from musichal.errors import InputError
 from musichal.hearing.percepts import SOURCES, Gesture
-from musichal.memory.audio_oracle import AudioOracle, checked_vectors
+from musichal.memory.audio_oracle import AudioOracle
 from musichal.memory.beat_places import BEAT_PLACE, LAST_PHASE, NO_BEAT, BeatPlace
 from musichal.memory.token_index import HIGHEST_SYMBOL, LOWEST_SYMBOL, TokenIndex
 from musichal.note import HEARD_NOTE_FIELDS, HeardNote
@@ -112,8 +112,6 @@ class Memory:
         Length of a gesture's vector.
     threshold : float
         Distance below which the oracle takes two vectors for the same.
-    keep_vectors : bool
-        Whether the oracle learns the vectors. If false, as for what is learned while playing, vectors are only checked.
 
     Attributes
     ----------
@@ -123,8 +121,7 @@ class Memory:
         What influences are worth here, by name: factors of their weights, 1 where nothing is said.
     """
 
-    def __init__(self, *, dims: int, threshold: float, keep_vectors: bool = True) -> None:
-        self._keep_vectors = keep_vectors
+    def __init__(self, *, dims: int, threshold: float) -> None:
         self.states_column = Columns(STATE)
         self.notes_column = Columns(NOTE)
         self.hits_column = Columns(NOTE)
@@ -206,7 +203,7 @@ class Memory:
         return self.hits[int(row["first_hit"]) : int(row["first_hit"]) + int(row["hit_count"])]
 
     def gestures(self, recording: int) -> list[Gesture]:
-        """Return the gestures of a recording, of a memory that keeps vectors."""
+        """Return the gestures of a recording."""
         own = self.states["recording"] == recording
         return [
             Gesture(
@@ -270,10 +267,7 @@ class Memory:
         # Refuse what could not be restored, before anything has grown.
         _check_values(row, own, own_hits)
         self._derived.clear()
-        if self._keep_vectors:
-            self.oracle.append(gesture.vector)
-        else:
-            checked_vectors(np.asarray(gesture.vector)[np.newaxis], dims=self.oracle.dims)
+        self.oracle.append(gesture.vector)
         for index, token in zip(self.indexes, gesture.tokens, strict=True):
             if recording != last:
                 index.start_sequence()

@@ -184,11 +184,10 @@ def find_linked(library: MemoryPool, state: int, since_s: float, *, most: int) -
     """Return where the links of the Audio Oracle lead from a state that was played until `since_s`, `MATCH` of shape (k,).
 
     Those are places whose past is like that of the state, as far back as the oracle knows: so many gestures are counted as
-    symbols are. What was learned while playing has no oracle.
+    symbols are. The oracle of what was learned while playing grows with it.
     """
     segment, local = library.find(state)
-    oracle = segment.memory.oracle
-    linked = oracle.alike(local + 1, most) if local < len(oracle) else []
+    linked = segment.memory.oracle.alike(local + 1, most)
     ends = np.array([place - 1 for place, _ in linked], dtype=np.int64)
     matches = np.zeros(len(linked), dtype=MATCH)
     lengths = np.array([length for _, length in linked], dtype=np.int64)

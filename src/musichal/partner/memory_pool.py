@@ -361,7 +361,7 @@ class MemoryPool:
         newest = self._live[-1] if self._live else None
         if newest is None or len(newest) >= half:
             oracle = self.base.memory.oracle
-            memory = Memory(dims=oracle.dims, threshold=oracle.threshold, keep_vectors=False)
+            memory = Memory(dims=oracle.dims, threshold=oracle.threshold)
             first = len(self.base) if newest is None else newest.first + len(newest)
             newest = MemorySegment(memory, first=first, live=True)
             self._live = [*self._live[-1:], newest] if most > 1 else [newest]

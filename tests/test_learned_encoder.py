@@ -55,7 +55,7 @@ for package in ("torch", "transformers", "onnx", "onnxscript", "onnxruntime", "o
 CHOICES = installed_choices()
 IDS = [str(choice) for choice in CHOICES]
 EXACT = Choice("onnxruntime", "fp32")
-NO_PITCH = PitchFrames(np.zeros((0, 0), np.float32), np.zeros((0, 61), np.float32), np.zeros((0, 12), np.float32))
+NO_PITCH = PitchFrames(*(np.zeros(shape, np.float32) for shape in ((0, 0), (0, 61), (0, 12), (2, 0, 12), (0, 3))))
 
 
 @pytest.fixture(scope="module")

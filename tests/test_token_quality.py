@@ -14,7 +14,7 @@ from musichal.hearing.percepts import SILENCE, PitchFrames, Stems
 from musichal.hearing.vocabulary import fit_vocabulary
 from musichal.spec import PerceptionSpec, VocabularySpec
 
-NO_PITCH = PitchFrames(*(np.zeros((26, n), np.float32) for n in (276, 61, 12)))
+NO_PITCH = PitchFrames(*(np.zeros(shape, np.float32) for shape in ((26, 276), (26, 61), (26, 12), (2, 26, 12), (26, 3))))
 TIME_S = np.arange(40) * 0.025 + 0.0125
 
 

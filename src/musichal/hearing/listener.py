@@ -132,6 +132,8 @@ class FeatureExtractor:
             audible=np.stack([gate.step(level) for gate, level in zip(self._gates, levels[:2], strict=True)]),
             level_db=levels[2],
             chroma=pitch.chroma[new],
+            chroma_beside=pitch.beside[:, new],
+            thirds=pitch.thirds[new],
             salience=pitch.salience[new],
             onset_samples=window.onset_samples,
             notes=() if self._notes is None else tuple(self._notes.step(window)),

@@ -74,12 +74,15 @@ class PitchFrames:
     """Pitch content of a segment's frames, from its harmonic stem.
 
     `spectrum` (n, bins) whitened log-frequency magnitudes, `salience` (n, N_PITCHES) harmonic salience per semitone,
-    `chroma` (n, 12) with bin 0 = C; salience and chroma are non-negative and not normalised.
+    `chroma` (n, 12) with bin 0 = C, `beside` (2, n, 12) the same for pitches a third of a semitone lower and higher, `thirds`
+    (n, 3) how strong partials on semitones are, and those a third and two thirds above; none is negative or normalised.
     """
 
     spectrum: Float32
     salience: Float32
     chroma: Float32
+    beside: Float32
+    thirds: Float32
 
 
 @dataclass(frozen=True)
@@ -101,9 +104,10 @@ class SegmentFeatures:
 
     `features` holds one (n, dims) array per source, `frame_samples` (n,) the centre of each frame in the stream,
     `source_level_db` (sources, n) and `level_db` (n,) RMS levels in dBFS, `audible` (sources, n) where the gate is open,
-    `chroma` (n, 12), `salience` (n, N_PITCHES), `onset_samples` the onsets decided by the segment's end, `notes` the notes
-    that ended since the segment before, `hits` the drum hits that were decided since then, whose `pitch` is a key of General
-    MIDI's drum kit. `full_scale_share` is the share of the segment's samples at full scale.
+    `chroma` (n, 12), `chroma_beside` (2, n, 12) and `thirds` (n, 3) as in `PitchFrames`, None where not kept, `salience`
+    (n, N_PITCHES), `onset_samples` the onsets decided by the segment's end, `notes` the notes that ended since the segment
+    before, `hits` the drum hits that were decided since then, whose `pitch` is a key of General MIDI's drum kit.
+    `full_scale_share` is the share of the segment's samples at full scale.
     """
 
     index: int
@@ -121,6 +125,8 @@ class SegmentFeatures:
     notes: tuple[HeardNote, ...]
     full_scale_share: float = 0.0
     hits: tuple[HeardNote, ...] = ()
+    chroma_beside: Float32 | None = None
+    thirds: Float32 | None = None
 
 
 @dataclass(frozen=True)

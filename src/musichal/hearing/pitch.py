@@ -27,6 +27,7 @@ from musichal.hearing.percepts import LOWEST_PITCH, N_PITCHES, PitchFrames, fram
 from musichal.spec import PerceptionSpec
 
 BINS_PER_SEMITONE = 3
+_SEMITONES_FROM_BIN = 81  # C4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +76,7 @@ class PitchAnalyser:
             )
             self._bands.append((short_time, _log_frequency_filters(settings, length_samples, rate, (lower, end))))
         self._harmonics = _harmonic_filters(settings)
+        self._beside = [_harmonic_filters(settings, bins_off=bins) for bins in (-1, 1)]
 
     def analyse(self, harmonic: Float32) -> PitchFrames:
         """Return the pitch content of the segment's frames from its harmonic stem, shape (window_samples,)."""
@@ -87,7 +89,8 @@ class PitchAnalyser:
         run = _steadiest_runs(fold(salience), settings.steady_frames, self._after_frames)
         salience = _run_means(salience, settings.steady_frames, run)
         spectrum = _run_means(spectrum, settings.steady_frames, run)
-        return PitchFrames(spectrum=spectrum, salience=salience, chroma=fold(salience))
+        beside = np.stack([fold((filters @ spectrum.T).T) for filters in self._beside])
+        return PitchFrames(spectrum=spectrum, salience=salience, chroma=fold(salience), beside=beside, thirds=_thirds(spectrum))
 
 
 def _steadiest_runs(chroma: Float32, length: int, after: int) -> Int64:
@@ -118,6 +121,12 @@ def fold(salience: Float32) -> Float32:
     return chroma
 
 
+def _thirds(spectrum: Float32) -> Float32:
+    """Return how strong partials are on semitones and one and two thirds above, shape (n, 3); below C4 they are too wide."""
+    partials = spectrum[:, _SEMITONES_FROM_BIN:] ** 2
+    return np.asarray(partials.reshape(len(spectrum), -1, BINS_PER_SEMITONE).sum(axis=1))
+
+
 def _bin_midi(settings: PitchSettings) -> Float32:
     return (settings.lowest_midi + np.arange(settings.n_bins) / BINS_PER_SEMITONE).astype(np.float32)
 
@@ -142,13 +151,16 @@ def _log_frequency_filters(settings: PitchSettings, length_samples: int, rate_hz
     return csr_array((np.array(values, np.float32), (rows, columns)), shape=shape)
 
 
-def _harmonic_filters(settings: PitchSettings) -> csr_array:
-    """Return the harmonic sum as a matrix (N_PITCHES, n_bins); each harmonic takes its bin and both sides of it."""
+def _harmonic_filters(settings: PitchSettings, *, bins_off: int = 0) -> csr_array:
+    """Return the harmonic sum as a matrix (N_PITCHES, n_bins); each harmonic takes its bin and both sides of it.
+
+    The pitches are so many bins higher than the semitones.
+    """
     matrix = np.zeros((N_PITCHES, settings.n_bins), np.float32)
     for pitch in range(N_PITCHES):
         for harmonic, weight in enumerate(settings.harmonic_weights, start=1):
             midi = LOWEST_PITCH + pitch + 12 * np.log2(harmonic)
-            centre = round((midi - settings.lowest_midi) * BINS_PER_SEMITONE)
+            centre = round((midi - settings.lowest_midi) * BINS_PER_SEMITONE) + bins_off
             for side in (-1, 0, 1):
                 if 0 <= centre + side < settings.n_bins:
                     matrix[pitch, centre + side] += weight * (settings.side_weight if side else 1)

@@ -101,6 +101,7 @@ class HarmonyUse:
     `key` and `chord` are the player's, `expected` is the chord that memory expects while the choice sounds, each with its
     `chance`; `accounts` (0 to 1) is how far memory's harmony accounts for what the player plays. `moved` says why the
     transposition is this one, empty where it is kept; `left_out` are the pitches of the state that clash and are not played.
+    The player is `tuning_cents` off, which was corrected.
     """
 
     key: str
@@ -112,6 +113,7 @@ class HarmonyUse:
     accounts: float
     moved: str = ""
     left_out: tuple[int, ...] = ()
+    tuning_cents: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -158,6 +158,9 @@ def _harmony(decision: Decision) -> str:
         return ""
     heard = f"You play {use.chord} in {use.key} ({min(use.chord_chance, use.key_chance):.0%} sure)"
     said = f" {heard}; memory expects {use.expected} next ({use.expected_chance:.0%})."
+    if use.tuning_cents:
+        way = "sharp" if use.tuning_cents > 0 else "flat"
+        said += f" You are {abs(use.tuning_cents):.0f} cents {way}; it hears you as in tune."
     if use.left_out:
         clashing = " ".join(map(pitch_name, use.left_out))
         said += f" It left out {counted(len(use.left_out), 'note')} that would clash ({clashing})."

@@ -56,6 +56,7 @@ from musichal.partner.settings import PartnerSettings
 from musichal.partner.status import PartnerStatus, partner_status
 from musichal.partner.timing import in_time
 from musichal.partner.transposition import KeptTransposition
+from musichal.partner.tuning import PlayerTuning
 from musichal.partner.turn_taking import Turn
 from musichal.partner.voices import Voices, gain_db, middle_pitch, octaves_towards, without_clashes
 
@@ -106,6 +107,7 @@ class Partner:
         self._tracker = SituationTracker(sample_rate_hz=sample_rate_hz)
         self._last_key_s = -1.0
         self._own_sound = SelfCancellation(sample_rate_hz=sample_rate_hz)
+        self._tuning = PlayerTuning(sample_rate_hz=sample_rate_hz)
         self._follower = HarmonyFollower(memory.derived(harmonic_cells), sample_rate_hz=sample_rate_hz)
         self._expected: Expectation | None = None
         self._key = KeptTransposition()
@@ -151,7 +153,7 @@ class Partner:
         self._match_own()
         settings = self._modes.settings(self.settings)
         if self._last_key_s < 0:  # no sound of ours comes through a MIDI input
-            percept = self._own_sound.without(percept)
+            percept = self._tuning.corrected(self._own_sound.without(percept), percept.heard.chroma)
         self._tracker.hear(percept, settings)
         if self._own_sound.alone_since_s is not None:
             self._tracker.silent_since(self._own_sound.alone_since_s)
@@ -451,7 +453,9 @@ class Partner:
             choice=self._choices, run=self._run, jumped=jumped, earnable=self._earnable(settings, answered),
             scenario="" if self._guide is None else self._guide.told(options.plan),
             start_s=begin_s if begin_s != now_s else None, duration_s=duration_s, stretch=timing.stretch,
-            harmony=None if self._expected is None else harmony_use(self._expected, self._key.why, left_out),
+            harmony=None if self._expected is None else harmony_use(
+                self._expected, self._key.why, left_out, self._tuning.cents
+            ),
             pulse=pulse_use(options, drawn, turn, begin_s), octaves=octaves, gain_db=louder_db, silent_s=situation.silent_s,
         )  # fmt: skip
         # A voice without notes has no record, but the first one has one of every choice.

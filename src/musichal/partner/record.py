@@ -126,7 +126,7 @@ def _alternatives(library: MemoryPool, options: Options, drawn: Draw) -> tuple[A
     return tuple(out)
 
 
-def harmony_use(expected: Expectation, moved: str, left_out: tuple[int, ...]) -> HarmonyUse:
+def harmony_use(expected: Expectation, moved: str, left_out: tuple[int, ...], tuning_cents: float) -> HarmonyUse:
     """Return the harmony that a choice was fitted to."""
     key, chord, following = (int(np.argmax(likely)) for likely in (expected.key, expected.chord, expected.next_chord))
     return HarmonyUse(
@@ -139,6 +139,7 @@ def harmony_use(expected: Expectation, moved: str, left_out: tuple[int, ...]) ->
         accounts=expected.confidence,
         moved=moved,
         left_out=left_out,
+        tuning_cents=tuning_cents,
     )
 
 

@@ -20,9 +20,10 @@ from musichal.cli import app
 from musichal.live.output.midi_score import Part, score_bytes
 from musichal.live.session.event_log import as_sounded
 from musichal.live.session.session import read_session
-from musichal.live.session.timeline import TempoMap, tempo_map
+from musichal.live.session.timeline import TempoMap, _sections, tempo_map
 from musichal.note import Note
 from musichal.partner.decision import PulseUse
+from musichal.partner.form import parse_form
 from partners_by_hand import played
 
 SAMPLE_S = 1 / 44100
@@ -229,3 +230,17 @@ def test_a_table_of_voices_holds_offline_too(trained_path, short_guitar, tmp_pat
     refused = run("play", trained_path, *options[:4], "--set", "voices=melody", "--midi-out", tmp_path / "x.mid")
     assert refused.exit_code == 2
     assert "has no route for the voice 'melody'" in refused.output.replace("\n", " ")
+
+
+def test_sections_are_where_the_player_moved_them():
+    text = 'end = "0:30"\n' + "".join(
+        f'[[section]]\nname = "{n}"\nfrom = "0:{s:02d}"\n' for n, s in (("a", 0), ("b", 10), ("c", 20))
+    )
+    form = parse_form(text, ["couple"], source="form")
+
+    def told(*changes):
+        return [(round(marker.at_s, 3), marker.text) for marker in _sections(form, changes, 60.0)]
+
+    assert told() == [(0, "a"), (10, "b"), (20, "c"), (30, "end of the form")]
+    moved = told((4.0, {"hold_section": True}), (13.0, {"next_section": True}), (26.0, {"pause": 1}), (31.0, {"pause": 0}))
+    assert moved == [(0, "a"), (13, "b"), (23, "c"), (38, "end of the form")]

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from musichal.partner.decision import Decision
+from musichal.hearing.percepts import SILENCE
+from musichal.partner.decision import Context, Decision
 from musichal.text import clock, counted
 
 MomentKind = Literal["mark", "agreement", "recognised", "return", "answer", "together", "fullest", "ending"]
@@ -87,9 +88,15 @@ def _choices(decisions: Iterable[Decision]) -> Iterator[_Choice]:
             d.begin_s, d.begin_s + d.duration_s, d.phrase, d.number, founded(d),
             weight=(bool(d.notes), max((i.share for i in d.influences), default=0.0)),
             agreed=sum(i.share for i in d.influences if i.name in _OF_THE_PLAYER) >= _AGREED,
-            known=max((len(c.tokens) for c in d.contexts if c.source in ("harmonic", "percussive")), default=0),
+            known=max((_known(c) for c in d.contexts if c.source in ("harmonic", "percussive")), default=0),
             jumped=d.jumped, returns=d.returns, answers=d.answers,
         )  # fmt: skip
+
+
+def _known(context: Context) -> int:
+    """Return how many sounds of the player's a context holds that the recordings have; 0 where they are all the same."""
+    sounds = [token for token in context.tokens if token != SILENCE]
+    return 0 if context.live or len(set(sounds)) < 2 else len(sounds)
 
 
 def stretches(decisions: Iterable[Decision]) -> list[Stretch]:

@@ -3,20 +3,23 @@
 Times are seconds of the input, from the first sample of the session on.
 """
 
+import contextlib
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal, Self
 
-from musichal.live.session.event_log import Marked
+from musichal.errors import InputError
+from musichal.live.session.event_log import Changed, Marked
 from musichal.live.session.session import Session
 from musichal.partner.decision import Decision
-from musichal.partner.form import Form
+from musichal.partner.form import WISHES, Form, FormCourse
 from musichal.partner.mode_controller import directed_by
 
 MarkerKind = Literal["mark", "section", "mode", "key"]
 
+_JUST_IN_S = 1e-6  # so that a time is not rounded to before its section
 _SURE_KEY = 0.5
 _KEY_HOLDS_S = 6.0
 _FREE_US = 500_000  # 120 beats a minute, where no pulse is known
@@ -43,7 +46,10 @@ def session_markers(session: Session) -> list[Marker]:
     """Return marks, sections, modes and keys of a session, in order of time."""
     end_s = session.input_samples / session.settings.sample_rate_hz
     _, form = directed_by(session.settings.partner.direction)
-    found = [*_sections(form, end_s), *_modes(session.decisions), *_keys(session.decisions)]
+    rate_hz = session.settings.stream_rate_hz
+    changes = [(e.at_sample / rate_hz, e.changes) for e in session.entries if isinstance(e, Changed)]
+    wishes = [(at_s, asked) for at_s, asked in changes if not asked.keys().isdisjoint(WISHES)]
+    found = [*_sections(form, wishes, end_s), *_modes(session.decisions), *_keys(session.decisions)]
     return sorted([*session_marks(session), *found], key=lambda marker: marker.at_s)
 
 
@@ -54,10 +60,21 @@ def session_marks(session: Session) -> list[Marker]:
     return [Marker(m.at_sample / rate_hz, "mark", m.text or f"mark {number}") for number, m in enumerate(marks, start=1)]
 
 
-def _sections(form: Form, end_s: float) -> list[Marker]:
-    found = [Marker(s.start_s, "section", s.name) for s in form.sections if s.start_s < end_s]
-    if form.end_s is not None and form.end_s < end_s:
-        found.append(Marker(form.end_s, "section", "end of the form"))
+def _sections(form: Form, changes: Sequence[tuple[float, Mapping[str, object]]], end_s: float) -> list[Marker]:
+    """Return when sections of a form began, as the player held it and moved it on: `changes` at their times."""
+    course, found, now_s = FormCourse(form), list[Marker](), 0.0
+    for at_s, wishes in [*changes, (end_s, {})]:
+        while now_s < at_s:
+            moment = course.at(now_s)
+            text = "end of the form" if moment.has_ended else moment.name
+            if text and (not found or found[-1].text != text):
+                found.append(Marker(round(now_s, 5), "section", text))
+            if moment.until_s is None or not now_s < moment.until_s < at_s:
+                break
+            now_s = moment.until_s + _JUST_IN_S
+        now_s = at_s
+        with contextlib.suppress(InputError):
+            course.change(wishes, at_s)
     return found
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from musichal.audio.recording import read_recording
 from musichal.errors import InputError
-from musichal.hearing.beats import LONGEST_BEAT_S, SHORTEST_BEAT_S, BeatTracker, find_beats, predicted_beats
+from musichal.hearing.beats import LONGEST_BEAT_S, SHORTEST_BEAT_S, BeatHabit, BeatTracker, find_beats, predicted_beats
 from musichal.hearing.percepts import Percept
 from musichal.partner.clocks import TickClock, clock_pulse
 from musichal.partner.room_pulse import PulseKeeper
@@ -58,6 +58,16 @@ def test_bare_clicks_are_followed_after_five_beats_when_the_tempo_leaps(period_s
         pulse = after([*before, *after_it[:count]], until_s=heard_s)
         assert pulse is not None
         assert pulse.nearest_s(after_it[count]) == pytest.approx(after_it[count], abs=0.06)
+
+
+def test_known_beats_say_where_a_shuffle_has_its_beat():
+    onsets = [beat_s + late_s for beat_s in 0.2 + 0.81 * np.arange(16) for late_s in (0, 0.54)]
+    tracker = BeatTracker(BeatHabit(np.array([0.81]), np.array([1.0]), np.array([1, 0, 0, 0, 0.4, 0, 0, 0, 0.8, 0, 0, 0])))
+    tracker.advance([(t, 0.8) for t in onsets], until_s=13)
+    pulse = tracker.pulse()
+    assert pulse is not None
+    assert pulse.period_s == pytest.approx(0.81, rel=0.02)
+    assert pulse.nearest_s(onsets[-2]) == pytest.approx(onsets[-2], abs=0.03)
 
 
 def test_without_a_beat_it_is_not_sure():

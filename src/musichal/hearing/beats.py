@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from musichal.arrays import Bool, Float64, Int64, Records
+from musichal.arrays import Bool, Float32, Float64, Int64, Records
 from musichal.hearing.bars import bar_places
 from musichal.hearing.beat_evidence import N_KINDS, STEP_S, BeatEvidence
 from musichal.hearing.beat_level import beat_places, what_is_heard
@@ -36,16 +36,53 @@ BEAT = np.dtype([("time_s", np.float64), ("confidence", np.float32), ("bar_place
 SHORTEST_BEAT_S, LONGEST_BEAT_S = 0.3, 0.8
 """Periods that the tracker considers: little more than an octave, so that one level of the metre is preferred."""
 _USUAL_S = 0.5
-_TEMPO_RIGIDITY = 120.0  # rate at which a relative change of tempo from beat to beat becomes unlikely
-_LEAP, _LEAP_WIDTH = 3e-3, 0.1  # how likely a leap of tempo is, beside none, and how large
+_TEMPO_RIGIDITY = 200.0  # rate at which a relative change of tempo from beat to beat becomes unlikely
+_LEAP, _LEAP_WIDTH = 8e-3, 0.1  # how likely a leap of tempo is, beside none, and how large
 # So many times likelier is an onset of strength 1 there, within the width; and what a beat without an onset speaks against it.
 _ON_BEAT, _ON_HALF, _ON_QUARTER, _WIDTH_S, _MISSING = 6.0, 2.5, 0.8, 0.025, 0.02
 _SHARPNESS = 0.07
 """How far the network counts beside the onsets: little, for what it has not been trained on misleads it."""
 _PULSE_GAIN, _PULSE_GAIN_WIDTH = 0.6, 0.12
 """Nepers a second that the metre explains better where the confidence is half the share that agrees."""
+_KNOWN_GAIN = 0.25
+"""So much less is asked for of a pulse at a tempo that is likely beforehand."""
 _GAIN_MEMORY_S, _KNOWN_AT_FIRST_S, _REST_PACE = 5.0, 1.0, 0.25
 _ONSET_LATE_S = 0.005  # an onset is reported so much after a synthesiser's attack begins
+
+
+PLACES = 12
+"""Parts of a beat that tell straight time from triplets."""
+_BY_HABIT = 0.8
+"""How likely the pulse is one that is known, before anything is heard."""
+_OTHER_FAMILY = 0.02  # how likely a change between known beats and others is, beside none
+_OWN_METRE = 0.4  # how far the places of onsets in known beats count beside the usual ones
+_STEP, _KNOWN_STEP = 1.015, 1.01  # from one period to the next
+_KNOWN_RIGIDITY = 250.0
+# How far a period may lie from a known one: its spread at first, and the most.
+_ROW_SPREAD, _ROW_REACH, _MOST_ROWS = 0.018, 0.14, 64
+_LONGEST_KNOWN_S = 1.1
+
+
+class BeatHabit(NamedTuple):
+    """Beats that are likely beforehand: `periods_s` (n,), each with a `share`, and where in a beat onsets are (`PLACES`,).
+
+    The likeliest place has 1.
+    """
+
+    periods_s: Float64
+    share: Float64
+    struck: Float64
+
+
+def _rows(habit: BeatHabit) -> tuple[Float64, Float64]:
+    """Return lengths of beats in frames that are near known ones, and how likely each is."""
+    shortest, longest = (periods_s / FRAME_S for periods_s in (SHORTEST_BEAT_S, _LONGEST_KNOWN_S))
+    lengths = _KNOWN_STEP ** np.arange(math.ceil(math.log(longest / shortest, _KNOWN_STEP))) * shortest
+    away = lengths[:, None] * FRAME_S / habit.periods_s[None, :] - 1
+    chance = (np.exp(-0.5 * (away / _ROW_SPREAD) ** 2) + 1e-3) @ habit.share
+    chance[np.abs(away).min(axis=1) > _ROW_REACH] = 0
+    likely = np.sort((-chance).argsort(kind="stable")[: min(_MOST_ROWS, np.count_nonzero(chance))])
+    return lengths[likely], chance[likely] / chance[likely].sum()
 
 
 class _Strengths:
@@ -71,17 +108,27 @@ class _Strengths:
 class BeatTracker:
     """Follows the beat: `hear` takes percepts, or `advance` onsets alone, each up to a time until which all are known."""
 
-    def __init__(self) -> None:
-        lengths = np.arange(round(SHORTEST_BEAT_S / FRAME_S), round(LONGEST_BEAT_S / FRAME_S) + 1)
-        phase = np.arange(lengths[-1])
-        self._lengths = lengths
-        inside = phase[None, :] < lengths[:, None]
-        log_ratio = np.log2(lengths * FRAME_S / _USUAL_S)
-        prior = np.exp(-0.5 * (log_ratio / 0.6) ** 2)
-        self._posterior: Float64 = inside * (prior / lengths)[:, None]
+    def __init__(self, habit: BeatHabit | None = None) -> None:
+        usual = _STEP ** np.arange(math.ceil(math.log(LONGEST_BEAT_S / SHORTEST_BEAT_S, _STEP))) * SHORTEST_BEAT_S / FRAME_S
+        prior = usual * np.exp(-0.5 * (np.log2(usual * FRAME_S / _USUAL_S) / 0.6) ** 2)
+        prior /= prior.sum()
+        known, chance = (usual[:0], prior[:0]) if habit is None else _rows(habit)
+        self._lengths = lengths = np.concatenate([usual, known])
+        self._families = (slice(0, len(usual)), slice(len(usual), len(lengths)))
+        cells = np.ceil(lengths).astype(np.int64)
+        phase = np.arange(cells.max())
+        inside = phase[None, :] < cells[:, None]
+        # A beat of 33.3 frames has 33 of them or 34.
+        lasts = np.clip(lengths[:, None] - phase[None, :], 0, 1)
+        self._posterior: Float64 = lasts / lengths[:, None]
+        self._posterior *= np.concatenate([prior * (1 - _BY_HABIT * bool(len(known))), _BY_HABIT * chance])[:, None]
         self._posterior /= self._posterior.sum()
         away = np.abs(lengths[None, :] / lengths[:, None] - 1)
-        change = (np.exp(-_TEMPO_RIGIDITY * away) + _LEAP * np.exp(-away / _LEAP_WIDTH)) * prior[None, :] ** 0.02
+        is_known = np.arange(len(lengths)) >= len(usual)
+        rigidity = np.where(is_known, _KNOWN_RIGIDITY, _TEMPO_RIGIDITY)[:, None]
+        change = np.exp(-rigidity * away) + _LEAP * np.exp(-away / _LEAP_WIDTH)
+        change *= np.concatenate([prior, chance])[None, :] ** 0.02
+        change *= np.where(is_known[:, None] == is_known[None, :], 1.0, _OTHER_FAMILY)
         self._change: Float64 = change / change.sum(axis=1, keepdims=True)
         part = phase[None, :] / lengths[:, None]
 
@@ -89,17 +136,25 @@ class BeatTracker:
             away = np.min([np.abs((part - p + 0.5) % 1 - 0.5) for p in places], axis=0) * lengths[:, None] * FRAME_S
             return np.exp(-0.5 * (away / _WIDTH_S) ** 2) * inside
 
+        def mean(values: Float64) -> Float64:
+            return np.asarray((values * lasts).sum(axis=1) / lengths)
+
         beat, half = near(0.0), near(0.5)
         # What the network says of a frame as a beat, as half a beat and as neither, and how much of it a place has.
         self._places: Float64 = np.stack([beat, half, 1 - beat - half]).reshape(3, -1)
-        self._even: Float64 = np.stack([beat.sum(axis=1), half.sum(axis=1)], axis=1) / lengths[:, None]
+        self._even: Float64 = np.stack([mean(beat), mean(half)], axis=1)
         likelihood = inside + _ON_BEAT * beat + _ON_HALF * half + _ON_QUARTER * near(0.25, 0.75)
+        if habit is not None:
+            own = self._families[1]
+            struck = sum(share * near(place / PLACES) for place, share in enumerate(habit.struck))[own]
+            likelihood[own] = _OWN_METRE * (inside[own] + _ON_BEAT * struck) + (1 - _OWN_METRE) * likelihood[own]
         # Each place is so much likelier with an onset of full strength: times 1 + that. The mean over a period is 1 for every
         # period: no tempo is likelier for the mere number of onsets.
-        self._struck: Float64 = np.where(inside, likelihood / (likelihood.sum(axis=1) / lengths)[:, None], 0) - 1
+        self._struck: Float64 = np.where(inside, likelihood / mean(likelihood)[:, None], 0) - 1
         # Places in the posterior, one row after the other: the last of each beat, and those behind it.
-        self._last = np.arange(len(lengths)) * lengths[-1] + lengths - 1
-        self._behind = self._last[:-1] + 1
+        self._last = np.arange(len(lengths)) * len(phase) + cells - 1
+        self._behind = self._last[cells < len(phase)] + 1
+        self._early: Float64 = cells - lengths  # how often a beat ends before its last frame
         self._evidence, self._network = BeatEvidence(), BeatNetwork()
         self._step_before: Float64 = np.zeros((1, 2))
         self._lately = 0.0
@@ -113,8 +168,12 @@ class BeatTracker:
 
     def hear(self, percept: Percept, *, sample_rate_hz: int) -> None:
         """Take a percept."""
-        self._take(self._strengths.of(percept.heard, sample_rate_hz=sample_rate_hz))
-        found = self._network.push(self._evidence.hear(percept.heard, sample_rate_hz=sample_rate_hz))
+        onsets = self._strengths.of(percept.heard, sample_rate_hz=sample_rate_hz)
+        self._follow(onsets, self._network.push(self._evidence.hear(percept.heard, sample_rate_hz=sample_rate_hz)))
+
+    def _follow(self, onsets: list[tuple[float, float]], found: Float32) -> None:
+        """Move on by what was `found` in each step, past `onsets`."""
+        self._take(onsets)
         steps: Float64 = np.concatenate([self._step_before, found[:, :2]], dtype=np.float64)
         self._step_before = steps[-1:]
         frames = np.stack([(steps[:-1] + steps[1:]) / 2, steps[1:]], axis=1).reshape(-1, 2)
@@ -146,7 +205,7 @@ class BeatTracker:
         if self._onsets_seen < 2 or not self._frame:
             return None
         row, column = np.unravel_index(int(np.argmax(self._smooth())), self._posterior.shape)
-        length = int(self._lengths[row])
+        length = float(self._lengths[row])
         rows = np.abs(self._lengths / length - 1) <= 0.04
         near = self._posterior[rows]
         parts = (np.arange(near.shape[1])[None, :] / self._lengths[rows][:, None] - column / length + 0.5) % 1 - 0.5
@@ -158,7 +217,9 @@ class BeatTracker:
         part = column / length + float((agree * parts).sum()) / share
         # The posterior is that of the frame before the present one.
         beat_s = (self._frame - 1) * FRAME_S - self._delay_s - part * period_s
-        explained = 1 / (1 + math.exp(-(self._gain - _PULSE_GAIN) / _PULSE_GAIN_WIDTH))
+        known = float(agree[np.flatnonzero(rows) >= self._families[1].start].sum()) / share
+        least = _PULSE_GAIN - _KNOWN_GAIN * known
+        explained = 1 / (1 + math.exp(-(self._gain - least) / _PULSE_GAIN_WIDTH))
         # Rounded, so that it is the same on every processor.
         return Pulse(round(beat_s, 5), round(period_s, 5), round(min(1.0, share) * explained, 4))
 
@@ -166,8 +227,11 @@ class BeatTracker:
         self._waiting.extend((round((onset_s + self._delay_s) / FRAME_S), strength) for onset_s, strength in onsets)
 
     def _smooth(self) -> Float64:
-        padded = np.pad(self._posterior, ((2, 2), (0, 0)))
-        return padded[:-4] + padded[1:-3] + padded[2:-2] + padded[3:-1] + padded[4:]
+        smooth = np.zeros_like(self._posterior)
+        for rows in self._families:
+            padded = np.pad(self._posterior[rows], ((2, 2), (0, 0)))
+            smooth[rows] = padded[:-4] + padded[1:-3] + padded[2:-2] + padded[3:-1] + padded[4:]
+        return smooth
 
     def _step(self, observed: Float64, awake: float) -> None:
         """Move on by a frame, `observed` as a beat, half a beat and neither; `awake` is how much was heard lately."""
@@ -175,10 +239,12 @@ class BeatTracker:
         strength = 0.0
         while self._waiting and self._waiting[0][0] <= self._frame:
             strength = max(strength, self._waiting.popleft()[1])
-        first = posterior.ravel().take(self._last) @ self._change
+        early = posterior.ravel().take(self._last - 1) * self._early
+        first = (posterior.ravel().take(self._last) + early) @ self._change
         moved = np.empty_like(posterior)
         # All rows at once, as one: what comes to a row's first place from the row before it is overwritten.
         moved.ravel()[1:] = posterior.ravel()[:-1]
+        moved.ravel()[self._last] -= early
         moved.ravel()[self._behind] = 0  # what went past the end of a beat starts the next one
         moved[:, 0] = first
         moved *= (observed @ self._places).reshape(moved.shape)

@@ -18,6 +18,8 @@ BEAT_PLACE = np.dtype(
 )
 """A `BeatPlace` as the memory keeps it."""
 
+SURE = 0.2
+"""The confidence from which on a place in the beat is gone by."""
 LAST_PHASE = np.nextafter(np.float32(1), np.float32(0))
 """The last phase before the next beat."""
 # An interval that is so many times the median of as many before it, and of as many after it, holds no beat.

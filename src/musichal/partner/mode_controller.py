@@ -21,7 +21,7 @@ from musichal.partner.memory_pool import MemoryPool
 from musichal.partner.modes import PLAIN, Mode, ModeKeeper, ModeTable, built_in_modes, parse_modes
 from musichal.partner.phrases import MotifStore, Return, find_phrases
 from musichal.partner.player import PhraseTracker, PlayerState, Situation
-from musichal.partner.room_pulse import PulseKeeper
+from musichal.partner.room_pulse import PulseKeeper, beat_habit
 from musichal.partner.settings import Direction, PartnerSettings
 from musichal.partner.timing import BeatPlan, NoteTiming
 from musichal.partner.turn_taking import Metre, ReturnStep, Turn, TurnState, TurnTaker
@@ -106,7 +106,7 @@ class ModeController:
         self._phrase_map = library.base.memory.derived(find_phrases)
         self._player = PhraseTracker(sample_rate_hz=sample_rate_hz)
         self._taker = TurnTaker(self._phrase_map, rng=rng)
-        self._pulse = PulseKeeper(sample_rate_hz=sample_rate_hz)
+        self._pulse = PulseKeeper(sample_rate_hz=sample_rate_hz, habit=library.base.memory.derived(beat_habit))
         self._has_beats = bool(library.base.memory.states["beat_period_s"].any())
         self._first_onset_s: float | None = None
         self._found_pulse = False

@@ -7,14 +7,18 @@ partner goes by it in part: it fades. The record of a decision says what it went
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from musichal.hearing.beats import BeatTracker
-from musichal.hearing.percepts import Percept
-from musichal.memory.beat_places import NO_BEAT, BeatPlace
+import numpy as np
+
+from musichal.hearing.beats import PLACES, BeatHabit, BeatTracker
+from musichal.hearing.percepts import SILENCE, Percept
+from musichal.memory.beat_places import NO_BEAT, SURE, BeatPlace
+from musichal.memory.memory import Memory
 from musichal.partner.clocks import ClockKeeper
 from musichal.partner.settings import PartnerSettings
 from musichal.pulse import Pulse
 
 _SURE_BEATS, _HOLD_BEATS = 8.0, 16.0  # a pulse that was sure for so long is held for so long while nothing is heard
+_BINS_AN_OCTAVE = 24
 _LET_GO = 0.6  # below this share of the least confidence nothing of it is left
 
 
@@ -37,12 +41,28 @@ class RoomPulse:
 NO_PULSE = RoomPulse(None, 0.0, "")
 
 
-class PulseKeeper:
-    """Keeps the pulse of a performance."""
+def beat_habit(memory: Memory) -> BeatHabit | None:
+    """Return the periods of memory's beats and where in them its onsets are; None where it has no sure beat."""
+    states = memory.states
+    states = states[(states["beat_period_s"] > 0) & (states["beat_confidence"] >= SURE)]
+    states = states[(states["tokens"] != SILENCE).any(axis=1)]
+    if not states["starts_at_onset"].any():
+        return None
+    octaves, lasts_s = np.log2(states["beat_period_s"].astype(np.float64)), states["duration_s"].astype(np.float64)
+    _, of = np.unique(np.round(octaves * _BINS_AN_OCTAVE), return_inverse=True)
+    lasted_s = np.bincount(of, lasts_s)
+    periods_s = 2.0 ** (np.bincount(of, lasts_s * octaves) / lasted_s)
+    phases = states["beat_phase"][states["starts_at_onset"]].astype(np.float64)
+    struck = np.bincount(np.round(phases * PLACES).astype(np.int64) % PLACES, minlength=PLACES) / 1.0
+    return BeatHabit(periods_s, lasted_s / lasted_s.sum(), struck / struck.max())
 
-    def __init__(self, *, sample_rate_hz: int) -> None:
+
+class PulseKeeper:
+    """Keeps the pulse of a performance; beats of the `habit` of memory are likely beforehand."""
+
+    def __init__(self, *, sample_rate_hz: int, habit: BeatHabit | None = None) -> None:
         self._rate_hz = sample_rate_hz
-        self._tracker = BeatTracker()
+        self._tracker = BeatTracker(habit)
         self._clocks = ClockKeeper()
         self._sure_since_s: float | None = None
         self._held: tuple[Pulse, float] | None = None  # the last pulse that was sure for long, and when it was sure

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from musichal.arrays import Bool, Float64, Int64
+from musichal.memory.beat_places import SURE
 from musichal.note import Note
 from musichal.partner.memory_pool import MemoryPool
 from musichal.pulse import Pulse
@@ -25,7 +26,6 @@ _SHORTEST_S = 0.02
 _LONGEST_HELD_S = 1.2
 _UNKNOWN = 0.4  # factor of a state whose place in the beat is not known, beside 1 for one that lies where it is wanted
 _UNSTRUCK = 0.25  # factor of a state whose notes swell: when they begin, cannot be told to a part of a beat
-_SURE = 0.2  # confidence from which on a state's place in the beat is gone by
 
 
 def quantised_s(time_s: float, pulse: Pulse, *, strength: float, subdivision: int, earliest_s: float) -> float:
@@ -80,7 +80,7 @@ class BeatPlan:
             rows = segment.memory.states
             phase[own], memory_s[own] = rows["beat_phase"][local], rows["beat_period_s"][local]
             confidence[own] = rows["beat_confidence"][local]
-        known = (memory_s > 0) & (confidence >= _SURE)
+        known = (memory_s > 0) & (confidence >= SURE)
         memory_s = np.where(known, memory_s, self.pulse.period_s)
         level = 2.0 ** np.rint(np.log2(self.pulse.period_s / memory_s))
         beat_s = self.pulse.period_s / level

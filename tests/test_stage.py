@@ -197,3 +197,83 @@ def _fill(path: Path) -> bool:
             stream.write(bytes(4096))
             stream.flush()
     return True
+
+
+def test_it_stands_still_goes_on_and_starts_again_after_a_kill(
+    jack_server: JackServer, fake_microphone, take, trained_path, tmp_path
+) -> None:
+    microphone = fake_microphone(take, loop=True)
+    microphone.go()
+    wanted = [trained_path, "--input", microphone.name, "--midi-out", "jack:MusicHal", *PLAY]
+    with JackReceiver() as receiver:
+        with playing(*wanted, "--session", tmp_path / "one") as concert:
+            concert.wait_to_hear("MusicHal listens to")
+            receiver.connect("MusicHal")
+            plays(receiver, 30)
+            concert.process.send_signal(signal.SIGSTOP)
+            time.sleep(3)
+            assert not receiver.sounding(), "no note hangs while it stands still"
+            concert.process.send_signal(signal.SIGCONT)
+            began = time.monotonic()
+            concert.wait_to_hear("slept or stood still", timeout_s=10)
+            told_s, plays_s = time.monotonic() - began, plays(receiver)
+            concert.end(signal.SIGKILL)
+            assert wait_for(lambda: not receiver.sounding(), TOLD_S)
+        found = read_session(tmp_path / "one")
+        assert found.input_samples > 48_000
+        began = time.monotonic()
+        with playing(*wanted, "--session", tmp_path / "two") as concert:
+            concert.wait_to_hear("MusicHal listens to")
+            receiver.connect("MusicHal")
+            again_s = time.monotonic() - began + plays(receiver, 30)
+            concert.end()
+    sys.stdout.write(f"told {told_s:.2f} s, plays {plays_s:.2f} s after going on; {again_s:.2f} s after a kill\n")
+    assert told_s < TOLD_S
+    assert plays_s < PLAYS_S
+
+
+def test_losses_are_told_once_with_the_remedy_and_settle(
+    jack_server: JackServer, fake_microphone, take, trained_path, tmp_path
+) -> None:
+    microphone = fake_microphone(take, loop=True)
+    microphone.go()
+    with playing(trained_path, "--input", microphone.name, "--midi-out", "none:", *PLAY, "--json") as concert:
+        concert.wait_to_hear("MusicHal listens to")
+        time.sleep(3)
+        began = time.monotonic()
+        for _ in range(12):
+            jack_server.process.send_signal(signal.SIGSTOP)
+            time.sleep(0.12)
+            jack_server.process.send_signal(signal.SIGCONT)
+            time.sleep(0.4)
+            if "raise the period" in "".join(concert.said) and began:
+                sys.stdout.write(f"losses told after {time.monotonic() - began:.2f} s\n")
+                began = 0.0
+        summary = json.loads(concert.end())
+    told = [line for line in concert.said if "raise the period" in line]
+    sys.stdout.write(f"{told} {summary['gaps']} gaps, {summary['xruns']} xruns\n")
+    assert summary["gaps"] >= 3
+    assert len(told) == 1
+    assert "--block 512" in told[0]
+
+
+def test_a_partner_that_is_moved_while_it_plays_is_told_of(
+    jack_server: JackServer, fake_microphone, take, trained_path, tmp_path
+) -> None:
+    partner = tmp_path / "mine.hal"
+    shutil.copy(trained_path, partner)
+    microphone = fake_microphone(take, loop=True)
+    microphone.go()
+    form = tmp_path / "form.toml"
+    sections = '[[section]]\nname = "one"\nfrom = 0\nmode = "mirror"\n[[section]]\nname = "two"\nfrom = 2\n'
+    form.write_text(f'end = "0:06"\nfade_s = 1\n{sections}')
+    with playing(partner, "--input", microphone.name, "--midi-out", "none:", *PLAY, "--form", form) as concert:
+        concert.wait_to_hear("section 1 of 2: one")
+        partner.rename(tmp_path / "yours.hal")
+        began = time.monotonic()
+        concert.wait_to_hear("was moved or removed: what plays is what was loaded", timeout_s=10)
+        told_s = time.monotonic() - began
+        concert.wait_to_hear("section 2 of 2: two")
+        concert.wait_to_hear("the form is over")
+        concert.end()
+    assert told_s < TOLD_S

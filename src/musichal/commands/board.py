@@ -91,7 +91,9 @@ class Board(EngineObserver):
         if place is not None and place.name and (was is None or was.name != place.name):
             self.unsaid.append(f"{clock(state.time_s)} section {place.number} of {place.count}: {place.name}")
         if place is not None and place.has_ended and was is not None and not was.has_ended:
-            self.say("the form is over: it only listens. A mode plays on, q quits")
+            self.unsaid.append(
+                f"{clock(state.time_s)} the form is over: it plays no more and listens; a mode plays on, q quits"
+            )
         if state.advice and (before is None or before.advice != state.advice):
             self.unsaid.append(f"{clock(state.time_s)} {state.advice}")
 

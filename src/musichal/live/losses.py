@@ -7,7 +7,7 @@ from collections.abc import Callable
 from musichal.text import counted
 
 _WINDOW_S = 60.0
-_JOINS_S = 1.0  # what is lost within so long is told together
+_JOINS_S = 0.5  # what is lost within so long is told together
 _WHOLE_S = 0.5  # a longer gap is told by itself: the input was away
 
 

@@ -8,7 +8,7 @@ from musichal.live.session.session import file_sha256
 from musichal.machine import now_s
 from musichal.text import printable
 
-_LOOK_S = 5.0
+_LOOK_S = 1.0
 
 
 class PartnerWatch:
@@ -32,6 +32,8 @@ class PartnerWatch:
             return None
         self._next_s = now_s() + _LOOK_S
         before, self._stamp = self._stamp, self._look()
+        if self._stamp is None and before is not None:
+            return f"{printable(self._path)} was moved or removed: what plays is what was loaded; `replay` asks for it again"
         if self._stamp is None or self._stamp == before:
             return None
         with contextlib.suppress(InputError):

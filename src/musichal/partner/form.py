@@ -190,7 +190,7 @@ class FormCourse:
             name=moment.name,
             left_s=None if moment.until_s is None else max(0.0, moment.until_s - now_s),
             next_name=later[0].name if later else "",
-            end_left_s=None if form.end_s is None or self._stands_s is not None else max(0.0, form.end_s - at_s),
+            end_left_s=None if form.end_s is None or self._stands_s is not None else max(0.0, form.end_s - at_s) or None,
             held=self._held,
             silence=moment.silence,
             closing=moment.closing,

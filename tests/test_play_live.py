@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import mido
 import numpy as np
 import pytest
 import soundfile
@@ -22,6 +23,7 @@ from typer.testing import CliRunner
 
 from benchmarks.jack_midi import JackReceiver, wait_for
 from jack_server import JackServer
+from midi_notes import read_midi_notes
 from midi_receiver import MidiSender, minds
 from musichal.cli import app
 from musichal.errors import InputError
@@ -333,13 +335,18 @@ def test_without_a_midi_system_it_plays_and_says_what_it_does_instead(
     """JACK can be reached here, so `none:` stands for its absence; a MIDI file is written as well as anywhere."""
     microphone = fake_microphone(take, loop=True)
     microphone.go()
-    out = tmp_path / "reply.mid"
-    with playing(trained_path, "--input", microphone.name, "--midi-out", out, "--for", "3s", "--json") as concert:
+    out, session = tmp_path / "reply.mid", tmp_path / "take"
+    options = ("--midi-out", out, "--session", session, "--for", "3s", "--json", "--set", "rest_below=0.02")
+    with playing(trained_path, "--input", microphone.name, *options) as concert:
         summary = json.loads(concert.end(signal.SIGCONT))
     assert concert.process.returncode == 0, concert.said
     assert 3.0 <= summary["duration_s"] < 30.0
-    assert out.read_bytes()[:4] == b"MThd"
     assert np.isfinite(summary["hearing_p50_ms"])
+    # The file has the session's clock, and no track that is empty.
+    live, kept = read_midi_notes(out), read_midi_notes(session / "reply.mid")
+    assert [n.pitch for n in live[:3]] == [n.pitch for n in kept[:3]]
+    assert [n.onset_s for n in live[:3]] == pytest.approx([n.onset_s for n in kept[:3]], abs=0.05)
+    assert all(any(m.type == "note_on" for m in track) for track in mido.MidiFile(out).tracks[1:])
 
 
 def test_a_table_of_voices_says_which_play_and_one_that_it_lacks_is_told_of_while_playing(

@@ -139,7 +139,9 @@ class App {
     setText(this.time, model.hello.partner ? "" : clock(t));
     const play = state.plays ? state.decided : model.last(model.plays, t, "t");
     const advice = model.live && model.staged ? model.staged.advice : "";
-    const why = advice || (state.decided ? state.decided.short : "");
+    // A rest says why in what it does, but where nothing fits.
+    const known = state.decided && !state.plays && model.hello.does[state.decided.rest];
+    const why = advice || (state.decided && !known ? state.decided.short : "\u00a0");
     setText(this.why, why);
     this.why.className = `why ${state.plays ? `why-${state.decided.why}` : ""}`;
     setText(this.where, play ? `${model.recording(play.recording, play.live)}  ${clock(play.source_start_s, 1)}${play.transposition ? `  ${play.transposition > 0 ? "+" : "−"}${Math.abs(play.transposition)}` : ""}` : "");

@@ -10,7 +10,7 @@ export class Roll {
   constructor(canvas) {
     this.canvas = canvas;
     this.drawn = [];
-    this.ranges = { heard: [48, 84], notes: [36, 84] };
+    this.ranges = { heard: null, notes: null };
   }
 
   // The decision of the note, or of the rest, at a place of the canvas.
@@ -89,16 +89,18 @@ export class Roll {
   }
 
   range(name, notes, least) {
-    const [low, high] = this.ranges[name];
+    const [low, high] = this.ranges[name] || [52, 76];
     let [lowest, highest] = [low + 2, high - 2];
     if (notes.length) {
       lowest = Infinity; highest = -Infinity;
       for (const note of notes) { lowest = Math.min(lowest, note.p); highest = Math.max(highest, note.p); }
     }
     const middle = (lowest + highest) / 2, half = Math.max(least / 2, (highest - lowest) / 2 + 2);
-    // The picture follows slowly, so that it does not jump under the eye.
-    this.ranges[name] = [low + (middle - half - low) * 0.06, high + (middle + half - high) * 0.06];
-    return this.ranges[name];
+    // The picture follows slowly, so that it does not jump under the eye; only for what would not be seen it hurries.
+    const follow = (from, to, hurry) => from + (to - from) * (!this.ranges[name] ? 1 : hurry ? 0.3 : 0.05);
+    const range = [follow(low, middle - half, lowest < low + 1), follow(high, middle + half, highest > high - 1)];
+    if (notes.length) this.ranges[name] = range;
+    return range;
   }
 
   heard(c, model, from, to, now, x, split, colours) {

@@ -5,19 +5,23 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
 from typer.testing import CliRunner, Result
 
+from musichal.audio.files import encode_flac
 from musichal.audio.recording import read_recording
 from musichal.cli import app
 from musichal.errors import InputError
 from musichal.memory.partner_file import load_partner
 from musichal.training.archive import choose_diverse, choose_recent, choose_tagged, work_folder
+from musichal.training.heard import compacted
 from musichal.training.manifest import Entry, read_archive
 from musichal.training.workers import each
 
@@ -136,6 +140,16 @@ def test_recent_and_tagged_choices_fill_the_hours(tmp_path):
         choose_tagged(entries, [10.0] * 4, frozenset({"odd"}), most_s=25)
 
 
+def test_compact_recordings_are_kept_as_they_are_heard(songs):
+    whole = read_recording(songs / "rock140_mix-0.wav")
+    compact = compacted(whole, 24_000)
+    assert compact.sample_rate_hz == 24_000
+    assert compact.duration_s == pytest.approx(whole.duration_s, abs=0.01)
+    assert np.array_equal(compact.samples * 2**15, np.rint(compact.samples * 2**15))
+    assert np.array_equal(compacted(compact, 24_000).samples, compact.samples)
+    assert len(encode_flac(compact.samples, 24_000)) < 0.45 * len(encode_flac(whole.samples, whole.sample_rate_hz))
+
+
 # ── workers ──────────────────────────────────────────────────────────────────
 
 
@@ -244,3 +258,45 @@ def test_a_machine_of_another_arithmetic_is_refused(songs, tmp_path):
         pytest.skip("both hear the same numbers here")
     assert "has another arithmetic than" in run("join", tmp_path / "w", "-o", tmp_path / "a.hal", code=2).output
     run("join", tmp_path / "w", "-o", tmp_path / "a.hal", "--allow-mixed", "--workers", 1)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="nothing is killed so")
+def test_a_dask_cluster_gives_the_same_bytes_though_a_worker_is_killed(songs, tmp_path):
+    pytest.importorskip("distributed")
+    from distributed import LocalCluster
+
+    run("train", songs, "-o", tmp_path / "here.hal", "--work", tmp_path / "w", "--workers", 1)
+    with LocalCluster(n_workers=0, scheduler_port=0, host="127.0.0.1", dashboard_address=None, processes=True) as cluster:
+        address = "dask://" + cluster.scheduler_address.removeprefix("tcp://")
+        assert "has no worker" in run("train", songs, "-o", tmp_path / "a.hal", "--engine", address, code=2).output
+        command = [sys.executable, "-P", "-m", "musichal", "worker", address, "--workers", "1"]
+        workers = [subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for _ in range(2)]
+        try:
+            while len(cluster.scheduler_info["workers"]) < 2:
+                time.sleep(0.1)
+            options = ("--engine", address, "--work", tmp_path / "d")
+            victim = _pid_of_a_worker(cluster)
+            killer = threading.Thread(target=_kill_when_heard, args=(tmp_path / "d" / "heard", victim))
+            killer.start()
+            run("train", songs, "-o", tmp_path / "there.hal", *options)
+            killer.join()
+        finally:
+            for worker in workers:
+                worker.terminate()
+                worker.wait()
+    assert (tmp_path / "there.hal").read_bytes() == (tmp_path / "here.hal").read_bytes()
+
+
+def _kill_when_heard(folder: Path, victim: int) -> None:
+    """Kill one of the workers while it hears its first file."""
+    while not any(folder.glob("part-*")):
+        time.sleep(0.02)
+    os.kill(victim, signal.SIGKILL)
+
+
+def _pid_of_a_worker(cluster: Any) -> int:
+    from distributed import Client
+
+    with Client(cluster.scheduler_address, set_as_default=False) as client:
+        return int(next(iter(client.run(os.getpid).values())))

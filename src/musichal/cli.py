@@ -207,6 +207,9 @@ def train(
         str, typer.Option(help="'soxr-HQ', 'soxr-VHQ', or 'soxr-VR', which finds onsets 20 ms sooner live.")
     ] = "soxr-HQ",
     no_audio: Annotated[bool, typer.Option("--no-audio", help="Leave the recordings out of the partner file.")] = False,
+    compact: Annotated[
+        bool, typer.Option("--compact", help="Hear and keep the recordings at 24 kHz with 16 bits: a third of the size.")
+    ] = False,
     force: Force = False,
     strict: Strict = False,
     as_json: Json = False,

@@ -97,6 +97,7 @@ def train_archive(
     output: Path,
     workers: int | None,
     keep_audio: bool,
+    compact: bool,
     strict: bool,
     midi: MidiChoice,
     named: frozenset[Path],
@@ -143,7 +144,9 @@ def train_archive(
 
         def task(entry: Entry) -> HearTask:
             known = None if options.allow_mixed else probe(spec)
-            return HearTask(entry, spec, folder.resolve(), keep_audio=keep_audio, strict=strict, midi=midi, probe=known)
+            return HearTask(
+                entry, spec, folder.resolve(), keep_audio=keep_audio, compact=compact, strict=strict, midi=midi, probe=known
+            )
 
         found = hear_archive(entries, task, engine, each=came)
         kept, left_out = _kept(entries, found)

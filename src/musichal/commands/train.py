@@ -49,6 +49,7 @@ from musichal.partner.settings import PartnerSettings
 from musichal.partner.voices import unheard_voices
 from musichal.spec import RESAMPLERS, EncoderSpec, PerceptionSpec
 from musichal.text import counted, parse_seconds, printable
+from musichal.training.heard import compacted
 from musichal.training.manifest import expanded, read_archive
 from musichal.training.trainer import SAMPLE_FRAMES, Progress, own_recordings, rehear, train, with_beats
 from musichal.training.workers import usual_processes
@@ -77,6 +78,7 @@ def train_command(
     resampler: str = "soxr-HQ",
     vocabulary: int = 64,
     no_audio: bool = False,
+    compact: bool = False,
     workers: int | None = None,
     manifest: Sequence[Path] | None = None,
     exclude: Sequence[str] | None = None,
@@ -136,6 +138,7 @@ def train_command(
                 output=output,
                 workers=workers,
                 keep_audio=not no_audio,
+                compact=compact,
                 strict=strict,
                 midi=_midi_choice(tracks, channels, soundfont, [entry.path for entry in listed.entries]),
                 named=frozenset(path for path in map(Path, recordings or ()) if path.is_file()),
@@ -164,6 +167,7 @@ def train_command(
         if plan is not None:
             progress("Measuring runtimes", 0.0)
             spec = chosen_spec(plan, spec, heard, terminal)
+        heard = [compacted(recording, spec.sample_rate_hz) for recording in heard] if compact else heard
         heard_s = sum(r.duration_s for r in heard)
         model = train(
             heard,

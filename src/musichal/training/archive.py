@@ -25,7 +25,7 @@ from musichal.errors import InputError, MusicHalError, PartnerFileError
 from musichal.own_process import single_blas_thread
 from musichal.spec import PerceptionSpec, VocabularySpec
 from musichal.text import printable, reason
-from musichal.training.heard import Heard, hear, ready_encoder
+from musichal.training.heard import Heard, compacted, hear, ready_encoder
 from musichal.training.manifest import Entry
 from musichal.training.probe import probe
 from musichal.training.tokenised import Tokenised
@@ -46,6 +46,7 @@ class HearTask:
     spec: PerceptionSpec
     folder: Path
     keep_audio: bool = True
+    compact: bool = False
     strict: bool = False
     midi: MidiChoice = MidiChoice()  # noqa: RUF009 - frozen
     probe: str | None = None
@@ -91,6 +92,8 @@ def hear_entry(task: HearTask) -> Found:
                 remarks = tuple(heard.container.content["warnings"])
                 return Found(key, "", remarks, heard.duration_s, took_s=time.monotonic() - started_s)
         recording = _read(task)
+        if task.compact:
+            recording = compacted(recording, task.spec.sample_rate_hz)
         if _state(entry.path) != before:
             return Found(wrong=f"{entry.words}: it changed while it was read")
     except InputError as error:
@@ -147,7 +150,7 @@ def _key(task: HearTask) -> str:
                 digest.update(block)
     vocabulary = replace(VocabularySpec(), normalisation=task.spec.vocabulary.normalisation)
     hearing = replace(task.spec, vocabulary=vocabulary).fingerprint()
-    how = [task.entry.start_s, task.entry.end_s, hearing, task.keep_audio, *_chosen(task.midi)]
+    how = [task.entry.start_s, task.entry.end_s, hearing, task.keep_audio, task.compact, *_chosen(task.midi)]
     digest.update(json.dumps(how).encode())
     return digest.hexdigest()[:40]
 

@@ -28,7 +28,7 @@ def dask_engine(address: str) -> Iterator[tuple[Engine, int]]:
     place = address.removeprefix(_SCHEME)
     where: dict[str, Any] = {"scheduler_file": place} if place.endswith(".json") else {"address": place}
     try:
-        client = distributed.Client(**where, timeout=_PATIENCE_S, set_as_default=False)
+        client = distributed.Client(**where, timeout=_PATIENCE_S)
     except (OSError, ValueError, TimeoutError) as error:
         raise InputError(f"no Dask scheduler answers at {place}: {error}") from error
     try:

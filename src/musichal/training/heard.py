@@ -9,7 +9,7 @@ as the sound itself. Salience, which only beats need, is not kept.
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
@@ -20,7 +20,8 @@ import numpy as np
 from musichal.arrays import AnyArray, Bool, Float32, Records
 from musichal.audio.files import write_flac
 from musichal.audio.midi_take import MidiTake
-from musichal.audio.recording import Recording
+from musichal.audio.recording import Recording, ingest
+from musichal.audio.resample import StreamResampler
 from musichal.errors import InputError
 from musichal.hearing.beats import BEAT
 from musichal.hearing.encoders import Encoder, create_encoder
@@ -36,6 +37,7 @@ from musichal.text import reason
 from musichal.training.workers import Analyse
 
 _BLOCK_S = 1.0
+_COMPACT_SCALE = 2**15
 _PART_FRAMES = 1 << 14
 _NOTE = np.dtype([("onset_s", np.float64), ("duration_s", np.float64), ("pitch", np.uint8), ("velocity", np.uint8)])
 _SEGMENT = ("index", "start_sample", "length_samples", "available_at", "full_scale_share")
@@ -171,6 +173,14 @@ class Heard:
 
     def _every(self, kind: str) -> list[HeardNote]:
         return [note for arrays in (*self._parts(), self._end()) for note in _notes(arrays, kind)]
+
+
+def compacted(recording: Recording, rate_hz: int) -> Recording:
+    """Return a recording at the rate of hearing and with 16 bits, to be heard and kept so: a third of the size."""
+    resampler = StreamResampler(source_rate_hz=recording.sample_rate_hz, target_rate_hz=rate_hz)
+    samples = np.concatenate([resampler.push(recording.samples), resampler.flush()])
+    whole = np.clip(np.rint(samples * np.float32(_COMPACT_SCALE)), -_COMPACT_SCALE, _COMPACT_SCALE - 1)
+    return replace(recording, sample_rate_hz=rate_hz, samples=ingest((whole / _COMPACT_SCALE).astype(np.float32)))
 
 
 @lru_cache(maxsize=1)

@@ -9,11 +9,13 @@ import time
 import pytest
 from rich.console import Console
 
+from musichal.audio.levels import LevelMeter
 from musichal.commands.board import WIDTH, Board, Display
 from musichal.commands.live import keys_to
 from musichal.commands.terminal import RETAKEN, Terminal, keys
 from musichal.live.control import KEYS, Command, key_command
-from musichal.live.stage import StageState
+from musichal.live.stage import Stage, StageState
+from musichal.partner.decision import Decision
 from musichal.partner.form import FormPlace
 from musichal.partner.status import PartnerStatus
 
@@ -168,3 +170,22 @@ def test_a_key_becomes_a_command_though_nobody_asks(monkeypatch):
             os.write(ours, b"m")
             assert poll(5.0) == "m"
     os.close(ours)
+
+
+def test_a_mode_that_waits_for_pauses_of_a_player_who_makes_none_is_told_of():
+    stage = Stage()
+    waits = PartnerStatus(mode="mirror", waits_for_pauses=True)
+    silence = LevelMeter().take()
+
+    def decision(number: int, time_s: float, kind: str, rest: str | None = None) -> None:
+        stage.decided(Decision(number=number, time_s=time_s, kind=kind, rest=rest, duration_s=1.0))
+
+    decision(0, 0.0, "play")
+    decision(1, 1.0, "rest", "listening")
+    assert not stage.at(20.0, waits, level=silence).advice
+    assert stage.at(27.0, waits, level=silence).advice == "mirror waits for your pauses: make one, or press n"
+    decision(2, 28.0, "play")
+    decision(3, 32.0, "rest", "your turn")
+    assert not stage.at(33.0, waits, level=silence).advice
+    assert stage.at(33.0, waits, level=silence).does == "has answered: your turn"
+    assert not stage.at(34.0, PartnerStatus(mode="couple"), level=silence).advice

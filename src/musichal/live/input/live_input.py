@@ -46,7 +46,7 @@ _LOST_S, _LOST_BLOCKS, _LOST_BLOCKS_TOLD = 0.004, 0.75, 0.5
 _TOLD_WINDOWS = 2  # the window in which it happened has blocks from before
 _SILENT_DB, _SILENT_S = -70.0, 10.0
 _UNPLUGGED_S, _LOOK_S = 2.0, 5.0
-_CLIPPING_AGAIN_S = 5.0
+_CLIPPING_AGAIN_S = 30.0  # without clipping
 _LEVEL_S = 0.1
 _SCAN_S = 20.0
 
@@ -183,7 +183,7 @@ class LiveInput:
         self._levelled_s = 0.0
         self._zero_s = self._quiet_s = 0.0
         self._is_silent = self._is_broken = False
-        self._clipping_told_s = -_CLIPPING_AGAIN_S
+        self._clipped_s = -_CLIPPING_AGAIN_S
         self._look: threading.Thread | None = None
 
     def __enter__(self) -> Self:
@@ -277,9 +277,10 @@ class LiveInput:
         """Warn of clipping and of silence, once for each time."""
         now_s = self._position / self._rate_hz
         duration_s = levels.samples / self._rate_hz
-        if levels.clipped and now_s - self._clipping_told_s >= _CLIPPING_AGAIN_S:
-            self._clipping_told_s = now_s
-            self._tell("clipping", f"{self.device.label} clips: turn its gain down")
+        if levels.clipped:
+            before_s, self._clipped_s = self._clipped_s, now_s
+            if now_s - before_s >= _CLIPPING_AGAIN_S:
+                self._tell("clipping", f"{self.device.label} clips: turn its gain down")
         self._zero_s = self._zero_s + duration_s if levels.peak == 0 else 0.0
         self._quiet_s = self._quiet_s + duration_s if levels.peak_db < _SILENT_DB else 0.0
         if self._quiet_s >= _SILENT_S and not self._is_silent:

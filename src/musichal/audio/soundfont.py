@@ -27,7 +27,6 @@ from typing import Any
 import numpy as np
 import soundfile
 import soxr
-from scipy.signal import lfilter
 
 from musichal.arrays import Float32, Float64, Int16, Records
 from musichal.errors import InputError
@@ -479,6 +478,8 @@ def _filtered(voice: _Voice, sound: Float32) -> Float32:
     cents = np.minimum(np.round(cents / _FILTER_CENTS) * _FILTER_CENTS, highest)
     if cents.min() >= highest:
         return sound
+    from scipy.signal import lfilter
+
     starts = np.flatnonzero(np.diff(cents, prepend=-1)) * _FILTER_STEP
     state = np.zeros(2)
     parts = []

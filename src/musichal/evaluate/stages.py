@@ -13,7 +13,6 @@ from itertools import takewhile, zip_longest
 from typing import NamedTuple
 
 import numpy as np
-from scipy.signal import correlate
 
 from musichal.arrays import AnyArray, Float32, Float64, Int16, Int64
 from musichal.audio.recording import ingest
@@ -355,6 +354,8 @@ class SampleAudit:
 
     def _lag(self, window: Window) -> int:
         """Return by how many samples the sound of a window lies behind its place; 0 if it is found nowhere else."""
+        from scipy.signal import correlate
+
         context, real = self._spec.context_samples, window.real_samples
         piece = window.samples[max(context, real - self._spec.segment_samples) : real]
         if len(piece) < _PIECE_SAMPLES or float(np.abs(piece).max()) < _QUIET:

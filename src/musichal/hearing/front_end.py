@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.signal import lfilter
 
 from musichal.arrays import AnyArray, Float32, Float64
 from musichal.audio.recording import ingest
@@ -115,6 +114,9 @@ class HighPass:
     """
 
     def __init__(self, *, cutoff_hz: float, sample_rate_hz: int) -> None:
+        from scipy.signal import lfilter  # half of the time that MusicHal takes to start
+
+        self._filter = lfilter
         self._pole = 1 - 2 * np.pi * cutoff_hz / sample_rate_hz if cutoff_hz else None
         self._state: Float64 | None = None
 
@@ -125,7 +127,7 @@ class HighPass:
         if self._state is None:
             # The stream's first value counts as one that was always there, so that an offset makes no click at the start.
             self._state = np.array([-float(samples[0])])
-        filtered, self._state = lfilter([1.0, -1.0], [1.0, -self._pole], samples.astype(np.float64), zi=self._state)
+        filtered, self._state = self._filter([1.0, -1.0], [1.0, -self._pole], samples.astype(np.float64), zi=self._state)
         return np.asarray(filtered, dtype=np.float32)
 
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
-from scipy.signal import correlate
 
 from musichal.arrays import Float64
 from musichal.audio.midi_take import Control, Label, MidiTake
@@ -125,6 +124,8 @@ def _coarse(sound: Sounding, notes: Sounding) -> NoteAlignment:
 
 def _agreement(sound: Sounding, notes: Sounding, start_s: float, lags: Float64) -> Float64:
     """Return how far a window of the sound agrees with the notes at each lag: correlations of onsets and of harmony."""
+    from scipy.signal import correlate
+
     total = np.zeros(len(lags))
     for mine, theirs, step_s in (
         (sound.onsets[:, None], notes.onsets[:, None], STEP_S),

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
-from scipy.signal import correlate
 
 from musichal.arrays import Float64, Int64
 from musichal.audio.midi_take import MidiTake
@@ -127,6 +126,8 @@ def aligned(player: Sounding, others: Sounding) -> float:
 
 def _correlation(a: Float64, b: Float64, lags: Int64) -> Float64:
     """Return the correlation of rows (n, k) with those (m, k) that come so many rows later."""
+    from scipy.signal import correlate
+
     full = sum(correlate(b[:, k], a[:, k], mode="full", method="fft") for k in range(a.shape[1]))
     places = lags + len(a) - 1
     inside = (places >= 0) & (places < len(full))

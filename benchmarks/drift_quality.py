@@ -20,11 +20,12 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.figure import Figure
+from benchmarks.tokens_alone import without_notes
 from musichal.arrays import Float32
 from musichal.audio.recording import Recording, read_recording
 from musichal.errors import InputError
 from musichal.hearing.encoders import create_encoder
-from musichal.hearing.listener import Listener
+from musichal.hearing.listener import FeatureExtractor, Tokenizer
 from musichal.live.drift import CAUSES, Cause, DriftMonitor, DriftReport
 from musichal.memory.partner_file import PartnerModel
 from musichal.spec import PerceptionSpec
@@ -122,11 +123,11 @@ def cut(recording: Recording, first_s: float, last_s: float) -> Recording:
 
 def told(model: PartnerModel, samples: Float32, sample_rate_hz: int) -> list[DriftReport]:
     """Return the alarms that a partner raises while it hears samples (n,), and what it notes."""
-    listener = Listener(model.spec, create_encoder(model.spec), model.vocabularies, source_rate_hz=sample_rate_hz)
-    monitor = DriftMonitor(model)
     reports: list[DriftReport] = []
-    for percept in listener.listen(samples, block_samples=sample_rate_hz).percepts:
-        reports += monitor.step(percept)
+    monitor, tokenizer = DriftMonitor(model), Tokenizer(model.spec, model.vocabularies)
+    extractor = without_notes(FeatureExtractor(model.spec, create_encoder(model.spec)))
+    for heard in extractor.stream(samples, source_rate_hz=sample_rate_hz, block_samples=sample_rate_hz):
+        reports += monitor.step(tokenizer.step(heard))
     return [report for report in reports if report.event != "cleared"]
 
 

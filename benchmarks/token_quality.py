@@ -34,6 +34,7 @@ from benchmarks import scores
 from benchmarks.figure import Figure
 from benchmarks.probe_encoder import ProbeEncoder
 from benchmarks.scores import DrumHit, Rendering, ScoreNote
+from benchmarks.tokens_alone import without_notes
 from musichal.arrays import AnyArray, Bool, Float32, Float64, Int64
 from musichal.hearing.encoders import Encoder, create_encoder, pinned
 from musichal.hearing.listener import FeatureExtractor
@@ -119,7 +120,7 @@ class LabelledTokens:
 def hear(rendering: Rendering, spec: PerceptionSpec, *, encoder: Encoder | None = None, start_s: float = 0.0) -> HeardPiece:
     """Hear a rendering from `start_s` on, by the spec's encoder or another; times stay those of the rendering."""
     first = round(start_s * rendering.sample_rate_hz)
-    extractor = FeatureExtractor(spec, encoder or create_encoder(spec))
+    extractor = without_notes(FeatureExtractor(spec, encoder or create_encoder(spec)))
     heard = list(extractor.stream(rendering.samples[first:], source_rate_hz=rendering.sample_rate_hz))
     return HeardPiece(
         rendering=rendering,

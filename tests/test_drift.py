@@ -13,12 +13,13 @@ from rich.console import Console
 from scipy import signal
 
 from benchmarks.drift_quality import cut
+from benchmarks.tokens_alone import without_notes
 from musichal.audio.recording import Recording, read_recording
 from musichal.commands.options import PlayOptions
 from musichal.commands.play import play_command
 from musichal.commands.terminal import Terminal
 from musichal.hearing.encoders import create_encoder
-from musichal.hearing.listener import Listener, full_scale_share
+from musichal.hearing.listener import FeatureExtractor, Listener, Tokenizer, full_scale_share
 from musichal.live.drift import DriftMonitor, DriftReport, DriftSettings, passage_around, training_statistics
 from musichal.memory.partner_file import save_partner
 from musichal.spec import PerceptionSpec
@@ -26,13 +27,11 @@ from musichal.training.trainer import train
 
 
 def listen(model, samples, rate) -> list[DriftReport]:
-    listener = Listener(model.spec, create_encoder(model.spec), model.vocabularies, source_rate_hz=rate)
-    monitor = DriftMonitor(model)
-    block, percepts = rate, []
-    for first in range(0, len(samples), block):
-        percepts += listener.push(samples[first : first + block]).percepts
-    percepts += listener.flush().percepts
-    return [report for percept in percepts for report in monitor.step(percept)]
+    """Return all reports. Notes and drum hits have no say in them, and are not heard; a session's drift is tested whole."""
+    monitor, tokenizer = DriftMonitor(model), Tokenizer(model.spec, model.vocabularies)
+    extractor = without_notes(FeatureExtractor(model.spec, create_encoder(model.spec)))
+    heard = extractor.stream(samples, source_rate_hz=rate, block_samples=rate)
+    return [report for segment in heard for report in monitor.step(tokenizer.step(segment))]
 
 
 def raised(reports) -> list[str]:

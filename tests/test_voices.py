@@ -79,6 +79,20 @@ def test_each_voice_keeps_its_density_and_a_held_note_is_not_struck_again():
     assert sum(bool(play(memory, 0, sparse, voices=voices, now_s=0.25 * i)["melody"]) for i in range(17)) == 5
 
 
+def test_chords_are_led_by_octaves_to_where_the_last_one_was():
+    chord, other = ([(0.0, 0.2, p) for p in pitches] for pitches in ((40, 60, 64, 67, 79), (41, 65, 69, 72, 84)))
+    memory = memory_of(chord, *([[]] * 5), other)
+    voices = Voices()
+    chords = [sorted(p for p, _, _ in play(memory, state, voices=voices, now_s=10.0 + 5 * state)["chords"]) for state in (0, 6)]
+    assert chords == [[60, 64, 67], [60, 65, 69]]
+    higher = BAND.changed({"chords.high_pitch": 110})
+    parts = voices.share(
+        MemoryPool(memory), 6, transposition=24, now_s=20.0, duration_s=0.2, gain_db=0.0, settings=higher
+    )  # fmt: skip
+    high = [n.pitch for n in parts["chords"]]
+    assert sorted(high) == [89, 93, 96], "another register is another place"
+
+
 @given(st.integers(-30, 160), st.integers(0, 116), st.integers(11, 127))
 def test_registers_move_by_octaves_only(pitch, low, span):
     high = min(127, low + span)

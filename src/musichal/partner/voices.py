@@ -2,13 +2,14 @@
 
 All voices play from the state that was chosen for all of them, so that they belong together. Melody takes the highest note
 that is struck at a time, bass the lowest, chords what lies between. Bass and chords may take what memory was still sounding,
-or had just sounded, when the state began: a chord outlasts the gesture in which it was struck. No voice plays a note that
-memory did not have there, but for octaves.
+or had just sounded, when the state began: a chord outlasts the gesture in which it was struck. Each note of a chord goes to the
+octave nearest to where the last chord was. No voice plays a note that memory did not have there, but for octaves.
 
 Drums take the drum hits of the state, at their own keys, on General MIDI's percussion channel; hits that fall together stay
 together.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from itertools import takewhile
 from typing import TypeVar
@@ -44,6 +45,7 @@ class Voices:
     def __init__(self) -> None:
         self._last_s: dict[str, float] = {}
         self._held: dict[str, tuple[frozenset[int], float]] = {}
+        self._centres: dict[str, float] = {}
 
     def share(
         self, library: MemoryPool, state: int, *, transposition: int, now_s: float, duration_s: float, gain_db: float,
@@ -60,8 +62,19 @@ class Voices:
             else:
                 chosen = _share(own, around, voice)
                 notes = [_planned(note, now_s, transposition, duration_s, louder_db, voice, settings) for note in chosen]
+                if voice.part == "chords":
+                    notes = self._led(notes, voice, settings)
             parts[voice.name] = tuple(notes)
         return parts
+
+    def _led(self, notes: list[Note], voice: VoiceSettings, settings: PartnerSettings) -> list[Note]:
+        """Lead a chord by octaves to where the voice's last one was, unless it goes to another register."""
+        centre, pitches = self._centres.get(voice.name), [note.pitch for note in notes]
+        if centre is None or not pitches or abs(sum(pitches) / len(pitches) - centre) >= _OCTAVE:
+            return notes
+        ends = _register_of(voice, settings)
+        near = [into_register(pitch + _OCTAVE * round((centre - pitch) / _OCTAVE), *ends) for pitch in pitches]
+        return [dataclasses.replace(note, pitch=pitch) for note, pitch in zip(notes, near, strict=True)]
 
     def strike(self, parts: Parts, settings: PartnerSettings) -> Parts:
         """Return what each voice strikes of what it could play, as its limits allow."""
@@ -82,6 +95,7 @@ class Voices:
                 continue
             self._last_s[voice.name] = at_s
             self._held[voice.name] = classes, max(note.onset_s + note.duration_s for note in strike)
+            self._centres[voice.name] = sum(note.pitch for note in strike) / len(strike)
             out += strike
         return tuple(out)
 
@@ -178,10 +192,12 @@ def _planned(
     settings: PartnerSettings,
 ) -> Note:  # fmt: skip
     held_s = max(0.0, duration_s - note.onset_s - note.duration_s) * voice.hold
-    pitch = into_register(
-        note.pitch + transposition, max(voice.low_pitch, settings.low_pitch), min(voice.high_pitch, settings.high_pitch)
-    )
+    pitch = into_register(note.pitch + transposition, *_register_of(voice, settings))
     return Note(now_s + note.onset_s, note.duration_s + held_s, pitch, louder(note.velocity, gain_db))
+
+
+def _register_of(voice: VoiceSettings, settings: PartnerSettings) -> tuple[int, int]:
+    return max(voice.low_pitch, settings.low_pitch), min(voice.high_pitch, settings.high_pitch)
 
 
 def _stroke(hit: HeardNote, now_s: float, gain_db: float) -> Note:

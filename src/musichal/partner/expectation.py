@@ -96,12 +96,11 @@ def harmonic_cells(memory: Memory) -> HarmonicCells | None:
     states = memory.states
     known = (states["beat_period_s"] > 0) & (states["beat_confidence"] >= _SURE)
     usual_s = float(np.median(states["beat_period_s"][known])) if known.any() else FREE_PERIOD_S
-    chromas, played, ends = [], [], []
+    chromas, ends = [], []
     for first, last in _stretches(states["recording"]):
         own = states[first:last]
         chosen = _cell_states(own, usual_s)
         chromas.append(own["chroma"][chosen].reshape(-1, 2, 12).astype(np.float64).mean(axis=1))
-        played.append(_played_beside(memory, own, chosen))
         ends.append(len(chromas[-1]))
     chroma = np.concatenate(chromas) if chromas else np.zeros((0, 12))
     strengths, tonal = _strengths(chroma)
@@ -109,8 +108,7 @@ def harmonic_cells(memory: Memory) -> HarmonicCells | None:
         return None
     goes_on = np.ones(len(chroma), dtype=bool)
     goes_on[np.cumsum(ends) - 1] = False
-    beside, sure = _strengths(np.concatenate(played))
-    likely = (_probabilities(strengths, tonal) + sure * _probabilities(beside, sure)) / (1 + sure)
+    likely = _probabilities(strengths, tonal)
     chords = chords_of(tonal * _shares(strengths))
     home = _HOME if memory.players is None else _AT_HOME
     return HarmonicCells(strengths * tonal, np.log(likely), chords, goes_on, usual_s, home)
@@ -131,21 +129,6 @@ def _probabilities(strengths: Float64, tonal: Float64) -> Float64:
     """Return the probability of each pitch class in what is played to a harmony, shape (n, 12)."""
     own = (1 - _FOREIGN) * tonal
     return own * _shares(strengths) + (1 - own) / 12
-
-
-def _played_beside(memory: Memory, states: AnyArray, chosen: Int64) -> Float64:
-    """Return the chroma of the player beside the cells of a stretch, where memory knows one; else zero, shape (n, 12)."""
-    past, recording = memory.players, int(states["recording"][0])
-    for pair in () if past is None else past.pairs:
-        own = past.memory.states if past is not None else states
-        own = own[own["recording"] == pair.player]
-        if pair.others == recording and len(own):
-            times_s = states["start_s"][chosen] + states["duration_s"][chosen] / 2 - pair.offset_s
-            there = np.searchsorted(own["start_s"], times_s, side="right") - 1
-            known = (there >= 0) & (times_s <= own["start_s"][-1] + own["duration_s"][-1])
-            found = np.where(known[:, None], own["chroma"][np.maximum(there, 0)].astype(np.float64), 0)
-            return found.reshape(-1, 2, 12).mean(axis=1)
-    return np.zeros((len(chosen) // 2, 12))
 
 
 def _stretches(recordings: AnyArray) -> Iterator[tuple[int, int]]:

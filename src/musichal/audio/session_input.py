@@ -60,7 +60,7 @@ def read_played(folder: Path) -> MidiTake | None:
         try:
             values: Any = parse_json(line, max_depth=6)
             if "onset" in values and len(values["onset"]) == 2:
-                return None
+                return None  # of a sound, or of one beside the keys
             if "notes" in values:
                 is_midi = True
                 played = played_of(values["notes"], values)

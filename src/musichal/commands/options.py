@@ -46,8 +46,8 @@ class PlayOptions:
     input: Annotated[
         str | None,
         typer.Option(
-            help="A recording of the player, sound or MIDI; live, an audio input (number or part of its name), or a MIDI input,"
-            " as midi:Keystation."
+            help="A recording of the player, sound or MIDI; live, an audio input (number or part of its name), a MIDI input, as"
+            " midi:Keystation, or both, as 'Scarlett + midi:Keystation'."
         ),
     ] = None
     midi_out: Annotated[
@@ -119,7 +119,7 @@ class PlayOptions:
     def is_live(self) -> bool:
         """Return whether `input` names an audio input rather than a recording."""
         path = Path(self.input or "")
-        if self.is_midi_port:
+        if self.is_midi_port or " + midi:" in (self.input or ""):
             return True
         return self.input is None or not (path.exists() or _is_audio_file(path) or len(path.parts) > 1)
 

@@ -63,7 +63,8 @@ def replay_command(
         terminal.warn(sentence)
     with terminal.progress("Loading the partner") as progress:
         model = load_partner(path)
-        known = OnsetQueue(session.known_onsets) if session.known_onsets else None
+        keys, beside = session.known_onsets, session.settings.keys_beside
+        known = OnsetQueue(keys, beside=beside) if keys or beside else None
         rate_hz = settings.sample_rate_hz
         listener = Listener(model.spec, create_encoder(model.spec), model.vocabularies, source_rate_hz=rate_hz, known=known)
         rng = np.random.default_rng(settings.seed)

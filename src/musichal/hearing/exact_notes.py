@@ -20,6 +20,7 @@ from musichal.note import HeardNote
 from musichal.spec import PerceptionSpec
 
 _MOST_BEATS_IN_BAR = 127
+_MOST_STRUCK, _REPEATS_S = 512, 0.12
 
 
 class KeyOnsets:
@@ -78,9 +79,10 @@ def known_or_found_beats(take: MidiTake | None, segments: Iterable[SegmentFeatur
 
 
 class OnsetQueue:
-    """Gives known onsets to the front end as time goes on."""
+    """Gives known onsets to the front end as time goes on; where they go `beside` a sound, its own are found in it, too."""
 
-    def __init__(self, onsets: Iterable[Onset] = ()) -> None:
+    def __init__(self, onsets: Iterable[Onset] = (), *, beside: bool = False) -> None:
+        self.beside = beside
         self._onsets = deque(onsets)
 
     def add(self, onsets: Iterable[Onset]) -> None:
@@ -112,10 +114,15 @@ def known_of(take: MidiTake | None, spec: PerceptionSpec) -> KnownNotes | None:
 
 
 class ExactNotes:
-    """Puts exact notes and hits in the place of those transcribed; without any, what was heard stays as it is."""
+    """Puts exact notes and hits in the place of those transcribed; without any, what was heard stays as it is.
 
-    def __init__(self) -> None:
+    Where keys go `beside` a sound, what was transcribed stays, but for what only repeats a key.
+    """
+
+    def __init__(self, *, beside: bool = False) -> None:
         self._is_known = False
+        self._beside = beside
+        self._struck: deque[tuple[float, int]] = deque(maxlen=_MOST_STRUCK)
         self._notes: list[HeardNote] = []
         self._hits: list[HeardNote] = []
 
@@ -127,11 +134,22 @@ class ExactNotes:
 
     def put_in(self, heard: SegmentFeatures) -> SegmentFeatures:
         """Return what was heard with the notes that ended since the last segment; call it once for each, in order."""
-        if not self._is_known:
+        if not self._is_known and not self._struck:
             return heard
         notes, self._notes = tuple(self._notes), []
         hits, self._hits = tuple(self._hits), []
+        if self._beside:
+            notes += tuple(note for note in heard.notes if not self._repeats(note, octave=12))
+            hits += tuple(hit for hit in heard.hits if not self._repeats(hit, octave=1))
         return replace(heard, notes=notes, hits=hits)
+
+    def strike(self, time_s: float, pitches: Sequence[int]) -> None:
+        """Take keys that were struck beside a sound."""
+        self._struck.extend((time_s, pitch) for pitch in pitches if self._beside)
+
+    def _repeats(self, note: HeardNote, *, octave: int) -> bool:
+        near = (pitch for time_s, pitch in self._struck if abs(note.onset_s - time_s) <= _REPEATS_S)
+        return any((pitch - note.pitch) % octave == 0 for pitch in near)
 
 
 class NoteQueue:

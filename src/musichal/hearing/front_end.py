@@ -21,6 +21,7 @@ from musichal.hearing.percepts import Onset, Window, first_new_frame, frame_coun
 from musichal.spec import PerceptionSpec
 
 _DELAY_S = 3.0  # bursts and blocks meet in all ways in this time
+_MOST_KEYS, _KEY_S = 64, 0.05  # an onset in the sound so near a key is the key's
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class FrontEnd:
     Parameters
     ----------
     known : OnsetQueue, optional
-        The onsets of a MIDI player, which take the place of those that would be found.
+        The onsets of a MIDI player, which take the place of those that would be found, or go beside them.
     """
 
     def __init__(self, spec: PerceptionSpec, *, source_rate_hz: int, known: OnsetQueue | None = None) -> None:
@@ -52,7 +53,9 @@ class FrontEnd:
             source_rate_hz=source_rate_hz, target_rate_hz=spec.sample_rate_hz, quality=spec.resampler
         )
         self._onset_detector = OnsetDetector(spec.onsets, sample_rate_hz=spec.sample_rate_hz)
-        self._segmenter = Segmenter(spec, at_once=known is not None)
+        self._segmenter = Segmenter(spec, at_once=known is not None and not known.beside)
+        self._keys: deque[int] = deque(maxlen=_MOST_KEYS)
+        self._key_samples = round(_KEY_S * spec.sample_rate_hz)
         self._onsets: list[Onset] = []
 
     def push(self, block: AnyArray) -> FrontEndResult:
@@ -73,12 +76,12 @@ class FrontEnd:
 
     def _advance(self, samples: Float32) -> FrontEndResult:
         self.samples_heard += samples.shape[0]
-        if self.known is None:
+        onsets = () if self.known is None else tuple(self.known.until(self.samples_heard))
+        once, decided_until = self._new(onsets), self.samples_heard
+        if self.known is None or self.known.beside:
             found = self._onset_detector.push(samples)
-            onsets, once, decided_until = found.onsets, found.onsets, found.decided_until
-        else:
-            onsets, decided_until = tuple(self.known.until(self.samples_heard)), self.samples_heard
-            once = self._new(onsets)
+            own, decided_until = tuple(o for o in found.onsets if not self._is_key(o.sample)), found.decided_until
+            onsets, once = (tuple(sorted((*some, *own), key=lambda o: o.decided_at)) for some in (onsets, once))
         self._onsets.extend(once)
         windows = self._segmenter.push(samples, once, decided_until)
         return FrontEndResult(tuple(self._with_onsets(window) for window in windows), onsets)
@@ -89,14 +92,19 @@ class FrontEnd:
         for onset in onsets:
             if onset.sample > self._last_known:
                 self._last_known = onset.sample
+                self._keys.append(onset.sample)
                 new.append(onset)
         return tuple(new)
+
+    def _is_key(self, sample: int) -> bool:
+        """Return whether an onset that was found is that of a key."""
+        return any(abs(sample - key) <= self._key_samples for key in self._keys)
 
     def _with_onsets(self, window: Window) -> Window:
         """Give a window the onsets decided by its end: the same ones whatever else the last block brought."""
         decided = [onset for onset in self._onsets if onset.decided_at <= window.available_at]
         self._onsets = self._onsets[len(decided) :]
-        return replace(window, onset_samples=tuple(onset.sample for onset in decided))
+        return replace(window, onset_samples=tuple(sorted(onset.sample for onset in decided)))
 
 
 def blocks(samples: AnyArray, block_samples: int | None) -> Iterator[AnyArray]:

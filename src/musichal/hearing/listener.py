@@ -215,7 +215,7 @@ class Listener:
         known: OnsetQueue | None = None,
     ) -> None:
         self.front_end = FrontEnd(spec, source_rate_hz=source_rate_hz, known=known)
-        self._extractor = FeatureExtractor(spec, encoder, tap=tap, transcribes=known is None)
+        self._extractor = FeatureExtractor(spec, encoder, tap=tap, transcribes=known is None or known.beside)
         self._tokenizer = Tokenizer(spec, vocabularies)
 
     @property

@@ -140,7 +140,7 @@ class LiveEngine:
         self._overload_told_s = -math.inf
         self._refused_s: deque[float] = deque(maxlen=_REFUSALS_PER_S)
         self._news = news if news is not None else deque(maxlen=64)
-        self._exact = ExactNotes()
+        self._exact = ExactNotes(beside=front_end.known is not None and front_end.known.beside)
         self._key_onsets = KeyOnsets(spec)
         self._status, self._timed_s = status, -math.inf
         self._losses = Losses(self._event, block=block)
@@ -268,7 +268,7 @@ class LiveEngine:
 
     def _take_notes(self, block: Block) -> None:
         """Take what a MIDI player played in a block, which is at the rate of the clock, before its sound."""
-        block = block.earlier(self._left_out, rate_hz=self._rate_hz)
+        block = block.earlier(self._left_out / self._source_rate_hz, rate_hz=self._rate_hz)
         if self._front_end.known is not None:
             self._front_end.known.add(self._key_onsets.of(block.pressed))
         if block.ended or block.ended_hits or block.controls:
@@ -340,6 +340,7 @@ class LiveEngine:
         at = self._at()
         self.counts.onsets += 1
         self._note(Struck(at, onset))
+        self._exact.strike(onset.sample / self._rate_hz, onset.pitches)
         self._play(self._loop.respond(onset, at))
         self.times.onset.append(max(0.0, self._now_s() - self._arrived_s(onset.sample)))
 

@@ -34,6 +34,7 @@ from musichal.live.input.link import LinkClock, LinkSession, need_aalink
 from musichal.live.input.live_input import Channels, InputEvent, LiveInput
 from musichal.live.input.midi_clock import MidiClock
 from musichal.live.input.midi_input import MIDI_SCHEME, MidiInput
+from musichal.live.input.mixed_input import MixedInput, parse_mix
 from musichal.live.input.osc import OscInput, OscOutput
 from musichal.live.live_engine import LiveEngine
 from musichal.live.output.routing import (
@@ -127,11 +128,14 @@ def live_source(
 ) -> LiveInput | MidiInput:
     """Return the input of a request, not yet open; `monitor` plays what a MIDI player plays."""
     wanted, block = request.input or "", request.block
-    if wanted.startswith(MIDI_SCHEME):
-        name, block, keys = wanted.removeprefix(MIDI_SCHEME), block or _DEFAULT_BLOCK, find_keys(request.soundfont)
-        hear, rate_hz = None if monitor is None else partial(monitor.forward, _MONITOR), spec.sample_rate_hz
-        return MidiInput(name, sample_rate_hz=rate_hz, block_samples=block, keys=keys, monitor=hear, on_event=on_event)
-    return LiveInput(request.input, channels=request.channels, block_samples=block, on_event=on_event)
+    if MIDI_SCHEME not in wanted:
+        return LiveInput(request.input, channels=request.channels, block_samples=block, on_event=on_event)
+    hear = None if monitor is None else partial(monitor.forward, _MONITOR)
+    how: dict[str, Any] = {"keys": find_keys(request.soundfont), "monitor": hear, "on_event": on_event}
+    if (mix := parse_mix(wanted)) is not None:
+        return MixedInput(mix, spec_rate_hz=spec.sample_rate_hz, channels=request.channels, block_samples=block, **how)
+    name = wanted.removeprefix(MIDI_SCHEME)
+    return MidiInput(name, sample_rate_hz=spec.sample_rate_hz, block_samples=block or _DEFAULT_BLOCK, **how)
 
 
 class LivePerformance:
@@ -178,7 +182,7 @@ class LivePerformance:
             raise InputError("--map says what controllers do: name their MIDI input with --control-in")
         if request.link and request.clock_in is not None:
             raise InputError("one clock at a time: give --link or --clock-in")
-        if request.monitor is not None and not (request.input or "").startswith(MIDI_SCHEME):
+        if request.monitor is not None and MIDI_SCHEME not in (request.input or ""):
             raise InputError("--monitor plays what a MIDI player plays: give --input midi:NAME")
         if request.link:
             need_aalink()
@@ -275,7 +279,7 @@ class LivePerformance:
         late_s = input_latency_s(spec, source_rate_hz=rate_hz, block=block, capture_s=live.capture_s)
         out_s = largest_latency_s(self.routings, request.latency_s if slices is not None else 0.0)
         request = self.request = replace(request, settings=_sent_early(request.settings, late_s + out_s))
-        known = OnsetQueue() if isinstance(live, MidiInput) else None
+        known = OnsetQueue(beside=isinstance(live, MixedInput)) if isinstance(live, MidiInput | MixedInput) else None
         listener = Listener(spec, encoder, model.vocabularies, source_rate_hz=rate_hz, known=known)
         player = self._make_player(model, request.settings, request.seed)
         self._stop = last.enter_context(self._stop_event())
@@ -378,6 +382,7 @@ class LivePerformance:
             program=request.program,
             sample_rate_hz=rate_hz,
             input_name=printable(self.input.device.name),
+            keys_beside=isinstance(self.input, MixedInput),
             stream_rate_hz=self.model.spec.sample_rate_hz,
         )
         return LiveSessionWriter(

@@ -105,7 +105,7 @@ class Partner:
             self.library, settings, rng=rng.spawn(1)[0] if directed else rng, sample_rate_hz=sample_rate_hz
         )
         self._tracker = SituationTracker(sample_rate_hz=sample_rate_hz)
-        self._last_key_s = -1.0
+        self._last_key_s, self._hears_sound = -1.0, False
         self._own_sound = SelfCancellation(sample_rate_hz=sample_rate_hz)
         self._tuning = PlayerTuning(sample_rate_hz=sample_rate_hz)
         self._follower = HarmonyFollower(memory.derived(harmonic_cells), sample_rate_hz=sample_rate_hz)
@@ -152,7 +152,7 @@ class Partner:
         """Take the next percept of the player."""
         self._match_own()
         settings = self._modes.settings(self.settings)
-        if self._last_key_s < 0:  # no sound of ours comes through a MIDI input
+        if self._last_key_s < 0 or self._hears_sound:  # no sound of ours comes through a MIDI input
             percept = self._tuning.corrected(self._own_sound.without(percept), percept.heard.chroma)
         self._tracker.hear(percept, settings)
         if self._own_sound.alone_since_s is not None:
@@ -193,6 +193,7 @@ class Partner:
             self._last_key_s = onset_s
         elif self._own_sound.struck(onset_s):
             return  # if it was the player's after all, the percept will tell
+        self._hears_sound = self._hears_sound or not pitches
         if self._modes.hear_onset(onset_s, now_s):
             self._due_s = now_s
 

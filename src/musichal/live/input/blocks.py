@@ -67,9 +67,9 @@ class Block:
         """Return the position behind the last sample."""
         return self.first_sample + len(self.samples)
 
-    def earlier(self, samples: int, *, rate_hz: int) -> "Block":
-        """Return the block with what a MIDI player did so many samples earlier."""
-        by_s = samples / rate_hz
+    def earlier(self, by_s: float, *, rate_hz: int) -> "Block":
+        """Return the block with what a MIDI player did, whose keys are counted at a rate, so much earlier."""
+        samples = round(by_s * rate_hz)
         ended, hits = (
             tuple(replace(note, onset_s=max(0.0, note.onset_s - by_s)) for note in some)
             for some in (self.ended, self.ended_hits)

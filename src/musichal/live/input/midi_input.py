@@ -8,7 +8,7 @@ import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self
 
@@ -131,13 +131,7 @@ class MidiInput:
     def read(self) -> list[Block]:
         """Return what was played up to now, as one block. Never waits."""
         self._arrived.clear()
-        while self._events:
-            kind, text = self._events.popleft()
-            if kind == "gone":
-                self._synth.silence()
-                self._hear(*ALL_NOTES_OFF)
-            if self._on_event is not None:
-                self._on_event(InputEvent(kind, text, self._synth.position))
+        self._tell_events()
         at_s = now_s()
         end, position = int(self.clock.position_at(at_s)), self._synth.position
         lost = end - position if end - position > _LONGEST_S * self.sample_rate_hz else 0
@@ -159,6 +153,29 @@ class MidiInput:
         if at_s - self._levelled_s >= _LEVEL_S:
             self._levelled_s, self.level = at_s, self._meter.take()
         return [Block(sound, at_s, lost, first, pressed=pressed, ended=ended, ended_hits=hits, controls=controls)]
+
+    def beside(self, block: Block, position_at: Callable[[float], float]) -> Block:
+        """Return a block of another input, by whose clock a position is found, with what was played meanwhile as its sound."""
+        self._tell_events()
+        if self._synth.position < block.first_sample:
+            self._synth.skip(block.first_sample - self._synth.position)
+        while self._messages and (at := int(position_at(self._messages[0][0]))) < block.end_sample:
+            _, data = self._messages.popleft()
+            self._synth.take(data, max(self._synth.position, at))
+            self._hear(data)
+        sound = self._synth.render(len(block.samples))
+        ended, hits = self._synth.ended()
+        pressed, controls = self._synth.pressed(), self._synth.controls()
+        return replace(block, samples=sound, pressed=pressed, ended=ended, ended_hits=hits, controls=controls)
+
+    def _tell_events(self) -> None:
+        while self._events:
+            kind, text = self._events.popleft()
+            if kind == "gone":
+                self._synth.silence()
+                self._hear(*ALL_NOTES_OFF)
+            if self._on_event is not None:
+                self._on_event(InputEvent(kind, text, self._synth.position))
 
     def _hear(self, *messages: bytes) -> None:
         """Let the player hear channel messages."""

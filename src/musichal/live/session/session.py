@@ -96,6 +96,8 @@ class SessionSettings:
     program: int
     sample_rate_hz: int
     input_name: str
+    keys_beside: bool = False
+    """Whether keys were played beside a sound."""
     stream_rate_hz: int = 24_000
     """Rate at which the event log counts samples: the spec's."""
 
@@ -295,18 +297,22 @@ class Replay:
 class _RecordedFrontEnd:
     """Runs resampler and onset detection again, up to a position; `to_the_end` also flushes them."""
 
-    def __init__(self, listener: Listener, sound: Iterator[Float32], *, to_the_end: bool) -> None:
+    def __init__(self, listener: Listener, sound: Iterator[Float32], *, sample_rate_hz: int, to_the_end: bool) -> None:
         self._intake = listener.front_end
+        self._rate_hz = sample_rate_hz
         self._sound = sound
         self._flushes = to_the_end
         self._windows: dict[int, Window] = {}
         self._skipped: set[int] = set()
         self._onsets: set[Onset] = set()
-        self.exact = ExactNotes()
+        known = listener.front_end.known
+        self.exact = ExactNotes(beside=known is not None and known.beside)
 
     def know(self, entry: Entry) -> None:
         """Take what a MIDI player is known to have played; forget what was skipped."""
-        if isinstance(entry, Played):
+        if isinstance(entry, Struck):
+            self.exact.strike(entry.onset.sample / self._rate_hz, entry.onset.pitches)
+        elif isinstance(entry, Played):
             self.exact.end(entry.notes, entry.hits)
         elif isinstance(entry, Skipped):
             self._skipped.add(entry.index)
@@ -371,7 +377,8 @@ def replay(
         Called with the share that has been replayed, 0 to 1.
     """
     end = session.entries[-1] if session.entries else None
-    rehearsal = _RecordedFrontEnd(listener, _blocks(session), to_the_end=isinstance(end, Ended) and end.plays_out)
+    plays_out = isinstance(end, Ended) and end.plays_out
+    rehearsal = _RecordedFrontEnd(listener, _blocks(session), sample_rate_hz=sample_rate_hz, to_the_end=plays_out)
     loop = EventLoop(partner, sample_rate_hz=sample_rate_hz)
     unlike: list[int] = []
     heard = onsets_unlike = missing = 0

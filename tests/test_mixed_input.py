@@ -1,0 +1,93 @@
+"""A microphone and a keyboard together: one stream, exact keys, and what is found in the sound beside them."""
+
+import time
+
+import numpy as np
+import pytest
+import soundfile
+from typer.testing import CliRunner
+
+from midi_receiver import MidiSender
+from musichal.cli import app
+from musichal.hearing.exact_notes import ExactNotes, OnsetQueue
+from musichal.hearing.front_end import FrontEnd
+from musichal.hearing.percepts import Onset, SegmentFeatures
+from musichal.live.input.mixed_input import Mix, parse_mix
+from musichal.live.live_performance import LivePerformance, LiveRequest
+from musichal.live.session.event_log import Played, Struck
+from musichal.live.session.session import read_session
+from musichal.memory.partner_file import save_partner
+from musichal.note import HeardNote
+from musichal.spec import PerceptionSpec
+
+RATE_HZ = 24_000
+
+
+@pytest.mark.parametrize(
+    ("text", "mix"),
+    [
+        ("Scarlett + midi:Keys", Mix("Scarlett", "Keys")),
+        ("0.5 Scarlett 2i2 + 2 midi:Keys", Mix("Scarlett 2i2", "Keys", 0.5, 2.0)),
+        ("1 + midi:Keys", Mix("1", "Keys")),
+        ("midi:Keys", None),
+        ("Scarlett", None),
+        ("A + B", None),
+    ],
+)
+def test_two_inputs_have_names_and_weights(text, mix):
+    assert parse_mix(text) == mix
+
+
+def clicks(at: list[int]) -> np.ndarray:
+    sound = np.zeros(3 * RATE_HZ, np.float32)
+    for sample in at:
+        sound[sample : sample + 2400] += np.hanning(4800)[2400:].astype(np.float32) * np.sin(np.arange(2400) * 0.3) * 0.5
+    return sound
+
+
+@pytest.mark.parametrize("block", [100, 1000, 72_000])
+def test_onsets_of_keys_are_known_and_those_of_the_sound_are_found_beside_them(block):
+    spec = PerceptionSpec()
+    known = OnsetQueue([Onset(24_000, 24_001, (60,))], beside=True)
+    front_end = FrontEnd(spec, source_rate_hz=RATE_HZ, known=known)
+    onsets = [o for result in front_end.stream(clicks([12_000, 24_000, 48_000]), block_samples=block) for o in result.onsets]
+    assert [bool(onset.pitches) for onset in onsets] == [False, True, False]
+    assert [onset.sample for onset in onsets] == pytest.approx([12_000, 24_000, 48_000], abs=480)
+
+
+def heard(*notes: HeardNote) -> SegmentFeatures:
+    none = np.zeros(0)
+    return SegmentFeatures(0, 0, 0, 0, none, (), none, none, none, none, none, (), notes)  # type: ignore[arg-type]
+
+
+def test_a_note_that_repeats_a_key_is_left_out_and_a_sung_one_stays():
+    exact = ExactNotes(beside=True)
+    exact.strike(1.0, (60,))
+    key, sung = HeardNote(1.0, 0.5, 60, 90), HeardNote(1.02, 0.5, 64, 70)
+    exact.end([key])
+    assert exact.put_in(heard(HeardNote(1.03, 0.4, 72, 50), sung)).notes == (key, sung)
+
+
+@pytest.mark.live
+def test_a_pianist_sings_live_and_the_session_replays(jack_server, fake_microphone, trained, tmp_path):
+    partner, session = tmp_path / "p.hal", tmp_path / "session"
+    save_partner(partner, trained)
+    voice = np.tile(clicks([6000, 30_000, 54_000]), 4)
+    soundfile.write(tmp_path / "voice.wav", np.interp(np.arange(2 * len(voice)) / 2, np.arange(len(voice)), voice), 48_000)
+    microphone = fake_microphone(tmp_path / "voice.wav", before_s=0.5)
+    with MidiSender("piano") as piano:
+        wanted = f"{microphone.name} + 0.5 midi:piano"
+        request = LiveRequest(partner=partner, input=wanted, midi_out="none:", session=session)
+        with LivePerformance(request) as live:
+            microphone.go()
+            for pitch in (60, 64, 67):
+                piano.send(0x90, pitch, 90)
+                time.sleep(0.4)
+                piano.send(0x80, pitch, 0)
+            live.wait(0.5)
+    entries = read_session(session).entries
+    assert [p for e in entries if isinstance(e, Struck) for p in e.onset.pitches] == [60, 64, 67]
+    assert [n.pitch for e in entries if isinstance(e, Played) for n in e.notes] == [60, 64, 67]
+    assert [e for e in entries if isinstance(e, Struck) and not e.onset.pitches], "the voice is found"
+    again = CliRunner().invoke(app, ["replay", str(session)])
+    assert again.exit_code == 0, again.output

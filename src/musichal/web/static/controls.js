@@ -3,7 +3,7 @@
 import { h, setClass, setText, clock } from "./dom.js";
 
 const BUTTONS = [
-  ["change", "Change"], ["go_back", "Back"], ["more_like_this", "More like this"], ["less_like_this", "Less like this"],
+  ["change", "Change"], ["go_back", "Back"], ["more_like_this", "More of this"], ["less_like_this", "Less of this"],
   ["tap", "Tap"], ["mark", "Mark"],
 ];
 const KEY_NAMES = { " ": "space", "\n": "Enter", "\r": "Enter", "\u007f": "⌫", "\b": "⌫", "\u001b": "Esc" };
@@ -60,7 +60,7 @@ export class Controls {
 
   button(name, words, more = "") {
     const key = Object.keys(this.app.model.hello.keys).find((own) => this.app.model.hello.keys[own] === name);
-    const button = h("button", { type: "button", class: `touch ${more}`, "data-command": name, onclick: () => this.send(name, [], button) },
+    const button = h("button", { type: "button", class: `touch ${more}`, "data-command": name, title: this.app.model.hello.commands[name] || "", onclick: () => this.send(name, [], button) },
       h("span", {}, words), key ? h("kbd", { "aria-hidden": "true" }, KEY_NAMES[key] || key) : null);
     this.buttons.set(name, button);
     return button;

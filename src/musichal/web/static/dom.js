@@ -57,6 +57,7 @@ export function theme() {
     const names = ["ground", "panel", "ink", "dim", "faint", "line", "player", "now", "good", "warn", "bad",
       "why-like", "why-harmony", "why-rhythm", "why-own", "why-asked", "why-none", "harmonic", "percussive"];
     colours = Object.fromEntries(names.map((name) => [name, style.getPropertyValue(`--${name}`).trim()]));
+    colours.scale = Number.parseFloat(style.fontSize) / 16; // large on a large screen
     colours.font = style.getPropertyValue("--font").trim();
   }
   return colours;

@@ -26,7 +26,7 @@ export class Explain {
     const { model } = this.app;
     const title = decision.kind === "rest" ? "rested" : `choice ${decision.choice} · ${decision.mode || "no mode"} · ${decision.voice}`;
     const parts = [
-      h("header", {}, h("h2", {}, `${clock(decision.time_s, 2)} ${title}`),
+      h("div", { class: "title" }, h("h2", {}, `${clock(decision.time_s, 2)} ${title}`),
         h("button", { type: "button", class: "close", "aria-label": "Close", onclick: () => this.element.close() }, "✕")),
       h("p", { class: "words" }, decision.words),
     ];

@@ -32,6 +32,7 @@ class App {
       if (decision) this.explain.show(decision);
     });
     matchMedia("(prefers-color-scheme: light)").addEventListener("change", forgetTheme);
+    addEventListener("resize", forgetTheme);
     requestAnimationFrame(() => this.frame());
   }
 
@@ -65,7 +66,7 @@ class App {
   }
 
   build() {
-    this.mode = h("strong", { class: "mode" });
+    this.mode = h("h1", { class: "mode" });
     this.by = h("span", { class: "by" });
     this.state = h("strong", { class: "state", role: "status", "aria-live": "off" });
     this.until = h("span", { class: "until" });

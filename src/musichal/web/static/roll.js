@@ -43,7 +43,7 @@ export class Roll {
     this.sections(c, model, from, to, x, height, colours);
     c.fillStyle = colours.now;
     c.fillRect(Math.round(x(t)) - 1, 0, 3, height);
-    c.font = `600 14px ${colours.font}`;
+    c.font = `600 ${14 * colours.scale}px ${colours.font}`;
     c.textBaseline = "top";
     c.fillStyle = colours.dim;
     c.fillText("you", 10, 8);
@@ -106,7 +106,7 @@ export class Roll {
   heard(c, model, from, to, now, x, split, colours) {
     const notes = model.between(model.heard, from - model.longest, Math.min(to, now)).filter((n) => n.t + n.d > from);
     const [low, high] = this.range("heard", notes, 22);
-    const tall = Math.max(6, Math.min(13, (split - 36) / (high - low)));
+    const tall = Math.max(6 * colours.scale, Math.min(13 * colours.scale, (split - 36) / (high - low)));
     c.fillStyle = colours.player;
     for (const n of notes) {
       const y = split - 18 - ((n.p - low) / (high - low)) * (split - 36 - tall) - tall;
@@ -136,7 +136,7 @@ export class Roll {
       c.textBaseline = "middle";
       c.fillStyle = colours.dim;
       const shown = Math.min(wide, x(t + AHEAD_S) - left);
-      const size = [22, 18, 15, 13].find((px) => { c.font = `600 ${px}px ${colours.font}`; return c.measureText(words).width < shown - 14; });
+      const size = [22, 18, 15, 13].find((px) => { c.font = `600 ${px * colours.scale}px ${colours.font}`; return c.measureText(words).width < shown - 14; });
       if (size) {
         c.textAlign = "center";
         c.fillText(words, Math.max(left, 0) + (left + shown - Math.max(left, 0)) / 2, top + tall / 2);
@@ -150,7 +150,7 @@ export class Roll {
     const all = model.between(model.notes, from - model.longest, to).filter((n) => n.t + n.d > from && n.by.t <= t + 0.3 && !n.dropped);
     const likely = model.muted(t) || !model.state(t).plays ? [] : model.likely(t, AHEAD_S);
     const [low, high] = this.range("notes", all.filter((n) => !n.drum).concat(likely.filter((n) => n.t < t + 3)), 24);
-    const tall = Math.max(9, Math.min(20, (bottom - top) / (high - low)));
+    const tall = Math.max(9 * colours.scale, Math.min(20 * colours.scale, (bottom - top) / (high - low)));
     const y = (pitch) => bottom - ((pitch - low) / (high - low)) * (bottom - top - tall) - tall;
     const now = model.last(model.plays, t + 0.3, "begin");
     for (const n of likely) {
@@ -188,7 +188,7 @@ export class Roll {
     const course = model.course((from + to) / 2), moved = course.at - (from + to) / 2;
     const ahead = course.paused || course.held ? [] : model.hello.form.sections.map((s) => ({ t: s.start_s - moved, text: s.name }));
     const marks = [...ahead, ...model.marks.map((m) => ({ t: m.t, text: `⚑ ${m.text}` }))];
-    c.font = `600 15px ${colours.font}`;
+    c.font = `600 ${15 * colours.scale}px ${colours.font}`;
     c.textBaseline = "bottom";
     for (const { t, text } of marks) {
       if (t < from || t > to || t <= 0) continue;

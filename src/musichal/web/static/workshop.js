@@ -140,7 +140,7 @@ export class Workshop {
     for (const p of recent) for (const i of p.influences) sums[i.name] = (sums[i.name] || 0) + i.share / recent.length;
     if (!this.rows || this.rows.size !== play.influences.length) {
       this.rows = new Map();
-      this.shares.replaceChildren(h("tr", {}, h("th", {}, ""), h("th", {}, "now"), h("th", {}, "match"), h("th", {}, "over a minute")));
+      this.shares.replaceChildren(h("tr", {}, h("td", {}, ""), h("th", {}, "now"), h("th", {}, "match"), h("th", {}, "over a minute")));
       for (const i of play.influences) {
         const cells = { now: h("i", { class: `why-${WHY[i.name] || "none"}` }), match: h("td", { class: "count" }), minute: h("i", { class: `why-${WHY[i.name] || "none"}` }) };
         this.rows.set(i.name, cells);

@@ -77,9 +77,10 @@ class BeatHabit(NamedTuple):
 def _rows(habit: BeatHabit) -> tuple[Float64, Float64]:
     """Return lengths of beats in frames that are near known ones, and how likely each is."""
     shortest, longest = (periods_s / FRAME_S for periods_s in (SHORTEST_BEAT_S, _LONGEST_KNOWN_S))
-    lengths = _KNOWN_STEP ** np.arange(math.ceil(math.log(longest / shortest, _KNOWN_STEP))) * shortest
+    count = math.ceil(math.log(longest / shortest, _KNOWN_STEP))
+    lengths: Float64 = shortest * _KNOWN_STEP ** np.arange(count, dtype=np.float64)
     away = lengths[:, None] * FRAME_S / habit.periods_s[None, :] - 1
-    chance = (np.exp(-0.5 * (away / _ROW_SPREAD) ** 2) + 1e-3) @ habit.share
+    chance: Float64 = (np.exp(-0.5 * (away / _ROW_SPREAD) ** 2) + 1e-3) @ habit.share
     chance[np.abs(away).min(axis=1) > _ROW_REACH] = 0
     likely = np.sort((-chance).argsort(kind="stable")[: min(_MOST_ROWS, np.count_nonzero(chance))])
     return lengths[likely], chance[likely] / chance[likely].sum()

@@ -187,5 +187,5 @@ def test_a_mode_that_waits_for_pauses_of_a_player_who_makes_none_is_told_of():
     decision(2, 28.0, "play")
     decision(3, 32.0, "rest", "your turn")
     assert not stage.at(33.0, waits, level=silence).advice
-    assert stage.at(33.0, waits, level=silence).does == "has answered: your turn"
+    assert stage.at(33.0, waits, level=silence).does == "waits: it is your turn"
     assert not stage.at(34.0, PartnerStatus(mode="couple"), level=silence).advice

@@ -23,12 +23,15 @@ import pytest
 from benchmarks.jack_midi import JackReceiver, wait_for
 from jack_server import JackServer
 from musichal.live.session.session import read_session
+from musichal.machine import processors
 from test_play_live import playing, take  # noqa: F401 - a fixture
 
 pytestmark = [pytest.mark.live, pytest.mark.slow]
 BASH, MOUNT, UMOUNT = (shutil.which(name) or name for name in ("bash", "mount", "umount"))
 PLAY = ("--set", "rest_below=0.02")
-TOLD_S, PLAYS_S = 2.0, 5.0
+# What a free machine is held to; a busy one has so much more time as it is busy.
+_BUSY = max(1.0, 2 * os.getloadavg()[0] / processors())
+TOLD_S, PLAYS_S = 2.0 * _BUSY, 5.0 * _BUSY
 
 
 class Shell:
@@ -151,7 +154,7 @@ def test_jack_dies_and_comes_back(jack_server: JackServer, fake_microphone, take
         back_s = time.monotonic() - began
         summary = json.loads(concert.end())
     sys.stdout.write(f"told after {told_s:.2f} s, back after {back_s:.2f} s\n")
-    assert told_s < TOLD_S + 0.5
+    assert told_s < TOLD_S
     assert back_s < PLAYS_S
     assert summary["lost_samples"] > 48_000
 

@@ -37,7 +37,7 @@ _SETTLES = {
 """Which alarms an event settles; others stay for so many seconds, or for ever."""
 _EVENT_S = 8.0
 _PLAIN_S = 10.0
-_EVENTS, _SHOWN_ALARMS = 3, 2
+_EVENTS, _SHOWN_ALARMS, _KEYS_WIDTH = 3, 2, 14
 _CELLS, _FLOOR_DB, _GOOD_DB = 30, -60.0, (-30.0, -6.0)
 _COLOURS = {"none": "red", "quiet": "yellow", "good": "green", "loud": "yellow", "too loud": "red"}
 Line = tuple[str, str]
@@ -156,7 +156,7 @@ class Board(EngineObserver):
         found: list[Line] = [(self.title, "dim")]
         if state is not None:
             found += [self._mode(state), self._doing(state)]
-            found += [self._section(state)] if state.form is not None else []
+            found += [] if state.form is None or state.form.has_ended else [self._section(state)]
             found += [("time      " + self._time(state), ""), self._level(state)]
         at_s = now_s()
         alarms = [(s, t) for kind, (s, t) in list(self._alarms.items()) if at_s - s < _ALARMS.get(kind, float("inf"))]
@@ -170,7 +170,9 @@ class Board(EngineObserver):
         if self._figures:
             found += [(line, "dim") for text in self._figure_lines() for line in textwrap.wrap(text, WIDTH)]
         if self._card:
-            found += [(f"{keys:<13} {help_}", "") for keys, help_ in key_card(self.modes)]
+            for keys, about in key_card(self.modes):
+                parts = textwrap.wrap(about, WIDTH - _KEYS_WIDTH)
+                found += [(f"{keys if not n else '':<{_KEYS_WIDTH}}{part}", "") for n, part in enumerate(parts)]
         if self.modes:
             found.append(("? keys · f figures · space pause · q quit", "dim"))
         return [(line[: WIDTH - 1] + "…" if len(line) > WIDTH else line, style) for line, style in found]
@@ -185,7 +187,9 @@ class Board(EngineObserver):
         return f"{self._time(state)} {' '.join(mode)}, {doing.lower() if state.has_input else doing}; level {level}"
 
     def _mode(self, state: StageState) -> Line:
-        status = state.partner
+        status, place = state.partner, state.form
+        if place is not None and place.has_ended:
+            return ("DONE      the form is over: a mode plays on, q quits", "bold")
         if not status.mode:
             return ("PLAYS BY ITS SETTINGS", "bold")
         left = "" if status.mode_left_s is None else f", {clock(status.mode_left_s, decimals=0)} more at least"
@@ -210,8 +214,6 @@ class Board(EngineObserver):
     def _section(self, state: StageState) -> Line:
         place = state.form
         assert place is not None
-        if place.has_ended:
-            return ("section   the form is over: a mode plays on, q quits", "bold")
         left = "" if place.left_s is None else f" {clock(place.left_s, decimals=0)} left"
         left = " held: h goes on" if place.held else left
         ending = " ends" if place.closing else ""

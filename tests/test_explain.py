@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from musichal.cli import app
 from musichal.commands.explain import decision_at
 from musichal.errors import InputError
+from musichal.evaluate.moments import find_moments, stretches
 from musichal.live.session.session import read_session
 from musichal.memory.partner_file import load_partner
 from musichal.partner.decision import Decision
@@ -79,7 +80,7 @@ def test_without_the_partner_the_words_remain_and_the_sounds_are_refused(take, t
     settings = json.loads((gone / "settings.json").read_text())
     settings["partner_path"] = str(tmp_path / "nowhere.hal")
     (gone / "settings.json").write_text(json.dumps(settings))
-    result = run("explain", gone)
+    result = run("explain", gone, "--all")
     assert result.exit_code == 0, result.output
     assert "recording 1" in result.output
     refused = run("explain", gone, "--at", "0:05", "--listen", tmp_path / "moment")
@@ -147,8 +148,9 @@ def test_a_gesture_learned_from_the_player_is_listened_to_in_the_sessions_own_in
 def test_without_arguments_it_is_a_page(take):
     told = run("explain", take).stdout
     assert len(told.splitlines()) <= 40
-    for words in ("Played ", "Modes: couple 0:0", "Best founded:", "More: --at 1:23"):
+    for words in ("Played ", "Modes: couple 0:0", "More: --at 1:23"):
         assert words in told
+    assert ("Best founded:" in told) == bool(stretches(read_session(take).decisions))
     every = run("explain", take, "--all").stdout.splitlines()
     assert len(every) > len(read_session(take).decisions)
 
@@ -184,7 +186,8 @@ def test_marks_and_what_stands_out_are_listed_with_sound(take, tmp_path):
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout)["moments"]
     assert [(m["why"], m["start_s"]) for m in found if m["kind"] == "mark"] == [("mark 1", 3.0), ("the good one", 3.0)]
-    assert {"agreement", "ending"} <= {m["kind"] for m in found}
+    by_itself = find_moments(read_session(take).decisions, [], end_s=9.0)
+    assert len(found) == 2 + len([moment for moment in by_itself if moment.start_s < 9.0]) > 2
     assert all(soundfile.info(m["sound"]).frames for m in found)
     assert "your mark: the good one" in run("moments", marked).stdout
     assert run("replay", marked).exit_code == 0, "a mark changes nothing that is played"
@@ -193,3 +196,18 @@ def test_marks_and_what_stands_out_are_listed_with_sound(take, tmp_path):
     exported = run("export", marked, "-o", tmp_path / "out", "--marks")
     assert exported.exit_code == 0, exported.output
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["mark-1-0m03", "mark-2-0m03"]
+
+
+def test_a_session_in_which_nothing_was_decided_is_told_and_exported(take, tmp_path):
+    silent = tmp_path / "take"
+    shutil.copytree(take, silent)
+    (silent / "decisions.jsonl").write_text("")
+    for arguments, said in (
+        (("explain", silent), "Nothing was decided"),
+        (("moments", silent), "Nothing stands out"),
+        (("export", silent, "-o", tmp_path / "out"), "Wrote 7 files"),
+    ):
+        result = run(*arguments)
+        assert result.exit_code == 0, result.output
+        assert said in result.output
+    assert run("explain", silent, "--at", "couple").exit_code == 2

@@ -162,7 +162,7 @@ def _mode_spans(decisions: Iterable[Decision], end_s: float) -> dict[str, list[S
     moded = (d for d in decisions if d.mode)
     runs = [(mode, next(group).time_s) for mode, group in groupby(moded, key=lambda d: d.mode)]
     spans: dict[str, list[Span]] = {}
-    for (mode, start_s), until_s in zip(runs, [*(s for _, s in runs[1:]), end_s], strict=True):
+    for (mode, start_s), until_s in zip(runs, [*(s for _, s in runs[1:]), end_s], strict=False):
         spans.setdefault(mode, []).append((start_s, max(start_s, until_s)))
     return spans
 

@@ -1,6 +1,7 @@
 """Reading standard MIDI files."""
 
 import io
+import struct
 from contextlib import suppress
 
 import mido
@@ -195,6 +196,24 @@ def test_what_is_no_score_is_one_line(data, message):
     with pytest.raises(InputError) as caught:
         parse_score(data, name="x.mid")
     assert str(caught.value) == message
+
+
+def test_a_million_notes_are_refused_at_once():
+    notes = b"\0\x3c\x40\1\x3c\0" * 1_000_000
+    data = b"MThd" + struct.pack(">IHHH4sI", 6, 0, 1, 480, b"MTrk", len(notes) + 2) + b"\0\x90" + notes
+    with pytest.raises(InputError, match=r"of more than 2\.5 MB is not read"):
+        parse_score(data, name="black.mid")
+
+
+def test_running_status_thirty_tracks_empty_ones_and_notes_without_length_are_read(tmp_path):
+    thirty = [played((0, 480, 40 + n), channel=n % 9, name=f"part {n}") for n in range(30)]
+    assert len(parse_score(midi_bytes([], *thirty, []), name="x").tracks) == 30
+    # Running status: three notes after one status byte, the last of no length; no tempo.
+    body = b"\0\x90\x3c\x40\x60\x3c\0\0\x40\x40\x60\x40\0\0\x43\x40\0\x43\0\0\xff\x2f\0"
+    data = b"MThd" + struct.pack(">IHHH4sI", 6, 0, 1, 96, b"MTrk", len(body)) + body
+    (tmp_path / "x.mid").write_bytes(data)
+    notes = read_midi_recording(tmp_path / "x.mid").take.notes
+    assert [(n.onset_s, n.duration_s, n.pitch) for n in notes] == [(0, 0.5, 60), (0.5, 0.5, 64), (1.0, 0.005, 67)]
 
 
 def test_markers_lyrics_and_texts_are_labels_and_markers_name_regions(tmp_path):

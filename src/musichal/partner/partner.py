@@ -183,6 +183,7 @@ class Partner:
 
         `pitches` are those of a MIDI player. Another key of the same chord comes with the same onset.
         """
+        self._hears_sound = self._hears_sound or not pitches
         if pitches:
             self._tracker.strike(pitches)
             settings = self._modes.settings(self.settings)
@@ -193,7 +194,6 @@ class Partner:
             self._last_key_s = onset_s
         elif self._own_sound.struck(onset_s):
             return  # if it was the player's after all, the percept will tell
-        self._hears_sound = self._hears_sound or not pitches
         if self._modes.hear_onset(onset_s, now_s):
             self._due_s = now_s
 

@@ -77,7 +77,7 @@ class Distances:
 
     def several(self, targets: Sequence[int]) -> Float64:
         """Return the distances to several targets."""
-        differences = np.subtract(self.vectors[np.array(targets) - 1], self.vector, dtype=np.float64)
+        differences = np.subtract(self.vectors.take(np.array(targets) - 1, axis=0), self.vector, dtype=np.float64)
         distances: Float64 = np.einsum("ij,ij->i", differences, differences)
         return distances
 

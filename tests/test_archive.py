@@ -247,6 +247,13 @@ def test_sounds_of_all_and_a_memory_of_a_choice(songs, tmp_path):
 
 
 @pytest.mark.slow
+def test_verify_hears_a_stated_part_of_an_archive(songs, tmp_path):
+    run("train", songs, "-o", tmp_path / "a.hal", "--exclude", "*mix*", "--compact")
+    done = run("verify", tmp_path / "a.hal", "--quick", "--hours", 0.003)
+    assert "verified with 2 of 3 recordings, evenly spread" in done.output
+
+
+@pytest.mark.slow
 def test_a_machine_of_another_arithmetic_is_refused(songs, tmp_path):
     run("train", songs, "-o", tmp_path / "a.hal", "--shard", "1/2", "--work", tmp_path / "w", "--workers", 1)
     old = {"OPENBLAS_CORETYPE": "Prescott", "NPY_DISABLE_CPU_FEATURES": "X86_V3 X86_V4 AVX512_ICL AVX512_SPR"}

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from musichal.commands.train import distinct_names
+from musichal.training.manifest import distinct_names
 
 
 @pytest.mark.parametrize(

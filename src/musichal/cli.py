@@ -438,6 +438,9 @@ def verify(
     report: Report = None,
     quick: Annotated[bool, typer.Option("--quick", help="Leave out other rates, other grids and training again.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the random block sizes.")] = 0,
+    hours: Annotated[
+        float, typer.Option(min=0.001, help="Of a partner of an archive: hear so much of it, evenly spread.")
+    ] = 2.0,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
@@ -458,7 +461,7 @@ def join(
     as_json: Json = False,
 ) -> None:
     """Make the partner of an archive that was heard in shards, as on a cluster."""
-    _run("archive.join_command", locals())
+    _run("join.join_command", locals())
 
 
 @app.command(epilog="Example: `musichal worker dask://192.168.1.2:8786`")

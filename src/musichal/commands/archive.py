@@ -25,7 +25,7 @@ from musichal.live.output.files import PARTNER, check_outputs
 from musichal.machine import processors
 from musichal.memory.partner_file import PartnerModel, load_partner, save_partner
 from musichal.spec import PerceptionSpec
-from musichal.text import clock, counted, parse_json, printable, reason
+from musichal.text import clock, counted, printable
 from musichal.training.archive import (
     Found,
     HearTask,
@@ -37,7 +37,7 @@ from musichal.training.archive import (
     work_folder,
 )
 from musichal.training.heard import Heard, hear, ready_encoder
-from musichal.training.manifest import Archive, Entry
+from musichal.training.manifest import Archive, Entry, distinct_names
 from musichal.training.probe import probe
 from musichal.training.tokenised import Tokenised
 from musichal.training.trainer import SAMPLE_FRAMES, learn
@@ -47,7 +47,6 @@ LONG_S = 3600.0
 """From so much sound on, recordings are an archive: heard into a work folder, so that a stopped training goes on."""
 _SELECT = "diverse, recent or tags=NAME,NAME"
 _DRY_S = 6.0
-_MOST_JSON_DEPTH = 8
 # Measured: see docs/how-to/archives.md.
 _BASE_MB, _MEMORY_MB_PER_HOUR = 330, 30
 _FEATURE_BYTES_PER_S, _FRAMES_PER_S = 52_000, 75
@@ -114,7 +113,7 @@ def train_archive(
 
     started_s = time.monotonic()
     shard = _shard(options.shard)
-    select = _checked_select(options)
+    select = checked_select(options)
     if archive.left_out and strict:
         raise InputError("; ".join(archive.left_out))
     if measured is not None:
@@ -149,8 +148,8 @@ def train_archive(
             )
 
         found = hear_archive(entries, task, engine, each=came)
-        kept, left_out = _kept(entries, found)
-        _say_left_out([*archive.left_out, *left_out], len(archive.entries) + len(archive.left_out), terminal)
+        kept, left_out = kept_entries(entries, found)
+        say_left_out([*archive.left_out, *left_out], len(archive.entries) + len(archive.left_out), terminal)
         if shard != (0, 1):
             _write_shard(folder, shard, archive, spec, entries, found, options)
             terminal.say(f"Heard shard {shard[0] + 1} of {shard[1]}: {counted(len(kept), 'recording')} in {printable(folder)}.")
@@ -163,7 +162,7 @@ def train_archive(
             Heard.load(heard_path(folder, one.key), name=name, tags=entry.tags)
             for (entry, one), name in zip(kept, names, strict=True)
         ]
-        model = _learn(
+        model = learn_archive(
             heard, [entry for entry, _ in kept], spec, folder, engine, select, options, vocabularies, terminal, progress
         )
         progress(f"Writing {printable(output.name)}", 1.0)
@@ -178,7 +177,7 @@ def train_archive(
     return model
 
 
-def _learn(
+def learn_archive(
     heard: Sequence[Heard],
     entries: Sequence[Entry],
     spec: PerceptionSpec,
@@ -229,8 +228,6 @@ def _learn(
 
 def entry_names(entries: Sequence[Entry]) -> list[str]:
     """Return a name for each entry: its title, or that of its file, with the start of a part; all different."""
-    from musichal.commands.train import distinct_names
-
     paths = list(dict.fromkeys(entry.path for entry in entries))
     of_file = dict(zip(paths, distinct_names(paths), strict=True))
     names, seen = [], Counter[str]()
@@ -241,7 +238,7 @@ def entry_names(entries: Sequence[Entry]) -> list[str]:
     return names
 
 
-def _kept(entries: Sequence[Entry], found: Sequence[Found]) -> tuple[list[tuple[Entry, Found]], list[str]]:
+def kept_entries(entries: Sequence[Entry], found: Sequence[Found]) -> tuple[list[tuple[Entry, Found]], list[str]]:
     """Return the entries that were heard, each content once, and why others were left out."""
     kept: dict[str, tuple[Entry, Found]] = {}
     left_out = []
@@ -255,7 +252,8 @@ def _kept(entries: Sequence[Entry], found: Sequence[Found]) -> tuple[list[tuple[
     return list(kept.values()), left_out
 
 
-def _say_left_out(lines: Sequence[str], total: int, terminal: Terminal) -> None:
+def say_left_out(lines: Sequence[str], total: int, terminal: Terminal) -> None:
+    """Name what was left out, a line each."""
     if lines:
         terminal.warn(f"left out {len(lines)} of {counted(total, 'recording')}:")
         for line in lines:
@@ -320,7 +318,8 @@ def _sounds_of(path: Path, spec: PerceptionSpec) -> Vocabularies:
     return model.vocabularies
 
 
-def _checked_select(options: ArchiveOptions) -> Mapping[str, Any]:
+def checked_select(options: ArchiveOptions) -> Mapping[str, Any]:
+    """Return how --select chooses, and by which tags; raises `InputError`."""
     text = options.select or "diverse"
     if options.select is not None and options.memory_hours is None:
         raise InputError("--select needs --memory-hours: how much is remembered")
@@ -374,14 +373,14 @@ def _say_plan(
         "free_gb": round(free_gb, 1),
     }
     terminal.result(values)
-    _say_left_out(archive.left_out, len(archive.entries) + len(archive.left_out), terminal)
+    say_left_out(archive.left_out, len(archive.entries) + len(archive.left_out), terminal)
     terminal.say(f"{counted(len(archive.entries), 'recording')}, {hours:.2f} hours.")
     terminal.say(f"About {needed_s / 3600:.2f} hours with {counted(workers, 'worker')}, {rate * workers:.0f} times real time.")
     terminal.say(f"About {memory_mb:.0f} MB of memory for the main process, {_BASE_MB} MB for each worker.")
     terminal.say(f"About {disk_gb:.1f} GB in the work folder; {free_gb:.1f} GB are free.")
 
 
-# ── shards ───────────────────────────────────────────────────────────────────
+# ── shards and workers ───────────────────────────────────────────────────────
 
 
 def _shard(text: str | None) -> tuple[int, int]:
@@ -426,82 +425,3 @@ def worker_command(*, scheduler: str, terminal: Terminal, workers: int | None = 
     count = workers or processors()
     terminal.say(f"Works for {printable(scheduler)} in {count if count > 1 else 'one'} process{'es' if count > 1 else ''}.")
     run_worker(scheduler, processes=count)
-
-
-def join_command(
-    *,
-    works: Sequence[Path],
-    output: Path,
-    terminal: Terminal,
-    sample_frames: int = SAMPLE_FRAMES,
-    memory_hours: float | None = None,
-    select: str | None = None,
-    workers: int | None = None,
-    allow_mixed: bool = False,
-    force: bool = False,
-) -> PartnerModel:
-    """Make the partner of what shards heard into one work folder, or several.
-
-    Raises `InputError` where a shard is missing or another's spec or arithmetic differs.
-    """
-    from musichal.commands.train import say_trained
-
-    options = ArchiveOptions(sample_frames=sample_frames, memory_hours=memory_hours, select=select, allow_mixed=allow_mixed)
-    chosen = _checked_select(options)
-    check_outputs([(output, PARTNER)], inputs=works, force=force)
-    shards = [(file, folder, _read_shard(file)) for folder in works for file in sorted(folder.glob("shard-*-of-*.json"))]
-    if not shards:
-        raise InputError(f"{printable(works[0])} holds no shard: `musichal train --shard 1/2 --work FOLDER` makes them")
-    first_file, _, first = shards[0]
-    count = first["shard"][1]
-    numbers = {values["shard"][0] for _, _, values in shards}
-    for file, _, values in shards:
-        for field in ("spec", "entries", *(() if allow_mixed else ("probe",))):
-            if values[field] != first[field] or values["shard"][1] != count:
-                what = {"spec": "hears in another way", "entries": "is of another archive"}.get(field, "has another arithmetic")
-                raise InputError(f"{printable(file)} {what} than {printable(first_file)}")
-    if missing := sorted({*range(count)} - numbers):
-        raise InputError(f"shard {missing[0] + 1} of {count} is missing: {len(missing)} of {count} were not heard")
-    started_s = time.monotonic()
-    spec = resolve_spec(PerceptionSpec.from_dict(first["spec"]))
-    rows: dict[int, tuple[Path, dict[str, Any]]] = {}
-    for _, folder, values in shards:
-        for place, row in enumerate(values["rows"]):
-            rows[values["shard"][0] + place * count] = (folder, row)
-    entries, found, folders = [], [], []
-    for _, (folder, row) in sorted(rows.items()):
-        folders.append(folder)
-        entries.append(Entry(Path(row["path"]), row["start_s"], row["end_s"], row["title"], tuple(row["tags"]), row["where"]))
-        found.append(Found(key=row["key"], wrong=row["wrong"], duration_s=row["duration_s"]))
-    of_key = {one.key: folder for one, folder in zip(found, folders, strict=True)}
-    kept, left_out = _kept(entries, found)
-    _say_left_out(left_out, len(entries), terminal)
-    if not kept:
-        raise InputError(f"none of {counted(len(entries), 'recording')} could be heard")
-    names = entry_names([entry for entry, _ in kept])
-    workers = workers or processors()
-    with terminal.progress("Joining") as progress, work_folder(works[0]):
-        heard = [
-            Heard.load(heard_path(of_key[one.key], one.key), name=name, tags=entry.tags)
-            for (entry, one), name in zip(kept, names, strict=True)
-        ]
-        of_kept = [entry for entry, _ in kept]
-        engine = partial(each, processes=workers)
-        model = _learn(heard, of_kept, spec, works[0], engine, chosen, options, None, terminal, progress)
-        save_partner(output, model)
-    heard_s = sum(one.duration_s for _, one in kept)
-    took_s = time.monotonic() - started_s
-    say_trained(model, output, terminal, count=len(kept), heard_s=heard_s, took_s=took_s, learned=bool(spec.encoder.runtime))
-    return model
-
-
-def _read_shard(file: Path) -> dict[str, Any]:
-    try:
-        values = parse_json(file.read_bytes(), max_depth=_MOST_JSON_DEPTH)
-        if not isinstance(values, dict) or {*values} != {"shard", "entries", "spec", "probe", "rows"}:
-            raise ValueError
-    except OSError as error:
-        raise InputError(f"cannot read {printable(file)}: {reason(error)}") from error
-    except ValueError as error:
-        raise InputError(f"{printable(file)} is no shard") from error
-    return values

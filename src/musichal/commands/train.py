@@ -2,10 +2,9 @@
 
 import os
 import time
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 from musichal.audio.midi_recording import read_take
@@ -50,7 +49,7 @@ from musichal.partner.voices import unheard_voices
 from musichal.spec import RESAMPLERS, EncoderSpec, PerceptionSpec
 from musichal.text import counted, parse_seconds, printable
 from musichal.training.heard import compacted
-from musichal.training.manifest import expanded, read_archive
+from musichal.training.manifest import distinct_names, expanded, read_archive
 from musichal.training.trainer import SAMPLE_FRAMES, Progress, own_recordings, rehear, train, with_beats
 from musichal.training.workers import usual_processes
 
@@ -270,25 +269,6 @@ def pair_words(model: PartnerModel) -> list[str]:
         offset = f", where each moment is {abs(pair.offset_s):.2f} s {later}" if pair.offset_s else ""
         words.append(f"{player} is answered by {others}{offset}")
     return words
-
-
-def distinct_names(files: Sequence[PurePath]) -> list[str]:
-    """Return a name for each file: its own, and where names are equal with as many parent folders as tell them apart.
-
-    The folders are those that were given: no more of where a recording lay is written into a partner. Folders are parted
-    by "/" on every system. Different paths get different names.
-    """
-    alike: dict[str, list[int]] = defaultdict(list)
-    for number, file in enumerate(files):
-        alike[file.name].append(number)
-    names = [""] * len(files)
-    for group in alike.values():
-        depth = 1
-        while len({files[n].parts[-depth:] for n in group}) < len(group):
-            depth += 1
-        for number in group:
-            names[number] = printable(PurePath(*files[number].parts[-depth:]).as_posix())
-    return names
 
 
 # ── learned encoders ─────────────────────────────────────────────────────────

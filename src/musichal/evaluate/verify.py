@@ -5,6 +5,7 @@ whether live hearing is as diverse as training. Two ablations show what averagin
 and that of a 350 ms window every 7 ms. Nothing else in MusicHal can average frames before a token is found.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -36,6 +37,7 @@ from musichal.hearing.separation import separate
 from musichal.hearing.vocabulary import nearest
 from musichal.memory.partner_file import PartnerModel
 from musichal.spec import PerceptionSpec
+from musichal.training.archive import spread_recordings
 
 STRETCH_S = 60.0
 """How much of a recording is compared stage by stage, at other device rates and on other grids."""
@@ -101,13 +103,15 @@ class Verification:
         }
 
 
-def subjects(model: PartnerModel, recordings: Sequence[Recording] = ()) -> tuple[Subject, ...]:
-    """Return what to verify with: the given recordings, matched by digest, or else all whose sound the partner holds.
+def subjects(model: PartnerModel, recordings: Sequence[Recording] = (), *, most_s: float = math.inf) -> tuple[Subject, ...]:
+    """Return what to verify with: the given recordings, matched by digest, or else those whose sound the partner holds.
 
-    Raises `PartnerFileError` if the sound in the partner is not what was heard.
+    Of the partner's own those of up to `most_s` in all are taken, evenly spread, but one at least. Raises `PartnerFileError` if
+    the sound in the partner is not what was heard.
     """
     if not recordings:
-        return tuple(Subject(r.name, r.sample_rate_hz, r.samples(), r) for r in model.recordings if r.flac is not None)
+        own = spread_recordings([r for r in model.recordings if r.flac is not None], most_s=most_s)
+        return tuple(Subject(r.name, r.sample_rate_hz, r.samples(), r) for r in own)
     known = {(r.digest, r.sample_rate_hz): r for r in model.recordings}
     held = [known.get((r.digest, r.sample_rate_hz)) for r in recordings]
     return tuple(Subject(r.name, r.sample_rate_hz, r.samples, own, r.take) for r, own in zip(recordings, held, strict=True))

@@ -22,6 +22,7 @@ from musichal.arrays import Float64, rounded
 from musichal.audio.midi_take import MidiChoice
 from musichal.audio.recording import Recording, read_recording
 from musichal.errors import InputError, MusicHalError, PartnerFileError
+from musichal.memory.partner_file import StoredRecording
 from musichal.own_process import single_blas_thread
 from musichal.spec import PerceptionSpec, VocabularySpec
 from musichal.text import printable, reason
@@ -263,3 +264,13 @@ def _fitting(numbers: Sequence[int], durations_s: Sequence[float], *, most_s: fl
             chosen.append(number)
             room_s -= durations_s[number]
     return sorted(chosen)
+
+
+def spread_recordings(recordings: Sequence[StoredRecording], *, most_s: float) -> list[StoredRecording]:
+    """Return recordings of up to `most_s` in all, evenly spread, but one at least."""
+    count = len(recordings)
+    chosen = list(recordings)
+    while count > 1 and sum(recording.duration_s for recording in chosen) > most_s:
+        count -= max(1, count // 20)
+        chosen = [recordings[n * len(recordings) // count] for n in range(count)]
+    return chosen

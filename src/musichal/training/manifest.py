@@ -10,9 +10,10 @@ import fnmatch
 import glob
 import json
 import os
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from musichal.audio.recording import find_recordings
@@ -86,6 +87,25 @@ def read_archive(paths: Sequence[PathLike], manifests: Sequence[Path] = (), *, e
     if not kept:
         raise InputError(f"there is no recording in it: {left_out[0]}" if left_out else "no recording was given")
     return Archive(tuple(kept), tuple(left_out))
+
+
+def distinct_names(files: Sequence[PurePath]) -> list[str]:
+    """Return a name for each file: its own, and where names are equal with as many parent folders as tell them apart.
+
+    The folders are those that were given: no more of where a recording lay is written into a partner. Folders are parted
+    by "/" on every system. Different paths get different names.
+    """
+    alike: dict[str, list[int]] = defaultdict(list)
+    for number, file in enumerate(files):
+        alike[file.name].append(number)
+    names = [""] * len(files)
+    for group in alike.values():
+        depth = 1
+        while len({files[n].parts[-depth:] for n in group}) < len(group):
+            depth += 1
+        for number in group:
+            names[number] = printable(PurePath(*files[number].parts[-depth:]).as_posix())
+    return names
 
 
 def expanded(paths: Iterable[PathLike]) -> list[PathLike]:

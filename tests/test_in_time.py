@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from musichal.errors import InputError
 from musichal.memory.beat_places import BeatPlace
 from musichal.memory.memory import Memory
-from musichal.note import HeardNote
+from musichal.note import HeardNote, Note
 from musichal.partner.decision import Decision
 from musichal.partner.explanation import explain
 from musichal.partner.memory_pool import MemoryPool
 from musichal.partner.settings import PartnerSettings
-from musichal.partner.timing import BeatPlan
+from musichal.partner.timing import BeatPlan, NoteTiming, in_time
 from musichal.partner.turn_taking import Metre
 from musichal.pulse import Pulse
 from partners_by_hand import gesture
@@ -77,6 +77,15 @@ def test_a_state_begins_at_its_place_in_the_beat_and_keeps_its_micro_timing(mode
         assert d.stretch == pytest.approx(room_s / memory_s)
         for note in d.notes:
             assert note.onset_s - d.begin_s == pytest.approx(MICRO_S * d.stretch, abs=1e-9)
+
+
+def test_what_began_without_an_attack_begins_on_a_part_of_the_beat():
+    """It lies inside its state, where no onset was heard; what was struck with the state keeps its micro-timing."""
+    timing = NoteTiming(plan=BeatPlan(Pulse(0.0, 0.5), 1.0, 2.01, 2.0), stretch=1.1)
+    struck, swelling = Note(2.03, 0.1, 60, 80), Note(2.16, 0.1, 64, 80)
+    parts, _ = in_time({"all": (struck, swelling)}, timing, start_s=2.01, duration_s=0.5)
+    onsets_s = [note.onset_s for note in parts["all"]]
+    assert onsets_s == pytest.approx([2.01 + 1.1 * 0.02, 2.125])
 
 
 def test_a_room_that_counts_half_as_fast_is_met_on_the_memorys_level():

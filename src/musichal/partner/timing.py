@@ -17,12 +17,13 @@ import numpy as np
 
 from musichal.arrays import Bool, Float64, Int64
 from musichal.memory.beat_places import SURE
-from musichal.note import Note
+from musichal.note import PERCUSSION_CHANNEL, Note
 from musichal.partner.memory_pool import MemoryPool
 from musichal.pulse import Pulse
 
 _RINGING = 2.5
 _SHORTEST_S = 0.02
+_ATTACK_S = 0.05  # what begins later in a state than this was not struck with it
 _LONGEST_HELD_S = 1.2
 _UNKNOWN = 0.4  # factor of a state whose place in the beat is not known, beside 1 for one that lies where it is wanted
 _UNSTRUCK = 0.25  # factor of a state whose notes swell: when they begin, cannot be told to a part of a beat
@@ -140,6 +141,8 @@ def in_time(parts: Parts, timing: NoteTiming, *, start_s: float, duration_s: flo
     """Return what voices play from `start_s` on, and how long it lasts, where memory took `duration_s`."""
     if timing.at_once:
         parts = _begun(parts, start_s)
+    if timing.plan is not None:
+        parts = _each(parts, lambda note: _on_pulse(note, timing, start_s))
     if timing.stretch == 1 and timing.pulse is None and not timing.last:
         return _until(parts, duration_s, timing.until_s, start_s)
 
@@ -154,6 +157,16 @@ def in_time(parts: Parts, timing: NoteTiming, *, start_s: float, duration_s: flo
     longer = timing.stretch * (_RINGING if timing.last else 1.0)
     parts = _each(parts, lambda note: replace(note, onset_s=moved(note.onset_s), duration_s=note.duration_s * longer))
     return _until(parts, max(_SHORTEST_S, moved(start_s + duration_s) - start_s), timing.until_s, start_s)
+
+
+def _on_pulse(note: Note, timing: NoteTiming, start_s: float) -> Note:
+    """Return a note that began without an attack, inside its state, on the pulse: when it began was heard only roughly."""
+    plan, after_s = timing.plan, note.onset_s - start_s
+    if plan is None or after_s <= _ATTACK_S or note.channel == PERCUSSION_CHANNEL:
+        return note
+    at_s, parts = start_s + after_s * timing.stretch, timing.subdivision
+    at_s = quantised_s(at_s, plan.pulse, strength=plan.strength, subdivision=parts, earliest_s=start_s)
+    return replace(note, onset_s=start_s + (at_s - start_s) / timing.stretch)
 
 
 def _until(parts: Parts, duration_s: float, until_s: float | None, start_s: float) -> tuple[Parts, float]:

@@ -22,7 +22,7 @@ from musichal.live.control import Command
 from musichal.live.session.event_log import Changed, Struck
 from musichal.partner.settings import PartnerSettings
 from musichal.web.dashboard import Dashboard
-from musichal.web.guard import Guard, byte_range
+from musichal.web.guard import Guard, byte_range, wanted_moment
 from musichal.web.hub import Hub
 from musichal.web.messages import hello
 
@@ -77,7 +77,7 @@ def test_the_page_and_its_files_are_served_with_a_policy(served) -> None:
 @pytest.mark.parametrize(
     "path",
     ["../../etc/passwd", "%2e%2e/%2e%2e/etc/passwd", "..%2f..%2fetc/passwd", "//etc/passwd", "server.py", "static/main.js",
-     "sound?recording=/etc/passwd", "sound?recording=nan", "sound?recording=0&from=-1", "sound?recording=9e99", "whole"],
+     "sound?recording=/etc/passwd&from=0&for=1", "sound?recording=nan&from=0&for=1", "sound?recording=0", "whole"],
 )  # fmt: skip
 def test_no_path_of_a_client_is_opened(served, path) -> None:
     assert status_of(served[0].address + path) in (403, 404)
@@ -208,6 +208,14 @@ def test_a_host_is_an_address_of_this_machine_or_none() -> None:
     everywhere = Guard(("a", "b"), "0.0.0.0", 8000)  # noqa: S104
     assert everywhere.knows_host(["10.0.0.5:8000"]) and not everywhere.knows_host(["evil.example:8000"])
     assert [local.role(token) for token in ("a", "b", "c", "")] == ["player", "stage", None, None]
+
+
+def test_a_moment_is_three_numbers() -> None:
+    good = {"recording": ["2"], "from": ["1.5"], "for": ["3"]}
+    assert wanted_moment(good) == (2, 1.5, 3.0)
+    for name, value in (("recording", "x"), ("recording", "-2"), ("from", "nan"), ("from", "-1"), ("for", "0"), ("for", "inf")):
+        assert wanted_moment({**good, name: [value]}) is None
+    assert wanted_moment({"recording": ["1"]}) is None
 
 
 def test_byte_ranges() -> None:

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 Role = Literal["player", "stage"]
 LONGEST_PATH = 300
+LONGEST_MOMENT_S = 20.0
 
 
 @dataclass(frozen=True)
@@ -93,3 +94,16 @@ def byte_range(header: str | None, length: int) -> tuple[int, int] | None:
         return max(0, length - int(last)), length
     begin, end = int(first), min(length, int(last) + 1) if last else length
     return (begin, end) if begin < end else None
+
+
+def wanted_moment(query: Mapping[str, Sequence[str]]) -> tuple[int, float, float] | None:
+    """Return the stretch that a query asks for: number of the ``recording``, ``from`` which second, ``for`` how many.
+
+    None where it asks for anything else.
+    """
+    try:
+        which, start_s, length_s = (float(query[name][0]) for name in ("recording", "from", "for"))
+    except (KeyError, ValueError):
+        return None
+    inside = -1 <= which < 1e6 and 0 <= start_s < 1e6 and 0 < length_s <= LONGEST_MOMENT_S  # not so for NaN
+    return (int(which), start_s, length_s) if inside else None

@@ -26,7 +26,7 @@ from websockets.http11 import Request, Response
 
 from musichal.own_process import own_output
 from musichal.text import reason
-from musichal.web.guard import LONGEST_PATH, Guard, byte_range, page_headers
+from musichal.web.guard import LONGEST_PATH, Guard, byte_range, page_headers, wanted_moment
 from musichal.web.hub import Hub, Page
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ class Server:
     def __init__(self, tokens: tuple[str, str], host: str, port: int, tell: Callable[[Mapping[str, Any]], object]) -> None:
         self.hub = Hub(tell)
         self._sounds: asyncio.Future[Sounds] | None = None
+        self._paths: Mapping[str, str] = {}
         self._tokens, self._host, self._port = tokens, host, port
         self._guard: Guard
         self._files = static_files()
@@ -100,8 +101,8 @@ class Server:
             messages = json.loads(line)
             for message in messages:
                 if message.get("k") == "hello":
-                    files = message.pop("files", {})
-                    self._sounds = asyncio.get_running_loop().run_in_executor(None, _open_sounds, files)
+                    self._paths = message.pop("files", {})
+                    self._sounds = asyncio.get_running_loop().run_in_executor(None, _open_sounds, self._paths)
                     self._looking = asyncio.create_task(self._look_into_memory(self._sounds))
             self.hub.spread(messages)
 
@@ -136,14 +137,11 @@ class Server:
     async def _sound(
         self, name: str, query: Mapping[str, list[str]], wanted: str | None, headers: Mapping[str, str]
     ) -> Response:
-        if self._sounds is None:
-            return _answer(HTTPStatus.NOT_FOUND, "text/plain", b"there is no sound yet\n", headers)
+        moment = wanted_moment(query) if name == "sound" else None
+        if self._sounds is None or not (moment if name == "sound" else "session" in self._paths):
+            return _answer(HTTPStatus.NOT_FOUND, "text/plain", b"there is no such sound\n", headers)
         sounds = await asyncio.shield(self._sounds)
-        try:
-            numbers = {key: float(values[0]) for key, values in query.items()}
-        except ValueError:
-            numbers = {}
-        make = sounds.whole if name == "whole" else functools.partial(sounds.moment, numbers)
+        make = sounds.whole if moment is None else functools.partial(sounds.moment, *moment)
         content = await asyncio.get_running_loop().run_in_executor(None, make)
         if content is None:
             return _answer(HTTPStatus.NOT_FOUND, "text/plain", b"there is no such sound\n", headers)

@@ -24,7 +24,6 @@ from musichal.memory.container import as_bytes
 from musichal.memory.partner_file import PartnerModel, load_partner
 from musichal.plots.partner import repeats
 
-LONGEST_MOMENT_S = 20.0
 _BEFORE_S, _AFTER_S = 0.5, 0.5
 _COLUMNS = 1200
 _ARCS = 60
@@ -113,15 +112,11 @@ class Sounds:
             "has_sound": all(r.flac is not None for r in model.recordings),
         }
 
-    def moment(self, wanted: Mapping[str, float]) -> bytes | None:
-        """Return a stretch as WAV, ``for`` so many seconds ``from`` a second of ``recording`` number; None where there is none.
+    def moment(self, number: int, start_s: float, length_s: float) -> bytes | None:
+        """Return a stretch of recording number `number` as WAV; None where there is none.
 
         Recording -1 is what the player played, where a session is shown.
         """
-        which, start_s, length_s = wanted.get("recording", -2.0), wanted.get("from", 0.0), wanted.get("for", 1.0)
-        if not (-1 <= which < 1e6 and 0 <= start_s < 1e6 and 0 < length_s <= LONGEST_MOMENT_S):
-            return None
-        number = int(which)
         if number == -1:
             session = self._played()
             if session is None:

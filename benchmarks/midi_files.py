@@ -21,6 +21,7 @@ from musichal.audio.recording import MIDI_SUFFIXES
 from musichal.errors import MusicHalError
 
 LONGEST_S = 5.0
+_MOST_S = 450.0
 
 
 class TooSlowError(BaseException):
@@ -100,7 +101,7 @@ def outcome(path: Path) -> str:
 def main() -> int:
     """Run."""
     count, folders = int(sys.argv[1]), [Path(folder) for folder in sys.argv[2:]]
-    until_s = time.monotonic() + 450
+    until_s = time.monotonic() + _MOST_S
 
     def stop(*_: object) -> None:
         raise TooSlowError
@@ -121,6 +122,7 @@ def main() -> int:
             found[result] += 1
             if result not in ("read", "refused"):
                 sys.stdout.write(f"{name}: {result}\n")
+                sys.stdout.flush()
                 Path(f"midi-case-{name}.mid").write_bytes(data)
             if list(Path(folder).iterdir()) != [path]:
                 sys.stdout.write(f"{name}: left files\n")

@@ -51,6 +51,7 @@ _BASS_PROGRAMS = range(32, 40)
 _EFFECT_PROGRAMS = range(112, 128)
 _LOWEST_MELODY, _MELODY_RANGE = 36, 24
 _FAST_HZ = 4.0
+_KEY_SIGNATURE = re.compile(rb"\xff\x59\x02..", re.DOTALL)
 _LABELS = {"marker": "marker", "cue_marker": "marker", "lyrics": "lyric", "text": "text"}
 _MOST_LABELS = 20_000
 _MELODY, _DRUMS, _NO_DRUMS = "melody", "drums", "no-drums"
@@ -200,7 +201,10 @@ def parse_midi(data: bytes, *, name: str) -> mido.MidiFile:
     if not data.startswith(b"MThd"):
         raise InputError(f"{name} is not a standard MIDI file")
     try:
-        midi = mido.MidiFile(file=io.BytesIO(data), clip=True)
+        try:
+            midi = mido.MidiFile(file=io.BytesIO(data), clip=True)
+        except KeySignatureError:  # a key that there is not, as some editors write it; nothing here goes by it
+            midi = mido.MidiFile(file=io.BytesIO(_KEY_SIGNATURE.sub(b"\xff\x59\x02\0\0", data)), clip=True)
     except (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, OverflowError, KeySignatureError) as error:
         raise InputError(f"{name} is a damaged MIDI file") from error
     if not midi.ticks_per_beat:

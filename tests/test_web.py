@@ -2,7 +2,9 @@
 
 import contextlib
 import json
+import os
 import re
+import signal
 import socket
 import threading
 import time
@@ -179,6 +181,20 @@ def test_the_engine_side_never_waits_and_drops_the_oldest() -> None:
         dashboard.entry(Struck(number, Onset(number, number)))
     assert dashboard.dropped == 15
     dashboard.sound(np.zeros(4, dtype=np.float32))  # before it has begun
+
+
+def test_a_process_that_is_killed_is_told_and_harms_nobody() -> None:
+    said: list[str] = []
+    with Dashboard() as dashboard:
+        dashboard.on_end = said.append
+        dashboard.begin(hello(PartnerSettings(), recordings=[], live=True), sample_rate_hz=100, input_rate_hz=100)
+        assert dashboard.pid is not None
+        os.kill(dashboard.pid, signal.SIGKILL)
+        until = time.monotonic() + 5
+        while not said and time.monotonic() < until:
+            dashboard.event(0.0, "test", "the music goes on")
+            time.sleep(0.01)
+    assert "goes on without the page" in said[0]
 
 
 def test_a_later_page_gets_what_has_happened_and_no_more_than_is_kept() -> None:

@@ -135,6 +135,11 @@ class Dashboard(EngineObserver):
         own_process.end_reader(self._threads[0], lambda: self._process, patience_s=_PATIENCE_S, killed_s=_KILLED_S)
 
     @property
+    def pid(self) -> int | None:
+        """The process, while there is one."""
+        return None if self._process is None else self._process.pid
+
+    @property
     def is_serving(self) -> bool:
         """Return whether the process is there."""
         return self._process is not None and self._process.poll() is None

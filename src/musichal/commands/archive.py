@@ -125,7 +125,7 @@ def train_archive(
         _say_plan(archive, spec, options, workers, keep_audio=keep_audio, output=output, terminal=terminal)
         return None
     check_outputs([(output, PARTNER)], inputs=[entry.path for entry in archive.entries], force=force)
-    folder = options.work or output.with_name(f"{output.name}.work")
+    folder = (options.work or output.with_name(f"{output.name}.work")).absolute()  # for workers that run elsewhere
     entries = [entry for number, entry in enumerate(archive.entries) if number % shard[1] == shard[0]]
     with (
         work_folder(folder, alone=shard == (0, 1)),
@@ -143,9 +143,8 @@ def train_archive(
 
         def task(entry: Entry) -> HearTask:
             known = None if options.allow_mixed else probe(spec)
-            return HearTask(
-                entry, spec, folder.resolve(), keep_audio=keep_audio, compact=compact, strict=strict, midi=midi, probe=known
-            )
+            entry = entry if options.engine is None else replace(entry, path=entry.path.absolute())
+            return HearTask(entry, spec, folder, keep_audio=keep_audio, compact=compact, strict=strict, midi=midi, probe=known)
 
         found = hear_archive(entries, task, engine, each=came)
         kept, left_out = kept_entries(entries, found)
@@ -265,15 +264,16 @@ class _Pace:
 
     def __init__(self, entries: Sequence[Entry], workers: int, progress: Callable[[str, float], None]) -> None:
         self._left_s = {id(entry): length_s(entry) for entry in entries}
-        self._total_s = max(1.0, sum(self._left_s.values()))
+        self._remaining_s = sum(self._left_s.values())
+        self._total_s = max(1.0, self._remaining_s)
         self._workers, self._progress = workers, progress
         self._started_s = time.monotonic()
         self._heard_s = self._busy_s = 0.0
         self.again = 0
 
     def came(self, entry: Entry, found: Found) -> None:
-        self._left_s.pop(id(entry), None)
-        left_s = sum(self._left_s.values())
+        self._remaining_s -= self._left_s.pop(id(entry), 0.0)
+        left_s = max(0.0, self._remaining_s)
         self.again += not (found.is_new or found.wrong)
         self._busy_s += found.took_s
         self._heard_s += found.duration_s if found.is_new else 0.0

@@ -43,6 +43,8 @@ def join_command(
     """
     options = ArchiveOptions(sample_frames=sample_frames, memory_hours=memory_hours, select=select, allow_mixed=allow_mixed)
     chosen = checked_select(options)
+    if chosen["how"] == "recent":
+        raise InputError("--select recent asks the recordings when they were changed, and join has only what was heard of them")
     check_outputs([(output, PARTNER)], inputs=works, force=force)
     shards = [(file, folder, _read_shard(file)) for folder in works for file in sorted(folder.glob("shard-*-of-*.json"))]
     if not shards:

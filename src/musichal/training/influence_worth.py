@@ -71,9 +71,9 @@ def _lifts(memory: Memory, rehearsals: Sequence[Rehearsal], names: Sequence[str]
             now_s = percept.heard.available_at / rate_hz
             if now_s > longest_s:
                 break
-            # Salience is for the pulse, which influences do not ask; training does not keep it.
+            # Salience is for the pulse, which influences do not ask; training does not keep it, nor what tells the tuning.
             salience = np.zeros((len(percept.heard.frame_samples), N_PITCHES), dtype=np.float32)
-            partner.hear(replace(percept, heard=replace(percept.heard, salience=salience)), now_s)
+            partner.hear(replace(percept, heard=replace(percept.heard, salience=salience, thirds=None)), now_s)
             at_s = now_s + rehearsal.offset_s
             if now_s < next_s or not len(own) or not rows["start_s"][own[0]] <= at_s <= rows["start_s"][own[-1]]:
                 continue

@@ -220,8 +220,8 @@ class Partner:
 
     def _at(self, now_s: float, settings: PartnerSettings, *, pitch: float | None = None) -> Situation:
         """Return the situation at a time, with the player's `pitch`."""
-        situation = self._tracker.at(now_s, settings, pitch=pitch)
-        return situation if self._expected is None else dataclasses.replace(situation, expected=self._expected.classes)
+        expected = None if self._expected is None else self._expected.classes
+        return self._tracker.at(now_s, settings, pitch=pitch, expected=expected)
 
     def _shifts(self) -> Int64:
         """Return the transpositions to look in while a phrase goes on: that of memory, and of what was learned."""

@@ -200,8 +200,10 @@ class SituationTracker:
         self._onsets_s.append(onset_s)
         self._count += 1
 
-    def at(self, now_s: float, settings: PartnerSettings, *, pitch: float | None = None) -> Situation:
-        """Return the situation at a time, with the player's `pitch`."""
+    def at(
+        self, now_s: float, settings: PartnerSettings, *, pitch: float | None = None, expected: Float64 | None = None
+    ) -> Situation:
+        """Return the situation at a time, with the player's `pitch` and the harmony that is `expected`."""
         return Situation(
             now_s=now_s,
             chroma=self.chroma,
@@ -212,6 +214,7 @@ class SituationTracker:
             heard=self._count,
             harmonic_share=self._harmonic_share(),
             pitch=pitch,
+            expected=expected,
             **self._past_of(settings.memory_gestures),
         )
 

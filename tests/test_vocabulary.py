@@ -280,3 +280,14 @@ def test_of_a_drone_the_tokens_that_are_heard_are_counted():
     assert vocabulary.alike().all()
     music = fit_vocabulary(rng.normal(size=(1500, 24)).astype(np.float32), VocabularySpec(), source="harmonic")
     assert np.array_equal(music.alike(), np.eye(64, dtype=bool))
+
+
+def test_what_is_left_of_clicks_is_one_sound_but_for_rounding():
+    """Two of three sounds are all but zero; relative to their own size they are far apart."""
+    rng = np.random.default_rng(0)
+    x = np.zeros((600, 4), np.float32)
+    x[:200, 0] = 1.0
+    x[200:] = 1e-7 * rng.standard_normal((400, 4))
+    alike = fit_vocabulary(x, VocabularySpec(size=8, restarts=2), source="clicks").alike()
+    assert alike.sum(axis=1).max() >= 4
+    assert not alike.all()

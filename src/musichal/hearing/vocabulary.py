@@ -112,12 +112,13 @@ class Vocabulary:
     def alike(self) -> Bool:
         """Return which sounds are one but for rounding, (size, size): nearer to one another than a twentieth of their size.
 
-        Of a drone a vocabulary has many such; sounds of music lie a sixth of their size apart, or more.
+        Of a drone a vocabulary has many such, and of clicks many for what is left when they have died away, all but zero;
+        sounds of music lie a sixth of their size apart, or more.
         """
         x = self.centres.astype(np.float64)
         squares = np.einsum("kd,kd->k", x, x)
         size = (squares[:, None] + squares) / 2 if self.normalisation == "scale" else 1.0  # of unit vectors
-        return np.asarray(squares[:, None] + squares - 2 * (x @ x.T) <= _ALIKE**2 * size)
+        return np.asarray(squares[:, None] + squares - 2 * (x @ x.T) <= np.maximum(_ALIKE**2 * size, _LEAST_SPREAD))
 
     def digest(self) -> str:
         """Return the SHA-256 over everything that shapes a token, a frame's or a gesture's."""

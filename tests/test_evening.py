@@ -69,7 +69,6 @@ def test_a_recording_needs_no_check(trained_path, short_guitar):
 
 
 @pytest.mark.live
-@pytest.mark.slow
 def test_an_evening_is_looked_over_in_ten_lines(jack_server, fake_microphone, trained_path, tmp_path):
     rate = 48_000
     soundfile.write(tmp_path / "take.wav", (0.3 * np.sin(np.arange(rate) * 0.05)).astype(np.float32), rate)

@@ -80,7 +80,8 @@ def length_s(entry: Entry) -> float:
     end_s = entry.end_s
     if end_s is None:
         try:
-            end_s = float(soundfile.info(entry.path).duration)
+            with entry.path.open("rb") as stream:  # which takes any name
+                end_s = float(soundfile.info(stream).duration)
         except (soundfile.SoundFileError, OSError, TypeError):
             end_s = 0.0
             with contextlib.suppress(OSError):

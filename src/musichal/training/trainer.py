@@ -316,8 +316,11 @@ def _learn_vocabularies(
         def mask(item: Heard, number: int = number, quiet: bool = quiet) -> Bool:
             return np.asarray(item.audible()[number] | quiet)
 
-        frames = _sample(heard, number, mask, total if quiet else counts[number], sample_frames)
-        learned.append(fit_vocabulary(frames, spec.vocabulary, source=source, overwrite=True))
+        # No name holds the sample: it must be gone when the next one is taken.
+        of = total if quiet else counts[number]
+        learned.append(
+            fit_vocabulary(_sample(heard, number, mask, of, sample_frames), spec.vocabulary, source=source, overwrite=True)
+        )
     return learned[0], learned[1]
 
 

@@ -203,6 +203,11 @@ def test_a_key_that_there_is_not_is_passed_over():
     assert parse_score(data.replace(b"\xff\x59\x02\xff\0", b"\xff\x59\x02\xff\xff"), name="x").duration_s == 0.5
 
 
+def test_a_pause_of_an_hour_is_refused():
+    with pytest.raises(InputError, match="for 60 minutes no note begins"):
+        parse_score(midi_bytes(played((0, 480, 60), (960 * 3600, 480, 62))), name="x")
+
+
 def test_a_million_notes_are_refused_at_once():
     notes = b"\0\x3c\x40\1\x3c\0" * 1_000_000
     data = b"MThd" + struct.pack(">IHHH4sI", 6, 0, 1, 480, b"MTrk", len(notes) + 2) + b"\0\x90" + notes

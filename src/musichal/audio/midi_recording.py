@@ -67,8 +67,8 @@ def render_messages(
             synth.take(messages[at][1], sample)
             at += 1
         parts.append(synth.render(until - synth.position))
-    sound = np.concatenate(parts)
-    return ingest(sound / max(1.0, float(np.abs(sound).max()) / 0.99))
+    loudest = max(1.0, max(float(np.abs(part).max()) for part in parts) / 0.99)
+    return np.concatenate([ingest(part / loudest) for part in parts])
 
 
 def take_of(score: Score, messages: Sequence[tuple[float, bytes]] = ()) -> MidiTake:

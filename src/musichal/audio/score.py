@@ -39,6 +39,7 @@ MOST_BYTES = 2_500_000
 """So that reading takes less than 5 s, whatever is in it; 40 minutes of piano have 0.4 MB."""
 MOST_NOTES = 200_000
 LONGEST_S = 4 * 3600.0
+_LONGEST_PAUSE_S = 1200.0
 _MOST_TRACKS = 1024
 _RIFF_HEAD = 4096
 _MOST_BEATS = 200_000
@@ -186,6 +187,10 @@ def score_of(midi: mido.MidiFile, *, name: str) -> Score:
     last_s = max(n.onset_s + n.duration_s for track in tracks for n in track.notes)
     if last_s > LONGEST_S:
         raise InputError(f"{name}: this MIDI file lasts {last_s / 3600:.1f} hours; the longest that is read is 4 hours")
+    onsets_s = np.sort(np.concatenate([[0.0, last_s], *(track.onsets_s for track in tracks)]))
+    pause_s = float(np.diff(onsets_s).max())
+    if pause_s > _LONGEST_PAUSE_S:
+        raise InputError(f"{name}: for {pause_s / 60:.0f} minutes no note begins in this MIDI file; 20 are the most")
     beats, downbeats = _beats(meters, tempos, last_s, midi.ticks_per_beat, name)
     labels = tuple(_labels(midi, tempos, last_s))
     return Score(name, tracks, tempos.seconds(beats), tempos.seconds(downbeats), labels)

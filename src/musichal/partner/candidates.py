@@ -146,9 +146,13 @@ def find_candidates(
 
 
 def proposing(found: Candidates, beginnings: Int64, transposition: int) -> Candidates:
-    """Return candidates with `beginnings` of recorded phrases as what comes next, where nothing else speaks for any."""
+    """Return candidates with `beginnings` of recorded phrases as what comes next, where nothing else speaks for any.
+
+    They are transposed as the last choice was, or as nearly as the settings allow by now.
+    """
     influences = found.influences.copy()
-    influences[_CONTINUITY, np.isin(found.states, beginnings), transposition - int(found.transpositions[0])] = 1
+    nearest = int(np.abs(found.transpositions - transposition).argmin())
+    influences[_CONTINUITY, np.isin(found.states, beginnings), nearest] = 1
     return replace(found, influences=influences)
 
 

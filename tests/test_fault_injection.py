@@ -10,7 +10,7 @@ import pytest
 from conftest import _cut
 from faults import FAULTS, HEALTHY, Fault
 from musichal.arrays import Float32
-from musichal.evaluate import alignment, stages, verify
+from musichal.evaluate import alignment, diversity, stages, verify
 from musichal.evaluate.checks import Check
 from musichal.evaluate.stages import STAGES, SampleAudit, Segment, StageComparison, compare_stages, reference_segments
 from musichal.evaluate.verify import subjects, verify_partner
@@ -78,7 +78,7 @@ def test_a_quick_verify_names_stage_and_cause_of_every_fault(
 def test_other_rates_fail_for_the_reason_of_the_recordings_own(
     monkeypatch: pytest.MonkeyPatch, trained: PartnerModel, other: PartnerModel
 ) -> None:
-    monkeypatch.setattr(verify, "DENSE_STRETCH_S", 1.0)
+    monkeypatch.setattr(diversity, "DENSE_STRETCH_S", 1.0)
     monkeypatch.setattr(verify, "STRETCH_S", 1.4)
     break_live_path(monkeypatch, next(f for f in FAULTS if f.name == "mean over frames"), trained, other)
     verification = verify_partner(trained, subjects(trained))

@@ -16,7 +16,7 @@ from conftest import _cut
 from musichal.audio.recording import read_recording
 from musichal.cli import app
 from musichal.commands.check import retrain_from
-from musichal.evaluate import parity, verify
+from musichal.evaluate import diversity, parity, verify
 from musichal.evaluate.alignment import (
     HeardRecording,
     LiveStream,
@@ -37,8 +37,9 @@ from musichal.evaluate.checks import (
     repeatability_checks,
     scaling_checks,
 )
+from musichal.evaluate.diversity import averaged_tokens
 from musichal.evaluate.partner_stats import token_diversity
-from musichal.evaluate.verify import Verification, averaged_tokens, grid_offsets, subjects, verify_partner
+from musichal.evaluate.verify import Verification, grid_offsets, subjects, verify_partner
 from musichal.hearing.encoders.spectral import SpectralEncoder
 from musichal.hearing.percepts import SILENCE, SOURCES
 from musichal.memory.partner_file import PartnerModel, load_partner, save_partner
@@ -52,7 +53,7 @@ WINDOWS_S = 2.0
 def _short():
     """The long ways of hearing take a few seconds of the clip instead of a minute: the same code, less often."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(verify, "DENSE_STRETCH_S", WINDOWS_S)
+        patch.setattr(diversity, "DENSE_STRETCH_S", WINDOWS_S)
         patch.setattr(verify, "STRETCH_S", 4.0)
         yield
 

@@ -1,29 +1,41 @@
 """The command line: declarations only. Each command imports its module when it runs."""
 
-import inspect as signatures
 import sys
-from collections.abc import Callable
-from dataclasses import MISSING, fields
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any
 
 import typer
 
 from musichal import __version__
 from musichal.commands.options import (
     LOOPBACK,
+    EvaluateOptions,
     Force,
     Json,
-    ModeTableFile,
+    Layer,
+    MemoryHours,
+    Mixed,
+    MovedPartner,
     NoBrowser,
+    Offline,
+    PartnerFile,
+    Picture,
     PlayOptions,
+    Precision,
+    Processes,
     Report,
+    Revision,
+    Runtime,
+    SampleFrames,
     Seed,
-    SettingPairs,
+    Select,
+    SessionFolder,
+    SoundFontFile,
     Strict,
     WebHost,
     WebPort,
+    with_options_of,
 )
 from musichal.commands.terminal import flush_output, open_terminal
 
@@ -36,28 +48,6 @@ app = typer.Typer(
     " gives a reason for each note. Start with `musichal demo`; `musichal docs` prints the guide.",
     epilog="Exit codes: 0 success, 1 a check failed, 2 bad input or usage, 130 interrupted.",
 )
-
-PartnerFile = Annotated[Path, typer.Argument(help="The partner file.")]
-SessionFolder = Annotated[Path, typer.Argument(help="A session folder that `musichal play --session` wrote.")]
-MovedPartner = Annotated[Path | None, typer.Option(help="The partner file, if it has moved since.")]
-SoundFontFile = Annotated[Path | None, typer.Option(help="SoundFont 2 file; default: an installed one, else the built-in one.")]
-Picture = Annotated[Path | None, typer.Option(help="Draw it (PNG, SVG or PDF).")]
-Runtime = Annotated[str, typer.Option(help="Learned encoders: what computes them; 'auto' measures the fastest here.")]
-Precision = Annotated[str, typer.Option(help="Learned encoders: 'auto', 'fp32', 'int8', 'bf16' or 'bf16-int8'.")]
-Layer = Annotated[int | None, typer.Option(min=0, help="Learned encoders: the layer; default: the middle one.")]
-Revision = Annotated[str | None, typer.Option(help="Learned encoders: a commit, tag or branch on the hub.")]
-Offline = Annotated[bool, typer.Option("--offline", help="Learned encoders: stay off the network.")]
-Processes = Annotated[
-    int | None,
-    typer.Option("--workers", "--processes", min=1, help="Number of processes that listen; default: as many as pay."),
-]
-SampleFrames = Annotated[int, typer.Option(min=1000, help="Archives: frames that each source's sounds are learned from.")]
-MemoryHours = Annotated[float | None, typer.Option(min=0.001, help="Archives: remember so much of it; default: all.")]
-Select = Annotated[
-    str | None,
-    typer.Option(help="Archives: what --memory-hours keeps, 'diverse', 'recent' or 'tags=NAME,NAME'; default: diverse."),
-]
-Mixed = Annotated[bool, typer.Option("--allow-mixed", help="Archives: take what machines with another arithmetic hear.")]
 
 
 def main() -> None:
@@ -81,24 +71,6 @@ def _run(command: str, options: dict[str, Any]) -> None:
     module, name = command.split(".")
     with open_terminal(options.pop("as_json", False)) as terminal:
         getattr(import_module(f"musichal.commands.{module}"), name)(terminal=terminal, **options)
-
-
-def _with_options_of(options: type, run: Callable[[Any, bool], None]) -> Callable[..., None]:
-    """Return a function whose parameters are the fields of a dataclass of options, and ``--json``."""
-    hints = {name: hint for name, hint in get_type_hints(options, include_extras=True).items() if hasattr(hint, "__metadata__")}
-    hints["as_json"] = Json
-    defaults = {f.name: f.default if f.default is not MISSING else signatures.Parameter.empty for f in fields(options)}
-
-    def command(*, as_json: bool, **values: Any) -> None:
-        run(options(**values), as_json)
-
-    kind = signatures.Parameter.KEYWORD_ONLY
-    command.__signature__ = signatures.Signature(  # type: ignore[attr-defined]
-        [signatures.Parameter(name, kind, annotation=hint, default=defaults.get(name, False)) for name, hint in hints.items()]
-    )
-    command.__annotations__ = hints
-    command.__doc__ = run.__doc__
-    return command
 
 
 def _show_version(wanted: bool) -> None:
@@ -240,7 +212,7 @@ app.command(
     "play",
     epilog="Example: `musichal play partner.hal --input guitar.wav --midi-out reply.mid --audio-out reply.wav`"
     ' — live: `musichal play partner.hal --input Scarlett --midi-out "IAC Bus 1" --session tonight`',
-)(_with_options_of(PlayOptions, _play))
+)(with_options_of(PlayOptions, _play))
 
 
 def _check(options: PlayOptions, as_json: bool) -> None:
@@ -255,7 +227,7 @@ app.command(
     "check",
     epilog='Example: `musichal check partner.hal --input Scarlett --midi-out "IAC Bus 1" --session tonight --for 20min`'
     " — the options are those of `play`; exits with 1 if something is to be done.",
-)(_with_options_of(PlayOptions, _check))
+)(with_options_of(PlayOptions, _check))
 
 
 @app.command(epilog="Example: `musichal parameters temperature`")
@@ -498,61 +470,19 @@ def rehear(
     as_json: Json = False,
 ) -> None:
     """Let a partner hear its recordings again: by this machine's fastest runtime, or for beats that its file lacks."""
-    _run("train.rehear_command", locals())
+    _run("rehear.rehear_command", locals())
 
 
-@app.command(
-    epilog="Example: `musichal evaluate partner.hal guitar.wav --report listening.html`"
-    " — a duo: `musichal evaluate --duo guitar.wav band.wav --report duo.html`"
-)
-def evaluate(
-    partner: Annotated[Path, typer.Argument(help="The partner file; with --duo, the first recording or MIDI file.")],
-    recordings: Annotated[
-        list[Path] | None, typer.Argument(help="Recordings of players, or folders of them; with --duo, files of duos.")
-    ] = None,
-    duo: Annotated[
-        bool,
-        typer.Option(
-            "--duo",
-            help="Measure whether answers are together with a band: the files are pairs, PLAYER BAND, or multitrack MIDI files."
-            " A partner learns the first part of each band.",
-        ),
-    ] = False,
-    beats: Annotated[Path | None, typer.Option(help="Duo: the true beats of a pair, seconds in a text file.")] = None,
-    player_track: Annotated[
-        str | None, typer.Option(help="Duo: name or number of the player's track in MIDI files; default: the most melodic.")
-    ] = None,
-    push: Annotated[
-        float,
-        typer.Option(min=-25, max=25, help="Duo: change the tempo of MIDI files by so many percent, in what is answered."),
-    ] = 0,
-    jump: Annotated[
-        int, typer.Option(min=-11, max=11, help="Duo: change the key of MIDI files by so many semitones, for a while.")
-    ] = 0,
-    train_share: Annotated[float, typer.Option(min=0.2, max=0.8, help="Duo: part of the band that is learned.")] = 0.5,
-    pairs: Annotated[bool, typer.Option("--pairs", help="Duo: learn the band beside the player, as `train --player`.")] = False,
-    excerpt: Annotated[float, typer.Option(min=10, max=300, help="Length of an excerpt, in seconds.")] = 30.0,
-    most: Annotated[int, typer.Option(min=4, max=200, help="Largest number of excerpts.")] = 24,
-    pause: Annotated[
-        float, typer.Option(min=0, max=60, help="Insert a pause of this many seconds after each 5 s of playing.")
-    ] = 0,
-    minutes: Annotated[float, typer.Option(min=0.5, max=120, help="Length of the run that measures memory use.")] = 15,
-    mode: Annotated[
-        list[str] | None, typer.Option(help="A mode to play in; repeatable. Default: all that play; couple in duos.")
-    ] = None,
-    effects: Annotated[bool, typer.Option("--effects", help="Measure each parameter's effect; takes long.")] = False,
-    effect: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Measure this one's effect; repeatable.")] = None,
-    processes: Annotated[int, typer.Option(min=1, max=64, help="Number of processes that measure effects.")] = 1,
-    room: Annotated[bool, typer.Option("--room", help="Measure how it plays where it hears itself.")] = False,
-    report: Report = None,
-    seed: Seed = 0,
-    set_: SettingPairs = None,
-    modes: ModeTableFile = None,
-    force: Force = False,
-    as_json: Json = False,
-) -> None:
+def _evaluate(options: EvaluateOptions, as_json: bool) -> None:
     """Measure whether a partner listens, beside a deaf one; with --duo, whether it is together with a band."""
-    _run("evaluate.evaluate_command", locals())
+    _run("evaluate.evaluate_command", {**vars(options), "as_json": as_json})
+
+
+app.command(
+    "evaluate",
+    epilog="Example: `musichal evaluate partner.hal guitar.wav --report listening.html`"
+    " — a duo: `musichal evaluate --duo guitar.wav band.wav --report duo.html`",
+)(with_options_of(EvaluateOptions, _evaluate))
 
 
 @app.command(epilog="Example: `musichal encoder m-a-p/MERT-v1-95M --check` — exits with 1 if a check fails.")

@@ -3,9 +3,8 @@
 Conventions
 -----------
 A font is not trusted: anything out of range raises one `InputError`, and generator values are clipped to the ranges of the
-SoundFont 2.04 specification (E-mu 1998). Times are in seconds, levels in dB, pitch in cents, positions in samples of
-the font. A *region* is a preset zone joined with an instrument zone. LFOs, modulators, pitch envelopes, reverb and chorus
-are not played.
+SoundFont 2.04 specification (E-mu 1998). Times are in seconds, levels in dB, pitch in cents, positions in samples of the font.
+A *region* is a preset zone joined with an instrument zone. LFOs, modulators, pitch envelopes, reverb, chorus are not played.
 
 Each region of a note is its sample resampled to the note's pitch, through its low-pass filter, its volume envelope
 (linear attack, decay and release straight in dB) and its pan. Velocity v plays at (v / 127)², the default modulator of

@@ -36,9 +36,8 @@ from musichal.training.archive import (
     heard_path,
     work_folder,
 )
-from musichal.training.heard import Heard, hear, ready_encoder
+from musichal.training.heard import Heard, hear, probe, ready_encoder
 from musichal.training.manifest import Archive, Entry, distinct_names
-from musichal.training.probe import probe
 from musichal.training.tokenised import Tokenised
 from musichal.training.trainer import SAMPLE_FRAMES, learn
 from musichal.training.workers import Engine, each

@@ -47,6 +47,9 @@ _LOCAL_HEADER_BYTES, _DIRECTORY_ENTRY_BYTES, _END_BYTES, _END64_BYTES = 30, 46, 
 _BLOCK_BYTES = 1 << 20
 _ARRAY_TYPES = frozenset(("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"))
 _ARRAY_TYPES |= frozenset(("float16", "float32", "float64"))
+_LONGEST_TEXT = 4096
+Layout = Mapping[str, tuple[type[np.generic], int]]
+"""Type and number of dimensions of arrays, by name."""
 
 
 class _RefusedError(Exception):
@@ -309,3 +312,15 @@ def _checked_manifest(text: bytes) -> dict[str, Any]:
         ):
             raise _RefusedError(f"is damaged: its manifest describes {name} wrongly")
     return manifest
+
+
+def safe_text(value: Any) -> str:
+    """Return a text that is safe to print: no control characters, not too long; raises `InputError` for another."""
+    require(isinstance(value, str) and value == printable(value) and len(value) <= _LONGEST_TEXT, "it has an improper text")
+    return value
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise `InputError` unless a condition holds."""
+    if not condition:
+        raise InputError(message)

@@ -19,7 +19,7 @@ import numpy as np
 
 from musichal.arrays import AnyArray, Float32, Int16, Int64, Records
 from musichal.audio.files import decode_flac
-from musichal.audio.midi_take import LABEL_KINDS, Control, Label, MidiTake
+from musichal.audio.midi_take import MidiTake
 from musichal.errors import InputError, PartnerFileError
 from musichal.hearing.beats import BEAT
 from musichal.hearing.percepts import SILENCE, SOURCES
@@ -31,17 +31,19 @@ from musichal.memory.container import (
     Blob,
     Container,
     Data,
+    Layout,
     as_bytes,
     pack_arrays,
     read_container,
+    require,
+    safe_text,
     write_container,
 )
 from musichal.memory.memory import NOTE, STATE, Memory, Pair, PlayersPast
-from musichal.note import HeardNote
+from musichal.memory.take_arrays import CONTROL_ARRAYS, TAKE_ARRAYS, take_of_arrays, take_to_arrays
 from musichal.spec import PerceptionSpec
 from musichal.text import PathLike, printable
 
-_Layout = Mapping[str, tuple[type[np.generic], int]]
 _LONGEST_SAMPLES = 4 * 3600 * 192_000
 _HIGHEST_RATE_HZ = 768_000
 # What was heard may end a little behind the recording: resampling rounds its length, and its last window is padded.
@@ -49,7 +51,6 @@ _SLACK_S = 1.0
 # Squares and their sums stay far from the end of float32.
 _LARGEST_FEATURE = 1e6
 _LEAST_SCALE, _LARGEST_SCALE = 1e-12, 1e12
-_LONGEST_TEXT = 4096
 _LEAST_WORTH = 0.01
 _PLAYERS = "player-"  # begins the names of members that hold the players' gestures
 _LONGEST_OFFSET_S = 3600.0
@@ -59,28 +60,13 @@ KEPT = "vocabularies"
 """In `PartnerModel.trained_with`: the vocabularies were kept from an earlier training when its recordings were heard again."""
 
 # Type and dimensions of the arrays of a vocabulary and of a recording.
-_VOCABULARY_ARRAYS: _Layout = {
+_VOCABULARY_ARRAYS: Layout = {
     "centres": (np.float32, 2),
     "mean": (np.float32, 1),
     "projection": (np.float32, 2),
     "counts": (np.int64, 1),
 }
-_CONTROL_ARRAYS: _Layout = {
-    "controls_s": (np.float64, 1),
-    "controls": (np.uint8, 2),
-    "labels_s": (np.float64, 1),
-    "labels": (np.uint8, 1),
-}
-_TAKE_ARRAYS: _Layout = {
-    "notes_s": (np.float64, 2),
-    "notes": (np.uint8, 2),
-    "hits_s": (np.float64, 2),
-    "hits": (np.uint8, 2),
-    "rendered": (np.uint8, 1),
-    "beats_s": (np.float64, 1),
-    "downbeats_s": (np.float64, 1),
-}
-_RECORDING_ARRAYS: _Layout = {
+_RECORDING_ARRAYS: Layout = {
     "tokens": (np.int16, 2),
     "frame_samples": (np.int64, 1),
     "level_db": (np.float32, 1),
@@ -269,33 +255,33 @@ def _build(container: Container) -> PartnerModel:
         for name in sound:
             container.check(name)
     spec = PerceptionSpec.from_dict(content["spec"])
-    _require(spec.fingerprint() == content["fingerprint"], "its perception spec does not match its fingerprint")
-    _require(len(content["vocabularies"]) == len(SOURCES), "it must have one vocabulary per source")
+    require(spec.fingerprint() == content["fingerprint"], "its perception spec does not match its fingerprint")
+    require(len(content["vocabularies"]) == len(SOURCES), "it must have one vocabulary per source")
     vocabularies = [
         _vocabulary(container, source, values, spec) for source, values in zip(SOURCES, content["vocabularies"], strict=True)
     ]
     recordings = tuple(_recording(container, number, values, spec) for number, values in enumerate(content["recordings"]))
-    _require(len(recordings) > 0, "it holds no recording")
+    require(len(recordings) > 0, "it holds no recording")
     past = None
     if "pairs" in content:
         pairs = tuple(_pair(values, len(recordings)) for values in content["pairs"])
         past = PlayersPast(_memory(container, _PLAYERS, spec, vocabularies, recordings), pairs)
     memory = _memory(container, "", spec, vocabularies, recordings, players=past)
-    memory.worth = {_text(name): _number(value) for name, value in content.get("influences", {}).items()}
-    _require(all(_LEAST_WORTH <= value <= 1 / _LEAST_WORTH for value in memory.worth.values()), "an influence has no worth")
+    memory.worth = {safe_text(name): _number(value) for name, value in content.get("influences", {}).items()}
+    require(all(_LEAST_WORTH <= value <= 1 / _LEAST_WORTH for value in memory.worth.values()), "an influence has no worth")
     heard = {pair.player for pair in past.pairs} if past is not None else set()
-    _require(not heard & {*np.unique(memory.states["recording"]).tolist()}, "its memory would play what a player played")
-    trained_with = {_text(k): _text(v) for k, v in content["trained_with"].items()}
-    archive = {_text(k): _text(v) for k, v in content.get("archive", {}).items()}
-    licence = _text(content["encoder_licence"])
+    require(not heard & {*np.unique(memory.states["recording"]).tolist()}, "its memory would play what a player played")
+    trained_with = {safe_text(k): safe_text(v) for k, v in content["trained_with"].items()}
+    archive = {safe_text(k): safe_text(v) for k, v in content.get("archive", {}).items()}
+    licence = safe_text(content["encoder_licence"])
     return PartnerModel(spec, (vocabularies[0], vocabularies[1]), memory, recordings, licence, trained_with, archive)
 
 
 def _pair(values: dict[str, Any], recordings: int) -> Pair:
     pair = Pair(values["player"], values["others"], _number(values["offset_s"]))
     numbers = (pair.player, pair.others)
-    _require(all(type(n) is int and 0 <= n < recordings for n in numbers), "it pairs a recording that is not there")
-    _require(abs(pair.offset_s) <= _LONGEST_OFFSET_S, "it pairs recordings that lie far apart")
+    require(all(type(n) is int and 0 <= n < recordings for n in numbers), "it pairs a recording that is not there")
+    require(abs(pair.offset_s) <= _LONGEST_OFFSET_S, "it pairs recordings that lie far apart")
     return pair
 
 
@@ -317,17 +303,17 @@ def _memory(
     hits = _arrays_to_columns(read("hits"), NOTE) if container.version > 1 else None
     oracle = AudioOracle.from_arrays(read("oracle"))
     memory = Memory.restore(states, _arrays_to_columns(read("notes"), NOTE), oracle, hits=hits, players=players)
-    _require(len(states) > 0, "it holds no recording")
-    _require(oracle.dims == sum(v.centres.shape[1] for v in vocabularies), "its memory's vectors do not fit its vocabularies")
-    _require(int(states["recording"].max()) < len(recordings), "its memory names a recording that is not there")
-    _require(_tokens_in_range(states["tokens"], spec), "its memory has tokens outside the vocabulary")
+    require(len(states) > 0, "it holds no recording")
+    require(oracle.dims == sum(v.centres.shape[1] for v in vocabularies), "its memory's vectors do not fit its vocabularies")
+    require(int(states["recording"].max()) < len(recordings), "its memory names a recording that is not there")
+    require(_tokens_in_range(states["tokens"], spec), "its memory has tokens outside the vocabulary")
     lengths_s = np.array([r.duration_s for r in recordings])[states["recording"]]
     ends_s = states["start_s"] + states["duration_s"]
-    _require(bool((ends_s <= lengths_s + _SLACK_S).all()), "its memory names a place outside a recording")
+    require(bool((ends_s <= lengths_s + _SLACK_S).all()), "its memory names a place outside a recording")
     for kind, rows in (("note", memory.notes), ("hit", memory.hits)):
         owner = np.repeat(np.arange(len(states)), states[f"{kind}_count"])
         rows_end_s = states["start_s"][owner] + rows["offset_s"] + rows["duration_s"]
-        _require(bool((rows_end_s <= lengths_s[owner] + _SLACK_S).all()), f"its memory has a {kind} outside a recording")
+        require(bool((rows_end_s <= lengths_s[owner] + _SLACK_S).all()), f"its memory has a {kind} outside a recording")
     return memory
 
 
@@ -338,45 +324,45 @@ def _vocabulary(container: Container, source: str, values: dict[str, Any], spec:
         spread=_number(values["spread"]),
         **_arrays(container, f"arrays/vocabulary-{source}.safetensors", _VOCABULARY_ARRAYS),
     )
-    _require(vocabulary.normalisation == spec.vocabulary.normalisation, f"the {source} vocabulary is normalised another way")
-    _require(vocabulary.size == spec.vocabulary.size, f"the {source} vocabulary has another size than its spec")
+    require(vocabulary.normalisation == spec.vocabulary.normalisation, f"the {source} vocabulary is normalised another way")
+    require(vocabulary.size == spec.vocabulary.size, f"the {source} vocabulary has another size than its spec")
     scaled = all(_LEAST_SCALE <= value <= _LARGEST_SCALE for value in (vocabulary.scale, vocabulary.spread))
-    _require(scaled, f"the {source} vocabulary has no scale")
+    require(scaled, f"the {source} vocabulary has no scale")
     bounded = all((np.abs(a) <= _LARGEST_FEATURE).all() for a in (vocabulary.centres, vocabulary.mean, vocabulary.projection))
-    _require(bounded, f"the {source} vocabulary has centres that no sound could have")
+    require(bounded, f"the {source} vocabulary has centres that no sound could have")
     counted = vocabulary.counts.shape == (vocabulary.size,) and bool((vocabulary.counts >= 0).all())
-    _require(counted, f"the {source} vocabulary has counts that do not fit")
-    _require(vocabulary.digest() == values["digest"], f"the {source} vocabulary does not match its digest")
+    require(counted, f"the {source} vocabulary has counts that do not fit")
+    require(vocabulary.digest() == values["digest"], f"the {source} vocabulary does not match its digest")
     if vocabulary.normalisation == "l2-pca":
         shape = (vocabulary.mean.shape[0], vocabulary.centres.shape[1])
-        _require(vocabulary.projection.shape == shape, f"the {source} vocabulary's projection does not fit")
+        require(vocabulary.projection.shape == shape, f"the {source} vocabulary's projection does not fit")
     return vocabulary
 
 
 def _recording(container: Container, number: int, values: dict[str, Any], spec: PerceptionSpec) -> StoredRecording:
     flac_name = f"recordings/{number:04d}.flac"
     recording = StoredRecording(
-        name=_text(values["name"]),
+        name=safe_text(values["name"]),
         sample_rate_hz=_integer(values["sample_rate_hz"], largest=_HIGHEST_RATE_HZ),
         n_samples=_integer(values["n_samples"], largest=_LONGEST_SAMPLES),
-        digest=_text(values["digest"]),
+        digest=safe_text(values["digest"]),
         **_arrays(container, f"arrays/recording-{number:04d}.safetensors", _RECORDING_ARRAYS),
         flac=container.blob(flac_name),
         beats=_beats(container, number),
         take=_take(container, number),
-        tags=tuple(_text(tag) for tag in values.get("tags", ())),
+        tags=tuple(safe_text(tag) for tag in values.get("tags", ())),
     )
-    _require(_SHA256.fullmatch(recording.digest) is not None, f"recording {number} has no proper digest")
+    require(_SHA256.fullmatch(recording.digest) is not None, f"recording {number} has no proper digest")
     n = recording.frame_samples.shape[0]
-    _require(n > 0, f"recording {number} has no frames")
+    require(n > 0, f"recording {number} has no frames")
     end = (recording.duration_s + _SLACK_S) * spec.sample_rate_hz
     for what, positions in (("frames", recording.frame_samples), ("onsets", recording.onset_samples)):
         inside = bool(((positions >= 0) & (positions <= end)).all())
-        _require(inside and bool((np.diff(positions) > 0).all()), f"recording {number} has {what} out of place")
-    _require(recording.tokens.shape == (len(SOURCES), n), f"recording {number} has tokens for other frames")
-    _require(recording.level_db.shape == (n,), f"recording {number} has levels for other frames")
-    _require(_tokens_in_range(recording.tokens, spec), f"recording {number} has tokens outside the vocabulary")
-    _require(bool(np.isfinite(recording.level_db).all()), f"recording {number} has a level that is not finite")
+        require(inside and bool((np.diff(positions) > 0).all()), f"recording {number} has {what} out of place")
+    require(recording.tokens.shape == (len(SOURCES), n), f"recording {number} has tokens for other frames")
+    require(recording.level_db.shape == (n,), f"recording {number} has levels for other frames")
+    require(_tokens_in_range(recording.tokens, spec), f"recording {number} has tokens outside the vocabulary")
+    require(bool(np.isfinite(recording.level_db).all()), f"recording {number} has a level that is not finite")
     if recording.beats is not None:
         _check_beats(recording.beats, number, last_s=recording.duration_s + _SLACK_S)
     return recording
@@ -387,69 +373,21 @@ def _beats(container: Container, number: int) -> Records | None:
     return _arrays_to_columns(container.read_arrays(member), BEAT) if member in container.members else None
 
 
-def take_to_arrays(take: MidiTake) -> dict[str, AnyArray]:
-    """Return what a MIDI file says as arrays."""
-    arrays: dict[str, AnyArray] = {"beats_s": take.beats_s, "downbeats_s": take.downbeats_s}
-    arrays["rendered"] = np.array([take.is_rendered], dtype=np.uint8)
-    for kind, heard in (("notes", take.notes), ("hits", take.hits)):
-        arrays[f"{kind}_s"] = np.array([(note.onset_s, note.duration_s) for note in heard]).reshape(-1, 2)
-        arrays[kind] = np.array([(note.pitch, note.velocity) for note in heard], dtype=np.uint8).reshape(-1, 2)
-    arrays["controls_s"] = np.array([control.time_s for control in take.controls], dtype=np.float64)
-    arrays["controls"] = np.array([[*c.data, 0, 0][:3] for c in take.controls], dtype=np.uint8).reshape(-1, 3)
-    arrays["labels_s"] = np.array([label.time_s for label in take.labels], dtype=np.float64)
-    texts = "\n".join(f"{label.kind} {label.text}" for label in take.labels)
-    arrays["labels"] = np.frombuffer(texts.encode(), dtype=np.uint8)
-    return arrays
-
-
-def _controls(arrays: Mapping[str, AnyArray], name: str) -> tuple[tuple[Control, ...], tuple[Label, ...]]:
-    """Return the channel messages and the labels of a MIDI file; none in a partner from before they were kept."""
-    if not set(_CONTROL_ARRAYS) <= set(arrays):
-        return (), ()
-    lines = arrays["labels"].tobytes().decode(errors="replace").split("\n") if arrays["labels"].size else []
-    kinds, _, texts = zip(*(line.partition(" ") for line in lines), strict=True) if lines else ((), (), ())
-    for times_s, count in ((arrays["controls_s"], len(arrays["controls"])), (arrays["labels_s"], len(lines))):
-        proper = len(times_s) == count and bool(np.isfinite(times_s).all() and (times_s >= 0).all())
-        _require(proper, f"{name} has improper controls or labels")
-    _require(arrays["controls"].shape[1:] == (3,) and set(kinds) <= set(LABEL_KINDS), f"{name} has improper labels")
-    labels = zip(arrays["labels_s"].tolist(), kinds, map(_text, texts), strict=True)
-    controls = zip(arrays["controls_s"].tolist(), map(bytes, arrays["controls"]), strict=True)
-    return tuple(Control(s, d[:2] if d[0] & 0xE0 == 0xC0 else d) for s, d in controls), tuple(Label(*row) for row in labels)
-
-
 def _take(container: Container, number: int) -> MidiTake | None:
     member = f"arrays/midi-{number:04d}.safetensors"
     if member not in container.members:
         return None
-    more = _CONTROL_ARRAYS if "labels_s" in container.read_arrays(member) else {}
-    return take_of_arrays(_arrays(container, member, {**_TAKE_ARRAYS, **more}), f"recording {number}")
-
-
-def take_of_arrays(arrays: Mapping[str, AnyArray], name: str) -> MidiTake:
-    """Return what `take_to_arrays` was given; raises `InputError` for what no MIDI file could say."""
-    heard = []
-    for kind in ("notes", "hits"):
-        times_s, keys = arrays[f"{kind}_s"], arrays[kind]
-        proper = times_s.shape == keys.shape == (len(keys), 2) and bool(np.isfinite(times_s).all())
-        _require(proper and bool((times_s[:, 0] >= 0).all() and (times_s[:, 1] > 0).all()), f"{name} has improper {kind}")
-        _require(bool((keys <= 127).all() and (keys[:, 1] > 0).all()), f"{name} has {kind} that MIDI cannot hold")
-        rows = zip(times_s.tolist(), keys.tolist(), strict=True)
-        heard.append(tuple(HeardNote(onset_s, long_s, pitch, velocity) for (onset_s, long_s), (pitch, velocity) in rows))
-    for beats_s in (arrays["beats_s"], arrays["downbeats_s"]):
-        rising = bool(np.isfinite(beats_s).all() and (np.diff(beats_s) > 0).all())
-        _require(rising, f"{name} has beats out of place")
-    _require(arrays["rendered"].shape == (1,), f"{name} has improper notes")
-    rendered, more = bool(arrays["rendered"][0]), _controls(arrays, name)
-    return MidiTake(heard[0], heard[1], arrays["beats_s"], arrays["downbeats_s"], rendered, *more)
+    more = CONTROL_ARRAYS if "labels_s" in container.read_arrays(member) else {}
+    return take_of_arrays(_arrays(container, member, {**TAKE_ARRAYS, **more}), f"recording {number}")
 
 
 def _check_beats(beats: Records, number: int, *, last_s: float) -> None:
     times = beats["time_s"]
     inside = bool(((times >= -_SLACK_S) & (times <= last_s)).all())
-    _require(inside and bool((np.diff(times) > 0).all()), f"recording {number} has beats out of place")
+    require(inside and bool((np.diff(times) > 0).all()), f"recording {number} has beats out of place")
     sure = beats["confidence"]
-    _require(bool(((sure >= 0) & (sure <= 1)).all()), f"recording {number} has beats of impossible confidence")
-    _require(bool((beats["bar_place"] >= -1).all()), f"recording {number} has beats outside the bar")
+    require(bool(((sure >= 0) & (sure <= 1)).all()), f"recording {number} has beats of impossible confidence")
+    require(bool((beats["bar_place"] >= -1).all()), f"recording {number} has beats outside the bar")
 
 
 def in_the_beat(states: Records, recordings: Sequence[StoredRecording]) -> Records:
@@ -477,39 +415,28 @@ def columns_to_arrays(columns: Records, layout: np.dtype[np.void], *, prefix: st
 
 def _arrays_to_columns(arrays: Mapping[str, AnyArray], dtype: np.dtype[np.void]) -> Records:
     assert dtype.names is not None and dtype.fields is not None
-    _require(set(arrays) == set(dtype.names), "it has other columns than it should")
+    require(set(arrays) == set(dtype.names), "it has other columns than it should")
     n = arrays[dtype.names[0]].shape[:1]
     columns = np.zeros(n, dtype=dtype)
     for name in dtype.names:
         field, array = dtype.fields[name][0], arrays[name]
-        _require(array.dtype == field.base and array.shape == n + field.shape, f"its column {name} does not fit")
+        require(array.dtype == field.base and array.shape == n + field.shape, f"its column {name} does not fit")
         columns[name] = array
     return columns
 
 
-def _arrays(container: Container, member: str, layout: _Layout) -> dict[str, AnyArray]:
+def _arrays(container: Container, member: str, layout: Layout) -> dict[str, AnyArray]:
     arrays = container.read_arrays(member)
     for name, (dtype, ndim) in layout.items():
-        _require(arrays[name].dtype == dtype and arrays[name].ndim == ndim, f"its array {name} does not fit")
+        require(arrays[name].dtype == dtype and arrays[name].ndim == ndim, f"its array {name} does not fit")
     return {name: arrays[name] for name in layout}
 
 
-def _text(value: Any) -> str:
-    """Return a text that is safe to print: no control characters, not too long."""
-    _require(isinstance(value, str) and value == printable(value) and len(value) <= _LONGEST_TEXT, "it has an improper text")
-    return value
-
-
 def _integer(value: Any, *, largest: int) -> int:
-    _require(type(value) is int and 0 < value <= largest, f"it has {value!r:.40} where an integer in [1, {largest}] belongs")
+    require(type(value) is int and 0 < value <= largest, f"it has {value!r:.40} where an integer in [1, {largest}] belongs")
     return value
 
 
 def _number(value: Any) -> float:
-    _require(type(value) in (int, float), f"it has {value!r:.40} where a number belongs")
+    require(type(value) in (int, float), f"it has {value!r:.40} where a number belongs")
     return float(value)
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise InputError(message)

@@ -60,8 +60,7 @@ from musichal.partner.tuning import PlayerTuning
 from musichal.partner.turn_taking import Turn
 from musichal.partner.voices import Voices, gain_db, middle_pitch, octaves_towards, without_clashes
 
-_ALTERNATIVES = 3
-_OWN_PLACES = 16
+_ALTERNATIVES, _OWN_PLACES = 3, 16
 _SHORTEST_S = 0.02
 _BEGINNING = 2.0  # so many times sharper is the place in the beat weighed where a phrase begins
 _OF_PLAYER: Float64 = np.array([float(name in PLAYER_INFLUENCES) for name in INFLUENCES])
@@ -122,12 +121,10 @@ class Partner:
         self._recalled: int | None = None  # the same, of the moment that is gone back over
         # Where it is in memory, and what it played.
         self._position: int | None = None
-        self._transposition = 0
-        self._run = 0
+        self._transposition, self._run = 0, 0
         self._played: deque[int] = deque(maxlen=10_000)
         self._last_choice: tuple[int, float] | None = None  # state and end, until its context is matched
-        self._number = 0
-        self._choices = 0
+        self._number, self._choices = 0, 0
         self._resting: str | None = None
         self._due_s: float | None = None
         self._next_s: float | None = None  # when what it played last is over

@@ -6,6 +6,7 @@ read. Features stay as they were heard, for a token must be that of live hearing
 as the sound itself. Salience, which only beats need, is not kept.
 """
 
+import hashlib
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -30,12 +31,15 @@ from musichal.hearing.front_end import FrontEnd
 from musichal.hearing.listener import FeatureExtractor
 from musichal.hearing.percepts import N_PITCHES, SOURCES, SegmentFeatures
 from musichal.memory.container import Blob, Container, Data, pack_arrays, read_container, write_container
-from musichal.memory.partner_file import columns_to_arrays, take_of_arrays, take_to_arrays
+from musichal.memory.partner_file import columns_to_arrays
+from musichal.memory.take_arrays import take_of_arrays, take_to_arrays
 from musichal.note import HeardNote
+from musichal.own_process import single_blas_thread
 from musichal.spec import PerceptionSpec
 from musichal.text import reason
 from musichal.training.workers import Analyse
 
+_PROBE_S = 1.2
 _BLOCK_S = 1.0
 _COMPACT_SCALE = 2**15
 _PART_FRAMES = 1 << 14
@@ -311,3 +315,18 @@ def _records(arrays: dict[str, AnyArray], kind: str, dtype: np.dtype[np.void]) -
     for name in names:
         out[name] = arrays[f"{kind}_{name}"]
     return out
+
+
+@lru_cache(maxsize=1)
+@single_blas_thread()
+def probe(spec: PerceptionSpec) -> str:
+    """Return a digest of what this process hears in a sound of whole numbers: noise, and a tone that starts in its middle."""
+    n = round(_PROBE_S * spec.sample_rate_hz)
+    whole = np.random.default_rng(17).integers(-(1 << 19), 1 << 19, n)
+    whole[n // 2 :] += np.where(np.arange(n - n // 2) // 55 % 2, 1 << 21, -(1 << 21))
+    digest = hashlib.sha256()
+    samples = (whole / 2.0**23).astype(np.float32)
+    for segment in FeatureExtractor(spec, ready_encoder(spec)).stream(samples, source_rate_hz=spec.sample_rate_hz):
+        for array in (*segment.features, segment.level_db, segment.chroma, segment.audible):
+            digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()

@@ -1,3 +1,4 @@
+import dataclasses
 import importlib
 import inspect
 import json
@@ -20,6 +21,8 @@ from midi_notes import read_midi_notes
 from musichal import __version__
 from musichal.audio.levels import gated_rms_db
 from musichal.cli import app
+from musichal.commands.evaluate import evaluate_command
+from musichal.commands.options import EvaluateOptions
 from musichal.commands.train import encoder_plan
 from musichal.parameters import PARAMETERS
 
@@ -167,7 +170,9 @@ def test_each_command_takes_the_options_that_are_declared_for_it() -> None:
         if match[2] == "docs_command":
             taken.remove("commands")
         assert declared == taken, match[2]
-    assert found == len(app.registered_commands) - 2  # play and check have a class of options
+    taken = {name for name in inspect.signature(evaluate_command).parameters if name != "terminal"}
+    assert {field.name for field in dataclasses.fields(EvaluateOptions)} == taken
+    assert found == len(app.registered_commands) - 3  # play and check, and evaluate, have a class of options
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,7 @@ from musichal.partner.explanation import explain
 from musichal.partner.mode_controller import AHEAD_S
 from musichal.partner.partner import Partner
 from musichal.partner.settings import PartnerSettings, Region
+from musichal.partner.timing import ATTACK_S
 from musichal.partner.voices import into_register
 from players_by_hand import ONSET_LAG, RATE, SEGMENT, answer, hear, percept, plays
 from test_partner import check_score
@@ -278,7 +279,12 @@ def test_records_are_whole_and_everything_in_them_can_be_computed_again(trained,
                 if d.answers is None or (offset_s - waits_s) * d.stretch < d.duration_s - 1e-9
             ]
             for note, (offset_s, kept) in zip(d.notes, kept_notes, strict=True):
-                assert note.onset_s == pytest.approx(d.begin_s + (offset_s - waits_s) * d.stretch)
+                after_s = (offset_s - waits_s) * d.stretch
+                if d.pulse is not None and offset_s - waits_s > ATTACK_S:
+                    # What began without an attack begins on a part of the beat.
+                    beats = d.pulse.got + after_s * d.tempo_bpm / 60
+                    after_s += d.pulse.strength * (round(beats * 4) / 4 - beats) * 60 / d.tempo_bpm
+                assert note.onset_s == pytest.approx(d.begin_s + after_s)
                 assert note.duration_s == pytest.approx(float(kept["duration_s"]) * d.stretch * held)
     assert [d.phrase for d in played(decisions)] == sorted(d.phrase for d in played(decisions))
 

@@ -198,13 +198,13 @@ def score_of(midi: mido.MidiFile, *, name: str) -> Score:
 
 def parse_midi(data: bytes, *, name: str) -> mido.MidiFile:
     """Return the messages of a standard MIDI file; raises `InputError` for what is none."""
-    if len(data) > MOST_BYTES:
-        raise InputError(f"{name}: a MIDI file of more than {MOST_BYTES / 1e6:g} MB is not read")
     if data[:4] == b"RIFF" and data[8:12] == b"RMID":  # a MIDI file in a RIFF container
         at = data.find(b"MThd", 12, 12 + _RIFF_HEAD)
         data = data[at:] if at > 0 else data
     if not data.startswith(b"MThd"):
         raise InputError(f"{name} is not a standard MIDI file")
+    if len(data) > MOST_BYTES:
+        raise InputError(f"{name}: a MIDI file of more than {MOST_BYTES / 1e6:g} MB is not read")
     try:
         try:
             midi = mido.MidiFile(file=io.BytesIO(data), clip=True)

@@ -23,7 +23,7 @@ from musichal.pulse import Pulse
 
 _RINGING = 2.5
 _SHORTEST_S = 0.02
-_ATTACK_S = 0.05  # what begins later in a state than this was not struck with it
+ATTACK_S = 0.05  # what begins later in a state than this was not struck with it
 _LONGEST_HELD_S = 1.2
 _UNKNOWN = 0.4  # factor of a state whose place in the beat is not known, beside 1 for one that lies where it is wanted
 _UNSTRUCK = 0.25  # factor of a state whose notes swell: when they begin, cannot be told to a part of a beat
@@ -162,7 +162,7 @@ def in_time(parts: Parts, timing: NoteTiming, *, start_s: float, duration_s: flo
 def _on_pulse(note: Note, timing: NoteTiming, start_s: float) -> Note:
     """Return a note that began without an attack, inside its state, on the pulse: when it began was heard only roughly."""
     plan, after_s = timing.plan, note.onset_s - start_s
-    if plan is None or after_s <= _ATTACK_S or note.channel == PERCUSSION_CHANNEL:
+    if plan is None or after_s <= ATTACK_S or note.channel == PERCUSSION_CHANNEL:
         return note
     at_s, parts = start_s + after_s * timing.stretch, timing.subdivision
     at_s = quantised_s(at_s, plan.pulse, strength=plan.strength, subdivision=parts, earliest_s=start_s)

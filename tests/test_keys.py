@@ -156,6 +156,13 @@ def test_a_key_becomes_a_command_though_nobody_asks(monkeypatch):
                 Command("mode", "shadow"),
                 Command("tap", True),
             ]
+            os.write(ours, b"q")
+            until = time.monotonic() + 5
+            while "press q again to end" not in [line for line, _ in board.lines()]:
+                assert time.monotonic() < until
+            assert put.empty()
+            os.write(ours, b"\x1b")
+            assert put.get(timeout=5.0) == Command("quit", True)
             os.write(ours, b"?")
             until = time.monotonic() + 5
             while not any("Backspace" in line for line, _ in board.lines()):

@@ -127,6 +127,8 @@ def test_the_board_and_the_keys_survive_ctrl_z(
         before = shell.type("m")
         assert shell.wait("MUTED", before, 5) < TOLD_S
         before = shell.type("q")
+        assert shell.wait("press q again to end", before) < TOLD_S
+        before = shell.type("q")
         shell.wait("Played", before)
         shell.wait("$ ", before)
     for line in shell.text.replace("\r", "\n").splitlines():

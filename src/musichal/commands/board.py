@@ -133,9 +133,10 @@ class Board(EngineObserver):
         self.unsaid.append(f"{clock(at_s)} {text}")
         self.news += 1
 
-    def say(self, text: str) -> None:
+    def say(self, text: str, *, for_s: float = _EVENT_S) -> None:
         """Show a sentence for a while."""
-        self._events.append((now_s(), text))
+        self._events.append((now_s() + for_s - _EVENT_S, text))
+        self.unsaid.append(text)
         self.news += 1
 
     def key(self, name: str) -> None:
@@ -174,7 +175,7 @@ class Board(EngineObserver):
                 parts = textwrap.wrap(about, WIDTH - _KEYS_WIDTH)
                 found += [(f"{keys if not n else '':<{_KEYS_WIDTH}}{part}", "") for n, part in enumerate(parts)]
         if self.modes:
-            found.append(("? keys · f figures · space pause · q quit", "dim"))
+            found.append(("? keys · f figures · space pause · q twice: quit", "dim"))
         return [(line[: WIDTH - 1] + "…" if len(line) > WIDTH else line, style) for line, style in found]
 
     def plain(self) -> str:

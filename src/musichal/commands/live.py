@@ -3,6 +3,7 @@
 At a terminal the stage board is shown, elsewhere plain lines.
 """
 
+import math
 import signal
 import sys
 import threading
@@ -14,14 +15,17 @@ from musichal.commands.board import Board, Display
 from musichal.commands.options import PlayOptions
 from musichal.commands.play import settings_of
 from musichal.commands.terminal import RETAKEN, Poll, Terminal, keys
-from musichal.live.control import DISPLAY_COMMANDS, Command, key_command
+from musichal.live.control import DISPLAY_COMMANDS, KEY_NAMES, Command, key_command
 from musichal.live.engine import EngineObserver
 from musichal.live.live_performance import LivePerformance, LiveRequest, MakePlayer, OscPorts, live_player
+from musichal.machine import now_s
 from musichal.partner.mode_controller import directed_by
 from musichal.text import printable
 
 _POLL_S = 0.12
 _MOST_MODE_KEYS = 9
+QUITS_WITHIN_S = 2.0
+"""A key quits if it was pressed so shortly before: one stroke by mistake must not end a concert."""
 
 
 def live_command(
@@ -69,6 +73,7 @@ def keys_to(put: Callable[[Command], object], modes: Sequence[str], board: Board
     ended = threading.Event()
 
     def read(poll: Poll) -> None:
+        quit_until_s = -math.inf
         while not ended.is_set():
             for key in poll(_POLL_S):
                 asked = key_command(key, modes)
@@ -78,6 +83,9 @@ def keys_to(put: Callable[[Command], object], modes: Sequence[str], board: Board
                     board.say(f"the key {key!r} does nothing: ? shows the keys")
                 elif asked.name in DISPLAY_COMMANDS:
                     board.key(asked.name)
+                elif asked.name == "quit" and now_s() >= quit_until_s:
+                    quit_until_s = now_s() + QUITS_WITHIN_S
+                    board.say(f"press {KEY_NAMES.get(key, key)} again to end", for_s=QUITS_WITHIN_S)
                 else:
                     put(asked)
 

@@ -54,7 +54,7 @@ COMMANDS = (
     LiveCommand(name="panic", of="stage", keys="\x7f\x08", help="end all notes at once"),
     LiveCommand(name="help", of="display", keys="?", help="show or hide this card"),
     LiveCommand(name="figures", of="display", keys="f", help="show or hide figures and reasons"),
-    LiveCommand(name="quit", of="stage", keys="q\x1b", help="stop playing and close the session"),
+    LiveCommand(name="quit", of="stage", keys="q\x1b", help="stop playing and close the session; as a key, press it twice"),
     LiveCommand(
         name="mode", takes="value", values="a mode, or `auto`",
         help="take up a mode by its name; auto lets the partner change modes",
@@ -87,7 +87,8 @@ LONGEST_TEXT = 200
 _MOST_VALUES = 8
 _MOST_COMMANDS = 64
 _PACE_S = 0.02
-_KEY_NAMES = {"\x1b": "Escape", " ": "space", "\n": "Enter", "\x7f": "Backspace"}
+KEY_NAMES = {"\x1b": "Escape", " ": "space", "\n": "Enter", "\x7f": "Backspace"}
+"""What keys are called that have no sign."""
 _UNNAMED_KEYS = "\r\x08"  # the same keys as others, on other terminals
 
 Value = float | int | bool | str | tuple[float | int | bool | str, ...] | Mapping[str, object] | None
@@ -157,7 +158,7 @@ def key_card(modes: Sequence[str]) -> list[tuple[str, str]]:
     """Return the keys and what each does, in the order of the table."""
     card = []
     for c in COMMANDS:
-        if names := [_KEY_NAMES.get(key, key) for key in c.keys if key not in _UNNAMED_KEYS]:
+        if names := [KEY_NAMES.get(key, key) for key in c.keys if key not in _UNNAMED_KEYS]:
             card.append((" or ".join(names), c.help))
     numbers = f"1 to {len(modes)}" if len(modes) > 1 else "1"
     return [*card, (numbers, f"take up a mode: {', '.join(modes)}"), ("0", "let the partner change modes")]

@@ -372,6 +372,23 @@ def test_change_changes_and_more_like_this_stays_near(trained, player):
     assert all(any(f.name == "more like this" for f in d.filters) for d in after)
 
 
+def test_less_like_this_keeps_away_for_a_while_and_says_so(trained, player):
+    plain = play(trained, player, "couple", live_weight=0.0)
+    less = play(trained, player, "couple", live_weight=0.0, wishes=[(5.0, {"less_like_this": True})])
+    assert plays([d for d in less if d.time_s <= 5.0]) == plays([d for d in plain if d.time_s <= 5.0])
+    after = [d for d in played(less) if d.time_s > 5.0]
+    assert after
+    assert all(any(f.name == "less like this" for f in d.filters) for d in after)
+    before = [d.state for d in played(less) if d.time_s <= 5.0][-24:]
+    near = [d for d in after if min(abs(d.state - s) for s in before) <= 24]
+    factors = {id(d): next(f.factor for f in d.filters if f.name == "less like this") for d in after}
+    assert all(factors[id(d)] == (0.3 if d in near else 1.0) for d in after)
+    assert len(near) < len([d for d in played(plain) if d.time_s > 5.0 and min(abs(d.state - s) for s in before) <= 24])
+    held = [f for d in near[:1] for f in d.filters if f.name == "less like this"]
+    words = [explain(dataclasses.replace(d, filters=tuple(held)), ["rock"]) for d in near[:1]]
+    assert all("held back by being near what you wanted less of (× 0.30)" in text for text in words)
+
+
 def test_go_back_brings_back_the_phrase_before_and_says_so(trained, player):
     decisions = play(trained, player, "couple", wishes=[(5.0, {"go_back": True})])
     back = [d for d in played(decisions) if d.returns and d.time_s >= 5.0]

@@ -51,6 +51,7 @@ def test_keys_ask_for_commands():
     assert key_command("²", modes) is None
     assert key_command("M", modes) == Command("mute", None)
     assert key_command("+", modes) == Command("more_like_this", True)
+    assert key_command("-", modes) == Command("less_like_this", True)
     assert key_command(" ", modes) == Command("pause", None)
     assert key_command("\x7f", modes) == Command("panic", True)
     assert key_command("x", modes) is None

@@ -44,6 +44,7 @@ COMMANDS = (
     LiveCommand(name="mark", of="stage", values="none, or a few words", keys="\n\r", help="mark this moment in the session"),
     LiveCommand(name="tap", keys="t", help="a beat is now; two or more give the tempo"),
     LiveCommand(name="more_like_this", keys="+", help="stay near what was played last"),
+    LiveCommand(name="less_like_this", keys="-", help="keep away for a while from what was played last"),
     LiveCommand(name="change", keys="n", help="play something else, in another mode"),
     LiveCommand(name="go_back", keys="b", help="the phrase and the mode before"),
     LiveCommand(name="hold_section", takes="switch", values=_TURNS_OVER, keys="h", help="stay in this section; again: go on"),

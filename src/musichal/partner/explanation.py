@@ -29,6 +29,7 @@ _FILTERS = MappingProxyType(
         "phrase beginning": "not beginning a phrase where it was recorded",
         "phrase end": "not ending a phrase where it was recorded",
         "more like this": "being far from what you wanted more of",
+        "less like this": "being near what you wanted less of",
         "something else": "being near what you wanted changed",
         "beat": "lying elsewhere in the beat",
         "key": "being played in another transposition",

@@ -27,7 +27,7 @@ from musichal.partner.timing import BeatPlan, NoteTiming
 from musichal.partner.turn_taking import Metre, ReturnStep, Turn, TurnState, TurnTaker
 from musichal.pulse import Pulse
 
-BUTTONS = ("go_back", "more_like_this", "change")
+BUTTONS = ("go_back", "more_like_this", "less_like_this", "change")
 """What the player can ask for without a value; False asks for nothing."""
 _WISHES = frozenset(("mode", "region", "clock", "tap", *BUTTONS, *WISHES))
 
@@ -36,7 +36,7 @@ _OWN_PHRASES = 8
 _PHRASE_LEARNED_S = 8.0  # longest stretch of the player's that is searched for a motif at once
 _PAUSE_S = 0.5
 _TASTE_S, _TASTE_STATES, _TASTE_REACH = 45.0, 24, 24
-_OTHERWISE = 0.3
+_OTHERWISE, _MORE = 0.3, "more like this"
 _PHRASING, _ENDING = 0.7, 0.99  # how far what does not begin or end a phrase is held back at most
 _ALSO = 16
 _LAST_S = 1.5  # with less than this before the form's end, what is chosen is the last
@@ -63,7 +63,7 @@ class _Taste:
     """States that the player asked for more of, or less, until a time."""
 
     states: Int64
-    more: bool
+    name: str
     until_s: float
 
 
@@ -218,13 +218,16 @@ class ModeController:
         if "more_like_this" in buttons:
             if self.keeper is not None:
                 self.keeper.stay(now_s)
-            self._taste = _Taste(recent, True, now_s + _TASTE_S)
+            self._taste = _Taste(recent, _MORE, now_s + _TASTE_S)
+        if "less_like_this" in buttons:
+            self._return = None
+            self._taste = _Taste(recent, "less like this", now_s + _TASTE_S)
         if "change" in buttons:
             if self.keeper is not None:
                 self.keeper.another(now_s)
             self._go_on(now_s)
             self._anew()
-            self._taste = _Taste(recent, False, now_s + _TASTE_S)
+            self._taste = _Taste(recent, "something else", now_s + _TASTE_S)
         if "go_back" in buttons:
             if self.keeper is not None:
                 self.keeper.back(now_s)
@@ -452,8 +455,7 @@ class ModeController:
         taste = self._taste
         if taste is not None and turn.situation.now_s < taste.until_s and len(taste.states):
             near = (np.abs(states[:, None] - taste.states[None, :]) <= _TASTE_REACH).any(axis=1)
-            name = "more like this" if taste.more else "something else"
-            factors[name] = np.where(near == taste.more, 1.0, _OTHERWISE)[:, None]
+            factors[taste.name] = np.where(near == (taste.name == _MORE), 1.0, _OTHERWISE)[:, None]
         return factors
 
     def played(self, state: int, transposition: int, turn: Turn, *, now_s: float) -> None:

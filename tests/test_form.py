@@ -262,6 +262,39 @@ def test_without_a_form_there_is_an_end_and_no_section():
     assert course.at(14.1).has_ended
 
 
+def test_an_intensity_by_hand_holds_until_the_section_is_over_or_it_is_given_back():
+    course = FormCourse(form(ARC))
+    assert course.change({"intensity": 1}, 1.0) == "intensity 1.00"
+    assert (course.at(3.9).gain_db, course.at(3.9).fullness) == (pytest.approx(9.0), pytest.approx(2.0))
+    course.change({"intensity": 0.25}, 5.5)
+    assert course.at(5.5).fullness == pytest.approx(2**-0.5)
+    assert course.at(6.0).gain_db == form(ARC).at(6.0).gain_db
+    course.change({"intensity": 1.0}, 6.5)
+    assert course.change({"intensity": "auto"}, 7.0) == "intensity as the form has it"
+    assert course.at(7.5) == form(ARC).at(7.5)
+    for wrong in (1.1, -0.1, "loud", True, None, [0.5]):
+        with pytest.raises(InputError, match="intensity"):
+            course.change({"intensity": wrong, "pause": True}, 8.0)
+    assert not course.paused
+
+
+def test_without_a_form_an_intensity_by_hand_is_heard_and_lasts_to_the_end(trained, player):
+    settings = PartnerSettings.from_dict({"direction": {"mode": "couple"}})
+
+    def gain(value: float) -> float:
+        wishes = [(0.1, {"intensity": value})]
+        decisions = answer(trained.memory, player, settings, seed=0, onsets=True, wishes=wishes)
+        return float(np.mean([d.gain_db for d in decisions if d.kind == "play" and d.time_s > 0.2]))
+
+    assert gain(1.0) > gain(0.0) + 9
+    course = FormCourse(Form())
+    course.change({"intensity": 1.0}, 1.0)
+    course.change({"end": True}, 10.0)
+    assert course.at(12.0).gain_db == pytest.approx(9.0 - 12.0)
+    assert course.revive(15.0)
+    assert course.at(15.0).fullness == pytest.approx(2.0)
+
+
 def test_it_ends_with_a_last_phrase_when_asked_and_plays_on_when_a_mode_is_chosen(trained, player):
     decisions = follow(trained, player, ARC, wishes=[(2.0, {"end": True}), (8.0, {"mode": "couple"})])
     assert "ended" in {d.rest for d in decisions if 2 < d.time_s < 8}

@@ -87,7 +87,12 @@ SCRIPT = st.dictionaries(
         st.tuples(st.just("chroma_weight"), st.floats(-1, 2)),
         st.tuples(st.just("mode"), st.sampled_from(["shadow", "mirror", "couple", "lead", "contrast", "rest", "waltz"])),
         st.tuples(st.just("region"), st.sampled_from(["0:2-6", "", "nonsense"])),
-        st.tuples(st.sampled_from(["go_back", "more_like_this", "change", "tap", "pause", "mark", "next_section", "end"])),
+        st.tuples(
+            st.sampled_from(
+                ["go_back", "more_like_this", "less_like_this", "change", "tap", "pause", "mark", "next_section", "end"]
+            )
+        ),
+        st.tuples(st.just("intensity"), st.one_of(st.floats(-0.1, 1), st.just("auto"))),
         st.tuples(st.just("bass.low_pitch"), st.integers(0, 9)),
     ),
     max_size=8,
@@ -101,6 +106,7 @@ SCRIPT = st.dictionaries(
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @example(script={119: ("region", "nonsense"), 191: ("listen",), 130: ("mute",), 79: ("bass.low_pitch", 8)}, late=100, seed=63)
+@example(script={60: ("intensity", 0.9), 110: ("less_like_this",), 170: ("intensity", "auto")}, late=0, seed=0)
 @example(script=dict.fromkeys((20, 63, 106, 149, 192), ("tap",)), late=0, seed=0)
 @given(script=SCRIPT, late=st.integers(0, 120), seed=st.integers(0, 100))
 def test_whatever_happened_a_replay_gives_the_same_decisions_and_bytes(request, tmp_path_factory, script, late, seed):

@@ -201,7 +201,7 @@ def parse_wish(text: str) -> Wish:
     """
     name, equals, values = (part.strip() for part in text.partition("="))
     command(name, (0,))  # raises for a name that there is not
-    words = name in (*WORDS, *PARTNER_COMMANDS)
+    words = name in (*WORDS, *PARTNER_COMMANDS) and name != "intensity"
     if name in BUTTONS:
         if equals:
             raise InputError(f"{name} is a button and takes no values")

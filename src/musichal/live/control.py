@@ -17,7 +17,7 @@ from musichal.errors import InputError
 from musichal.machine import now_s
 from musichal.parameters import NUMBERS, WORDS, setting
 from musichal.partner.modes import AUTO
-from musichal.text import unknown_name
+from musichal.text import number_in, unknown_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +56,10 @@ COMMANDS = (
     LiveCommand(name="help", of="display", keys="?", help="show or hide this card"),
     LiveCommand(name="figures", of="display", keys="f", help="show or hide figures and reasons"),
     LiveCommand(name="quit", of="stage", keys="q\x1b", help="stop playing and close the session; as a key, press it twice"),
+    LiveCommand(
+        name="intensity", takes="value", values="0 to 1, or `auto`",
+        help="louder, with longer phrases and shorter breaths, until the form's next section; auto gives it back",
+    ),
     LiveCommand(
         name="mode", takes="value", values="a mode, or `auto`",
         help="take up a mode by its name; auto lets the partner change modes",
@@ -225,9 +229,11 @@ def usual_range(name: str) -> tuple[float, float]:
 
 
 def check_number(name: str, value: float) -> None:
-    """Raise `InputError` for a number that a setting cannot have."""
+    """Raise `InputError` for a number that a setting or the intensity cannot have."""
     if "." in name or name in NUMBERS:
         setting(name).check(int(value) if is_whole(name) and value == int(value) else value, name)
+    elif name == "intensity":
+        number_in(value, 0, 1, name)
 
 
 def is_whole(name: str) -> bool:

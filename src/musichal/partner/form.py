@@ -19,6 +19,7 @@ or the form ends. In gaps between sections the partner chooses its modes itself.
 refused with both sides of the contradiction.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,7 +33,7 @@ _LONGEST_S = 24 * 3600.0
 _FADED_DB = -24.0
 _FADE_S = 4.0
 _JUST_IN_S = 1e-6
-_INTENSITY_DB = 9.0
+_INTENSITY_DB, _MODERATE = 9.0, 0.5
 _TOP = ("title", "end", "fade_s", "section")
 _COLUMNS = ("name", "from", "until", "mode", "intensity", "use", "avoid", "silence")
 
@@ -54,9 +55,8 @@ class Section:
 class Moment:
     """What a form prescribes at one time.
 
-    `number` counts sections and is None outside them; `until_s` is the end of the section, None if open. `gain_db` is the gain
-    by intensity and fade; `fullness` (0.5 to 2) multiplies the lengths of phrases and divides those of pauses. While
-    `closing`, the partner comes to an end; afterwards the form `has_ended`.
+    `number` counts sections and is None outside them; `until_s` is the end of the section, None if open. While `closing`, the
+    partner comes to an end and fades by `fade_db`; afterwards the form `has_ended`.
     """
 
     number: int | None = None
@@ -65,10 +65,20 @@ class Moment:
     regions: tuple[tuple[str, str], ...] = ()
     silence: bool = False
     until_s: float | None = None
-    gain_db: float = 0.0
-    fullness: float = 1.0
+    intensity: float = _MODERATE
+    fade_db: float = 0.0
     closing: bool = False
     has_ended: bool = False
+
+    @property
+    def gain_db(self) -> float:
+        """The gain by intensity and fade."""
+        return self.fade_db + _INTENSITY_DB * (2 * self.intensity - 1)
+
+    @property
+    def fullness(self) -> float:
+        """What multiplies the lengths of phrases and divides those of pauses, 0.5 to 2."""
+        return float(2 ** (2 * self.intensity - 1))
 
 
 _FREE = Moment()
@@ -105,16 +115,16 @@ class Form:
                     regions=section.regions,
                     silence=section.silence,
                     until_s=None if section.end_s >= _LONGEST_S else section.end_s,
-                    gain_db=fade_db + _INTENSITY_DB * (2 * intensity - 1),
-                    fullness=2 ** (2 * intensity - 1),
+                    intensity=intensity,
+                    fade_db=fade_db,
                     closing=closing and not section.silence,
                 )
         later = [s.start_s for s in self.sections if s.start_s > now_s]
         until_s = min(later, default=self.end_s)
-        return Moment(until_s=until_s, gain_db=fade_db, closing=closing)
+        return Moment(until_s=until_s, fade_db=fade_db, closing=closing)
 
 
-WISHES = ("pause", "hold_section", "next_section", "end")
+WISHES = ("pause", "hold_section", "next_section", "end", "intensity")
 """What a player can ask of the course of a form."""
 
 
@@ -139,17 +149,25 @@ class FormPlace:
 
 
 class FormCourse:
-    """Goes through a form as time does, and as the player asks: it holds, goes on, jumps to the next section, or ends."""
+    """Goes through a form as time does, and as the player asks: it holds, goes on, jumps to the next section, or ends.
+
+    An intensity that the player gives holds until the section is over.
+    """
 
     def __init__(self, form: Form) -> None:
         self._form = form
         self._later_s = 0.0  # than the form says
         self._stands_s: float | None = None  # since when it stands still
         self.paused = self._held = False
+        self._intensity: float | None = None  # of the player's, until this place
+        self._intensity_until_s = math.inf
 
     def at(self, now_s: float) -> Moment:
         """Return what the form prescribes at a time, and until when on the clock of the player."""
-        moment = self._form.at(self._place_s(now_s))
+        place_s = self._place_s(now_s)
+        moment = self._form.at(place_s)
+        if self._intensity is not None and place_s < self._intensity_until_s:
+            moment = replace(moment, intensity=self._intensity)
         if moment.until_s is None or not (self._later_s or self._stands_s is not None):
             return moment
         return replace(moment, until_s=None if self._stands_s is not None else moment.until_s + self._later_s)
@@ -160,6 +178,8 @@ class FormCourse:
         Raises `InputError` for what this form cannot do.
         """
         text = ""
+        if "intensity" in wishes:
+            text = self._intensify(now_s, wishes["intensity"])
         if "pause" in wishes:
             self._stand(now_s, paused=_over(self.paused, wishes["pause"]))
             text = "paused" if self.paused else "goes on"
@@ -210,6 +230,16 @@ class FormCourse:
         self._stands_s = now_s if self.paused or self._held else None
         self._later_s = now_s - place_s
 
+    def _intensify(self, now_s: float, wanted: object) -> str:
+        """Take the player's intensity until the section or the gap is over; "auto" gives it up."""
+        if wanted == "auto":
+            self._intensity = None
+            return "intensity as the form has it" if self._form.sections else "intensity as the mode has it"
+        self._intensity = number_in(wanted, 0, 1, "intensity, unless auto,")
+        until_s = self._form.at(self._place_s(now_s)).until_s
+        self._intensity_until_s = math.inf if until_s is None else until_s
+        return f"intensity {self._intensity:.2f}"
+
     def _hold(self, now_s: float, held: bool) -> str:
         moment = self.at(now_s)
         if moment.number is None or moment.closing:
@@ -238,6 +268,8 @@ class FormCourse:
             if s.start_s <= place_s and not (s.silence and s.end_s > place_s)
         )
         self._form = replace(form, sections=sections, end_s=end_s, fade_s=end_s - place_s)
+        if place_s < self._intensity_until_s:
+            self._intensity_until_s = math.inf
         self._stand(now_s, held=False)
         return "comes to its end with a last phrase"
 

@@ -90,6 +90,7 @@ export class Controls {
     this.intensity = null;
     if (this.knows("intensity")) {
       this.intensity = h("input", { type: "range", min: "0", max: "1", step: "0.01", value: "0.5", "aria-label": "Intensity",
+        title: `${hello.commands.intensity}; twice quickly: auto`, ondblclick: () => this.send("intensity", ["auto"]),
         oninput: () => this.send("intensity", [Number(this.intensity.value)]) });
     }
     const sliders = this.intensity ? h("label", { class: "slider" }, "intensity", this.intensity) : null;
@@ -133,6 +134,10 @@ export class Controls {
     for (const chip of this.voices.children) {
       setClass(chip, "on", chosen.includes(chip.dataset.voice));
       chip.setAttribute("aria-pressed", String(chosen.includes(chip.dataset.voice)));
+    }
+    const intensity = model.setting("intensity", t);
+    if (this.intensity && intensity !== undefined && document.activeElement !== this.intensity) {
+      this.intensity.value = intensity === "auto" ? 0.5 : intensity;
     }
     const asked = model.setting("mode", t) || model.hello.mode, mode = model.mode(t);
     for (const chip of this.modes.children) {

@@ -151,11 +151,15 @@ def percept_to_json(percept: Percept) -> str:
 
 
 def notes_and_chroma(percept: Percept) -> dict[str, Any]:
-    """Return what is kept to be looked at: the notes that ended (onset, duration, pitch, velocity), and the mean chroma."""
+    """Return what is kept to be looked at: the notes that ended (onset, duration, pitch, velocity), and the mean chroma.
+
+    Chroma is in fifteenths of its strongest bin: so coarse that processors which round otherwise write the same.
+    """
     heard = percept.heard
+    chroma = heard.chroma.mean(axis=0) if len(heard.chroma) else np.zeros(0)
     return {
         "notes": [[round(n.onset_s, 3), round(n.duration_s, 3), n.pitch, n.velocity] for n in heard.notes],
-        "chroma": [round(float(v), 4) for v in heard.chroma.mean(axis=0)] if len(heard.chroma) else [],
+        "chroma": np.rint(15 * chroma / max(float(chroma.max(initial=0)), 1e-9)).astype(int).tolist(),
     }
 
 

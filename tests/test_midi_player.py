@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 import musichal as mh
 from midi_receiver import MidiSender
+from musichal.audio.instrument import StruckKeys
 from musichal.audio.keyboard import KeyboardSynth
 from musichal.audio.midi_take import Control
 from musichal.audio.recording import read_recording
@@ -140,6 +141,23 @@ def test_a_bent_sound_does_not_depend_on_the_blocks(cuts, bends):
     whole, _ = rendered([20_000], played)
     cut, _ = rendered(np.diff([0, *sorted({*cuts, 20_000})]).tolist(), played)
     assert np.array_equal(whole, cut)
+
+
+def test_however_far_a_note_is_bent_no_more_of_its_sound_is_made_than_there_is():
+    asked = []
+
+    class Counted(StruckKeys):
+        def sound(self, note, first, last, *, sample_rate_hz, program):
+            asked.append(last - first)
+            return super().sound(note, first, last, sample_rate_hz=sample_rate_hz, program=program)
+
+    synth = KeyboardSynth(RATE_HZ, Counted())
+    for data in (b"\xb0\x65\x00", b"\xb0\x64\x00", b"\xb0\x06\x7f", b"\xb0\x64\x02", b"\xb0\x06\x7f", b"\xe0\x7f\x7f"):
+        synth.take(data, 0)
+    synth.take(b"\x90\x3c\x64", 0)
+    assert len(synth.render(1024)) == 1024
+    assert not synth.render(1024).any()
+    assert max(asked) <= 8 * RATE_HZ + 2
 
 
 def test_sostenuto_holds_what_was_down_when_it_went_down():

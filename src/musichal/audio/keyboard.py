@@ -318,7 +318,7 @@ class KeyboardSynth:
             return self._sound(voice, first - voice.struck, last - voice.struck)
         voice.bends = voice.bends[max(0, bisect_right(voice.bends, first, key=itemgetter(0)) - 1) :]
         places = voice.places(first, last)
-        whole: Int64 = np.floor(places).astype(np.int64)
+        whole: Int64 = np.floor(np.minimum(places, voice.length)).astype(np.int64)  # however far it is bent: then it is silent
         sound = self._sound(voice, int(whole[0]), int(whole[-1]) + 2)
         sound = np.pad(sound, (0, max(0, int(whole[-1]) + 2 - int(whole[0]) - len(sound))))
         share = (places - whole).astype(np.float32)

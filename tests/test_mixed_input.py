@@ -55,6 +55,23 @@ def test_onsets_of_keys_are_known_and_those_of_the_sound_are_found_beside_them(b
     assert [onset.sample for onset in onsets] == pytest.approx([12_000, 24_000, 48_000], abs=480)
 
 
+def test_what_is_found_beside_keys_does_not_depend_on_the_blocks():
+    clicked = [6000 * n for n in range(1, 8)]
+    # Before a click, with it, soon after it is decided, and 80 more in one block.
+    struck = sorted([5500, 12_000, 18_800, 24_300, 31_500, *range(40_000, 40_800, 10)])
+
+    def of(block: int) -> list[object]:
+        known = OnsetQueue([Onset(at, at + 1, (60,)) for at in struck], beside=True)
+        front_end = FrontEnd(PerceptionSpec(), source_rate_hz=RATE_HZ, known=known)
+        results = list(front_end.stream(clicks(clicked)[:45_000], block_samples=block))
+        windows = [(w.start_sample, w.available_at, w.onset_samples) for result in results for w in result.windows]
+        return [[onset for result in results for onset in result.onsets], windows]
+
+    first = of(256)
+    assert sum(not onset.pitches for onset in first[0]) == 4
+    assert all(of(block) == first for block in (1024, 45_000))
+
+
 def heard(*notes: HeardNote) -> SegmentFeatures:
     none = np.zeros(0)
     return SegmentFeatures(0, 0, 0, 0, none, (), none, none, none, none, none, (), notes)  # type: ignore[arg-type]

@@ -21,7 +21,7 @@ from musichal.hearing.percepts import Onset, Window, first_new_frame, frame_coun
 from musichal.spec import PerceptionSpec
 
 _DELAY_S = 3.0  # bursts and blocks meet in all ways in this time
-_MOST_KEYS, _KEY_S = 64, 0.05  # an onset in the sound so near a key is the key's
+_KEY_S = 0.05  # an onset in the sound so near a key that is known by then is the key's
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class FrontEnd:
         )
         self._onset_detector = OnsetDetector(spec.onsets, sample_rate_hz=spec.sample_rate_hz)
         self._segmenter = Segmenter(spec, at_once=known is not None and not known.beside)
-        self._keys: deque[int] = deque(maxlen=_MOST_KEYS)
+        self._keys: deque[Onset] = deque()
         self._key_samples = round(_KEY_S * spec.sample_rate_hz)
         self._onsets: list[Onset] = []
 
@@ -80,8 +80,10 @@ class FrontEnd:
         once, decided_until = self._new(onsets), self.samples_heard
         if self.known is None or self.known.beside:
             found = self._onset_detector.push(samples)
-            own, decided_until = tuple(o for o in found.onsets if not self._is_key(o.sample)), found.decided_until
+            own, decided_until = tuple(o for o in found.onsets if not self._is_key(o)), found.decided_until
             onsets, once = (tuple(sorted((*some, *own), key=lambda o: o.decided_at)) for some in (onsets, once))
+        while self._keys and self._keys[0].sample < decided_until - self._key_samples:
+            self._keys.popleft()
         self._onsets.extend(once)
         windows = self._segmenter.push(samples, once, decided_until)
         return FrontEndResult(tuple(self._with_onsets(window) for window in windows), onsets)
@@ -92,13 +94,15 @@ class FrontEnd:
         for onset in onsets:
             if onset.sample > self._last_known:
                 self._last_known = onset.sample
-                self._keys.append(onset.sample)
+                self._keys.append(onset)
                 new.append(onset)
         return tuple(new)
 
-    def _is_key(self, sample: int) -> bool:
-        """Return whether an onset that was found is that of a key."""
-        return any(abs(sample - key) <= self._key_samples for key in self._keys)
+    def _is_key(self, onset: Onset) -> bool:
+        """Return whether an onset that was found is that of a key; keys that come after its decision are not known yet."""
+        return any(
+            key.decided_at <= onset.decided_at and abs(key.sample - onset.sample) <= self._key_samples for key in self._keys
+        )
 
     def _with_onsets(self, window: Window) -> Window:
         """Give a window the onsets decided by its end: the same ones whatever else the last block brought."""

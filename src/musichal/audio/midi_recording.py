@@ -15,6 +15,7 @@ from musichal.audio.instrument import Keys, find_keys
 from musichal.audio.keyboard import KeyboardSynth
 from musichal.audio.midi_take import Control, MidiChoice, MidiTake
 from musichal.audio.recording import Recording, ingest
+from musichal.audio.sample_store import SampleStore
 from musichal.audio.score import Score, channel_messages, chosen, parse_midi, read_midi_bytes, score_of, tempo_map
 from musichal.note import HeardNote
 from musichal.text import PathLike, printable
@@ -60,15 +61,19 @@ def render_messages(
     """Return the sound of channel messages, given with their times in order, (n,), at most at full scale."""
     synth = KeyboardSynth(sample_rate_hz, keys)
     end = round(duration_s * sample_rate_hz)
-    parts, at = [], 0
+    raw, sound, loudest, at = SampleStore(), SampleStore(), 1.0, 0
     while synth.position < end:
         until = min(end, synth.position + _BLOCK)
         while at < len(messages) and (sample := round(messages[at][0] * sample_rate_hz)) < until:
             synth.take(messages[at][1], sample)
             at += 1
-        parts.append(synth.render(until - synth.position))
-    loudest = max(1.0, max(float(np.abs(part).max()) for part in parts) / 0.99)
-    return np.concatenate([ingest(part / loudest) for part in parts])
+        part = synth.render(until - synth.position)
+        loudest = max(loudest, float(np.abs(part).max()) / 0.99)
+        raw.append(part)
+    samples = raw.samples()
+    for first in range(0, end, _BLOCK):
+        sound.append(ingest(samples[first : first + _BLOCK] / loudest))
+    return sound.samples()
 
 
 def take_of(score: Score, messages: Sequence[tuple[float, bytes]] = ()) -> MidiTake:

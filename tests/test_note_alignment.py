@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from musichal.audio.instrument import EmbeddedInstrument, render_notes
-from musichal.audio.midi_take import MidiTake
+from musichal.audio.midi_take import Control, Label, MidiTake
 from musichal.cli import app
 from musichal.errors import InputError
 from musichal.evaluate import parity
 from musichal.memory.partner_file import load_partner
 from musichal.note import HeardNote, Note
-from musichal.training.note_alignment import align_notes
+from musichal.training.note_alignment import NoteAlignment, align_notes
 from musichal.training.pair_alignment import Sounding
 
 
@@ -49,6 +49,25 @@ def test_offset_and_drift_are_found(seed, offset_s, drift, bars):
     kept = notes[-len(moved.notes) :]
     assert [n.onset_s for n in moved.notes] == pytest.approx([n.onset_s for n in kept], abs=0.02)
     assert [n.velocity for n in moved.notes] == [n.velocity for n in kept]
+
+
+def test_what_was_set_before_the_recording_begins_holds_from_there_on():
+    pedal, bend, late = (
+        Control(at_s, data) for at_s, data in ((0.0, b"\xb0\x40\x7f"), (1.3, b"\xe0\x00\x50"), (9.3, b"\xc0\x05"))
+    )
+    labels = [
+        (0.0, "marker", "Count"),
+        (0.1, "marker", "Intro"),
+        (0.2, "lyric", "Oh"),
+        (2.3, "marker", "Verse"),
+        (9.3, "text", "end"),
+    ]
+    take = MidiTake(
+        (), (), np.zeros(0), np.zeros(0), controls=(pedal, bend, late), labels=tuple(Label(*label) for label in labels)
+    )
+    moved = NoteAlignment(offset_s=0.3, drift=0.0, agreement=2.0).moved(take, duration_s=8.0)
+    assert moved.controls == (replace(pedal, time_s=0.0), replace(bend, time_s=1.0))
+    assert moved.labels == (Label(0.0, "marker", "Intro"), Label(pytest.approx(2.0), "marker", "Verse"))
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -37,7 +37,10 @@ class NoteAlignment:
     agreement: float
 
     def moved(self, take: MidiTake, *, duration_s: float) -> MidiTake:
-        """Return what the file says at the times of the recording, as far as it lies within it."""
+        """Return what the file says at the times of the recording, as far as it lies within it.
+
+        What was set before holds from the recording's beginning on: controls, and the marker that came last.
+        """
 
         def times(at_s: Float64) -> Float64:
             return (at_s - self.offset_s) / (1 + self.drift)
@@ -56,16 +59,20 @@ class NoteAlignment:
 
         def placed(timed: Sequence[_Timed]) -> tuple[_Timed, ...]:
             at_s = times(np.array([one.time_s for one in timed])).tolist()
-            return tuple(replace(one, time_s=s) for one, s in zip(timed, at_s, strict=True) if 0 <= s < duration_s)
+            return tuple(replace(one, time_s=s) for one, s in zip(timed, at_s, strict=True) if s < duration_s)
 
+        controls, labels = placed(take.controls), placed(take.labels)
+        last = [label for label in labels if label.kind == "marker" and label.time_s < 0][-1:]
         return MidiTake(
             heard(take.notes),
             heard(take.hits),
             beats_s[inside],
             downbeats_s[kept],
             is_rendered=False,
-            controls=placed(take.controls),
-            labels=placed(take.labels),
+            controls=tuple(replace(control, time_s=max(0.0, control.time_s)) for control in controls),
+            labels=tuple(
+                replace(label, time_s=max(0.0, label.time_s)) for label in labels if label.time_s >= 0 or label in last
+            ),
         )
 
 

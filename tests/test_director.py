@@ -407,6 +407,7 @@ def test_go_back_brings_back_the_phrase_before_and_says_so(trained, player):
         {"region": [0, 9, 4]}, {"region": [True]},
         {"region": 1}, {"avoid": "0, 7:0-4"}, {"clock": 5}, {"volume": 1}, {"pace": 9.0},
         {"direction": {"mode": "lead"}}, {"mode": "lead", "pace": 9.0},
+        {"pause": True, "next_section": True}, {"pause": True, "mode": "loud"}, {"pause": True, "mode": 3},
     ],
 )  # fmt: skip
 def test_a_wish_that_is_not_possible_is_refused_and_changes_nothing(trained, player, wish):
@@ -421,7 +422,7 @@ def test_a_wish_that_is_not_possible_is_refused_and_changes_nothing(trained, pla
         partner.change(wish, 1.0)
     assert partner.settings == before
     partner.hear(player[0], 1.0)
-    assert {d.mode for d in partner.decide(1.1)} == {"couple"}
+    assert {(d.mode, d.rest == "paused") for d in partner.decide(1.1)} == {("couple", False)}
 
 
 # ── time ─────────────────────────────────────────────────────────────────────

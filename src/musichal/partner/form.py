@@ -175,8 +175,16 @@ class FormCourse:
     def change(self, wishes: Mapping[str, object], now_s: float) -> str:
         """Take what the player asks for, of `WISHES`; return a sentence for them, empty if nothing was asked.
 
-        Raises `InputError` for what this form cannot do.
+        Raises `InputError` for what this form cannot do; nothing changes then.
         """
+        before = dict(vars(self))
+        try:
+            return self._changed(wishes, now_s)
+        except InputError:
+            vars(self).update(before)
+            raise
+
+    def _changed(self, wishes: Mapping[str, object], now_s: float) -> str:
         text = ""
         if "intensity" in wishes:
             text = self._intensify(now_s, wishes["intensity"])

@@ -18,7 +18,7 @@ from musichal.hearing.percepts import Percept
 from musichal.memory.beat_places import BeatPlace
 from musichal.partner.form import WISHES, Form, FormCourse, Moment, parse_form
 from musichal.partner.memory_pool import MemoryPool
-from musichal.partner.modes import PLAIN, Mode, ModeKeeper, ModeTable, built_in_modes, parse_modes
+from musichal.partner.modes import AUTO, PLAIN, Mode, ModeKeeper, ModeTable, built_in_modes, parse_modes
 from musichal.partner.phrases import MotifStore, Return, find_phrases
 from musichal.partner.player import PhraseTracker, PlayerState, Situation
 from musichal.partner.room_pulse import PulseKeeper, beat_habit
@@ -26,6 +26,7 @@ from musichal.partner.settings import Direction, PartnerSettings
 from musichal.partner.timing import BeatPlan, NoteTiming
 from musichal.partner.turn_taking import Metre, ReturnStep, Turn, TurnState, TurnTaker
 from musichal.pulse import Pulse
+from musichal.text import unknown_name
 
 BUTTONS = ("go_back", "more_like_this", "less_like_this", "change")
 """What the player can ask for without a value; False asks for nothing."""
@@ -185,8 +186,8 @@ class ModeController:
         for mode in self._table.values() if self.keeper is not None else ():
             mode.applied(PartnerSettings(), by_hand)
         self._pulse.check(wishes, now_s)
+        name = self._named(wishes.get("mode"))
         course = self.course.change(wishes, now_s)
-        name = wishes.get("mode")
         if name is not None:
             self._choose_mode(name, now_s)
         self._by_hand = by_hand
@@ -198,9 +199,15 @@ class ModeController:
         self.news = pulse or course or ", ".join(button.replace("_", " ") + now for button in buttons)
         return changed
 
-    def _choose_mode(self, name: object, now_s: float) -> None:
-        if not isinstance(name, str):
+    def _named(self, name: object) -> str | None:
+        """Return the name of a mode that is wished for, if any."""
+        if name is not None and not isinstance(name, str):
             raise InputError(f"mode must be one of {', '.join(self._table)}, got {name!r}")
+        if name is not None and name != AUTO and name not in self._table:
+            raise unknown_name("mode", name, [*self._table, AUTO])
+        return name
+
+    def _choose_mode(self, name: str, now_s: float) -> None:
         if self.keeper is None:
             self.keeper = ModeKeeper(self._table, name, rng=self._rng)
         self.keeper.choose(name, now_s)

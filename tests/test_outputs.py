@@ -90,9 +90,10 @@ def test_a_suffix_of_another_kind_is_refused(name, kind, tmp_path):
 def test_midi_pictures_and_reports_of_ours_may_be_replaced(tmp_path, trained_path, short_guitar):
     (tmp_path / "a.mid").write_bytes(MidiRecorder().snapshot(1.0))
     check_outputs([(tmp_path / "a.mid", MIDI), (trained_path, PARTNER)], inputs=[])
-    for _ in range(2):
+    foreign("mid", tmp_path / "r.mid")
+    for force in (["--force"], []):
         outputs = ("--midi-out", tmp_path / "r.mid", "--audio-out", tmp_path / "r.flac", "--picture", tmp_path / "r.svg")
-        result = run("play", trained_path, "--input", short_guitar, *outputs)
+        result = run("play", trained_path, "--input", short_guitar, *outputs, *force)
         assert result.exit_code == 0, result.output
     assert soundfile.info(tmp_path / "r.flac").format == "FLAC"
 

@@ -187,7 +187,7 @@ def play_command(options: PlayOptions, terminal: Terminal) -> Performance:
 def _write(options: PlayOptions, settings: PartnerSettings, player: str, answer: Answer) -> None:
     program = options.program - 1
     if options.midi_out is not None:
-        answer.to_midi(options.midi_out, program=program)
+        answer.to_midi(options.midi_out, program=program, force=options.force)
     if options.audio_out is not None or options.mix_out is not None:
         sound = answer.to_audio(_SOUND_RATE_HZ, sound=options.sound, program=program, soundfont=options.soundfont)
         if options.audio_out is not None:

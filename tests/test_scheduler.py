@@ -218,12 +218,18 @@ def test_a_voice_without_a_route_is_told_of_once_and_the_others_are_heard() -> N
 
 
 @POSIX
-def test_a_scheduler_that_is_gone_is_told_of_and_started_anew_and_what_it_left_sounding_is_ended() -> None:
-    receiver = UdpReceiver()
+def test_a_scheduler_that_is_gone_is_told_of_and_started_anew_and_what_it_left_sounding_is_ended(tmp_path: Path) -> None:
+    receiver, file = UdpReceiver(), tmp_path / "reply.mid"
+    ports = [PortSettings("out", f"osc:127.0.0.1:{receiver.port}"), PortSettings("file", f"file:{file}")]
     try:
-        with Scheduler([PortSettings("out", f"osc:127.0.0.1:{receiver.port}")], settings=PATIENT) as scheduler:
+        with Scheduler(ports, settings=PATIENT) as scheduler:
             scheduler.play("out", [Note(now_s(), 60.0, 60, 90)])
-            run_until(scheduler, lambda events: len(notes_sent(events)) == 1)
+            scheduler.play("file", [Note(now_s(), 0.1, 61, 90)])
+            run_until(scheduler, lambda events: len(notes_sent(events)) == 3)
+            until_s = now_s() + 20.0
+            while not (file.exists() and read_midi_notes(file)) and now_s() < until_s:
+                scheduler.alive()
+                time.sleep(0.02)
             assert scheduler.pid is not None
             os.kill(scheduler.pid, signal.SIGKILL)
             until_s = now_s() + 20.0
@@ -233,12 +239,15 @@ def test_a_scheduler_that_is_gone_is_told_of_and_started_anew_and_what_it_left_s
             assert scheduler.play("out", [Note(now_s(), 1.0, 62, 90)]) == 0
             scheduler.restart()
             run_until(scheduler, lambda _: bool(scheduler.opened))
-            scheduler.play("out", [Note(now_s(), 0.1, 64, 90)])
-            run_until(scheduler, lambda events: len(notes_sent(events)) >= 2)
+            for port in scheduler.ports:
+                scheduler.play(port, [Note(now_s(), 0.1, 64, 90)])
+            run_until(scheduler, lambda events: len(notes_sent(events)) >= 4)
             statistics = scheduler.statistics()
             assert statistics.refused == 1
         notes = [(address.rpartition("/")[2], arguments[1]) for address, arguments in receiver.all() if "note" in address]
         assert notes == [("on", 60), ("off", 60), ("on", 64), ("off", 64)]
+        played = [[n.pitch for n in read_midi_notes(path)] for path in (file, tmp_path / "reply-2.mid")]
+        assert played == [[61], [64]], "what the first has written stays"
     finally:
         receiver.close()
 

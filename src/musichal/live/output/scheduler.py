@@ -13,6 +13,7 @@ wait: what the process does not take at once is kept, up to a bound, and refused
 """
 
 import contextlib
+import itertools
 import json
 import select
 import socket
@@ -21,6 +22,7 @@ import sys
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -85,6 +87,7 @@ class Scheduler:
         if not 1 <= len(ports) <= MOST_PORTS or len(set(names)) != len(names):
             raise ValueError(f"ports must be 1 to {MOST_PORTS} ports with different names, got {names}")
         self._ports, self._settings = tuple(ports), settings or SchedulerSettings()
+        self._address = _whole_address
         self._index = {name: index for index, name in enumerate(names)}
         self._origin_s = now_s() if origin_s is None else origin_s
         self._process: subprocess.Popen[bytes] | None = None
@@ -214,10 +217,14 @@ class Scheduler:
         return Statistics(**counts | times)
 
     def restart(self) -> None:
-        """Start a new process without waiting for it; it first ends the notes that the old one left sounding."""
+        """Start a new process without waiting for it; it first ends the notes that the old one left sounding.
+
+        A MIDI file goes on under another name: the one that the old process wrote stays.
+        """
         if self._process is not None and self._process.poll() is None:
             self._process.kill()
         self._end_process(0.0)
+        self._address = lambda address: _next_address(_whole_address(address))
         self._start()
 
     def close(self) -> None:
@@ -273,7 +280,7 @@ class Scheduler:
         for port, held in zip(self._ports, self._held, strict=True):
             # What a process that was killed left sounding, the next one ends first.
             ends = [bytes((0x80 | channel, pitch, 0)) for channel, pitch in sorted(held)]
-            ports.append(asdict(replace(port, address=_whole_address(port.address), setup=(*ends, *port.setup))))
+            ports.append(asdict(replace(port, address=self._address(port.address), setup=(*ends, *port.setup))))
         return {"origin_s": self._origin_s, **asdict(self._settings), "ports": ports}
 
     def _command(self, frame: bytes) -> None:
@@ -392,3 +399,13 @@ def _whole_address(address: str) -> str:
             raise InputError("--audio-out default needs a soundfont: name one with --soundfont FILE.sf2")
         return f"synth:{font}"
     return address
+
+
+def _next_address(address: str) -> str:
+    """Return the address of a MIDI file that is not there yet, ``file:reply-2.mid``; any other address as it is."""
+    kind, _, name = address.partition(":")
+    path = Path(name)
+    if kind != "file" or not path.exists():
+        return address
+    names = (path.with_name(f"{path.stem}-{number}{path.suffix}") for number in itertools.count(2))
+    return f"file:{next(new for new in names if not new.exists())}"

@@ -89,6 +89,11 @@ def test_without_the_partner_the_words_remain_and_the_sounds_are_refused(take, t
     assert not (tmp_path / "moment").exists()
     again = run("explain", gone, "--at", "9:05", "--partner", trained_path)
     assert again.exit_code == 0, again.output
+    (tmp_path / "nowhere.hal").write_bytes(b"trained anew under the same name")
+    assert run("explain", gone, "--at", "9:05", "--partner", tmp_path / "nowhere.hal").exit_code == 2
+    anew = run("explain", gone, "--at", "9:05")
+    assert anew.exit_code == 0, anew.output
+    assert "is no longer the partner of this session" in anew.output.replace("\n", " ")
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from rich.table import Table
 from musichal.audio.files import write_sound
 from musichal.audio.instrument import find_instrument, render_notes
 from musichal.audio.levels import at_loudness
-from musichal.commands.session import names_of, partner_path
+from musichal.commands.session import known_partner, names_of, partner_path
 from musichal.commands.terminal import Rows, Terminal, table_of
 from musichal.errors import InputError
 from musichal.evaluate.moments import Stretch, find_moments, stretches
@@ -24,7 +24,7 @@ from musichal.memory.partner_file import PartnerModel, load_partner
 from musichal.note import Note
 from musichal.partner.decision import Decision
 from musichal.partner.explanation import SOURCE_WORDS, explain, explain_briefly, summarise
-from musichal.text import clock, counted, parse_seconds, printable, reason, text_path
+from musichal.text import clock, counted, parse_seconds, printable, reason
 
 _RATE_HZ = 44100
 # A place is hard to recognise without what led to it.
@@ -57,9 +57,9 @@ def explain_command(
     session = read_session(folder)
     decisions = session.decisions
     found = None if at is None else _find(at, session)
-    needed = partner is not None or (listen is not None and isinstance(found, float))
-    known = needed or text_path(session.settings.partner_path).exists()
-    model = load_partner(partner_path(session.settings, partner)) if known else None
+    needed = listen is not None and isinstance(found, float)
+    path = partner_path(session.settings, partner) if needed else known_partner(session.settings, partner, terminal)
+    model = None if path is None else load_partner(path)
     names = names_of(decisions, model)
     for sentence in session.recovered:
         terminal.warn(sentence)

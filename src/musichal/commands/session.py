@@ -31,6 +31,20 @@ def partner_path(settings: SessionSettings, partner: Path | None) -> Path:
     return path
 
 
+def known_partner(settings: SessionSettings, partner: Path | None, terminal: Terminal) -> Path | None:
+    """Return the file of a session's partner, or None where it is gone; warns of another one of its name.
+
+    Raises `InputError` where `partner` is another one.
+    """
+    path = text_path(settings.partner_path)
+    if partner is None and not path.exists():
+        return None
+    if partner is None and file_sha256(path) != settings.partner_sha256:
+        terminal.warn(f"{printable(path)} is no longer the partner of this session: its recordings are told by number")
+        return None
+    return partner_path(settings, partner)
+
+
 def names_of(decisions: Sequence[Decision], model: PartnerModel | None) -> list[str]:
     """Return a name for each recording of the decisions; what was learned live comes after the partner's own."""
     known = [] if model is None else [recording.name for recording in model.recordings]

@@ -9,13 +9,13 @@ from typing import Any
 
 from musichal.commands.live import live_command, stop_signals
 from musichal.commands.options import PlayOptions
-from musichal.commands.session import names_of, partner_path
+from musichal.commands.session import known_partner, names_of
 from musichal.commands.terminal import Terminal
 from musichal.live.live_performance import LivePerformance
 from musichal.live.session.session import read_session
 from musichal.memory.partner_file import PartnerModel, load_partner
 from musichal.partner.settings import PartnerSettings
-from musichal.text import path_text, printable, text_path
+from musichal.text import path_text, printable
 from musichal.web.dashboard import Dashboard, WebPlace
 from musichal.web.messages import hello, session_messages
 
@@ -50,7 +50,7 @@ def web_command(
     *, what: Path, terminal: Terminal, partner: Path | None, web_port: int, web_host: str, no_browser: bool
 ) -> None:
     """Show a session or a partner in the browser until Ctrl-C. Raises `MusicHalError` for what is neither."""
-    begin, rest, rate_hz = _session(what, partner) if what.is_dir() else _partner(what)
+    begin, rest, rate_hz = _session(what, partner, terminal) if what.is_dir() else _partner(what)
     place = WebPlace(host=web_host, port=web_port)
     with stop_signals() as stop, Dashboard(place=place, most_waiting=None) as dashboard:
         dashboard.begin(begin, sample_rate_hz=rate_hz, input_rate_hz=rate_hz)
@@ -65,12 +65,11 @@ def _wait(stop: threading.Event, dashboard: Dashboard) -> None:
         pass
 
 
-def _session(folder: Path, partner: Path | None) -> tuple[dict[str, Any], Sequence[dict[str, Any]], int]:
+def _session(folder: Path, partner: Path | None, terminal: Terminal) -> tuple[dict[str, Any], Sequence[dict[str, Any]], int]:
     """Return the messages of a session, the first apart, and the rate of its clock."""
     session = read_session(folder)
     settings = session.settings
-    is_there = partner is not None or text_path(settings.partner_path).exists()
-    path = partner_path(settings, partner) if is_there else None
+    path = known_partner(settings, partner, terminal)
     model = None if path is None else load_partner(path)
     names = names_of(session.decisions, model)
     rate_hz = settings.sample_rate_hz if model is None else model.spec.sample_rate_hz

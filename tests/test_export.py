@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from musichal.cli import app
+from musichal.live.engine import slice_events
 from musichal.live.output.midi_score import Part, score_bytes
-from musichal.live.session.event_log import as_sounded
+from musichal.live.session.event_log import Silences, Staged, as_sounded
 from musichal.live.session.session import read_session
 from musichal.live.session.timeline import TempoMap, _sections, tempo_map
 from musichal.note import Note
@@ -232,6 +233,15 @@ def test_a_table_of_voices_holds_offline_too(trained_path, short_guitar, tmp_pat
     refused = run("play", trained_path, *options[:4], "--set", "voices=melody", "--midi-out", tmp_path / "x.mid")
     assert refused.exit_code == 2
     assert "has no route for the voice 'melody'" in refused.output.replace("\n", " ")
+
+
+def test_slices_fall_silent_with_the_notes():
+    decisions = [played(n, float(n), 0.0, 1.0, pitches=[60]) for n in range(6)]
+    entries = [Staged(round(at_s * 1000), control) for at_s, control in ((1.5, "mute"), (3.5, "unmute"), (4.25, "panic"))]
+    silences = Silences(entries, sample_rate_hz=1000)
+    sounded = [(s.onset_s, s.duration_s) for s in slice_events(decisions, sounded=silences.sounded)]
+    notes = [n for d in as_sounded(decisions, entries, sample_rate_hz=1000) for n in d.notes]
+    assert sounded == [(n.onset_s, n.duration_s) for n in notes] == [(0, 1), (1, 0.5), (4, 0.25), (5, 1)]
 
 
 def test_sections_are_where_the_player_moved_them():

@@ -378,11 +378,16 @@ def note_events(decisions: Iterable[Decision], *, channel: int) -> list[Note]:
     ]
 
 
-def slice_events(decisions: Iterable[Decision], *, live_recording: int | None = None) -> list[Slice]:
+def slice_events(
+    decisions: Iterable[Decision],
+    *,
+    live_recording: int | None = None,
+    sounded: Callable[[Slice, float], Slice | None] = lambda piece, _: piece,
+) -> list[Slice]:
     """Return the answer as slices of the partner's recordings: the sound of each state at the time it was played.
 
     States learned from the player are in recording `live_recording`; without one they are left out. Voices that share a state
-    give one slice.
+    give one slice. `sounded` tells what sounded of a slice, if anything, that was decided at a time.
     """
     events = []
     choices: set[tuple[int, float]] = set()
@@ -391,13 +396,12 @@ def slice_events(decisions: Iterable[Decision], *, live_recording: int | None = 
             continue
         if decision.recording is not None and decision.source_start_s is not None:
             choices.add((decision.choice, decision.time_s))
-            events.append(
-                Slice(
-                    onset_s=decision.begin_s,
-                    duration_s=decision.duration_s,
-                    recording=live_recording if decision.live and live_recording is not None else decision.recording,
-                    source_start_s=decision.source_start_s,
-                    transposition_semitones=decision.transposition + 12 * decision.octaves,
-                )
+            piece = Slice(
+                onset_s=decision.begin_s,
+                duration_s=decision.duration_s,
+                recording=live_recording if decision.live and live_recording is not None else decision.recording,
+                source_start_s=decision.source_start_s,
+                transposition_semitones=decision.transposition + 12 * decision.octaves,
             )
-    return events
+            events.append(sounded(piece, decision.time_s))
+    return [event for event in events if event is not None]

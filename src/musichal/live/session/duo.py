@@ -12,7 +12,7 @@ from musichal.audio.levels import at_loudness, mix
 from musichal.audio.slices import render_slices
 from musichal.live.engine import slice_events
 from musichal.live.output.midi_score import Part
-from musichal.live.session.event_log import Played, as_sounded
+from musichal.live.session.event_log import Played, Silences, as_sounded
 from musichal.live.session.session import Session
 from musichal.note import PERCUSSION_CHANNEL, Note, Slice
 from musichal.partner.decision import Decision
@@ -44,7 +44,8 @@ class Duo:
             for _ in self._sounded():
                 pass
         else:
-            self._slices = slice_events(self._sounded(), live_recording=len(recordings))
+            silences = Silences(session.entries, sample_rate_hz=session.settings.stream_rate_hz)
+            self._slices = slice_events(self._sounded(), live_recording=len(recordings), sounded=silences.sounded)
 
     def _sounded(self) -> Iterator[Decision]:
         """Yield the decisions as they sounded, and keep their notes: more of a performance may not fit into memory."""

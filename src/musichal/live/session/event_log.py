@@ -15,15 +15,17 @@ import math
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
 
 from musichal.audio.midi_take import Control, count_of, played_of
 from musichal.hearing.percepts import Onset, Percept
-from musichal.note import HeardNote
+from musichal.note import HeardNote, Note, Slice
 from musichal.partner.decision import Decision
 from musichal.text import parse_json
+
+Piece = TypeVar("Piece", Note, Slice)
 
 _LONGEST_S = 1e6
 StageControl = Literal["mute", "unmute", "panic", "pause", "listen", "deaf"]
@@ -238,30 +240,39 @@ def entry_from_json(line: str) -> Entry:
     return entry
 
 
-def as_sounded(decisions: Iterable[Decision], entries: Iterable[Entry], *, sample_rate_hz: int) -> Iterator[Decision]:
-    """Yield decisions with the notes that really sounded: mute, panic and the end applied.
+class Silences:
+    """When mute, panic, pause and the end let nothing sound.
 
-    While muted, no note starts or goes on. A panic ends what sounds and drops what was decided before it, and so do a pause
-    and an end that does not play out.
+    While muted, nothing starts or goes on. A panic ends what sounds and drops what was decided before it, and so do a pause and
+    an end that does not play out.
     """
-    mutes: list[float] = []  # muted from each even place to the odd one after it
-    panics: list[float] = []
-    for entry in entries:
-        at_s = entry.at_sample / sample_rate_hz
-        if isinstance(entry, Ended):
-            panics += [] if entry.plays_out else [at_s]
-        elif isinstance(entry, Staged) and entry.control in ("panic", "pause"):
-            panics.append(at_s)
-        elif isinstance(entry, Staged) and entry.control == ("unmute" if len(mutes) % 2 else "mute"):
-            mutes.append(at_s)
-    ends = [*sorted([*panics, *mutes[::2]]), math.inf]
+
+    def __init__(self, entries: Iterable[Entry], *, sample_rate_hz: int) -> None:
+        self._mutes: list[float] = []  # muted from each even place to the odd one after it
+        self._panics: list[float] = []
+        for entry in entries:
+            at_s = entry.at_sample / sample_rate_hz
+            if isinstance(entry, Ended):
+                self._panics += [] if entry.plays_out else [at_s]
+            elif isinstance(entry, Staged) and entry.control in ("panic", "pause"):
+                self._panics.append(at_s)
+            elif isinstance(entry, Staged) and entry.control == ("unmute" if len(self._mutes) % 2 else "mute"):
+                self._mutes.append(at_s)
+        self._ends = [*sorted([*self._panics, *self._mutes[::2]]), math.inf]
+
+    def sounded(self, piece: Piece, decided_s: float) -> Piece | None:
+        """Return what sounded of a note or slice that was decided then; None where nothing did."""
+        dropped = bisect_right(self._panics, decided_s) < bisect_right(self._panics, piece.onset_s)
+        if dropped or bisect_right(self._mutes, piece.onset_s) % 2:
+            return None
+        end_s = self._ends[bisect_right(self._ends, piece.onset_s)]
+        cut = end_s < piece.onset_s + piece.duration_s
+        return replace(piece, duration_s=end_s - piece.onset_s) if cut else piece
+
+
+def as_sounded(decisions: Iterable[Decision], entries: Iterable[Entry], *, sample_rate_hz: int) -> Iterator[Decision]:
+    """Yield decisions with the notes that really sounded, see `Silences`."""
+    silences = Silences(entries, sample_rate_hz=sample_rate_hz)
     for decision in decisions:
-        notes = []
-        for note in decision.notes:
-            muted = bisect_right(mutes, note.onset_s) % 2
-            dropped = bisect_right(panics, decision.time_s) < bisect_right(panics, note.onset_s)
-            if not (muted or dropped):
-                end_s = ends[bisect_right(ends, note.onset_s)]
-                cut = end_s < note.onset_s + note.duration_s
-                notes.append(replace(note, duration_s=end_s - note.onset_s) if cut else note)
-        yield replace(decision, notes=tuple(notes))
+        notes = (silences.sounded(note, decision.time_s) for note in decision.notes)
+        yield replace(decision, notes=tuple(note for note in notes if note is not None))

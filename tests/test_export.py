@@ -20,6 +20,7 @@ from musichal.cli import app
 from musichal.live.engine import slice_events
 from musichal.live.output.midi_score import Part, score_bytes
 from musichal.live.session.event_log import Silences, Staged, as_sounded
+from musichal.live.session.reaper import reaper_project
 from musichal.live.session.session import read_session
 from musichal.live.session.timeline import TempoMap, _sections, tempo_map
 from musichal.note import Note
@@ -233,6 +234,11 @@ def test_a_table_of_voices_holds_offline_too(trained_path, short_guitar, tmp_pat
     refused = run("play", trained_path, *options[:4], "--set", "voices=melody", "--midi-out", tmp_path / "x.mid")
     assert refused.exit_code == 2
     assert "has no route for the voice 'melody'" in refused.output.replace("\n", " ")
+
+
+def test_a_name_of_two_lines_is_one_line_of_a_reaper_project():
+    text = reaper_project([], [], TempoMap(), [(1.0, "solo\n>\r\nlast")], sample_rate_hz=44100)
+    assert 'MARKER 1 1.000000000000 "solo > last" 0' in text.splitlines()[-2]
 
 
 def test_slices_fall_silent_with_the_notes():

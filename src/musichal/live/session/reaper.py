@@ -67,6 +67,7 @@ def _midi(part: Part, tempo: TempoMap, end_s: float) -> list[str]:
 
 
 def _quoted(text: str) -> str:
-    """Return text for one value: in the first quotation marks that it does not hold itself."""
+    """Return text for one value, on one line: in the first quotation marks that it does not hold itself."""
+    text = " ".join(text.splitlines())
     mark = next((mark for mark in "\"'`" if mark not in text), None)
     return f"`{text.replace('`', chr(39))}`" if mark is None else f"{mark}{text}{mark}"

@@ -10,7 +10,7 @@ import soundfile
 from typer.testing import CliRunner
 
 from musichal.cli import app
-from musichal.commands.explain import decision_at
+from musichal.commands.explain import _Sounded, _write_spans, decision_at
 from musichal.errors import InputError
 from musichal.evaluate.moments import find_moments, stretches
 from musichal.live.session.session import read_session
@@ -179,6 +179,11 @@ def test_a_part_is_told_briefly_and_heard_as_it_was(take, tmp_path):
     assert again.exit_code == 0, "its own files are replaced"
 
 
+def test_what_begins_after_the_input_has_no_sound(take, tmp_path):
+    session = read_session(take)
+    assert _write_spans(session, [(9.5, 10.0)], tmp_path / "out", force=False, whole=False) == []
+
+
 def test_marks_and_what_stands_out_are_listed_with_sound(take, tmp_path):
     marked = tmp_path / "take"
     shutil.copytree(take, marked)
@@ -196,6 +201,9 @@ def test_marks_and_what_stands_out_are_listed_with_sound(take, tmp_path):
     assert all(soundfile.info(m["sound"]).frames for m in found)
     assert "your mark: the good one" in run("moments", marked).stdout
     assert run("replay", marked).exit_code == 0, "a mark changes nothing that is played"
+    log.write_text("\n".join([json.dumps({"at": 0, "stage": "mute"}), *lines]) + "\n")
+    assert not any(d.notes for d in _Sounded(read_session(marked))), "muted, it plays no note"
+    log.write_text("\n".join(lines) + "\n")
     near = run("explain", marked, "--at", "the good one")
     assert near.stdout.startswith("0:00.00 to 0:08.00:"), near.output
     exported = run("export", marked, "-o", tmp_path / "out", "--marks")

@@ -18,6 +18,7 @@ from musichal.evaluate.moments import Stretch, find_moments, stretches
 from musichal.hearing.percepts import SILENCE
 from musichal.live.output.files import SOUND, check_outputs
 from musichal.live.session.duo import Duo
+from musichal.live.session.event_log import as_sounded
 from musichal.live.session.session import Session, read_session
 from musichal.live.session.timeline import Marker, session_markers, session_marks
 from musichal.memory.partner_file import PartnerModel, load_partner
@@ -340,15 +341,16 @@ def _make(folder: Path) -> None:
 
 
 def _write_spans(session: Session, spans: Sequence[Span], folder: Path, *, force: bool, whole: bool) -> list[Path]:
-    """Write player, answer and both together, of each span."""
+    """Write player, answer and both together, of each span that begins before the input ends."""
     duo = Duo(session, find_instrument())
+    spans = [(start_s, min(end_s, duo.duration_s)) for start_s, end_s in spans if start_s < duo.duration_s]
     stamps = ["" if whole else f"{_stamp(start_s)}-" for start_s, _ in spans]
     _make(folder)
     paths = [folder / f"{stamp}{what}.wav" for stamp in stamps for what in ("player", "answer", "duo")]
     check_outputs([(path, SOUND) for path in paths], inputs=[], force=force)
     written = iter(paths)
     for start_s, end_s in spans:
-        player, answer = duo.player(start_s, min(end_s, duo.duration_s)), duo.answer(start_s, min(end_s, duo.duration_s))
+        player, answer = duo.player(start_s, end_s), duo.answer(start_s, end_s)
         for sound in (player, answer, duo.mixed(player, answer)):
             write_sound(next(written), sound, sample_rate_hz=duo.rate_hz)
     return paths
@@ -361,6 +363,17 @@ def _stamp(time_s: float) -> str:
 # ── moments ──────────────────────────────────────────────────────────────────
 
 
+class _Sounded:
+    """The decisions of a session as they sounded, read one at a time however often."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def __iter__(self) -> Iterator[Decision]:
+        session = self._session
+        return as_sounded(session.decisions, session.entries, sample_rate_hz=session.settings.stream_rate_hz)
+
+
 def moments_command(*, folder: Path, terminal: Terminal, listen: Path | None = None, force: bool = False) -> None:
     """List the player's marks and what stands out in a session; with `listen` write the duo at each into this folder.
 
@@ -371,7 +384,7 @@ def moments_command(*, folder: Path, terminal: Terminal, listen: Path | None = N
         terminal.warn(sentence)
     end_s = _end_s(session)
     marks = [(mark.at_s, mark.text) for mark in session_marks(session)]
-    moments = [m for m in find_moments(session.decisions, marks, end_s=end_s) if m.start_s < end_s]
+    moments = [m for m in find_moments(_Sounded(session), marks, end_s=end_s) if m.start_s < end_s]
     names = [f"{number:02d}-{_stamp(m.start_s)}-{m.kind}.wav" for number, m in enumerate(moments, start=1)]
     paths = [None if listen is None else listen / name for name in names]
     if listen is not None and moments:

@@ -73,20 +73,21 @@ def explain_command(
     if found is not None and not told.count:
         raise InputError(f"nothing was decided at --at {printable(at or '')}")
     written = _write_spans(session, spans, listen, force=force, whole=found is None) if listen is not None else []
-    lines = summarise(told, end_s=min(end_s, spans[-1][1]))
+    lines, all_stretches = summarise(told, end_s=min(end_s, spans[-1][1])), stretches(told)
     terminal.result(
         {
             "session": str(folder),
             "spans": [{"start_s": start_s, "end_s": until_s} for start_s, until_s in spans],
             "summary": lines,
-            "best": [_plain_stretch(s) for s in _founded(told, best=True)],
-            "least": [_plain_stretch(s) for s in _founded(told, best=False)],
+            "best": [_plain_stretch(s) for s in _founded(all_stretches, best=True)],
+            "least": [_plain_stretch(s) for s in _founded(all_stretches, best=False)],
             "decisions": Rows(_plain(d, names) for d in told),
             "written": [str(path) for path in written],
         }
     )
     if not terminal.as_json:
-        _tell(session, told, names, terminal, lines=lines, spans=None if found is None else spans, every=every)
+        seen = _told_stretches(told, all_stretches, names)
+        _tell(session, told, names, terminal, lines=lines, seen=seen, spans=None if found is None else spans, every=every)
     for path in written:
         terminal.say(f"Wrote {printable(path)}")
 
@@ -98,20 +99,21 @@ def _tell(
     terminal: Terminal,
     *,
     lines: Sequence[str],
+    seen: Iterable[str],
     spans: Sequence[Span] | None,
     every: bool,
 ) -> None:
-    """Print the summary of spans, or of all, and what else there is to say."""
+    """Print the summary of spans, or of all, and what else there is to say; `seen` are the lines on stretches."""
     if spans is not None:
         terminal.say(", ".join(f"{clock(a)} to {clock(b)}" for a, b in spans) + ":")
-    for line in [*lines, *(_page(session, names) if spans is None else ())]:
+    for line in [*lines, *(_page(session, seen) if spans is None else ())]:
         terminal.say(line)
     if every or (spans is not None and told.count <= _MOST_LINES):
         terminal.say("")
         for decision in told:
             terminal.say(explain(decision, names) if every else explain_briefly(decision, names))
     elif spans is not None:
-        for line in _told_stretches(told, names):
+        for line in seen:
             terminal.say(line)
         terminal.say(f"--all tells all {told.count} decisions.")
 
@@ -121,7 +123,7 @@ class _Told:
 
     def __init__(self, decisions: Sequence[Decision], spans: Sequence[Span] | None) -> None:
         self._decisions, self._spans = decisions, spans
-        self.count = sum(1 for _ in self)
+        self.count = len(decisions) if spans is None else sum(1 for _ in self)
 
     def __iter__(self) -> Iterator[Decision]:
         spans = self._spans
@@ -142,7 +144,7 @@ def _find(at: str, session: Session) -> float | list[Span]:
     if text in marks:
         return [(max(0.0, marks[text].at_s - _BEFORE_MARK_S), min(end_s, marks[text].at_s + _AFTER_MARK_S))]
     if text in (BEST, LEAST):
-        return sorted((s.start_s, s.end_s) for s in _founded(session.decisions, best=text == BEST))
+        return sorted((s.start_s, s.end_s) for s in _founded(stretches(session.decisions), best=text == BEST))
     first, dash, last = text.partition("-")
     if dash and first:
         span = parse_seconds(first, "--at"), parse_seconds(last, "--at")
@@ -168,18 +170,17 @@ def _mode_spans(decisions: Iterable[Decision], end_s: float) -> dict[str, list[S
     return spans
 
 
-def _founded(decisions: Iterable[Decision], *, best: bool) -> list[Stretch]:
+def _founded(found: Iterable[Stretch], *, best: bool) -> list[Stretch]:
     """Return the stretches that are founded best, or least."""
-    return sorted(stretches(decisions), key=lambda s: -s.founded if best else s.founded)[:_SHOWN_STRETCHES]
+    return sorted(found, key=lambda s: -s.founded if best else s.founded)[:_SHOWN_STRETCHES]
 
 
 # ── a page ───────────────────────────────────────────────────────────────────
 
 
-def _page(session: Session, names: Sequence[str]) -> Iterator[str]:
+def _page(session: Session, seen: Iterable[str]) -> Iterator[str]:
     """Yield the lines that say when what was, where to look, and how."""
-    decisions = session.decisions
-    spans = _mode_spans(decisions, _end_s(session))
+    spans = _mode_spans(session.decisions, _end_s(session))
     if spans:
         held = (f"{mode} {clock(sum(b - a for a, b in own), decimals=0)}" for mode, own in spans.items())
         yield f"Modes: {', '.join(held)}."
@@ -187,7 +188,7 @@ def _page(session: Session, names: Sequence[str]) -> Iterator[str]:
     for kind, title in (("mark", "Marks"), ("section", "Sections"), ("key", "Your keys")):
         if own := [marker for marker in markers if marker.kind == kind]:
             yield f"{title}: {_listed(own)}."
-    yield from _told_stretches(decisions, names)
+    yield from seen
     shown = next(iter(spans), "couple")
     yield f"More: --at 1:23 in full, --at 1:00-1:20, --at {shown}, --at {LEAST}; --all for each decision."
     yield "Sound: --listen FOLDER, with or without --at; `musichal moments` for what stands out."
@@ -198,16 +199,18 @@ def _listed(markers: Sequence[Marker]) -> str:
     return ", ".join(f"{clock(m.at_s, decimals=0)} {m.text}" for m in markers[:_MOST_MARKERS]) + more
 
 
-def _told_stretches(decisions: Iterable[Decision], names: Sequence[str]) -> Iterator[str]:
-    best = _founded(decisions, best=True)
-    least = [s for s in _founded(decisions, best=False) if s not in best]
-    for title, found in (("Best founded", best), ("Least founded", least)):
-        if found:
+def _told_stretches(told: Iterable[Decision], found: Iterable[Stretch], names: Sequence[str]) -> Iterator[str]:
+    best = _founded(found, best=True)
+    least = [s for s in _founded(found, best=False) if s not in best]
+    wanted = {s.telling for s in (*best, *least)}
+    telling = {d.number: d for d in told if d.number in wanted}
+    for title, shown in (("Best founded", best), ("Least founded", least)):
+        if shown:
             yield f"{title}:"
-        for stretch in sorted(found, key=lambda s: s.start_s):
-            telling = next(d for d in decisions if d.number == stretch.telling)
+        for stretch in sorted(shown, key=lambda s: s.start_s):
             how = f"{counted(stretch.choices, 'gesture')}, {counted(stretch.jumps, 'jump')}"
-            yield f"  {clock(stretch.start_s)} to {clock(stretch.end_s)} ({how}). {explain_briefly(telling, names)}"
+            why = explain_briefly(telling[stretch.telling], names)
+            yield f"  {clock(stretch.start_s)} to {clock(stretch.end_s)} ({how}). {why}"
 
 
 def _plain_stretch(stretch: Stretch) -> dict[str, float]:

@@ -1,16 +1,21 @@
 """Which voice plays where."""
 
+import io
 import tomllib
 from pathlib import Path
 
+import mido
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from musichal.errors import InputError
-from musichal.live.output.routing import VelocityCurve, VoiceRoute, parse_routing, read_routing, single_port
+from musichal.live.output.midi_score import score_bytes
+from musichal.live.output.routing import VelocityCurve, VoiceRoute, parse_routing, read_routing, routed_parts, single_port
 from musichal.live.output.scheduler_protocol import MpeZone, PortSettings
+from musichal.live.session.timeline import TempoMap
 from musichal.note import PERCUSSION_CHANNEL, Note
+from musichal.partner.decision import Decision
 
 WHOLE = """
 [port.synth]
@@ -174,3 +179,21 @@ def test_drums_are_on_channel_10_unless_the_table_says_another() -> None:
     assert shared is not None
     assert shared.place(hit, 2.0) == placed["drums"]
     assert routing.voices["bass"].place(Note(1.0, 0.1, 38, 90), 2.0) == Note(2.0, 0.1, 38, 90, 0)
+
+
+def test_offline_each_voice_sounds_with_its_own_program_and_drums_with_none() -> None:
+    table = '[voice.melody]\nport = "a"\nprogram = 5\n[voice.bass]\nport = "b"\nprogram = 34\n[voice.drums]\nport = "a"\n'
+    routing = parse_routing(tomllib.loads(table))
+    kick, low = Note(0.0, 0.1, 36, 90, PERCUSSION_CHANNEL), Note(0.5, 0.5, 40, 90)
+    heard = {"drums": [kick], "bass": [kick, low], "melody": [low]}
+    decisions = [
+        Decision(number=n, time_s=0.0, kind="play", voice=v, notes=tuple(own)) for n, (v, own) in enumerate(heard.items())
+    ]
+    parts = routed_parts(decisions, routing, program=1)
+    assert [(part.name, part.channel, part.program) for part in parts] == [
+        ("drums", PERCUSSION_CHANNEL, None),
+        ("bass", 0, 33),
+        ("melody", 1, 4),
+    ]
+    file = mido.MidiFile(file=io.BytesIO(score_bytes(parts, TempoMap())))
+    assert [(m.channel, m.program) for track in file.tracks for m in track if m.type == "program_change"] == [(0, 33), (1, 4)]

@@ -18,7 +18,7 @@ from musichal.hearing.listener import Listener
 from musichal.live.drift import DriftReport
 from musichal.live.engine import CHANNEL, Engine, Performance, note_events, slice_events
 from musichal.live.output.files import MIDI, check_outputs
-from musichal.live.output.midi_score import Part, score_bytes
+from musichal.live.output.midi_score import score_bytes
 from musichal.live.output.routing import Routing, routed_parts
 from musichal.live.session.session import reply_bytes
 from musichal.live.session.timeline import TempoMap
@@ -211,11 +211,11 @@ class Answer:
             slices = slice_events(self.performance.decisions, live_recording=len(self.model.recordings))
             answer = render_slices(slices, sources, sample_rate_hz=sr)
         else:
-            parts = [Part("", tuple(note_events(self.performance.decisions, channel=CHANNEL)), program)]
+            notes, programs = note_events(self.performance.decisions, channel=CHANNEL), {CHANNEL: program}
             if self.routing is not None:
                 parts = routed_parts(self.performance.decisions, self.routing, program=program)
-            programs = {note.channel: part.program or 0 for part in parts for note in part.notes}
-            notes = [note for part in parts for note in part.notes]
+                programs = {part.channel: part.program for part in parts if part.program is not None}
+                notes = [note for part in parts for note in part.notes]
             answer = render_notes(notes, find_instrument(soundfont), sample_rate_hz=sr, programs=programs)
         missing = max(0, round(self.duration_s * sr) - answer.shape[0])
         return at_loudness(np.pad(answer, [(0, missing)] + [(0, 0)] * (answer.ndim - 1)), sample_rate_hz=sr)

@@ -11,7 +11,7 @@ import mido
 
 from musichal.live.output.midi_file import in_ticks
 from musichal.live.session.timeline import TempoMap
-from musichal.note import Note
+from musichal.note import PERCUSSION_CHANNEL, Note
 
 TICKS_PER_BEAT = 30_720
 _FOUR_FOUR = {"numerator": 4, "denominator": 4}
@@ -19,11 +19,16 @@ _FOUR_FOUR = {"numerator": 4, "denominator": 4}
 
 @dataclass(frozen=True)
 class Part:
-    """What one track plays, and the General MIDI program (0 to 127) of the channel of its notes, if it has one."""
+    """What one track plays, and the General MIDI program (0 to 127) of its channel, if it has one."""
 
     name: str
     notes: tuple[Note, ...]
     program: int | None = None
+
+    @property
+    def channel(self) -> int:
+        """The channel of its pitched notes; where it has none, that of its drums."""
+        return next((note.channel for note in self.notes if note.channel != PERCUSSION_CHANNEL), PERCUSSION_CHANNEL)
 
 
 def part_messages(part: Part, tempo: TempoMap) -> list[tuple[int, bytes]]:
@@ -47,8 +52,7 @@ def score_bytes(parts: Sequence[Part], tempo: TempoMap, markers: Iterable[tuple[
     for part in parts:
         messages = [(tick, mido.Message.from_bytes(data)) for tick, data in part_messages(part, tempo)]
         if part.program is not None and messages:
-            channel = messages[0][1].channel
-            messages.insert(0, (0, mido.Message("program_change", channel=channel, program=part.program)))
+            messages.insert(0, (0, mido.Message("program_change", channel=part.channel, program=part.program)))
         tracks.append(_track(part.name, messages))
     out = io.BytesIO()
     mido.MidiFile(type=1, ticks_per_beat=TICKS_PER_BEAT, charset="utf-8", tracks=tracks).save(file=out)

@@ -21,7 +21,7 @@ Every key but a voice's `port` may be left out.
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from musichal.errors import InputError, MusicHalError
@@ -262,15 +262,26 @@ def settings_for(routing: Routing, settings: PartnerSettings, name: str) -> Part
 
 
 def routed_parts(decisions: Iterable[Decision], routing: Routing, *, program: int) -> list[Part]:
-    """Return what each voice plays, on its channel and in its range; `program` is for voices that name none."""
+    """Return what each voice plays, on its channel and in its range; `program` is for pitched voices that name none.
+
+    Here all ports are one: where a voice of another port or program has the channel already, the next takes a free one.
+    """
     notes: dict[str, list[Note]] = {}
     for decision in decisions:
-        route = routing.route_of(decision.voice)
-        placed = [] if route is None else [route.place(note, note.onset_s) for note in decision.notes]
-        notes.setdefault(decision.voice, []).extend(note for note in placed if note is not None)
-    routes = {voice: routing.route_of(voice) for voice in notes}
-    programs = {v: program if r is None or r.program is None else r.program for v, r in routes.items()}
-    return [Part(voice, tuple(own), programs[voice]) for voice, own in notes.items() if own]
+        notes.setdefault(decision.voice, []).extend(decision.notes)
+    routes = {voice: route for voice in notes if (route := routing.route_of(voice)) is not None}
+    free = [
+        channel for channel in range(15, -1, -1) if channel not in {PERCUSSION_CHANNEL, *(r.channel for r in routes.values())}
+    ]
+    users: dict[int, tuple[str, int | None]] = {}
+    parts = []
+    for voice, route in routes.items():
+        pitched, user = any(note.channel != PERCUSSION_CHANNEL for note in notes[voice]), (route.port, route.program)
+        taken = pitched and users.setdefault(route.channel, user) != user
+        own = replace(route, channel=free.pop()) if taken and free else route
+        if placed := [note for n in notes[voice] if (note := own.place(n, n.onset_s)) is not None]:
+            parts.append(Part(voice, tuple(placed), program if pitched and own.program is None else own.program))
+    return parts
 
 
 class LiveOutput:

@@ -4,8 +4,10 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import socket
+import subprocess
 import threading
 import time
 import urllib.error
@@ -204,6 +206,60 @@ def test_a_later_page_gets_what_has_happened_and_no_more_than_is_kept() -> None:
     told = [message for part in hub.past() for message in json.loads(part)]
     assert [message["k"] for message in told] == ["hello", "entry", *["event"] * 7, "level", "ready"]
     assert told[1]["change"] == {"mode": "mirror"}  # what was set long ago still holds
+
+
+def test_a_fader_that_never_rests_pushes_out_nothing_that_holds() -> None:
+    hub = Hub(lambda _: None)
+    hub.spread([{"k": "hello", "live": True}, {"k": "memory"}, {"k": "entry", "at": 1.0, "stage": "mute"}])
+    hub.spread([{"k": "entry", "at": 2.0, "change": {"mode": "mirror", "pause": None}}])
+    hub.spread([{"k": "entry", "at": 3.0, "change": {"pause": None}}])
+    hub.spread([{"k": "entry", "at": number / 50, "change": {"temperature": number}} for number in range(30_000)])
+    told = [message for part in hub.past() for message in json.loads(part)]
+    assert [message["k"] for message in told] == ["hello", "memory", *["entry"] * 5, "ready"]
+    assert [message["change"] for message in told if "change" in message] == [
+        {"mode": "mirror"}, {"temperature": 29_999}, {"pause": None}, {"pause": None},
+    ]  # fmt: skip
+    replay = Hub(lambda _: None)
+    replay.spread([{"k": "hello", "live": False}])
+    replay.spread([{"k": "entry", "at": number / 50, "change": {"temperature": number}} for number in range(30_000)])
+    assert sum(len(json.loads(part)) for part in replay.past()) == 30_002  # of a session, every moment can be shown
+
+
+def test_a_page_that_was_full_is_told_everything_anew() -> None:
+    hub = Hub(lambda _: None)
+    page = hub.open(may_play=True)
+    assert page is not None
+    page.is_behind = False
+    hub.spread([{"k": "event", "text": "x" * (1 << 20)}])
+    assert not page.is_behind and len(page.waiting) == 1
+    for _ in range(8):
+        hub.spread([{"k": "event", "text": "x" * (1 << 20)}])
+    assert page.is_behind and not page.waiting
+
+
+def modelled(messages: list[dict[str, object]], what: str) -> object:
+    """Return what the page's model makes of messages."""
+    script = (STATIC / "model.js").read_text("utf-8") + (
+        f"const m = new Model(); for (const message of {json.dumps(messages)}) m.take(message);"
+        f"console.log(JSON.stringify({what}));"
+    )
+    command = [str(shutil.which("node")), "--input-type=module"]
+    return json.loads(subprocess.run(command, input=script, capture_output=True, text=True, check=True).stdout)
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
+def test_the_page_forgets_old_changes_but_not_what_holds() -> None:
+    changes = [{"k": "entry", "at": number / 10, "change": {"temperature": number}} for number in range(20_000)]
+    messages = [
+        {"k": "hello", "live": True, "settings": {"window_s": 4}},
+        {"k": "entry", "at": 1.0, "change": {"mode": "mirror"}},
+        *changes,
+        {"k": "level", "at": 2000.0, "rms_db": -20.0},
+    ]
+    settings = 'm.setting("mode", 2000), m.setting("temperature", 1500), m.setting("window_s", 9)'
+    mode, temperature, window, kept = modelled(messages, f'[{settings}, m.changes.get("temperature").length]')  # type: ignore[misc]
+    assert (mode, temperature, window) == ("mirror", 15_000, 4)
+    assert kept < 9100
 
 
 def test_a_host_is_an_address_of_this_machine_or_none() -> None:

@@ -122,12 +122,10 @@ def test_a_performance_with_the_page_open(  # noqa: PLR0915 - one long evening
         assert {"change", "go_back", "more_like_this", "tap", "panic"} <= set(names)
         pausing = "pause" if "pause" in names else "mute"
         for name in (n for n in names if n not in (pausing, "end")):
-            seen = page.evaluate(
-                "[app.model.changes.length + app.model.stages.length + app.model.marks.length, app.model.events.length]"
-            )
+            now = "[...app.model.changes.values()].flat().length + app.model.stages.length + app.model.marks.length"
+            seen = page.evaluate(now)
             page.click(f'[data-command="{name}"]')
-            now = "[app.model.changes.length + app.model.stages.length + app.model.marks.length, app.model.events.length]"
-            until(lambda seen=seen, now=now: page.evaluate(now)[0] > seen[0], what=f"{name} is done")
+            until(lambda seen=seen, now=now: page.evaluate(now) > seen, what=f"{name} is done")
         page.click(f'[data-command="{pausing}"]')
         until(lambda: page.inner_text(f'[data-command="{pausing}"] span') == "Go on", what="it is paused")
         until(lambda: page.inner_text(".state") in ("paused", "is paused"), what="the state says so")

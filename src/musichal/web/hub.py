@@ -1,8 +1,8 @@
 """The pages that are open, and what each still has to be sent.
 
-Every page has a bounded queue, whose oldest entries go where it is full: a page that stands still is told less, and holds up
-nobody. A page that is opened later first gets what has happened lately, and every change of a setting before that, so that it
-looks as if it had been there.
+Every page has a bounded queue. A page that stands still until it is full is told everything anew once it reads again: it holds
+up nobody, and shows nothing that no longer holds. A page that is opened later first gets what has happened lately, and how
+every setting stands, so that it looks as if it had been there. Of a session it gets all.
 """
 
 import asyncio
@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 MOST_PAGES = 16
-_QUEUE_FRAMES = 90
+_QUEUE_BYTES = 8 << 20
 _KEPT_LIVE_BYTES, _KEPT_BYTES = 8 << 20, 1 << 29
 _MOST_LASTING = 20_000
+_COURSE = ("pause", "hold_section", "next_section", "end")  # of which each counts, not only the last
 _KEPT_LEVELS_S = 12.0
 _PER_S, _BURST = 50.0, 50.0
 _LONGEST_NAME, _MOST_VALUES, _LONGEST_VALUE = 80, 8, 200
@@ -29,17 +30,38 @@ class Page:
 
     number: int
     may_play: bool
-    waiting: deque[str] = field(default_factory=lambda: deque(maxlen=_QUEUE_FRAMES))
+    waiting: deque[str] = field(default_factory=deque)
+    waiting_bytes: int = 0
+    is_behind: bool = True
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     allowance: float = _BURST
     asked_s: float = field(default_factory=time.monotonic)
-    dropped: int = 0
+
+    @property
+    def is_full(self) -> bool:
+        """Return whether one more message may be too much."""
+        return not self.is_behind and self.waiting_bytes > _QUEUE_BYTES // 2
 
     def tell(self, text: str) -> None:
-        """Queue a message; the oldest goes where there are too many."""
-        self.dropped += len(self.waiting) == self.waiting.maxlen
+        """Queue a message; where there are too many, the page has to be told everything anew."""
         self.waiting.append(text)
+        self.waiting_bytes += len(text)
+        if self.waiting_bytes > _QUEUE_BYTES:
+            self.is_behind = True
+        if self.is_behind:
+            self.forget()
         self.wake.set()
+
+    def next(self) -> str:
+        """Return the message that has waited longest."""
+        text = self.waiting.popleft()
+        self.waiting_bytes -= len(text)
+        return text
+
+    def forget(self) -> None:
+        """Drop what waits."""
+        self.waiting.clear()
+        self.waiting_bytes = 0
 
     def allows(self, now_s: float) -> bool:
         """Return whether one more command is within the rate."""
@@ -63,11 +85,13 @@ class Hub:
     def __init__(self, ask: Callable[[dict[str, Any]], object]) -> None:
         self.pages: dict[int, Page] = {}
         self.hello = ""
-        self._most_bytes = _KEPT_LIVE_BYTES
+        self.is_live = True
         self.refused = 0
         self._ask = ask
         self._kept: deque[str] = deque()
+        self._settings: dict[str, str] = {}
         self._lasting: deque[str] = deque(maxlen=_MOST_LASTING)
+        self._memory: list[str] = []
         self._kept_bytes = 0
         self._levels: deque[tuple[float, str]] = deque()
         self._numbers = 0
@@ -86,30 +110,43 @@ class Hub:
             common.append(text)
             if kind == "hello":
                 self.hello = text
-                self._most_bytes = _KEPT_LIVE_BYTES if message.get("live") else _KEPT_BYTES
+                self.is_live = bool(message.get("live"))
             elif kind == "level":
                 self._levels.append((message["at"], text))
                 while self._levels[0][0] < message["at"] - _KEPT_LEVELS_S:
                     self._levels.popleft()
-            elif kind == "memory" or (kind == "entry" and message.keys() & {"change", "stage", "mark"}):
-                if "clock" not in message.get("change", ()):  # which repeats its beats
-                    self._lasting.append(text)
+            elif kind == "memory":
+                self._memory = [text]
+            elif self.is_live and kind == "entry" and message.keys() & {"change", "stage", "mark"}:
+                self._keep_lasting(message)
             elif kind not in ("statistics", "stage"):
                 self._kept.append(text)
                 self._kept_bytes += len(text)
-        while self._kept_bytes > self._most_bytes:
+        while self._kept_bytes > (_KEPT_LIVE_BYTES if self.is_live else _KEPT_BYTES):
             self._kept_bytes -= len(self._kept.popleft())
         if common:
             frame = "[" + ",".join(common) + "]"
             for page in self.pages.values():
                 page.tell(frame)
 
+    def _keep_lasting(self, message: dict[str, Any]) -> None:
+        """Keep what holds on; of a setting how it stands now: a fader may change one fifty times a second, all evening."""
+        changes = message.get("change", {"": None})
+        for name, value in changes.items():
+            text = json.dumps({**message, "change": {name: value}} if name else message, separators=(",", ":"))
+            if not name or name in _COURSE:
+                self._lasting.append(text)
+            elif name != "clock":  # which repeats its beats
+                self._settings[name] = text
+
     def past(self) -> list[str]:
         """Return what a new page is told first, in parts."""
         parts: list[str] = []
         part: list[str] = []
         size = 0
-        for text in [*([self.hello] if self.hello else []), *self._lasting, *self._kept, *(text for _, text in self._levels)]:
+        first = [self.hello] if self.hello else []
+        lasting = [*self._settings.values(), *self._lasting, *self._kept, *(text for _, text in self._levels)]
+        for text in [*first, *self._memory, *lasting]:
             part.append(text)
             size += len(text)
             if size > _PART_BYTES:

@@ -38,6 +38,7 @@ _MOST_CONNECTIONS = 64
 _LINES_AHEAD = 16
 _NICENESS = 5
 _ASK_S, _ANSWER_S = 5.0, 120.0  # so long may a request take to arrive; and its answer, such as the sound of a session
+_WAIT_S, _LOOK_S = 5.0, 0.01
 _ROLE = "musichal_role"
 
 
@@ -104,7 +105,15 @@ class Server:
                     self._paths = message.pop("files", {})
                     self._sounds = asyncio.get_running_loop().run_in_executor(None, _open_sounds, self._paths)
                     self._looking = asyncio.create_task(self._look_into_memory(self._sounds))
+            until_s = time.monotonic() + _WAIT_S
+            while self._waits_for_page and time.monotonic() < until_s:
+                await asyncio.sleep(_LOOK_S)
             self.hub.spread(messages)
+
+    @property
+    def _waits_for_page(self) -> bool:
+        """Return whether a page should catch up first: a session is there already, so its messages can wait."""
+        return not self.hub.is_live and any(page.is_full for page in self.hub.pages.values())
 
     async def _look_into_memory(self, opening: "asyncio.Future[Sounds]") -> None:
         """Load the partner beside everything else, and tell the pages what its memory looks like."""
@@ -173,17 +182,18 @@ class Server:
 
 async def _send(connection: ServerConnection, hub: Hub, page: Page) -> None:
     """Send a page the past, then what waits; a page that does not read makes only its own queue wait."""
+    you = f'[{{"k":"you","page":{page.number},"may_play":{str(page.may_play).lower()}}}]'
     with contextlib.suppress(Exception):
-        past = hub.past()
-        page.waiting.clear()
-        await connection.send(f'[{{"k":"you","page":{page.number},"may_play":{str(page.may_play).lower()}}}]')
-        for part in past:
-            await connection.send(part)
         while True:
-            await page.wake.wait()
+            if page.is_behind:
+                page.is_behind = False
+                for part in [you, *hub.past()]:
+                    await connection.send(part)
             page.wake.clear()
-            while page.waiting:
-                await connection.send(page.waiting.popleft())
+            while page.waiting and not page.is_behind:
+                await connection.send(page.next())
+            if not page.is_behind:
+                await page.wake.wait()
 
 
 def _open_sounds(paths: Mapping[str, str]) -> "Sounds":

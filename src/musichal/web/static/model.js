@@ -52,7 +52,7 @@ export class Model {
 
   forget() {
     Object.assign(this, {
-      onsets: [], heard: [], levels: [], percepts: [], decisions: [], plays: [], notes: [], changes: [], stages: [], events: [],
+      onsets: [], heard: [], levels: [], percepts: [], decisions: [], plays: [], notes: [], changes: new Map(), stages: [], events: [],
       marks: [], wishes: [], alarms: [], staged: null, statistics: null, level: null, end: null, lost: [], longest: 0,
       ready: false, may_play: false, page: 0,
     });
@@ -119,7 +119,10 @@ export class Model {
       if (CUTS.includes(m.stage)) this.cut(m.at);
     }
     else if (m.change) {
-      this.changes.push(m);
+      for (const [name, value] of Object.entries(m.change)) {
+        if (!this.changes.has(name)) this.changes.set(name, []);
+        insert(this.changes.get(name), { t: m.at, value }, "t");
+      }
       if (COURSE.some((name) => name in m.change)) this.wishes.push(m);
     } else if (m.mark !== undefined) this.marks.push({ t: m.at, text: String(m.mark || "") });
     else if (m.lost) this.lost.push(m);
@@ -155,6 +158,10 @@ export class Model {
       const gone = after(list, now - KEPT_S, key);
       if (gone > 200) list.splice(0, gone);
     }
+    for (const list of this.changes.values()) {
+      const gone = after(list, now - KEPT_S, "t") - 1; // the last of them still holds
+      if (gone > 0) list.splice(0, gone);
+    }
   }
 
   last(list, t, key = "t") {
@@ -167,9 +174,8 @@ export class Model {
   }
 
   setting(name, t) {
-    for (let i = this.changes.length - 1; i >= 0; i--) {
-      if (this.changes[i].t <= t && name in this.changes[i].change) return this.changes[i].change[name];
-    }
+    const changed = this.last(this.changes.get(name) || [], t);
+    if (changed) return changed.value;
     return this.hello ? this.hello.settings[name] : undefined;
   }
 

@@ -197,6 +197,31 @@ def test_a_process_that_is_killed_is_told_and_harms_nobody() -> None:
     assert "goes on without the page" in said[0]
 
 
+def test_a_process_that_hangs_is_ended(monkeypatch) -> None:
+    monkeypatch.setattr("musichal.web.dashboard._PATIENCE_S", 0.2)
+    with Dashboard() as dashboard:
+        dashboard.begin(hello(PartnerSettings(), recordings=[], live=True), sample_rate_hz=100, input_rate_hz=100)
+        assert dashboard.pid is not None
+        os.kill(dashboard.pid, signal.SIGSTOP)
+        for _ in range(3000):
+            dashboard.event(0.0, "test", "x" * 2000)
+        began = time.monotonic()
+    assert time.monotonic() - began < 5
+    assert not dashboard.is_serving
+
+
+def test_what_cannot_be_told_is_reported() -> None:
+    said: list[str] = []
+    with Dashboard() as dashboard:
+        dashboard.on_end = said.append
+        dashboard.begin(hello(PartnerSettings(), recordings=[], live=True), sample_rate_hz=100, input_rate_hz=100)
+        dashboard.say({"k": "event", ("no", "name"): 1})
+        until = time.monotonic() + 5
+        while not said and time.monotonic() < until:
+            time.sleep(0.01)
+    assert "TypeError" in said[0]
+
+
 def test_a_later_page_gets_what_has_happened_and_no_more_than_is_kept() -> None:
     hub = Hub(lambda _: None)
     hub.spread([{"k": "hello", "live": True}, {"k": "level", "at": 0.0}, {"k": "entry", "at": 1.0}, {"k": "statistics"}])

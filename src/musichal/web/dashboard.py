@@ -132,6 +132,8 @@ class Dashboard(EngineObserver):
         self._begun.set()
         self._wake.set()
         self._threads[1].join(_PATIENCE_S)
+        if self._threads[1].is_alive() and self._process is not None:
+            self._process.kill()  # it does not read, and its pipe cannot be closed while that is written to
         own_process.end_reader(self._threads[0], lambda: self._process, patience_s=_PATIENCE_S, killed_s=_KILLED_S)
 
     @property
@@ -242,6 +244,10 @@ class Dashboard(EngineObserver):
                 pipe.flush()
             except OSError:
                 return  # its process has ended
+            except Exception as error:
+                if not self._closing.is_set():  # then the pipe may be closed
+                    self.on_end(f"the dashboard is told nothing more: {type(error).__name__}: {error}")
+                return
             self._closing.wait(_FRAME_S)
 
     def _frame(self) -> list[str]:

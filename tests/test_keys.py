@@ -5,6 +5,7 @@ import os
 import queue
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -119,6 +120,28 @@ def test_an_alarm_stands_until_it_is_over_and_pushes_out_no_command():
     for k in range(8):
         board.event(100.0 + k, "control", f"temperature 0.{k}")
     assert [line for line in shown(board) if "temperature" in line] == ["temperature 0.7"], "of a fader that moves, where it is"
+
+
+def test_of_two_ports_or_inputs_that_are_gone_the_alarm_of_the_other_stands():
+    board = Board()
+    for name in ("a", "b"):
+        board.event(1.0, "port-lost", f"{name}: cannot send to Synth {name}: refused")
+        board.event(1.0, "input-gone", f"Mic {name}, ALSA is gone: waiting for it to come back")
+    board.event(2.0, "port-back", "a: Synth a (ALSA) is back")
+    board.event(2.0, "input-returned", "Mic b, ALSA is back")
+    assert [text for _, text in board._alarms.values()] == [
+        "Mic a, ALSA is gone: waiting for it to come back",
+        "b: cannot send to Synth b: refused",
+    ]
+
+
+def test_a_fader_takes_back_no_line_but_its_own():
+    board = Board()
+    board.event(1.0, "control", "temperature 0.1")
+    board.drift(SimpleNamespace(event="raised", text="not as trained"))
+    board.event(2.0, "control", "temperature 0.2")
+    board.event(2.1, "control", "temperature 0.3")
+    assert list(board.unsaid) == ["0:01.00 temperature 0.1", "not as trained", "0:02.10 temperature 0.3"]
 
 
 @pytest.mark.parametrize("kind", ["terminal", "dumb", "file"])

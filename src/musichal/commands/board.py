@@ -4,9 +4,11 @@ It changes once a second at most, but for what the partner does. At a terminal t
 terminal can do no more, plain lines are printed when something happens.
 """
 
+import contextlib
 import textwrap
 from collections import deque
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from rich.live import Live
 from rich.markup import escape
@@ -35,6 +37,8 @@ _SETTLES = {
     "scheduler": ("gone", "unresponsive"),
 }
 """Which alarms an event settles; others stay for so many seconds, or for ever."""
+_OF_ONE = ("input-gone", "port-lost")
+"""Alarms of one port or input: several may stand."""
 _EVENT_S = 8.0
 _PLAIN_S = 10.0
 _EVENTS, _SHOWN_ALARMS, _KEYS_WIDTH = 3, 2, 14
@@ -65,8 +69,9 @@ class Board(EngineObserver):
         self.wants_redraw = False
         self._card = self._figures = False
         self._latest: Decision | None = None
-        self._tokens = self._link = self._moved = ""
-        self._alarms: dict[str, tuple[float, str]] = {}
+        self._tokens = self._link = ""
+        self._moved: tuple[str, tuple[float, str], str] | None = None  # a controller, its event and its line
+        self._alarms: dict[tuple[str, str], tuple[float, str]] = {}  # by kind, and by text where several may stand
         self._events: deque[tuple[float, str]] = deque(maxlen=_EVENTS)
 
     # ── what comes ───────────────────────────────────────────────────────────
@@ -103,9 +108,9 @@ class Board(EngineObserver):
 
     def drift(self, report: DriftReport) -> None:
         """Keep an alarm while it stands."""
-        self._alarms.pop("drift", None)
+        self._alarms.pop(("drift", ""), None)
         if report.event == "raised":
-            self._alarms["drift"] = (now_s(), report.text)
+            self._alarms["drift", ""] = (now_s(), report.text)
         self.unsaid.append(report.text)
         self.news += 1
 
@@ -114,24 +119,31 @@ class Board(EngineObserver):
         if kind == "link":
             self._link = text
         for settled in _SETTLES.get(kind, ()):
-            self._alarms.pop(settled, None)
+            self._settle(settled, text)
         if kind in _ALARMS or kind in _LASTING:
             if not (kind == "port" and text.startswith("plays to")):
-                self._alarms[kind] = (now_s(), text)
-            self._moved = ""
+                self._alarms[kind, text if kind in _OF_ONE else ""] = (now_s(), text)
             self.unsaid.append(f"{clock(at_s)} {text}")
             self.news += 1
             return
         name = text.partition(" ")[0] if kind in ("control", "clock") else ""
-        if name and name == self._moved:
+        event, line, before = (now_s(), text), f"{clock(at_s)} {text}", self._moved
+        if name and before is not None and before[0] == name:
             # Each step of a fader would push out what else should be seen.
-            for kept in (self._events, self.unsaid):
-                if kept:
-                    kept.pop()
-        self._moved = name
-        self._events.append((now_s(), text))
-        self.unsaid.append(f"{clock(at_s)} {text}")
+            _drop_last(self._events, before[1])
+            _drop_last(self.unsaid, before[2])
+        self._moved = (name, event, line) if name else None
+        self._events.append(event)
+        self.unsaid.append(line)
         self.news += 1
+
+    def _settle(self, kind: str, text: str) -> None:
+        """Take back the alarms of a kind; of several ports or inputs those of the one that is back, where it can be told."""
+        standing = [key for key in self._alarms if key[0] == kind]
+        port, colon, _ = text.partition(": ")
+        name = port + colon if colon else text.removesuffix("is back")
+        for key in [key for key in standing if key[1].startswith(name)] or standing:
+            self._alarms.pop(key, None)
 
     def say(self, text: str, *, for_s: float = _EVENT_S) -> None:
         """Show a sentence for a while."""
@@ -160,7 +172,7 @@ class Board(EngineObserver):
             found += [] if state.form is None or state.form.has_ended else [self._section(state)]
             found += [("time      " + self._time(state), ""), self._level(state)]
         at_s = now_s()
-        alarms = [(s, t) for kind, (s, t) in list(self._alarms.items()) if at_s - s < _ALARMS.get(kind, float("inf"))]
+        alarms = [(s, t) for (kind, _), (s, t) in list(self._alarms.items()) if at_s - s < _ALARMS.get(kind, float("inf"))]
         if state is not None and state.advice:
             alarms.append((at_s, state.advice))
         for _, text in sorted(alarms)[-_SHOWN_ALARMS:]:
@@ -248,6 +260,12 @@ class Board(EngineObserver):
         ]
         latest = self._latest
         return [*figures, *([self._link] if self._link else []), "" if latest is None else self.explain(latest)]
+
+
+def _drop_last(kept: deque[Any], last: object) -> None:
+    with contextlib.suppress(IndexError):  # another thread may take it meanwhile
+        if kept[-1] is last:
+            kept.pop()
 
 
 def _cells(db: float) -> int:

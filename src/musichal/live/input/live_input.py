@@ -427,9 +427,9 @@ class LiveInput:
                     self._events.put(("waiting", message["text"]))
         finally:
             _end(process)
-        if self._is_open and not self._closing.is_set():
+        if self._is_open and self._device is not None and not self._closing.is_set():
             self._is_open = False
-            self._events.put(("gone", f"{self.device.label} is gone: waiting for it to come back"))
+            self._events.put(("gone", f"{self._device.label} is gone: waiting for it to come back"))
             self._arrived.set()
         return failed
 

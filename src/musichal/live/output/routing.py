@@ -329,6 +329,7 @@ class LiveOutput:
         self._pulse: tuple[float, float] | None = None
         self._recordings = recordings
         self._alive_s = -math.inf
+        self._has_several = sum(len(one.ports) for one in self._schedulers) > 1
         self._restarted_s = [-math.inf for _ in self._schedulers]
         self._muted = self._begun = False
         self._unrouted: set[str] = set()
@@ -402,7 +403,10 @@ class LiveOutput:
         news, self._news = self._news, []
         for index, scheduler in enumerate(self._schedulers):
             restarted = self._keep_alive(index, scheduler, now)
-            news += [(event.kind, event.text) for event in scheduler.events() if isinstance(event, Trouble)]
+            for event in scheduler.events():
+                if isinstance(event, Trouble):
+                    port = f"{event.port}: " if event.port is not None and self._has_several else ""
+                    news.append((event.kind, port + event.text))
             news += restarted
         return news
 

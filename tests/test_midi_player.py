@@ -29,6 +29,7 @@ from musichal.evaluate.verify import subjects
 from musichal.hearing.encoders import create_encoder
 from musichal.hearing.exact_notes import KeyOnsets, KnownNotes, OnsetQueue
 from musichal.hearing.listener import Listener
+from musichal.hearing.percepts import Onset
 from musichal.live.input import midi_input
 from musichal.live.live_performance import LivePerformance, LiveRequest
 from musichal.live.output import midi_ports
@@ -190,6 +191,7 @@ def test_keys_of_a_chord_are_one_onset_with_all_their_pitches():
 
 def test_the_log_keeps_exact_notes():
     entries: list[Entry] = [Struck(7, onset) for onset in KeyOnsets(PerceptionSpec()).of(rendered([3000])[1].pressed())]
+    entries.append(Struck(8, Onset(5, 6, (36,), is_drum=True)))
     entries.append(Played(9, (HeardNote(0.25, 0.1, 60, 90),), (HeardNote(0.5, 0.1, 36, 80),), (Control(1.5, b"\xe0\x00\x50"),)))
     assert [entry_from_json(entry_to_json(entry)) for entry in entries] == entries
     for wrong in ('{"at":1,"notes":[[0,0,60,90]]}', '{"at":1,"notes":[[0,1,160,90]]}', '{"at":1,"onset":[1,2,200]}'):

@@ -1,6 +1,7 @@
 """A microphone and a keyboard together: one stream, exact keys, and what is found in the sound beside them."""
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -79,10 +80,20 @@ def heard(*notes: HeardNote) -> SegmentFeatures:
 
 def test_a_note_that_repeats_a_key_is_left_out_and_a_sung_one_stays():
     exact = ExactNotes(beside=True)
-    exact.strike(1.0, (60,))
+    exact.strike(1.0, Onset(24_000, 24_001, (60,)))
     key, sung = HeardNote(1.0, 0.5, 60, 90), HeardNote(1.02, 0.5, 64, 70)
     exact.end([key])
     assert exact.put_in(heard(HeardNote(1.03, 0.4, 72, 50), sung)).notes == (key, sung)
+
+
+def test_a_hit_is_left_out_only_beside_a_key_of_the_same_drum():
+    exact = ExactNotes(beside=True)
+    exact.strike(1.0, Onset(24_000, 24_001, (36,)))  # a key of a piano
+    exact.strike(1.0, Onset(24_000, 24_001, (38,), is_drum=True))
+    kick, snare, hat = (HeardNote(1.02, 0.1, drum, 90) for drum in (36, 38, 42))
+    note = HeardNote(1.02, 0.1, 62, 90)
+    left = exact.put_in(replace(heard(note), hits=(kick, snare, hat)))
+    assert (left.notes, left.hits) == ((note,), (kick, hat))
 
 
 @pytest.mark.live

@@ -16,7 +16,7 @@ from musichal.audio.keyboard import KeyPress
 from musichal.audio.midi_take import MidiTake
 from musichal.hearing.beats import BEAT, find_beats
 from musichal.hearing.percepts import Onset, Percept, SegmentFeatures
-from musichal.note import HeardNote
+from musichal.note import PERCUSSION_CHANNEL, HeardNote
 from musichal.spec import PerceptionSpec
 
 _MOST_BEATS_IN_BAR = 127
@@ -40,7 +40,7 @@ class KeyOnsets:
         for key in pressed:
             if self._last is None or key.sample - self._last > self._chord_samples:
                 self._last = key.sample
-            onsets.append(Onset(self._last, key.sample + 1, (key.pitch,)))
+            onsets.append(Onset(self._last, key.sample + 1, (key.pitch,), key.channel == PERCUSSION_CHANNEL))
         return onsets
 
 
@@ -55,7 +55,9 @@ class KnownNotes:
     @classmethod
     def of(cls, take: MidiTake, spec: PerceptionSpec) -> "KnownNotes":
         """Return what a MIDI file says, on the clock of a spec."""
-        pressed = [KeyPress(round(n.onset_s * spec.sample_rate_hz), n.pitch, n.velocity, 0) for n in take.onsets]
+        on = [(n, channel) for channel, some in ((0, take.notes), (PERCUSSION_CHANNEL, take.hits)) for n in some]
+        on.sort(key=lambda each: (each[0].onset_s, each[0].pitch))
+        pressed = [KeyPress(round(n.onset_s * spec.sample_rate_hz), n.pitch, n.velocity, channel) for n, channel in on]
         return cls(tuple(KeyOnsets(spec).of(pressed)), take.notes, take.hits)
 
 
@@ -122,7 +124,7 @@ class ExactNotes:
     def __init__(self, *, beside: bool = False) -> None:
         self._is_known = False
         self._beside = beside
-        self._struck: deque[tuple[float, int]] = deque(maxlen=_MOST_STRUCK)
+        self._struck: deque[tuple[float, Onset]] = deque(maxlen=_MOST_STRUCK)
         self._notes: list[HeardNote] = []
         self._hits: list[HeardNote] = []
 
@@ -139,17 +141,19 @@ class ExactNotes:
         notes, self._notes = tuple(self._notes), []
         hits, self._hits = tuple(self._hits), []
         if self._beside:
-            notes += tuple(note for note in heard.notes if not self._repeats(note, octave=12))
-            hits += tuple(hit for hit in heard.hits if not self._repeats(hit, octave=1))
+            notes += tuple(note for note in heard.notes if not self._repeats(note, is_drum=False))
+            hits += tuple(hit for hit in heard.hits if not self._repeats(hit, is_drum=True))
         return replace(heard, notes=notes, hits=hits)
 
-    def strike(self, time_s: float, pitches: Sequence[int]) -> None:
+    def strike(self, time_s: float, onset: Onset) -> None:
         """Take keys that were struck beside a sound."""
-        self._struck.extend((time_s, pitch) for pitch in pitches if self._beside)
+        if self._beside and onset.pitches:
+            self._struck.append((time_s, onset))
 
-    def _repeats(self, note: HeardNote, *, octave: int) -> bool:
-        near = (pitch for time_s, pitch in self._struck if abs(note.onset_s - time_s) <= _REPEATS_S)
-        return any((pitch - note.pitch) % octave == 0 for pitch in near)
+    def _repeats(self, note: HeardNote, *, is_drum: bool) -> bool:
+        """Return whether a note repeats a key, in any octave, or a hit the same drum."""
+        near = (o for time_s, o in self._struck if o.is_drum == is_drum and abs(note.onset_s - time_s) <= _REPEATS_S)
+        return any((pitch - note.pitch) % (128 if is_drum else 12) == 0 for onset in near for pitch in onset.pitches)
 
 
 class NoteQueue:

@@ -33,11 +33,15 @@ SILENT_DB = -120.0
 
 @dataclass(frozen=True)
 class Onset:
-    """Where in the stream an onset is, and at which sample of it that was decided; its `pitches` where they are known."""
+    """Where in the stream an onset is, and at which sample of it that was decided.
+
+    Its `pitches` where they are known; those of a drum (`is_drum`) are keys of a drum kit.
+    """
 
     sample: int
     decided_at: int
     pitches: tuple[int, ...] = ()
+    is_drum: bool = False
 
 
 @dataclass(frozen=True)

@@ -340,7 +340,7 @@ class LiveEngine:
         at = self._at()
         self.counts.onsets += 1
         self._note(Struck(at, onset))
-        self._exact.strike(onset.sample / self._rate_hz, onset.pitches)
+        self._exact.strike(onset.sample / self._rate_hz, onset)
         self._play(self._loop.respond(onset, at))
         self.times.onset.append(max(0.0, self._now_s() - self._arrived_s(onset.sample)))
 

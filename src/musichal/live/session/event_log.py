@@ -186,7 +186,7 @@ def entry_to_json(entry: Entry) -> str:
     values: dict[str, object] = {}
     match entry:
         case Struck(_, onset):
-            values = {"onset": [onset.sample, onset.decided_at, *onset.pitches]}
+            values = {"onset": [onset.sample, onset.decided_at, *onset.pitches], **({"drum": True} if onset.is_drum else {})}
         case Played(_, notes, hits, controls):
             lists = {"notes": notes, "hits": hits}
             values = {k: [[n.onset_s, n.duration_s, n.pitch, n.velocity] for n in some] for k, some in lists.items()}
@@ -218,7 +218,8 @@ def entry_from_json(line: str) -> Entry:
     entry: Entry
     match values:
         case {"onset": [sample, decided_at, *pitches]}:
-            entry = Struck(at, Onset(count_of(sample), count_of(decided_at), tuple(count_of(p, 127) for p in pitches)))
+            keys = tuple(count_of(p, 127) for p in pitches)
+            entry = Struck(at, Onset(count_of(sample), count_of(decided_at), keys, values.get("drum") is True))
         case {"notes": [*notes]}:
             entry = Played(at, *played_of(notes, values))
         case {"percept": index}:

@@ -311,7 +311,7 @@ class _RecordedFrontEnd:
     def know(self, entry: Entry) -> None:
         """Take what a MIDI player is known to have played; forget what was skipped."""
         if isinstance(entry, Struck):
-            self.exact.strike(entry.onset.sample / self._rate_hz, entry.onset.pitches)
+            self.exact.strike(entry.onset.sample / self._rate_hz, entry.onset)
         elif isinstance(entry, Played):
             self.exact.end(entry.notes, entry.hits)
         elif isinstance(entry, Skipped):

@@ -58,7 +58,8 @@ class PlayerTuning:
         self._pointing = self._pointing * fade + complex(_THIRDS @ totals)
         self._size = self._size * fade + float(totals.sum())
         self._heard_s += heard_s
-        if self._heard_s < _LEAST_HEARD_S or abs(self._pointing) < _SURE * self._size:
+        points, needed = rounded(np.array([abs(self._pointing), _SURE * self._size])).tolist()
+        if self._heard_s < _LEAST_HEARD_S or points < needed:
             return
         cents = float(rounded(np.array(100 * np.angle(self._pointing) / (2 * np.pi))))
         # The nearest to what it was: a quarter tone off, it must not change sides.

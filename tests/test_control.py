@@ -142,6 +142,13 @@ def test_every_press_of_a_switch_counts(presses):
     assert state == bool(presses % 2)
 
 
+def test_a_command_too_many_is_answered():
+    box, said = CommandQueue(pace_s=0.0), []
+    for number in range(66):
+        box.put(Command(f"voice_{number}.gain_db", 1.0, lambda *answer: said.append(answer)))
+    assert said == [(False, "too many commands at once")] * 2 and box.refused == 2
+
+
 def test_settings_are_handed_out_at_a_pace_and_panic_at_once():
     box = CommandQueue(pace_s=0.02)
     box.put(command("temperature", (0.1,)))

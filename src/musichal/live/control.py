@@ -257,7 +257,7 @@ class CommandQueue:
         self.merged = self.refused = 0
 
     def put(self, asked: Command) -> bool:
-        """Keep a command; False, and counted, where there are too many different ones."""
+        """Keep a command; False, counted and answered, where there are too many different ones."""
         if asked.name in TRIGGERS and asked.value is False:
             return True  # the button was let go
         if asked.moment_s is None:
@@ -271,11 +271,12 @@ class CommandQueue:
                     if before.value is None:
                         return True  # over, and over again
                     asked = replace(asked, value=not before.value)
-            elif len(self._waiting) >= _MOST_COMMANDS:
-                self.refused += 1
-                return False
-            self._waiting[key] = asked
-        return True
+            if before is not None or len(self._waiting) < _MOST_COMMANDS:
+                self._waiting[key] = asked
+                return True
+            self.refused += 1
+        asked.reply(False, "too many commands at once")
+        return False
 
     def take(self, now_s: float) -> list[Command]:
         """Return the commands that are due, panic first."""

@@ -42,7 +42,7 @@ class Sounds:
     """
 
     def __init__(self, files: Mapping[str, str]) -> None:
-        self._lock = threading.Lock()
+        self._lock, self._rendering = threading.Lock(), threading.Lock()
         self._files = dict(files)
         self._model: PartnerModel | None = None
         self._session: Session | None = None
@@ -121,10 +121,9 @@ class Sounds:
             session = self._played()
             if session is None:
                 return None
-            samples, rate = session.samples(), session.settings.sample_rate_hz
-            return _wav(
-                samples[max(0, round((start_s - _BEFORE_S) * rate)) : round((start_s + length_s + _AFTER_S) * rate)], rate
-            )
+            rate = session.settings.sample_rate_hz
+            first, last = (round(at_s * rate) for at_s in (start_s - _BEFORE_S, start_s + length_s + _AFTER_S))
+            return _wav(session.stretch(max(0, first), last), rate)
         model = self._partner()
         flac = None if model is None or not 0 <= number < len(model.recordings) else model.recordings[number].flac
         if flac is None:
@@ -145,7 +144,7 @@ class Sounds:
         session = self._played()
         if session is None or not 0 < session.input_samples <= _LONGEST_WHOLE_S * session.settings.sample_rate_hz:
             return None
-        with self._lock:
+        with self._rendering:
             if self._whole is None:
                 self._whole = _duo(session, self._clock_rate_hz)
             return self._whole

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from musichal.hearing.percepts import Percept
-from musichal.live.control import COMMANDS_HELP, KEYS
+from musichal.live.control import COMMANDS_HELP, DISPLAY_COMMANDS, KEYS
 from musichal.live.drift import DriftReport
 from musichal.live.session.event_log import Changed, Ended, Entry, Lost, Marked, Skipped, Staged, Struck, notes_and_chroma
 from musichal.live.session.session import DRIFT, EVENTS, PERCEPTS, Session
@@ -57,7 +57,7 @@ def hello(settings: PartnerSettings, *, recordings: Sequence[Mapping[str, object
         "voices": voices,
         "all_voices": [voice.name for voice in VOICES],
         "commands": dict(COMMANDS_HELP),
-        "keys": dict(KEYS),
+        "keys": {key: name for key, name in KEYS.items() if name not in DISPLAY_COMMANDS},
         "does": dict(DOES),
         "form": {"title": form.title, "end_s": form.end_s, "sections": [dataclasses.asdict(s) for s in form.sections]},
         **more,

@@ -21,11 +21,12 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
+from musichal.commands.web import open_browser
 from musichal.hearing.percepts import Onset
 from musichal.live.control import Command
 from musichal.live.session.event_log import Changed, Struck
 from musichal.partner.settings import PartnerSettings
-from musichal.web.dashboard import Dashboard
+from musichal.web.dashboard import Dashboard, WebPlace
 from musichal.web.guard import Guard, byte_range, wanted_moment
 from musichal.web.hub import Hub
 from musichal.web.messages import hello
@@ -220,6 +221,52 @@ def test_what_cannot_be_told_is_reported() -> None:
         while not said and time.monotonic() < until:
             time.sleep(0.01)
     assert "TypeError" in said[0]
+
+
+def test_everywhere_is_shown_as_addresses_that_a_browser_can_open() -> None:
+    with Dashboard(place=WebPlace(host="0.0.0.0")) as dashboard:  # noqa: S104
+        assert dashboard.place.is_everywhere and urlsplit(dashboard.address).hostname == "127.0.0.1"
+        assert status_of(dashboard.address) == 200
+        own = dashboard.place.own_address()
+        assert own != "0.0.0.0"  # noqa: S104
+    with Dashboard(place=WebPlace(host="localhost")) as dashboard:
+        assert dashboard.place.is_local and status_of(dashboard.address.replace("127.0.0.1", "localhost")) == 200
+
+
+def test_the_token_is_no_argument_of_the_browser(monkeypatch, tmp_path) -> None:
+    asked: list[str] = []
+
+    def opening(address: str) -> bool:
+        path = Path(urlsplit(address).path)
+        assert path.stat().st_mode & 0o077 == 0
+        asked.extend([address, path.read_text("utf-8")])
+        return True
+
+    monkeypatch.setattr("pathlib.Path.home", lambda: tmp_path)
+    monkeypatch.setattr("webbrowser.open", opening)
+    open_browser("http://127.0.0.1:1/secret/")
+    assert "secret" not in asked[0] and "url=http://127.0.0.1:1/secret/" in asked[1]
+
+
+def test_a_session_is_sent_no_faster_than_it_is_read() -> None:
+    dashboard, stop, made = Dashboard(most_waiting=10), threading.Event(), []
+
+    def messages() -> Iterator[dict[str, object]]:
+        for number in range(100):
+            made.append(number)
+            yield {"k": "event", "text": str(number)}
+
+    dashboard._process = subprocess.Popen(["sleep", "60"])  # noqa: S607
+    threading.Timer(0.3, stop.set).start()
+    dashboard.say_all(messages(), stop)
+    dashboard._process.kill()
+    dashboard._process.wait()
+    assert len(made) < 10 and not dashboard.dropped
+
+
+def test_a_page_is_told_of_no_key_that_its_engine_does_not_take() -> None:
+    first = hello(PartnerSettings(), recordings=[])
+    assert set(first["keys"].values()) <= set(first["commands"])
 
 
 def test_a_later_page_gets_what_has_happened_and_no_more_than_is_kept() -> None:

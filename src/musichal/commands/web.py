@@ -1,11 +1,14 @@
 """`musichal play --web` and `musichal web`: the dashboard of a performance, of a session, of a partner."""
 
+import atexit
 import contextlib
+import tempfile
 import threading
 import webbrowser
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 from musichal.commands.live import live_command, stop_signals
 from musichal.commands.options import PlayOptions
@@ -52,11 +55,10 @@ def web_command(
     """Show a session or a partner in the browser until Ctrl-C. Raises `MusicHalError` for what is neither."""
     begin, rest, rate_hz = _session(what, partner, terminal) if what.is_dir() else _partner(what)
     place = WebPlace(host=web_host, port=web_port)
-    with stop_signals() as stop, Dashboard(place=place, most_waiting=None) as dashboard:
+    with stop_signals() as stop, Dashboard(place=place) as dashboard:
         dashboard.begin(begin, sample_rate_hz=rate_hz, input_rate_hz=rate_hz)
-        for message in rest:
-            dashboard.say(message)
         _show(dashboard, terminal, open_it=not no_browser)
+        dashboard.say_all(rest, stop)
         _wait(stop, dashboard)
 
 
@@ -65,14 +67,14 @@ def _wait(stop: threading.Event, dashboard: Dashboard) -> None:
         pass
 
 
-def _session(folder: Path, partner: Path | None, terminal: Terminal) -> tuple[dict[str, Any], Sequence[dict[str, Any]], int]:
+def _session(folder: Path, partner: Path | None, terminal: Terminal) -> tuple[dict[str, Any], Iterable[dict[str, Any]], int]:
     """Return the messages of a session, the first apart, and the rate of its clock."""
     session = read_session(folder)
     settings = session.settings
     path = known_partner(settings, partner, terminal)
     model = None if path is None else load_partner(path)
     names = names_of(session.decisions, model)
-    rate_hz = settings.sample_rate_hz if model is None else model.spec.sample_rate_hz
+    rate_hz = settings.stream_rate_hz
     known = _recordings(model) if model is not None else []
     recordings = [*known, *({"name": name, "duration_s": 0.0} for name in names[len(known) :])]
     files = {"session": path_text(folder.resolve()), "clock_rate_hz": str(rate_hz)}
@@ -87,10 +89,10 @@ def _session(folder: Path, partner: Path | None, terminal: Terminal) -> tuple[di
         recovered=list(session.recovered),
         files=files,
     )
-    return first, list(session_messages(session, names, rate_hz)), rate_hz
+    return first, session_messages(session, names, rate_hz), rate_hz
 
 
-def _partner(path: Path) -> tuple[dict[str, Any], Sequence[dict[str, Any]], int]:
+def _partner(path: Path) -> tuple[dict[str, Any], Iterable[dict[str, Any]], int]:
     model = load_partner(path)
     first = hello(
         PartnerSettings(),
@@ -109,15 +111,28 @@ def _recordings(model: PartnerModel) -> list[dict[str, object]]:
 
 
 def _show(dashboard: Dashboard, terminal: Terminal, *, open_it: bool) -> None:
-    terminal.err.print(f"The dashboard: {dashboard.address}", highlight=False, soft_wrap=True)
-    terminal.err.print(f"To look at only, for a projector: {dashboard.stage_address}", highlight=False, soft_wrap=True)
-    if not dashboard.place.is_local:
-        terminal.warn(f"it is served at {dashboard.place.host}: whoever has the address can play with")
+    place = dashboard.place
+    lines = [("The dashboard", dashboard.address), ("To look at only, for a projector", dashboard.stage_address)]
+    if place.is_everywhere and (own := place.own_address()):
+        own = f"[{own}]" if ":" in own else own
+        for what, address in [("From other machines", dashboard.address), ("There, to look at only", dashboard.stage_address)]:
+            parts = urlsplit(address)
+            lines.append((what, urlunsplit(parts._replace(netloc=f"{own}:{parts.port}"))))
+    for what, address in lines:
+        terminal.err.print(f"{what}: {address}", highlight=False, soft_wrap=True)
+    if not place.is_local:
+        terminal.warn(f"it is served at {place.host}: whoever has the address can play with")
     if open_it and terminal.err.is_terminal:
         # A browser may take seconds to start.
-        threading.Thread(target=_open_browser, args=(dashboard.address,), daemon=True).start()
+        threading.Thread(target=open_browser, args=(dashboard.address,), daemon=True).start()
 
 
-def _open_browser(address: str) -> None:
+def open_browser(address: str) -> None:
+    """Open an address in the browser, by a file of this user's: every user of the machine can read a browser's arguments."""
     with contextlib.suppress(webbrowser.Error, OSError):
-        webbrowser.open(address)
+        # At home: a browser in a sandbox does not see the folder for temporary files.
+        handle, name = tempfile.mkstemp(prefix="musichal-", suffix=".html", dir=Path.home())
+        atexit.register(Path(name).unlink, missing_ok=True)
+        with open(handle, "w", encoding="utf-8") as page:  # noqa: PTH123 - open already
+            page.write(f'<meta http-equiv="refresh" content="0;url={address}">')
+        webbrowser.open(Path(name).as_uri())

@@ -13,11 +13,12 @@ import contextlib
 import ipaddress
 import json
 import secrets
+import socket
 import subprocess
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Self
 
@@ -57,6 +58,20 @@ class WebPlace:
         """Return whether only this machine can reach it."""
         return ipaddress.ip_address(self.host).is_loopback
 
+    @property
+    def is_everywhere(self) -> bool:
+        """Return whether it is served at every address of this machine."""
+        return ipaddress.ip_address(self.host).is_unspecified
+
+    def own_address(self) -> str:
+        """Return the address that this machine has for others, an empty one where it is in no network. Nothing is sent."""
+        # The far address is of no machine: it is for documentation.
+        family, far = (socket.AF_INET6, "2001:db8::1") if ":" in self.host else (socket.AF_INET, "192.0.2.1")
+        with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((far, 9))
+            return str(probe.getsockname()[0])
+        return ""
+
 
 class Dashboard(EngineObserver):
     """Serves the page of a performance, or of what else is `say`-ed.
@@ -65,8 +80,8 @@ class Dashboard(EngineObserver):
     ----------
     put : callable, optional
         Takes the commands of the page, on a thread; without it the page can only be looked at.
-    most_waiting : int or None
-        How many events wait for the page's process at most; None: all.
+    most_waiting : int
+        How many events wait for the page's process at most.
 
     Attributes
     ----------
@@ -86,9 +101,12 @@ class Dashboard(EngineObserver):
         put: Callable[[Command], object] | None = None,
         *,
         place: WebPlace | None = None,
-        most_waiting: int | None = _MOST_WAITING,
+        most_waiting: int = _MOST_WAITING,
     ) -> None:
-        self.put, self.place, self._most_waiting = put, place or WebPlace(), most_waiting
+        self.put, self._most_waiting = put, most_waiting
+        self.place = place or WebPlace()
+        if self.place.host == "localhost":
+            self.place = replace(self.place, host="127.0.0.1")
         self.address = self.stage_address = ""
         self.on_end: Callable[[str], object] = lambda _: None
         self._rate_hz, self._input_rate_hz = 1, 1
@@ -161,6 +179,15 @@ class Dashboard(EngineObserver):
         """Send a message to every page, and to those that will be opened."""
         self._append("say", message)
 
+    def say_all(self, messages: Iterable[Message], stop: threading.Event) -> None:
+        """Send messages no faster than they are read, until all are sent, `stop` is set, or the process has ended."""
+        for message in messages:
+            while len(self._waiting) > self._most_waiting // 2 and self.is_serving and not stop.wait(_FRAME_S):
+                pass
+            if stop.is_set() or not self.is_serving:
+                return
+            self.say(message)
+
     # ── what the engine's observers get ──────────────────────────────────────
 
     def sound(self, samples: Float32) -> None:
@@ -206,7 +233,7 @@ class Dashboard(EngineObserver):
         self._append("say", {"k": "statistics", "dropped": self.dropped, **values})
 
     def _append(self, kind: str, value: object) -> None:
-        if self._most_waiting is not None and len(self._waiting) >= self._most_waiting:
+        if len(self._waiting) >= self._most_waiting:
             with contextlib.suppress(IndexError):
                 self._waiting.popleft()
                 self.dropped += 1

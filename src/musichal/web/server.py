@@ -93,7 +93,8 @@ class Server:
             return
         port = listening.sockets[0].getsockname()[1]
         self._guard = Guard(self._tokens, self._host, port)
-        shown = f"[{self._host}]" if ":" in self._host else self._host
+        shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._host, self._host)  # noqa: S104 - every address of this machine
+        shown = f"[{shown}]" if ":" in shown else shown
         self._tell({"serving": [f"http://{shown}:{port}/{token}/" for token in self._tokens]})
         await self._pass_on(lines)
 

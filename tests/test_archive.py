@@ -106,6 +106,14 @@ def test_a_work_folder_has_one_run_at_a_time_and_nothing_else_of_anyone(tmp_path
     assert [file.name for file in (tmp_path / "own").iterdir()] == ["letter.txt"]
 
 
+def test_a_work_folder_holds_no_recordings_of_anyone(songs, tmp_path):
+    with work_folder(tmp_path / "p.hal.work") as work:
+        (work / "heard" / "part-x").mkdir()
+        for folder in (work / "heard" / "part-x", tmp_path):
+            (folder / "sound.flac").write_text("")
+    assert read_archive([tmp_path]).entries == (Entry(tmp_path / "sound.flac"),)
+
+
 # ── what of it is remembered ─────────────────────────────────────────────────
 
 

@@ -42,6 +42,8 @@ AUDIO_SUFFIXES = FOREIGN_SUFFIXES.union(
 )
 MIDI_SUFFIXES = frozenset((".mid", ".midi", ".smf", ".rmi", ".kar"))
 """What is taken from a folder. A file that is named is read whatever its suffix."""
+WORK_MARKER = "musichal-work.json"
+"""A folder with it is a work folder of training (see `musichal.training.archive`): no recordings of a user."""
 LOWEST_RATE_HZ = 8_000
 HIGHEST_RATE_HZ = 192_000
 MAX_SAMPLES = 8 * 3600 * 192_000
@@ -147,10 +149,10 @@ class FoundFiles:
 def find_recordings(paths: Iterable[PathLike]) -> FoundFiles:
     """Return the sound files that `paths` name: files as given, folders searched, in a fixed order.
 
-    Folders are searched to any depth, sorted by name, for known suffixes; hidden files and folders are passed over, and
-    links to folders not followed. The folder of a session is one recording: what its player played. A file reached twice
-    is taken once, at its first place. Raises `InputError` where nothing was given, a path does not exist, or a folder holds
-    no recording.
+    Folders are searched to any depth, sorted by name, for known suffixes; hidden files and folders are passed over, as are
+    work folders of training, and links to folders not followed. The folder of a session is one recording: what its player
+    played. A file reached twice is taken once, at its first place. Raises `InputError` where nothing was given, a path does
+    not exist, or a folder holds no recording.
     """
     found: dict[Path, Path] = {}
     named: set[Path] = set()
@@ -259,7 +261,7 @@ def _search(folder: Path, passed_over: Counter[str]) -> list[Path]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         sessions = [name for name in folders if is_session(Path(parent, name))]
         files += [Path(parent, name) for name in sessions]
-        folders[:] = [name for name in folders if name not in sessions]
+        folders[:] = [name for name in folders if name not in sessions and not Path(parent, name, WORK_MARKER).exists()]
         for name in names:
             suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122
             if suffix in AUDIO_SUFFIXES | MIDI_SUFFIXES and not name.startswith("."):

@@ -20,7 +20,7 @@ import numpy as np
 
 from musichal.arrays import Float64, rounded
 from musichal.audio.midi_take import MidiChoice
-from musichal.audio.recording import Recording, read_recording
+from musichal.audio.recording import WORK_MARKER, Recording, read_recording
 from musichal.errors import InputError, MusicHalError, PartnerFileError
 from musichal.memory.partner_file import StoredRecording
 from musichal.own_process import single_blas_thread
@@ -31,7 +31,6 @@ from musichal.training.manifest import Entry
 from musichal.training.tokenised import Tokenised
 from musichal.training.workers import Engine
 
-_MARKER = "musichal-work.json"
 _HEARD = "heard"
 _STALE_S = 24 * 3600
 _MOST_MEDOIDS = 1024
@@ -171,10 +170,10 @@ def work_folder(folder: Path, *, alone: bool = True) -> Iterator[Path]:
     Raises `InputError` where another run has it, it is a folder of something else, or it cannot be written.
     """
     try:
-        if folder.is_dir() and not (folder / _MARKER).exists() and any(folder.iterdir()):
+        if folder.is_dir() and not (folder / WORK_MARKER).exists() and any(folder.iterdir()):
             raise InputError(f"{printable(folder)} is not a work folder of MusicHal, and not empty")
         (folder / _HEARD).mkdir(parents=True, exist_ok=True)
-        (folder / _MARKER).write_text(json.dumps({"format": "musichal-work"}), "utf-8")
+        (folder / WORK_MARKER).write_text(json.dumps({"format": "musichal-work"}), "utf-8")
     except OSError as error:
         raise InputError(f"cannot use the work folder {printable(folder)}: {reason(error)}") from error
     with contextlib.closing(sqlite3.connect(folder / "lock.sqlite", timeout=0, isolation_level=None)) as lock:

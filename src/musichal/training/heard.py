@@ -240,9 +240,9 @@ def hear(
             if recording.take is not None:
                 members["arrays/midi.safetensors"] = pack_arrays(take_to_arrays(recording.take))
             if keep_audio:
-                with (Path(folder) / "sound.flac").open("xb") as stream:
+                with (Path(folder) / "sound").open("xb") as stream:
                     write_flac(stream, recording.samples, recording.sample_rate_hz)
-                members[_FLAC] = Path(folder) / "sound.flac"
+                members[_FLAC] = Path(folder) / "sound"
             content = {
                 "sample_rate_hz": recording.sample_rate_hz,
                 "n_samples": recording.samples.shape[0],

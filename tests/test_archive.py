@@ -1,5 +1,6 @@
 """An archive gives the same partner whoever hears it, in whatever order, and however often that is interrupted."""
 
+import contextlib
 import json
 import os
 import signal
@@ -104,6 +105,19 @@ def test_a_work_folder_has_one_run_at_a_time_and_nothing_else_of_anyone(tmp_path
     with pytest.raises(InputError, match="not a work folder"), work_folder(tmp_path / "own"):
         pass
     assert [file.name for file in (tmp_path / "own").iterdir()] == ["letter.txt"]
+
+
+def test_a_work_folder_passes_only_where_no_run_was_to_keep_it(tmp_path):
+    for runs, stays in (([True], False), ([True, False, True], True), ([False, True], True)):
+        folder = tmp_path / f"{runs}"
+        for number, passing in enumerate(runs, 1):
+            with contextlib.suppress(KeyError), work_folder(folder, passing=passing):
+                if number < len(runs):
+                    raise KeyError  # as a run that is stopped
+        assert folder.exists() == stays
+    (folder / "lock.sqlite").write_text("this is no database " * 100)
+    with pytest.raises(InputError, match="cannot lock the work folder"), work_folder(folder):
+        pass
 
 
 def test_a_work_folder_holds_no_recordings_of_anyone(songs, tmp_path):

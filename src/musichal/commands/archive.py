@@ -128,7 +128,7 @@ def train_archive(
     folder = (options.work or output.with_name(f"{output.name}.work")).absolute()  # for workers that run elsewhere
     entries = [entry for number, entry in enumerate(archive.entries) if number % shard[1] == shard[0]]
     with (
-        work_folder(folder, alone=shard == (0, 1)),
+        work_folder(folder, alone=shard == (0, 1), passing=options.work is None and shard == (0, 1)),
         _engine(options.engine, workers) as (engine, count),
         terminal.progress("Listening") as progress,
     ):
@@ -167,8 +167,6 @@ def train_archive(
         progress(f"Writing {printable(output.name)}", 1.0)
         save_partner(output, model)
     heard_s = sum(one.duration_s for _, one in kept)
-    if options.work is None:
-        shutil.rmtree(folder, ignore_errors=True)
     if pace.again:
         terminal.say(f"{counted(pace.again, 'recording')} of {len(kept)} had been heard before.")
     took_s = time.monotonic() - started_s

@@ -9,7 +9,9 @@ import contextlib
 import hashlib
 import json
 import platform
+import shutil
 import sqlite3
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -32,6 +34,7 @@ from musichal.training.tokenised import Tokenised
 from musichal.training.workers import Engine
 
 _HEARD = "heard"
+_STAYING, _PASSING = (json.dumps({"format": "musichal-work"} | more).encode() for more in ({}, {"passing": True}))
 _STALE_S = 24 * 3600
 _MOST_MEDOIDS = 1024
 _BLOCK_BYTES = 1 << 20
@@ -164,36 +167,49 @@ def heard_path(folder: Path, key: str) -> Path:
 
 
 @contextmanager
-def work_folder(folder: Path, *, alone: bool = True) -> Iterator[Path]:
+def work_folder(folder: Path, *, alone: bool = True, passing: bool = False) -> Iterator[Path]:
     """Make a work folder, or take one up again; `alone` keeps other runs out while the block runs.
 
-    Raises `InputError` where another run has it, it is a folder of something else, or it cannot be written.
+    A `passing` one is removed when its block ends well, unless a run that was not `passing` has had it. Raises `InputError`
+    where another run has it, it is a folder of something else, or it cannot be written.
     """
+    marker = folder / WORK_MARKER
     try:
-        if folder.is_dir() and not (folder / WORK_MARKER).exists() and any(folder.iterdir()):
+        if folder.is_dir() and not marker.exists() and any(folder.iterdir()):
             raise InputError(f"{printable(folder)} is not a work folder of MusicHal, and not empty")
         (folder / _HEARD).mkdir(parents=True, exist_ok=True)
-        (folder / WORK_MARKER).write_text(json.dumps({"format": "musichal-work"}), "utf-8")
+        passing = passing and (not marker.exists() or marker.read_bytes() == _PASSING)
+        marker.write_bytes(_PASSING if passing else _STAYING)
     except OSError as error:
         raise InputError(f"cannot use the work folder {printable(folder)}: {reason(error)}") from error
-    with contextlib.closing(sqlite3.connect(folder / "lock.sqlite", timeout=0, isolation_level=None)) as lock:
-        try:
-            lock.execute("BEGIN EXCLUSIVE" if alone else "BEGIN")
-            if not alone:
-                lock.execute("SELECT count(*) FROM sqlite_master")
-        except sqlite3.OperationalError as error:
-            raise InputError(
-                f"another run of MusicHal works in {printable(folder)}: wait for it, or name another --work"
-            ) from error
+    with _locked(folder, alone=alone):
         if alone:
             _remove_stale(folder / _HEARD)
         yield folder
+        if passing:
+            shutil.rmtree(folder, ignore_errors=True)  # before another run can have it
+    if passing and sys.platform == "win32":
+        shutil.rmtree(folder, ignore_errors=True)  # where what is open stays
+
+
+@contextmanager
+def _locked(folder: Path, *, alone: bool) -> Iterator[None]:
+    try:
+        with contextlib.closing(sqlite3.connect(folder / "lock.sqlite", timeout=0, isolation_level=None)) as lock:
+            lock.execute("BEGIN EXCLUSIVE" if alone else "BEGIN")
+            if not alone:
+                lock.execute("SELECT count(*) FROM sqlite_master")
+            yield
+    except sqlite3.Error as error:
+        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY:
+            text = f"another run of MusicHal works in {printable(folder)}: wait for it, or name another --work"
+        else:
+            text = f"cannot lock the work folder {printable(folder)}: {printable(str(error))}"
+        raise InputError(text) from error
 
 
 def _remove_stale(folder: Path) -> None:
     """Remove what runs that were killed left behind; what is young may be another machine's."""
-    import shutil
-
     for path in (*folder.glob("part-*"), *folder.glob(".*.partial")):
         with contextlib.suppress(OSError):
             if time.time() - path.stat().st_mtime > _STALE_S:

@@ -19,11 +19,14 @@ from typer.testing import CliRunner, Result
 from musichal.audio.files import encode_flac
 from musichal.audio.recording import read_recording
 from musichal.cli import app
+from musichal.commands.archive import ArchiveOptions, _write_shard
+from musichal.commands.join import _read_shard
 from musichal.errors import InputError
 from musichal.memory.partner_file import load_partner
-from musichal.training.archive import choose_diverse, choose_recent, choose_tagged, work_folder
+from musichal.spec import PerceptionSpec
+from musichal.training.archive import Found, choose_diverse, choose_recent, choose_tagged, work_folder
 from musichal.training.heard import compacted
-from musichal.training.manifest import Entry, read_archive
+from musichal.training.manifest import Archive, Entry, read_archive
 from musichal.training.workers import each
 
 AUDIO = Path(__file__).parent / "audio"
@@ -126,6 +129,38 @@ def test_a_work_folder_holds_no_recordings_of_anyone(songs, tmp_path):
         for folder in (work / "heard" / "part-x", tmp_path):
             (folder / "sound.flac").write_text("")
     assert read_archive([tmp_path]).entries == (Entry(tmp_path / "sound.flac"),)
+
+
+def _shard_of(folder: Path, entries: list[Entry], found: list[Found], shard: tuple[int, int] = (0, 1)) -> Path:
+    archive = Archive(tuple(entries) * shard[1])
+    _write_shard(folder, shard, archive, PerceptionSpec(), entries, found, ArchiveOptions(allow_mixed=True))
+    return folder / f"shard-{shard[0] + 1}-of-{shard[1]}.json"
+
+
+def test_a_shard_is_read_as_it_was_written(tmp_path):
+    entries = [Entry(Path(name), 1, 2.5, "T", ("a", "b"), "line 2") for name in ("x/50% é.wav", "x/\udcff.wav")]
+    found = [Found("0" * 40, duration_s=1.5), Found(wrong="no sound")]
+    assert _read_shard(_shard_of(tmp_path, entries, found))["rows"] == list(zip(entries, found, strict=True))
+
+
+@pytest.mark.parametrize(
+    "change", [{"key": "../../x"}, {"key": 1}, {"tags": None}, {"path": 3}, {"start_s": "1"}, {"where": "\n"}]
+)
+def test_what_is_no_shard_is_refused_in_one_line(tmp_path, change):
+    file = _shard_of(tmp_path, [Entry(Path("a.wav"))], [Found("0" * 40)])
+    values = json.loads(file.read_text())
+    values["rows"][0] |= change
+    file.write_text(json.dumps(values))
+    assert "is no shard" in run("join", tmp_path, "-o", tmp_path / "a.hal", code=2).output
+    values["rows"] = [{}] if change == {"key": 1} else []
+    file.write_text(json.dumps(values))
+    assert "is no shard" in run("join", tmp_path, "-o", tmp_path / "a.hal", code=2).output
+
+
+def test_shards_of_two_counts_are_no_archive(tmp_path):
+    for count in (2, 4):
+        _shard_of(tmp_path, [Entry(Path("a.wav"))], [Found("0" * 40)], (0, count))
+    assert "is one of 4 shards" in run("join", tmp_path, "-o", tmp_path / "a.hal", "--allow-mixed", code=2).output
 
 
 # ── what of it is remembered ─────────────────────────────────────────────────

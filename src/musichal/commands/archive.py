@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import shutil
 import tempfile
 import time
@@ -11,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import soundfile
@@ -399,10 +401,10 @@ def _write_shard(
     found: Sequence[Found],
     options: ArchiveOptions,
 ) -> None:
-    """Write what a shard heard, for `musichal join`."""
+    """Write what a shard heard, for `musichal join`; paths are quoted as in URIs, for they may have bytes that are no text."""
     rows = [
-        {**asdict(one), "path": entry.path.as_posix(), "start_s": entry.start_s, "end_s": entry.end_s, "title": entry.title,
-         "tags": list(entry.tags), "where": entry.where}
+        {**asdict(one), "path": quote(os.fsencode(entry.path.as_posix())), "start_s": entry.start_s, "end_s": entry.end_s,
+         "title": entry.title, "tags": list(entry.tags), "where": entry.where}
         for entry, one in zip(entries, found, strict=True)
     ]  # fmt: skip
     values = {

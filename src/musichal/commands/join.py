@@ -1,10 +1,15 @@
 """`musichal join`: the partner of what shards of an archive heard."""
 
+import math
+import os
+import re
+import sys
 import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 from musichal.commands.archive import ArchiveOptions, checked_select, entry_names, kept_entries, learn_archive, say_left_out
 from musichal.commands.terminal import Terminal
@@ -13,9 +18,10 @@ from musichal.errors import InputError
 from musichal.hearing.listener import resolve_spec
 from musichal.live.output.files import PARTNER, check_outputs
 from musichal.machine import processors
+from musichal.memory.container import safe_text
 from musichal.memory.partner_file import PartnerModel, save_partner
 from musichal.spec import PerceptionSpec
-from musichal.text import counted, parse_json, printable, reason
+from musichal.text import counted, integer_in, number_in, parse_json, printable, reason, text_in
 from musichal.training.archive import Found, heard_path, work_folder
 from musichal.training.heard import Heard
 from musichal.training.manifest import Entry
@@ -23,6 +29,7 @@ from musichal.training.trainer import SAMPLE_FRAMES
 from musichal.training.workers import each
 
 _MOST_JSON_DEPTH = 8
+_KEY = re.compile("[0-9a-f]{40}")
 
 
 def join_command(
@@ -53,23 +60,25 @@ def join_command(
     count = first["shard"][1]
     numbers = {values["shard"][0] for _, _, values in shards}
     for file, _, values in shards:
+        if values["shard"][1] != count:
+            raise InputError(f"{printable(file)} is one of {values['shard'][1]} shards, {printable(first_file)} one of {count}")
         for field in ("spec", "entries", *(() if allow_mixed else ("probe",))):
-            if values[field] != first[field] or values["shard"][1] != count:
+            if values[field] != first[field]:
                 what = {"spec": "hears in another way", "entries": "is of another archive"}.get(field, "has another arithmetic")
                 raise InputError(f"{printable(file)} {what} than {printable(first_file)}")
     if missing := sorted({*range(count)} - numbers):
         raise InputError(f"shard {missing[0] + 1} of {count} is missing: {len(missing)} of {count} were not heard")
     started_s = time.monotonic()
     spec = resolve_spec(PerceptionSpec.from_dict(first["spec"]))
-    rows: dict[int, tuple[Path, dict[str, Any]]] = {}
+    rows: dict[int, tuple[Path, tuple[Entry, Found]]] = {}
     for _, folder, values in shards:
         for place, row in enumerate(values["rows"]):
             rows[values["shard"][0] + place * count] = (folder, row)
     entries, found, folders = [], [], []
-    for _, (folder, row) in sorted(rows.items()):
+    for _, (folder, (entry, one)) in sorted(rows.items()):
         folders.append(folder)
-        entries.append(Entry(Path(row["path"]), row["start_s"], row["end_s"], row["title"], tuple(row["tags"]), row["where"]))
-        found.append(Found(key=row["key"], wrong=row["wrong"], duration_s=row["duration_s"]))
+        entries.append(entry)
+        found.append(one)
     of_key = {one.key: folder for one, folder in zip(found, folders, strict=True)}
     kept, left_out = kept_entries(entries, found)
     say_left_out(left_out, len(entries), terminal)
@@ -97,8 +106,25 @@ def _read_shard(file: Path) -> dict[str, Any]:
         values = parse_json(file.read_bytes(), max_depth=_MOST_JSON_DEPTH)
         if not isinstance(values, dict) or {*values} != {"shard", "entries", "spec", "probe", "rows"}:
             raise ValueError
+        number, count = values["shard"]
+        entries = integer_in(values["entries"], 1, sys.maxsize, "entries")
+        values["rows"] = [_row(row) for row in values["rows"]]
+        if len(values["rows"]) != len(range(integer_in(number, 0, count - 1, "number"), entries, count)):
+            raise ValueError
     except OSError as error:
         raise InputError(f"cannot read {printable(file)}: {reason(error)}") from error
-    except ValueError as error:
+    except (InputError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{printable(file)} is no shard") from error
     return values
+
+
+def _row(row: Any) -> tuple[Entry, Found]:
+    """Return the entry of a row of a shard, and what was found; raises some error for what is no row."""
+    path = Path(os.fsdecode(unquote_to_bytes(text_in(row["path"], "path"))))
+    start_s, duration_s = (number_in(row[name], 0, math.inf, name) for name in ("start_s", "duration_s"))
+    end_s = None if row["end_s"] is None else number_in(row["end_s"], 0, math.inf, "end_s")
+    wrong, key = printable(row["wrong"]), text_in(row["key"], "key")
+    if not wrong and not _KEY.fullmatch(key):
+        raise ValueError
+    title, *tags, where = map(safe_text, (row["title"], *row["tags"], row["where"]))
+    return Entry(path, start_s, end_s, title, tuple(tags), where), Found(key, wrong, duration_s=duration_s)

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import mido
 import numpy as np
 import pytest
 import soundfile
@@ -19,7 +20,7 @@ from typer.testing import CliRunner, Result
 from musichal.audio.files import encode_flac
 from musichal.audio.recording import read_recording
 from musichal.cli import app
-from musichal.commands.archive import ArchiveOptions, _write_shard
+from musichal.commands.archive import ArchiveOptions, _write_shard, length_s
 from musichal.commands.join import _read_shard
 from musichal.errors import InputError
 from musichal.memory.partner_file import load_partner
@@ -95,6 +96,18 @@ def test_what_is_twice_there_or_overlaps_is_left_out(songs, tmp_path):
     assert [line.split(": ")[-1].split(" ")[1] for line in archive.left_out] == ["is", "overlaps", "overlaps"]
     names = [e.path.name for e in read_archive([f"{songs}/*mix*.wav"], exclude=["*-1.wav"]).entries]
     assert names == ["rock140_mix-0.wav", "rock140_mix-2.wav"]
+
+
+def test_lengths_are_those_of_headers_notes_and_chunks(songs, tmp_path):
+    track = mido.MidiTrack([mido.Message("note_on", note=60), mido.Message("note_off", note=60, time=960 * 480)])
+    mido.MidiFile(tracks=[track], ticks_per_beat=480).save(tmp_path / "a.mid")
+    (tmp_path / "s" / "input").mkdir(parents=True)
+    (tmp_path / "s" / "settings.json").write_text('{"sample_rate_hz": 8000}')
+    (tmp_path / "s" / "input" / "00000.raw").write_bytes(bytes(4 * 16_000))
+    (tmp_path / "a.mp4").write_bytes(bytes(64_000))
+    lengths_s = [length_s(Entry(tmp_path / name)) for name in ("a.mid", "s", "a.mp4", "none")]
+    assert lengths_s == pytest.approx([480, 2, 2, 0])
+    assert length_s(Entry(songs / "rock140_mix-0.wav", start_s=1)) == pytest.approx(4)
 
 
 def test_a_work_folder_has_one_run_at_a_time_and_nothing_else_of_anyone(tmp_path):

@@ -30,6 +30,17 @@ def read_input(folder: Path, *, max_samples: int) -> tuple[Float32, int]:
 
     Raises `InputError` where the session is damaged, or its input is longer than `max_samples`.
     """
+    declared, rate_hz = input_length(folder)
+    if declared > max_samples:
+        raise InputError(f"{printable(folder)} holds more sound than can be read at once")
+    store = SampleStore()
+    for chunk in read_chunks(folder, rate_hz):
+        store.append(chunk)
+    return store.samples(), rate_hz
+
+
+def input_length(folder: Path) -> tuple[int, int]:
+    """Return how many samples the input of a session declares, and its rate in Hz; raises `InputError` where it is damaged."""
     try:
         table: Any = parse_json(read_bytes(folder / SETTINGS), max_depth=8)
         rate_hz = table["sample_rate_hz"]
@@ -37,12 +48,7 @@ def read_input(folder: Path, *, max_samples: int) -> tuple[Float32, int]:
         raise InputError(f"{printable(folder / SETTINGS)} is not a session's") from error
     if type(rate_hz) is not int:
         raise InputError(f"{printable(folder / SETTINGS)}: sample_rate_hz is of the wrong type")
-    if sum(chunk_samples(path, rate_hz) for path in chunks_of(folder)) > max_samples:
-        raise InputError(f"{printable(folder)} holds more sound than can be read at once")
-    store = SampleStore()
-    for chunk in read_chunks(folder, rate_hz):
-        store.append(chunk)
-    return store.samples(), rate_hz
+    return sum(chunk_samples(path, rate_hz) for path in chunks_of(folder)), rate_hz
 
 
 def read_played(folder: Path) -> MidiTake | None:

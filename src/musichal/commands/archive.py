@@ -19,7 +19,9 @@ import soundfile
 
 from musichal.atomic import open_atomically
 from musichal.audio.midi_take import MidiChoice
-from musichal.audio.recording import Recording
+from musichal.audio.recording import MIDI_SUFFIXES, Recording
+from musichal.audio.score import read_score
+from musichal.audio.session_input import input_length, is_session
 from musichal.commands.terminal import Terminal
 from musichal.errors import InputError
 from musichal.hearing.listener import Vocabularies, resolve_spec
@@ -77,13 +79,19 @@ class ArchiveOptions:
 
 
 def length_s(entry: Entry) -> float:
-    """Return how long a recording is by its header, or by the size of its file where that does not say."""
+    """Return how long a recording is by its header or notes, or by the size of its file where that does not say."""
     end_s = entry.end_s
     if end_s is None:
         try:
-            with entry.path.open("rb") as stream:  # which takes any name
-                end_s = float(soundfile.info(stream).duration)
-        except (soundfile.SoundFileError, OSError, TypeError):
+            if is_session(entry.path):
+                samples, rate_hz = input_length(entry.path)
+                end_s = samples / rate_hz
+            elif entry.path.suffix.lower() in MIDI_SUFFIXES:
+                end_s = read_score(entry.path).duration_s
+            else:
+                with entry.path.open("rb") as stream:  # which takes any name
+                    end_s = float(soundfile.info(stream).duration)
+        except (InputError, soundfile.SoundFileError, ArithmeticError, OSError, TypeError):
             end_s = 0.0
             with contextlib.suppress(OSError):
                 end_s = entry.path.stat().st_size / 32_000  # as MP3 of 256 kbit/s

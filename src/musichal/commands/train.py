@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +126,7 @@ def train_command(
     paths = expanded(recordings or ())
     if not asked and not notes:
         listed = read_archive(paths, options.manifest, exclude=options.exclude)
-        if options.given or sum(map(length_s, listed.entries)) > LONG_S:
+        if options.given or any(so_far_s > LONG_S for so_far_s in accumulate(map(length_s, listed.entries))):
             return train_archive(
                 listed,
                 spec,

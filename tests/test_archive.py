@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,26 @@ import soundfile
 from typer.testing import CliRunner, Result
 
 from musichal.audio.files import encode_flac
+from musichal.audio.midi_take import MidiChoice
 from musichal.audio.recording import read_recording
 from musichal.cli import app
 from musichal.commands.archive import ArchiveOptions, _write_shard, length_s
 from musichal.commands.join import _read_shard
 from musichal.errors import InputError
+from musichal.memory.container import write_container
 from musichal.memory.partner_file import load_partner
 from musichal.spec import PerceptionSpec
-from musichal.training.archive import Found, choose_diverse, choose_recent, choose_tagged, work_folder
+from musichal.training.archive import (
+    Found,
+    HearTask,
+    _key,
+    choose_diverse,
+    choose_recent,
+    choose_tagged,
+    hear_entry,
+    heard_path,
+    work_folder,
+)
 from musichal.training.heard import compacted
 from musichal.training.manifest import Archive, Entry, read_archive
 from musichal.training.workers import each
@@ -174,6 +187,26 @@ def test_shards_of_two_counts_are_no_archive(tmp_path):
     for count in (2, 4):
         _shard_of(tmp_path, [Entry(Path("a.wav"))], [Found("0" * 40)], (0, count))
     assert "is one of 4 shards" in run("join", tmp_path, "-o", tmp_path / "a.hal", "--allow-mixed", code=2).output
+
+
+def test_what_was_heard_is_refused_where_it_was_cut_and_strict(songs, tmp_path):
+    (tmp_path / "a.wav").write_bytes((songs / "rock140_mix-0.wav").read_bytes()[:-90_000])
+    with work_folder(tmp_path / "w") as folder:
+        task = HearTask(Entry(tmp_path / "a.wav"), PerceptionSpec(), folder)
+        content = {"warnings": [*read_recording(tmp_path / "a.wav").warnings], "n_samples": 1, "sample_rate_hz": 1}
+        write_container(heard_path(folder, _key(task)), content=content, members={})
+        assert not hear_entry(task).wrong
+        assert "is cut short" in hear_entry(replace(task, strict=True)).wrong
+
+
+def test_the_content_of_a_soundfont_is_part_of_how_a_midi_file_was_heard(tmp_path):
+    (tmp_path / "a.mid").write_bytes(b"")
+    keys = []
+    for content in ("a", "bc", "a"):
+        font = tmp_path / f"{len(keys)}.sf2"
+        font.write_text(content)
+        keys.append(_key(HearTask(Entry(tmp_path / "a.mid"), PerceptionSpec(), tmp_path, midi=MidiChoice(soundfont=font))))
+    assert keys[0] == keys[2] != keys[1]
 
 
 # ── what of it is remembered ─────────────────────────────────────────────────

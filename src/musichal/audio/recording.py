@@ -44,6 +44,8 @@ MIDI_SUFFIXES = frozenset((".mid", ".midi", ".smf", ".rmi", ".kar"))
 """What is taken from a folder. A file that is named is read whatever its suffix."""
 WORK_MARKER = "musichal-work.json"
 """A folder with it is a work folder of training (see `musichal.training.archive`): no recordings of a user."""
+CUT = "is cut short or damaged"
+"""So the warning begins that `strict` makes a refusal."""
 LOWEST_RATE_HZ = 8_000
 HIGHEST_RATE_HZ = 192_000
 MAX_SAMPLES = 8 * 3600 * 192_000
@@ -403,9 +405,9 @@ def _cut(heard_s: float, promised_s: float, *, endless: bool) -> str | None:
     """Return a sentence on what is missing at the end of a file, or None."""
     if promised_s > heard_s * (1 + 1e-9):
         decimals = next((d for d in (1, 3) if round(promised_s, d) > round(heard_s, d)), 6)
-        return f"is cut short or damaged: {heard_s:.{decimals}f} of {promised_s:.{decimals}f} s can be heard"
+        return f"{CUT}: {heard_s:.{decimals}f} of {promised_s:.{decimals}f} s can be heard"
     if endless:
-        return f"is cut short or damaged: the last of its pages is missing, {heard_s:.1f} s can be heard"
+        return f"{CUT}: the last of its pages is missing, {heard_s:.1f} s can be heard"
     return None
 
 

@@ -137,6 +137,8 @@ def train_archive(
     check_outputs([(output, PARTNER)], inputs=[entry.path for entry in archive.entries], force=force)
     folder = (options.work or output.with_name(f"{output.name}.work")).absolute()  # for workers that run elsewhere
     entries = [entry for number, entry in enumerate(archive.entries) if number % shard[1] == shard[0]]
+    if options.engine is not None and midi.soundfont is not None:
+        midi = replace(midi, soundfont=midi.soundfont.absolute())
     with (
         work_folder(folder, alone=shard == (0, 1), passing=options.work is None and shard == (0, 1)),
         _engine(options.engine, workers) as (engine, count),
@@ -153,7 +155,8 @@ def train_archive(
 
         def task(entry: Entry) -> HearTask:
             known = None if options.allow_mixed else probe(spec)
-            entry = entry if options.engine is None else replace(entry, path=entry.path.absolute())
+            if options.engine is not None:
+                entry = replace(entry, path=entry.path.absolute())
             return HearTask(entry, spec, folder, keep_audio=keep_audio, compact=compact, strict=strict, midi=midi, probe=known)
 
         found = hear_archive(entries, task, engine, each=came)

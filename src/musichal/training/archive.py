@@ -16,13 +16,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
 from musichal.arrays import Float64, rounded
 from musichal.audio.midi_take import MidiChoice
-from musichal.audio.recording import WORK_MARKER, Recording, read_recording
+from musichal.audio.recording import CUT, MIDI_SUFFIXES, WORK_MARKER, Recording, read_recording
 from musichal.errors import InputError, MusicHalError, PartnerFileError
 from musichal.memory.partner_file import StoredRecording
 from musichal.own_process import single_blas_thread
@@ -89,9 +90,10 @@ def hear_entry(task: HearTask) -> Found:
         path = heard_path(task.folder, key)
         with contextlib.suppress(PartnerFileError):
             heard = Heard.load(path, name=entry.words)
-            if task.probe in (None, heard.container.content.get("probe")):
+            remarks = tuple(heard.container.content["warnings"])
+            refused = task.strict and any(remark.startswith(CUT) for remark in remarks)
+            if task.probe in (None, heard.container.content.get("probe")) and not refused:
                 heard.check()
-                remarks = tuple(heard.container.content["warnings"])
                 return Found(key, "", remarks, heard.duration_s, took_s=time.monotonic() - started_s)
         recording = _read(task)
         if task.compact:
@@ -152,13 +154,21 @@ def _key(task: HearTask) -> str:
                 digest.update(block)
     vocabulary = replace(VocabularySpec(), normalisation=task.spec.vocabulary.normalisation)
     hearing = replace(task.spec, vocabulary=vocabulary).fingerprint()
-    how = [task.entry.start_s, task.entry.end_s, hearing, task.keep_audio, task.compact, *_chosen(task.midi)]
+    how = [task.entry.start_s, task.entry.end_s, hearing, task.keep_audio, task.compact, *_chosen(task)]
     digest.update(json.dumps(how).encode())
     return digest.hexdigest()[:40]
 
 
-def _chosen(midi: MidiChoice) -> list[object]:
-    return [list(midi.tracks), sorted(midi.channels), None if midi.soundfont is None else str(midi.soundfont)]
+def _chosen(task: HearTask) -> list[object]:
+    font = task.midi.soundfont if task.entry.path.suffix.lower() in MIDI_SUFFIXES else None
+    return [list(task.midi.tracks), sorted(task.midi.channels), None if font is None else _digest_of(font, _state(font))]
+
+
+@lru_cache(maxsize=1)
+def _digest_of(path: Path, _of: tuple[int, int]) -> str:
+    """Return the SHA-256 of a file that is in a state."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def heard_path(folder: Path, key: str) -> Path:

@@ -1,6 +1,7 @@
 """An archive gives the same partner whoever hears it, in whatever order, and however often that is interrupted."""
 
 import contextlib
+import itertools
 import json
 import os
 import signal
@@ -92,6 +93,10 @@ def test_a_manifest_is_read_whatever_the_order_of_its_lines(songs, tmp_path):
         ("path,start", "lists no recording"),
         ("path,start\na.wav,soon", "line 2: start must be a time"),
         ("path,start\n,1", "line 2: it names no path"),
+        ('path,title\na.wav,"A\nb.wav,B', "line 2: unexpected end of data: is a quote not closed"),
+        ('path,title\na.wav,"A\nb.wav,"\nc.wav,C', "line 3: a cell has several lines"),
+        ("path,title\na.wav," + "A" * 200_000, "line 2: field larger than"),
+        ("path,title\na.wav," + "A" * 5_000, "line 2: a title or tag has more than"),
         ("path,start,end\na.wav,2,2", "it has no length"),
     ],
 )
@@ -100,6 +105,28 @@ def test_a_manifest_that_cannot_be_meant_is_refused_in_one_line(tmp_path, text, 
     with pytest.raises(InputError, match=message) as caught:
         read_archive([], [tmp_path / "list.csv"])
     assert "\n" not in str(caught.value)
+
+
+def test_a_path_of_a_manifest_may_be_any_that_can_be(tmp_path):
+    (tmp_path / "list.csv").write_text("path,tags\na\u2028b\x85c.wav,x\n", "utf-8")
+    assert read_archive([], [tmp_path / "list.csv"]).entries[0].path == tmp_path / "a\u2028b\x85c.wav"
+    (tmp_path / "list.jsonl").write_text(json.dumps({"path": "\ud800.wav"}))
+    if sys.platform != "win32":
+        with pytest.raises(InputError, match="line 1: it names no path"):
+            read_archive([], [tmp_path / "list.jsonl"])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need rights")
+def test_equal_lines_and_links_are_the_same_in_any_order(tmp_path):
+    (tmp_path / "b.wav").write_text("")
+    (tmp_path / "a.wav").symlink_to("b.wav")
+    lines = ["b.wav,5,9,x", "b.wav,0,3,y", "a.wav,2,6,z", "b.wav,0,3,z", "a.wav,0,3,z"]
+    read = []
+    for order in itertools.permutations(lines):
+        (tmp_path / "list.csv").write_text("path,start,end,tags\n" + "\n".join(order))
+        archive = read_archive([], [tmp_path / "list.csv"])
+        read.append([(e.path.name, e.start_s, e.tags) for e in archive.entries])
+    assert read == [[("b.wav", 0, ("y",)), ("b.wav", 5, ("x",))]] * len(read)
 
 
 def test_what_is_twice_there_or_overlaps_is_left_out(songs, tmp_path):

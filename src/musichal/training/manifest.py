@@ -8,6 +8,7 @@ Only `path` is needed. The order of lines does not matter: recordings are taken 
 import csv
 import fnmatch
 import glob
+import io
 import json
 import os
 from collections import defaultdict
@@ -22,6 +23,7 @@ from musichal.text import PathLike, clock, parse_seconds, printable, read_text
 
 _COLUMNS = ("path", "start", "end", "title", "tags")
 _LARGEST_BYTES = 1 << 28
+_LONGEST_TITLE = 1000  # a partner's texts, of which it is a part, have up to 4096
 
 
 @dataclass(frozen=True)
@@ -66,15 +68,19 @@ def read_archive(paths: Sequence[PathLike], manifests: Sequence[Path] = (), *, e
     """
     entries = [Entry(path) for path in find_recordings(expanded(paths)).files] if paths else []
     listed = [entry for manifest in manifests for entry in _read_manifest(manifest)]
-    listed.sort(key=lambda entry: (os.path.normpath(entry.path), entry.start_s, entry.end_s or float("inf"), entry.title))
+    listed.sort(key=lambda entry: os.path.normpath(entry.path))
+    real = {entry.path: os.path.realpath(entry.path) for entry in (*entries, *listed)}
+    first = {real[entry.path]: number for number, entry in reversed([*enumerate(listed)])}  # links go with what they lead to
+    listed.sort(
+        key=lambda e: (first[real[e.path]], e.start_s, e.end_s or float("inf"), e.title, e.tags, os.path.normpath(e.path))
+    )
     kept: list[Entry] = []
     left_out: list[str] = []
     last: dict[str, Entry] = {}
     for entry in (*entries, *listed):
         if any(fnmatch.fnmatch(text, pattern) for pattern in exclude for text in (entry.path.as_posix(), entry.path.name)):
             continue
-        real = os.path.realpath(entry.path)
-        before = last.get(real)
+        before = last.get(real[entry.path])
         if entry.end_s is not None and entry.end_s <= entry.start_s:
             left_out.append(f"{entry.words}: it has no length")
         elif before is not None and (before.start_s, before.end_s) == (entry.start_s, entry.end_s):
@@ -83,7 +89,7 @@ def read_archive(paths: Sequence[PathLike], manifests: Sequence[Path] = (), *, e
             left_out.append(f"{entry.words}: it overlaps {before.words}")
         else:
             kept.append(entry)
-            last[real] = entry
+            last[real[entry.path]] = entry
     if not kept:
         raise InputError(f"there is no recording in it: {left_out[0]}" if left_out else "no recording was given")
     return Archive(tuple(kept), tuple(left_out))
@@ -123,12 +129,18 @@ def _read_manifest(file: Path) -> list[Entry]:
     if file.suffix.lower() in (".jsonl", ".ndjson", ".json"):
         rows = [(number, _json(line, f"{printable(file)}, line {number}")) for number, line in _lines(text)]
     else:
-        reader = csv.DictReader(text.splitlines(), skipinitialspace=True)
-        if "path" not in (reader.fieldnames or ()):
-            raise InputError(
-                f"{printable(file)} has no column 'path': its first line must name the columns {', '.join(_COLUMNS)}"
-            )
-        rows = [(reader.line_num, row) for row in reader]
+        reader = csv.DictReader(io.StringIO(text), skipinitialspace=True, strict=True)
+        try:
+            if "path" not in (reader.fieldnames or ()):
+                raise InputError(
+                    f"{printable(file)} has no column 'path': its first line must name the columns {', '.join(_COLUMNS)}"
+                )
+            rows = [(reader.line_num, row) for row in reader]
+        except csv.Error as error:
+            raise InputError(f"{printable(file)}, line {reader.line_num + 1}: {error}: is a quote not closed?") from error
+        for number, row in rows:
+            if any("\n" in str(cell) for cell in row.values()):
+                raise InputError(f"{printable(file)}, line {number}: a cell has several lines: is a quote not closed?")
     if not rows:
         raise InputError(f"{printable(file)} lists no recording")
     return [_entry(row, file.parent, f"{printable(file.name)}, line {number}") for number, row in rows]
@@ -156,16 +168,27 @@ def _entry(row: Mapping[str | Any, Any], folder: Path, where: str) -> Entry:
         return "" if value is None else str(value).strip()
 
     path = text("path")
-    if not path or "\0" in path:
+    if not path or "\0" in path or not _is_path(path):
         raise InputError(f"{where}: it names no path")
     given = row.get("tags")
     tags = [str(tag) for tag in given] if isinstance(given, list) else text("tags").replace(";", " ").split()
     start, end = text("start"), text("end")
+    title, *tags = map(printable, (text("title"), *tags))
+    if any(len(one) > _LONGEST_TITLE for one in (title, *tags)):
+        raise InputError(f"{where}: a title or tag has more than {_LONGEST_TITLE} characters")
     return Entry(
         path=folder / path,
         start_s=parse_seconds(start, f"{where}: start") if start else 0.0,
         end_s=parse_seconds(end, f"{where}: end") if end else None,
-        title=printable(text("title")),
-        tags=tuple(printable(tag) for tag in tags),
+        title=title,
+        tags=tuple(tags),
         where=where,
     )
+
+
+def _is_path(text: str) -> bool:
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
+    return True

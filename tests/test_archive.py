@@ -36,13 +36,14 @@ from musichal.training.archive import (
     choose_diverse,
     choose_recent,
     choose_tagged,
+    hear_archive,
     hear_entry,
     heard_path,
     work_folder,
 )
 from musichal.training.heard import compacted
 from musichal.training.manifest import Archive, Entry, read_archive
-from musichal.training.workers import each
+from musichal.training.workers import DiedError, each
 
 AUDIO = Path(__file__).parent / "audio"
 
@@ -283,8 +284,17 @@ def test_compact_recordings_are_kept_as_they_are_heard(songs):
 # ── workers ──────────────────────────────────────────────────────────────────
 
 
+def test_a_recording_that_ends_its_worker_is_left_out_by_name():
+    entries = [Entry(Path("a.wav")), Entry(Path("b.wav"))]
+    found = hear_archive(entries, lambda _: None, lambda *_: [(1, DiedError("died")), (0, Found("k"))], each=lambda *_: None)
+    assert [one.wrong for one in found] == ["", "b.wav: died"]
+
+
 def _die_once(path: Path) -> str:
-    if path.name == "0" and not path.exists():
+    first = path.with_name("0")
+    while path.name == "fatal" and not first.exists():
+        time.sleep(0.01)
+    if path.name == "fatal" or (path == first and not path.exists()):
         path.write_text("")
         os.kill(os.getpid(), signal.SIGKILL)
     return path.name
@@ -293,8 +303,10 @@ def _die_once(path: Path) -> str:
 @pytest.mark.skipif(sys.platform == "win32", reason="nothing is killed so")
 @pytest.mark.slow
 def test_what_a_killed_worker_did_is_done_again(tmp_path):
-    paths = [tmp_path / f"{n}" for n in range(2)]
-    assert dict(each(_die_once, paths, processes=2)) == {0: "0", 1: "1"}
+    paths = [tmp_path / f"{n}" for n in (0, 1, "fatal", 2)]
+    done = dict(each(_die_once, paths, processes=2))
+    assert isinstance(done.pop(2), DiedError)
+    assert done == {0: "0", 1: "1", 3: "2"}
 
 
 # ── the same bytes ───────────────────────────────────────────────────────────

@@ -32,7 +32,7 @@ from musichal.text import printable, reason
 from musichal.training.heard import Heard, compacted, hear, probe, ready_encoder
 from musichal.training.manifest import Entry
 from musichal.training.tokenised import Tokenised
-from musichal.training.workers import Engine
+from musichal.training.workers import DiedError, Engine
 
 _HEARD = "heard"
 _STAYING, _PASSING = (json.dumps({"format": "musichal-work"} | more).encode() for more in ({}, {"passing": True}))
@@ -232,10 +232,13 @@ def hear_archive(
     """Hear entries by an engine; return what was found of each, and tell `each` as it comes. Raises as `hear_entry` does."""
     found = [Found() for _ in entries]
     for number, result in engine(hear_entry, [task(entry) for entry in entries]):
-        if isinstance(result, MusicHalError):
+        if isinstance(result, DiedError):
+            found[number] = Found(wrong=f"{entries[number].words}: {result}")
+        elif isinstance(result, MusicHalError):
             raise result
-        found[number] = result
-        each(entries[number], result)
+        else:
+            found[number] = result
+        each(entries[number], found[number])
     return found
 
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from musichal.errors import InputError, MissingExtraError, install_hint
-from musichal.training.workers import Engine, caught
+from musichal.training.workers import DiedError, Engine, caught
 
 _SCHEME = "dask://"
 _PATIENCE_S = 20
@@ -41,10 +41,10 @@ def dask_engine(address: str) -> Iterator[tuple[Engine, int]]:
             numbers = {future.key: number for number, future in enumerate(futures)}
             try:
                 for future in distributed.as_completed(futures):
-                    yield numbers[future.key], future.result()
-            except distributed.KilledWorker as error:
-                raise InputError(f"a recording ends the workers that hear it: {error}") from error
-            except (OSError, RuntimeError, distributed.CancelledError) as error:
+                    error = future.exception()
+                    died = isinstance(error, distributed.KilledWorker)
+                    yield numbers[future.key], DiedError(f"the workers that did it died: {error}") if died else future.result()
+            except (ImportError, OSError, RuntimeError, distributed.CancelledError) as error:
                 raise InputError(f"the Dask cluster failed: {type(error).__name__}: {error}") from error
             finally:
                 client.cancel(futures)

@@ -40,7 +40,7 @@ from musichal.training.influence_worth import MOST_REHEARSALS, Rehearsal, influe
 from musichal.training.note_alignment import align_notes
 from musichal.training.pair_alignment import MORE_AT_ONCE, Sounding, aligned, check_pairs, parts_at_once
 from musichal.training.tokenised import Tokenised, is_whole, tokenise
-from musichal.training.workers import Engine, each, worker_pool
+from musichal.training.workers import DiedError, Engine, each, worker_pool
 
 Progress = Callable[[str, float], None]
 """Receives what is being done, and the share of it that is done, 0 to 1."""
@@ -218,6 +218,8 @@ def _hear_all(
         tell(f"Listening to {recordings[0].name}", 0.0)
         tasks = [_ToHear(*item, keep_audio) for item in zip(recordings, [spec] * len(paths), paths, strict=True)]
         for number, result in each(_hear_one, tasks, processes=processes):
+            if isinstance(result, DiedError):
+                raise InputError(f"{recordings[number].name}: {result}")
             if isinstance(result, MusicHalError):
                 raise result
             done += recordings[number].duration_s

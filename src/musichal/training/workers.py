@@ -14,7 +14,8 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor
+from concurrent.futures import wait as first_of
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from itertools import islice
@@ -52,6 +53,11 @@ def usual_processes(duration_s: float) -> int:
 
 _DIED = "a process of the training died: is there enough memory? --workers 1 needs the least"
 _MOST_DEATHS = 3
+_AHEAD = 2
+
+
+class DiedError(InputError):
+    """The process that did a task died, twice."""
 
 
 def each(
@@ -59,32 +65,45 @@ def each(
 ) -> Iterator[tuple[int, Result | MusicHalError]]:
     """Do a function of a module to each task in so many processes of this machine, as an `Engine` does.
 
-    What a process did that died is done again. Raises `InputError` if they die one after the other.
+    What processes did when one died is done again, one by one: the task that ends its process again gives a `DiedError`.
+    Raises `InputError` if they die one after the other and nothing is done.
     """
     if processes == 1:
         for number, task in enumerate(tasks):
             yield number, caught(work, task)
         return
-    left, deaths = set(range(len(tasks))), 0
-    while left:
-        pool = ProcessPoolExecutor(min(processes, len(left)), mp_context=get_context("spawn"), initializer=_end_with_parent)
+    left, suspects = deque(range(len(tasks))), deque[int]()
+    deaths = 0
+    while left or suspects:
+        queue, count = (suspects, 1) if suspects else (left, min(processes, len(left)))
+        most = 1 if suspects else _AHEAD * count
+        is_alone = most == 1
+        running: dict[Future[Result | MusicHalError], int] = {}
+        pool = ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=_end_with_parent)
         try:
-            with starting_children(threads=1):
-                numbers = {pool.submit(caught, work, tasks[number]): number for number in sorted(left)}
-            for future in as_completed(numbers):
-                result = future.result()
-                left.discard(numbers[future])
-                deaths = 0
-                yield numbers[future], result
+            while queue or running:
+                with starting_children(threads=1):
+                    while queue and len(running) < most:
+                        running[pool.submit(caught, work, tasks[queue[0]])] = queue[0]
+                        queue.popleft()
+                for future in first_of(running, return_when=FIRST_COMPLETED).done:
+                    result = future.result()
+                    deaths = -len(tasks)  # something is done
+                    yield running.pop(future), result
         except BrokenProcessPool as error:
             deaths += 1
             if deaths == _MOST_DEATHS:
                 raise InputError(_DIED) from error
+            if not is_alone:
+                suspects.extend(sorted(running.values()))
+                running.clear()
         finally:
             children = list((pool._processes or {}).values())
             pool.shutdown(wait=False, cancel_futures=True)
             for child in children:
                 child.kill()  # it has nothing to lose
+        for number in running.values():
+            yield number, DiedError(_DIED)
 
 
 def caught(work: Callable[[Task], Result], task: Task) -> Result | MusicHalError:

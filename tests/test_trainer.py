@@ -14,7 +14,7 @@ from musichal.hearing.vocabulary import fit_vocabulary
 from musichal.memory.partner_file import load_partner, save_partner
 from musichal.spec import PerceptionSpec
 from musichal.training import trainer
-from musichal.training.trainer import train, with_beats
+from musichal.training.trainer import rehear, train, with_beats
 from partners_by_hand import as_version_1
 from players_by_hand import hear
 
@@ -27,6 +27,15 @@ def part(recording: Recording, first_s: float, last_s: float) -> Recording:
     rate = recording.sample_rate_hz
     samples = recording.samples[round(first_s * rate) : round(last_s * rate)]
     return dataclasses.replace(recording, samples=samples, name=f"{first_s}.wav")
+
+
+def test_hearing_again_keeps_tags_and_what_taught_the_vocabularies(trained, monkeypatch):
+    monkeypatch.setattr(trainer, "train", lambda *_, **__: trained)
+    own = tuple(replace(stored, tags=("solo",)) for stored in trained.recordings)
+    model = replace(trained, recordings=own, archive={"hours": "1"})
+    for refit, archive in ((False, {"hours": "1"}), (True, {})):
+        again = rehear(model, model.spec, refit=refit).model
+        assert ([stored.tags for stored in again.recordings], again.archive) == ([("solo",)] * len(own), archive)
 
 
 def test_a_partner_of_real_music_has_something_to_say(trained):

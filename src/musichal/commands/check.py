@@ -26,7 +26,7 @@ from musichal.machine import processors
 from musichal.memory.partner_file import PartnerModel, load_partner, save_partner
 from musichal.own_process import run_module
 from musichal.text import clock, counted, pitch_name, printable, shortened
-from musichal.training.trainer import SAMPLE_FRAMES, as_recording, train
+from musichal.training.trainer import SAMPLE_FRAMES, as_recording, tagged, train
 
 # Terminals of at least this many columns have room for the details of a check.
 _WIDE = 120
@@ -131,8 +131,7 @@ def retrain_from(model: PartnerModel, given: Sequence[Recording] = ()) -> Partne
     kept = model.vocabularies if model.keeps_vocabularies else None
     frames = int(model.archive.get("sample_frames", SAMPLE_FRAMES))
     again = train(recordings, model.spec, keep_audio=keep, vocabularies=kept, pairs=model.pairs, sample_frames=frames)
-    tagged = [replace(one, tags=stored.tags) for one, stored in zip(again.recordings, model.recordings, strict=True)]
-    return replace(again, trained_with=model.trained_with, archive=model.archive, recordings=tuple(tagged))
+    return replace(tagged(again, model), trained_with=model.trained_with, archive=model.archive)
 
 
 def _verification_tables(verification: Verification, *, narrow: bool) -> Iterator[Table]:

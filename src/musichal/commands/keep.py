@@ -15,7 +15,7 @@ from musichal.live.output.files import PARTNER, check_outputs
 from musichal.live.session.session import Session, read_session
 from musichal.memory.partner_file import PartnerModel, load_partner, save_partner
 from musichal.text import counted, printable
-from musichal.training.trainer import own_recordings, train
+from musichal.training.trainer import own_recordings, tagged, train
 from musichal.training.workers import usual_processes
 
 
@@ -56,6 +56,7 @@ def keep_command(
             warn=terminal.warn,
         )
         progress(f"Writing {printable(output.name)}", 1.0)
+        kept = kept if alone else tagged(kept, model)
         save_partner(output, kept)
     before = 0 if alone else len(model.memory)
     new, heard_s = len(kept.memory) - before, sum(r.duration_s for r in heard)

@@ -433,6 +433,12 @@ def own_recordings(model: PartnerModel) -> list[Recording]:
     return [as_recording(stored, stored.samples()) for stored in model.recordings]
 
 
+def tagged(again: PartnerModel, model: PartnerModel) -> PartnerModel:
+    """Return a partner that was trained on the recordings of `model`, and maybe more, with their tags."""
+    own = [replace(one, tags=stored.tags) for one, stored in zip(again.recordings, model.recordings, strict=False)]
+    return replace(again, recordings=(*own, *again.recordings[len(own) :]))
+
+
 @single_blas_thread()
 def with_beats(model: PartnerModel, *, processes: int = 1, progress: Progress | None = None) -> PartnerModel:
     """Return the partner with the beats and drum hits of its own recordings, all else as it is; raises as `train` does."""
@@ -469,6 +475,7 @@ def rehear(
     """Return the partner as it hears its own recordings with another spec that has the same frames; raises as `train` does."""
     kept = None if refit else model.vocabularies
     again = train(own_recordings(model), spec, processes=processes, vocabularies=kept, pairs=model.pairs, progress=progress)
+    again = replace(tagged(again, model), archive={} if refit else model.archive)  # which says what taught the vocabularies
     same, frames = [], []
     for source in range(len(SOURCES)):
         pairs = [(a.tokens[source], b.tokens[source]) for a, b in zip(model.recordings, again.recordings, strict=True)]

@@ -23,7 +23,7 @@ from musichal.audio.files import encode_flac
 from musichal.audio.midi_take import MidiChoice
 from musichal.audio.recording import read_recording
 from musichal.cli import app
-from musichal.commands.archive import ArchiveOptions, _write_shard, length_s
+from musichal.commands.archive import ArchiveOptions, _write_shard, entry_names, length_s
 from musichal.commands.join import _read_shard
 from musichal.errors import InputError
 from musichal.memory.container import write_container
@@ -259,16 +259,27 @@ def test_a_diverse_choice_has_one_of_each_kind():
     assert len(choose_diverse([_Counted(kind) for kind in kinds], size=3, most_s=1e9)) == 6
 
 
-def test_recent_and_tagged_choices_fill_the_hours(tmp_path):
-    entries = []
-    for number in range(4):
-        (tmp_path / f"{number}").write_text("")
-        os.utime(tmp_path / f"{number}", (1000 - number, 1000 - number))
-        entries.append(Entry(tmp_path / f"{number}", tags=("even",) if number % 2 == 0 else ()))
-    assert choose_recent(entries, [10.0] * 4, most_s=25) == [0, 1]
+def test_recent_and_tagged_choices_fill_the_hours():
+    assert choose_recent([1000 - number for number in range(4)], [10.0] * 4, most_s=25) == [0, 1]
+    assert choose_recent([2, 1, 0], [50.0, 10.0, 10.0], most_s=25) == [1, 2], "what is too long leaves room for others"
+    assert choose_recent([2, 1, 0], [50.0, 30.0, 40.0], most_s=25) == [1], "something is remembered"
+    entries = [Entry(Path(f"{number}"), tags=("even",) if number % 2 == 0 else ()) for number in range(4)]
     assert choose_tagged(entries, [10.0] * 4, frozenset({"even"}), most_s=25) == [0, 2]
     with pytest.raises(InputError, match="no recording has a tag"):
         choose_tagged(entries, [10.0] * 4, frozenset({"odd"}), most_s=25)
+
+
+def test_a_tag_that_no_recording_has_is_refused_before_hearing(songs, tmp_path):
+    options = ("--memory-hours", 1, "--select", "tags=none")
+    done = run("train", "--manifest", songs / "list.csv", "-o", tmp_path / "a.hal", *options, code=2)
+    assert "no recording has a tag" in done.output
+    assert not (tmp_path / "a.hal.work").exists()
+
+
+def test_names_of_entries_all_differ():
+    titles = ["x", "x", "x (2)", "x", "x (2)", ""]
+    names = entry_names([Entry(Path("a.wav"), title=title) for title in titles])
+    assert names == ["x", "x (2)", "x (2) (2)", "x (3)", "x (2) (3)", "a.wav"]
 
 
 def test_compact_recordings_are_kept_as_they_are_heard(songs):

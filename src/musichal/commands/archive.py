@@ -33,11 +33,13 @@ from musichal.text import clock, counted, printable
 from musichal.training.archive import (
     Found,
     HearTask,
+    changed_ns,
     choose_diverse,
     choose_recent,
     choose_tagged,
     hear_archive,
     heard_path,
+    with_tags,
     work_folder,
 )
 from musichal.training.heard import Heard, hear, probe, ready_encoder
@@ -123,7 +125,7 @@ def train_archive(
 
     started_s = time.monotonic()
     shard = _shard(options.shard)
-    select = checked_select(options)
+    select = checked_select(options, archive.entries)
     if archive.left_out and strict:
         raise InputError("; ".join(archive.left_out))
     if measured is not None:
@@ -169,14 +171,13 @@ def train_archive(
             return None
         if not kept:
             raise InputError(f"none of {counted(len(entries), 'recording')} can be heard: {left_out[0]}")
-        names = entry_names([entry for entry, _ in kept])
+        of_kept = [entry for entry, _ in kept]
+        names = entry_names(of_kept)
         heard = [
             Heard.load(heard_path(folder, one.key), name=name, tags=entry.tags)
             for (entry, one), name in zip(kept, names, strict=True)
         ]
-        model = learn_archive(
-            heard, [entry for entry, _ in kept], spec, folder, engine, select, options, vocabularies, terminal, progress
-        )
+        model = learn_archive(heard, of_kept, spec, folder, engine, select, options, vocabularies, terminal, progress)
         progress(f"Writing {printable(output.name)}", 1.0)
         save_partner(output, model)
     heard_s = sum(one.duration_s for _, one in kept)
@@ -211,7 +212,7 @@ def learn_archive(
         if sum(durations_s) <= most_s and select["how"] != "tags":
             return range(len(tokenised))
         if select["how"] == "recent":
-            return choose_recent(entries, durations_s, most_s=most_s)
+            return choose_recent([select["changed"][entry.path] for entry in entries], durations_s, most_s=most_s)
         if select["how"] == "tags":
             return choose_tagged(entries, durations_s, select["tags"], most_s=most_s)
         return choose_diverse(tokenised, size=spec.vocabulary.size, most_s=most_s)
@@ -240,12 +241,15 @@ def entry_names(entries: Sequence[Entry]) -> list[str]:
     """Return a name for each entry: its title, or that of its file, with the start of a part; all different."""
     paths = list(dict.fromkeys(entry.path for entry in entries))
     of_file = dict(zip(paths, distinct_names(paths), strict=True))
-    names, seen = [], Counter[str]()
+    names: dict[str, None] = {}
+    times = Counter[str]()
     for entry in entries:
-        name = entry.title or of_file[entry.path] + (f" {clock(entry.start_s, decimals=0)}" if entry.is_part else "")
-        seen[name] += 1
-        names.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
-    return names
+        own = name = entry.title or of_file[entry.path] + (f" {clock(entry.start_s, decimals=0)}" if entry.is_part else "")
+        while name in names:
+            times[own] += 1
+            name = f"{own} ({times[own] + 1})"
+        names[name] = None
+    return [*names]
 
 
 def kept_entries(entries: Sequence[Entry], found: Sequence[Found]) -> tuple[list[tuple[Entry, Found]], list[str]]:
@@ -329,8 +333,8 @@ def _sounds_of(path: Path, spec: PerceptionSpec) -> Vocabularies:
     return model.vocabularies
 
 
-def checked_select(options: ArchiveOptions) -> Mapping[str, Any]:
-    """Return how --select chooses, and by which tags; raises `InputError`."""
+def checked_select(options: ArchiveOptions, entries: Sequence[Entry] = ()) -> Mapping[str, Any]:
+    """Return how --select chooses, by which tags, and when files were changed; raises `InputError`."""
     text = options.select or "diverse"
     if options.select is not None and options.memory_hours is None:
         raise InputError("--select needs --memory-hours: how much is remembered")
@@ -338,7 +342,9 @@ def checked_select(options: ArchiveOptions) -> Mapping[str, Any]:
     tags = frozenset(filter(None, names.split(",")))
     if how not in ("diverse", "recent", "tags") or bool(tags) != (how == "tags"):
         raise InputError(f"--select must be {_SELECT}, got {printable(text)!r}")
-    return {"how": how, "tags": tags}
+    if entries and tags:
+        with_tags(entries, tags)  # a mistake must show before hours of listening
+    return {"how": how, "tags": tags, "changed": {entry.path: changed_ns(entry.path) for entry in entries}}
 
 
 # ── what it would take ───────────────────────────────────────────────────────

@@ -245,18 +245,30 @@ def hear_archive(
 # Which recordings a partner remembers, of all that its vocabularies were learned from.
 
 
-def choose_recent(entries: Sequence[Entry], durations_s: Sequence[float], *, most_s: float) -> list[int]:
-    """Return the recordings whose files were changed last, as many as fit, in order."""
-    changed = [entry.path.stat().st_mtime_ns for entry in entries]
-    return _fitting(sorted(range(len(entries)), key=lambda n: (-changed[n], -n)), durations_s, most_s=most_s)
+def changed_ns(path: Path) -> int:
+    """Return when a file was changed, 0 where it is gone."""
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+def choose_recent(changed: Sequence[int], durations_s: Sequence[float], *, most_s: float) -> list[int]:
+    """Return the recordings whose files were `changed` last, as many as fit, in order."""
+    return _fitting(sorted(range(len(changed)), key=lambda n: (-changed[n], -n)), durations_s, most_s=most_s)
 
 
 def choose_tagged(entries: Sequence[Entry], durations_s: Sequence[float], tags: frozenset[str], *, most_s: float) -> list[int]:
     """Return the recordings with one of these tags, as many as fit, in order; raises `InputError` where there is none."""
+    return _fitting(with_tags(entries, tags), durations_s, most_s=most_s)
+
+
+def with_tags(entries: Sequence[Entry], tags: frozenset[str]) -> list[int]:
+    """Return the numbers of the entries with one of these tags; raises `InputError` where there is none."""
     tagged = [number for number, entry in enumerate(entries) if tags & {*entry.tags}]
     if not tagged:
-        raise InputError(f"no recording has a tag of --select tags={','.join(sorted(tags))}")
-    return _fitting(tagged, durations_s, most_s=most_s)
+        raise InputError(f"no recording has a tag of --select tags={printable(','.join(sorted(tags)))}")
+    return tagged
 
 
 def choose_diverse(tokenised: Sequence[Tokenised], *, size: int, most_s: float) -> list[int]:
@@ -287,10 +299,10 @@ def _fitting(numbers: Sequence[int], durations_s: Sequence[float], *, most_s: fl
     chosen: list[int] = []
     room_s = most_s
     for number in numbers:
-        if durations_s[number] <= room_s or not chosen:
+        if durations_s[number] <= room_s:
             chosen.append(number)
             room_s -= durations_s[number]
-    return sorted(chosen)
+    return sorted(chosen) or [min(numbers, key=lambda number: durations_s[number])]
 
 
 def spread_recordings(recordings: Sequence[StoredRecording], *, most_s: float) -> list[StoredRecording]:

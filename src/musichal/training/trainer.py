@@ -343,7 +343,8 @@ def _tokenise_all(
     heard: Sequence[Heard], spec: PerceptionSpec, vocabularies: Vocabularies, folder: Path, engine: Engine, tell: Progress
 ) -> list[Tokenised]:
     digest = "".join(vocabulary.digest()[:8] for vocabulary in vocabularies)
-    paths = [folder / f"{item.container.path.name}-{digest}" for item in heard]
+    probes = (str(item.container.content.get("probe", ""))[:8] for item in heard)
+    paths = [folder / f"{item.container.path.name}-{digest}{probe}" for item, probe in zip(heard, probes, strict=True)]
     left = [number for number, path in enumerate(paths) if not is_whole(path)]
     tasks = [_ToTokenise(heard[number], spec, vocabularies, paths[number]) for number in left]
     for done, (number, result) in enumerate(engine(_tokenise_one, tasks)):

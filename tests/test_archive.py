@@ -135,6 +135,7 @@ def test_what_is_twice_there_or_overlaps_is_left_out(songs, tmp_path):
     archive = read_archive([], [tmp_path / "list.csv"])
     assert [(e.path.name, e.start_s) for e in archive.entries] == [("a.wav", 0), ("a.wav", 10), ("b.wav", 0)]
     assert [line.split(": ")[-1].split(" ")[1] for line in archive.left_out] == ["is", "overlaps", "overlaps"]
+    assert read_archive([songs]).passed_over == {".csv": len([*songs.glob("*.csv")])}
     names = [e.path.name for e in read_archive([f"{songs}/*mix*.wav"], exclude=["*-1.wav"]).entries]
     assert names == ["rock140_mix-0.wav", "rock140_mix-2.wav"]
 
@@ -182,7 +183,9 @@ def test_a_work_folder_holds_no_recordings_of_anyone(songs, tmp_path):
         (work / "heard" / "part-x").mkdir()
         for folder in (work / "heard" / "part-x", tmp_path):
             (folder / "sound.flac").write_text("")
-    assert read_archive([tmp_path]).entries == (Entry(tmp_path / "sound.flac"),)
+    archive = read_archive([tmp_path])
+    assert archive.entries == (Entry(tmp_path / "sound.flac"),)
+    assert archive.passed_over == {}
 
 
 def _shard_of(folder: Path, entries: list[Entry], found: list[Found], shard: tuple[int, int] = (0, 1)) -> Path:

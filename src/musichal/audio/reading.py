@@ -57,12 +57,17 @@ def read_found(
         raise InputError("; ".join(bad.values()))
     if bad:
         warn(f"left out {counted(len(bad), 'file')}: {'; '.join(bad.values())}")
-    if passed := sum(found.passed_over.values()):
-        kinds = sorted(found.passed_over, key=lambda suffix: (-found.passed_over[suffix], suffix))
-        names = ", ".join(printable(kind) or "without suffix" for kind in kinds[:_MOST_KINDS])
-        more = " …" if len(kinds) > _MOST_KINDS else ""
-        warn(f"passed over {counted(passed, 'file')} that are no recordings by their names: {names}{more}")
+    say_passed_over(found.passed_over, warn)
     for recording in heard.values():
         for warning in recording.warnings:
             warn(f"{recording.name}: {warning}")
     return heard
+
+
+def say_passed_over(passed_over: Mapping[str, int], warn: Callable[[str], None]) -> None:
+    """Say how many files of which kinds were passed over."""
+    if passed := sum(passed_over.values()):
+        kinds = sorted(passed_over, key=lambda suffix: (-passed_over[suffix], suffix))
+        names = ", ".join(printable(kind) or "without suffix" for kind in kinds[:_MOST_KINDS])
+        more = " …" if len(kinds) > _MOST_KINDS else ""
+        warn(f"passed over {counted(passed, 'file')} that are no recordings by their names: {names}{more}")

@@ -19,6 +19,7 @@ import soundfile
 
 from musichal.atomic import open_atomically
 from musichal.audio.midi_take import MidiChoice
+from musichal.audio.reading import say_passed_over
 from musichal.audio.recording import MIDI_SUFFIXES, Recording
 from musichal.audio.score import read_score
 from musichal.audio.session_input import input_length, is_session
@@ -157,13 +158,13 @@ def train_archive(
 
         def task(entry: Entry) -> HearTask:
             known = None if options.allow_mixed else probe(spec)
-            if options.engine is not None:
-                entry = replace(entry, path=entry.path.absolute())
+            entry = entry if options.engine is None else replace(entry, path=entry.path.absolute())
             return HearTask(entry, spec, folder, keep_audio=keep_audio, compact=compact, strict=strict, midi=midi, probe=known)
 
         found = hear_archive(entries, task, engine, each=came)
         kept, left_out = kept_entries(entries, found)
         say_left_out([*archive.left_out, *left_out], len(archive.entries) + len(archive.left_out), terminal)
+        say_passed_over(archive.passed_over, terminal.warn)
         if shard != (0, 1):
             _write_shard(folder, shard, archive, spec, entries, found, options)
             terminal.say(f"Heard shard {shard[0] + 1} of {shard[1]}: {counted(len(kept), 'recording')} in {printable(folder)}.")
@@ -391,6 +392,7 @@ def _say_plan(
     }
     terminal.result(values)
     say_left_out(archive.left_out, len(archive.entries) + len(archive.left_out), terminal)
+    say_passed_over(archive.passed_over, terminal.warn)
     terminal.say(f"{counted(len(archive.entries), 'recording')}, {hours:.2f} hours.")
     terminal.say(f"About {needed_s / 3600:.2f} hours with {counted(workers, 'worker')}, {rate * workers:.0f} times real time.")
     terminal.say(f"About {memory_mb:.0f} MB of memory for the main process, {_BASE_MB} MB for each worker.")

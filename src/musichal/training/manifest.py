@@ -13,11 +13,11 @@ import json
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any
 
-from musichal.audio.recording import find_recordings
+from musichal.audio.recording import FoundFiles, find_recordings
 from musichal.errors import InputError
 from musichal.text import PathLike, clock, parse_seconds, printable, read_text
 
@@ -54,10 +54,11 @@ class Entry:
 
 @dataclass(frozen=True)
 class Archive:
-    """The entries of an archive in order, and what of it is left out, in a line each."""
+    """The entries of an archive in order, what of it is left out, in a line each, and files passed over, by suffix."""
 
     entries: tuple[Entry, ...]
     left_out: tuple[str, ...] = ()
+    passed_over: Mapping[str, int] = field(default_factory=dict)
 
 
 def read_archive(paths: Sequence[PathLike], manifests: Sequence[Path] = (), *, exclude: Sequence[str] = ()) -> Archive:
@@ -66,7 +67,8 @@ def read_archive(paths: Sequence[PathLike], manifests: Sequence[Path] = (), *, e
     Entries that are twice there, overlap another or have no length are left out, as are those whose path or name matches one of
     the patterns `exclude`. Raises `InputError` where nothing is there, or a manifest cannot be read.
     """
-    entries = [Entry(path) for path in find_recordings(expanded(paths)).files] if paths else []
+    found = find_recordings(expanded(paths)) if paths else FoundFiles()
+    entries = [Entry(path) for path in found.files]
     listed = [entry for manifest in manifests for entry in _read_manifest(manifest)]
     listed.sort(key=lambda entry: os.path.normpath(entry.path))
     real = {entry.path: os.path.realpath(entry.path) for entry in (*entries, *listed)}
@@ -92,7 +94,7 @@ def read_archive(paths: Sequence[PathLike], manifests: Sequence[Path] = (), *, e
             last[real[entry.path]] = entry
     if not kept:
         raise InputError(f"there is no recording in it: {left_out[0]}" if left_out else "no recording was given")
-    return Archive(tuple(kept), tuple(left_out))
+    return Archive(tuple(kept), tuple(left_out), found.passed_over)
 
 
 def distinct_names(files: Sequence[PurePath]) -> list[str]:

@@ -2,7 +2,7 @@
 
 import { h, sharp, theme, clock } from "./dom.js";
 
-const LEAST_ROW = 74, MOST_ROW = 190, GAP = 30, VISITED_S = 60, LEFT = 8;
+const LEAST_ROW = 74, MOST_ROW = 190, GAP = 30, VISITED_S = 60, LEFT = 8, MOST_ROWS = 100; // a canvas can only be so high
 
 export class MemoryMap {
   constructor(app) {
@@ -19,26 +19,29 @@ export class MemoryMap {
     this.canvas.addEventListener("pointerup", (event) => this.up(event));
   }
 
+  get rows() { return this.app.model.memory.rows.slice(0, MOST_ROWS); }
+
   remember() {
     this.back = null;
-    const { memory, hello } = this.app.model;
-    const room = hello.partner ? (window.innerHeight - 260) / Math.max(1, memory.rows.length) - GAP : LEAST_ROW;
+    const { memory, hello } = this.app.model, { rows } = this;
+    const room = hello.partner ? (window.innerHeight - 260) / Math.max(1, rows.length) - GAP : LEAST_ROW;
     this.row = Math.round(Math.max(LEAST_ROW, Math.min(MOST_ROW, room)));
-    this.canvas.style.height = `${memory.rows.length * (this.row + GAP) + 10}px`;
+    this.canvas.style.height = `${rows.length * (this.row + GAP) + 10}px`;
     this.buttons.hidden = !hello.live;
     const facts = `${memory.rows.length} recordings · ${memory.states} gestures · ${memory.total_notes} notes`;
-    this.words.textContent = `${facts} · click: hear that place${hello.live ? " · drag: choose a stretch" : ""}`;
+    const more = memory.rows.length - rows.length;
+    this.words.textContent = `${facts}${more ? ` · ${more} recordings more than are shown` : ""} · click: hear that place${hello.live ? " · drag: choose a stretch" : ""}`;
   }
 
   place(event) {
     const { memory } = this.app.model;
     if (!memory) return null;
-    const row = Math.max(0, Math.min(memory.rows.length - 1, Math.floor(event.offsetY / (this.row + GAP))));
+    const row = Math.max(0, Math.min(this.rows.length - 1, Math.floor(event.offsetY / (this.row + GAP))));
     const at = ((event.offsetX - LEFT) / (this.canvas.clientWidth - 2 * LEFT)) * this.longest();
     return { row, at: Math.max(0, Math.min(memory.rows[row].duration_s, at)) };
   }
 
-  longest() { return Math.max(...this.app.model.memory.rows.map((r) => r.duration_s), 1); }
+  longest() { return Math.max(...this.rows.map((r) => r.duration_s), 1); }
 
   down(event) {
     const place = this.place(event);
@@ -90,7 +93,8 @@ export class MemoryMap {
     c.scale(ratio, ratio);
     const longest = this.longest(), scale = (width - 2 * LEFT) / longest;
     c.font = `13px ${colours.font}`;
-    memory.rows.forEach((row, number) => {
+    const { rows } = this;
+    rows.forEach((row, number) => {
       const top = number * (this.row + GAP) + 22, wide = row.duration_s * scale;
       c.fillStyle = colours.panel;
       c.fillRect(LEFT, top, wide, this.row);
@@ -107,11 +111,13 @@ export class MemoryMap {
     c.fillStyle = colours["why-own"];
     c.globalAlpha = 0.55;
     for (const [r, t, d, p] of memory.notes) {
+      if (r >= rows.length) continue;
       const top = r * (this.row + GAP) + 22;
       c.fillRect(LEFT + t * scale, top + this.row - 6 - ((p - low) / Math.max(1, high - low)) * (this.row - 10), Math.max(1, d * scale), 2);
     }
     c.lineWidth = 1.2;
     for (const [source, r1, a1, b1, r2, a2, b2] of memory.arcs) {
+      if (Math.max(r1, r2) >= rows.length) continue;
       c.strokeStyle = source ? colours.percussive : colours.harmonic;
       c.globalAlpha = 0.28;
       const [x1, x2] = [LEFT + ((a1 + b1) / 2) * scale, LEFT + ((a2 + b2) / 2) * scale];
@@ -130,10 +136,10 @@ export class MemoryMap {
     if (!model.memory || !model.memory.rows.length) return;
     const { context: c, width, height } = sharp(this.canvas);
     if (!width) return;
-    const colours = theme(), scale = (width - 2 * LEFT) / this.longest();
+    const colours = theme(), scale = (width - 2 * LEFT) / this.longest(), rows = this.rows.length;
     c.drawImage(this.background(width, height), 0, 0, width, height);
     for (const p of model.between(model.plays, t - VISITED_S, t + 0.2, "begin")) {
-      if (p.live || p.recording >= model.memory.rows.length) continue;
+      if (p.live || p.recording >= rows) continue;
       const now = p.begin <= t && t < p.begin + p.duration_s;
       c.globalAlpha = now ? 0.9 : 0.45 * (1 - (t - p.begin) / VISITED_S);
       c.fillStyle = colours[`why-${p.why}`];

@@ -381,6 +381,31 @@ def test_the_page_is_small_and_fetches_nothing_from_elsewhere() -> None:
         )
 
 
+@pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
+def test_the_page_goes_by_the_place_in_the_form_that_the_engine_tells() -> None:
+    sections = [{"start_s": 0, "end_s": 10, "mode": None}, {"start_s": 10, "end_s": 20, "mode": None}]
+    first = {"k": "hello", "settings": {}, "form": {"sections": sections, "end_s": 20}}
+    asked = {"k": "entry", "at": 15.0, "change": {"next_section": True}}  # in the last section: the end
+
+    def stage(at: float, paused: bool = False, **place: object) -> dict[str, object]:
+        form = {"number": 2, "left_s": 3.0, "held": False, "closing": False, "has_ended": False, **place}
+        return {"k": "stage", "at": at, "partner": {"paused": paused, "form": form}}
+
+    def course(*messages: dict[str, object], live: bool = True) -> object:
+        return modelled([{**first, "live": live}, asked, *messages], "m.course(16)")
+
+    assert course(stage(15.5, left_s=2.0)) == {"at": 18.5, "paused": False, "held": False, "end": None}
+    assert course(stage(15.5, paused=True)) == {"at": 17.0, "paused": True, "held": False, "end": None}
+    assert course(stage(15.5, closing=True))["end"] == 15.5  # type: ignore[index]
+    assert course(stage(15.5, number=1, left_s=None, held=True)) == {
+        "at": 10 - 1e-6,
+        "paused": False,
+        "held": True,
+        "end": None,
+    }
+    assert course() == course(live=False) == {"at": 16, "paused": False, "held": False, "end": None}
+
+
 def test_a_change_is_told_in_seconds(served) -> None:
     dashboard, _ = served
     with opened(dashboard.address) as page:

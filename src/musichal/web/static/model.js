@@ -206,8 +206,19 @@ export class Model {
     return { name: now || asked, by };
   }
 
-  // Where the form is: it waits while it is paused or held, and jumps to the next section when it is asked to.
+  // Where the form is. Live, the engine says so; of a session it follows from what the player asked for.
   course(t) {
+    const asked = this.courseAsked(t), place = this.live && this.staged && this.staged.partner.form;
+    if (!place) return asked;
+    const { held } = place, { paused } = this.staged.partner, section = this.hello.form.sections[place.number - 1];
+    let { at } = asked;
+    if (section && place.left_s !== null) at = section.end_s - place.left_s + (paused ? 0 : Math.max(0, t - this.staged.at));
+    if (section) at = Math.max(section.start_s, Math.min(at, section.end_s - 1e-6));
+    return { at, paused, held, end: place.closing || place.has_ended ? this.staged.at : null };
+  }
+
+  // It waits while it is paused or held, and jumps to the next section when it is asked to.
+  courseAsked(t) {
     let later = 0, stands = null, paused = false, held = false, end = null;
     const place = (now) => (stands === null ? now : stands) - later;
     const go = (at, now) => { stands = paused || held ? now : null; later = now - at; };

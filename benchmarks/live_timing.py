@@ -80,10 +80,11 @@ def beats_heard(
         xruns = receiver.xruns
         played = read_session(session)
         heard = np.concatenate(list(played.sound()))
+        decisions = list(played.decisions)
     sent_ms = played.settings.partner.latency_ms
     # The first stroke in what was recorded says where the player's beats are in the stream.
     stroke = int(np.argmax(np.abs(heard) > 0.02)) / played.settings.sample_rate_hz
-    planned = np.array([n.onset_s + sent_ms / 1000 - stroke for d in played.decisions for n in d.notes])
+    planned = np.array([n.onset_s + sent_ms / 1000 - stroke for d in decisions for n in d.notes])
     received = np.array([frame / _RATE_HZ + latency_ms / 1000 for frame in struck])
     if not (planned.size and received.size):
         raise InputError("no note was played and received")

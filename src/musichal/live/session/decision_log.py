@@ -61,10 +61,13 @@ class DecisionLog(Sequence[Decision]):
     __hash__ = None  # type: ignore[assignment]
 
     def _from(self, first: int) -> Iterator[Decision]:
+        number = first
         for number, decision in enumerate(read_decisions(self._path, start=self._starts[first]), start=first + 1):
             if number > len(self):
                 return
             yield decision
+        if number < len(self):
+            raise InputError(f"{printable(self._path)} lost lines while it was read")
 
 
 def read_decisions(path: Path, *, start: int = 0) -> Iterator[Decision]:

@@ -12,9 +12,11 @@ import contextlib
 import os
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from itertools import chain
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain, groupby
 from json import dumps
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +94,14 @@ def _files(settings: SessionSettings, samples: Float32, performance: Performance
     yield REPLY, [reply_bytes(decisions, channel=settings.channel, program=settings.program)]
     yield SUMMARY, [_summary({"duration_s": round(performance.duration_s, 3)}, trouble=None)]
     yield SETTINGS, [settings_json(settings).encode()]
+
+
+def _decisions_of(played: Sequence[float]) -> Iterator[Decision]:
+    """Yield decisions with notes, from six numbers for each note."""
+    rows = (played[n : n + 6] for n in range(0, len(played), 6))
+    for number, (time_s, group) in enumerate(groupby(rows, key=itemgetter(0))):
+        notes = tuple(Note(row[1], row[2], int(row[3]), int(row[4]), int(row[5])) for row in group)
+        yield Decision(number=number, time_s=time_s, kind="play", notes=notes)
 
 
 def _summary(summary: dict[str, Any], *, trouble: str | None) -> bytes:
@@ -317,8 +327,8 @@ class LiveSessionWriter(SessionRecorder, EngineObserver):
         super().__init__(folder, sample_rate_hz=settings.sample_rate_hz, on_trouble=on_trouble, chunk_s=chunk_s)
         self._settings, self._clock_rate_hz = settings, clock_rate_hz
         self._before: Decision | None = None
-        # What the answer is made of, for a disk that fails: it is bytes where the input is megabytes.
-        self._played: list[tuple[float, tuple[Note, ...]]] = []
+        # What the answer is made of, for a disk that fails, six numbers for each note: bytes where the input is megabytes.
+        self._played = array("d")
         self._controls: list[Entry] = []
         self.reply_at: Path | None = None
         """Where `finish` wrote the answer."""
@@ -335,8 +345,8 @@ class LiveSessionWriter(SessionRecorder, EngineObserver):
 
     def decision(self, decision: Decision) -> None:
         """Write a decision; its reason is computed from its record."""
-        if decision.notes:
-            self._played.append((decision.time_s, decision.notes))
+        for n in decision.notes:
+            self._played.extend((decision.time_s, n.onset_s, n.duration_s, n.pitch, n.velocity, n.channel))
         self.line(DECISIONS, decision.to_json(self._before))
         self._before = decision
 
@@ -355,8 +365,7 @@ class LiveSessionWriter(SessionRecorder, EngineObserver):
         `InputError` if they cannot be written; the rest of the session is whole even then.
         """
         self.close()
-        decided = (Decision(number=n, time_s=s, kind="play", notes=notes) for n, (s, notes) in enumerate(self._played))
-        played = as_sounded(decided, self._controls, sample_rate_hz=self._clock_rate_hz)
+        played = as_sounded(_decisions_of(self._played), self._controls, sample_rate_hz=self._clock_rate_hz)
         reply = reply_bytes(played, channel=self._settings.channel, program=self._settings.program)
         self.reply_at = self._keep(reply)
         with open_atomically(self._folder / SUMMARY) as stream:

@@ -1,6 +1,7 @@
 """The dashboard without a browser: what it lets in, what it sends, and that nobody can hold it up."""
 
 import contextlib
+import io
 import json
 import os
 import re
@@ -18,13 +19,17 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
+from rich.console import Console
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from musichal.commands.web import open_browser
+from musichal.commands.terminal import Terminal
+from musichal.commands.web import open_browser, session_to_show
 from musichal.hearing.percepts import Onset
 from musichal.live.control import Command
+from musichal.live.session.decision_log import DecisionLog
 from musichal.live.session.event_log import Changed, Struck
+from musichal.live.session.session import Session, SessionSettings
 from musichal.partner.settings import PartnerSettings
 from musichal.web.dashboard import Dashboard, WebPlace
 from musichal.web.guard import Guard, byte_range, wanted_moment
@@ -262,6 +267,21 @@ def test_a_session_is_sent_no_faster_than_it_is_read() -> None:
     dashboard._process.kill()
     dashboard._process.wait()
     assert len(made) < 10 and not dashboard.dropped
+
+
+def test_a_session_without_its_partner_keeps_its_time(monkeypatch, tmp_path) -> None:
+    (tmp_path / "decisions.jsonl").touch()
+    settings = SessionSettings(
+        str(tmp_path / "moved.hal"), "", PartnerSettings(), 0, 0, 0, sample_rate_hz=48_000, input_name="x"
+    )
+    entries = (Struck(24_000, Onset(24_000, 24_000)),)
+    session = Session(tmp_path, settings, entries, DecisionLog(tmp_path / "decisions.jsonl"), 96_000, None, ())
+    monkeypatch.setattr("musichal.commands.web.read_session", lambda _: session)
+    first, messages, rate_hz = session_to_show(
+        tmp_path, None, Terminal(Console(file=io.StringIO()), Console(file=io.StringIO()))
+    )
+    assert (first["duration_s"], first["files"]["clock_rate_hz"], rate_hz) == (2.0, "24000", 24_000)
+    assert [message["onset"] for message in messages] == [1.0]
 
 
 def test_a_page_is_told_of_no_key_that_its_engine_does_not_take() -> None:

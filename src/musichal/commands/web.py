@@ -53,7 +53,7 @@ def web_command(
     *, what: Path, terminal: Terminal, partner: Path | None, web_port: int, web_host: str, no_browser: bool
 ) -> None:
     """Show a session or a partner in the browser until Ctrl-C. Raises `MusicHalError` for what is neither."""
-    begin, rest, rate_hz = _session(what, partner, terminal) if what.is_dir() else _partner(what)
+    begin, rest, rate_hz = session_to_show(what, partner, terminal) if what.is_dir() else _partner(what)
     place = WebPlace(host=web_host, port=web_port)
     with stop_signals() as stop, Dashboard(place=place) as dashboard:
         dashboard.begin(begin, sample_rate_hz=rate_hz, input_rate_hz=rate_hz)
@@ -67,7 +67,9 @@ def _wait(stop: threading.Event, dashboard: Dashboard) -> None:
         pass
 
 
-def _session(folder: Path, partner: Path | None, terminal: Terminal) -> tuple[dict[str, Any], Iterable[dict[str, Any]], int]:
+def session_to_show(
+    folder: Path, partner: Path | None, terminal: Terminal
+) -> tuple[dict[str, Any], Iterable[dict[str, Any]], int]:
     """Return the messages of a session, the first apart, and the rate of its clock."""
     session = read_session(folder)
     settings = session.settings

@@ -30,6 +30,7 @@ Piece = TypeVar("Piece", Note, Slice)
 _LONGEST_S = 1e6
 StageControl = Literal["mute", "unmute", "panic", "pause", "listen", "deaf"]
 STAGE_CONTROLS: tuple[StageControl, ...] = get_args(StageControl)
+_LAST_DIGIT_S = 1e-7
 
 
 @dataclass(frozen=True)
@@ -155,14 +156,19 @@ def percept_to_json(percept: Percept) -> str:
 def notes_and_chroma(percept: Percept) -> dict[str, Any]:
     """Return what is kept to be looked at: the notes that ended (onset, duration, pitch, velocity), and the mean chroma.
 
-    Chroma is in fifteenths of its strongest bin: so coarse that processors which round otherwise write the same.
+    Chroma is in fifteenths of its strongest bin, and times are rounded to milliseconds, a half always up: so processors that
+    compute a last digit otherwise write the same.
     """
     heard = percept.heard
     chroma = heard.chroma.mean(axis=0) if len(heard.chroma) else np.zeros(0)
     return {
-        "notes": [[round(n.onset_s, 3), round(n.duration_s, 3), n.pitch, n.velocity] for n in heard.notes],
+        "notes": [[_milliseconds(n.onset_s), _milliseconds(n.duration_s), n.pitch, n.velocity] for n in heard.notes],
         "chroma": np.rint(15 * chroma / max(float(chroma.max(initial=0)), 1e-9)).astype(int).tolist(),
     }
+
+
+def _milliseconds(time_s: float) -> float:
+    return round(time_s + _LAST_DIGIT_S, 3)
 
 
 def to_line(values: Mapping[str, Any]) -> str:

@@ -22,7 +22,7 @@ class Kept:
     """A scheduler that keeps when notes leave."""
 
     def __init__(self, latencies_s: dict[str, float]) -> None:
-        self._latencies_s, self.left_s = latencies_s, {}
+        self._latencies_s, self.left_s, self.ports = latencies_s, {}, tuple(latencies_s)
 
     def begin(self, origin_s):
         pass

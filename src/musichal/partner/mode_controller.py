@@ -121,8 +121,7 @@ class ModeController:
         self._taste: _Taste | None = None
         self._usual_ioi_s = library.usual_ioi_s
         self._stretch = 1.0
-        self._ended_before = 0
-        self._phrases = 0
+        self._ended_before, self._phrases = 0, 0
         self._said_last = False
         self._played_s = -np.inf
 
@@ -193,8 +192,7 @@ class ModeController:
         self._by_hand = by_hand
         pulse = self._pulse.change(wishes, now_s)
         self._applied.clear()
-        buttons = [button for button in BUTTONS if wishes.get(button)]
-        self._press(buttons, now_s)
+        self._press(buttons := [button for button in BUTTONS if wishes.get(button)], now_s)
         now = f" (now {self.mode.name})" if self.mode.name else ""
         self.news = pulse or course or ", ".join(button.replace("_", " ") + now for button in buttons)
         return changed

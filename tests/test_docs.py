@@ -81,11 +81,12 @@ def test_every_table_is_toml() -> None:
 
 
 def write_song(path: Path) -> None:
-    """Write a MIDI file of sixteen bars of a random melody."""
+    """Write a MIDI file of sixteen bars of a random melody, and a piano that plays it an octave lower."""
     rng, track = np.random.default_rng(len(str(path))), mido.MidiTrack()
     for pitch, ticks in zip(rng.integers(55, 80, 64).tolist(), rng.choice([240, 480, 720], 64).tolist(), strict=True):
         track += [mido.Message("note_on", note=pitch), mido.Message("note_off", note=pitch, time=ticks)]
-    mido.MidiFile(tracks=[track], ticks_per_beat=480).save(path)
+    piano = mido.MidiTrack([mido.MetaMessage("track_name", name="Piano"), *(m.copy(note=m.note - 12) for m in track)])
+    mido.MidiFile(type=1, tracks=[track, piano], ticks_per_beat=480).save(path)
 
 
 @pytest.mark.slow

@@ -377,8 +377,9 @@ def _take(container: Container, number: int) -> MidiTake | None:
     member = f"arrays/midi-{number:04d}.safetensors"
     if member not in container.members:
         return None
-    more = CONTROL_ARRAYS if "labels_s" in container.read_arrays(member) else {}
-    return take_of_arrays(_arrays(container, member, {**TAKE_ARRAYS, **more}), f"recording {number}")
+    arrays = container.read_arrays(member)
+    more = CONTROL_ARRAYS if "labels_s" in arrays else {}
+    return take_of_arrays(_fitting(arrays, {**TAKE_ARRAYS, **more}), f"recording {number}")
 
 
 def _check_beats(beats: Records, number: int, *, last_s: float) -> None:
@@ -426,7 +427,11 @@ def _arrays_to_columns(arrays: Mapping[str, AnyArray], dtype: np.dtype[np.void])
 
 
 def _arrays(container: Container, member: str, layout: Layout) -> dict[str, AnyArray]:
-    arrays = container.read_arrays(member)
+    return _fitting(container.read_arrays(member), layout)
+
+
+def _fitting(arrays: Mapping[str, AnyArray], layout: Layout) -> dict[str, AnyArray]:
+    """Return the arrays of a layout; raise `InputError` where one is of another type, `KeyError` where it is missing."""
     for name, (dtype, ndim) in layout.items():
         require(arrays[name].dtype == dtype and arrays[name].ndim == ndim, f"its array {name} does not fit")
     return {name: arrays[name] for name in layout}

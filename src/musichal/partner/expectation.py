@@ -18,6 +18,7 @@ import numpy as np
 
 from musichal.arrays import AnyArray, Bool, Float64, Int64, rounded
 from musichal.hearing.percepts import Percept
+from musichal.memory.beat_places import SURE
 from musichal.memory.memory import Memory
 from musichal.partner.chords import CHORDS, ChordFollower, chords_of
 from musichal.partner.harmony import tonalness, unit_chroma
@@ -29,7 +30,6 @@ FREE_PERIOD_S = 0.5
 """A beat where there is none."""
 _STRETCH_STATES = 256
 _PARTS = 2  # cells in a beat
-_SURE = 0.2  # confidence from which on a state's place in the beat is gone by
 _LONGEST_CELLS = 16  # so many cells of one state count
 _CATCH_UP = 8  # so many cells of silence are stepped over at once
 _JUMP = 0.05  # chance that memory goes on elsewhere, in each cell
@@ -94,7 +94,7 @@ class HarmonicCells:
 def harmonic_cells(memory: Memory) -> HarmonicCells | None:
     """Return the harmony of a memory, None where it has none."""
     states = memory.states
-    known = (states["beat_period_s"] > 0) & (states["beat_confidence"] >= _SURE)
+    known = (states["beat_period_s"] > 0) & (states["beat_confidence"] >= SURE)
     usual_s = float(np.median(states["beat_period_s"][known])) if known.any() else FREE_PERIOD_S
     chromas, ends = [], []
     for first, last in _stretches(states["recording"]):
@@ -148,7 +148,7 @@ def _stretches(recordings: AnyArray) -> Iterator[tuple[int, int]]:
 
 def _cell_states(states: AnyArray, usual_s: float) -> Int64:
     """Return the two states that sound a quarter and three quarters through each cell of a stretch, shape (2 n,)."""
-    known = ((states["beat_period_s"] > 0) & (states["beat_confidence"] >= _SURE)).tolist()
+    known = ((states["beat_period_s"] > 0) & (states["beat_confidence"] >= SURE)).tolist()
     periods_s, phases = states["beat_period_s"].tolist(), states["beat_phase"].tolist()
     place, before_s, places = 0.0, float(states["start_s"][0]), []
     for number, start_s in enumerate(states["start_s"].tolist()):

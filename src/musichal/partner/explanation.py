@@ -272,8 +272,8 @@ def summarise(decisions: Iterable[Decision], *, end_s: float) -> list[str]:
 
 
 def _count_rest(rests: dict[str, list[float]], decision: Decision, *, until_s: float) -> None:
-    if decision.kind == "rest" and until_s > decision.time_s:
-        rests[decision.rest or "no match"].append(until_s - decision.time_s)
+    if (span := _rest_span(decision, until_s)) is not None:
+        rests[span.reason].append(span.end_s - span.start_s)
 
 
 @dataclass(frozen=True)
@@ -287,9 +287,12 @@ class RestSpan:
 
 def rest_spans(decisions: Sequence[Decision], *, end_s: float) -> list[RestSpan]:
     """Return when the partner rested, and why: each rest holds until the next decision, the last until `end_s`."""
-    spans = []
     ends_s = [*(d.time_s for d in decisions[1:]), end_s]
-    for decision, until_s in zip(decisions, ends_s, strict=False):
-        if decision.kind == "rest" and until_s > decision.time_s:
-            spans.append(RestSpan(decision.time_s, until_s, decision.rest or "no match"))
-    return spans
+    spans = (_rest_span(decision, until_s) for decision, until_s in zip(decisions, ends_s, strict=False))
+    return [span for span in spans if span is not None]
+
+
+def _rest_span(decision: Decision, until_s: float) -> RestSpan | None:
+    if decision.kind == "rest" and until_s > decision.time_s:
+        return RestSpan(decision.time_s, until_s, decision.rest or "no match")
+    return None

@@ -4,7 +4,6 @@ Such a port needs NumPy and the recordings in memory, and PortAudio can hang on 
 of its own, apart from the MIDI ports.
 """
 
-import contextlib
 import queue
 import threading
 from typing import Any
@@ -14,19 +13,17 @@ import numpy as np
 from musichal.arrays import Float32
 from musichal.audio.slices import SlicePlayer
 from musichal.errors import InputError
-from musichal.live.input.input_process import find_output, portaudio, why_not_opened
+from musichal.live.input.input_process import find_output
 from musichal.live.output.jack_midi import FrameClock
 from musichal.live.output.ports import PortLostError
 from musichal.live.output.scheduler_protocol import Outgoing
+from musichal.live.output.sound_stream import SoundStream
 from musichal.machine import now_s
 from musichal.memory.partner_file import load_partner
 from musichal.note import Slice
 from musichal.text import printable
 
 _LEAD_S = 0.15
-_START_S = 5.0
-_QUIET_S = 2.0
-"""A sound system that asked for no samples for so long is gone."""
 _MOST_WAITING = 1000
 
 
@@ -40,7 +37,6 @@ class SlicesPort:
     """
 
     def __init__(self, path: str, device: str | None = None) -> None:
-        sounddevice: Any = portaudio()
         output = find_output(device)
         rate_hz = round(output.default_rate_hz)
         recordings = [(recording.samples(), recording.sample_rate_hz) for recording in load_partner(path).recordings]
@@ -50,38 +46,16 @@ class SlicesPort:
         self._clock = FrameClock(rate_hz)
         self._recordings = len(recordings)
         self._asked: queue.SimpleQueue[tuple[float, Slice | None] | None] = queue.SimpleQueue()
-        self._called_s: float | None = None
         self._underflows = self._told_underflows = 0
-        channels = min(2, output.channels)
-        try:
-            self._stream: Any = sounddevice.OutputStream(
-                device=output.number,
-                samplerate=rate_hz,
-                channels=channels,
-                dtype="float32",
-                latency="low",
-                callback=self._fill,
-            )
-            self._stream.start()
-        except sounddevice.PortAudioError as error:
-            raise InputError(why_not_opened(output, channels, rate_hz, error)) from error
+        self._sound = SoundStream(output, rate_hz, self._fill)
         self._thread = threading.Thread(target=self._render, name="slices", daemon=True)
         self._thread.start()
-        self._wait_for_sound(output.label)
-
-    def _wait_for_sound(self, label: str) -> None:
-        begun = threading.Event()
-        until_s = now_s() + _START_S
-        while self._called_s is None and now_s() < until_s:
-            begun.wait(0.01)
-        if self._called_s is None:
+        if not self._sound.has_begun():
             self.close(flush=False)
-            raise InputError(f"{label} opened, and asks for no samples")
+            raise InputError(f"{output.label} opened, and asks for no samples")
 
     def _fill(self, out: Float32, frames: int, _time: object, status: Any) -> None:
-        moment_s = now_s()
-        self._clock.report(self._player.position, moment_s)
-        self._called_s = moment_s
+        self._clock.report(self._player.position, now_s())
         self._underflows += bool(status.output_underflow)
         out[:] = np.clip(self._player.read(frames), -1.0, 1.0)[:, None]
 
@@ -105,7 +79,7 @@ class SlicesPort:
 
     def check(self) -> str | None:
         """Raise if the sound system asks for no samples any more; returns a warning if the sound was interrupted."""
-        if not self._stream.active or self._called_s is None or now_s() - self._called_s > _QUIET_S:
+        if self._sound.is_gone():
             raise PortLostError("the sound output is gone")
         underflows, self._told_underflows = self._underflows - self._told_underflows, self._underflows
         times = "once" if underflows == 1 else f"{underflows} times"
@@ -118,6 +92,4 @@ class SlicesPort:
         if flush:
             self._thread.join(timeout=1.0)
             threading.Event().wait(0.1)
-        with contextlib.suppress(Exception):
-            self._stream.abort(ignore_errors=True)
-            self._stream.close(ignore_errors=True)
+        self._sound.close()

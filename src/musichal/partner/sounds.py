@@ -56,8 +56,8 @@ class SoundIndex:
     def likeness(self, sounds: Float64, states: Int64) -> Float64:
         """Return how like the player's sounds before each of some states were to `sounds` (v,), 0 to 1."""
         tokens = self._tokens.take(states, axis=0)
-        shares = np.sqrt(sounds / max(float(sounds.sum()), 1e-12))
-        known = np.append(shares, 0.0).take(tokens, mode="clip")  # a token beyond was never heard live
+        shares: Float64 = np.sqrt(sounds / max(float(sounds.sum()), 1e-12))
+        known: Float64 = np.append(shares, 0.0).take(tokens, mode="clip")  # a token beyond was never heard live
         alike: Float64 = (known * self._weights.take(states, axis=0)).sum(axis=1)
         return np.minimum(alike, 1.0)
 

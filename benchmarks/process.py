@@ -1,10 +1,15 @@
 """Measuring in a process of its own, so that one measurement does not warm, load or fragment another's."""
 
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 
-from musichal.own_process import run_module
+from musichal.errors import InputError
+from musichal.own_process import THREAD_SETTINGS
+
+_CHECKOUT = Path(__file__).resolve().parents[1]
 
 
 def in_own_process(module: str, job: str, *, one_thread: bool = True, **settings: int | str) -> dict[str, float]:
@@ -13,9 +18,15 @@ def in_own_process(module: str, job: str, *, one_thread: bool = True, **settings
     The module is run as a program with one argument, JSON of `job` and the settings; its last line of output is JSON.
     Raises `InputError` with the last line of its errors where it fails.
     """
-    arguments = [json.dumps({"job": job, **settings})]
-    printed = run_module(module, arguments, threads=1 if one_thread else None, what=f"the benchmark {job}")
-    values: dict[str, float] = json.loads(printed.splitlines()[-1])
+    limits = dict.fromkeys(THREAD_SETTINGS, "1") if one_thread else {}
+    command = [sys.executable, "-m", module, json.dumps({"job": job, **settings})]
+    done = subprocess.run(  # noqa: S603 - our own module
+        command, cwd=_CHECKOUT, env={**os.environ, **limits}, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        reason = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        raise InputError(f"the benchmark {job} failed: {reason[-1]}")
+    values: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return values
 
 

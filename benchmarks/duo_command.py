@@ -10,7 +10,7 @@ import numpy as np
 
 from benchmarks.duo_quality import play_songs, songs_of
 from benchmarks.figure import Figure
-from musichal.commands.evaluate_duo import duo_tables
+from musichal.commands.evaluate import duo_tables
 from musichal.commands.options import settings_from
 from musichal.commands.terminal import Terminal, table_of
 from musichal.evaluate.duo_tables import choice_rows, harmony_rows, time_rows

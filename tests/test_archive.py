@@ -24,7 +24,7 @@ from musichal.audio.midi_take import MidiChoice
 from musichal.audio.recording import read_recording
 from musichal.cli import app
 from musichal.commands.archive import ArchiveOptions, _write_shard, entry_names, length_s
-from musichal.commands.join import _read_shard
+from musichal.commands.keep import _read_shard
 from musichal.errors import InputError
 from musichal.memory.container import write_container
 from musichal.memory.partner_file import load_partner

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks.live_timing import beats_heard
-from musichal.commands.latency import clicks_heard, measured, taps_after
+from musichal.commands.devices import clicks_heard, measured, taps_after
 from musichal.live.live_performance import LiveRequest, _routings, _sent_early
 from musichal.live.output.routing import LiveOutput, Routing, VoiceRoute, largest_latency_s
 from musichal.live.output.scheduler_protocol import PortSettings

@@ -334,7 +334,7 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Export a session for a DAW: input, answer and mix as sound, MIDI by voice, tempo, markers, a Reaper project."""
-    _run("export.export_command", locals())
+    _run("session.export_command", locals())
 
 
 @app.command(epilog="Example: `musichal keep take1 take2 -o richer.hal`")
@@ -433,7 +433,7 @@ def join(
     as_json: Json = False,
 ) -> None:
     """Make the partner of an archive that was heard in shards, as on a cluster."""
-    _run("join.join_command", locals())
+    _run("keep.join_command", locals())
 
 
 @app.command(epilog="Example: `musichal worker dask://192.168.1.2:8786`")
@@ -470,7 +470,7 @@ def rehear(
     as_json: Json = False,
 ) -> None:
     """Let a partner hear its recordings again: by this machine's fastest runtime, or for beats that its file lacks."""
-    _run("rehear.rehear_command", locals())
+    _run("keep.rehear_command", locals())
 
 
 def _evaluate(options: EvaluateOptions, as_json: bool) -> None:

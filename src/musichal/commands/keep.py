@@ -1,22 +1,48 @@
-"""`musichal keep`: a partner with what it learned live in sessions, or of the sessions alone.
+"""`musichal keep`, `rehear` and `join`: partners of sessions, of a partner's own recordings, and of the shards of an archive.
 
-What was learned while playing is gone when the performance ends. A session keeps what the partner heard; here it is heard
+What was learned while playing is gone when the performance ends. A session keeps what the partner heard; `keep` hears it
 again, by the one front end, as a recording like any other. So the new partner is exact and can be verified.
 """
 
+import math
+import os
+import re
+import sys
+import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
+from urllib.parse import unquote_to_bytes
 
 from musichal.audio.recording import read_recording
+from musichal.commands.archive import ArchiveOptions, checked_select, entry_names, kept_entries, learn_archive, say_left_out
 from musichal.commands.session import partner_path
 from musichal.commands.terminal import Terminal
+from musichal.commands.train import measured_windows, say_measured, say_trained
 from musichal.errors import InputError
+from musichal.hearing.drums import drum_model_digest
+from musichal.hearing.encoders import LEARNED
+from musichal.hearing.encoders.learned import (
+    choose_runtime,
+    graph_of,
+)
+from musichal.hearing.encoders.runtimes import AUTO, Choice, candidates
+from musichal.hearing.listener import resolve_spec
+from musichal.hearing.notes import note_model_digest
+from musichal.hearing.percepts import SOURCES
 from musichal.live.output.files import PARTNER, check_outputs
 from musichal.live.session.session import Session, read_session
+from musichal.machine import processors
+from musichal.memory.container import safe_text
 from musichal.memory.partner_file import PartnerModel, load_partner, save_partner
-from musichal.text import counted, printable
-from musichal.training.trainer import own_recordings, tagged, train
-from musichal.training.workers import usual_processes
+from musichal.spec import PerceptionSpec
+from musichal.text import counted, integer_in, number_in, parse_json, printable, reason, text_in
+from musichal.training.archive import Found, heard_path, work_folder
+from musichal.training.heard import Heard
+from musichal.training.manifest import Entry
+from musichal.training.trainer import SAMPLE_FRAMES, Progress, own_recordings, rehear, tagged, train, with_beats
+from musichal.training.workers import each, usual_processes
 
 
 def keep_command(
@@ -80,3 +106,200 @@ def _one_partner(sessions: Sequence[Session], partner: Path | None) -> Path:
         folders = " and ".join(printable(s.folder) for s in (sessions[0], other))
         raise InputError(f"{folders} were played with different partners: keep them in one each")
     return partner_path(sessions[0].settings, partner)
+
+
+# ── rehear ───────────────────────────────────────────────────────────────────
+
+
+def rehear_command(
+    *,
+    partner: Path,
+    terminal: Terminal,
+    output: Path | None = None,
+    runtime: str = AUTO,
+    precision: str = AUTO,
+    refit: bool = False,
+    processes: int | None = None,
+    force: bool = False,
+) -> PartnerModel:
+    """Hear a partner's own recordings again, write the partner to `output` (default: the same file), report what changed.
+
+    A partner that hears without weights, from before beats or this drum model, gets its beats and drum hits; all else stays.
+    One that hears notes by another network than this MusicHal's gets this one's notes, too. Raises `PartnerFileError` if it
+    does not hold its recordings; `InputError` if it hears without weights and nothing would change, or this machine cannot
+    compute as was asked.
+    """
+    output = output or partner
+    if os.path.realpath(partner) != os.path.realpath(output):
+        check_outputs([(output, PARTNER)], inputs=[partner], force=force)
+    with terminal.progress("Loading the partner") as progress:
+        model = load_partner(partner)
+        spec = model.spec
+        name = spec.encoder.name
+        workers = processes or usual_processes(sum(r.duration_s for r in model.recordings))
+        other_notes = spec.notes.digest not in ("", note_model_digest())
+        if name not in LEARNED and not refit and not other_notes:
+            if model.knows_beats and spec.drum_digest == drum_model_digest():
+                raise InputError(f"{printable(partner)} hears with '{name}', which is the same on every machine: nothing to do")
+            return _find_beats_again(model, output, terminal, processes=workers, progress=progress)
+        recordings = own_recordings(model)
+        if name in LEARNED:
+            candidates(runtime, precision)
+            progress("Measuring runtimes", 0.0)
+            spec, measured = choose_runtime(
+                spec,
+                measured_windows(recordings[0], spec),
+                graph=lambda kind: graph_of(spec.encoder, kind),
+                runtime=runtime,
+                precision=precision,
+            )
+            say_measured(measured, terminal)
+        elif (runtime, precision) != (AUTO, AUTO):
+            raise InputError(f"--runtime and --precision are for encoders with weights; '{name}' has none")
+        again = rehear(model, spec, refit=refit, processes=workers, progress=progress)
+        progress(f"Writing {printable(output.name)}", 1.0)
+        save_partner(output, again.model)
+    terminal.result(
+        {
+            "partner": str(output),
+            "runtime": spec.encoder.runtime,
+            "precision": spec.encoder.precision,
+            "refit": refit,
+            "frames": dict(zip(SOURCES, again.frames, strict=True)),
+            "same": None if again.same is None else dict(zip(SOURCES, again.same, strict=True)),
+        }
+    )
+    before = f"before{_by(model.spec)}" if model.spec.encoder.runtime else "its encoder has no runtime to choose"
+    terminal.say(f"Heard {counted(len(recordings), 'recording')} again{_by(spec)}; {before}.")
+    if other_notes:
+        notes = f"{counted(len(again.model.memory.notes), 'note')}, {len(model.memory.notes)} before"
+        terminal.say(f"This MusicHal hears notes in another way than the partner did: {notes}.")
+    if again.same is not None:
+        shares = [f"{s} {same} of {n}" for s, same, n in zip(SOURCES, again.same, again.frames, strict=True)]
+        unchanged = " The partner is unchanged." if again.unchanged and not other_notes else ""
+        terminal.say(f"Tokens that stayed the same: {', '.join(shares)}.{unchanged}")
+    terminal.say(f"Wrote {printable(output)} ({output.stat().st_size / 1e6:.1f} MB).")
+    return again.model
+
+
+def _find_beats_again(
+    model: PartnerModel, output: Path, terminal: Terminal, *, processes: int, progress: Progress
+) -> PartnerModel:
+    """Write a partner with its beats and drum hits as they are found now, and all else as it was."""
+    found = with_beats(model, processes=processes, progress=progress)
+    progress(f"Writing {printable(output.name)}", 1.0)
+    save_partner(output, found)
+    beats, hits = sum(len(r.beats) for r in found.recordings if r.beats is not None), len(found.memory.hits)
+    terminal.result({"partner": str(output), "beats": beats, "hits": hits})
+    heard = counted(len(found.recordings), "recording")
+    terminal.say(f"Heard {heard} again: found {counted(beats, 'beat')} and {counted(hits, 'drum hit')}; all else is unchanged.")
+    terminal.say(f"Wrote {printable(output)} ({output.stat().st_size / 1e6:.1f} MB).")
+    return found
+
+
+def _by(spec: PerceptionSpec) -> str:
+    return f" by {Choice(spec.encoder.runtime, spec.encoder.precision)}" if spec.encoder.runtime else ""
+
+
+# ── join ─────────────────────────────────────────────────────────────────────
+
+_MOST_JSON_DEPTH = 8
+_KEY = re.compile("[0-9a-f]{40}")
+
+
+def join_command(
+    *,
+    works: Sequence[Path],
+    output: Path,
+    terminal: Terminal,
+    sample_frames: int = SAMPLE_FRAMES,
+    memory_hours: float | None = None,
+    select: str | None = None,
+    workers: int | None = None,
+    allow_mixed: bool = False,
+    force: bool = False,
+) -> PartnerModel:
+    """Make the partner of what shards heard into one work folder, or several.
+
+    Raises `InputError` where a shard is missing or another's spec or arithmetic differs.
+    """
+    options = ArchiveOptions(sample_frames=sample_frames, memory_hours=memory_hours, select=select, allow_mixed=allow_mixed)
+    chosen = checked_select(options)
+    if chosen["how"] == "recent":
+        raise InputError("--select recent asks the recordings when they were changed, and join has only what was heard of them")
+    check_outputs([(output, PARTNER)], inputs=works, force=force)
+    shards = [(file, folder, _read_shard(file)) for folder in works for file in sorted(folder.glob("shard-*-of-*.json"))]
+    if not shards:
+        raise InputError(f"{printable(works[0])} holds no shard: `musichal train --shard 1/2 --work FOLDER` makes them")
+    first_file, _, first = shards[0]
+    count = first["shard"][1]
+    numbers = {values["shard"][0] for _, _, values in shards}
+    for file, _, values in shards:
+        if values["shard"][1] != count:
+            raise InputError(f"{printable(file)} is one of {values['shard'][1]} shards, {printable(first_file)} one of {count}")
+        for field in ("spec", "entries", *(() if allow_mixed else ("probe",))):
+            if values[field] != first[field]:
+                what = {"spec": "hears in another way", "entries": "is of another archive"}.get(field, "has another arithmetic")
+                raise InputError(f"{printable(file)} {what} than {printable(first_file)}")
+    if missing := sorted({*range(count)} - numbers):
+        raise InputError(f"shard {missing[0] + 1} of {count} is missing: {len(missing)} of {count} were not heard")
+    started_s = time.monotonic()
+    spec = resolve_spec(PerceptionSpec.from_dict(first["spec"]))
+    rows: dict[int, tuple[Path, tuple[Entry, Found]]] = {}
+    for _, folder, values in shards:
+        for place, row in enumerate(values["rows"]):
+            rows[values["shard"][0] + place * count] = (folder, row)
+    entries, found, folders = [], [], []
+    for _, (folder, (entry, one)) in sorted(rows.items()):
+        folders.append(folder)
+        entries.append(entry)
+        found.append(one)
+    of_key = {one.key: folder for one, folder in zip(found, folders, strict=True)}
+    kept, left_out = kept_entries(entries, found)
+    say_left_out(left_out, len(entries), terminal)
+    if not kept:
+        raise InputError(f"none of {counted(len(entries), 'recording')} could be heard")
+    names = entry_names([entry for entry, _ in kept])
+    workers = workers or processors()
+    with terminal.progress("Joining") as progress, work_folder(works[0]):
+        heard = [
+            Heard.load(heard_path(of_key[one.key], one.key), name=name, tags=entry.tags)
+            for (entry, one), name in zip(kept, names, strict=True)
+        ]
+        of_kept = [entry for entry, _ in kept]
+        engine = partial(each, processes=workers)
+        model = learn_archive(heard, of_kept, spec, works[0], engine, chosen, options, None, terminal, progress)
+        save_partner(output, model)
+    heard_s = sum(one.duration_s for _, one in kept)
+    took_s = time.monotonic() - started_s
+    say_trained(model, output, terminal, count=len(kept), heard_s=heard_s, took_s=took_s, learned=bool(spec.encoder.runtime))
+    return model
+
+
+def _read_shard(file: Path) -> dict[str, Any]:
+    try:
+        values = parse_json(file.read_bytes(), max_depth=_MOST_JSON_DEPTH)
+        if not isinstance(values, dict) or {*values} != {"shard", "entries", "spec", "probe", "rows"}:
+            raise ValueError
+        number, count = values["shard"]
+        entries = integer_in(values["entries"], 1, sys.maxsize, "entries")
+        values["rows"] = [_row(row) for row in values["rows"]]
+        if len(values["rows"]) != len(range(integer_in(number, 0, count - 1, "number"), entries, count)):
+            raise ValueError
+    except OSError as error:
+        raise InputError(f"cannot read {printable(file)}: {reason(error)}") from error
+    except (InputError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{printable(file)} is no shard") from error
+    return values
+
+
+def _row(row: Any) -> tuple[Entry, Found]:
+    """Return the entry of a row of a shard, and what was found; raises some error for what is no row."""
+    path = Path(os.fsdecode(unquote_to_bytes(text_in(row["path"], "path"))))
+    start_s, duration_s = (number_in(row[name], 0, math.inf, name) for name in ("start_s", "duration_s"))
+    end_s = None if row["end_s"] is None else number_in(row["end_s"], 0, math.inf, "end_s")
+    wrong, key = printable(row["wrong"]), text_in(row["key"], "key")
+    if not wrong and not _KEY.fullmatch(key):
+        raise ValueError
+    title, *tags, where = map(safe_text, (row["title"], *row["tags"], row["where"]))
+    return Entry(path, start_s, end_s, title, tuple(tags), where), Found(key, wrong, duration_s=duration_s)

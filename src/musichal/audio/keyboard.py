@@ -3,7 +3,8 @@
 The sound is that of the embedded instrument, mono, so that a keyboard live, a MIDI file offline and a MIDI file in training are
 heard alike; a soundfont can take its place. It does not depend on how the stream is cut. Pedals hold notes as on a piano (MIDI
 1.0, controllers 64 and 66), pitch bend moves what sounds (its range by RPN 0, tuning by RPN 1 and 2, MPE zones by RPN 6), and
-programs and banks choose the sound; pressure and volume are not heard. A note lasts, exactly, as long as its key is down.
+programs and banks choose the sound. Volume and expression set its level as General MIDI 2 says, 40 log10 of the value in dB;
+pressure, of the channel or of one key, swells it by up to 6 dB. A note lasts, exactly, as long as its key is down.
 """
 
 from bisect import bisect_right
@@ -13,7 +14,7 @@ from operator import itemgetter
 
 import numpy as np
 
-from musichal.arrays import Float32, Int64
+from musichal.arrays import Float32, Float64, Int64
 from musichal.audio.instrument import HI_HATS, RELEASE_S, Keys, StruckKeys
 from musichal.audio.midi_take import Control
 from musichal.note import PERCUSSION_CHANNEL, HeardNote, Note
@@ -22,8 +23,42 @@ _MOST_VOICES = 64
 _SUSTAIN, _SOSTENUTO, _SOUND_OFF, _RESET, _NOTES_OFF = 64, 66, 120, 121, range(123, 128)
 _SHORTEST_S = 0.005
 _BANK, _DATA, _DATA_FINE, _RPN_FINE, _RPN = 0, 6, 38, 100, 101
+_VOLUME, _EXPRESSION = 7, 11
+_USUAL_VOLUME, _GLIDE_S = 100, 0.01  # as General MIDI says
 _BEND_RANGE, _MPE_BEND_RANGE, _BENDS_BY = 2.0, 48.0, 8192
 _MOST_CONTROLS = 200_000  # those that nobody took are forgotten
+
+
+class _Gain:
+    """A gain, 1 at first, that glides to each value that is set at a sample of the stream."""
+
+    def __init__(self, glide: int) -> None:
+        self._glide = glide
+        self._steps: list[tuple[int, float, float]] = []  # from a sample on, from one value to another
+
+    def set(self, at: int, value: float, *, at_once: bool = False) -> None:
+        """Go to a value from a sample on, which is no earlier than those before."""
+        if value != (1.0 if self.is_one else self._steps[-1][2]):
+            self._steps.append((at, value if at_once else float(self.over(at, at + 1)[0]), value))
+
+    def over(self, first: int, last: int) -> Float64:
+        """Return the gains of samples [first, last), which do not depend on how they are cut."""
+        samples = np.arange(first, last)
+        since, before, after = (np.array(column) for column in zip((first, 1.0, 1.0), *self._steps, strict=True))
+        since[0] = min(first, self._steps[0][0] if self._steps else first) - self._glide
+        row = np.searchsorted(since, samples, side="right") - 1
+        share = np.minimum((samples - since[row]) / self._glide, 1.0)
+        gains: Float64 = before[row] + (after[row] - before[row]) * share
+        return gains
+
+    def forget(self, until: int) -> None:
+        """Forget what is over before a sample."""
+        self._steps = self._steps[max(0, bisect_right(self._steps, until, key=itemgetter(0)) - 1) :]
+
+    @property
+    def is_one(self) -> bool:
+        """Whether nothing was ever set."""
+        return not self._steps
 
 
 @dataclass
@@ -39,6 +74,8 @@ class _Voice:
     damped: int | None = None
     bends: list[tuple[int, float, float]] = field(default_factory=list)
     """From a sample on, the place in the sound, and how fast it goes on; empty where it was never bent."""
+    gain: _Gain | None = None
+    """By how much its key is pressed."""
 
     def bend(self, at: int, ratio: float) -> None:
         """Go on `ratio` times as fast from a sample on."""
@@ -59,6 +96,7 @@ class _Voice:
 class _Channel:
     """What the controllers of a channel say."""
 
+    gain: _Gain
     program: int = 0
     bank: int = 0
     is_sustained: bool = False
@@ -68,6 +106,14 @@ class _Channel:
     fine: float = 0.0
     coarse: int = 0
     rpn: tuple[int, int] = (127, 127)
+    volume: int = _USUAL_VOLUME
+    expression: int = 127
+    pressure: int = 0
+
+    @property
+    def level(self) -> float:
+        """By how much it sounds louder than at the usual volume."""
+        return float((self.volume / _USUAL_VOLUME) ** 2 * (self.expression / 127) ** 2 * (1 + self.pressure / 127))
 
     @property
     def ratio(self) -> float:
@@ -116,7 +162,8 @@ class KeyboardSynth:
         self._release = round(RELEASE_S * sample_rate_hz)
         self._fall = (np.linspace(1, 0, self._release, endpoint=False) ** 3).astype(np.float32)
         self._voices: list[_Voice] = []
-        self._channels = [_Channel() for _ in range(16)]
+        self._glide = round(_GLIDE_S * sample_rate_hz)
+        self._channels = [_Channel(_Gain(self._glide)) for _ in range(16)]
         self._controls: list[Control] = []
         self._down: dict[tuple[int, int], list[KeyPress]] = {}
         self._pressed: list[KeyPress] = []
@@ -131,6 +178,9 @@ class KeyboardSynth:
             self._controls.append(Control(at / self._rate_hz, bytes(data)))
         if kind == 0xC0 and len(data) == 2:
             self._channels[channel].program = data[1] & 0x7F
+        if kind == 0xD0 and len(data) == 2:
+            self._channels[channel].pressure = data[1] & 0x7F
+            self._level(channel, at)
         if len(data) != 3:
             return
         first, second = data[1] & 0x7F, data[2] & 0x7F
@@ -142,6 +192,8 @@ class KeyboardSynth:
                 if voice.note.pitch == first and voice.is_down:
                     voice.is_down = False
                     self._let_go(voice, at)
+        elif kind == 0xA0:
+            self._press(channel, first, second, at)
         elif kind == 0xE0:
             self._channels[channel].bend = (first | second << 7) - _BENDS_BY
             self._bend(channel, at)
@@ -155,6 +207,9 @@ class KeyboardSynth:
         for voice in self._voices:
             self._add(voice, mix, start, end)
         self.position = end
+        for gain in (*(channel.gain for channel in self._channels), *(voice.gain for voice in self._voices)):
+            if gain is not None:
+                gain.forget(end)
         for voice in self._voices:
             if end >= voice.struck + voice.length:
                 self._end(voice, voice.struck + voice.length)
@@ -254,6 +309,9 @@ class KeyboardSynth:
             state.is_sostenuto = number == _SOSTENUTO and value >= 64
         if number == _BANK:
             state.bank = value
+        elif number in (_VOLUME, _EXPRESSION):
+            state.volume, state.expression = (value, state.expression) if number == _VOLUME else (state.volume, value)
+            self._level(channel, at)
         elif number in (_RPN, _RPN_FINE):
             state.rpn = (value, state.rpn[1]) if number == _RPN else (state.rpn[0], value)
         elif number in (98, 99):  # another kind of parameter
@@ -262,8 +320,23 @@ class KeyboardSynth:
             self._tune(channel, value, is_fine=number == _DATA_FINE)
             self._bend(channel, at)
         elif number == _RESET:
-            state.bend, state.rpn = 0, (127, 127)
+            state.bend, state.rpn, state.expression, state.pressure = 0, (127, 127), 127, 0
             self._bend(channel, at)
+            self._level(channel, at)
+            for voice in self._of(channel):
+                self._press(channel, voice.note.pitch, 0, at)
+
+    def _level(self, channel: int, at: int) -> None:
+        """Go to the level of a channel, at once where nothing sounds on it."""
+        sounds = any(voice.note.channel == channel and at < self._silent_from(voice) for voice in self._voices)
+        self._channels[channel].gain.set(at, self._channels[channel].level, at_once=not sounds)
+
+    def _press(self, channel: int, pitch: int, pressure: int, at: int) -> None:
+        """Press a key that is down."""
+        for voice in self._of(channel):
+            if voice.note.pitch == pitch:
+                voice.gain = voice.gain or _Gain(self._glide)
+                voice.gain.set(at, 1 + pressure / 127)
 
     def _tune(self, channel: int, value: int, *, is_fine: bool) -> None:
         """Set the parameter of a channel that was chosen before."""
@@ -296,16 +369,21 @@ class KeyboardSynth:
         if voice.damped is None:
             voice.damped = at
 
+    def _silent_from(self, voice: _Voice) -> int:
+        over = voice.struck + voice.length
+        return over if voice.damped is None else min(over, voice.damped + self._release)
+
     def _add(self, voice: _Voice, mix: Float32, start: int, end: int) -> None:
-        first, last = max(start, voice.struck), min(end, voice.struck + voice.length)
-        if voice.damped is not None:
-            last = min(last, voice.damped + self._release)
+        first, last = max(start, voice.struck), min(end, self._silent_from(voice))
         if first >= last:
             return
         part = self._bent(voice, first, last)
         if voice.damped is not None and last > voice.damped:
             from_ = max(first, voice.damped)
             part[from_ - first :] *= self._fall[from_ - voice.damped : last - voice.damped][: part.shape[0]]
+        for gain in (self._channels[voice.note.channel].gain, voice.gain):
+            if gain is not None and not gain.is_one:
+                part *= gain.over(first, last)[: part.shape[0]].astype(np.float32)
         mix[first - start : first - start + part.shape[0]] += part
 
     def _sound(self, voice: _Voice, first: int, last: int) -> Float32:

@@ -132,6 +132,40 @@ def test_bends_and_tunings_are_heard_and_kept(before, bend, cents):
     assert [control.data for control in synth.controls()] == [*before, bend]
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "gain"),
+    [
+        ([b"\xb0\x07\x32"], [], 0.25),  # at the onset: at once
+        ([], [b"\xb0\x07\x7f"], 1.27**2),
+        ([], [b"\xb0\x0b\x40"], (64 / 127) ** 2),
+        ([], [b"\xd0\x7f"], 2),
+        ([], [b"\xa0\x3c\x7f", b"\xa0\x40\x10"], 2),
+        ([b"\xd0\x7f", b"\xb0\x0b\x40"], [b"\xa0\x3c\x7f", b"\xb0\x79\x00"], 1),
+        ([b"\xb1\x07\x00"], [b"\xb1\x0b\x00"], 1),  # another channel
+    ],
+)
+def test_volume_expression_and_pressure_set_the_level(before, after, gain):
+    struck = [(50, data) for data in before] + [(50, b"\x90\x3c\x64")] + [(4000, data) for data in after]
+    usual, _ = rendered([8000], [(50, b"\x90\x3c\x64")])
+    sound, synth = rendered([8000], struck)
+    assert np.allclose(sound[4240:], usual[4240:] * gain, rtol=1e-5, atol=1e-7)
+    assert before == [] or gain == 1 or np.allclose(sound[:4000], usual[:4000] * gain, atol=1e-7)
+    assert [control.data for control in synth.controls()] == [*before, *after]
+
+
+@given(
+    cuts=st.lists(st.integers(1, 20_000), max_size=8, unique=True),
+    sent=st.lists(st.tuples(st.sampled_from([b"\xb0\7", b"\xb0\x0b", b"\xa0\x3c", b"\xd0"]), st.integers(0, 127)), max_size=12),
+)
+def test_levels_do_not_depend_on_the_blocks(cuts, sent):
+    played = [(900 * n, head + bytes([value])) for n, (head, value) in enumerate(sent)]
+    played += [(500, b"\x90\x3c\x64"), (2000, b"\x80\x3c\x00"), (6000, b"\x90\x3c\x30")]
+    played.sort(key=lambda one: one[0])
+    whole, _ = rendered([20_000], played)
+    cut, _ = rendered(np.diff([0, *sorted({*cuts, 20_000})]).tolist(), played)
+    assert np.array_equal(whole, cut)
+
+
 @given(cuts=st.lists(st.integers(1, 20_000), max_size=8, unique=True), bends=st.lists(st.integers(0, 127), max_size=12))
 def test_a_bent_sound_does_not_depend_on_the_blocks(cuts, bends):
     played = [
@@ -206,6 +240,7 @@ def melody(tmp_path_factory) -> Path:
         [
             mido.MetaMessage("set_tempo", tempo=600_000),
             mido.MetaMessage("marker", text="Theme"),
+            mido.MetaMessage("key_signature", key="Bbm"),
             mido.Message("control_change", control=64, value=127),
             mido.Message("program_change", program=4),
         ]
@@ -246,7 +281,10 @@ def test_a_memory_of_a_midi_file_has_its_notes_and_beats_exactly_and_verifies(ta
         assert notes[name].tolist() == pytest.approx([getattr(n, name) for n in take.notes], abs=0.001)
     assert model.recordings[0].take.controls == take.controls
     assert [control.data for control in take.controls] == [b"\xb0\x40\x7f", b"\xc0\x04"]
-    assert [(label.kind, label.text) for label in model.recordings[0].take.labels] == [("marker", "Theme")]
+    assert [(label.kind, label.text) for label in model.recordings[0].take.labels] == [
+        ("marker", "Theme"),
+        ("key", "Bb minor"),
+    ]
     assert model.recordings[0].beats["time_s"].tolist() == take.beats_s.tolist()
     assert model.recordings[0].beats["bar_place"].tolist()[:5] == [0, 1, 2, 3, 0]
     found = parity(model, model.recordings[0].samples(), RATE_HZ)
@@ -277,6 +315,9 @@ def test_a_memory_has_chords_and_regions_by_their_markers(taught, melody, tmp_pa
     (chords,) = json.loads(run.output)["chords"]
     assert next(iter(chords["shares"])) == "C"
     assert chords["regions"][0][:2] == ["Theme", 0.0]
+    (take,) = json.loads(run.output)["overview"]["takes"]
+    assert (take["key"], take["key_share"], take["key_is_said"]) == ("Bb minor", 1.0, True)
+    assert "(file)" in CliRunner().invoke(app, ["inspect", str(taught)]).output
     play = ["play", str(taught), "--input", str(melody), "--midi-out", str(tmp_path / "x.mid"), "--set"]
     assert CliRunner().invoke(app, [*play, "use=theme"]).exit_code == 0
     wrong = CliRunner().invoke(app, [*play, "use=coda"])

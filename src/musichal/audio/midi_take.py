@@ -1,5 +1,6 @@
 """What a MIDI file, or the log of a MIDI player, says of a recording, exactly, and what of a file is chosen."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -7,8 +8,9 @@ from pathlib import Path
 from musichal.arrays import Float64
 from musichal.note import HeardNote
 
-LABEL_KINDS = ("marker", "lyric", "text")
+LABEL_KINDS = ("marker", "lyric", "text", "key")
 LONGEST_LABEL = 120
+KEY_NAME = re.compile(r"[A-G][#b]? (?:major|minor)")
 _LONGEST_S = 1e6
 
 
@@ -27,7 +29,7 @@ class MidiChoice:
 
 @dataclass(frozen=True)
 class Label:
-    """A text at a time of a MIDI file; `kind` is one of `LABEL_KINDS`."""
+    """A text at a time of a MIDI file; `kind` is one of `LABEL_KINDS`. A "key" is as in "Bb major"."""
 
     time_s: float
     kind: str
@@ -78,6 +80,15 @@ class MidiTake:
         markers = [label for label in self.labels if label.kind == "marker" and label.time_s < duration_s]
         ends = [*(label.time_s for label in markers[1:]), duration_s][: len(markers)]
         return tuple((m.text, m.time_s, end_s) for m, end_s in zip(markers, ends, strict=True) if end_s > m.time_s)
+
+    def key(self, *, duration_s: float) -> tuple[str, float] | None:
+        """Return the key that it says for most of the time, and the share of that; None where it says none."""
+        keys = [label for label in self.labels if label.kind == "key" and label.time_s < duration_s]
+        lasts_s: dict[str, float] = {}
+        for label, end_s in zip(keys, [*(label.time_s for label in keys[1:]), duration_s], strict=False):
+            lasts_s[label.text] = lasts_s.get(label.text, 0.0) + end_s - label.time_s
+        longest = max(lasts_s, key=lasts_s.__getitem__, default=None)
+        return None if longest is None else (longest, lasts_s[longest] / duration_s)
 
 
 def count_of(value: object, most: int = (1 << 53) - 1) -> int:

@@ -52,8 +52,9 @@ _BASS_PROGRAMS = range(32, 40)
 _EFFECT_PROGRAMS = range(112, 128)
 _LOWEST_MELODY, _MELODY_RANGE = 36, 24
 _FAST_HZ = 4.0
-_KEY_SIGNATURE = re.compile(rb"\xff\x59\x02..", re.DOTALL)
-_LABELS = {"marker": "marker", "cue_marker": "marker", "lyrics": "lyric", "text": "text"}
+_IMPOSSIBLE_KEY = re.compile(rb"\xff\x59\x02(?:[\x08-\xf8].|.[^\x00\x01])", re.DOTALL)
+_NOTHING = b"\xff\x7f\x02\0\0"
+_LABELS = {"marker": "marker", "cue_marker": "marker", "lyrics": "lyric", "text": "text", "key_signature": "key"}
 _MOST_LABELS = 20_000
 _MELODY, _DRUMS, _NO_DRUMS = "melody", "drums", "no-drums"
 
@@ -100,7 +101,7 @@ class Track:
 
 @dataclass(frozen=True)
 class Score:
-    """A score in seconds; `downbeats_s` are the first beats of the bars, `labels` its markers, lyrics and texts."""
+    """A score in seconds; `downbeats_s` are the first beats of the bars, `labels` its markers, lyrics, texts, keys."""
 
     name: str
     tracks: tuple[Track, ...]
@@ -208,8 +209,8 @@ def parse_midi(data: bytes, *, name: str) -> mido.MidiFile:
     try:
         try:
             midi = mido.MidiFile(file=io.BytesIO(data), clip=True)
-        except KeySignatureError:  # a key that there is not, as some editors write it; nothing here goes by it
-            midi = mido.MidiFile(file=io.BytesIO(_KEY_SIGNATURE.sub(b"\xff\x59\x02\0\0", data)), clip=True)
+        except KeySignatureError:  # a key that there is not, as some editors write it
+            midi = mido.MidiFile(file=io.BytesIO(_IMPOSSIBLE_KEY.sub(_NOTHING, data)), clip=True)
     except (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, OverflowError, KeySignatureError) as error:
         raise InputError(f"{name} is a damaged MIDI file") from error
     if not midi.ticks_per_beat:
@@ -252,13 +253,17 @@ def _chain(midi: mido.MidiFile) -> None:
 
 
 def _labels(midi: mido.MidiFile, tempos: TempoMap, last_s: float) -> Iterator[Label]:
-    """Yield the first of its markers, lyrics and texts, in order of time; without the headers of karaoke."""
+    """Yield the first of its markers, lyrics, texts and keys, in order of time; without the headers of karaoke."""
     found: list[tuple[int, str, str]] = []
     for track in midi.tracks:
         tick = 0
         for message in track:
             tick += message.time
             if (kind := _LABELS.get(message.type)) is not None and len(found) < _MOST_LABELS:
+                if kind == "key":
+                    mode = "minor" if message.key.endswith("m") else "major"
+                    found.append((tick, kind, f"{message.key.removesuffix('m')} {mode}"))
+                    continue
                 with contextlib.suppress(UnicodeError):  # the standard says ASCII, and many files have UTF-8
                     message.text = message.text.encode("latin-1").decode()
                 text = printable(message.text.lstrip("/\\").strip())[:LONGEST_LABEL]

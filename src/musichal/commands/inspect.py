@@ -21,6 +21,7 @@ from musichal.text import clock, counted, pitch_name, printable
 _LEAST_IN_COMMON = 0.05
 _MOST_DRUMS = 6
 _MOST_TAKES = 20
+_WHOLE = 0.99
 
 
 def inspect_command(
@@ -70,6 +71,8 @@ def _row(take: Take, row: RecordingStats, *, is_player: bool) -> tuple[str, ...]
     else:
         tempo = row.tempo.words
     key = "" if take.key is None else f"{take.key} {take.key_share:.0%}"
+    if take.key_is_said:
+        key = f"{take.key} (file)" if take.key_share > _WHOLE else f"{key} (file)"
     low, high = take.lowest, take.highest
     notes = "none" if low is None or high is None else f"{pitch_name(low)} to {pitch_name(high)}"
     if take.middle is not None:

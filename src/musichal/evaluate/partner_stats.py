@@ -140,7 +140,8 @@ class HearingStats:
 class RecordingStats:
     """One recording. `frames_expected` is the closed form's count, None where segments follow onsets.
 
-    `tempo` is None where beats were not looked for (a file of version 1); `hits` counts its drum hits by name.
+    `tempo` is None where beats were not looked for (a file of version 1); `hits` counts its drum hits by name. `key` is what a
+    MIDI file says for most of its time, with the share of that.
     """
 
     name: str
@@ -156,6 +157,7 @@ class RecordingStats:
     diversity: tuple[Diversity, ...]
     tempo: TempoStats | None
     hits: dict[str, int]
+    key: tuple[str, float] | None
 
     @property
     def count_agrees(self) -> bool | None:
@@ -333,6 +335,7 @@ def _recording(recording: StoredRecording, model: PartnerModel, number: int) -> 
         ),
         tempo=None if recording.beats is None else tempo_stats(recording.beats, duration_s=recording.duration_s),
         hits=_hits(model.memory.of_recording(number), number),
+        key=None if recording.take is None else recording.take.key(duration_s=recording.duration_s),
     )
 
 

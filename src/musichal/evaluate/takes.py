@@ -17,7 +17,7 @@ from musichal.evaluate.partner_stats import PartnerStats, RecordingStats
 from musichal.hearing.percepts import SILENCE
 from musichal.memory.memory import Memory
 from musichal.memory.partner_file import PartnerModel
-from musichal.partner.chords import key_name, keys_of
+from musichal.partner.chords import key_name, key_number, keys_of
 from musichal.text import clock, counted, pitch_name
 
 _LEAST_CHROMA = 1e-6
@@ -35,7 +35,8 @@ _SUNG = 1.0  # gestures: with longer repeats on average, memory knows phrases
 class Take:
     """A recording as a musician knows it.
 
-    `of_memory` is its share of the time that memory can play from. `key` is that of most of its time, with its share.
+    `of_memory` is its share of the time that memory can play from. `key` is that of most of its time, with its share; where a
+    MIDI file says one (`key_is_said`), that one, as it spells it.
     `lowest` and `highest` are MIDI pitches of all notes, `middle` those between which 80 % of them lie; `notes_per_s` and
     `hits_per_s` count while it sounds.
     """
@@ -46,6 +47,7 @@ class Take:
     of_memory: float
     key: str | None
     key_share: float
+    key_is_said: bool
     lowest: int | None
     highest: int | None
     middle: tuple[int, int] | None
@@ -120,7 +122,7 @@ def _take(memory: Memory, number: int, row: RecordingStats, every_s: float) -> T
     own_s = float(part.states["duration_s"][inside & _sounds(part)].sum())
     owners = np.repeat(inside, part.states["note_count"])
     pitches = part.notes["pitch"][owners]
-    key, key_share = _key(part.states[inside])
+    key, key_share = row.key or _key(part.states[inside])
     middle = np.percentile(pitches, _MIDDLE).round().astype(int).tolist() if len(pitches) else None
     return Take(
         name=row.name,
@@ -129,6 +131,7 @@ def _take(memory: Memory, number: int, row: RecordingStats, every_s: float) -> T
         of_memory=own_s / every_s if every_s and part is memory else 0.0,
         key=key,
         key_share=key_share,
+        key_is_said=row.key is not None,
         lowest=int(pitches.min()) if len(pitches) else None,
         highest=int(pitches.max()) if len(pitches) else None,
         middle=None if middle is None else (middle[0], middle[1]),
@@ -155,7 +158,8 @@ def _alike(memory: Memory, takes: Sequence[Take], first: int, second: int) -> Al
     turns = [_turns(memory, number) for number in (first, second)]
     shared = sum(turn in set(turns[1]) for turn in turns[0]) / len(turns[0]) if turns[0] else 0.0
     tempo = a.bpm is not None and b.bpm is not None and abs(a.bpm - b.bpm) <= _NEAR_TEMPO * a.bpm
-    return Alike(a.name, b.name, shared, a.key is not None and a.key == b.key, tempo)
+    same_key = a.key is not None and b.key is not None and key_number(a.key) == key_number(b.key)
+    return Alike(a.name, b.name, shared, same_key, tempo)
 
 
 def _turns(memory: Memory, number: int) -> list[tuple[int, int]]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from musichal.arrays import AnyArray
-from musichal.audio.midi_take import LABEL_KINDS, Control, Label, MidiTake
+from musichal.audio.midi_take import KEY_NAME, LABEL_KINDS, Control, Label, MidiTake
 from musichal.memory.container import Layout, require, safe_text
 from musichal.note import HeardNote
 
@@ -52,6 +52,8 @@ def _controls(arrays: Mapping[str, AnyArray], name: str) -> tuple[tuple[Control,
         proper = len(times_s) == count and bool(np.isfinite(times_s).all() and (times_s >= 0).all())
         require(proper, f"{name} has improper controls or labels")
     require(arrays["controls"].shape[1:] == (3,) and set(kinds) <= set(LABEL_KINDS), f"{name} has improper labels")
+    proper = all(KEY_NAME.fullmatch(text) for kind, text in zip(kinds, texts, strict=True) if kind == "key")
+    require(proper, f"{name} has a key that there is not")
     labels = zip(arrays["labels_s"].tolist(), kinds, map(safe_text, texts), strict=True)
     controls = zip(arrays["controls_s"].tolist(), map(bytes, arrays["controls"]), strict=True)
     return tuple(Control(s, d[:2] if d[0] & 0xE0 == 0xC0 else d) for s, d in controls), tuple(Label(*row) for row in labels)

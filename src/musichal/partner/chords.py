@@ -33,6 +33,12 @@ def key_name(key: int) -> str:
     return chord_name(key % 12) + (" minor" if key >= 12 else " major")
 
 
+def key_number(name: str) -> int:
+    """Return the number of a key by its name, in any spelling, as "Bb major"."""
+    root = "C D EF G A B".index(name[0]) + {"#": 1, "b": -1}.get(name[1], 0)
+    return root % 12 + 12 * name.endswith(" minor")
+
+
 def _emissions(profiles: Float64, foreign: float) -> Float64:
     shares = np.concatenate([[np.roll(profile, root) for root in range(12)] for profile in profiles])
     return np.asarray(np.log((1 - foreign) * shares / shares.sum(axis=1, keepdims=True) + foreign / 12))

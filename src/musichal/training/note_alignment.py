@@ -39,7 +39,7 @@ class NoteAlignment:
     def moved(self, take: MidiTake, *, duration_s: float) -> MidiTake:
         """Return what the file says at the times of the recording, as far as it lies within it.
 
-        What was set before holds from the recording's beginning on: controls, and the marker that came last.
+        What was set before holds from the recording's beginning on: controls, and the marker and the key that came last.
         """
 
         def times(at_s: Float64) -> Float64:
@@ -62,7 +62,7 @@ class NoteAlignment:
             return tuple(replace(one, time_s=s) for one, s in zip(timed, at_s, strict=True) if s < duration_s)
 
         controls, labels = placed(take.controls), placed(take.labels)
-        last = [label for label in labels if label.kind == "marker" and label.time_s < 0][-1:]
+        last = {label.kind: label for label in labels if label.kind in ("marker", "key") and label.time_s < 0}.values()
         return MidiTake(
             heard(take.notes),
             heard(take.hits),

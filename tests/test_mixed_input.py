@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,11 +10,14 @@ import soundfile
 from typer.testing import CliRunner
 
 from midi_receiver import MidiSender
+from musichal.audio.keyboard import KeyPress
 from musichal.cli import app
+from musichal.errors import InputError
 from musichal.hearing.exact_notes import ExactNotes, OnsetQueue
 from musichal.hearing.front_end import FrontEnd
 from musichal.hearing.percepts import Onset, SegmentFeatures
-from musichal.live.input.mixed_input import Mix, parse_mix
+from musichal.live.input.blocks import Block
+from musichal.live.input.mixed_input import ALL, Mix, MixedInput, parse_mix
 from musichal.live.live_performance import LivePerformance, LiveRequest
 from musichal.live.session.event_log import Played, Struck
 from musichal.live.session.session import read_session
@@ -30,6 +34,8 @@ RATE_HZ = 24_000
         ("Scarlett + midi:Keys", Mix("Scarlett", "Keys")),
         ("0.5 Scarlett 2i2 + 2 midi:Keys", Mix("Scarlett 2i2", "Keys", 0.5, 2.0)),
         ("1 + midi:Keys", Mix("1", "Keys")),
+        ("Mic for sound + midi:TD-17 for onsets, notes", Mix("Mic", "TD-17", 1, 1, frozenset({"sound"}), ALL - {"sound"})),
+        ("Box for kids + midi:Keys for two", Mix("Box for kids", "Keys for two")),
         ("midi:Keys", None),
         ("Scarlett", None),
         ("A + B", None),
@@ -37,6 +43,28 @@ RATE_HZ = 24_000
 )
 def test_two_inputs_have_names_and_weights(text, mix):
     assert parse_mix(text) == mix
+
+
+def test_a_microphone_is_for_its_sound():
+    with pytest.raises(InputError, match="Mic can be for sound, or for all"):
+        parse_mix("Mic for notes + midi:Keys")
+
+
+@pytest.mark.parametrize(
+    ("taken", "sounds", "pressed", "ended"),
+    [("sound", True, 0, 0), ("onsets", False, 1, 0), ("notes", False, 0, 1), ("sound,onsets,notes", True, 1, 1)],
+)
+def test_keys_are_taken_for_what_they_are_named_for(taken, sounds, pressed, ended):
+    class Opened(MixedInput):
+        sample_rate_hz, clock = RATE_HZ, SimpleNamespace(position_at=None)
+
+    mixed = Opened(parse_mix(f"Mic + midi:Keys for {taken}"), spec_rate_hz=RATE_HZ)
+    key, note = KeyPress(0, 60, 90, 0), HeardNote(0.0, 0.1, 60, 90)
+    played = Block(np.full(64, 0.25, np.float32), 0.0, 0, 0, pressed=(key,), ended=(note,), ended_hits=(note,))
+    mixed._midi = SimpleNamespace(beside=lambda *_: played)
+    block = mixed._mixed(Block(np.full(64, 0.5, np.float32), 0.0, 0, 0))
+    assert np.allclose(block.samples, 0.75 if sounds else 0.5)
+    assert (len(block.pressed), len(block.ended), len(block.ended_hits)) == (pressed, ended, ended)
 
 
 def clicks(at: list[int]) -> np.ndarray:

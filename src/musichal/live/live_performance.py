@@ -279,7 +279,8 @@ class LivePerformance:
         late_s = input_latency_s(spec, source_rate_hz=rate_hz, block=block, capture_s=live.capture_s)
         out_s = largest_latency_s(self.routings, request.latency_s if slices is not None else 0.0)
         request = self.request = replace(request, settings=_sent_early(request.settings, late_s + out_s))
-        known = OnsetQueue(beside=isinstance(live, MixedInput)) if isinstance(live, MidiInput | MixedInput) else None
+        beside = isinstance(live, MixedInput) and live.keys_beside
+        known = OnsetQueue(beside=beside) if isinstance(live, MidiInput | MixedInput) else None
         listener = Listener(spec, encoder, model.vocabularies, source_rate_hz=rate_hz, known=known)
         player = self._make_player(model, request.settings, request.seed)
         self._stop = last.enter_context(self._stop_event())
@@ -382,7 +383,7 @@ class LivePerformance:
             program=request.program,
             sample_rate_hz=rate_hz,
             input_name=printable(self.input.device.name),
-            keys_beside=isinstance(self.input, MixedInput),
+            keys_beside=isinstance(self.input, MixedInput) and self.input.keys_beside,
             stream_rate_hz=self.model.spec.sample_rate_hz,
         )
         return LiveSessionWriter(

@@ -16,8 +16,7 @@ from musichal.errors import InputError
 from musichal.live.control import Command, CommandQueue, command, partner_changes, told
 from musichal.live.controller_map import CcMapping, cc_map_toml, read_cc_map
 from musichal.live.input import osc
-from musichal.live.input.osc import OscInput, OscOutput
-from musichal.live.input.osc_format import LARGEST_DATAGRAM, osc_message, read_datagram
+from musichal.live.input.osc import LARGEST_DATAGRAM, OscInput, OscOutput, osc_message, read_datagram
 
 TEXT = st.text(st.characters(blacklist_characters="\0", blacklist_categories=["Cs"]), max_size=20)
 

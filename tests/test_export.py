@@ -18,9 +18,8 @@ from typer.testing import CliRunner
 
 from musichal.cli import app
 from musichal.live.engine import slice_events
-from musichal.live.output.midi_score import Part, score_bytes
+from musichal.live.output.midi_score import Part, reaper_project, score_bytes
 from musichal.live.session.event_log import Silences, Staged, as_sounded
-from musichal.live.session.reaper import reaper_project
 from musichal.live.session.session import read_session
 from musichal.live.session.timeline import TempoMap, _sections, tempo_map
 from musichal.note import Note

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from midi_receiver import MidiSender
 from musichal.hearing.front_end import input_latency_s
 from musichal.live.control import Command, CommandQueue
-from musichal.live.input.midi_clock import CONTINUE, START, STOP, TICK, MidiClock
+from musichal.live.input.control_inputs import CONTINUE, START, STOP, TICK, MidiClock
 from musichal.partner.clocks import clock_pulse
 from musichal.partner.settings import PartnerSettings
 from stage_by_hand import hand_stage

@@ -27,7 +27,7 @@ from midi_notes import read_midi_notes
 from midi_receiver import MidiSender, minds
 from musichal.cli import app
 from musichal.errors import InputError
-from musichal.live.input.osc_format import osc_message, read_datagram
+from musichal.live.input.osc import osc_message, read_datagram
 from musichal.live.session.event_log import Changed, Ended, Marked, Perceived, Staged
 from musichal.live.session.session import read_session
 from test_slices_port import FeatureExtractor

@@ -13,7 +13,7 @@ from musichal.hearing.encoders import create_encoder
 from musichal.hearing.listener import Listener
 from musichal.live.engine import perform
 from musichal.live.session import recorder
-from musichal.live.session.decision_log import DecisionLog
+from musichal.live.session.event_log import DecisionLog
 from musichal.live.session.recorder import LiveSessionWriter, write_session
 from musichal.live.session.session import (
     DECISIONS,

@@ -27,8 +27,7 @@ from musichal.commands.terminal import Terminal
 from musichal.commands.web import open_browser, session_to_show
 from musichal.hearing.percepts import Onset
 from musichal.live.control import Command
-from musichal.live.session.decision_log import DecisionLog
-from musichal.live.session.event_log import Changed, Struck
+from musichal.live.session.event_log import Changed, DecisionLog, Struck
 from musichal.live.session.session import Session, SessionSettings
 from musichal.partner.settings import PartnerSettings
 from musichal.web.dashboard import Dashboard, WebPlace

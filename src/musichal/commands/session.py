@@ -17,9 +17,8 @@ from musichal.hearing.encoders import create_encoder
 from musichal.hearing.exact_notes import OnsetQueue
 from musichal.hearing.listener import Listener
 from musichal.live.output.files import MIDI, check_outputs
-from musichal.live.output.midi_score import Part, score_bytes
+from musichal.live.output.midi_score import Part, SoundTrack, reaper_project, score_bytes
 from musichal.live.session.duo import Duo
-from musichal.live.session.reaper import SoundTrack, reaper_project
 from musichal.live.session.session import REPLY, Replay, Session, SessionSettings, file_sha256, read_session, replay
 from musichal.live.session.timeline import Marker, session_markers, session_marks, tempo_map
 from musichal.memory.partner_file import PartnerModel, load_partner

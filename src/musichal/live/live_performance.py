@@ -29,10 +29,9 @@ from musichal.live.control import Command, CommandQueue
 from musichal.live.controller_map import CcMap, read_cc_map
 from musichal.live.drift import DriftMonitor
 from musichal.live.engine import CHANNEL, EngineObserver, EventLoop, ObserverThread, Player
-from musichal.live.input.control_inputs import ControlInputs, midi_commands
+from musichal.live.input.control_inputs import ControlInputs, MidiClock, midi_commands
 from musichal.live.input.link import LinkClock, LinkSession, need_aalink
 from musichal.live.input.live_input import Channels, InputEvent, LiveInput
-from musichal.live.input.midi_clock import MidiClock
 from musichal.live.input.midi_input import MIDI_SCHEME, MidiInput
 from musichal.live.input.mixed_input import MixedInput, parse_mix
 from musichal.live.input.osc import OscInput, OscOutput

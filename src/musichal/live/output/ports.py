@@ -20,7 +20,7 @@ from types import MappingProxyType
 from typing import Any, Protocol, runtime_checkable
 
 from musichal.errors import InputError, MissingExtraError, install_hint
-from musichal.live.input.osc_format import open_sender, osc_message
+from musichal.live.input.osc import open_sender, osc_message
 from musichal.live.output.scheduler_protocol import Outgoing
 from musichal.note import PERCUSSION_CHANNEL
 from musichal.text import printable
@@ -129,14 +129,14 @@ def _open_file(path: str, origin_s: float) -> Port:
 
 
 def _open_slices(rest: str, _origin_s: float) -> Port:
-    from musichal.live.output.slices_port import SlicesPort
+    from musichal.live.output.sound_ports import SlicesPort
 
     path, arrow, device = rest.partition(">")
     return SlicesPort(path, device if arrow else None)
 
 
 def _open_keys(rest: str, _origin_s: float) -> Port:
-    from musichal.live.output.keys_port import KeysPort
+    from musichal.live.output.sound_ports import KeysPort
 
     font, arrow, device = rest.partition(">")
     return KeysPort(font, device if arrow else None)

@@ -57,9 +57,9 @@ from musichal.hearing.listener import Listener
 from musichal.hearing.percepts import Onset, Window
 from musichal.live.engine import EventLoop, Player, note_events
 from musichal.live.output.midi_file import midi_bytes
-from musichal.live.session.decision_log import DecisionLog
 from musichal.live.session.event_log import (
     Changed,
+    DecisionLog,
     Ended,
     Entry,
     Perceived,

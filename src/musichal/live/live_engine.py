@@ -34,7 +34,6 @@ from musichal.live.drift import DriftMonitor
 from musichal.live.endpoints import LiveCounts, LiveTimes, Output, Source
 from musichal.live.engine import EngineObserver, EventLoop
 from musichal.live.input.blocks import Block, ClockFit, Line
-from musichal.live.losses import Losses
 from musichal.live.session.event_log import (
     Changed,
     Ended,
@@ -49,6 +48,7 @@ from musichal.live.session.event_log import (
     percept_digest,
 )
 from musichal.live.stage import Stage, StageState
+from musichal.live.watches import Losses
 from musichal.machine import now_s, suspended_s
 from musichal.own_process import single_blas_thread
 from musichal.partner.decision import Decision

@@ -47,9 +47,9 @@ from musichal.live.output.routing import (
 )
 from musichal.live.output.scheduler import Scheduler
 from musichal.live.output.scheduler_protocol import PortSettings
-from musichal.live.partner_watch import PartnerWatch
 from musichal.live.session.recorder import LiveSessionWriter
 from musichal.live.session.session import SessionSettings, file_sha256, session_folder
+from musichal.live.watches import PartnerWatch
 from musichal.machine import now_s, raise_priority, short_pauses
 from musichal.memory.partner_file import PartnerModel, load_partner
 from musichal.partner.decision import Decision

@@ -38,7 +38,7 @@ _MOST_SLICES, _MOST_MESSAGES = 1000, 4096  # that wait
 class SoundStream:
     """Asks `fill` for samples, as sounddevice calls back: array (frames, channels), frames, time, status.
 
-    Raises `InputError` where the device cannot be opened, or asks for none; `MissingExtraError` without sounddevice or PortAudio.
+    Raises `InputError` where the device cannot be opened or asks for none; `MissingExtraError` without PortAudio.
     """
 
     def __init__(self, output: AudioDevice, rate_hz: int, fill: Callable[[Float32, int, object, Any], None]) -> None:

@@ -13,7 +13,7 @@ from benchmarks.figure import Figure
 from musichal.commands.evaluate import duo_tables
 from musichal.commands.options import settings_from
 from musichal.commands.terminal import Terminal, table_of
-from musichal.evaluate.duo_tables import choice_rows, harmony_rows, time_rows
+from musichal.evaluate.duos import choice_rows, harmony_rows, time_rows
 from musichal.evaluate.harmony_together import HarmonyTogether
 from musichal.evaluate.time_together import intervals
 from musichal.evaluate.together import ANCHORS, REAL, DuoContestant, DuoEvaluation, Played, Progress

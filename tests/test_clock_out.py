@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from midi_receiver import MidiSender, UdpReceiver
 from musichal.live.control import Command
 from musichal.live.live_performance import LivePerformance, LiveRequest
-from musichal.live.output.clock_ticks import START, STOP, TICK, ClockTicks
+from musichal.live.output.note_scheduler import START, STOP, TICK, ClockTicks
 from musichal.live.output.scheduler import Scheduler
 from musichal.live.output.scheduler_protocol import PortSettings
 from musichal.machine import now_s

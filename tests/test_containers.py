@@ -11,7 +11,7 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from musichal.audio.containers import contents
+from musichal.audio.decoding import contents
 from musichal.audio.parts import Contents, Spliced
 from musichal.audio.recording import read_recording
 from musichal.errors import InputError

@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 
 from midi_receiver import MidiSender, UdpReceiver
 from musichal.errors import InputError
-from musichal.live.control import Command, CommandQueue, command, partner_changes, told
-from musichal.live.controller_map import CcMapping, cc_map_toml, read_cc_map
+from musichal.live.control import CcMapping, Command, CommandQueue, cc_map_toml, command, partner_changes, read_cc_map, told
 from musichal.live.input import osc
 from musichal.live.input.osc import LARGEST_DATAGRAM, OscInput, OscOutput, osc_message, read_datagram
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from midi_receiver import MidiSender
 from musichal.commands.devices import Mover, Wish, learned, parse_wish
 from musichal.errors import InputError
-from musichal.live.controller_map import CcMapping, cc_map_toml, read_cc_map
+from musichal.live.control import CcMapping, cc_map_toml, read_cc_map
 
 
 @pytest.mark.parametrize(

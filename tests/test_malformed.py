@@ -23,7 +23,7 @@ from musichal.audio.score import parse_score
 from musichal.audio.soundfont import open_soundfont
 from musichal.errors import MusicHalError
 from musichal.evaluate.duos import read_beats
-from musichal.live.controller_map import read_cc_map
+from musichal.live.control import read_cc_map
 from musichal.live.input.osc import osc_message, read_datagram
 from musichal.live.output.routing import read_routing
 from musichal.live.session.session import read_session

@@ -83,7 +83,7 @@ def test_a_clock_in_the_box_is_no_switch():
 
 @pytest.mark.live
 def test_clock_arrives_from_a_real_midi_port(jack_server):
-    from musichal.live.controller_map import CcMap, CcMapping
+    from musichal.live.control import CcMap, CcMapping
     from musichal.live.input.control_inputs import midi_commands
     from musichal.live.output.midi_ports import open_midi_input
 

@@ -24,11 +24,11 @@ from musichal.memory.token_index import TokenIndex
 from musichal.note import HeardNote, Note
 from musichal.partner.decision import REST_REASONS, PulseUse
 from musichal.partner.explanation import rest_spans
-from musichal.plots.beats import draw_beats
 from musichal.plots.partner import TimeLine, draw_partner, repeats
 from musichal.plots.performance import ALARM_COLOURS, INFLUENCE_LOOKS, alarm_spans, draw_performance, note_colours, room_beats
 from musichal.plots.style import (
     by_first_appearance,
+    draw_beats,
     envelope,
     held_tokens,
     picture_format,

@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from musichal.cli import app
-from musichal.evaluate.tempo import tempo_curve, tempo_stats
+from musichal.evaluate.tempo_and_chords import tempo_curve, tempo_stats
 from musichal.hearing.beats import BEAT
 from musichal.memory.partner_file import load_partner, save_partner
 from musichal.note import HeardNote

@@ -1,6 +1,7 @@
-"""Array types that cross rooms, arrays that grow, and rounding that does not depend on the processor."""
+"""Array types that cross rooms, arrays that grow or lie in a file, and rounding that does not depend on the processor."""
 
-from typing import Any
+import tempfile
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,7 @@ Records = npt.NDArray[np.void]
 AnyArray = npt.NDArray[Any]
 
 _FIRST_CAPACITY = 64
+_MOST_IN_MEMORY = 1 << 24  # samples: 6 minutes at 44.1 kHz
 
 
 class Columns:
@@ -67,3 +69,35 @@ def rounded(values: Float64) -> Float64:
     """Return values rounded to 30 binary digits, about nine decimal ones; the same on every processor."""
     mantissa, exponent = np.frexp(values)
     return np.asarray(np.ldexp(np.rint(mantissa * 2.0**30), exponent - 30))
+
+
+class SampleStore:
+    """Samples that come block by block; many lie in a temporary file, so that memory does not grow with them."""
+
+    def __init__(self) -> None:
+        self._blocks: list[Float32] = []
+        self._file: BinaryIO | None = None
+        self.length = 0
+
+    def append(self, block: Float32) -> None:
+        """Keep the next samples, shape (n,)."""
+        self.length += len(block)
+        if self._file is not None:
+            self._file.write(block.tobytes())
+            return
+        self._blocks.append(block)
+        if self.length > _MOST_IN_MEMORY:
+            self._file = cast(BinaryIO, tempfile.TemporaryFile(prefix="musichal-"))  # noqa: SIM115 - the array keeps it
+            for part in self._blocks:
+                self._file.write(part.tobytes())
+            self._blocks = []
+
+    def samples(self) -> Float32:
+        """Return all samples, shape (n,), read-only."""
+        if self._file is None:
+            samples = np.concatenate([np.zeros(0, np.float32), *self._blocks])
+        else:
+            self._file.flush()
+            samples = np.memmap(self._file, np.float32, "r+")
+        samples.flags.writeable = False
+        return samples

@@ -10,12 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from musichal.arrays import Float32, Float64
+from musichal.arrays import Float32, Float64, SampleStore
 from musichal.audio.instrument import Keys, find_keys
 from musichal.audio.keyboard import KeyboardSynth
 from musichal.audio.midi_take import Control, MidiChoice, MidiTake
 from musichal.audio.recording import Recording, ingest
-from musichal.audio.sample_store import SampleStore
 from musichal.audio.score import Score, channel_messages, chosen, parse_midi, read_midi_bytes, score_of, tempo_map
 from musichal.note import HeardNote
 from musichal.text import PathLike, printable

@@ -4,7 +4,7 @@ That form is what `ingest` returns: mono, at most full scale, on a grid of 24 bi
 blocks and files pass through the same function, and FLAC of 24 bits holds its result without loss, so a partner keeps exactly
 the samples that it was trained on.
 
-What a file holds is found by `musichal.audio.containers`, whatever its header says, and decoded by `musichal.audio.decoding`.
+What a file holds is found by `musichal.audio.decoding`, whatever its header says, and decoded by `musichal.audio.decoding`.
 A file that is cut short is heard as far as it goes, with a warning that has both lengths.
 """
 
@@ -23,15 +23,13 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
-from musichal.arrays import Float32, Float64
-from musichal.audio.containers import FOREIGN_SUFFIXES, contents
-from musichal.audio.decoding import Sound, UndecodableError, decode, decode_foreign
+from musichal.arrays import Float32, Float64, SampleStore
+from musichal.audio.decoding import FOREIGN_SUFFIXES, Sound, UndecodableError, contents, decode, decode_foreign
 from musichal.audio.files import flac_holds_rate
 from musichal.audio.levels import LevelMeter, Levels, decibels
 from musichal.audio.midi_take import MidiChoice, MidiTake
 from musichal.audio.parts import Contents, Foreign, Part
 from musichal.audio.resample import StreamResampler
-from musichal.audio.sample_store import SampleStore
 from musichal.audio.session_input import is_session, read_input, read_played
 from musichal.errors import InputError, MissingExtraError
 from musichal.text import PathLike, printable, reason

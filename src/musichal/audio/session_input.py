@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from musichal.arrays import Float32
+from musichal.arrays import Float32, SampleStore
 from musichal.audio.files import decode_flac
 from musichal.audio.midi_take import Control, MidiTake, played_of
-from musichal.audio.sample_store import SampleStore
 from musichal.errors import InputError
 from musichal.note import HeardNote
 from musichal.text import parse_json, printable, reason

@@ -16,9 +16,9 @@ from musichal.audio.recording import Recording
 from musichal.commands.terminal import Terminal, table_of
 from musichal.errors import CheckFailedError, InputError
 from musichal.evaluate.checks import Retrain
-from musichal.evaluate.chord_stats import ChordStats
 from musichal.evaluate.compare import Comparison, SourceComparison, Split, compare_partners
 from musichal.evaluate.partner_stats import Diversity, HearingStats, MemoryStats, PartnerStats, RecordingStats
+from musichal.evaluate.tempo_and_chords import ChordStats
 from musichal.evaluate.verify import OFFSETS, Verification, subjects, verify_partner
 from musichal.hearing.percepts import SOURCES
 from musichal.live.output.files import REPORT, check_outputs

@@ -17,8 +17,17 @@ from musichal.atomic import open_atomically
 from musichal.commands.options import positive_seconds
 from musichal.commands.terminal import Poll, Terminal, keys, table_of
 from musichal.errors import InputError, MusicHalError, install_hint
-from musichal.live.control import PARTNER_COMMANDS, check_number, command, is_whole, usual_range
-from musichal.live.controller_map import BUTTONS, CcMapping, cc_map_toml, read_cc_map
+from musichal.live.control import (
+    BUTTONS,
+    PARTNER_COMMANDS,
+    CcMapping,
+    cc_map_toml,
+    check_number,
+    command,
+    is_whole,
+    read_cc_map,
+    usual_range,
+)
 from musichal.live.input.live_input import LiveInput, Scan, scan_devices
 from musichal.live.output.files import MAP, check_outputs
 from musichal.live.output.midi_ports import INSTEAD, MidiSystem, midi_systems, open_midi_input, silence_stderr

@@ -18,8 +18,7 @@ from musichal.commands.terminal import Terminal, table_of
 from musichal.errors import InputError
 from musichal.evaluate.answer_measures import MemoryUse, memory_use
 from musichal.evaluate.answers import DeafWalker, Echo, MakePlayer, Progress, answer, cut_excerpts, joined, with_pauses
-from musichal.evaluate.duo_tables import choice_rows, harmony_rows, text_of, time_rows
-from musichal.evaluate.duos import duos_from, evaluate_duos
+from musichal.evaluate.duos import choice_rows, duos_from, evaluate_duos, harmony_rows, text_of, time_rows
 from musichal.evaluate.evaluation import Contestant, Effect, Evaluation, Room, chosen_trials, contest, parameter_effects
 from musichal.evaluate.feedback import Feedback, Render, feedback, mean_feedback
 from musichal.evaluate.listening import AT_ONCE_S, DIMENSIONS, Area

@@ -20,7 +20,7 @@ from musichal.commands.terminal import Terminal, table_of
 from musichal.errors import CheckFailedError, InputError
 from musichal.evaluate.partner_stats import partner_stats
 from musichal.evaluate.takes import enough_words, sounding_s
-from musichal.evaluate.tempo import tempo_stats
+from musichal.evaluate.tempo_and_chords import tempo_stats
 from musichal.hearing.encoders.checkpoint import Checkpoint, find_checkpoint
 from musichal.hearing.encoders.conversion import convert as converted
 from musichal.hearing.encoders.learned import (

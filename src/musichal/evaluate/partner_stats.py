@@ -24,8 +24,7 @@ import numpy as np
 from musichal.arrays import AnyArray, Int16
 from musichal.audio.resample import resampled_length
 from musichal.evaluate.checks import grid_counts
-from musichal.evaluate.chord_stats import ChordStats, chord_stats
-from musichal.evaluate.tempo import TempoStats, tempo_stats
+from musichal.evaluate.tempo_and_chords import ChordStats, TempoStats, chord_stats, tempo_stats
 from musichal.hearing.percepts import SILENCE, SOURCES
 from musichal.hearing.vocabulary import perplexity, token_histogram, top_share
 from musichal.memory.memory import Memory

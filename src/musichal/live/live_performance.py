@@ -25,8 +25,7 @@ from musichal.hearing.exact_notes import OnsetQueue
 from musichal.hearing.front_end import input_latency_s
 from musichal.hearing.listener import Listener
 from musichal.live.analysis_thread import AnalysisThread
-from musichal.live.control import Command, CommandQueue
-from musichal.live.controller_map import CcMap, read_cc_map
+from musichal.live.control import CcMap, Command, CommandQueue, read_cc_map
 from musichal.live.drift import DriftMonitor
 from musichal.live.engine import CHANNEL, EngineObserver, EventLoop, ObserverThread, Player
 from musichal.live.input.control_inputs import ControlInputs, MidiClock, midi_commands

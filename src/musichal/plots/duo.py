@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from musichal.evaluate.duo_tables import choice_rows, harmony_rows, text_of, time_rows
+from musichal.evaluate.duos import choice_rows, harmony_rows, text_of, time_rows
 from musichal.evaluate.together import ANCHORS, DuoEvaluation, DuoSong
 from musichal.plots import report, style
 from musichal.plots.style import BLUE, GREEN, GREY, PURPLE

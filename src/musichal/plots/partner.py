@@ -18,8 +18,7 @@ from musichal.memory.memory import Memory
 from musichal.memory.partner_file import PartnerModel, StoredRecording
 from musichal.memory.token_index import TokenIndex
 from musichal.plots import style
-from musichal.plots.beats import draw_beats, draw_tempo, grid_lines, has_tempo
-from musichal.plots.style import COLUMNS, GREY, INK, ORANGE, SOURCE_COLOURS
+from musichal.plots.style import COLUMNS, GREY, INK, ORANGE, SOURCE_COLOURS, draw_beats, draw_tempo, grid_lines, has_tempo
 from musichal.text import clock, counted
 
 if TYPE_CHECKING:

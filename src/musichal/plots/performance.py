@@ -19,8 +19,7 @@ from musichal.note import Note
 from musichal.partner.decision import REST_REASONS, Decision
 from musichal.partner.explanation import RestSpan, rest_spans
 from musichal.plots import style
-from musichal.plots.beats import BEAT_COLOUR, draw_beats
-from musichal.plots.style import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, VERMILION
+from musichal.plots.style import BEAT_COLOUR, BLUE, GREEN, GREY, INK, ORANGE, PURPLE, VERMILION, draw_beats
 from musichal.text import clock, counted
 
 if TYPE_CHECKING:

@@ -9,8 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
-from musichal.live.control import CommandQueue
-from musichal.live.controller_map import CcMap
+from musichal.live.control import CcMap, CommandQueue
 from musichal.live.output.midi_ports import MidiInputPort, NoSuchPortError, open_midi_input
 from musichal.machine import now_s
 from musichal.partner.clocks import TickClock

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from musichal.atomic import check_writable
-from musichal.audio.containers import contents
+from musichal.audio.decoding import contents
 from musichal.audio.files import SOUND_FORMATS
 from musichal.audio.recording import AUDIO_SUFFIXES, MIDI_SUFFIXES
 from musichal.errors import InputError

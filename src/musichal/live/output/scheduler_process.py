@@ -23,8 +23,7 @@ from typing import Any
 
 from musichal.errors import MusicHalError
 from musichal.live.output import scheduler_protocol as protocol
-from musichal.live.output.clock_ticks import TICK, ClockTicks
-from musichal.live.output.note_scheduler import AGAIN_S, SILENCE, NoteScheduler, mpe_configuration
+from musichal.live.output.note_scheduler import AGAIN_S, SILENCE, TICK, ClockTicks, NoteScheduler, mpe_configuration
 from musichal.live.output.ports import CountsTime, Port, PortLostError, open_port
 from musichal.live.output.scheduler_protocol import Outgoing, PortSettings
 from musichal.machine import now_s, raise_priority

@@ -38,8 +38,7 @@ from typing import Any
 import numpy as np
 
 from musichal import __version__
-from musichal.arrays import Float32
-from musichal.audio.sample_store import SampleStore
+from musichal.arrays import Float32, SampleStore
 from musichal.audio.session_input import (
     EVENT_LOG,
     INPUT,

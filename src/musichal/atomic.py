@@ -23,12 +23,7 @@ def open_atomically(path: PathLike) -> Iterator[BinaryIO]:
     """Open `path` for binary writing; the file appears when the block ends without an exception.
 
     Links are followed; a replaced file keeps its permissions. After an exception nothing is left behind, and an old file is
-    unchanged.
-
-    Raises
-    ------
-    InputError
-        If the system refuses to write, with path and reason.
+    unchanged. Raises `InputError` if the system refuses to write, with path and reason.
     """
     target, partial = Path(path), None
     try:

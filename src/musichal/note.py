@@ -35,12 +35,8 @@ class HeardNote:
 class Note:
     """A note to play.
 
-    `onset_s` counts from the start of the stream, for the scheduler from the origin of the machine's clock.
-
-    Raises
-    ------
-    ValueError
-        For a negative onset, a duration that is not positive, and values that MIDI cannot hold.
+    `onset_s` counts from the start of the stream, for the scheduler from the origin of the machine's clock. Raises `ValueError`
+    for a negative onset, a duration that is not positive, and values that MIDI cannot hold.
     """
 
     onset_s: float
@@ -61,12 +57,8 @@ class Slice:
     """A stretch of recording number `recording` to play, from `source_start_s` on, sounding for `duration_s`.
 
     `transposition_semitones` (−24 to 24) is by varispeed: the stretch that is read is longer or shorter by
-    2^(transposition / 12), so that it still sounds for `duration_s`. `gain` (0 to 4) is linear.
-
-    Raises
-    ------
-    ValueError
-        For values outside these ranges.
+    2^(transposition / 12), so that it still sounds for `duration_s`. `gain` (0 to 4) is linear. Raises `ValueError` for values
+    outside these ranges.
     """
 
     onset_s: float

@@ -98,6 +98,8 @@ def single_blas_thread() -> Iterator[None]:
 def run_module(module: str, arguments: Sequence[str], *, threads: int | None, what: str) -> str:
     """Run a module of this package in a new process, and return what it printed.
 
+    Raises `InputError` if the process fails, with the last line of its error output.
+
     Parameters
     ----------
     module : str
@@ -107,11 +109,6 @@ def run_module(module: str, arguments: Sequence[str], *, threads: int | None, wh
         Number of threads for numerical libraries. None: their own choice.
     what : str
         Name of the task, for the error message.
-
-    Raises
-    ------
-    InputError
-        If the process fails, with the last line of its error output.
     """
     limits = {} if threads is None else dict.fromkeys(THREAD_SETTINGS, str(threads))
     environment = {**os.environ, **limits}

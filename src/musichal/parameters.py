@@ -72,10 +72,8 @@ class Parameter:
     def check(self, value: object, name: str = "") -> int | float:
         """Return `value` in the parameter's type.
 
-        Raises
-        ------
-        InputError
-            If it is not a number, not an integer where one is needed, or out of range; `name` is what the message calls it.
+        Raises `InputError` if it is not a number, not an integer where one is needed, or out of range; `name` is what the
+        message calls it.
         """
         name, whole = name or self.name, self.kind == "integer"
         if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
@@ -414,10 +412,7 @@ PARAMETERS: tuple[Parameter, ...] = tuple(
 def setting(name: str) -> Parameter:
     """Return the parameter of a setting's name, such as ``temperature``, ``voices`` or ``bass.low_pitch``.
 
-    Raises
-    ------
-    InputError
-        If there is none; the message lists the nearest names.
+    Raises `InputError` if there is none; the message lists the nearest names.
     """
     voice, _, own = name.rpartition(".")
     found = VOICE_NUMBERS.get(own) if voice else NUMBERS.get(name) or WORDS.get(name)

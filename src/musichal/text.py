@@ -99,10 +99,7 @@ def clock(seconds: float, *, decimals: int = 2) -> str:
 def parse_seconds(text: str, what: str) -> float:
     """Return a time in seconds: 350ms, 0.35s, 10min, 2h, 83, 1:23.5 or 1:02:03.
 
-    Raises
-    ------
-    InputError
-        For anything else; `what` names the option or key that the text was given for.
+    Raises `InputError` for anything else; `what` names the option or key that the text was given for.
     """
     text = text.strip()
     if match := re.fullmatch(_NUMBER + r"\s*(ms|s|min|h|)", text, re.ASCII):
@@ -131,10 +128,7 @@ def unknown_name(kind: str, name: object, valid: Iterable[str], *, hint: str = "
 def read_text(path: PathLike, *, limit: int = LARGEST_TABLE_BYTES) -> str:
     """Return the text of a small file in UTF-8, or in UTF-16 with a byte order mark, with lines that end in a line feed.
 
-    Raises
-    ------
-    InputError
-        If the file cannot be read, has more than `limit` bytes, or another encoding.
+    Raises `InputError` if the file cannot be read, has more than `limit` bytes, or another encoding.
     """
     try:
         with open(path, "rb") as stream:  # noqa: PTH123 - a path of any kind

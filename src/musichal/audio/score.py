@@ -157,10 +157,7 @@ class Score:
 def read_score(path: PathLike) -> Score:
     """Read a standard MIDI file.
 
-    Raises
-    ------
-    InputError
-        If it cannot be read, is damaged, has no note, or holds too much.
+    Raises `InputError` if it cannot be read, is damaged, has no note, or holds too much.
     """
     return parse_score(read_midi_bytes(path), name=printable(Path(path).name))
 
@@ -336,10 +333,7 @@ def parse_midi_channels(text: str) -> frozenset[int]:
 def melody_of(score: Score) -> Track:
     """Return the most melodic track: mostly one note at a time, busy throughout, of many pitches, neither bass nor drums.
 
-    Raises
-    ------
-    InputError
-        If there are drums alone, or a single track.
+    Raises `InputError` if there are drums alone, or a single track.
     """
     if len(score.tracks) < 2:
         raise InputError(f"{score.name} has a single track; a duo needs a player's and another")

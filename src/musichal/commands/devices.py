@@ -54,10 +54,7 @@ def devices_command(
 ) -> None:
     """Show the devices, and what works; what is missing is no error. Or measure the latency of an output.
 
-    Raises
-    ------
-    InputError
-        For what cannot be opened to measure a latency; for its options without it.
+    Raises `InputError` for what cannot be opened to measure a latency; for its options without it.
     """
     if latency:
         latency_command(input=input, midi_out=midi_out, by_ear=by_ear, terminal=terminal)
@@ -205,12 +202,8 @@ class Mover:
 def parse_wish(text: str) -> Wish:
     """Return the wish in words such as ``mute``, ``temperature=0:2`` or ``mode=shadow,mirror``.
 
-    Choices that have commas themselves are parted by semicolons: ``voices=all;melody,bass``.
-
-    Raises
-    ------
-    InputError
-        For a name that neither the stage nor the partner has, or values that do not go with it.
+    Choices that have commas themselves are parted by semicolons: ``voices=all;melody,bass``. Raises `InputError` for a name
+    that neither the stage nor the partner has, or values that do not go with it.
     """
     name, equals, values = (part.strip() for part in text.partition("="))
     command(name, (0,))  # raises for a name that there is not
@@ -265,10 +258,7 @@ def struck(data: Sequence[int]) -> tuple[int, int] | None:
 def learn_command(*, path: Path, wishes: Sequence[str], control_in: str, terminal: Terminal, within: str = "60s") -> None:
     """Ask for one controller after another, and write the map after each.
 
-    Raises
-    ------
-    MusicHalError
-        For a wish, a map or a MIDI input that cannot be used; what was learned before is written.
+    Raises `MusicHalError` for a wish, a map or a MIDI input that cannot be used; what was learned before is written.
     """
     timeout_s = positive_seconds(within, "--within")
     asked = [parse_wish(text) for text in wishes]
@@ -393,10 +383,7 @@ def taps_after(taps_s: Float64, clicks_s: Float64) -> Float64:
 def latency_command(*, input: str | None, midi_out: str, by_ear: bool, terminal: Terminal) -> None:
     """Measure what an output takes to sound, and say the value for ``--latency``.
 
-    Raises
-    ------
-    InputError
-        Where nothing is heard at the input, or nobody taps.
+    Raises `InputError` where nothing is heard at the input, or nobody taps.
     """
     with _output(midi_out, terminal) as scheduler:
         latencies_s = np.zeros(0) if by_ear else _by_loopback(scheduler, input, terminal)

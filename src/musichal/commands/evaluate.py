@@ -67,11 +67,7 @@ def evaluate_command(
     """Let a partner answer excerpts of recordings, and show how far its answers listen, remember, fit and breathe.
 
     With `duo`, `partner` and `recordings` are the files of duos instead, and what is shown is how far answers are together.
-
-    Raises
-    ------
-    MusicHalError
-        If the partner or a recording cannot be used, or the report cannot be written.
+    Raises `MusicHalError` if the partner or a recording cannot be used, or the report cannot be written.
     """
     if duo:
         return evaluate_duo_command(
@@ -305,10 +301,7 @@ def evaluate_duo_command(
 ) -> DuoEvaluation:
     """Measure duos and show how each mode does beside the anchors.
 
-    Raises
-    ------
-    MusicHalError
-        If a file cannot be used, or the report cannot be written.
+    Raises `MusicHalError` if a file cannot be used, or the report cannot be written.
     """
     settings = settings_from(set_)
     if report is not None:

@@ -73,10 +73,7 @@ def hear_excerpt(
 ) -> Excerpt:
     """Hear samples of shape (n,) with a partner's ears, from silence; `take` is what is known of a MIDI player in them.
 
-    Raises
-    ------
-    InputError
-        If they cannot be heard, or are too short for a single frame.
+    Raises `InputError` if they cannot be heard, or are too short for a single frame.
     """
     spec = model.spec
     known = known_of(take, spec)
@@ -133,10 +130,7 @@ def cut_excerpts(
 ) -> tuple[Excerpt, ...]:
     """Hear recordings in excerpts of one length, at most `most`, spread evenly over all that there is.
 
-    Raises
-    ------
-    InputError
-        If there are too few to tell one from another.
+    Raises `InputError` if there are too few to tell one from another.
     """
     places = [
         (recording, first)

@@ -162,10 +162,7 @@ def duos_from(
 ) -> list[Duo]:
     """Return files as duos: a MIDI file is one, recordings are pairs of a player's and a band's, in this order.
 
-    Raises
-    ------
-    InputError
-        If a file or a track cannot be used, or an option does not go with the files.
+    Raises `InputError` if a file or a track cannot be used, or an option does not go with the files.
     """
     tell = progress or (lambda _what, _share: None)
     songs: list[tuple[Path, ...]] = []
@@ -256,10 +253,7 @@ def duo_of_score(
 def read_beats(path: PathLike) -> Float64:
     """Return the beats of a text file: seconds at the start of each line (the format of `mir_eval`, or CSV), ascending.
 
-    Raises
-    ------
-    InputError
-        If the file cannot be read or holds anything else.
+    Raises `InputError` if the file cannot be read or holds anything else.
     """
     lines = [re.split(r"[,;\s]+", line.strip())[0] for line in read_text(path, limit=30 * _MOST_BEATS).splitlines()]
     try:

@@ -128,10 +128,7 @@ class Command:
 def command(name: str, arguments: Sequence[object] = (), *, answer: Answer | None = None) -> Command:
     """Return the command of a name and its arguments, as a controller sent them.
 
-    Raises
-    ------
-    InputError
-        For an unknown name, or arguments that the command cannot have.
+    Raises `InputError` for an unknown name, or arguments that the command cannot have.
     """
     if not NAME.fullmatch(name):
         raise InputError("a command must be a name in small letters, such as mute or temperature")
@@ -369,12 +366,7 @@ def read_cc_map(path: Path) -> CcMap:
     """Read a map of controllers: a TOML file of ``[[cc]]`` and ``[[note]]`` tables.
 
     Each has ``controller`` or ``note`` (0 to 127) and ``command``, and may have ``channel`` (1 to 16); one of a controller
-    ``low`` and ``high``, or ``choices``.
-
-    Raises
-    ------
-    InputError
-        For a file that is none, naming what is wrong in it.
+    ``low`` and ``high``, or ``choices``. Raises `InputError` for a file that is none, naming what is wrong in it.
     """
     table = read_toml(path)
     kinds = [table.get("cc", []), table.get("note", [])]

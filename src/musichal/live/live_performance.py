@@ -139,6 +139,9 @@ def live_source(
 class LivePerformance:
     """Plays inside its context; leaving it ends every note and closes the session whole.
 
+    Raises `MusicHalError` on entering, for what cannot be opened, before the session begins; on leaving, if the analysis
+    failed.
+
     Parameters
     ----------
     request : LiveRequest
@@ -160,11 +163,6 @@ class LivePerformance:
         What was not closed whole.
     summary : dict
         Statistics of the performance, once it is over.
-
-    Raises
-    ------
-    MusicHalError
-        On entering, for what cannot be opened, before the session begins; on leaving, if the analysis failed.
     """
 
     def __init__(

@@ -244,11 +244,8 @@ class Memory:
     ) -> int:
         """Append a gesture with the notes and drum hits that began in it and its place in the beat; return its state.
 
-        Raises
-        ------
-        InputError
-            If the gesture belongs to an earlier recording than the last one, or a value of what is appended is out of
-            range.
+        Raises `InputError` if the gesture belongs to an earlier recording than the last one, or a value of what is appended is
+        out of range.
         """
         last, start_s = (-1, 0.0) if not len(self) else (int(self.states[-1]["recording"]), float(self.states[-1]["start_s"]))
         if recording < last:

@@ -294,6 +294,8 @@ def read_form(path: Path, modes: Iterable[str]) -> Form:
 def parse_form(text: str, modes: Iterable[str], *, source: str) -> Form:
     """Return the form that a TOML text describes.
 
+    Raises `InputError` for an unknown key or mode, a value out of range, or a contradiction.
+
     Parameters
     ----------
     text : str
@@ -301,11 +303,6 @@ def parse_form(text: str, modes: Iterable[str], *, source: str) -> Form:
         Names of the valid modes.
     source : str
         Name of the text in messages.
-
-    Raises
-    ------
-    InputError
-        For an unknown key or mode, a value out of range, or a contradiction.
     """
     table = parse_toml(text, source=source)
     check_keys(table, _TOP, source)

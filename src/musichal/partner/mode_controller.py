@@ -71,6 +71,8 @@ class _Taste:
 class ModeController:
     """Gives turns.
 
+    Raises `InputError` where a mode is unknown, the modes or the form are wrong, or a region is of no recording.
+
     Parameters
     ----------
     library : MemoryPool
@@ -80,11 +82,6 @@ class ModeController:
         Draws the lengths of phrases, breaths and modes, and returns.
     sample_rate_hz : int
         Rate of the stream that percepts count in.
-
-    Raises
-    ------
-    InputError
-        Where a mode is unknown, the modes or the form are wrong, or a region is of no recording.
     """
 
     def __init__(

@@ -70,10 +70,7 @@ def built_in_modes() -> dict[str, Mode]:
 def read_modes(path: Path) -> dict[str, Mode]:
     """Return the modes of a user's file and the built-in modes that it does not replace.
 
-    Raises
-    ------
-    InputError
-        If the file cannot be read or is not a table of modes: names the mode, the column and the valid values.
+    Raises `InputError` if the file cannot be read or is not a table of modes: names the mode, the column and the valid values.
     """
     return parse_modes(read_text(path), built_in_modes(), source=printable(path))
 

@@ -88,17 +88,14 @@ Take = Callable[[Sequence[int]], None]
 class ControlInputs:
     """MIDI inputs that are open inside its context; one that is not there keeps nothing from starting.
 
+    Raises `MusicHalError` on entering, where several inputs have the name, or no binding of MIDI is installed.
+
     Parameters
     ----------
     takes : mapping
         What takes the messages of an input, by its name or a part of it.
     tell : callable
         Called with a kind and a sentence when an input is missing, goes or comes, on any thread.
-
-    Raises
-    ------
-    MusicHalError
-        On entering, where several inputs have the name, or no binding of MIDI is installed.
     """
 
     def __init__(self, takes: Mapping[str, Take], tell: Callable[[str, str], object]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.live_timing import beats_heard
+from benchmarks.live_timing import beats_heard, plucking_player
 from musichal.commands.devices import clicks_heard, measured, taps_after
 from musichal.live.live_performance import LiveRequest, _routings, _sent_early
 from musichal.live.output.routing import LiveOutput, Routing, VoiceRoute, largest_latency_s
@@ -65,7 +65,7 @@ def test_notes_leave_so_much_before_the_beat_as_the_output_takes(jack_server, tr
     """Through a real server: what is received lies where it was planned, by the latency that was stated."""
     del jack_server  # skips the test where there is none
     for _ in range(3):
-        found = beats_heard(trained_path, latency_ms=80.0, seconds=14)
+        found = beats_heard(trained_path, plucking_player(14), latency_ms=80.0)
         if found["xruns"] <= 2:  # a busy computer loses sound
             break
     assert found["latency_ms"] >= 80

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from musichal.audio.decoding import contents
-from musichal.audio.parts import Contents, Spliced
 from musichal.audio.recording import read_recording
+from musichal.audio.streams import Contents, Spliced
 from musichal.errors import InputError
 
 RATE = 44_100

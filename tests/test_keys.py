@@ -17,8 +17,8 @@ from musichal.commands.terminal import RETAKEN, Terminal, keys
 from musichal.live.control import KEYS, Command, key_command
 from musichal.live.stage import Stage, StageState
 from musichal.partner.decision import Decision
+from musichal.partner.explanation import PartnerStatus
 from musichal.partner.form import FormPlace
-from musichal.partner.status import PartnerStatus
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="pseudo terminals are POSIX")

@@ -17,7 +17,7 @@ from musichal.hearing.exact_notes import ExactNotes, OnsetQueue
 from musichal.hearing.front_end import FrontEnd
 from musichal.hearing.percepts import Onset, SegmentFeatures
 from musichal.live.input.blocks import Block
-from musichal.live.input.mixed_input import ALL, Mix, MixedInput, parse_mix
+from musichal.live.input.midi_input import ALL, Mix, MixedInput, parse_mix
 from musichal.live.live_performance import LivePerformance, LiveRequest
 from musichal.live.session.event_log import Played, Struck
 from musichal.live.session.session import read_session

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 import musichal as mh
 from musichal.audio.files import SOUND_FORMATS, write_sound
-from musichal.audio.reading import read_recordings
+from musichal.audio.recording import read_recordings
 from musichal.cli import app
 from musichal.errors import InputError
 from musichal.live.output.files import MIDI, PARTNER, PICTURE, REPORT, SOUND, check_outputs

@@ -11,7 +11,7 @@ from musichal.evaluate.evaluation import trials
 from musichal.hearing.percepts import SILENCE
 from musichal.memory.memory import Memory
 from musichal.note import HeardNote
-from musichal.partner.choice import draw
+from musichal.partner.candidates import draw
 from musichal.partner.decision import Decision, chance_class
 from musichal.partner.influences import INFLUENCES
 from musichal.partner.learner import WAIT_S

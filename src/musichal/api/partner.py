@@ -27,8 +27,7 @@ from musichal.arrays import Float32, Float64, Int16, Records
 from musichal.audio.midi_recording import read_take
 from musichal.audio.midi_take import MidiChoice, MidiTake
 from musichal.audio.pairs import read_pair
-from musichal.audio.reading import read_recordings
-from musichal.audio.recording import Recording, read_recording
+from musichal.audio.recording import Recording, read_recording, read_recordings
 from musichal.errors import InputError
 from musichal.hearing.beats import find_beats, predicted_beats
 from musichal.hearing.encoders import create_encoder

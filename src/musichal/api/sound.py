@@ -9,8 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from musichal.arrays import AnyArray, Float32
-from musichal.audio.reading import read_recordings
-from musichal.audio.recording import Recording, ingest
+from musichal.audio.recording import Recording, ingest, read_recordings
 from musichal.errors import InputError
 from musichal.text import PathLike
 

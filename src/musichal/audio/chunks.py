@@ -4,8 +4,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from musichal.audio.parts import NOT_ZERO, Contents, Data, Part, Piece
-from musichal.audio.streams import mpeg
+from musichal.audio.streams import NOT_ZERO, Contents, Data, Part, Piece, mpeg
 
 _MOST_CHUNKS = 10_000  # a hostile file of empty chunks must not keep us for hours
 _MOST_BEHIND_BYTES = 1 << 16

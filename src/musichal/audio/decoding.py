@@ -24,8 +24,7 @@ import soundfile
 
 from musichal.arrays import Float64
 from musichal.audio.chunks import Chunks, au, chunked, riff
-from musichal.audio.parts import Contents, Data, Foreign, Part, Spliced, after_tags
-from musichal.audio.streams import flac, mpeg, ogg
+from musichal.audio.streams import Contents, Data, Foreign, Part, Spliced, after_tags, flac, mpeg, ogg
 from musichal.errors import MissingExtraError, install_hint
 
 _W64_RIFF = bytes.fromhex("726966662e91cf11a5d628db04c10000")

@@ -19,8 +19,7 @@ import soundfile
 
 from musichal.atomic import open_atomically
 from musichal.audio.midi_take import MidiChoice
-from musichal.audio.reading import say_passed_over
-from musichal.audio.recording import MIDI_SUFFIXES, Recording
+from musichal.audio.recording import MIDI_SUFFIXES, Recording, say_passed_over
 from musichal.audio.score import read_score
 from musichal.audio.session_input import input_length, is_session
 from musichal.commands.terminal import Terminal
@@ -43,9 +42,8 @@ from musichal.training.archive import (
     with_tags,
     work_folder,
 )
-from musichal.training.heard import Heard, hear, probe, ready_encoder
+from musichal.training.heard import Heard, Tokenised, hear, probe, ready_encoder
 from musichal.training.manifest import Archive, Entry, distinct_names
-from musichal.training.tokenised import Tokenised
 from musichal.training.trainer import SAMPLE_FRAMES, learn
 from musichal.training.workers import Engine, each
 

@@ -11,8 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from musichal.audio.reading import read_recordings
-from musichal.audio.recording import Recording
+from musichal.audio.recording import Recording, read_recordings
 from musichal.commands.terminal import Terminal, table_of
 from musichal.errors import CheckFailedError, InputError
 from musichal.evaluate.checks import Retrain

@@ -10,8 +10,7 @@ from rich.table import Table
 
 from musichal.arrays import Float32
 from musichal.audio.instrument import Instrument, find_instrument, render_notes
-from musichal.audio.reading import read_recordings
-from musichal.audio.recording import Recording
+from musichal.audio.recording import Recording, read_recordings
 from musichal.commands.options import settings_from
 from musichal.commands.play import direction
 from musichal.commands.terminal import Terminal, table_of

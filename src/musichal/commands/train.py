@@ -11,8 +11,7 @@ from typing import Any
 from musichal.audio.midi_recording import read_take
 from musichal.audio.midi_take import MidiChoice
 from musichal.audio.pairs import read_pair
-from musichal.audio.reading import read_found
-from musichal.audio.recording import MIDI_SUFFIXES, FoundFiles, Recording, find_recordings
+from musichal.audio.recording import MIDI_SUFFIXES, FoundFiles, Recording, find_recordings, read_found
 from musichal.audio.score import parse_midi_channels
 from musichal.commands.archive import LONG_S, ArchiveOptions, length_s, train_archive
 from musichal.commands.options import check_choice

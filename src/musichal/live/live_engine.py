@@ -52,7 +52,7 @@ from musichal.live.watches import Losses
 from musichal.machine import now_s, suspended_s
 from musichal.own_process import single_blas_thread
 from musichal.partner.decision import Decision
-from musichal.partner.status import PartnerStatus
+from musichal.partner.explanation import PartnerStatus
 from musichal.spec import PerceptionSpec
 from musichal.text import clock
 

@@ -31,8 +31,7 @@ from musichal.live.engine import CHANNEL, EngineObserver, EventLoop, ObserverThr
 from musichal.live.input.control_inputs import ControlInputs, MidiClock, midi_commands
 from musichal.live.input.link import LinkClock, LinkSession, need_aalink
 from musichal.live.input.live_input import Channels, InputEvent, LiveInput
-from musichal.live.input.midi_input import MIDI_SCHEME, MidiInput
-from musichal.live.input.mixed_input import MixedInput, parse_mix
+from musichal.live.input.midi_input import MIDI_SCHEME, MidiInput, MixedInput, parse_mix
 from musichal.live.input.osc import OscInput, OscOutput
 from musichal.live.live_engine import LiveEngine
 from musichal.live.output.routing import (

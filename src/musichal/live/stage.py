@@ -10,9 +10,8 @@ from typing import Literal
 
 from musichal.audio.levels import FLOOR_DB, Levels
 from musichal.partner.decision import Decision
+from musichal.partner.explanation import PartnerStatus, short_reason
 from musichal.partner.form import FormPlace
-from musichal.partner.short_reason import short_reason
-from musichal.partner.status import PartnerStatus
 
 Zone = Literal["none", "quiet", "good", "loud", "too loud"]
 

@@ -1,14 +1,19 @@
-"""Decisions in plain words, from the record alone."""
+"""Decisions in plain words, from the record alone; in short, for a glance; and what the partner is about at a moment."""
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from types import MappingProxyType
+from typing import Literal
 
 from musichal.note import DRUMS, PERCUSSION_CHANNEL, Note
 from musichal.partner.decision import REST_REASONS, Context, Decision, chance_class
+from musichal.partner.form import FormPlace
 from musichal.partner.memory_pool import CONTOUR_BREAK, CONTOUR_LEVEL, RHYTHM_BREAK
+from musichal.partner.mode_controller import ModeController
+from musichal.pulse import Pulse
 from musichal.text import clock, counted, pitch_name
 
 _SURE = 0.995  # A draw more certain than this was none.
@@ -296,3 +301,75 @@ def _rest_span(decision: Decision, until_s: float) -> RestSpan | None:
     if decision.kind == "rest" and until_s > decision.time_s:
         return RestSpan(decision.time_s, until_s, decision.rest or "no match")
     return None
+
+
+# ── in short ─────────────────────────────────────────────────────────────────
+
+_CARRIED = MappingProxyType(
+    {
+        "harmonic": "your harmony led there",
+        "percussive": "your attack led there",
+        "likeness": "you sound like this place",
+        "pairs": "they answered you so",
+        "chroma": "it fits your harmony",
+        "rhythm": "it fits your rhythm",
+        "loudness": "it follows your loudness",
+        "own": "it fits what it played",
+        "continuity": "it goes on",
+    }
+)
+"""What carried a choice."""
+
+
+def short_reason(decision: Decision) -> str:
+    """Return why, from the record alone."""
+    if decision.kind == "rest":
+        return REST_REASONS[decision.rest or "no match"]
+    if decision.returns:
+        return f"brings back {decision.returns}"
+    if decision.answers is not None:
+        return "answers your phrase"
+    if decision.scenario:
+        return f"follows {decision.scenario}"
+    carried = max(decision.influences, key=lambda i: i.share, default=None)
+    if carried is None or carried.share <= 0:
+        return "begins anew" if decision.jumped else "it was the only place that could follow"
+    return _CARRIED.get(carried.name, carried.name)
+
+
+# ── the status ───────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartnerStatus:
+    """The partner at one moment.
+
+    `mode_left_s` is how long it stays in the mode at least, where it changes modes itself; `waits_for_pauses` says that the
+    mode plays only once the player pauses.
+    """
+
+    mode: str = ""
+    chosen_by: Literal["you", "the form", "auto"] = "you"
+    mode_left_s: float | None = None
+    waits_for_pauses: bool = False
+    paused: bool = False
+    form: FormPlace | None = None
+    pulse: Pulse | None = None
+
+
+def partner_status(modes: ModeController, now_s: float, pulse: Pulse | None) -> PartnerStatus:
+    """Return the status at a time, where it goes by a pulse; nothing is changed by asking."""
+    course, keeper, mode = modes.course, modes.keeper, modes.mode
+    form = course.place(now_s)
+    by_form = keeper is not None and not keeper.user_override and course.at(now_s).mode is not None
+    left_s = math.inf if keeper is None or by_form else keeper.until_s - now_s
+    wanders = keeper is not None and math.isfinite(keeper.until_s)
+    return PartnerStatus(
+        mode=mode.name,
+        chosen_by="the form" if by_form else "auto" if wanders else "you",
+        mode_left_s=max(0.0, left_s) if math.isfinite(left_s) else None,
+        waits_for_pauses=mode.turn == "answer" or mode.trigger == "phrase end",
+        paused=course.paused,
+        form=form,
+        pulse=pulse,
+    )

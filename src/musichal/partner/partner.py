@@ -20,18 +20,21 @@ from musichal.hearing.percepts import SILENCE, Percept
 from musichal.memory.memory import Memory
 from musichal.partner.candidates import (
     Candidates,
+    Draw,
     Filtered,
     Sounding,
     apply_filters,
+    draw,
     find_candidates,
     proposing,
+    scores,
     sounding,
     transpositions,
     wanted_pitch,
 )
-from musichal.partner.choice import Draw, draw, scores
 from musichal.partner.decision import Decision
 from musichal.partner.expectation import Expectation, HarmonyFollower, harmonic_cells
+from musichal.partner.explanation import PartnerStatus, partner_status
 from musichal.partner.harmony import clashes_below
 from musichal.partner.influences import (
     CONTEXTS,
@@ -53,7 +56,6 @@ from musichal.partner.record import NoOption, Options, choice_record, harmony_us
 from musichal.partner.scenario import WEIGHT, Guide, Plan
 from musichal.partner.self_cancellation import SelfCancellation
 from musichal.partner.settings import PartnerSettings
-from musichal.partner.status import PartnerStatus, partner_status
 from musichal.partner.timing import in_time
 from musichal.partner.transposition import KeptTransposition
 from musichal.partner.tuning import PlayerTuning

@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 
 from musichal.arrays import Float64
-from musichal.partner.candidates import Candidates, Filtered
-from musichal.partner.choice import Draw, runners_up, scores
+from musichal.partner.candidates import Candidates, Draw, Filtered, runners_up, scores
 from musichal.partner.chords import chord_name, key_name
 from musichal.partner.decision import Alternative, Choice, Context, Filter, HarmonyUse, Influence, PulseUse
 from musichal.partner.expectation import Expectation

@@ -29,9 +29,8 @@ from musichal.memory.partner_file import StoredRecording
 from musichal.own_process import single_blas_thread
 from musichal.spec import PerceptionSpec, VocabularySpec
 from musichal.text import printable, reason
-from musichal.training.heard import Heard, compacted, hear, probe, ready_encoder
+from musichal.training.heard import Heard, Tokenised, compacted, hear, probe, ready_encoder
 from musichal.training.manifest import Entry
-from musichal.training.tokenised import Tokenised
 from musichal.training.workers import DiedError, Engine
 
 _HEARD = "heard"

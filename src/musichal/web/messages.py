@@ -28,11 +28,10 @@ from musichal.live.session.session import DRIFT, EVENTS, PERCEPTS, Session
 from musichal.live.stage import DOES, StageState
 from musichal.parameters import NUMBERS, VOICE_NUMBERS, WORDS
 from musichal.partner.decision import Decision
-from musichal.partner.explanation import explain
+from musichal.partner.explanation import explain, short_reason
 from musichal.partner.mode_controller import directed_by
 from musichal.partner.modes import AUTO
 from musichal.partner.settings import VOICES, PartnerSettings
-from musichal.partner.short_reason import short_reason
 from musichal.text import parse_json
 
 Message = dict[str, Any]

@@ -46,6 +46,10 @@ def bench(
             "--pairs", help="duo: the melody alone, with a memory of the band alone and of pairs, and the difference."
         ),
     ] = False,
+    midi: Annotated[
+        bool,
+        typer.Option("--midi", help="duo: melody alone and with drums, as recordings and as MIDI files, and the difference."),
+    ] = False,
     cache: Annotated[Path, typer.Option(help="duo: a folder that keeps what was trained and heard.")] = CACHE,
     write: Annotated[
         Path | None, typer.Option(help="A folder that gets one dated page of results per part, such as docs/results.")
@@ -63,7 +67,7 @@ def bench(
             asked.append(LEARNED_PART)
         if weights is not None and LEARNED_PART not in asked:
             raise InputError("--weights is for the part encoder")
-        duo = DuoOptions(split, songs, tuple(modes.split(",")), tuple(set_ or ()), cache, pairs)
+        duo = DuoOptions(split, songs, tuple(modes.split(",")), tuple(set_ or ()), cache, pairs, midi)
         bench_command(asked, recording or [], weights=weights, duo=duo, write=write, terminal=terminal)
 
 

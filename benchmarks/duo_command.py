@@ -26,7 +26,8 @@ _SONGS = 18
 class DuoOptions:
     """What the part `duo` plays: songs of a `split` (so many of them), `modes`, settings, and where it keeps what it heard.
 
-    With `pairs` it plays the melody alone, with a memory of the band alone and of pairs.
+    With `pairs` it plays the melody alone, with a memory of the band alone and of pairs; with `midi` the melody alone and with
+    drums, as recordings and as MIDI files that are learned and play with their own notes.
     """
 
     split: str = "report"
@@ -35,13 +36,17 @@ class DuoOptions:
     set_: tuple[str, ...] = ()
     cache: Path = CACHE
     pairs: bool = False
+    midi: bool = False
 
 
 _ALONE, _PAIRS = "melody alone", "melody alone, learned beside the player (pairs)"
+_DRUMS, _MIDI, _MIDI_DRUMS = "player with drums", "melody alone, MIDI files", "player with drums, MIDI files"
 _KINDS = {
     _ALONE: ({}, _SONGS),
     _PAIRS: ({"pairs": True}, _SONGS),
-    "player with drums": ({"with_drums": True}, 10),
+    _MIDI: ({"midi": True}, _SONGS),
+    _DRUMS: ({"with_drums": True}, 10),
+    _MIDI_DRUMS: ({"with_drums": True, "midi": True}, 10),
     "tempo changes by 8 %, melody alone": ({"sets": ("tempo_push",)}, 6),
     "the key jumps by a tritone and back, melody alone": ({"sets": ("key_push",)}, 8),
 }
@@ -59,47 +64,61 @@ def measure_duo(options: DuoOptions, *, terminal: Terminal, progress: Progress, 
     recording and changes of tempo follow, and the figures have goals. `write` is a folder that gets the page.
     """
     settings = settings_from(options.set_)
-    kinds = _KINDS
-    if options.songs or options.pairs:
-        kinds = {kind: (which, options.songs or most) for kind, (which, most) in _KINDS.items() if kind in _chosen(options)}
+    kinds = {kind: (which, options.songs or most) for kind, (which, most) in _KINDS.items() if kind in _chosen(options)}
     found: dict[str, DuoEvaluation] = {}
     for kind, (which, most) in kinds.items():
         songs = songs_of(options.split, most=most, **which)  # type: ignore[arg-type]
         found[kind] = play_songs(songs, options.modes, cache=options.cache, settings=settings, progress=progress)
         for table in duo_tables(found[kind]):
             terminal.show(table)
-    if _PAIRS in found:
-        header, *rows = pair_rows(found[_ALONE], found[_PAIRS])
-        terminal.show(table_of("Pairs less the band alone, 95 % intervals over songs", header, rows, right=True))
-    figures = [] if options.songs or options.pairs else _figures(found)
+    for title, (header, *rows) in _gains(found):
+        terminal.show(table_of(f"{title}, 95 % intervals over songs", header, rows, right=True))
+    figures = [] if options.songs or options.pairs or options.midi else _figures(found)
     if write is not None:
-        (write / "duo.md").write_text(_page(options, found, figures), encoding="utf-8")
+        page = "midi.md" if options.midi else "duo.md"
+        (write / page).write_text(_page(options, found, figures), encoding="utf-8")
     return figures
 
 
 def _chosen(options: DuoOptions) -> tuple[str, ...]:
-    return (_ALONE, _PAIRS) if options.pairs else (_ALONE,)
+    if options.pairs:
+        return _ALONE, _PAIRS
+    if options.midi:
+        return _ALONE, _MIDI, _DRUMS, _MIDI_DRUMS
+    return (_ALONE,) if options.songs else tuple(kind for kind in _KINDS if kind not in (_MIDI, _MIDI_DRUMS))
+
+
+def _gains(found: Mapping[str, DuoEvaluation]) -> Iterator[tuple[str, list[tuple[str, ...]]]]:
+    """Yield a title and a table for each kind that is measured beside another."""
+    for title, before, after in (
+        ("Pairs less the band alone", _ALONE, _PAIRS),
+        ("MIDI files less recordings, melody alone", _ALONE, _MIDI),
+        ("MIDI files less recordings, player with drums", _DRUMS, _MIDI_DRUMS),
+    ):
+        if before in found and after in found:
+            yield title, list(gain_rows(found[before], found[after]))
 
 
 @dataclass(frozen=True)
 class _Gain:
-    """By how much a memory of pairs is better than one of the band alone in one song."""
+    """By how much one way is better than another in one song."""
 
     song: str
     agreement: float | None
     band_above_moved: float | None
     within: float | None
     like_above_any: float | None
+    r_grid: float | None
 
 
-def pair_rows(alone: DuoEvaluation, pairs: DuoEvaluation) -> Iterator[tuple[str, ...]]:
+def gain_rows(alone: DuoEvaluation, other: DuoEvaluation) -> Iterator[tuple[str, ...]]:
     """Yield a header and a row for each mode: the difference of each measure in the same songs, and its interval."""
-    yield "", "agrees with band and player", "band alone, above moved", "within 40 ms", "like the band, above any place"
+    yield "", "agrees with band and player", "band alone, above moved", "within 40 ms", "like the band", "R their grid"
     names = [field.name for field in fields(_Gain)[1:]]
     for mode in (name for name in alone.songs[0].played if name not in ANCHORS):
         gains = [
             _Gain(song.name, *(_difference(before.played[mode], song.played[mode], name) for name in names))
-            for before, song in zip(alone.songs, pairs.songs, strict=True)
+            for before, song in zip(alone.songs, other.songs, strict=True)
         ]
         limits = intervals(gains, rng=np.random.default_rng(0))
         known = {name: [gain for each in gains if (gain := getattr(each, name)) is not None] for name in names}
@@ -113,7 +132,7 @@ def pair_rows(alone: DuoEvaluation, pairs: DuoEvaluation) -> Iterator[tuple[str,
 
 
 def _difference(before: Played, after: Played, name: str) -> float | None:
-    low, high = (getattr(played.time if name == "within" else played.harmony, name) for played in (before, after))
+    low, high = (getattr(played.time if name in ("within", "r_grid") else played.harmony, name) for played in (before, after))
     return None if low is None or high is None else high - low
 
 
@@ -156,9 +175,10 @@ def _harmony_figures(contestant: DuoContestant, real: HarmonyTogether, kind: str
 
 def _page(options: DuoOptions, found: Mapping[str, DuoEvaluation], figures: Sequence[Figure]) -> str:
     lines = [
-        "# Results: duo",
+        f"# Results: duo{', MIDI files beside recordings' if options.midi else ''}",
         "",
-        f"Generated on {datetime.now(UTC).date()} by `python -m benchmarks duo --split {options.split} --write docs/results`.",
+        f"Generated on {datetime.now(UTC).date()} by `python -m benchmarks duo --split {options.split}"
+        f"{' --midi' * options.midi} --write docs/results`.",
         f"Songs of the split {options.split!r} of `benchmarks.duo_material`: multitrack MIDI of Freedoom and accompaniments",
         "by mma with a melody of ours, rendered, player and band often with different soundfonts. A partner learns the first",
         "half of the band and answers the player on the second; it never hears the band there. No setting is touched. In",
@@ -176,14 +196,8 @@ def _page(options: DuoOptions, found: Mapping[str, DuoEvaluation], figures: Sequ
                 *("| " + " | ".join(row) + " |" for row in rows),
                 "",
             ]
-    if _PAIRS in found:
-        header, *rows = pair_rows(found[_ALONE], found[_PAIRS])
-        lines += [
-            "## Pairs less the band alone, in the same songs",
-            "",
-            "| " + " | ".join(header) + " |",
-            "|" + "---|" * len(header),
-        ]
+    for title, (header, *rows) in _gains(found):
+        lines += [f"## {title}, in the same songs", "", "| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
         lines += ["| " + " | ".join(row) + " |" for row in rows]
         lines.append("")
     if figures:

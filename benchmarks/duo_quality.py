@@ -18,27 +18,32 @@ import numpy as np
 
 import musichal
 from benchmarks.duo_mma import chord_tones
+from musichal.audio.midi_recording import played_recording
 from musichal.audio.recording import Recording, read_recording
+from musichal.audio.score import Score, Track
 from musichal.commands.play import direction
 from musichal.errors import InputError
 from musichal.evaluate.harmony_together import PitchedNotes, PitchTruth
 from musichal.evaluate.time_together import BeatMap
 from musichal.evaluate.together import Duo, DuoEvaluation, DuoSong, HeardDuo, Progress, evaluation_of, hear_duo, play_duo
+from musichal.note import PERCUSSION_CHANNEL, Note
 from musichal.own_process import single_blas_thread
 from musichal.partner.settings import PartnerSettings
 
 MATERIAL = Path("/work/data")
 STEADY = ("freedoom", "mma")
+_HIGHEST_BASS, _BASS, _HIT_S = 45, 33, 0.05
 _HEARD_BY = ("hearing", "memory", "training", "audio", "spec.py", "pulse.py", "note.py")
 
 
 @dataclass(frozen=True)
 class Song:
-    """A song of the material, whether the player's recording has the drums in it, and whether its pair is learned."""
+    """A song of the material: whether the player's recording has the drums in it, its pair is learned, or both are MIDI."""
 
     folder: Path
     with_drums: bool = False
     pairs: bool = False
+    midi: bool = False
 
     @property
     def truth(self) -> dict[str, Any]:
@@ -55,6 +60,7 @@ def songs_of(
     material: Path = MATERIAL,
     with_drums: bool = False,
     pairs: bool = False,
+    midi: bool = False,
 ) -> list[Song]:
     """Return songs of a split, the sets in turn, in a fixed order.
 
@@ -66,7 +72,7 @@ def songs_of(
     by_set = []
     for kind in sets:
         folders = sorted(folder.parent for folder in (material / kind).glob("*/truth.json"))
-        found = [Song(folder, with_drums, pairs) for folder in folders]
+        found = [Song(folder, with_drums, pairs, midi) for folder in folders]
         found = [s for s in found if s.truth["split"] == split and (not with_drums or (s.folder / "drums.wav").exists())]
         # Songs of one kind have like names; a hash takes them in another order, always the same.
         by_set.append(sorted(found, key=lambda s: hashlib.sha256(s.folder.name.encode()).digest()))
@@ -85,12 +91,17 @@ def _in_turn(lists: Sequence[Sequence[Song]]) -> Iterator[list[Song]]:
 def duo_of(song: Song) -> Duo:
     """Return a song as a duo; with the drums in the player's recording, they are no part of the band's truth."""
     truth, folder = song.truth, song.folder
-    player, band = read_recording(folder / "player.wav"), read_recording(folder / "band.wav")
+    if song.midi:
+        player, band = _played(truth, with_drums=song.with_drums)
+    else:
+        player, band = read_recording(folder / "player.wav"), read_recording(folder / "band.wav")
     notes, numbers = truth["band_notes"], truth.get("band_note_parts") or [0] * len(truth["band_notes"])
     parts = [np.array([n[0] for n, k in zip(notes, numbers, strict=True) if k == part]) for part in sorted(set(numbers))]
     hits = np.array([hit[0] for hit in truth["drum_hits"]])
     player_s = np.array(truth["player_onsets_s"])
-    if song.with_drums:
+    if song.with_drums and song.midi:
+        player_s = np.sort(np.concatenate([player_s, hits]))
+    elif song.with_drums:
         drums = read_recording(folder / "drums.wav")
         player = replace(player, samples=(0.5 * (player.samples + drums.samples)).astype(np.float32))
         player_s = np.sort(np.concatenate([player_s, hits]))
@@ -100,13 +111,33 @@ def duo_of(song: Song) -> Duo:
     return Duo(
         name=truth["name"] + (" with drums" if song.with_drums else ""),
         player=replace(player, name="player"),
-        band=Recording("band", band.sample_rate_hz, band.samples),
+        band=Recording("band", band.sample_rate_hz, band.samples, take=band.take),
         beats=BeatMap(beats, "score") if len(beats) > 3 else None,
         parts_s=tuple(parts),
         player_s=player_s if len(player_s) else None,
         push_s=truth.get("push_s"),
         pitches=pitches_of(truth),
     )
+
+
+def _played(truth: Mapping[str, Any], *, with_drums: bool) -> tuple[Recording, Recording]:
+    """Return the player and the band as MIDI files of their notes would be."""
+
+    def track(name: str, rows: Sequence[Sequence[float]]) -> Track:
+        notes = tuple(Note(on, max(long, 0.005), int(pitch), int(velocity)) for on, long, pitch, velocity in rows)
+        low = float(np.median([note.pitch for note in notes])) < _HIGHEST_BASS if notes else False
+        return Track(name, 0, _BASS if low else 0, notes)
+
+    numbers = truth["band_note_parts"]
+    parts = [[n for n, k in zip(truth["band_notes"], numbers, strict=True) if k == part] for part in sorted(set(numbers))]
+    struck = tuple(Note(on, _HIT_S, key, velocity, PERCUSSION_CHANNEL) for on, key, velocity in truth["drum_hits"])
+    drums = [Track("drums", PERCUSSION_CHANNEL, 0, struck)] if struck else []
+    player = [track("player", truth["player_notes"])]
+    band = [track(f"part {number}", part) for number, part in enumerate(parts)]
+    score = Score(truth["name"], (*player, *band, *drums), np.array(truth["beats_s"]), np.array(truth["downbeats_s"]))
+    sides = ([*player, *drums], band) if with_drums else (player, [*band, *drums])
+    one, other = (played_recording(score, side, duration_s=truth["duration_s"]) for side in sides)
+    return one, other
 
 
 def pitches_of(truth: Mapping[str, Any]) -> PitchTruth | None:
@@ -152,8 +183,9 @@ def heard_song(song: Song, cache: Path | None) -> HeardDuo:
     file = None
     if cache is not None:
         content = (song.folder / "truth.json").read_bytes() + str((song.with_drums, song.pairs)).encode()
+        content += b"midi" * song.midi
         key = hashlib.sha256(hearing_digest().encode() + content).hexdigest()[:16]
-        file = cache / f"{song.folder.name}{'-drums' if song.with_drums else ''}-{key}.pickle"
+        file = cache / f"{song.folder.name}{'-drums' if song.with_drums else ''}{'-midi' if song.midi else ''}-{key}.pickle"
         if file.exists():
             heard: HeardDuo = pickle.loads(file.read_bytes())  # noqa: S301 - our own, from this machine
             return heard

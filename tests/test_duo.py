@@ -80,6 +80,18 @@ def test_the_anchors_bracket_the_answer(heard):
     assert played.played[together.REAL].back_beats == played.played[together.ECHO].back_beats == 0.0
 
 
+def test_an_exact_duo_is_learned_and_played_with_its_own_notes(song):
+    found = together.hear_duo(duo_of_score(read_score(song), exact=True))
+    notes = [note for percept in found.excerpt.percepts for note in percept.heard.notes]
+    assert [note.pitch for note in notes][:3] == [(60, 64, 67, 72, 71, 67, 65, 62, 69)[n % 9] for n in (48, 49, 50)]
+    assert notes[0].onset_s == pytest.approx(0.0, abs=1e-6)
+    assert {60, 64} <= {pitch for onset in found.excerpt.onsets for pitch in onset.pitches}
+    memory = found.model.memory
+    assert (sorted(set(memory.notes["pitch"].tolist())), len(memory.notes)) == ([36, 38, 41, 43], 24)
+    assert set(memory.hits["pitch"].tolist()) == {42}
+    assert found.model.recordings[0].beats["time_s"][:3] == pytest.approx([0, 0.5, 1])
+
+
 def test_the_key_jumps_and_the_truth_with_it(song):
     """24 s at 120 beats a minute: the half that is answered begins at 12 s, its thirds at the bars of 16 and 20 s."""
     duo = duo_of_score(read_score(song), instrument=EmbeddedInstrument(), jump=6)
@@ -152,7 +164,7 @@ def test_the_command_measures_recordings_with_given_beats(tmp_path):
         ([GUITAR, "{short}"], "rock140_guitar: the player's recording lasts 34.3 s and the band's 5.0 s"),
         (["{silent}", BACKING], "the player is silent from 17.1 s on, where the partner answers"),
         ([GUITAR, BACKING, "--mode", "x"], "unknown mode 'x'"),
-        ([GUITAR, BACKING, "--push", "8"], "the player's track and changes of tempo and key are for MIDI files"),
+        ([GUITAR, BACKING, "--push", "8"], "the player's track, changes of tempo and key, and exact notes are for MIDI"),
         ([GUITAR, BACKING, "--beats", "{words}"], "each line must begin with the time of a beat in seconds"),
         (["{song}", "--player-track", "Horn"], "song.mid has no track 'Horn'; there are: 1 Lead, 2 Bass, 3 Hats"),
         (["{song}", "--beats", "{words}"], "a file of beats goes with a single pair of recordings"),
@@ -174,7 +186,7 @@ def test_options_of_duos_are_refused_without_one():
     result = CliRunner().invoke(app, ["evaluate", "a.hal", "b.wav", "--push", "8"])
     assert (result.exit_code, result.stderr) == (
         2,
-        "musichal: --beats, --player-track, --push, --jump and --pairs are for --duo\n",
+        "musichal: --beats, --player-track, --push, --jump, --exact and --pairs are for --duo\n",
     )
 
 

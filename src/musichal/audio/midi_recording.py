@@ -6,6 +6,7 @@ has the tempo of the sequencer, which nobody played to.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,8 @@ from musichal.audio.instrument import Keys, find_keys
 from musichal.audio.keyboard import KeyboardSynth
 from musichal.audio.midi_take import Control, MidiChoice, MidiTake
 from musichal.audio.recording import Recording, ingest
-from musichal.audio.score import Score, channel_messages, chosen, parse_midi, read_midi_bytes, score_of, tempo_map
-from musichal.note import HeardNote
+from musichal.audio.score import Score, Track, channel_messages, chosen, parse_midi, read_midi_bytes, score_of, tempo_map
+from musichal.note import PERCUSSION_CHANNEL, HeardNote
 from musichal.text import PathLike, printable
 
 MIDI_RATE_HZ = 24_000
@@ -39,6 +40,21 @@ def read_midi_recording(path: PathLike, choice: MidiChoice = MidiChoice()) -> Re
     keys, duration_s = find_keys(choice.soundfont), score.duration_s + _TAIL_S
     samples = render_messages(messages, duration_s=duration_s, sample_rate_hz=MIDI_RATE_HZ, keys=keys)
     return Recording(name, MIDI_RATE_HZ, samples, take=take_of(score, messages))
+
+
+def played_recording(score: Score, tracks: Sequence[Track], *, duration_s: float) -> Recording:
+    """Return tracks of a score as a MIDI file of them would be: rendered, with their notes; each has a channel of its own."""
+    free = [channel for channel in range(16) if channel != PERCUSSION_CHANNEL]
+    messages: list[tuple[float, bytes]] = []
+    for number, track in enumerate(tracks):
+        channel = PERCUSSION_CHANNEL if track.is_drums else free[number % len(free)]
+        messages.append((0.0, bytes((0xC0 | channel, track.program))))
+        for note in track.notes:
+            messages.append((note.onset_s, bytes((0x90 | channel, note.pitch, note.velocity))))
+            messages.append((note.onset_s + note.duration_s, bytes((0x80 | channel, note.pitch, 0))))
+    messages.sort(key=lambda one: (one[0], one[1][0] & 0xF0 == 0x90))  # a key is released before it is struck again
+    samples = render_messages(messages, duration_s=duration_s, sample_rate_hz=MIDI_RATE_HZ)
+    return Recording(score.name, MIDI_RATE_HZ, samples, take=take_of(replace(score, tracks=tuple(tracks))))
 
 
 def read_take(path: PathLike, choice: MidiChoice = MidiChoice()) -> MidiTake:  # noqa: B008 - frozen

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.table import Table
@@ -46,6 +47,7 @@ def evaluate_command(
     player_track: str | None = None,
     push: float = 0.0,
     jump: int = 0,
+    exact: bool = False,
     train_share: float = 0.5,
     pairs: bool = False,
     excerpt: float = 30.0,
@@ -76,6 +78,7 @@ def evaluate_command(
             player_track=player_track,
             push=push / 100,
             jump=jump,
+            exact=exact,
             train_share=train_share,
             pairs=pairs,
             directions={name: direction(name, modes, None) for name in mode or ["couple"]},
@@ -84,8 +87,8 @@ def evaluate_command(
             set_=set_ or (),
             force=force,
         )
-    if beats is not None or player_track is not None or push or jump or pairs:
-        raise InputError("--beats, --player-track, --push, --jump and --pairs are for --duo")
+    if beats is not None or player_track is not None or push or jump or exact or pairs:
+        raise InputError("--beats, --player-track, --push, --jump, --exact and --pairs are for --duo")
     if not recordings:
         raise InputError("give recordings of players behind the partner file, or --duo")
     trials_asked = chosen_trials(effect or []) if effects or effect else ()
@@ -290,6 +293,7 @@ def evaluate_duo_command(
     player_track: str | None,
     push: float,
     jump: int,
+    exact: bool,
     train_share: float,
     pairs: bool,
     directions: Mapping[str, Direction],
@@ -307,9 +311,8 @@ def evaluate_duo_command(
         report = report / f"{shortened(files[0].stem)}-duo.html" if report.is_dir() else report
         check_outputs([(report, REPORT)], inputs=files, force=force)
     with terminal.progress("Reading") as progress:
-        duos = duos_from(
-            files, beats=beats, player_track=player_track, push=push, jump=jump, train_share=train_share, progress=progress
-        )
+        changes: dict[str, Any] = {"player_track": player_track, "push": push, "jump": jump, "exact": exact}
+        duos = duos_from(files, beats=beats, train_share=train_share, progress=progress, **changes)
         found = evaluate_duos(
             duos, directions, settings=settings, train_share=train_share, pairs=pairs, seed=seed, progress=progress
         )

@@ -263,6 +263,9 @@ class EvaluateOptions:
     jump: Annotated[
         int, typer.Option(min=-11, max=11, help="Duo: change the key of MIDI files by so many semitones, for a while.")
     ] = 0
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Duo: learn MIDI files and let them play with their own notes, not as recordings.")
+    ] = False
     train_share: Annotated[float, typer.Option(min=0.2, max=0.8, help="Duo: part of the band that is learned.")] = 0.5
     pairs: Annotated[bool, typer.Option("--pairs", help="Duo: learn the band beside the player, as `train --player`.")] = False
     excerpt: Annotated[float, typer.Option(min=10, max=300, help="Length of an excerpt, in seconds.")] = 30.0

@@ -11,6 +11,7 @@ import numpy as np
 
 from musichal.arrays import Float64
 from musichal.audio.instrument import Instrument
+from musichal.audio.midi_recording import played_recording
 from musichal.audio.pairs import render_pair
 from musichal.audio.recording import MIDI_SUFFIXES, read_recording
 from musichal.audio.score import Score, melody_of, read_score
@@ -47,6 +48,7 @@ def duo(
     player_track: str | None = None,
     push: float = 0.0,
     jump: int = 0,
+    exact: bool = False,
     train_share: float = TRAIN_SHARE,
     pairs: bool = False,
     seed: int = 0,
@@ -73,6 +75,8 @@ def duo(
         In MIDI files, the player's tempo changes by this share, such as 0.08, in the middle of what is answered.
     jump : int
         In MIDI files, player and band jump by so many semitones for the middle third of what is answered.
+    exact : bool
+        MIDI files are learned and play with their own notes, as in `train` and `Live`, instead of as recordings.
     train_share : float
         Part of the band that is learned, 0.2 to 0.8.
     pairs : bool
@@ -108,7 +112,14 @@ def duo(
     files = [Path(part) for song in songs for part in (song if isinstance(song, tuple) else (song,))]
     return evaluate_duos(
         duos_from(
-            files, beats=beats, player_track=player_track, push=push, jump=jump, train_share=train_share, progress=progress
+            files,
+            beats=beats,
+            player_track=player_track,
+            push=push,
+            jump=jump,
+            exact=exact,
+            train_share=train_share,
+            progress=progress,
         ),
         {mode: Direction(mode=mode) for mode in modes},
         settings=PartnerSettings().changed(settings),
@@ -157,6 +168,7 @@ def duos_from(
     player_track: str | None = None,
     push: float = 0.0,
     jump: int = 0,
+    exact: bool = False,
     train_share: float = TRAIN_SHARE,
     progress: Progress | None = None,
 ) -> list[Duo]:
@@ -178,8 +190,8 @@ def duos_from(
     pairs = sum(len(song) == 2 for song in songs)
     if beats is not None and (pairs != 1 or len(songs) > 1):
         raise InputError("a file of beats goes with a single pair of recordings")
-    if pairs and (player_track is not None or push or jump):
-        raise InputError("the player's track and changes of tempo and key are for MIDI files")
+    if pairs and (player_track is not None or push or jump or exact):
+        raise InputError("the player's track, changes of tempo and key, and exact notes are for MIDI files")
     found = []
     for number, song in enumerate(songs):
         tell(f"Reading {printable(song[0].name)}", number / len(songs) / 10)
@@ -187,9 +199,8 @@ def duos_from(
             found.append(duo_of_recordings(*song, beats=beats))
         else:
             score = read_score(song[0])
-            found.append(
-                duo_of_score(score, player_track=player_track, push=push, jump=jump, train_share=train_share)
-            )  # fmt: skip
+            changes: dict[str, Any] = {"player_track": player_track, "push": push, "jump": jump, "exact": exact}
+            found.append(duo_of_score(score, train_share=train_share, **changes))
     return found
 
 
@@ -206,10 +217,11 @@ def duo_of_score(
     player_track: str | None = None,
     push: float = 0.0,
     jump: int = 0,
+    exact: bool = False,
     train_share: float = TRAIN_SHARE,
     instrument: Instrument | None = None,
 ) -> Duo:
-    """Return a score as a duo: rendered, one track as the player, the rest as the band.
+    """Return a score as a duo: rendered, one track as the player, the rest as the band; where `exact`, with their notes.
 
     With `push` the tempo changes by this share in the middle of the part that is answered, with `jump` all but drums moves by
     so many semitones at the bar a third into it, and back at the bar two thirds into it.
@@ -232,7 +244,12 @@ def duo_of_score(
         jumps_s = tuple(score.downbeats_s[bars].tolist())
         score = score.transposed(jump, from_s=jumps_s[0], to_s=jumps_s[1])
     others = [track for n, track in enumerate(score.tracks) if n != number]
-    player, band = render_pair(score, number, instrument=instrument)
+    if exact:
+        player, band = (
+            played_recording(score, tracks, duration_s=score.duration_s) for tracks in ([score.tracks[number]], others)
+        )
+    else:
+        player, band = render_pair(score, number, instrument=instrument)
     return Duo(
         name=score.name.removesuffix(Path(score.name).suffix),
         player=replace(player, name=score.tracks[number].name),

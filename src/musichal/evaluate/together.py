@@ -248,7 +248,7 @@ def hear_duo(
         beside = [_cut(duo.player, 0.0, start_s)] if pairs else []
         model = train([*beside, learned], spec or PerceptionSpec(), keep_audio=False, pairs=[(0, 1)] if pairs else ())
     tell(f"Listening to the player of {name}", 0.4)
-    excerpt = hear_excerpt(model, rest.samples, sample_rate_hz=rest.sample_rate_hz, name=name, start_s=start_s)
+    excerpt = hear_excerpt(model, rest.samples, sample_rate_hz=rest.sample_rate_hz, name=name, start_s=start_s, take=rest.take)
     beats, parts, pitches = duo.beats, duo.parts_s, duo.pitches
     if beats is None or not parts or pitches is None:
         tell(f"Listening to the band of {name}", 0.7)
@@ -437,7 +437,8 @@ def _weighed(items: Sequence[Any], weights: Float64, names: Sequence[str]) -> li
 
 def _cut(recording: Recording, start_s: float, end_s: float) -> Recording:
     rate = recording.sample_rate_hz
-    return replace(recording, samples=recording.samples[round(start_s * rate) : round(end_s * rate)])
+    take = None if recording.take is None else recording.take.between(start_s, end_s)
+    return replace(recording, samples=recording.samples[round(start_s * rate) : round(end_s * rate)], take=take)
 
 
 def _segments(recording: Recording, spec: PerceptionSpec) -> list[SegmentFeatures]:

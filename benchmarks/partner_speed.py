@@ -176,9 +176,9 @@ class TimedPartner:
         """Take the next percept."""
         self._timed(self._partner.hear, self.hear_s)(percept, now_s)
 
-    def hear_onset(self, onset_s: float, now_s: float, pitches: Sequence[int] = ()) -> None:
+    def hear_onset(self, onset_s: float, now_s: float, pitches: Sequence[int] = (), *, is_drum: bool = False) -> None:
         """Learn of an onset."""
-        self._partner.hear_onset(onset_s, now_s, pitches)
+        self._partner.hear_onset(onset_s, now_s, pitches, is_drum=is_drum)
 
     def change(self, changes: Mapping[str, object], now_s: float) -> None:
         """Take the player's wishes."""

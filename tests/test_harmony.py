@@ -9,6 +9,7 @@ from musichal.memory.memory import Memory
 from musichal.note import HeardNote, Note
 from musichal.partner.chords import ChordFollower, chord_name, chords_of, key_name
 from musichal.partner.expectation import FREE_PERIOD_S, MOST_STATES, HarmonyFollower, harmonic_cells
+from musichal.partner.partner import Partner
 from musichal.partner.settings import PartnerSettings
 from musichal.partner.transposition import KeptTransposition
 from musichal.partner.voices import without_clashes
@@ -199,3 +200,14 @@ def test_chords_and_keys_are_named():
     # With all of it in view, each cell at once.
     assert [chord_name(int(c)) for c in chords_of(played).argmax(axis=1)] == 4 * ["C"] + 4 * ["F"] + 4 * ["G"] + 4 * ["C"]
     assert chord_name(21) == "Am"
+
+
+def test_keys_of_a_drum_kit_have_no_harmony():
+    partner = Partner(band(), PartnerSettings(), rng=np.random.default_rng(0), sample_rate_hz=RATE)
+    for heard in line(3.0):
+        partner.hear(heard, heard.heard.available_at / RATE)
+    before = partner.harmony
+    partner.hear_onset(3.2, 3.2, (37,), is_drum=True)
+    assert (partner.harmony == before).all()
+    partner.hear_onset(3.4, 3.4, (37,))
+    assert partner.harmony.argmax() == 37 % 12

@@ -72,7 +72,7 @@ class AtOnsets:
         if self.steady and self.due_s is None:
             self.due_s = now_s
 
-    def hear_onset(self, onset_s, now_s, pitches=()):
+    def hear_onset(self, onset_s, now_s, pitches=(), *, is_drum=False):
         self.due_s = now_s
 
     def change(self, changes, now_s):

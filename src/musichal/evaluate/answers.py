@@ -186,7 +186,7 @@ class _Baseline:
     """When the next decision is due, or None."""
     _count = 0
 
-    def hear_onset(self, _onset_s: float, _now_s: float, _pitches: Sequence[int] = ()) -> None:
+    def hear_onset(self, _onset_s: float, _now_s: float, _pitches: Sequence[int] = (), *, is_drum: bool = False) -> None:
         """Ignore an onset."""
 
     def change(self, _changes: object, _now_s: float) -> None:

@@ -54,8 +54,8 @@ class Player(Protocol):
         """Take the next percept."""
         ...
 
-    def hear_onset(self, onset_s: float, now_s: float, pitches: Sequence[int] = ()) -> None:
-        """Take an onset as soon as it is known, with its pitches where they are; the percept follows with its segment."""
+    def hear_onset(self, onset_s: float, now_s: float, pitches: Sequence[int] = (), *, is_drum: bool = False) -> None:
+        """Take an onset as soon as it is known, with its pitches, or drum keys, where they are; the percept follows later."""
         ...
 
     def change(self, changes: Changes, now_s: float) -> str | None:
@@ -103,7 +103,7 @@ class EventLoop:
         if isinstance(event, Percept):
             self._partner.hear(event, now_s)
         elif isinstance(event, Onset):
-            self._partner.hear_onset(event.sample / self._rate_hz, now_s, event.pitches)
+            self._partner.hear_onset(event.sample / self._rate_hz, now_s, event.pitches, is_drum=event.is_drum)
         else:
             self.said = self._partner.change(event, now_s) or ""
         while (due_s := self._partner.due_s) is not None and due_s <= now_s:

@@ -177,17 +177,19 @@ class Partner:
         if self._due_s is None:
             self._due_s = now_s
 
-    def hear_onset(self, onset_s: float, now_s: float, pitches: Sequence[int] = ()) -> None:
+    def hear_onset(self, onset_s: float, now_s: float, pitches: Sequence[int] = (), *, is_drum: bool = False) -> None:
         """Take an onset before its percept; in a mode that answers each onset, a decision is due at once.
 
-        `pitches` are those of a MIDI player. Another key of the same chord comes with the same onset.
+        `pitches` are those of a MIDI player. Another key of the same chord comes with the same onset. Keys of a drum kit have
+        no harmony.
         """
         self._hears_sound = self._hears_sound or not pitches
         if pitches:
-            self._tracker.strike(pitches)
-            settings = self._modes.settings(self.settings)
-            self._expected = self._follower.expected(self._tracker.chroma)
-            self._search_sounds(self._at(now_s, settings), settings)
+            if not is_drum:
+                self._tracker.strike(pitches)
+                settings = self._modes.settings(self.settings)
+                self._expected = self._follower.expected(self._tracker.chroma)
+                self._search_sounds(self._at(now_s, settings), settings)
             if onset_s <= self._last_key_s:
                 return
             self._last_key_s = onset_s

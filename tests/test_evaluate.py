@@ -126,8 +126,13 @@ def test_what_goes_back_over_a_phrase_is_held_against_that_phrase():
         dataclasses.replace(play(1, 1, jumped=True), time_s=5.5, phrase=1, answers=(1.0, 2.0)),
         dataclasses.replace(play(2, 2, jumped=True), time_s=7.0, phrase=2),
     ]
-    lag = answer_of(decisions, duration_s=8.0).lag * STEP_S
+    found = answer_of(decisions, duration_s=8.0)
+    lag = found.lag * STEP_S
     assert lag.tolist() == [AT_ONCE_S] * 20 + [4.0] * 5 + [AT_ONCE_S] * 7
+    # Over a player who plays on, the harmony is that of now.
+    assert (found.harmony_lag * STEP_S == AT_ONCE_S).all()
+    silent = [dataclasses.replace(decision, silent_s=1.0) for decision in decisions]
+    assert (answer_of(silent, duration_s=8.0).harmony_lag == found.lag).all()
 
 
 def test_whoever_is_deaf_is_at_chance_whatever_they_say_they_answer():

@@ -257,4 +257,7 @@ class Echo(_Baseline):
         begin_s, end_s = min(n.onset_s for n in notes), max(n.onset_s + n.duration_s for n in notes)
         self._notes, self.due_s = (), None
         answers = begin_s - self._after_s, end_s - self._after_s
-        return self._play(now_s, notes, start_s=begin_s, duration_s=end_s - begin_s, answers=answers, phrase=self._count)
+        return self._play(
+            now_s, notes, start_s=begin_s, duration_s=end_s - begin_s, answers=answers, phrase=self._count,
+            silent_s=np.inf,  # its harmony, too, is of then
+        )  # fmt: skip

@@ -2,7 +2,8 @@
 
 Each excerpt is answered, and each answer compared with every excerpt in harmony (centred cosine of chroma), density,
 loudness and register (Pearson correlation). The lag is not searched for: a decision answers the present, `AT_ONCE_S` ago, or
-its record has `answers`, the stretch of the player's past that it goes back over. Each stretch of an answer, a phrase or
+its record has `answers`, the stretch of the player's past that it goes back over; over a player who plays on, it does so in
+the harmony of now, and harmony is compared with the present. Each stretch of an answer, a phrase or
 `PIECE_S` of a long one, is compared at one lag, with a true and a false input at the same one. (The best of many lags
 hides a true agreement among chance ones.)
 
@@ -156,31 +157,41 @@ class Listening:
 
 @dataclass(frozen=True)
 class Answer:
-    """What was answered, and at which lag: `lag` (n,) in steps, of each step of the trace."""
+    """What was answered, and at which lag: `lag` (n,) in steps, of each step of the trace.
+
+    `harmony_lag` (n,) is that of its harmony, None for the same.
+    """
 
     trace: Trace
     lag: Int64
+    harmony_lag: Int64 | None = None
 
 
 def answer_of(decisions: Sequence[Decision], *, duration_s: float) -> Answer:
     """Return the answer that decisions make, `duration_s` from the start."""
     trace = answer_trace([note for decision in decisions for note in decision.notes], duration_s=duration_s)
-    lag = np.full(len(trace.density_hz), round(AT_ONCE_S / STEP_S), dtype=np.int64)
+    now = round(AT_ONCE_S / STEP_S)
+    lag, harmony_lag = (np.full(len(trace.density_hz), now, dtype=np.int64) for _ in range(2))
     begins_s: dict[int, float] = {}
     for decision in decisions:
         if decision.kind == "play" and decision.answers is not None:
             begin_s = begins_s.setdefault(decision.phrase, decision.begin_s)
             steps = slice(int(decision.begin_s / STEP_S), int((decision.begin_s + decision.duration_s) / STEP_S) + 1)
             lag[steps] = round((begin_s - decision.answers[0]) / STEP_S)
-    return Answer(trace, lag)
+            harmony_lag[steps] = lag[steps] if decision.silent_s > AT_ONCE_S else np.minimum(lag[steps], now)
+    return Answer(trace, lag, harmony_lag)
 
 
 def follow(answer: Answer, player: Trace) -> Float64:
     """Return how well an answer follows a player, shape (4,), one value from −1 to 1 per dimension; 0 where unknown."""
     trace, n = answer.trace, min(len(answer.lag), len(player.density_hz))
     total, steps = np.zeros(len(DIMENSIONS)), 0
+    harmony_lag = answer.lag if answer.harmony_lag is None else answer.harmony_lag
     for first, end in _pieces(trace.sounding[:n], answer.lag[:n]):
-        total += _fit(trace, player, slice(first, end), int(answer.lag[first])) * (end - first)
+        piece = slice(first, end)
+        fit = _fit(trace, player, piece, int(answer.lag[first]))
+        fit[0] = _harmony(trace.chroma[piece], player.chroma[np.arange(first, end) - harmony_lag[piece]])
+        total += fit * (end - first)
         steps += end - first
     return total / steps if steps else total
 

@@ -43,7 +43,7 @@ from musichal.audio.recording import Recording, read_recording
 from musichal.errors import MissingExtraError, install_hint
 from musichal.evaluate.verify import nearest_agreement
 from musichal.hearing.encoders.checkpoint import Checkpoint, find_checkpoint
-from musichal.hearing.encoders.conversion import Graph, cache_folder, convert, load_module
+from musichal.hearing.encoders.conversion import Graph, convert, load_module
 from musichal.hearing.encoders.learned import (
     EncoderRequest,
     LearnedEncoder,
@@ -61,6 +61,7 @@ from musichal.hearing.percepts import SOURCES, Stems, Window, frame_count
 from musichal.hearing.separation import separate
 from musichal.hearing.vocabulary import Vocabulary, fit_vocabulary, nearest
 from musichal.live.engine import perform
+from musichal.machine import cache_folder
 from musichal.memory.partner_file import load_partner
 from musichal.partner.settings import PartnerSettings
 from musichal.spec import PerceptionSpec, VocabularySpec

@@ -136,6 +136,20 @@ def test_a_match_stays_valid_while_its_index_grows(first, recent, later):
     assert index.occurrences(match, limit=1000).tolist() == expected[::-1]
 
 
+@given(situations(), STRINGS)
+def test_a_compact_index_answers_and_grows_the_same(situation, later):
+    sequences, recent = situation
+    plain, compact = build(sequences), build(sequences).compact()
+    for _ in range(2):
+        assert plain.longest_context(recent) == compact.longest_context(recent)
+        assert plain.candidates(recent, limit=7).tolist() == compact.candidates(recent, limit=7).tolist()
+        for read in (TokenIndex.symbols, TokenIndex.repeat_lengths, TokenIndex.repeat_positions, TokenIndex.sequence_starts):
+            assert read(plain).tolist() == read(compact).tolist()
+        for index in (plain, compact):
+            index.start_sequence()
+            index.extend(later)
+
+
 @given(STRINGS)
 def test_growing_one_by_one_equals_building_at_once(symbols):
     grown = TokenIndex()

@@ -1,7 +1,7 @@
 """Array types that cross rooms, arrays that grow or lie in a file, and rounding that does not depend on the processor."""
 
 import tempfile
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, Self, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +31,13 @@ class Columns:
         self._length = 0
         self._view: AnyArray | None = None
 
+    @classmethod
+    def of(cls, rows: AnyArray) -> Self:
+        """Return columns of these rows, which are not copied before more are appended."""
+        columns = cls(rows.dtype, rows.shape[1:])
+        columns._rows, columns._length = rows, len(rows)
+        return columns
+
     def __len__(self) -> int:
         return self._length
 
@@ -44,6 +51,8 @@ class Columns:
 
     def extend(self, rows: AnyArray) -> None:
         """Append rows, an array of shape (k, …)."""
+        if not len(rows):
+            return
         self._reserve(len(rows))
         self._rows[self._length : self._length + len(rows)] = rows
         self._length += len(rows)

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 from musichal import __version__
 
@@ -34,6 +35,18 @@ def installed(name: str) -> str:
 def processors() -> int:
     """Return how many processors this process may run on."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def cache_folder() -> Path:
+    """Return the folder for what can be made again, ``MUSICHAL_CACHE`` or the system's; it may not exist yet."""
+    named = os.environ.get("MUSICHAL_CACHE")
+    if named:
+        return Path(named).expanduser()
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "musichal" / "cache"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "musichal"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "musichal"
 
 
 def _fine_clock() -> Callable[[], float]:

@@ -27,7 +27,8 @@ from musichal.errors import InputError
 from musichal.hearing.listener import Vocabularies, resolve_spec
 from musichal.live.output.files import PARTNER, check_outputs
 from musichal.machine import processors
-from musichal.memory.partner_file import PartnerModel, load_partner, save_partner
+from musichal.memory.partner_file import PartnerModel, load_partner
+from musichal.partner.made_ready import save_ready
 from musichal.spec import PerceptionSpec
 from musichal.text import clock, counted, printable
 from musichal.training.archive import (
@@ -178,7 +179,7 @@ def train_archive(
         ]
         model = learn_archive(heard, of_kept, spec, folder, engine, select, options, vocabularies, terminal, progress)
         progress(f"Writing {printable(output.name)}", 1.0)
-        save_partner(output, model)
+        save_ready(output, model)
     heard_s = sum(one.duration_s for _, one in kept)
     if pace.again:
         terminal.say(f"{counted(pace.again, 'recording')} of {len(kept)} had been heard before.")

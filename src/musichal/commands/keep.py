@@ -36,6 +36,7 @@ from musichal.live.session.session import Session, read_session
 from musichal.machine import processors
 from musichal.memory.container import safe_text
 from musichal.memory.partner_file import PartnerModel, load_partner, save_partner
+from musichal.partner.made_ready import save_ready
 from musichal.spec import PerceptionSpec
 from musichal.text import counted, integer_in, number_in, parse_json, printable, reason, text_in
 from musichal.training.archive import Found, heard_path, work_folder
@@ -269,7 +270,7 @@ def join_command(
         of_kept = [entry for entry, _ in kept]
         engine = partial(each, processes=workers)
         model = learn_archive(heard, of_kept, spec, works[0], engine, chosen, options, None, terminal, progress)
-        save_partner(output, model)
+        save_ready(output, model)
     heard_s = sum(one.duration_s for _, one in kept)
     took_s = time.monotonic() - started_s
     say_trained(model, output, terminal, count=len(kept), heard_s=heard_s, took_s=took_s, learned=bool(spec.encoder.runtime))

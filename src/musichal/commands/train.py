@@ -39,7 +39,8 @@ from musichal.hearing.listener import resolve_spec
 from musichal.hearing.percepts import Window
 from musichal.live.output.files import PARTNER, check_outputs
 from musichal.memory.memory import Memory
-from musichal.memory.partner_file import PartnerModel, save_partner
+from musichal.memory.partner_file import PartnerModel
+from musichal.partner.made_ready import save_ready
 from musichal.partner.settings import PartnerSettings
 from musichal.partner.voices import unheard_voices
 from musichal.spec import RESAMPLERS, EncoderSpec, PerceptionSpec
@@ -175,7 +176,7 @@ def train_command(
             warn=terminal.warn,
         )
         progress(f"Writing {printable(output.name)}", 1.0)
-        save_partner(output, model)
+        save_ready(output, model)
     took_s = time.monotonic() - started_s
     say_trained(model, output, terminal, count=len(heard), heard_s=heard_s, took_s=took_s, learned=plan is not None)
     return model

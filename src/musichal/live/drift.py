@@ -14,7 +14,7 @@ Divergence: Lin, IEEE Trans. IT 37(1), 1991.
 import dataclasses
 import json
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -161,11 +161,17 @@ class DriftReport:
 
 # ── the training ─────────────────────────────────────────────────────────────
 
+_MOST_WINDOWS = 20_000
+_MOST_RECORDINGS = 1000
+"""Of an archive so many windows and recordings are looked at, evenly spread."""
+
 
 def training_statistics(model: PartnerModel, settings: DriftSettings) -> TrainingStatistics:
     """Return how far the music of a partner's own recordings strays, from their stored tokens."""
+    least_tonality = _least_tonality(model, settings)
+    model = replace(model, recordings=tuple(model.recordings[n] for n in _looked_at(model)))
     frames = max(1, round(settings.window_s * _frames_per_s(model)))
-    step = max(1, frames // 40)
+    step = max(1, frames // 40, sum(recording.tokens.shape[1] for recording in model.recordings) // _MOST_WINDOWS)
     levels, audible = [], []
     for recording in model.recordings:
         heard = np.asarray((recording.tokens >= 0).any(axis=0))
@@ -173,24 +179,30 @@ def training_statistics(model: PartnerModel, settings: DriftSettings) -> Trainin
             audible.append(float(heard[window].mean()))
             levels.append(_mean_db(np.power(10.0, recording.level_db[window].astype(np.float64) / 10).mean()))
     first, second = (_source_training(model, number, settings, frames, step) for number in range(len(SOURCES)))
-    return TrainingStatistics((first, second), min(levels), min(audible), _least_tonality(model, settings))
+    return TrainingStatistics((first, second), min(levels), min(audible), least_tonality)
 
 
 def _least_tonality(model: PartnerModel, settings: DriftSettings) -> float:
     """Return the least of the training's windows; a state's chroma is a mean, and so a little flatter than its frames."""
-    states = model.memory.states
-    chroma = states["chroma"].astype(np.float64)
-    total = chroma.sum(axis=1)
-    tonality = chroma.max(axis=1) / np.where(total > 0, total, np.inf)
-    least = 1.0
-    for recording in range(len(model.recordings)):
-        own = (states["recording"] == recording) & (total > 0)
+    least, edges = 1.0, np.searchsorted(model.memory.states["recording"], np.arange(len(model.recordings) + 1)).tolist()
+    step_s = max(1.0, sum(model.recordings[n].duration_s for n in _looked_at(model)) / _MOST_WINDOWS)
+    for number in _looked_at(model):
+        states = model.memory.states[edges[number] : edges[number + 1]]
+        chroma = states["chroma"].astype(np.float64)
+        total = chroma.sum(axis=1)
+        tonality = chroma.max(axis=1) / np.where(total > 0, total, np.inf)
+        own = total > 0
         starts, weights, values = states["start_s"][own], states["duration_s"][own], tonality[own]
-        for first_s in np.arange(0.0, max(1.0, float(starts.max(initial=0.0)) - settings.window_s), 1.0):
+        for first_s in np.arange(0.0, max(1.0, float(starts.max(initial=0.0)) - settings.window_s), step_s):
             inside = (starts >= first_s) & (starts < first_s + settings.window_s)
             if weights[inside].sum() > 0:
                 least = min(least, float(np.average(values[inside], weights=weights[inside])))
     return least
+
+
+def _looked_at(model: PartnerModel) -> range:
+    n = len(model.recordings)
+    return range(0, n, -(-n // _MOST_RECORDINGS))
 
 
 def _windows(n: int, frames: int, step: int) -> list[slice]:

@@ -52,6 +52,7 @@ from musichal.machine import now_s, raise_priority, short_pauses
 from musichal.memory.partner_file import PartnerModel, load_partner
 from musichal.partner.decision import Decision
 from musichal.partner.explanation import explain
+from musichal.partner.made_ready import make_ready
 from musichal.partner.partner import Partner
 from musichal.partner.settings import PartnerSettings
 from musichal.partner.voices import unheard_voices
@@ -203,6 +204,7 @@ class LivePerformance:
             with self._loading():
                 digest = file_sha256(self.request.partner)
                 self.model = load_partner(self.request.partner)
+                make_ready(self.request.partner, self.model)
             self._open(stack, last, digest)
             self._stack = stack.pop_all()
         return self

@@ -27,6 +27,7 @@ import numpy as np
 
 from musichal.arrays import AnyArray, Columns, Float32, Float64, Int32
 from musichal.errors import InputError
+from musichal.memory.ready import keepable
 
 
 def exact_squared_distance(a: AnyArray, b: AnyArray) -> float:
@@ -90,6 +91,7 @@ class Distances:
         return exact_squared_distance(self.vector, self.vectors[target - 1])
 
 
+@keepable(_refinement=lambda: None)
 class OracleLinks:
     """The structure of an oracle without its vectors: what `AudioOracle` and the threshold search both grow.
 
@@ -131,6 +133,15 @@ class OracleLinks:
             links._hang(state, link)
         links._refinement = None
         return links
+
+    def growing(self) -> "OracleLinks":
+        """Return links that can grow: these, or a copy where they lie in a file."""
+        if isinstance(self.suffix, array):
+            return self
+        copied = OracleLinks()
+        vars(copied).update({name: array("i", column) for name, column in vars(self).items() if name != "_refinement"})
+        copied._refinement = None
+        return copied
 
     def forward(self, state: int) -> list[int]:
         """Return the forward links of a state besides the one to its successor, the newest first."""
@@ -246,6 +257,7 @@ class OracleLinks:
         return min(self.repeat[first], self.repeat[second])
 
 
+@keepable()
 class AudioOracle:
     """An oracle over vectors of `dims` float32 values; `threshold` is fixed for its life.
 
@@ -298,6 +310,7 @@ class AudioOracle:
     def extend(self, vectors: AnyArray) -> None:
         """Append vectors, shape (k, dims); all, or none where one is not finite. Raises `InputError`."""
         checked = checked_vectors(vectors, dims=self.dims)
+        self._links = self._links.growing()
         self._vectors.extend(checked)
         for vector in checked:
             wide = vector.astype(np.float64)

@@ -99,6 +99,8 @@ class Container:
     version: int
     content: dict[str, Any]
     members: Mapping[str, Member]
+    digest: str
+    """The SHA-256 of the manifest, and so of all that it names."""
 
     def check(self, name: str) -> None:
         """Raise `PartnerFileError` where a member does not match its digest; nothing of it is kept."""
@@ -234,7 +236,7 @@ def read_container(path: PathLike) -> Container:
             position += _header_bytes(name, table[name]["size"])
             members[name] = Member(position, table[name]["size"], table[name]["sha256"])
             position += table[name]["size"]
-        return Container(file, manifest["version"], manifest["content"], members)
+        return Container(file, manifest["version"], manifest["content"], members, hashlib.sha256(text).hexdigest())
 
 
 def pack_arrays(arrays: Mapping[str, AnyArray]) -> bytes:

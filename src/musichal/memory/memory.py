@@ -20,6 +20,7 @@ from musichal.errors import InputError
 from musichal.hearing.percepts import SOURCES, Gesture
 from musichal.memory.audio_oracle import AudioOracle
 from musichal.memory.beat_places import BEAT_PLACE, LAST_PHASE, NO_BEAT, BeatPlace
+from musichal.memory.ready import KeptObjects, keepable, name_of
 from musichal.memory.token_index import HIGHEST_SYMBOL, LOWEST_SYMBOL, TokenIndex
 from musichal.note import HEARD_NOTE_FIELDS, HeardNote
 from musichal.pulse import LONGEST_PERIOD_S
@@ -78,6 +79,7 @@ class Place:
     duration_s: float
 
 
+@keepable()
 @dataclass(frozen=True)
 class Pair:
     """A player's recording and that of the others, by number; what is at t in the first is at t + `offset_s` in the second."""
@@ -87,6 +89,7 @@ class Pair:
     offset_s: float
 
 
+@keepable()
 @dataclass(frozen=True)
 class PlayersPast:
     """How players sounded beside recordings of others: their gestures, which are never played, and what they belong to."""
@@ -103,6 +106,7 @@ class PlayersPast:
             raise InputError("memory: a player's gesture belongs to no pair")
 
 
+@keepable(_derived=dict, kept=lambda: None)
 class Memory:
     """States in order, with their notes, drum hits, vectors and indexes.
 
@@ -129,6 +133,7 @@ class Memory:
         self.oracle = AudioOracle(dims, threshold=threshold)
         self.players: PlayersPast | None = None
         self.worth: Mapping[str, float] = {}
+        self.kept: KeptObjects | None = None  # what is derived of it, made ready
         self._derived: dict[Callable[..., Any], Any] = {}
 
     @classmethod
@@ -183,7 +188,8 @@ class Memory:
     def derived(self, make: Callable[[Self], Made]) -> Made:
         """Return `make(memory)`, computed once and kept until the memory grows; callers share it and must not change it."""
         if make not in self._derived:
-            self._derived[make] = make(self)
+            name = name_of(make)
+            self._derived[make] = self.kept.get(name) if self.kept is not None and name in self.kept else make(self)
         made: Made = self._derived[make]
         return made
 
@@ -263,6 +269,7 @@ class Memory:
         )
         # Refuse what could not be restored, before anything has grown.
         _check_values(row, own, own_hits)
+        self.kept = None
         self._derived.clear()
         self.oracle.append(gesture.vector)
         for index, token in zip(self.indexes, gesture.tokens, strict=True):

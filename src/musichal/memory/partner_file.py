@@ -12,7 +12,7 @@ the gestures of the players.
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -40,6 +40,7 @@ from musichal.memory.container import (
     write_container,
 )
 from musichal.memory.memory import NOTE, STATE, Memory, Pair, PlayersPast
+from musichal.memory.ready import KeptObjects, find_kept, keep, keepable
 from musichal.memory.take_arrays import CONTROL_ARRAYS, TAKE_ARRAYS, take_of_arrays, take_to_arrays
 from musichal.spec import PerceptionSpec
 from musichal.text import PathLike, printable
@@ -85,6 +86,7 @@ _STATE_LAYOUTS |= dict.fromkeys((2, 3), _layout_without(*_DERIVED))
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
+@keepable()
 @dataclass(frozen=True)
 class StoredRecording:
     """A recording of a partner: what it was, what was heard in it, and its sound as FLAC (None where left out).
@@ -236,7 +238,7 @@ def load_partner(path: PathLike) -> PartnerModel:
     """
     container = read_container(path)
     try:
-        return _build(container)
+        return _build(container, find_kept(container.digest))
     except PartnerFileError:
         raise
     except InputError as error:
@@ -248,10 +250,10 @@ def load_partner(path: PathLike) -> PartnerModel:
         ) from error
 
 
-def _build(container: Container) -> PartnerModel:
+def _build(container: Container, kept: KeptObjects | None) -> PartnerModel:
     content = container.content
     sound = [name for name in container.members if name.endswith(".flac")]
-    if sum(container.members[name].size for name in sound) <= _CHECKED_BYTES:
+    if kept is None and sum(container.members[name].size for name in sound) <= _CHECKED_BYTES:
         for name in sound:
             container.check(name)
     spec = PerceptionSpec.from_dict(content["spec"])
@@ -260,9 +262,36 @@ def _build(container: Container) -> PartnerModel:
     vocabularies = [
         _vocabulary(container, source, values, spec) for source, values in zip(SOURCES, content["vocabularies"], strict=True)
     ]
-    recordings = tuple(_recording(container, number, values, spec) for number, values in enumerate(content["recordings"]))
+    if kept is None:
+        recordings = tuple(_recording(container, number, values, spec) for number, values in enumerate(content["recordings"]))
+        memory = _memories(container, spec, vocabularies, recordings)
+    else:
+        memory = kept.get("memory")
+        recordings = tuple(_with_members(r, container, n) for n, r in enumerate(kept.get("recordings")))
+        memory.kept = kept
+    trained_with = {safe_text(k): safe_text(v) for k, v in content["trained_with"].items()}
+    archive = {safe_text(k): safe_text(v) for k, v in content.get("archive", {}).items()}
+    licence = safe_text(content["encoder_licence"])
+    return PartnerModel(spec, (vocabularies[0], vocabularies[1]), memory, recordings, licence, trained_with, archive)
+
+
+def keep_partner(path: PathLike, model: PartnerModel, derived: Mapping[str, object]) -> None:
+    """Keep the memory of a partner that was just loaded from a file, or saved in it, and what was derived of it."""
+    bare = tuple(replace(recording, flac=None, take=None) for recording in model.recordings)
+    keep(read_container(path).digest, {"memory": model.memory, "recordings": bare, **derived})
+
+
+def _with_members(recording: StoredRecording, container: Container, number: int) -> StoredRecording:
+    flac, take = container.blob(f"recordings/{number:04d}.flac"), _take(container, number)
+    return recording if flac is None and take is None else replace(recording, flac=flac, take=take)
+
+
+def _memories(
+    container: Container, spec: PerceptionSpec, vocabularies: Sequence[Vocabulary], recordings: Sequence[StoredRecording]
+) -> Memory:
+    """Return the memory, with that of the players where there are pairs, checked."""
+    content, past = container.content, None
     require(len(recordings) > 0, "it holds no recording")
-    past = None
     if "pairs" in content:
         pairs = tuple(_pair(values, len(recordings)) for values in content["pairs"])
         past = PlayersPast(_memory(container, _PLAYERS, spec, vocabularies, recordings), pairs)
@@ -271,10 +300,7 @@ def _build(container: Container) -> PartnerModel:
     require(all(_LEAST_WORTH <= value <= 1 / _LEAST_WORTH for value in memory.worth.values()), "an influence has no worth")
     heard = {pair.player for pair in past.pairs} if past is not None else set()
     require(not heard & {*np.unique(memory.states["recording"]).tolist()}, "its memory would play what a player played")
-    trained_with = {safe_text(k): safe_text(v) for k, v in content["trained_with"].items()}
-    archive = {safe_text(k): safe_text(v) for k, v in content.get("archive", {}).items()}
-    licence = safe_text(content["encoder_licence"])
-    return PartnerModel(spec, (vocabularies[0], vocabularies[1]), memory, recordings, licence, trained_with, archive)
+    return memory
 
 
 def _pair(values: dict[str, Any], recordings: int) -> Pair:

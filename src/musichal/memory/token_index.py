@@ -15,12 +15,15 @@ State 2i is the one of the prefix of i rows, state 2i + 1 the clone, if any, tha
 state needs no stored length (it is i) and no stored edge for the row that follows it: that edge is solid and therefore
 never redirected. So only clones own a table of edges, and everything else is a column of 32-bit integers. The links
 form a tree whose children are kept as doubly linked lists, which makes all occurrences of a context one subtree.
+
+A `compact` index has its edges in columns too: those of state s are from `_first_edge[s]` to `_first_edge[s + 1]`, ascending.
+It answers the same in a fifth of the memory, and its columns may lie in a file. When it grows it is built again.
 """
 
 from array import array
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from operator import index as as_index
 from typing import Self
@@ -29,6 +32,7 @@ import numpy as np
 
 from musichal.arrays import AnyArray, Bool, Float64, Int32, Int64, Records
 from musichal.errors import InputError
+from musichal.memory.ready import keepable
 
 LOWEST_SYMBOL = -1
 HIGHEST_SYMBOL = 1023
@@ -59,6 +63,7 @@ class ContextMatch:
 _NO_MATCH = ContextMatch(length=0, first_position=-1, latest_position=-1, state=0)
 
 
+@keepable()
 class TokenIndex:
     """Every context that ever occurred in a string of tokens, and where.
 
@@ -86,6 +91,10 @@ class TokenIndex:
         self._prefix_edges: dict[int, dict[int, int]] = {}
         self._start_rows: list[int] = []
         self._start_positions: list[int] = []
+        # Of a compact index; both others are empty then.
+        self._first_edge: Sequence[int] = ()
+        self._edge_keys: Sequence[int] = ()
+        self._edge_targets: Sequence[int] = ()
         self._reserve()
 
     @classmethod
@@ -133,7 +142,39 @@ class TokenIndex:
         for column in (self._link, self._latest, self._child, self._next, self._previous):
             column.frombytes(bytes((2 * self._capacity + 4 - len(column)) * column.itemsize))
 
+    def compact(self) -> Self:
+        """Make the index compact, and return it."""
+        if self._first_edge:
+            return self
+        rows = self._rows
+        counts, keys, targets = array("i", bytes(4 * (2 * rows + 3))), array("i"), array("i")
+        for half, clone in enumerate(self._clone_edges):
+            for state, edges in ((2 * half, self._prefix_edges.get(half)), (2 * half + 1, clone)):
+                if edges:
+                    # The keys of sequence starts lead nowhere that a query could go.
+                    own = sorted(key for key in edges if key >= LOWEST_SYMBOL)
+                    counts[state + 1] = len(own)
+                    keys.extend(own)
+                    targets.extend([edges[key] for key in own])
+        self._first_edge = array("i", np.cumsum(np.frombuffer(counts, np.int32), dtype=np.int32).tobytes())
+        self._edge_keys, self._edge_targets = keys, targets
+        for name in ("_symbol", "_repeat_length", "_repeat_row", "_clone_length", "_clone_first"):
+            setattr(self, name, getattr(self, name)[: rows + 1])
+        for name in ("_link", "_latest", "_child", "_next"):
+            setattr(self, name, getattr(self, name)[: 2 * rows + 2])
+        self._clone_edges, self._prefix_edges, self._previous, self._capacity = [], {}, array("i"), 0
+        return self
+
+    def _build_again(self) -> None:
+        keys = list(self._symbol[: self._rows])
+        starts, positions = list(self._start_rows), list(self._start_positions)
+        self.__init__()  # type: ignore[misc]
+        self._push(keys)
+        self._start_rows, self._start_positions = starts, positions
+
     def _push(self, keys: Iterable[int]) -> None:  # noqa: PLR0912, PLR0915 - one loop, kept flat for speed
+        if self._first_edge:
+            self._build_again()
         symbol, link, latest, clone_length = self._symbol, self._link, self._latest, self._clone_length
         child, following, previous = self._child, self._next, self._previous
         clone_edges, prefix_edges = self._clone_edges, self._prefix_edges
@@ -273,6 +314,8 @@ class TokenIndex:
         """Return state and length of the longest match after `keys`; flat for speed."""
         rows, symbol, link, clone_length = self._rows, self._symbol, self._link, self._clone_length
         clone_edges, prefix_edges = self._clone_edges, self._prefix_edges
+        first_edge, edge_keys, edge_targets = self._first_edge, self._edge_keys, self._edge_targets
+        is_compact = len(first_edge) > 0
         state = length = 0
         for key in keys:
             if key < LOWEST_SYMBOL:  # the keys of sequence starts are no symbols
@@ -280,10 +323,14 @@ class TokenIndex:
                 continue
             while True:
                 half = state >> 1
-                if state & 1:
-                    target = (clone_edges[half] or _EMPTY).get(key, 0)
-                elif half < rows and symbol[half] == key:
+                if not state & 1 and half < rows and symbol[half] == key:
                     target = state + 2
+                elif is_compact:
+                    end = first_edge[state + 1]
+                    place = bisect_left(edge_keys, key, first_edge[state], end)
+                    target = edge_targets[place] if place < end and edge_keys[place] == key else 0
+                elif state & 1:
+                    target = (clone_edges[half] or _EMPTY).get(key, 0)
                 else:
                     target = prefix_edges.get(half, _EMPTY).get(key, 0)
                 if target:

@@ -20,6 +20,7 @@ from musichal.arrays import AnyArray, Bool, Float64, Int64, rounded
 from musichal.hearing.percepts import Percept
 from musichal.memory.beat_places import SURE
 from musichal.memory.memory import Memory
+from musichal.memory.ready import keepable
 from musichal.partner.chords import CHORDS, ChordFollower, chords_of
 from musichal.partner.harmony import tonalness, unit_chroma
 from musichal.pulse import Pulse
@@ -73,6 +74,7 @@ class Expectation:
     next_chord: Float64
 
 
+@keepable()
 @dataclass(frozen=True)
 class HarmonicCells:
     """Memory's harmony, cell by cell.

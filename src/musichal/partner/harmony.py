@@ -11,6 +11,7 @@ from itertools import permutations
 import numpy as np
 
 from musichal.arrays import AnyArray, Float64, Int64, rounded
+from musichal.memory.ready import keepable
 
 EXAMINED = 512
 """How many states of a large memory a search looks at untransposed, at most."""
@@ -105,6 +106,7 @@ for _table in (_BIN_CHROMAS, _NUMBERS, _MOVED_CLASSES, _MOVED_BINS):
     _table.setflags(write=False)
 
 
+@keepable()
 class HarmonyIndex:
     """Files the states of a memory by their `unit_chroma`, shape (n, 12), except those without harmony."""
 

@@ -18,6 +18,7 @@ import numpy as np
 from musichal.arrays import AnyArray, Columns, Float64, Int64, rounded
 from musichal.hearing.percepts import SILENCE
 from musichal.memory.memory import Memory
+from musichal.memory.ready import keepable
 from musichal.partner.harmony import moved, unit_chroma
 
 EDGES_S = (0.0, 0.35, 0.7, 1.4, 2.8, 5.6)
@@ -78,6 +79,7 @@ class Alike:
         return rounded(z / (z + 1))
 
 
+@keepable()
 class Pasts:
     """The past of each state of a memory at its end, and a search for those that are like another.
 
@@ -127,6 +129,7 @@ class Pasts:
         return Alike(states, transpositions.take(column), best, usual, spread)
 
 
+@keepable()
 class _Clusters:
     """The clusters of a memory's oracle: the harmony of the state that opened each, and the states in it."""
 

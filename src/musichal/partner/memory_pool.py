@@ -22,6 +22,7 @@ from musichal.arrays import AnyArray, Bool, Columns, Float32, Float64, Int64, Re
 from musichal.hearing.percepts import SILENCE, Gesture
 from musichal.memory.beat_places import NO_BEAT, BeatPlace
 from musichal.memory.memory import Memory, Place, PlayersPast
+from musichal.memory.ready import keepable
 from musichal.memory.token_index import TokenIndex
 from musichal.note import HeardNote
 from musichal.partner.harmony import LOOKED_THROUGH, HarmonyIndex, unit_chroma
@@ -96,6 +97,7 @@ notes came before, how many of them a second are around it, its level, and wheth
 begins at an onset, and its first note with it."""
 
 
+@keepable()
 @dataclass(frozen=True)
 class Usual:
     """Medians over a memory's states with notes: their density and the middle of their registers."""
@@ -104,6 +106,7 @@ class Usual:
     pitch: float
 
 
+@keepable()
 class MemorySegment:
     """A memory and what belongs beside it.
 
@@ -126,6 +129,7 @@ class MemorySegment:
         self._onset_states = Columns(np.int64)
         self._recordings: list[int] = []
         self._ends: list[int] = []
+        self._known_ends: Int64 | None = None
         self._last_ioi_s: float | None = None
         self._last_silent = True
         self._take_in_all()
@@ -166,7 +170,9 @@ class MemorySegment:
 
     def last_of_recording(self, states: Int64) -> Int64:
         """Return the last state of the recording of each of `states`, or that of the only one there is."""
-        ends = np.array(self._ends, dtype=np.int64)
+        if self._known_ends is None:
+            self._known_ends = np.array(self._ends, dtype=np.int64)
+        ends = self._known_ends
         return ends if len(ends) == 1 else ends.take(ends.searchsorted(states))
 
     def span(self, recording: int) -> tuple[int, int, float] | None:
@@ -248,6 +254,7 @@ class MemorySegment:
             self.contour.start_sequence()
             self._last_ioi_s, self._last_silent = None, True
         self._ends[len(self._ends) - follows :] = [state]
+        self._known_ends = None
         self._recordings[len(self._recordings) - follows :] = [int(row["recording"])]
         own = memory.notes_of(state)
         _describe_notes(beside, own, np.array([len(own)]))
@@ -281,6 +288,7 @@ class MemorySegment:
             self.usual_level_db += (float(row["level_db"]) - self.usual_level_db) / min(len(self), 200)
 
 
+@keepable()
 class PlayersSegment:
     """How the players sounded beside the others of a memory, and where the others were then.
 
@@ -343,9 +351,7 @@ class MemoryPool:
     @property
     def usual_ioi_s(self) -> float | None:
         """The median interval between the onsets of the recordings, None without onsets."""
-        states = self.base.memory.states
-        struck = states["starts_at_onset"] & (states["ioi_s"] > 0) & (states["tokens"] != SILENCE).any(axis=1)
-        return float(np.median(states["ioi_s"][struck])) if struck.any() else None
+        return self.base.memory.derived(usual_ioi_s)
 
     def learn(
         self,
@@ -411,6 +417,23 @@ class MemoryPool:
         for segment, begin, end in zip(self._segments, places[::2], places[1::2], strict=True):
             if begin < end:
                 yield segment, slice(begin, end), states[begin:end] - segment.first
+
+
+def usual_ioi_s(memory: Memory) -> float | None:
+    """Return the median interval between the onsets of a memory, None without onsets."""
+    states = memory.states
+    struck = states["starts_at_onset"] & (states["ioi_s"] > 0) & (states["tokens"] != SILENCE).any(axis=1)
+    return float(np.median(states["ioi_s"][struck])) if struck.any() else None
+
+
+def has_beats(memory: Memory) -> bool:
+    """Return whether any state of a memory lies in a beat."""
+    return bool(memory.states["beat_period_s"].any())
+
+
+def token_counts(memory: Memory) -> Int64:
+    """Return how often each harmonic token occurs in a memory, SILENCE first."""
+    return np.bincount(memory.states["tokens"][:, 0].astype(np.int64) + 1, minlength=1)
 
 
 def _struck(states: Records, notes: Records) -> Bool:

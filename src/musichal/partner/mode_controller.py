@@ -17,7 +17,7 @@ from musichal.errors import InputError
 from musichal.hearing.percepts import Percept
 from musichal.memory.beat_places import BeatPlace
 from musichal.partner.form import WISHES, Form, FormCourse, Moment, parse_form
-from musichal.partner.memory_pool import MemoryPool
+from musichal.partner.memory_pool import MemoryPool, has_beats
 from musichal.partner.modes import AUTO, PLAIN, Mode, ModeKeeper, ModeTable, built_in_modes, parse_modes
 from musichal.partner.phrases import MotifStore, Return, find_phrases
 from musichal.partner.player import PhraseTracker, PlayerState, Situation
@@ -105,7 +105,7 @@ class ModeController:
         self._player = PhraseTracker(sample_rate_hz=sample_rate_hz)
         self._taker = TurnTaker(self._phrase_map, rng=rng)
         self._pulse = PulseKeeper(sample_rate_hz=sample_rate_hz, habit=library.base.memory.derived(beat_habit))
-        self._has_beats = bool(library.base.memory.states["beat_period_s"].any())
+        self._has_beats = library.base.memory.derived(has_beats)
         self._first_onset_s: float | None = None
         self._found_pulse = False
         self.news = ""

@@ -22,7 +22,8 @@ import numpy as np
 from musichal.arrays import AnyArray, Bool, Float64, Int64, Records, rounded
 from musichal.hearing.percepts import SILENCE
 from musichal.memory.memory import Memory
-from musichal.partner.memory_pool import MemoryPool
+from musichal.memory.ready import keepable
+from musichal.partner.memory_pool import MemoryPool, token_counts
 from musichal.text import clock
 
 SHORTEST_PHRASE_S, LONGEST_PHRASE_S = 1.5, 10.0
@@ -42,6 +43,7 @@ _SHORT = 0.2  # what a short motif is worth less at most
 # ── phrases ──────────────────────────────────────────────────────────────────
 
 
+@keepable()
 @dataclass(frozen=True)
 class PhraseMap:
     """Phrases of a memory: `begins` and `ends` (n,) mark states; `lengths_s` and `breaths_s` are those found, sorted."""
@@ -194,7 +196,7 @@ class MotifStore:
     def __init__(self, library: MemoryPool, *, most: int = 16, rest_s: float = 15.0) -> None:
         self._library = library
         self._most, self._rest_s = most, rest_s
-        self._counts = np.bincount(library.base.memory.states["tokens"][:, 0].astype(np.int64) + 1, minlength=1)
+        self._counts = library.base.memory.derived(token_counts)
         self._last_s: dict[Motif, float] = {}  # the oldest motif first
 
     def __len__(self) -> int:

@@ -13,6 +13,7 @@ from musichal.hearing.beats import PLACES, BeatHabit, BeatTracker
 from musichal.hearing.percepts import SILENCE, Percept
 from musichal.memory.beat_places import NO_BEAT, SURE, BeatPlace
 from musichal.memory.memory import Memory
+from musichal.memory.ready import keepable
 from musichal.partner.clocks import ClockKeeper
 from musichal.partner.settings import PartnerSettings
 from musichal.pulse import Pulse
@@ -39,6 +40,9 @@ class RoomPulse:
 
 
 NO_PULSE = RoomPulse(None, 0.0, "")
+
+
+keepable()(BeatHabit)
 
 
 def beat_habit(memory: Memory) -> BeatHabit | None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from musichal.arrays import Float32, Float64, Int64, Records, rounded
 from musichal.hearing.percepts import SILENCE
+from musichal.memory.ready import keepable
 
 SOUNDS_S = 0.7
 HEARD_LATE_S = 0.2
@@ -43,6 +44,7 @@ def recent_sounds(states: Records, times_s: Float64) -> tuple[Int64, Float32]:
     return np.take_along_axis(tokens, order, axis=1), np.sqrt(shares).astype(np.float32)
 
 
+@keepable()
 class SoundIndex:
     """Finds the states before which a player sounded like now; `tokens` and `weights` (n, 4) are of `recent_sounds`."""
 

@@ -11,6 +11,7 @@ half than their usual order does (mean rank correlation 0.36 and 0.18; of pairs 
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -100,8 +101,8 @@ def _followed_by(memory: Memory) -> Float64:
         [np.zeros((1, 12)), np.cumsum(rows["chroma"] * rows["duration_s"][:, None].astype(np.float64), axis=0)]
     )
     ends = np.empty(len(rows), dtype=np.int64)
-    for recording in np.unique(rows["recording"]):
-        own = np.flatnonzero(rows["recording"] == recording)
-        starts_s = rows["start_s"][own]
-        ends[own] = own[0] + np.searchsorted(starts_s, starts_s + _SPAN_S)
+    edges = [0, *(np.flatnonzero(np.diff(rows["recording"])) + 1).tolist(), len(rows)]
+    for first, end in pairwise(edges):
+        starts_s = rows["start_s"][first:end]
+        ends[first:end] = first + np.searchsorted(starts_s, starts_s + _SPAN_S)
     return unit_chroma(sums[ends] - sums[np.arange(len(rows))])

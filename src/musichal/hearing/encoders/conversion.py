@@ -35,6 +35,7 @@ from musichal.hearing.encoders.runtimes import (
     installed_choices,
     open_runtime,
 )
+from musichal.machine import cache_folder
 from musichal.own_process import run_module
 from musichal.text import printable, reason
 
@@ -49,18 +50,6 @@ _PROBE_SAMPLES = 8400
 _PREFIXES = ("hubert.", "wav2vec2.")
 # What published models carry beside the network: heads for speech recognition, classification and pre-training.
 _HEADS = ("lm_head.", "classifier.", "projector.", "layer_weights", "quantizer.", "project_hid.", "project_q.")
-
-
-def cache_folder() -> Path:
-    """Return the folder for what can be made again, ``MUSICHAL_CACHE`` or the system's; it may not exist yet."""
-    named = os.environ.get("MUSICHAL_CACHE")
-    if named:
-        return Path(named).expanduser()
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "musichal" / "cache"
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "musichal"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "musichal"
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 A recording and the MIDI file of the same performance differ by an offset, and by a drift where two clocks counted. Windows of
 the recording are correlated with the file, by onsets and harmony, at every lag. The line of lags on which they agree best in
-sum is found first, and the notes that are heard there then make it exact (least squares over matched onsets).
+sum is found first, and the notes that are heard there then make it exact (the median slope over matched onsets).
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,8 @@ same metre and key comes to 0.65."""
 _WINDOW_S, _HOP_S = 12.0, 6.0
 _LONGEST_OFFSET_S, _LARGEST_DRIFT, _DRIFT_STEP = 4.0, 0.01, 0.0005
 _REACHES_S = (0.1, 0.05, 0.03, 0.03)
-_LEAST_MATCHED, _EARLY = 8, 0.8
+_LEAST_MATCHED, _EARLY = 5, 0.9
+_STRUM_S = 0.03  # what is struck within it is heard as one, from its first
 
 _Timed = TypeVar("_Timed", Control, Label)
 
@@ -91,22 +92,29 @@ def align_notes(sound: Sounding, take: MidiTake, *, name: str) -> NoteAlignment:
             f"{sound.name} and {name} are not of one performance: their onsets and harmony agree by {found.agreement:.2f}"
             f" at best, and {LEAST_AGREEMENT:g} is needed"
         )
+    onsets_s = np.unique(sound.onsets_s)
     struck = np.unique([note.onset_s for note in take.onsets])
+    struck = struck[np.diff(struck, prepend=-np.inf) > _STRUM_S]
     for reach_s in _REACHES_S:
-        there = found.offset_s + (1 + found.drift) * sound.onsets_s
+        there = found.offset_s + (1 + found.drift) * onsets_s
         after = np.minimum(np.searchsorted(struck, there), len(struck) - 1)
         before = np.maximum(after - 1, 0)
         nearer = np.where(there - struck[before] < struck[after] - there, before, after)
         near = np.abs(struck[nearer] - there) <= reach_s
         if np.count_nonzero(near) < _LEAST_MATCHED:
             break
-        drift, offset_s = np.polyfit(sound.onsets_s[near], struck[nearer][near] - sound.onsets_s[near], 1)
-        if np.ptp(sound.onsets_s[near]) < _WINDOW_S:  # too short to tell a drift
-            drift, offset_s = 0.0, float(np.median(struck[nearer][near] - sound.onsets_s[near]))
+        at_s, lead_s = onsets_s[near], struck[nearer][near] - onsets_s[near]
+        drift = _slope(at_s, lead_s) if np.ptp(at_s) >= _WINDOW_S else 0.0  # too short to tell a drift
         # An attack is heard late, never early.
-        late_s = np.quantile(struck[nearer][near] - (1 + drift) * sound.onsets_s[near] - offset_s, _EARLY)
-        found = replace(found, offset_s=float(offset_s + late_s), drift=float(drift))
+        found = replace(found, offset_s=float(np.quantile(lead_s - drift * at_s, _EARLY)), drift=drift)
     return found
+
+
+def _slope(x: Float64, y: Float64) -> float:
+    """Return the median slope between points that are a third, a half or two thirds of them apart (Theil, Sen); x ascends."""
+    n = len(x)
+    steps = (max(1, n // 3), max(1, n // 2), max(1, 2 * n // 3))
+    return float(np.median(np.concatenate([(y[k:] - y[:-k]) / (x[k:] - x[:-k]) for k in steps])))
 
 
 def _coarse(sound: Sounding, notes: Sounding) -> NoteAlignment:

@@ -465,6 +465,25 @@ def test_a_keyboard_plays_live_its_port_goes_and_comes_back_and_the_session_repl
 
 
 @pytest.mark.live
+def test_what_is_played_is_heard_on_the_monitor_and_ends_with_its_port(jack_server, trained, tmp_path):
+    from test_slices_port import FeatureExtractor  # a JACK client
+
+    partner = tmp_path / "p.hal"
+    save_partner(partner, trained)
+    request = LiveRequest(partner=partner, input="midi:piano", midi_out="none:", monitor="default")
+    with MidiSender("piano") as piano, FeatureExtractor() as ear, LivePerformance(request):
+        ear.listen_to("PortAudio")
+        piano.send(0x90, 69, 110)
+        wait_until(lambda: np.abs(ear.heard()[-9600:]).max(initial=0.0) > 0.01)
+        time.sleep(0.2)
+        sound = ear.heard()[-9600:]
+        spectrum = np.abs(np.fft.rfft(sound * np.hanning(len(sound)), 1 << 18))
+        assert np.argmax(spectrum) / (1 << 18) * jack_server.rate_hz == pytest.approx(440, rel=0.01)
+        piano.__exit__()  # with the key down
+        wait_until(lambda: not ear.heard()[-4800:].any())
+
+
+@pytest.mark.live
 def test_a_midi_input_that_is_not_there_is_refused(jack_server, trained, tmp_path):
     partner = tmp_path / "p.hal"
     save_partner(partner, trained)

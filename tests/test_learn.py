@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from midi_receiver import MidiSender
-from musichal.commands.devices import Mover, Wish, learned, parse_wish
 from musichal.errors import InputError
 from musichal.live.control import CcMapping, cc_map_toml, read_cc_map
+from musichal.live.controller_learning import Mover, Wish, learned, parse_wish
 
 
 @pytest.mark.parametrize(

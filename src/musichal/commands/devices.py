@@ -4,7 +4,7 @@ import contextlib
 import importlib.util
 import io
 import queue
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -17,17 +17,8 @@ from musichal.atomic import open_atomically
 from musichal.commands.options import positive_seconds
 from musichal.commands.terminal import Poll, Terminal, keys, table_of
 from musichal.errors import InputError, MusicHalError, install_hint
-from musichal.live.control import (
-    BUTTONS,
-    PARTNER_COMMANDS,
-    CcMapping,
-    cc_map_toml,
-    check_number,
-    command,
-    is_whole,
-    read_cc_map,
-    usual_range,
-)
+from musichal.live.control import BUTTONS, cc_map_toml, read_cc_map
+from musichal.live.controller_learning import Mover, learned, parse_wish, struck
 from musichal.live.input.live_input import LiveInput, Scan, scan_devices
 from musichal.live.output.files import MAP, check_outputs
 from musichal.live.output.midi_ports import INSTEAD, MidiSystem, midi_systems, open_midi_input, silence_stderr
@@ -35,8 +26,6 @@ from musichal.live.output.scheduler import Scheduler
 from musichal.live.output.scheduler_protocol import PortSettings
 from musichal.machine import now_s
 from musichal.note import Note
-from musichal.parameters import WORDS
-from musichal.partner.settings import PartnerSettings
 from musichal.text import counted, printable, read_text
 
 
@@ -155,105 +144,6 @@ def _link() -> Part:
 
 
 # ── learn ────────────────────────────────────────────────────────────────────
-
-_EXAMPLES = {
-    "mode": "mode=shadow,mirror",
-    "region": "region=all,0:10-20.5",
-    "clock": "clock=60:180",
-    "voices": "voices=all;melody,bass",
-    "use": "use=all,0:10-20.5",
-    "avoid": "avoid=none,0:10-20.5",
-    "scenario": "scenario=C Am F G,Dm G",
-}
-_MOVED = 8  # positions: less is a neighbour that was touched, or a fader that trembles
-
-
-@dataclass(frozen=True, kw_only=True)
-class Wish:
-    """What a controller is to do: a command, and its values from one end to the other, or its choices."""
-
-    name: str
-    low: float = 0.0
-    high: float = 1.0
-    choices: tuple[str, ...] = ()
-
-
-class Mover:
-    """Finds the controller that is moved: one that has gone some way, or a button that was pressed, and is not `taken` yet."""
-
-    def __init__(self, taken: Collection[tuple[int, int]] = ()) -> None:
-        self._taken = frozenset(taken)
-        self._first: dict[tuple[int, int], int] = {}
-
-    def take(self, data: Sequence[int]) -> tuple[int, int] | None:
-        """Take a MIDI message; return the channel (from 0) and the controller, once it is clear which is meant."""
-        if len(data) != 3 or data[0] & 0xF0 != 0xB0 or data[1] >= 120:  # from 120 on they are messages about the channel
-            return None
-        place, position = (data[0] & 0x0F, data[1]), data[2]
-        if place in self._taken:
-            return None  # it is still on its way from before
-        if place not in self._first:
-            self._first[place] = position
-            # A button gives 127 and nothing on the way there.
-            return place if position == 127 else None
-        return place if abs(position - self._first[place]) >= _MOVED else None
-
-
-def parse_wish(text: str) -> Wish:
-    """Return the wish in words such as ``mute``, ``temperature=0:2`` or ``mode=shadow,mirror``.
-
-    Choices that have commas themselves are parted by semicolons: ``voices=all;melody,bass``. Raises `InputError` for a name
-    that neither the stage nor the partner has, or values that do not go with it.
-    """
-    name, equals, values = (part.strip() for part in text.partition("="))
-    command(name, (0,))  # raises for a name that there is not
-    words = name in (*WORDS, *PARTNER_COMMANDS) and name != "intensity"
-    if name in BUTTONS:
-        if equals:
-            raise InputError(f"{name} is a button and takes no values")
-        return Wish(name=name)
-    if not equals:
-        if words:
-            raise InputError(f"{name} needs its ends or choices, such as {_EXAMPLES[name]}")
-        low, high = usual_range(name)
-        return Wish(name=name, low=low, high=high)
-    ends = _ends(values)
-    if ends is not None and name not in ("mode", *WORDS):
-        for end in ends:
-            check_number(name, end)
-        return Wish(name=name, low=ends[0], high=ends[1])
-    if not words or name == "clock":
-        raise InputError(f"{name} goes from one number to another, as {name}=0:2, not {values!r}")
-    choices = tuple(choice.strip() for choice in values.split(";" if ";" in values else ","))
-    if not all(choice and choice.isprintable() for choice in choices):
-        raise InputError(f"{name} has choices, as {_EXAMPLES[name]}; not {values!r}")
-    if name != "mode":  # of modes there may be others at the time
-        for choice in choices:
-            PartnerSettings().changed({"use" if name == "region" else name: choice})
-    return Wish(name=name, choices=choices)
-
-
-def _ends(values: str) -> tuple[float, float] | None:
-    """Return the two numbers of ``0:2``, None where it is something else."""
-    try:
-        low, high = (float(end) for end in values.split(":"))
-    except ValueError:
-        return None
-    return low, high
-
-
-def learned(mappings: Sequence[CcMapping], wish: Wish, place: tuple[int, int], *, note: bool = False) -> list[CcMapping]:
-    """Return a map with a wish on a controller or a note; what the same did before is replaced, the rest stays."""
-    channel, controller = place
-    new = CcMapping(controller, wish.name, channel, wish.low, wish.high, is_whole(wish.name), wish.choices, note)
-    kept = [m for m in mappings if not ((m.controller, m.note) == (controller, note) and m.channel in (None, channel))]
-    return [*kept, new]
-
-
-def struck(data: Sequence[int]) -> tuple[int, int] | None:
-    """Return the channel (from 0) and the pitch of a MIDI message that begins a note, None for any other."""
-    return (data[0] & 0x0F, data[1]) if len(data) == 3 and data[0] & 0xF0 == 0x90 and data[2] else None
-
 
 def learn_command(*, path: Path, wishes: Sequence[str], control_in: str, terminal: Terminal, within: str = "60s") -> None:
     """Ask for one controller after another, and write the map after each.

@@ -8,10 +8,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+
+from musichal.hearing.encoders import Encoder
+from musichal.hearing.listener import Listener
 from musichal.hearing.percepts import Percept, Window
+from musichal.hearing.vocabulary import Vocabulary
 from musichal.spec import PerceptionSpec
 
 CLOSE_S = 2.0
+_WARM_UP_SEGMENTS = 3
+
+
+def warm_up(spec: PerceptionSpec, encoder: Encoder, vocabularies: tuple[Vocabulary, Vocabulary]) -> None:
+    """Analyse some noise, so that the first segment takes no longer than any other."""
+    listener = Listener(spec, encoder, vocabularies, source_rate_hz=spec.sample_rate_hz)
+    length = spec.segment_samples * _WARM_UP_SEGMENTS + spec.lookahead_samples
+    listener.push((0.1 * np.random.default_rng(0).standard_normal(length)).astype(np.float32))
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ class LiveCommand:
 
     name: str
     help: str
-    of: Literal["stage", "partner", "display"] = "partner"
+    of: Literal["stage", "partner", "controllers", "display"] = "partner"
     takes: Literal["button", "switch", "value"] = "button"
     values: str = ""
     keys: str = ""
@@ -70,6 +70,14 @@ COMMANDS = (
         help="play from a region only: a recording's number, start and end",
     ),
     LiveCommand(
+        name="learn_controller", of="controllers", takes="value", values="a command or a setting",
+        help="the next MIDI controller that moves gives this (--control-in; --map keeps it)",
+    ),
+    LiveCommand(
+        name="forget_controller", of="controllers", takes="value", values="a command or a setting",
+        help="no MIDI controller gives this any more",
+    ),
+    LiveCommand(
         name="clock", takes="value", values="beats per minute", help="follow a tempo; a beat is when it is sent"
     ),
 )  # fmt: skip
@@ -80,13 +88,15 @@ COMMANDS_HELP: Mapping[str, str] = MappingProxyType({c.name: c.help for c in _GI
 STAGE_COMMANDS = tuple(c.name for c in COMMANDS if c.of == "stage")
 """Commands of the engine."""
 PARTNER_COMMANDS = tuple(c.name for c in COMMANDS if c.of == "partner")
+CONTROLLER_COMMANDS = tuple(c.name for c in COMMANDS if c.of == "controllers")
+"""Commands about what controllers do."""
 DISPLAY_COMMANDS = tuple(c.name for c in COMMANDS if c.of == "display")
 """Commands that change only what is shown."""
 TRIGGERS = tuple(c.name for c in _GIVEN if c.takes == "button")
 SWITCHES = tuple(c.name for c in _GIVEN if c.takes == "switch")
 KEYS = {key: c.name for c in COMMANDS for key in c.keys}
 """What single keys ask for; see `key_command` for the digits."""
-NAMES = (*STAGE_COMMANDS, *PARTNER_COMMANDS, *NUMBERS, *WORDS)
+NAMES = (*STAGE_COMMANDS, *PARTNER_COMMANDS, *CONTROLLER_COMMANDS, *NUMBERS, *WORDS)
 """Every command, besides the settings of a voice such as ``bass.low_pitch``."""
 NAME = re.compile(r"[a-z][a-z0-9_]{0,39}(\.[a-z][a-z0-9_]{0,39})?")
 LONGEST_TEXT = 200

@@ -24,8 +24,9 @@ from musichal.hearing.encoders import create_encoder
 from musichal.hearing.exact_notes import OnsetQueue
 from musichal.hearing.front_end import input_latency_s
 from musichal.hearing.listener import Listener
-from musichal.live.analysis_thread import AnalysisThread
-from musichal.live.control import CcMap, Command, CommandQueue, read_cc_map
+from musichal.live.analysis_thread import AnalysisThread, warm_up
+from musichal.live.control import CONTROLLER_COMMANDS, CcMap, Command, CommandQueue, read_cc_map
+from musichal.live.controller_learning import LiveLearning
 from musichal.live.drift import DriftMonitor
 from musichal.live.engine import CHANNEL, EngineObserver, EventLoop, ObserverThread, Player
 from musichal.live.input.control_inputs import ControlInputs, MidiClock, midi_commands
@@ -53,6 +54,7 @@ from musichal.memory.partner_file import PartnerModel, load_partner
 from musichal.partner.decision import Decision
 from musichal.partner.explanation import explain
 from musichal.partner.made_ready import make_ready
+from musichal.partner.mode_controller import directed_by
 from musichal.partner.partner import Partner
 from musichal.partner.settings import PartnerSettings
 from musichal.partner.voices import unheard_voices
@@ -63,7 +65,6 @@ _JOIN_S, _SETTLE_S = 20.0, 1.0
 _WAIT_S = 0.1
 # Below the scheduler's. Busy programs must not put the analysis aside while it holds the interpreter.
 _ENGINE_LEVEL, _ANALYSIS_LEVEL = 6, 2
-_WARM_UP_SEGMENTS = 3
 _MOST_NEWS = 64
 _DEFAULT_BLOCK = 512
 _CLOCK, _MONITOR = "--clock-out", "--monitor"
@@ -159,6 +160,7 @@ class LivePerformance:
     ----------
     engine : LiveEngine
     input : LiveInput or MidiInput
+    learning : LiveLearning
     warnings : list of str
         What was not closed whole.
     summary : dict
@@ -192,6 +194,8 @@ class LivePerformance:
         self.warnings: list[str] = []
         self.summary: dict[str, Any] = {}
         self._commands = CommandQueue()
+        modes = list(directed_by(request.settings.direction)[0])
+        self.learning = LiveLearning(self._control_map, request.control_map, modes, works=request.control_in is not None)
         self._news: deque[tuple[str, str]] = deque(maxlen=_MOST_NEWS)
         self._writer: LiveSessionWriter | None = None
         self._osc_in: OscInput | None = None
@@ -219,7 +223,10 @@ class LivePerformance:
 
     def put(self, command: Command) -> None:
         """Give a command, from any thread."""
-        self._commands.put(command)
+        if command.name in CONTROLLER_COMMANDS:
+            self.learning.obey(command)
+        else:
+            self._commands.put(command)
 
     def explain(self, decision: Decision) -> str:
         """Return the reason of a decision in words."""
@@ -260,7 +267,7 @@ class LivePerformance:
         request, model = self.request, self.model
         spec = model.spec
         encoder = create_encoder(spec)
-        _warm_up(model, encoder)
+        warm_up(spec, encoder, model.vocabularies)
         ports = [port for routing in self.routings for port in routing.ports]
         clock = [PortSettings(_CLOCK, request.clock_out, is_clock=True)] if request.clock_out is not None else []
         scheduler = self._scheduler = stack.enter_context(Scheduler([*ports, *clock]))
@@ -343,7 +350,7 @@ class LivePerformance:
     def _open_osc(self, stack: ExitStack) -> None:
         osc = self.request.osc
         if osc.listen is not None:
-            self._osc_in = OscInput(osc.listen, self._commands.put, host=osc.host)
+            self._osc_in = OscInput(osc.listen, self.put, host=osc.host)
             stack.callback(self._osc_in.close)
         if osc.send is not None:
             rate_hz = self.model.spec.sample_rate_hz
@@ -360,7 +367,8 @@ class LivePerformance:
         for name in (request.control_in, clock_in):
             if name is not None:
                 here = self._control_map if name == request.control_in else CcMap([])
-                takes[name] = midi_commands(here, self._commands, clock if name == clock_in else None)
+                learning = self.learning if name == request.control_in else None
+                takes[name] = midi_commands(here, self, clock if name == clock_in else None, learning)
         return ControlInputs(takes, lambda kind, text: self._news.append((kind, text)))
 
     def _put_clock(self, source: str) -> Callable[[Mapping[str, object] | None], object]:
@@ -488,11 +496,3 @@ def _slices(request: LiveRequest, model: PartnerModel) -> Iterator[Scheduler | N
     port = PortSettings("--audio-out", f"slices:{request.partner}{device}", latency_s=request.latency_s)
     with Scheduler([port]) as scheduler:
         yield scheduler
-
-
-def _warm_up(model: PartnerModel, encoder: Any) -> None:
-    """Analyse some noise, so that the first segment takes no longer than any other."""
-    spec = model.spec
-    listener = Listener(spec, encoder, model.vocabularies, source_rate_hz=spec.sample_rate_hz)
-    length = spec.segment_samples * _WARM_UP_SEGMENTS + spec.lookahead_samples
-    listener.push((0.1 * np.random.default_rng(0).standard_normal(length)).astype(np.float32))

@@ -7,9 +7,10 @@ import contextlib
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
-from musichal.live.control import CcMap, CommandQueue
+from musichal.live.control import CcMap, Command
+from musichal.live.controller_learning import LiveLearning
 from musichal.live.output.midi_ports import MidiInputPort, NoSuchPortError, open_midi_input
 from musichal.machine import now_s
 from musichal.partner.clocks import TickClock
@@ -138,10 +139,27 @@ class ControlInputs:
                     )
 
 
-def midi_commands(control_map: CcMap, commands: CommandQueue, clock: MidiClock | None) -> Take:
-    """Return what takes the messages of a MIDI input: controllers and notes become commands, MIDI clock goes to `clock`."""
+class Commands(Protocol):
+    """What takes commands."""
+
+    def put(self, asked: Command, /) -> object:
+        """Take a command."""
+
+
+def midi_commands(
+    control_map: CcMap,
+    commands: Commands,
+    clock: MidiClock | None,
+    learning: LiveLearning | None = None,
+) -> Take:
+    """Return what takes the messages of a MIDI input.
+
+    Controllers and notes become commands, unless `learning` waits for one; MIDI clock goes to `clock`.
+    """
 
     def take(data: Sequence[int]) -> None:
+        if learning is not None and data and learning.take(data):
+            return
         if len(data) == 3 and data[0] & 0xF0 == 0xB0:
             for command in control_map.commands(data[0] & 0x0F, data[1] & 0x7F, data[2] & 0x7F):
                 commands.put(command)

@@ -2,8 +2,9 @@
 
 In, ``/musichal/NAME`` with values is the command NAME (see `musichal.live.control`); ``/musichal/bass/low_pitch`` is
 ``bass.low_pitch``. The socket is bound to loopback unless another address is named. A command has a name, numbers and short
-words, and can neither read nor write a file. A command is answered: ``/musichal/ok`` says what it did, ``/musichal/error`` why
-it was refused. A sender beyond loopback, whose address may be forged, gets no more bytes than it sent: no or a short word.
+words, and can name no file; what ``learn_controller`` learns goes to the map that the command line names. A command is
+answered: ``/musichal/ok`` says what it did, ``/musichal/error`` why it was refused. A sender beyond loopback, whose address may
+be forged, gets no more bytes than it sent: no or a short word.
 
 A thread of its own reads at most `_MOST_PER_S` datagrams a second fully; of those beyond, only panic is obeyed, the others are
 counted and dropped. Malformed packets are counted and dropped.

@@ -382,15 +382,25 @@ def moments(
     _run("explain.moments_command", locals())
 
 
-@app.command(epilog="Example: `musichal web take1` — a session; `musichal web partner.hal` — what a partner learned.")
+@app.command(epilog="Example: `musichal web` — what is in this folder; `musichal web take1` — a session; `musichal web a.hal`.")
 def web(
-    what: Annotated[Path, typer.Argument(help="A session folder, or a partner file.")],
+    what: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Session folders, partner files, or folders of them; default: this folder.", show_default=False),
+    ] = None,
     partner: MovedPartner = None,
+    uploads: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for what is dropped on the page, and for the partners that learn it; default: a new one beside what is"
+            " shown, and beyond this machine none."
+        ),
+    ] = None,
     web_port: WebPort = 0,
     web_host: WebHost = LOOPBACK,
     no_browser: NoBrowser = False,
 ) -> None:
-    """Show a session or a partner in the browser: play it, click on a note to see why and hear where it comes from."""
+    """Show sessions and partners in the browser: play, explain, compare and export them; train and verify partners."""
     _run("web.web_command", locals())
 
 

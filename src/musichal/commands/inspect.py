@@ -11,7 +11,7 @@ from musichal.commands.terminal import Terminal, table_of
 from musichal.evaluate.partner_stats import PartnerStats, RecordingStats, partner_stats
 from musichal.evaluate.takes import Overview, Take, overview
 from musichal.live.output.files import PICTURE, check_outputs
-from musichal.memory.partner_file import load_partner
+from musichal.memory.partner_file import PartnerModel, load_partner
 from musichal.partner.settings import PartnerSettings
 from musichal.partner.voices import unheard_voices
 from musichal.plots.partner import draw_partner
@@ -49,6 +49,11 @@ def inspect_command(
         with terminal.progress("Drawing"):
             save_figure(draw_partner(model), picture)
         terminal.say(f"Wrote {printable(picture)}")
+
+
+def overview_lines(model: PartnerModel) -> Iterator[str]:
+    """Yield what a partner suits, what it lacks and what its takes have in common, as sentences for musicians."""
+    return _lines(overview(model, partner_stats(model)))
 
 
 def _head(name: str, known: Overview) -> Iterator[str]:

@@ -4,8 +4,9 @@ import atexit
 import contextlib
 import tempfile
 import threading
+import time
 import webbrowser
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -14,15 +15,23 @@ from musichal.commands.live import live_command, stop_signals
 from musichal.commands.options import PlayOptions
 from musichal.commands.session import known_partner, names_of
 from musichal.commands.terminal import Terminal
-from musichal.live.live_performance import LivePerformance
+from musichal.errors import InputError
+from musichal.evaluate.partner_stats import partner_stats
+from musichal.evaluate.takes import overview
+from musichal.live.live_performance import LivePerformance, LiveRequest
 from musichal.live.session.session import read_session
 from musichal.memory.partner_file import PartnerModel, load_partner
 from musichal.partner.settings import PartnerSettings
 from musichal.text import path_text, printable
 from musichal.web.dashboard import Dashboard, WebPlace
 from musichal.web.messages import hello, session_messages
+from musichal.web.shelf import find_shelf, is_session
 
 _LOOK_S = 0.2
+_NOTHING: tuple[dict[str, Any], Iterable[dict[str, Any]]] = (
+    hello(PartnerSettings(), recordings=[], live=False, nothing=True, title="MusicHal", duration_s=0.0),
+    (),
+)
 
 
 def live_web_command(options: PlayOptions, terminal: Terminal) -> dict[str, Any]:
@@ -40,31 +49,68 @@ def live_web_command(options: PlayOptions, terminal: Terminal) -> dict[str, Any]
                 title=printable(performance.input.device.name),
                 session=request.session is not None,
                 duration_s=request.duration_s,
+                clocks=_clocks(request),
                 files={"partner": path_text(request.partner.resolve())},
             )
             rate_hz = performance.input.sample_rate_hz
+            learning = performance.learning
+
+            def say_controllers() -> None:
+                fields = ("name", "controller", "channel", "note")
+                given = [{field: getattr(m, field) for field in fields} for m in learning.mappings]
+                state = {"works": learning.works, "is_kept": learning.is_kept, "waits_for": learning.waits_for}
+                dashboard.say({"k": "controllers", "given": given, **state})
+
+            learning.on_change = say_controllers
+            say_controllers()
             dashboard.begin(first, sample_rate_hz=model.spec.sample_rate_hz, input_rate_hz=rate_hz)
             _show(dashboard, terminal, open_it=not options.no_browser)
 
         return live_command(options, terminal, observers=[dashboard], opened=opened)
 
 
+def _clocks(request: LiveRequest) -> dict[str, object]:
+    return {"link": request.link, "in": request.clock_in or request.control_in or "", "out": request.clock_out or ""}
+
+
 def web_command(
-    *, what: Path, terminal: Terminal, partner: Path | None, web_port: int, web_host: str, no_browser: bool
+    *,
+    what: Sequence[Path] | None,
+    terminal: Terminal,
+    partner: Path | None,
+    uploads: Path | None,
+    web_port: int,
+    web_host: str,
+    no_browser: bool,
 ) -> None:
-    """Show a session or a partner in the browser until Ctrl-C. Raises `MusicHalError` for what is neither."""
-    begin, rest, rate_hz = session_to_show(what, partner, terminal) if what.is_dir() else _partner(what)
+    """Show sessions and partners in the browser until Ctrl-C. Raises `MusicHalError` for what is neither."""
+    from musichal.commands.desk import Desk, Uploads  # it brings training along, which nobody who plays waits for
+
+    named = list(what or [Path()])
+    if uploads is not None and uploads.exists() and not uploads.is_dir():
+        raise InputError(f"--uploads must be a folder, got {printable(uploads)}")
     place = WebPlace(host=web_host, port=web_port)
+
+    def show(path: Path) -> tuple[dict[str, Any], Iterable[dict[str, Any]]]:
+        return session_to_show(path, partner, terminal)[:2] if path.is_dir() else _partner(path)[:2]
+
     with stop_signals() as stop, Dashboard(place=place) as dashboard:
-        dashboard.begin(begin, sample_rate_hz=rate_hz, input_rate_hz=rate_hz)
+        # Beyond this machine, only what is named.
+        shelf = find_shelf(named, beside=place.is_local)
+        first = named[0].resolve()
+        only = first if len(named) == 1 and first in (*shelf.sessions, *shelf.partners) else None
+        begin, rest = _NOTHING if only is None else show(only)
+        near = first if first.is_dir() and not is_session(first) else first.parent
+        fresh = Uploads(near / f"musichal-{time.strftime('%Y-%m-%d')}", is_fresh=True) if place.is_local else None
+        desk = dashboard.desk = Desk(dashboard, shelf, show, fresh if uploads is None else Uploads(uploads, is_fresh=False))
+        dashboard.begin(begin, sample_rate_hz=1, input_rate_hz=1)
+        desk.shown = only
+        desk.say_shelf()
         _show(dashboard, terminal, open_it=not no_browser)
         dashboard.say_all(rest, stop)
-        _wait(stop, dashboard)
-
-
-def _wait(stop: threading.Event, dashboard: Dashboard) -> None:
-    while not stop.wait(_LOOK_S) and dashboard.is_serving:
-        pass
+        while not stop.wait(_LOOK_S) and dashboard.is_serving:
+            pass
+        desk.close()
 
 
 def session_to_show(
@@ -79,7 +125,7 @@ def session_to_show(
     rate_hz = settings.stream_rate_hz
     known = _recordings(model) if model is not None else []
     recordings = [*known, *({"name": name, "duration_s": 0.0} for name in names[len(known) :])]
-    files = {"session": path_text(folder.resolve()), "clock_rate_hz": str(rate_hz)}
+    files = {"session": path_text(folder.resolve())}
     if path is not None:
         files["partner"] = path_text(path.resolve())
     first = hello(
@@ -105,7 +151,11 @@ def _partner(path: Path) -> tuple[dict[str, Any], Iterable[dict[str, Any]], int]
         duration_s=0.0,
         files={"partner": path_text(path.resolve())},
     )
-    return first, [], model.spec.sample_rate_hz
+    return first, _learned(model), model.spec.sample_rate_hz
+
+
+def _learned(model: PartnerModel) -> Iterator[dict[str, Any]]:
+    yield {"k": "overview", **overview(model, partner_stats(model)).to_dict()}
 
 
 def _recordings(model: PartnerModel) -> list[dict[str, object]]:

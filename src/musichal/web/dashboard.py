@@ -19,8 +19,9 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 
@@ -28,14 +29,14 @@ from musichal import own_process
 from musichal.arrays import Float32
 from musichal.errors import InputError
 from musichal.hearing.percepts import Percept
-from musichal.live.control import Command, command
+from musichal.live.control import Answer, Command, command
 from musichal.live.drift import DriftReport
 from musichal.live.engine import EngineObserver
 from musichal.live.session.event_log import Entry
 from musichal.live.stage import StageState
 from musichal.machine import now_s
 from musichal.partner.decision import Decision
-from musichal.text import printable
+from musichal.text import printable, text_path
 from musichal.web.messages import Message, decision_message, drift_message, entry_message, percept_message, stage_message
 
 _MOST_WAITING = 4096
@@ -73,6 +74,18 @@ class WebPlace:
         return ""
 
 
+class Desk(Protocol):
+    """What does the work that a page asks for where nothing is being played. Called on a thread; must not wait."""
+
+    names: frozenset[str]
+
+    def take(self, name: str, values: Sequence[object], answer: Answer) -> None:
+        """Take what is asked for."""
+
+    def received(self, path: Path) -> None:
+        """Take a file that was dropped on a page."""
+
+
 class Dashboard(EngineObserver):
     """Serves the page of a performance, or of what else is `say`-ed.
 
@@ -107,6 +120,7 @@ class Dashboard(EngineObserver):
         self.place = place or WebPlace()
         if self.place.host == "localhost":
             self.place = replace(self.place, host="127.0.0.1")
+        self.desk: Desk | None = None
         self.address = self.stage_address = ""
         self.on_end: Callable[[str], object] = lambda _: None
         self._rate_hz, self._input_rate_hz = 1, 1
@@ -295,6 +309,9 @@ class Dashboard(EngineObserver):
             if "serving" in values:
                 self.address, self.stage_address = values["serving"]
                 self._told.set()
+            elif "received" in values:
+                if self.desk is not None:
+                    self.desk.received(text_path(values["received"]))
             elif "refused" in values:
                 self._refusal = values["refused"]
             else:
@@ -307,6 +324,9 @@ class Dashboard(EngineObserver):
         def answer(obeyed: bool, text: str) -> None:
             self.say({"k": "answer", "to": asked["to"], "id": asked["id"], "obeyed": obeyed, "text": text})
 
+        if self.desk is not None and asked["name"] in self.desk.names:
+            self.desk.take(asked["name"], asked["values"], answer)
+            return
         try:
             wanted = command(asked["name"], asked["values"], answer=answer)
         except InputError as error:

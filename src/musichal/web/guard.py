@@ -96,6 +96,15 @@ def byte_range(header: str | None, length: int) -> tuple[int, int] | None:
     return (begin, end) if begin < end else None
 
 
+def wanted_stretch(query: Mapping[str, Sequence[str]]) -> tuple[float, float] | None:
+    """Return the stretch that a query asks for, ``from`` one second ``to`` another; None where it asks for anything else."""
+    try:
+        start_s, end_s = (float(query[name][0]) for name in ("from", "to"))
+    except (KeyError, ValueError):
+        return None
+    return (start_s, end_s) if 0 <= start_s < end_s < 1e6 else None
+
+
 def wanted_moment(query: Mapping[str, Sequence[str]]) -> tuple[int, float, float] | None:
     """Return the stretch that a query asks for: number of the ``recording``, ``from`` which second, ``for`` how many.
 

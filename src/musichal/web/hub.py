@@ -19,6 +19,7 @@ _KEPT_LIVE_BYTES, _KEPT_BYTES = 8 << 20, 1 << 29
 _MOST_LASTING = 20_000
 _COURSE = ("pause", "hold_section", "next_section", "end")  # of which each counts, not only the last
 _KEPT_LEVELS_S = 12.0
+_LATEST = ("memory", "shelf", "dropped", "task", "compared", "controllers")  # of which only the last counts
 _PER_S, _BURST = 50.0, 50.0
 _LONGEST_NAME, _MOST_VALUES, _LONGEST_VALUE = 80, 8, 200
 _PART_BYTES = 1 << 18
@@ -91,7 +92,7 @@ class Hub:
         self._kept: deque[str] = deque()
         self._settings: dict[str, str] = {}
         self._lasting: deque[str] = deque(maxlen=_MOST_LASTING)
-        self._memory: list[str] = []
+        self._latest: dict[str, str] = {}
         self._kept_bytes = 0
         self._levels: deque[tuple[float, str]] = deque()
         self._numbers = 0
@@ -109,14 +110,13 @@ class Hub:
             text = json.dumps(message, separators=(",", ":"))
             common.append(text)
             if kind == "hello":
-                self.hello = text
-                self.is_live = bool(message.get("live"))
+                self._begin(text, is_live=bool(message.get("live")))
             elif kind == "level":
                 self._levels.append((message["at"], text))
                 while self._levels[0][0] < message["at"] - _KEPT_LEVELS_S:
                     self._levels.popleft()
-            elif kind == "memory":
-                self._memory = [text]
+            elif kind in _LATEST:
+                self._latest[kind] = text
             elif self.is_live and kind == "entry" and message.keys() & {"change", "stage", "mark"}:
                 self._keep_lasting(message)
             elif kind not in ("statistics", "stage"):
@@ -128,6 +128,17 @@ class Hub:
             frame = "[" + ",".join(common) + "]"
             for page in self.pages.values():
                 page.tell(frame)
+
+    def _begin(self, hello: str, *, is_live: bool) -> None:
+        """Show something else from here on: every page is told it from its beginning."""
+        if self.hello:
+            self._latest.pop("memory", None)
+            for kept in (self._kept, self._settings, self._lasting, self._levels):
+                kept.clear()
+            self._kept_bytes = 0
+            for page in self.pages.values():
+                page.is_behind = True
+        self.hello, self.is_live = hello, is_live
 
     def _keep_lasting(self, message: dict[str, Any]) -> None:
         """Keep what holds on; of a setting how it stands now: a fader may change one fifty times a second, all evening."""
@@ -146,7 +157,7 @@ class Hub:
         size = 0
         first = [self.hello] if self.hello else []
         lasting = [*self._settings.values(), *self._lasting, *self._kept, *(text for _, text in self._levels)]
-        for text in [*first, *self._memory, *lasting]:
+        for text in [*first, *self._latest.values(), *lasting]:
             part.append(text)
             size += len(text)
             if size > _PART_BYTES:

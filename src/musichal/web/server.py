@@ -22,12 +22,14 @@ from urllib.parse import parse_qs, urlsplit
 
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.datastructures import Headers
+from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
 from musichal.own_process import own_output
-from musichal.text import reason
-from musichal.web.guard import LONGEST_PATH, Guard, byte_range, page_headers, wanted_moment
+from musichal.text import path_text, printable, reason, text_path
+from musichal.web.guard import LONGEST_PATH, Guard, byte_range, page_headers, wanted_moment, wanted_stretch
 from musichal.web.hub import Hub, Page
+from musichal.web.intake import PART_BYTES, Intake, RefusedError, Upload
 
 if TYPE_CHECKING:
     from musichal.web.sounds import Sounds
@@ -40,6 +42,9 @@ _NICENESS = 5
 _ASK_S, _ANSWER_S = 5.0, 120.0  # so long may a request take to arrive; and its answer, such as the sound of a session
 _WAIT_S, _LOOK_S = 5.0, 0.01
 _ROLE = "musichal_role"
+_UPLOAD = "upload"
+_PART_S = 30.0  # so long may a part of a file take to come
+_EXPORTED = {"midi": ("audio/midi", "mid"), "wav": ("audio/wav", "wav")}
 
 
 def static_files() -> dict[str, tuple[str, bytes]]:
@@ -65,6 +70,8 @@ class Server:
         self.hub = Hub(tell)
         self._sounds: asyncio.Future[Sounds] | None = None
         self._paths: Mapping[str, str] = {}
+        self._takes: list[asyncio.Future[Sounds]] = []
+        self._intake: Intake | None = None
         self._tokens, self._host, self._port = tokens, host, port
         self._guard: Guard
         self._files = static_files()
@@ -102,14 +109,26 @@ class Server:
         while line := await lines.get():
             messages = json.loads(line)
             for message in messages:
-                if message.get("k") == "hello":
-                    self._paths = message.pop("files", {})
-                    self._sounds = asyncio.get_running_loop().run_in_executor(None, _open_sounds, self._paths)
-                    self._looking = asyncio.create_task(self._look_into_memory(self._sounds))
+                self._open(message)
             until_s = time.monotonic() + _WAIT_S
             while self._waits_for_page and time.monotonic() < until_s:
                 await asyncio.sleep(_LOOK_S)
             self.hub.spread(messages)
+
+    def _open(self, message: dict[str, Any]) -> None:
+        """Open the files that a message names; a page is not told where they are."""
+
+        def opened(files: Mapping[str, str]) -> "asyncio.Future[Sounds]":
+            return asyncio.get_running_loop().run_in_executor(None, _open_sounds, files)
+
+        if message.get("k") == "hello":
+            self._paths = message.pop("files", {})
+            self._sounds = opened(self._paths)
+            self._looking = asyncio.create_task(self._look_into_memory(self._sounds))
+        elif message.get("k") == "compared":
+            self._takes = [opened(files) for files in message.pop("files", [])]
+        elif message.get("k") == "shelf" and (intake := message.pop("intake", None)) and self._intake is None:
+            self._intake = Intake(text_path(intake["folder"]), is_fresh=intake["is_fresh"], suffixes=intake["suffixes"])
 
     @property
     def _waits_for_page(self) -> bool:
@@ -120,7 +139,7 @@ class Server:
         """Load the partner beside everything else, and tell the pages what its memory looks like."""
         sounds = await opening
         message = await asyncio.get_running_loop().run_in_executor(None, sounds.memory)
-        if message is not None:
+        if message is not None and opening is self._sounds:
             self.hub.spread([message])
 
     async def _request(self, connection: ServerConnection, request: Request) -> Response | None:
@@ -133,12 +152,17 @@ class Server:
             return _answer(HTTPStatus.FORBIDDEN, "text/plain", b"forbidden\n")
         setattr(connection, _ROLE, role)
         headers = page_headers(hosts[0])
-        if name == "socket":
-            if not self._guard.knows_origin(origins, hosts):
+        if name in ("socket", _UPLOAD):
+            may_send = name == "socket" or (role == "player" and self._intake is not None)
+            if not (may_send and self._guard.knows_origin(origins, hosts)):
                 return _answer(HTTPStatus.FORBIDDEN, "text/plain", b"forbidden\n")
+            if name == _UPLOAD:
+                connection.protocol.max_message_size = PART_BYTES
+                setattr(connection, _ROLE, _UPLOAD)
             return None
-        if name in ("sound", "whole"):
-            return await self._sound(name, parse_qs(path.query), request.headers.get("Range"), headers)
+        if name in ("sound", "whole", "export"):
+            query, wanted = parse_qs(path.query), request.headers.get("Range")
+            return await (self._export(query, headers) if name == "export" else self._sound(name, query, wanted, headers))
         kind, content = self._files.get(name or "index.html", ("", b""))
         if not kind:
             return _answer(HTTPStatus.NOT_FOUND, "text/plain", b"not found\n", headers)
@@ -148,9 +172,14 @@ class Server:
         self, name: str, query: Mapping[str, list[str]], wanted: str | None, headers: Mapping[str, str]
     ) -> Response:
         moment = wanted_moment(query) if name == "sound" else None
-        if self._sounds is None or not (moment if name == "sound" else "session" in self._paths):
+        opening, take = self._sounds, query.get("take", [""])[0]
+        if name == "whole" and take:
+            opening = self._takes[int(take)] if take in ("0", "1") and len(self._takes) == 2 else None
+        elif not (moment if name == "sound" else "session" in self._paths):
+            opening = None
+        if opening is None:
             return _answer(HTTPStatus.NOT_FOUND, "text/plain", b"there is no such sound\n", headers)
-        sounds = await asyncio.shield(self._sounds)
+        sounds = await asyncio.shield(opening)
         make = sounds.whole if moment is None else functools.partial(sounds.moment, *moment)
         content = await asyncio.get_running_loop().run_in_executor(None, make)
         if content is None:
@@ -164,8 +193,47 @@ class Server:
         headers["Content-Range"] = f"bytes {first}-{end - 1}/{len(content)}"
         return _answer(HTTPStatus.PARTIAL_CONTENT, kind, content[first:end], headers)
 
+    async def _export(self, query: Mapping[str, list[str]], headers: Mapping[str, str]) -> Response:
+        """Return a stretch of a session as a file to keep: ``kind`` is midi or wav."""
+        stretch, kind = wanted_stretch(query), query.get("kind", [""])[0]
+        content = None
+        if self._sounds is not None and stretch is not None and kind in _EXPORTED and "session" in self._paths:
+            sounds = await asyncio.shield(self._sounds)
+            content = await asyncio.get_running_loop().run_in_executor(None, sounds.exported, kind, *stretch)
+        if content is None or stretch is None:
+            return _answer(HTTPStatus.NOT_FOUND, "text/plain", b"there is nothing to export\n", headers)
+        media, suffix = _EXPORTED[kind]
+        named = {"Content-Disposition": f'attachment; filename="musichal-{stretch[0]:.1f}-{stretch[1]:.1f}s.{suffix}"'}
+        return _answer(HTTPStatus.OK, media, content, {**headers, **named})
+
+    async def _take_file(self, connection: ServerConnection, intake: Intake) -> None:
+        """Take one file that is dropped on a page, and say what became of it; one that does not come whole leaves nothing."""
+        upload: Upload | None = None
+        try:
+            upload = intake.begin(await asyncio.wait_for(connection.recv(), _ASK_S))
+            while True:
+                part = await asyncio.wait_for(connection.recv(), _PART_S)
+                if not isinstance(part, bytes):
+                    raise RefusedError("a file is sent as bytes")
+                if upload.write(part):
+                    break
+            kept, upload = upload.keep(), None
+            self._tell({"received": path_text(kept)})
+            await connection.send(json.dumps({"kept": printable(kept.name)}))
+        except (RefusedError, OSError) as error:
+            text = str(error) if isinstance(error, RefusedError) else f"it cannot be written: {reason(error)}"
+            await connection.send(json.dumps({"refused": text}))
+        finally:
+            if upload is not None:
+                intake.drop(upload)
+
     async def _socket(self, connection: ServerConnection) -> None:
         """Pass messages to a page, and its commands to the engine."""
+        if getattr(connection, _ROLE, "") == _UPLOAD:
+            with contextlib.suppress(TimeoutError, ConnectionClosed):
+                assert self._intake is not None
+                await self._take_file(connection, self._intake)
+            return
         page = self.hub.open(may_play=getattr(connection, _ROLE, "") == "player")
         if page is None:
             await connection.close(1013, "too many pages are open")

@@ -4,6 +4,7 @@ The engine's process names the files; a page names only numbers. The page's proc
 nothing of this is done beside the music.
 """
 
+import contextlib
 import io
 import itertools
 import threading
@@ -15,11 +16,12 @@ import numpy as np
 import soundfile
 
 from musichal.arrays import Float32
-from musichal.audio.instrument import find_instrument, render_notes
+from musichal.audio.instrument import find_instrument
 from musichal.errors import MusicHalError
-from musichal.live.engine import note_events
-from musichal.live.session.event_log import as_sounded
+from musichal.live.output.midi_score import score_bytes
+from musichal.live.session.duo import Duo
 from musichal.live.session.session import Session, read_session
+from musichal.live.session.timeline import session_markers, tempo_map
 from musichal.memory.container import as_bytes
 from musichal.memory.partner_file import PartnerModel, load_partner
 from musichal.plots.partner import repeats
@@ -29,7 +31,7 @@ _COLUMNS = 1200
 _ARCS = 60
 _MOST_NOTES = 40_000
 _LONGEST_WHOLE_S = 3600.0
-_PLAYER_GAIN, _PARTNER_GAIN = 0.7, 0.7
+_RINGS_S = 5.0
 
 
 class Sounds:
@@ -38,7 +40,7 @@ class Sounds:
     Parameters
     ----------
     files : mapping
-        Paths of the ``partner``, and of the ``session`` that is shown, with the ``clock_rate_hz`` of that.
+        Paths of the ``partner``, and of the ``session`` that is shown.
     """
 
     def __init__(self, files: Mapping[str, str]) -> None:
@@ -47,6 +49,7 @@ class Sounds:
         self._model: PartnerModel | None = None
         self._session: Session | None = None
         self._whole: bytes | None = None
+        self._duo: Duo | None = None
 
     def _partner(self) -> PartnerModel | None:
         with self._lock:
@@ -144,40 +147,47 @@ class Sounds:
         session = self._played()
         if session is None or not 0 < session.input_samples <= _LONGEST_WHOLE_S * session.settings.sample_rate_hz:
             return None
-        with self._rendering:
+        with self._rendering, contextlib.suppress(MusicHalError):
             if self._whole is None:
-                self._whole = _duo(session, self._clock_rate_hz)
+                duo = self._both(session)
+                end_s = max(duo.duration_s, min(duo.notes_s, duo.duration_s + _RINGS_S))
+                both = duo.mixed(duo.player(0.0, end_s), duo.answer(0.0, end_s))
+                self._whole = _sound(both, duo.rate_hz, "FLAC")
             return self._whole
+        return None
 
-    @property
-    def _clock_rate_hz(self) -> int:
-        return int(self._files.get("clock_rate_hz", "24000"))
+    def exported(self, kind: str, start_s: float, end_s: float) -> bytes | None:
+        """Return a stretch of a session as ``musichal export`` writes it: its MIDI, or both as sound (``wav``).
 
+        None where there is none, or where it is longer than an hour.
+        """
+        session = self._played()
+        if session is None:
+            return None
+        with self._rendering, contextlib.suppress(MusicHalError):
+            duo = self._both(session)
+            end_s = min(end_s, max(duo.duration_s, duo.notes_s))
+            if not 0 < end_s - start_s <= _LONGEST_WHOLE_S:
+                return None
+            if kind == "wav":
+                return _sound(duo.mixed(duo.player(start_s, end_s), duo.answer(start_s, end_s)), duo.rate_hz, "WAV")
+            own = duo.player_part(start_s, end_s)
+            parts = [*duo.parts(start_s, end_s), *([] if own is None else [own])]
+            markers = [(m.at_s - start_s, m.words) for m in session_markers(session) if start_s <= m.at_s < end_s]
+            return score_bytes(parts, tempo_map(session.decisions, start_s=start_s), markers)
+        return None
 
-def _duo(session: Session, clock_rate_hz: int) -> bytes:
-    settings = session.settings
-    player, rate = session.samples(), settings.sample_rate_hz
-    events = note_events(as_sounded(session.decisions, session.entries, sample_rate_hz=clock_rate_hz), channel=settings.channel)
-    answer = render_notes(events, find_instrument(), sample_rate_hz=rate, programs={settings.channel: settings.program})
-    answer = answer.mean(axis=1)
-    length = max(len(player), min(len(answer), len(player) + 5 * rate))
-    both = np.zeros((length, 2), dtype=np.float32)
-    mine, theirs = _PLAYER_GAIN * _levelled(player), _PARTNER_GAIN * _levelled(answer[:length])
-    both[: len(mine), 0] += mine
-    both[: len(mine), 1] += 0.4 * mine
-    both[: len(theirs), 1] += theirs
-    both[: len(theirs), 0] += 0.4 * theirs
-    both /= max(1.0, float(np.abs(both).max()))
-    out = io.BytesIO()
-    soundfile.write(out, both, rate, format="FLAC", subtype="PCM_16")
-    return out.getvalue()
-
-
-def _levelled(samples: Float32) -> Float32:
-    return samples / max(float(np.abs(samples).max(initial=0.0)), 1e-6)
+    def _both(self, session: Session) -> Duo:
+        if self._duo is None:
+            self._duo = Duo(session, find_instrument())
+        return self._duo
 
 
 def _wav(samples: Float32, rate: int) -> bytes:
+    return _sound(samples, rate, "WAV")
+
+
+def _sound(samples: Float32, rate: int, kind: str) -> bytes:
     out = io.BytesIO()
-    soundfile.write(out, samples, rate, format="WAV", subtype="PCM_16")
+    soundfile.write(out, samples, rate, format=kind, subtype="PCM_16")
     return out.getvalue()

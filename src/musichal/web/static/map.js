@@ -4,6 +4,12 @@ import { h, sharp, theme, clock } from "./dom.js";
 
 const LEAST_ROW = 74, MOST_ROW = 190, GAP = 30, VISITED_S = 60, LEFT = 8, MOST_ROWS = 100; // a canvas can only be so high
 
+// "0:10-20.5, 2" names stretches of recordings; all and none name no stretch.
+export function regions(text) {
+  return String(text || "").split(",").map((part) => /^\s*(\d+)(?::([\d.]+)-([\d.]+))?\s*$/.exec(part)).filter(Boolean)
+    .map(([, row, from, to]) => ({ row: Number(row), from: from === undefined ? 0 : Number(from), to: to === undefined ? Infinity : Number(to) }));
+}
+
 export class MemoryMap {
   constructor(app) {
     this.app = app;
@@ -13,7 +19,11 @@ export class MemoryMap {
     this.words = h("p", { class: "region", "aria-live": "polite" }, "click: hear that place · drag: choose a stretch");
     const region = (name, words) => h("button", { type: "button", class: "chip", "data-region": name, onclick: () => this.ask(name) }, words);
     this.buttons = h("div", { class: "row" }, region("use", "play only from it"), region("avoid", "avoid it"), region("all", "play from everywhere"));
-    this.element = h("div", { class: "map-box" }, h("div", { class: "scroll" }, this.canvas), this.words, this.buttons);
+    this.which = h("select", { "aria-label": "Recording", onchange: () => this.typed() });
+    const number = (label) => h("input", { type: "number", min: "0", step: "0.1", "aria-label": label, onchange: () => this.typed() });
+    [this.from, this.to] = [number("From second"), number("To second")];
+    this.stretch = h("div", { class: "row stretch" }, this.which, h("span", {}, "from"), this.from, h("span", {}, "to"), this.to, h("span", {}, "s"));
+    this.element = h("div", { class: "map-box" }, h("div", { class: "scroll" }, this.canvas), this.words, this.stretch, this.buttons);
     this.canvas.addEventListener("pointerdown", (event) => this.down(event));
     this.canvas.addEventListener("pointermove", (event) => this.move(event));
     this.canvas.addEventListener("pointerup", (event) => this.up(event));
@@ -27,7 +37,8 @@ export class MemoryMap {
     const room = hello.partner ? (window.innerHeight - 260) / Math.max(1, rows.length) - GAP : LEAST_ROW;
     this.row = Math.round(Math.max(LEAST_ROW, Math.min(MOST_ROW, room)));
     this.canvas.style.height = `${rows.length * (this.row + GAP) + 10}px`;
-    this.buttons.hidden = !hello.live;
+    this.buttons.hidden = this.stretch.hidden = !(hello.live && this.app.model.may_play);
+    this.which.replaceChildren(...rows.map((row, number) => h("option", { value: String(number) }, `${number + 1}  ${row.name}`)));
     const facts = `${memory.rows.length} recordings · ${memory.states} gestures · ${memory.total_notes} notes`;
     const more = memory.rows.length - rows.length;
     this.words.textContent = `${facts}${more ? ` · ${more} recordings more than are shown` : ""} · click: hear that place${hello.live ? " · drag: choose a stretch" : ""}`;
@@ -64,9 +75,23 @@ export class MemoryMap {
     const [from, to] = [Math.min(drag.from, drag.to), Math.max(drag.from, drag.to)];
     if (to - from < this.longest() / 150) this.app.explain.listen(drag.row, from, 4);
     else {
-      this.region = { row: drag.row, from, to };
-      this.words.textContent = `${this.app.model.memory.rows[drag.row].name} ${clock(from, 1)} to ${clock(to, 1)}`;
+      this.choose(drag.row, from, to);
     }
+  }
+
+  choose(row, from, to) {
+    this.region = { row, from, to };
+    this.which.value = String(row);
+    this.from.value = from.toFixed(1);
+    this.to.value = to.toFixed(1);
+    this.words.textContent = `${this.app.model.memory.rows[row].name} ${clock(from, 1)} to ${clock(to, 1)}`;
+  }
+
+  // By keyboard, or to the tenth of a second.
+  typed() {
+    const row = Number(this.which.value), [from, to] = [Number(this.from.value), Number(this.to.value)];
+    const { duration_s } = this.app.model.memory.rows[row];
+    if (to > from && from >= 0) this.choose(row, Math.min(from, duration_s), Math.min(to, duration_s));
   }
 
   ask(name) {
@@ -131,6 +156,42 @@ export class MemoryMap {
     return canvas;
   }
 
+  // What it may play from, and what it keeps away from.
+  inForce(c, t, width, scale, colours) {
+    const { model } = this.app, { rows } = this;
+    const use = regions(model.setting("use", t)), avoid = regions(model.setting("avoid", t));
+    const box = (row, from, to) => [LEFT + from * scale, row * (this.row + GAP) + 22, Math.max(2, (to - from) * scale), this.row];
+    if (use.length) {
+      c.fillStyle = colours.ground;
+      c.globalAlpha = 0.72;
+      rows.forEach((row, number) => {
+        let at = 0;
+        for (const r of [...use.filter((u) => u.row === number).sort((a, b) => a.from - b.from), { from: row.duration_s, to: row.duration_s }]) {
+          if (r.from > at) c.fillRect(...box(number, at, Math.min(r.from, row.duration_s)));
+          at = Math.max(at, r.to);
+        }
+      });
+      c.globalAlpha = 1;
+      c.strokeStyle = colours.good;
+      c.lineWidth = 2;
+      for (const r of use) if (rows[r.row]) c.strokeRect(...box(r.row, r.from, Math.min(r.to, rows[r.row].duration_s)));
+    }
+    for (const r of avoid) {
+      if (!rows[r.row]) continue;
+      const [x, y, wide, high] = box(r.row, r.from, Math.min(r.to, rows[r.row].duration_s));
+      c.fillStyle = c.strokeStyle = colours.bad;
+      c.globalAlpha = 0.25;
+      c.fillRect(x, y, wide, high);
+      c.globalAlpha = 1;
+      c.lineWidth = 2;
+      c.strokeRect(x, y, wide, high);
+      c.beginPath();
+      c.moveTo(x, y);
+      c.lineTo(x + wide, y + high);
+      c.stroke();
+    }
+  }
+
   draw(t) {
     const { model } = this.app;
     if (!model.memory || !model.memory.rows.length) return;
@@ -152,6 +213,7 @@ export class MemoryMap {
       }
     }
     c.globalAlpha = 1;
+    this.inForce(c, t, width, scale, colours);
     const shown = this.drag || this.region;
     if (shown) {
       c.strokeStyle = colours.now;

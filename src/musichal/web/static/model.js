@@ -46,7 +46,7 @@ function insert(list, item, key) {
 export class Model {
   constructor() {
     this.hello = null;
-    this.memory = null;
+    Object.assign(this, { shelf: null, task: null, dropped: null, compared: null, controllers: null });
     this.forget();
   }
 
@@ -54,7 +54,7 @@ export class Model {
     Object.assign(this, {
       onsets: [], heard: [], levels: [], percepts: [], decisions: [], plays: [], notes: [], changes: new Map(), stages: [], events: [],
       marks: [], wishes: [], alarms: [], staged: null, statistics: null, level: null, end: null, lost: [], longest: 0,
-      ready: false, may_play: false, page: 0,
+      ready: false, may_play: false, page: 0, pruned: 0, memory: null, overview: null,
     });
   }
 
@@ -66,6 +66,7 @@ export class Model {
     switch (m.k) {
       case "hello": this.hello = m; break;
       case "you": this.forget(); this.may_play = m.may_play; this.page = m.page; break;
+      case "shelf": case "task": case "dropped": case "compared": case "controllers": case "overview": this[m.k] = m; break;
       case "ready": this.ready = true; break;
       case "memory": this.memory = ordered(m); break;
       case "level":

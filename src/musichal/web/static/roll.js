@@ -4,11 +4,13 @@
 import { sharp, theme } from "./dom.js";
 import { after } from "./model.js";
 
-export const BACK_S = 8, AHEAD_S = 8;
+const BACK_S = 8, AHEAD_S = 8;
 
 export class Roll {
-  constructor(canvas) {
+  constructor(canvas, back = BACK_S, ahead = AHEAD_S) {
     this.canvas = canvas;
+    this.back = back;
+    this.ahead = ahead;
     this.drawn = [];
     this.ranges = { heard: null, notes: null };
   }
@@ -20,16 +22,16 @@ export class Roll {
     return null;
   }
 
-  draw(model, t) {
-    const { context: c, width, height } = sharp(this.canvas);
+  draw(model, t, surface = sharp(this.canvas)) {
+    const { context: c, width, height } = surface;
     const colours = theme();
     this.drawn = [];
     this.canvas.latest = 0;
     if (!width || !model.hello) return;
     const split = Math.round(height * 0.36);
     const drums = 20;
-    const x = (time) => ((time - t + BACK_S) / (BACK_S + AHEAD_S)) * width;
-    const from = t - BACK_S, to = t + AHEAD_S;
+    const x = (time) => ((time - t + this.back) / (this.back + this.ahead)) * width;
+    const from = t - this.back, to = t + this.ahead;
     c.fillStyle = colours.panel;
     c.fillRect(0, 0, width, height);
     this.beats(c, model, t, x, height, colours);
@@ -42,22 +44,22 @@ export class Roll {
     this.answer(c, model, t, from, to, x, split + 6, height - drums, height, colours);
     this.sections(c, model, from, to, x, height, colours);
     c.fillStyle = colours.now;
-    c.fillRect(Math.round(x(t)) - 1, 0, 3, height);
+    if (this.ahead) c.fillRect(Math.round(x(t)) - 1, 0, 3, height);
     c.font = `600 ${14 * colours.scale}px ${colours.font}`;
     c.textBaseline = "top";
     c.fillStyle = colours.dim;
     c.fillText("you", 10, 8);
     c.fillText("partner", 10, split + 8);
     c.textAlign = "right";
-    c.fillText(`${AHEAD_S} s ahead`, width - 10, 8);
+    if (this.ahead) c.fillText(`${this.ahead} s ahead`, width - 10, 8);
     c.textAlign = "left";
   }
 
   beats(c, model, t, x, height, colours) {
     const pulse = model.pulse(t);
     if (!pulse) return;
-    const first = Math.ceil((t - BACK_S - pulse.beat) / pulse.period);
-    const last = Math.floor((t + AHEAD_S - pulse.beat) / pulse.period);
+    const first = Math.ceil((t - this.back - pulse.beat) / pulse.period);
+    const last = Math.floor((t + this.ahead - pulse.beat) / pulse.period);
     c.fillStyle = colours.line;
     for (let beat = first; beat <= last && beat - first < 100; beat++) {
       const time = pulse.beat + beat * pulse.period;
@@ -135,7 +137,7 @@ export class Roll {
       const words = model.does(rest.rest);
       c.textBaseline = "middle";
       c.fillStyle = colours.dim;
-      const shown = Math.min(wide, x(t + AHEAD_S) - left);
+      const shown = Math.min(wide, x(t + this.ahead) - left);
       const size = [22, 18, 15, 13].find((px) => { c.font = `600 ${px * colours.scale}px ${colours.font}`; return c.measureText(words).width < shown - 14; });
       if (size) {
         c.textAlign = "center";
@@ -148,7 +150,7 @@ export class Roll {
 
   answer(c, model, t, from, to, x, top, bottom, height, colours) {
     const all = model.between(model.notes, from - model.longest, to).filter((n) => n.t + n.d > from && n.by.t <= t + 0.3 && !n.dropped);
-    const likely = model.muted(t) || !model.state(t).plays ? [] : model.likely(t, AHEAD_S);
+    const likely = model.muted(t) || !model.state(t).plays ? [] : model.likely(t, this.ahead);
     const [low, high] = this.range("notes", all.filter((n) => !n.drum).concat(likely.filter((n) => n.t < t + 3)), 24);
     const tall = Math.max(9 * colours.scale, Math.min(20 * colours.scale, (bottom - top) / (high - low)));
     const y = (pitch) => bottom - ((pitch - low) / (high - low)) * (bottom - top - tall) - tall;

@@ -1,8 +1,9 @@
 // The workshop: what it hears, what speaks for its choices, its memory, its settings.
 
-import { h, sharp, theme, setText, setClass, clock, round, pitchClass } from "./dom.js";
+import { h, sharp, theme, setText, setClass, clock, round, pitchClass, noteName } from "./dom.js";
 import { WHY, after } from "./model.js";
 import { MemoryMap } from "./map.js";
+import { Clocks, Controllers, Presets } from "./desk.js";
 
 const RIBBON_S = 12, MINUTE_S = 60;
 
@@ -11,6 +12,9 @@ export class Workshop {
     this.app = app;
     this.element = h("main", { class: "workshop", hidden: true });
     this.map = new MemoryMap(app);
+    this.clocks = new Clocks(app);
+    this.presets = new Presets(app);
+    this.controllers = new Controllers(app);
     this.told = -1;
     this.shown_ms = 0;
   }
@@ -24,14 +28,33 @@ export class Workshop {
     this.figures = h("dl", { class: "figures" });
     this.events = h("ol", { class: "events" });
     const panel = (title, name, ...content) => h("section", { class: `panel ${name}` }, h("h2", {}, title), ...content);
-    const settings = panel("Settings", "settings", this.buildSettings());
-    if (model.hello.partner) this.element.replaceChildren(panel("What it learned", "memory", this.map.element));
+    this.overview = h("div", { class: "overview" });
+    const playing = model.live && model.may_play;
+    const settings = panel("Settings", "settings", playing ? this.presets.build() : null, this.buildSettings());
+    if (model.hello.partner) this.element.replaceChildren(panel("What it learned", "memory", this.overview, this.map.element));
     else {
       this.element.replaceChildren(
         panel("What it hears", "hears", this.ribbons, this.harmony), panel("What speaks for its choices", "speaks", this.shares),
         panel("Its memory", "memory", this.map.element), panel("The last choice", "choice", this.last),
-        settings, panel("Figures", "numbers", this.figures), panel("What happened", "happened", this.events));
+        settings, panel("Pulse and clocks", "clocks", this.clocks.build()),
+        playing ? panel("MIDI controllers", "controllers", this.controllers.build()) : "",
+        panel("Figures", "numbers", this.figures), panel("What happened", "happened", this.events));
     }
+    this.showControllers();
+  }
+
+  showControllers() { if (this.settings && this.app.model.live) this.controllers.show(this.settings); }
+
+  showOverview() {
+    const { overview } = this.app.model;
+    if (!overview || !this.overview) return;
+    const note = (pitch) => pitch === null ? "" : noteName(pitch);
+    this.overview.replaceChildren(h("p", { class: "enough" }, overview.enough),
+      h("table", { class: "rows-table" }, h("thead", {}, h("tr", {}, ...["take", "length", "of memory", "key", "tempo", "notes", "a second"].map((text) => h("th", { scope: "col" }, text)))),
+        h("tbody", {}, ...overview.takes.slice(0, 40).map((take) => h("tr", {}, h("th", { scope: "row" }, take.name),
+          ...[clock(take.duration_s), `${Math.round(100 * take.of_memory)} %`, take.key || "–", take.bpm ? `${Math.round(take.bpm)} BPM` : "free",
+            take.lowest === null ? "none" : `${note(take.lowest)} to ${note(take.highest)}`, take.notes_per_s.toFixed(1)].map((text) => h("td", {}, text)))))),
+      h("ul", {}, ...overview.suits.map((text) => h("li", {}, `It suits ${text}.`)), ...overview.lacks.map((text) => h("li", { class: "warn" }, `Mind: ${text}.`))));
   }
 
   remember() { this.map.remember(); }
@@ -53,13 +76,14 @@ export class Workshop {
         ? h("input", { type: "text", value: String(model.hello.settings[p.name] ?? p.default), "aria-label": p.name, maxlength: "200" })
         : h("input", { type: "range", min: String(Math.min(...ends)), max: String(Math.max(...ends)), "aria-label": p.name,
           step: p.kind === "integer" ? "1" : String((Math.max(...ends) - Math.min(...ends)) / 200), value: String(model.hello.settings[p.name]) });
-      input.disabled = !model.live;
+      input.disabled = !(model.live && model.may_play);
       input.addEventListener("change", () => this.app.controls.send(p.name, [words ? input.value : Number(input.value)]));
       if (!words) input.addEventListener("input", () => { target.textContent = round(input.value); });
       const target = h("span", { class: "target" }, words ? "" : round(model.hello.settings[p.name]));
-      const row = h("label", { class: "setting", title: p.help }, h("span", { class: "name" }, p.name.replaceAll("_", " ")), input, target, realised, h("small", {}, `${p.help}${p.unit ? ` (${p.unit})` : ""}`));
+      const learn = model.live && model.may_play ? h("button", { type: "button", class: "learn", onclick: (event) => { event.preventDefault(); this.controllers.learn(p.name); } }, "MIDI") : h("span", {});
+      const row = h("label", { class: "setting", title: p.help }, h("span", { class: "name" }, p.name.replaceAll("_", " ")), input, target, realised, learn, h("small", {}, `${p.help}${p.unit ? ` (${p.unit})` : ""}`));
       row.dataset.words = `${p.name} ${p.help} ${p.group}`.toLowerCase();
-      this.settings.push({ p, row, input, target, realised });
+      this.settings.push({ p, row, input, target, realised, learn });
       this.groups.get(p.group).append(row);
     }
     return h("div", { class: "settings-box" }, filter, list);
@@ -83,6 +107,7 @@ export class Workshop {
     this.drawLast(t);
     this.drawFigures();
     this.drawEvents(t);
+    this.clocks.draw(t);
   }
 
   drawRibbons(t) {

@@ -145,6 +145,7 @@ def _link() -> Part:
 
 # ── learn ────────────────────────────────────────────────────────────────────
 
+
 def learn_command(*, path: Path, wishes: Sequence[str], control_in: str, terminal: Terminal, within: str = "60s") -> None:
     """Ask for one controller after another, and write the map after each.
 

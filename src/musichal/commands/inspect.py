@@ -4,10 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rich.console import Group
-from rich.table import Table
 
 from musichal.commands.check import chord_tables, stats_tables
-from musichal.commands.terminal import Terminal, table_of
+from musichal.commands.terminal import Terminal
 from musichal.evaluate.partner_stats import PartnerStats, RecordingStats, partner_stats
 from musichal.evaluate.takes import Overview, Take, overview
 from musichal.live.output.files import PICTURE, check_outputs
@@ -38,7 +37,9 @@ def inspect_command(
     if not terminal.as_json:
         for line in _head(printable(partner.name), known):
             terminal.say(line)
-        terminal.show(Group(*(stats_tables(stats) if figures else _tables(known, stats))))
+        for line in () if figures else _take_lines(known, stats):
+            terminal.say(line)
+        terminal.show(Group(*(stats_tables(stats) if figures else chord_tables(stats))))
         for line in _lines(known):
             terminal.say(line)
         if not figures:
@@ -60,31 +61,32 @@ def _head(name: str, known: Overview) -> Iterator[str]:
     yield f"{name} knows {counted(len(known.takes), 'take')}. {known.enough}."
 
 
-def _tables(known: Overview, stats: PartnerStats) -> Iterator[Table]:
+def _take_lines(known: Overview, stats: PartnerStats) -> Iterator[str]:
+    """Yield two lines for each take: what it is, and what is played in it."""
     players = {pair.player for pair in stats.pairs}
-    both = list(zip(known.takes, stats.recordings, strict=True))
-    rows = [_row(take, row, is_player=take.name in players) for take, row in both[:_MOST_TAKES]]
-    columns = ("take", "length", "of memory", "tempo", "key", "notes", "a second", "drums")
-    more = f", the first {_MOST_TAKES}: --figures has all" if len(both) > _MOST_TAKES else ""
-    yield table_of(f"Takes{more}", columns, rows)
-    yield from chord_tables(stats)
+    for take, row in list(zip(known.takes, stats.recordings, strict=True))[:_MOST_TAKES]:
+        share = "you, answered" if take.name in players else f"{take.of_memory:.0%} of the memory"
+        yield f"{printable(take.name)}  {clock(take.duration_s, decimals=0)}, {share}"
+        yield f"   {' · '.join(_played(take, row))}"
+    if len(known.takes) > _MOST_TAKES:
+        yield f"and {counted(len(known.takes) - _MOST_TAKES, 'take')} more: --figures has all"
 
 
-def _row(take: Take, row: RecordingStats, *, is_player: bool) -> tuple[str, ...]:
+def _played(take: Take, row: RecordingStats) -> Iterator[str]:
     if row.tempo is None:
-        tempo = "not known: `musichal rehear` finds it" if row.has_audio else "not known: train again"
+        yield f"tempo not known: {'`musichal rehear` finds it' if row.has_audio else 'train again'}"
     else:
-        tempo = row.tempo.words
-    key = "" if take.key is None else f"{take.key} {take.key_share:.0%}"
-    if take.key_is_said:
-        key = f"{take.key} (file)" if take.key_share > _WHOLE else f"{key} (file)"
-    low, high = take.lowest, take.highest
-    notes = "none" if low is None or high is None else f"{pitch_name(low)} to {pitch_name(high)}"
-    if take.middle is not None:
-        notes += f", most {pitch_name(take.middle[0])} to {pitch_name(take.middle[1])}"
+        yield row.tempo.words
+    if take.key is not None:
+        whole = "" if take.key_share > _WHOLE else f" {take.key_share:.0%} of the time"
+        yield f"{take.key}{whole}{' (file)' if take.key_is_said else ''}"
+    if take.lowest is None or take.highest is None:
+        yield "no notes"
+    else:
+        most = "" if take.middle is None else f", most {pitch_name(take.middle[0])} to {pitch_name(take.middle[1])}"
+        yield f"{take.notes_per_s:.1f} notes a second, {pitch_name(take.lowest)} to {pitch_name(take.highest)}{most}"
     drums = ", ".join(f"{count} {name}" for name, count in list(row.hits.items())[:_MOST_DRUMS])
-    share = "you, answered" if is_player else f"{take.of_memory:.0%}"
-    return (take.name, clock(take.duration_s), share, tempo, key, notes, f"{take.notes_per_s:.1f}", drums or "none")
+    yield drums or "no drums"
 
 
 def _lines(known: Overview) -> Iterator[str]:

@@ -70,6 +70,8 @@ def test_one_moment_is_told_in_full_and_can_be_listened_to(take, trained_path, t
     assert np.corrcoef(source if source.ndim == 1 else source[:, 0], original)[0, 1] > 0.99
     assert str(moment) in told["written"][0]
     shown = run("explain", take, "--at", clock(chosen.time_s))
+    assert "Influences" not in shown.stdout
+    shown = run("explain", take, "--at", clock(chosen.time_s), "--figures")
     assert "Influences" in shown.stdout
     assert "The best of" in shown.stdout
 

@@ -363,6 +363,7 @@ def explain(
         typer.Option(help="Write the duo, or a part, as sound into this folder; of one time, its place in the recording."),
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="Tell every decision.")] = False,
+    figures: Annotated[bool, typer.Option("--figures", help="Of one time: the figures behind the decision.")] = False,
     partner: MovedPartner = None,
     force: Force = False,
     as_json: Json = False,

@@ -47,13 +47,16 @@ def explain_command(
     at: str | None = None,
     listen: Path | None = None,
     every: bool = False,
+    figures: bool = False,
     partner: Path | None = None,
     force: bool = False,
 ) -> None:
     """Explain a session: all of it on a page, a part of it, or the decision at one time in full.
 
-    `at` is a time, a stretch such as 1:00-1:20, a mode, a mark, or "best" or "least". `every` tells each decision. `listen` is
-    a folder for the sound. Raises `MusicHalError` if the session cannot be read, or there is nothing there.
+    `at` is a time, a stretch such as 1:00-1:20, a mode, a mark, or "best" or "least". `every` tells each decision, `figures`
+    what one is made of. `listen` is a folder for the sound.
+
+    Raises `MusicHalError` if the session cannot be read, or there is nothing there.
     """
     session = read_session(folder)
     decisions = session.decisions
@@ -65,7 +68,7 @@ def explain_command(
     for sentence in session.recovered:
         terminal.warn(sentence)
     if isinstance(found, float):
-        _explain_moment(session, found, names, model, terminal, listen=listen, force=force)
+        _explain_moment(session, found, names, model, terminal, listen=listen, figures=figures, force=force)
         return
     end_s = _end_s(session)
     spans = [(0.0, end_s)] if found is None else found
@@ -228,6 +231,7 @@ def _explain_moment(
     terminal: Terminal,
     *,
     listen: Path | None,
+    figures: bool,
     force: bool,
 ) -> Decision:
     """Explain the decision at a time in full; `listen` is a folder for its sounds."""
@@ -244,8 +248,11 @@ def _explain_moment(
         written = _listen(decision, listen, model, session, force=force)
     terminal.result({"session": str(session.folder), **_plain(decision, names), "written": [str(path) for path in written]})
     terminal.say(explain(decision, names))
-    for table in _tables(decision, names):
+    tables = list(_tables(decision, names))
+    for table in tables if figures else ():
         terminal.show(table)
+    if tables and not figures:
+        terminal.say("--figures shows the figures behind it, and what else it might have played.")
     for path in written:
         terminal.say(f"Wrote {printable(path)}")
     return decision

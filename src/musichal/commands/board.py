@@ -40,6 +40,7 @@ _SETTLES = {
 _OF_ONE = ("input-gone", "port-lost")
 """Alarms of one port or input: several may stand."""
 _EVENT_S = 8.0
+_AWAKE_S = 3.0
 _PLAIN_S = 10.0
 _EVENTS, _SHOWN_ALARMS, _KEYS_WIDTH = 3, 2, 14
 _CELLS, _FLOOR_DB, _GOOD_DB = 30, -60.0, (-30.0, -6.0)
@@ -96,9 +97,8 @@ class Board(EngineObserver):
         if place is not None and place.name and (was is None or was.name != place.name):
             self.unsaid.append(f"{clock(state.time_s)} section {place.number} of {place.count}: {place.name}")
         if place is not None and place.has_ended and was is not None and not was.has_ended:
-            self.unsaid.append(
-                f"{clock(state.time_s)} the form is over: it plays no more and listens; a mode plays on, q quits"
-            )
+            over = "the form" if place.count else "the music"
+            self.unsaid.append(f"{clock(state.time_s)} {over} is over: it plays no more and listens; a mode plays on, q quits")
         if state.advice and (before is None or before.advice != state.advice):
             self.unsaid.append(f"{clock(state.time_s)} {state.advice}")
 
@@ -118,6 +118,9 @@ class Board(EngineObserver):
         """Keep what happened: an alarm by its kind, of a controller that is moved where it is now, and anything else."""
         if kind == "link":
             self._link = text
+        slept_s, _ = self._alarms.get(("jump", ""), (float("-inf"), ""))
+        if kind in ("silent", "notice") and text.startswith("MusicHal") and now_s() - slept_s < _AWAKE_S:
+            return  # the scheduler noticed it too
         for settled in _SETTLES.get(kind, ()):
             self._settle(settled, text)
         if kind in _ALARMS or kind in _LASTING:
@@ -202,7 +205,7 @@ class Board(EngineObserver):
     def _mode(self, state: StageState) -> Line:
         status, place = state.partner, state.form
         if place is not None and place.has_ended:
-            return ("DONE      the form is over: a mode plays on, q quits", "bold")
+            return ("DONE      it plays no more: a mode plays on, q quits", "bold")
         if not status.mode:
             return ("PLAYS BY ITS SETTINGS", "bold")
         left = "" if status.mode_left_s is None else f", {clock(status.mode_left_s, decimals=0)} more at least"

@@ -65,7 +65,6 @@ _PULSE_S = 0.1
 _OVERLOADED, _OVERLOAD_S, _OVERLOAD_AGAIN_S = 3, 10.0, 30.0
 _REFUSALS_PER_S = 5
 _MARGIN_S = 0.005
-_PANIC = Command("panic", True)
 
 
 class LiveEngine:
@@ -318,7 +317,7 @@ class LiveEngine:
             passed_s, asleep_s = (after - before for after, before in zip(now, self._last_s, strict=True))
             if max(passed_s, asleep_s) > _JUMP_S:
                 self.counts.jumps += 1
-                self._panic()
+                self._end_notes()
                 # Ignore the backlog caused by suspend when detecting overload.
                 self._overload_told_s = max(self._overload_told_s, self.now_stream_s + _OVERLOAD_S - _OVERLOAD_AGAIN_S)
                 self._event(
@@ -379,7 +378,8 @@ class LiveEngine:
         if not asked.concerns_stage:
             self._change(asked)
         elif asked.name == "panic":
-            self._panic(asked)
+            self._end_notes()
+            self._done(asked, "panic: every note was ended")
         elif asked.name == "pause":
             self._pause(asked)
         elif asked.name == "quit":
@@ -397,10 +397,9 @@ class LiveEngine:
             self._note(Staged(self._at(), "listen" if self.listening else "deaf"))
             self._done(asked, "listening" if self.listening else "not listening")
 
-    def _panic(self, asked: Command = _PANIC) -> None:
+    def _end_notes(self) -> None:
         self._note(Staged(self._at(), "panic"))
         self._output.panic()
-        self._done(asked, "panic: every note was ended")
 
     def _pause(self, asked: Command) -> None:
         self.paused = not self.paused if asked.value is None else bool(asked.value)

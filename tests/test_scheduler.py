@@ -16,7 +16,7 @@ from midi_receiver import UdpReceiver, unbalanced
 from musichal.errors import InputError
 from musichal.live.output.note_scheduler import mpe_configuration
 from musichal.live.output.routing import LiveOutput, Routing, VoiceRoute, parse_routing, single_port
-from musichal.live.output.scheduler import Scheduler, SchedulerSettings
+from musichal.live.output.scheduler import Scheduler, SchedulerSettings, _whole_address
 from musichal.live.output.scheduler_protocol import Event, MpeZone, PortSettings, Sent, Trouble
 from musichal.machine import now_s
 from musichal.note import Note
@@ -93,6 +93,12 @@ def test_notes_leave_at_their_moments_in_order_with_their_tags(nowhere: Schedule
     assert statistics.lateness_max_s == max(e.lateness_s for e in events)
     assert statistics.lateness_p50_s <= statistics.lateness_p99_s <= statistics.lateness_max_s
     check_counts(nowhere, struck=20, ended=20)
+
+
+def test_without_fluidsynth_the_built_in_sound_stands_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+    assert _whole_address("synth:") == "keys:"
+    assert _whole_address("synth:piano.sf2") == "synth:piano.sf2"
 
 
 def test_latency_is_made_up_for() -> None:

@@ -132,7 +132,7 @@ def _synth() -> Part:
             import fluidsynth  # noqa: F401
     except ImportError as error:  # pyfluidsynth says the same where it does not find the library
         if error.name == "fluidsynth":
-            return Part("live synth", False, f"pyfluidsynth is not installed; {install_hint('synth')}")
+            return Part("live synth", False, f"a built-in sound plays instead; for a soundfont: {install_hint('synth')}")
         return Part("live synth", False, "FluidSynth is not installed; Debian, Ubuntu: apt-get install libfluidsynth3")
     return Part("live synth", True, "plays a soundfont by FluidSynth")
 

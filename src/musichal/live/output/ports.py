@@ -32,7 +32,7 @@ ADDRESSES = {
     "jack:NAME": "a virtual MIDI port in JACK, exact to the frame (jack:NAME>INPUT connects it)",
     "file:PATH": "a MIDI file, whole on the disk every second",
     "osc:HOST:PORT": "OSC over UDP",
-    "synth:FONT.sf2": "sound by FluidSynth; without a font, the one that was installed with MusicHal",
+    "synth:FONT.sf2": "sound by FluidSynth; without a font or FluidSynth, a built-in sound",
     "slices:PARTNER.hal>DEVICE": "the partner's own recordings, slice by slice, on a sound output or the default one",
     "none:": "nowhere; what is played is reported as events",
     "NAME": "the MIDI output with this in its name",

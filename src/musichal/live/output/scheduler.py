@@ -13,6 +13,7 @@ wait: what the process does not take at once is kept, up to a bound, and refused
 """
 
 import contextlib
+import importlib.util
 import itertools
 import json
 import select
@@ -391,14 +392,12 @@ class Scheduler:
 
 def _whole_address(address: str) -> str:
     """Return the address with what only heavy imports can find, which the process must not need."""
-    if address == "synth:":
-        from musichal.audio.instrument import find_soundfont
+    if address != "synth:":
+        return address
+    from musichal.audio.instrument import find_soundfont
 
-        font = find_soundfont()
-        if font is None:
-            raise InputError("--audio-out default needs a soundfont: name one with --soundfont FILE.sf2")
-        return f"synth:{font}"
-    return address
+    font = find_soundfont() if importlib.util.find_spec("fluidsynth") else None
+    return "keys:" if font is None else f"synth:{font}"
 
 
 def _next_address(address: str) -> str:

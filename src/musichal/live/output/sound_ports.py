@@ -1,4 +1,5 @@
-"""Sound outputs as ports: slices of the partner's recordings as its voice, and a keyboard's own sound (`--monitor`).
+"""Sound outputs as ports: slices of the partner's recordings as its voice, and the built-in sound (`--monitor`, and
+`--audio-out` without FluidSynth).
 
 Such a port needs NumPy and the recordings in memory, and PortAudio can hang on a sound system that died: give it a scheduler
 of its own, apart from the MIDI ports.
@@ -157,7 +158,7 @@ class KeysPort:
     def __init__(self, font: str, device: str | None = None) -> None:
         output = find_output(device)
         rate_hz = round(output.default_rate_hz)
-        self.name = f"what you play, on {output.label}"
+        self.name = f"{printable(Path(font).name) if font else 'the built-in sound'} on {output.label}"
         self._synth = KeyboardSynth(rate_hz, find_keys(Path(font) if font else None))
         self._waiting: deque[bytes] = deque(maxlen=_MOST_MESSAGES)
         self._sound = SoundStream(output, rate_hz, self._fill)
@@ -175,7 +176,7 @@ class KeysPort:
     def check(self) -> str | None:
         """Raise if the sound system asks for no samples any more."""
         if self._sound.is_gone():
-            raise PortLostError("the sound output of --monitor is gone")
+            raise PortLostError("the sound output is gone")
         return None
 
     def close(self, *, flush: bool = True) -> None:

@@ -20,7 +20,6 @@ from types import MappingProxyType
 from typing import Any, Protocol, runtime_checkable
 
 from musichal.errors import InputError, MissingExtraError, install_hint
-from musichal.live.input.osc import open_sender, osc_message
 from musichal.live.output.scheduler_protocol import Outgoing
 from musichal.note import PERCUSSION_CHANNEL
 from musichal.text import printable
@@ -172,6 +171,8 @@ class OscPort:
         if not (colon and host and number.isascii() and number.isdigit() and 1 <= int(number) <= 65535):
             raise InputError(f"osc:{target} is not a target; write osc:HOST:PORT, such as osc:127.0.0.1:9001")
         host = host.removeprefix("[").removesuffix("]")
+        from musichal.live.input.osc import open_sender  # with NumPy, which the scheduler does without
+
         self._socket, self._to = open_sender(host, int(number))
         self.name = f"OSC to {host}:{number}"
 
@@ -190,6 +191,8 @@ class OscPort:
 
 
 def _datagram(message: Outgoing) -> bytes:
+    from musichal.live.input.osc import osc_message
+
     if not (message.is_on or message.is_off):
         return osc_message("/musichal/midi", [bytes((0, *message.data, *([0] * (3 - len(message.data)))))])
     channel, pitch = message.key

@@ -1,5 +1,4 @@
-"""Sound outputs as ports: slices of the partner's recordings as its voice, and the built-in sound (`--monitor`, and
-`--audio-out` without FluidSynth).
+"""Sound outputs as ports: slices of the partner's recordings, and the built-in sound (of `--monitor`, and without FluidSynth).
 
 Such a port needs NumPy and the recordings in memory, and PortAudio can hang on a sound system that died: give it a scheduler
 of its own, apart from the MIDI ports.

@@ -9,7 +9,8 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import replace
+from collections import deque
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -321,6 +322,22 @@ def test_what_a_killed_worker_did_is_done_again(tmp_path):
     done = dict(each(_die_once, paths, processes=2))
     assert isinstance(done.pop(2), DiedError)
     assert done == {0: "0", 1: "1", 3: "2"}
+
+
+def _die(path: Path) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@dataclass(frozen=True)
+class _Fatal:
+    words: str
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="nothing is killed so")
+@pytest.mark.slow
+def test_where_nothing_is_done_the_recording_is_named():
+    with pytest.raises(InputError, match=r"^b\.wav: a process of the training died"):
+        deque(each(_die, [_Fatal("a.wav"), _Fatal("b.wav"), _Fatal("c.wav")], processes=2))
 
 
 # ── the same bytes ───────────────────────────────────────────────────────────

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
-from musichal.audio.recording import read_recording
+from musichal.audio.recording import Recording, read_recording
 from musichal.commands.archive import ArchiveOptions, checked_select, entry_names, kept_entries, learn_archive, say_left_out
 from musichal.commands.session import partner_path
 from musichal.commands.terminal import Terminal
@@ -35,14 +35,14 @@ from musichal.live.output.files import PARTNER, check_outputs
 from musichal.live.session.session import Session, read_session
 from musichal.machine import processors
 from musichal.memory.container import safe_text
-from musichal.memory.partner_file import PartnerModel, load_partner, save_partner
+from musichal.memory.partner_file import PartnerModel, StoredRecording, load_partner, save_partner
 from musichal.partner.made_ready import save_ready
 from musichal.spec import PerceptionSpec
 from musichal.text import counted, integer_in, number_in, parse_json, printable, reason, text_in
 from musichal.training.archive import Found, heard_path, work_folder
 from musichal.training.heard import Heard
 from musichal.training.manifest import Entry
-from musichal.training.trainer import SAMPLE_FRAMES, Progress, own_recordings, rehear, tagged, train, with_beats
+from musichal.training.trainer import SAMPLE_FRAMES, Progress, as_recording, own_recordings, rehear, tagged, train, with_beats
 from musichal.training.workers import each, usual_processes
 
 
@@ -72,7 +72,7 @@ def keep_command(
         model = load_partner(path)
         least_s = model.spec.segment_samples / model.spec.sample_rate_hz
         heard = [read_recording(session.folder, min_duration_s=least_s) for session in sessions]
-        every = heard if alone else [*own_recordings(model), *heard]
+        every: list[Recording | StoredRecording] = [*(() if alone else own_recordings(model)), *heard]
         kept = train(
             every,
             model.spec,
@@ -149,7 +149,7 @@ def rehear_command(
             progress("Measuring runtimes", 0.0)
             spec, measured = choose_runtime(
                 spec,
-                measured_windows(recordings[0], spec),
+                measured_windows(as_recording(recordings[0]), spec),
                 graph=lambda kind: graph_of(spec.encoder, kind),
                 runtime=runtime,
                 precision=precision,

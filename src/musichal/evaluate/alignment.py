@@ -409,7 +409,7 @@ def stored_states(memory: Memory, recording: int) -> States:
     for kind, rows in (("note", memory.notes), ("hit", memory.hits)):
         first = int(states[f"first_{kind}"][0]) if len(own) else 0
         parts.append(rows[first : first + int(states[f"{kind}_count"].sum())])
-    return States(states, memory.oracle.vectors()[own], *parts)
+    return States(states, memory.oracle.vectors(own), *parts)
 
 
 def as_states(live: LiveStream) -> States:

@@ -354,9 +354,10 @@ class AudioOracle:
         """Return `cluster` of states 1 to n, shape (n,)."""
         return np.array(self._links.cluster[1:], dtype=np.int32)
 
-    def vectors(self) -> Float32:
-        """Return a copy of the vectors, shape (n, dims)."""
-        return self._vectors.view.copy()
+    def vectors(self, chosen: AnyArray | None = None) -> Float32:
+        """Return a copy of the vectors, shape (n, dims), or of those `chosen`, a mask or numbers."""
+        rows = self._vectors.view
+        return rows.copy() if chosen is None else rows[chosen]
 
     def to_arrays(self) -> dict[str, AnyArray]:
         """Return what `from_arrays` needs, for a partner file."""

@@ -221,7 +221,7 @@ class Memory:
                 vector=vector,
                 starts_at_onset=bool(row["starts_at_onset"]),
             )
-            for row, vector in zip(self.states[own], self.oracle.vectors()[own], strict=True)
+            for row, vector in zip(self.states[own], self.oracle.vectors(own), strict=True)
         ]
 
     def beat_place(self, state: int) -> BeatPlace:

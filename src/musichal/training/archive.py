@@ -53,6 +53,11 @@ class HearTask:
     midi: MidiChoice = MidiChoice()  # noqa: RUF009 - frozen
     probe: str | None = None
 
+    @property
+    def words(self) -> str:
+        """Return what to call it in a message."""
+        return self.entry.words
+
 
 @dataclass(frozen=True)
 class Found:

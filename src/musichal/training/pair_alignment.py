@@ -16,6 +16,7 @@ from musichal.audio.midi_take import MidiTake
 from musichal.audio.recording import Recording
 from musichal.errors import InputError
 from musichal.hearing.percepts import SegmentFeatures
+from musichal.memory.partner_file import StoredRecording
 from musichal.note import HeardNote
 from musichal.spec import PerceptionSpec
 
@@ -31,7 +32,7 @@ _NEAR_S, _BETTER = 0.15, 0.1  # another offset than one so near to none must agr
 _APART_S, _APART = 2.0, 0.05  # so far, or by such a share, the lengths of a pair may differ
 
 
-def check_pairs(recordings: Sequence[Recording], pairs: Sequence[tuple[int, int]]) -> None:
+def check_pairs(recordings: Sequence[Recording | StoredRecording], pairs: Sequence[tuple[int, int]]) -> None:
     """Raise `InputError` for a pair whose recordings cannot be of one performance."""
     for player, others in ((recordings[a], recordings[b]) for a, b in pairs):
         names = f"{player.name} and {others.name}"

@@ -52,7 +52,7 @@ _LEAST_CLUSTERS = 64
 
 @single_blas_thread()
 def train(
-    recordings: Sequence[Recording],
+    recordings: Sequence[Recording | StoredRecording],
     spec: PerceptionSpec,
     *,
     keep_audio: bool = True,
@@ -70,8 +70,8 @@ def train(
 
     Parameters
     ----------
-    recordings : sequence of Recording
-        At least one, none shorter than a segment.
+    recordings : sequence of Recording or StoredRecording
+        At least one, none shorter than a segment. Those of a partner are decoded one by one.
     spec : PerceptionSpec
     keep_audio : bool
         Whether the partner holds the recordings themselves.
@@ -195,20 +195,30 @@ def _with_notes(heard: Heard, take: MidiTake, spec: PerceptionSpec) -> Heard:
 
 @dataclass(frozen=True)
 class _ToHear:
-    recording: Recording
+    recording: Recording | StoredRecording
     spec: PerceptionSpec
     path: Path
     keep_audio: bool
 
+    @property
+    def words(self) -> str:
+        return self.recording.name
+
 
 @single_blas_thread()
 def _hear_one(task: _ToHear) -> Path:
-    hear(task.recording, task.spec, ready_encoder(task.spec), task.path, keep_audio=task.keep_audio)
+    hear(as_recording(task.recording), task.spec, ready_encoder(task.spec), task.path, keep_audio=task.keep_audio)
     return task.path
 
 
 def _hear_all(
-    recordings: Sequence[Recording], spec: PerceptionSpec, folder: Path, tell: Progress, processes: int, *, keep_audio: bool
+    recordings: Sequence[Recording | StoredRecording],
+    spec: PerceptionSpec,
+    folder: Path,
+    tell: Progress,
+    processes: int,
+    *,
+    keep_audio: bool,
 ) -> list[Heard]:
     total = sum(r.duration_s for r in recordings)
     done = 0.0
@@ -231,7 +241,7 @@ def _hear_all(
             for recording, path in zip(recordings, paths, strict=True):
                 name, before = f"Listening to {recording.name}", done
                 hear(
-                    recording,
+                    as_recording(recording),
                     spec,
                     encoder,
                     path,
@@ -332,6 +342,10 @@ class _ToTokenise:
     vocabularies: Vocabularies
     path: Path
 
+    @property
+    def words(self) -> str:
+        return self.heard.name
+
 
 @single_blas_thread()
 def _tokenise_one(task: _ToTokenise) -> None:
@@ -417,25 +431,30 @@ class Reheard:
         return self.same == self.frames
 
 
-def as_recording(stored: StoredRecording, samples: Float32) -> Recording:
-    """Return a partner's recording as one to train on; `samples` (n,) are its sound."""
-    return Recording(stored.name, stored.sample_rate_hz, samples, take=stored.take)
+def as_recording(stored: Recording | StoredRecording, samples: Float32 | None = None) -> Recording:
+    """Return a partner's recording as one to train on; `samples` (n,) are its sound, by default that in the partner."""
+    if isinstance(stored, Recording):
+        return stored
+    return Recording(stored.name, stored.sample_rate_hz, stored.samples() if samples is None else samples, take=stored.take)
 
 
-def own_recordings(model: PartnerModel) -> list[Recording]:
-    """Return the recordings that a partner holds; raises `PartnerFileError` if one was left out or is damaged."""
+def own_recordings(model: PartnerModel) -> tuple[StoredRecording, ...]:
+    """Return the recordings that a partner holds; raises `PartnerFileError` if one was left out."""
     left_out = [stored.name for stored in model.recordings if stored.flac is None]
     if left_out:
         raise PartnerFileError(
             f"this partner cannot hear its recordings again: {left_out[0]} was left out of it (--no-audio);"
             " train it anew from the recordings"
         )
-    return [as_recording(stored, stored.samples()) for stored in model.recordings]
+    return model.recordings
 
 
 def tagged(again: PartnerModel, model: PartnerModel) -> PartnerModel:
-    """Return a partner that was trained on the recordings of `model`, and maybe more, with their tags."""
-    own = [replace(one, tags=stored.tags) for one, stored in zip(again.recordings, model.recordings, strict=False)]
+    """Return a partner that was trained on the recordings of `model`, and maybe more, with their tags and sound."""
+    own = [
+        replace(one, tags=stored.tags, flac=one.flac or stored.flac)
+        for one, stored in zip(again.recordings, model.recordings, strict=False)
+    ]
     return replace(again, recordings=(*own, *again.recordings[len(own) :]))
 
 
@@ -444,7 +463,7 @@ def with_beats(model: PartnerModel, *, processes: int = 1, progress: Progress | 
     """Return the partner with the beats and drum hits of its own recordings, all else as it is; raises as `train` does."""
     tell = progress or (lambda _what, _share: None)
     rate_hz = model.spec.sample_rate_hz
-    recordings, hits = [], np.zeros(0, dtype=NOTE)
+    recordings, hits, count = [], [np.zeros(0, dtype=NOTE)], 0
     states = model.memory.states.copy()
     with tempfile.TemporaryDirectory(prefix="musichal-", ignore_cleanup_errors=True) as folder:
         heard = _hear_all(own_recordings(model), model.spec, Path(folder), tell, processes, keep_audio=False)
@@ -459,10 +478,13 @@ def with_beats(model: PartnerModel, *, processes: int = 1, progress: Progress | 
                 assign_notes(gestures, item.hits, exact=is_exact(stored.take)),
                 strict=True,
             ):
-                states["first_hit"][state], states["hit_count"][state] = len(hits), len(struck)
-                hits = np.concatenate([hits, note_rows(gesture, struck)])
+                states["first_hit"][state], states["hit_count"][state] = count, len(struck)
+                hits.append(note_rows(gesture, struck))
+                count += len(struck)
     states = in_the_beat(states, recordings)
-    memory = Memory.restore(states, model.memory.notes, model.memory.oracle, hits=hits, players=model.memory.players)
+    memory = Memory.restore(
+        states, model.memory.notes, model.memory.oracle, hits=np.concatenate(hits), players=model.memory.players
+    )
     memory.worth = model.memory.worth
     return replace(
         model, memory=memory, recordings=tuple(recordings), spec=replace(model.spec, drum_digest=drum_model_digest())
@@ -474,7 +496,15 @@ def rehear(
 ) -> Reheard:
     """Return the partner as it hears its own recordings with another spec that has the same frames; raises as `train` does."""
     kept = None if refit else model.vocabularies
-    again = train(own_recordings(model), spec, processes=processes, vocabularies=kept, pairs=model.pairs, progress=progress)
+    again = train(
+        own_recordings(model),
+        spec,
+        keep_audio=False,  # it is in the partner
+        processes=processes,
+        vocabularies=kept,
+        pairs=model.pairs,
+        progress=progress,
+    )
     again = replace(tagged(again, model), archive={} if refit else model.archive)  # which says what taught the vocabularies
     same, frames = [], []
     for source in range(len(SOURCES)):

@@ -52,7 +52,7 @@ def usual_processes(duration_s: float) -> int:
 
 
 _DIED = "a process of the training died: is there enough memory? --workers 1 needs the least"
-_MOST_DEATHS = 3
+_MOST_DEATHS, _MOST_NAMED = 3, 3
 _AHEAD = 2
 
 
@@ -66,7 +66,7 @@ def each(
     """Do a function of a module to each task in so many processes of this machine, as an `Engine` does.
 
     What processes did when one died is done again, one by one: the task that ends its process again gives a `DiedError`.
-    Raises `InputError` if they die one after the other and nothing is done.
+    Raises `InputError` if they die one after the other and nothing is done; it names the `words` of tasks that have them.
     """
     if processes == 1:
         for number, task in enumerate(tasks):
@@ -93,7 +93,8 @@ def each(
         except BrokenProcessPool as error:
             deaths += 1
             if deaths == _MOST_DEATHS:
-                raise InputError(_DIED) from error
+                words = [word for number in sorted(running.values()) if (word := getattr(tasks[number], "words", ""))]
+                raise InputError(": ".join([", ".join(words[:_MOST_NAMED]), _DIED] if words else [_DIED])) from error
             if not is_alone:
                 suspects.extend(sorted(running.values()))
                 running.clear()

@@ -144,12 +144,7 @@ class StruckKeys:
 
 
 class FontKeys:
-    """The keys of a soundfont: their first 16 s, which end as soon as the key is released.
-
-    Parameters
-    ----------
-    font : Instrument
-    """
+    """The keys of a soundfont: their first 16 s, which end as soon as the key is released."""
 
     def __init__(self, font: Instrument) -> None:
         self._font = font

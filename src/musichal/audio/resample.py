@@ -22,13 +22,9 @@ class StreamResampler:
     """Resamples a mono stream block by block.
 
     The output is one and the same stream, bit for bit, however the input is cut into blocks (a test holds soxr to it); only the
-    moment at which a sample comes out depends on the blocks. Where both rates agree, samples pass unchanged. Raises
-    `InputError` for a source rate outside 4 to 768 kHz.
-
-    Parameters
-    ----------
-    quality : str
-        ``soxr-HQ``, ``soxr-VHQ`` or ``soxr-VR``, as in `PerceptionSpec.resampler`.
+    moment at which a sample comes out depends on the blocks. Where both rates agree, samples pass unchanged. `quality`:
+    ``soxr-HQ``, ``soxr-VHQ`` or ``soxr-VR``, as in `PerceptionSpec.resampler`. Raises `InputError` for a source rate outside 4
+    to 768 kHz.
     """
 
     def __init__(self, *, source_rate_hz: int, target_rate_hz: int, quality: str = "soxr-HQ") -> None:

@@ -52,10 +52,7 @@ Line = tuple[str, str]
 class Board(EngineObserver):
     """Collects, on a thread of the performance, what the main thread displays; each value is replaced as a whole.
 
-    Parameters
-    ----------
-    explain : callable
-        Returns the reason of a decision in words; called by the thread that displays it.
+    `explain`: returns the reason of a decision in words; called by the thread that displays it.
     """
 
     def __init__(self, explain: Callable[[Decision], str] = lambda _: "") -> None:

@@ -35,12 +35,8 @@ class FrontEndResult:
 class FrontEnd:
     """Takes blocks at `source_rate_hz` and any channel count; filters, resamples, finds onsets and cuts segments.
 
-    Raises `InputError` if the rate is not supported.
-
-    Parameters
-    ----------
-    known : OnsetQueue, optional
-        The onsets of a MIDI player, which take the place of those that would be found, or go beside them.
+    `known`: the onsets of a MIDI player, which take the place of those that would be found, or go beside them. Raises
+    `InputError` if the rate is not supported.
     """
 
     def __init__(self, spec: PerceptionSpec, *, source_rate_hz: int, known: OnsetQueue | None = None) -> None:

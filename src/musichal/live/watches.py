@@ -20,10 +20,7 @@ _WHOLE_S = 0.5  # a longer gap is told by itself: the input was away
 class Losses:
     """Collects losses; tells them through `tell` (a kind and a sentence) once a minute at most, and when they are over.
 
-    Parameters
-    ----------
-    block : int
-        Frames in a block of the input.
+    `block`: frames in a block of the input.
     """
 
     def __init__(self, tell: Callable[[str, str], None], *, block: int) -> None:

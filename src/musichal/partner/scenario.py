@@ -109,13 +109,8 @@ def parse_scenario(text: str, tokens_of: Callable[[str | int, str | None, str], 
 
     It has one of ``chords = ["C", "Am"]``, ``tokens = [3, 5]`` and ``recording = "take.wav"`` (a name or a number; with
     ``partner = "other.hal"``, one of another partner), and may have ``source`` (of tokens: harmonic or percussive), ``seconds``
-    (that a chord lasts) and ``repeat``. Raises `InputError` for anything else.
-
-    Parameters
-    ----------
-    text : str
-    tokens_of : callable
-        Returns the tokens of a recording (by name or number) of a partner (None for the one that plays), of a source.
+    (that a chord lasts) and ``repeat``. `tokens_of`: returns the tokens of a recording (by name or number) of a partner (None
+    for the one that plays), of a source. Raises `InputError` for anything else.
     """
     table = parse_toml(text, source="the scenario")
     what = [name for name in ("chords", "tokens", "recording") if name in table]
@@ -163,13 +158,7 @@ class Plan:
 
 
 class Guide:
-    """Follows one scenario through the partner's memory, without what is learned while playing.
-
-    Parameters
-    ----------
-    scenario : Scenario
-    library : MemoryPool
-    """
+    """Follows one scenario through the partner's memory, without what is learned while playing."""
 
     def __init__(self, scenario: Scenario, library: MemoryPool) -> None:
         self.scenario = scenario

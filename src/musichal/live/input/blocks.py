@@ -88,11 +88,7 @@ class BlockQueue:
 
     A block that does not fit is dropped whole; the next one that fits counts its samples in `lost_before` and has its flags.
     The blocks are in a `deque`, and each counter belongs to one side, so it is correct without the global lock too.
-
-    Parameters
-    ----------
-    capacity_samples : int
-        How many samples may wait.
+    `capacity_samples`: how many samples may wait.
     """
 
     def __init__(self, capacity_samples: int) -> None:
@@ -155,11 +151,7 @@ class ClockFit:
 
     One thread calls `observe`; any thread may ask. The line goes through the ends of the blocks, so a sample has the moment at
     which the device took it, without the latency of converter and system. At observed positions, moments never decrease.
-
-    Parameters
-    ----------
-    nominal_rate_hz : float
-        The rate that the device states.
+    `nominal_rate_hz`: the rate that the device states.
     """
 
     def __init__(self, nominal_rate_hz: float) -> None:

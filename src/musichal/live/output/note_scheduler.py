@@ -295,10 +295,7 @@ _MOST_AT_ONCE = 4
 class ClockTicks:
     """What one port has to send.
 
-    Parameters
-    ----------
-    lead_s : float
-        How long before a message is to leave the port wants to have it.
+    `lead_s`: how long before a message is to leave the port wants to have it.
     """
 
     def __init__(self, *, lead_s: float = 0.0) -> None:

@@ -11,17 +11,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import quote
 
 import numpy as np
 import soundfile
+import typer
 
 from musichal.atomic import open_atomically
 from musichal.audio.midi_take import MidiChoice
 from musichal.audio.recording import MIDI_SUFFIXES, Recording, say_passed_over
 from musichal.audio.score import read_score
 from musichal.audio.session_input import input_length, is_session
+from musichal.commands.options import Processes
 from musichal.commands.terminal import Terminal
 from musichal.errors import InputError
 from musichal.hearing.listener import Vocabularies, resolve_spec
@@ -436,7 +438,12 @@ def _write_shard(
         stream.write(json.dumps(values).encode())
 
 
-def worker_command(*, scheduler: str, terminal: Terminal, workers: int | None = None) -> None:
+def worker_command(
+    *,
+    scheduler: Annotated[str, typer.Argument(help="The Dask scheduler: dask://HOST:PORT, or dask://FILE.json.")],
+    workers: Processes = None,
+    terminal: Terminal,
+) -> None:
     """Hear for others: work for a Dask scheduler until it ends. Raises `MusicHalError` where that cannot be."""
     from musichal.training.cluster import run_worker
 

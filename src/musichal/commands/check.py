@@ -6,12 +6,15 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Annotated
 
+import typer
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
 from musichal.audio.recording import Recording, read_recordings
+from musichal.commands.options import Force, PartnerFile, Report
 from musichal.commands.terminal import Terminal, table_of
 from musichal.errors import CheckFailedError, InputError
 from musichal.evaluate.checks import Retrain
@@ -38,14 +41,16 @@ _MOST_CHORDS, _MOST_CHANGES = 6, 16
 
 def verify_command(
     *,
-    partner: Path,
+    partner: PartnerFile,
+    recordings: Annotated[list[Path] | None, typer.Argument(help="Recordings; default: the partner's own.")] = None,
+    report: Report = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Leave out other rates, other grids and training again.")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the random block sizes.")] = 0,
+    hours: Annotated[
+        float, typer.Option(min=0.001, help="Of a partner of an archive: hear so much of it, evenly spread.")
+    ] = 2.0,
+    force: Force = False,
     terminal: Terminal,
-    recordings: Sequence[Path] | None = None,
-    report: Path | None = None,
-    quick: bool = False,
-    seed: int = 0,
-    hours: float = 2.0,
-    force: bool = False,
 ) -> Verification:
     """Verify a partner with its own recordings, or with others, and show each check.
 
@@ -174,7 +179,15 @@ def _verification_tables(verification: Verification, *, narrow: bool) -> Iterato
 # ── compare ──────────────────────────────────────────────────────────────────
 
 
-def compare_command(*, first: Path, second: Path, terminal: Terminal, recording: Path | None = None) -> Comparison:
+def compare_command(
+    *,
+    first: Annotated[Path, typer.Argument(help="A partner file.")],
+    second: Annotated[Path, typer.Argument(help="Another one.")],
+    recording: Annotated[
+        Path | None, typer.Argument(help="What both hear; default: the longest recording in the first partner.")
+    ] = None,
+    terminal: Terminal,
+) -> Comparison:
     """Let two partners hear a recording (default: the longest in the first partner) and show what differs.
 
     Raises `MusicHalError` if a partner or the recording cannot be used.

@@ -3,12 +3,15 @@
 import contextlib
 from dataclasses import replace
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from musichal.api.sound import example
 from musichal.audio.files import write_sound
 from musichal.audio.recording import Recording, read_recording
 from musichal.commands.inspect import inspect_command
-from musichal.commands.options import PlayOptions
+from musichal.commands.options import PlayOptions, Seed
 from musichal.commands.play import play_command
 from musichal.commands.terminal import Terminal
 from musichal.commands.train import pair_words
@@ -31,7 +34,12 @@ _WRITTEN = {
 }
 
 
-def demo_command(*, folder: Path, terminal: Terminal, seed: int = 0) -> None:
+def demo_command(
+    *,
+    folder: Annotated[Path, typer.Argument(help="Folder for what it writes.")] = Path("musichal-demo"),
+    seed: Seed = 0,
+    terminal: Terminal,
+) -> None:
     """Teach a partner the bundled guitar and band, let it answer the rest of the guitar, and write both into a folder."""
     made = not folder.exists()
     try:

@@ -7,8 +7,10 @@ import queue
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+import typer
 from rich.text import Text
 from scipy.ndimage import uniform_filter1d
 
@@ -39,7 +41,14 @@ class Part:
 
 
 def devices_command(
-    *, terminal: Terminal, latency: bool = False, input: str | None = None, midi_out: str = "auto:", by_ear: bool = False
+    *,
+    latency: Annotated[
+        bool, typer.Option("--latency", help="Measure what the output takes to sound: the value for `play --latency`.")
+    ] = False,
+    input: Annotated[str | None, typer.Option(help="--latency: the input that hears the output.")] = None,
+    midi_out: Annotated[str, typer.Option(help="--latency: the port that plays the clicks, as of `play`; or synth:")] = "auto:",
+    by_ear: Annotated[bool, typer.Option("--by-ear", help="--latency: without an input: tap a key along with clicks.")] = False,
+    terminal: Terminal,
 ) -> None:
     """Show the devices, and what works; what is missing is no error. Or measure the latency of an output.
 
@@ -146,7 +155,17 @@ def _link() -> Part:
 # ── learn ────────────────────────────────────────────────────────────────────
 
 
-def learn_command(*, path: Path, wishes: Sequence[str], control_in: str, terminal: Terminal, within: str = "60s") -> None:
+def learn_command(
+    *,
+    path: Annotated[Path, typer.Argument(metavar="MAP", help="The map of controllers (TOML); its entries stay.")],
+    wishes: Annotated[
+        list[str],
+        typer.Argument(metavar="COMMAND...", help="For each controller NAME (a button), NAME=LOW:HIGH or NAME=CHOICE,CHOICE."),
+    ],
+    control_in: Annotated[str, typer.Option(help="The MIDI input: part of its name, or virtual:NAME.")],
+    within: Annotated[str, typer.Option(help="How long to wait for each controller.")] = "60s",
+    terminal: Terminal,
+) -> None:
     """Ask for one controller after another, and write the map after each.
 
     Raises `MusicHalError` for a wish, a map or a MIDI input that cannot be used; what was learned before is written.

@@ -12,7 +12,7 @@ from rich.table import Table
 from musichal.arrays import Float32
 from musichal.audio.instrument import Instrument, find_instrument, render_notes
 from musichal.audio.recording import Recording, read_recordings
-from musichal.commands.options import settings_from
+from musichal.commands.options import EvaluateOptions, settings_from
 from musichal.commands.play import direction
 from musichal.commands.terminal import Terminal, table_of
 from musichal.errors import InputError
@@ -129,6 +129,11 @@ def evaluate_command(
     if report is not None:
         terminal.say(f"Wrote {printable(report)}")
     return evaluation
+
+
+def start_command(options: EvaluateOptions, terminal: Terminal) -> None:
+    """Evaluate as the options say."""
+    evaluate_command(terminal=terminal, **vars(options))
 
 
 def players_of(model: PartnerModel, settings: PartnerSettings, directions: Mapping[str, Direction]) -> dict[str, MakePlayer]:

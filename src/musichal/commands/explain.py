@@ -4,13 +4,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+import typer
 from rich.table import Table
 
 from musichal.audio.files import write_sound
 from musichal.audio.instrument import find_instrument, render_notes
 from musichal.audio.levels import at_loudness
+from musichal.commands.options import Force, MovedPartner, SessionFolder
 from musichal.commands.session import known_partner, names_of, partner_path
 from musichal.commands.terminal import Rows, Terminal, table_of
 from musichal.errors import InputError
@@ -42,14 +45,20 @@ Span = tuple[float, float]
 
 def explain_command(
     *,
-    folder: Path,
+    folder: SessionFolder,
+    at: Annotated[
+        str | None,
+        typer.Option(help="A time (1:23): the decision then, in full. A part: 1:00-1:20, a mode, a mark, 'best' or 'least'."),
+    ] = None,
+    listen: Annotated[
+        Path | None,
+        typer.Option(help="Write the duo, or a part, as sound into this folder; of one time, its place in the recording."),
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="Tell every decision.")] = False,
+    figures: Annotated[bool, typer.Option("--figures", help="Of one time: the figures behind the decision.")] = False,
+    partner: MovedPartner = None,
+    force: Force = False,
     terminal: Terminal,
-    at: str | None = None,
-    listen: Path | None = None,
-    every: bool = False,
-    figures: bool = False,
-    partner: Path | None = None,
-    force: bool = False,
 ) -> None:
     """Explain a session: all of it on a page, a part of it, or the decision at one time in full.
 
@@ -384,7 +393,13 @@ class _Sounded:
         return as_sounded(session.decisions, session.entries, sample_rate_hz=session.settings.stream_rate_hz)
 
 
-def moments_command(*, folder: Path, terminal: Terminal, listen: Path | None = None, force: bool = False) -> None:
+def moments_command(
+    *,
+    folder: SessionFolder,
+    listen: Annotated[Path | None, typer.Option(help="Write the duo at each moment into this folder (WAV).")] = None,
+    force: Force = False,
+    terminal: Terminal,
+) -> None:
     """List the player's marks and what stands out in a session; with `listen` write the duo at each into this folder.
 
     Raises `MusicHalError` if the session cannot be read, or the sound cannot be written.

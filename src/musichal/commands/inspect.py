@@ -1,11 +1,13 @@
 """`musichal inspect`: what a partner learned, for musicians; its figures where they are asked for."""
 
 from collections.abc import Iterator
-from pathlib import Path
+from typing import Annotated
 
+import typer
 from rich.console import Group
 
 from musichal.commands.check import chord_tables, stats_tables
+from musichal.commands.options import Force, PartnerFile, Picture
 from musichal.commands.terminal import Terminal
 from musichal.evaluate.partner_stats import PartnerStats, RecordingStats, partner_stats
 from musichal.evaluate.takes import Overview, Take, overview
@@ -24,7 +26,12 @@ _WHOLE = 0.99
 
 
 def inspect_command(
-    *, partner: Path, terminal: Terminal, figures: bool = False, picture: Path | None = None, force: bool = False
+    *,
+    partner: PartnerFile,
+    figures: Annotated[bool, typer.Option("--figures", help="Show figures of hearing, sounds, memory and repetition.")] = False,
+    picture: Picture = None,
+    force: Force = False,
+    terminal: Terminal,
 ) -> None:
     """Show what a partner learned, its `figures` too, as JSON and as a picture."""
     if picture is not None:

@@ -12,11 +12,24 @@ import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import unquote_to_bytes
+
+import typer
 
 from musichal.audio.recording import Recording, read_recording
 from musichal.commands.archive import ArchiveOptions, checked_select, entry_names, kept_entries, learn_archive, say_left_out
+from musichal.commands.options import (
+    Force,
+    MemoryHours,
+    Mixed,
+    MovedPartner,
+    Precision,
+    Processes,
+    Runtime,
+    SampleFrames,
+    Select,
+)
 from musichal.commands.session import partner_path
 from musichal.commands.terminal import Terminal
 from musichal.commands.train import measured_windows, say_measured, say_trained
@@ -42,19 +55,19 @@ from musichal.text import counted, integer_in, number_in, parse_json, printable,
 from musichal.training.archive import Found, heard_path, work_folder
 from musichal.training.heard import Heard
 from musichal.training.manifest import Entry
-from musichal.training.trainer import SAMPLE_FRAMES, Progress, as_recording, own_recordings, rehear, tagged, train, with_beats
+from musichal.training.trainer import Progress, as_recording, own_recordings, rehear, tagged, train, with_beats
 from musichal.training.workers import each, usual_processes
 
 
 def keep_command(
     *,
-    folders: Sequence[Path],
-    output: Path,
+    folders: Annotated[list[Path], typer.Argument(metavar="SESSION...", help="Session folders of one partner.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The partner file to write.")],
+    partner: MovedPartner = None,
+    alone: Annotated[bool, typer.Option("--alone", help="Leave out what the partner knew before.")] = False,
+    processes: Processes = None,
+    force: Force = False,
     terminal: Terminal,
-    partner: Path | None = None,
-    alone: bool = False,
-    processes: int | None = None,
-    force: bool = False,
 ) -> PartnerModel:
     """Write a partner of the sessions' own partner and what was played in them, or with `alone` of the latter alone.
 
@@ -114,14 +127,14 @@ def _one_partner(sessions: Sequence[Session], partner: Path | None) -> Path:
 
 def rehear_command(
     *,
-    partner: Path,
+    partner: Annotated[Path, typer.Argument(help="The partner file; it must hold its recordings.")],
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="The file to write; default: the same.")] = None,
+    runtime: Runtime = "auto",
+    precision: Precision = "auto",
+    refit: Annotated[bool, typer.Option("--refit", help="Learn the vocabularies again, too.")] = False,
+    processes: Processes = None,
+    force: Force = False,
     terminal: Terminal,
-    output: Path | None = None,
-    runtime: str = AUTO,
-    precision: str = AUTO,
-    refit: bool = False,
-    processes: int | None = None,
-    force: bool = False,
 ) -> PartnerModel:
     """Hear a partner's own recordings again, write the partner to `output` (default: the same file), report what changed.
 
@@ -210,15 +223,15 @@ _KEY = re.compile("[0-9a-f]{40}")
 
 def join_command(
     *,
-    works: Sequence[Path],
-    output: Path,
+    works: Annotated[list[Path], typer.Argument(help="Work folders of `musichal train --shard`.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The partner file to write.")],
+    sample_frames: SampleFrames = 2_000_000,
+    memory_hours: MemoryHours = None,
+    select: Select = None,
+    workers: Processes = None,
+    allow_mixed: Mixed = False,
+    force: Force = False,
     terminal: Terminal,
-    sample_frames: int = SAMPLE_FRAMES,
-    memory_hours: float | None = None,
-    select: str | None = None,
-    workers: int | None = None,
-    allow_mixed: bool = False,
-    force: bool = False,
 ) -> PartnerModel:
     """Make the partner of what shards heard into one work folder, or several.
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from musichal.commands.terminal import open_terminal
 from musichal.errors import InputError
 from musichal.parameters import NUMBERS, WORDS, setting
 from musichal.partner.settings import PartnerSettings
@@ -288,19 +289,32 @@ class EvaluateOptions:
     force: Force = False
 
 
-def with_options_of(options: type, run: Callable[[Any, bool], None]) -> Callable[..., None]:
-    """Return a function whose parameters are the fields of a dataclass of options, and ``--json``."""
-    hints = {name: hint for name, hint in get_type_hints(options, include_extras=True).items() if hasattr(hint, "__metadata__")}
-    hints["as_json"] = Json
-    defaults = {f.name: f.default if f.default is not MISSING else signatures.Parameter.empty for f in fields(options)}
+def command_of(run: Callable[..., object], *, with_json: bool = True) -> Callable[..., None]:
+    """Return a function for typer that gives `run` a terminal, and the options that are declared there.
 
-    def command(*, as_json: bool, **values: Any) -> None:
-        run(options(**values), as_json)
+    Its parameters are those of `run`, or the fields of a dataclass that `run` takes as `options`; and ``--json``.
+    """
+    hints = get_type_hints(run, include_extras=True)
+    kind = hints.get("options")
+    if kind is None:
+        defaults = {name: p.default for name, p in signatures.signature(run).parameters.items() if name != "terminal"}
+    else:
+        hints = get_type_hints(kind, include_extras=True)
+        declared = [f for f in fields(kind) if hasattr(hints[f.name], "__metadata__")]
+        defaults = {f.name: signatures.Parameter.empty if f.default is MISSING else f.default for f in declared}
+    if with_json:
+        hints, defaults = hints | {"as_json": Json}, defaults | {"as_json": False}
 
-    kind = signatures.Parameter.KEYWORD_ONLY
+    def command(*, as_json: bool = False, **values: Any) -> None:
+        with open_terminal(as_json) as terminal:
+            run(terminal=terminal, **(values if kind is None else {"options": kind(**values)}))
+
     command.__signature__ = signatures.Signature(  # type: ignore[attr-defined]
-        [signatures.Parameter(name, kind, annotation=hint, default=defaults.get(name, False)) for name, hint in hints.items()]
+        [
+            signatures.Parameter(name, signatures.Parameter.KEYWORD_ONLY, annotation=hints[name], default=default)
+            for name, default in defaults.items()
+        ]
     )
-    command.__annotations__ = hints
+    command.__annotations__ = {name: hints[name] for name in defaults}
     command.__doc__ = run.__doc__
     return command

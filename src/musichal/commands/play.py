@@ -129,6 +129,21 @@ def recording_tokens(model: PartnerModel, recording: str | int, source: str) -> 
     return tokens
 
 
+def start_command(options: PlayOptions, terminal: Terminal) -> None:
+    """Let a partner answer a player, live or from a recording."""
+    options.check()
+    if not options.is_live:
+        play_command(options, terminal)
+    elif options.web:
+        from musichal.commands.web import live_web_command
+
+        live_web_command(options, terminal)
+    else:
+        from musichal.commands.live import live_command
+
+        live_command(options, terminal)
+
+
 # ── a recording in, an answer out ────────────────────────────────────────────
 
 

@@ -4,9 +4,12 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
 from itertools import groupby
 from pathlib import Path
+from typing import Annotated
 
+import typer
 from rich.markdown import Markdown
 
+from musichal import commands
 from musichal.commands.terminal import Terminal, table_of
 from musichal.errors import InputError
 from musichal.live.control import COMMANDS, key_card
@@ -28,7 +31,11 @@ def modes_that_set(parameter: Parameter, modes: Mapping[str, Mode]) -> list[str]
     return [name for name, mode in modes.items() if parameter.scope == "partner" and parameter.name in dict(mode.settings)]
 
 
-def parameters_command(*, terminal: Terminal, name: str | None = None) -> None:
+def parameters_command(
+    *,
+    name: Annotated[str | None, typer.Argument(help="One parameter; default: all.")] = None,
+    terminal: Terminal,
+) -> None:
     """Show the table of parameters, or one of them. Raises `InputError` for an unknown name."""
     chosen = PARAMETERS if name is None else (MODE_NUMBERS.get(name) or setting(name),)
     modes = built_in_modes()
@@ -82,7 +89,12 @@ def _osc_address(parameter: Parameter) -> str | None:
 # ── modes and keys ───────────────────────────────────────────────────────────
 
 
-def modes_command(*, terminal: Terminal, table: Path | None = None, as_toml: bool = False) -> None:
+def modes_command(
+    *,
+    table: Annotated[Path | None, typer.Argument(help="Your own table of modes (TOML); it is checked.")] = None,
+    as_toml: Annotated[bool, typer.Option("--toml", help="Print the built-in table, to copy.")] = False,
+    terminal: Terminal,
+) -> None:
     """Show the built-in modes, and those of a file. Raises `InputError` if the file is not a table of modes."""
     if as_toml:
         if table is not None:
@@ -106,7 +118,10 @@ def modes_command(*, terminal: Terminal, table: Path | None = None, as_toml: boo
     terminal.say("Choose one with `musichal play … --mode NAME`; with --mode auto the partner changes modes.")
 
 
-def keys_command(*, terminal: Terminal) -> None:
+def keys_command(
+    *,
+    terminal: Terminal,
+) -> None:
     """Show the keys that work while playing live."""
     rows = key_card(list(built_in_modes()))
     terminal.result({"keys": [{"key": key, "meaning": meaning} for key, meaning in rows]})
@@ -116,14 +131,16 @@ def keys_command(*, terminal: Terminal) -> None:
 # ── docs ─────────────────────────────────────────────────────────────────────
 
 
-def docs_command(*, commands: Sequence[tuple[str, str]], terminal: Terminal, topic: str | None = None) -> None:
-    """Print a topic of the guide, or the list of topics; `commands` holds the name and the help of each command.
-
-    Raises `InputError` for an unknown topic.
-    """
+def docs_command(
+    *, topic: Annotated[str | None, typer.Argument(help="A topic; default: the list of topics.")] = None, terminal: Terminal
+) -> None:
+    """Print a topic of the guide, or the list of topics. Raises `InputError` for an unknown topic."""
     topics: dict[str, tuple[str, Callable[[], str]]] = {
         "start": ("install, first partner, first duo, first concert", lambda: _guide("start")),
-        "commands": ("what each command does", lambda: _listed("Commands", commands)),
+        "commands": (
+            "what each command does",
+            lambda: _listed("Commands", [(name, place.help) for name, place in commands.COMMANDS.items()]),
+        ),
         "parameters": ("every setting, with default and range", parameters_markdown),
         "modes": ("modes and your own table of them", lambda: _guide("modes")),
         "form": ("a form: sections, silences, an ending", lambda: _guide("form")),

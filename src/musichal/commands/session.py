@@ -4,13 +4,15 @@ import csv
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+import typer
 
 from musichal.atomic import new_folder, open_atomically
 from musichal.audio.files import write_sound
 from musichal.audio.instrument import find_instrument
-from musichal.commands.options import check_choice
+from musichal.commands.options import Force, MovedPartner, SessionFolder, SoundFontFile, check_choice
 from musichal.commands.terminal import Terminal
 from musichal.errors import CheckFailedError, InputError
 from musichal.hearing.encoders import create_encoder
@@ -68,7 +70,12 @@ def names_of(decisions: Sequence[Decision], model: PartnerModel | None) -> list[
 
 
 def replay_command(
-    *, folder: Path, terminal: Terminal, partner: Path | None = None, midi_out: Path | None = None, force: bool = False
+    *,
+    folder: SessionFolder,
+    partner: MovedPartner = None,
+    midi_out: Annotated[Path | None, typer.Option(help="Write the answer as a MIDI file again.")] = None,
+    force: Force = False,
+    terminal: Terminal,
 ) -> Replay:
     """Play a session again, or as much of it as a killed program has left: the same input, heard as it was; compare.
 
@@ -151,15 +158,15 @@ Others: import answer.mid with its tempo first, then the sound, at the start of 
 
 def export_command(
     *,
-    folder: Path,
-    output: Path,
+    folder: SessionFolder,
+    output: Annotated[Path, typer.Option("-o", "--output", help="The new folder to write.")],
+    from_: Annotated[str | None, typer.Option("--from", help="Where the stretch begins, as 1:00; default: the start.")] = None,
+    to: Annotated[str | None, typer.Option("--to", help="Where it ends, as 2:30; default: the end.")] = None,
+    marks: Annotated[bool, typer.Option("--marks", help="Export the stretch around each mark, each in a folder.")] = False,
+    sound: Annotated[str, typer.Option(help="Sound of the answer: 'soundfont', or 'slices' of the recordings.")] = "soundfont",
+    soundfont: SoundFontFile = None,
+    partner: MovedPartner = None,
     terminal: Terminal,
-    from_: str | None = None,
-    to: str | None = None,
-    marks: bool = False,
-    sound: str = "soundfont",
-    soundfont: Path | None = None,
-    partner: Path | None = None,
 ) -> list[Path]:
     """Write a session, a stretch of it, or the stretch around each mark, into a new folder.
 

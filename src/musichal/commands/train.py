@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Annotated
+
+import typer
 
 from musichal.audio.midi_recording import read_take
 from musichal.audio.midi_take import MidiChoice
@@ -14,7 +16,21 @@ from musichal.audio.pairs import read_pair
 from musichal.audio.recording import MIDI_SUFFIXES, FoundFiles, Recording, find_recordings, read_found
 from musichal.audio.score import parse_midi_channels
 from musichal.commands.archive import LONG_S, ArchiveOptions, length_s, train_archive
-from musichal.commands.options import check_choice
+from musichal.commands.options import (
+    Force,
+    Layer,
+    MemoryHours,
+    Mixed,
+    Offline,
+    Precision,
+    Processes,
+    Revision,
+    Runtime,
+    SampleFrames,
+    Select,
+    Strict,
+    check_choice,
+)
 from musichal.commands.terminal import Terminal, table_of
 from musichal.errors import CheckFailedError, InputError
 from musichal.evaluate.partner_stats import partner_stats
@@ -47,7 +63,7 @@ from musichal.spec import RESAMPLERS, EncoderSpec, PerceptionSpec
 from musichal.text import counted, parse_seconds, printable
 from musichal.training.heard import compacted
 from musichal.training.manifest import distinct_names, expanded, read_archive
-from musichal.training.trainer import SAMPLE_FRAMES, Progress, train
+from musichal.training.trainer import Progress, train
 from musichal.training.workers import usual_processes
 
 _MEASURED_S = 20.0
@@ -56,52 +72,119 @@ _MOST_TEMPI = 8  # said one by one; `inspect` has all
 
 def train_command(
     *,
-    output: Path,
+    output: Annotated[Path, typer.Option("-o", "--output", help="The partner file to write.")],
+    recordings: Annotated[
+        list[Path] | None, typer.Argument(help="Recordings, sessions, or folders of them (WAV, AIFF, FLAC, OGG, MP3 …).")
+    ] = None,
+    player: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FILE",
+            help="A player's recording; --others is what the others played beside it. Or of one file with both: the channel"
+            " ('left', 'right', a number) or the MIDI track. Repeatable.",
+        ),
+    ] = None,
+    others: Annotated[
+        list[Path] | None, typer.Option(metavar="FILE", help="The others' recording or MIDI file of each --player.")
+    ] = None,
+    notes: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="The MIDI file of the recording in the same place: its notes are kept. Repeatable."),
+    ] = None,
+    tracks: Annotated[
+        str | None,
+        typer.Option(
+            help="Of MIDI files: the tracks to learn, as 1,Piano (numbers, names), or melody, drums, no-drums; default: all."
+        ),
+    ] = None,
+    channels: Annotated[
+        str | None, typer.Option(help="Of MIDI files: the channels to learn, as 1-9,11-16; default: all.")
+    ] = None,
+    soundfont: Annotated[
+        Path | None, typer.Option(help="Of MIDI files: the SoundFont 2 file that plays them; default: the built-in instrument.")
+    ] = None,
+    encoder: Annotated[
+        str, typer.Option(help="The encoder: 'spectral', 'mert', 'mert:LAYER', 'hf:OWNER/NAME' or 'hf:FOLDER'.")
+    ] = "spectral",
+    weights: Annotated[Path | None, typer.Option(help="A folder with MERT's weights, instead of the hub's.")] = None,
+    layer: Layer = None,
+    revision: Revision = None,
+    runtime: Runtime = "auto",
+    precision: Precision = "auto",
+    offline: Offline = False,
+    workers: Processes = None,
+    manifest: Annotated[
+        list[Path] | None,
+        typer.Option(help="Archives: a list of recordings, CSV or JSON Lines: path, start, end, title, tags. Repeatable."),
+    ] = None,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATTERN", help="Archives: leave out such paths or names, as '*live*'. Repeatable."),
+    ] = None,
+    work: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help="Archives: keep here what was heard; default: beside the partner until it is written."
+        ),
+    ] = None,
+    sample_frames: SampleFrames = 2_000_000,
+    memory_hours: MemoryHours = None,
+    select: Select = None,
+    sounds_of: Annotated[
+        Path | None, typer.Option(metavar="PARTNER", help="Archives: keep the sounds of a partner, instead of learning them.")
+    ] = None,
+    shard: Annotated[
+        str | None, typer.Option(metavar="N/COUNT", help="Archives: hear only this share, as 2/8, for `musichal join`.")
+    ] = None,
+    engine: Annotated[
+        str | None, typer.Option(metavar="URL", help="Archives: hear on a Dask cluster, dask://HOST:PORT.")
+    ] = None,
+    allow_mixed: Mixed = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Archives: say what it would take in time, memory and disk, and train nothing.")
+    ] = False,
+    vocabulary: Annotated[int, typer.Option(help="Number of sounds to learn for each source.")] = 64,
+    segment: Annotated[str | None, typer.Option(help="Length of a segment, as 350ms; that is the default.")] = None,
+    hop: Annotated[str | None, typer.Option(help="Distance of segments; default: a segment. If shorter, they overlap.")] = None,
+    context: Annotated[
+        str | None, typer.Option(help="Past audio that the encoder sees beside a segment; default: 350ms, 175ms if learned.")
+    ] = None,
+    lookahead: Annotated[
+        str | None,
+        typer.Option(help="Audio after a segment that the encoder waits for; default: 67ms. 0ms is faster."),
+    ] = None,
+    policy: Annotated[str, typer.Option(help="Where segments start: on a 'grid', or at each 'onset'.")] = "grid",
+    resampler: Annotated[
+        str, typer.Option(help="'soxr-HQ', 'soxr-VHQ', or 'soxr-VR', which finds onsets 20 ms sooner live.")
+    ] = "soxr-HQ",
+    no_audio: Annotated[bool, typer.Option("--no-audio", help="Leave the recordings out of the partner file.")] = False,
+    compact: Annotated[
+        bool, typer.Option("--compact", help="Hear and keep the recordings at 24 kHz with 16 bits: a third of the size.")
+    ] = False,
+    force: Force = False,
+    strict: Strict = False,
     terminal: Terminal,
-    recordings: Sequence[Path] | None = None,
-    player: Sequence[str] | None = None,
-    others: Sequence[Path] | None = None,
-    notes: Sequence[Path] | None = None,
-    tracks: str | None = None,
-    channels: str | None = None,
-    soundfont: Path | None = None,
-    encoder: str = "spectral",
-    segment: str | None = None,
-    hop: str | None = None,
-    context: str | None = None,
-    lookahead: str | None = None,
-    policy: str = "grid",
-    resampler: str = "soxr-HQ",
-    vocabulary: int = 64,
-    no_audio: bool = False,
-    compact: bool = False,
-    workers: int | None = None,
-    manifest: Sequence[Path] | None = None,
-    exclude: Sequence[str] | None = None,
-    work: Path | None = None,
-    sample_frames: int = SAMPLE_FRAMES,
-    memory_hours: float | None = None,
-    select: str | None = None,
-    sounds_of: Path | None = None,
-    shard: str | None = None,
-    engine: str | None = None,
-    allow_mixed: bool = False,
-    dry_run: bool = False,
-    force: bool = False,
-    strict: bool = False,
-    **learned: Any,
 ) -> PartnerModel | None:
     """Train a partner on files and folders, write it to `output`, and report what was learned.
 
     Each of `notes` is the MIDI file of the recording in its place, and each `player` goes with the `others` in its place: see
     `musichal.audio.pairs`. More than an hour of recordings, and all with an option of `ArchiveOptions`, are an archive: see
     `musichal.commands.archive`.
-    `learned` holds the options of encoders with weights: see `encoder_plan`. Raises `MusicHalError` for an option, a recording
+    Raises `MusicHalError` for an option, a recording
     or an output that cannot be used.
     """
     check_choice(resampler, RESAMPLERS, "--resampler")
     check_choice(policy, ("grid", "onset"), "--policy")
-    plan = encoder_plan(encoder, terminal, **learned)
+    plan = encoder_plan(
+        encoder,
+        terminal,
+        weights=weights,
+        layer=layer,
+        revision=revision,
+        runtime=runtime,
+        precision=precision,
+        offline=offline,
+    )
     base = replace(PerceptionSpec(), encoder=replace(EncoderSpec(), name=encoder)) if plan is None else plan.spec
     texts = {"segment": segment, "hop": hop, "context": context, "lookahead": lookahead}
     s = {name: None if text is None else parse_seconds(text, f"--{name}") for name, text in texts.items()}
@@ -354,13 +437,13 @@ def say_measured(measured: Sequence[Measured], terminal: Terminal) -> None:
 
 def encoder_command(
     *,
-    name: str,
+    name: Annotated[str, typer.Argument(help="A folder with a MERT, HuBERT or wav2vec 2.0 checkpoint, or OWNER/NAME of one.")],
+    check: Annotated[bool, typer.Option("--check", help="Load and test it; needs the `mert` extra.")] = False,
+    convert: Annotated[bool, typer.Option("--convert", help="Convert a layer for playing; it is kept in the cache.")] = False,
+    layer: Layer = None,
+    revision: Revision = None,
+    offline: Offline = False,
     terminal: Terminal,
-    revision: str | None = None,
-    offline: bool = False,
-    layer: int | None = None,
-    check: bool = False,
-    convert: bool = False,
 ) -> CheckpointReport | None:
     """Find a checkpoint and describe it; with `check` load and test it, with `convert` prepare it for playing.
 

@@ -6,13 +6,15 @@ import tempfile
 import threading
 import time
 import webbrowser
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import urlsplit, urlunsplit
 
+import typer
+
 from musichal.commands.live import live_command, stop_signals
-from musichal.commands.options import PlayOptions
+from musichal.commands.options import LOOPBACK, MovedPartner, NoBrowser, PlayOptions, WebHost, WebPort
 from musichal.commands.session import known_partner, names_of
 from musichal.commands.terminal import Terminal
 from musichal.errors import InputError
@@ -75,13 +77,22 @@ def _clocks(request: LiveRequest) -> dict[str, object]:
 
 def web_command(
     *,
-    what: Sequence[Path] | None,
+    what: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Session folders, partner files, or folders of them; default: this folder.", show_default=False),
+    ] = None,
+    partner: MovedPartner = None,
+    uploads: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for what is dropped on the page, and for the partners that learn it; default: a new one beside what is"
+            " shown, and beyond this machine none."
+        ),
+    ] = None,
+    web_port: WebPort = 0,
+    web_host: WebHost = LOOPBACK,
+    no_browser: NoBrowser = False,
     terminal: Terminal,
-    partner: Path | None,
-    uploads: Path | None,
-    web_port: int,
-    web_host: str,
-    no_browser: bool,
 ) -> None:
     """Show sessions and partners in the browser until Ctrl-C. Raises `MusicHalError` for what is neither."""
     from musichal.commands.desk import Desk, Uploads  # it brings training along, which nobody who plays waits for

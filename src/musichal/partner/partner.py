@@ -72,17 +72,9 @@ _OF_PLAYER.setflags(write=False)
 class Partner:
     """Decides what to play, one state of memory at a time.
 
-    Parameters
-    ----------
-    memory : Memory
-        Never changed: what is learned while playing is kept beside it.
-    settings : PartnerSettings
-    rng : numpy.random.Generator
-        The only source of chance.
-    sample_rate_hz : int
-        Rate of the stream that percepts count in.
-    knows_its_sound : bool
-        Whether to subtract its own sound from what it hears; False only to measure what that does.
+    The memory is never changed: what is learned while playing is kept beside it. `rng` is the only source of chance, and
+    percepts count in a stream at `sample_rate_hz`. Unless it `knows_its_sound`, which only measurements ask for, it does not
+    subtract its own sound from what it hears.
 
     Raises `InputError` where the settings' direction names an unknown mode, or its modes or form are wrong.
     """

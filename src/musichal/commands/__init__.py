@@ -130,7 +130,7 @@ COMMANDS = {
         "`musichal rehear partner.hal -o here.hal`",
     ),
     "evaluate": Place(
-        "evaluate.start_command",
+        "evaluate.evaluate_command",
         "Measure whether a partner listens, beside a deaf one; with --duo, whether it is together with a band.",
         "`musichal evaluate partner.hal guitar.wav --report listening.html`"
         " — a duo: `musichal evaluate --duo guitar.wav band.wav --report duo.html`",

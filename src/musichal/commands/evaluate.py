@@ -1,10 +1,9 @@
 """`musichal evaluate`: whether a partner listens, with baselines in the same run."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from rich.table import Table
@@ -16,10 +15,19 @@ from musichal.commands.options import EvaluateOptions, settings_from
 from musichal.commands.play import direction
 from musichal.commands.terminal import Terminal, table_of
 from musichal.errors import InputError
-from musichal.evaluate.answer_measures import MemoryUse, memory_use
+from musichal.evaluate.answer_measures import Harmony, MemoryUse, memory_use
 from musichal.evaluate.answers import DeafWalker, Echo, MakePlayer, Progress, answer, cut_excerpts, joined, with_pauses
 from musichal.evaluate.duos import choice_rows, duos_from, evaluate_duos, harmony_rows, text_of, time_rows
-from musichal.evaluate.evaluation import Contestant, Effect, Evaluation, Room, chosen_trials, contest, parameter_effects
+from musichal.evaluate.evaluation import (
+    Contestant,
+    Effect,
+    Evaluation,
+    Room,
+    Sheet,
+    chosen_trials,
+    contest,
+    parameter_effects,
+)
 from musichal.evaluate.feedback import Feedback, Render, feedback, mean_feedback
 from musichal.evaluate.listening import AT_ONCE_S, DIMENSIONS, Area
 from musichal.evaluate.together import ANCHORS, DuoEvaluation, DuoSong
@@ -37,103 +45,79 @@ _ELECTRIC_PIANO = 4
 ECHO, DEAF = "echo (no memory)", "deaf (random walk)"
 
 
-def evaluate_command(
-    *,
-    partner: Path,
-    recordings: Sequence[Path] | None,
-    terminal: Terminal,
-    duo: bool = False,
-    beats: Path | None = None,
-    player_track: str | None = None,
-    push: float = 0.0,
-    jump: int = 0,
-    exact: bool = False,
-    train_share: float = 0.5,
-    pairs: bool = False,
-    excerpt: float = 30.0,
-    most: int = 24,
-    pause: float = 0.0,
-    minutes: float = 15.0,
-    mode: Sequence[str] | None = None,
-    modes: Path | None = None,
-    effects: bool = False,
-    effect: Sequence[str] | None = None,
-    processes: int = 1,
-    room: bool = False,
-    report: Path | None = None,
-    seed: int = 0,
-    set_: Sequence[str] | None = None,
-    force: bool = False,
-) -> Evaluation | DuoEvaluation:
+def evaluate_command(options: EvaluateOptions, terminal: Terminal) -> Evaluation | DuoEvaluation:
     """Let a partner answer excerpts of recordings, and show how far its answers listen, remember, fit and breathe.
 
-    With `duo`, `partner` and `recordings` are the files of duos instead, and what is shown is how far answers are together.
-    Raises `MusicHalError` if the partner or a recording cannot be used, or the report cannot be written.
+    With `duo`, the files are those of duos instead, and what is shown is how far answers are together. Raises `MusicHalError`
+    if the partner or a recording cannot be used, or the report cannot be written.
     """
-    if duo:
-        return evaluate_duo_command(
-            files=[partner, *(recordings or ())],
-            terminal=terminal,
-            beats=beats,
-            player_track=player_track,
-            push=push / 100,
-            jump=jump,
-            exact=exact,
-            train_share=train_share,
-            pairs=pairs,
-            directions={name: direction(name, modes, None) for name in mode or ["couple"]},
-            report=report,
-            seed=seed,
-            set_=set_ or (),
-            force=force,
-        )
-    if beats is not None or player_track is not None or push or jump or exact or pairs:
+    if options.duo:
+        return _evaluate_duos(options, terminal)
+    for_duos = (options.push, options.jump, options.exact, options.pairs)
+    if options.beats is not None or options.player_track is not None or any(for_duos):
         raise InputError("--beats, --player-track, --push, --jump, --exact and --pairs are for --duo")
-    if not recordings:
+    if not options.recordings:
         raise InputError("give recordings of players behind the partner file, or --duo")
-    trials_asked = chosen_trials(effect or []) if effects or effect else ()
-    settings = settings_from(set_ or [])
-    directions = {name: direction(name, modes, None) for name in mode or PLAYING_MODES}
-    if report is not None:
-        report = report / f"{shortened(partner.stem)}-evaluated.html" if report.is_dir() else report
-        check_outputs([(report, REPORT)], inputs=[partner, *recordings], force=force)
+    trials_asked = chosen_trials(options.effect or []) if options.effects or options.effect else ()
+    settings = settings_from(options.set_ or [])
+    directions = {name: direction(name, options.modes, None) for name in options.mode or PLAYING_MODES}
+    report, partner, seed = _report_of(options, "evaluated"), options.partner, options.seed
     with terminal.progress("Loading the partner") as progress:
         model = load_partner(partner)
-        heard = read_recordings(recordings, warn=terminal.warn, progress=progress)
-        given = [with_pauses(recording, pause_s=pause) for recording in heard]
-        excerpts = cut_excerpts(model, given, excerpt_s=excerpt, most=most, progress=progress)
+        heard = read_recordings(options.recordings, warn=terminal.warn, progress=progress)
+        given = [with_pauses(recording, pause_s=options.pause) for recording in heard]
+        excerpts = cut_excerpts(model, given, excerpt_s=options.excerpt, most=options.most, progress=progress)
         ways = players_of(model, settings, directions)
         players, contestants = contest(ways, excerpts, model.memory, seed=seed, progress=progress)
-        stream = joined(excerpts, duration_s=60 * minutes)
+        stream = joined(excerpts, duration_s=60 * options.minutes)
         long_runs = {}
         for number, (way, make) in enumerate(ways.items()):
-            progress(f"Playing {minutes:g} minutes as {way}", number / len(ways))
+            progress(f"Playing {options.minutes:g} minutes as {way}", number / len(ways))
             long_runs[way] = memory_use(answer(stream, make(seed)), model.memory)
         done: tuple[Effect, ...] = ()
         if trials_asked:
             done = parameter_effects(
-                model, settings, excerpts, trials_asked, file=partner, processes=processes, seed=seed, progress=progress
+                model, settings, excerpts, trials_asked, file=partner, processes=options.processes, seed=seed, progress=progress
             )
-        rooms = _rooms(model, settings, directions, given, seed=seed, progress=progress) if room else ()
+        rooms = _rooms(model, settings, directions, given, seed=seed, progress=progress) if options.room else ()
         evaluation = Evaluation(
-            printable(partner.name), excerpt, excerpts, players, contestants, 60 * minutes, long_runs, done, rooms
+            printable(partner.name),
+            options.excerpt,
+            excerpts,
+            players,
+            contestants,
+            60 * options.minutes,
+            long_runs,
+            done,
+            rooms,
         )
+        sheets = _sheets(evaluation)
         if report is not None:
             from musichal.plots.report import write_evaluation
 
             progress("Drawing the report", 1.0)
-            write_evaluation(evaluation, report)
-    terminal.result(evaluation.to_dict())
-    for table in _tables(evaluation):
-        terminal.show(table)
-    if report is not None:
-        terminal.say(f"Wrote {printable(report)}")
+            write_evaluation(evaluation, sheets, report)
+    tables = [table_of(title, rows[0], rows[1:], right=True) for title, rows in sheets]
+    _show(evaluation, tables, report, terminal)
     return evaluation
 
 
-def start_command(options: EvaluateOptions, terminal: Terminal) -> None:
-    """Evaluate as the options say."""
-    evaluate_command(terminal=terminal, **vars(options))
+def _report_of(options: EvaluateOptions, kind: str) -> Path | None:
+    """Return the file of the report, checked before the work."""
+    if options.report is None:
+        return None
+    name = f"{shortened(options.partner.stem)}-{kind}.html"
+    report = options.report / name if options.report.is_dir() else options.report
+    check_outputs([(report, REPORT)], inputs=[options.partner, *(options.recordings or ())], force=options.force)
+    return report
+
+
+def _show(found: Evaluation | DuoEvaluation, tables: Iterable[Table], report: Path | None, terminal: Terminal) -> None:
+    terminal.result(found.to_dict())
+    for table in tables:
+        terminal.show(table)
+    if report is not None:
+        terminal.say(f"Wrote {printable(report)}")
 
 
 def players_of(model: PartnerModel, settings: PartnerSettings, directions: Mapping[str, Direction]) -> dict[str, MakePlayer]:
@@ -195,55 +179,54 @@ def _electric_piano(instrument: Instrument, rate_hz: int) -> Render:
     return lambda note: sound(note.pitch, note.velocity, round(note.duration_s, 2))
 
 
-def _tables(evaluation: Evaluation) -> Iterator[Table]:
+def _sheets(evaluation: Evaluation) -> list[Sheet]:
+    """Return the tables, each with its title and its header first, for a terminal and for the report."""
     contestants = evaluation.contestants
 
-    def table(title: str, columns: Sequence[str], cells: Callable[[Contestant], Sequence[str]]) -> Table:
-        return table_of(title, ("", *columns), [(c.name, *cells(c)) for c in contestants], right=True)
+    def sheet(title: str, columns: Sequence[str], cells: Callable[[Contestant], Sequence[str]]) -> Sheet:
+        return title, [("", *columns), *((c.name, *cells(c)) for c in contestants)]
 
-    count = len(evaluation.excerpts)
-    yield table(
-        f"Listening: is the true input of {count} answers told from the others? 0.5 is deaf, 1 always (95 % interval)",
-        ("together", *DIMENSIONS),
-        lambda c: [_area(a) for a in (c.listening.together, *(c.listening.by_dimension[d] for d in DIMENSIONS))],
-    )
-    yield table(
-        f"The same at once, {AT_ONCE_S:g} s behind the player: below 0.5 goes against",
-        DIMENSIONS,
-        lambda c: [_area(c.listening.at_once[d]) for d in DIMENSIONS],
-    )
-    yield table(
-        f"Memory, in {evaluation.long_run_s / 60:g} minutes",
-        ("goes on as recorded", "states in a row", "visited", "longest quote", "repeated", "the player's own"),
-        lambda c: _use(evaluation.long_runs[c.name]),
-    )
-    yield table(
-        "Harmony with what sounds",
-        ("notes", "in harmony", "moved in time"),
-        lambda c: [str(c.harmony.notes), f"{c.harmony.consonant:.1%}", f"{c.harmony.consonant_when_shifted:.1%}"],
-    )
-    first = contestants[0].phrasing
-    yield table(
-        f"Phrases (players: {first.player_silence:.0%} silent, phrases of {first.player_phrase_s:.1f} s;"
-        f" memory: {first.memory_silence:.0%}, {first.memory_phrase_s:.1f} s)",
-        ("gap after the player", "over the player", "silent", "phrases", "length"),
-        lambda c: [
-            "–" if c.phrasing.gap_s is None else f"{c.phrasing.gap_s:.2f} s",
-            f"{c.phrasing.overlap:.0%}",
-            f"{c.phrasing.silence:.0%}",
-            str(c.phrasing.phrases),
-            f"{c.phrasing.phrase_s:.1f} s",
-        ],
-    )
+    count, first = len(evaluation.excerpts), contestants[0].phrasing
+    sheets = [
+        sheet(
+            f"Listening: is the true input of {count} answers told from the others? 0.5 is deaf, 1 always (95 % interval)",
+            ("together", *DIMENSIONS),
+            lambda c: [_area(a) for a in (c.listening.together, *(c.listening.by_dimension[d] for d in DIMENSIONS))],
+        ),
+        sheet(
+            f"The same at once, {AT_ONCE_S:g} s behind the player: below 0.5 goes against",
+            DIMENSIONS,
+            lambda c: [_area(c.listening.at_once[d]) for d in DIMENSIONS],
+        ),
+        sheet(
+            f"Memory, in {evaluation.long_run_s / 60:g} minutes of the excerpts in turn",
+            ("goes on as recorded", "states in a row", "visited", "longest quote", "repeated", "the player's own"),
+            lambda c: _use(evaluation.long_runs[c.name]),
+        ),
+        sheet("Harmony with what sounds", ("notes", "in harmony", "moved in time", "ratio"), lambda c: _harmony(c.harmony)),
+        sheet(
+            f"Phrases (players: {first.player_silence:.0%} silent, phrases of {first.player_phrase_s:.1f} s;"
+            f" memory: {first.memory_silence:.0%}, {first.memory_phrase_s:.1f} s)",
+            ("gap after the player", "over the player", "silent", "phrases", "length"),
+            lambda c: [
+                "–" if c.phrasing.gap_s is None else f"{c.phrasing.gap_s:.2f} s",
+                f"{c.phrasing.overlap:.0%}",
+                f"{c.phrasing.silence:.0%}",
+                str(c.phrasing.phrases),
+                f"{c.phrasing.phrase_s:.1f} s",
+            ],
+        ),
+    ]
     if evaluation.rooms:
-        yield _rooms_table(evaluation.rooms)
+        sheets.append(_rooms_sheet(evaluation.rooms))
     if evaluation.effects:
-        yield _effects_table(evaluation.effects)
+        sheets.append(_effects_sheet(evaluation.effects))
+    return sheets
 
 
-def _rooms_table(rooms: Sequence[Room]) -> Table:
+def _rooms_sheet(rooms: Sequence[Room]) -> Sheet:
     columns = ("level", "plays on", "at most", "by itself", "its own among what it learned", "learned of the player")
-    rows = []
+    rows: list[Sequence[str]] = [("", *columns, "harmony heard", "its own harmony", "at best")]
     for level in [room for room in rooms if room.feedback.knows]:
         knows = level.feedback
         (other,) = [
@@ -263,17 +246,22 @@ def _rooms_table(rooms: Sequence[Room]) -> Table:
                 f"{knows.harmony_at_best:.2f}",
             )
         )
-    title = "Hearing itself after the player stops, by level against the player; in brackets without knowing its own notes"
-    return table_of(title, ("", *columns, "harmony heard", "its own harmony", "at best"), rows, right=True)
+    return "Hearing itself after the player stops, by level against the player; in brackets without knowing its own notes", rows
 
 
-def _effects_table(effects: Sequence[Effect]) -> Table:
+def _effects_sheet(effects: Sequence[Effect]) -> Sheet:
     rows = [
         (e.parameter, " to ".join(e.ends), e.outcome, f"{e.size:+.2f}", f"{e.p_value:.3f}", f"{e.others:.0%}")
         for e in sorted(effects, key=lambda e: -abs(e.size))
     ]
-    columns = ("parameter", "ends", "moves most", "by", "p", "other notes")
-    return table_of("Effect of each parameter, in standard deviations between its ends", columns, rows)
+    title = "Effect of each parameter between its ends: what moves most, in standard deviations; p of chance; notes that differ"
+    return title, [("parameter", "ends", "moves most", "by", "p", "other notes"), *rows]
+
+
+def _harmony(harmony: Harmony) -> list[str]:
+    shifted = harmony.consonant_when_shifted
+    ratio = f"{harmony.consonant / shifted:.2f}" if shifted else "–"
+    return [str(harmony.notes), f"{harmony.consonant:.1%}", f"{shifted:.1%}", ratio]
 
 
 def _area(area: Area) -> str:
@@ -290,47 +278,37 @@ def _use(use: MemoryUse) -> list[str]:
 _MAIN_TIME, _MAIN_HARMONY = (1, 2, 5, 6, 7), (1, 2, 3, 4, 5)
 
 
-def evaluate_duo_command(
-    *,
-    files: Sequence[Path],
-    terminal: Terminal,
-    beats: Path | None,
-    player_track: str | None,
-    push: float,
-    jump: int,
-    exact: bool,
-    train_share: float,
-    pairs: bool,
-    directions: Mapping[str, Direction],
-    report: Path | None,
-    seed: int,
-    set_: Sequence[str],
-    force: bool = False,
-) -> DuoEvaluation:
-    """Measure duos and show how each mode does beside the anchors.
-
-    Raises `MusicHalError` if a file cannot be used, or the report cannot be written.
-    """
-    settings = settings_from(set_)
-    if report is not None:
-        report = report / f"{shortened(files[0].stem)}-duo.html" if report.is_dir() else report
-        check_outputs([(report, REPORT)], inputs=files, force=force)
+def _evaluate_duos(options: EvaluateOptions, terminal: Terminal) -> DuoEvaluation:
+    """Measure duos and show how each mode does beside the anchors."""
+    files = [options.partner, *(options.recordings or ())]
+    settings, report = settings_from(options.set_ or ()), _report_of(options, "duo")
+    directions = {name: direction(name, options.modes, None) for name in options.mode or ["couple"]}
     with terminal.progress("Reading") as progress:
-        changes: dict[str, Any] = {"player_track": player_track, "push": push, "jump": jump, "exact": exact}
-        duos = duos_from(files, beats=beats, train_share=train_share, progress=progress, **changes)
+        duos = duos_from(
+            files,
+            beats=options.beats,
+            player_track=options.player_track,
+            push=options.push / 100,
+            jump=options.jump,
+            exact=options.exact,
+            train_share=options.train_share,
+            progress=progress,
+        )
         found = evaluate_duos(
-            duos, directions, settings=settings, train_share=train_share, pairs=pairs, seed=seed, progress=progress
+            duos,
+            directions,
+            settings=settings,
+            train_share=options.train_share,
+            pairs=options.pairs,
+            seed=options.seed,
+            progress=progress,
         )
         if report is not None:
             from musichal.plots.duo import write_duo
 
             progress("Drawing the report", 1.0)
             write_duo(found, report)
-    terminal.result(found.to_dict())
-    for table in duo_tables(found):
-        terminal.show(table)
-    if report is not None:
-        terminal.say(f"Wrote {printable(report)}")
+    _show(found, duo_tables(found), report, terminal)
     return found
 
 

@@ -75,6 +75,8 @@ _DRAWS = 4096
 _PERIODS_S = np.geomspace(0.1, 0.6, 120)
 _EFFECT_EXCERPTS = 8
 CHANCE = "(the seed alone)"
+Sheet = tuple[str, Sequence[Sequence[str]]]
+"""A table of texts: its title, and rows with the header first."""
 LATE_S: Mapping[str, float] = {"mode: turn": 6.0}
 """How long the player waits before beginning, for what matters only until then."""
 

@@ -5,7 +5,7 @@ same results give the same bytes.
 """
 
 import base64
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from html import escape
 from importlib.resources import files
 from pathlib import Path
@@ -17,7 +17,7 @@ from musichal.arrays import AnyArray, Bool, Float64
 from musichal.atomic import open_atomically
 from musichal.evaluate.alignment import HeardRecording
 from musichal.evaluate.checks import GROUPS, Check
-from musichal.evaluate.evaluation import Contestant, Evaluation
+from musichal.evaluate.evaluation import Contestant, Evaluation, Sheet
 from musichal.evaluate.listening import DIMENSIONS, STEP_S, Trace
 from musichal.evaluate.partner_stats import DiversityRow
 from musichal.evaluate.verify import OFFSETS, ShiftRow, Verification
@@ -45,21 +45,6 @@ _QUESTIONS = {
 _VERDICTS = {True: ("pass", "passed"), False: ("FAIL", "failed"), None: ("info", "told")}
 _NO_FRAME, _AGREES, _DIFFERS = 0, 1, 2
 _MOST_STRIPS = 40
-_MEMORY = {
-    "continued": "goes on as recorded",
-    "mean_run": "states in a row",
-    "visited": "of memory visited",
-    "longest_quote_s": "longest quote, s",
-    "repeated": "repeated",
-    "learned": "the player's own",
-}
-_PHRASING = {
-    "gap_s": "gap after the player, s",
-    "overlap": "over the player",
-    "silence": "silent",
-    "phrases": "phrases",
-    "phrase_s": "phrase, s",
-}
 
 
 # Pages ----------------------------------------------------------------------------------------------------------------
@@ -302,70 +287,27 @@ def draw_shift(rows: Sequence[ShiftRow]) -> "Figure":
 # Evaluation -----------------------------------------------------------------------------------------------------------
 
 
-def write_evaluation(evaluation: Evaluation, path: PathLike) -> None:
-    """Write the report of an evaluation; raise `InputError` if the file cannot be written."""
-    write_page(Path(path), evaluation_html(evaluation))
+def write_evaluation(evaluation: Evaluation, sheets: Iterable[Sheet], path: PathLike) -> None:
+    """Write the report of an evaluation with its tables; raise `InputError` if the file cannot be written."""
+    write_page(Path(path), evaluation_html(evaluation, sheets))
 
 
-def evaluation_html(evaluation: Evaluation) -> str:
-    """Return the report of an evaluation as an HTML page."""
-    contestants = evaluation.contestants
-    names = ", ".join(dict.fromkeys(escaped(e.name) for e in evaluation.excerpts))
-    first, player = contestants[0], contestants[0].phrasing
+def evaluation_html(evaluation: Evaluation, sheets: Iterable[Sheet]) -> str:
+    """Return the report of an evaluation with its tables as an HTML page."""
+    names, first = ", ".join(dict.fromkeys(escaped(e.name) for e in evaluation.excerpts)), evaluation.contestants[0]
     traces = draw_traces(evaluation.players[0], first.traces[0], duration_s=evaluation.excerpt_s, name=first.name)
     body = [
         f"<h1>Does {escaped(evaluation.partner)} listen?</h1>",
         f"<p>{len(evaluation.excerpts)} excerpts of {evaluation.excerpt_s:g} s from {names}.</p>",
-        "<h2>Listening</h2>",
         "<p>The probability that the true input of an answer fits it better than another input: 0.5 is chance, 1 is certain."
         " Bars are 95 % intervals.</p>",
-        image(draw_listening(contestants), "Area under the ROC curve of each contestant"),
-        numbers_table(("", "together", *DIMENSIONS), [_areas(c) for c in contestants]),
-        "<h2>One answer</h2>",
+        image(draw_listening(evaluation.contestants), "Area under the ROC curve of each contestant"),
         "<p>Density and loudness of the player and of the answer over time, in the first excerpt.</p>",
         image(traces, "A player and an answer over time"),
-        "<h2>Memory</h2>",
-        f"<p>In {evaluation.long_run_s / 60:g} minutes, the excerpts repeated in turn.</p>",
-        _fields_table(_MEMORY, evaluation.long_runs),
-        "<h2>Harmony</h2>",
-        "<p>Notes in harmony with what sounds, and the same notes moved in time.</p>",
-        numbers_table(("", "notes", "in harmony", "moved in time", "ratio"), [_harmony(c) for c in contestants]),
-        "<h2>Phrases</h2>",
-        _fields_table(_PHRASING, {c.name: c.phrasing for c in contestants}),
-        f"<p>Players are silent for {player.player_silence:.0%} of the time, with phrases of {player.player_phrase_s:.1f} s;"
-        f" the recordings in memory for {player.memory_silence:.0%}, with phrases of {player.memory_phrase_s:.1f} s.</p>",
     ]
-    if evaluation.effects:
-        rows = [
-            (e.parameter, " to ".join(e.ends), e.outcome, f"{e.size:+.2f}", f"{e.p_value:.3f}", f"{e.others:.0%}")
-            for e in sorted(evaluation.effects, key=lambda e: -abs(e.size))
-        ]
-        body += [
-            "<h2>What each parameter does</h2>",
-            "<p>Both ends of its range on the same excerpts: the outcome that changes most, in standard deviations, how often"
-            " chance changes one as consistently, and the share of notes that differ.</p>",
-            numbers_table(("", "ends", "what changes most", "by", "p", "other notes"), rows),
-        ]
+    for title, rows in sheets:
+        body += [f"<h2>{escaped(title)}</h2>", numbers_table(rows[0], rows[1:])]
     return page(f"Evaluation of {evaluation.partner}", body)
-
-
-def _areas(c: Contestant) -> tuple[str, ...]:
-    areas = [c.listening.together, *(c.listening.by_dimension[d] for d in DIMENSIONS)]
-    return (c.name, *(f"{a.value:.2f} ({a.low:.2f}–{a.high:.2f})" for a in areas))
-
-
-def _harmony(c: Contestant) -> tuple[str, ...]:
-    h = c.harmony
-    ratio = f"{h.consonant / h.consonant_when_shifted:.2f}" if h.consonant_when_shifted else "–"
-    return (c.name, str(h.notes), f"{h.consonant:.1%}", f"{h.consonant_when_shifted:.1%}", ratio)
-
-
-def _fields_table(columns: Mapping[str, str], rows: Mapping[str, object]) -> str:
-    def cell(value: float | None) -> str:
-        return "–" if value is None else f"{value:.3g}"
-
-    lines = [(name, *(cell(getattr(values, field)) for field in columns)) for name, values in rows.items()]
-    return numbers_table(("", *columns.values()), lines)
 
 
 @style.plot_style()

@@ -198,20 +198,7 @@ class DuoEvaluation:
                 }
                 for song in self.songs
             ],
-            "contestants": [
-                {
-                    "name": c.name,
-                    "time": dataclasses.asdict(c.time),
-                    "time_intervals": dict(c.time_intervals),
-                    "harmony": dataclasses.asdict(c.harmony),
-                    "harmony_intervals": dict(c.harmony_intervals),
-                    "back_beats": c.back_beats,
-                    "never_back": c.never_back,
-                    "tune_beats": c.tune_beats,
-                    "never_in_tune": c.never_in_tune,
-                }
-                for c in self.contestants
-            ],
+            "contestants": [dataclasses.asdict(c) for c in self.contestants],
             "chance_r": self.chance_r,
         }
 

@@ -131,7 +131,7 @@ def test_the_means_are_over_songs(heard):
 
 
 def test_the_picture_is_drawn(heard):
-    from musichal.plots.duo import draw_duo, duo_html
+    from musichal.plots.report import draw_duo, duo_html
 
     song = together.play_duo(heard, {"shadow": Direction(mode="shadow")})
     figure = draw_duo(song, duration_s=6.0)

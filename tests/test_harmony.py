@@ -9,9 +9,9 @@ from musichal.memory.memory import Memory
 from musichal.note import HeardNote, Note
 from musichal.partner.chords import ChordFollower, chord_name, chords_of, key_name
 from musichal.partner.expectation import FREE_PERIOD_S, MOST_STATES, HarmonyFollower, harmonic_cells
+from musichal.partner.harmony import KeptTransposition
 from musichal.partner.partner import Partner
 from musichal.partner.settings import PartnerSettings
-from musichal.partner.transposition import KeptTransposition
 from musichal.partner.voices import without_clashes
 from partners_by_hand import gesture
 from players_by_hand import SEGMENT, answer, percept

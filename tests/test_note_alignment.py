@@ -18,8 +18,7 @@ from musichal.errors import InputError
 from musichal.evaluate import parity
 from musichal.memory.partner_file import load_partner
 from musichal.note import HeardNote, Note
-from musichal.training.note_alignment import NoteAlignment, align_notes
-from musichal.training.pair_alignment import Sounding
+from musichal.training.alignment import NoteAlignment, Sounding, align_notes
 
 
 def song(seed: int, *, bars: int = 20) -> tuple[HeardNote, ...]:

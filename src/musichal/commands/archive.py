@@ -309,7 +309,7 @@ def _engine(name: str | None, workers: int) -> Iterator[tuple[Engine, int]]:
     if name is None:
         yield partial(each, processes=workers), workers
         return
-    from musichal.training.cluster import dask_engine
+    from musichal.training.workers import dask_engine
 
     with dask_engine(name) as (engine, count):
         yield engine, count
@@ -445,7 +445,7 @@ def worker_command(
     terminal: Terminal,
 ) -> None:
     """Hear for others: work for a Dask scheduler until it ends. Raises `MusicHalError` where that cannot be."""
-    from musichal.training.cluster import run_worker
+    from musichal.training.workers import run_worker
 
     count = workers or processors()
     terminal.say(f"Works for {printable(scheduler)} in {count if count > 1 else 'one'} process{'es' if count > 1 else ''}.")

@@ -304,7 +304,7 @@ def _evaluate_duos(options: EvaluateOptions, terminal: Terminal) -> DuoEvaluatio
             progress=progress,
         )
         if report is not None:
-            from musichal.plots.duo import write_duo
+            from musichal.plots.report import write_duo
 
             progress("Drawing the report", 1.0)
             write_duo(found, report)

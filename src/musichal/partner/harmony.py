@@ -2,7 +2,8 @@
 
 Chroma is centred and of length 1, so that the product of two is their correlation. The index files a state in the *bin* of
 its three strongest pitch classes, in order. A search looks at a bounded number of states in the bins that fit the present
-best; a small memory is searched completely, and exactly.
+best; a small memory is searched completely, and exactly. The transposition that memory is played in is chosen where a phrase
+begins, and kept unless the harmony moves.
 """
 
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ _ROUNDED = 1e-6
 _CLASHES_BELOW = 0.5
 _NOISE_SPREAD, _MUSIC_SPREAD = 0.15, 0.33
 _STATES = 2**32  # more than there can be
+_ANOTHER = 2.0  # so many times likelier must another transposition be where a phrase begins
+_MOVED, _SURELY = 6.0, 0.6  # so many times likelier, and so likely, inside of one
 
 
 def unit_chroma(chroma: AnyArray) -> Float64:
@@ -222,3 +225,28 @@ def _best(states: Int64, fit: Float64, most: int, *, times: int = 1) -> Int64:
         if len(best) == most:
             break
     return np.array(sorted(best), dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class KeptTransposition:
+    """A `transposition` in semitones, and `why` it is that one, in words."""
+
+    transposition: int = 0
+    why: str = ""
+
+    def at(self, likely: Float64, allowed: Int64, *, penalty: float, begins: bool) -> "KeptTransposition":
+        """Return the transposition to play in now, one of those `allowed` (t,).
+
+        Memory moved up by t is in the player's key with the probability `likely` (12,), of which each semitone takes off the
+        share `penalty`. A phrase that `begins` may take another one; else it takes one only where the harmony moved.
+        """
+        worth = {t: float(likely[t % 12]) * max(0.0, 1 - penalty * abs(t)) for t in allowed.tolist()}
+        best = max(worth, key=lambda t: (worth[t], -abs(t)))
+        kept = worth.get(self.transposition, 0.0)
+        if best == self.transposition:
+            return KeptTransposition(best, "" if begins else self.why)
+        if begins and worth[best] > _ANOTHER * kept:
+            return KeptTransposition(best, f"it fits your key ({likely[best % 12]:.0%} likely)")
+        if worth[best] > _MOVED * kept and likely[best % 12] >= _SURELY:
+            return KeptTransposition(best, f"your harmony has moved ({likely[best % 12]:.0%} likely)")
+        return self if self.transposition in worth else KeptTransposition(best)

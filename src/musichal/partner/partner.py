@@ -35,7 +35,7 @@ from musichal.partner.candidates import (
 from musichal.partner.decision import Decision
 from musichal.partner.expectation import Expectation, HarmonyFollower, harmonic_cells
 from musichal.partner.explanation import PartnerStatus, partner_status
-from musichal.partner.harmony import clashes_below
+from musichal.partner.harmony import KeptTransposition, clashes_below
 from musichal.partner.influences import (
     CONTEXTS,
     INFLUENCES,
@@ -57,7 +57,6 @@ from musichal.partner.scenario import WEIGHT, Guide, Plan
 from musichal.partner.self_cancellation import SelfCancellation
 from musichal.partner.settings import PartnerSettings
 from musichal.partner.timing import in_time
-from musichal.partner.transposition import KeptTransposition
 from musichal.partner.tuning import PlayerTuning
 from musichal.partner.turn_taking import Turn
 from musichal.partner.voices import Voices, gain_db, middle_pitch, octaves_towards, without_clashes

@@ -35,10 +35,9 @@ from musichal.memory.oracle_threshold import choose_threshold, sampled
 from musichal.memory.partner_file import KEPT, PartnerModel, StoredRecording, in_the_beat
 from musichal.own_process import single_blas_thread
 from musichal.spec import PerceptionSpec
+from musichal.training.alignment import MORE_AT_ONCE, Sounding, align_notes, aligned, check_pairs, parts_at_once
 from musichal.training.heard import Heard, Tokenised, hear, is_whole, ready_encoder, tokenise
 from musichal.training.influence_worth import MOST_REHEARSALS, Rehearsal, influence_worth
-from musichal.training.note_alignment import align_notes
-from musichal.training.pair_alignment import MORE_AT_ONCE, Sounding, aligned, check_pairs, parts_at_once
 from musichal.training.workers import DiedError, Engine, each, worker_pool
 
 Progress = Callable[[str, float], None]

@@ -1,4 +1,4 @@
-"""Work in several processes: the same numbers, sooner.
+"""Work in several processes, of this machine or of a Dask cluster (extra ``[dask]``): the same numbers, sooner.
 
 Recordings are heard side by side, one in each process (`each`). Where there are fewer recordings than processes and the encoder
 is a network, the windows of one recording are analysed side by side instead (`worker_pool`).
@@ -6,9 +6,13 @@ is a network, the windows of one recording are analysed side by side instead (`w
 What a window sounds like depends on the window alone (`FeatureExtractor.analyse`), so windows can be analysed anywhere and in
 any order. Each process computes on one thread, one window at a time, exactly as live hearing does: a larger batch need not
 give the same last bits.
+
+A task of a cluster names files: each worker needs MusicHal, and the recordings and the work folder under the same paths. What a
+worker that died was doing is done again by another one. See docs/how-to/archives.md for TLS.
 """
 
 import contextlib
+import logging
 import os
 import signal
 import threading
@@ -24,7 +28,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Any, TypeVar
 
-from musichal.errors import InputError, MusicHalError
+from musichal.errors import InputError, MissingExtraError, MusicHalError, install_hint
 from musichal.hearing.encoders import create_encoder
 from musichal.hearing.listener import Analysis, FeatureExtractor
 from musichal.hearing.percepts import Window
@@ -44,6 +48,8 @@ Analyse = Callable[[Iterable[Window]], Iterator[tuple[Window, Analysis]]]
 _WINDOWS_PER_PIECE = 8
 # Starting a process and opening a model of true size in it takes seconds.
 _WORTH_PROCESSES_S = 60.0
+_DASK = "dask://"
+_DASK_PATIENCE_S = 20
 
 
 def usual_processes(duration_s: float) -> int:
@@ -197,3 +203,75 @@ def _work(spec: PerceptionSpec, pipe: Connection) -> None:
         while True:
             piece: list[Window] = pipe.recv()
             pipe.send([extractor.analyse(window) for window in piece])
+
+
+@contextmanager
+def dask_engine(address: str) -> Iterator[tuple[Engine, int]]:
+    """Give the engine of a cluster, ``dask://HOST:PORT`` or the path of its scheduler file, and how many workers it has.
+
+    Raises `InputError` where no scheduler answers or it has no worker; `MissingExtraError` without Dask.
+    """
+    distributed = _distributed()
+    place, where = _scheduler(address, "--engine", "address")
+    try:
+        client = distributed.Client(**where, timeout=_DASK_PATIENCE_S)
+    except (OSError, ValueError, TimeoutError) as error:
+        raise InputError(f"no Dask scheduler answers at {place}: {error}") from error
+    try:
+        workers = sum(client.nthreads().values())
+        if not workers:
+            raise InputError(f"the Dask scheduler at {place} has no worker: start one with `musichal worker {address}`")
+
+        def engine(work: Callable[[Any], Any], tasks: Sequence[Any]) -> Iterator[tuple[int, Any]]:
+            futures = client.map(caught, [work] * len(tasks), tasks, pure=False, retries=3)
+            numbers = {future.key: number for number, future in enumerate(futures)}
+            try:
+                for future in distributed.as_completed(futures):
+                    error = future.exception()
+                    died = isinstance(error, distributed.KilledWorker)
+                    yield numbers[future.key], DiedError(f"the workers that did it died: {error}") if died else future.result()
+            except (ImportError, OSError, RuntimeError, distributed.CancelledError) as error:
+                raise InputError(f"the Dask cluster failed: {type(error).__name__}: {error}") from error
+            finally:
+                client.cancel(futures)
+
+        yield engine, workers
+    finally:
+        client.close()
+
+
+def run_worker(address: str, *, processes: int) -> None:
+    """Work for a scheduler until it ends: so many processes of one thread; raises `InputError` where it does not answer."""
+    distributed = _distributed()
+    place, where = _scheduler(address, "a scheduler", "scheduler_ip")
+
+    async def work() -> None:
+        nannies = [distributed.Nanny(**where, nthreads=1, death_timeout=_DASK_PATIENCE_S) for _ in range(processes)]
+        for nanny in nannies:
+            await nanny
+        for nanny in nannies:
+            await nanny.finished()
+
+    import asyncio
+
+    try:
+        asyncio.run(work())
+    except (OSError, ValueError, TimeoutError, RuntimeError) as error:
+        raise InputError(f"no Dask scheduler answers at {place}: {error}") from error
+
+
+def _scheduler(address: str, what: str, by_address: str) -> tuple[str, dict[str, Any]]:
+    """Return where a scheduler is, and how `distributed` is told: by its file, or `by_address`; raises `InputError`."""
+    place = address.removeprefix(_DASK)
+    if not place or place == address:
+        raise InputError(f"{what} must be {_DASK}HOST:PORT, got {address!r}")
+    return place, {"scheduler_file" if place.endswith(".json") else by_address: place}
+
+
+def _distributed() -> Any:
+    try:
+        import distributed
+    except ImportError as error:
+        raise MissingExtraError(f"a Dask cluster needs the package distributed: {install_hint('dask')}") from error
+    logging.getLogger("distributed").setLevel(logging.ERROR)
+    return distributed

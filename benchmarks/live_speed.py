@@ -79,7 +79,7 @@ class OnsetPlayer:
     def hear(self, percept: Percept, now_s: float) -> None:
         """Wait for onsets."""
 
-    def hear_onset(self, onset_s: float, now_s: float, pitches: Sequence[int] = ()) -> None:
+    def hear_onset(self, onset_s: float, now_s: float, pitches: Sequence[int] = (), *, is_drum: bool = False) -> None:
         """Play now."""
         self.due_s = now_s
 

@@ -1,8 +1,4 @@
-"""A live performance: the input, the partner, the ports, the controls and the session, opened together and closed whole.
-
-with LivePerformance(LiveRequest(partner=Path("jazz.hal"), input="Scarlett")) as live:
-live.wait()
-"""
+"""A live performance: the input, the partner, the ports, the controls and the session, opened together and closed whole."""
 
 import contextlib
 import os

@@ -322,6 +322,10 @@ class AudioOracle:
                 self._roots.append(vector)
                 self._root_norms.append(norm)
 
+    def stop_growing(self) -> None:
+        """Forget what only growing needs; it is found again when it grows."""
+        self._links._refinement = None
+
     def suffix_link(self, state: int) -> int:
         """Return the state that has the longest known common past with `state`; 0 where there is none."""
         return self._links.suffix[self._checked(state)]

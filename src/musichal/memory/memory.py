@@ -20,7 +20,7 @@ from musichal.errors import InputError
 from musichal.hearing.percepts import SOURCES, Gesture
 from musichal.memory.audio_oracle import AudioOracle
 from musichal.memory.beat_places import BEAT_PLACE, LAST_PHASE, NO_BEAT, BeatPlace
-from musichal.memory.ready import KeptObjects, keepable, name_of
+from musichal.memory.ready import KEPT_FROM, KeptObjects, keepable, name_of
 from musichal.memory.token_index import HIGHEST_SYMBOL, LOWEST_SYMBOL, TokenIndex
 from musichal.note import HEARD_NOTE_FIELDS, HeardNote
 from musichal.pulse import LONGEST_PERIOD_S
@@ -129,7 +129,7 @@ class Memory:
         self.states_column = Columns(STATE)
         self.notes_column = Columns(NOTE)
         self.hits_column = Columns(NOTE)
-        self.indexes = tuple(TokenIndex() for _ in SOURCES)
+        self.indexes: tuple[TokenIndex, ...] = tuple(TokenIndex() for _ in SOURCES)
         self.oracle = AudioOracle(dims, threshold=threshold)
         self.players: PlayersPast | None = None
         self.worth: Mapping[str, float] = {}
@@ -159,13 +159,24 @@ class Memory:
         memory.notes_column.extend(notes)
         memory.hits_column.extend(hits)
         memory.oracle, memory.players = oracle, players
-        starts = np.flatnonzero(np.diff(states["recording"])) + 1
-        for source, index in enumerate(memory.indexes):
-            for number, part in enumerate(np.split(states["tokens"][:, source], starts)):
-                if number:
-                    index.start_sequence()
-                index.extend(part)
+        memory.index_all()
         return memory
+
+    def index_all(self) -> None:
+        """Build the token indexes anew, one after the other, and keep only what is asked of a large memory.
+
+        Who appends many states may take the indexes off before, and call this at the end: it takes less memory.
+        """
+        starts = np.flatnonzero(np.diff(self.states["recording"])) + 1
+        self.indexes = ()
+        for source in range(len(SOURCES)):
+            index = TokenIndex()
+            for part in np.split(self.states["tokens"][:, source], starts):
+                index.start_sequence()
+                index.extend(part)
+            self.indexes = (*self.indexes, index.compact() if len(self) >= KEPT_FROM else index)
+        if len(self) >= KEPT_FROM:
+            self.oracle.stop_growing()
 
     def __len__(self) -> int:
         return len(self.states_column)
@@ -272,7 +283,7 @@ class Memory:
         self.kept = None
         self._derived.clear()
         self.oracle.append(gesture.vector)
-        for index, token in zip(self.indexes, gesture.tokens, strict=True):
+        for index, token in zip(self.indexes, gesture.tokens, strict=bool(self.indexes)):
             if recording != last:
                 index.start_sequence()
             index.append(token)

@@ -22,7 +22,7 @@ from musichal.arrays import AnyArray, Bool, Columns, Float32, Float64, Int64, Re
 from musichal.hearing.percepts import SILENCE, Gesture
 from musichal.memory.beat_places import NO_BEAT, BeatPlace
 from musichal.memory.memory import Memory, Place, PlayersPast
-from musichal.memory.ready import keepable
+from musichal.memory.ready import KEPT_FROM, keepable
 from musichal.memory.token_index import TokenIndex
 from musichal.note import HeardNote
 from musichal.partner.harmony import LOOKED_THROUGH, HarmonyIndex, unit_chroma
@@ -221,6 +221,9 @@ class MemorySegment:
             self._onset_states.extend(first + onsets)
             self.contour.extend(contour_symbols(own["level_db"], silent[first:end]))
             self._last_ioi_s = float(iois[-1]) if len(iois) > 1 else None
+        if n >= KEPT_FROM:
+            self.rhythm.compact()
+            self.contour.compact()
         units = unit_chroma(states["chroma"]).astype(np.float32)
         _describe_notes(beside, memory.notes, states["note_count"].astype(np.int64))
         noted = states["note_count"] > 0

@@ -379,6 +379,7 @@ def _remember(recordings: Mapping[int, tuple[Tokenised, Records]], tell: Progres
     vectors = np.concatenate(parts)
     search = choose_threshold(vectors, rng=np.random.default_rng(0), least_clusters=min(_LEAST_CLUSTERS, total // 4))
     memory = Memory(dims=vectors.shape[1], threshold=search.threshold)
+    memory.indexes = ()
     for number, (item, beats) in recordings.items():
         gestures, exact = item.gestures(), is_exact(item.heard.take)
         notes, hits = (assign_notes(gestures, some, exact=exact) for some in (item.heard.notes, item.heard.hits))
@@ -387,6 +388,7 @@ def _remember(recordings: Mapping[int, tuple[Tokenised, Records]], tell: Progres
             state = memory.append(gesture, own_notes, recording=number, beat=BeatPlace.of(place), hits=own_hits)
             if state % 500 == 0:
                 tell("Remembering", state / total)
+    memory.index_all()
     return memory
 
 

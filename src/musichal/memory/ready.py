@@ -99,6 +99,8 @@ def find_kept(digest: str) -> "KeptObjects | None":
         text = data[end - length : end]
         if data[-len(_MAGIC) :] != _MAGIC or zlib.crc32(text) != int.from_bytes(data[end : end + 4], "little"):
             return None
+        if hasattr(data, "madvise"):
+            data.madvise(mmap.MADV_WILLNEED)  # read on in the background: a decision must not wait for the disk
         with contextlib.suppress(OSError):
             os.utime(path)
         return KeptObjects(json.loads(text), data)

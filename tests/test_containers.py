@@ -284,6 +284,19 @@ def test_sizes_that_recorders_and_pipes_leave(kind, size, files, tmp_path):
     assert [w[: len(ZERO_SIZE)] for w in warnings] == [ZERO_SIZE] * (size == 0)
 
 
+@pytest.mark.parametrize(("kind", "size"), [("AIFF", 8), ("CAF", 4)])
+def test_a_chunk_of_its_own_header_alone_is_one_that_was_never_closed(kind, size, files, tmp_path):
+    seconds, warnings = heard(tmp_path, sized(kind, files[kind], size))
+    assert (seconds, [w[: len(ZERO_SIZE)] for w in warnings]) == (pytest.approx(SECONDS, abs=0.001), [ZERO_SIZE])
+
+
+@pytest.mark.parametrize("size", [0, -1, 1 << 40])
+def test_64_bit_sizes_beside_a_right_one_of_32_bits(size, files, tmp_path):
+    data = sized("RF64", files["RF64"], size)
+    length = struct.pack("<I", len(data) - data.index(b"data") - 8)
+    assert heard(tmp_path, put(data, (data.index(b"data") + 4, length))) == (SECONDS, ())
+
+
 def test_bw64(files, tmp_path):
     for size in (2 * SECONDS * RATE, 0, -1):
         data = sized("RF64", put(files["RF64"], (0, b"BW64")), size)
@@ -311,6 +324,7 @@ def test_chunks_without_padding_are_read_and_a_second_sound_is_told_of(files, tm
     assert heard(tmp_path, wav[:12] + b"JUNK\3\0\0\0abc" + wav[12:]) == (whole, ())
     assert heard(tmp_path, wav[:12] + b"JUNK\3\0\0\0abc\0" + wav[12:]) == (whole, ())
     assert heard(tmp_path, wav + wav[36:]) == (whole, ("has sound in a second chunk, which is not heard",))
+    assert heard(tmp_path, wav + wav) == (whole, ("another recording lies behind its end, and is not heard",))
 
 
 def test_ogg_from_its_middle_on(tmp_path):

@@ -14,7 +14,7 @@ _UNSTOPPED = "its header says that it has no sound, as when a recorder loses pow
 
 @dataclass(frozen=True)
 class Chunks:
-    """How a container lays out its chunks."""
+    """How a container lays out its chunks; `before_sound` bytes of the sound's are none."""
 
     kind: str
     data_id: bytes
@@ -22,6 +22,7 @@ class Chunks:
     size_format: str
     size_includes_header: bool = False
     alignment: int = 2
+    before_sound: int = 0
 
 
 @dataclass(frozen=True)
@@ -70,11 +71,11 @@ def _is_placeholder(size: int, width: int) -> bool:
     return highest or (width == 8 and size >= 1 << 40)
 
 
-def _sound(data: Data, start: int, declared: int, *, width: int) -> _Sound:
+def _sound(data: Data, start: int, declared: int, *, width: int, before_sound: int = 0) -> _Sound:
     """Return the chunk that begins at `start` as the file has it."""
     place, there = start - width, len(data) - start
-    if declared == 0:
-        empty = there < 8 or _only_chunks(data, start)
+    if declared <= before_sound:
+        empty = there < 8 + before_sound or _only_chunks(data, start + declared)
         return _Sound(place, start, start if empty else len(data), 0, remark=None if empty else _UNSTOPPED)
     if width == 4 and there - declared >= _4_GIB - (1 << 16):  # sizes of 32 bits start anew at 4 GiB
         return _Sound(place, start, len(data), declared)
@@ -101,8 +102,11 @@ def _only_chunks(data: Data, at: int) -> bool:
 
 def _behind(data: Data, at: int) -> str | None:
     """Return a sentence where more sound, or something long that is no chunk, follows the end that the header gives."""
-    if bytes(data[at + at % 2 : at + at % 2 + 4]) in (b"data", b"SSND"):
+    name = bytes(data[at + at % 2 : at + at % 2 + 4])
+    if name in (b"data", b"SSND"):
         return "has sound in a second chunk, which is not heard"
+    if name in (b"RIFF", b"RIFX", b"RF64", b"BW64", b"FORM", b"caff", b"riff", b".snd"):
+        return "another recording lies behind its end, and is not heard"
     tidy = _is_name(data, at + at % 2)
     found = None if tidy or len(data) - at < _MOST_BEHIND_BYTES else NOT_ZERO.search(data, at)
     return None if found is None else "more lies behind the end that its header gives, and is not heard"
@@ -114,7 +118,7 @@ def chunked(data: Data, start: int, chunks: Chunks) -> Contents:
     for name, at, size in _walk(data, start, chunks):
         if name != chunks.data_id:
             continue
-        sound = _sound(data, at, size, width=width)
+        sound = _sound(data, at, size, width=width, before_sound=chunks.before_sound)
         pieces: tuple[Piece, ...] = ((start, len(data)),)
         if sound.wrong:
             header = width + len(chunks.data_id) if chunks.size_includes_header else 0
@@ -149,7 +153,7 @@ def riff(data: Data, start: int) -> Contents | None:
                 return mpeg(data, sound.start, sound.end)
             length = sound.end - sound.start
             pieces: tuple[Piece, ...] = ((start, len(data)),)
-            if length >= _4_GIB - 1 or kind == b"BW64" or (long_size is not None and sound.wrong):
+            if length >= _4_GIB - 1 or kind == b"BW64" or long_size not in (None, length):
                 sizes = struct.pack("<IQQQI", 28, len(data) - start + 36, length, 0, 0)
                 pieces = (b"RF64\xff\xff\xff\xffWAVEds64" + sizes, *_without(data, start, chunks), b"data\xff\xff\xff\xff")
                 pieces += ((sound.start, sound.end),)

@@ -52,8 +52,8 @@ def contents(data: Data) -> Contents | Foreign | None:
 
 
 _CHUNKED = {
-    b"FORM": Chunks("AIFF", b"SSND", 12, ">I"),
-    b"caff": Chunks("CAF", b"data", 8, ">Q", alignment=1),
+    b"FORM": Chunks("AIFF", b"SSND", 12, ">I", before_sound=8),
+    b"caff": Chunks("CAF", b"data", 8, ">Q", alignment=1, before_sound=4),
     _W64_RIFF: Chunks("W64", _W64_DATA, 40, "<Q", size_includes_header=True, alignment=8),
 }
 _FOREIGN = (

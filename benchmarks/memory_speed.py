@@ -25,8 +25,8 @@ from benchmarks.process import in_own_process
 from musichal.arrays import Float32, Int64
 from musichal.errors import InputError, MissingExtraError, install_hint
 from musichal.memory.audio_oracle import AudioOracle
-from musichal.memory.oracle_threshold import choose_threshold
-from musichal.memory.token_index import TokenIndex, information_rate
+from musichal.memory.oracle_threshold import choose_threshold, information_rate
+from musichal.memory.token_index import TokenIndex
 
 STRING_KINDS = ("phrases", "markov", "random", "constant")
 VOCABULARY = 64

@@ -8,8 +8,14 @@ from hypothesis import strategies as st
 
 from musichal.errors import InputError
 from musichal.memory.audio_oracle import AudioOracle
-from musichal.memory.oracle_threshold import choose_threshold, quantile_thresholds
-from musichal.memory.token_index import TokenIndex, code_words, information_rate, information_rates
+from musichal.memory.oracle_threshold import (
+    choose_threshold,
+    code_words,
+    information_rate,
+    information_rates,
+    quantile_thresholds,
+)
+from musichal.memory.token_index import TokenIndex
 
 
 def test_the_published_example():

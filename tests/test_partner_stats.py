@@ -13,7 +13,7 @@ from musichal.audio.resample import StreamResampler, resampled_length
 from musichal.commands.check import stats_tables
 from musichal.evaluate.partner_stats import PartnerStats, partner_stats
 from musichal.hearing.front_end import Segmenter
-from musichal.memory.token_index import information_rate
+from musichal.memory.oracle_threshold import information_rate
 from musichal.note import HeardNote
 from partners_by_hand import SPEC, partner, song
 

@@ -343,6 +343,8 @@ class PerceptionSpec(_SpecPart):
     ) -> "PerceptionSpec":
         """Return this spec with other values; None leaves one as it is.
 
+        Raises `InputError` for a value out of range, or segments at onsets that overlap.
+
         Parameters
         ----------
         segment_s, hop_s, context_s, lookahead_s : float, optional
@@ -355,11 +357,6 @@ class PerceptionSpec(_SpecPart):
             Number of sounds for each source.
         seed : int, optional
             Seed of k-means.
-
-        Raises
-        ------
-        InputError
-            For a value out of range, or segments at onsets that overlap.
         """
         rate = self.sample_rate_hz
 

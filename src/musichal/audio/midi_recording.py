@@ -30,10 +30,7 @@ _LEAST_ONSETS, _LEAST_CONCENTRATION = 8, 0.5
 def read_midi_recording(path: PathLike, choice: MidiChoice = MidiChoice()) -> Recording:  # noqa: B008 - frozen
     """Read a standard MIDI file, render what is chosen of it, and keep what that says exactly.
 
-    Raises
-    ------
-    InputError
-        If it cannot be read, is damaged, has no note or no such track, or holds too much.
+    Raises `InputError` if it cannot be read, is damaged, has no note or no such track, or holds too much.
     """
     name = printable(Path(path).name)
     score, messages = _read(path, choice)

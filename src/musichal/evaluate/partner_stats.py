@@ -28,8 +28,9 @@ from musichal.evaluate.tempo_and_chords import ChordStats, TempoStats, chord_sta
 from musichal.hearing.percepts import SILENCE, SOURCES
 from musichal.hearing.vocabulary import perplexity, token_histogram, top_share
 from musichal.memory.memory import Memory
+from musichal.memory.oracle_threshold import information_rate
 from musichal.memory.partner_file import PartnerModel, StoredRecording
-from musichal.memory.token_index import TokenIndex, information_rate
+from musichal.memory.token_index import TokenIndex
 from musichal.note import DRUMS
 
 

@@ -30,7 +30,7 @@ from typing import Self
 
 import numpy as np
 
-from musichal.arrays import AnyArray, Bool, Float64, Int32, Int64, Records
+from musichal.arrays import AnyArray, Int32, Int64, Records
 from musichal.errors import InputError
 from musichal.memory.ready import keepable
 
@@ -465,46 +465,3 @@ def _checked_limit(limit: int) -> int:
     if limit < 1:
         raise InputError(f"limit must be at least 1, got {limit}")
     return limit
-
-
-def code_words(repeat_lengths: AnyArray) -> tuple[Int64, Bool]:
-    """Return the lengths of the code words that cover a sequence, and which of them are literals; both shape (words,).
-
-    Words are literals and copies of the sequence's own past (Compror: Lefebvre & Lecroq, SOFSEM 2002).
-    `repeat_lengths`, shape (n,), holds per position how many tokens up to there occurred earlier. Raises `InputError` for
-    anything but a row of integers.
-    """
-    if not isinstance(repeat_lengths, np.ndarray) or repeat_lengths.ndim != 1 or repeat_lengths.dtype.kind not in "iu":
-        raise InputError("repeat lengths must be a row of integers")
-    repeats: list[int] = repeat_lengths.tolist()
-    lengths: list[int] = []
-    literals: list[bool] = []
-    start = 0
-    while start < len(repeats):
-        end = start
-        while end < len(repeats) and repeats[end] >= end - start + 1:
-            end += 1
-        literals.append(end == start)
-        lengths.append(max(1, end - start))
-        start += lengths[-1]
-    return np.array(lengths, dtype=np.int64), np.array(literals, dtype=np.bool_)
-
-
-def information_rates(repeat_lengths: AnyArray, *, alpha: float = 1.0) -> Float64:
-    """Return the information rate of each frame in bits, shape (n,), from repeat lengths of shape (n,).
-
-    It is what the past tells about a frame (Dubnov, Assayag & Cont, ICSC 2011; Wang & Dubnov, AIIDE 2014), cumulative: for a
-    frame in code word number m, L frames long, when k literals have been sent so far, max(0, alpha · log2 k - log2(m) / L).
-    It is 0 where nothing repeats (k = m, L = 1) and where everything does (k = 1). Repeat lengths come from a `TokenIndex`
-    (exact) or an `AudioOracle`. Raises `InputError` for anything but a row of integers.
-    """
-    lengths, literals = code_words(repeat_lengths)
-    words = np.arange(1, len(lengths) + 1)
-    # The first word is always a literal, so that there is always one to take the logarithm of.
-    per_word = alpha * np.log2(np.maximum(np.cumsum(literals), 1)) - np.log2(words) / np.maximum(lengths, 1)
-    return np.repeat(np.maximum(per_word, 0.0), lengths)
-
-
-def information_rate(repeat_lengths: AnyArray, *, alpha: float = 1.0) -> float:
-    """Return the sum of `information_rates` in bits; divide by the frames to compare memories."""
-    return float(information_rates(repeat_lengths, alpha=alpha).sum())

@@ -206,10 +206,7 @@ class NoteAlignment:
 def align_notes(sound: Sounding, take: MidiTake, *, name: str) -> NoteAlignment:
     """Find where in a MIDI file the moments of a recording are.
 
-    Raises
-    ------
-    InputError
-        If the two are not of one performance, with how far they agree.
+    Raises `InputError` if the two are not of one performance, with how far they agree.
     """
     notes = Sounding.of_notes(name, take)
     found = _coarse(sound, notes)

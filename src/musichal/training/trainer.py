@@ -65,13 +65,13 @@ def train(
 ) -> PartnerModel:
     """Train a partner.
 
-    The same recordings, spec and installation give the same partner, bit for bit.
+    The same recordings, spec and installation give the same partner, bit for bit. Raises `InputError` if there is too little
+    sound for the vocabulary, a rate cannot be stored, or a pair is not of the same music.
 
     Parameters
     ----------
     recordings : sequence of Recording or StoredRecording
         At least one, none shorter than a segment. Those of a partner are decoded one by one.
-    spec : PerceptionSpec
     keep_audio : bool
         Whether the partner holds the recordings themselves.
     processes : int
@@ -84,14 +84,8 @@ def train(
         What MIDI files say of recordings, by number; each is aligned with the sound.
     sample_frames : int
         From how many frames a vocabulary is learned at most.
-    progress : callable, optional
     warn : callable, optional
         Receives what a user should know about the recordings as a whole.
-
-    Raises
-    ------
-    InputError
-        If there is too little sound for the vocabulary, a rate cannot be stored, or a pair is not of the same music.
     """
     tell = progress or (lambda _what, _share: None)
     check_pairs(recordings, pairs)
@@ -106,7 +100,10 @@ def train(
     with tempfile.TemporaryDirectory(prefix="musichal-", ignore_cleanup_errors=True) as folder:
         heard = _hear_all(recordings, spec, Path(folder), tell, processes, keep_audio=keep_audio)
         for number, take in (notes or {}).items():
-            heard[number] = _with_notes(heard[number], take, spec)
+            item = heard[number]
+            sound = Sounding.of(item.name, item.segments(features=False), spec)
+            moved = align_notes(sound, take, name=f"the notes of {item.name}").moved(take, duration_s=item.duration_s)
+            heard[number] = replace(item, take=moved)
         few = processes == 1 or len(recordings) == 1
         model = learn(
             heard,
@@ -185,13 +182,6 @@ def learn(
     )
 
 
-def _with_notes(heard: Heard, take: MidiTake, spec: PerceptionSpec) -> Heard:
-    """Return what was heard with the notes of a MIDI file of the same performance, at its own times."""
-    sound = Sounding.of(heard.name, heard.segments(features=False), spec)
-    moved = align_notes(sound, take, name=f"the notes of {heard.name}").moved(take, duration_s=heard.duration_s)
-    return replace(heard, take=moved)
-
-
 @dataclass(frozen=True)
 class _ToHear:
     recording: Recording | StoredRecording
@@ -219,8 +209,7 @@ def _hear_all(
     *,
     keep_audio: bool,
 ) -> list[Heard]:
-    total = sum(r.duration_s for r in recordings)
-    done = 0.0
+    done, total = 0.0, sum(r.duration_s for r in recordings)
     paths = [folder / f"heard-{number:06d}" for number in range(len(recordings))]
     if processes > 1 and len(recordings) > 1 and (spec.encoder.name not in LEARNED or len(recordings) >= processes):
         tell(f"Listening to {recordings[0].name}", 0.0)
@@ -473,15 +462,11 @@ def with_beats(model: PartnerModel, *, processes: int = 1, progress: Progress | 
             recordings.append(replace(stored, beats=beats))
             own = np.flatnonzero(states["recording"] == number).tolist()
             gestures = model.memory.gestures(number)
-            for state, gesture, struck in zip(
-                own,
-                gestures,
-                assign_notes(gestures, item.hits, exact=is_exact(stored.take)),
-                strict=True,
-            ):
-                states["first_hit"][state], states["hit_count"][state] = count, len(struck)
-                hits.append(note_rows(gesture, struck))
-                count += len(struck)
+            struck = assign_notes(gestures, item.hits, exact=is_exact(stored.take))
+            for state, gesture, own_hits in zip(own, gestures, struck, strict=True):
+                states["first_hit"][state], states["hit_count"][state] = count, len(own_hits)
+                hits.append(note_rows(gesture, own_hits))
+                count += len(own_hits)
     states = in_the_beat(states, recordings)
     memory = Memory.restore(
         states, model.memory.notes, model.memory.oracle, hits=np.concatenate(hits), players=model.memory.players

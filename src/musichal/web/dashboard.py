@@ -89,6 +89,8 @@ class Desk(Protocol):
 class Dashboard(EngineObserver):
     """Serves the page of a performance, or of what else is `say`-ed.
 
+    Raises `InputError` on entering, where the port is taken.
+
     Parameters
     ----------
     put : callable, optional
@@ -102,11 +104,6 @@ class Dashboard(EngineObserver):
         Where the page is, and the one that can only be looked at.
     on_end : callable
         Called with a sentence, on a thread, if the page's process ends too early.
-
-    Raises
-    ------
-    InputError
-        On entering, where the port is taken.
     """
 
     def __init__(

@@ -499,3 +499,10 @@ def wait_until(condition, timeout_s=10.0):
     while not condition():
         assert time.monotonic() < until
         time.sleep(0.02)
+
+
+def test_a_damaged_file_in_a_folder_is_named_by_its_path(tmp_path):
+    (tmp_path / "takes").mkdir()
+    (tmp_path / "takes" / "x.mid").write_bytes(b"MThd")
+    with pytest.raises(InputError, match=r"takes.x\.mid is a damaged MIDI file"):
+        read_recording(tmp_path / "takes" / "x.mid")

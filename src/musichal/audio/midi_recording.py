@@ -61,7 +61,7 @@ def read_take(path: PathLike, choice: MidiChoice = MidiChoice()) -> MidiTake:  #
 
 def _read(path: PathLike, choice: MidiChoice) -> tuple[Score, list[tuple[float, bytes]]]:
     """Return the score of what is chosen of a file, and its channel messages."""
-    name = printable(Path(path).name)
+    name = printable(path)
     midi = parse_midi(read_midi_bytes(path), name=name)
     score = chosen(score_of(midi, name=name), choice)
     return score, channel_messages(midi, tempo_map(midi, name=name), score)

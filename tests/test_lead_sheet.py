@@ -93,3 +93,14 @@ def test_entities_are_refused():
 @given(st.lists(st.sampled_from(["C", "Dm", "F#m", "Bb", "Ebm"]), min_size=1, max_size=12))
 def test_a_chart_of_whole_bars_is_its_chords(chords):
     assert list(parse_chart("|".join(chords)).scenario().labels) == [chord_number(chord) for chord in chords]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "latin-1"])
+def test_a_lead_sheet_is_read_in_the_encodings_of_other_tables(encoding, tmp_path):
+    path = tmp_path / "chart.txt"
+    path.write_bytes("# Café\r\n| Dm7 | G7 |\r\n".encode(encoding))
+    if encoding in ("utf-8-sig", "utf-16"):
+        assert read_chart(path).labels
+    else:
+        with pytest.raises(InputError, match=r"is not text in UTF-8.*; save it as UTF-8"):
+            read_chart(path)

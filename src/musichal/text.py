@@ -137,13 +137,23 @@ def read_text(path: PathLike, *, limit: int = LARGEST_TABLE_BYTES) -> str:
         raise InputError(f"cannot read {printable(path)}: {reason(error)}") from error
     if len(data) > limit:
         raise InputError(f"{printable(path)} is too large: more than {limit} bytes")
+    try:
+        return decoded(data)
+    except InputError as error:
+        raise InputError(f"{printable(path)} {error}") from error
+
+
+def decoded(data: bytes) -> str:
+    """Return bytes as `read_text` does; raises `InputError` saying what they are instead, such as "is text in UTF-32; …"."""
     name, encoding = ("UTF-16", "utf-16") if data[:2] in (b"\xff\xfe", b"\xfe\xff") else ("UTF-8", "utf-8-sig")
     if data[:4] in (b"\xff\xfe\0\0", b"\0\0\xfe\xff"):
-        raise InputError(f"{printable(path)} is text in UTF-32; save it as UTF-8")
+        raise InputError("is text in UTF-32; save it as UTF-8")
+    if name == "UTF-8" and b"\0" in data:
+        raise InputError("is not text in UTF-8: it has bytes of zero, as UTF-16 without its mark; save it as UTF-8")
     try:
         text = data.decode(encoding)
     except UnicodeDecodeError as error:
-        raise InputError(f"{printable(path)} is not text in {name}; save it as UTF-8") from error
+        raise InputError(f"is not text in {name}; save it as UTF-8") from error
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 

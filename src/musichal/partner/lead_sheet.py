@@ -25,6 +25,7 @@ import numpy as np
 from musichal.audio.score import Score, parse_midi, score_of, tempo_map
 from musichal.errors import InputError
 from musichal.partner.scenario import LONGEST, Scenario, chord_labels, chord_number
+from musichal.text import decoded
 
 NO_CHORD = -1
 MUSICXML_SUFFIXES = frozenset((".musicxml", ".xml", ".mxl"))
@@ -240,13 +241,11 @@ def read_chart(path: Path) -> Scenario:
         raise InputError(f"cannot be read: {error.strerror}") from error
     if len(data) > _MOST_BYTES:
         raise InputError(f"is larger than {_MOST_BYTES // 1_000_000} MB")
+    is_midi, is_xml = data.startswith((b"MThd", b"RIFF")), path.suffix.lower() in MUSICXML_SUFFIXES
+    text = "" if is_midi or is_xml else decoded(data)
     try:
-        if data.startswith((b"MThd", b"RIFF")):
+        if is_midi:
             return midi_chart(data, name=path.name).scenario()
-        if path.suffix.lower() in MUSICXML_SUFFIXES:
-            return musicxml_chart(data).scenario()
-        return parse_chart(data.decode("utf-8-sig")).scenario()
-    except UnicodeDecodeError as error:
-        raise InputError("is no text in UTF-8") from error
+        return (musicxml_chart(data) if is_xml else parse_chart(text)).scenario()
     except (ValueError, OverflowError, ZeroDivisionError) as error:
         raise InputError(f"is damaged: {error}") from error

@@ -120,7 +120,7 @@ def hear_entry(task: HearTask) -> Found:
 
 
 def _with_line(text: str, entry: Entry) -> str:
-    return f"{text} ({entry.where})" if entry.where else text
+    return text if entry.where in text else f"{text} ({entry.where})"
 
 
 def _read(task: HearTask) -> Recording:

@@ -243,6 +243,14 @@ def test_nothing_to_play_is_no_sound_and_too_much_is_refused(font):
 # Fonts that cannot be used.
 
 
+def test_bytes_behind_a_font_and_a_size_that_was_never_written_do_no_harm(tmp_path):
+    font = small_font()
+    for number, data in enumerate((font, font + b"TAG" + bytes(998), font[:4] + bytes(4) + font[8:])):
+        path = tmp_path / f"{number}.sf2"
+        path.write_bytes(data)
+        assert np.abs(render_notes([Note(0, 0.1, 69, 100, 0)], open_soundfont(path))).max() > 0.05
+
+
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [

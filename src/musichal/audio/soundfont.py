@@ -381,7 +381,8 @@ def open_soundfont(path: PathLike) -> SoundFont:
     if len(data) < 12 or bytes(data[:4]) != b"RIFF" or bytes(data[8:12]) != b"sfbk":
         raise InputError(f"{name}: not a SoundFont 2 file")
     found: dict[bytes, memoryview] = {}
-    for kind, body in _chunks(name, data[12:]):
+    end = 8 + int.from_bytes(data[4:8], "little")  # other bytes may follow; a size of 0 was never written
+    for kind, body in _chunks(name, data[12:end] if 12 < end <= len(data) else data[12:]):
         if kind == b"LIST":
             found.update(_chunks(name, body[4:]))
     missing = sorted(kind.decode() for kind in {*_RECORDS, b"smpl"} - found.keys())

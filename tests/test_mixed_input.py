@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,6 +13,7 @@ from typer.testing import CliRunner
 from midi_receiver import MidiSender
 from musichal.audio.keyboard import KeyPress
 from musichal.cli import app
+from musichal.commands.options import PlayOptions
 from musichal.errors import InputError
 from musichal.hearing.exact_notes import ExactNotes, OnsetQueue
 from musichal.hearing.front_end import FrontEnd
@@ -43,6 +45,15 @@ RATE_HZ = 24_000
 )
 def test_two_inputs_have_names_and_weights(text, mix):
     assert parse_mix(text) == mix
+
+
+def test_a_file_whose_name_is_that_of_a_port_is_the_file(tmp_path):
+    for name in ("a + midi:x.wav", "midi:keys.mid", "Scarlett"):
+        options = PlayOptions(partner=Path("p.hal"), input=str(tmp_path / name))
+        wanted = replace(options, input=name)
+        assert wanted.is_live
+        (tmp_path / name).touch()
+        assert not options.is_live
 
 
 def test_a_microphone_is_for_its_sound():

@@ -143,9 +143,9 @@ class PlayOptions:
     def is_live(self) -> bool:
         """Return whether `input` names an audio input rather than a recording."""
         path = Path(self.input or "")
-        if self.is_midi_port or " + midi:" in (self.input or ""):
-            return True
-        return self.input is None or not (path.exists() or _is_audio_file(path) or len(path.parts) > 1)
+        if self.input is None or path.exists():  # a file whose name is that of a port, too, is the file
+            return self.input is None
+        return self.is_midi_port or " + midi:" in self.input or not (_is_audio_file(path) or len(path.parts) > 1)
 
     @property
     def is_midi_port(self) -> bool:

@@ -96,6 +96,15 @@ def test_a_memory_in_another_key_is_played_in_the_players():
     assert any("your" in d.harmony.moved for d in decisions if d.kind == "play" and d.transposition)
 
 
+def test_a_player_in_another_key_and_mode_is_played_in_theirs():
+    """The memory is in C major; the player's F minor has the notes of A flat major."""
+    heard = line(16.0, ((5, 8, 0), (10, 1, 5), (3, 7, 10), (8, 0, 3)))
+    decisions = answer(band(), heard, PartnerSettings(temperature=0, live_weight=0))
+    classes = [n.pitch % 12 for d in decisions if d.time_s > 4 for n in d.notes]
+    assert classes
+    assert {*classes} <= {5, 7, 8, 10, 0, 1, 3}
+
+
 def test_a_transposition_is_kept_unless_the_harmony_moves():
     allowed, likely = np.arange(-5, 7), np.full(12, 0.02)
     likely[[0, 2]] = 0.3, 0.5
@@ -150,6 +159,7 @@ def test_hard_memories_and_players_are_followed_without_harm():
         "two keys at once": [percept(i, chroma=chroma(C) + chroma((6, 10, 1))) for i in range(15)],
         "noise": [percept(i, chroma=noise(rng)) for i in range(15)],
         "a quarter tone off": [percept(i, chroma=(chroma(C) + chroma(C, 1)) / 2) for i in range(15)],
+        "a spoken voice": [percept(i, chroma=chroma((i % 12, (i + 1) % 12))) for i in range(15)],
         "silence": [percept(i, audible=False) for i in range(15)],
     }
     for memory in (band((C,), times=2), band(times=1), drums, Memory(dims=2, threshold=0.5), band((C,), times=1, beats=1)):

@@ -1,6 +1,7 @@
 """The dashboard in a real browser (Debian's chromium, by playwright), beside a performance in a real JACK server."""
 
 import contextlib
+import io
 import json
 import os
 import shutil
@@ -10,15 +11,18 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import numpy as np
 import pytest
 import soundfile
 import soxr
 from websockets.sync.client import connect
 
 from jack_server import JackServer
+from midi_receiver import MidiSender
 from test_play_live import Playing, playing, replayed
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (the extra `dev`)")
+axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-core is not installed (the extra `dev`)")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = [
     pytest.mark.live,
@@ -93,6 +97,13 @@ def clipped(page: Any) -> list[str]:
     }""")  # fmt: skip
 
 
+def unfair(page: Any, *, where: str) -> list[str]:
+    """Return the serious faults that axe-core finds: what a keyboard, a screen reader or weak eyes cannot use."""
+    found = axe.Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
+    serious = [v for v in found if v["impact"] in ("serious", "critical")]
+    return [f"{where}: {v['id']}: {v['help']}: {[n['target'] for n in v['nodes']][:4]}" for v in serious]
+
+
 def test_a_performance_with_the_page_open(  # noqa: PLR0915 - one long evening
     jack_server: JackServer, fake_microphone, take, trained_path, tmp_path, browser
 ) -> None:
@@ -101,7 +112,8 @@ def test_a_performance_with_the_page_open(  # noqa: PLR0915 - one long evening
     form.write_text(FORM, encoding="utf-8")
     microphone = fake_microphone(take, loop=True)
     wanted = [trained_path, "--input", microphone.name, "--midi-out", "jack:MusicHal", "--web", "--no-browser", "--form", form]
-    with playing(*wanted, "--json", "--set", "rest_below=0.02", "--session", session) as concert:
+    wanted += ["--control-in", "knobs"]
+    with MidiSender("knobs") as knobs, playing(*wanted, "--json", "--set", "rest_below=0.02", "--session", session) as concert:
         address, look_only = address_in(concert)
         page, errors = opened(browser, address)
         concert.wait_to_hear("MusicHal listens to")
@@ -110,9 +122,9 @@ def test_a_performance_with_the_page_open(  # noqa: PLR0915 - one long evening
         until(lambda: page.evaluate("app.model.memory !== null"), 60, "the memory is shown")
         pictured(page, "stage-dark-desktop")
         assert clipped(page) == []
+        assert unfair(page, where="stage, dark") == []
         # The clock of the page is that of the stream, and pictures come steadily.
-        behind_s = page.evaluate("app.model.level.at - app.now()")
-        assert -1.0 < behind_s < 0.5
+        until(lambda: -1.0 < page.evaluate("app.model.level.at - app.now()") < 0.5, what="the page has the time")
         frames = page.evaluate("app.frames")
         time.sleep(1)
         assert page.evaluate("app.frames") - frames >= 15
@@ -146,6 +158,7 @@ def test_a_performance_with_the_page_open(  # noqa: PLR0915 - one long evening
         page.click(".explain .hear >> nth=0")
         until(lambda: page.evaluate("app.explain.audio.duration > 0.3"), what="the sound of the source")
         pictured(page, "explain-dark-desktop")
+        assert unfair(page, where="explanation, dark") == []
         page.keyboard.press("Escape")
         assert not page.is_visible(".explain")
 
@@ -157,8 +170,33 @@ def test_a_performance_with_the_page_open(  # noqa: PLR0915 - one long evening
         page.evaluate("app.controls.send('temperature', [99])")
         until(lambda: "temperature" in page.inner_text(".toast") and page.is_visible(".toast.bad"), what="99 is refused")
         until(lambda: page.locator(".shares tr").count() > 5, what="the shares")
+
+        # The next knob that moves sets it; a preset brings it back; a stretch of the memory is kept away from.
+        page.click('.setting:has([aria-label="temperature"]) .learn')
+        until(lambda: page.evaluate("app.model.controllers.waits_for") == "temperature", what="it waits for a knob")
+
+        def turned() -> bool:
+            for position in (0, 40, 127):
+                knobs.send(0xB0, 21, position)
+            return bool(page.inner_text('.setting:has([aria-label="temperature"]) output') == "0.3")
+
+        until(turned, what="the knob turns the temperature")
+        assert page.inner_text('.setting:has([aria-label="temperature"]) .learn') == "CC 21"
+        page.click('[data-preset="as it began"]')
+        until(lambda: page.inner_text('.setting:has([aria-label="temperature"]) output') == "0.03", what="as it began")
+        page.fill('input[type="search"]', "")
+        page.select_option('[aria-label="Recording"]', "0")
+        page.fill('[aria-label="From second"]', "1")
+        page.fill('[aria-label="To second"]', "2.5")
+        page.keyboard.press("Tab")
+        page.click('[data-region="avoid"]')
+        until(lambda: "0:1" in str(page.evaluate("app.model.setting('avoid', 1e9)")), what="a stretch is avoided")
+        page.click('[data-region="all"]')
+        page.click('[data-time="free"]')
+        until(lambda: page.get_attribute('[data-time="free"]', "aria-pressed") == "true", what="free time")
         pictured(page, "workshop-dark-desktop")
         assert clipped(page) == []
+        assert unfair(page, where="workshop, dark") == []
 
         # Other pages: a phone by day, a projector that can ask for nothing, ten more, one that stalls, one with rubbish.
         phone, phone_errors = opened(browser, address, width=390, height=844, scheme="light")
@@ -166,6 +204,7 @@ def test_a_performance_with_the_page_open(  # noqa: PLR0915 - one long evening
         time.sleep(0.5)
         pictured(phone, "stage-light-phone")
         assert clipped(phone) == []
+        assert unfair(phone, where="stage, light, phone") == []
         projector, projector_errors = opened(browser, look_only, width=1920, height=1080)
         assert not projector.is_visible("button[data-command]")
         before = page.evaluate("app.model.stages.length")
@@ -198,11 +237,12 @@ def test_a_performance_with_the_page_open(  # noqa: PLR0915 - one long evening
     lost = [e for e in [*errors, *phone_errors, *projector_errors] if "WebSocket" not in e and "ERR_CONNECTION" not in e]
     assert lost == []
     assert json.loads(replayed(session).stdout)["identical"]
-    _look_at_session(browser, session)
+    _look_at_session(browser, session, take)
 
 
-def _look_at_session(browser: Any, session: Path) -> None:
+def _look_at_session(browser: Any, session: Path, take: Path) -> None:
     """The session on the same page: it plays with its sound in step, and a note that is clicked on is explained."""
+    shutil.copytree(session, session.with_name("again"))
     with playing(session, "--no-browser", command="web") as web:
         page, errors = opened(browser, address_in(web)[0], scheme="light")
         page.click(".play")
@@ -221,5 +261,55 @@ def _look_at_session(browser: Any, session: Path) -> None:
 
         until(explained, what="the note is explained")
         pictured(page, "session-light-desktop")
+        assert unfair(page, where="session, light") == []
+        page.keyboard.press("Escape")
+        _keep_a_stretch(page)
+        _compare_and_train(page, take)
         assert errors == []
         assert clipped(page) == []
+
+
+def _keep_a_stretch(page: Any) -> None:
+    """A stretch is chosen by dragging, and kept as MIDI, sound and picture."""
+    box = page.locator(".strip").bounding_box()
+    page.mouse.move(box["x"] + 0.2 * box["width"], box["y"] + 9)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 0.6 * box["width"], box["y"] + 9)
+    page.mouse.up()
+    start_s, end_s = page.evaluate("[app.transport.stretch.from, app.transport.stretch.to]")
+    kept = {}
+    for kind in ("midi", "wav", "picture"):
+        with page.expect_download() as coming:
+            page.click(f'[data-keep="{kind}"]')
+        kept[kind] = Path(coming.value.path()).read_bytes()
+    assert kept["midi"].startswith(b"MThd") and kept["picture"].startswith(b"\x89PNG")
+    samples, rate = soundfile.read(io.BytesIO(kept["wav"]))
+    assert abs(len(samples) / rate - (end_s - start_s)) < 0.01 and np.abs(samples).max() > 0.01
+
+
+def _compare_and_train(page: Any, take: Path) -> None:
+    """Two sessions beside each other; a partner that learns what is dropped, as its figures say; and its memory."""
+    page.click('[data-view="sessions"]')
+    for name in ("session", "again"):
+        page.check(f'[aria-label="compare {name}"]')
+    page.click("text=Compare the two")
+    until(lambda: page.locator(".figures-table tbody tr").count() > 5, what="the two are compared")
+    assert "differs" not in str(page.get_attribute(".figures-table tbody tr >> nth=3", "class"))
+    page.click(".compared button >> nth=0")
+    until(lambda: page.evaluate("app.shelf.compared.audios[0].currentTime > 0.2"), 60, "a take plays")
+    pictured(page, "sessions-light-desktop")
+    assert clipped(page) == [] and unfair(page, where="sessions, light") == []
+    page.click('[data-view="partners"]')
+    page.set_input_files("#files", [str(take), __file__])
+    until(lambda: "neither a recording" in page.inner_text(".toast.bad.shown"), what="no program is taken")
+    page.fill('[aria-label="Name of the partner"]', "../mine")
+    page.click('.bench button:has-text("Train")')
+    until(lambda: page.evaluate("(app.model.task || {}).state") == "done", 120, "it is trained")
+    assert "Learned 64 harmonic" in page.inner_text(".task")
+    pictured(page, "partners-light-desktop")
+    assert clipped(page) == [] and unfair(page, where="partners, light") == []
+    page.click('button.opener:has-text("mine.hal")')
+    until(lambda: page.inner_text(".mode") == "mine.hal" and page.is_visible(".enough"), 60, "what it learned is shown")
+    until(lambda: page.evaluate("app.model.memory !== null"), 60, "its memory is shown")
+    pictured(page, "memory-light-desktop")
+    assert unfair(page, where="memory, light") == []

@@ -159,7 +159,7 @@ class App {
     setText(this.until, state.until !== null && !state.plays ? (state.until - t).toFixed(1) : "");
     setText(this.tempo, pulse ? `♩ ${Math.round(pulse.bpm)}` : quiet ? "" : "free");
     this.tempo.title = pulse ? `${pulse.source}, ${Math.round(100 * pulse.confidence)} % sure` : "no pulse that is gone by";
-    this.tempo.style.opacity = pulse ? String(0.45 + 0.55 * pulse.confidence) : "0.5";
+    this.tempo.style.opacity = pulse ? String(0.65 + 0.35 * pulse.confidence) : "0.65";
     setText(this.time, quiet ? "" : clock(t));
     const play = state.plays ? state.decided : model.last(model.plays, t, "t");
     const advice = model.live && model.staged ? model.staged.advice : "";

@@ -65,14 +65,14 @@ export class Shelf {
         onchange: (event) => this.choose(row.number, event.target) }) : ""] }));
     const empty = (what) => h("p", { class: "empty" }, what);
     this.list.replaceChildren(sessions.length
-      ? this.table(["session", "when", "length", "partner", "mode", "marks", "", "compare"], sessions)
+      ? this.table(["session", "when", "length", "partner", "mode", "marks", "state", "compare"], sessions)
       : empty("There is no session here. `musichal play mine.hal --session tonight` records one."));
     this.compare.hidden = this.hint.hidden = !may_play || sessions.length < 2;
     const partners = shelf.partners.map((row) => ({ open: row.open, cells: [
       this.opener("partner", row), when(row.made_s), `${row.size_mb} MB`,
       may_play ? h("div", { class: "row" }, h("button", { type: "button", class: "chip", onclick: () => this.ask("verify", [row.number]) }, "Verify"),
         h("button", { type: "button", class: "chip", onclick: () => this.ask("verify", [row.number, "quick"]) }, "quickly")) : ""] }));
-    this.learned.replaceChildren(partners.length ? this.table(["partner", "when", "size", ""], partners) : empty("There is no partner here yet."));
+    this.learned.replaceChildren(partners.length ? this.table(["partner", "when", "size", "does it hear alike live?"], partners) : empty("There is no partner here yet."));
     this.bench.hidden = !may_play || !shelf.can_train;
     this.files.accept = (shelf.suffixes || []).join(",");
     this.chose();

@@ -34,11 +34,10 @@ export class Workshop {
     if (model.hello.partner) this.element.replaceChildren(panel("What it learned", "memory", this.overview, this.map.element));
     else {
       this.element.replaceChildren(
-        panel("What it hears", "hears", this.ribbons, this.harmony), panel("What speaks for its choices", "speaks", this.shares),
-        panel("Its memory", "memory", this.map.element), panel("The last choice", "choice", this.last),
-        settings, panel("Pulse and clocks", "clocks", this.clocks.build()),
-        playing ? panel("MIDI controllers", "controllers", this.controllers.build()) : "",
-        panel("Figures", "numbers", this.figures), panel("What happened", "happened", this.events));
+        h("div", { class: "column" }, panel("What it hears", "hears", this.ribbons, this.harmony), panel("Its memory", "memory", this.map.element),
+          panel("Pulse and clocks", "clocks", this.clocks.build()), playing ? panel("MIDI controllers", "controllers", this.controllers.build()) : null,
+          panel("Figures", "numbers", this.figures), panel("What happened", "happened", this.events)),
+        h("div", { class: "column" }, panel("What speaks for its choices", "speaks", this.shares), panel("The last choice", "choice", this.last), settings));
     }
     this.showControllers();
   }

@@ -62,6 +62,13 @@ def nearest_target(
     return winner if nearest < limit else 0
 
 
+_BLOCK_ROWS = 1 << 14
+
+
+def _int32(values: AnyArray) -> bytes:
+    return np.asarray(values, dtype=np.int32).tobytes()
+
+
 @dataclass(slots=True)
 class Distances:
     """Squared distances of a vector that is added to those of earlier states, wrong by `bound` at most."""
@@ -117,20 +124,31 @@ class OracleLinks:
     def restore(cls, suffix: Int32, repeat: Int32, pairs: Int32) -> Self:
         """Return links from columns of states 1 to n and pairs of forward links that `_check_links` has passed."""
         links = cls()
-        links.suffix.extend(suffix.tolist())
-        links.repeat.extend(repeat.tolist())
+        n = len(suffix)
+        links.suffix.frombytes(_int32(suffix))
+        links.repeat.frombytes(_int32(repeat))
         # The root of a state is where its suffix links end: jump twice as far each time.
         root = np.concatenate([[0], np.where(suffix > 0, suffix, np.arange(1, len(suffix) + 1))])
         while not np.array_equal(further := root[root], root):
             root = further
         roots, cluster = np.unique(root[1:], return_inverse=True)
-        links.roots.extend(roots.tolist())
-        links.cluster.extend(cluster.tolist())
-        links._latest.frombytes(bytes(4 * len(suffix)))
-        for source, target in pairs.tolist():
-            links._link(source, target)
-        for state, link in enumerate(suffix.tolist(), 1):
-            links._hang(state, link)
+        links.roots.frombytes(_int32(roots))
+        links.cluster.frombytes(_int32(cluster))
+        # The lists as they would have grown: each element names the one before it, and its owner the last.
+        sources = pairs[:, 0]
+        links._target.frombytes(_int32(pairs[:, 1]))
+        follows = np.concatenate([[False], sources[1:] == sources[:-1]])[: len(pairs)]
+        links._before.frombytes(_int32(np.where(follows, np.arange(len(pairs)), 0)))
+        ends = np.searchsorted(sources, np.arange(n + 1), side="right")
+        links._latest = array("i", _int32(np.where(np.bincount(sources, minlength=n + 1) > 0, ends, 0)))
+        order = np.argsort(suffix, kind="stable") + 1
+        hangs = suffix[order - 1]
+        siblings, reverse = np.zeros(n + 1, dtype=np.int64), np.zeros(n + 1, dtype=np.int64)
+        same = np.flatnonzero(hangs[1:] == hangs[:-1])
+        siblings[order[same + 1]] = order[same]
+        last = np.append(np.flatnonzero(hangs[1:] != hangs[:-1]), n - 1)[: 2 * n]
+        reverse[hangs[last]] = order[last]
+        links._sibling, links._reverse = array("i", _int32(siblings)), array("i", _int32(reverse))
         links._refinement = None
         return links
 
@@ -391,12 +409,12 @@ class AudioOracle:
         _check_links(len(vectors), *columns)
         oracle._vectors.extend(vectors)
         oracle._links = OracleLinks.restore(*columns)
-        wide = vectors.astype(np.float64)
-        norms = np.einsum("ij,ij->i", wide, wide)
-        oracle._largest = float(norms.max(initial=0.0))
-        roots = np.array(oracle._links.roots, dtype=np.int64) - 1
-        oracle._roots.extend(wide[roots])
-        oracle._root_norms.extend(norms[roots])
+        for first in range(0, len(vectors), _BLOCK_ROWS):
+            wide = vectors[first : first + _BLOCK_ROWS].astype(np.float64)
+            oracle._largest = max(oracle._largest, float(np.einsum("ij,ij->i", wide, wide).max()))
+        roots = vectors[np.array(oracle._links.roots, dtype=np.int64) - 1].astype(np.float64)
+        oracle._roots.extend(roots)
+        oracle._root_norms.extend(np.einsum("ij,ij->i", roots, roots))
         return oracle
 
 

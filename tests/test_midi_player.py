@@ -506,3 +506,10 @@ def test_a_damaged_file_in_a_folder_is_named_by_its_path(tmp_path):
     (tmp_path / "takes" / "x.mid").write_bytes(b"MThd")
     with pytest.raises(InputError, match=r"takes.x\.mid is a damaged MIDI file"):
         read_recording(tmp_path / "takes" / "x.mid")
+
+
+def test_a_file_whose_volume_is_0_is_silent(tmp_path):
+    track = mido.MidiTrack([mido.Message("control_change", control=7, value=0), mido.Message("note_on", note=60)])
+    mido.MidiFile(tracks=[mido.MidiTrack([*track, mido.Message("note_off", note=60, time=480)])]).save(tmp_path / "x.mid")
+    with pytest.raises(InputError, match="digital silence throughout: its volume"):
+        read_recording(tmp_path / "x.mid")

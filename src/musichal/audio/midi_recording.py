@@ -17,6 +17,7 @@ from musichal.audio.keyboard import KeyboardSynth
 from musichal.audio.midi_take import Control, MidiChoice, MidiTake
 from musichal.audio.recording import Recording, ingest
 from musichal.audio.score import Score, Track, channel_messages, chosen, parse_midi, read_midi_bytes, score_of, tempo_map
+from musichal.errors import InputError
 from musichal.note import PERCUSSION_CHANNEL, HeardNote
 from musichal.text import PathLike, printable
 
@@ -36,6 +37,8 @@ def read_midi_recording(path: PathLike, choice: MidiChoice = MidiChoice()) -> Re
     score, messages = _read(path, choice)
     keys, duration_s = find_keys(choice.soundfont), score.duration_s + _TAIL_S
     samples = render_messages(messages, duration_s=duration_s, sample_rate_hz=MIDI_RATE_HZ, keys=keys)
+    if not samples.any():
+        raise InputError(f"{printable(path)}: is digital silence throughout: its volume or expression is 0")
     return Recording(name, MIDI_RATE_HZ, samples, take=take_of(score, messages))
 
 

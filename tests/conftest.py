@@ -1,5 +1,6 @@
 """Fixtures for every test: recordings (tests/audio/LICENCE.md says what they are) and partners trained on them."""
 
+import gc
 import hashlib
 import os
 import signal
@@ -37,6 +38,12 @@ def pytest_configure() -> None:
     """Restore SIGINT for the programs that tests start: a shell ignores it for jobs in the background."""
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector the four thousand tests that were collected: a twentieth of the suite's time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

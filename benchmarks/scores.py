@@ -297,6 +297,7 @@ def _font() -> SoundFont:
     return open_soundfont(Path(str(_extra("pretty_midi").__file__)).parent / "TimGM6mb.sf2")
 
 
+@cache
 def _rendering(name: str, notes: tuple[ScoreNote, ...], hits: tuple[DrumHit, ...] = (), *, kit: int = 0) -> Rendering:
     return Rendering(name, render_notes(notes, hits, kit=kit), SAMPLE_RATE_HZ, notes, hits)
 

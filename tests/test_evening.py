@@ -32,6 +32,7 @@ def levels(db: float):
         (player_finding(levels(-40), levels(-70)), False, "turn the gain up"),
         (player_finding(levels(-0.5), levels(-70)), False, "turn the gain down"),
         (player_finding(levels(-64), levels(-66)), False, "nobody is heard"),
+        (player_finding(levels(-12), levels(-12)), False, "no louder than the room"),
         (leakage(levels(-69), levels(-70), levels(-12), played=True), True, "none comes back"),
         (leakage(levels(-50), levels(-70), levels(-12), played=True), True, "38 dB below you"),
         (leakage(levels(-18), levels(-70), levels(-12), played=True), False, "headphones"),

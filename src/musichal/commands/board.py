@@ -196,6 +196,8 @@ class Board(EngineObserver):
         if state is None:
             return ""
         mode, does, level = self._mode(state)[0].split(), self._doing(state)[0], state.zone
+        if state.form is not None and state.form.has_ended:
+            return f"{self._time(state)} {' '.join(mode)}; level {level}"
         doing = " ".join(does.split())
         return f"{self._time(state)} {' '.join(mode)}, {doing.lower() if state.has_input else doing}; level {level}"
 

@@ -244,7 +244,9 @@ def room_finding(room: Levels, gate_db: float) -> Finding:
 def player_finding(player: Levels, room: Levels) -> Finding:
     """Return whether the player's level is good."""
     zone, text = zone_of(player.peak_db), f"peak {player.peak_db:.0f} dBFS"
-    if zone == "none" or player.rms_db < room.rms_db + _HEARD_DB:
+    if zone != "none" and player.rms_db < room.rms_db + _HEARD_DB:
+        return Finding(name="player", good=False, text=f"{text}: no louder than the room: be silent while it listens to that")
+    if zone == "none":
         return Finding(name="player", good=False, text=f"{text}: nobody is heard; is the right input chosen and turned up?")
     advice = {"quiet": "turn the gain up", "loud": "turn the gain down a little", "too loud": "turn the gain down"}
     return Finding(name="player", good=zone == "good", text=f"{text}: " + advice.get(zone, "good"))

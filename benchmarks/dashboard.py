@@ -25,6 +25,7 @@ import numpy as np
 import soxr
 from playwright.sync_api import sync_playwright
 from websockets.sync.client import connect
+from websockets.typing import Origin
 
 from benchmarks.jack_microphone import JackMicrophone
 from benchmarks.jack_midi import private_server
@@ -192,7 +193,7 @@ def measure_pages(session: Session, partner: Path, phase_s: float) -> None:
         assert playing.stderr is not None
         address = next(found[0] for line in playing.stderr if (found := re.search(r"http://\S+", line)))
         threading.Thread(target=list, args=(playing.stderr,), daemon=True).start()
-        origin = f"http://{urlsplit(address).netloc}"
+        origin = Origin(f"http://{urlsplit(address).netloc}")
         microphone.go()
         time.sleep(10)
         with _chromium() as browser:

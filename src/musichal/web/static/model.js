@@ -1,7 +1,7 @@
 // What the page knows: a fold of the event stream. Live, messages come one by one; of a session all are there. Whatever is
 // drawn is a function of this and of one time, so live, replay and explanation are the same page.
 
-const KEPT_S = 900;
+const KEPT_S = 900, MOST = 2000;
 const PULSE_TRUSTED_S = 12;
 
 const NOTHING_FITS = "rests: nothing fits";
@@ -159,6 +159,7 @@ export class Model {
       const gone = after(list, now - KEPT_S, key);
       if (gone > 200) list.splice(0, gone);
     }
+    for (const name of ["alarms", "stages", "marks"]) if (this[name].length > MOST) this[name].splice(0, this[name].length - MOST);
     for (const list of this.changes.values()) {
       const gone = after(list, now - KEPT_S, "t") - 1; // the last of them still holds
       if (gone > 0) list.splice(0, gone);

@@ -28,8 +28,9 @@ from musichal.live.input.osc import osc_message, read_datagram
 from musichal.live.output.routing import read_routing
 from musichal.live.session.session import read_session
 from musichal.memory.partner_file import load_partner
-from musichal.partner.form import read_form
+from musichal.partner.form import parse_form
 from musichal.partner.modes import built_in_modes, read_modes
+from musichal.text import read_text
 from test_soundfont import small_font
 
 RATE = 8_000
@@ -55,7 +56,7 @@ def datagram(data: bytes) -> None:
 
 READERS: dict[str, Callable[[Path], object]] = {
     "modes": read_modes,
-    "form": lambda path: read_form(path, built_in_modes()),
+    "form": lambda path: parse_form(read_text(path), built_in_modes(), source=str(path)),
     "map": read_cc_map,
     "voices": read_routing,
     "beats": read_beats,

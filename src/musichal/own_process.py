@@ -135,6 +135,24 @@ def own_output(*, buffering: int = -1) -> IO[bytes]:
     return pipe
 
 
+@contextmanager
+def silent_stderr() -> Iterator[None]:
+    """Discard what libraries in C write to standard error while the block runs; errors that matter are raised."""
+    sys.stderr.flush()
+    try:
+        kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    except OSError:  # there is no standard error
+        yield
+        return
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
 def end_with_stdin(on_end: Callable[[], object], *, patience_s: float) -> None:
     """Call `on_end` in a thread when standard input ends; exit `patience_s` later, even if something hangs."""
 

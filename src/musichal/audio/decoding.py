@@ -26,6 +26,7 @@ from musichal.arrays import Float64
 from musichal.audio.chunks import Chunks, au, chunked, riff
 from musichal.audio.streams import Contents, Data, Foreign, Part, Spliced, after_tags, flac, mpeg, ogg
 from musichal.errors import MissingExtraError, install_hint
+from musichal.own_process import silent_stderr
 
 _W64_RIFF = bytes.fromhex("726966662e91cf11a5d628db04c10000")
 _MOST_JUNK_BYTES = 1 << 17
@@ -119,7 +120,7 @@ def decode(data: Data, part: Part, file: BinaryIO) -> Sound:
     """
     spliced = Spliced(data, part.pieces)
     try:
-        with _quiet() if part.kind == "MP3" else contextlib.nullcontext():
+        with silent_stderr() if part.kind == "MP3" else contextlib.nullcontext():
             stream = _Stream(spliced)
     except soundfile.SoundFileError as error:
         if part.kind.lower() not in _FFMPEG_TOO:
@@ -147,7 +148,7 @@ def _blocks(stream: _Stream, *, delay: int, most: int | None, loud: bool) -> Ite
         while more:
             block: Float64 = np.full((max(1, _BLOCK_VALUES // stream.channels), stream.channels), np.nan)
             try:
-                with _quiet() if loud else contextlib.nullcontext():
+                with silent_stderr() if loud else contextlib.nullcontext():
                     count = len(stream.read(out=block))
                 more = count > 0
             except soundfile.SoundFileError:  # how much it decoded before, the block tells
@@ -160,23 +161,6 @@ def _blocks(stream: _Stream, *, delay: int, most: int | None, loud: bool) -> Ite
                     part, held, most = np.concatenate([part, held]), held[:0], None
             if len(part):
                 yield part
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep mpg123, inside libsndfile, from writing to standard error what our own sentences say."""
-    try:
-        kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    except OSError:  # there is no standard error
-        yield
-        return
-    try:
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
 
 
 def _full_scale(subtype: str) -> float:

@@ -173,13 +173,7 @@ def train_archive(
             return None
         if not kept:
             raise InputError(f"none of {counted(len(entries), 'recording')} can be heard: {left_out[0]}")
-        of_kept = [entry for entry, _ in kept]
-        names = entry_names(of_kept)
-        heard = [
-            Heard.load(heard_path(folder, one.key), name=name, tags=entry.tags)
-            for (entry, one), name in zip(kept, names, strict=True)
-        ]
-        model = learn_archive(heard, of_kept, spec, folder, engine, select, options, vocabularies, terminal, progress)
+        model = learn_archive(kept, spec, folder, engine, select, options, terminal, progress, vocabularies=vocabularies)
         progress(f"Writing {printable(output.name)}", 1.0)
         save_ready(output, model)
     heard_s = sum(one.duration_s for _, one in kept)
@@ -191,18 +185,24 @@ def train_archive(
 
 
 def learn_archive(
-    heard: Sequence[Heard],
-    entries: Sequence[Entry],
+    kept: Sequence[tuple[Entry, Found]],
     spec: PerceptionSpec,
     folder: Path,
     engine: Engine,
     select: Mapping[str, Any],
     options: ArchiveOptions,
-    vocabularies: Vocabularies | None,
     terminal: Terminal,
     progress: Callable[[str, float], None],
+    *,
+    vocabularies: Vocabularies | None = None,
+    folder_of: Mapping[str, Path] | None = None,
 ) -> PartnerModel:
-    """Return the partner of what was heard, with what is remembered of how much."""
+    """Return the partner of what was heard into a work folder, or into `folder_of` each key; say what is remembered."""
+    entries = [entry for entry, _ in kept]
+    heard = [
+        Heard.load(heard_path((folder_of or {}).get(one.key, folder), one.key), name=name, tags=entry.tags)
+        for (entry, one), name in zip(kept, entry_names(entries), strict=True)
+    ]
     total_s = sum(item.duration_s for item in heard)
     most_s = None if options.memory_hours is None else 3600 * options.memory_hours
     tokens = folder / "tokens"
@@ -234,8 +234,8 @@ def learn_archive(
     if most_s is not None:
         kept_s = sum(stored.duration_s for stored in model.recordings)
         about["memory"] = f"{options.select or 'diverse'}, {options.memory_hours:g} h"
-        kept = f"{counted(len(model.recordings), 'recording')} ({kept_s / 3600:.2f} h) of {len(heard)} ({total_s / 3600:.2f} h)"
-        terminal.say(f"Remembered {kept}, by --select {options.select or 'diverse'}; all gave the sounds.")
+        some = f"{counted(len(model.recordings), 'recording')} ({kept_s / 3600:.2f} h) of {len(heard)} ({total_s / 3600:.2f} h)"
+        terminal.say(f"Remembered {some}, by --select {options.select or 'diverse'}; all gave the sounds.")
     return replace(model, archive=about)
 
 

@@ -23,11 +23,12 @@ from musichal.live.control import BUTTONS, cc_map_toml, read_cc_map
 from musichal.live.controller_learning import Mover, learned, parse_wish, struck
 from musichal.live.input.live_input import LiveInput, Scan, scan_devices
 from musichal.live.output.files import MAP, check_outputs
-from musichal.live.output.midi_ports import INSTEAD, MidiSystem, midi_systems, open_midi_input, silence_stderr
+from musichal.live.output.midi_ports import INSTEAD, MidiSystem, midi_systems, open_midi_input
 from musichal.live.output.scheduler import Scheduler
 from musichal.live.output.scheduler_protocol import PortSettings
 from musichal.machine import now_s
 from musichal.note import Note
+from musichal.own_process import silent_stderr
 from musichal.text import counted, printable, read_text
 
 
@@ -60,7 +61,7 @@ def devices_command(
     if input is not None or midi_out != "auto:" or by_ear:
         raise InputError("--input, --midi-out and --by-ear are for --latency")
     scan, sound = _sound()
-    with silence_stderr():
+    with silent_stderr():
         systems, midi = _midi()
     parts = [sound, *midi, _jack(), _osc(), _synth(), _link()]
     terminal.result(

@@ -18,7 +18,7 @@ from urllib.parse import unquote_to_bytes
 import typer
 
 from musichal.audio.recording import Recording, read_recording
-from musichal.commands.archive import ArchiveOptions, checked_select, entry_names, kept_entries, learn_archive, say_left_out
+from musichal.commands.archive import ArchiveOptions, checked_select, kept_entries, learn_archive, say_left_out
 from musichal.commands.options import (
     Force,
     MemoryHours,
@@ -52,8 +52,7 @@ from musichal.memory.partner_file import PartnerModel, StoredRecording, load_par
 from musichal.partner.made_ready import save_ready
 from musichal.spec import PerceptionSpec
 from musichal.text import counted, integer_in, number_in, parse_json, printable, reason, text_in
-from musichal.training.archive import Found, heard_path, work_folder
-from musichal.training.heard import Heard
+from musichal.training.archive import Found, work_folder
 from musichal.training.manifest import Entry
 from musichal.training.trainer import Progress, as_recording, own_recordings, rehear, tagged, train, with_beats
 from musichal.training.workers import each, usual_processes
@@ -273,16 +272,9 @@ def join_command(
     say_left_out(left_out, len(entries), terminal)
     if not kept:
         raise InputError(f"none of {counted(len(entries), 'recording')} could be heard")
-    names = entry_names([entry for entry, _ in kept])
-    workers = workers or processors()
+    engine = partial(each, processes=workers or processors())
     with terminal.progress("Joining") as progress, work_folder(works[0]):
-        heard = [
-            Heard.load(heard_path(of_key[one.key], one.key), name=name, tags=entry.tags)
-            for (entry, one), name in zip(kept, names, strict=True)
-        ]
-        of_kept = [entry for entry, _ in kept]
-        engine = partial(each, processes=workers)
-        model = learn_archive(heard, of_kept, spec, works[0], engine, chosen, options, None, terminal, progress)
+        model = learn_archive(kept, spec, works[0], engine, chosen, options, terminal, progress, folder_of=of_key)
         save_ready(output, model)
     heard_s = sum(one.duration_s for _, one in kept)
     took_s = time.monotonic() - started_s

@@ -169,9 +169,7 @@ def train_command(
 
     Each of `notes` is the MIDI file of the recording in its place, and each `player` goes with the `others` in its place: see
     `musichal.audio.pairs`. More than an hour of recordings, and all with an option of `ArchiveOptions`, are an archive: see
-    `musichal.commands.archive`.
-    Raises `MusicHalError` for an option, a recording
-    or an output that cannot be used.
+    `musichal.commands.archive`. Raises `MusicHalError` for an option, a recording or an output that cannot be used.
     """
     check_choice(resampler, RESAMPLERS, "--resampler")
     check_choice(policy, ("grid", "onset"), "--policy")

@@ -22,12 +22,11 @@ refused with both sides of the contradiction.
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from musichal.errors import InputError
 from musichal.partner.settings import PartnerSettings
-from musichal.text import check_keys, clock, number_in, parse_seconds, parse_toml, printable, read_text, text_in, unknown_name
+from musichal.text import check_keys, clock, number_in, parse_seconds, parse_toml, text_in, unknown_name
 
 _LONGEST_S = 24 * 3600.0
 _FADED_DB = -24.0
@@ -286,23 +285,10 @@ def _over(now: bool, wanted: object) -> bool:
     return not now if wanted is None else bool(wanted)
 
 
-def read_form(path: Path, modes: Iterable[str]) -> Form:
-    """Return the form of a file; see `parse_form`."""
-    return parse_form(read_text(path), modes, source=printable(path))
-
-
 def parse_form(text: str, modes: Iterable[str], *, source: str) -> Form:
-    """Return the form that a TOML text describes.
+    """Return the form that a TOML text describes; `modes` are the names of the valid ones, `source` is the text's in messages.
 
     Raises `InputError` for an unknown key or mode, a value out of range, or a contradiction.
-
-    Parameters
-    ----------
-    text : str
-    modes : iterable of str
-        Names of the valid modes.
-    source : str
-        Name of the text in messages.
     """
     table = parse_toml(text, source=source)
     check_keys(table, _TOP, source)

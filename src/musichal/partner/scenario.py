@@ -22,13 +22,13 @@ from musichal.arrays import AnyArray, Float64, Int64, rounded
 from musichal.errors import InputError
 from musichal.hearing.percepts import SOURCES
 from musichal.memory.token_index import TokenIndex
+from musichal.partner.chords import chord_name
 from musichal.partner.harmony import unit_chroma
 from musichal.partner.memory_pool import MemoryPool
 from musichal.text import parse_toml
 
 KINDS = ("chords", *SOURCES)
 LONGEST = 10_000
-_ROOTS = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
 _STEPS = "C D EF G A B"
 _CHORD = re.compile(r"([A-G])([#b]?)(m(?!aj)|min|-)?([a-z0-9#b+°/-]*)", re.IGNORECASE | re.ASCII)
 MINOR = 12
@@ -62,9 +62,7 @@ class Scenario:
     def name(self, step: int) -> str:
         """Return the name of a label."""
         label = self.labels[step]
-        if self.kind != "chords":
-            return f"{self.kind} {label}"
-        return f"{_ROOTS[label % 12]}{'m' if label >= MINOR else ''}"
+        return chord_name(label) if self.kind == "chords" else f"{self.kind} {label}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""

@@ -5,7 +5,6 @@ all errors of opening a port: those end the process. Its wheels are built for JA
 """
 
 import contextlib
-import os
 import re
 import sys
 import time
@@ -18,6 +17,7 @@ from musichal.errors import InputError, MissingExtraError, install_hint
 from musichal.live.output.jack_midi import JackInput, JackPort, jack_ports
 from musichal.live.output.ports import Port, PortLostError
 from musichal.live.output.scheduler_protocol import Outgoing
+from musichal.own_process import silent_stderr
 
 INSTEAD = "file:reply.mid, osc:127.0.0.1:9001 or synth: work without MIDI"
 _CLIENT = "MusicHal"
@@ -279,7 +279,7 @@ def open_midi_input(wanted: str, take: Callable[[Sequence[int]], None], *, patie
     virtual = bool(colon) and scheme == "virtual"
     name = f"{_CLIENT} control"
     with contextlib.ExitStack() as stack:
-        with silence_stderr():
+        with silent_stderr():
             clients, jack = _systems(stack, inputs=True, name=name)
 
             def open_found(found: _Found) -> Callable[[], bool]:
@@ -393,20 +393,3 @@ def midi_systems() -> tuple[MidiSystem, ...]:
             pass
     failed = [MidiSystem(name, trouble=why.strip()) for name, _, why in (reason.partition(":") for reason in reasons)]
     return (*systems, *failed)
-
-
-@contextmanager
-def silence_stderr() -> Iterator[None]:
-    """Discard what ALSA and JACK write to the error stream while the block runs; errors that matter are raised."""
-    sys.stderr.flush()
-    with contextlib.ExitStack() as stack:
-        try:
-            kept = os.dup(2)
-        except OSError:  # a program without an error stream
-            yield
-            return
-        stack.callback(os.close, kept)
-        with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - a device, not a path
-            os.dup2(nowhere.fileno(), 2)
-        stack.callback(os.dup2, kept, 2)
-        yield

@@ -11,7 +11,7 @@ PyTorch, which nothing else in hearing beats does, 2 GB and some twenty minutes 
 packaged weights come from an experiment form of this script, which trained for a given time instead of a number of steps, on 92
 recordings of 33 of the songs: this script does not give them bit for bit.
 
-The network (`musichal.hearing.beat_network`) is trained with Adam (Kingma & Ba, ICLR 2015) on binary cross-entropy to say, two
+The network (`musichal.hearing.beat_evidence`) is trained with Adam (Kingma & Ba, ICLR 2015) on binary cross-entropy to say, two
 steps late, where a beat, half a beat and a bar's first beat are. Targets are soft over a step either way. In part of the
 excerpts the percussive rises are missing or weak, as with other encoders, the harmonic part is weak, or onsets are missed.
 """
@@ -29,8 +29,7 @@ from safetensors.numpy import save_file
 
 from musichal.arrays import Float32, Float64
 from musichal.audio.recording import read_recording
-from musichal.hearing.beat_evidence import N_KINDS, ONSET, PERCUSSIVE, STEP_S, BeatEvidence
-from musichal.hearing.beat_network import DELAY_S
+from musichal.hearing.beat_evidence import DELAY_S, N_KINDS, ONSET, PERCUSSIVE, STEP_S, BeatEvidence
 from musichal.hearing.encoders import create_encoder
 from musichal.hearing.listener import FeatureExtractor
 from musichal.spec import PerceptionSpec

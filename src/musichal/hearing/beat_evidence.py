@@ -1,14 +1,21 @@
-"""Evidence for beats: what rises and changes in what is heard, in steps of 20 ms.
+"""Evidence for beats: what rises and changes in what is heard, in steps of 20 ms, and what a network makes of it.
 
 It is made of what a front end always gives, whatever its encoder: levels, salience, chroma and onsets; and of the rise of
 percussive bands where the encoder is the embedded one. All of it is relative to the loudest of the last seconds, which fades,
 and none of it looks ahead: a step is complete once what was heard reaches `SETTLE_S` behind its end.
+
+The network says how likely a step is a beat, half a beat, or a bar's first beat. One gated recurrent layer (Cho et al., EMNLP
+2014) reads evidence forwards only, as in Böck, Krebs & Widmer, ISMIR 2014. `tools/train_beats.py` trained it, on rendered songs
+of known beats, to answer `DELAY_S` late, when the attack has been heard whole.
 """
 
 import math
+from functools import cache
+from importlib.resources import files
 from itertools import pairwise
 
 import numpy as np
+from safetensors.numpy import load
 from scipy.ndimage import maximum_filter1d
 
 from musichal.arrays import Float32, Float64
@@ -29,6 +36,8 @@ N_KINDS = _MEL_GROUPS + 2 * (len(_REGISTERS) - 1) + 1 + 3 + 3 + 1
 PERCUSSIVE = slice(0, _MEL_GROUPS)
 """Those that only the embedded encoder gives."""
 ONSET = N_KINDS - 1
+DELAY_S = 2 * STEP_S
+"""How late the network answers."""
 
 
 class BeatEvidence:
@@ -105,3 +114,31 @@ _FLOORS = np.log([_QUIETEST_SALIENCE, _QUIETEST_RISE, 10 ** (_QUIETEST_DB / 20)]
 _HOLDS = np.zeros(N_KINDS, dtype=bool)
 _HOLDS[_MEL_GROUPS + 4 : _MEL_GROUPS + 8] = True
 _HOLDS[-4:-1] = True
+
+
+@cache
+def _weights() -> tuple[Float32, ...]:
+    kept = load((files("musichal.hearing") / "beat_model.safetensors").read_bytes())
+    return tuple(kept[name] for name in ("input", "recurrent", "input_bias", "recurrent_bias", "output", "output_bias"))
+
+
+class BeatNetwork:
+    """Turns steps of evidence into probabilities."""
+
+    def __init__(self) -> None:
+        self._state: Float32 = np.zeros(_weights()[1].shape[0], dtype=np.float32)
+
+    def push(self, evidence: Float32) -> Float32:
+        """Take the next steps (n, kinds); return probabilities (n, 3): of a beat, of half a beat, of a bar's first beat."""
+        inward, recurrent, inward_bias, recurrent_bias, outward, outward_bias = _weights()
+        size = len(self._state)
+        # One step at a time, so that a result does not depend on how many come at once.
+        states = np.empty((len(evidence), size), dtype=np.float32)
+        for number, step in enumerate(evidence):
+            drive = step @ inward + inward_bias
+            own = self._state @ recurrent + recurrent_bias
+            gates = 1 / (1 + np.exp(-(drive[: 2 * size] + own[: 2 * size])))
+            new = np.tanh(drive[2 * size :] + gates[:size] * own[2 * size :])
+            self._state = states[number] = new + gates[size:] * (self._state - new)
+        logits = np.array([state @ outward + outward_bias for state in states]).reshape(-1, outward.shape[1])
+        return np.asarray(1 / (1 + np.exp(-logits)), np.float32)

@@ -4,7 +4,7 @@ The beat is a hidden variable, period and phase on a grid of frames. Its posteri
 beat is *predicted* (the state space of Krebs, Böck & Widmer, An efficient state-space model for joint tempo and meter
 tracking, ISMIR 2015: one state per frame of a beat; tempo changes on the beat alone, large ones are unlikely). Observed are
 onsets, weighed by how much they stand out: likeliest on the beat, less so on its half and its quarters; and, beside them, how
-likely a network says that each step is a beat (`musichal.hearing.beat_network`). The prior of the period is the resonance
+likely a network says that each step is a beat (`musichal.hearing.beat_evidence`). The prior of the period is the resonance
 curve around 0.5 s (van Noorden & Moelants, J. New Music Research 28(1), 1999). Beats that are known beforehand, as those of
 memory, have states of their own beside these: near their tempos, and with onsets likeliest where theirs are.
 
@@ -23,9 +23,8 @@ import numpy as np
 
 from musichal.arrays import Bool, Float32, Float64, Int64, Records
 from musichal.hearing.bars import bar_places
-from musichal.hearing.beat_evidence import N_KINDS, STEP_S, BeatEvidence
+from musichal.hearing.beat_evidence import DELAY_S, N_KINDS, STEP_S, BeatEvidence, BeatNetwork
 from musichal.hearing.beat_level import beat_places, what_is_heard
-from musichal.hearing.beat_network import DELAY_S, BeatNetwork
 from musichal.hearing.metre import AWAKE, FRAME_S, best_path, rests, space
 from musichal.hearing.percepts import Percept, SegmentFeatures
 from musichal.note import HeardNote

@@ -23,6 +23,7 @@ export class MemoryMap {
     const number = (label) => h("input", { type: "number", min: "0", step: "0.1", "aria-label": label, onchange: () => this.typed() });
     [this.from, this.to] = [number("From second"), number("To second")];
     this.stretch = h("div", { class: "row stretch" }, this.which, h("span", {}, "from"), this.from, h("span", {}, "to"), this.to, h("span", {}, "s"));
+    this.stretch.hidden = this.buttons.hidden = true;
     this.element = h("div", { class: "map-box" }, h("div", { class: "scroll" }, this.canvas), this.words, this.stretch, this.buttons);
     this.canvas.addEventListener("pointerdown", (event) => this.down(event));
     this.canvas.addEventListener("pointermove", (event) => this.move(event));
@@ -34,8 +35,9 @@ export class MemoryMap {
   remember() {
     this.back = null;
     const { memory, hello } = this.app.model, { rows } = this;
-    const room = hello.partner ? (window.innerHeight - 260) / Math.max(1, rows.length) - GAP : LEAST_ROW;
-    this.row = Math.round(Math.max(LEAST_ROW, Math.min(MOST_ROW, room)));
+    const least = LEAST_ROW * theme().scale;
+    const room = hello.partner ? (window.innerHeight - 260) / Math.max(1, rows.length) - GAP : least;
+    this.row = Math.round(Math.max(least, Math.min(MOST_ROW * theme().scale, room)));
     this.canvas.style.height = `${rows.length * (this.row + GAP) + 10}px`;
     this.buttons.hidden = this.stretch.hidden = !(hello.live && this.app.model.may_play);
     this.which.replaceChildren(...rows.map((row, number) => h("option", { value: String(number) }, `${number + 1}  ${row.name}`)));
@@ -117,7 +119,7 @@ export class MemoryMap {
     const c = canvas.getContext("2d");
     c.scale(ratio, ratio);
     const longest = this.longest(), scale = (width - 2 * LEFT) / longest;
-    c.font = `13px ${colours.font}`;
+    c.font = `${Math.min(18, 13 * colours.scale)}px ${colours.font}`;
     const { rows } = this;
     rows.forEach((row, number) => {
       const top = number * (this.row + GAP) + 22, wide = row.duration_s * scale;

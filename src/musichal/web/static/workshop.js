@@ -114,8 +114,8 @@ export class Workshop {
     const { context: c, width, height } = sharp(this.ribbons);
     if (!width) return;
     const x = (time) => ((time - t + RIBBON_S) / RIBBON_S) * width;
-    const row = 34, top = 22, chromaTop = top + 2 * row + 10, chromaHigh = height - chromaTop - 26;
-    c.font = `12px ${colours.font}`;
+    const s = colours.scale, row = 34 * s, top = 22 * s, chromaTop = top + 2 * row + 10 * s, chromaHigh = height - chromaTop - 26 * s;
+    c.font = `${12 * s}px ${colours.font}`;
     c.textBaseline = "middle";
     for (const p of model.between(model.percepts, t - RIBBON_S - 1, t)) {
       p.tokens.forEach((tokens, source) => {
@@ -127,7 +127,7 @@ export class Workshop {
           if (token >= 0) {
             c.fillStyle = `hsl(${((token * 222.5) % 360).toFixed(0)} ${source ? 58 : 62}% ${source ? 60 : 52}%)`;
             c.fillRect(x(p.t) + from * wide, top + source * row, Math.max(1, (i - from) * wide + 0.5), row - 3);
-            if ((i - from) * wide > 22) {
+            if ((i - from) * wide > 22 * s) {
               c.fillStyle = "#111";
               c.fillText(String(token), x(p.t) + from * wide + 3, top + source * row + row / 2);
             }
@@ -145,11 +145,13 @@ export class Workshop {
       c.globalAlpha = 1;
     }
     c.fillStyle = colours.ink;
-    for (const { t: onset } of model.between(model.onsets, t - RIBBON_S, t)) c.fillRect(x(onset), height - 18, 2, 16);
+    for (const { t: onset } of model.between(model.onsets, t - RIBBON_S, t)) c.fillRect(x(onset), height - 18 * s, 2 * s, 16 * s);
+    c.fillStyle = colours.panel;
+    c.fillRect(0, height - 18 * s, 48 * s, 18 * s);
     c.fillStyle = colours.dim;
-    c.fillText("harmonic and percussive sounds by number", 4, 10);
+    c.fillText("harmonic and percussive sounds by number", 4, 10 * s);
     for (const pitch of [0, 4, 7, 11]) c.fillText(pitchClass(pitch), 4, chromaTop + (11.5 - pitch) * (chromaHigh / 12));
-    c.fillText("onsets", 4, height - 10);
+    c.fillText("onsets", 4, height - 10 * s);
     const play = model.last(model.plays, t, "t");
     const use = play && play.harmony;
     setText(this.harmony, use ? `${use.chord} in ${use.key} (${Math.round(100 * Math.min(use.chord_chance, use.key_chance))} % sure); memory expects ${use.expected} (${Math.round(100 * use.expected_chance)} %)` : "no harmony yet");

@@ -203,6 +203,15 @@ def test_a_voice_strikes_no_faster_than_it_may_at_any_tempo():
     assert np.diff(onsets).min() >= 0.2 - 1e-6
 
 
+def test_a_clock_that_jumps_from_600_to_6_bpm_makes_no_voice_faster_than_it_may():
+    jumps = [(t / 2, {"clock": {"beat_s": t / 2 + 0.1, "period_s": (0.1, 10.0, 0.4)[t % 3]}}) for t in range(32)]
+    limited = {"direction": {"mode": "lead"}, "voices": [{"name": "all", "part": "all", "most_per_s": 5.0}]}
+    decisions = answer(memory_of(0.5, parts=8), player(), PartnerSettings.from_dict(limited), seed=2, wishes=jumps)
+    onsets = sorted({note.onset_s for d in decisions for note in d.notes})
+    assert len(onsets) > 10
+    assert np.diff(onsets).min() >= 0.2 - 1e-6
+
+
 def test_a_metre_counts_whole_beats():
     metre = Metre(Pulse(0.1, 0.5), 0.5)
     assert metre.next_s(1.0) == pytest.approx(1.35)

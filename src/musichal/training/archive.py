@@ -36,7 +36,7 @@ from musichal.training.workers import DiedError, Engine
 _HEARD = "heard"
 _STAYING, _PASSING = (json.dumps({"format": "musichal-work"} | more).encode() for more in ({}, {"passing": True}))
 _STALE_S = 24 * 3600
-_MOST_MEDOIDS = 1024
+_MOST_MEDOIDS, _BLOCK_ROWS = 1024, 128
 _BLOCK_BYTES = 1 << 20
 
 
@@ -291,7 +291,8 @@ def choose_diverse(tokenised: Sequence[Tokenised], *, size: int, most_s: float) 
     chosen: list[int] = []
     room_s = most_s
     while (fits := left & (durations_s <= room_s)).any():
-        gain = rounded(np.maximum(alike - nearest, 0).sum(axis=1) / durations_s)
+        blocks = (alike[first : first + _BLOCK_ROWS] for first in range(0, len(alike), _BLOCK_ROWS))
+        gain = rounded(np.concatenate([np.maximum(block - nearest, 0).sum(axis=1) for block in blocks]) / durations_s)
         best = int(np.argmax(np.where(fits, gain, -1.0)))
         chosen.append(best)
         left[best], room_s = False, room_s - durations_s[best]

@@ -48,8 +48,15 @@ class _Gain:
         since[0] = min(first, self._steps[0][0] if self._steps else first) - self._glide
         row = np.searchsorted(since, samples, side="right") - 1
         share = np.minimum((samples - since[row]) / self._glide, 1.0)
-        gains: Float64 = before[row] + (after[row] - before[row]) * share
+        gains: Float64 = np.where(share < 1.0, before[row] + (after[row] - before[row]) * share, after[row])
         return gains
+
+    def apply(self, part: Float32, first: int, last: int) -> None:
+        """Multiply what sounds in samples [first, last), or begins to, by its gains."""
+        if self._steps and first >= self._steps[-1][0] + self._glide:  # as nearly always
+            part *= np.float32(self._steps[-1][2])
+        elif self._steps:
+            part *= self.over(first, last)[: part.shape[0]].astype(np.float32)
 
     def forget(self, until: int) -> None:
         """Forget what is over before a sample."""
@@ -382,8 +389,8 @@ class KeyboardSynth:
             from_ = max(first, voice.damped)
             part[from_ - first :] *= self._fall[from_ - voice.damped : last - voice.damped][: part.shape[0]]
         for gain in (self._channels[voice.note.channel].gain, voice.gain):
-            if gain is not None and not gain.is_one:
-                part *= gain.over(first, last)[: part.shape[0]].astype(np.float32)
+            if gain is not None:
+                gain.apply(part, first, last)
         mix[first - start : first - start + part.shape[0]] += part
 
     def _sound(self, voice: _Voice, first: int, last: int) -> Float32:

@@ -151,6 +151,8 @@ NO_TROUBLE = {
     "a soft pad on G, near 50 Hz": lambda x, rate: held(rate, (49, 98), -30),
     "a soft pad on B, near 60 Hz": lambda x, rate: held(rate, (61.74, 123.47), -30),
     "a soft fifth on G": lambda x, rate: held(rate, (98, 146.83), -33),
+    "a soft clarinet that swells": lambda x, rate: held(rate, (233.1,), -38) * (0.6 + 0.4 * sine(rate, 0.25)[: 17 * rate]),
+    "brushes": lambda x, rate: noise(rate, exponent=0, level_db=-28) * (0.4 + 0.6 * abs(sine(rate, 1.1))),
     "a low drone": lambda x, rate: held(rate, (55,), -28),
     "a sine": lambda x, rate: held(rate, (440,), -17),
     "closed hats": lambda x, rate: strokes(rate, -41, every_s=0.125, decay=90, low_hz=6000, high_hz=16000),

@@ -35,11 +35,9 @@ from musichal.text import PathLike, printable, reason
 _PERCUSSION_BANK = 128
 _ENVELOPE_DB = 100.0
 """A decay or release time is the time in which the level falls by this much."""
-_SHORTEST_RELEASE_S = 0.02
-"""Shorter releases click."""
+_SHORTEST_RELEASE_S = 0.02  # shorter ones click
 _CENT_0_HZ = 8.176
-_FILTER_STEP, _FILTER_CENTS = 128, 25
-"""Samples and cents in which a moving cutoff is stepped."""
+_FILTER_STEP, _FILTER_CENTS = 128, 25  # samples and cents in which a moving cutoff is stepped
 _ATTENUATION_SCALE = 0.4
 """Fonts are voiced by ear on hardware that plays 0.4 of the attenuation they ask for; players follow it."""
 

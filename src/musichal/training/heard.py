@@ -179,6 +179,15 @@ class Heard:
         return [note for arrays in (*self._parts(), self._end()) for note in _notes(arrays, kind)]
 
 
+def frame_hashes(heard: Heard, frames: AnyArray) -> AnyArray:
+    """Return a number for each frame of a recording, uint64 (n,), from its sound and the frame's number alone (SplitMix64)."""
+    with np.errstate(over="ignore"):
+        x = np.uint64(int(heard.digest[:16], 16)) + frames.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return np.asarray(x ^ (x >> np.uint64(31)))
+
+
 def compacted(recording: Recording, rate_hz: int) -> Recording:
     """Return a recording at the rate of hearing and with 16 bits, to be heard and kept so: a third of the size."""
     resampler = StreamResampler(source_rate_hz=recording.sample_rate_hz, target_rate_hz=rate_hz)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from musichal.arrays import AnyArray, Bool, Float32, Int64, Records
+from musichal.arrays import Bool, Float32, Int64, Records
 from musichal.audio.files import flac_holds_rate
 from musichal.audio.midi_take import MidiTake
 from musichal.audio.recording import Recording
@@ -36,7 +36,7 @@ from musichal.memory.partner_file import KEPT, PartnerModel, StoredRecording, in
 from musichal.own_process import single_blas_thread
 from musichal.spec import PerceptionSpec
 from musichal.training.alignment import MORE_AT_ONCE, Sounding, align_notes, aligned, check_pairs, parts_at_once
-from musichal.training.heard import Heard, Tokenised, hear, is_whole, ready_encoder, tokenise
+from musichal.training.heard import Heard, Tokenised, frame_hashes, hear, is_whole, ready_encoder, tokenise
 from musichal.training.influence_worth import MOST_REHEARSALS, Rehearsal, influence_worth
 from musichal.training.workers import DiedError, Engine, each, worker_pool
 
@@ -240,15 +240,6 @@ def _hear_all(
                 done += recording.duration_s
     tell(f"Listening to {recordings[-1].name}", 1.0)
     return [Heard.load(path, name=recording.name) for path, recording in zip(paths, recordings, strict=True)]
-
-
-def frame_hashes(heard: Heard, frames: AnyArray) -> AnyArray:
-    """Return a number for each frame of a recording, uint64 (n,), from its sound and the frame's number alone (SplitMix64)."""
-    with np.errstate(over="ignore"):
-        x = np.uint64(int(heard.digest[:16], 16)) + frames.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return np.asarray(x ^ (x >> np.uint64(31)))
 
 
 def _sample(heard: Sequence[Heard], source: int, mask: Callable[[Heard], Bool], total: int, most: int) -> Float32:

@@ -136,11 +136,13 @@ class Server:
         return not self.hub.is_live and any(page.is_full for page in self.hub.pages.values())
 
     async def _look_into_memory(self, opening: "asyncio.Future[Sounds]") -> None:
-        """Load the partner beside everything else, and tell the pages what its memory looks like."""
+        """Load the partner beside everything else, tell the pages what its memory looks like, and have the sound ready."""
         sounds = await opening
         message = await asyncio.get_running_loop().run_in_executor(None, sounds.memory)
         if message is not None and opening is self._sounds:
             self.hub.spread([message])
+        if opening is self._sounds:
+            await asyncio.get_running_loop().run_in_executor(None, sounds.prepare)
 
     async def _request(self, connection: ServerConnection, request: Request) -> Response | None:
         """Return the answer to a request, None where it may open a socket."""

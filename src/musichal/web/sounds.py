@@ -31,6 +31,7 @@ _COLUMNS = 1200
 _ARCS = 60
 _MOST_NOTES = 40_000
 _LONGEST_WHOLE_S = 3600.0
+_PREPARED_S = 600.0
 _RINGS_S = 5.0
 
 
@@ -141,6 +142,12 @@ class Sounds:
             sound.seek(first)
             samples = sound.read(round((length_s + _BEFORE_S + _AFTER_S) * rate), dtype="float32")
         return _wav(np.asarray(samples, dtype=np.float32), rate)
+
+    def prepare(self) -> None:
+        """Make the sound of a session that is not long before anybody asks for it."""
+        session = self._played()
+        if session is not None and session.input_samples <= _PREPARED_S * session.settings.sample_rate_hz:
+            self.whole()
 
     def whole(self) -> bytes | None:
         """Return a session's duo as FLAC, the player on the left and the partner on the right; None where there is none."""

@@ -120,7 +120,9 @@ export class Shelf {
       socket.onopen = async () => {
         socket.send(JSON.stringify({ name: file.name, size: file.size }));
         for (let at = 0; at < file.size && socket.readyState === WebSocket.OPEN; at += PART) {
-          socket.send(await file.slice(at, at + PART).arrayBuffer());
+          const part = await file.slice(at, at + PART).arrayBuffer();
+          if (socket.readyState !== WebSocket.OPEN) break; // it was refused meanwhile
+          socket.send(part);
           while (socket.bufferedAmount > MOST_WAITING && socket.readyState === WebSocket.OPEN) await new Promise((on) => setTimeout(on, 10));
           item.share = Math.min(1, (at + PART) / file.size);
           if (at % (PART * 32) === 0) this.showDropped();

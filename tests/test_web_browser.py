@@ -228,9 +228,10 @@ def test_a_performance_with_the_page_open(  # noqa: PLR0915 - one long evening
 
         # A page that loses its socket comes back, and has what it missed.
         plays = page.evaluate("app.model.plays.length")
+        number = page.evaluate("app.model.page")
         page.evaluate("app.link.socket.close()")
-        until(lambda: not page.evaluate("app.link.connected"), what="it is cut off")
-        until(lambda: page.evaluate("app.link.connected && app.model.ready"), what="it is connected again")
+        again = "app.link.connected && app.model.ready && app.model.page"
+        until(lambda: page.evaluate(again) not in (False, number), what="it is connected again, as another")
         until(lambda: page.evaluate("app.model.plays.length") >= plays, what="it has what it missed")
         said = json.loads(concert.end())
         until(lambda: "ended" in page.inner_text(".state") or not page.evaluate("app.link.connected"), what="the end")

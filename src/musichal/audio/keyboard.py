@@ -67,6 +67,11 @@ class _Gain:
         """Whether nothing was ever set."""
         return not self._steps
 
+    @property
+    def is_moving(self) -> bool:
+        """Whether it was set more often than is remembered forever."""
+        return len(self._steps) > 1
+
 
 @dataclass
 class _Voice:
@@ -169,6 +174,7 @@ class KeyboardSynth:
         self._release = round(RELEASE_S * sample_rate_hz)
         self._fall = (np.linspace(1, 0, self._release, endpoint=False) ** 3).astype(np.float32)
         self._voices: list[_Voice] = []
+        self._moving: list[_Gain] = []
         self._glide = round(_GLIDE_S * sample_rate_hz)
         self._channels = [_Channel(_Gain(self._glide)) for _ in range(16)]
         self._controls: list[Control] = []
@@ -214,9 +220,9 @@ class KeyboardSynth:
         for voice in self._voices:
             self._add(voice, mix, start, end)
         self.position = end
-        for gain in (*(channel.gain for channel in self._channels), *(voice.gain for voice in self._voices)):
-            if gain is not None:
-                gain.forget(end)
+        for gain in self._moving:
+            gain.forget(end)
+        self._moving = [gain for gain in self._moving if gain.is_moving]
         for voice in self._voices:
             if end >= voice.struck + voice.length:
                 self._end(voice, voice.struck + voice.length)
@@ -336,7 +342,9 @@ class KeyboardSynth:
     def _level(self, channel: int, at: int) -> None:
         """Go to the level of a channel, at once where nothing sounds on it."""
         sounds = any(voice.note.channel == channel and at < self._silent_from(voice) for voice in self._voices)
-        self._channels[channel].gain.set(at, self._channels[channel].level, at_once=not sounds)
+        gain = self._channels[channel].gain
+        gain.set(at, self._channels[channel].level, at_once=not sounds)
+        self._moving += [gain] * (gain not in self._moving)
 
     def _press(self, channel: int, pitch: int, pressure: int, at: int) -> None:
         """Press a key that is down."""
@@ -344,6 +352,7 @@ class KeyboardSynth:
             if voice.note.pitch == pitch:
                 voice.gain = voice.gain or _Gain(self._glide)
                 voice.gain.set(at, 1 + pressure / 127)
+                self._moving += [voice.gain] * (voice.gain not in self._moving)
 
     def _tune(self, channel: int, value: int, *, is_fine: bool) -> None:
         """Set the parameter of a channel that was chosen before."""

@@ -106,7 +106,7 @@ def as_version_1(source: Path, target: Path, *, spec_too: bool = False) -> Path:
     members["arrays/states.safetensors"] = pack_arrays({n: a for n, a in states.items() if n not in ("first_hit", "hit_count")})
     content = copy.deepcopy(opened.content)
     if spec_too:
-        for name in ("strange_cost", "percussive_scale"):
+        for name in ("strange_cost", "silent_share", "percussive_scale"):
             del content["spec"]["gestures"][name]
         del content["spec"]["onsets"]["dip_db"]
         content["spec"]["notes"] |= {"begin": 0.5, "min_duration_s": 0.08}

@@ -8,7 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from musichal.arrays import Float32, Float64
-from musichal.hearing.gestures import GestureSmoother, Segmentation, boundaries, extend_segmentation, frame_costs
+from musichal.hearing.gestures import (
+    GestureSmoother,
+    Segmentation,
+    boundaries,
+    extend_segmentation,
+    frame_costs,
+    gesture_tokens,
+)
 from musichal.hearing.percepts import SILENCE, Gesture, SegmentFeatures, frame_centres
 from musichal.spec import GestureSpec, PerceptionSpec
 
@@ -105,6 +112,21 @@ def test_a_sound_unlike_every_other_is_no_silence() -> None:
     audible = np.array([True, True])
     costs = frame_costs(distances, audible, spread=2.0, silence_cost=5.0, strange_cost=3.0)
     np.testing.assert_allclose(costs, [[1, 2, 5], [4, 3, 5]])
+
+
+@pytest.mark.parametrize(
+    ("silent", "share", "tokens"),
+    [(0, 0.5, (1, 2)), (2, 0.5, (1, 2)), (3, 0.5, (SILENCE, SILENCE)), (0, 0.0, (SILENCE, SILENCE))],
+)
+def test_what_changes_while_it_sounds_is_no_silence(silent: int, share: float, tokens: tuple[int, int]) -> None:
+    """Each frame is near another sound, and so the gesture far from each; only where half of it is silent it is silence."""
+    costs = []
+    for nearest in (1, 2):
+        distances = np.full((6, 8), 9.0)
+        distances[np.arange(6), np.arange(6)] = 0.5
+        distances[:, nearest] -= 1.0
+        costs.append(frame_costs(distances.astype(np.float32), np.arange(6) < 6 - silent, spread=1.0, silence_cost=4.0))
+    assert gesture_tokens((costs[0], costs[1]), share) == tokens
 
 
 # The smoother, fed with frames

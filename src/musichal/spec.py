@@ -225,14 +225,16 @@ class OnsetSpec(_SpecPart):
 class GestureSpec(_SpecPart):
     """Duration-penalised segmentation of frames into gestures (Kamper & van Niekerk 2021), cut at onsets.
 
-    However far a frame is from every sound, the nearest one costs `strange_cost` at most; 0 is no limit. In a gesture's vector
-    the percussive features count `percussive_scale` times.
+    However far a frame is from every sound, the nearest one costs `strange_cost` at most; 0 is no limit. Where silence
+    costs least in both sources, a gesture is silent only if at least `silent_share` of its frames are; 0 is no such limit. In
+    a gesture's vector the percussive features count `percussive_scale` times.
     """
 
     penalty: float = _in(20.0, 0, _INFINITE)
     percussive_weight: float = _in(0.3, 0, _INFINITE)
     silence_cost: float = 4.0
     strange_cost: float = _in(0.0, 0, 100, later=0.0)
+    silent_share: float = _in(0.0, 0, 1, later=0.0)
     percussive_scale: float = _in(1.0, 0, 100, later=1.0)
     min_s: float = _in(0.06, 0, 0.5)
     max_s: float = _in(2.0, 0.5, 20)
@@ -302,7 +304,7 @@ class PerceptionSpec(_SpecPart):
     gate: GateSpec = field(default_factory=GateSpec)
     vocabulary: VocabularySpec = field(default_factory=VocabularySpec)
     onsets: OnsetSpec = field(default_factory=OnsetSpec)
-    gestures: GestureSpec = field(default_factory=lambda: GestureSpec(strange_cost=2.0, percussive_scale=0.5))
+    gestures: GestureSpec = field(default_factory=lambda: GestureSpec(strange_cost=2.0, silent_share=0.5, percussive_scale=0.5))
     notes: NoteSpec = field(default_factory=NoteSpec)
     drum_digest: str = _later("")
 

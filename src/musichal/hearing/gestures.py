@@ -37,6 +37,21 @@ def frame_costs(distances: Float32, audible: Bool, *, spread: float, silence_cos
     return costs
 
 
+def gesture_tokens(costs: tuple[Float64, Float64], silent_share: float) -> tuple[int, int]:
+    """Return the tokens that explain the frames of a gesture best, from their costs in both sources, (n, size + 1).
+
+    What changes while it sounds may be far from each single sound in both sources, and is no silence for that.
+    """
+    silence = costs[0].shape[1] - 1
+    tokens = [int(np.argmin(each.sum(axis=0))) for each in costs]
+    if silent_share and tokens == [silence, silence]:
+        sounding = [np.count_nonzero(each[:, silence]) > (1 - silent_share) * len(each) for each in costs]
+        nearest = [int(np.argmin(each[:, :silence].sum(axis=0))) for each in costs]
+        tokens = [near if sounds else silence for near, sounds in zip(nearest, sounding, strict=True)]
+    first, second = (SILENCE if token == silence else token for token in tokens)
+    return first, second
+
+
 @dataclass
 class Segmentation:
     """The best segmentation of the first i frames, for each i: least cost (n + 1,) and start of its last gesture (n + 1,)."""
@@ -233,15 +248,13 @@ class GestureSmoother:
     def _gesture(self, first: int, end: int, stop: int) -> Gesture:
         assert self._frames is not None
         part = slice(first, end)
-        tokens = []
-        for costs in self._frames.costs:
-            token = int(np.argmin(costs[part].sum(axis=0)))
-            tokens.append(SILENCE if token == costs.shape[1] - 1 else token)
+        harmonic, percussive = self._frames.costs
+        tokens = gesture_tokens((harmonic[part], percussive[part]), self._spec.silent_share)
         power = np.mean(10 ** (self._frames.level_db[part].astype(np.float64) / 10))
         return Gesture(
             start_s=self._start_sample / self._rate_hz,
             duration_s=(stop - self._start_sample) / self._rate_hz,
-            tokens=(tokens[0], tokens[1]),
+            tokens=tokens,
             level_db=float(10 * np.log10(power)),
             chroma=self._frames.chroma[part].mean(axis=0),
             vector=self._frames.vectors[part].mean(axis=0),

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,14 +59,18 @@ def find_shelf(named: Sequence[Path], *, beside: bool) -> Shelf:
 
 
 def _latest(paths: dict[Path, None]) -> tuple[Path, ...]:
-    return tuple(sorted(paths, key=_made_s, reverse=True)[:_MOST])
+    return tuple(sorted(paths, key=_age_s)[:_MOST])
+
+
+def _age_s(path: Path) -> float:
+    try:
+        return time.time() - (path / SETTINGS if path.is_dir() else path).stat().st_mtime
+    except OSError:
+        return time.time()
 
 
 def _made_s(path: Path) -> float:
-    try:
-        return (path / SETTINGS if path.is_dir() else path).stat().st_mtime
-    except OSError:
-        return 0.0
+    return round(time.time() - _age_s(path))
 
 
 def shelf_message(shelf: Shelf, opened: Path | None, **more: object) -> dict[str, Any]:

@@ -386,7 +386,7 @@ def test_less_like_this_keeps_away_for_a_while_and_says_so(trained, player):
     assert len(near) < len([d for d in played(plain) if d.time_s > 5.0 and min(abs(d.state - s) for s in before) <= 24])
     held = [f for d in near[:1] for f in d.filters if f.name == "less like this"]
     words = [explain(dataclasses.replace(d, filters=tuple(held)), ["rock"]) for d in near[:1]]
-    assert all("held back by being near what you wanted less of (× 0.30)" in text for text in words)
+    assert all("held back to 30% by being near what you wanted less of" in text for text in words)
 
 
 def test_go_back_brings_back_the_phrase_before_and_says_so(trained, player):

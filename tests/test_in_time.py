@@ -145,7 +145,11 @@ def test_a_record_says_how_it_went_by_the_pulse():
     d = played(memory_of(0.5), Pulse(0.1, 0.5))[3]
     told = explain(d, ["a.wav"])
     assert "the clock's pulse of 120 beats a minute" in told
-    assert f"{d.pulse.phase:.2f} was found, it begins at {d.pulse.got:.2f}" in told
+    assert "It begins half a beat in, as in memory." in told
+    moved = dataclasses.replace(d, pulse=dataclasses.replace(d.pulse, wanted=0.51, phase=0.74, got=0.0))
+    assert "It begins on the beat where half a beat in was wanted; in memory it began three quarters into the beat." in explain(
+        moved, ["a"]
+    )
     assert "beat" in [f.name for f in d.filters]
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from types import MappingProxyType
@@ -63,6 +63,17 @@ _CARRIERS = MappingProxyType(
     }
 )
 """Influences in words, where their names are not."""
+_BEAT_PLACES: Mapping[float, str] = MappingProxyType(
+    {
+        0.0: "on the beat",
+        0.25: "a quarter into the beat",
+        1 / 3: "a third into the beat",
+        0.5: "half a beat in",
+        2 / 3: "two thirds into the beat",
+        0.75: "three quarters into the beat",
+        1.0: "on the beat",
+    }
+)
 _STEPS_TOLD = 8
 _SHORTER = ("much shorter", "much shorter", "half as long", "shorter")
 _RATIOS = (*_SHORTER, "even", "longer", "twice as long", "much longer", "much longer")
@@ -90,7 +101,7 @@ def explain(decision: Decision, recordings: Sequence[str]) -> str:
     held = [f for f in decision.filters if f.factor < _HELD_BACK]
     if held:
         weakest = min(held, key=lambda f: f.factor)
-        sentence += f" It was held back by {_FILTERS.get(weakest.name, weakest.name)} (× {weakest.factor:.2f})."
+        sentence += f" It was held back to {weakest.factor:.0%} by {_FILTERS.get(weakest.name, weakest.name)}."
     if decision.alternatives:
         nearest = decision.alternatives[0]
         drawn = f", drawn with a chance of {decision.chance:.0%}" if decision.chance < _SURE else ""
@@ -184,7 +195,16 @@ def _time(decision: Decision) -> str:
     pulse = f"{whose} pulse of {decision.tempo_bpm:.0f} beats a minute{sure}{part}"
     if use.phase is None:
         return f"It goes by {pulse}, from a place whose beat is not known."
-    return f"It goes by {pulse}: {use.wanted:.2f} of a beat was wanted, {use.phase:.2f} was found, it begins at {use.got:.2f}."
+    begins, wanted, found = (_beat_place(phase) for phase in (use.got, use.wanted, use.phase))
+    asked = "" if wanted == begins else f" where {wanted} was wanted"
+    there = ", as in memory" if found == begins else f"; in memory it began {found}"
+    return f"It goes by {pulse}. It begins {begins}{asked}{there}."
+
+
+def _beat_place(phase: float) -> str:
+    """Return a place in the beat in words: the nearest of its halves, quarters and thirds."""
+    nearest = min(_BEAT_PLACES, key=lambda place: abs(phase % 1 - place))
+    return _BEAT_PLACES[nearest]
 
 
 def _context_phrase(context: Context, recordings: Sequence[str], decision: Decision) -> str:

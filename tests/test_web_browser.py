@@ -68,7 +68,8 @@ def until(holds: Callable[[], Any], timeout_s: float = 20.0, what: str = "") -> 
 
 def opened(browser: Any, address: str, *, width: int = 1280, height: int = 800, scheme: str = "dark") -> tuple[Any, list[str]]:
     """Return a page and the list that its errors go to."""
-    page = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme).new_page()
+    shown = {"viewport": {"width": width, "height": height}, "color_scheme": scheme, "reduced_motion": "reduce"}
+    page = browser.new_context(**shown).new_page()  # what fades is pale while it does
     errors: list[str] = []
     page.on("console", lambda m: errors.append(m.text) if m.type in ("error", "warning") else None)
     page.on("pageerror", lambda error: errors.append(str(error)))

@@ -184,3 +184,6 @@ def end_reader(
     if reader.is_alive() and current is not None:
         current.kill()
         reader.join(killed_s)
+    if current is not None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            current.wait(killed_s)  # its output ends a moment before it does

@@ -41,7 +41,8 @@ _MAINS = (7, 8, 10, 11)  # pitch classes of 50 Hz, a little above G, and of 60 H
 _LOUDEST_HUM_DB = -25.0
 _SOFT_HUM_DB = -40.0
 _HUM_TONALITY = 0.29  # the mains are out of tune, so that their partials lie between pitch classes
-_NOISE_STRAYS_DB = 1.8  # frames of noise, and of hum, are about equally loud; those of drums, cymbals, brushes are not
+_NOISE_STRAYS_DB = 2.5  # frames of noise are about equally loud; those of drums, cymbals, brushes are not
+_HUM_STRAYS_DB = 1.8  # and those of hum
 _NOISE_ONSETS = 20  # and so many are found in them at most
 _SOME_ONSETS = 6  # in a window
 _LEAST_MISFIT = 0.3  # sounds closer to their centres than in training count no less
@@ -357,7 +358,7 @@ class DriftMonitor:
             return False
         pitch_class = int(np.sum([e.pitch_classes for e in self._window], axis=0).argmax())
         loudest_db = _LOUDEST_HUM_DB if figures.tonality < _HUM_TONALITY else _SOFT_HUM_DB
-        even = figures.strays_db < _NOISE_STRAYS_DB  # a soft long tone swells
+        even = figures.strays_db < _HUM_STRAYS_DB  # a soft long tone swells
         return even and pitch_class in _MAINS and figures.level_db < loudest_db
 
     def _is_collapsed(self, figures: DriftFigures, ease: float) -> bool:

@@ -41,8 +41,8 @@ _MAINS = (7, 8, 10, 11)  # pitch classes of 50 Hz, a little above G, and of 60 H
 _LOUDEST_HUM_DB = -25.0
 _SOFT_HUM_DB = -40.0
 _HUM_TONALITY = 0.29  # the mains are out of tune, so that their partials lie between pitch classes
-_NOISE_STRAYS_DB = 2.5  # frames of noise are about equally loud; those of drums, cymbals, brushes are not
-_HUM_STRAYS_DB = 1.8  # and those of hum
+_STRAYS_DB, _SOFT_STRAYS_DB = 1.8, 2.5
+"""Frames of noise and hum are about equally loud, of soft deep noise less so; those of drums, cymbals and brushes are not."""
 _NOISE_ONSETS = 20  # and so many are found in them at most
 _SOME_ONSETS = 6  # in a window
 _LEAST_MISFIT = 0.3  # sounds closer to their centres than in training count no less
@@ -328,9 +328,10 @@ class DriftMonitor:
         clipped = recent.full_scale_share > settings.clipped_share * ease
         silent = recent.audible_share < training.least_audible_share * settings.audible_factor / ease**0.5
         rests = self._music_until is not None and now - self._music_until < settings.rest_s * self._rate_hz
-        even = recent.strays_db < _NOISE_STRAYS_DB / ease**0.5 and recent.onsets <= _NOISE_ONSETS / ease
-        toneless = recent.tonality < settings.noise_tonality and even
         quiet = recent.level_db < min(training.least_level_db - settings.quiet_db, settings.loud_db)
+        most_db = _SOFT_STRAYS_DB if quiet else _STRAYS_DB
+        even = recent.strays_db < most_db / ease**0.5 and recent.onsets <= _NOISE_ONSETS / ease
+        toneless = recent.tonality < settings.noise_tonality and even
         far_db = training.least_level_db - settings.far_too_quiet_db * ease**0.5
         beats = recent.onsets >= _SOME_ONSETS and recent.level_db > settings.loud_db  # clicks, hats: short, nothing between
         strange = window is not None and self._is_strange(window, True)
@@ -358,7 +359,7 @@ class DriftMonitor:
             return False
         pitch_class = int(np.sum([e.pitch_classes for e in self._window], axis=0).argmax())
         loudest_db = _LOUDEST_HUM_DB if figures.tonality < _HUM_TONALITY else _SOFT_HUM_DB
-        even = figures.strays_db < _HUM_STRAYS_DB  # a soft long tone swells
+        even = figures.strays_db < _STRAYS_DB  # a soft long tone swells
         return even and pitch_class in _MAINS and figures.level_db < loudest_db
 
     def _is_collapsed(self, figures: DriftFigures, ease: float) -> bool:

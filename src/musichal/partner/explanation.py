@@ -74,6 +74,7 @@ _BEAT_PLACES: Mapping[float, str] = MappingProxyType(
         1.0: "on the beat",
     }
 )
+_SAME_PLACE = 0.1
 _STEPS_TOLD = 8
 _SHORTER = ("much shorter", "much shorter", "half as long", "shorter")
 _RATIOS = (*_SHORTER, "even", "longer", "twice as long", "much longer", "much longer")
@@ -195,10 +196,13 @@ def _time(decision: Decision) -> str:
     pulse = f"{whose} pulse of {decision.tempo_bpm:.0f} beats a minute{sure}{part}"
     if use.phase is None:
         return f"It goes by {pulse}, from a place whose beat is not known."
-    begins, wanted, found = (_beat_place(phase) for phase in (use.got, use.wanted, use.phase))
-    asked = "" if wanted == begins else f" where {wanted} was wanted"
-    there = ", as in memory" if found == begins else f"; in memory it began {found}"
-    return f"It goes by {pulse}. It begins {begins}{asked}{there}."
+    asked = "" if _alike(use.wanted, use.got) else f" where {_beat_place(use.wanted)} was wanted"
+    there = ", as in memory" if _alike(use.phase, use.got) else f"; in memory it began {_beat_place(use.phase)}"
+    return f"It goes by {pulse}. It begins {_beat_place(use.got)}{asked}{there}."
+
+
+def _alike(phase: float, other: float) -> bool:
+    return abs((phase - other + 0.5) % 1 - 0.5) < _SAME_PLACE
 
 
 def _beat_place(phase: float) -> str:

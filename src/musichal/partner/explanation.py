@@ -158,7 +158,7 @@ def _why(decision: Decision, recordings: Sequence[str]) -> str:
     phrases["continuity"] = "it goes on from what was played before"
     if decision.jumped:
         phrases["continuity"] = "nothing else spoke for any place, and a phrase begins there"
-    carried = sorted((i for i in decision.influences if i.share > 0), key=lambda i: -i.share)
+    carried = sorted((i for i in decision.influences if i.share >= _LEAST_SHARE), key=lambda i: -i.share)
     named = [f"{phrases[i.name]} [{i.share:.0%}]" for i in carried if i.name in phrases]
     asked = any(f.name == "scenario" for f in decision.filters)
     guided = [f"the scenario asks for it ({decision.scenario})"] if asked else [decision.scenario] if decision.scenario else []

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from musichal.arrays import Float64, Records
+from musichal.arrays import Bool, Float64, Records
 from musichal.pulse import LONGEST_PERIOD_S, SHORTEST_PERIOD_S
 
 BEAT_PLACE = np.dtype(
@@ -47,6 +47,12 @@ class BeatPlace:
 
 NO_BEAT = BeatPlace()
 """The place of what lies in no beat."""
+
+
+def in_sure_beat(places: Records) -> Bool:
+    """Return which of some rows with the fields of `BEAT_PLACE` lie in a beat that is gone by, shape (n,)."""
+    sure: Bool = (places["beat_period_s"] > 0) & (places["beat_confidence"] >= SURE)
+    return sure
 
 
 def beat_places(beats: Records, times_s: npt.ArrayLike) -> Records:

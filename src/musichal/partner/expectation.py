@@ -18,7 +18,7 @@ import numpy as np
 
 from musichal.arrays import AnyArray, Bool, Float64, Int64, rounded
 from musichal.hearing.percepts import Percept
-from musichal.memory.beat_places import SURE
+from musichal.memory.beat_places import in_sure_beat
 from musichal.memory.memory import Memory
 from musichal.memory.ready import keepable
 from musichal.partner.chords import CHORDS, ChordFollower, chords_of
@@ -96,7 +96,7 @@ class HarmonicCells:
 def harmonic_cells(memory: Memory) -> HarmonicCells | None:
     """Return the harmony of a memory, None where it has none."""
     states = memory.states
-    known = (states["beat_period_s"] > 0) & (states["beat_confidence"] >= SURE)
+    known = in_sure_beat(states)
     usual_s = float(np.median(states["beat_period_s"][known])) if known.any() else FREE_PERIOD_S
     chromas, ends = [], []
     for first, last in _stretches(states["recording"]):
@@ -150,7 +150,7 @@ def _stretches(recordings: AnyArray) -> Iterator[tuple[int, int]]:
 
 def _cell_states(states: AnyArray, usual_s: float) -> Int64:
     """Return the two states that sound a quarter and three quarters through each cell of a stretch, shape (2 n,)."""
-    known = ((states["beat_period_s"] > 0) & (states["beat_confidence"] >= SURE)).tolist()
+    known = in_sure_beat(states).tolist()
     periods_s, phases = states["beat_period_s"].tolist(), states["beat_phase"].tolist()
     place, before_s, places = 0.0, float(states["start_s"][0]), []
     for number, start_s in enumerate(states["start_s"].tolist()):

@@ -11,7 +11,7 @@ import numpy as np
 
 from musichal.hearing.beats import PLACES, BeatHabit, BeatTracker
 from musichal.hearing.percepts import SILENCE, Percept
-from musichal.memory.beat_places import NO_BEAT, SURE, BeatPlace
+from musichal.memory.beat_places import NO_BEAT, BeatPlace, in_sure_beat
 from musichal.memory.memory import Memory
 from musichal.memory.ready import keepable
 from musichal.partner.clocks import ClockKeeper
@@ -48,7 +48,7 @@ keepable()(BeatHabit)
 def beat_habit(memory: Memory) -> BeatHabit | None:
     """Return the periods of memory's beats and where in them its onsets are; None where it has no sure beat."""
     states = memory.states
-    states = states[(states["beat_period_s"] > 0) & (states["beat_confidence"] >= SURE)]
+    states = states[in_sure_beat(states)]
     states = states[(states["tokens"] != SILENCE).any(axis=1)]
     if not states["starts_at_onset"].any():
         return None

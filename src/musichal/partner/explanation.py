@@ -71,7 +71,6 @@ _BEAT_PLACES: Mapping[float, str] = MappingProxyType(
         0.5: "half a beat in",
         2 / 3: "two thirds into the beat",
         0.75: "three quarters into the beat",
-        1.0: "on the beat",
     }
 )
 _SAME_PLACE = 0.1
@@ -196,19 +195,19 @@ def _time(decision: Decision) -> str:
     pulse = f"{whose} pulse of {decision.tempo_bpm:.0f} beats a minute{sure}{part}"
     if use.phase is None:
         return f"It goes by {pulse}, from a place whose beat is not known."
-    asked = "" if _alike(use.wanted, use.got) else f" where {_beat_place(use.wanted)} was wanted"
-    there = ", as in memory" if _alike(use.phase, use.got) else f"; in memory it began {_beat_place(use.phase)}"
+    asked = "" if _apart(use.wanted, use.got) < _SAME_PLACE else f" where {_beat_place(use.wanted)} was wanted"
+    there = ", as in memory" if _apart(use.phase, use.got) < _SAME_PLACE else f"; in memory it began {_beat_place(use.phase)}"
     return f"It goes by {pulse}. It begins {_beat_place(use.got)}{asked}{there}."
 
 
-def _alike(phase: float, other: float) -> bool:
-    return abs((phase - other + 0.5) % 1 - 0.5) < _SAME_PLACE
+def _apart(phase: float, other: float) -> float:
+    """Return how far two places in the beat are apart, 0 to 0.5."""
+    return abs((phase - other + 0.5) % 1 - 0.5)
 
 
 def _beat_place(phase: float) -> str:
     """Return a place in the beat in words: the nearest of its halves, quarters and thirds."""
-    nearest = min(_BEAT_PLACES, key=lambda place: abs(phase % 1 - place))
-    return _BEAT_PLACES[nearest]
+    return _BEAT_PLACES[min(_BEAT_PLACES, key=lambda place: _apart(phase, place))]
 
 
 def _context_phrase(context: Context, recordings: Sequence[str], decision: Decision) -> str:

@@ -1,13 +1,15 @@
-"""The machine that runs MusicHal: its clocks, processors, versions, and what a process in real time asks of it."""
+"""The machine that runs MusicHal: clocks, processors, versions, cache, files, and what a process in real time asks of it."""
 
 import contextlib
 import ctypes
 import gc
+import hashlib
 import os
 import platform
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -47,6 +49,18 @@ def cache_folder() -> Path:
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Caches" / "musichal"
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "musichal"
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file; it is read once in a program, as long as it stays the same."""
+    now = path.stat()
+    return _sha256_as_of(path, now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns)
+
+
+@lru_cache(maxsize=8)
+def _sha256_as_of(path: Path, *_state: int) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _fine_clock() -> Callable[[], float]:

@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +24,7 @@ from musichal.arrays import Float64, rounded
 from musichal.audio.midi_take import MidiChoice
 from musichal.audio.recording import CUT, MIDI_SUFFIXES, WORK_MARKER, Recording, read_recording
 from musichal.errors import InputError, MusicHalError, PartnerFileError
+from musichal.machine import sha256_of
 from musichal.memory.partner_file import StoredRecording
 from musichal.own_process import single_blas_thread
 from musichal.spec import PerceptionSpec, VocabularySpec
@@ -165,14 +165,7 @@ def _key(task: HearTask) -> str:
 
 def _chosen(task: HearTask) -> list[object]:
     font = task.midi.soundfont if task.entry.path.suffix.lower() in MIDI_SUFFIXES else None
-    return [list(task.midi.tracks), sorted(task.midi.channels), None if font is None else _digest_of(font, _state(font))]
-
-
-@lru_cache(maxsize=1)
-def _digest_of(path: Path, _of: tuple[int, int]) -> str:
-    """Return the SHA-256 of a file that is in a state."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return [list(task.midi.tracks), sorted(task.midi.channels), None if font is None else sha256_of(font)]
 
 
 def heard_path(folder: Path, key: str) -> Path:

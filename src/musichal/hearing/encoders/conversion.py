@@ -16,7 +16,6 @@ import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +34,7 @@ from musichal.hearing.encoders.runtimes import (
     installed_choices,
     open_runtime,
 )
-from musichal.machine import cache_folder
+from musichal.machine import cache_folder, sha256_of
 from musichal.own_process import run_module
 from musichal.text import printable, reason
 
@@ -87,7 +86,7 @@ def find_graph(key: GraphKey) -> Graph | None:
         entry = json.loads(key.path.with_suffix(".json").read_text("utf-8"))
         graph = Graph(path=key.path, **entry["graph"])
         named = graph.weights.isprintable() and graph.licence.isprintable()
-        return graph if entry["key"] == asdict(key) and named and _sha256(graph.path) == graph.sha256 else None
+        return graph if entry["key"] == asdict(key) and named and sha256_of(graph.path) == graph.sha256 else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
@@ -222,7 +221,7 @@ def _make(key: GraphKey, write: Callable[[Path], None], described: dict[str, Any
             write(model)
             with model.open("rb+") as stream:
                 os.fsync(stream.fileno())
-            entry = {"key": asdict(key), "graph": {"sha256": _sha256(model), **described}}
+            entry = {"key": asdict(key), "graph": {"sha256": sha256_of(model), **described}}
             model.replace(target)
         with open_atomically(target.with_suffix(".json")) as stream:
             stream.write(json.dumps(entry, indent=1).encode())
@@ -232,18 +231,6 @@ def _make(key: GraphKey, write: Callable[[Path], None], described: dict[str, Any
     if made is None:
         raise InputError(f"the converted model {printable(target)} was damaged as soon as it was written")
     return made
-
-
-def _sha256(path: Path) -> str:
-    """Return the SHA-256 of a file; read once in a program, as long as the file is the same."""
-    now = path.stat()
-    return _sha256_as_of(path, now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns)
-
-
-@lru_cache(maxsize=8)
-def _sha256_as_of(path: Path, *_state: int) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _export(checkpoint: Checkpoint, layer: int, target: Path) -> None:

@@ -9,8 +9,9 @@ import pytest
 from benchmarks.partner_speed import BUSY, music_like_memory, player
 from musichal.memory import ready
 from musichal.memory.audio_oracle import AudioOracle
+from musichal.memory.container import read_container
 from musichal.memory.memory import Memory, Pair, PlayersPast
-from musichal.memory.partner_file import PartnerModel, load_partner, save_partner
+from musichal.memory.partner_file import PartnerModel, load_partner, load_with_digest, save_partner
 from musichal.memory.ready import find_kept, keep, kept_path
 from musichal.partner.made_ready import make_ready
 from partners_by_hand import partner, song
@@ -52,6 +53,10 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache" / "ready"
 
 
+def digest_of(path: Path) -> str:
+    return read_container(path).digest
+
+
 def decisions(model: PartnerModel) -> list[str]:
     percepts = [
         replace(percept, gestures=tuple(replace(g, vector=g.vector.repeat(2)) for g in percept.gestures))
@@ -64,7 +69,7 @@ def decisions(model: PartnerModel) -> list[str]:
 def test_a_memory_made_ready_answers_the_same(large: Path, cache: Path) -> None:
     built = load_partner(large)
     before = decisions(built)
-    make_ready(large, built, least=1)
+    make_ready(digest_of(large), built, least=1)
     assert len([*cache.iterdir()]) == 1
     kept = load_partner(large)
     assert kept.memory.kept is not None
@@ -80,7 +85,7 @@ def test_a_memory_made_ready_answers_the_same(large: Path, cache: Path) -> None:
 
 def test_a_memory_made_ready_grows_as_one_that_is_built(small: Path, cache: Path) -> None:
     built = load_partner(small)
-    make_ready(small, load_partner(small), least=1)
+    make_ready(digest_of(small), load_partner(small), least=1)
     kept = load_partner(small)
     gestures = [replace(g, start_s=g.start_s + 2) for g in built.memory.gestures(0)]
     for model in (built, kept):
@@ -93,23 +98,23 @@ def test_a_memory_made_ready_grows_as_one_that_is_built(small: Path, cache: Path
 
 
 def test_small_memories_are_not_kept(small: Path, cache: Path) -> None:
-    make_ready(small, load_partner(small))
+    make_ready(digest_of(small), load_partner(small))
     assert not cache.exists()
 
 
 @pytest.mark.parametrize("damage", [lambda data: b"", lambda data: data[:-30], lambda data: data[:-60] + b"x" + data[-59:]])
 def test_what_is_damaged_is_built_again(small: Path, cache: Path, damage) -> None:
-    make_ready(small, load_partner(small), least=1)
+    make_ready(digest_of(small), load_partner(small), least=1)
     (path,) = cache.iterdir()
     path.write_bytes(damage(path.read_bytes()))
     model = load_partner(small)
     assert model.memory.kept is None
-    make_ready(small, model, least=1)
+    make_ready(digest_of(small), model, least=1)
     assert load_partner(small).memory.kept is not None
 
 
 def test_what_is_kept_belongs_to_one_file_and_one_code(small: Path, cache: Path, tmp_path: Path, monkeypatch) -> None:
-    make_ready(small, load_partner(small), least=1)
+    make_ready(digest_of(small), load_partner(small), least=1)
     other = tmp_path / "other.hal"
     save_partner(other, replace(load_partner(small), encoder_licence="another"))
     assert load_partner(other).memory.kept is None
@@ -117,10 +122,20 @@ def test_what_is_kept_belongs_to_one_file_and_one_code(small: Path, cache: Path,
     assert load_partner(small).memory.kept is None
 
 
+def test_a_file_replaced_meanwhile_is_not_taken_for_the_one_loaded(small: Path, cache: Path, tmp_path: Path) -> None:
+    path = tmp_path / "partner.hal"
+    save_partner(path, load_partner(small))
+    model, digest = load_with_digest(path)
+    save_partner(path, replace(model, encoder_licence="another"))
+    make_ready(digest, model, least=1)
+    assert load_partner(path).memory.kept is None
+    assert load_partner(small).memory.kept is not None
+
+
 def test_a_cache_that_cannot_be_written_is_done_without(small: Path, tmp_path: Path, monkeypatch) -> None:
     (tmp_path / "file").write_bytes(b"")
     monkeypatch.setenv("MUSICHAL_CACHE", str(tmp_path / "file"))
-    make_ready(small, load_partner(small), least=1)
+    make_ready(digest_of(small), load_partner(small), least=1)
     assert load_partner(small).memory.kept is None
 
 

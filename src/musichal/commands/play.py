@@ -29,7 +29,7 @@ from musichal.memory.partner_file import PartnerModel, load_partner
 from musichal.partner.explanation import explain, summarise
 from musichal.partner.form import parse_form
 from musichal.partner.lead_sheet import read_chart
-from musichal.partner.made_ready import make_ready
+from musichal.partner.made_ready import load_ready
 from musichal.partner.modes import AUTO, built_in_modes, parse_modes
 from musichal.partner.scenario import Scenario, parse_scenario
 from musichal.partner.settings import Direction, PartnerSettings
@@ -171,8 +171,7 @@ def play_command(options: PlayOptions, terminal: Terminal) -> Performance:
         for remark in getattr(find_instrument(options.soundfont), "remarks", lambda _program: ())(options.program - 1):
             terminal.warn(remark)  # a file that is no soundfont is refused before anything is played
     with contextlib.ExitStack() as stack, terminal.progress("Loading the partner") as progress:
-        model = load_partner(options.partner)
-        make_ready(options.partner, model)
+        model = load_ready(options.partner)
         if model.beats_advice:
             terminal.warn(model.beats_advice)
         if unheard := unheard_voices(model.memory, settings):

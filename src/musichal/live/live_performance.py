@@ -46,10 +46,10 @@ from musichal.live.session.recorder import LiveSessionWriter
 from musichal.live.session.session import SessionSettings, file_sha256, session_folder
 from musichal.live.watches import PartnerWatch
 from musichal.machine import now_s, raise_priority, short_pauses
-from musichal.memory.partner_file import PartnerModel, load_partner
+from musichal.memory.partner_file import PartnerModel
 from musichal.partner.decision import Decision
 from musichal.partner.explanation import explain
-from musichal.partner.made_ready import make_ready
+from musichal.partner.made_ready import load_ready
 from musichal.partner.mode_controller import directed_by
 from musichal.partner.partner import Partner
 from musichal.partner.settings import PartnerSettings
@@ -203,8 +203,7 @@ class LivePerformance:
             last = stack.enter_context(ExitStack())
             with self._loading():
                 digest = file_sha256(self.request.partner)
-                self.model = load_partner(self.request.partner)
-                make_ready(self.request.partner, self.model)
+                self.model = load_ready(self.request.partner)
             self._open(stack, last, digest)
             self._stack = stack.pop_all()
         return self

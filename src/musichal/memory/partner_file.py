@@ -236,9 +236,14 @@ def load_partner(path: PathLike) -> PartnerModel:
     PartnerFileError
         One line that names the fault. No code from the file runs, and no more is allocated than it holds.
     """
+    return load_with_digest(path)[0]
+
+
+def load_with_digest(path: PathLike) -> tuple[PartnerModel, str]:
+    """Read a partner file as `load_partner` does; return also the digest of what was read."""
     container = read_container(path)
     try:
-        return _build(container, find_kept(container.digest))
+        return _build(container, find_kept(container.digest)), container.digest
     except PartnerFileError:
         raise
     except InputError as error:
@@ -275,10 +280,10 @@ def _build(container: Container, kept: KeptObjects | None) -> PartnerModel:
     return PartnerModel(spec, (vocabularies[0], vocabularies[1]), memory, recordings, licence, trained_with, archive)
 
 
-def keep_partner(path: PathLike, model: PartnerModel, derived: Mapping[str, object]) -> None:
-    """Keep the memory of a partner that was just loaded from a file, or saved in it, and what was derived of it."""
+def keep_partner(digest: str, model: PartnerModel, derived: Mapping[str, object]) -> None:
+    """Keep the memory of the partner whose file has this digest, and what was derived of it."""
     bare = tuple(replace(recording, flac=None, take=None) for recording in model.recordings)
-    keep(read_container(path).digest, {"memory": model.memory, "recordings": bare, **derived})
+    keep(digest, {"memory": model.memory, "recordings": bare, **derived})
 
 
 def _with_members(recording: StoredRecording, container: Container, number: int) -> StoredRecording:

@@ -38,17 +38,16 @@ _RATE_HZ, _SPAN_S, _SPANS, _SETTLE_S, _FRAME_S = 48_000, 10.0, 12, 6.0, 0.12
 
 
 class _Timed(Partner):
-    """Keeps how long each decision took."""
+    """Keeps how long each decision took in `took_s`."""
+
+    took_s: list[float]
 
     def decide(self, now_s: float) -> tuple[Decision, ...]:
         """Decide, and keep how long it took."""
         began_s = time.perf_counter()
         decided = super().decide(now_s)
-        TOOK_S.append(time.perf_counter() - began_s)
+        self.took_s.append(time.perf_counter() - began_s)
         return decided
-
-
-TOOK_S: list[float] = []
 
 
 class _Switched(Board):
@@ -72,10 +71,12 @@ def measure(partner: Path) -> dict[str, dict[bool, list[float]]]:
     guitar = read_recording(PLAYER)
     sound = np.asarray(soxr.resample(guitar.samples, guitar.sample_rate_hz, _RATE_HZ), dtype=np.float32)
     found: dict[str, dict[bool, list[float]]] = {name: {True: [], False: []} for name in ("decision", "onset", "lateness")}
-    board = _Switched()
+    board, took_s = _Switched(), list[float]()
 
     def make(model: PartnerModel, settings: PartnerSettings, seed: int) -> Partner:
-        return _Timed(model.memory, settings, rng=np.random.default_rng(seed), sample_rate_hz=model.spec.sample_rate_hz)
+        player = _Timed(model.memory, settings, rng=np.random.default_rng(seed), sample_rate_hz=model.spec.sample_rate_hz)
+        player.took_s = took_s
+        return player
 
     with tempfile.TemporaryDirectory() as folder, private_server(rate_hz=_RATE_HZ), JackMicrophone(sound) as microphone:
         screen = _screen()
@@ -89,7 +90,7 @@ def measure(partner: Path) -> dict[str, dict[bool, list[float]]]:
             live.wait(_SETTLE_S)
             for span in range(_SPANS):
                 board.is_on = span % 2 == 0
-                kept = {"decision": TOOK_S, "onset": live.engine.times.onset, "lateness": live._scheduler._latenesses}
+                kept = {"decision": took_s, "onset": live.engine.times.onset, "lateness": live._scheduler._latenesses}
                 for durations in kept.values():
                     durations.clear()
                 until_s, marks_s = time.monotonic() + _SPAN_S, time.monotonic()

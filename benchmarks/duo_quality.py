@@ -95,8 +95,7 @@ def duo_of(song: Song) -> Duo:
         player, band = _played(truth, with_drums=song.with_drums)
     else:
         player, band = read_recording(folder / "player.wav"), read_recording(folder / "band.wav")
-    notes, numbers = truth["band_notes"], truth.get("band_note_parts") or [0] * len(truth["band_notes"])
-    parts = [np.array([n[0] for n, k in zip(notes, numbers, strict=True) if k == part]) for part in sorted(set(numbers))]
+    parts = [np.array([note[0] for note in part]) for part in band_parts(truth)]
     hits = np.array([hit[0] for hit in truth["drum_hits"]])
     player_s = np.array(truth["player_onsets_s"])
     if song.with_drums and song.midi:
@@ -128,8 +127,7 @@ def _played(truth: Mapping[str, Any], *, with_drums: bool) -> tuple[Recording, R
         low = float(np.median([note.pitch for note in notes])) < _HIGHEST_BASS if notes else False
         return Track(name, 0, _BASS if low else 0, notes)
 
-    numbers = truth["band_note_parts"]
-    parts = [[n for n, k in zip(truth["band_notes"], numbers, strict=True) if k == part] for part in sorted(set(numbers))]
+    parts = band_parts(truth)
     struck = tuple(Note(on, _HIT_S, key, velocity, PERCUSSION_CHANNEL) for on, key, velocity in truth["drum_hits"])
     drums = [Track("drums", PERCUSSION_CHANNEL, 0, struck)] if struck else []
     player = [track("player", truth["player_notes"])]
@@ -138,6 +136,12 @@ def _played(truth: Mapping[str, Any], *, with_drums: bool) -> tuple[Recording, R
     sides = ([*player, *drums], band) if with_drums else (player, [*band, *drums])
     one, other = (played_recording(score, side, duration_s=truth["duration_s"]) for side in sides)
     return one, other
+
+
+def band_parts(truth: Mapping[str, Any]) -> list[list[Sequence[float]]]:
+    """Return the notes of each part of the band; all as one part where parts are not known."""
+    notes, numbers = truth["band_notes"], truth.get("band_note_parts") or [0] * len(truth["band_notes"])
+    return [[note for note, number in zip(notes, numbers, strict=True) if number == part] for part in sorted(set(numbers))]
 
 
 def pitches_of(truth: Mapping[str, Any]) -> PitchTruth | None:
@@ -149,8 +153,7 @@ def pitches_of(truth: Mapping[str, Any]) -> PitchTruth | None:
         onsets_s, lengths_s, pitches = (np.array([row[field] for row in rows], dtype=np.float64) for field in range(3))
         return PitchedNotes(onsets_s, onsets_s + lengths_s, pitches.astype(np.int64))
 
-    numbers = truth["band_note_parts"]
-    parts = [[n for n, k in zip(truth["band_notes"], numbers, strict=True) if k == part] for part in sorted(set(numbers))]
+    parts = band_parts(truth)
     chords = None
     if "chords" in truth:  # one for each bar; the song begins with the second bar of the chart
         bars = [*truth["downbeats_s"], truth["duration_s"]]

@@ -41,7 +41,7 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Spare the garbage collector the four thousand tests that were collected: a twentieth of the suite's time."""
+    """Spare the garbage collector the four thousand tests that were collected."""
     gc.collect()
     gc.freeze()
 

@@ -20,6 +20,8 @@ from musichal.errors import InputError, MissingExtraError, install_hint
 _START_S = 20.0
 _WRAP = 2**32
 _MOST_CYCLES = 1 << 16
+_MOST_SERVERS = 8
+_BANNER = ("jackdmp ", "Copyright ", "This is free software", "under certain conditions")
 
 
 @dataclass(frozen=True)
@@ -154,6 +156,49 @@ def wait_for(condition: Callable[[], bool], timeout_s: float) -> bool:
 
 
 @contextmanager
+def server_name() -> Iterator[str]:
+    """Give a name for a server that no other process uses while the block runs.
+
+    The names are few, and used again: JACK has room for eight servers, and one that was killed keeps its room until a server
+    of its name starts.
+
+    Raises
+    ------
+    InputError
+        Where all are in use.
+    """
+    import fcntl  # not on Windows, where this is never called
+
+    for number in range(_MOST_SERVERS):
+        lock = Path(tempfile.gettempdir()) / f"musichal-jack-{os.getuid()}-{number}.lock"
+        with lock.open("wb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                continue
+            yield f"musichal-{number}"
+            return
+    raise InputError(f"all {_MOST_SERVERS} JACK servers of the benchmarks and tests are in use")
+
+
+def start_server(name: str, log: Path, *, rate_hz: int, period: int, playback: int = 2) -> subprocess.Popen[bytes]:
+    """Start a real-time `jackd` with the dummy driver and no inputs of its own; it writes to the end of `log`."""
+    # The kernel ends the server when this process is killed; setpriv becomes jackd, so that the process is jackd's own.
+    command = ["setpriv", "--pdeathsig", "TERM"] if shutil.which("setpriv") else []
+    command += ["jackd", "-R", "-n", name, "-d", "dummy", "-r", str(rate_hz), "-p", str(period), "-C", "0", "-P", str(playback)]
+    with log.open("ab") as stream:
+        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream)  # noqa: S603
+
+
+def why_it_ended(log: str) -> str:
+    """Return what jackd said, without its banner; and what to do where too many killed servers are in JACK's register."""
+    lines = [line for line in log.splitlines() if line.strip() and not line.startswith(_BANNER)]
+    if any("Too many servers" in line for line in lines):
+        return "JACK's register is full of servers that were killed; with no jackd running, delete /dev/shm/jack-shm-registry"
+    return "; ".join(lines) or "it said nothing"
+
+
+@contextmanager
 def private_server(*, rate_hz: int = 48_000, period: int = 256) -> Iterator[str]:
     """Run a real-time `jackd` with the dummy driver while the block runs; what is started meanwhile uses it. Gives its name.
 
@@ -164,25 +209,20 @@ def private_server(*, rate_hz: int = 48_000, period: int = 256) -> Iterator[str]
     InputError
         Where it does not start.
     """
-    jackd = shutil.which("jackd")
-    if jackd is None:
+    if shutil.which("jackd") is None:
         raise MissingExtraError("this needs jackd (Debian: apt-get install jackd2)")
     jack = _jack()
-    name = f"musichal-bench-{os.getpid()}"
-    settings = {"JACK_DEFAULT_SERVER": name, "JACK_NO_START_SERVER": "1", "JACK_NO_AUDIO_RESERVATION": "1"}
-    before = {key: os.environ.get(key) for key in settings}
-    os.environ.update(settings)
     jack.set_error_function(lambda _text: None)
     jack.set_info_function(lambda _text: None)
-    with tempfile.TemporaryDirectory() as folder:
+    with server_name() as name, tempfile.TemporaryDirectory() as folder:
+        settings = {"JACK_DEFAULT_SERVER": name, "JACK_NO_START_SERVER": "1", "JACK_NO_AUDIO_RESERVATION": "1"}
+        before = {key: os.environ.get(key) for key in settings}
+        os.environ.update(settings)
         log = Path(folder) / "jackd.log"
-        with log.open("wb") as stream:
-            command = [jackd, "-R", "-n", name, "-d", "dummy", "-r", str(rate_hz), "-p", str(period), "-C", "0"]
-            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream)  # noqa: S603
+        process = start_server(name, log, rate_hz=rate_hz, period=period)
         try:
             if not wait_for(lambda: process.poll() is not None or _answers(jack, name), _START_S) or process.poll() is not None:
-                last = log.read_text(errors="replace").strip().splitlines()[-1:] or ["it said nothing"]
-                raise InputError(f"jackd does not start here: {last[0]}")
+                raise InputError(f"jackd does not start here: {why_it_ended(log.read_text(errors='replace'))}")
             yield name
         finally:
             process.terminate()

@@ -17,7 +17,7 @@ from filelock import FileLock
 from hypothesis import HealthCheck, settings
 
 from benchmarks.random_checkpoint import write_random_checkpoint
-from jack_server import fake_microphone, jack_server, jack_server_at  # noqa: F401 - fixtures for every test
+from jack_server import fake_microphone, jack_server, jack_server_at, jack_starts  # noqa: F401 - fixtures for every test
 from musichal.audio.recording import read_recording
 from musichal.memory.partner_file import PartnerModel, load_partner, save_partner
 from musichal.spec import PerceptionSpec

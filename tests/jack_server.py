@@ -21,7 +21,6 @@ import contextlib
 import ctypes
 import ctypes.util
 import importlib.util
-import itertools
 import json
 import os
 import queue
@@ -37,8 +36,9 @@ from typing import Any
 
 import pytest
 
+from benchmarks.jack_midi import server_name, start_server, why_it_ended
+
 _START_S = 20.0
-_NUMBERS = itertools.count()
 
 
 def why_no_jack() -> str | None:
@@ -82,7 +82,7 @@ class JackServer:
     def start_again(self, *, rate_hz: int | None = None) -> None:
         """Start it anew, under the same name, after `kill`; at another rate, if one is given."""
         self.rate_hz = rate_hz or self.rate_hz
-        self.process = _start(self.name, self.rate_hz, self.period, self.playback, self.log)
+        self.process = start_server(self.name, self.log, rate_hz=self.rate_hz, period=self.period, playback=self.playback)
         _wait_for(self)
 
 
@@ -180,21 +180,22 @@ def running_jack_server(folder: Path, *, rate_hz: int = 48_000, period: int = 51
     missing = why_no_jack()
     if missing:
         pytest.skip(missing)
-    name = f"musichal-test-{os.getpid()}-{next(_NUMBERS)}"
-    log = folder / f"{name}.log"
-    before = {key: os.environ.get(key) for key in _ENVIRONMENT}
-    os.environ.update({key: value or name for key, value in _ENVIRONMENT.items()})
-    server = JackServer(name, rate_hz, period, playback, log, _start(name, rate_hz, period, playback, log))
-    try:
-        _wait_for(server)
-        yield server
-    finally:
-        server.kill()
-        for key, value in before.items():
-            if value is None:
-                os.environ.pop(key, None)
-            else:
-                os.environ[key] = value
+    with server_name() as name:
+        log = folder / f"{name}.log"
+        before = {key: os.environ.get(key) for key in _ENVIRONMENT}
+        os.environ.update({key: value or name for key, value in _ENVIRONMENT.items()})
+        process = start_server(name, log, rate_hz=rate_hz, period=period, playback=playback)
+        server = JackServer(name, rate_hz, period, playback, log, process)
+        try:
+            _wait_for(server)
+            yield server
+        finally:
+            server.kill()
+            for key, value in before.items():
+                if value is None:
+                    os.environ.pop(key, None)
+                else:
+                    os.environ[key] = value
 
 
 _ENVIRONMENT = {"JACK_DEFAULT_SERVER": "", "JACK_NO_START_SERVER": "1", "JACK_NO_AUDIO_RESERVATION": "1"}
@@ -205,6 +206,13 @@ def jack_server_at(tmp_path: Path) -> Iterator[Callable[..., JackServer]]:
     """Start a server with ``(rate_hz=..., period=..., playback=...)``; all that were started end with the test."""
     with contextlib.ExitStack() as stack:
         yield lambda **options: stack.enter_context(running_jack_server(tmp_path, **options))
+
+
+@pytest.fixture
+def jack_starts(tmp_path: Path) -> None:
+    """Skip the test where no server starts; for tests of what starts one of its own."""
+    with running_jack_server(tmp_path):
+        pass
 
 
 @pytest.fixture
@@ -238,14 +246,6 @@ def fake_microphone(jack_server_at: Callable[..., JackServer]) -> Iterator[Calla
         yield plug_in
 
 
-def _start(name: str, rate_hz: int, period: int, playback: int, log: Path) -> subprocess.Popen[bytes]:
-    # The kernel ends the server when the tests are killed; setpriv becomes jackd, so that the process is jackd's own.
-    command = ["setpriv", "--pdeathsig", "TERM"] if shutil.which("setpriv") else []
-    command += ["jackd", "-R", "-n", name, "-d", "dummy", "-r", str(rate_hz), "-p", str(period), "-C", "0"]
-    with log.open("ab") as stream:
-        return subprocess.Popen([*command, "-P", str(playback)], stdin=subprocess.DEVNULL, stdout=stream, stderr=stream)
-
-
 def _wait_for(server: JackServer) -> None:
     import jack
 
@@ -254,7 +254,7 @@ def _wait_for(server: JackServer) -> None:
     until = time.monotonic() + _START_S
     while True:
         if server.process.poll() is not None or time.monotonic() > until:
-            pytest.skip(f"jackd did not start here: {server.log.read_text(errors='replace').strip().splitlines()[-1:]}")
+            pytest.skip(f"jackd did not start here: {why_it_ended(server.log.read_text(errors='replace'))}")
         if Path(f"/dev/shm/jack_{server.name}_{os.getuid()}_0").exists():  # noqa: S108 - where jackd puts its socket
             with contextlib.suppress(jack.JackError):
                 jack.Client("waiting", servername=server.name, no_start_server=True).close()

@@ -278,6 +278,7 @@ def test_the_live_synth_sounds(jack_server: JackServer) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("jack_starts")
 def test_the_measurement_measures() -> None:
     figures = scheduler_speed.measure_scheduler(notes=100, kills=2)
     by_name = {figure.name: figure for figure in figures}

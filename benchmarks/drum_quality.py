@@ -36,8 +36,8 @@ from musichal.hearing.drums import DrumTracker
 from musichal.hearing.encoders import create_encoder
 from musichal.hearing.front_end import FrontEnd
 from musichal.hearing.listener import FeatureExtractor
+from musichal.machine import single_blas_thread
 from musichal.note import DRUMS, HeardNote, Note
-from musichal.own_process import single_blas_thread
 from musichal.spec import PerceptionSpec
 
 TOLERANCE_S = 0.05

@@ -26,8 +26,8 @@ from musichal.errors import InputError
 from musichal.evaluate.harmony_together import PitchedNotes, PitchTruth
 from musichal.evaluate.time_together import BeatMap
 from musichal.evaluate.together import Duo, DuoEvaluation, DuoSong, HeardDuo, Progress, evaluation_of, hear_duo, play_duo
+from musichal.machine import single_blas_thread
 from musichal.note import PERCUSSION_CHANNEL, Note
-from musichal.own_process import single_blas_thread
 from musichal.partner.settings import PartnerSettings
 
 MATERIAL = Path("/work/data")

@@ -24,7 +24,7 @@ from benchmarks.duo_quality import Song, heard_song, songs_of
 from benchmarks.figure import Figure
 from musichal.arrays import Float64
 from musichal.evaluate.together import HeardDuo, Progress
-from musichal.own_process import single_blas_thread
+from musichal.machine import single_blas_thread
 from musichal.partner.harmony import unit_chroma
 from musichal.partner.influences import INFLUENCES, PLAYER_INFLUENCES
 from musichal.partner.partner import Partner

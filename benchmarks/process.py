@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from musichal.errors import InputError
-from musichal.own_process import THREAD_SETTINGS
+from musichal.machine import THREAD_SETTINGS
 
 _CHECKOUT = Path(__file__).resolve().parents[1]
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from musichal.errors import InputError
 from musichal.live.control import Command, CommandQueue, command, key_command, read_cc_map
-from musichal.live.input.control_inputs import CONTINUE, POSITION, START, STOP, TICK, MidiClock, midi_commands
+from musichal.live.input.controllers import CONTINUE, POSITION, START, STOP, TICK, MidiClock, midi_commands
 from musichal.partner.clocks import ClockKeeper, TapTempo, TickClock, read_tap
 from musichal.partner.settings import PartnerSettings
 from musichal.pulse import Pulse

@@ -13,8 +13,20 @@ from musichal.audio.recording import read_recording
 from musichal.cli import app
 from musichal.errors import InputError
 from musichal.evaluate import evaluation
-from musichal.evaluate.answer_measures import harmony, memory_use, phrases_of_notes, phrasing, player_phrases
-from musichal.evaluate.answers import DeafWalker, Echo, answer, cut_excerpts, hear_excerpt, joined, with_pauses
+from musichal.evaluate.answers import (
+    DeafWalker,
+    Echo,
+    answer,
+    cut_excerpts,
+    harmony,
+    hear_excerpt,
+    joined,
+    memory_use,
+    phrases_of_notes,
+    phrasing,
+    player_phrases,
+    with_pauses,
+)
 from musichal.evaluate.evaluation import OUTCOMES, against_chance, chosen_trials, effect, parameter_effects, trials
 from musichal.evaluate.listening import (
     AT_ONCE_S,

@@ -18,10 +18,9 @@ from typer.testing import CliRunner
 
 from musichal.cli import app
 from musichal.live.engine import slice_events
-from musichal.live.output.midi_score import Part, reaper_project, score_bytes
 from musichal.live.session.event_log import Silences, Staged, as_sounded
+from musichal.live.session.export import Part, TempoMap, _sections, reaper_project, score_bytes, tempo_map
 from musichal.live.session.session import read_session
-from musichal.live.session.timeline import TempoMap, _sections, tempo_map
 from musichal.note import Note
 from musichal.partner.decision import PulseUse
 from musichal.partner.form import parse_form

@@ -17,7 +17,7 @@ SRC = ROOT / "src"
 FLOORS = (
     ("", "errors", "arrays"),  # "" is `import musichal`, for the version
     ("text",),
-    ("spec", "note", "pulse", "parameters", "atomic", "machine", "own_process"),
+    ("spec", "note", "pulse", "parameters", "atomic", "machine"),
     ("audio",),
     ("hearing",),
     ("memory",),

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from midi_receiver import MidiSender
 from musichal.errors import InputError
 from musichal.live.control import CcMapping, cc_map_toml, read_cc_map
-from musichal.live.controller_learning import Mover, Wish, learned, parse_wish
+from musichal.live.input.controllers import Mover, Wish, learned, parse_wish
 
 
 @pytest.mark.parametrize(

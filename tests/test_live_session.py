@@ -18,7 +18,8 @@ from musichal.hearing.listener import Listener
 from musichal.live.control import Command, CommandQueue, command
 from musichal.live.session.event_log import Changed, Ended, Lost, Perceived, Skipped, Staged, Struck
 from musichal.live.session.recorder import LiveSessionWriter
-from musichal.live.session.session import Replay, SessionSettings, file_sha256, read_session, replay, session_folder
+from musichal.live.session.session import Replay, SessionSettings, read_session, replay, session_folder
+from musichal.machine import sha256_of
 from musichal.partner.settings import PartnerSettings
 from stage_by_hand import HandStage, SlowAnalysis, hand_stage, partner_of
 
@@ -33,7 +34,7 @@ def guitar(short_guitar):
 @pytest.fixture(scope="module")
 def wanted(trained_path) -> SessionSettings:
     return SessionSettings(
-        partner_path=str(trained_path), partner_sha256=file_sha256(trained_path), partner=CHOSEN, seed=3, channel=0, program=4,
+        partner_path=str(trained_path), partner_sha256=sha256_of(trained_path), partner=CHOSEN, seed=3, channel=0, program=4,
         sample_rate_hz=44_100, input_name="guitar",
     )  # fmt: skip
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from midi_receiver import MidiSender
 from musichal.hearing.front_end import input_latency_s
 from musichal.live.control import Command, CommandQueue
-from musichal.live.input.control_inputs import CONTINUE, START, STOP, TICK, MidiClock
+from musichal.live.input.controllers import CONTINUE, START, STOP, TICK, MidiClock
 from musichal.partner.clocks import clock_pulse
 from musichal.partner.settings import PartnerSettings
 from stage_by_hand import hand_stage
@@ -84,7 +84,7 @@ def test_a_clock_in_the_box_is_no_switch():
 @pytest.mark.live
 def test_clock_arrives_from_a_real_midi_port(jack_server):
     from musichal.live.control import CcMap, CcMapping
-    from musichal.live.input.control_inputs import midi_commands
+    from musichal.live.input.controllers import midi_commands
     from musichal.live.output.midi_ports import open_midi_input
 
     with MidiSender("drum machine") as out:

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from musichal.machine import processors
-from musichal.own_process import THREAD_SETTINGS, command, starting_children
+from musichal.machine import THREAD_SETTINGS, command, processors, starting_children
 
 SRC = Path(__file__).resolve().parents[1] / "src"
 HOSTILE = ("json", "multiprocessing", "socket", "threading", "random", "queue")
@@ -45,10 +44,10 @@ def test_a_spawned_process_executes_nothing_of_the_current_folder(hostile: Path,
 
 
 def test_children_are_started_in_one_way_only() -> None:
-    """By `own_process.command`, and pools of `multiprocessing` within `starting_children`."""
+    """By `machine.command`, and pools of `multiprocessing` within `starting_children`."""
     for path in SRC.rglob("*.py"):
         text = path.read_text(encoding="utf-8")
-        if path.name not in ("own_process.py", "errors.py"):
+        if path.name not in ("machine.py", "errors.py"):
             assert not re.search(r"""sys\.executable|['"]-m['"]""", text), path
         if re.search(r"get_context|ProcessPool|Process\(target|import multiprocessing", text):
             assert "starting_children(" in text, path
@@ -63,7 +62,7 @@ from threadpoolctl import threadpool_info
 import soundfile
 from musichal.audio.recording import read_recording
 from musichal.live.engine import perform
-from musichal.own_process import single_blas_thread
+from musichal.machine import single_blas_thread
 from musichal.partner.settings import PartnerSettings
 from musichal.spec import PerceptionSpec
 from musichal.training.trainer import train

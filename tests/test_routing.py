@@ -10,10 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from musichal.errors import InputError
-from musichal.live.output.midi_score import score_bytes
 from musichal.live.output.routing import VelocityCurve, VoiceRoute, parse_routing, read_routing, routed_parts, single_port
 from musichal.live.output.scheduler_protocol import MpeZone, PortSettings
-from musichal.live.session.timeline import TempoMap
+from musichal.live.session.export import TempoMap, score_bytes
 from musichal.note import PERCUSSION_CHANNEL, Note
 from musichal.partner.decision import Decision
 

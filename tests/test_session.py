@@ -18,13 +18,13 @@ from musichal.live.session.recorder import LiveSessionWriter, write_session
 from musichal.live.session.session import (
     DECISIONS,
     SessionSettings,
-    file_sha256,
     read_session,
     replay,
     reply_bytes,
     session_folder,
     settings_json,
 )
+from musichal.machine import sha256_of
 from musichal.note import Note
 from musichal.partner.decision import Alternative, Context, Decision, Influence
 from musichal.partner.explanation import summarise
@@ -48,7 +48,7 @@ def played(trained, short_guitar):
 @pytest.fixture(scope="module")
 def wanted(trained_path) -> SessionSettings:
     return SessionSettings(
-        partner_path=str(trained_path), partner_sha256=file_sha256(trained_path), partner=PartnerSettings(temperature=0.2),
+        partner_path=str(trained_path), partner_sha256=sha256_of(trained_path), partner=PartnerSettings(temperature=0.2),
         seed=7, channel=0, program=4, sample_rate_hz=44_100, input_name="guitar.wav",
     )  # fmt: skip
 

@@ -16,13 +16,11 @@ from websockets.sync.client import ClientConnection, connect
 from musichal.commands.desk import Desk, Uploads
 from musichal.errors import CheckFailedError, InputError
 from musichal.live.control import CcMap, Command, read_cc_map
-from musichal.live.controller_learning import LiveLearning
-from musichal.live.input.control_inputs import midi_commands
+from musichal.live.input.controllers import LiveLearning, midi_commands
 from musichal.partner.settings import PartnerSettings
 from musichal.web.dashboard import Dashboard
-from musichal.web.guard import wanted_stretch
+from musichal.web.guard import Intake, RefusedError, safe_name, wanted_stretch
 from musichal.web.hub import Hub
-from musichal.web.intake import Intake, RefusedError, safe_name
 from musichal.web.messages import hello
 from musichal.web.shelf import find_shelf, shelf_message
 

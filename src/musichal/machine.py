@@ -1,4 +1,8 @@
-"""The machine that runs MusicHal: clocks, processors, versions, cache, files, and what a process in real time asks of it."""
+"""The machine that runs MusicHal: clocks, processors, versions, cache, files, real time; and its child processes.
+
+Every child is a module of this package, run by the same interpreter with its own memory. A long-lived child writes to its
+standard output and ends when its standard input ends: it uses `own_output` and `end_with_stdin`, its parent `end_reader`.
+"""
 
 import contextlib
 import ctypes
@@ -6,14 +10,21 @@ import gc
 import hashlib
 import os
 import platform
+import signal
+import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import IO, Any
 
 from musichal import __version__
+from musichal.errors import InputError
+from musichal.text import printable, reason
 
 SHAPES_NUMBERS = ("musichal", "python", "machine", "numpy", "scipy", "soxr", "soundfile")
 """What `installed` is asked for when a partner is trained."""
@@ -52,9 +63,12 @@ def cache_folder() -> Path:
 
 
 def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file; it is read once in a program, as long as it stays the same."""
-    now = path.stat()
-    return _sha256_as_of(path, now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns)
+    """Return the SHA-256 of a file, read once in a program while it stays the same; `InputError` if it cannot be read."""
+    try:
+        now = path.stat()
+        return _sha256_as_of(path, now.st_ino, now.st_size, now.st_mtime_ns, now.st_ctime_ns)
+    except OSError as error:
+        raise InputError(f"cannot read {printable(path)}: {reason(error)}") from error
 
 
 @lru_cache(maxsize=8)
@@ -151,3 +165,178 @@ if sys.platform == "win32":
             if ctypes.windll.kernel32.SetPriorityClass(ctypes.windll.kernel32.GetCurrentProcess(), _HIGH_PRIORITY_CLASS):
                 return "HIGH_PRIORITY_CLASS"
         return None
+
+
+# ── child processes, and the threads of the numerical libraries ───────────────
+
+THREAD_SETTINGS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+"""Environment variables that numerical libraries read when they are loaded: how many threads they may use."""
+
+
+def command(module: str, *arguments: str) -> list[str]:
+    """Return the command that runs a module of this package. It imports nothing from the current folder (CWE-427)."""
+    return [sys.executable, "-P", "-m", module, *arguments]
+
+
+@contextmanager
+def starting_children(*, threads: int | None = None) -> Iterator[None]:
+    """Prepare this process for starting children, also those of `multiprocessing`.
+
+    They import nothing from the current folder, and they do not receive SIGINT and SIGHUP: a terminal sends both to every
+    process of a program, but only the parent answers them and then ends its children in order. (Windows: no signals are
+    blocked.) `threads` limits their numerical libraries.
+    """
+    changes = {"PYTHONSAFEPATH": "1", **({} if threads is None else dict.fromkeys(THREAD_SETTINGS, str(threads)))}
+    before = {name: os.environ.get(name) for name in changes}
+    mask = None if sys.platform == "win32" else signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGHUP))
+    os.environ.update(changes)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+        if sys.platform != "win32" and mask is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+class _BlasLimit:
+    """Counts who needs a single BLAS thread: the first sets the limit, the last restores what was before."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users = 0
+        self._limits = contextlib.ExitStack()
+        self._libraries: Any = None
+        self._modules = 0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._users += 1
+            if self._users == 1 and not any(name in os.environ for name in THREAD_SETTINGS):
+                self._limits.enter_context(self._found().limit(limits=1, user_api="blas"))
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._users -= 1
+            if not self._users:
+                self._limits.close()
+
+    def _found(self) -> Any:
+        """Return the loaded libraries; looking for them takes milliseconds, so only after an import."""
+        from threadpoolctl import ThreadpoolController
+
+        if self._modules != len(sys.modules):
+            self._libraries, self._modules = ThreadpoolController(), len(sys.modules)
+        return self._libraries
+
+
+_blas_limit = _BlasLimit()  # the number of BLAS threads is a state of the whole process
+
+
+@contextmanager
+def single_blas_thread() -> Iterator[None]:
+    """Limit BLAS (of NumPy and SciPy) to the calling thread in this context; also a decorator: ``@single_blas_thread()``.
+
+    BLAS threads wait for one another by spinning. With another core busy, a product of 0.1 ms took 40 ms, also on the path
+    from sound to answer, and learning a vocabulary took seven times as long. An environment variable such as
+    ``OPENBLAS_NUM_THREADS`` takes precedence.
+    """
+    with _blas_limit:
+        yield
+
+
+def run_module(module: str, arguments: Sequence[str], *, threads: int | None, what: str) -> str:
+    """Run a module of this package in a new process, and return what it printed.
+
+    Raises `InputError` if the process fails, with the last line of its error output.
+
+    Parameters
+    ----------
+    module : str
+        Its dotted name.
+    arguments : sequence of str
+    threads : int or None
+        Number of threads for numerical libraries. None: their own choice.
+    what : str
+        Name of the task, for the error message.
+    """
+    limits = {} if threads is None else dict.fromkeys(THREAD_SETTINGS, str(threads))
+    environment = {**os.environ, **limits}
+    done = subprocess.run(  # noqa: S603 - our own module
+        command(module, *arguments), env=environment, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        raise InputError(f"{what} failed: {lines[-1]}")
+    return done.stdout
+
+
+def own_output(*, buffering: int = -1) -> IO[bytes]:
+    """Return this process's standard output as a private pipe.
+
+    From now on, output of libraries to the standard streams is discarded, and SIGINT is ignored: the parent ends this process
+    by closing its standard input.
+    """
+    pipe = os.fdopen(os.dup(1), "wb", buffering=buffering)
+    with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - a device, not a path
+        os.dup2(nowhere.fileno(), 1)
+        os.dup2(nowhere.fileno(), 2)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    return pipe
+
+
+@contextmanager
+def silent_stderr() -> Iterator[None]:
+    """Discard what libraries in C write to standard error while the block runs; errors that matter are raised."""
+    sys.stderr.flush()
+    try:
+        kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    except OSError:  # there is no standard error
+        yield
+        return
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def end_with_stdin(on_end: Callable[[], object], *, patience_s: float) -> None:
+    """Call `on_end` in a thread when standard input ends; exit `patience_s` later, even if something hangs."""
+
+    def wait() -> None:
+        with contextlib.suppress(OSError):
+            while os.read(0, 4096):
+                pass
+        on_end()
+        threading.Event().wait(patience_s)
+        os._exit(0)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def end_reader(
+    reader: threading.Thread, process: Callable[[], "subprocess.Popen[bytes] | None"], *, patience_s: float, killed_s: float
+) -> None:
+    """End the child that the thread `reader` reads from, and join the thread.
+
+    Closes the child's standard input, waits `patience_s`, then kills the current child and waits `killed_s`.
+    """
+    current = process()
+    if current is not None:
+        with contextlib.suppress(OSError):
+            assert current.stdin is not None
+            current.stdin.close()
+    reader.join(patience_s)
+    current = process()
+    if reader.is_alive() and current is not None:
+        current.kill()
+        reader.join(killed_s)
+    if current is not None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            current.wait(killed_s)  # its output ends a moment before it does

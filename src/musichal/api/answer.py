@@ -18,13 +18,12 @@ from musichal.hearing.listener import Listener
 from musichal.live.drift import DriftReport
 from musichal.live.engine import CHANNEL, Engine, Performance, note_events, slice_events
 from musichal.live.output.files import MIDI, check_outputs
-from musichal.live.output.midi_score import score_bytes
 from musichal.live.output.routing import Routing, routed_parts
+from musichal.live.session.export import TempoMap, score_bytes
 from musichal.live.session.session import reply_bytes
-from musichal.live.session.timeline import TempoMap
+from musichal.machine import single_blas_thread
 from musichal.memory.partner_file import PartnerModel
 from musichal.note import Note
-from musichal.own_process import single_blas_thread
 from musichal.partner.decision import Decision
 from musichal.partner.explanation import explain
 from musichal.partner.partner import Partner as Improviser

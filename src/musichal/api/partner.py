@@ -36,10 +36,10 @@ from musichal.hearing.listener import Listener
 from musichal.live.drift import DriftReport
 from musichal.live.engine import perform
 from musichal.live.output.files import PARTNER, check_outputs
+from musichal.machine import single_blas_thread
 from musichal.memory.memory import Memory
 from musichal.memory.partner_file import PartnerModel, StoredRecording, load_partner, save_partner
 from musichal.note import HeardNote
-from musichal.own_process import single_blas_thread
 from musichal.partner.settings import PartnerSettings
 from musichal.spec import PerceptionSpec
 from musichal.text import PathLike

@@ -26,7 +26,7 @@ from musichal.arrays import Float64
 from musichal.audio.chunks import Chunks, au, chunked, riff
 from musichal.audio.streams import Contents, Data, Foreign, Part, Spliced, after_tags, flac, mpeg, ogg
 from musichal.errors import MissingExtraError, install_hint
-from musichal.own_process import silent_stderr
+from musichal.machine import silent_stderr
 
 _W64_RIFF = bytes.fromhex("726966662e91cf11a5d628db04c10000")
 _MOST_JUNK_BYTES = 1 << 17

@@ -24,9 +24,8 @@ from musichal.evaluate.tempo_and_chords import ChordStats
 from musichal.evaluate.verify import OFFSETS, Verification, subjects, verify_partner
 from musichal.hearing.percepts import SOURCES
 from musichal.live.output.files import REPORT, check_outputs
-from musichal.machine import processors
+from musichal.machine import processors, run_module
 from musichal.memory.partner_file import PartnerModel, load_partner, save_partner
-from musichal.own_process import run_module
 from musichal.text import clock, counted, pitch_name, printable, shortened
 from musichal.training.trainer import SAMPLE_FRAMES, as_recording, tagged, train
 

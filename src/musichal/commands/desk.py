@@ -1,6 +1,6 @@
 """What the pages of `musichal web` may ask for: open and compare sessions, and train and verify partners, one task at a time.
 
-A page names only numbers of the shelf; what it drops lies where `musichal.web.intake` has put it.
+A page names only numbers of the shelf; what it drops lies where `musichal.web.guard` has put it.
 """
 
 import threading
@@ -25,10 +25,9 @@ from musichal.live.session.session import read_session
 from musichal.memory.partner_file import load_partner
 from musichal.text import path_text, printable
 from musichal.web.dashboard import Dashboard
-from musichal.web.intake import RefusedError, safe_name
+from musichal.web.guard import RefusedError, safe_name
 from musichal.web.messages import Message
-from musichal.web.shelf import SUFFIX, Shelf, shelf_message
-from musichal.web.takes import compared_message
+from musichal.web.shelf import SUFFIX, Shelf, compared_message, shelf_message
 
 _MOST_LINES = 60
 

@@ -20,15 +20,14 @@ from musichal.commands.options import positive_seconds
 from musichal.commands.terminal import Poll, Terminal, keys, table_of
 from musichal.errors import InputError, MusicHalError, install_hint
 from musichal.live.control import BUTTONS, cc_map_toml, read_cc_map
-from musichal.live.controller_learning import Mover, learned, parse_wish, struck
+from musichal.live.input.controllers import Mover, learned, parse_wish, struck
 from musichal.live.input.live_input import LiveInput, Scan, scan_devices
 from musichal.live.output.files import MAP, check_outputs
 from musichal.live.output.midi_ports import INSTEAD, MidiSystem, midi_systems, open_midi_input
 from musichal.live.output.scheduler import Scheduler
 from musichal.live.output.scheduler_protocol import PortSettings
-from musichal.machine import now_s
+from musichal.machine import now_s, silent_stderr
 from musichal.note import Note
-from musichal.own_process import silent_stderr
 from musichal.text import counted, printable, read_text
 
 

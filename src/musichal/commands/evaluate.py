@@ -15,8 +15,19 @@ from musichal.commands.options import EvaluateOptions, settings_from
 from musichal.commands.play import direction
 from musichal.commands.terminal import Terminal, table_of
 from musichal.errors import InputError
-from musichal.evaluate.answer_measures import Harmony, MemoryUse, memory_use
-from musichal.evaluate.answers import DeafWalker, Echo, MakePlayer, Progress, answer, cut_excerpts, joined, with_pauses
+from musichal.evaluate.answers import (
+    DeafWalker,
+    Echo,
+    Harmony,
+    MakePlayer,
+    MemoryUse,
+    Progress,
+    answer,
+    cut_excerpts,
+    joined,
+    memory_use,
+    with_pauses,
+)
 from musichal.evaluate.duos import choice_rows, duos_from, evaluate_duos, harmony_rows, text_of, time_rows
 from musichal.evaluate.evaluation import (
     Contestant,

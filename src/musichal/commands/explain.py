@@ -20,10 +20,9 @@ from musichal.errors import InputError
 from musichal.evaluate.moments import Stretch, find_moments, stretches
 from musichal.hearing.percepts import SILENCE
 from musichal.live.output.files import SOUND, check_outputs
-from musichal.live.session.duo import Duo
 from musichal.live.session.event_log import as_sounded
+from musichal.live.session.export import Duo, Marker, session_markers, session_marks
 from musichal.live.session.session import Session, read_session
-from musichal.live.session.timeline import Marker, session_markers, session_marks
 from musichal.memory.partner_file import PartnerModel, load_partner
 from musichal.note import Note
 from musichal.partner.decision import Decision

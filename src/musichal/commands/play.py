@@ -24,7 +24,8 @@ from musichal.live.engine import CHANNEL, Performance
 from musichal.live.output.files import MIDI, PICTURE, SOUND, check_outputs
 from musichal.live.output.routing import read_routing, settings_for
 from musichal.live.session.recorder import write_session
-from musichal.live.session.session import SessionSettings, file_sha256, session_folder
+from musichal.live.session.session import SessionSettings, session_folder
+from musichal.machine import sha256_of
 from musichal.memory.partner_file import PartnerModel, load_partner
 from musichal.partner.explanation import explain, summarise
 from musichal.partner.form import parse_form
@@ -215,7 +216,7 @@ def _write(options: PlayOptions, settings: PartnerSettings, player: str, answer:
     if options.session is not None:
         session = SessionSettings(
             partner_path=path_text(options.partner.resolve()),
-            partner_sha256=file_sha256(options.partner),
+            partner_sha256=sha256_of(options.partner),
             partner=settings,
             seed=options.seed,
             channel=CHANNEL,

@@ -19,10 +19,19 @@ from musichal.hearing.encoders import create_encoder
 from musichal.hearing.exact_notes import OnsetQueue
 from musichal.hearing.listener import Listener
 from musichal.live.output.files import MIDI, check_outputs
-from musichal.live.output.midi_score import Part, SoundTrack, reaper_project, score_bytes
-from musichal.live.session.duo import Duo
-from musichal.live.session.session import REPLY, Replay, Session, SessionSettings, file_sha256, read_session, replay
-from musichal.live.session.timeline import Marker, session_markers, session_marks, tempo_map
+from musichal.live.session.export import (
+    Duo,
+    Marker,
+    Part,
+    SoundTrack,
+    reaper_project,
+    score_bytes,
+    session_markers,
+    session_marks,
+    tempo_map,
+)
+from musichal.live.session.session import REPLY, Replay, Session, SessionSettings, read_session, replay
+from musichal.machine import sha256_of
 from musichal.memory.partner_file import PartnerModel, load_partner
 from musichal.partner.decision import Decision
 from musichal.partner.partner import Partner
@@ -34,7 +43,7 @@ def partner_path(settings: SessionSettings, partner: Path | None) -> Path:
     path = partner or text_path(settings.partner_path)
     if partner is None and not path.exists():
         raise InputError(f"{printable(path)}, the partner of this session, does not exist; name it with --partner")
-    if file_sha256(path) != settings.partner_sha256:
+    if sha256_of(path) != settings.partner_sha256:
         raise InputError(
             f"{printable(path)} is not the partner of this session: its SHA-256 differs; name the right one with --partner"
         )
@@ -49,7 +58,7 @@ def known_partner(settings: SessionSettings, partner: Path | None, terminal: Ter
     path = text_path(settings.partner_path)
     if partner is None and not path.exists():
         return None
-    if partner is None and file_sha256(path) != settings.partner_sha256:
+    if partner is None and sha256_of(path) != settings.partner_sha256:
         terminal.warn(f"{printable(path)} is no longer the partner of this session: its recordings are told by number")
         return None
     return partner_path(settings, partner)

@@ -29,7 +29,7 @@ from musichal.evaluate.together import (
     hear_duo,
     play_duo,
 )
-from musichal.own_process import single_blas_thread
+from musichal.machine import single_blas_thread
 from musichal.partner.modes import built_in_modes
 from musichal.partner.settings import Direction, PartnerSettings
 from musichal.text import PathLike, printable, read_text, unknown_name

@@ -22,11 +22,17 @@ from typing import Any
 import numpy as np
 
 from musichal.arrays import Float64
-from musichal.evaluate.answer_measures import (
+from musichal.evaluate.answers import (
+    Excerpt,
     Harmony,
+    MakePlayer,
     MemoryUse,
     Phrasing,
+    Progress,
+    answer,
     harmony,
+    hear_excerpt,
+    joined,
     mean_of,
     memory_use,
     notes_of,
@@ -34,13 +40,12 @@ from musichal.evaluate.answer_measures import (
     phrasing,
     player_phrases,
 )
-from musichal.evaluate.answers import Excerpt, MakePlayer, Progress, answer, hear_excerpt, joined
 from musichal.evaluate.feedback import Feedback
 from musichal.evaluate.listening import DIMENSIONS, Listening, Trace, answer_of, follow, listening, player_trace
+from musichal.machine import starting_children
 from musichal.memory.memory import Memory
 from musichal.memory.partner_file import PartnerModel, load_partner
 from musichal.note import Note
-from musichal.own_process import starting_children
 from musichal.parameters import MODE_NUMBERS, MODE_WORDS, NUMBERS, VOICE_NUMBERS, WORDS, Parameter
 from musichal.partner.decision import Decision
 from musichal.partner.partner import Partner

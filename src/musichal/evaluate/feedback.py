@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from musichal.arrays import Float32, Float64
-from musichal.evaluate.answer_measures import mean_of
+from musichal.evaluate.answers import mean_of
 from musichal.hearing.encoders import create_encoder
 from musichal.hearing.listener import Listener
 from musichal.hearing.percepts import SILENCE

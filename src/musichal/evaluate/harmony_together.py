@@ -27,7 +27,7 @@ from typing import Self
 import numpy as np
 
 from musichal.arrays import Bool, Float64, Int64
-from musichal.evaluate.answer_measures import memory_use
+from musichal.evaluate.answers import memory_use
 from musichal.evaluate.time_together import PUSH_SHARE, BeatMap
 from musichal.memory.memory import Memory
 from musichal.note import PERCUSSION_CHANNEL, HeardNote, Note

@@ -16,8 +16,7 @@ import numpy as np
 from musichal.arrays import Float64
 from musichal.audio.recording import Recording
 from musichal.errors import InputError
-from musichal.evaluate.answer_measures import notes_of
-from musichal.evaluate.answers import DeafWalker, Excerpt, MakePlayer, answer, hear_excerpt
+from musichal.evaluate.answers import DeafWalker, Excerpt, MakePlayer, answer, hear_excerpt, notes_of
 from musichal.evaluate.harmony_together import (
     HarmonyTogether,
     PitchedNotes,

@@ -27,9 +27,9 @@ from musichal.hearing.percepts import SOURCES, Onset, Percept
 from musichal.live.drift import DriftMonitor, DriftReport
 from musichal.live.session.event_log import Ended, Entry, entries_of, percept_to_json
 from musichal.live.stage import StageState
+from musichal.machine import single_blas_thread
 from musichal.memory.partner_file import PartnerModel
 from musichal.note import PERCUSSION_CHANNEL, Note, Slice
-from musichal.own_process import single_blas_thread
 from musichal.partner.decision import Decision
 from musichal.partner.partner import Partner
 from musichal.partner.settings import PartnerSettings

@@ -47,10 +47,8 @@ from musichal.live.session.event_log import (
     Struck,
     percept_digest,
 )
-from musichal.live.stage import Stage, StageState
-from musichal.live.watches import Losses
-from musichal.machine import now_s, suspended_s
-from musichal.own_process import single_blas_thread
+from musichal.live.stage import Losses, Stage, StageState
+from musichal.machine import now_s, single_blas_thread, suspended_s
 from musichal.partner.decision import Decision
 from musichal.partner.explanation import PartnerStatus
 from musichal.spec import PerceptionSpec

@@ -22,10 +22,9 @@ from musichal.hearing.front_end import input_latency_s
 from musichal.hearing.listener import Listener
 from musichal.live.analysis_thread import AnalysisThread, warm_up
 from musichal.live.control import CONTROLLER_COMMANDS, CcMap, Command, CommandQueue, read_cc_map
-from musichal.live.controller_learning import LiveLearning
 from musichal.live.drift import DriftMonitor
 from musichal.live.engine import CHANNEL, EngineObserver, EventLoop, ObserverThread, Player
-from musichal.live.input.control_inputs import ControlInputs, MidiClock, midi_commands
+from musichal.live.input.controllers import ControlInputs, LiveLearning, MidiClock, midi_commands
 from musichal.live.input.link import LinkClock, LinkSession, need_aalink
 from musichal.live.input.live_input import Channels, InputEvent, LiveInput
 from musichal.live.input.midi_input import MIDI_SCHEME, MidiInput, MixedInput, parse_mix
@@ -43,9 +42,9 @@ from musichal.live.output.routing import (
 from musichal.live.output.scheduler import Scheduler
 from musichal.live.output.scheduler_protocol import PortSettings
 from musichal.live.session.recorder import LiveSessionWriter
-from musichal.live.session.session import SessionSettings, file_sha256, session_folder
-from musichal.live.watches import PartnerWatch
-from musichal.machine import now_s, raise_priority, short_pauses
+from musichal.live.session.session import SessionSettings, session_folder
+from musichal.live.stage import PartnerWatch
+from musichal.machine import now_s, raise_priority, sha256_of, short_pauses
 from musichal.memory.partner_file import PartnerModel
 from musichal.partner.decision import Decision
 from musichal.partner.explanation import explain
@@ -202,7 +201,7 @@ class LivePerformance:
         with ExitStack() as stack:
             last = stack.enter_context(ExitStack())
             with self._loading():
-                digest = file_sha256(self.request.partner)
+                digest = sha256_of(self.request.partner)
                 self.model = load_ready(self.request.partner)
             self._open(stack, last, digest)
             self._stack = stack.pop_all()

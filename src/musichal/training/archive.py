@@ -24,9 +24,8 @@ from musichal.arrays import Float64, rounded
 from musichal.audio.midi_take import MidiChoice
 from musichal.audio.recording import CUT, MIDI_SUFFIXES, WORK_MARKER, Recording, read_recording
 from musichal.errors import InputError, MusicHalError, PartnerFileError
-from musichal.machine import sha256_of
+from musichal.machine import sha256_of, single_blas_thread
 from musichal.memory.partner_file import StoredRecording
-from musichal.own_process import single_blas_thread
 from musichal.spec import PerceptionSpec, VocabularySpec
 from musichal.text import printable, reason
 from musichal.training.heard import Heard, Tokenised, compacted, hear, probe, ready_encoder

@@ -30,11 +30,11 @@ from musichal.hearing.exact_notes import NoteQueue, OnsetQueue, known_of, known_
 from musichal.hearing.front_end import FrontEnd
 from musichal.hearing.listener import FeatureExtractor, Tokenizer, Vocabularies
 from musichal.hearing.percepts import N_PITCHES, SOURCES, Gesture, Percept, SegmentFeatures
+from musichal.machine import single_blas_thread
 from musichal.memory.container import Blob, Container, Data, pack_arrays, read_container, write_container
 from musichal.memory.partner_file import columns_to_arrays
 from musichal.memory.take_arrays import take_of_arrays, take_to_arrays
 from musichal.note import HeardNote
-from musichal.own_process import single_blas_thread
 from musichal.spec import PerceptionSpec
 from musichal.text import reason
 from musichal.training.workers import Analyse

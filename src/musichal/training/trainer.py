@@ -27,13 +27,12 @@ from musichal.hearing.exact_notes import is_exact
 from musichal.hearing.listener import Vocabularies, resolve_spec
 from musichal.hearing.percepts import SILENCE, SOURCES
 from musichal.hearing.vocabulary import Vocabulary, fit_vocabulary
-from musichal.machine import SHAPES_NUMBERS, installed
+from musichal.machine import SHAPES_NUMBERS, installed, single_blas_thread
 from musichal.memory.beat_places import BeatPlace, beat_places
 from musichal.memory.container import as_bytes
 from musichal.memory.memory import NOTE, Memory, Pair, PlayersPast, assign_notes, note_rows
 from musichal.memory.oracle_threshold import choose_threshold, sampled
 from musichal.memory.partner_file import KEPT, PartnerModel, StoredRecording, in_the_beat
-from musichal.own_process import single_blas_thread
 from musichal.spec import PerceptionSpec
 from musichal.training.alignment import MORE_AT_ONCE, Sounding, align_notes, aligned, check_pairs, parts_at_once
 from musichal.training.heard import Heard, Tokenised, frame_hashes, hear, is_whole, ready_encoder, tokenise

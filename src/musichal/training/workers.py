@@ -32,8 +32,7 @@ from musichal.errors import InputError, MissingExtraError, MusicHalError, instal
 from musichal.hearing.encoders import create_encoder
 from musichal.hearing.listener import Analysis, FeatureExtractor
 from musichal.hearing.percepts import Window
-from musichal.machine import processors
-from musichal.own_process import starting_children
+from musichal.machine import processors, starting_children
 from musichal.spec import PerceptionSpec
 
 Task = TypeVar("Task")

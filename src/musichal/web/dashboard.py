@@ -25,7 +25,7 @@ from typing import Any, Protocol, Self
 
 import numpy as np
 
-from musichal import own_process
+from musichal import machine
 from musichal.arrays import Float32
 from musichal.errors import InputError
 from musichal.hearing.percepts import Percept
@@ -138,9 +138,9 @@ class Dashboard(EngineObserver):
         except ValueError as error:
             raise InputError(f"--web-host must be an address such as 0.0.0.0, got {printable(self.place.host)!r}") from error
         tokens = [secrets.token_urlsafe(24), secrets.token_urlsafe(24)]
-        with own_process.starting_children(threads=1):
+        with machine.starting_children(threads=1):
             self._process = subprocess.Popen(  # noqa: S603 - our own module
-                own_process.command("musichal.web.server", self.place.host, str(self.place.port)),
+                machine.command("musichal.web.server", self.place.host, str(self.place.port)),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
             )
@@ -163,7 +163,7 @@ class Dashboard(EngineObserver):
         self._threads[1].join(_PATIENCE_S)
         if self._threads[1].is_alive() and self._process is not None:
             self._process.kill()  # it does not read, and its pipe cannot be closed while that is written to
-        own_process.end_reader(self._threads[0], lambda: self._process, patience_s=_PATIENCE_S, killed_s=_KILLED_S)
+        machine.end_reader(self._threads[0], lambda: self._process, patience_s=_PATIENCE_S, killed_s=_KILLED_S)
 
     @property
     def pid(self) -> int | None:

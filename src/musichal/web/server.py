@@ -25,11 +25,21 @@ from websockets.datastructures import Headers
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
-from musichal.own_process import own_output
+from musichal.machine import own_output
 from musichal.text import path_text, printable, reason, text_path
-from musichal.web.guard import LONGEST_PATH, Guard, byte_range, page_headers, wanted_moment, wanted_stretch
+from musichal.web.guard import (
+    LONGEST_PATH,
+    PART_BYTES,
+    Guard,
+    Intake,
+    RefusedError,
+    Upload,
+    byte_range,
+    page_headers,
+    wanted_moment,
+    wanted_stretch,
+)
 from musichal.web.hub import Hub, Page
-from musichal.web.intake import PART_BYTES, Intake, RefusedError, Upload
 
 if TYPE_CHECKING:
     from musichal.web.sounds import Sounds

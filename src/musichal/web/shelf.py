@@ -1,17 +1,21 @@
-"""What lies at hand for the page: sessions and partners in the folders that the command line names, and what each is."""
+"""What lies at hand for the page: sessions and partners in the folders that the command line names, and two takes compared."""
 
 import contextlib
 import json
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from musichal.audio.session_input import EVENT_LOG, SETTINGS, chunk_samples, chunks_of
 from musichal.errors import InputError, MusicHalError
-from musichal.live.session.session import SUMMARY, read_settings
-from musichal.text import parse_json, printable, text_path
+from musichal.evaluate.moments import founded
+from musichal.live.session.event_log import Struck, as_sounded
+from musichal.live.session.export import session_marks
+from musichal.live.session.session import SUMMARY, Session, SessionSettings, read_settings
+from musichal.partner.decision import Decision
+from musichal.text import clock, parse_json, path_text, pitch_name, printable, text_path
 
 SUFFIX = ".hal"
 _MOST = 200
@@ -125,3 +129,93 @@ def _marks(folder: Path) -> list[str]:
 def _partner_row(path: Path) -> dict[str, Any]:
     size = path.stat().st_size if path.is_file() else 0
     return {"name": printable(path.name), "made_s": _made_s(path), "size_mb": round(size / 1e6, 1)}
+
+
+# ── two takes beside each other ───────────────────────────────────────────────
+
+_MOST_NOTES = 8_000
+_LEAST_ONSETS = 8
+
+
+@dataclass
+class _Course:
+    """What is gathered of the decisions, one after the other: there may be more than memory should hold."""
+
+    notes: list[tuple[float, float, int]] = field(default_factory=list)
+    played_s: float = 0.0
+    until_s: float = 0.0
+    choices: int = 0
+    jumps: int = 0
+    own: int = 0
+    founded: float = 0.0
+    modes: dict[str, float] = field(default_factory=dict)
+    tempi: list[float] = field(default_factory=list)
+
+    def take(self, d: Decision) -> None:
+        if d.kind != "play":
+            return
+        self.notes += [(n.onset_s, n.duration_s, n.pitch) for n in d.notes]
+        end_s = d.begin_s + d.duration_s
+        self.played_s += max(0.0, end_s - max(self.until_s, d.begin_s))
+        self.until_s = max(self.until_s, end_s)
+        self.choices += 1
+        self.jumps += d.jumped
+        self.own += d.live
+        self.founded += founded(d)
+        self.modes[d.mode or "no mode"] = self.modes.get(d.mode or "no mode", 0.0) + d.duration_s
+        if d.pulse is not None and d.tempo_bpm is not None:
+            self.tempi.append(d.tempo_bpm)
+
+
+def compared_message(first: Session, second: Session) -> dict[str, Any]:
+    """Return the message that shows two sessions beside each other; ``files`` is for the page's process alone."""
+    takes = [_take(session) for session in (first, second)]
+    rows = [[name, *(take["figures"].get(name, "–") for take in takes)] for name in takes[0]["figures"]]
+    files = [{"session": path_text(session.folder.resolve())} for session in (first, second)]
+    return {"k": "compared", "takes": [{**take, "figures": None} for take in takes], "rows": rows, "files": files}
+
+
+def _take(session: Session) -> dict[str, Any]:
+    settings, course = session.settings, _Course()
+    for decision in as_sounded(session.decisions, session.entries, sample_rate_hz=settings.stream_rate_hz):
+        course.take(decision)
+    onsets = [entry.onset.sample / settings.stream_rate_hz for entry in session.entries if isinstance(entry, Struck)]
+    length_s = max(session.input_samples / settings.sample_rate_hz, 1e-9)
+    return {
+        "name": printable(session.folder.name),
+        "duration_s": round(length_s, 2),
+        "notes": [[round(t, 2), round(d, 2), p] for t, d, p in course.notes[:: _step(course.notes)]],
+        "onsets": [round(t, 2) for t in onsets[:: _step(onsets)]],
+        "marks": [[round(mark.at_s, 2), mark.text] for mark in session_marks(session)],
+        "figures": dict(_figures(course, len(onsets), length_s, settings)),
+    }
+
+
+def _step(values: Sequence[object]) -> int:
+    """Return every how manieth of a long list is drawn."""
+    return -(-len(values) // _MOST_NOTES) or 1
+
+
+def _figures(course: _Course, onsets: int, length_s: float, settings: SessionSettings) -> Iterator[tuple[str, str]]:
+    given = settings.partner.given
+    changed = [f"{name} {value}" if isinstance(value, int | float | str) else name for name, value in given.items()]
+    yield "length", clock(length_s, decimals=0)
+    yield "partner", printable(text_path(settings.partner_path).name)
+    yield "settings", ", ".join(name for name in changed if not name.startswith("latency_ms")) or "as they come"
+    yield "you: attacks a second", f"{onsets / length_s:.1f}"
+    yield "it: notes a second", f"{len(course.notes) / length_s:.1f}"
+    yield "it plays", f"{min(1.0, course.played_s / length_s):.0%} of the time"
+    if course.notes:
+        pitches = sorted(p for _, _, p in course.notes)
+        low, high = pitches[len(pitches) // 10], pitches[len(pitches) * 9 // 10]
+        yield "most of its notes", f"{pitch_name(low)} to {pitch_name(high)}"
+    if course.choices:
+        yield "how well founded, 0 to 1", f"{course.founded / course.choices:.2f}"
+        yield "jumps", f"{course.jumps / course.choices:.0%} of its choices"
+        yield "from what you played", f"{course.own / course.choices:.0%}"
+        total_s = sum(course.modes.values()) or 1.0
+        most = sorted(course.modes.items(), key=lambda item: -item[1])[:4]
+        yield "modes", ", ".join(f"{mode} {s / total_s:.0%}" for mode, s in most)
+    if len(course.tempi) >= _LEAST_ONSETS:
+        tempi = sorted(course.tempi)
+        yield "tempo", f"{tempi[len(tempi) // 2]:.0f} BPM, in time in {len(course.tempi) / course.choices:.0%}"

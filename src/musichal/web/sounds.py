@@ -18,10 +18,8 @@ import soundfile
 from musichal.arrays import Float32
 from musichal.audio.instrument import find_instrument
 from musichal.errors import MusicHalError
-from musichal.live.output.midi_score import score_bytes
-from musichal.live.session.duo import Duo
+from musichal.live.session.export import Duo, score_bytes, session_markers, tempo_map
 from musichal.live.session.session import Session, read_session
-from musichal.live.session.timeline import session_markers, tempo_map
 from musichal.memory.container import as_bytes
 from musichal.memory.partner_file import PartnerModel, load_partner
 from musichal.plots.partner import repeats

@@ -34,8 +34,7 @@ from musichal.hearing.encoders.runtimes import (
     installed_choices,
     open_runtime,
 )
-from musichal.machine import cache_folder, sha256_of
-from musichal.own_process import run_module
+from musichal.machine import cache_folder, run_module, sha256_of
 from musichal.text import printable, reason
 
 CONVERSION_VERSION = 4

@@ -31,8 +31,7 @@ import numpy as np
 from musichal.arrays import Float32
 from musichal.errors import InputError, MissingExtraError, MusicHalError, install_hint
 from musichal.live.input.blocks import Block, BlockQueue, Durations
-from musichal.machine import now_s
-from musichal.own_process import end_with_stdin, own_output
+from musichal.machine import end_with_stdin, now_s, own_output
 
 # Where a system offers one device several times, the way to it that is the most direct and still shares it comes first.
 _HOST_APIS = ("Core Audio", "Windows WASAPI", "ASIO", "JACK Audio Connection Kit", "ALSA", "Windows DirectSound", "MME")

@@ -24,8 +24,7 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 from musichal.errors import MissingExtraError, install_hint
-from musichal.machine import now_s
-from musichal.own_process import command, end_reader, end_with_stdin, own_output, starting_children
+from musichal.machine import command, end_reader, end_with_stdin, now_s, own_output, starting_children
 
 MODULE = "musichal.live.input.link"
 _LOWEST_BPM, _HIGHEST_BPM = 6.0, 600.0  # what a pulse can be

@@ -29,8 +29,7 @@ from musichal.audio.recording import ingest
 from musichal.errors import InputError, MissingExtraError, MusicHalError
 from musichal.live.input.blocks import Block, BlockQueue, ClockFit, quantile_ms
 from musichal.live.input.input_process import MODULE, XRUN, AudioDevice, NoSuchDeviceError, read_message
-from musichal.machine import now_s
-from musichal.own_process import command, end_reader, starting_children
+from musichal.machine import command, end_reader, now_s, starting_children
 
 Channels = tuple[int, ...] | None
 """The channels whose mean is heard, counted from 1. Empty: all. None: the first two, or the only one."""

@@ -17,7 +17,7 @@ from musichal.errors import InputError, MissingExtraError, install_hint
 from musichal.live.output.jack_midi import JackInput, JackPort, jack_ports
 from musichal.live.output.ports import Port, PortLostError
 from musichal.live.output.scheduler_protocol import Outgoing
-from musichal.own_process import silent_stderr
+from musichal.machine import silent_stderr
 
 INSTEAD = "file:reply.mid, osc:127.0.0.1:9001 or synth: work without MIDI"
 _CLIENT = "MusicHal"

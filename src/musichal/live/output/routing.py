@@ -27,9 +27,9 @@ from typing import Any, Literal
 from musichal.errors import InputError, MusicHalError
 from musichal.live.engine import slice_events
 from musichal.live.output.files import MIDI, check_outputs
-from musichal.live.output.midi_score import Part
 from musichal.live.output.scheduler import Scheduler
 from musichal.live.output.scheduler_protocol import LONGEST_LATENCY_S, MpeZone, PortSettings, Trouble
+from musichal.live.session.export import Part
 from musichal.machine import now_s
 from musichal.note import PERCUSSION_CHANNEL, Note, check_integer
 from musichal.partner.decision import Decision

@@ -27,7 +27,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from musichal import own_process
+from musichal import machine
 from musichal.errors import InputError, MissingExtraError, MusicHalError
 from musichal.live.output import scheduler_protocol as protocol
 from musichal.live.output.note_scheduler import CAPACITY, LATE_LIMIT_S
@@ -248,7 +248,7 @@ class Scheduler:
         self._unsent = b""
         self._buffer = protocol.FrameBuffer()
         ours, theirs = socket.socketpair()
-        command = own_process.command("musichal.live.output.scheduler_process")
+        command = machine.command("musichal.live.output.scheduler_process")
         quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         if sys.platform == "win32":
             flags = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW

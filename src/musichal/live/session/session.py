@@ -26,7 +26,6 @@ percepts, onsets and changes reach the partner at the same samples, so it decide
 
 import contextlib
 import dataclasses
-import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator
@@ -69,8 +68,8 @@ from musichal.live.session.event_log import (
     entry_from_json,
     percept_digest,
 )
+from musichal.machine import single_blas_thread
 from musichal.note import PERCUSSION_CHANNEL
-from musichal.own_process import single_blas_thread
 from musichal.partner.decision import Decision
 from musichal.partner.settings import PartnerSettings
 from musichal.text import parse_json, printable, reason
@@ -198,15 +197,6 @@ def _is_cut(path: Path) -> bool:
 def reply_bytes(decisions: Iterable[Decision], *, channel: int, program: int) -> bytes:
     """Return the answer as the bytes of a MIDI file."""
     return midi_bytes(note_events(decisions, channel=channel), programs={channel: program}, percussion=True)
-
-
-def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file; raise `InputError` if it cannot be read."""
-    try:
-        with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError as error:
-        raise InputError(f"cannot read {printable(path)}: {reason(error)}") from error
 
 
 @contextmanager

@@ -119,6 +119,8 @@ def chunked(data: Data, start: int, chunks: Chunks) -> Contents:
         if name != chunks.data_id:
             continue
         sound = _sound(data, at, size, width=width, before_sound=chunks.before_sound)
+        if sound.wrong and (table := _packet_table(data, at)) is not None:
+            sound = replace(sound, end=table, share=1.0)
         pieces: tuple[Piece, ...] = ((start, len(data)),)
         if sound.wrong:
             header = width + len(chunks.data_id) if chunks.size_includes_header else 0
@@ -126,6 +128,12 @@ def chunked(data: Data, start: int, chunks: Chunks) -> Contents:
             pieces = ((start, sound.field), mended, (sound.start, len(data)))
         return _of(Part(chunks.kind, pieces, sound.share), sound)
     return Contents(())
+
+
+def _packet_table(data: Data, start: int) -> int | None:
+    """Return where CAF's table of packets begins behind the sound, if it is the last chunk of the file."""
+    at = data.rfind(b"pakt", start)
+    return at if at >= 0 and data[at + 4 : at + 12] == struct.pack(">Q", len(data) - at - 12) else None
 
 
 def _of(part: Part, sound: _Sound) -> Contents:

@@ -113,7 +113,7 @@ class _Stream(soundfile.SoundFile):  # type: ignore[misc]
         return False
 
 
-def decode(data: Data, part: Part, file: BinaryIO) -> Sound:
+def decode(data: Data, part: Part) -> Sound:
     """Open a part; what libsndfile refuses, FFmpeg's libraries may read.
 
     Raises `soundfile.SoundFileError` where nothing can. Damage ends the blocks early.
@@ -126,7 +126,7 @@ def decode(data: Data, part: Part, file: BinaryIO) -> Sound:
         if part.kind.lower() not in _FFMPEG_TOO:
             raise
         try:
-            return decode_foreign(file, Foreign(part.kind, part.kind.lower()))
+            return decode_foreign(Spliced(data, part.pieces), Foreign(part.kind, part.kind.lower()))
         except MissingExtraError:
             way = f"if it is of a rare kind, {install_hint('av')} to read it"
             raise UndecodableError(f"its sound cannot be read: damaged, cut short or of an unknown kind; {way}") from error
@@ -174,7 +174,7 @@ def _full_scale(subtype: str) -> float:
 # ── what libsndfile does not know ────────────────────────────────────────────
 
 
-def decode_foreign(file: BinaryIO, foreign: Foreign) -> Sound:
+def decode_foreign(file: BinaryIO | Spliced, foreign: Foreign) -> Sound:
     """Open what FFmpeg's libraries read: the first sound in it.
 
     Raises `MissingExtraError` where they are not installed, `UndecodableError` where they find no sound.

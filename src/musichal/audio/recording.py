@@ -344,7 +344,7 @@ def _hear(held: Contents | Foreign, data: mmap.mmap, stream: BinaryIO, how: _How
     parts: tuple[Part | Foreign, ...] = held.parts if isinstance(held, Contents) else (held,)
     for number, part in enumerate(parts):
         try:
-            sound = decode(data, part, stream) if isinstance(part, Part) else decode_foreign(stream, part)
+            sound = decode(data, part) if isinstance(part, Part) else decode_foreign(stream, part)
         except (soundfile.SoundFileError, UndecodableError):
             if len(parts) == 1:
                 raise

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import time
 from pathlib import Path
 
 import mir_eval
@@ -114,6 +115,32 @@ def test_what_was_sure_for_long_is_held_through_a_rest(beats, held):
         keeper.hear(percept(i), chosen)
     room = keeper.at(played[-1] + 8 * 0.5, chosen)
     assert (room.strength == 1) == held
+
+
+def test_an_hour_that_was_not_heard_takes_no_time_and_leaves_the_tempo():
+    heard = clicks(*(0.2 + 0.5 * k for k in range(60)))
+    hour = SEGMENT * (3600 * RATE // SEGMENT)
+    later = []
+    for here in heard:
+        own = here.heard
+        moved = dataclasses.replace(own, start_sample=own.start_sample + hour, frame_samples=own.frame_samples + hour)
+        later.append(
+            dataclasses.replace(
+                here, heard=dataclasses.replace(moved, onset_samples=tuple(o + hour for o in own.onset_samples))
+            )
+        )
+    tracker = BeatTracker()
+    for here in heard:
+        tracker.hear(here, sample_rate_hz=RATE)
+    began_s = time.process_time()
+    tracker.hear(later[0], sample_rate_hz=RATE)
+    assert time.process_time() - began_s < 0.5  # it was 10 s
+    assert (pulse := tracker.pulse()) is not None and pulse.confidence < 0.5
+    for here in later[1:]:
+        tracker.hear(here, sample_rate_hz=RATE)
+    assert (pulse := tracker.pulse()) is not None and pulse.confidence > 0.8
+    assert pulse.period_s == pytest.approx(0.5, abs=0.01)
+    assert (pulse.beat_s - hour / RATE - 0.2 + 0.05) % 0.5 < 0.1
 
 
 def test_it_forgets_a_beat_that_stops():

@@ -24,6 +24,8 @@ from musichal.hearing.percepts import N_PITCHES, SegmentFeatures
 STEP_S = 0.02
 SETTLE_S = 0.04
 """An onset is decided so much after it at most."""
+LONGEST_GAP_S = 20.0
+"""A longer gap is passed over: to go through an hour of it would take ten seconds."""
 _MEL_BANDS, _MEL_GROUPS = 40, 8
 _REGISTERS = (0, 12, 24, 40, N_PITCHES)
 _LAG = 3  # frames over which a rise is measured
@@ -72,6 +74,15 @@ class BeatEvidence:
             self._last = row
         self._open, self._done = held[count:], end
         return out.astype(np.float32)
+
+    def pass_over(self, segment: SegmentFeatures, *, sample_rate_hz: int) -> int:
+        """Leave out a gap before a segment that is longer than `LONGEST_GAP_S`; return how many steps."""
+        lost = math.floor(segment.start_sample / sample_rate_hz / STEP_S) - self._done
+        if lost * STEP_S <= LONGEST_GAP_S:
+            return 0
+        self._done += lost
+        self._open, self._last, self._before = np.zeros((0, N_KINDS)), np.zeros(N_KINDS), None
+        return lost
 
     def _kinds(self, segment: SegmentFeatures) -> Float64:
         n = len(segment.frame_samples)

@@ -121,8 +121,10 @@ class BeatTracker:
         inside = phase[None, :] < cells[:, None]
         # A beat of 33.3 frames has 33 of them or 34.
         lasts = np.clip(lengths[:, None] - phase[None, :], 0, 1)
-        self._posterior: Float64 = lasts / lengths[:, None]
-        self._posterior *= np.concatenate([prior * (1 - _BY_HABIT * bool(len(known))), _BY_HABIT * chance])[:, None]
+        self._anywhere: Float64 = lasts / lengths[:, None]
+        self._posterior: Float64 = (
+            self._anywhere * np.concatenate([prior * (1 - _BY_HABIT * bool(len(known))), _BY_HABIT * chance])[:, None]
+        )
         self._posterior /= self._posterior.sum()
         away = np.abs(lengths[None, :] / lengths[:, None] - 1)
         is_known = np.arange(len(lengths)) >= len(usual)
@@ -169,8 +171,17 @@ class BeatTracker:
 
     def hear(self, percept: Percept, *, sample_rate_hz: int) -> None:
         """Take a percept."""
+        lost = self._evidence.pass_over(percept.heard, sample_rate_hz=sample_rate_hz)
+        if lost:
+            self._pass_over(round(lost * STEP_S / FRAME_S))
         onsets = self._strengths.of(percept.heard, sample_rate_hz=sample_rate_hz)
         self._follow(onsets, self._network.push(self._evidence.hear(percept.heard, sample_rate_hz=sample_rate_hz)))
+
+    def _pass_over(self, frames: int) -> None:
+        """Leave out the frames of a long gap: the tempo is as likely as before, every phase as likely as any other."""
+        self._posterior = self._posterior.sum(axis=1, keepdims=True) * self._anywhere
+        self._step_before, self._lately = np.zeros((1, 2)), 0.0
+        self._frame += frames
 
     def _follow(self, onsets: list[tuple[float, float]], found: Float32) -> None:
         """Move on by what was `found` in each step, past `onsets`."""

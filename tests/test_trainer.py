@@ -109,10 +109,10 @@ def test_features_do_not_stay_in_memory(short_mix, monkeypatch):
     """An hour of features is 160 MB, and nothing but the vocabulary needs them all."""
     kept: list[int] = []
 
-    def learn(features, spec, *, source, overwrite):
+    def learn(features, spec, **where):
         segments = [o for o in gc.get_objects() if type(o) is SegmentFeatures and id(o) not in before]
         kept.append(sum(array.nbytes for segment in segments for array in (*segment.features, segment.salience)))
-        return fit_vocabulary(features, spec, source=source, overwrite=overwrite)
+        return fit_vocabulary(features, spec, **where)
 
     monkeypatch.setattr(trainer, "fit_vocabulary", learn)
     others = [o for o in gc.get_objects() if type(o) is SegmentFeatures]  # of other tests; the list keeps their ids theirs
@@ -124,9 +124,9 @@ def test_features_do_not_stay_in_memory(short_mix, monkeypatch):
 def test_a_vocabulary_is_learned_from_a_bounded_number_of_frames(short_mix, monkeypatch):
     learned_from: list[int] = []
 
-    def learn(features, spec, *, source, overwrite):
-        learned_from.append(len(features))
-        return fit_vocabulary(features, spec, source=source, overwrite=overwrite)
+    def learn(features, spec, **where):
+        learned_from.append(features.shape[0])
+        return fit_vocabulary(features, spec, **where)
 
     monkeypatch.setattr(trainer, "fit_vocabulary", learn)
     recordings = [part(read_recording(short_mix), 0, 4), part(read_recording(short_mix), 4, 8)]

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from musichal.arrays import Float32
+from musichal.arrays import Float32, RowFile
 from musichal.errors import InputError
 from musichal.hearing.gestures import frame_costs
 from musichal.hearing.vocabulary import Vocabulary, _assign, _means, fit_vocabulary, nearest
@@ -54,6 +54,17 @@ def test_planted_clusters_are_recovered(clusters: int, normalisation: str) -> No
     pairs = set(zip(labels.tolist(), found.tolist(), strict=True))
     assert len(pairs) == clusters
     assert vocabulary.counts.tolist() == [100] * clusters
+
+
+@pytest.mark.parametrize("normalisation", NORMALISATIONS)
+def test_frames_in_a_file_give_the_same_bytes(tmp_path, normalisation: str) -> None:
+    features = music(9000)
+    rows = RowFile(features.shape[1], tmp_path)
+    for first in range(0, len(features), 777):
+        rows.append(features[first : first + 777])
+    in_memory, in_file = (fit_vocabulary(x, spec(16, normalisation), source="a", folder=tmp_path) for x in (features, rows))
+    assert in_memory.digest() == in_file.digest()
+    assert np.array_equal(in_memory.counts, in_file.counts)
 
 
 @pytest.mark.parametrize("normalisation", NORMALISATIONS)

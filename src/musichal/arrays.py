@@ -1,7 +1,8 @@
 """Array types that cross rooms, arrays that grow or lie in a file, and rounding that does not depend on the processor."""
 
 import tempfile
-from typing import Any, BinaryIO, Self, cast
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol, Self, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -72,6 +73,44 @@ class Columns:
             grown = np.zeros((max(needed, 2 * self._rows.shape[0]), *self._rows.shape[1:]), dtype=self._rows.dtype)
             grown[: self._length] = self._rows[: self._length]
             self._rows = grown
+
+
+class Rows(Protocol):
+    """Rows of float32 that are read by slices and by numbers: an array of shape (n, dims), or a `RowFile`."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Return how many rows there are, and how long they are."""
+        ...
+
+    def __getitem__(self, chosen: Any, /) -> Any:
+        """Return the rows of a slice, or those with these numbers."""
+        ...
+
+
+class RowFile:
+    """Rows of float32 in a temporary file of a folder, read without mapping it: memory does not grow with them."""
+
+    def __init__(self, dims: int, folder: Path) -> None:
+        self._file = cast(BinaryIO, tempfile.TemporaryFile(prefix="part-", dir=folder))  # noqa: SIM115 - lives as long as this
+        self.shape: tuple[int, ...] = (0, dims)
+
+    def append(self, rows: Float32) -> None:
+        """Append rows, shape (k, dims)."""
+        self._file.seek(0, 2)
+        self._file.write(np.ascontiguousarray(rows, np.float32).data)
+        self.shape = self.shape[0] + len(rows), self.shape[1]
+
+    def __getitem__(self, chosen: slice | Int64) -> Float32:
+        if isinstance(chosen, slice):
+            first, end, _ = chosen.indices(self.shape[0])
+            return self._read(first, end - first)
+        return np.concatenate([np.zeros((0, self.shape[1]), np.float32), *(self._read(row, 1) for row in chosen.tolist())])
+
+    def _read(self, first: int, count: int) -> Float32:
+        row_bytes = 4 * self.shape[1]
+        self._file.seek(first * row_bytes)
+        return np.frombuffer(self._file.read(count * row_bytes), np.float32).reshape(count, self.shape[1])
 
 
 def rounded(values: Float64) -> Float64:

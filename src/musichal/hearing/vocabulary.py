@@ -12,15 +12,18 @@ Arthur & Vassilvitskii, "k-means++: The advantages of careful seeding", SODA 200
 """
 
 import hashlib
-from collections.abc import Iterable
+import tempfile
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.sparse import csr_array
 from scipy.special import entr
 
-from musichal.arrays import AnyArray, Bool, Float32, Float64, Int16, Int64
+from musichal.arrays import AnyArray, Bool, Float32, Float64, Int16, Int64, RowFile, Rows
 from musichal.errors import InputError
 from musichal.hearing.percepts import SILENCE
 from musichal.spec import VocabularySpec
@@ -100,8 +103,7 @@ class Vocabulary:
         The tokens are those that are heard: of a steady sound many centres are equally near but for rounding, and k-means,
         which computes distances in another way, may find another of them the nearest.
         """
-        blocks = (features[first : first + _BLOCK_ROWS] for first in range(0, features.shape[0], _BLOCK_ROWS))
-        return self._count(self.normalise(block) for block in blocks)
+        return self._count(map(self.normalise, _blocks(features)))
 
     def _count(self, blocks: Iterable[Float32]) -> Int64:
         counts = np.zeros(self.size, np.int64)
@@ -133,10 +135,11 @@ def nearest(distances: Float32) -> Int16:
     return np.argmin(distances, axis=1).astype(np.int16)
 
 
-def fit_vocabulary(features: Float32, spec: VocabularySpec, *, source: str, overwrite: bool = False) -> Vocabulary:
+def fit_vocabulary(features: Rows, spec: VocabularySpec, *, source: str, folder: Path | None = None) -> Vocabulary:
     """Learn a vocabulary from frames (n, dims) of one source; the same frames and spec give the same one, bit for bit.
 
-    With `overwrite` the frames may be changed, which needs half the memory.
+    Frames are read block by block, so they may lie in a file. What is made of many goes into a file of `folder`, by default of
+    the system's.
 
     Raises `InputError`, which names the `source`, if there are fewer different frames than tokens.
     """
@@ -147,38 +150,68 @@ def fit_vocabulary(features: Float32, spec: VocabularySpec, *, source: str, over
         )
     mean, projection, scale = _normalisation(features, spec)
     if spec.normalisation == "scale":
-        x = np.divide(features, np.float32(scale), out=features if overwrite else None)
+        x: Rows = _Scaled(features, np.float32(scale))
     else:
-        x = _project(features, _plane(mean, projection))
+        projected = RowFile(projection.shape[1], folder or Path(tempfile.gettempdir()))
+        plane = _plane(mean, projection)
+        for block in _blocks(features):
+            projected.append(_project(block, plane))
+        x = projected
     rng = np.random.default_rng(spec.seed)
     centres = _best_start(x, spec, rng)
-    centres, _, spread = _lloyd(x, centres, spec.max_iterations)
+    centres, spread = _lloyd(x, centres, spec.max_iterations)
     none = np.zeros(spec.size, np.int64)
     fitted = Vocabulary(spec.normalisation, centres, scale, mean, projection, max(spread, _LEAST_SPREAD), none)
-    return replace(fitted, counts=fitted._count(x[first : first + _BLOCK_ROWS] for first in range(0, len(x), _BLOCK_ROWS)))
+    return replace(fitted, counts=fitted._count(_blocks(x)))
 
 
-def _has_distinct_rows(features: Float32, count: int) -> bool:
+def _blocks(rows: Rows) -> Iterator[Float32]:
+    return (rows[first : first + _BLOCK_ROWS] for first in range(0, rows.shape[0], _BLOCK_ROWS))
+
+
+@dataclass(frozen=True)
+class _Scaled:
+    """Rows divided by a scale when they are read."""
+
+    rows: Rows
+    scale: np.float32
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.rows.shape
+
+    def __getitem__(self, chosen: Any) -> Float32:
+        return np.asarray(self.rows[chosen] / self.scale, np.float32)
+
+
+def _has_distinct_rows(features: Rows, count: int) -> bool:
     """Return whether at least `count` rows differ; stops at the first that suffice."""
     seen: set[bytes] = set()
-    for row in features:
-        seen.add((row + np.float32(0)).tobytes())  # -0.0 + 0.0 is 0.0
-        if len(seen) >= count:
-            return True
+    for block in _blocks(features):
+        for row in block:
+            seen.add((row + np.float32(0)).tobytes())  # -0.0 + 0.0 is 0.0
+            if len(seen) >= count:
+                return True
     return False
 
 
-def _normalisation(features: Float32, spec: VocabularySpec) -> tuple[Float32, Float32, float]:
-    none = np.zeros(0, dtype=np.float32)
+def _sum(blocks: Iterable[AnyArray]) -> Float64:
+    """Return the sum over all rows of blocks (k, dims), added row by row, whatever the blocks."""
+    total = np.zeros((0, 1))
+    for block in blocks:
+        total = np.add.reduce(np.concatenate([total, block]) if len(total) else block, axis=0, dtype=np.float64)[np.newaxis]
+    return np.asarray(total[0])
+
+
+def _normalisation(features: Rows, spec: VocabularySpec) -> tuple[Float32, Float32, float]:
+    none, count = np.zeros(0, dtype=np.float32), features.shape[0]
     if spec.normalisation == "scale":
-        mean = features.mean(axis=0, dtype=np.float64)
-        blocks = (features[first : first + _BLOCK_ROWS] - mean for first in range(0, features.shape[0], _BLOCK_ROWS))
-        deviations = np.concatenate([np.sum(np.square(block), axis=1) for block in blocks])
+        mean = _sum(_blocks(features)) / count
+        deviations = np.concatenate([np.sum(np.square(block - mean), axis=1) for block in _blocks(features)])
         return none, none.reshape(0, 0), float(np.sqrt(np.mean(deviations))) or 1.0
-    unit = _unit(features)
-    mean = unit.mean(axis=0, dtype=np.float64)
-    centred = unit - mean
-    values, vectors = np.linalg.eigh(centred.T @ centred)
+    mean = _sum(map(_unit, _blocks(features))) / count
+    centred = (_unit(block) - mean for block in _blocks(features))
+    values, vectors = np.linalg.eigh(sum(block.T @ block for block in centred))
     order = np.argsort(values)[::-1][:_PCA_DIMS]
     # Directions without variance are arbitrary, and so is an eigenvector's sign: make its largest component positive.
     leading = vectors[:, order[values[order] > _LEAST_VARIANCE * values[order[0]]]]
@@ -218,7 +251,7 @@ def _project(features: Float32, plane: _Plane) -> Float32:
     return out
 
 
-def _assign(x: Float32, centres: Float32) -> tuple[Int64, Float64]:
+def _assign(x: Rows, centres: Float32) -> tuple[Int64, Float64]:
     """Return each row's nearest centre and its squared distance.
 
     A matrix product is fast, but its rounding depends on the number of threads. It decides only where no rounding could
@@ -261,20 +294,20 @@ def _squared_distance(x: Float32, centre: Float32) -> Float64:
     return np.einsum("nd,nd->n", difference, difference).astype(np.float64)
 
 
-def _best_start(x: Float32, spec: VocabularySpec, rng: np.random.Generator) -> Float32:
+def _best_start(x: Rows, spec: VocabularySpec, rng: np.random.Generator) -> Float32:
     rows = np.sort(rng.permutation(x.shape[0])[:_SEEDING_ROWS])
     sample = x[rows]
     best: tuple[float, Float32] | None = None
     for _ in range(spec.restarts):
-        centres, _, spread = _lloyd(sample, _seed(sample, spec.size, rng), _SEEDING_ITERATIONS)
+        centres, spread = _lloyd(sample, _seed(sample, spec.size, rng), _SEEDING_ITERATIONS)
         if best is None or spread < best[0]:
             best = (spread, centres)
     assert best is not None
     return best[1]
 
 
-def _lloyd(x: Float32, centres: Float32, max_iterations: int) -> tuple[Float32, Int64, float]:
-    """Alternate assignment and means until the mean distance hardly falls; return centres, labels, mean distance."""
+def _lloyd(x: Rows, centres: Float32, max_iterations: int) -> tuple[Float32, float]:
+    """Alternate assignment and means until the mean distance hardly falls; return centres and mean distance."""
     labels, distance = _assign(x, centres)
     spread = float(distance.mean())
     for _ in range(max_iterations):
@@ -283,18 +316,21 @@ def _lloyd(x: Float32, centres: Float32, max_iterations: int) -> tuple[Float32, 
         before, spread = spread, float(distance.mean())
         if before - spread <= _TOLERANCE * before:
             break
-    return centres, labels, spread
+    return centres, spread
 
 
-def _means(x: Float32, labels: Int64, distance: Float64, size: int) -> Float32:
+def _means(x: Rows, labels: Int64, distance: Float64, size: int) -> Float32:
     """Return the mean of each cluster; an empty one restarts at the frame farthest from its centre, each at another."""
     counts = np.bincount(labels, minlength=size)
     sums = np.zeros((size, x.shape[1]))
-    for first in range(0, x.shape[0], _SUMMED_ROWS):
-        part = x[first : first + _SUMMED_ROWS]
-        n = len(part)
-        membership = csr_array((np.ones(n), (labels[first : first + n], np.arange(n))), shape=(size, n))
-        sums += membership @ part
+    part, clusters = sums, np.arange(size)
+    for first in range(0, x.shape[0], _BLOCK_ROWS):
+        if first % _SUMMED_ROWS == 0:
+            sums, part = sums + part, np.zeros_like(sums)
+        block = np.concatenate([part, x[first : first + _BLOCK_ROWS]])  # row by row, on from what there is
+        rows = np.concatenate([clusters, labels[first : first + _BLOCK_ROWS]])
+        part = csr_array((np.ones(len(rows)), (rows, np.arange(len(rows)))), shape=(size, len(rows))) @ block
+    sums = sums + part
     centres = sums / np.maximum(counts, 1)[:, None]
     empty = np.flatnonzero(counts == 0)
     if empty.size:

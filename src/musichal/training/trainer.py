@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from musichal.arrays import Bool, Float32, Int64, Records
+from musichal.arrays import Bool, Float32, Int64, Records, RowFile
 from musichal.audio.files import flac_holds_rate
 from musichal.audio.midi_take import MidiTake
 from musichal.audio.recording import Recording
@@ -34,6 +34,7 @@ from musichal.memory.memory import NOTE, Memory, Pair, PlayersPast, assign_notes
 from musichal.memory.oracle_threshold import choose_threshold, sampled
 from musichal.memory.partner_file import KEPT, PartnerModel, StoredRecording, in_the_beat
 from musichal.spec import PerceptionSpec
+from musichal.text import printable, reason
 from musichal.training.alignment import MORE_AT_ONCE, Sounding, align_notes, aligned, check_pairs, parts_at_once
 from musichal.training.heard import Heard, Tokenised, frame_hashes, hear, is_whole, ready_encoder, tokenise
 from musichal.training.influence_worth import MOST_REHEARSALS, Rehearsal, influence_worth
@@ -150,7 +151,7 @@ def learn(
     if vocabularies is None:
         audible = np.stack([np.append(mask.sum(axis=1), mask.shape[1]) for mask in (item.audible() for item in heard)])
         counted = int(audible[:, -1].sum()) <= sample_frames
-        vocabularies = _learn_vocabularies(heard, audible, spec, sample_frames, progress, warn or (lambda _text: None))
+        vocabularies = _learn_vocabularies(heard, audible, spec, sample_frames, folder, progress, warn or (lambda _text: None))
     tokenised = _tokenise_all(heard, spec, vocabularies, folder, engine, progress)
     if choose is not None:
         chosen = choose(tokenised)
@@ -241,8 +242,8 @@ def _hear_all(
     return [Heard.load(path, name=recording.name) for path, recording in zip(paths, recordings, strict=True)]
 
 
-def _sample(heard: Sequence[Heard], source: int, mask: Callable[[Heard], Bool], total: int, most: int) -> Float32:
-    """Return at most so many frames (n, dims) of a source: all `total` of a mask, or those with the smallest hashes."""
+def _sample(heard: Sequence[Heard], source: int, mask: Callable[[Heard], Bool], total: int, most: int, folder: Path) -> RowFile:
+    """Write at most so many frames (n, dims) of a source: all `total` of a mask, or those with the smallest hashes."""
     limit = np.uint64(2**64 - 1)
     if total > most:
         lowest = np.zeros(0, np.uint64)
@@ -251,17 +252,16 @@ def _sample(heard: Sequence[Heard], source: int, mask: Callable[[Heard], Bool], 
             if len(lowest) > most:
                 lowest = np.partition(lowest, most)[: most + 1]
         limit = lowest.max()
-    out, first = np.zeros((0, 1), np.float32), 0
+    out: RowFile | None = None
     for item in heard:
         chosen = mask(item)
         if total > most:
             chosen = chosen & (frame_hashes(item, np.arange(len(chosen))) < limit)
         features = item.features(source, chosen)
-        if not len(out):
-            out = np.empty((min(total, most), features.shape[1]), np.float32)
-        out[first : first + len(features)] = features
-        first += len(features)
-    return out[:first]
+        out = out or RowFile(features.shape[1], folder)
+        out.append(features)
+    assert out is not None
+    return out
 
 
 def _counted_again(vocabularies: Vocabularies, tokenised: Sequence[Tokenised]) -> Vocabularies:
@@ -281,6 +281,7 @@ def _learn_vocabularies(
     audible: Int64,
     spec: PerceptionSpec,
     sample_frames: int,
+    folder: Path,
     tell: Progress,
     warn: Callable[[str], None],
 ) -> Vocabularies:
@@ -305,11 +306,11 @@ def _learn_vocabularies(
         def mask(item: Heard, number: int = number, quiet: bool = quiet) -> Bool:
             return np.asarray(item.audible()[number] | quiet)
 
-        # No name holds the sample: it must be gone when the next one is taken.
-        of = total if quiet else counts[number]
-        learned.append(
-            fit_vocabulary(_sample(heard, number, mask, of, sample_frames), spec.vocabulary, source=source, overwrite=True)
-        )
+        try:
+            sample = _sample(heard, number, mask, total if quiet else counts[number], sample_frames, folder)
+            learned.append(fit_vocabulary(sample, spec.vocabulary, source=source, folder=folder))
+        except OSError as error:
+            raise InputError(f"cannot keep a sample of what was heard in {printable(folder)}: {reason(error)}") from error
     return learned[0], learned[1]
 
 

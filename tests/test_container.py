@@ -15,6 +15,7 @@ import pytest
 import safetensors.numpy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
 from musichal.errors import InputError, PartnerFileError
 from musichal.memory import container
@@ -253,3 +254,16 @@ def test_arrays_are_stored_whatever_their_layout_and_nothing_else_is_read(tmp_pa
         write_container(path, content={}, members={ARRAYS: data})
         with pytest.raises(PartnerFileError, match="holds no arrays"):
             read_container(path).read_arrays(ARRAYS)
+
+
+@given(
+    st.dictionaries(
+        st.text(st.characters(categories=("L", "N", "P")), min_size=1, max_size=4),
+        st.sampled_from(["u8", "i8", "f8", "f4", "u4", "i4", "f2", "u2", "i2", "i1", "u1", "?"]).flatmap(
+            lambda kind: hnp.arrays(kind, hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=3))
+        ),
+        max_size=5,
+    )
+)
+def test_arrays_are_written_as_safetensors_writes_them(arrays):
+    assert pack_arrays(arrays) == safetensors.numpy.save(arrays)

@@ -171,8 +171,14 @@ class OracleLinks:
 
     def pairs(self) -> Int32:
         """Return all forward links but those to successors as pairs of states, in order, shape (k, 2)."""
-        pairs = [(state, target) for state in range(len(self._latest)) for target in reversed(self.forward(state))]
-        return np.array(pairs, dtype=np.int32).reshape(-1, 2)
+        source, before = np.zeros(len(self._target), np.int32), self._before
+        latest = np.array(self._latest, np.int32)
+        source[latest] = np.arange(len(latest), dtype=np.int32)
+        for place in range(len(source) - 1, 0, -1):
+            if before[place]:
+                source[before[place]] = source[place]
+        order = np.argsort(source[1:], kind="stable") + 1
+        return np.stack([source, np.array(self._target, np.int32)], axis=1)[order]
 
     @property
     def forward_count(self) -> int:
@@ -384,7 +390,7 @@ class AudioOracle:
     def to_arrays(self) -> dict[str, AnyArray]:
         """Return what `from_arrays` needs, for a partner file."""
         return {
-            "vectors": self.vectors(),
+            "vectors": self._vectors.view,
             "threshold": np.array(self.threshold, dtype=np.float64),
             "suffix_links": self.suffix_links(),
             "repeat_lengths": self.repeat_lengths(),

@@ -17,7 +17,8 @@ import json
 import re
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,8 +46,11 @@ _MEMBER_NAME = re.compile(r"arrays/[a-z0-9_-]{1,64}\.safetensors|recordings/[a-z
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _LOCAL_HEADER_BYTES, _DIRECTORY_ENTRY_BYTES, _END_BYTES, _END64_BYTES = 30, 46, 22, 76
 _BLOCK_BYTES = 1 << 20
-_ARRAY_TYPES = frozenset(("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"))
-_ARRAY_TYPES |= frozenset(("float16", "float32", "float64"))
+_ARRAY_TYPES = {
+    **{"uint64": "U64", "int64": "I64", "float64": "F64", "float32": "F32", "uint32": "U32", "int32": "I32"},
+    **{"float16": "F16", "uint16": "U16", "int16": "I16", "int8": "I8", "uint8": "U8", "bool": "BOOL"},
+}
+"""How safetensors calls the types of arrays, in the order in which it stores them."""
 _LONGEST_TEXT = 4096
 Layout = Mapping[str, tuple[type[np.generic], int]]
 """Type and number of dimensions of arrays, by name."""
@@ -75,15 +79,19 @@ class Blob:
 
     def read(self) -> bytes:
         """Return its bytes; raises `PartnerFileError` where the file no longer holds them."""
+        return b"".join(self.blocks())
+
+    def blocks(self) -> Iterator[bytes]:
+        """Yield its bytes block by block; raises as `read` does, at the end where they do not match their digest."""
         container = read_container(self.path)
         with _one_line(self.path):
             if self.name not in container.members or container.members[self.name].sha256 != self.sha256:
                 raise _RefusedError("was changed since it was opened")
-        return container.read(self.name)
+        yield from container.blocks(self.name)
 
 
-Data = bytes | Path | Blob
-"""What a member is made of: bytes, a file, or a member of another container."""
+Data = bytes | Path | Blob | Callable[[], Mapping[str, AnyArray]]
+"""What a member is made of: bytes, a file, a member of another container, or arrays that are made when they are written."""
 
 
 def as_bytes(data: bytes | Blob) -> bytes:
@@ -104,27 +112,26 @@ class Container:
 
     def check(self, name: str) -> None:
         """Raise `PartnerFileError` where a member does not match its digest; nothing of it is kept."""
-        with _one_line(self.path), self.path.open("rb") as stream:
-            stream.seek(self.members[name].offset)
-            digest, left = hashlib.sha256(), self.members[name].size
-            while left and (block := stream.read(min(left, _BLOCK_BYTES))):
-                digest.update(block)
-                left -= len(block)
-            if digest.hexdigest() != self.members[name].sha256:
-                raise _RefusedError(f"is damaged: its member {name} does not match its digest")
+        deque(self.blocks(name), maxlen=0)
 
     def read(self, name: str) -> bytes:
         """Return the bytes of a member; raises `PartnerFileError` where they do not match their digest."""
+        return b"".join(self.blocks(name, block_bytes=MAX_ARCHIVE_BYTES))
+
+    def blocks(self, name: str, *, block_bytes: int = _BLOCK_BYTES) -> Iterator[bytes]:
+        """Yield the bytes of a member; raises `PartnerFileError`, at the end where they do not match their digest."""
         with _one_line(self.path):
             if name not in self.members:
                 raise _RefusedError(f"lacks its member {name}")
-            member = self.members[name]
+            digest, left = hashlib.sha256(), self.members[name].size
             with self.path.open("rb") as stream:
-                stream.seek(member.offset)
-                data = stream.read(member.size)
-            if hashlib.sha256(data).hexdigest() != member.sha256:
+                stream.seek(self.members[name].offset)
+                while left and (block := stream.read(min(left, block_bytes))):
+                    digest.update(block)
+                    left -= len(block)
+                    yield block
+            if digest.hexdigest() != self.members[name].sha256:
                 raise _RefusedError(f"is damaged: its member {name} does not match its digest")
-            return data
 
     def blob(self, name: str) -> Blob | None:
         """Return a member without reading it, if there is one."""
@@ -154,7 +161,7 @@ def write_container(path: PathLike, *, content: Mapping[str, Any], members: Mapp
         Plain JSON values: dict with text keys, list, str, int, finite float, bool, None.
     members
         ``arrays/NAME.safetensors`` and ``recordings/NAME.flac``, NAME of a-z, 0-9, ``_`` and ``-``; what lies in files is
-        copied block by block.
+        copied block by block. Functions are called twice, for the digest and for the bytes.
     """
     for name in members:
         if not _MEMBER_NAME.fullmatch(name):
@@ -185,12 +192,14 @@ def write_container(path: PathLike, *, content: Mapping[str, Any], members: Mapp
                     target.write(block)
 
 
-def _blocks(data: Data) -> Iterator[bytes]:
+def _blocks(data: Data) -> Iterator[bytes | memoryview]:
     if isinstance(data, Path):
         with data.open("rb") as stream:
             yield from iter(lambda: stream.read(_BLOCK_BYTES), b"")
+    elif isinstance(data, bytes):
+        yield data
     else:
-        yield data.read() if isinstance(data, Blob) else data
+        yield from data.blocks() if isinstance(data, Blob) else _packed(data())
 
 
 def _described(data: Data) -> dict[str, Any]:
@@ -244,15 +253,29 @@ def pack_arrays(arrays: Mapping[str, AnyArray]) -> bytes:
 
     Booleans, integers and floats of 16 to 64 bits. Raises `ValueError` for other types and unprintable names.
     """
-    plain: dict[str, AnyArray] = {}
-    for name, array in arrays.items():  # safetensors puts them in its own order
+    return b"".join(_packed(arrays))
+
+
+def _packed(arrays: Mapping[str, AnyArray]) -> Iterator[bytes | memoryview]:
+    """Yield the bytes that `safetensors.numpy.save` returns, without a copy of the arrays."""
+    for name, array in arrays.items():
         if array.dtype.name not in _ARRAY_TYPES:
             raise ValueError(f"array {name!r} has type {array.dtype}, which cannot be stored")
         if not name or not name.isprintable() or name == "__metadata__":
             raise ValueError(f"{name!r} is not a name for an array")
-        # safetensors copies memory as it lies: in C order and little-endian, or wrong
-        plain[name] = np.asarray(array, dtype=array.dtype.newbyteorder("<"), order="C")
-    return safetensors.numpy.save(plain)
+    order = [*_ARRAY_TYPES]
+    names = sorted(arrays, key=lambda name: (order.index(arrays[name].dtype.name), name))
+    table, end = {}, 0
+    for name in names:
+        first, end = end, end + arrays[name].nbytes
+        described = {"dtype": _ARRAY_TYPES[arrays[name].dtype.name], "shape": arrays[name].shape, "data_offsets": (first, end)}
+        table[name] = described
+    text = json.dumps(table, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    yield len(text).to_bytes(8, "little") + text
+    for name in names:
+        plain = np.asarray(arrays[name], dtype=arrays[name].dtype.newbyteorder("<"), order="C")
+        yield plain.reshape(-1).view(np.uint8).data
 
 
 def _header_bytes(name: str, size: int) -> int:

@@ -13,6 +13,7 @@ the gestures of the players.
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,6 @@ from musichal.memory.container import (
     Data,
     Layout,
     as_bytes,
-    pack_arrays,
     read_container,
     require,
     safe_text,
@@ -185,20 +185,18 @@ def save_partner(path: PathLike, model: PartnerModel) -> None:
         members |= _memory_members(past.memory, _PLAYERS)
     vocabularies, recordings = [], []
     for source, vocabulary in zip(SOURCES, model.vocabularies, strict=True):
-        arrays = {name: getattr(vocabulary, name) for name in _VOCABULARY_ARRAYS}
-        members[f"arrays/vocabulary-{source}.safetensors"] = pack_arrays(arrays)
+        members[f"arrays/vocabulary-{source}.safetensors"] = partial(_fields, vocabulary, _VOCABULARY_ARRAYS)
         values = {name: getattr(vocabulary, name) for name in ("normalisation", "scale", "spread")}
         vocabularies.append({**values, "digest": vocabulary.digest()})
     for number, recording in enumerate(model.recordings):
-        arrays = {name: getattr(recording, name) for name in _RECORDING_ARRAYS}
-        members[f"arrays/recording-{number:04d}.safetensors"] = pack_arrays(arrays)
+        members[f"arrays/recording-{number:04d}.safetensors"] = partial(_fields, recording, _RECORDING_ARRAYS)
         recordings.append({name: getattr(recording, name) for name in ("name", "sample_rate_hz", "n_samples", "digest")})
         if recording.tags:
             recordings[-1]["tags"] = list(recording.tags)
         if recording.beats is not None:
-            members[f"arrays/beats-{number:04d}.safetensors"] = pack_arrays(columns_to_arrays(recording.beats, BEAT))
+            members[f"arrays/beats-{number:04d}.safetensors"] = partial(columns_to_arrays, recording.beats, BEAT)
         if recording.take is not None:
-            members[f"arrays/midi-{number:04d}.safetensors"] = pack_arrays(take_to_arrays(recording.take))
+            members[f"arrays/midi-{number:04d}.safetensors"] = partial(take_to_arrays, recording.take)
         if recording.flac is not None:
             members[f"recordings/{number:04d}.flac"] = recording.flac
     content: dict[str, Any] = {
@@ -218,14 +216,18 @@ def save_partner(path: PathLike, model: PartnerModel) -> None:
     write_container(path, content=content, members=members)
 
 
-def _memory_members(memory: Memory, prefix: str) -> dict[str, bytes]:
-    columns = {
-        "states": (memory.states, _STATE_LAYOUTS[FORMAT_VERSION]),
-        "notes": (memory.notes, NOTE),
-        "hits": (memory.hits, NOTE),
+def _memory_members(memory: Memory, prefix: str) -> dict[str, Data]:
+    arrays: dict[str, Data] = {
+        "states": partial(columns_to_arrays, memory.states, _STATE_LAYOUTS[FORMAT_VERSION]),
+        "notes": partial(columns_to_arrays, memory.notes, NOTE),
+        "hits": partial(columns_to_arrays, memory.hits, NOTE),
+        "oracle": memory.oracle.to_arrays,
     }
-    arrays = {name: columns_to_arrays(*column) for name, column in columns.items()} | {"oracle": memory.oracle.to_arrays()}
-    return {f"arrays/{prefix}{name}.safetensors": pack_arrays(values) for name, values in arrays.items()}
+    return {f"arrays/{prefix}{name}.safetensors": values for name, values in arrays.items()}
+
+
+def _fields(value: Vocabulary | StoredRecording, layout: Layout) -> dict[str, AnyArray]:
+    return {name: getattr(value, name) for name in layout}
 
 
 def load_partner(path: PathLike) -> PartnerModel:

@@ -362,7 +362,7 @@ def tokenise(heard: Heard, spec: PerceptionSpec, vocabularies: Vocabularies, pat
     arrays = {name: np.array([getattr(gesture, name) for gesture in gestures]) for name in _SCALARS}
     arrays |= {name: np.stack([getattr(gesture, name) for gesture in gestures]) for name in ("chroma", "vector")}
     arrays |= {"frame_tokens": np.concatenate(tokens, axis=1), "counts": np.array(counts)}
-    write_container(path, content={"gestures": len(gestures)}, members={_MEMBER: pack_arrays(arrays)})
+    write_container(path, content={"gestures": len(gestures)}, members={_MEMBER: lambda: arrays})
 
 
 def is_whole(path: Path) -> bool:

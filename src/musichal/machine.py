@@ -253,15 +253,9 @@ def run_module(module: str, arguments: Sequence[str], *, threads: int | None, wh
 
     Raises `InputError` if the process fails, with the last line of its error output.
 
-    Parameters
-    ----------
-    module : str
-        Its dotted name.
-    arguments : sequence of str
-    threads : int or None
-        Number of threads for numerical libraries. None: their own choice.
-    what : str
-        Name of the task, for the error message.
+    * `module`: Its dotted name.
+    * `threads`: Number of threads for numerical libraries. None: their own choice.
+    * `what`: Name of the task, for the error message.
     """
     limits = {} if threads is None else dict.fromkeys(THREAD_SETTINGS, str(threads))
     environment = {**os.environ, **limits}

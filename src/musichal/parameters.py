@@ -23,26 +23,15 @@ Scope = Literal["partner", "voice", "mode"]
 class Parameter:
     """One parameter.
 
-    Parameters
-    ----------
-    name : str
-        As in ``--set NAME=VALUE``; a voice's is set as ``bass.NAME``, a mode's is a column of its table.
-    scope : {"partner", "voice", "mode"}
-    group : str
-        Heading of the reference that it stands under.
-    default : int, float or str
-    low, high : float or None
-        Range, both ends included; None where the parameter takes words.
-    unit : str
-        "s", "dB", "semitones", …; empty for plain numbers and factors.
-    help : str
-        What it does, in one sentence.
-    ends : tuple of two values
-        The lowest and the highest value that anyone would use: `musichal evaluate --effects` compares them.
-    usual : tuple of two numbers
-        What a fader goes through from one end to the other, unless it is told otherwise: the range that is of use in music.
-    beside : mapping
-        What else must be set for the parameter to have an effect; for a mode's, ``mode`` names the mode to try it in.
+    * `name`: As in ``--set NAME=VALUE``; a voice's is set as ``bass.NAME``, a mode's is a column of its table.
+    * `group`: Heading of the reference that it stands under.
+    * `low`, `high`: Range, both ends included; None where the parameter takes words.
+    * `unit`: "s", "dB", "semitones", …; empty for plain numbers and factors.
+    * `help`: What it does, in one sentence.
+    * `ends`: The lowest and the highest value that anyone would use: `musichal evaluate --effects` compares them.
+    * `usual`: What a fader goes through from one end to the other, unless it is told otherwise: the range that is of use in
+      music.
+    * `beside`: What else must be set for the parameter to have an effect; for a mode's, ``mode`` names the mode to try it in.
     """
 
     name: str

@@ -34,10 +34,8 @@ def encode_flac(samples: Float32, sample_rate_hz: int) -> bytes:
     Raises `ValueError` where the samples are not on the grid: coding them would lose something, `InputError` where FLAC cannot
     hold the rate.
 
-    Parameters
-    ----------
-    samples
-        Shape (n,), n > 0, float32 on the 24-bit grid: multiples of 2**-23 from -1 to 1 - 2**-23, as `ingest` gives them.
+    * `samples`: Shape (n,), n > 0, float32 on the 24-bit grid: multiples of 2**-23 from -1 to 1 - 2**-23, as `ingest` gives
+      them.
     """
     out = io.BytesIO()
     write_flac(out, samples, sample_rate_hz)

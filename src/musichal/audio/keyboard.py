@@ -149,16 +149,8 @@ class KeyboardSynth:
     Messages are taken in order; one that comes for a sample already rendered sounds with the next one. When more notes sound
     than there are voices, the oldest ends.
 
-    Parameters
-    ----------
-    sample_rate_hz : int
-    keys : Keys, optional
-        What a key sounds like; the embedded instrument.
-
-    Attributes
-    ----------
-    position : int
-        How many samples were rendered.
+    * `keys`: What a key sounds like; the embedded instrument.
+    * `position`: How many samples were rendered.
 
     Examples
     --------

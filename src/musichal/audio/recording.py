@@ -92,14 +92,7 @@ def ingest(block: npt.NDArray[np.float32] | Float64) -> Float32:
     nearest multiple of 2**-23 (ties to even). Each frame depends on itself alone, so a stream may be cut anywhere. Raises
     `InputError` where a sample is NaN or infinite.
 
-    Parameters
-    ----------
-    block
-        Shape (frames,) or (frames, channels), float32 or float64, full scale 1; `frames` may be 0.
-
-    Returns
-    -------
-    Shape (frames,), float32. Applying `ingest` again changes nothing.
+    * `block`: Shape (frames,) or (frames, channels), float32 or float64, full scale 1; `frames` may be 0.
     """
     if block.dtype not in (np.float32, np.float64):
         raise TypeError(f"samples must be float32 or float64, got {block.dtype}")

@@ -129,12 +129,8 @@ class _Work(Protocol):
 class Desk:
     """Does what a page asks for, on threads of its own.
 
-    Parameters
-    ----------
-    show : callable
-        Makes the messages of a session or a partner.
-    uploads : Uploads, optional
-        Without it nothing can be dropped, and so nothing trained.
+    * `show`: Makes the messages of a session or a partner.
+    * `uploads`: Without it nothing can be dropped, and so nothing trained.
     """
 
     names = frozenset(("open", "compare", "verify", "train", "drop_out", "stop"))

@@ -247,15 +247,9 @@ def measured(latencies_s: Float64) -> Measured:
 def clicks_heard(samples: Float32, sent: Float64, *, rate_hz: int, apart_s: float = _APART_S) -> Float64:
     """Return how long after it was sent each click that is heard begins, in s.
 
-    Parameters
-    ----------
-    samples : Float32
-        Shape (n,).
-    sent : Float64
-        Where in the samples clicks were sent, shape (m,).
-    rate_hz : int
-    apart_s : float
-        Least time between clicks: one that takes longer is not found.
+    * `samples`: Shape (n,).
+    * `sent`: Where in the samples clicks were sent, shape (m,).
+    * `apart_s`: Least time between clicks: one that takes longer is not found.
     """
     smooth = max(1, round(_SHORTEST_S * rate_hz))
     envelope = uniform_filter1d(np.abs(samples).astype(np.float64), smooth)

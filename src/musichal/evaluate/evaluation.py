@@ -162,10 +162,7 @@ def contest(
 ) -> tuple[tuple[Trace, ...], tuple[Contestant, ...]]:
     """Let every contestant answer every excerpt.
 
-    Returns
-    -------
-    (players, contestants)
-        The traces of the excerpts themselves, and how each contestant did.
+    Returns (players, contestants): The traces of the excerpts themselves, and how each contestant did.
     """
     duration_s = min(e.duration_s for e in excerpts)
     players = tuple(player_trace(e.heard, e.notes, duration_s=duration_s) for e in excerpts)
@@ -405,11 +402,9 @@ def effect(
 def against_chance(differences: Float64) -> Float64:
     """Return for each outcome how often chance moves any of them as consistently, shape (k,).
 
-    Parameters
-    ----------
-    differences : array of shape (n, k)
-        Of each excerpt and outcome between the ends. By chance alone each excerpt's would as well have the other sign, all
-        signs together. Consistency is the mean over the root mean square. Up to twelve excerpts all signs are tried.
+    * `differences`: shape (n, k). Of each excerpt and outcome between the ends. By chance alone each excerpt's would as well
+      have the other sign, all signs together. Consistency is the mean over the root mean square. Up to twelve excerpts all
+      signs are tried.
     """
     n = len(differences)
     scale = np.sqrt(np.mean(differences**2, axis=0))

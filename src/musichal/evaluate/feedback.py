@@ -124,12 +124,8 @@ def feedback(
 ) -> tuple[Feedback, ...]:
     """Return how a partner does at each level, with and without knowing its own sound.
 
-    Parameters
-    ----------
-    samples : array of shape (n,)
-        A player, who is silent from `player_s` on.
-    levels_db : tuple of float
-        How loud the partner's sound is against the player's, by their mean power while the player plays.
+    * `samples`: shape (n,). A player, who is silent from `player_s` on.
+    * `levels_db`: How loud the partner's sound is against the player's, by their mean power while the player plays.
     """
 
     def run(gain: float, knows: bool, *, other: int = 0) -> Loop:

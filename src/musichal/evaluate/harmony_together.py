@@ -130,32 +130,24 @@ class PitchTruth:
 class HarmonyTogether:
     """How an answer's pitches lie beside the others', and what its choices were; None where there is nothing to measure.
 
-    Attributes
-    ----------
-    notes : int
-        Notes with a pitch.
-    agreement, agreement_moved : float or None
-        Share of them, weighed by length, that agree with the band or the player, and of the same answer moved in time.
-    band, band_moved, band_above_moved : float or None
-        The same with the band alone, and the first less the second.
-    in_chord : float or None
-        Share of their time that is in the chord of the chart; None without a chart.
-    consonant, unsupported : float or None
-        Shares of the player's time: with a consonant note of the answer; without any.
-    entropy_bits : float or None
-        Entropy of the notes' lengths in 16ths of the beat, rounded, at least one and at most 32; 0 where all are alike.
-    longest_quote : float or None
-        Length of the longest run of states in recorded order and one transposition. None for what has no memory.
-    memory_used : float or None
-        Share of memory's states that were played.
-    learned : float or None
-        Share of the influences in `LEARNED` in all choices, on average.
-    transposition_changes : float or None
-        Share of choices, but the first of each phrase, that are in another transposition than the one before.
-    like_band, like_above_any : float or None
-        How like the band the places of the choices are, and by how much more than any place of memory.
-    no_support, under_half : float or None
-        Shares of choices that no influence spoke for, and, of others, with less than half the score of the best other place.
+    * `notes`: Notes with a pitch.
+    * `agreement`, `agreement_moved`: Share of them, weighed by length, that agree with the band or the player, and of the
+      same answer moved in time.
+    * `band`, `band_moved`, `band_above_moved`: The same with the band alone, and the first less the second.
+    * `in_chord`: Share of their time that is in the chord of the chart; None without a chart.
+    * `consonant`, `unsupported`: Shares of the player's time: with a consonant note of the answer; without any.
+    * `entropy_bits`: Entropy of the notes' lengths in 16ths of the beat, rounded, at least one and at most 32; 0 where all
+      are alike.
+    * `longest_quote`: Length of the longest run of states in recorded order and one transposition. None for what has no
+      memory.
+    * `memory_used`: Share of memory's states that were played.
+    * `learned`: Share of the influences in `LEARNED` in all choices, on average.
+    * `transposition_changes`: Share of choices, but the first of each phrase, that are in another transposition than the one
+      before.
+    * `like_band`, `like_above_any`: How like the band the places of the choices are, and by how much more than any place of
+      memory.
+    * `no_support`, `under_half`: Shares of choices that no influence spoke for, and, of others, with less than half the score
+      of the best other place.
     """
 
     notes: int
@@ -190,21 +182,12 @@ def harmony_together(
 ) -> HarmonyTogether:
     """Return how an answer's pitches lie beside the true parts'.
 
-    Parameters
-    ----------
-    answer : PitchedNotes
-    truth : PitchTruth
-        In time from the start of the answer.
-    beats : BeatMap, optional
-        None for music without a beat.
-    duration_s : float
-        Length of the stretch that is answered.
-    decisions : sequence of Decision
-        What made the notes, if a partner did.
-    memory : Memory, optional
-        The memory it played from.
-    learned : PitchedNotes, optional
-        What the band plays in the recording that the memory is of.
+    * `truth`: In time from the start of the answer.
+    * `beats`: None for music without a beat.
+    * `duration_s`: Length of the stretch that is answered.
+    * `decisions`: What made the notes, if a partner did.
+    * `memory`: The memory it played from.
+    * `learned`: What the band plays in the recording that the memory is of.
     """
     answer, band = answer.cut(0.0, duration_s), truth.band
     both = PitchedNotes.joined([band, truth.player])

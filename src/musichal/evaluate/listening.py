@@ -235,12 +235,8 @@ def _fit(answer: Trace, player: Trace, piece: slice, lag: int) -> Float64:
 def listening(answers: Sequence[Answer], players: Sequence[Trace], *, rng: np.random.Generator) -> Listening:
     """Return how surely answers point to their inputs.
 
-    Parameters
-    ----------
-    answers, players : sequences
-        Answer i is the answer to player i; at least two.
-    rng : numpy.random.Generator
-        For the bootstrap.
+    * `answers`, `players`: Answer i is the answer to player i; at least two.
+    * `rng`: For the bootstrap.
     """
     scores = np.array([[follow(answer, player) for player in players] for answer in answers])
     now = np.array([[_at_once(answer.trace, player) for player in players] for answer in answers])

@@ -72,14 +72,9 @@ def token_diversity(sequences: Sequence[AnyArray], *, size: int, duration_s: flo
 
     Raises `ValueError` for tokens outside the vocabulary, or a duration that is not positive.
 
-    Parameters
-    ----------
-    sequences : sequence of arrays of shape (n,)
-        Its tokens, one array per recording.
-    size : int
-        Tokens in the vocabulary.
-    duration_s : float
-        Length of the recordings together.
+    * `sequences`: shape (n,). Its tokens, one array per recording.
+    * `size`: Tokens in the vocabulary.
+    * `duration_s`: Length of the recordings together.
     """
     if not duration_s > 0:
         raise ValueError(f"duration_s must be positive, got {duration_s}")

@@ -69,24 +69,15 @@ class BeatMap:
 class TimeTogether:
     """How an answer lies in time; None where there is nothing to measure.
 
-    Attributes
-    ----------
-    onsets : int
-        Onsets, chords counted once.
-    r8, r16, r_triplets : float or None
-        Concentration on the grids of 2, 4 and 3 parts of a beat.
-    r_grid : float or None
-        The same on the grid that the real parts are on: 16ths or triplets.
-    within : float or None
-        Share of onsets with an onset of the band within `WINDOW_S`. The player's own never count.
-    within_moved : float or None
-        The same of the answer moved in time, on average: chance.
-    asynchrony_ms, spread_ms : float or None
-        Median of the signed distance from the nearest line of that grid (late is positive), and the standard deviation.
-    phrase_beats : float or None
-        Median length of a phrase in beats.
-    in_time : float or None
-        Share of decisions to play that were made in time; None for what makes none.
+    * `onsets`: Onsets, chords counted once.
+    * `r8`, `r16`, `r_triplets`: Concentration on the grids of 2, 4 and 3 parts of a beat.
+    * `r_grid`: The same on the grid that the real parts are on: 16ths or triplets.
+    * `within`: Share of onsets with an onset of the band within `WINDOW_S`. The player's own never count.
+    * `within_moved`: The same of the answer moved in time, on average: chance.
+    * `asynchrony_ms`, `spread_ms`: Median of the signed distance from the nearest line of that grid (late is positive), and
+      the standard deviation.
+    * `phrase_beats`: Median length of a phrase in beats.
+    * `in_time`: Share of decisions to play that were made in time; None for what makes none.
     """
 
     onsets: int
@@ -162,20 +153,12 @@ def time_together(
 ) -> TimeTogether:
     """Return how onsets lie beside the band's.
 
-    Parameters
-    ----------
-    onsets_s : array of shape (n,)
-        Ascending, as `struck` gives them.
-    true_s : array of shape (m,)
-        Onsets of the band, ascending.
-    beats : BeatMap, optional
-        None for music without a beat.
-    duration_s : float
-        Length of the stretch that both lie in.
-    grid : int
-        Parts of a beat that the real parts are on.
-    decisions : sequence of Decision
-        What made the onsets, if a partner did.
+    * `onsets_s`: shape (n,). Ascending, as `struck` gives them.
+    * `true_s`: shape (m,). Onsets of the band, ascending.
+    * `beats`: None for music without a beat.
+    * `duration_s`: Length of the stretch that both lie in.
+    * `grid`: Parts of a beat that the real parts are on.
+    * `decisions`: What made the onsets, if a partner did.
     """
     r8 = r16 = r_triplets = r_grid = asynchrony = spread = phrase = None
     if beats is not None and len(onsets_s):

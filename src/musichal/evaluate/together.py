@@ -59,21 +59,12 @@ Progress = Callable[[str, float], None]
 class Duo:
     """A player's and a band's recording of one song, with what is known of it; times are seconds from their start.
 
-    Attributes
-    ----------
-    name : str
-    player, band : Recording
-        Of one length.
-    beats : BeatMap or None
-        None where they are not known.
-    parts_s : tuple of arrays
-        Onsets of each part of the band; empty where they are not known.
-    player_s : array or None
-        Onsets of the player, None where they are not known.
-    push_s : float or None
-        Where the player changes tempo.
-    pitches : PitchTruth or None
-        None where notes are not known.
+    * `player`, `band`: Of one length.
+    * `beats`: None where they are not known.
+    * `parts_s`: Onsets of each part of the band; empty where they are not known.
+    * `player_s`: Onsets of the player, None where they are not known.
+    * `push_s`: Where the player changes tempo.
+    * `pitches`: None where notes are not known.
     """
 
     name: str

@@ -123,20 +123,12 @@ def verify_partner(
 ) -> Verification:
     """Return every check of a partner. Raises `MusicHalError` if a recording cannot be heard.
 
-    Parameters
-    ----------
-    asked : sequence of Subject
-        What to push through the live path; nothing is heard if it is empty.
-    name : str
-        What to call the partner.
-    quick : bool
-        Leave out what takes long: other device rates, other grids, windows every 7 ms, training again.
-    seed : int
-        Seed of the block sizes.
-    partner, retrain : Path, callable
-        Its file, and how to train it again; without them repeatability is not checked.
-    processors : int
-        Number of processors to run threads on.
+    * `asked`: What to push through the live path; nothing is heard if it is empty.
+    * `name`: What to call the partner.
+    * `quick`: Leave out what takes long: other device rates, other grids, windows every 7 ms, training again.
+    * `seed`: Seed of the block sizes.
+    * `partner`, `retrain`: Its file, and how to train it again; without them repeatability is not checked.
+    * `processors`: Number of processors to run threads on.
     """
     tell = progress or (lambda _what, _share: None)
 

@@ -54,14 +54,10 @@ class Analyser(Protocol):
 class AnalysisThread:
     """Analyses windows on a thread of its own.
 
-    Parameters
-    ----------
-    hear : callable
-        Called on the thread only, with windows in order.
-    most_waiting : int
-        How many windows may wait beside the one that is being analysed. If one more comes, the oldest is skipped.
-    in_thread : callable
-        Called first on the thread.
+    * `hear`: Called on the thread only, with windows in order.
+    * `most_waiting`: How many windows may wait beside the one that is being analysed. If one more comes, the oldest is
+      skipped.
+    * `in_thread`: Called first on the thread.
     """
 
     def __init__(

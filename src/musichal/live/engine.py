@@ -73,10 +73,7 @@ class Player(Protocol):
 class EventLoop:
     """Gives events to a partner, in order, and returns what it decides.
 
-    Parameters
-    ----------
-    sample_rate_hz : int
-        The rate of the clock.
+    * `sample_rate_hz`: The rate of the clock.
     """
 
     def __init__(self, partner: Player, *, sample_rate_hz: int) -> None:
@@ -143,16 +140,10 @@ class Step:
 class Engine:
     """Lets a partner answer blocks of samples, on the clock of the stream.
 
-    Parameters
-    ----------
-    listener : Listener
-        Fresh, at the rate of the samples to come.
-    sample_rate_hz : int
-        The spec's rate.
-    drift : DriftMonitor, optional
-        Watches the percepts; it does not change what is played.
-    notes : NoteQueue, optional
-        The notes of a MIDI player, which take the place of those heard.
+    * `listener`: Fresh, at the rate of the samples to come.
+    * `sample_rate_hz`: The spec's rate.
+    * `drift`: Watches the percepts; it does not change what is played.
+    * `notes`: The notes of a MIDI player, which take the place of those heard.
     """
 
     def __init__(
@@ -304,16 +295,10 @@ def perform(
     or is too short for a single frame; `PartnerFileError` if this installation's front end differs from the one the partner was
     trained with.
 
-    Parameters
-    ----------
-    seed : int
-        For the partner's choices.
-    progress : callable, optional
-        Called with the share of the recording that was played, 0 to 1.
-    on_drift : callable, optional
-        Called when the input is no longer like the training, and when it is again.
-    known : KnownNotes, optional
-        The onsets and notes of a MIDI player, at the spec's rate; they take the place of those heard.
+    * `seed`: For the partner's choices.
+    * `progress`: Called with the share of the recording that was played, 0 to 1.
+    * `on_drift`: Called when the input is no longer like the training, and when it is again.
+    * `known`: The onsets and notes of a MIDI player, at the spec's rate; they take the place of those heard.
     """
     spec = model.spec
     onsets = None if known is None else OnsetQueue(known.onsets)

@@ -68,28 +68,16 @@ _MARGIN_S = 0.005
 class LiveEngine:
     """Lets a partner answer a live input.
 
-    Parameters
-    ----------
-    front_end : FrontEnd
-        Fresh, at the source's rate.
-    analysis : Analyser
-        Analyses the windows of the front end.
-    clock : ClockFit or Line
-        Of the positions of the source's blocks.
-    source_rate_hz, block : int
-        Rate of the source, and the size of its blocks.
-    capture_s : float
-        What converter and system take from a sound to its arrival.
-    observer : EngineObserver, optional
-        Called from the engine's thread: see `musichal.live.engine.ObserverThread`.
-    status : callable, optional
-        Returns the partner's status at a time.
-    news : deque of (kind, text), optional
-        Events that any thread appends; each is sent to the observer with the next step.
-    now_s : callable
-        The machine's clock.
-    suspended_s : callable
-        How long the system was suspended so far.
+    * `front_end`: Fresh, at the source's rate.
+    * `analysis`: Analyses the windows of the front end.
+    * `clock`: Of the positions of the source's blocks.
+    * `source_rate_hz`, `block`: Rate of the source, and the size of its blocks.
+    * `capture_s`: What converter and system take from a sound to its arrival.
+    * `observer`: Called from the engine's thread: see `musichal.live.engine.ObserverThread`.
+    * `status`: Returns the partner's status at a time.
+    * `news`: Events that any thread appends; each is sent to the observer with the next step.
+    * `now_s`: The machine's clock.
+    * `suspended_s`: How long the system was suspended so far.
     """
 
     def __init__(

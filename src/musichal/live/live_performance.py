@@ -138,28 +138,13 @@ class LivePerformance:
     Raises `MusicHalError` on entering, for what cannot be opened, before the session begins; on leaving, if the analysis
     failed.
 
-    Parameters
-    ----------
-    request : LiveRequest
-    make_player : callable
-        Returns the partner that plays.
-    observers : sequence of EngineObserver
-        Called on a thread beside the engine.
-    loading : callable
-        Returns a context manager that is open while the partner is loaded.
-    stop_event : callable
-        Returns a context manager that gives the event which ends the performance. It is entered just before the session begins
-        and left when all is closed: a handler of Ctrl-C that it installs leaves the session whole, or not there.
-
-    Attributes
-    ----------
-    engine : LiveEngine
-    input : LiveInput or MidiInput
-    learning : LiveLearning
-    warnings : list of str
-        What was not closed whole.
-    summary : dict
-        Statistics of the performance, once it is over.
+    * `make_player`: Returns the partner that plays.
+    * `observers`: Called on a thread beside the engine.
+    * `loading`: Returns a context manager that is open while the partner is loaded.
+    * `stop_event`: Returns a context manager that gives the event which ends the performance. It is entered just before the
+      session begins and left when all is closed: a handler of Ctrl-C that it installs leaves the session whole, or not there.
+    * `warnings`: What was not closed whole.
+    * `summary`: Statistics of the performance, once it is over.
     """
 
     def __init__(

@@ -153,15 +153,10 @@ def write_container(path: PathLike, *, content: Mapping[str, Any], members: Mapp
     Raises `InputError` where the path cannot be written, or the container would be larger than a reader accepts: 16 TB, 262,144
     members, or a manifest of 64 MB; `ValueError` or `TypeError` where a name or the content is not what a container can store.
 
-    Parameters
-    ----------
-    path
-        An old file there is replaced.
-    content
-        Plain JSON values: dict with text keys, list, str, int, finite float, bool, None.
-    members
-        ``arrays/NAME.safetensors`` and ``recordings/NAME.flac``, NAME of a-z, 0-9, ``_`` and ``-``; what lies in files is
-        copied block by block. Functions are called twice, for the digest and for the bytes.
+    * `path`: An old file there is replaced.
+    * `content`: Plain JSON values: dict with text keys, list, str, int, finite float, bool, None.
+    * `members`: ``arrays/NAME.safetensors`` and ``recordings/NAME.flac``, NAME of a-z, 0-9, ``_`` and ``-``; what lies in
+      files is copied block by block. Functions are called twice, for the digest and for the bytes.
     """
     for name in members:
         if not _MEMBER_NAME.fullmatch(name):

@@ -110,19 +110,10 @@ class PlayersPast:
 class Memory:
     """States in order, with their notes, drum hits, vectors and indexes.
 
-    Parameters
-    ----------
-    dims : int
-        Length of a gesture's vector.
-    threshold : float
-        Distance below which the oracle takes two vectors for the same.
-
-    Attributes
-    ----------
-    players : PlayersPast or None
-        How players sounded beside some of its recordings; not to be changed once it is played from.
-    worth : mapping
-        What influences are worth here, by name: factors of their weights, 1 where nothing is said.
+    * `dims`: Length of a gesture's vector.
+    * `threshold`: Distance below which the oracle takes two vectors for the same.
+    * `players`: How players sounded beside some of its recordings; not to be changed once it is played from.
+    * `worth`: What influences are worth here, by name: factors of their weights, 1 where nothing is said.
     """
 
     def __init__(self, *, dims: int, threshold: float) -> None:

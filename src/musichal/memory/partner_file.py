@@ -233,10 +233,8 @@ def _fields(value: Vocabulary | StoredRecording, layout: Layout) -> dict[str, An
 def load_partner(path: PathLike) -> PartnerModel:
     """Read a partner file, which may come from an untrusted source.
 
-    Raises
-    ------
-    PartnerFileError
-        One line that names the fault. No code from the file runs, and no more is allocated than it holds.
+    Raises `PartnerFileError`: One line that names the fault. No code from the file runs, and no more is allocated than it
+      holds.
     """
     return load_with_digest(path)[0]
 

@@ -358,12 +358,9 @@ class Draw:
 def scores(influences: Float64, weights: Float64, factors: Float64) -> Float64:
     """Return the score of each candidate in each transposition, rounded, shape (n, t).
 
-    Parameters
-    ----------
-    influences : array of shape (k, n, t)
-    weights : array of shape (k,)
-    factors : array of shape (n, t)
-        The product of the filters.
+    * `influences`: shape (k, n, t).
+    * `weights`: shape (k,).
+    * `factors`: shape (n, t). The product of the filters.
     """
     kinds, n, t = influences.shape
     return rounded((weights @ influences.transpose(0, 2, 1).reshape(kinds, t * n)).reshape(t, n).T * factors)

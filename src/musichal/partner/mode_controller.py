@@ -73,15 +73,9 @@ class ModeController:
 
     Raises `InputError` where a mode is unknown, the modes or the form are wrong, or a region is of no recording.
 
-    Parameters
-    ----------
-    library : MemoryPool
-    settings : PartnerSettings
-        Those that the user gave (`explicit`) hold in every mode.
-    rng : numpy.random.Generator
-        Draws the lengths of phrases, breaths and modes, and returns.
-    sample_rate_hz : int
-        Rate of the stream that percepts count in.
+    * `settings`: Those that the user gave (`explicit`) hold in every mode.
+    * `rng`: Draws the lengths of phrases, breaths and modes, and returns.
+    * `sample_rate_hz`: Rate of the stream that percepts count in.
     """
 
     def __init__(

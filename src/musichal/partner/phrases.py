@@ -183,14 +183,9 @@ class Return:
 class MotifStore:
     """Keeps motifs and brings them back.
 
-    Parameters
-    ----------
-    library : MemoryPool
-        Where the states of motifs are.
-    most : int
-        How many motifs to remember; the least distinctive and oldest are forgotten first.
-    rest_s : float
-        How long after it was heard, or last came back, a motif may come back.
+    * `library`: Where the states of motifs are.
+    * `most`: How many motifs to remember; the least distinctive and oldest are forgotten first.
+    * `rest_s`: How long after it was heard, or last came back, a motif may come back.
     """
 
     def __init__(self, library: MemoryPool, *, most: int = 16, rest_s: float = 15.0) -> None:

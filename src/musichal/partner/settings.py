@@ -39,12 +39,8 @@ def _check_numbers(settings: PartnerParameters | VoiceParameters, table: Mapping
 class VoiceSettings(VoiceParameters):
     """One voice: what it takes of the state that was chosen for all voices, and how it plays it.
 
-    Parameters
-    ----------
-    name : str
-        Its name in decisions and for routing.
-    part : str
-        One of `PARTS`: the highest notes, the lowest, those between, or all of them; or the drum hits.
+    * `name`: Its name in decisions and for routing.
+    * `part`: One of `PARTS`: the highest notes, the lowest, those between, or all of them; or the drum hits.
     """
 
     name: str = "all"
@@ -100,21 +96,13 @@ class Direction:
 class PartnerSettings(PartnerParameters):
     """Settings of a performance; each changes what is played. `musichal.parameters` describes the numbers.
 
-    Parameters
-    ----------
-    use, avoid : tuple of Region
-        Where in the recordings to play from (everywhere, if empty), and where not.
-    voices : tuple of VoiceSettings
-        What plays the notes of the chosen state.
-    direction : Direction
-        Mode, modes and form.
-    scenario : Scenario or None
-        What to follow.
-    time : str
-        One of `TIMES`.
-    explicit : frozenset of str
-        Names of the settings that the user gave, whatever their values: no mode changes these. `changed` keeps it. Where
-        nobody recorded the names, as in sessions of older versions, these are the settings that differ from the defaults.
+    * `use`, `avoid`: Where in the recordings to play from (everywhere, if empty), and where not.
+    * `voices`: What plays the notes of the chosen state.
+    * `direction`: Mode, modes and form.
+    * `scenario`: What to follow.
+    * `time`: One of `TIMES`.
+    * `explicit`: Names of the settings that the user gave, whatever their values: no mode changes these. `changed` keeps it.
+      Where nobody recorded the names, as in sessions of older versions, these are the settings that differ from the defaults.
     """
 
     use: tuple[Region, ...] = ()
@@ -190,10 +178,7 @@ class PartnerSettings(PartnerParameters):
         seconds if not all of it), ``"all"`` (none to avoid: ``"none"``), or one region as the numbers 0, 10, 20.5; `scenario`
         chords as in ``"C Am F G"``; all take what `to_dict` gives, too.
 
-        Raises
-        ------
-        InputError
-            Names what is unknown, of the wrong type or out of range.
+        Raises `InputError`: Names what is unknown, of the wrong type or out of range.
         """
         values: dict[str, Any] = {}
         for name, value in changes.items():

@@ -353,12 +353,7 @@ def draw_traces(player: Trace, answer: Trace, *, duration_s: float, name: str) -
 def draw_duo(song: DuoSong, *, start_s: float | None = None, duration_s: float = _EXCERPT_S) -> "Figure":
     """Draw a stretch of a duo: beats and their parts as lines, onsets of player and band, and the notes of the answer.
 
-    Parameters
-    ----------
-    song : DuoSong
-    start_s : float, optional
-        From the start of what was answered; default: where the answer has most onsets.
-    duration_s : float
+    * `start_s`: From the start of what was answered; default: where the answer has most onsets.
     """
     way = next((name for name in song.played if name not in ANCHORS), next(iter(song.played)))
     answer = song.played[way]

@@ -68,24 +68,15 @@ def train(
     The same recordings, spec and installation give the same partner, bit for bit. Raises `InputError` if there is too little
     sound for the vocabulary, a rate cannot be stored, or a pair is not of the same music.
 
-    Parameters
-    ----------
-    recordings : sequence of Recording or StoredRecording
-        At least one, none shorter than a segment. Those of a partner are decoded one by one.
-    keep_audio : bool
-        Whether the partner holds the recordings themselves.
-    processes : int
-        How many processes hear; the partner is the same for any number.
-    vocabularies : tuple of Vocabulary, optional
-        Vocabularies of an earlier training to keep, instead of learning them.
-    pairs : sequence of (player, others)
-        Numbers of recordings that sounded together: what the others did is remembered by how the player sounded beside it.
-    notes : mapping, optional
-        What MIDI files say of recordings, by number; each is aligned with the sound.
-    sample_frames : int
-        From how many frames a vocabulary is learned at most.
-    warn : callable, optional
-        Receives what a user should know about the recordings as a whole.
+    * `recordings`: At least one, none shorter than a segment. Those of a partner are decoded one by one.
+    * `keep_audio`: Whether the partner holds the recordings themselves.
+    * `processes`: How many processes hear; the partner is the same for any number.
+    * `vocabularies`: Vocabularies of an earlier training to keep, instead of learning them.
+    * `pairs`: Numbers of recordings that sounded together: what the others did is remembered by how the player sounded beside
+      it.
+    * `notes`: What MIDI files say of recordings, by number; each is aligned with the sound.
+    * `sample_frames`: From how many frames a vocabulary is learned at most.
+    * `warn`: Receives what a user should know about the recordings as a whole.
     """
     tell = progress or (lambda _what, _share: None)
     check_pairs(recordings, pairs)

@@ -91,19 +91,10 @@ class Dashboard(EngineObserver):
 
     Raises `InputError` on entering, where the port is taken.
 
-    Parameters
-    ----------
-    put : callable, optional
-        Takes the commands of the page, on a thread; without it the page can only be looked at.
-    most_waiting : int
-        How many events wait for the page's process at most.
-
-    Attributes
-    ----------
-    address, stage_address : str
-        Where the page is, and the one that can only be looked at.
-    on_end : callable
-        Called with a sentence, on a thread, if the page's process ends too early.
+    * `put`: Takes the commands of the page, on a thread; without it the page can only be looked at.
+    * `most_waiting`: How many events wait for the page's process at most.
+    * `address`, `stage_address`: Where the page is, and the one that can only be looked at.
+    * `on_end`: Called with a sentence, on a thread, if the page's process ends too early.
     """
 
     def __init__(

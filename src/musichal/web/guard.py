@@ -29,12 +29,8 @@ LONGEST_MOMENT_S = 20.0
 class Guard:
     """Lets requests in.
 
-    Parameters
-    ----------
-    tokens : pair of str
-        Of the page with controls, and of the one to look at.
-    host : str
-        The address that is listened on.
+    * `tokens`: Of the page with controls, and of the one to look at.
+    * `host`: The address that is listened on.
     """
 
     tokens: tuple[str, str]
@@ -192,14 +188,9 @@ class Upload:
 class Intake:
     """Takes files.
 
-    Parameters
-    ----------
-    folder : Path
-        Where they go.
-    is_fresh : bool
-        Whether a new folder is made, of this name or of one with a number.
-    suffixes : collection of str
-        What can be learned from.
+    * `folder`: Where they go.
+    * `is_fresh`: Whether a new folder is made, of this name or of one with a number.
+    * `suffixes`: What can be learned from.
     """
 
     def __init__(self, folder: Path, *, is_fresh: bool, suffixes: Collection[str]) -> None:

@@ -77,10 +77,7 @@ class Page:
 class Hub:
     """Passes messages to pages, and commands of pages to `ask`.
 
-    Parameters
-    ----------
-    ask : callable
-        Takes a command as a table: page ``to``, ``id``, ``name`` and ``values``.
+    * `ask`: Takes a command as a table: page ``to``, ``id``, ``name`` and ``values``.
     """
 
     def __init__(self, ask: Callable[[dict[str, Any]], object]) -> None:

@@ -70,10 +70,7 @@ def static_files() -> dict[str, tuple[str, bytes]]:
 class Server:
     """Serves the page.
 
-    Parameters
-    ----------
-    tell : callable
-        Takes tables for the engine's process.
+    * `tell`: Takes tables for the engine's process.
     """
 
     def __init__(self, tokens: tuple[str, str], host: str, port: int, tell: Callable[[Mapping[str, Any]], object]) -> None:

@@ -36,10 +36,7 @@ _RINGS_S = 5.0
 class Sounds:
     """Finds sounds and pictures of files. Its methods are for any thread but the one that serves.
 
-    Parameters
-    ----------
-    files : mapping
-        Paths of the ``partner``, and of the ``session`` that is shown.
+    * `files`: Paths of the ``partner``, and of the ``session`` that is shown.
     """
 
     def __init__(self, files: Mapping[str, str]) -> None:

@@ -35,21 +35,13 @@ _LOWEST_S, _BINS_PER_DECADE, _DECADES = 1e-6, 10, 7
 class Block:
     """Samples of the input.
 
-    Attributes
-    ----------
-    samples : Float32
-        Shape (n, channels) as the device gives them; shape (n,), mono and finite, as a `Source` gives them.
-    arrived_s : float
-        When the last of the samples arrived.
-    lost_before : int
-        Number of samples lost directly before them.
-    first_sample : int
-        Position of the first sample.
-    flags : int
-        What the device said of it: see `musichal.live.input.input_process`.
-    pressed, ended, ended_hits, controls : tuple
-        Of a MIDI player the keys struck in it, the notes and drum hits that ended, and its other messages. Times are of the
-        stream of samples, those lost counted.
+    * `samples`: Shape (n, channels) as the device gives them; shape (n,), mono and finite, as a `Source` gives them.
+    * `arrived_s`: When the last of the samples arrived.
+    * `lost_before`: Number of samples lost directly before them.
+    * `first_sample`: Position of the first sample.
+    * `flags`: What the device said of it: see `musichal.live.input.input_process`.
+    * `pressed`, `ended`, `ended_hits`, `controls`: Of a MIDI player the keys struck in it, the notes and drum hits that
+      ended, and its other messages. Times are of the stream of samples, those lost counted.
     """
 
     samples: Float32

@@ -138,16 +138,10 @@ def struck(data: Sequence[int]) -> tuple[int, int] | None:
 class LiveLearning:
     """Learns controllers while it plays: the next that moves gives what was asked for.
 
-    Parameters
-    ----------
-    control_map : CcMap
-        Which is changed.
-    path : Path, optional
-        The map's file, which keeps what is learned; without it that lasts until the end.
-    modes : sequence of str
-        What a controller can choose from.
-    works : bool
-        Whether there is an input of controllers.
+    * `control_map`: Which is changed.
+    * `path`: The map's file, which keeps what is learned; without it that lasts until the end.
+    * `modes`: What a controller can choose from.
+    * `works`: Whether there is an input of controllers.
     """
 
     def __init__(self, control_map: CcMap, path: Path | None, modes: Sequence[str] = (), *, works: bool = True) -> None:
@@ -248,13 +242,9 @@ class MidiClock:
     ticks, the tempo is known and the phase of the beat is not: `TickClock`. After Stop there is no pulse until the next Start
     or Continue, although many senders go on ticking.
 
-    Parameters
-    ----------
-    stream_s : callable
-        Maps a moment to the time of the stream; None before the stream has one.
-    report : callable
-        Called with {"beat_s": …, "period_s": …} in the time of the stream, with "phase_known": False where it is not, or None
-        if the clock has stopped.
+    * `stream_s`: Maps a moment to the time of the stream; None before the stream has one.
+    * `report`: Called with {"beat_s": …, "period_s": …} in the time of the stream, with "phase_known": False where it is not,
+      or None if the clock has stopped.
     """
 
     def __init__(
@@ -310,12 +300,8 @@ class ControlInputs:
 
     Raises `MusicHalError` on entering, where several inputs have the name, or no binding of MIDI is installed.
 
-    Parameters
-    ----------
-    takes : mapping
-        What takes the messages of an input, by its name or a part of it.
-    tell : callable
-        Called with a kind and a sentence when an input is missing, goes or comes, on any thread.
+    * `takes`: What takes the messages of an input, by its name or a part of it.
+    * `tell`: Called with a kind and a sentence when an input is missing, goes or comes, on any thread.
     """
 
     def __init__(self, takes: Mapping[str, Take], tell: Callable[[str, str], object]) -> None:

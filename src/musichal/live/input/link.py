@@ -92,14 +92,9 @@ class LinkClock:
     There is no pulse without peers, for then nobody chose the tempo, and none after the shared transport stopped, until it
     starts again. A session whose transport was never started has beats.
 
-    Parameters
-    ----------
-    stream_s : callable
-        Maps a moment to the time of the stream; None before the stream has one.
-    tell : callable
-        Called with {"beat_s": …, "period_s": …} in the time of the stream, or None if there is no pulse (any more).
-    say : callable
-        Called with a sentence for the player.
+    * `stream_s`: Maps a moment to the time of the stream; None before the stream has one.
+    * `tell`: Called with {"beat_s": …, "period_s": …} in the time of the stream, or None if there is no pulse (any more).
+    * `say`: Called with a sentence for the player.
     """
 
     def __init__(
@@ -166,12 +161,8 @@ class LinkSession:
 
     If that process ends by itself, the pulse ends, the player gets a sentence, and another process starts.
 
-    Parameters
-    ----------
-    clock : LinkClock
-        Called with every report, on a thread of this object.
-    say : callable
-        Called with a sentence for the player.
+    * `clock`: Called with every report, on a thread of this object.
+    * `say`: Called with a sentence for the player.
     """
 
     def __init__(self, clock: LinkClock, say: Callable[[str], object]) -> None:

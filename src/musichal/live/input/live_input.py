@@ -111,29 +111,16 @@ def parse_channels(text: str) -> tuple[int, ...]:
 class LiveInput:
     """The `Source` of a sound device; it is open inside its context.
 
-    Parameters
-    ----------
-    device : str, optional
-        Number or (part of the) name; None means the system's default input.
-    channels : tuple of int, optional
-        See `Channels`.
-    block_samples : int
-        Size of the device's blocks; 0 means 512.
-    capacity_s : float
-        How much sound waits for the reader before samples are lost.
-    on_event : callable, optional
-        Callback for each `InputEvent`. Called from `read` and `wait`, i.e. on the reader's thread.
-
-    Attributes
-    ----------
-    clock : ClockFit
-        Maps positions to moments, once the input is open.
-    level : Levels
-        The latest tenth of a second; replaced as a whole, for any thread.
-    capture_s : float
-        How long before its arrival a sample was at the converter, as far as the system says, once the input is open.
-    xruns, lost_samples : int
-        Blocks before which the system reported lost samples; samples missing so far.
+    * `device`: Number or (part of the) name; None means the system's default input.
+    * `channels`: See `Channels`.
+    * `block_samples`: Size of the device's blocks; 0 means 512.
+    * `capacity_s`: How much sound waits for the reader before samples are lost.
+    * `on_event`: Callback for each `InputEvent`. Called from `read` and `wait`, i.e. on the reader's thread.
+    * `clock`: Maps positions to moments, once the input is open.
+    * `level`: The latest tenth of a second; replaced as a whole, for any thread.
+    * `capture_s`: How long before its arrival a sample was at the converter, as far as the system says, once the input is
+      open.
+    * `xruns`, `lost_samples`: Blocks before which the system reported lost samples; samples missing so far.
 
     Notes
     -----

@@ -54,29 +54,15 @@ class MidiDevice:
 class MidiInput:
     """The `Source` of a MIDI input; it is open inside its context.
 
-    Parameters
-    ----------
-    name : str
-        The port's name or a part of it, or ``virtual:NAME`` for one of our own.
-    sample_rate_hz : int
-        The rate of the sound: that of the spec, so that nothing is resampled.
-    block_samples : int
-        How often, at least, a block is made.
-    keys : Keys, optional
-        What a key sounds like; the embedded instrument.
-    monitor : callable, optional
-        Gets every channel message as it is read, on the reader's thread.
-    on_event : callable, optional
-        Callback for each `InputEvent`, on the reader's thread.
-
-    Attributes
-    ----------
-    clock : Line
-        Maps positions to moments.
-    level : Levels
-        The latest tenth of a second.
-    xruns, lost_samples : int
-        Messages that were dropped because too many came at once; samples that were not read in time.
+    * `name`: The port's name or a part of it, or ``virtual:NAME`` for one of our own.
+    * `sample_rate_hz`: The rate of the sound: that of the spec, so that nothing is resampled.
+    * `block_samples`: How often, at least, a block is made.
+    * `keys`: What a key sounds like; the embedded instrument.
+    * `monitor`: Gets every channel message as it is read, on the reader's thread.
+    * `on_event`: Callback for each `InputEvent`, on the reader's thread.
+    * `clock`: Maps positions to moments.
+    * `level`: The latest tenth of a second.
+    * `xruns`, `lost_samples`: Messages that were dropped because too many came at once; samples that were not read in time.
     """
 
     capture_s = 0.0
@@ -264,17 +250,10 @@ def _term(text: str) -> tuple[float, str, frozenset[str]]:
 class MixedInput(LiveInput):
     """The `Source` of a sound device with a MIDI input; it is open inside its context.
 
-    Parameters
-    ----------
-    mix : Mix
-    spec_rate_hz : int
-        The rate at which keys are counted: the spec's.
-    keys : Keys, optional
-        What a key sounds like; the embedded instrument.
-    monitor : callable, optional
-        Gets every channel message.
-    channels, block_samples, on_event
-        As for `LiveInput`.
+    * `spec_rate_hz`: The rate at which keys are counted: the spec's.
+    * `keys`: What a key sounds like; the embedded instrument.
+    * `monitor`: Gets every channel message.
+    * `channels`, `block_samples`, `on_event`: As for `LiveInput`.
     """
 
     def __init__(

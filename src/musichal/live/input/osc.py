@@ -172,12 +172,8 @@ _PANIC = b"/musichal/panic\0"
 class OscInput:
     """Receives commands on a UDP port, on a thread of its own. Raises `InputError` if the port is taken or may not be used.
 
-    Parameters
-    ----------
-    port : int
-        0 chooses a free one: see `port`.
-    put : callable
-        Called with each command, on that thread.
+    * `port`: 0 chooses a free one: see `port`.
+    * `put`: Called with each command, on that thread.
     """
 
     def __init__(self, port: int, put: Callable[[Command], object], *, host: str = "127.0.0.1") -> None:
@@ -278,14 +274,9 @@ class OscOutput(EngineObserver):
 
     Raises `InputError` if the host cannot be resolved, or the port is out of range.
 
-    Parameters
-    ----------
-    host : str
-        Resolved once, here.
-    sample_rate_hz : int
-        The rate of the clock.
-    explain : callable
-        Returns the reason of a decision in words.
+    * `host`: Resolved once, here.
+    * `sample_rate_hz`: The rate of the clock.
+    * `explain`: Returns the reason of a decision in words.
     """
 
     def __init__(

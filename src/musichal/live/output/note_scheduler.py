@@ -99,18 +99,11 @@ class ActiveNotes:
 class NoteScheduler:
     """What one port has to play, and what sounds there.
 
-    Parameters
-    ----------
-    latency_s : float
-        How long the port takes until a message is heard: messages leave that much earlier.
-    lead_s : float
-        How long before a message is to leave the port wants to have it.
-    zone : MpeZone, optional
-        Give each note a member channel of this zone.
-    capacity : int
-        How many notes are kept at most; what comes beyond is refused and counted.
-    late_limit_s : float
-        How late a note may be struck.
+    * `latency_s`: How long the port takes until a message is heard: messages leave that much earlier.
+    * `lead_s`: How long before a message is to leave the port wants to have it.
+    * `zone`: Give each note a member channel of this zone.
+    * `capacity`: How many notes are kept at most; what comes beyond is refused and counted.
+    * `late_limit_s`: How late a note may be struck.
     """
 
     def __init__(

@@ -287,28 +287,16 @@ def routed_parts(decisions: Iterable[Decision], routing: Routing, *, program: in
 class LiveOutput:
     """Plays decisions on the ports of a scheduler, and restarts it where it ended.
 
-    Parameters
-    ----------
-    scheduler : Scheduler
-        Entered; its ports are those of all routings.
-    routings : sequence of Routing
-        Every note is played by each of them.
-    slices : Scheduler, optional
-        A second one, entered, with one port ``slices:PARTNER.hal``: plays the recording of each decision too.
-    recordings : int
-        How many recordings the partner has. What the player played, learned live, is not among them.
-    slices_latency_s : float
-        Latency of the port of `slices`.
-    beside : sequence of Scheduler
-        Others that are kept alive, and silenced in a panic.
-    clock : str, optional
-        The port of the scheduler that sends MIDI clock.
-
-    Attributes
-    ----------
-    latency_s : float
-        The largest latency of a port. What is sent to a faster one leaves later by as much as it is faster, so that all sound
-        together. The partner sends what is to sound on time so much earlier: see `musichal.parameters`, ``latency_ms``.
+    * `scheduler`: Entered; its ports are those of all routings.
+    * `routings`: Every note is played by each of them.
+    * `slices`: A second one, entered, with one port ``slices:PARTNER.hal``: plays the recording of each decision too.
+    * `recordings`: How many recordings the partner has. What the player played, learned live, is not among them.
+    * `slices_latency_s`: Latency of the port of `slices`.
+    * `beside`: Others that are kept alive, and silenced in a panic.
+    * `clock`: The port of the scheduler that sends MIDI clock.
+    * `latency_s`: The largest latency of a port. What is sent to a faster one leaves later by as much as it is faster, so
+      that all sound together. The partner sends what is to sound on time so much earlier: see `musichal.parameters`,
+      ``latency_ms``.
     """
 
     def __init__(

@@ -71,10 +71,7 @@ class SchedulerSettings:
 class Scheduler:
     """Plays notes on ports, at their moments, from a process of its own. For one thread: the engine's.
 
-    Parameters
-    ----------
-    origin_s : float, optional
-        The moment from which MIDI files count; now, where none is given.
+    * `origin_s`: The moment from which MIDI files count; now, where none is given.
     """
 
     def __init__(

@@ -51,12 +51,8 @@ RETRY_S = 1.0
 class ReconnectingPort:
     """A port that may vanish and come back. Ends the notes that its receiver still holds when it is back.
 
-    Parameters
-    ----------
-    reopen : callable
-        Opens it anew; may raise `MusicHalError`.
-    setup : sequence of bytes
-        Messages that the port gets first, each time it is opened, and after a panic: programs, the MPE configuration.
+    * `reopen`: Opens it anew; may raise `MusicHalError`.
+    * `setup`: Messages that the port gets first, each time it is opened, and after a panic: programs, the MPE configuration.
     """
 
     def __init__(self, port: Port, *, reopen: Callable[[], Port], setup: tuple[bytes, ...] = ()) -> None:

@@ -329,12 +329,8 @@ _CHANNELS = [channel for channel in range(16) if channel != PERCUSSION_CHANNEL]
 class Duo:
     """What a player and a partner did in a session.
 
-    Parameters
-    ----------
-    instrument : Instrument
-        Plays the partner's notes.
-    recordings : sequence of (samples, sample rate), optional
-        The partner's own: where given, it sounds in slices of them.
+    * `instrument`: Plays the partner's notes.
+    * `recordings`: The partner's own: where given, it sounds in slices of them.
     """
 
     def __init__(

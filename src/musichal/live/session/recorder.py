@@ -111,16 +111,11 @@ def _summary(summary: dict[str, Any], *, trouble: str | None) -> bytes:
 class SessionRecorder:
     """Appends to the files of a session in a thread of its own.
 
-    Parameters
-    ----------
-    folder : Path
-        Exists, and holds nothing but what was written before the performance.
-    sample_rate_hz : int
-        Of the input.
-    on_trouble : callable, optional
-        Called once, usually in the writing thread, with the reason why not everything can be written as it should be.
-    chunk_s : float
-        Length of a chunk of FLAC.
+    * `folder`: Exists, and holds nothing but what was written before the performance.
+    * `sample_rate_hz`: Of the input.
+    * `on_trouble`: Called once, usually in the writing thread, with the reason why not everything can be written as it should
+      be.
+    * `chunk_s`: Length of a chunk of FLAC.
     """
 
     def __init__(
@@ -303,14 +298,9 @@ class SessionRecorder:
 class LiveSessionWriter(SessionRecorder, EngineObserver):
     """Keeps a performance: writes the settings at once, what happens as it happens, and answer and summary in `finish`.
 
-    Parameters
-    ----------
-    folder : Path
-        An empty one: see `musichal.live.session.session.session_folder`.
-    clock_rate_hz : int
-        Sample rate of the clock: the spec's.
-    on_trouble, chunk_s
-        As for `SessionRecorder`.
+    * `folder`: An empty one: see `musichal.live.session.session.session_folder`.
+    * `clock_rate_hz`: Sample rate of the clock: the spec's.
+    * `on_trouble`, `chunk_s`: As for `SessionRecorder`.
     """
 
     def __init__(

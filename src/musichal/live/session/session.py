@@ -356,14 +356,9 @@ def replay(
 ) -> Replay:
     """Play a session again.
 
-    Parameters
-    ----------
-    listener, partner
-        As they were at the beginning of the performance.
-    sample_rate_hz : int
-        Of the clock: the spec's.
-    progress : callable, optional
-        Called with the share that has been replayed, 0 to 1.
+    * `listener`, `partner`: As they were at the beginning of the performance.
+    * `sample_rate_hz`: Of the clock: the spec's.
+    * `progress`: Called with the share that has been replayed, 0 to 1.
     """
     end = session.entries[-1] if session.entries else None
     plays_out = isinstance(end, Ended) and end.plays_out

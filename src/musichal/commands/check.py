@@ -121,10 +121,7 @@ def _again(partner: Path, recordings: Sequence[Path]) -> Iterator[Retrain]:
 
 
 def retrain_from(model: PartnerModel, given: Sequence[Recording] = ()) -> PartnerModel:
-    """Train on a partner's own recordings again, with its spec; `trained_with` is the partner's, so that bytes can agree.
-
-    Raises `MusicHalError` if the sound of a recording is missing.
-    """
+    """Train on a partner's own recordings again, with its spec; `trained_with` is the partner's, so that bytes can agree."""
     by_digest = {recording.digest: recording for recording in given}
     recordings = []
     for stored in model.recordings:
@@ -187,10 +184,7 @@ def compare_command(
     ] = None,
     terminal: Terminal,
 ) -> Comparison:
-    """Let two partners hear a recording (default: the longest in the first partner) and show what differs.
-
-    Raises `MusicHalError` if a partner or the recording cannot be used.
-    """
+    """Let two partners hear a recording (default: the longest in the first partner) and show what differs."""
     with terminal.progress("Loading the partners") as progress:
         models = load_partner(first), load_partner(second)
         if recording is not None:

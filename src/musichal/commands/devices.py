@@ -50,10 +50,7 @@ def devices_command(
     by_ear: Annotated[bool, typer.Option("--by-ear", help="--latency: without an input: tap a key along with clicks.")] = False,
     terminal: Terminal,
 ) -> None:
-    """Show the devices, and what works; what is missing is no error. Or measure the latency of an output.
-
-    Raises `InputError` for what cannot be opened to measure a latency; for its options without it.
-    """
+    """Show the devices, and what works; what is missing is no error. Or measure the latency of an output."""
     if latency:
         latency_command(input=input, midi_out=midi_out, by_ear=by_ear, terminal=terminal)
         return
@@ -285,10 +282,7 @@ def taps_after(taps_s: Float64, clicks_s: Float64) -> Float64:
 
 
 def latency_command(*, input: str | None, midi_out: str, by_ear: bool, terminal: Terminal) -> None:
-    """Measure what an output takes to sound, and say the value for ``--latency``.
-
-    Raises `InputError` where nothing is heard at the input, or nobody taps.
-    """
+    """Measure what an output takes to sound, and say the value for ``--latency``."""
     with _output(midi_out, terminal) as scheduler:
         latencies_s = np.zeros(0) if by_ear else _by_loopback(scheduler, input, terminal)
         by_ear = by_ear or len(latencies_s) < _FEWEST

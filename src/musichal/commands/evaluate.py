@@ -59,8 +59,7 @@ ECHO, DEAF = "echo (no memory)", "deaf (random walk)"
 def evaluate_command(options: EvaluateOptions, terminal: Terminal) -> Evaluation | DuoEvaluation:
     """Let a partner answer excerpts of recordings, and show how far its answers listen, remember, fit and breathe.
 
-    With `duo`, the files are those of duos instead, and what is shown is how far answers are together. Raises `MusicHalError`
-    if the partner or a recording cannot be used, or the report cannot be written.
+    With `duo`, the files are those of duos instead, and what is shown is how far answers are together.
     """
     if options.duo:
         return _evaluate_duos(options, terminal)

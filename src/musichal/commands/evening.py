@@ -48,10 +48,7 @@ class Finding:
 
 
 def check_command(options: PlayOptions, terminal: Terminal) -> list[Finding]:
-    """Look at everything that `musichal play` with the same options would need, for ten seconds, and say what to do.
-
-    Raises `MusicHalError` for options that `play` refuses; `CheckFailedError` if something needs to be done.
-    """
+    """Look at everything that `musichal play` with the same options would need, for ten seconds, and say what to do."""
     options.check()
     if not options.is_live:
         raise InputError("check is for an evening with a live input: a recording needs none")

@@ -63,8 +63,6 @@ def explain_command(
 
     `at` is a time, a stretch such as 1:00-1:20, a mode, a mark, or "best" or "least". `every` tells each decision, `figures`
     what one is made of. `listen` is a folder for the sound.
-
-    Raises `MusicHalError` if the session cannot be read, or there is nothing there.
     """
     session = read_session(folder)
     decisions = session.decisions
@@ -399,10 +397,7 @@ def moments_command(
     force: Force = False,
     terminal: Terminal,
 ) -> None:
-    """List the player's marks and what stands out in a session; with `listen` write the duo at each into this folder.
-
-    Raises `MusicHalError` if the session cannot be read, or the sound cannot be written.
-    """
+    """List the player's marks and what stands out in a session; with `listen` write the duo at each into this folder."""
     session = read_session(folder)
     for sentence in session.recovered:
         terminal.warn(sentence)

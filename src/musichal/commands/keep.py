@@ -70,8 +70,7 @@ def keep_command(
 ) -> PartnerModel:
     """Write a partner of the sessions' own partner and what was played in them, or with `alone` of the latter alone.
 
-    Vocabularies stay what they were, so that tokens mean the same; alone they are learned from the sessions. Raises
-    `MusicHalError` if a session or its partner cannot be used, or the sessions have different partners.
+    Vocabularies stay what they were, so that tokens mean the same; alone they are learned from the sessions.
     """
     sessions = [read_session(folder) for folder in folders]
     path = _one_partner(sessions, partner)
@@ -137,10 +136,8 @@ def rehear_command(
 ) -> PartnerModel:
     """Hear a partner's own recordings again, write the partner to `output` (default: the same file), report what changed.
 
-    A partner that hears without weights, from before beats or this drum model, gets its beats and drum hits; all else stays.
-    One that hears notes by another network than this MusicHal's gets this one's notes, too. Raises `PartnerFileError` if it
-    does not hold its recordings; `InputError` if it hears without weights and nothing would change, or this machine cannot
-    compute as was asked.
+    A partner that hears without weights, from before beats or this drum model, gets its beats and drum hits; all else
+    stays. One that hears notes by another network than this MusicHal's gets this one's notes, too.
     """
     output = output or partner
     if os.path.realpath(partner) != os.path.realpath(output):
@@ -232,10 +229,7 @@ def join_command(
     force: Force = False,
     terminal: Terminal,
 ) -> PartnerModel:
-    """Make the partner of what shards heard into one work folder, or several.
-
-    Raises `InputError` where a shard is missing or another's spec or arithmetic differs.
-    """
+    """Make the partner of what shards heard into one work folder, or several."""
     options = ArchiveOptions(sample_frames=sample_frames, memory_hours=memory_hours, select=select, allow_mixed=allow_mixed)
     chosen = checked_select(options)
     if chosen["how"] == "recent":

@@ -48,10 +48,7 @@ RECORDING, PLAYER = example("band"), example("guitar")
 
 
 def settings_of(options: PlayOptions) -> PartnerSettings:
-    """Return the settings that the options ask for, with mode, modes, form and scenario read and checked.
-
-    Raises `InputError` for an unknown name, a value out of range, or a file that cannot be used.
-    """
+    """Return the settings that the options ask for, with mode, modes, form and scenario read and checked."""
     if options.settings is not None:
         return options.settings
     pairs = [_named_regions(pair, options.partner) for pair in options.set_ or []]
@@ -78,10 +75,7 @@ def _named_regions(pair: str, partner: Path) -> str:
 
 
 def direction(mode: str, modes: Path | None, form: Path | None) -> Direction:
-    """Return the mode, the table of modes and the form to play by, read and checked.
-
-    Raises `InputError` for an unknown mode, or a file that cannot be read or used: names the file and what is wrong in it.
-    """
+    """Return the mode, the table of modes and the form to play by, read and checked."""
     table = built_in_modes()
     modes_text = "" if modes is None else read_text(modes)
     if modes is not None:
@@ -95,11 +89,7 @@ def direction(mode: str, modes: Path | None, form: Path | None) -> Direction:
 
 
 def read_scenario(path: Path, partner: Path) -> Scenario:
-    """Return the scenario of a file: TOML (see `parse_scenario`; a partner that it names lies relative to it), or a lead sheet.
-
-    Raises `InputError` if the file cannot be read, or is no scenario; if it names a recording of another partner with other
-    vocabularies, whose tokens mean nothing to this one.
-    """
+    """Return the scenario of a file: TOML (see `parse_scenario`; a partner that it names lies relative to it), or a chart."""
 
     def tokens_of(recording: str | int, other: str | None, source: str) -> Sequence[int]:
         model = load_partner(partner)

@@ -51,10 +51,7 @@ def partner_path(settings: SessionSettings, partner: Path | None) -> Path:
 
 
 def known_partner(settings: SessionSettings, partner: Path | None, terminal: Terminal) -> Path | None:
-    """Return the file of a session's partner, or None where it is gone; warns of another one of its name.
-
-    Raises `InputError` where `partner` is another one.
-    """
+    """Return the file of a session's partner, or None where it is gone; warns of another one of its name."""
     path = text_path(settings.partner_path)
     if partner is None and not path.exists():
         return None
@@ -86,11 +83,7 @@ def replay_command(
     force: Force = False,
     terminal: Terminal,
 ) -> Replay:
-    """Play a session again, or as much of it as a killed program has left: the same input, heard as it was; compare.
-
-    Raises `CheckFailedError` if the answer, a decision or a percept differs; `MusicHalError` if the session or its partner
-    cannot be used.
-    """
+    """Play a session again, or as much of it as a killed program has left: the same input, heard as it was; compare."""
     session = read_session(folder)
     settings = session.settings
     if midi_out is not None:
@@ -177,10 +170,7 @@ def export_command(
     partner: MovedPartner = None,
     terminal: Terminal,
 ) -> list[Path]:
-    """Write a session, a stretch of it, or the stretch around each mark, into a new folder.
-
-    Raises `MusicHalError` if the session cannot be used, the stretch is empty, or the folder is not a new one.
-    """
+    """Write a session, a stretch of it, or the stretch around each mark, into a new folder."""
     check_choice(sound, ("soundfont", "slices"), "--sound")
     if marks and (from_ or to):
         raise InputError("--marks takes the stretch around each mark: leave --from and --to out")

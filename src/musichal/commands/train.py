@@ -372,11 +372,7 @@ def encoder_plan(
     precision: str = AUTO,
     offline: bool = False,
 ) -> EncoderPlan | None:
-    """Find the weights of a learned encoder and report their licence; return None for an encoder without weights.
-
-    Raises `InputError` if the options contradict each other, or this machine has no such runtime or precision;
-    `MissingExtraError` if no runtime is installed.
-    """
+    """Find the weights of a learned encoder and report their licence; return None for an encoder without weights."""
     request = parse_encoder(encoder)
     if request is None:
         given = {"weights": weights, "layer": layer, "revision": revision}
@@ -443,11 +439,7 @@ def encoder_command(
     offline: Offline = False,
     terminal: Terminal,
 ) -> CheckpointReport | None:
-    """Find a checkpoint and describe it; with `check` load and test it, with `convert` prepare it for playing.
-
-    Raises `CheckFailedError` if a check fails; `InputError` or `MissingExtraError` if there is no such checkpoint, it cannot be
-    loaded, or a package is missing.
-    """
+    """Find a checkpoint and describe it; with `check` load and test it, with `convert` prepare it for playing."""
     if layer is not None and not (check or convert):
         raise InputError("--layer needs --check or --convert")
     checkpoint = find_checkpoint(name, revision=revision, offline=offline, say=terminal.warn)

@@ -205,8 +205,6 @@ def hear_live(
     """Push samples (n,) through the live path in blocks of the given sizes; `tap` sees each window on its way.
 
     Without `with_beats` none are looked for. `take` is what is known of a MIDI player.
-
-    Raises `InputError` if there is not one whole frame of sound, or the encoder is not the partner's.
     """
     spec = model.spec
     known = known_of(take, spec)

@@ -78,10 +78,7 @@ def hear_excerpt(
     start_s: float = 0.0,
     take: MidiTake | None = None,
 ) -> Excerpt:
-    """Hear samples of shape (n,) with a partner's ears, from silence; `take` is what is known of a MIDI player in them.
-
-    Raises `InputError` if they cannot be heard, or are too short for a single frame.
-    """
+    """Hear samples of shape (n,) with a partner's ears, from silence; `take` is what is known of a MIDI player in them."""
     spec = model.spec
     known = known_of(take, spec)
     onsets = OnsetQueue(known.onsets) if known is not None else None
@@ -135,10 +132,7 @@ def answer(excerpt: Excerpt, player: Player) -> tuple[Decision, ...]:
 def cut_excerpts(
     model: PartnerModel, recordings: Sequence[Recording], *, excerpt_s: float, most: int, progress: Progress
 ) -> tuple[Excerpt, ...]:
-    """Hear recordings in excerpts of one length, at most `most`, spread evenly over all that there is.
-
-    Raises `InputError` if there are too few to tell one from another.
-    """
+    """Hear recordings in excerpts of one length, at most `most`, spread evenly over all that there is."""
     places = [
         (recording, first)
         for recording in recordings

@@ -162,10 +162,7 @@ def compare_partners(
     take: MidiTake | None = None,
     progress: Callable[[str, float], None] | None = None,
 ) -> Comparison:
-    """Let two partners hear samples (n,) and return what differs; `take` is what is known of a MIDI player in them.
-
-    Raises `InputError` if the recording is too short for either, or an encoder is not the partner's.
-    """
+    """Let two partners hear samples (n,) and return what differs; `take` is what is known of a MIDI player in them."""
     tell = progress or (lambda _what, _share: None)
     heard: list[LiveStream] = []
     for number, (model, which) in enumerate(((first, "the first"), (second, "the second"))):

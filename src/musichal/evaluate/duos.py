@@ -172,10 +172,7 @@ def duos_from(
     train_share: float = TRAIN_SHARE,
     progress: Progress | None = None,
 ) -> list[Duo]:
-    """Return files as duos: a MIDI file is one, recordings are pairs of a player's and a band's, in this order.
-
-    Raises `InputError` if a file or a track cannot be used, or an option does not go with the files.
-    """
+    """Return files as duos: a MIDI file is one, recordings are pairs of a player's and a band's, in this order."""
     tell = progress or (lambda _what, _share: None)
     songs: list[tuple[Path, ...]] = []
     waiting: tuple[Path, ...] = ()
@@ -268,10 +265,7 @@ def duo_of_score(
 
 
 def read_beats(path: PathLike) -> Float64:
-    """Return the beats of a text file: seconds at the start of each line (the format of `mir_eval`, or CSV), ascending.
-
-    Raises `InputError` if the file cannot be read or holds anything else.
-    """
+    """Return the beats of a text file: seconds at the start of each line (the format of `mir_eval`, or CSV), ascending."""
     lines = [re.split(r"[,;\s]+", line.strip())[0] for line in read_text(path, limit=30 * _MOST_BEATS).splitlines()]
     try:
         beats = np.array([float(first) for first in lines if first and not first.startswith("#")])

@@ -204,8 +204,7 @@ def hear_duo(
 ) -> HeardDuo:
     """Train a partner on the first part of the band, with `pairs` beside the player, and hear the player on the rest.
 
-    A `model` that has learned this already is taken as it is. Raises `InputError` if the recordings differ in length by more
-    than half a second, are too short, or the player is silent.
+    A `model` that has learned this already is taken as it is.
     """
     tell = progress or (lambda _what, _share: None)
     name = duo.name

@@ -98,8 +98,7 @@ class Verification:
 def subjects(model: PartnerModel, recordings: Sequence[Recording] = (), *, most_s: float = math.inf) -> tuple[Subject, ...]:
     """Return what to verify with: the given recordings, matched by digest, or else those whose sound the partner holds.
 
-    Of the partner's own those of up to `most_s` in all are taken, evenly spread, but one at least. Raises `PartnerFileError` if
-    the sound in the partner is not what was heard.
+    Of the partner's own those of up to `most_s` in all are taken, evenly spread, but one at least.
     """
     if not recordings:
         own = spread_recordings([r for r in model.recordings if r.flac is not None], most_s=most_s)

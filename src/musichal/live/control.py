@@ -136,10 +136,7 @@ class Command:
 
 
 def command(name: str, arguments: Sequence[object] = (), *, answer: Answer | None = None) -> Command:
-    """Return the command of a name and its arguments, as a controller sent them.
-
-    Raises `InputError` for an unknown name, or arguments that the command cannot have.
-    """
+    """Return the command of a name and its arguments, as a controller sent them."""
     if not NAME.fullmatch(name):
         raise InputError("a command must be a name in small letters, such as mute or temperature")
     check_name(name)

@@ -59,10 +59,7 @@ class Player(Protocol):
         ...
 
     def change(self, changes: Changes, now_s: float) -> str | None:
-        """Take changes by the player, such as settings; return a sentence for them, if there is something to say.
-
-        Raises `InputError` for what is not possible.
-        """
+        """Take changes by the player, such as settings; return a sentence for them, if there is something to say."""
         ...
 
     def decide(self, now_s: float) -> tuple[Decision, ...]:
@@ -291,9 +288,7 @@ def perform(
 ) -> Performance:
     """Let a partner answer a recording.
 
-    The same partner, samples, settings and seed give the same performance. Raises `InputError` if the recording cannot be used,
-    or is too short for a single frame; `PartnerFileError` if this installation's front end differs from the one the partner was
-    trained with.
+    The same partner, samples, settings and seed give the same performance.
 
     * `seed`: For the partner's choices.
     * `progress`: Called with the share of the recording that was played, 0 to 1.

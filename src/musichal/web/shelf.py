@@ -36,10 +36,7 @@ def is_session(path: Path) -> bool:
 
 
 def find_shelf(named: Sequence[Path], *, beside: bool) -> Shelf:
-    """Return what is named, and what lies in the folders that are named; with `beside`, also beside what is named.
-
-    Raises `InputError` for what is neither.
-    """
+    """Return what is named, and what lies in the folders that are named; with `beside`, also beside what is named."""
     sessions, partners, folders = dict[Path, None](), dict[Path, None](), dict[Path, None]()
     for path in named:
         if is_session(path):

@@ -82,8 +82,7 @@ class Mover:
 def parse_wish(text: str) -> Wish:
     """Return the wish in words such as ``mute``, ``temperature=0:2`` or ``mode=shadow,mirror``.
 
-    Choices that have commas themselves are parted by semicolons: ``voices=all;melody,bass``. Raises `InputError` for a name
-    that neither the stage nor the partner has, or values that do not go with it.
+    Choices that have commas themselves are parted by semicolons: ``voices=all;melody,bass``.
     """
     name, equals, values = (part.strip() for part in text.partition("="))
     command(name, (0,))  # raises for a name that there is not

@@ -100,10 +100,7 @@ def list_outputs() -> list[AudioDevice]:
 
 
 def find_input(text: str | None = None) -> AudioDevice:
-    """Return the input of a number, or with this text in its name (None: the system's default).
-
-    Raises `NoSuchDeviceError` where there is none, `InputError` where several match, `MissingExtraError` without PortAudio.
-    """
+    """Return the input of a number, or with this text in its name (None: the system's default)."""
     return choose(list_inputs(), text, what="audio input")
 
 

@@ -116,10 +116,7 @@ def _unpack(form: str, data: bytes, at: int) -> tuple[int | float, ...]:
 
 
 def open_sender(host: str, port: int) -> tuple[socket.socket, Any]:
-    """Return a non-blocking UDP socket and the address to send to: the host is resolved once, here.
-
-    Raises `InputError` where it cannot be resolved.
-    """
+    """Return a non-blocking UDP socket and the address to send to: the host is resolved once, here."""
     try:
         family, _, _, _, to = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
     except (OSError, UnicodeError) as error:
@@ -271,8 +268,6 @@ def _is_loopback(address: str) -> bool:
 
 class OscOutput(EngineObserver):
     """Sends the events of a performance to a receiver.
-
-    Raises `InputError` if the host cannot be resolved, or the port is out of range.
 
     * `host`: Resolved once, here.
     * `sample_rate_hz`: The rate of the clock.

@@ -54,10 +54,7 @@ class FrameClock:
 
 
 def _new_client(name: str) -> tuple[Any, Any]:
-    """Return a client of a running JACK server, and the error that JACK raises.
-
-    Raises `InputError` without a server, `MissingExtraError` without JACK-Client or libjack.
-    """
+    """Return a client of a running JACK server, and the error that JACK raises."""
     try:
         import jack
     except ImportError as error:
@@ -73,10 +70,7 @@ def _new_client(name: str) -> tuple[Any, Any]:
 
 
 def jack_ports(*, inputs: bool) -> list[str]:
-    """Return the names of the MIDI ports in JACK: its inputs, which take messages, or its outputs.
-
-    Raises `InputError` without a server, `MissingExtraError` without JACK-Client or libjack.
-    """
+    """Return the names of the MIDI ports in JACK: its inputs, which take messages, or its outputs."""
     client, _ = _new_client("MusicHal list")
     try:
         return [port.name for port in client.get_ports(is_midi=True, is_input=inputs, is_output=not inputs)]
@@ -133,10 +127,7 @@ class JackInput:
 
 
 class JackPort:
-    """A JACK client with one MIDI output, connected to the input that has `target` in its name, where one is given.
-
-    Raises `InputError` without a JACK server or such an input, `MissingExtraError` without JACK-Client or libjack.
-    """
+    """A JACK client with one MIDI output, connected to the input that has `target` in its name, where one is given."""
 
     def __init__(self, name: str, target: str | None = None) -> None:
         self._client, self._error = _new_client(name)

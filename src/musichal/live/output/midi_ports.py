@@ -159,10 +159,7 @@ def _find(wanted: str, kind: str, clients: list[_Client], jack: list[str]) -> _F
 
 
 def _systems(stack: contextlib.ExitStack, *, inputs: bool, name: str = _CLIENT) -> tuple[list[_Client], list[str] | None]:
-    """Return clients of RtMidi, and the ports of JACK, None without a server.
-
-    Raises `InputError` where no MIDI system works, with the reasons, and `MissingExtraError` without any.
-    """
+    """Return clients of RtMidi, and the ports of JACK, None without a server."""
     clients: list[_Client] = []
     reasons: list[str] = []
     missing: MissingExtraError | None = None
@@ -215,11 +212,7 @@ class MidiPort:
 
 
 def open_midi(wanted: str) -> Port:
-    """Open the MIDI output whose name is or contains `wanted`.
-
-    Raises `InputError` where there is no such output (lists those that exist), several, or no MIDI system; or it is busy;
-    `MissingExtraError` without RtMidi and JACK-Client.
-    """
+    """Open the MIDI output whose name is or contains `wanted`."""
     with contextlib.ExitStack() as stack:
         clients, jack = _systems(stack, inputs=False)
         found = _find(wanted, "output", clients, jack or [])
@@ -234,11 +227,7 @@ def open_midi(wanted: str) -> Port:
 
 
 def open_virtual(name: str) -> Port:
-    """Open a virtual MIDI output under `name`, for others to connect to.
-
-    Raises `InputError` where no system here has virtual ports: none works, or it is Windows; `MissingExtraError` without RtMidi
-    and JACK-Client.
-    """
+    """Open a virtual MIDI output under `name`, for others to connect to."""
     if sys.platform == "win32":
         raise InputError("Windows has no virtual MIDI ports; install a loopback driver such as loopMIDI, and give its name")
     with contextlib.ExitStack() as stack:
@@ -271,9 +260,8 @@ def open_midi_input(wanted: str, take: Callable[[Sequence[int]], None], *, patie
     """Call `take` with each message of a MIDI input, on a thread of the system, while the block runs.
 
     `wanted` is the name or a part of it, or ``virtual:NAME`` for a virtual input that others connect to. System exclusive
-    messages and active sensing are left out. Raises `InputError` if there is no such input, several, or no MIDI system;
-    `MissingExtraError` without RtMidi and JACK-Client. With `patient`, an input that is not there is waited for: the first
-    `check` that finds it opens it.
+    messages and active sensing are left out. With `patient`, an input that is not there is waited for: the first `check`
+    that finds it opens it.
     """
     scheme, colon, own = wanted.partition(":")
     virtual = bool(colon) and scheme == "virtual"

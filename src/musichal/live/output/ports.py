@@ -82,11 +82,7 @@ class Opened:
 
 
 def open_port(address: str, *, origin_s: float) -> Opened:
-    """Open the port at `address` (see `ADDRESSES`); a MIDI file counts its times from `origin_s`.
-
-    Raises `InputError` for a port that does not exist, is not the only one of the name, or cannot be used; `MissingExtraError`
-    where what it needs is not installed.
-    """
+    """Open the port at `address` (see `ADDRESSES`); a MIDI file counts its times from `origin_s`."""
     scheme, colon, rest = address.partition(":")
     if colon and scheme == "auto":
         return _open_auto(rest)
@@ -159,10 +155,7 @@ class NullPort:
 
 
 class OscPort:
-    """Sends notes to ``HOST:PORT``, resolved once. A missing receiver is no error: UDP does not report it.
-
-    Raises `InputError` for a target that is not one.
-    """
+    """Sends notes to ``HOST:PORT``, resolved once. A missing receiver is no error: UDP does not report it."""
 
     lead_s = 0.0
 
@@ -211,10 +204,7 @@ _DRIVERS = (None, "jack", "pulseaudio", "alsa") if sys.platform == "linux" else 
 
 
 class SynthPort:
-    """FluidSynth with a soundfont on a sound output, by pyfluidsynth (MIT) and the system's libfluidsynth.
-
-    Raises `InputError` for a font or a sound output that cannot be used, `MissingExtraError` without the player.
-    """
+    """FluidSynth with a soundfont on a sound output, by pyfluidsynth (MIT) and the system's libfluidsynth."""
 
     lead_s = 0.0
 

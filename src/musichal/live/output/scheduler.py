@@ -121,10 +121,7 @@ class Scheduler:
         return None if self._process is None else self._process.pid
 
     def __enter__(self) -> Self:
-        """Start the process, and wait until its ports are open.
-
-        Raises `InputError` for a port that cannot be opened, `MissingExtraError` where what a port needs is not installed.
-        """
+        """Start the process, and wait until its ports are open."""
         self._start()
         until_s = now_s() + _START_S
         try:

@@ -36,10 +36,7 @@ _MOST_SLICES, _MOST_MESSAGES = 1000, 4096  # that wait
 
 
 class SoundStream:
-    """Asks `fill` for samples, as sounddevice calls back: array (frames, channels), frames, time, status.
-
-    Raises `InputError` where the device cannot be opened or asks for none; `MissingExtraError` without PortAudio.
-    """
+    """Asks `fill` for samples, as sounddevice calls back: array (frames, channels), frames, time, status."""
 
     def __init__(self, output: AudioDevice, rate_hz: int, fill: Callable[[Float32, int, object, Any], None]) -> None:
         sounddevice: Any = portaudio()
@@ -84,9 +81,7 @@ class SlicesPort:
     """Plays slices of the recordings of a partner on a sound output: a device's number, part of its name, or the default.
 
     Slices are rendered by a thread of their own, a little ahead; the callback of the sound system only mixes them. Other
-    messages than slices and their ends are ignored. Raises `PartnerFileError` for a partner that cannot be read, or has no
-    sound in it; `InputError` for a device that does not exist or cannot be opened; `MissingExtraError` without sounddevice or
-    PortAudio.
+    messages than slices and their ends are ignored.
     """
 
     def __init__(self, path: str, device: str | None = None) -> None:
@@ -146,11 +141,7 @@ class SlicesPort:
 
 
 class KeysPort:
-    """Renders the messages that it gets, at once, on a sound output: a device's number, part of its name, or the default.
-
-    Raises `InputError` for a soundfont that is none, or a device that does not exist or cannot be opened; `MissingExtraError`
-    without sounddevice or PortAudio.
-    """
+    """Renders the messages that it gets, at once, on a sound output: a device's number, part of its name, or the default."""
 
     lead_s = 0.0
 

@@ -201,10 +201,7 @@ def reply_bytes(decisions: Iterable[Decision], *, channel: int, program: int) ->
 
 @contextmanager
 def session_folder(folder: Path) -> Iterator[None]:
-    """Make a session folder for the block that fills it; remove it again if the block fails.
-
-    Raises `InputError` if the folder is not empty or cannot be made.
-    """
+    """Make a session folder for the block that fills it; remove it again if the block fails."""
     try:
         made = not folder.exists()
         folder.mkdir(parents=True, exist_ok=True)

@@ -28,7 +28,7 @@ from musichal.hearing.encoders import create_encoder
 from musichal.hearing.front_end import FrontEnd
 from musichal.hearing.listener import Listener
 from musichal.hearing.percepts import Percept, Window
-from musichal.live.analysis_thread import AnalysedWindow
+from musichal.live.analysis_thread import AnalysedWindow, AnalysisThread
 from musichal.live.engine import EventLoop
 from musichal.live.input.blocks import Block, ClockFit
 from musichal.live.live_engine import LiveEngine
@@ -250,7 +250,7 @@ class _Output:
         return {}
 
 
-class _Again:
+class _Again(AnalysisThread):
     """Hears the same passage again and again: each window's percept is that of the window so many before, moved in time."""
 
     def __init__(self, percepts: Sequence[Percept]) -> None:
@@ -280,7 +280,7 @@ class _Again:
         self._heard.clear()
         return heard
 
-    def close(self) -> bool:
+    def close(self, timeout_s: float = 0.0) -> bool:
         self._heard.clear()
         return True
 

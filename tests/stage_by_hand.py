@@ -9,7 +9,7 @@ import numpy as np
 from musichal.hearing.encoders import create_encoder
 from musichal.hearing.listener import Listener
 from musichal.hearing.percepts import Percept, Window
-from musichal.live.analysis_thread import AnalysedWindow, Analyser
+from musichal.live.analysis_thread import AnalysedWindow, AnalysisThread
 from musichal.live.engine import EventLoop, Player
 from musichal.live.input.blocks import Block
 from musichal.live.live_engine import LiveEngine
@@ -165,7 +165,7 @@ def hand_stage(
     *,
     rate_hz: int,
     block: int = 256,
-    analysis: Callable[[Callable[[Window], Percept]], Analyser] = AnalysisAtOnce,
+    analysis: Callable[[Callable[[Window], Percept]], "AnalysisThread | AnalysisAtOnce"] = AnalysisAtOnce,
     settings: PartnerSettings | None = None,
     seed: int = 0,
     player: Player | None = None,

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from musichal.errors import InputError
 from musichal.live.output.note_scheduler import AGAIN_S, SILENCE, NoteScheduler, bend, mpe_configuration
-from musichal.live.output.ports import PortLostError
+from musichal.live.output.ports import Port, PortLostError
 from musichal.live.output.scheduler_process import RETRY_S, ReconnectingPort
 from musichal.live.output.scheduler_protocol import MpeZone, Outgoing
 from musichal.note import Note
@@ -300,8 +300,8 @@ class Instrument:
         return Cable(self)
 
 
-class Cable:
-    name, lead_s = "cable", 0.0
+class Cable(Port):
+    name = "cable"
 
     def __init__(self, instrument: Instrument) -> None:
         self._instrument = instrument

@@ -81,11 +81,9 @@ class Rows(Protocol):
     @property
     def shape(self) -> tuple[int, ...]:
         """Return how many rows there are, and how long they are."""
-        ...
 
     def __getitem__(self, chosen: Any, /) -> Any:
         """Return the rows of a slice, or those with these numbers."""
-        ...
 
 
 class RowFile:

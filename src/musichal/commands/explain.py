@@ -20,7 +20,6 @@ from musichal.errors import InputError
 from musichal.evaluate.moments import Stretch, find_moments, stretches
 from musichal.hearing.percepts import SILENCE
 from musichal.live.output.files import SOUND, check_outputs
-from musichal.live.session.event_log import as_sounded
 from musichal.live.session.export import Duo, Marker, session_markers, session_marks
 from musichal.live.session.session import Session, read_session
 from musichal.memory.partner_file import PartnerModel, load_partner
@@ -76,7 +75,7 @@ def explain_command(
     if isinstance(found, float):
         _explain_moment(session, found, names, model, terminal, listen=listen, figures=figures, force=force)
         return
-    end_s = _end_s(session)
+    end_s = session.duration_s
     spans = [(0.0, end_s)] if found is None else found
     told = _Told(decisions, None if found is None else spans)
     if found is not None and not told.count:
@@ -139,13 +138,9 @@ class _Told:
         return (d for d in self._decisions if spans is None or any(a <= d.time_s < b for a, b in spans))
 
 
-def _end_s(session: Session) -> float:
-    return session.input_samples / session.settings.sample_rate_hz
-
-
 def _find(at: str, session: Session) -> float | list[Span]:
     """Return the time that is meant, or the spans: see `explain_command`."""
-    text, end_s = at.strip(), _end_s(session)
+    text, end_s = at.strip(), session.duration_s
     marks = {name: mark for n, mark in enumerate(session_marks(session), start=1) for name in (mark.text, f"mark {n}")}
     modes = _mode_spans(session.decisions, end_s)
     if text in modes:
@@ -189,7 +184,7 @@ def _founded(found: Iterable[Stretch], *, best: bool) -> list[Stretch]:
 
 def _page(session: Session, seen: Iterable[str]) -> Iterator[str]:
     """Yield the lines that say when what was, where to look, and how."""
-    spans = _mode_spans(session.decisions, _end_s(session))
+    spans = _mode_spans(session.decisions, session.duration_s)
     if spans:
         held = (f"{mode} {clock(sum(b - a for a, b in own), decimals=0)}" for mode, own in spans.items())
         yield f"Modes: {', '.join(held)}."
@@ -241,7 +236,7 @@ def _explain_moment(
     force: bool,
 ) -> Decision:
     """Explain the decision at a time in full; `listen` is a folder for its sounds."""
-    decisions, end_s = session.decisions, _end_s(session)
+    decisions, end_s = session.decisions, session.duration_s
     decision = decision_at(decisions, at_s)
     if at_s > end_s:
         terminal.warn(f"the session ends at {clock(end_s)}: this is its last decision")
@@ -386,8 +381,7 @@ class _Sounded:
         self._session = session
 
     def __iter__(self) -> Iterator[Decision]:
-        session = self._session
-        return as_sounded(session.decisions, session.entries, sample_rate_hz=session.settings.stream_rate_hz)
+        return self._session.sounded()
 
 
 def moments_command(
@@ -401,7 +395,7 @@ def moments_command(
     session = read_session(folder)
     for sentence in session.recovered:
         terminal.warn(sentence)
-    end_s = _end_s(session)
+    end_s = session.duration_s
     marks = [(mark.at_s, mark.text) for mark in session_marks(session)]
     moments = [m for m in find_moments(_Sounded(session), marks, end_s=end_s) if m.start_s < end_s]
     names = [f"{number:02d}-{_stamp(m.start_s)}-{m.kind}.wav" for number, m in enumerate(moments, start=1)]

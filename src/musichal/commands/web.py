@@ -144,7 +144,7 @@ def session_to_show(
         recordings=recordings,
         live=False,
         title=f"{folder.name}: {settings.input_name}",
-        duration_s=session.input_samples / settings.sample_rate_hz,
+        duration_s=session.duration_s,
         recovered=list(session.recovered),
         files=files,
     )

@@ -6,7 +6,6 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
@@ -33,22 +32,6 @@ class AnalysedWindow:
 
     percept: Percept
     took_s: float
-
-
-class Analyser(Protocol):
-    """Turns windows into percepts."""
-
-    def submit(self, window: Window) -> list[int]:
-        """Take the next window; return the numbers of the windows that are skipped for it."""
-        ...
-
-    def take(self) -> list[AnalysedWindow]:
-        """Return what was analysed since the last call, in order."""
-        ...
-
-    def close(self) -> bool:
-        """Stop; return False if a window is still being analysed."""
-        ...
 
 
 class AnalysisThread:
@@ -85,7 +68,7 @@ class AnalysisThread:
         return skipped
 
     def take(self) -> list[AnalysedWindow]:
-        """Return what was analysed since the last call; raises what the analysis raised."""
+        """Return what was analysed since the last call, in order; raises what the analysis raised."""
         with self._changed:
             heard = list(self._heard)
             self._heard.clear()

@@ -19,11 +19,9 @@ class Source(Protocol):
 
     def read(self) -> Sequence[Block]:
         """Return the blocks that arrived since the last call, without waiting."""
-        ...
 
     def wait(self, timeout_s: float) -> object:
         """Return as soon as blocks may have arrived, at the latest after `timeout_s`."""
-        ...
 
 
 class Output(Protocol):
@@ -31,27 +29,21 @@ class Output(Protocol):
 
     def play(self, decision: Decision, moment_of: Callable[[float], float]) -> int:
         """Play a decision; `moment_of` maps a time of the stream to a moment. Return how many notes were accepted."""
-        ...
 
     def follow(self, pulse: Callable[[], Pulse | None], moment_of: Callable[[float], float]) -> None:
         """Keep the time of a pulse of the stream, for who asks for it."""
-        ...
 
     def mute(self, muted: bool) -> None:
         """End what sounds, and start nothing until it is unmuted."""
-        ...
 
     def panic(self) -> None:
         """End every note, and drop those to come."""
-        ...
 
     def tend(self) -> Sequence[tuple[str, str]]:
         """Do what is due, at least twice a second; return events for the player: (kind, text)."""
-        ...
 
     def statistics(self) -> Mapping[str, object]:
         """Return statistics."""
-        ...
 
 
 @dataclass

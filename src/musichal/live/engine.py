@@ -48,23 +48,18 @@ class Player(Protocol):
     @property
     def due_s(self) -> float | None:
         """When it decides next if no event comes before; None while it waits for an event."""
-        ...
 
     def hear(self, percept: Percept, now_s: float) -> None:
         """Take the next percept."""
-        ...
 
     def hear_onset(self, onset_s: float, now_s: float, pitches: Sequence[int] = (), *, is_drum: bool = False) -> None:
         """Take an onset as soon as it is known, with its pitches, or drum keys, where they are; the percept follows later."""
-        ...
 
     def change(self, changes: Changes, now_s: float) -> str | None:
         """Take changes by the player, such as settings; return a sentence for them, if there is something to say."""
-        ...
 
     def decide(self, now_s: float) -> tuple[Decision, ...]:
         """Decide what is due at `now_s`; afterwards `due_s` is later than `now_s`, or None."""
-        ...
 
 
 class EventLoop:

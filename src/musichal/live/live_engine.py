@@ -28,7 +28,7 @@ from musichal.errors import MusicHalError
 from musichal.hearing.exact_notes import ExactNotes, KeyOnsets
 from musichal.hearing.front_end import FrontEnd, light_path_delay_s
 from musichal.hearing.percepts import Onset, Percept, Window
-from musichal.live.analysis_thread import AnalysedWindow, Analyser, overload_advice
+from musichal.live.analysis_thread import AnalysedWindow, AnalysisThread, overload_advice
 from musichal.live.control import Command, CommandQueue, partner_changes, told
 from musichal.live.drift import DriftMonitor
 from musichal.live.endpoints import LiveCounts, LiveTimes, Output, Source
@@ -85,7 +85,7 @@ class LiveEngine:
         *,
         source: Source,
         front_end: FrontEnd,
-        analysis: Analyser,
+        analysis: AnalysisThread,
         loop: EventLoop,
         output: Output,
         clock: ClockFit | Line,

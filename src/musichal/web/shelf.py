@@ -11,7 +11,7 @@ from typing import Any
 from musichal.audio.session_input import EVENT_LOG, SETTINGS, chunk_samples, chunks_of
 from musichal.errors import InputError, MusicHalError
 from musichal.evaluate.moments import founded
-from musichal.live.session.event_log import Struck, as_sounded
+from musichal.live.session.event_log import Struck
 from musichal.live.session.export import session_marks
 from musichal.live.session.session import SUMMARY, Session, SessionSettings, read_settings
 from musichal.partner.decision import Decision
@@ -174,10 +174,10 @@ def compared_message(first: Session, second: Session) -> dict[str, Any]:
 
 def _take(session: Session) -> dict[str, Any]:
     settings, course = session.settings, _Course()
-    for decision in as_sounded(session.decisions, session.entries, sample_rate_hz=settings.stream_rate_hz):
+    for decision in session.sounded():
         course.take(decision)
     onsets = [entry.onset.sample / settings.stream_rate_hz for entry in session.entries if isinstance(entry, Struck)]
-    length_s = max(session.input_samples / settings.sample_rate_hz, 1e-9)
+    length_s = max(session.duration_s, 1e-9)
     return {
         "name": printable(session.folder.name),
         "duration_s": round(length_s, 2),

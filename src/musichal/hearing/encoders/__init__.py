@@ -31,7 +31,6 @@ class Encoder(Protocol):
 
     def encode(self, stems: Stems, pitch: PitchFrames) -> tuple[Float32, ...]:
         """Return one (frames, dims) array per source, for the frames of the segment at the end of the window."""
-        ...
 
 
 _Factory = Callable[[PerceptionSpec, bool], Encoder]

@@ -86,7 +86,6 @@ class Runtime(Protocol):
 
     def run(self, batch: Float32) -> Float32:
         """Return the features (batch, frames, dims) of samples (batch, samples)."""
-        ...
 
 
 def package_of(runtime: str) -> str:

@@ -20,7 +20,6 @@ import subprocess
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from types import TracebackType
 from typing import IO, Any, Self
 
 from musichal.errors import MissingExtraError, install_hint
@@ -177,7 +176,7 @@ class LinkSession:
         self._thread.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self._closing.set()
         end_reader(self._thread, lambda: self._process, patience_s=_CLOSE_S, killed_s=_CLOSE_S)
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from musichal.errors import InputError, MissingExtraError, install_hint
-from musichal.live.output.ports import PortLostError
+from musichal.live.output.ports import Port, PortLostError
 from musichal.live.output.scheduler_protocol import Outgoing
 from musichal.machine import now_s
 
@@ -126,7 +126,7 @@ class JackInput:
             self._client.close()
 
 
-class JackPort:
+class JackPort(Port):
     """A JACK client with one MIDI output, connected to the input that has `target` in its name, where one is given."""
 
     def __init__(self, name: str, target: str | None = None) -> None:

@@ -16,6 +16,7 @@ from mido.midifiles.midifiles import write_chunk, write_track
 from musichal.atomic import check_writable, open_atomically
 from musichal.errors import InputError
 from musichal.live.output.note_scheduler import Active, ActiveNotes
+from musichal.live.output.ports import Port
 from musichal.live.output.scheduler_protocol import Outgoing
 from musichal.machine import now_s
 from musichal.note import PERCUSSION_CHANNEL, Key, Note
@@ -177,7 +178,7 @@ def _events(messages: Iterable[mido.Message | mido.MetaMessage]) -> bytes:
     return out.getvalue()[8:-4]
 
 
-class MidiFilePort:
+class MidiFilePort(Port):
     """A MIDI file as a port, its times counted from the moment `origin_s`: whole on the disk every second.
 
     Channels without a note have no track.
@@ -185,8 +186,6 @@ class MidiFilePort:
     A thread of its own encodes and writes, so that a slow disk delays nothing. Where the disk is full, playing goes on,
     `check` reports it, and writing is tried again every second. Raises `InputError` where the file cannot be written at all.
     """
-
-    lead_s = 0.0
 
     def __init__(self, path: str, *, origin_s: float, interval_s: float = _INTERVAL_S) -> None:
         if not path:
@@ -198,6 +197,10 @@ class MidiFilePort:
         self._error: str | None = None
         self._thread = threading.Thread(target=self._write_along, name="MIDI file", daemon=True)
         self._thread.start()
+
+    def begin(self, origin_s: float) -> None:
+        """Count times from a moment."""
+        self.origin_s = origin_s
 
     def send(self, message: Outgoing) -> None:
         """Record a message at the moment it was meant for, or could first have left."""

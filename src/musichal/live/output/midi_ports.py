@@ -182,10 +182,8 @@ def _systems(stack: contextlib.ExitStack, *, inputs: bool, name: str = _CLIENT) 
     return clients, jack
 
 
-class MidiPort:
+class MidiPort(Port):
     """A MIDI output by RtMidi: one of the system, or one of our own that others connect to (`virtual`)."""
-
-    lead_s = 0.0
 
     def __init__(self, client: _Client, port_name: str, *, virtual: bool) -> None:
         self._client, self._port_name, self._virtual = client, port_name, virtual

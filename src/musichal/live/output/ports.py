@@ -13,11 +13,11 @@ All arguments of notes are int32. One message per datagram.
 import contextlib
 import io
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from musichal.errors import InputError, MissingExtraError, install_hint
 from musichal.live.output.scheduler_protocol import Outgoing
@@ -42,66 +42,58 @@ class PortLostError(Exception):
     """The port is gone, or refuses what is sent; the message says why, in one line."""
 
 
-class Port(Protocol):
-    """An open port. One thread uses it; nothing in it waits for longer than a moment."""
+class Port(ABC):
+    """An open port. One thread uses it; nothing in it waits for longer than a moment.
 
-    @property
-    def name(self) -> str:
-        """What was really opened, for people."""
+    `name` is what was really opened, for people, and `notice` what else should be said of it.
+    """
 
-    @property
-    def lead_s(self) -> float:
-        """How long before its moment (`Outgoing.target_s`) the port wants to be given a message; 0 sends it at once."""
+    name: str
+    notice = ""
+    lead_s = 0.0
+    """How long before its moment (`Outgoing.target_s`) the port wants to be given a message; 0 sends it at once."""
 
+    @abstractmethod
     def send(self, message: Outgoing) -> None:
         """Send a message, or take it to be sent at its moment; in order. Raises `PortLostError`."""
 
+    def begin(self, origin_s: float) -> None:  # noqa: B027 - most ports count no time
+        """Count times from a moment."""
+
     def check(self) -> str | None:
-        """Raise `PortLostError` if the port is gone; returns what else a player should know, once.
+        """Raise `PortLostError` if the port is gone; return what else a player should know, once.
 
         Called about once a second, when nothing is due.
         """
+        return None
 
-    def close(self, *, flush: bool = True) -> None:
+    def close(self, *, flush: bool = True) -> None:  # noqa: B027 - some have nothing to close
         """Close; with `flush` let what was sent get out first. Never raises."""
 
 
-@runtime_checkable
-class CountsTime(Protocol):
-    """A port that counts times from a moment."""
-
-    origin_s: float
-
-
-@dataclass(frozen=True)
-class Opened:
-    """An open port, and what should be said of it."""
-
-    port: Port
-    notice: str | None = None
-
-
-def open_port(address: str, *, origin_s: float) -> Opened:
+def open_port(address: str, *, origin_s: float) -> Port:
     """Open the port at `address` (see `ADDRESSES`); a MIDI file counts its times from `origin_s`."""
     scheme, colon, rest = address.partition(":")
     if colon and scheme == "auto":
         return _open_auto(rest)
     if colon and scheme in _OPENERS:
-        return Opened(_OPENERS[scheme](rest, origin_s))
+        return _OPENERS[scheme](rest, origin_s)
     # A name may have a colon of its own, such as JACK's client:port.
     from musichal.live.output.midi_ports import open_midi
 
     if not address.strip():
         raise InputError("name a MIDI output, or part of its name")
-    return Opened(open_midi(address))
+    return open_midi(address)
 
 
-def _open_auto(name: str) -> Opened:
+def _open_auto(name: str) -> Port:
     try:
         port = _open_virtual(name, 0.0)
+        port.notice = f"{port.name} is a virtual port: connect an instrument to it"
     except (InputError, MissingExtraError) as error:
-        return Opened(NullPort(), f"notes are not heard anywhere: {error}")
-    return Opened(port, f"{port.name} is a virtual port: connect an instrument to it")
+        port = NullPort()
+        port.notice = f"notes are not heard anywhere: {error}"
+    return port
 
 
 def _open_virtual(name: str, _origin_s: float) -> Port:
@@ -137,27 +129,17 @@ def _open_keys(rest: str, _origin_s: float) -> Port:
     return KeysPort(font, device if arrow else None)
 
 
-class NullPort:
+class NullPort(Port):
     """Takes everything and sends nothing: without a MIDI system the partner plays on, and events report what it plays."""
 
     name = "nowhere (notes are only reported as events)"
-    lead_s = 0.0
 
     def send(self, message: Outgoing) -> None:
         """Do nothing."""
 
-    def check(self) -> str | None:
-        """Return None: it is never lost."""
-        return None
 
-    def close(self, *, flush: bool = True) -> None:
-        """Do nothing."""
-
-
-class OscPort:
+class OscPort(Port):
     """Sends notes to ``HOST:PORT``, resolved once. A missing receiver is no error: UDP does not report it."""
-
-    lead_s = 0.0
 
     def __init__(self, target: str) -> None:
         host, colon, number = target.rpartition(":")
@@ -173,10 +155,6 @@ class OscPort:
         """Send one datagram; where the system has no room for it, it is lost, as datagrams may be."""
         with contextlib.suppress(OSError):  # an unreachable network comes back by itself
             self._socket.sendto(_datagram(message), self._to)
-
-    def check(self) -> str | None:
-        """Return None: UDP does not report a missing receiver."""
-        return None
 
     def close(self, *, flush: bool = True) -> None:
         """Close the socket."""
@@ -203,10 +181,8 @@ _DRIVERS = (None, "jack", "pulseaudio", "alsa") if sys.platform == "linux" else 
 """FluidSynth's default first; on Linux that is one system of several, whether or not it runs."""
 
 
-class SynthPort:
+class SynthPort(Port):
     """FluidSynth with a soundfont on a sound output, by pyfluidsynth (MIT) and the system's libfluidsynth."""
-
-    lead_s = 0.0
 
     def __init__(self, font: str) -> None:
         try:
@@ -254,10 +230,6 @@ class SynthPort:
             self._synth.program_change(channel, data[1])
         elif kind == 0xE0:
             self._synth.pitch_bend(channel, (data[1] | data[2] << 7) - 8192)
-
-    def check(self) -> str | None:
-        """Return None: FluidSynth does not report that its sound output is gone."""
-        return None
 
     def close(self, *, flush: bool = True) -> None:
         """Fall silent and close."""

@@ -24,7 +24,6 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from musichal import machine
@@ -135,7 +134,7 @@ class Scheduler:
             raise
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def play(self, port: str, notes: Iterable[Note | Slice], *, tag: int = 0, bend_semitones: float = 0.0) -> int:

@@ -24,7 +24,7 @@ from typing import Any
 from musichal.errors import MusicHalError
 from musichal.live.output import scheduler_protocol as protocol
 from musichal.live.output.note_scheduler import AGAIN_S, SILENCE, TICK, ClockTicks, NoteScheduler, mpe_configuration
-from musichal.live.output.ports import CountsTime, Port, PortLostError, open_port
+from musichal.live.output.ports import Port, PortLostError, open_port
 from musichal.live.output.scheduler_protocol import Outgoing, PortSettings
 from musichal.machine import now_s, raise_priority
 from musichal.note import Key
@@ -69,8 +69,8 @@ class ReconnectingPort:
 
     def begin(self, origin_s: float) -> None:
         """Count from this moment, if the port counts time."""
-        if isinstance(self._port, CountsTime):
-            self._port.origin_s = origin_s
+        if self._port is not None:
+            self._port.begin(origin_s)
 
     def set_up(self, now_s: float) -> None:
         """Send the setup messages, if the port is open. Raises `PortLostError`."""
@@ -189,17 +189,17 @@ class SchedulerProcess:
         open_it = partial(open_port, settings.address, origin_s=float(config["origin_s"]) - settings.latency_s)
         opened, zone = open_it(), settings.zone
         setup = (*(mpe_configuration(zone) if zone else ()), *settings.setup)
-        port = ReconnectingPort(opened.port, reopen=lambda: open_it().port, setup=setup)
+        port = ReconnectingPort(opened, reopen=open_it, setup=setup)
         self._ports.append(port)
         self._latencies_s.append(settings.latency_s)
         port.set_up(now_s())
         if settings.is_clock:
-            self._schedulers.append(ClockTicks(lead_s=opened.port.lead_s))
-            return {"name": settings.name, "opened": opened.port.name}
+            self._schedulers.append(ClockTicks(lead_s=opened.lead_s))
+            return {"name": settings.name, "opened": opened.name}
         self._schedulers.append(
             NoteScheduler(
                 latency_s=settings.latency_s,
-                lead_s=opened.port.lead_s,
+                lead_s=opened.lead_s,
                 zone=zone,
                 capacity=int(config["capacity"]),
                 late_limit_s=float(config["late_limit_s"]),
@@ -207,7 +207,7 @@ class SchedulerProcess:
         )
         if opened.notice:
             self._trouble("notice", opened.notice, None)
-        return {"name": settings.name, "opened": opened.port.name}
+        return {"name": settings.name, "opened": opened.name}
 
     def end(self, *_: object) -> None:
         """End after this turn of the loop."""

@@ -21,7 +21,7 @@ from musichal.audio.slices import SlicePlayer
 from musichal.errors import InputError
 from musichal.live.input.input_process import AudioDevice, find_output, portaudio, why_not_opened
 from musichal.live.output.jack_midi import FrameClock
-from musichal.live.output.ports import PortLostError
+from musichal.live.output.ports import Port, PortLostError
 from musichal.live.output.scheduler_protocol import Outgoing
 from musichal.machine import now_s
 from musichal.memory.partner_file import load_partner
@@ -31,7 +31,6 @@ from musichal.text import printable
 _START_S = 5.0
 _QUIET_S = 2.0
 """A sound system that asked for no samples for so long is gone."""
-_LEAD_S = 0.15
 _MOST_SLICES, _MOST_MESSAGES = 1000, 4096  # that wait
 
 
@@ -77,19 +76,20 @@ class SoundStream:
             self._stream.close(ignore_errors=True)
 
 
-class SlicesPort:
+class SlicesPort(Port):
     """Plays slices of the recordings of a partner on a sound output: a device's number, part of its name, or the default.
 
     Slices are rendered by a thread of their own, a little ahead; the callback of the sound system only mixes them. Other
     messages than slices and their ends are ignored.
     """
 
+    lead_s = 0.15
+
     def __init__(self, path: str, device: str | None = None) -> None:
         output = find_output(device)
         rate_hz = round(output.default_rate_hz)
         recordings = [(recording.samples(), recording.sample_rate_hz) for recording in load_partner(path).recordings]
         self.name = f"slices of {printable(path)} on {output.label}"
-        self.lead_s = _LEAD_S
         self._player = SlicePlayer(recordings, sample_rate_hz=rate_hz)
         self._clock = FrameClock(rate_hz)
         self._recordings = len(recordings)
@@ -140,10 +140,8 @@ class SlicesPort:
         self._sound.close()
 
 
-class KeysPort:
+class KeysPort(Port):
     """Renders the messages that it gets, at once, on a sound output: a device's number, part of its name, or the default."""
-
-    lead_s = 0.0
 
     def __init__(self, font: str, device: str | None = None) -> None:
         output = find_output(device)

@@ -23,7 +23,7 @@ from musichal.audio.slices import render_slices
 from musichal.errors import InputError
 from musichal.live.engine import slice_events
 from musichal.live.output.midi_file import in_ticks
-from musichal.live.session.event_log import Changed, Marked, Played, Silences, as_sounded
+from musichal.live.session.event_log import Changed, Marked, Played, Silences
 from musichal.live.session.session import Session
 from musichal.note import PERCUSSION_CHANNEL, Note, Slice
 from musichal.partner.decision import Decision
@@ -57,12 +57,11 @@ class Marker:
 
 def session_markers(session: Session) -> list[Marker]:
     """Return marks, sections, modes and keys of a session, in order of time."""
-    end_s = session.input_samples / session.settings.sample_rate_hz
     _, form = directed_by(session.settings.partner.direction)
     rate_hz = session.settings.stream_rate_hz
     changes = [(e.at_sample / rate_hz, e.changes) for e in session.entries if isinstance(e, Changed)]
     wishes = [(at_s, asked) for at_s, asked in changes if not asked.keys().isdisjoint(WISHES)]
-    found = [*_sections(form, wishes, end_s), *_modes(session.decisions), *_keys(session.decisions)]
+    found = [*_sections(form, wishes, session.duration_s), *_modes(session.decisions), *_keys(session.decisions)]
     return sorted([*session_marks(session), *found], key=lambda marker: marker.at_s)
 
 
@@ -350,8 +349,7 @@ class Duo:
 
     def _sounded(self) -> Iterator[Decision]:
         """Yield the decisions as they sounded, and keep their notes: more of a performance may not fit into memory."""
-        session = self.session
-        for d in as_sounded(session.decisions, session.entries, sample_rate_hz=session.settings.stream_rate_hz):
+        for d in self.session.sounded():
             if d.notes:
                 self._voices.setdefault(d.voice, []).extend(d.notes)
             yield d
@@ -364,7 +362,7 @@ class Duo:
     @property
     def duration_s(self) -> float:
         """Length of the input."""
-        return self.session.input_samples / self.rate_hz
+        return self.session.duration_s
 
     @property
     def notes_s(self) -> float:

@@ -121,6 +121,15 @@ class Session:
         """Return the onsets of a MIDI player, empty for sound."""
         return tuple(entry.onset for entry in self.entries if isinstance(entry, Struck) and entry.onset.pitches)
 
+    @property
+    def duration_s(self) -> float:
+        """Return the length of the input."""
+        return self.input_samples / self.settings.sample_rate_hz
+
+    def sounded(self) -> Iterator[Decision]:
+        """Yield the decisions with the notes that really sounded, one in memory at a time."""
+        return as_sounded(self.decisions, self.entries, sample_rate_hz=self.settings.stream_rate_hz)
+
     def sound(self) -> Iterator[Float32]:
         """Yield the input chunk by chunk; raise `InputError` for a damaged one."""
         return read_chunks(self.folder, self.settings.sample_rate_hz)

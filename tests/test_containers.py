@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from musichal.audio.decoding import contents
 from musichal.audio.recording import read_recording
-from musichal.audio.streams import Contents, Spliced
+from musichal.audio.streams import Contents, Foreign, Spliced
 from musichal.errors import InputError
 
 RATE = 44_100
@@ -347,6 +347,51 @@ def test_more_than_4_gib(files, tmp_path):
         (part,) = contents(data).parts
         with soundfile.SoundFile(Spliced(data, part.pieces)) as sound:
             assert sound.frames == (1 << 31) + 3
+
+
+@pytest.mark.parametrize("kind", ["VOC", "NIST", "AVR", "SVX", "IRCAM", "PAF", "PVF"])
+def test_what_samplers_and_studios_of_old_wrote(kind, music, tmp_path):
+    data = encoded(music, format=kind, subtype="PCM_16")
+    assert heard(tmp_path, data) == (pytest.approx(SECONDS, abs=0.01), ())
+    seconds, warnings = heard(tmp_path, data[: len(data) // 2])
+    assert seconds == pytest.approx(SECONDS / 2, abs=0.03)
+    if kind in ("VOC", "NIST", "AVR", "SVX"):  # the others do not say how long they are
+        assert warnings == (f"is cut short or damaged: {seconds:.1f} of 2.0 s can be heard",)
+
+
+def chunk(name: bytes, content: bytes, size: int | None = None) -> bytes:
+    return name + struct.pack("<I", len(content) if size is None else size) + content
+
+
+def test_a_chunk_whose_size_cannot_be_and_chunks_without_padding(files, tmp_path):
+    wav, aiff, caf = files["WAV"], files["AIFF"], files["CAF"]
+    data = wav.index(b"data")
+    lost = wav[:data] + chunk(b"LIST", b"INFOabcd", 0x7FFF_FFFF) + wav[data:]
+    unpadded = wav[:12] + chunk(b"iXML", b"<a>") + chunk(b"note", b"abcde") + wav[12:]
+    unpadded_aiff = aiff[:12] + b"NAME" + struct.pack(">I", 5) + b"abcde" + aiff[12:]
+    at = caf.index(b"data")
+    for whole in (lost, unpadded, unpadded_aiff, caf[:at] + b"free" + struct.pack(">q", -1) + caf[at:]):
+        assert heard(tmp_path, whole) == (SECONDS, ())
+
+
+def test_a_tag_longer_than_its_file(files, tmp_path):
+    assert heard(tmp_path, b"ID3\3\0\0\x7f\x7f\x7f\x7f" + files["MP3"])[0] == pytest.approx(SECONDS, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [
+        (b"\0\0\0\x08free\0\0\0\x08wide", "QuickTime or MP4"),
+        (b"\0\0\1\xba" + bytes(100), "MPEG video"),
+        ((b"G" + bytes(187)) * 3, "an MPEG transport stream"),
+        ((bytes(4) + b"G" + bytes(187)) * 3, "an MPEG transport stream"),
+        (b"\x21\x1b" * 50 + (b"\xff\xf1\x50\x80\x04\x1f\xfc" + bytes(25)) * 4, "AAC"),
+        (b"FLV\1\4" + bytes(100), "Flash video"),
+    ],
+)
+def test_sound_of_cameras_and_streams_is_named(data, name):
+    found = contents(data)
+    assert isinstance(found, Foreign) and found.name == name
 
 
 # ── the rest ─────────────────────────────────────────────────────────────────

@@ -1,5 +1,7 @@
 """Containers of chunks (WAV, RF64, BW64, Wave64, AIFF, CAF) and AU: where the sound is, and a header that says so."""
 
+import math
+import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -23,6 +25,8 @@ class Chunks:
     size_includes_header: bool = False
     alignment: int = 2
     before_sound: int = 0
+    needed: tuple[bytes, ...] = ()
+    """Beginnings of the names of what says how the sound is to be read."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +46,12 @@ class _Sound:
         return self.declared != self.end - self.start
 
 
-def _walk(data: Data, start: int, chunks: Chunks) -> Iterator[tuple[bytes, int, int]]:
-    """Yield identifier, place and declared size of the content of each chunk, up to the sound's."""
-    id_bytes, at = len(chunks.data_id), start + chunks.first
+def _walk(data: Data, start: int, chunks: Chunks) -> Iterator[tuple[bytes, int, int, bool]]:
+    """Yield identifier, place and declared size of the content of each chunk, up to the sound's, and whether all are padded.
+
+    Where a size cannot be, what follows is found by the sound's identifier.
+    """
+    id_bytes, at, tidy = len(chunks.data_id), start + chunks.first, True
     header = id_bytes + struct.calcsize(chunks.size_format)
     for _ in range(_MOST_CHUNKS):
         if at + header > len(data):
@@ -52,13 +59,18 @@ def _walk(data: Data, start: int, chunks: Chunks) -> Iterator[tuple[bytes, int, 
         name = bytes(data[at : at + id_bytes])
         (size,) = struct.unpack(chunks.size_format, data[at + id_bytes : at + header])
         size = max(0, size - header) if chunks.size_includes_header and size else size
-        yield name, at + header, size
+        yield name, at + header, size, tidy
         if name == chunks.data_id:
             return
         end = at + header + size
         padded = at + max(header, -(-(header + size) // chunks.alignment) * chunks.alignment)
         # Some programs leave the padding out.
-        at = end if chunks.alignment == 2 and end < padded and _is_name(data, end) and not _is_name(data, padded) else padded
+        if chunks.alignment == 2 and end < padded and _is_name(data, end) and not _is_name(data, padded):
+            at, tidy = end, False
+        elif end > len(data) and (sound := data.find(chunks.data_id, at + header)) >= 0:
+            at, tidy = sound, False
+        else:
+            at = padded
 
 
 def _is_name(data: Data, at: int) -> bool:
@@ -115,17 +127,23 @@ def _behind(data: Data, at: int) -> str | None:
 def chunked(data: Data, start: int, chunks: Chunks) -> Contents:
     """Find the sound of AIFF, Wave64 and CAF, and mend its size."""
     width = struct.calcsize(chunks.size_format)
-    for name, at, size in _walk(data, start, chunks):
+    needed: list[Piece] = []
+    for name, at, size, tidy in _walk(data, start, chunks):
         if name != chunks.data_id:
+            if name.startswith(chunks.needed) and at + size <= len(data):
+                needed += [(at - width - len(name), at + size), bytes(-size % chunks.alignment)]
             continue
         sound = _sound(data, at, size, width=width, before_sound=chunks.before_sound)
         if sound.wrong and (table := _packet_table(data, at)) is not None:
             sound = replace(sound, end=table, share=1.0)
         pieces: tuple[Piece, ...] = ((start, len(data)),)
-        if sound.wrong:
+        if sound.wrong or not tidy:
             header = width + len(chunks.data_id) if chunks.size_includes_header else 0
             mended = struct.pack(chunks.size_format, min(sound.end - sound.start + header, (1 << 8 * width) - 1))
-            pieces = ((start, sound.field), mended, (sound.start, len(data)))
+            before: tuple[Piece, ...] = ((start, sound.field),)
+            if not tidy:
+                before = ((start, start + chunks.first), *needed, chunks.data_id)
+            pieces = (*before, mended, (sound.start, len(data)))
         return _of(Part(chunks.kind, pieces, sound.share), sound)
     return Contents(())
 
@@ -146,7 +164,7 @@ def riff(data: Data, start: int) -> Contents | None:
     order = ">" if kind == b"RIFX" else "<"
     long_size, tag, form = None, 0, (start, start)
     chunks = Chunks("WAV", b"data", 12, f"{order}I")
-    for name, at, size in _walk(data, start, chunks):
+    for name, at, size, tidy in _walk(data, start, chunks):
         if name == b"ds64" and len(data) >= at + 16:  # the sizes of the file and of the sound, in 64 bits
             (long_size,) = struct.unpack("<Q", data[at + 8 : at + 16])
         elif name == b"fmt " and len(data) >= at + 2:
@@ -165,25 +183,46 @@ def riff(data: Data, start: int) -> Contents | None:
                 sizes = struct.pack("<IQQQI", 28, len(data) - start + 36, length, 0, 0)
                 pieces = (b"RF64\xff\xff\xff\xffWAVEds64" + sizes, *_without(data, start, chunks), b"data\xff\xff\xff\xff")
                 pieces += ((sound.start, sound.end),)
-            elif sound.wrong and long_size is None:
-                mended = struct.pack(f"{order}I", length)
-                pieces = ((start, sound.field), mended, (sound.start, len(data)))
-            elif (at - start) % 2:  # no padding, which libsndfile expects
-                pieces = ((start, start + 12), form, (at - 8, len(data)))
+            elif not tidy or (sound.wrong and long_size is None):
+                before: tuple[Piece, ...] = ((start, at - 8),) if tidy else ((start, start + 12), form)
+                pieces = (*before, b"data" + struct.pack(f"{order}I", length), (sound.start, len(data)))
             return _of(Part("WAV", pieces, sound.share), sound)
     return Contents(())
 
 
 def _without(data: Data, start: int, chunks: Chunks) -> list[Piece]:
     """Return the chunks before the sound, without the one of 64-bit sizes."""
-    return [(at - 8, at + size + size % 2) for name, at, size in _walk(data, start, chunks) if name not in (b"ds64", b"data")]
+    walked = [(name, at - 8, at + size + size % 2) for name, at, size, _ in _walk(data, start, chunks)]
+    return [(first, end) for name, first, end in walked if name not in (b"ds64", b"data") and end <= len(data)]
 
 
 def au(data: Data, start: int) -> Contents:
     """Find the sound of AU, whose header has its offset and its size."""
-    offset, size = struct.unpack(">II", bytes(data[start + 4 : start + 12]).ljust(8, b"\0"))
+    order = "<" if data[start] == ord("d") else ">"
+    offset, size = struct.unpack(f"{order}II", bytes(data[start + 4 : start + 12]).ljust(8, b"\0"))
     sound = _sound(data, start + offset, size, width=4)
     pieces: tuple[Piece, ...] = ((start, len(data)),)
     if sound.wrong:
         pieces = ((start, start + 8), b"\xff" * 4, (start + 12, len(data)))
     return _of(Part("AU", pieces, sound.share), sound)
+
+
+def of_old(kind: str, data: Data, start: int) -> Contents:
+    """Return a file whose header is believed, and how much is there of what it promises where it promises anything."""
+    head, there = bytes(data[start : start + 1024]), len(data) - start
+    whole = there
+    if kind == "8SVX" and there >= 8:
+        whole = 8 + int.from_bytes(head[4:8], "big")
+    elif kind == "AVR":
+        channels, size = (2 if head[12:14] == b"\xff\xff" else 1), int.from_bytes(head[14:16], "big") // 8
+        whole = 128 + int.from_bytes(head[26:30], "big") * channels * max(1, size)
+    elif kind == "NIST":
+        names = (b"sample_count", b"channel_count", b"sample_n_bytes")
+        found = [re.search(name + rb" -i (\d{1,15})", head) for name in names]
+        whole = len(head) + math.prod(int(match[1]) if match else 1 for match in found)
+    elif kind == "VOC":
+        at = int.from_bytes(head[20:22], "little")
+        while 0 < at < there and data[start + at]:
+            at += 4 + int.from_bytes(bytes(data[start + at + 1 : start + at + 4]), "little")
+        whole = at
+    return Contents((Part(kind, ((start, len(data)),), min(1.0, there / max(1, whole))),))

@@ -15,16 +15,30 @@ import contextlib
 import importlib
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 import soundfile
 
 from musichal.arrays import Float64
-from musichal.audio.chunks import Chunks, au, chunked, riff
-from musichal.audio.streams import Contents, Data, Foreign, Part, Spliced, after_tags, flac, mpeg, ogg
+from musichal.audio.chunks import Chunks, au, chunked, of_old, riff
+from musichal.audio.streams import (
+    FLAC_START,
+    MP4_BOXES,
+    MPEG_PROGRAM,
+    Contents,
+    Data,
+    Foreign,
+    Part,
+    Spliced,
+    after_tags,
+    flac,
+    is_adts,
+    mpeg,
+    ogg,
+)
 from musichal.errors import MissingExtraError, install_hint
 from musichal.machine import silent_stderr
 
@@ -42,25 +56,44 @@ def contents(data: Data) -> Contents | Foreign | None:
     for magic, chunks in _CHUNKED.items():
         if head.startswith(magic) and (magic != b"FORM" or head[8:12] in (b"AIFF", b"AIFC")):
             return chunked(data, start, chunks)
-    for magic, reader in ((b".snd", au), (b"fLaC", flac), (b"OggS", ogg)):
+    for magic, reader in ((b".snd", au), (b"dns.", au), (b"fLaC", flac), (b"OggS", ogg)):
         if head.startswith(magic):
             return reader(data, start)
-    foreign = next((foreign for at, magic, foreign in _FOREIGN if head[at : at + len(magic)] == magic), None)
-    if foreign is not None:
-        return foreign
-    page = data.find(b"OggS\0", start, start + _MOST_JUNK_BYTES)  # a stream that was recorded from its middle on
-    return mpeg(data, start, len(data)) if page < 0 else ogg(data, page)
+    known: list[Contents | Foreign] = [of_old(kind, data, start) for kind in _matching(_OLD, head)]
+    return next(iter((*_matching(_FOREIGN, head), *known)), None) or _found_within(data, start)
+
+
+Kind = TypeVar("Kind")
+
+
+def _matching(table: Iterable[tuple[int, bytes, Kind]], head: bytes) -> list[Kind]:
+    return [kind for at, magic, kind in table if head[at : at + len(magic)] == magic]
+
+
+def _found_within(data: Data, start: int) -> Contents | Foreign | None:
+    """Return what a stream holds that was kept from its middle on, or has something before it."""
+    if any(
+        data[start + first : start + first + 2 * step + 1 : step] == b"GGG" for first, step in ((0, 188), (0, 192), (4, 192))
+    ):
+        return Foreign("an MPEG transport stream", "mpegts")
+    page = data.find(b"OggS\0", start, start + _MOST_JUNK_BYTES)
+    if page >= 0:
+        return ogg(data, page)
+    if (frames := mpeg(data, start, len(data))) is not None:
+        return frames
+    found = FLAC_START.search(data, start, min(len(data), start + _MOST_JUNK_BYTES))
+    if found is not None:
+        return flac(data, found.start())
+    return Foreign("AAC", "aac") if is_adts(data, start) else None
 
 
 _CHUNKED = {
-    b"FORM": Chunks("AIFF", b"SSND", 12, ">I", before_sound=8),
-    b"caff": Chunks("CAF", b"data", 8, ">Q", alignment=1, before_sound=4),
-    _W64_RIFF: Chunks("W64", _W64_DATA, 40, "<Q", size_includes_header=True, alignment=8),
+    b"FORM": Chunks("AIFF", b"SSND", 12, ">I", before_sound=8, needed=(b"FVER", b"COMM")),
+    b"caff": Chunks("CAF", b"data", 8, ">Q", alignment=1, before_sound=4, needed=(b"desc", b"kuki", b"pakt")),
+    _W64_RIFF: Chunks("W64", _W64_DATA, 40, "<Q", size_includes_header=True, alignment=8, needed=(b"fmt ",)),
 }
 _FOREIGN = (
-    (4, b"ftyp", Foreign("MP4 (AAC or ALAC)", "mov")),
-    (4, b"moov", Foreign("QuickTime", "mov")),
-    (4, b"mdat", Foreign("QuickTime", "mov")),
+    *((4, box, Foreign("MP4 (AAC or ALAC)" if box == b"ftyp" else "QuickTime or MP4", "mov")) for box in MP4_BOXES),
     (0, bytes.fromhex("3026b2758e66cf11"), Foreign("WMA", "asf")),
     (0, b"\x1aE\xdf\xa3", Foreign("Matroska or WebM", "matroska")),
     (0, b"wvpk", Foreign("WavPack", "wv")),
@@ -74,11 +107,34 @@ _FOREIGN = (
     (0, b"ADIF", Foreign("AAC", "aac")),
     (0, b"\x0bw", Foreign("AC-3", "ac3")),
     (8, b"AVI ", Foreign("AVI", "avi")),
+    (0, b"tBaK", Foreign("TAK", "tak")),
+    (0, b"ajkg", Foreign("Shorten", "shn")),
+    (0, b"FLV\1", Foreign("Flash video", "flv")),
+    (0, b".RMF", Foreign("RealAudio", "rm")),
+    (0, b".ra\xfd", Foreign("RealAudio", "rm")),
+    (0, MPEG_PROGRAM, Foreign("MPEG video", "mpeg")),
+    (0, bytes.fromhex("7ffe8001"), Foreign("DTS", "dts")),
+    (4, bytes.fromhex("f8726fba"), Foreign("TrueHD", "truehd")),
+    (4, bytes.fromhex("f8726fbb"), Foreign("MLP", "mlp")),
     *((0, b"\xff" + bytes([second]), Foreign("AAC", "aac")) for second in (0xF0, 0xF1, 0xF8, 0xF9)),
 )
+_OLD = (
+    (0, b"Creative Voice F", "VOC"),
+    (0, b"NIST_1A\n", "NIST"),
+    *((0, b"\x64\xa3" + bytes([kind, 0]), "IRCAM") for kind in range(1, 5)),
+    *((0, bytes([0, kind]) + b"\xa3\x64", "IRCAM") for kind in range(1, 5)),
+    (0, b"2BIT", "AVR"),
+    (0, b" paf", "PAF"),
+    (0, b"fap ", "PAF"),
+    (0, b"PVF1\n", "PVF"),
+    (8, b"8SVX", "8SVX"),
+    (8, b"16SV", "8SVX"),
+)
+"""What samplers, studios and laboratories of old wrote, and libsndfile reads: where its first bytes lie, and its name."""
 FOREIGN_SUFFIXES = frozenset(
-    {".3gp", ".aac", ".ac3", ".alac", ".amr", ".ape", ".asf", ".avi", ".dff", ".dsf", ".m4a", ".m4b", ".m4v", ".mka", ".mkv"}
-    | {".mov", ".mp4", ".mpc", ".spx", ".tta", ".webm", ".wma", ".wv"}
+    {".3gp", ".aac", ".ac3", ".alac", ".amr", ".ape", ".asf", ".avi", ".dff", ".dsf", ".dts", ".flv", ".m2ts", ".m4a", ".m4b"}
+    | {".m4v", ".mka", ".mkv", ".mov", ".mp4", ".mpc", ".mpeg", ".mpg", ".mts", ".ra", ".rm", ".shn", ".spx", ".tak", ".tta"}
+    | {".vob", ".webm", ".wma", ".wv"}
 )
 """What is taken from a folder, and read where FFmpeg's libraries are."""
 
@@ -86,7 +142,7 @@ FOREIGN_SUFFIXES = frozenset(
 _BLOCK_VALUES = 1 << 18
 _LONGEST_VORBIS_BLOCK = 8192
 _DURATION_SLACK = 0.98  # containers round, and count what encoders add
-_FFMPEG_TOO = ("wav", "aiff", "caf", "w64", "au")  # with codecs that libsndfile does not know
+_FFMPEG_TOO = ("wav", "aiff", "caf", "w64", "au", "voc")  # with codecs that libsndfile does not know
 _PCM_BITS = {"PCM_16": 16, "PCM_24": 24, "PCM_32": 32}
 
 
@@ -196,6 +252,8 @@ def decode_foreign(file: BinaryIO | Spliced, foreign: Foreign) -> Sound:
     promised = None
     if stream.duration and stream.time_base:
         promised = int(stream.duration * stream.time_base * first.rate * _DURATION_SLACK)
+    elif container.duration and foreign.demuxer == "matroska":  # others guess it from their size
+        promised = int(container.duration / av.time_base * first.rate * _DURATION_SLACK)
     return Sound(first.rate, first.layout.nb_channels, 1.0, _arrays(av, [first], frames), promised, lambda: file.tell() / size)
 
 

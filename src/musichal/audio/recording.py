@@ -35,8 +35,8 @@ from musichal.errors import InputError, MissingExtraError
 from musichal.text import PathLike, counted, printable, reason
 
 AUDIO_SUFFIXES = FOREIGN_SUFFIXES.union(
-    (".aif", ".aifc", ".aiff", ".au", ".bw64", ".bwf", ".caf", ".flac", ".mp2", ".mp3", ".mpga", ".oga", ".ogg", ".opus"),
-    (".rf64", ".snd", ".w64", ".wav", ".wave"),
+    (".8svx", ".aif", ".aifc", ".aiff", ".au", ".avr", ".bw64", ".bwf", ".caf", ".flac", ".ircam", ".mp2", ".mp3", ".mpga"),
+    (".nist", ".oga", ".ogg", ".opus", ".paf", ".pvf", ".rf64", ".snd", ".sph", ".voc", ".w64", ".wav", ".wave"),
 )
 MIDI_SUFFIXES = frozenset((".mid", ".midi", ".smf", ".rmi", ".kar"))
 """What is taken from a folder. A file that is named is read whatever its suffix."""

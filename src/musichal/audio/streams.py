@@ -100,6 +100,9 @@ class Spliced(io.RawIOBase):
         return done
 
 
+MP4_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot", b"uuid", b"styp")
+"""With which MP4 and QuickTime may begin, behind four bytes of a size."""
+MPEG_PROGRAM = b"\0\0\1\xba"
 NOT_ZERO = re.compile(rb"[^\0]")
 """Finds what follows zeros."""
 
@@ -109,13 +112,13 @@ def after_tags(data: Data, at: int) -> int:
     while True:
         head = bytes(data[at : at + 32])
         if head[:3] == b"ID3" and len(head) >= 10:  # seven bits of its size in each byte; a footer is as long as the header
-            at += 10 + sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
-            at += 10 * (head[5] >> 4 & 1)
+            size = sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
+            at += 10 if at + size > len(data) else 10 + size + 10 * (head[5] >> 4 & 1)  # some sizes cannot be
         elif head[:3] == b"TAG":
             at += 128
         elif head[:8] == b"APETAGEX":
             at += 32 * (head[23:24] >= b"\x80") + int.from_bytes(head[12:16], "little") if len(head) == 32 else 32
-        elif head[:1] == b"\0" and head[4:8] not in (b"ftyp", b"moov", b"mdat"):
+        elif head[:1] == b"\0" and head[4:8] not in MP4_BOXES and head[:4] != MPEG_PROGRAM:
             found = NOT_ZERO.search(data, at)
             if found is None:
                 return len(data)
@@ -131,12 +134,12 @@ _DECODER_DELAY = 529  # mpg123 leaves out its own delay where a frame says how m
 
 # ── FLAC ─────────────────────────────────────────────────────────────────────
 
-_FLAC_START = re.compile(rb"fLaC[\x00\x80]\x00\x00\x22")
+FLAC_START = re.compile(rb"fLaC[\x00\x80]\x00\x00\x22")
 
 
 def flac(data: Data, start: int) -> Contents:
     """Part joined files; where a length is given it is kept as a promise, and each is read to its end."""
-    starts = [start, *(found.start() for found in _FLAC_START.finditer(data, start + 1))]
+    starts = [start, *(found.start() for found in FLAC_START.finditer(data, start + 1))]
     ends = [*starts[1:], len(data)]
     return Contents(tuple(_flac_part(data, [(a, b)], bytes(data[a : a + 42])) for a, b in zip(starts, ends, strict=True)))
 
@@ -317,6 +320,23 @@ def _next_frame(data: Data, at: int, last: int, end: int) -> int | None:
             return at
         at += 1
     return None
+
+
+_ADTS = re.compile(rb"\xff[\xf0\xf1\xf8\xf9]")
+
+
+def is_adts(data: Data, start: int) -> bool:
+    """Return whether three frames of AAC follow one another near a place: a stream that was kept from its middle on."""
+    for found in _ADTS.finditer(data, start, min(start + _MOST_JUNK_BYTES, len(data))):
+        at = found.start()
+        for _ in range(3):
+            head = bytes(data[at : at + 6])
+            if len(head) < 6 or _ADTS.match(head) is None:
+                break
+            at += max(7, (head[3] & 3) << 11 | head[4] << 3 | head[5] >> 5)
+        else:
+            return True
+    return False
 
 
 @dataclass

@@ -166,6 +166,13 @@ def test_levels_do_not_depend_on_the_blocks(cuts, sent):
     assert np.array_equal(whole, cut)
 
 
+def test_notes_that_are_over_take_no_voice_whatever_the_blocks():
+    played = [(0, bytes((0x90, 60, 90))), *((200 * hit, bytes((0x99, 37, 90))) for hit in range(1, 100))]
+    whole, _ = rendered([20_000], played)
+    cut, _ = rendered([1000] * 20, played)
+    assert np.array_equal(whole, cut)
+
+
 @given(cuts=st.lists(st.integers(1, 20_000), max_size=8, unique=True), bends=st.lists(st.integers(0, 127), max_size=12))
 def test_a_bent_sound_does_not_depend_on_the_blocks(cuts, bends):
     played = [

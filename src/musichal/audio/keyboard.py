@@ -262,7 +262,7 @@ class KeyboardSynth:
         for voice in self._of(channel):
             if voice.note.pitch in (HI_HATS if is_drum and pitch in HI_HATS else (pitch,) if not is_drum else ()):
                 self._end(voice, at)
-        sounding = [voice for voice in self._voices if voice.damped is None]
+        sounding = [voice for voice in self._voices if voice.damped is None and at < self._silent_from(voice)]
         if len(sounding) >= _MOST_VOICES:
             self._end(sounding[0], at)
         note = Note(at / self._rate_hz, _SHORTEST_S, pitch, velocity, channel)

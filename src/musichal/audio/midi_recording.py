@@ -23,7 +23,7 @@ from musichal.text import PathLike, printable
 
 MIDI_RATE_HZ = 24_000
 """The rate of the sound of a MIDI file or keyboard."""
-_BLOCK = 2400
+_BLOCK = 24_000  # a long file is rendered quickly by the second
 _TAIL_S = 0.5
 _LEAST_ONSETS, _LEAST_CONCENTRATION = 8, 0.5
 

@@ -207,38 +207,53 @@ class EngineObserver:
     def statistics(self, values: dict[str, object]) -> None:
         """Take statistics of the performance so far, about once a second."""
 
+    def pass_on(self) -> None:
+        """Work on what was taken: the engine has nothing more urgent to do."""
+
 
 class ObserverThread(EngineObserver):
     """Calls observers on a thread of its own, in order, so that their work does not delay a decision.
 
-    An observer that raises is called no more; `on_error` gets a sentence about it.
+    It begins with `pass_on`: a thread that works beside a decision takes turns with it. An observer that raises is called no
+    more; `on_error` gets a sentence about it.
     """
 
     def __init__(self, observers: Sequence[EngineObserver], *, on_error: Callable[[str], object]) -> None:
         self._observers, self._on_error = list(observers), on_error
-        self._calls: queue.SimpleQueue[tuple[str, tuple[Any, ...]] | None] = queue.SimpleQueue()
+        self._taken: list[tuple[str, tuple[Any, ...]]] = []
+        self._calls: queue.SimpleQueue[list[tuple[str, tuple[Any, ...]]] | None] = queue.SimpleQueue()
         for name in ("sound", "entry", "percept", "decision", "drift", "event", "stage", "statistics"):
-            setattr(self, name, functools.partial(self._pass_on, name))
+            setattr(self, name, functools.partial(self._take, name))
         self._thread = threading.Thread(target=self._run, name="observers", daemon=True)
         self._thread.start()
 
     def close(self, timeout_s: float = 10.0) -> None:
         """Deliver what waits, for at most `timeout_s`, and stop."""
+        self.pass_on()
         self._calls.put(None)
         self._thread.join(timeout_s)
 
-    def _pass_on(self, name: str, *arguments: object) -> None:
-        self._calls.put((name, arguments))
+    def pass_on(self) -> None:
+        """Let the thread work on what was taken."""
+        if self._taken:
+            taken, self._taken = self._taken, []
+            self._calls.put(taken)
+
+    def _take(self, name: str, *arguments: object) -> None:
+        self._taken.append((name, arguments))
 
     def _run(self) -> None:
-        while (call := self._calls.get()) is not None:
-            name, arguments = call
-            for observer in list(self._observers):
-                try:
-                    getattr(observer, name)(*arguments)
-                except Exception as error:
-                    self._observers.remove(observer)
-                    self._on_error(f"{type(observer).__name__} failed: {type(error).__name__}: {error}")
+        while (calls := self._calls.get()) is not None:
+            for name, arguments in calls:
+                self._tell(name, arguments)
+
+    def _tell(self, name: str, arguments: tuple[Any, ...]) -> None:
+        for observer in list(self._observers):
+            try:
+                getattr(observer, name)(*arguments)
+            except Exception as error:
+                self._observers.remove(observer)
+                self._on_error(f"{type(observer).__name__} failed: {type(error).__name__}: {error}")
 
 
 @dataclass(frozen=True)

@@ -171,6 +171,7 @@ class LiveEngine:
             self.quitting.set()
             if not self._analysis.close():
                 self._event("analysis", "the analysis of a segment hangs: it was left behind")
+            self._observer.pass_on()
 
     def step(self) -> None:
         """Take in what arrived, pass on what was analysed, obey commands, and decide what is due until the next block."""
@@ -199,12 +200,14 @@ class LiveEngine:
             self._told_s = began_s
             values = self.statistics()
             self._observer.statistics(values)
+        self._observer.pass_on()
 
     def finish(self) -> None:
         """Log the end; nothing is decided after it."""
         at = self._at()
         self._play(self._loop.until(at))
         self._note(Ended(at))
+        self._observer.pass_on()
 
     def statistics(self) -> dict[str, object]:
         """Return statistics of the performance so far, by name."""
@@ -263,14 +266,11 @@ class LiveEngine:
     def _listen(self, samples: Float32) -> None:
         self._observer.sound(samples)
         found = self._front_end.push(samples)
-        # An onset comes before the window that is complete at the same sample: sorting keeps that order.
-        events: list[tuple[int, Onset | Window]] = [(onset.decided_at, onset) for onset in found.onsets]
-        events += [(window.available_at, window) for window in found.windows]
-        for _, event in sorted(events, key=lambda e: e[0]):
-            if isinstance(event, Onset):
-                self._strike(event)
-            else:
-                self._submit(event)
+        # Onsets come first: an analysis beside a decision takes turns with it, and doubles its time.
+        for onset in found.onsets:
+            self._strike(onset)
+        for window in found.windows:
+            self._submit(window)
 
     def _fill_gap(self, lost: int) -> None:
         """Put silence in the place of lost samples; of a long gap, leave out the beginning."""
@@ -288,6 +288,7 @@ class LiveEngine:
             lost -= part
             for kind, text in self._output.tend():
                 self._event(kind, text)
+            self._observer.pass_on()
         self._in_gap = False
 
     def _lose(self, samples: int, *, left_out: bool = False) -> None:

@@ -409,6 +409,26 @@ def test_a_port_that_refuses_when_it_is_back_is_tried_again():
     assert not clients[0].is_closed
 
 
+def test_blocks_go_by_the_beat_of_the_last_message(monkeypatch):
+    @contextmanager
+    def opened(_name, take):
+        opened.take = take
+        yield midi_ports.MidiInputPort("piano", lambda: True)
+
+    monkeypatch.setattr(midi_input, "open_midi_input", opened)
+    now, waits = [100.0], []
+    monkeypatch.setattr(midi_input, "now_s", lambda: now[0])
+    with midi_input.MidiInput("piano", sample_rate_hz=RATE_HZ, block_samples=240) as live:
+        monkeypatch.setattr(live._arrived, "wait", waits.append)
+        now[0] = 100.003
+        opened.take(bytes([0x90, 60, 80]))
+        for at_s in (100.0031, 100.0139, 100.0237):
+            now[0] = at_s
+            live.read()
+            live.wait(1.0)
+    assert np.allclose(np.array([100.0031, 100.0139, 100.0237]) + waits, [100.0134, 100.0234, 100.0334])
+
+
 def test_a_flood_of_messages_loses_no_note_and_leaves_none_sounding(monkeypatch):
     """3,000 messages a second: notes, bends, controllers, system exclusive, active sensing, and notes without end."""
 

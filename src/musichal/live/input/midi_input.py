@@ -1,7 +1,9 @@
 """A MIDI keyboard as the player: its messages become sound for the front end, and exact notes for the partner.
 
 The stream runs by the machine's clock: what is rendered up to now is a block. A message is taken at the moment at which it
-arrived, so its sound and its onset are exact to the sample, and the answer need not wait for a block of a sound card.
+arrived, so its sound and its onset are exact to the sample, and the answer need not wait for a block of a sound card. Blocks
+without one go by the beat of the last one: JACK gives messages at the beginning of a cycle, and behind that is most time for
+other work until the next.
 
 `MixedInput` is a sound input and a MIDI input together: a pianist who sings, a drummer with triggers and a microphone. What is
 played on the keys is rendered into the sound as it comes, each with its weight, and both are one stream for the one front end.
@@ -36,6 +38,7 @@ _MOST_WAITING = 4096
 _LONGEST_S = 1.0  # what was not read for longer is lost, as with a sound card
 _LEVEL_S = 0.1
 _LOOK_S = 0.5
+_BEHIND_S = 0.0004
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,7 @@ class MidiInput:
         self._meter, self._levelled_s = LevelMeter(), 0.0
         self._events: deque[tuple[str, str]] = deque()
         self._is_there = True
+        self._due_s = self._last_s = 0.0
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
@@ -94,7 +98,8 @@ class MidiInput:
         with contextlib.ExitStack() as stack:
             port = stack.enter_context(open_midi_input(self._wanted, self._take))
             self.device = MidiDevice(port.name)
-            self.clock = Line(0, now_s(), 1 / self.sample_rate_hz)
+            self._last_s = now_s()
+            self.clock = Line(0, self._last_s, 1 / self.sample_rate_hz)
             watch = threading.Thread(target=self._watch, args=(port.check,), name="MIDI input", daemon=True)
             stack.callback(watch.join)
             stack.callback(self._closing.set)
@@ -116,9 +121,8 @@ class MidiInput:
         return self._is_there
 
     def wait(self, timeout_s: float) -> bool:
-        """Wait for a message, at most a block or `timeout_s`; return whether something can be read."""
-        due_s = self.clock.time_of(self._synth.position) + self._block_s
-        self._arrived.wait(min(timeout_s, max(0.0, due_s - now_s())))
+        """Wait for a message, at most about a block or `timeout_s`; return whether something can be read."""
+        self._arrived.wait(min(timeout_s, max(0.0, self._due_s - now_s())))
         return True
 
     def read(self) -> list[Block]:
@@ -137,6 +141,8 @@ class MidiInput:
             end = max(end, at + 1)  # its onset is known with its own sample
             self._synth.take(data, at)
             self._hear(data)
+            self._last_s = moment_s
+        self._due_s = self._last_s + self._block_s * (1 + (at_s - self._last_s) // self._block_s) + _BEHIND_S
         first = self._synth.position
         sound = ingest(self._synth.render(max(0, end - first)))
         pressed, (ended, hits), controls = self._synth.pressed(), self._synth.ended(), self._synth.controls()

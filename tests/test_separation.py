@@ -7,9 +7,10 @@ import soxr
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from scipy.ndimage import median_filter
 
 from musichal.arrays import Float32
-from musichal.hearing.separation import separate
+from musichal.hearing.separation import running_median, separate
 from musichal.spec import SeparationSpec
 
 RATE = 24000
@@ -150,3 +151,13 @@ def test_the_input_is_left_alone(chord: Float32) -> None:
     samples.flags.writeable = False
     separate(samples, SeparationSpec())
     np.testing.assert_array_equal(samples, chord[:16_800])
+
+
+@given(
+    hnp.arrays(np.float32, st.tuples(st.integers(1, 70), st.integers(1, 70)), elements=st.floats(0, 1000, width=32)),
+    st.integers(1, 31).map(lambda half: 2 * half + 1),
+    st.sampled_from((0, 1)),
+)
+def test_running_medians_are_those_of_scipy(values: Float32, kernel: int, axis: int) -> None:
+    size = (kernel, 1) if axis == 0 else (1, kernel)
+    assert np.array_equal(running_median(values, kernel, axis=axis), median_filter(values, size=size, mode="reflect"))

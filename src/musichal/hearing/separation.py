@@ -11,15 +11,13 @@ from functools import lru_cache
 
 import numpy as np
 from scipy.fft import irfft, rfft
-from scipy.ndimage import median_filter
 
-from musichal.arrays import Float32
+from musichal.arrays import Float32, Int64
 from musichal.hearing.percepts import Stems
 from musichal.spec import SeparationSpec
 
 # Keeps masks defined where both estimates vanish; far below 24-bit noise.
 _FLOOR = np.float32(1e-10)
-_AT_ONCE = 8192  # samples that the median filter takes: a third of a millisecond
 
 
 @dataclass(frozen=True)
@@ -56,8 +54,8 @@ def separate(samples: Float32, spec: SeparationSpec) -> Stems:
     frames = np.lib.stride_tricks.sliding_window_view(padded, n_fft)[::hop]
     spectrum = rfft(frames * plan.window, axis=1)
     magnitude = np.abs(spectrum)
-    harmonic = _median_along_time(magnitude, spec.kernel_time_frames)
-    percussive = _median_along_frequency(magnitude, spec.kernel_frequency_bins)
+    harmonic = running_median(magnitude, spec.kernel_time_frames, axis=0)
+    percussive = running_median(magnitude, spec.kernel_frequency_bins, axis=1)
     masks = (
         _soft_mask(harmonic, percussive, spec.margin_harmonic, spec.power),
         _soft_mask(percussive, harmonic, spec.margin_percussive, spec.power),
@@ -66,24 +64,73 @@ def separate(samples: Float32, spec: SeparationSpec) -> Stems:
     return Stems(harmonic=stems[0], percussive=stems[1])
 
 
-def _median_along_frequency(magnitude: Float32, kernel: int) -> Float32:
-    """Return the running median along the last axis, the ends mirrored.
+def running_median(values: Float32, kernel: int, *, axis: int) -> Float32:
+    """Return the median of the `kernel` (odd) values around each one along an axis of an array (n, m), the ends mirrored.
 
-    SciPy's one-dimensional median filter costs the same for any kernel, so rows go through it as strings, each row padded so
-    that no window reaches into its neighbour. It keeps the interpreter for itself, and live a decision may wait for that: the
-    strings are short.
+    Neighbouring medians have most of their values in common. The middle of these is sorted once for some neighbours, by a
+    network of comparisons of whole arrays, and for each of them the few that it has besides are put in. Each comparison keeps
+    the interpreter for microseconds: live a decision may wait for it.
     """
-    half = kernel // 2
-    padded = np.pad(magnitude, ((0, 0), (half, half)), mode="symmetric")
-    filtered, rows = np.empty_like(padded), max(1, _AT_ONCE // padded.shape[1])
-    for first in range(0, len(padded), rows):
-        part = padded[first : first + rows]
-        filtered[first : first + rows] = median_filter(part.ravel(), size=kernel, mode="nearest").reshape(part.shape)
-    return filtered[:, half : half + magnitude.shape[1]]
+    half, n = kernel // 2, values.shape[axis]
+    together = 1 << round(np.log2(kernel / 4))
+    phases = [values.take(places, axis=axis) for places in _phases(n, kernel, together)]
+    count = -(-n // together)
+
+    def at(place: int) -> Float32:
+        first = place // together
+        return phases[place % together][(slice(None),) * axis + (slice(first, first + count),)]
+
+    common = [at(place) for place in range(together - 1, kernel)]
+    _sort(common, tuple(range(half - together + 1, half + 1)))
+    found = []
+    for number in range(together):
+        own = [at(place) for place in (*range(number, together - 1), *range(kernel, kernel + number))]
+        _sort(own, tuple(range(len(own))))
+        median = common[half]
+        for rank, value in enumerate(own):
+            median = np.minimum(median, np.maximum(common[half - 1 - rank], value))
+        found.append(median)
+    shape = list(values.shape)
+    shape[axis] = count * together
+    return np.stack(found, axis=axis + 1).reshape(shape)[(slice(None),) * axis + (slice(n),)]
 
 
-def _median_along_time(magnitude: Float32, kernel: int) -> Float32:
-    return _median_along_frequency(np.ascontiguousarray(magnitude.T), kernel).T
+@lru_cache(maxsize=8)
+def _phases(n: int, kernel: int, together: int) -> list[Int64]:
+    """Return the places of `n` mirrored values, every so manieth from the first on, from the second on, and so on."""
+    places = np.pad(np.arange(n), (kernel // 2, kernel // 2 + -n % together), mode="symmetric")
+    return [places[first::together] for first in range(together)]
+
+
+def _sort(arrays: list[Float32], wanted: tuple[int, ...]) -> None:
+    """Put those of the sorted arrays, element by element, in their places that are `wanted`."""
+    for low, high, keeps_low, keeps_high in _comparisons(len(arrays), wanted):
+        a, b = arrays[low], arrays[high]
+        if keeps_low:
+            arrays[low] = np.minimum(a, b)
+        if keeps_high:
+            arrays[high] = np.maximum(a, b)
+
+
+@lru_cache(maxsize=32)
+def _comparisons(count: int, wanted: tuple[int, ...]) -> list[tuple[int, int, bool, bool]]:
+    """Return Batcher's odd-even merge sort (AFIPS 1968) as far as `wanted` places need it, and which ends they need."""
+    size = 1 << max(0, count - 1).bit_length()  # as if the least and the greatest of so many stood at the ends already
+    first, network = (size - count) // 2, []
+    for run in (1 << k for k in range(size.bit_length() - 1)):
+        for step in (run >> k for k in range(run.bit_length())):
+            for start in range(step % run, size - step, 2 * step):
+                network += [
+                    (low - first, low + step - first)
+                    for low in range(start, min(start + step, size - step))
+                    if low // (2 * run) == (low + step) // (2 * run)
+                ]
+    needed, kept = {*wanted}, []
+    for low, high in reversed(network):
+        if low >= 0 and high < count and (low in needed or high in needed):
+            kept.append((low, high, low in needed, high in needed))
+            needed |= {low, high}
+    return kept[::-1]
 
 
 def _soft_mask(wanted: Float32, other: Float32, margin: float, power: float) -> Float32:

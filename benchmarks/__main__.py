@@ -20,7 +20,7 @@ def bench(
         list[str] | None,
         typer.Argument(
             help="What to measure: hearing, memory, tokens, notes, pulse, partner (all of them, if none is named),"
-            " drift, scheduler, live, soak, drums, duo, influences, encoder."
+            " drift, scheduler, live, soak, archive, drums, duo, influences, encoder."
         ),
     ] = None,
     live: Annotated[bool, typer.Option("--live", help="The part live: sound in, MIDI out, through a JACK server.")] = False,

@@ -19,13 +19,13 @@ from musichal.errors import CheckFailedError, InputError
 LEARNED_PART = "encoder"
 PARTS = (
     *("hearing", "memory", "tokens", "notes", "pulse", "partner", "drift", "scheduler", "live", "soak"),
-    *("drums", "duo", "influences", LEARNED_PART),
+    *("archive", "drums", "duo", "influences", LEARNED_PART),
 )
-USUAL_PARTS = PARTS[:-8]
+USUAL_PARTS = PARTS[:-9]
 """Measured where nothing is named.
 
-Drift needs recordings of its own, drums, duo and influences their material, scheduler and live a JACK server, soak many
-minutes, the learned encoder an extra."""
+Drift needs recordings of its own, archive an hour and tens of GB, drums, duo and influences their material, scheduler and live
+a JACK server, soak many minutes, the learned encoder an extra."""
 
 
 def bench_command(
@@ -85,6 +85,7 @@ def _measure(part: str, recordings: Sequence[Path], weights: Path | None) -> Seq
 
         return measure_encoder(recordings, weights)
     from benchmarks import (
+        archive_speed,
         drift_quality,
         drum_quality,
         hearing_speed,
@@ -109,6 +110,7 @@ def _measure(part: str, recordings: Sequence[Path], weights: Path | None) -> Seq
         "scheduler": scheduler_speed.measure_scheduler,
         "live": live_speed.measure_live,
         "soak": soak.measure_soak,
+        "archive": lambda: archive_speed.measure_archive(recordings),
         "drums": drum_quality.measure_drums,
     }
     return measures[part]()

@@ -121,8 +121,8 @@ def chroma_of(tokens: Int64, *, key: AnyArray, rng: np.random.Generator) -> AnyA
     return chroma.astype(np.float32)
 
 
-def player(n: int, *, rng: np.random.Generator) -> Iterator[Percept]:
-    """Yield `n` percepts of a player of the same kind, three gestures a percept."""
+def player(n: int, *, rng: np.random.Generator, dims: int = _DIMS) -> Iterator[Percept]:
+    """Yield `n` percepts of a player of the same kind, three gestures a percept, with vectors of `dims`."""
     harmonic = token_string("phrases", 3 * n, rng=rng)
     percussive = token_string("markov", 3 * n, rng=rng)
     chromas = chroma_of(harmonic, key=np.arange(3 * n) // 120, rng=rng)
@@ -131,7 +131,8 @@ def player(n: int, *, rng: np.random.Generator) -> Iterator[Percept]:
         gestures, notes = [], []
         for i in range(3 * index, 3 * index + 3):
             tokens = (int(harmonic[i]), int(percussive[i]))
-            vector = np.full(_DIMS, tokens[0] % _KINDS, np.float32)
+            vector = np.zeros(dims, np.float32)
+            vector[0] = tokens[0] % _KINDS
             gestures.append(Gesture(i * each_s, each_s, tokens, -20.0 + tokens[0] % 7, chromas[i], vector, True))
             notes.append(HeardNote(i * each_s, 0.2, 48 + tokens[0] % 24, 90))
         start, frames = index * _SEGMENT, np.arange(26) * 320 + 200
@@ -197,12 +198,16 @@ def _perform(n: int, decisions: int, seed: int, when: str) -> dict[str, float]:
     start = clock()
     partner = Partner(memory, BUSY.changed({"time": when}), rng=np.random.default_rng(seed), sample_rate_hz=_RATE)
     ready_s = clock() - start
-    timed = TimedPartner(partner, clock)
+    return {"ready_s": ready_s, **decided(TimedPartner(partner, clock), decisions, rng=rng)}
+
+
+def decided(timed: TimedPartner, decisions: int, *, rng: np.random.Generator, dims: int = _DIMS) -> dict[str, float]:
+    """Let a partner play with a player until it has decided so often; return its times, and how its memory grew."""
     loop = EventLoop(timed, sample_rate_hz=_RATE)
     before_mb: float | None = None
     warm = min(_WARM, decisions // 5)
     with short_pauses():
-        for percept in player(2 * (warm + decisions), rng=rng):
+        for percept in player(2 * (warm + decisions), rng=rng, dims=dims):
             onsets = [Onset(sample, sample + _DECIDED_AFTER) for sample in percept.heard.onset_samples]
             loop.listen([*onsets, percept], until=percept.heard.available_at)
             if before_mb is None and len(timed.decide_s) >= warm:
@@ -211,7 +216,6 @@ def _perform(n: int, decisions: int, seed: int, when: str) -> dict[str, float]:
                 break
     assert before_mb is not None, "it has decided"
     return {
-        "ready_s": ready_s,
         "growth_mb": peak_memory_mb() - before_mb,
         **_spread("decide", timed.decide_s[warm:]),
         **_spread("hear", timed.hear_s[heard:]),

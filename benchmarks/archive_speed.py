@@ -1,0 +1,255 @@
+"""What an archive takes: parts measured on this machine, a large partner written, opened and played from, and a plan of them.
+
+Conventions
+-----------
+Each part runs in a process of its own with one BLAS thread; times are CPU seconds, which do not count what else runs. Of the
+archive itself hearing is replaced by stored results: `heard_copies` of a recording that was really heard stand for its files,
+each with a digest of its own, and `learn` does with them what it does with files that were heard.
+
+The large partner has phrases that come back, as `music_like_memory`. Its oracle is one of a million gestures, again and
+again; all that is derived of its memory is really built. Vectors have `_DIMS` values instead of the 146 of `spectral`, and
+recordings a frame a second, so that more fits into the memory of a small machine; both lie in the file and are not searched.
+"""
+
+import hashlib
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.figure import Figure
+from benchmarks.memory_speed import token_string
+from benchmarks.partner_speed import BUSY, TimedPartner, chroma_of, decided, music_like_memory
+from benchmarks.process import in_own_process, peak_memory_mb
+from musichal.audio.recording import read_recording
+from musichal.hearing.listener import resolve_spec
+from musichal.hearing.vocabulary import Vocabulary
+from musichal.memory.audio_oracle import AudioOracle
+from musichal.memory.memory import NOTE, STATE, Memory
+from musichal.memory.partner_file import PartnerModel, StoredRecording, load_partner
+from musichal.partner.made_ready import save_ready
+from musichal.partner.partner import Partner
+from musichal.spec import PerceptionSpec
+from musichal.training.heard import Heard, hear, ready_encoder, tokenise
+from musichal.training.trainer import SAMPLE_FRAMES, learn
+
+_MODULE = "benchmarks.archive_speed"
+_DIMS = 8
+_ORACLE = 1_000_000
+_HOURS, _REMEMBERED_HOURS = 100, 20
+_GESTURES_PER_S = 4.9
+_PLANNED_HOURS, _PLANNED_CORES = 1000, (1, 16, 256)
+
+
+def measure_archive(
+    recordings: Sequence[Path], *, gestures: int = 20_000_000, files: int = 15_000, hours: float = _HOURS
+) -> tuple[Figure, ...]:
+    """Measure the parts, write the large partner, open it and play from it, and plan a thousand hours: about an hour of CPU."""
+    with tempfile.TemporaryDirectory(prefix="musichal-archive-") as folder:
+        os.environ["MUSICHAL_CACHE"] = f"{folder}/cache"
+        part = in_own_process(_MODULE, "hear", folder=folder, recording=str(recordings[0].resolve()))
+        kept = min(hours, _REMEMBERED_HOURS)
+        all_ = in_own_process(_MODULE, "learn", folder=folder, hours=round(hours), remembered=round(kept))
+        size = {"folder": folder, "gestures": gestures, "files": files}
+        made, opened = (in_own_process(_MODULE, job, **size) for job in ("write", "open"))
+    per_hour = 3600 / part["sound_s"]
+    hear_s, name_s = part["hear_s"] * per_hour, part["name_s"] * per_hour
+    serial_s = all_["sample_s"] + all_["weigh_s"] + (all_["remember_s"] / kept) * _REMEMBERED_HOURS
+    sample_s = (all_["read_s"] / hours) * _PLANNED_HOURS
+
+    def planned_h(cores: int) -> float:
+        return (_PLANNED_HOURS * (hear_s + name_s) / cores + serial_s + sample_s) / 3600
+
+    many = f"{gestures:,} gestures of {files:,} recordings"
+    return (
+        Figure("hearing an hour, one core", hear_s, "s"),
+        Figure("naming its sounds", name_s, "s"),
+        Figure("work folder for an hour, without sound", part["bytes"] * per_hour / 1e6, "MB"),
+        Figure("memory of a worker that hears", part["peak_mb"], "MB"),
+        Figure(f"reading {hours:g} hours for the sample", all_["read_s"], "s"),
+        Figure(f"learning both vocabularies of {SAMPLE_FRAMES:,} frames", all_["sample_s"], "s"),
+        Figure(f"remembering {kept:g} hours", all_["remember_s"], "s"),
+        Figure("weighing influences", all_["weigh_s"], "s"),
+        Figure(f"peak memory of learning {hours:g} hours, {kept:g} remembered", all_["peak_mb"], "MB", goal=1200),
+        *(
+            Figure(f"{_PLANNED_HOURS:,} hours, {_REMEMBERED_HOURS} remembered, on {cores} cores", planned_h(cores), "h")
+            for cores in _PLANNED_CORES
+        ),
+        Figure(f"work folder for {_PLANNED_HOURS:,} hours", _PLANNED_HOURS * part["bytes"] * per_hour / 1e9, "GB"),
+        Figure(f"building {many}", made["build_s"], "s"),
+        Figure("writing them and making them ready", made["write_s"], "s"),
+        Figure("peak memory of that", made["peak_mb"], "MB"),
+        Figure("partner file", made["file_gb"], "GB"),
+        Figure("what is kept ready of it", made["ready_gb"], "GB"),
+        Figure(f"opening {many} as kept", opened["open_s"], "s", goal=5.0),
+        Figure("the same, CPU", opened["open_cpu_s"], "s"),
+        Figure(f"decision p99 at {gestures:,} gestures", opened["decide_p99_ms"], "ms", goal=3.0),
+        Figure("decision median there", opened["decide_median_ms"], "ms"),
+        Figure("resident memory after playing, maps included", opened["peak_mb"], "MB"),
+    )
+
+
+# ── the parts ────────────────────────────────────────────────────────────────
+
+
+def _hear(folder: str, recording: str) -> dict[str, float]:
+    spec, path = resolve_spec(PerceptionSpec()), Path(folder) / "heard"
+    sound = read_recording(Path(recording))
+    start_s = time.process_time()
+    hear(sound, spec, ready_encoder(spec), path, keep_audio=False)
+    hear_s = time.process_time() - start_s
+    heard, peak_mb = Heard.load(path, name="heard"), peak_memory_mb()
+    model = learn([heard], spec, Path(folder), engine=_engine, progress=lambda _what, _share: None)
+    start_s = time.process_time()
+    tokenise(heard, spec, model.vocabularies, Path(folder) / "again")
+    name_s = time.process_time() - start_s
+    return {
+        **{"hear_s": hear_s, "name_s": name_s, "sound_s": sound.duration_s, "peak_mb": peak_mb},
+        "bytes": path.stat().st_size + (Path(folder) / "again").stat().st_size,
+    }
+
+
+def heard_copies(heard: Heard, hours: float) -> list[Heard]:
+    """Return so many hours of what was heard once, each copy with a digest of its own."""
+    count = int(np.ceil(hours * 3600 / heard.duration_s))
+    contents = ({"digest": hashlib.sha256(str(n).encode()).hexdigest()} for n in range(count))
+    boxes = (replace(heard.container, content={**heard.container.content, **content}) for content in contents)
+    return [replace(heard, container=box, name=f"recording {n}") for n, box in enumerate(boxes)]
+
+
+def _engine(work: Callable[[Any], Any], tasks: Sequence[Any]) -> Iterator[tuple[int, Any]]:
+    """Do tasks here, those of copies once."""
+    for number, task in enumerate(tasks):
+        yield number, None if task.path.exists() else work(task)
+
+
+def _learn(folder: str, hours: int, remembered: int) -> dict[str, float]:
+    took_s: dict[str, float] = {}
+    last = ["", time.process_time()]
+
+    def tell(what: str, _share: float) -> None:
+        now_s, first = time.process_time(), what.split(maxsplit=1)[0]
+        if first != last[0]:
+            took_s[last[0]] = took_s.get(last[0], 0.0) + now_s - float(last[1])
+            last[:] = [first, now_s]
+
+    every = heard_copies(Heard.load(Path(folder) / "heard", name="heard"), hours)
+    chosen = range(int(len(every) * remembered / hours))
+    tokens = Path(folder) / "tokens"
+    tokens.mkdir()
+    learn(every, resolve_spec(PerceptionSpec()), tokens, engine=_engine, choose=lambda _all: chosen, progress=tell)
+    return {
+        "read_s": took_s[""],
+        "sample_s": took_s["Learning"],
+        "remember_s": took_s["Choosing"] + took_s["Remembering"],
+        "weigh_s": took_s["Weighing"],
+        "peak_mb": peak_memory_mb(),
+    }
+
+
+# ── the large partner ────────────────────────────────────────────────────────
+
+
+def large_memory(gestures: int, files: int, *, rng: np.random.Generator) -> Memory:
+    """Return a memory of so many gestures in so many recordings of equal length."""
+    unit = min(gestures, _ORACLE)
+    copies = gestures // unit
+    n = copies * unit
+    small = music_like_memory(unit, rng=rng).oracle.to_arrays()
+    # A copy's clusters are those of the first one: its roots hang on theirs.
+    suffix, firsts = small["suffix_links"].astype(np.int64), np.arange(1, unit + 1)
+    roots = suffix == 0
+    shifts = unit * np.arange(copies)[:, None]
+    later = np.where(roots, firsts, suffix + shifts)
+    later[0] = suffix
+    repeat = np.where(roots & (shifts > 0), 1, small["repeat_lengths"])
+    inner = small["forward_links"][small["forward_links"][:, 0] > 0]
+    pairs = np.concatenate([small["forward_links"], *(inner + np.int32(unit * copy) for copy in range(1, copies))])
+    vectors = np.zeros((n, _DIMS), np.float32)
+    vectors[:, 0] = np.tile(small["vectors"][:, 0], copies)
+    arrays = {"vectors": vectors, "threshold": small["threshold"], "forward_links": pairs}
+    arrays |= {"suffix_links": later.ravel().astype(np.int32), "repeat_lengths": repeat.ravel().astype(np.int32)}
+    states = np.zeros(n, dtype=STATE)
+    harmonic = token_string("phrases", n, rng=rng)
+    states["tokens"][:, 0] = harmonic
+    for first in range(0, n, unit):  # a Markov chain is slow to draw
+        states["tokens"][first : first + unit, 1] = np.roll(token_string("phrases", unit, rng=rng), first)
+        part = slice(first, first + unit)
+        states["chroma"][part] = chroma_of(harmonic[part], key=(np.arange(unit) // 200 * 7) % 12, rng=rng)
+    states["recording"] = np.arange(n) * files // n
+    states["duration_s"] = states["ioi_s"] = 1 / _GESTURES_PER_S
+    begins = np.flatnonzero(np.diff(states["recording"], prepend=-1))
+    states["ioi_s"][begins] = 0
+    place = np.arange(n) - np.repeat(begins, np.diff(begins, append=n))
+    states["start_s"] = place / _GESTURES_PER_S
+    states["level_db"] = -20 + 3 * (harmonic % 5)
+    states["starts_at_onset"] = True
+    states["beat_phase"], states["beat_period_s"] = states["start_s"] / 0.5 % 1, 0.5
+    states["bar_place"], states["beat_confidence"] = -1, 0.9
+    states["note_count"] = harmonic % 4
+    states["first_note"] = np.concatenate([[0], np.cumsum(states["note_count"])[:-1]])
+    notes = np.zeros(int(states["note_count"].sum()), dtype=NOTE)
+    notes["pitch"] = 40 + np.arange(len(notes)) % 48
+    notes["duration_s"], notes["velocity"] = 0.2, 80
+    return Memory.restore(states, notes, AudioOracle.from_arrays(arrays))
+
+
+def _write(folder: str, gestures: int, files: int) -> dict[str, float]:
+    start_s = time.process_time()
+    spec, rng = resolve_spec(PerceptionSpec()), np.random.default_rng(0)
+    memory = large_memory(gestures, files, rng=rng)
+    none, rate_hz = np.zeros(0, np.float32), spec.sample_rate_hz
+    counts = np.ones(spec.vocabulary.size, np.int64)
+    centres = rng.normal(size=(2, spec.vocabulary.size, _DIMS // 2)).astype(np.float32)
+    vocabularies = [Vocabulary("scale", own, 1.0, none, none.reshape(0, 0), 1.0, counts) for own in centres]
+    seconds = int(np.ceil((gestures / files + 1) / _GESTURES_PER_S))
+    frames, zeros = np.arange(seconds, dtype=np.int64) * rate_hz, np.zeros(seconds, np.float32)
+    stored = [
+        StoredRecording(
+            name=f"recording {n}",
+            sample_rate_hz=rate_hz,
+            n_samples=seconds * rate_hz,
+            digest=f"{n:064x}",
+            flac=None,
+            tokens=np.zeros((2, seconds), np.int16),
+            frame_samples=frames,
+            level_db=zeros,
+            onset_samples=frames,
+        )
+        for n in range(files)
+    ]
+    build_s, start_s = time.process_time() - start_s, time.process_time()
+    path = Path(folder) / "large.hal"
+    save_ready(path, PartnerModel(spec, (vocabularies[0], vocabularies[1]), memory, tuple(stored), "", {}))
+    ready = sum(file.stat().st_size for file in (Path(os.environ["MUSICHAL_CACHE"]) / "ready").iterdir())
+    return {
+        **{"build_s": build_s, "write_s": time.process_time() - start_s, "peak_mb": peak_memory_mb()},
+        **{"file_gb": path.stat().st_size / 1e9, "ready_gb": ready / 1e9},
+    }
+
+
+def _open(folder: str, gestures: int, files: int, decisions: int = 2000) -> dict[str, float]:
+    start_s, cpu_s = time.perf_counter(), time.process_time()
+    model = load_partner(Path(folder) / "large.hal")
+    settings = BUSY.changed({"time": "pulse"})
+    rate_hz = model.spec.sample_rate_hz
+    partner = Partner(model.memory, settings, rng=np.random.default_rng(0), sample_rate_hz=rate_hz)
+    found = {"open_s": time.perf_counter() - start_s, "open_cpu_s": time.process_time() - cpu_s}
+    assert model.memory.kept is not None, "it was made ready"
+    assert (len(model.memory), len(model.recordings)) == (gestures, files)
+    timed = TimedPartner(partner, time.process_time)
+    return {**found, **decided(timed, decisions, rng=np.random.default_rng(7), dims=_DIMS), "peak_mb": peak_memory_mb()}
+
+
+_JOBS: dict[str, Callable[..., dict[str, float]]] = {"hear": _hear, "learn": _learn, "write": _write, "open": _open}
+
+if __name__ == "__main__":
+    given: dict[str, Any] = json.loads(sys.argv[1])
+    sys.stdout.write(json.dumps(_JOBS[given.pop("job")](**given)))

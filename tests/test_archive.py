@@ -345,7 +345,7 @@ def test_where_nothing_is_done_the_recording_is_named():
 
 @pytest.mark.slow
 def test_one_digest_whoever_hears_it(songs, tmp_path):
-    """One worker, two; a shuffled manifest; shards and a join; a run that was killed; a damaged file of the work folder."""
+    """One worker, two; a shuffled manifest; shards and a join; a run that was killed; a work folder damaged and poisoned."""
     manifest, work = songs / "list.csv", tmp_path / "work"
     done = run(
         "train", "--manifest", manifest, "-o", tmp_path / "one.hal", "--workers", 1, "--work", work, "--sample-frames", 1000
@@ -380,9 +380,11 @@ def test_one_digest_whoever_hears_it(songs, tmp_path):
     data = bytearray(victim.read_bytes())
     data[-5000] ^= 1
     victim.write_bytes(data)
-    for file in sorted((work / "heard").iterdir())[:2]:
-        if file != victim:
-            file.unlink()
+    gone, poisoned, *_ = (file for file in sorted((work / "heard").iterdir()) if file != victim)
+    poisoned.write_bytes(gone.read_bytes())  # whole, and another recording's
+    gone.unlink()
+    tokens, others, *_ = sorted((work / "tokens").iterdir())
+    tokens.write_bytes(others.read_bytes())
     command = [
         "train",
         "--manifest",

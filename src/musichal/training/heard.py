@@ -36,7 +36,7 @@ from musichal.memory.partner_file import columns_to_arrays
 from musichal.memory.take_arrays import take_of_arrays, take_to_arrays
 from musichal.note import HeardNote
 from musichal.spec import PerceptionSpec
-from musichal.text import reason
+from musichal.text import printable, reason
 from musichal.training.workers import Analyse
 
 _PROBE_S = 1.2
@@ -63,8 +63,10 @@ class Heard:
 
     @classmethod
     def load(cls, path: Path, *, name: str, tags: tuple[str, ...] = ()) -> "Heard":
-        """Open a file that `hear` wrote; raises `PartnerFileError` where it is damaged."""
+        """Open a file that `hear` wrote; raises `PartnerFileError` where it is damaged, or not where it was written."""
         container = read_container(path)
+        if container.content.get("key", path.name) != path.name:
+            raise PartnerFileError(f"{printable(path)} is what was heard of another recording")
         take = container.read_arrays("arrays/midi.safetensors") if "arrays/midi.safetensors" in container.members else None
         return cls(container, name, None if take is None else take_of_arrays(take, name), tags)
 
@@ -362,16 +364,17 @@ def tokenise(heard: Heard, spec: PerceptionSpec, vocabularies: Vocabularies, pat
     arrays = {name: np.array([getattr(gesture, name) for gesture in gestures]) for name in _SCALARS}
     arrays |= {name: np.stack([getattr(gesture, name) for gesture in gestures]) for name in ("chroma", "vector")}
     arrays |= {"frame_tokens": np.concatenate(tokens, axis=1), "counts": np.array(counts)}
-    write_container(path, content={"gestures": len(gestures)}, members={_MEMBER: lambda: arrays})
+    write_container(path, content={"gestures": len(gestures), "name": path.name}, members={_MEMBER: lambda: arrays})
 
 
 def is_whole(path: Path) -> bool:
-    """Return whether there is a file of tokens, and it is not damaged."""
+    """Return whether there is a file of tokens, not damaged and where it was written."""
     try:
-        read_container(path).read(_MEMBER)
+        container = read_container(path)
+        container.check(_MEMBER)
     except PartnerFileError:
         return False
-    return True
+    return bool(container.content.get("name") == path.name)
 
 
 @dataclass(frozen=True)

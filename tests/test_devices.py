@@ -118,7 +118,7 @@ def test_an_input_that_is_not_listed_is_looked_for_once_more(monkeypatch: pytest
     looked: list[int] = []
     monkeypatch.setattr(input_process, "end_with_stdin", lambda *_args, **_options: None)
     monkeypatch.setattr(input_process, "rescan", lambda: looked.append(1))
-    monkeypatch.setattr(input_process, "list_inputs", lambda: listed.pop(0))
+    monkeypatch.setattr(input_process, "list_devices", lambda _kind: listed.pop(0))
     opened: list[AudioDevice] = []
     process = input_process._Process(io.BytesIO(), device="loop", exactly=False, channels=None, block=0)
     monkeypatch.setattr(process, "_open", lambda device, _rate: (opened.append(device), None))

@@ -109,7 +109,7 @@ def suspended_s() -> float:
 
 
 @contextlib.contextmanager
-def short_pauses(interval_s: float = SWITCH_INTERVAL_S) -> Iterator[None]:
+def short_pauses() -> Iterator[None]:
     """Keep Python's pauses short while the block runs: threads take turns often, and old objects are not collected.
 
     With Python's default interval of 5 ms, a thread that wakes beside the analysis was up to 5 ms late (99th percentile), with
@@ -118,7 +118,7 @@ def short_pauses(interval_s: float = SWITCH_INTERVAL_S) -> Iterator[None]:
     before_s = sys.getswitchinterval()
     gc.collect()
     gc.freeze()
-    sys.setswitchinterval(min(before_s, interval_s))
+    sys.setswitchinterval(min(before_s, SWITCH_INTERVAL_S))
     try:
         yield
     finally:

@@ -70,9 +70,9 @@ def text_path(text: str) -> Path:
     return Path(text)
 
 
-def shortened(name: str, *, most_bytes: int = 200) -> str:
-    """Return a name cut to so many bytes in UTF-8, so that something fits behind it."""
-    return os.fsencode(name)[:most_bytes].decode(errors="ignore") if len(os.fsencode(name)) > most_bytes else name
+def shortened(name: str) -> str:
+    """Return a name cut to 200 bytes in UTF-8, so that something fits behind it."""
+    return os.fsencode(name)[:200].decode(errors="ignore") if len(os.fsencode(name)) > 200 else name
 
 
 def reason(error: OSError) -> str:

@@ -85,10 +85,10 @@ def verify_command(
             progress=progress,
         )
         if report is not None:
-            from musichal.plots.report import write_report
+            from musichal.plots.report import report_html, write_page
 
             progress("Drawing the report", 1.0)
-            write_report(verification, report)
+            write_page(report, report_html(verification))
     terminal.result(verification.to_dict())
     for table in _verification_tables(verification, narrow=terminal.out.width < _WIDE):
         terminal.show(table)

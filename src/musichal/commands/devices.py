@@ -59,7 +59,7 @@ def devices_command(
     scan, sound = _sound()
     with silent_stderr():
         systems, midi = _midi()
-    parts = [sound, *midi, _jack(), _osc(), _synth(), _link()]
+    parts = [sound, *midi, _jack(), Part("OSC", True, "control in, notes and decisions out"), _synth(), _link()]
     terminal.result(
         {
             "inputs": [device.to_dict() for device in scan.inputs],
@@ -126,10 +126,6 @@ def _jack() -> Part:
     except OSError:
         return Part("JACK MIDI, exact to the sample", False, "libjack is not installed; Debian, Ubuntu: apt-get install jackd2")
     return Part("JACK MIDI, exact to the sample", True, "needs a running JACK server")
-
-
-def _osc() -> Part:
-    return Part("OSC", True, "control in, notes and decisions out")
 
 
 def _synth() -> Part:
@@ -241,16 +237,15 @@ def measured(latencies_s: Float64) -> Measured:
     return Measured(float(median), float(high - low), len(latencies_s))
 
 
-def clicks_heard(samples: Float32, sent: Float64, *, rate_hz: int, apart_s: float = _APART_S) -> Float64:
+def clicks_heard(samples: Float32, sent: Float64, *, rate_hz: int) -> Float64:
     """Return how long after it was sent each click that is heard begins, in s.
 
     * `samples`: Shape (n,).
     * `sent`: Where in the samples clicks were sent, shape (m,).
-    * `apart_s`: Least time between clicks: one that takes longer is not found.
     """
     smooth = max(1, round(_SHORTEST_S * rate_hz))
     envelope = uniform_filter1d(np.abs(samples).astype(np.float64), smooth)
-    before, after = round(_BEFORE_S * rate_hz), round((apart_s - _BEFORE_S) * rate_hz)
+    before, after = round(_BEFORE_S * rate_hz), round((_APART_S - _BEFORE_S) * rate_hz)
     parts, begins = [], []
     for place in np.round(sent).astype(int).tolist():
         if place < before or place + after > len(envelope):

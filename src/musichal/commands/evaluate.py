@@ -103,10 +103,10 @@ def evaluate_command(options: EvaluateOptions, terminal: Terminal) -> Evaluation
         )
         sheets = _sheets(evaluation)
         if report is not None:
-            from musichal.plots.report import write_evaluation
+            from musichal.plots.report import evaluation_html, write_page
 
             progress("Drawing the report", 1.0)
-            write_evaluation(evaluation, sheets, report)
+            write_page(report, evaluation_html(evaluation, sheets))
     tables = [table_of(title, rows[0], rows[1:], right=True) for title, rows in sheets]
     _show(evaluation, tables, report, terminal)
     return evaluation
@@ -314,10 +314,10 @@ def _evaluate_duos(options: EvaluateOptions, terminal: Terminal) -> DuoEvaluatio
             progress=progress,
         )
         if report is not None:
-            from musichal.plots.report import write_duo
+            from musichal.plots.report import duo_html, write_page
 
             progress("Drawing the report", 1.0)
-            write_duo(found, report)
+            write_page(report, duo_html(found))
     _show(found, duo_tables(found), report, terminal)
     return found
 

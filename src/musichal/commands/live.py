@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from typing import Any
 
 from musichal.commands.board import Board, Display
@@ -100,33 +101,17 @@ def keys_to(put: Callable[[Command], object], modes: Sequence[str], board: Board
 
 
 def live_request(options: PlayOptions) -> LiveRequest:
-    """Return the options of a live performance, files of settings read and checked."""
+    """Return the options of a live performance, files of settings read and checked; what has the same name is the same."""
     listen, send = options.osc_ports()
-    return LiveRequest(
-        partner=options.partner,
-        input=options.input,
-        channels=options.channels,
-        midi_out=options.midi_out,
-        audio_out=options.audio_out or ("default" if options.sound == "slices" else None),
-        sound=options.sound,
-        soundfont=options.soundfont,
-        program=options.program - 1,
-        voices=options.voices,
-        session=options.session,
-        osc=OscPorts(listen=listen, send=send, host=options.osc_host, to_host=options.osc_to),
-        control_in=options.control_in,
-        control_map=options.control_map,
-        clock_in=options.clock_in,
-        clock_out=options.clock_out,
-        monitor=options.monitor,
-        link=options.link,
-        duration_s=options.duration_s,
-        block=options.block,
-        latency_s=options.latency / 1000,
-        seed=options.seed,
-        force=options.force,
-        settings=settings_of(options),
-    )
+    other: dict[str, Any] = {
+        "audio_out": options.audio_out or ("default" if options.sound == "slices" else None),
+        "program": options.program - 1,
+        "osc": OscPorts(listen=listen, send=send, host=options.osc_host, to_host=options.osc_to),
+        "latency_s": options.latency / 1000,
+        "settings": settings_of(options),
+    }
+    same = {field.name: getattr(options, field.name) for field in fields(LiveRequest) if field.name not in other}
+    return LiveRequest(**same, **other)
 
 
 @contextmanager

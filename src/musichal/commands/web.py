@@ -27,7 +27,7 @@ from musichal.partner.settings import PartnerSettings
 from musichal.text import path_text, printable
 from musichal.web.dashboard import Dashboard, WebPlace
 from musichal.web.messages import hello, session_messages
-from musichal.web.shelf import find_shelf, is_session
+from musichal.web.shelf import find_shelf, looks_like_session
 
 _LOOK_S = 0.2
 _NOTHING: tuple[dict[str, Any], Iterable[dict[str, Any]]] = (
@@ -111,7 +111,7 @@ def web_command(
         first = named[0].resolve()
         only = first if len(named) == 1 and first in (*shelf.sessions, *shelf.partners) else None
         begin, rest = _NOTHING if only is None else show(only)
-        near = first if first.is_dir() and not is_session(first) else first.parent
+        near = first if first.is_dir() and not looks_like_session(first) else first.parent
         fresh = Uploads(near / f"musichal-{time.strftime('%Y-%m-%d')}", is_fresh=True) if place.is_local else None
         desk = dashboard.desk = Desk(dashboard, shelf, show, fresh if uploads is None else Uploads(uploads, is_fresh=False))
         dashboard.begin(begin, sample_rate_hz=1, input_rate_hz=1)

@@ -37,6 +37,9 @@ FEWEST_EXCERPTS = 4
 PHRASE_S = 5.0
 """How long a player plays between pauses that are put in."""
 _BLOCK_S = 1.0
+_JUMPS = 0.1
+_ECHO_S = 2.0
+_QUIET_DB = 30.0
 MakePlayer = Callable[[int], Player]
 """Makes a fresh partner from a seed."""
 Progress = Callable[[str, float], None]
@@ -202,11 +205,11 @@ class _Baseline:
 class DeafWalker(_Baseline):
     """The baseline that does not listen: a random walk in memory.
 
-    It goes on in recorded order, and after each state jumps, with probability `jump`, anywhere.
+    It goes on in recorded order, and after each state jumps, with probability `_JUMPS`, anywhere.
     """
 
-    def __init__(self, memory: Memory, *, rng: np.random.Generator, jump: float = 0.1) -> None:
-        self._memory, self._rng, self._jump = memory, rng, jump
+    def __init__(self, memory: Memory, *, rng: np.random.Generator) -> None:
+        self._memory, self._rng = memory, rng
         self._state: int | None = None
 
     def hear(self, _percept: Percept, now_s: float) -> None:
@@ -217,7 +220,7 @@ class DeafWalker(_Baseline):
     def decide(self, now_s: float) -> tuple[Decision, ...]:
         """Go on, or jump."""
         following = None if self._state is None else self._memory.successor(self._state)
-        jumped = following is None or self._rng.random() < self._jump
+        jumped = following is None or self._rng.random() < _JUMPS
         state = int(self._rng.integers(len(self._memory))) if following is None or jumped else following
         self._state = state
         place = self._memory.place(state)
@@ -238,13 +241,12 @@ class DeafWalker(_Baseline):
 
 
 class Echo(_Baseline):
-    """The baseline that only listens: it plays each note `after_s` after it was struck, and has no memory.
+    """The baseline that only listens: it plays each note `_ECHO_S` after it was struck, and has no memory.
 
     A note is known when it is over. What is known too late for its time is played at once.
     """
 
-    def __init__(self, *, after_s: float = 2.0) -> None:
-        self._after_s = after_s
+    def __init__(self) -> None:
         self._notes: tuple[HeardNote, ...] = ()
 
     def hear(self, percept: Percept, now_s: float) -> None:
@@ -254,10 +256,10 @@ class Echo(_Baseline):
 
     def decide(self, now_s: float) -> tuple[Decision, ...]:
         """Play them with the same spacing."""
-        notes = [Note(max(now_s, n.onset_s + self._after_s), n.duration_s, n.pitch, n.velocity) for n in self._notes]
+        notes = [Note(max(now_s, n.onset_s + _ECHO_S), n.duration_s, n.pitch, n.velocity) for n in self._notes]
         begin_s, end_s = min(n.onset_s for n in notes), max(n.onset_s + n.duration_s for n in notes)
         self._notes, self.due_s = (), None
-        answers = begin_s - self._after_s, end_s - self._after_s
+        answers = begin_s - _ECHO_S, end_s - _ECHO_S
         return self._play(
             now_s, notes, start_s=begin_s, duration_s=end_s - begin_s, answers=answers, phrase=self._count,
             silent_s=np.inf,  # its harmony, too, is of then
@@ -423,9 +425,9 @@ def phrases_of_notes(spans: Sequence[tuple[float, float]]) -> Spans:
     return np.array(joined, dtype=np.float64).reshape(-1, 2)
 
 
-def player_phrases(player: Trace, *, quiet_db: float = 30.0) -> Spans:
-    """Return the phrases of a player: stretches within `quiet_db` of the loudest step."""
-    loud = player.loudness_db > max(float(player.loudness_db.max(initial=-np.inf)) - quiet_db, -59.0)
+def player_phrases(player: Trace) -> Spans:
+    """Return the phrases of a player: stretches within `_QUIET_DB` of the loudest step."""
+    loud = player.loudness_db > max(float(player.loudness_db.max(initial=-np.inf)) - _QUIET_DB, -59.0)
     return phrases_of_notes([(k * STEP_S, (k + 1) * STEP_S) for k in np.flatnonzero(loud)])
 
 

@@ -36,6 +36,7 @@ GRIDS = {"8ths": 2, "16ths": 4, "triplets": 3}
 PUSH_WINDOW_BEATS = 8.0
 PUSH_SHARE = 0.9
 _FEWEST_IN_WINDOW = 4
+_DRAWS = 2000
 _IN_TIME_R = 0.5
 """What is less concentrated before a change of tempo was not in time: chance would be back at once."""
 _CLEARLY = 0.1
@@ -182,26 +183,24 @@ def time_together(
     )
 
 
-def beats_until_back(
-    onsets_s: Float64, beats: BeatMap, *, push_s: float, grid: int = 4, window_beats: float = PUSH_WINDOW_BEATS
-) -> float | None:
+def beats_until_back(onsets_s: Float64, beats: BeatMap, *, push_s: float, grid: int = 4) -> float | None:
     """Return how many beats behind a tempo change the concentration is back; None where it never is, or never was there.
 
-    The concentration in a window of `window_beats` that begins so many beats behind the change must be `PUSH_SHARE` of the
+    The concentration in a window of `PUSH_WINDOW_BEATS` that begins so many beats behind the change must be `PUSH_SHARE` of the
     mean in the windows before it, which must be at least one half.
     """
     places = beats.places(onsets_s)
     push = float(beats.places(np.array([push_s]))[0])
 
     def within(first: float) -> float | None:
-        chosen = places[(places >= first) & (places < first + window_beats)]
+        chosen = places[(places >= first) & (places < first + PUSH_WINDOW_BEATS)]
         return concentration(chosen, grid) if len(chosen) >= _FEWEST_IN_WINDOW else None
 
     last = float(beats.places(np.array([beats.beats_s[-1]]))[0])
-    before = [r for first in np.arange(0, push - window_beats + 1e-6, 1.0) if (r := within(float(first))) is not None]
+    before = [r for first in np.arange(0, push - PUSH_WINDOW_BEATS + 1e-6, 1.0) if (r := within(float(first))) is not None]
     if not before or np.mean(before) < _IN_TIME_R:
         return None
-    for behind in np.arange(0, last - push - window_beats + 1e-6, 0.5):
+    for behind in np.arange(0, last - push - PUSH_WINDOW_BEATS + 1e-6, 0.5):
         r = within(push + float(behind))
         if r is not None and r >= PUSH_SHARE * np.mean(before):
             return float(behind)
@@ -219,14 +218,14 @@ def mean_over(items: Sequence[Measures]) -> Measures:
 
 
 def intervals(
-    items: "Sequence[DataclassInstance]", *, rng: np.random.Generator, draws: int = 2000
+    items: "Sequence[DataclassInstance]", *, rng: np.random.Generator
 ) -> dict[str, tuple[float, float]]:  # fmt: skip
     """Return the 95 % interval of the mean of each measure: a bootstrap over songs, those that have it."""
     found = {}
     for name in (field.name for field in dataclasses.fields(items[0])[1:]):
         there = np.array([value for item in items if (value := getattr(item, name)) is not None])
         if len(there) > 1:
-            drawn = there[rng.integers(len(there), size=(draws, len(there)))].mean(axis=1)
+            drawn = there[rng.integers(len(there), size=(_DRAWS, len(there)))].mean(axis=1)
             low, high = np.quantile(drawn, [0.025, 0.975])
             found[name] = (float(low), float(high))
     return found

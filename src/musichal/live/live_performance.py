@@ -166,7 +166,10 @@ class LivePerformance:
             need_aalink()
         self._control_map = CcMap([]) if request.control_map is None else read_cc_map(request.control_map)
         self.routings = _routings(request)
-        self.request = _with_voices(request, self.routings)
+        if request.voices is not None:
+            chosen = settings_for(self.routings[0], request.settings, printable(request.voices))
+            request = replace(request, settings=chosen)
+        self.request = request
         self._make_player, self._told = make_player, list(observers)
         self._loading, self._stop_event = loading, stop_event
         self.engine: LiveEngine
@@ -250,8 +253,8 @@ class LivePerformance:
         ports = [port for routing in self.routings for port in routing.ports]
         clock = [PortSettings(_CLOCK, request.clock_out, is_clock=True)] if request.clock_out is not None else []
         scheduler = self._scheduler = stack.enter_context(Scheduler([*ports, *clock]))
-        monitor = stack.enter_context(_monitor(request))
-        slices = stack.enter_context(_slices(request, model))
+        monitor = stack.enter_context(_apart(_monitor_port(request)))
+        slices = stack.enter_context(_apart(_slices_port(request, model)))
         self._open_osc(stack)
         # Whatever can be wrong with the request is opened before the session is begun.
         stack.enter_context(self._midi_inputs())
@@ -430,12 +433,12 @@ def _routings(request: LiveRequest) -> list[Routing]:
         address = f"synth:{request.soundfont or ''}"
         routings.append(single_port(address, channel=CHANNEL, name="--audio-out", setup=(program,)))
     check_files(routings, inputs=[request.partner], force=request.force)
-    return [replace(r, ports=tuple(_late(port, request.latency_s) for port in r.ports)) for r in routings]
-
-
-def _late(port: PortSettings, latency_s: float) -> PortSettings:
-    """Return a port with the latency that holds for all, unless the table of voices has one for it."""
-    return port if port.latency_s else replace(port, latency_s=latency_s)
+    # The latency that holds for all, unless the table of voices has one for the port.
+    latency_s = request.latency_s
+    return [
+        replace(r, ports=tuple(port if port.latency_s else replace(port, latency_s=latency_s) for port in r.ports))
+        for r in routings
+    ]
 
 
 def _sent_early(settings: PartnerSettings, latency_s: float) -> PartnerSettings:
@@ -445,33 +448,29 @@ def _sent_early(settings: PartnerSettings, latency_s: float) -> PartnerSettings:
     return settings.changed({"latency_ms": min(1000.0, round(1000 * latency_s, 1))})
 
 
-def _with_voices(request: LiveRequest, routings: Sequence[Routing]) -> LiveRequest:
-    """Return the request with the voices of its table, unless others were chosen; refuse a voice without a route."""
-    if request.voices is None:
-        return request
-    return replace(request, settings=settings_for(routings[0], request.settings, printable(request.voices)))
-
-
 @contextmanager
-def _monitor(request: LiveRequest) -> Iterator[Scheduler | None]:
-    """Open a sound output for what a MIDI player plays, on a scheduler of its own, where that is asked for."""
-    if request.monitor is None:
+def _apart(port: PortSettings | None) -> Iterator[Scheduler | None]:
+    """Open a sound output on a scheduler of its own, where one is asked for."""
+    if port is None:
         yield None
         return
-    device = "" if request.monitor == "default" else f">{request.monitor}"
-    with Scheduler([PortSettings(_MONITOR, f"keys:{request.soundfont or ''}{device}")]) as scheduler:
+    with Scheduler([port]) as scheduler:
         yield scheduler
 
 
-@contextmanager
-def _slices(request: LiveRequest, model: PartnerModel) -> Iterator[Scheduler | None]:
-    """Open the partner's recordings as a port, on a scheduler of its own, where that is asked for."""
+def _monitor_port(request: LiveRequest) -> PortSettings | None:
+    """Return the sound output for what a MIDI player plays."""
+    if request.monitor is None:
+        return None
+    device = "" if request.monitor == "default" else f">{request.monitor}"
+    return PortSettings(_MONITOR, f"keys:{request.soundfont or ''}{device}")
+
+
+def _slices_port(request: LiveRequest, model: PartnerModel) -> PortSettings | None:
+    """Return the sound output for slices of the partner's recordings."""
     if request.audio_out is None or request.sound != "slices":
-        yield None
-        return
+        return None
     if any(recording.flac is None for recording in model.recordings):
         raise InputError(f"{printable(request.partner)} was trained with --no-audio: it has no sound to cut slices from")
     device = "" if request.audio_out == "default" else f">{request.audio_out}"
-    port = PortSettings("--audio-out", f"slices:{request.partner}{device}", latency_s=request.latency_s)
-    with Scheduler([port]) as scheduler:
-        yield scheduler
+    return PortSettings("--audio-out", f"slices:{request.partner}{device}", latency_s=request.latency_s)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_ARCS_PER_SOURCE = 150
+_ARCS_PER_SOURCE, _ARC_POINTS = 150, 40
 _SHORTEST_CLOSE_UP_S, _LONGEST_CLOSE_UP_S, _LEAD_IN_S = 4.0, 8.0, 0.5
 Repeats = tuple[Int64, Int64, Int64]
 
@@ -172,12 +172,12 @@ def _draw_memory_notes(axes: "Axes", memory: Memory, line: TimeLine, *, words: s
     axes.set_title(words if len(notes) else "It heard no notes")
 
 
-def arc_outline(first_s: tuple[float, float], again_s: tuple[float, float], *, sign: int, points: int = 40) -> Float64:
-    """Return the outline (2 · points, 2) of a band of half circles that joins two stretches of the time axis.
+def arc_outline(first_s: tuple[float, float], again_s: tuple[float, float], *, sign: int) -> Float64:
+    """Return the outline (2 · `_ARC_POINTS`, 2) of a band of half circles that joins two stretches of the time axis.
 
     The band stands on exactly these stretches. Where they overlap, its hole closes.
     """
-    angles = np.linspace(np.pi, 0, points)
+    angles = np.linspace(np.pi, 0, _ARC_POINTS)
     outer, inner = (first_s[0], again_s[1]), (first_s[1], max(first_s[1], again_s[0]))
     sides = []
     for (left, right), turn in ((outer, angles), (inner, angles[::-1])):

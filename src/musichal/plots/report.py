@@ -26,13 +26,11 @@ from musichal.evaluate.verify import OFFSETS, ShiftRow, Verification
 from musichal.hearing.percepts import SOURCES
 from musichal.plots import style
 from musichal.plots.style import BLUE, COLUMNS, GREEN, GREY, INK, ORANGE, PALE, PURPLE, SOURCE_COLOURS, VERMILION
-from musichal.text import PathLike, printable
+from musichal.text import printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-REPORT_NAME = "verification.html"
-"""Name of the report where a folder is given."""
 
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _QUESTIONS = {
@@ -95,13 +93,6 @@ def write_page(path: Path, html: str) -> None:
 
 
 # Verification ---------------------------------------------------------------------------------------------------------
-
-
-def write_report(verification: Verification, path: PathLike) -> Path:
-    """Write the report of a verification and return its path: `path`, or `verification.html` in it if it is a folder."""
-    file = Path(path) / REPORT_NAME if Path(path).is_dir() else Path(path)
-    write_page(file, report_html(verification))
-    return file
 
 
 def report_html(verification: Verification) -> str:
@@ -290,11 +281,6 @@ def draw_shift(rows: Sequence[ShiftRow]) -> "Figure":
 # Evaluation -----------------------------------------------------------------------------------------------------------
 
 
-def write_evaluation(evaluation: Evaluation, sheets: Iterable[Sheet], path: PathLike) -> None:
-    """Write the report of an evaluation with its tables; raise `InputError` if the file cannot be written."""
-    write_page(Path(path), evaluation_html(evaluation, sheets))
-
-
 def evaluation_html(evaluation: Evaluation, sheets: Iterable[Sheet]) -> str:
     """Return the report of an evaluation with its tables as an HTML page."""
     names, first = ", ".join(dict.fromkeys(escaped(e.name) for e in evaluation.excerpts)), evaluation.contestants[0]
@@ -386,11 +372,6 @@ def draw_duo(song: DuoSong, *, start_s: float | None = None, duration_s: float =
         axes.set_xlim(start_s, end_s)
     style.time_ticks(bottom, start_s, end_s)
     return figure
-
-
-def write_duo(evaluation: DuoEvaluation, path: PathLike) -> None:
-    """Write the report of duos; raise `InputError` if the file cannot be written."""
-    write_page(Path(path), duo_html(evaluation))
 
 
 def duo_html(evaluation: DuoEvaluation) -> str:

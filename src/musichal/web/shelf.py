@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,8 +29,8 @@ class Shelf:
     partners: tuple[Path, ...] = ()
 
 
-def is_session(path: Path) -> bool:
-    """Return whether a path is a session's folder."""
+def looks_like_session(path: Path) -> bool:
+    """Return whether a path has the settings of a session; what else it may lack is told in its row."""
     return (path / SETTINGS).is_file()
 
 
@@ -39,7 +38,7 @@ def find_shelf(named: Sequence[Path], *, beside: bool) -> Shelf:
     """Return what is named, and what lies in the folders that are named; with `beside`, also beside what is named."""
     sessions, partners, folders = dict[Path, None](), dict[Path, None](), dict[Path, None]()
     for path in named:
-        if is_session(path):
+        if looks_like_session(path):
             sessions[path.resolve()] = None
         elif path.is_dir():
             folders[path.resolve()] = None
@@ -52,7 +51,7 @@ def find_shelf(named: Sequence[Path], *, beside: bool) -> Shelf:
     for folder in folders:
         with contextlib.suppress(OSError):
             for path in sorted(folder.iterdir()):
-                if is_session(path):
+                if looks_like_session(path):
                     sessions[path] = None
                 elif path.suffix == SUFFIX and path.is_file():
                     partners[path] = None
@@ -60,18 +59,15 @@ def find_shelf(named: Sequence[Path], *, beside: bool) -> Shelf:
 
 
 def _latest(paths: dict[Path, None]) -> tuple[Path, ...]:
-    return tuple(sorted(paths, key=_age_s)[:_MOST])
+    return tuple(sorted(paths, key=_made_s, reverse=True)[:_MOST])
 
 
-def _age_s(path: Path) -> float:
+def _made_s(path: Path) -> int:
+    """Return when a session or a partner was made, in seconds of the epoch; 0 where it is gone."""
     try:
-        return time.time() - (path / SETTINGS if path.is_dir() else path).stat().st_mtime
+        return round((path / SETTINGS if path.is_dir() else path).stat().st_mtime)
     except OSError:
-        return time.time()
-
-
-def _made_s(path: Path) -> float:
-    return round(time.time() - _age_s(path))
+        return 0
 
 
 def shelf_message(shelf: Shelf, opened: Path | None, **more: object) -> dict[str, Any]:

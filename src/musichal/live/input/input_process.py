@@ -9,7 +9,7 @@ Standard output carries messages: one byte of kind, the length of the payload, t
 block: its arrival, samples lost before it, flags, channels, float32 samples. The process closes the device and ends when
 standard input ends.
 
-`find_input`, `find_output` and `choose` find the device that a text names. PortAudio comes with sounddevice (the extra `live`),
+`find_device` and `choose` find the device that a text names. PortAudio comes with sounddevice (the extra `live`),
 imported when it is first needed. It freezes its list of devices when it is initialised; `rescan` makes a new one.
 """
 
@@ -24,7 +24,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from types import ModuleType
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import numpy as np
 
@@ -33,6 +33,7 @@ from musichal.errors import InputError, MissingExtraError, MusicHalError, instal
 from musichal.live.input.blocks import Block, BlockQueue, Durations
 from musichal.machine import end_with_stdin, now_s, own_output
 
+Kind = Literal["input", "output"]
 # Where a system offers one device several times, the way to it that is the most direct and still shares it comes first.
 _HOST_APIS = ("Core Audio", "Windows WASAPI", "ASIO", "JACK Audio Connection Kit", "ALSA", "Windows DirectSound", "MME")
 # PortAudio's error codes.
@@ -89,24 +90,9 @@ def rescan() -> None:
     sounddevice._initialize()
 
 
-def list_inputs() -> list[AudioDevice]:
-    """Return the input devices. Raises `MissingExtraError`."""
-    return _devices("input")
-
-
-def list_outputs() -> list[AudioDevice]:
-    """Return the output devices. Raises `MissingExtraError`."""
-    return _devices("output")
-
-
-def find_input(text: str | None = None) -> AudioDevice:
-    """Return the input of a number, or with this text in its name (None: the system's default)."""
-    return choose(list_inputs(), text, what="audio input")
-
-
-def find_output(text: str | None = None) -> AudioDevice:
-    """Return the output of a number, or with this text in its name; raises as `find_input` does."""
-    return choose(list_outputs(), text, what="audio output")
+def find_device(text: str | None = None, *, kind: Kind = "input") -> AudioDevice:
+    """Return the device of a number, or with this text in its name (None: the system's default)."""
+    return choose(list_devices(kind), text, what=f"audio {kind}")
 
 
 def choose(devices: Sequence[AudioDevice], text: str | None, *, what: str) -> AudioDevice:
@@ -177,7 +163,8 @@ def _listed(devices: Sequence[AudioDevice]) -> str:
     return "; ".join(f"{device.number} {device.label}" for device in devices)
 
 
-def _devices(kind: str) -> list[AudioDevice]:
+def list_devices(kind: Kind) -> list[AudioDevice]:
+    """Return the input or output devices."""
     sounddevice = portaudio()
     host_apis = sounddevice.query_hostapis()
     # The default is that of the first host API that has one; PortAudio's own may have no device at all.
@@ -290,9 +277,9 @@ class _Process:
 
     def _find(self) -> AudioDevice:
         if not self._exactly:
-            return find_input(self._wanted)
+            return find_device(self._wanted)
         # The same one as before, whatever number it has now.
-        devices, label = list_inputs(), str(self._wanted)
+        devices, label = list_devices("input"), str(self._wanted)
         found = [device for device in devices if device.label == label]
         if not found:
             raise not_there(devices, label, what="audio input")
@@ -403,7 +390,7 @@ def gives_sound(device: AudioDevice, channels: Sequence[int]) -> bool:
 
 def _list(pipe: IO[bytes], label: str | None, channels: Sequence[int]) -> None:
     """Send the lists of devices, and whether a new stream of the input with this label has sound."""
-    inputs, outputs = list_inputs(), list_outputs()
+    inputs, outputs = list_devices("input"), list_devices("output")
     heard = any(device.label == label and gives_sound(device, channels) for device in inputs)
     write_json(pipe, kind="devices", inputs=[asdict(d) for d in inputs], outputs=[asdict(d) for d in outputs], heard=heard)
 

@@ -22,6 +22,7 @@ from musichal.machine import now_s
 _MOST_QUEUED = 4096
 _MARGIN_S = 0.002
 _WRAP = 2**32
+_SLOWNESS, _JUMP_S = 64, 0.005
 _SYSTEM_EXCLUSIVE, _ACTIVE_SENSING = 0xF0, 0xFE
 
 
@@ -29,11 +30,11 @@ class FrameClock:
     """Maps moments to the frames of a sound system, by following its reports slowly.
 
     `report` takes (frame of the cycle's start, its moment). The first reports are averaged, later ones move the map by
-    1/`slowness` of their distance, and one that is off by more than `jump_s` (frames were lost) restarts it.
+    1/`_SLOWNESS` of their distance, and one that is off by more than `_JUMP_S` (frames were lost) restarts it.
     """
 
-    def __init__(self, rate_hz: float, *, slowness: int = 64, jump_s: float = 0.005) -> None:
-        self._rate_hz, self._slowness, self._jump_s = rate_hz, slowness, jump_s
+    def __init__(self, rate_hz: float) -> None:
+        self._rate_hz = rate_hz
         self._anchor, self._reports = (0, 0.0), 0
 
     def report(self, frame: int, moment_s: float) -> None:
@@ -41,9 +42,9 @@ class FrameClock:
         before_frame, before_s = self._anchor
         expected_s = before_s + (frame - before_frame) / self._rate_hz
         off_s = moment_s - expected_s
-        if self._reports and abs(off_s) > self._jump_s:
+        if self._reports and abs(off_s) > _JUMP_S:
             self._reports = 0
-        self._reports = min(self._reports + 1, self._slowness)
+        self._reports = min(self._reports + 1, _SLOWNESS)
         # One assignment: another thread may be asking.
         self._anchor = frame, expected_s + off_s / self._reports if self._reports > 1 else moment_s
 

@@ -187,12 +187,12 @@ class MidiFilePort(Port):
     `check` reports it, and writing is tried again every second. Raises `InputError` where the file cannot be written at all.
     """
 
-    def __init__(self, path: str, *, origin_s: float, interval_s: float = _INTERVAL_S) -> None:
+    def __init__(self, path: str, *, origin_s: float) -> None:
         if not path:
             raise InputError("name the MIDI file: file:reply.mid")
         check_writable(path)
         self.name = f"the file {printable(path)}"
-        self._path, self.origin_s, self._interval_s = path, origin_s, interval_s
+        self._path, self.origin_s = path, origin_s
         self._waiting: queue.SimpleQueue[tuple[bytes, float] | None] = queue.SimpleQueue()
         self._error: str | None = None
         self._thread = threading.Thread(target=self._write_along, name="MIDI file", daemon=True)
@@ -221,7 +221,7 @@ class MidiFilePort(Port):
 
     def _write_along(self) -> None:
         _use_ordinary_priority()
-        recorder, due_s, last_s, changed, open_ = MidiRecorder(), now_s() + self._interval_s, 0.0, True, True
+        recorder, due_s, last_s, changed, open_ = MidiRecorder(), now_s() + _INTERVAL_S, 0.0, True, True
         while open_:
             try:
                 item = self._waiting.get(timeout=max(0.0, due_s - now_s()))
@@ -240,7 +240,7 @@ class MidiFilePort(Port):
             if changed:
                 at_s = max(last_s, now_s() - self.origin_s) if open_ else last_s
                 changed = not self._write(recorder.snapshot(at_s, silent=False))
-            due_s = now_s() + self._interval_s
+            due_s = now_s() + _INTERVAL_S
 
     def _write(self, content: bytes) -> bool:
         try:

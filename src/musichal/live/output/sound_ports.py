@@ -19,7 +19,7 @@ from musichal.audio.instrument import find_keys
 from musichal.audio.keyboard import KeyboardSynth
 from musichal.audio.slices import SlicePlayer
 from musichal.errors import InputError
-from musichal.live.input.input_process import AudioDevice, find_output, portaudio, why_not_opened
+from musichal.live.input.input_process import AudioDevice, find_device, portaudio, why_not_opened
 from musichal.live.output.jack_midi import FrameClock
 from musichal.live.output.ports import Port, PortLostError
 from musichal.live.output.scheduler_protocol import Outgoing
@@ -86,7 +86,7 @@ class SlicesPort(Port):
     lead_s = 0.15
 
     def __init__(self, path: str, device: str | None = None) -> None:
-        output = find_output(device)
+        output = find_device(device, kind="output")
         rate_hz = round(output.default_rate_hz)
         recordings = [(recording.samples(), recording.sample_rate_hz) for recording in load_partner(path).recordings]
         self.name = f"slices of {printable(path)} on {output.label}"
@@ -144,7 +144,7 @@ class KeysPort(Port):
     """Renders the messages that it gets, at once, on a sound output: a device's number, part of its name, or the default."""
 
     def __init__(self, font: str, device: str | None = None) -> None:
-        output = find_output(device)
+        output = find_device(device, kind="output")
         rate_hz = round(output.default_rate_hz)
         self.name = f"{printable(Path(font).name) if font else 'the built-in sound'} on {output.label}"
         self._synth = KeyboardSynth(rate_hz, find_keys(Path(font) if font else None))

@@ -9,8 +9,8 @@ from rich.console import Console
 
 from benchmarks.live_speed import OnsetAnswers, OnsetPlayer
 from musichal.arrays import Float32
-from musichal.commands.live import live_command
 from musichal.commands.options import PlayOptions
+from musichal.commands.play import live_command
 from musichal.commands.terminal import Terminal
 from musichal.live.engine import EngineObserver, Player
 from musichal.live.live_performance import live_player

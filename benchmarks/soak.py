@@ -28,11 +28,11 @@ from musichal.hearing.encoders import create_encoder
 from musichal.hearing.front_end import FrontEnd
 from musichal.hearing.listener import Listener
 from musichal.hearing.percepts import Percept, Window
-from musichal.live.analysis_thread import AnalysedWindow, AnalysisThread
 from musichal.live.engine import EventLoop
 from musichal.live.input.blocks import Block, ClockFit
 from musichal.live.live_engine import LiveEngine
 from musichal.live.output.note_scheduler import NoteScheduler
+from musichal.live.parts import AnalysedWindow, AnalysisThread
 from musichal.live.session.recorder import LiveSessionWriter, SessionRecorder
 from musichal.live.session.session import SessionSettings
 from musichal.memory.partner_file import PartnerModel

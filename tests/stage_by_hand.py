@@ -9,10 +9,10 @@ import numpy as np
 from musichal.hearing.encoders import create_encoder
 from musichal.hearing.listener import Listener
 from musichal.hearing.percepts import Percept, Window
-from musichal.live.analysis_thread import AnalysedWindow, AnalysisThread
 from musichal.live.engine import EventLoop, Player
 from musichal.live.input.blocks import Block
 from musichal.live.live_engine import LiveEngine
+from musichal.live.parts import AnalysedWindow, AnalysisThread
 from musichal.memory.partner_file import PartnerModel
 from musichal.partner.decision import Decision
 from musichal.partner.partner import Partner

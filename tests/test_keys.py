@@ -12,7 +12,7 @@ from rich.console import Console
 
 from musichal.audio.levels import LevelMeter
 from musichal.commands.board import WIDTH, Board, Display
-from musichal.commands.live import keys_to
+from musichal.commands.play import keys_to
 from musichal.commands.terminal import RETAKEN, Terminal, keys
 from musichal.live.control import KEYS, Command, key_command
 from musichal.live.stage import Stage, StageState

@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 
 from musichal.hearing.front_end import light_path_delay_s
 from musichal.hearing.percepts import Onset
-from musichal.live.analysis_thread import AnalysisThread, overload_advice
 from musichal.live.control import CommandQueue, command
 from musichal.live.engine import EngineObserver, ObserverThread, perform
+from musichal.live.parts import AnalysisThread, overload_advice
 from musichal.live.session.event_log import (
     Changed,
     Ended,

@@ -11,8 +11,8 @@ from pathlib import Path
 from rich.text import Text
 
 from musichal.audio.levels import LevelMeter, Levels
-from musichal.commands.live import live_request
 from musichal.commands.options import PlayOptions
+from musichal.commands.play import live_request
 from musichal.commands.terminal import Terminal
 from musichal.errors import CheckFailedError, InputError, MusicHalError
 from musichal.live.input.live_input import LiveInput

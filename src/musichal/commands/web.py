@@ -13,8 +13,8 @@ from urllib.parse import urlsplit, urlunsplit
 
 import typer
 
-from musichal.commands.live import live_command, stop_signals
 from musichal.commands.options import LOOPBACK, MovedPartner, NoBrowser, PlayOptions, WebHost, WebPort
+from musichal.commands.play import live_command, stop_signals
 from musichal.commands.session import known_partner, names_of
 from musichal.commands.terminal import Terminal
 from musichal.errors import InputError

@@ -28,12 +28,11 @@ from musichal.errors import MusicHalError
 from musichal.hearing.exact_notes import ExactNotes, KeyOnsets
 from musichal.hearing.front_end import FrontEnd, light_path_delay_s
 from musichal.hearing.percepts import Onset, Percept, Window
-from musichal.live.analysis_thread import AnalysedWindow, AnalysisThread, overload_advice
 from musichal.live.control import Command, CommandQueue, partner_changes, told
 from musichal.live.drift import DriftMonitor
-from musichal.live.endpoints import LiveCounts, LiveTimes, Output, Source
 from musichal.live.engine import EngineObserver, EventLoop
 from musichal.live.input.blocks import Block, ClockFit, Line
+from musichal.live.parts import AnalysedWindow, AnalysisThread, LiveCounts, LiveTimes, Output, Source, overload_advice
 from musichal.live.session.event_log import (
     Changed,
     Ended,

@@ -20,7 +20,6 @@ from musichal.hearing.encoders import create_encoder
 from musichal.hearing.exact_notes import OnsetQueue
 from musichal.hearing.front_end import input_latency_s
 from musichal.hearing.listener import Listener
-from musichal.live.analysis_thread import AnalysisThread, warm_up
 from musichal.live.control import CONTROLLER_COMMANDS, CcMap, Command, CommandQueue, read_cc_map
 from musichal.live.drift import DriftMonitor
 from musichal.live.engine import CHANNEL, EngineObserver, EventLoop, ObserverThread, Player
@@ -41,6 +40,7 @@ from musichal.live.output.routing import (
 )
 from musichal.live.output.scheduler import Scheduler
 from musichal.live.output.scheduler_protocol import PortSettings
+from musichal.live.parts import AnalysisThread, warm_up
 from musichal.live.session.recorder import LiveSessionWriter
 from musichal.live.session.session import SessionSettings, session_folder
 from musichal.live.stage import PartnerWatch

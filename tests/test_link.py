@@ -28,7 +28,7 @@ from musichal.errors import InputError, MissingExtraError
 from musichal.live.input.link import LinkClock, LinkReport, LinkSession, is_news, link_report
 from musichal.live.session.event_log import Changed
 from musichal.live.session.session import read_session
-from musichal.partner.clocks import clock_pulse
+from musichal.partner.clocks import read_clock
 from musichal.partner.settings import PartnerSettings
 from stage_by_hand import hand_stage
 from test_play_live import playing, replayed
@@ -120,7 +120,7 @@ def test_whatever_a_session_says_the_partner_can_take(reports):
     for report in reports:
         told.clock.take(report)
     for value in told.pulses:
-        pulse = clock_pulse(value, 0.0)
+        pulse = read_clock(value, 0.0).pulse
         assert pulse is None or math.isfinite(pulse.beat_s)
     assert all(a is not None or b is not None for a, b in zip(told.pulses, told.pulses[1:], strict=False)), "lost once"
 

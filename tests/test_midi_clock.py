@@ -12,7 +12,7 @@ from midi_receiver import MidiSender
 from musichal.hearing.front_end import input_latency_s
 from musichal.live.control import Command, CommandQueue
 from musichal.live.input.controllers import CONTINUE, START, STOP, TICK, MidiClock
-from musichal.partner.clocks import clock_pulse
+from musichal.partner.clocks import read_clock
 from musichal.partner.settings import PartnerSettings
 from stage_by_hand import hand_stage
 
@@ -55,7 +55,7 @@ def test_any_bytes_give_pulses_that_the_partner_takes(received):
         now_s += later_s
         clock.take(status, now_s)
     for value in told:
-        pulse = clock_pulse(value, now_s)
+        pulse = read_clock(value, now_s).pulse
         assert pulse is None or math.isfinite(pulse.beat_s)
 
 

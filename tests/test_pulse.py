@@ -15,7 +15,7 @@ from musichal.audio.recording import read_recording
 from musichal.errors import InputError
 from musichal.hearing.beats import LONGEST_BEAT_S, SHORTEST_BEAT_S, BeatHabit, BeatTracker, find_beats, predicted_beats
 from musichal.hearing.percepts import Percept
-from musichal.partner.clocks import TickClock, clock_pulse
+from musichal.partner.clocks import TickClock, read_clock
 from musichal.partner.room_pulse import PulseKeeper
 from musichal.partner.settings import PartnerSettings
 from musichal.partner.timing import quantised_s
@@ -240,9 +240,9 @@ def test_midi_clock_that_was_away_keeps_its_tempo_and_no_phase_until_it_starts()
 
 
 def test_a_clock_is_a_time_and_a_period():
-    assert clock_pulse({"beat_s": 1, "period_s": 0.5}, 9.0) == Pulse(1.0, 0.5, 1.0, "clock")
-    assert clock_pulse(None, 9.0) is None
-    assert clock_pulse(120, 9.0) == Pulse(9.0, 0.5, 1.0, "clock")
+    assert read_clock({"beat_s": 1, "period_s": 0.5}, 9.0).pulse == Pulse(1.0, 0.5, 1.0, "clock")
+    assert read_clock(None, 9.0).pulse is None
+    assert read_clock(120, 9.0).pulse == Pulse(9.0, 0.5, 1.0, "clock")
     for wrong in (
         5,
         {"beat_s": 1},
@@ -251,7 +251,7 @@ def test_a_clock_is_a_time_and_a_period():
         {"beat_s": float("nan"), "period_s": 1},
     ):
         with pytest.raises(InputError):
-            clock_pulse(wrong, 9.0)
+            read_clock(wrong, 9.0)
 
 
 def test_the_beats_of_a_recording_are_found(audio_dir: Path, trained):

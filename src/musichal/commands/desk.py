@@ -47,30 +47,26 @@ class Uploads:
     is_fresh: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _PageTerminal(Terminal):
     """A command's terminal on the page: what it says becomes messages."""
 
-    task: "_Task | None" = None
+    task: "_Task"
 
     def say(self, text: str) -> None:
-        assert self.task is not None
         self.task.line("say", text)
 
     def show(self, renderable: Any) -> None:
         """Show no table: the page has its own."""
 
     def warn(self, text: str) -> None:
-        assert self.task is not None
         self.task.line("warn", text)
 
     def result(self, values: dict[str, Any]) -> None:
-        assert self.task is not None
         self.task.found(values)
 
     @contextmanager
     def progress(self, first: str) -> Iterator[Callable[[str, float], None]]:
-        assert self.task is not None
         self.task.tell(first, 0.0)
         yield self.task.tell
 
@@ -110,7 +106,7 @@ class _Task:
         """Run it to its end, whatever that is."""
         quiet = Console(quiet=True, width=200)
         try:
-            work(terminal=_PageTerminal(quiet, quiet, task=self))
+            work(terminal=_PageTerminal(out=quiet, err=quiet, task=self))
         except _StoppedError:
             self.say(state="stopped")
         except MusicHalError as error:

@@ -270,8 +270,8 @@ class _Evidence:
 class DriftMonitor:
     """Watches percepts for drift."""
 
-    def __init__(self, model: PartnerModel, settings: DriftSettings | None = None) -> None:
-        self._settings = settings or DriftSettings()
+    def __init__(self, model: PartnerModel) -> None:
+        self._settings = DriftSettings()
         self.training = training_statistics(model, self._settings)
         self.figures: DriftFigures | None = None
         """Of the latest full window."""

@@ -76,11 +76,6 @@ def read_clock(value: object, now_s: float) -> Clock:
     )
 
 
-def clock_pulse(value: object, now_s: float) -> Pulse | None:
-    """Return the pulse that a clock gives, None for a clock that has stopped; see `read_clock`."""
-    return read_clock(value, now_s).pulse
-
-
 def read_tap(value: object, now_s: float) -> float | None:
     """Return the time of a tap from the value of a change "tap", None for a button that was let go.
 
@@ -100,7 +95,7 @@ def _is_number(value: object) -> TypeGuard[int | float]:
 # ── MIDI clock ───────────────────────────────────────────────────────────────
 
 _STEADY_TICKS = TICKS_PER_BEAT // 2  # before there is a pulse
-_CHECKED_TICKS = 4
+_CHECKED_TICKS, _KEPT_TICKS = 4, 2 * TICKS_PER_BEAT
 _LOST_TICKS_S, _LOST_TICKS = 0.6, 4.0
 _EDGE = 1.03  # so far beyond the range of a pulse a clock that trembles may go
 _SHIFTED, _SPREAD, _OFF = 0.7, 0.2, 0.25  # of a tick
@@ -113,9 +108,9 @@ class TickClock:
     is a beat is not known until the next Start, Continue or song position: see `phase_known`.
     """
 
-    def __init__(self, *, ticks: int = 2 * TICKS_PER_BEAT) -> None:
-        self._numbers: deque[int] = deque(maxlen=ticks)
-        self._times: deque[float] = deque(maxlen=ticks)
+    def __init__(self) -> None:
+        self._numbers: deque[int] = deque(maxlen=_KEPT_TICKS)
+        self._times: deque[float] = deque(maxlen=_KEPT_TICKS)
         self._beat: int | None = None  # number of a tick that is a beat
         self._position: int | None = None  # of the song, in ticks, while it stands
         self._next = 0

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -19,9 +19,6 @@ from musichal.errors import InputError
 from musichal.parameters import MODE_NUMBERS, ModeParameters
 from musichal.partner.settings import PartnerSettings
 from musichal.text import number_in, parse_toml, printable, read_text, text_in, unknown_name
-
-Turn = Literal["along", "answer", "own", "rest"]
-Trigger = Literal["onset", "own end", "phrase end", "never"]
 
 TRIGGERS: Mapping[str, tuple[str, ...]] = {
     "along": ("onset", "own end", "phrase end"),

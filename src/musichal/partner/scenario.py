@@ -3,12 +3,10 @@
 Labels are chords, or tokens of one source; another recording's tokens are a scenario too. A chord lasts `seconds`, a token as
 long as the state of memory that is played for it.
 
-Following a scenario through memory, with anticipation.
-
 Where the partner has to jump, it looks for the longest beginning of what is left of the scenario that memory ever played
-through, in any transposition allowed: so it jumps to where it can go on for longest (Nika, Chemillier & Assayag, ACM CIE
-14(2), 2017). Suffix automata find such beginnings in a number of steps that grows with their length, not with the memory.
-From there on, what is played has the label that is asked for; among several such places the player's influences choose.
+through, in any transposition allowed: so it jumps to where it can go on for longest. Suffix automata find such beginnings in a
+number of steps that grows with their length, not with the memory. From there on, what is played has the label that is asked
+for; among several such places the player's influences choose.
 """
 
 import re

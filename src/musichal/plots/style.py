@@ -242,17 +242,17 @@ def by_first_appearance(tokens: AnyArray, *, size: int) -> Int64:
     return np.argsort(order)
 
 
-def token_raster(held: Int64, rows: Int64) -> tuple[Float32, Float32]:
-    """Return the share of each column's time: of each row (rows, COLUMNS) and of silence (COLUMNS,).
+def token_raster(held: Int64, rows: Int64, *, columns: int = COLUMNS) -> tuple[Float32, Float32]:
+    """Return the share of each column's time: of each row (rows, columns) and of silence (columns,).
 
-    `held` has shape (COLUMNS · k,): tokens at evenly spaced moments, see `held_tokens`.
+    `held` has shape (columns · k,): tokens at evenly spaced moments, see `held_tokens`.
     """
-    per_column = len(held) // COLUMNS
-    column = np.repeat(np.arange(COLUMNS), per_column)
-    raster = np.zeros((len(rows), COLUMNS), dtype=np.float32)
+    per_column = len(held) // columns
+    column = np.repeat(np.arange(columns), per_column)
+    raster = np.zeros((len(rows), columns), dtype=np.float32)
     sounding = held >= 0
     np.add.at(raster, (rows[held[sounding]], column[sounding]), 1 / per_column)
-    silence = np.bincount(column[held == SILENCE], minlength=COLUMNS) / per_column
+    silence = np.bincount(column[held == SILENCE], minlength=columns) / per_column
     return raster, silence.astype(np.float32)
 
 

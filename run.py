@@ -56,8 +56,19 @@ def commands(name: str, arguments: list[str]) -> tuple[str, list[list[str]]]:
 
 
 def environment() -> dict[str, str]:
-    """Return the environment without variables that add packages or install elsewhere."""
-    dropped = {"PYTHONHOME", "PYTHONPATH", "PIP_TARGET", "PIP_PREFIX", "PIP_USER", "PIP_REQUIRE_VIRTUALENV"}
+    """Return the environment without variables that add packages, install elsewhere, or keep no bytecode.
+
+    Without bytecode each of the hundreds of programs that tests start would compile MusicHal again.
+    """
+    dropped = {
+        "PYTHONDONTWRITEBYTECODE",
+        "PYTHONHOME",
+        "PYTHONPATH",
+        "PIP_TARGET",
+        "PIP_PREFIX",
+        "PIP_USER",
+        "PIP_REQUIRE_VIRTUALENV",
+    }
     kept = {name: value for name, value in os.environ.items() if name not in dropped}
     path = os.pathsep.join([str(Path(PYTHON).parent), kept.get("PATH", os.defpath)])
     return {**kept, "PIP_USER": "0", "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_ROOT_USER_ACTION": "ignore", "PATH": path}

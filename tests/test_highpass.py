@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.signal import lfilter
 
 from musichal.audio.recording import ingest, read_recording
 from musichal.hearing.encoders import create_encoder
-from musichal.hearing.front_end import HighPass
+from musichal.hearing.front_end import HighPass, _linear_filter
 from musichal.hearing.listener import FeatureExtractor
 from musichal.spec import PerceptionSpec
 
@@ -59,3 +60,12 @@ def test_an_offset_changes_neither_notes_nor_tokens_heard(rock_guitar):
     assert len(plain[0]) > 10
     assert offset[0] == plain[0]
     assert np.abs(offset[1] - plain[1]).max() < 1e-2
+
+
+def test_the_filter_is_scipys():
+    samples = np.random.default_rng(0).standard_normal(3000)
+    ahead, back, state = np.array([1.0, -1.0]), np.array([1.0, -0.995]), np.array([0.3])
+    for ours, theirs in zip(
+        _linear_filter()(ahead, back, samples, -1, state), lfilter(ahead, back, samples, zi=state), strict=True
+    ):
+        assert ours.tobytes() == theirs.tobytes()

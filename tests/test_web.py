@@ -288,14 +288,20 @@ def test_a_page_is_told_of_no_key_that_its_engine_does_not_take() -> None:
     assert set(first["keys"].values()) <= set(first["commands"])
 
 
+def _told(hub: Hub) -> list[dict[str, object]]:
+    """Return all that a new page is told of the past, in order."""
+    first, later = hub.past()
+    return [message for part in [*first, *later] for message in json.loads(part)]
+
+
 def test_a_later_page_gets_what_has_happened_and_no_more_than_is_kept() -> None:
     hub = Hub(lambda _: None)
     hub.spread([{"k": "hello", "live": True}, {"k": "level", "at": 0.0}, {"k": "entry", "at": 1.0}, {"k": "statistics"}])
     hub.spread([{"k": "level", "at": 100.0}, {"k": "entry", "at": 2.0, "change": {"mode": "mirror"}}])
     for _ in range(12):
         hub.spread([{"k": "event", "text": "x" * (1 << 20)}])
-    told = [message for part in hub.past() for message in json.loads(part)]
-    assert [message["k"] for message in told] == ["hello", "entry", *["event"] * 7, "level", "ready"]
+    told = _told(hub)
+    assert [message["k"] for message in told] == ["hello", "entry", "level", "ready", *["event"] * 7]
     assert told[1]["change"] == {"mode": "mirror"}  # what was set long ago still holds
 
 
@@ -305,15 +311,25 @@ def test_a_fader_that_never_rests_pushes_out_nothing_that_holds() -> None:
     hub.spread([{"k": "entry", "at": 2.0, "change": {"mode": "mirror", "pause": None}}])
     hub.spread([{"k": "entry", "at": 3.0, "change": {"pause": None}}])
     hub.spread([{"k": "entry", "at": number / 50, "change": {"temperature": number}} for number in range(30_000)])
-    told = [message for part in hub.past() for message in json.loads(part)]
-    assert [message["k"] for message in told] == ["hello", "memory", *["entry"] * 5, "ready"]
+    told = _told(hub)
+    assert [message["k"] for message in told] == ["hello", *["entry"] * 5, "ready", "memory"]
     assert [message["change"] for message in told if "change" in message] == [
         {"mode": "mirror"}, {"temperature": 29_999}, {"pause": None}, {"pause": None},
     ]  # fmt: skip
     replay = Hub(lambda _: None)
     replay.spread([{"k": "hello", "live": False}])
     replay.spread([{"k": "entry", "at": number / 50, "change": {"temperature": number}} for number in range(30_000)])
-    assert sum(len(json.loads(part)) for part in replay.past()) == 30_002  # of a session, every moment can be shown
+    assert len(_told(replay)) == 30_002  # of a session, every moment can be shown
+    assert _told(replay)[-1] == {"k": "ready"}
+
+
+def test_a_later_page_is_told_of_the_present_first() -> None:
+    hub = Hub(lambda _: None)
+    hub.spread([{"k": "hello", "live": True}, *({"k": "event", "number": n, "text": "x" * 1000} for n in range(1000))])
+    told = _told(hub)
+    ready = told.index({"k": "ready"})
+    newest, before = ([message["number"] for message in some if "number" in message] for some in (told[:ready], told[ready:]))
+    assert before + newest == list(range(1000)) and 100 < len(newest) < 300
 
 
 def test_a_page_that_was_full_is_told_everything_anew() -> None:

@@ -220,7 +220,7 @@ def test_another_thing_that_is_shown_replaces_the_first_on_every_page() -> None:
     page.is_behind = False
     hub.spread([{"k": "hello", "live": False, "title": "b"}, {"k": "event", "text": "of b"}])
     assert page.is_behind and not page.waiting
-    told = [message for part in hub.past() for message in json.loads(part)]
+    told = [message for part in hub.past()[0] for message in json.loads(part)]
     assert [m["k"] for m in told] == ["hello", "shelf", "event", "ready"]
     assert told[0]["title"] == "b" and told[2]["text"] == "of b"
 

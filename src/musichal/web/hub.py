@@ -1,8 +1,8 @@
 """The pages that are open, and what each still has to be sent.
 
 Every page has a bounded queue. A page that stands still until it is full is told everything anew once it reads again: it holds
-up nobody, and shows nothing that no longer holds. A page that is opened later first gets what has happened lately, and how
-every setting stands, so that it looks as if it had been there. Of a session it gets all.
+up nobody, and shows nothing that no longer holds. A page that is opened later first gets what happened last, and how every
+setting stands, so that it shows the present at once; what happened before follows. Of a session it gets all at once.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ _KEPT_LEVELS_S = 12.0
 _LATEST = ("memory", "shelf", "dropped", "task", "compared", "controllers")  # of which only the last counts
 _PER_S, _BURST = 50.0, 50.0
 _LONGEST_NAME, _MOST_VALUES, _LONGEST_VALUE = 80, 8, 200
-_PART_BYTES = 1 << 18
+_PART_BYTES, _LATER_BYTES = 1 << 18, 1 << 16
 
 
 @dataclass(eq=False)
@@ -147,20 +147,19 @@ class Hub:
             elif name != "clock":  # which repeats its beats
                 self._settings[name] = text
 
-    def past(self) -> list[str]:
-        """Return what a new page is told first, in parts."""
-        parts: list[str] = []
-        part: list[str] = []
-        size = 0
-        first = [self.hello] if self.hello else []
-        lasting = [*self._settings.values(), *self._lasting, *self._kept, *(text for _, text in self._levels)]
-        for text in [*first, *self._latest.values(), *lasting]:
-            part.append(text)
-            size += len(text)
-            if size > _PART_BYTES:
-                parts.append("[" + ",".join(part) + "]")
-                part, size = [], 0
-        return [*parts, "[" + ",".join([*part, '{"k":"ready"}']) + "]"]
+    def past(self) -> tuple[list[str], list[str]]:
+        """Return what a new page is told first, in parts, and what can follow: the memory, and what was before."""
+        before, newest, size = list(self._kept), list[str](), 0
+        while before and (not self.is_live or size + len(before[-1]) <= _PART_BYTES):
+            size += len(before[-1])
+            newest.append(before.pop())
+        latest = dict(self._latest)
+        memory = [latest.pop("memory")] if self.is_live and "memory" in latest else []
+        hello = [self.hello] if self.hello else []
+        lasting = [*self._settings.values(), *self._lasting, *reversed(newest), *(text for _, text in self._levels)]
+        return _parts([*hello, *latest.values(), *lasting, '{"k":"ready"}'], _PART_BYTES), _parts(
+            [*memory, *before], _LATER_BYTES
+        )
 
     def open(self, *, may_play: bool) -> Page | None:
         """Return a new page; None where there are too many."""
@@ -183,6 +182,19 @@ class Hub:
             self.refused += 1
             return
         self._ask({"to": page.number, **asked})
+
+
+def _parts(texts: list[str], most_bytes: int) -> list[str]:
+    """Return messages joined to parts of about so many bytes."""
+    parts: list[list[str]] = [[]]
+    size = 0
+    for text in texts:
+        if size > most_bytes:
+            parts.append([])
+            size = 0
+        parts[-1].append(text)
+        size += len(text)
+    return ["[" + ",".join(part) + "]" for part in parts if part]
 
 
 def _command_of(text: str | bytes) -> dict[str, Any] | None:

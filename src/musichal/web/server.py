@@ -14,6 +14,7 @@ import os
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from importlib.resources import files
@@ -51,6 +52,7 @@ _LINES_AHEAD = 16
 _NICENESS = 5
 _ASK_S, _ANSWER_S = 5.0, 120.0  # so long may a request take to arrive; and its answer, such as the sound of a session
 _WAIT_S, _LOOK_S = 5.0, 0.01
+_BETWEEN_S = 0.03  # so long a page draws between two parts of what is long past
 _ROLE = "musichal_role"
 _UPLOAD = "upload"
 _PART_S = 30.0  # so long may a part of a file take to come
@@ -259,17 +261,27 @@ class Server:
 
 
 async def _send(connection: ServerConnection, hub: Hub, page: Page) -> None:
-    """Send a page the past, then what waits; a page that does not read makes only its own queue wait."""
+    """Send a page the past, then what waits; a page that does not read makes only its own queue wait.
+
+    What is long past goes in between, as slowly as the page can take it in beside its drawing.
+    """
     you = f'[{{"k":"you","page":{page.number},"may_play":{str(page.may_play).lower()}}}]'
+    later: deque[str] = deque()
     with contextlib.suppress(Exception):
         while True:
             if page.is_behind:
                 page.is_behind = False
-                for part in [you, *hub.past()]:
+                first, rest = hub.past()
+                later = deque(rest)
+                for part in [you, *first]:
                     await connection.send(part)
             page.wake.clear()
-            while page.waiting and not page.is_behind:
-                await connection.send(page.next())
+            while (page.waiting or later) and not page.is_behind:
+                if page.waiting:
+                    await connection.send(page.next())
+                else:
+                    await asyncio.sleep(_BETWEEN_S)
+                    await connection.send(later.popleft())
             if not page.is_behind:
                 await page.wake.wait()
 

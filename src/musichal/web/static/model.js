@@ -1,5 +1,5 @@
-// What the page knows: a fold of the event stream. Live, messages come one by one; of a session all are there. Whatever is
-// drawn is a function of this and of one time, so live, replay and explanation are the same page.
+// What the page knows: a fold of the event stream. Live, messages come one by one, and what is long past after the present; of a
+// session all are there. Whatever is drawn is a function of this and of one time, so live, replay and explanation are one page.
 
 const KEPT_S = 900, MOST = 2000;
 const PULSE_TRUSTED_S = 12;
@@ -79,8 +79,8 @@ export class Model {
       case "percept": this.percept(m); break;
       case "decision": this.decision(m); break;
       case "entry": this.entry(m); break;
-      case "drift": this.alarms.push({ t: m.time_s, ...m }); break;
-      case "event": this.events.push({ t: m.at_s, kind: m.kind, text: m.text }); break;
+      case "drift": insert(this.alarms, { t: m.time_s, ...m }, "t"); break;
+      case "event": insert(this.events, { t: m.at_s, kind: m.kind, text: m.text }, "t"); break;
     }
   }
 
@@ -126,7 +126,7 @@ export class Model {
       }
       if (COURSE.some((name) => name in m.change)) this.wishes.push(m);
     } else if (m.mark !== undefined) this.marks.push({ t: m.at, text: String(m.mark || "") });
-    else if (m.lost) this.lost.push(m);
+    else if (m.lost) insert(this.lost, m, "t");
     else if (m.end) this.end = m.at;
   }
 

@@ -29,7 +29,8 @@ def test_text_with_tempo_meter_repeats_and_halves():
 
 @pytest.mark.parametrize(
     ("text", "why"),
-    [("", "no chords"), ("| % |", "repeats the one before"), ("| H7 |", "is no chord"), ("tempo: fast\n| C |", "tempo"),
+    [("", "no chords"), ("| % |", "repeats the one before"), ("| H7 |", "is no chord"),
+     ("| Cis |", "is no chord"), ("| Es7 |", "is no chord"), ("tempo: fast\n| C |", "tempo"),
      ("meter: 0/4\n| C |", "meter"), ("| N.C. |", "no chords"),
      ("| C D E F G | A B C D E F G | C D E F G A B C D E F |", "lengths")],
 )  # fmt: skip
@@ -88,6 +89,11 @@ def test_no_file_breaks_it(tmp_path_factory, data, name):
 def test_entities_are_refused():
     with pytest.raises(InputError, match="entities"):
         musicxml_chart(b'<!DOCTYPE x [<!ENTITY a "b">]>' + XML.encode())
+
+
+def test_typographic_signs_are_read():
+    signs, plain = "｜ C♯7 │ B♭Δ – | Fø | G° | C–7 | Esus4 |", "| C#7 | Bbmaj7 / | Fm7b5 | Gdim | Cm7 | E |"
+    assert parse_chart(signs) == parse_chart(plain)
 
 
 @given(st.lists(st.sampled_from(["C", "Dm", "F#m", "Bb", "Ebm"]), min_size=1, max_size=12))

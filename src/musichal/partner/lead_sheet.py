@@ -24,7 +24,7 @@ import numpy as np
 
 from musichal.audio.score import Score, parse_midi, score_of, tempo_map
 from musichal.errors import InputError
-from musichal.partner.scenario import LONGEST, Scenario, chord_labels, chord_number
+from musichal.partner.scenario import LONGEST, TYPOGRAPHY, Scenario, chord_labels, chord_number
 from musichal.text import decoded
 
 NO_CHORD = -1
@@ -60,7 +60,7 @@ class Chart:
 def parse_chart(text: str) -> Chart:
     """Return the chart that a text describes; raises `InputError` for anything else."""
     tempo_bpm, meter, lines = _TEMPO_BPM, _METER, []
-    for line in text.splitlines():
+    for line in text.translate(TYPOGRAPHY).splitlines():
         header = _HEADER.match(line.strip())
         if header is None:
             lines.append("" if line.lstrip().startswith("#") else line)
@@ -247,5 +247,7 @@ def read_chart(path: Path) -> Scenario:
         if is_midi:
             return midi_chart(data, name=path.name).scenario()
         return (musicxml_chart(data) if is_xml else parse_chart(text)).scenario()
+    except InputError:
+        raise
     except (ValueError, OverflowError, ZeroDivisionError) as error:
         raise InputError(f"is damaged: {error}") from error

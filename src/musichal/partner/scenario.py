@@ -29,6 +29,12 @@ KINDS = ("chords", *SOURCES)
 LONGEST = 10_000
 _STEPS = "C D EF G A B"
 _CHORD = re.compile(r"([A-G])([#b]?)(m(?!aj)|min|-)?([a-z0-9#b+°/-]*)", re.IGNORECASE | re.ASCII)
+_GERMAN = re.compile(r"is|es|s(?!us)", re.IGNORECASE)
+TYPOGRAPHY = str.maketrans(
+    {**dict.fromkeys("−–—", "-"), **dict.fromkeys("│｜¦", "|"), **dict.fromkeys("ΔΔ△", "maj7"), **dict.fromkeys("øØ", "m7b5")}
+    | {"♯": "#", "♭": "b", "º": "°"}
+)
+"""What programs that set music, and text editors that correct, write in chords."""
 MINOR = 12
 """A minor chord is its root plus this."""
 
@@ -92,8 +98,8 @@ def chord_number(name: str) -> int:
 
     What is added to the triad is not told apart. Raises `InputError` for what is no chord.
     """
-    match = _CHORD.fullmatch(name.strip())
-    if match is None or match[1] not in "ABCDEFG":
+    match = _CHORD.fullmatch(name.strip().translate(TYPOGRAPHY))
+    if match is None or match[1] not in "ABCDEFG" or _GERMAN.match(match[4]):  # Cis and Es are no C and no E
         raise InputError(f"{name!r} is no chord such as C, F#m or Bb7")
     root = _STEPS.index(match[1]) + {"#": 1, "b": -1, "": 0}[match[2]]
     minor = match[3] is not None or match[4].startswith(("dim", "°"))

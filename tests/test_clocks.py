@@ -282,7 +282,7 @@ def test_taps_come_by_key_osc_controller_and_note_and_a_button_let_go_is_none(tm
     path = tmp_path / "map.toml"
     path.write_text('[[cc]]\ncontroller = 64\ncommand = "tap"\n[[note]]\nnote = 36\ncommand = "tap"\nchannel = 10\n')
     box = CommandQueue(pace_s=0.0, now_s=iter(range(100)).__next__)
-    take = midi_commands(read_cc_map(path), box, None)
+    take = midi_commands(read_cc_map(path), box.put, None)
     for message in ((0xB0, 64, 127), (0xB0, 64, 0), (0x99, 36, 90), (0x99, 36, 0), (0x89, 36, 0), (0x90, 36, 90), (0xF8,)):
         take(message)
     box.put(key_command("t", ()))

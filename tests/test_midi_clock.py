@@ -91,7 +91,7 @@ def test_clock_arrives_from_a_real_midi_port(jack_server):
         for _ in range(5):
             told, box, late_s = [], CommandQueue(pace_s=0.0), 0.0
             clock = MidiClock(lambda moment_s: moment_s, told.append)
-            with open_midi_input("drum machine", midi_commands(CcMap([CcMapping(20, "temperature")]), box, clock)):
+            with open_midi_input("drum machine", midi_commands(CcMap([CcMapping(20, "temperature")]), box.put, clock)):
                 time.sleep(0.2)
                 out.send(START)
                 next_s = time.monotonic()

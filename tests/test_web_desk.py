@@ -350,7 +350,7 @@ def test_the_next_controller_that_moves_gives_what_was_asked_for(tmp_path) -> No
         def put(self, asked: Command) -> None:
             given.append((asked.name, asked.value))
 
-    take = midi_commands(control_map, Box(), None, learning)
+    take = midi_commands(control_map, Box().put, None, learning)
     _learn(learning, "temperature")
     for position in (10, 12, 40):
         take((0xB2, 7, position))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from rich.console import Console
 
@@ -33,6 +33,10 @@ _MOST_LINES = 60
 
 Show = Callable[[Path], tuple[Message, Iterable[Message]]]
 """Returns the messages of a session or a partner, the first apart."""
+
+
+Work = Callable[..., object]
+"""Does what is asked for, and tells its `terminal`."""
 
 
 class _StoppedError(MusicHalError):
@@ -102,7 +106,7 @@ class _Task:
             names = ("group", "name", "passed", "found")
             self.say(checks=[{name: check.get(name) for name in names} for check in checks])
 
-    def run(self, work: "_Work") -> None:
+    def run(self, work: Work) -> None:
         """Run it to its end, whatever that is."""
         quiet = Console(quiet=True, width=200)
         try:
@@ -115,11 +119,6 @@ class _Task:
             self.say(state="failed", why=f"{type(error).__name__}: {error}")
         else:
             self.say(state="done", share=1.0)
-
-
-class _Work(Protocol):
-    def __call__(self, *, terminal: Terminal) -> object:
-        """Do it, and tell the terminal."""
 
 
 class Desk:
@@ -236,7 +235,7 @@ class Desk:
         self._opening.set()
         self._stop(())
 
-    def _begin(self, kind: str, name: str, work: _Work) -> None:
+    def _begin(self, kind: str, name: str, work: Work) -> None:
         if not self._lock.acquire(blocking=False):
             raise InputError("one moment")
         try:

@@ -350,7 +350,7 @@ class LivePerformance:
             if name is not None:
                 here = self._control_map if name == request.control_in else CcMap([])
                 learning = self.learning if name == request.control_in else None
-                takes[name] = midi_commands(here, self, clock if name == clock_in else None, learning)
+                takes[name] = midi_commands(here, self.put, clock if name == clock_in else None, learning)
         return ControlInputs(takes, lambda kind, text: self._news.append((kind, text)))
 
     def _put_clock(self, source: str) -> Callable[[Mapping[str, object] | None], object]:

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Self
 
 from musichal.atomic import open_atomically
 from musichal.errors import InputError, MusicHalError
@@ -342,16 +342,9 @@ class ControlInputs:
                     )
 
 
-class Commands(Protocol):
-    """What takes commands."""
-
-    def put(self, asked: Command, /) -> object:
-        """Take a command."""
-
-
 def midi_commands(
     control_map: CcMap,
-    commands: Commands,
+    put: Callable[[Command], object],
     clock: MidiClock | None,
     learning: LiveLearning | None = None,
 ) -> Take:
@@ -365,10 +358,10 @@ def midi_commands(
             return
         if len(data) == 3 and data[0] & 0xF0 == 0xB0:
             for command in control_map.commands(data[0] & 0x0F, data[1] & 0x7F, data[2] & 0x7F):
-                commands.put(command)
+                put(command)
         elif len(data) == 3 and data[0] & 0xF0 == 0x90 and data[2]:
             for command in control_map.struck(data[0] & 0x0F, data[1] & 0x7F):
-                commands.put(command)
+                put(command)
         elif clock is not None and data:
             clock.take(data, now_s())
 

@@ -39,6 +39,20 @@ def note_types(tree: ast.Module) -> list[str]:
     return found
 
 
+def kinds_of_lines(text: str, tree: ast.Module) -> Counter[str]:
+    """Return how many lines of a module are docstrings, blank, imports, and code (with comments)."""
+    found = Counter(lines=len(text.splitlines()), blank=sum(not line.strip() for line in text.splitlines()))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node, clean=False) is not None:
+            first = node.body[0]
+            found["docstrings"] += (first.end_lineno or first.lineno) - first.lineno + 1
+            found["blank"] -= (ast.get_docstring(node, clean=False) or "").count("\n\n")
+    imports = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    found["imports"] = sum((node.end_lineno or node.lineno) - node.lineno + 1 for node in imports)
+    found["code"] = found["lines"] - found["docstrings"] - found["blank"] - found["imports"]
+    return found
+
+
 def block_path(names: set[str]) -> str:
     """Return how many functions the page about the block path walks."""
     for page in sorted((ROOT / "docs").rglob("*.md")):
@@ -83,13 +97,16 @@ def main() -> None:
     for name, value, goal in rows:
         print(f"{name:28}{goal:10}{value}")
     if options.rooms:
-        sizes, counts = Counter[str](), Counter[str]()
-        for path, n in lines.items():
-            room = path.relative_to(SRC).parts[0]
-            sizes[room] += n
-            counts[room] += 1
-        for room, n in sizes.most_common():
-            print(f"  {room:20}{n:7,} lines {counts[room]:4} modules")
+        rooms: dict[str, Counter[str]] = {}
+        for path, tree in trees.items():
+            parts = path.relative_to(SRC).parts
+            room = rooms.setdefault(parts[0] if len(parts) > 1 else "(top)", Counter())
+            room.update(kinds_of_lines(path.read_text(encoding="utf-8"), tree), modules=1)
+        columns = ("modules", "lines", "code", "docstrings", "blank", "imports")
+        print(f"\n{'':12}" + "".join(f"{name:>12}" for name in columns))
+        rooms["all"] = sum(rooms.values(), Counter())
+        for name, room in sorted(rooms.items(), key=lambda item: -item[1]["lines"]):
+            print(f"{name:12}" + "".join(f"{room[column]:12,}" for column in columns))
 
 
 if __name__ == "__main__":

@@ -99,6 +99,14 @@ def _sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder where there is none."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot make the folder {printable(folder)}: {reason(error)}") from error
+
+
 @contextmanager
 def new_folder(path: PathLike) -> Iterator[Path]:
     """Give a folder to fill; it appears at `path`, whole, when the block ends without an exception, and else not at all.

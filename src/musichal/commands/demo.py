@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from musichal.api.sound import example
+from musichal.atomic import make_folder
 from musichal.audio.files import write_sound
 from musichal.audio.recording import Recording, read_recording
 from musichal.commands.inspect import inspect_command
@@ -15,7 +16,6 @@ from musichal.commands.options import PlayOptions, Seed
 from musichal.commands.play import play_command
 from musichal.commands.terminal import Terminal
 from musichal.commands.train import pair_words
-from musichal.errors import InputError
 from musichal.evaluate.together import REAL, Duo, DuoSong, hear_duo, play_duo
 from musichal.live.output.files import MIDI, PARTNER, PICTURE, SOUND, check_outputs
 from musichal.memory.partner_file import PartnerModel, save_partner
@@ -23,7 +23,7 @@ from musichal.partner.decision import Decision
 from musichal.partner.explanation import explain
 from musichal.partner.settings import Direction
 from musichal.spec import PerceptionSpec
-from musichal.text import clock, counted, printable, reason
+from musichal.text import clock, counted, printable
 from musichal.training.trainer import train
 
 MODE = "couple"
@@ -42,10 +42,7 @@ def demo_command(
 ) -> None:
     """Teach a partner the bundled guitar and band, let it answer the rest of the guitar, and write both into a folder."""
     made = not folder.exists()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot make the folder {printable(folder)}: {reason(error)}") from error
+    make_folder(folder)
     try:
         _fill(folder, seed=seed, terminal=terminal)
     except BaseException:

@@ -10,6 +10,7 @@ import numpy as np
 import typer
 from rich.table import Table
 
+from musichal.atomic import make_folder
 from musichal.audio.files import write_sound
 from musichal.audio.instrument import find_instrument, render_notes
 from musichal.audio.levels import at_loudness
@@ -26,7 +27,7 @@ from musichal.memory.partner_file import PartnerModel, load_partner
 from musichal.note import Note
 from musichal.partner.decision import Decision
 from musichal.partner.explanation import SOURCE_WORDS, explain, explain_briefly, summarise
-from musichal.text import clock, counted, parse_seconds, printable, reason
+from musichal.text import clock, counted, parse_seconds, printable
 
 _RATE_HZ = 44100
 # A place is hard to recognise without what led to it.
@@ -309,7 +310,7 @@ def _listen(decision: Decision, folder: Path, model: PartnerModel, session: Sess
     assert decision.recording is not None and decision.source_start_s is not None
     settings = session.settings
     rate = settings.sample_rate_hz
-    _make(folder)
+    make_folder(folder)
     stamp = clock(decision.time_s).replace(":", "m")
     paths = [folder / f"{stamp}-{what}.wav" for what in ("source", "answer", "player", "player-then")]
     check_outputs([(path, SOUND) for path in paths], inputs=[], force=force)
@@ -344,19 +345,12 @@ def _bounds(rate_hz: int, start_s: float, duration_s: float) -> tuple[int, int]:
 # ── sound ────────────────────────────────────────────────────────────────────
 
 
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot make the folder {printable(folder)}: {reason(error)}") from error
-
-
 def _write_spans(session: Session, spans: Sequence[Span], folder: Path, *, force: bool, whole: bool) -> list[Path]:
     """Write player, answer and both together, of each span that begins before the input ends."""
     duo = Duo(session, find_instrument())
     spans = [(start_s, min(end_s, duo.duration_s)) for start_s, end_s in spans if start_s < duo.duration_s]
     stamps = ["" if whole else f"{_stamp(start_s)}-" for start_s, _ in spans]
-    _make(folder)
+    make_folder(folder)
     paths = [folder / f"{stamp}{what}.wav" for stamp in stamps for what in ("player", "answer", "duo")]
     check_outputs([(path, SOUND) for path in paths], inputs=[], force=force)
     written = iter(paths)
@@ -401,7 +395,7 @@ def moments_command(
     names = [f"{number:02d}-{_stamp(m.start_s)}-{m.kind}.wav" for number, m in enumerate(moments, start=1)]
     paths = [None if listen is None else listen / name for name in names]
     if listen is not None and moments:
-        _make(listen)
+        make_folder(listen)
         check_outputs([(path, SOUND) for path in paths], inputs=[], force=force)
         duo = Duo(session, find_instrument())
         with terminal.progress("Rendering") as progress:

@@ -18,6 +18,7 @@ from types import ModuleType
 from typing import Any
 
 from musichal.errors import InputError, MissingExtraError, install_hint
+from musichal.machine import sha256_of
 from musichal.text import printable, reason
 
 EXTRA = "mert"
@@ -173,11 +174,7 @@ def find_checkpoint(
     own_name = wanted if commit else folder.resolve().name
     described = _read_description(folder, own_name)
     weights = _weights_in(folder)
-    try:
-        with weights.open("rb") as stream:
-            sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError as error:
-        raise InputError(f"cannot read {printable(weights)}: {reason(error)}") from error
+    sha256 = sha256_of(weights)
     if (own_name, commit) == (MERT.name, MERT.revision) and sha256 != MERT.sha256:
         raise InputError(
             f"{printable(weights)} is not what {MERT.name} published: its SHA-256 is {sha256}, not {MERT.sha256};"

@@ -193,9 +193,8 @@ def _read_state(torch: Any, checkpoint: Checkpoint) -> dict[str, Any]:
     except Exception as error:  # neither library has an error of its own for a bad file
         first = (str(error).strip().splitlines() or [type(error).__name__])[0].split(". ")[0]
         raise InputError(f"{where} is damaged, cut short or carries code: {printable(first)[:160]}") from error
-    with path.open("rb") as stream:
-        if hashlib.file_digest(stream, "sha256").hexdigest() != checkpoint.weights_sha256:
-            raise InputError(f"{where} has changed since it was read first")
+    if sha256_of(path) != checkpoint.weights_sha256:
+        raise InputError(f"{where} has changed since it was read first")
     if not isinstance(stored, dict) or not all(isinstance(v, torch.Tensor) and v.is_floating_point() for v in stored.values()):
         raise InputError(f"{where} is not a table of named floating-point tensors")
     prefix = next((p for p in _PREFIXES if any(name.startswith(p) for name in stored)), "")

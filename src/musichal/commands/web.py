@@ -30,7 +30,9 @@ from musichal.web.messages import hello, session_messages
 from musichal.web.shelf import find_shelf, looks_like_session
 
 _LOOK_S = 0.2
-_NOTHING: tuple[dict[str, Any], Iterable[dict[str, Any]]] = (
+Shown = tuple[dict[str, Any], Iterable[dict[str, Any]]]
+"""The messages of a session or a partner, the first apart."""
+_NOTHING: Shown = (
     hello(PartnerSettings(), recordings=[], live=False, nothing=True, title="MusicHal", duration_s=0.0),
     (),
 )
@@ -102,8 +104,8 @@ def web_command(
         raise InputError(f"--uploads must be a folder, got {printable(uploads)}")
     place = WebPlace(host=web_host, port=web_port)
 
-    def show(path: Path) -> tuple[dict[str, Any], Iterable[dict[str, Any]]]:
-        return session_to_show(path, partner, terminal)[:2] if path.is_dir() else _partner(path)[:2]
+    def show(path: Path) -> Shown:
+        return _session(path, partner, terminal) if path.is_dir() else _partner(path)
 
     with stop_signals() as stop, Dashboard(place=place) as dashboard:
         # Beyond this machine, only what is named.
@@ -124,16 +126,12 @@ def web_command(
         desk.close()
 
 
-def session_to_show(
-    folder: Path, partner: Path | None, terminal: Terminal
-) -> tuple[dict[str, Any], Iterable[dict[str, Any]], int]:
-    """Return the messages of a session, the first apart, and the rate of its clock."""
+def _session(folder: Path, partner: Path | None, terminal: Terminal) -> Shown:
     session = read_session(folder)
     settings = session.settings
     path = known_partner(settings, partner, terminal)
     model = None if path is None else load_partner(path)
     names = names_of(session.decisions, model)
-    rate_hz = settings.stream_rate_hz
     known = _recordings(model) if model is not None else []
     recordings = [*known, *({"name": name, "duration_s": 0.0} for name in names[len(known) :])]
     files = {"session": path_text(folder.resolve())}
@@ -148,10 +146,10 @@ def session_to_show(
         recovered=list(session.recovered),
         files=files,
     )
-    return first, session_messages(session, names, rate_hz), rate_hz
+    return first, session_messages(session, names, settings.stream_rate_hz)
 
 
-def _partner(path: Path) -> tuple[dict[str, Any], Iterable[dict[str, Any]], int]:
+def _partner(path: Path) -> Shown:
     model = load_partner(path)
     first = hello(
         PartnerSettings(),
@@ -162,7 +160,7 @@ def _partner(path: Path) -> tuple[dict[str, Any], Iterable[dict[str, Any]], int]
         duration_s=0.0,
         files={"partner": path_text(path.resolve())},
     )
-    return first, _learned(model), model.spec.sample_rate_hz
+    return first, _learned(model)
 
 
 def _learned(model: PartnerModel) -> Iterator[dict[str, Any]]:

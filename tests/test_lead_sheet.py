@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from musichal.errors import InputError
+from musichal.partner.chords import chord_number
 from musichal.partner.lead_sheet import midi_chart, musicxml_chart, parse_chart, read_chart
-from musichal.partner.scenario import chord_number
 
 
 def names(scenario):

@@ -11,11 +11,12 @@ from musichal.hearing.percepts import SILENCE
 from musichal.memory.memory import Memory
 from musichal.note import HeardNote
 from musichal.partner.candidates import transpositions
+from musichal.partner.chords import chord_labels, chord_number
 from musichal.partner.decision import Decision
 from musichal.partner.explanation import explain
 from musichal.partner.harmony import unit_chroma
 from musichal.partner.memory_pool import MemoryPool
-from musichal.partner.scenario import Guide, Scenario, chord_labels, chord_number
+from musichal.partner.scenario import Guide, Scenario
 from musichal.partner.settings import PartnerSettings
 from partners_by_hand import gesture
 from players_by_hand import SEGMENT, answer, percept
@@ -54,15 +55,18 @@ def player(segments: int):
 
 @pytest.mark.parametrize(
     ("name", "number"),
-    [("C", 0), ("c", 0), ("Bb", 10), ("B#", 0), ("Cb", 11), ("F#m", 18), ("Ebmaj7", 3), ("Dm7", 14), ("G7", 7), ("A-", 21),
-     ("Bdim", 23), ("Bm", 23), ("Amin", 21), ("Abmaj9", 8)],
+    [("C", 0), ("Bb", 10), ("B#", 0), ("Cb", 11), ("F#m", 18), ("Ebmaj7", 3), ("Dm7", 14), ("G7", 7), ("A-", 21),
+     ("Bdim", 23), ("Bm", 23), ("Amin", 21), ("Abmaj9", 8), ("CM7", 0), ("Cma9", 0), ("CMI7", 12), ("Cmadd9", 12), ("F##m", 19),
+     ("Bbb", 9), ("Bbb5", 10), ("Esus4", 4)],
 )  # fmt: skip
 def test_names_of_chords(name, number):
-    if name == "c":
-        with pytest.raises(InputError, match="no chord"):
-            chord_number(name)
-    else:
-        assert chord_number(name) == number
+    assert chord_number(name) == number
+
+
+@pytest.mark.parametrize("name", ["c", "cm", "AB", "EB7", "CmB", "H"])
+def test_what_is_no_chord_is_refused(name):
+    with pytest.raises(InputError, match="no chord"):
+        chord_number(name)
 
 
 def test_states_are_labelled_by_the_chord_that_they_sound():

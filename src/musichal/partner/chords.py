@@ -7,12 +7,25 @@ Perception 17(1), 1999). Live, both are followed forwards; a memory is in view a
 Chords and keys are numbered 0 to 11 major from C, 12 to 23 minor.
 """
 
+import re
+
 import numpy as np
 
-from musichal.arrays import Float64
+from musichal.arrays import AnyArray, Float64, Int64, rounded
+from musichal.errors import InputError
+from musichal.partner.harmony import unit_chroma
 from musichal.text import pitch_name
 
 CHORDS = 24
+MINOR = 12
+"""A minor chord is its root plus this."""
+_CHORD = re.compile(r"([A-G])(##?|bb(?!\d)|b?)((?i:mi)|m(?!a(?!dd))|-)?([A-Za-z0-9#+°/-]*)")  # CM7 and Cma7 are major
+_NO_CHORD = re.compile(r"B|(?i:is|es|s(?!us))")  # after a root: AB is no A, Cis is no C, and Es no E
+TYPOGRAPHY = str.maketrans(
+    {**dict.fromkeys("−–—", "-"), **dict.fromkeys("│｜¦", "|"), **dict.fromkeys("ΔΔ△", "maj7"), **dict.fromkeys("øØ", "m7b5")}
+    | {"♯": "#", "♭": "b", "º": "°"}
+)
+"""What programs that set music, and text editors that correct, write in chords."""
 _MAJOR, _MINOR = (0, 4, 7), (0, 3, 7)
 _STAYS, _KEY_STAYS = 0.8, 0.98  # in each cell
 _FOREIGN, _KEY_FOREIGN = 0.3, 0.2  # share of what is played that is none of the chord's, or the key's
@@ -35,8 +48,23 @@ def key_name(key: int) -> str:
 
 def key_number(name: str) -> int:
     """Return the number of a key by its name, in any spelling, as "Bb major"."""
-    root = "C D EF G A B".index(name[0]) + {"#": 1, "b": -1}.get(name[1], 0)
-    return root % 12 + 12 * name.endswith(" minor")
+    return _root(name[0], name[1]) + MINOR * name.endswith(" minor")
+
+
+def chord_number(name: str) -> int:
+    """Return the number of a chord such as C, F#m, Bbmaj7 or Dm7: its root, plus 12 if it is minor.
+
+    What is added to the triad is not told apart. Raises `InputError` for what is no chord.
+    """
+    match = _CHORD.fullmatch(name.strip().translate(TYPOGRAPHY))
+    if match is None or _NO_CHORD.match(match[4]):
+        raise InputError(f"{name!r} is no chord such as C, F#m or Bb7")
+    minor = match[3] is not None or match[4].lower().startswith(("dim", "°"))
+    return _root(match[1], match[2]) + MINOR * minor
+
+
+def _root(step: str, sign: str) -> int:
+    return ("C D EF G A B".index(step) + sign.count("#") - sign.count("b")) % 12
 
 
 def _emissions(profiles: Float64, foreign: float) -> Float64:
@@ -106,3 +134,9 @@ def _smoothed(played: Float64, layer: int) -> Float64:
         behind = behind / behind.sum()
     both = forwards * backwards
     return both / both.sum(axis=1, keepdims=True)
+
+
+def chord_labels(units: AnyArray) -> Int64:
+    """Return the chord that each unit chroma fits best, `CHORDS` for none; shape (n,)."""
+    fit = rounded(np.asarray(units, dtype=np.float64) @ unit_chroma(_TONES).T)
+    return np.where(fit.max(axis=1, initial=0.0) > 0.3, np.argmax(fit, axis=1), CHORDS).astype(np.int64)

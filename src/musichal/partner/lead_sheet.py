@@ -24,7 +24,8 @@ import numpy as np
 
 from musichal.audio.score import Score, parse_midi, score_of, tempo_map
 from musichal.errors import InputError
-from musichal.partner.scenario import LONGEST, TYPOGRAPHY, Scenario, chord_labels, chord_number
+from musichal.partner.chords import CHORDS, TYPOGRAPHY, chord_labels, chord_number
+from musichal.partner.scenario import LONGEST, Scenario
 from musichal.text import decoded
 
 NO_CHORD = -1
@@ -163,7 +164,7 @@ def _sounding(score: Score, times_s: Sequence[float], length_s: float) -> list[i
             shared = np.minimum(ends, note.onset_s + note.duration_s) - np.maximum(begins, note.onset_s)
             chroma[:, note.pitch % 12] += np.maximum(shared, 0)
     units = chroma / np.maximum(np.linalg.norm(chroma, axis=1, keepdims=True), 1e-9)
-    return [NO_CHORD if label > 23 else label for label in chord_labels(units).tolist()]
+    return [NO_CHORD if label == CHORDS else label for label in chord_labels(units).tolist()]
 
 
 def musicxml_chart(data: bytes) -> Chart:

@@ -9,34 +9,22 @@ number of steps that grows with their length, not with the memory. From there on
 for; among several such places the player's influences choose.
 """
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
 
-from musichal.arrays import AnyArray, Float64, Int64, rounded
+from musichal.arrays import AnyArray, Float64, Int64
 from musichal.errors import InputError
 from musichal.hearing.percepts import SOURCES
 from musichal.memory.token_index import TokenIndex
-from musichal.partner.chords import chord_name
-from musichal.partner.harmony import unit_chroma
+from musichal.partner.chords import CHORDS, MINOR, chord_labels, chord_name, chord_number
 from musichal.partner.memory_pool import MemoryPool
 from musichal.text import parse_toml
 
 KINDS = ("chords", *SOURCES)
 LONGEST = 10_000
-_STEPS = "C D EF G A B"
-_CHORD = re.compile(r"([A-G])([#b]?)(m(?!aj)|min|-)?([a-z0-9#b+°/-]*)", re.IGNORECASE | re.ASCII)
-_GERMAN = re.compile(r"is|es|s(?!us)", re.IGNORECASE)
-TYPOGRAPHY = str.maketrans(
-    {**dict.fromkeys("−–—", "-"), **dict.fromkeys("│｜¦", "|"), **dict.fromkeys("ΔΔ△", "maj7"), **dict.fromkeys("øØ", "m7b5")}
-    | {"♯": "#", "♭": "b", "º": "°"}
-)
-"""What programs that set music, and text editors that correct, write in chords."""
-MINOR = 12
-"""A minor chord is its root plus this."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,19 +81,6 @@ class Scenario:
         return cls(kind=value["kind"], labels=tuple(labels), seconds=float(seconds), repeat=bool(value.get("repeat", False)))
 
 
-def chord_number(name: str) -> int:
-    """Return the number of a chord such as C, F#m, Bbmaj7 or Dm7: its root, plus 12 if it is minor.
-
-    What is added to the triad is not told apart. Raises `InputError` for what is no chord.
-    """
-    match = _CHORD.fullmatch(name.strip().translate(TYPOGRAPHY))
-    if match is None or match[1] not in "ABCDEFG" or _GERMAN.match(match[4]):  # Cis and Es are no C and no E
-        raise InputError(f"{name!r} is no chord such as C, F#m or Bb7")
-    root = _STEPS.index(match[1]) + {"#": 1, "b": -1, "": 0}[match[2]]
-    minor = match[3] is not None or match[4].startswith(("dim", "°"))
-    return root % 12 + MINOR * minor
-
-
 def parse_scenario(text: str, tokens_of: Callable[[str | int, str | None, str], Sequence[int]]) -> Scenario:
     """Return the scenario that a TOML text describes.
 
@@ -146,7 +121,6 @@ WEIGHT = 2.0
 """Weight of a planned place beside the influences of the settings."""
 _PLACES = 48
 _AHEAD = 32
-_NO_CHORD = 24
 
 
 @dataclass(frozen=True)
@@ -276,16 +250,6 @@ def _longest_prefix(index: TokenIndex, labels: list[int]) -> int:
 
 def transposed(label: int, shift: int, kind: str) -> int:
     """Return a chord moved by semitones; a token is what it is."""
-    if kind != "chords" or not 0 <= label < _NO_CHORD:
+    if kind != "chords" or not 0 <= label < CHORDS:
         return label
     return (label % 12 + shift) % 12 + MINOR * (label >= MINOR)
-
-
-def chord_labels(units: AnyArray) -> Int64:
-    """Return the chord that each state's chroma fits best: 0 to 11 major from C, 12 to 23 minor, 24 none; shape (n,)."""
-    templates = np.zeros((24, 12))
-    for root in range(12):
-        templates[root, [root, (root + 4) % 12, (root + 7) % 12]] = 1
-        templates[root + MINOR, [root, (root + 3) % 12, (root + 7) % 12]] = 1
-    fit = rounded(np.asarray(units, dtype=np.float64) @ unit_chroma(templates).T)
-    return np.where(fit.max(axis=1, initial=0.0) > 0.3, np.argmax(fit, axis=1), _NO_CHORD).astype(np.int64)

@@ -57,7 +57,7 @@ def measure_archive(
         part = in_own_process(_MODULE, "hear", folder=folder, recording=str(recordings[0].resolve()))
         kept = min(hours, _REMEMBERED_HOURS)
         all_ = in_own_process(_MODULE, "learn", folder=folder, hours=round(hours), remembered=round(kept))
-        size = {"folder": folder, "gestures": gestures, "files": files}
+        size: dict[str, Any] = {"folder": folder, "gestures": gestures, "files": files}
         made, opened = (in_own_process(_MODULE, job, **size) for job in ("write", "open"))
     per_hour = 3600 / part["sound_s"]
     hear_s, name_s = part["hear_s"] * per_hour, part["name_s"] * per_hour
@@ -132,13 +132,14 @@ def _engine(work: Callable[[Any], Any], tasks: Sequence[Any]) -> Iterator[tuple[
 
 def _learn(folder: str, hours: int, remembered: int) -> dict[str, float]:
     took_s: dict[str, float] = {}
-    last = ["", time.process_time()]
+    job, began_s = "", time.process_time()
 
     def tell(what: str, _share: float) -> None:
-        now_s, first = time.process_time(), what.split(maxsplit=1)[0]
-        if first != last[0]:
-            took_s[last[0]] = took_s.get(last[0], 0.0) + now_s - float(last[1])
-            last[:] = [first, now_s]
+        nonlocal job, began_s
+        now_s, told = time.process_time(), what.split(maxsplit=1)[0]
+        if told != job:
+            took_s[job] = took_s.get(job, 0.0) + now_s - began_s
+            job, began_s = told, now_s
 
     every = heard_copies(Heard.load(Path(folder) / "heard", name="heard"), hours)
     chosen = range(int(len(every) * remembered / hours))

@@ -10,6 +10,7 @@ from musichal.hearing.percepts import SILENCE
 from musichal.memory.memory import Memory
 from musichal.note import HeardNote
 from musichal.partner.candidates import apply_filters, find_candidates, sounding
+from musichal.partner.expectation import HarmonyFollower, harmonic_cells
 from musichal.partner.harmony import moved, tonalness, unit_chroma
 from musichal.partner.influences import CONTEXTS, INFLUENCES, Activation, find_matches, player_contexts
 from musichal.partner.memory_pool import MemoryPool
@@ -49,7 +50,10 @@ def find(memory, now, *, position=None, transposition=0, settings=TOKENS_ALONE):
     for name, recent in player_contexts(now).items():
         activation.insert(name, find_matches(library, name, recent, settings=settings), recent.symbols)
     sounds = sounding(library, now.chroma, settings)
-    found = find_candidates(library, activation, now, sounds, position=position, transposition=transposition, settings=settings)
+    follower = HarmonyFollower(harmonic_cells(memory), sample_rate_hz=24_000)
+    found = find_candidates(
+        library, activation, follower, now, sounds, position=position, transposition=transposition, settings=settings
+    )
     assert found.states.tolist() == sorted(set(found.states.tolist()))
     return Found(found, activation, now)
 

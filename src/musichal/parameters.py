@@ -110,7 +110,7 @@ class PartnerParameters:
     harmonic_weight: float = _weight(1.2, "Weight of what followed the player's last harmonic tokens.")
     percussive_weight: float = _weight(0.6, "Weight of what followed the player's last percussive tokens.")
     likeness_weight: float = _weight(2.0, "Weight of what followed where memory's last seconds are like the player's.")
-    pairs_weight: float = _weight(3.0, "Weight of what others did, in a memory of pairs, where a player sounded like now.")
+    pairs_weight: float = _weight(4.5, "Weight of what others did, in a memory of pairs, where a player sounded like now.")
     chroma_weight: float = _weight(0.7, "Weight of how well a candidate fits the present harmony.")
     rhythm_weight: float = _weight(0.6, "Weight of what followed the player's last rhythm.")
     loudness_weight: float = _weight(0.2, "Weight of what followed the player's last rise and fall of loudness.")

@@ -23,6 +23,7 @@ from functools import reduce
 import numpy as np
 
 from musichal.arrays import AnyArray, Bool, Float32, Float64, Int64, rounded
+from musichal.partner.expectation import HarmonyFollower
 from musichal.partner.harmony import HarmonySearch, clashes_below, harmonic_fit, moved, tonalness, unit_chroma
 from musichal.partner.influences import CONTEXTS, INFLUENCES, Activation
 from musichal.partner.memory_pool import BESIDE, MemoryPool, ascending
@@ -34,6 +35,8 @@ _NONE.setflags(write=False)
 _HARMONIC, _PAIRS, _CHROMA, _OWN, _CONTINUITY = map(INFLUENCES.index, ("harmonic", "pairs", "chroma", "own", "continuity"))
 _HARMONIC_CONTEXT, _OWN_CONTEXT, _LIKE_CONTEXT = map(CONTEXTS.index, ("harmonic", "own", "likeness"))
 _LIKENESS = INFLUENCES.index("likeness")
+_PLACES = 16  # so many of the likeliest cells of memory are looked into
+_BY_PLACE = 0.5  # so much of "pairs" goes by where memory is likely to be, the rest by sounds
 _TIMED = ("percussive", "rhythm", "loudness")
 _EVERYWHERE = tuple((INFLUENCES.index(name), CONTEXTS.index(name)) for name in _TIMED)
 
@@ -97,8 +100,8 @@ def sounding(
 
 
 def find_candidates(
-    library: MemoryPool, activation: Activation, situation: Situation, sounds: Sounding, *, position: int | None,
-    transposition: int, settings: PartnerSettings, turn: int = 0, also: Int64 = _NONE,
+    library: MemoryPool, activation: Activation, follower: HarmonyFollower, situation: Situation, sounds: Sounding, *,
+    position: int | None, transposition: int, settings: PartnerSettings, turn: int = 0, also: Int64 = _NONE,
 ) -> Candidates:  # fmt: skip
     """Return every place in memory that the present leads to.
 
@@ -114,14 +117,22 @@ def find_candidates(
             segment.first + search.states(turn) for segment, search in zip(library.segments, sounds.searches, strict=True)
         ]
     players = library.base.players
-    if players is not None and situation.sounds.any():
-        # The partner's own memory comes first: its numbers are those of the states.
-        named.append(players.sounds.search(situation.sounds, most=settings.max_candidates, turn=turn))
+    if players is not None:
+        if situation.sounds.any():
+            # The partner's own memory comes first: its numbers are those of the states.
+            named.append(players.sounds.search(situation.sounds, most=settings.max_candidates, turn=turn))
+        named += [follower.nearest(shift, most=_PLACES) for shift in shifts.tolist()]
     states = ascending(np.concatenate(named))
     n, t = len(states), len(shifts)
     values, peaks = np.zeros((len(CONTEXTS), n)), np.full((n, len(CONTEXTS)), -1)
     rows = states.searchsorted(active.states)
     values[:, rows], peaks[rows] = active.values.T, active.peaks
+    base = slice(0, int(states.searchsorted(len(library.base))))
+    if players is not None:
+        # What a player's past says counts as far as this player plays what was played then.
+        paired = players.paired.take(states[base])
+        of_player = [row for row in range(len(CONTEXTS)) if row != _OWN_CONTEXT]
+        values[of_player, base] *= np.where(paired, follower.familiar, 1.0)
     # In memory all states lie side by side: what is done with rows of twelve takes three times as long.
     influences = np.zeros((len(INFLUENCES), t, n)).transpose(0, 2, 1)
     for influence, context in _EVERYWHERE:
@@ -132,9 +143,12 @@ def find_candidates(
     columns = np.minimum(shifts.searchsorted(moves), t - 1)
     like, columns = (each[shifts[columns] == moves] for each in (like, columns))
     influences[_LIKENESS, like, columns] = values[_LIKE_CONTEXT].take(like) * tonal
-    if players is not None and situation.sounds.any():
-        paired = states[: states.searchsorted(len(library.base))]
-        influences[_PAIRS, : len(paired), shifts == 0] = players.sounds.likeness(situation.sounds, paired)
+    if players is not None:
+        if situation.sounds.any():
+            alike = players.sounds.likeness(situation.sounds, states[base])
+            influences[_PAIRS, base, shifts == 0] = (1 - _BY_PLACE) * follower.familiar * alike
+        for column, shift in enumerate(shifts.tolist()):
+            influences[_PAIRS, base, column] += _BY_PLACE * paired * follower.near(states[base], shift) * tonal
     # It goes on as it was, also in its transposition.
     for same in (shifts == transposition).nonzero()[0].tolist():
         influences[_OWN, :, same] = values[_OWN_CONTEXT]

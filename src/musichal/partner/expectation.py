@@ -1,5 +1,8 @@
 """What will sound: the harmony that memory expects to come next, in the key of the player.
 
+A memory of pairs has each cell twice: once the others' harmony says what a player plays there, once what their player played
+then. So the model finds out how far this player plays what was played then, and where; the influence "pairs" goes by it.
+
 Memory's recordings are cut into cells of half a beat (of `FREE_PERIOD_S` / 2 where there is no beat). A hidden Markov model
 follows the player through them: its hidden state is a cell and a transposition, it goes on from cell to cell, now and then
 jumps anywhere, and rarely changes its transposition (Rabiner, Proc. IEEE 77, 1989; of chords in chroma: Sheh & Ellis, ISMIR
@@ -17,9 +20,9 @@ from itertools import pairwise
 import numpy as np
 
 from musichal.arrays import AnyArray, Bool, Float64, Int64, rounded
-from musichal.hearing.percepts import Percept
+from musichal.hearing.percepts import SILENCE, Percept
 from musichal.memory.beat_places import in_sure_beat
-from musichal.memory.memory import Memory
+from musichal.memory.memory import Memory, PlayersPast
 from musichal.memory.ready import keepable
 from musichal.partner.chords import CHORDS, ChordFollower, chords_of
 from musichal.partner.harmony import tonalness, unit_chroma
@@ -37,6 +40,8 @@ _JUMP = 0.05  # chance that memory goes on elsewhere, in each cell
 _MOVE = 0.01  # chance that the transposition is another one
 _HOME, _AT_HOME = 0.8, 0.99  # chance that it is none: before anything was heard, and where memory knows the player
 _FOREIGN = 0.2  # share of what is played that memory's harmony does not account for
+_AS_THEN = 0.8  # share of what is played that what was played then accounts for, where memory knows that
+_OTHER = 0.1  # and what of it is played otherwise
 _KEY_WEIGHT = 1.5  # weight of a cell's evidence for a transposition
 # The logit of the probability that a pitch class sounds: the constant, and the weights of what memory has next, what it has at
 # all, what the player played lately and what they play now; from the bands of 33 songs of which memory knew the first half.
@@ -45,6 +50,8 @@ _SOUNDS: Float64 = np.array([-3.4, 2.5, 1.0, 0.8, 1.5])
 _SOUNDS.setflags(write=False)
 _UNLIKE = 0.02  # what a transposition is worth in which memory has no harmony like the present one
 _NOW_S = 0.3
+_NO_STATE: Int64 = np.zeros(0, dtype=np.int64)
+_NO_STATE.setflags(write=False)
 _AHEAD = 3  # cells after the one that was heard last that the expectation is for
 _MEMORY_S = 8.0  # time constant, in cells, of how well memory accounts for the player
 _ACCOUNTS = 0.5  # nats a cell above chance that memory fully accounts for the player with
@@ -81,14 +88,17 @@ class HarmonicCells:
 
     `strengths` (n, 12) is how strong each pitch class is beside the strongest, `evidence` (n, 12) the logarithm of its
     probability in what a player plays there, `chords` (n, 24) the probability of each chord (`musichal.partner.chords`);
-    `goes_on` (n,) says which cells are followed by the next. A beat lasts
-    `period_s`; `home` is the chance that a player is in memory's key.
+    `goes_on` (n,) says which cells are followed by the next. A memory of pairs has n more rows of evidence: by what its player
+    played there. `of_states` (m,) are the cells in which the `states` (m,) begin that were looked at. A beat lasts `period_s`;
+    `home` is the chance that a player is in memory's key.
     """
 
     strengths: Float64
     evidence: Float64
     chords: Float64
     goes_on: Bool
+    states: Int64
+    of_states: Int64
     period_s: float
     home: float = _HOME
 
@@ -98,22 +108,32 @@ def harmonic_cells(memory: Memory) -> HarmonicCells | None:
     states = memory.states
     known = in_sure_beat(states)
     usual_s = float(np.median(states["beat_period_s"][known])) if known.any() else FREE_PERIOD_S
-    chromas, ends = [], []
+    chromas, played, numbers, begun, ends = [], [], [_NO_STATE], [_NO_STATE], [0]
     for first, last in _stretches(states["recording"]):
         own = states[first:last]
-        chosen = _cell_states(own, usual_s)
+        chosen, times_s, cells = _cell_states(own, usual_s)
         chromas.append(own["chroma"][chosen].reshape(-1, 2, 12).astype(np.float64).mean(axis=1))
-        ends.append(len(chromas[-1]))
+        if memory.players is not None:
+            played.append(_played_then(memory.players, int(own["recording"][0]), times_s).reshape(-1, 2, 12).mean(axis=1))
+        numbers.append(np.arange(first, last))
+        begun.append(ends[-1] + np.minimum(cells, len(chromas[-1]) - 1))
+        ends.append(ends[-1] + len(chromas[-1]))
     chroma = np.concatenate(chromas) if chromas else np.zeros((0, 12))
     strengths, tonal = _strengths(chroma)
     if not tonal.any():
         return None
     goes_on = np.ones(len(chroma), dtype=bool)
-    goes_on[np.cumsum(ends) - 1] = False
+    goes_on[np.array(ends[1:]) - 1] = False
     likely = _probabilities(strengths, tonal)
+    if memory.players is not None:
+        theirs, sure = _strengths(np.concatenate(played))
+        as_then = (1 - _AS_THEN * sure) * likely + _AS_THEN * sure * ((1 - _OTHER) * _shares(theirs) + _OTHER / 12)
+        likely = np.concatenate([likely, as_then])
     chords = chords_of(tonal * _shares(strengths))
     home = _HOME if memory.players is None else _AT_HOME
-    return HarmonicCells(strengths * tonal, np.log(likely), chords, goes_on, usual_s, home)
+    return HarmonicCells(
+        strengths * tonal, np.log(likely), chords, goes_on, np.concatenate(numbers), np.concatenate(begun), usual_s, home
+    )
 
 
 def _strengths(chroma: Float64) -> tuple[Float64, Float64]:
@@ -148,8 +168,24 @@ def _stretches(recordings: AnyArray) -> Iterator[tuple[int, int]]:
         yield first, min(first + _STRETCH_STATES, following)
 
 
-def _cell_states(states: AnyArray, usual_s: float) -> Int64:
-    """Return the two states that sound a quarter and three quarters through each cell of a stretch, shape (2 n,)."""
+def _played_then(past: PlayersPast, recording: int, times_s: Float64) -> Float64:
+    """Return the chroma of what the player of a recording of the others played at some times in it, shape (n, 12)."""
+    for pair in past.pairs:
+        states = past.memory.states[past.memory.states["recording"] == pair.player]
+        if pair.others == recording and len(states):
+            at_s = times_s - pair.offset_s
+            rows = states[np.maximum(np.searchsorted(states["start_s"], at_s, side="right") - 1, 0)]
+            since_s = at_s - rows["start_s"]
+            sounds = (since_s >= 0) & (since_s < rows["duration_s"]) & (rows["tokens"] != SILENCE).any(axis=1)
+            return np.asarray(rows["chroma"] * sounds[:, None], dtype=np.float64)
+    return np.zeros((len(times_s), 12))
+
+
+def _cell_states(states: AnyArray, usual_s: float) -> tuple[Int64, Float64, Int64]:
+    """Return which states sound a quarter and three quarters through each cell of a stretch and when that is, both (2 n,).
+
+    The third array (m,) is the number of the cell in which each state begins.
+    """
     known = in_sure_beat(states).tolist()
     periods_s, phases = states["beat_period_s"].tolist(), states["beat_phase"].tolist()
     place, before_s, places = 0.0, float(states["start_s"][0]), []
@@ -164,7 +200,9 @@ def _cell_states(states: AnyArray, usual_s: float) -> Int64:
     first, end = np.floor(beats[0] * _PARTS), np.ceil((beats[-1] + last_s / usual_s) * _PARTS)
     cells = np.arange(first, min(end, first + 4 * len(states) + _LONGEST_CELLS))
     sampled = ((cells[:, None] + (0.25, 0.75)) / _PARTS).ravel()
-    return np.maximum(np.searchsorted(beats, sampled, side="right") - 1, 0).astype(np.int64)
+    chosen: Int64 = np.maximum(np.searchsorted(beats, sampled, side="right") - 1, 0)
+    times_s = states["start_s"][chosen] + (sampled - beats[chosen]) * usual_s
+    return chosen, times_s, (np.floor(beats * _PARTS) - first).astype(np.int64)
 
 
 class HarmonyFollower:
@@ -178,15 +216,20 @@ class HarmonyFollower:
         self._home[0] = home
         self._keys = self._home.copy()
         n = 0 if cells is None else len(cells.strengths)
+        self._cell_count = n
         self._places = np.full((12, n), 1 / max(1, n))
+        self._goes_on: Bool = np.zeros(n, dtype=bool)
         self._accounted = 0.0
         self._edge_s: float | None = None  # where the cell that is heard ends
         self._heard: Float64 = np.zeros(12)
         self._now: Float64 = np.zeros(12)
         self._chords = ChordFollower()
         if cells is not None:
+            copies = len(cells.evidence) // n
+            self._places = np.full((12, copies * n), 1 / (copies * n))
+            self._goes_on = np.tile(cells.goes_on, copies)
             self._units = unit_chroma(cells.strengths)
-            self._following = _following(cells)
+            self._following = np.tile(_following(cells), (copies, 1))
             self._usual = cells.strengths.mean(axis=0)
 
     def hear(self, percept: Percept, pulse: Pulse | None) -> None:
@@ -231,6 +274,36 @@ class HarmonyFollower:
             rounded(chords / chords.sum()),
         )  # fmt: skip
 
+    def near(self, states: Int64, transposition: int) -> Float64:
+        """Return how likely memory is to be next where each of some states begins, beside the likeliest place, shape (k,)."""
+        if self._cells is None:
+            return np.zeros(len(states))
+        rows = np.minimum(self._cells.states.searchsorted(states), len(self._cells.states) - 1)
+        near = self._next_places(transposition).take(self._cells.of_states.take(rows))
+        return np.where(self._cells.states.take(rows) == states, near, 0.0)
+
+    def nearest(self, transposition: int, *, most: int) -> Int64:
+        """Return the states that begin in the `most` likeliest cells, ascending."""
+        if self._cells is None:
+            return _NO_STATE
+        likely = np.argsort(-self._next_places(transposition), kind="stable")[:most]
+        begins: Bool = np.zeros(self._cell_count, dtype=bool)
+        begins[likely] = True
+        return self._cells.states[begins.take(self._cells.of_states)]
+
+    @property
+    def familiar(self) -> float:
+        """How far the player plays what memory's player played then, 0 to 1; 1 where memory has none."""
+        if self._places.shape[1] == self._cell_count:
+            return 1.0
+        return float(rounded(np.array(self._keys @ self._places[:, self._cell_count :].sum(axis=1))))
+
+    def _next_places(self, transposition: int) -> Float64:
+        """Return how likely each cell is to come next in a transposition, beside the likeliest, shape (n,)."""
+        on = self._places[transposition % 12] * self._goes_on
+        out = np.roll(on.reshape(-1, self._cell_count).sum(axis=0), 1)
+        return rounded(_relative(out))
+
     def _in_keys(self, of_memory: Float64) -> Float64:
         """Return memory's pitch classes, one row for each transposition (12, 12), where they sound; shape (12,)."""
         # What memory has at c − t sounds at c.
@@ -265,7 +338,7 @@ class HarmonyFollower:
         if cells is None:
             return
         places = np.zeros_like(self._places)
-        places[:, 1:] = self._places[:, :-1] * ((1 - _JUMP) * cells.goes_on[:-1])
+        places[:, 1:] = self._places[:, :-1] * ((1 - _JUMP) * self._goes_on[:-1])
         places += (1 - places.sum(axis=1, keepdims=True)) / places.shape[1]
         self._keys = (1 - _MOVE) * self._keys + _MOVE * self._home
         if played.any():

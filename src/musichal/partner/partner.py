@@ -296,8 +296,8 @@ class Partner:
             )  # fmt: skip
         self._sounds = self._sounding(situation, settings, self._shifts() if free else transpositions(settings))
         found = find_candidates(
-            self.library, self._activation, situation, self._sounds, position=self._position, transposition=self._transposition,
-            settings=settings, turn=self._choices,
+            self.library, self._activation, self._follower, situation, self._sounds, position=self._position,
+            transposition=self._transposition, settings=settings, turn=self._choices,
             also=also if plan is None else np.concatenate([also, plan.states]),
         )  # fmt: skip
         if not len(found.states):
@@ -364,8 +364,8 @@ class Partner:
         situation = self._at(now_s, settings)
         sounds = self._sounding(situation, settings, self._shifts())
         return find_candidates(
-            self.library, self._activation, situation, sounds, position=None, transposition=0, settings=settings,
-            also=np.arange(len(self.library.base)),
+            self.library, self._activation, self._follower, situation, sounds, position=None, transposition=0,
+            settings=settings, also=np.arange(len(self.library.base)),
         )  # fmt: skip
 
     def _follow_scenario(self, turn: Turn) -> Plan | None:

@@ -221,3 +221,16 @@ def test_keys_of_a_drum_kit_have_no_harmony():
     assert (partner.harmony == before).all()
     partner.hear_onset(3.4, 3.4, (37,))
     assert partner.harmony.argmax() == 37 % 12
+
+
+def test_what_is_in_no_key_of_memory_is_known():
+    def foreign(heard) -> bool:
+        follower = HarmonyFollower(harmonic_cells(band()), sample_rate_hz=RATE)
+        for p in heard:
+            follower.hear(p, None)
+        return follower.foreign
+
+    assert not foreign(line(24.0))
+    assert not foreign(line(24.0, moved=lambda bar: 6 * (bar > 4)))
+    clusters = [[(chord[0] + step) % 12 for step in (0, 1, 2)] for chord in SONG]
+    assert foreign([percept(i, chroma=chroma(clusters[int(i * SEGMENT_S / 2) % 4])) for i in range(int(24.0 / SEGMENT_S))])

@@ -55,6 +55,7 @@ _NO_STATE.setflags(write=False)
 _AHEAD = 3  # cells after the one that was heard last that the expectation is for
 _MEMORY_S = 8.0  # time constant, in cells, of how well memory accounts for the player
 _ACCOUNTS = 0.5  # nats a cell above chance that memory fully accounts for the player with
+_FOREIGN_KEYS = -0.35  # and so many below it are two keys at once; no song to tune on has so few
 
 _TURNED: Int64 = (np.arange(12)[:, None] + np.arange(12)) % 12
 """At [t, c] pitch class c + t: what memory has at c sounds there, moved up by t."""
@@ -290,6 +291,11 @@ class HarmonyFollower:
         begins: Bool = np.zeros(self._cell_count, dtype=bool)
         begins[likely] = True
         return self._cells.states[begins.take(self._cells.of_states)]
+
+    @property
+    def foreign(self) -> bool:
+        """Whether what the player plays is in no key of memory, as two keys at once are."""
+        return self._accounted < _FOREIGN_KEYS
 
     @property
     def familiar(self) -> float:

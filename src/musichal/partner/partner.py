@@ -334,6 +334,8 @@ class Partner:
         values[values <= 0] = -np.inf
         # Continuity alone is no reason to play: the player must speak for a candidate. But an ending is owed.
         least = settings.rest_below * self._earnable(settings, situation)
+        if self._follower.foreign and found.tonal * settings.follow_harmony > 0 and not turn.timing.last and plan is None:
+            return NoOption("weak match", len(found.states))
         if least > 0 and not turn.timing.last and plan is None:
             evidence = scores(found.influences, importance * _OF_PLAYER, factors)
             values[evidence < rounded(np.array(least))] = -np.inf

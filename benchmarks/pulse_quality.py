@@ -30,6 +30,7 @@ import numpy as np
 from benchmarks.duo_quality import MATERIAL, songs_of
 from benchmarks.figure import Figure
 from musichal.arrays import Float64
+from musichal.audio.instrument import EmbeddedInstrument, render_notes
 from musichal.audio.recording import Recording, read_recording
 from musichal.commands.play import RECORDING
 from musichal.errors import InputError, MissingExtraError, install_hint
@@ -37,6 +38,7 @@ from musichal.hearing.beats import BeatTracker, predicted_beats
 from musichal.hearing.encoders import create_encoder
 from musichal.hearing.listener import FeatureExtractor
 from musichal.hearing.percepts import Percept
+from musichal.note import PERCUSSION_CHANNEL, Note
 from musichal.partner.room_pulse import PulseKeeper
 from musichal.partner.settings import PartnerSettings
 from musichal.pulse import Pulse
@@ -110,7 +112,7 @@ def measure_pulse() -> list[Figure]:
         others = [*_push_figures(spec), *_free_figures(spec)] if MATERIAL.is_dir() else []
         online = madmom.result()
     figures = [f for name, found in tracks.items() for f in _beat_figures(name, found, goals.get(name), beats, online)]
-    return [*figures, *others, *_level_figures()]
+    return [*figures, *others, *_level_figures(spec)]
 
 
 def _beats(path: Path, spec: PerceptionSpec) -> tuple[Float64, Float64]:
@@ -200,28 +202,30 @@ def _free_figures(spec: PerceptionSpec) -> Iterator[Figure]:
     yield Figure("free playing: share of moments that claim a pulse", float(np.mean(claimed)), "", 0.05)
 
 
-def _level_figures() -> Iterator[Figure]:
-    """Yield how soon accents are followed that say the beat is elsewhere: half a beat away, half or twice as long."""
-    half_s = 0.35
-    accents = {
-        "off the beat": ((0.9, 0.2), (0.2, 0.9), 2 * half_s, half_s),
-        "twice as fast as the beat": ((0.9, 0.9), (0.9, 0.1), 2 * half_s, 0.0),
+def _level_figures(spec: PerceptionSpec) -> Iterator[Figure]:
+    """Yield how soon drums are followed that say the beat is elsewhere: half a beat away, or twice as long."""
+    half_s, changed, kick, snare, hat = 0.35, 40, (36, 42), (38, 42), (42,)
+    before: list[tuple[int, ...]] = [kick, hat, snare, hat]
+    grooves: dict[str, tuple[list[tuple[int, ...]], list[tuple[int, ...]], float]] = {
+        "off the beat": (before, before[-1:] + before[:-1], half_s),
+        "twice as fast as the beat": ([kick, snare], before, 0.0),
     }
-    for name, (before, after, period_s, shift_s) in accents.items():
-        tracker, changed = BeatTracker(), 40
-        times = 0.2 + half_s * np.arange(2 * changed)
-        right = []
-        for k, time_s in enumerate(times):
-            tracker.advance([(float(time_s), (before if k < changed else after)[k % 2])], until_s=float(time_s) + 0.02)
-            pulse = tracker.pulse()
-            true = Pulse(float(times[0]) + shift_s, period_s)
+    for name, (first, then, shift_s) in grooves.items():
+        times, period_s = 0.2 + half_s * np.arange(2 * changed), 2 * half_s
+        hits = [
+            Note(float(time_s), 0.2, key, 60 if key == hat[0] else 95, PERCUSSION_CHANNEL)
+            for k, time_s in enumerate(times)
+            for key in (first if k < changed else then)[k % len(first if k < changed else then)]
+        ]
+        samples = render_notes(hits, EmbeddedInstrument(), sample_rate_hz=spec.sample_rate_hz).mean(axis=1)
+        true, right = Pulse(float(times[0]) + shift_s, period_s), []
+        for now_s, pulse in _pulses(percepts_of(Recording("drums", spec.sample_rate_hz, samples), spec), spec.sample_rate_hz):
+            beat_s = 0.0 if pulse is None else pulse.next_s(now_s)
             same = pulse is not None and abs(pulse.period_s / period_s - 1) < _SAME_PERIOD
-            right.append(
-                same and pulse is not None and abs(pulse.nearest_s(time_s) - true.nearest_s(pulse.nearest_s(time_s))) < _NEAR_S
-            )
-        stays = [k for k in range(changed, len(times)) if all(right[k:])]
+            right.append((now_s, same and abs(true.nearest_s(beat_s) - beat_s) < _NEAR_S))
+        wrong_s = max((t for t, is_right in right if not is_right and t < times[-1]), default=0.0)
         most = changed * half_s / period_s
-        beats = (stays[0] + 1 - changed) * half_s / period_s if stays else most
+        beats = min(most, max(0.0, wrong_s - times[changed]) / period_s)
         yield Figure(f"a pulse {name} is left after, of {most:.0f} beats", float(beats), "beats", 4)
 
 

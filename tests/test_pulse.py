@@ -11,10 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from musichal.audio.instrument import EmbeddedInstrument, render_notes
 from musichal.audio.recording import read_recording
 from musichal.errors import InputError
 from musichal.hearing.beats import LONGEST_BEAT_S, SHORTEST_BEAT_S, BeatHabit, BeatTracker, find_beats, predicted_beats
 from musichal.hearing.percepts import Percept
+from musichal.note import PERCUSSION_CHANNEL, Note
 from musichal.partner.clocks import TickClock, read_clock
 from musichal.partner.room_pulse import PulseKeeper
 from musichal.partner.settings import PartnerSettings
@@ -178,6 +180,29 @@ def test_where_the_beat_is_ambiguous_the_tempo_is_right(audio_dir: Path, trained
     truth = np.array(json.loads((audio_dir / "ballad95.json").read_text())["beats"])
     scores = mir_eval.beat.continuity(mir_eval.beat.trim_beats(truth), mir_eval.beat.trim_beats(beats))
     assert scores[3] > 0.9  # any metrical level, in total
+
+
+@pytest.mark.slow
+def test_an_off_beat_is_left_when_drums_say_so(trained):
+    half_s, changed, count, kick, snare, hat = 0.28, 24, 48, (36, 42), (38, 42), (42,)
+    groove = [kick, hat, snare, hat]
+    hits = [
+        Note(0.2 + k * half_s, 0.2, key, 60 if key == hat[0] else 95, PERCUSSION_CHANNEL)
+        for k in range(count)
+        for key in groove[(k - (k >= changed)) % 4]
+    ]
+    sound = render_notes(hits, EmbeddedInstrument(), sample_rate_hz=RATE).mean(axis=1)
+    tracker, places = BeatTracker(), {}
+    for heard in hear(trained, sound, RATE):
+        tracker.hear(heard, sample_rate_hz=RATE)
+        now_s, pulse = heard.heard.available_at / RATE, tracker.pulse()
+        if pulse is not None:
+            assert now_s < 5 or pulse.period_s == pytest.approx(2 * half_s, rel=0.03)
+            places[now_s] = (pulse.next_s(now_s) - 0.2) / half_s % 2
+    changed_s, period_s = 0.2 + changed * half_s, 2 * half_s
+    off = {now_s - changed_s: abs((place + 1) % 2 - 1) > 0.5 for now_s, place in places.items()}
+    assert not any(is_off for late_s, is_off in off.items() if 5 - changed_s < late_s < 0)
+    assert all(is_off for late_s, is_off in off.items() if late_s > 9 * period_s)
 
 
 @given(st.lists(st.tuples(st.floats(0.02, 2.0), st.floats(0, 1)), max_size=60))

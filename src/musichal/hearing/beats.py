@@ -25,6 +25,7 @@ from musichal.arrays import Bool, Float32, Float64, Int64, Records
 from musichal.hearing.bars import bar_places
 from musichal.hearing.beat_evidence import DELAY_S, N_KINDS, STEP_S, BeatEvidence, BeatNetwork
 from musichal.hearing.beat_level import beat_places, what_is_heard
+from musichal.hearing.level_follower import LevelFollower
 from musichal.hearing.metre import AWAKE, FRAME_S, best_path, rests, space
 from musichal.hearing.percepts import Percept, SegmentFeatures
 from musichal.note import HeardNote
@@ -167,7 +168,8 @@ class BeatTracker:
         self._strengths = _Strengths()
         self._onsets_seen = 0
         self._gain, self._known_s = 0.0, _KNOWN_AT_FIRST_S
-        self._found: tuple[tuple[int, float], Pulse | None] | None = None  # what was found last, and when
+        self._level = LevelFollower(None if habit is None else (habit.periods_s, habit.share))
+        self._pulse: Pulse | None = None
 
     def hear(self, percept: Percept, *, sample_rate_hz: int) -> None:
         """Take a percept."""
@@ -175,7 +177,9 @@ class BeatTracker:
         if lost:
             self._pass_over(round(lost * STEP_S / FRAME_S))
         onsets = self._strengths.of(percept.heard, sample_rate_hz=sample_rate_hz)
-        self._follow(onsets, self._network.push(self._evidence.hear(percept.heard, sample_rate_hz=sample_rate_hz)))
+        evidence = self._evidence.hear(percept.heard, sample_rate_hz=sample_rate_hz)
+        self._level.hear(evidence, percept.heard.hits)
+        self._follow(onsets, self._network.push(evidence))
 
     def _pass_over(self, frames: int) -> None:
         """Leave out the frames of a long gap: the tempo is as likely as before, every phase as likely as any other."""
@@ -193,6 +197,7 @@ class BeatTracker:
         for here, heard in zip(observed, lately.tolist(), strict=True):
             self._step(here, min(1.0, heard / AWAKE))
             self._lately = heard
+        self._pulse = self._find()
 
     def advance(self, onsets: list[tuple[float, float]], *, until_s: float) -> None:
         """Move on to `until_s`, past `onsets` and nothing else: (second, strength from 0 to 1) each, in order."""
@@ -201,6 +206,7 @@ class BeatTracker:
         unstruck = np.array([1 - _MISSING, 1.0, 1.0])
         for _ in range(self._frame, math.floor(until_s / FRAME_S)):
             self._step(unstruck, 1.0)
+        self._pulse = self._find()
 
     def pulse(self) -> Pulse | None:
         """Return the beat as it stands, None before there were two onsets.
@@ -208,10 +214,7 @@ class BeatTracker:
         The confidence is the share of the posterior that agrees, within 4 % of the period and an eighth of a beat, as far as
         the metre has explained what was heard lately better than no metre does.
         """
-        now = self._frame, self._delay_s
-        if self._found is None or self._found[0] != now:
-            self._found = now, self._find()
-        return self._found[1]
+        return self._pulse
 
     def _find(self) -> Pulse | None:
         if self._onsets_seen < 2 or not self._frame:
@@ -233,7 +236,7 @@ class BeatTracker:
         least = _PULSE_GAIN - _KNOWN_GAIN * known
         explained = 1 / (1 + math.exp(-(self._gain - least) / _PULSE_GAIN_WIDTH))
         # Rounded, so that it is the same on every processor.
-        return Pulse(round(beat_s, 5), round(period_s, 5), round(min(1.0, share) * explained, 4))
+        return self._level.of(Pulse(round(beat_s, 5), round(period_s, 5), round(min(1.0, share) * explained, 4)))
 
     def _take(self, onsets: list[tuple[float, float]]) -> None:
         self._waiting.extend((round((onset_s + self._delay_s) / FRAME_S), strength) for onset_s, strength in onsets)

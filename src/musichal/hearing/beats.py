@@ -175,6 +175,7 @@ class BeatTracker:
         """Take a percept."""
         lost = self._evidence.pass_over(percept.heard, sample_rate_hz=sample_rate_hz)
         if lost:
+            self._level = self._level.after_gap(lost)
             self._pass_over(round(lost * STEP_S / FRAME_S))
         onsets = self._strengths.of(percept.heard, sample_rate_hz=sample_rate_hz)
         evidence = self._evidence.hear(percept.heard, sample_rate_hz=sample_rate_hz)

@@ -62,6 +62,12 @@ class LevelFollower:
             self._hits = [hit for hit in self._hits if hit.onset_s >= self._first * STEP_S]
         self._evidence = kept
 
+    def after_gap(self, steps: int) -> "LevelFollower":
+        """Return a follower that knows nothing yet, for what comes after a gap of so many steps of evidence."""
+        follower = LevelFollower(self._known)
+        follower._first = self._first + (0 if self._evidence is None else len(self._evidence)) + steps
+        return follower
+
     def of(self, found: Pulse) -> Pulse:
         """Return the pulse whose beats are *the* beats, from the pulse that the tracker found."""
         if self._evidence is None or not len(self._evidence):

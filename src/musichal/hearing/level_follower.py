@@ -28,6 +28,9 @@ _COUNTS, _CLEARLY = 0.1, 4.0
 _KNOWN_COUNTS, _KNOWN_CLEARLY = 0.4, 2.0
 _AT_ONCE, _TIMES = 5.0, 3  # nepers by which the last few beats say another level, so many times one after the other
 _LEAST = -50.0
+# Music begins on a beat: where the first pulse had it, counts, also if the tracker changes its mind. A pulse that is less sure
+# than this is chance; after a gap each one is, until a level is known.
+_SURE_BEGIN = 0.05
 _OTHER = -2.0  # nepers against any level but the tracker's at first
 _NEW_BEAT, _SAME_PERIOD, _SAME_PLACE, _SAME_BEAT, _ELSEWHERE = 0.6, 0.15, 0.15, 0.12, 0.25
 _USUAL_S, _USUAL = 0.5, 4.0
@@ -46,9 +49,7 @@ class LevelFollower:
         self._first = 0  # the step that is the first of those kept
         self._beats_s: list[float] = []
         self._anchor: Pulse | None = None
-        self._belief: Float64 = np.full(len(CANDIDATES), _OTHER)
-        self._belief[AS_FOUND] = 0.0
-        self._level = AS_FOUND
+        self._belief, self._level, self._least_sure = _as_found(), AS_FOUND, _SURE_BEGIN
         self._scored = False
         self._rival: tuple[int, int] | None = None  # the level that the last few beats say, and how often they did
 
@@ -65,6 +66,7 @@ class LevelFollower:
     def after_gap(self, steps: int) -> "LevelFollower":
         """Return a follower that knows nothing yet, for what comes after a gap of so many steps of evidence."""
         follower = LevelFollower(self._known)
+        follower._least_sure = 1.0
         follower._first = self._first + (0 if self._evidence is None else len(self._evidence)) + steps
         return follower
 
@@ -86,7 +88,9 @@ class LevelFollower:
 
     def _next(self, found: Pulse, before: Pulse | None) -> None:
         """Take a new beat of the tracker's."""
-        if before is not None:
+        if before is not None and not self._scored and before.confidence < self._least_sure:
+            self._belief, self._level = _as_found(), AS_FOUND
+        elif before is not None:
             same = _same(found, before)
             moved = np.where(same, self._belief[None, :], _LEAST).max(axis=1)
             moved = np.where(same.any(axis=1), moved, np.log(_SWITCH / len(CANDIDATES)))
@@ -153,6 +157,12 @@ class LevelFollower:
         periods_s, share = self._known
         away = np.log2(_PERIODS[:, None] * period_s / periods_s[None, :]) / _KNOWN_OCTAVES
         return np.asarray(_KNOWN * np.log(_UNKNOWN + np.exp(-0.5 * away**2) @ share))
+
+
+def _as_found() -> Float64:
+    belief: Float64 = np.full(len(CANDIDATES), _OTHER)
+    belief[AS_FOUND] = 0.0
+    return belief
 
 
 def _same(found: Pulse, before: Pulse) -> Bool:

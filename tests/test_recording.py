@@ -15,7 +15,9 @@ from hypothesis.extra import numpy as hnp
 
 from musichal.audio.files import decode_flac, encode_flac
 from musichal.audio.recording import AUDIO_SUFFIXES, find_recordings, ingest, read_recording
+from musichal.commands.archive import length_s
 from musichal.errors import InputError
+from musichal.training.manifest import Entry
 
 GRID = 2**23
 RATE = 44_100
@@ -233,6 +235,15 @@ class TestHeard:
         assert peak < recording.samples.nbytes + 16e6
 
 
+def test_midi_is_known_by_its_first_bytes_and_sound_too(tmp_path, music):
+    song, sound = tmp_path / "song.wav", tmp_path / "sound.mid"
+    note = b"\x00\x90\x3c\x50\x60\x80\x3c\x00\x00\xff\x2f\x00"
+    song.write_bytes(b"MThd\0\0\0\6\0\0\0\1\0\x60MTrk" + len(note).to_bytes(4, "big") + note)
+    assert (take := read_recording(song).take) is not None and [n.pitch for n in take.notes] == [60]
+    sound_file(tmp_path / "a.wav", music).rename(sound)
+    assert read_recording(sound).take is None
+
+
 class TestRefused:
     def test_missing_folder_and_empty(self, tmp_path):
         assert refusal(tmp_path / "nowhere.wav").endswith("no such file")
@@ -241,9 +252,11 @@ class TestRefused:
         assert refusal(tmp_path / "a.wav").endswith("the file is empty")
 
     @pytest.mark.skipif(os.name == "nt", reason="no such devices")
-    def test_a_pipe_is_refused_without_waiting_for_it(self, tmp_path):
-        os.mkfifo(tmp_path / "a.wav")
-        assert refusal(tmp_path / "a.wav").endswith("is not an ordinary file")
+    @pytest.mark.parametrize("name", ["a.wav", "a.mid"])
+    def test_a_pipe_is_refused_without_waiting_for_it(self, tmp_path, name):
+        os.mkfifo(tmp_path / name)
+        assert length_s(Entry(tmp_path / name)) == 0
+        assert refusal(tmp_path / name).endswith("is not an ordinary file")
 
     @encodings
     @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])

@@ -14,7 +14,7 @@ import numpy as np
 from musichal.arrays import Float64
 from musichal.audio.instrument import Instrument, find_instrument
 from musichal.audio.midi_recording import take_of
-from musichal.audio.recording import MIDI_SUFFIXES, Recording, ingest, read_recording
+from musichal.audio.recording import Recording, ingest, is_midi, read_recording
 from musichal.audio.score import Score, Track, read_score, render_tracks
 from musichal.errors import InputError
 from musichal.text import PathLike, printable
@@ -31,7 +31,7 @@ def read_pair(player: PathLike, others: PathLike) -> tuple[Recording, Recording]
     is a MIDI file. Raises `InputError` where a file, a channel or a track cannot be used.
     """
     file = Path(others)
-    if file.suffix.lower() in MIDI_SUFFIXES and not _is_file(player):
+    if is_midi(file) and not _is_file(player):
         score = read_score(file)
         chosen = score.track(os.fspath(player))
         sides = render_pair(score, next(n for n, track in enumerate(score.tracks) if track is chosen))

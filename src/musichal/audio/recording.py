@@ -8,6 +8,7 @@ What a file holds is found and decoded by `musichal.audio.decoding`, whatever it
 A file that is cut short is heard as far as it goes, with a warning that has both lengths.
 """
 
+import contextlib
 import hashlib
 import mmap
 import os
@@ -57,6 +58,7 @@ _CLIPPED_SHARE = 1e-5
 _DC_OFFSET = 0.005
 _QUIET_DB = -40.0
 _CANCELLED_RATIO = 0.01
+_SOUND_HEADS = (b"RIFF", b"FORM", b"OggS", b"fLaC")
 _FORMATS = "WAV, AIFF, FLAC, OGG, MP3, CAF or AU"
 
 
@@ -172,6 +174,19 @@ def find_recordings(paths: Iterable[PathLike]) -> FoundFiles:
     return FoundFiles(tuple(found.values()), frozenset(named), passed_over)
 
 
+def is_midi(file: Path) -> bool:
+    """Return whether a file is a MIDI file: by its first bytes, and by its suffix where these are no sound's."""
+    head = b""
+    with contextlib.suppress(OSError):
+        if file.exists() and not file.is_file():
+            return False  # a pipe may wait for ever
+        with file.open("rb") as stream:
+            head = stream.read(12)
+    if head[:4] == b"MThd" or (head[:4] == b"RIFF" and head[8:] == b"RMID"):
+        return True
+    return file.suffix.lower() in MIDI_SUFFIXES and head[:4] not in _SOUND_HEADS
+
+
 def read_recording(
     path: PathLike,
     *,
@@ -193,7 +208,7 @@ def read_recording(
     is done. The folder of a session is read as what its player played.
     """
     file = Path(path)
-    if file.suffix.lower() in MIDI_SUFFIXES and file.is_file():
+    if is_midi(file) and file.is_file():
         from musichal.audio.midi_recording import read_midi_recording
 
         return _long_enough(read_midi_recording(file, midi), file, min_duration_s)

@@ -20,7 +20,7 @@ import typer
 
 from musichal.atomic import open_atomically
 from musichal.audio.midi_take import MidiChoice
-from musichal.audio.recording import MIDI_SUFFIXES, Recording, say_passed_over
+from musichal.audio.recording import Recording, is_midi, say_passed_over
 from musichal.audio.score import read_score
 from musichal.audio.session_input import input_length, is_session
 from musichal.commands.options import Processes
@@ -90,16 +90,16 @@ def length_s(entry: Entry) -> float:
             if is_session(entry.path):
                 samples, rate_hz = input_length(entry.path)
                 end_s = samples / rate_hz
-            elif entry.path.suffix.lower() in MIDI_SUFFIXES:
+            elif is_midi(entry.path):
                 end_s = read_score(entry.path).duration_s
-            else:
+            elif entry.path.is_file():
                 with entry.path.open("rb") as stream:  # which takes any name
                     end_s = float(soundfile.info(stream).duration)
         except (InputError, soundfile.SoundFileError, ArithmeticError, OSError, TypeError):
             end_s = 0.0
             with contextlib.suppress(OSError):
                 end_s = entry.path.stat().st_size / 32_000  # as MP3 of 256 kbit/s
-    return max(0.0, end_s - entry.start_s)
+    return max(0.0, (end_s or 0.0) - entry.start_s)
 
 
 def train_archive(

@@ -13,7 +13,7 @@ import typer
 from musichal.audio.midi_recording import read_take
 from musichal.audio.midi_take import MidiChoice
 from musichal.audio.pairs import read_pair
-from musichal.audio.recording import MIDI_SUFFIXES, FoundFiles, Recording, find_recordings, read_found
+from musichal.audio.recording import FoundFiles, Recording, find_recordings, is_midi, read_found
 from musichal.audio.score import parse_midi_channels
 from musichal.commands.archive import LONG_S, ArchiveOptions, length_s, train_archive
 from musichal.commands.options import (
@@ -295,7 +295,7 @@ def _midi_choice(tracks: str | None, channels: str | None, soundfont: Path | Non
         channels=frozenset() if channels is None else parse_midi_channels(channels),
         soundfont=soundfont,
     )
-    if choice != MidiChoice() and not any(file.suffix.lower() in MIDI_SUFFIXES for file in files):
+    if choice != MidiChoice() and not any(is_midi(file) for file in files):
         raise InputError("--tracks, --channels and --soundfont are for MIDI files, and there is none")
     return choice
 

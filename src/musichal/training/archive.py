@@ -22,7 +22,7 @@ import numpy as np
 
 from musichal.arrays import Float64, rounded
 from musichal.audio.midi_take import MidiChoice
-from musichal.audio.recording import CUT, MIDI_SUFFIXES, WORK_MARKER, Recording, read_recording
+from musichal.audio.recording import CUT, WORK_MARKER, Recording, is_midi, read_recording
 from musichal.errors import InputError, MusicHalError, PartnerFileError
 from musichal.machine import sha256_of, single_blas_thread
 from musichal.memory.partner_file import StoredRecording
@@ -151,7 +151,7 @@ def _key(task: HearTask) -> str:
     files = (
         sorted(file for file in task.entry.path.rglob("*") if file.is_file()) if task.entry.path.is_dir() else [task.entry.path]
     )
-    for file in files:
+    for file in filter(Path.is_file, files):
         with file.open("rb") as stream:
             for block in iter(lambda: stream.read(_BLOCK_BYTES), b""):
                 digest.update(block)
@@ -163,7 +163,7 @@ def _key(task: HearTask) -> str:
 
 
 def _chosen(task: HearTask) -> list[object]:
-    font = task.midi.soundfont if task.entry.path.suffix.lower() in MIDI_SUFFIXES else None
+    font = task.midi.soundfont if is_midi(task.entry.path) else None
     return [list(task.midi.tracks), sorted(task.midi.channels), None if font is None else sha256_of(font)]
 
 

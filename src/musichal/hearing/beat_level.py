@@ -40,6 +40,7 @@ _SHORTEST_S, _LONGEST_S = 0.25, 1.25
 _FEWEST = 4  # beats of a candidate in a stretch
 _CHANGE = 6.0  # nepers against another level in the next stretch
 _LAGS = (1, 2, 3, 4)
+_SHARES = np.array([0.0, 0.5, 0.25, 0.75, 1 / 3, 2 / 3])  # of a beat, at which it is heard
 # Columns of the evidence: percussive rises low, middle, high; rises of registers; chord change; rise of harmonic sound; onsets.
 _GROUPS = ((0, 2), (2, 5), (5, 8), (8, 9), (9, 10), (10, 12), (16, 17), (17, 18), (23, 24))
 _DRUM_OF_KEY = {36: 0, 38: 1, 42: 2, 46: 2, 49: 3}
@@ -65,26 +66,31 @@ def features(heard: Float64, pulses_s: Float64, first: int, last: int) -> Float6
 
     def at(places: Float64) -> Float64:
         steps = (np.interp(places, number, pulses_s) / STEP_S).astype(int)
-        return np.asarray(heard[np.clip(steps, 0, len(heard) - 1)])
+        return np.asarray(heard.take(steps, axis=0, mode="clip"))
 
-    usual = at(np.arange(first, last, 0.25)).mean(axis=0) + 1e-3
+    usual = _mean(at(np.arange(first, last, 0.25))) + 1e-3
     pulse_s = (pulses_s[last] - pulses_s[first]) / (last - first)
     for row, (period, _) in enumerate(CANDIDATES):
         places = places_of(row, first, last)
         if len(places) < _FEWEST or not _SHORTEST_S <= period * pulse_s <= _LONGEST_S:
             continue
-        on = at(places) / usual
-        parts = [on.mean(axis=0)]
-        for shares in ((0.5,), (0.25, 0.75), (1 / 3, 2 / 3)):
-            parts.append(np.mean([at(places + share * period).mean(axis=0) for share in shares], axis=0) / usual)
-        varied = (on - parts[0]) / (on.std(axis=0) + 0.15)
-        alike = [(varied[lag:] * varied[: len(on) - lag]).mean(axis=0) if len(on) > lag + 1 else 0 * usual for lag in _LAGS]
+        there = at((places + period * _SHARES[:, None]).ravel()).reshape(len(_SHARES), len(places), -1)
+        on, means = there[0] / usual, np.add.reduce(there, axis=1) / len(places)
+        parts = [_mean(on), means[1] / usual, _mean(means[2:4]) / usual, _mean(means[4:]) / usual]
+        away = on - parts[0]
+        varied = away / (np.sqrt(_mean(away * away)) + 0.15)
+        alike = [_mean(varied[lag:] * varied[: len(on) - lag]) if len(on) > lag + 1 else 0 * usual for lag in _LAGS]
         kick, snare = varied[:, 0], varied[:, 1]
-        turns = [(kick[lag:] * snare[: len(on) - lag]).mean() for lag in (0, 1, 2)]
+        turns = [_mean(kick[lag:] * snare[: len(on) - lag]) for lag in (0, 1, 2)]
         octaves = np.log2(period * pulse_s / 0.5)
         tempo = [octaves, octaves**2, abs(octaves) ** 3, float(period in {1.5, 3.0, 2 / 3})]
         out[row] = np.concatenate([*np.log1p(parts), *alike, turns, tempo])
     return out
+
+
+def _mean(rows: Float64) -> Float64:
+    """Return the mean over the first axis: bit for bit that of `numpy.mean`, which takes five times as long here."""
+    return np.asarray(np.add.reduce(rows, axis=0) / len(rows))
 
 
 def places_of(candidate: int, first: float, last: float) -> Float64:

@@ -196,6 +196,9 @@ def heard_song(song: Song, cache: Path | None) -> HeardDuo:
         heard = hear_duo(duo_of(song), pairs=song.pairs)
     if file is not None and cache is not None:
         cache.mkdir(parents=True, exist_ok=True)
+        memory = heard.model.memory
+        for each in (memory, *([] if memory.players is None else [memory.players.memory])):
+            each._derived.clear()  # what the partner made of it is not of the code that the digest is of
         file.write_bytes(pickle.dumps(heard))
     return heard
 

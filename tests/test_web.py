@@ -24,7 +24,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from musichal.commands.terminal import Terminal
-from musichal.commands.web import open_browser, session_to_show
+from musichal.commands.web import _session, open_browser
 from musichal.hearing.percepts import Onset
 from musichal.live.control import Command
 from musichal.live.session.event_log import Changed, DecisionLog, Struck
@@ -276,10 +276,8 @@ def test_a_session_without_its_partner_keeps_its_time(monkeypatch, tmp_path) -> 
     entries = (Struck(24_000, Onset(24_000, 24_000)),)
     session = Session(tmp_path, settings, entries, DecisionLog(tmp_path / "decisions.jsonl"), 96_000, None, ())
     monkeypatch.setattr("musichal.commands.web.read_session", lambda _: session)
-    first, messages, rate_hz = session_to_show(
-        tmp_path, None, Terminal(Console(file=io.StringIO()), Console(file=io.StringIO()))
-    )
-    assert (first["duration_s"], set(first["files"]), rate_hz) == (2.0, {"session"}, 24_000)
+    first, messages = _session(tmp_path, None, Terminal(Console(file=io.StringIO()), Console(file=io.StringIO())))
+    assert (first["duration_s"], set(first["files"])) == (2.0, {"session"})
     assert [message["onset"] for message in messages] == [1.0]
 
 

@@ -22,7 +22,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from safetensors.numpy import load
 from scipy.fft import rfft
 
-from musichal.arrays import Float32
+from musichal.arrays import Float32, Float64
 from musichal.hearing.percepts import Window
 from musichal.note import DRUMS, HeardNote
 from musichal.spec import PerceptionSpec
@@ -98,15 +98,20 @@ def in_chunks(rows: Float32, weights: Float32) -> Float32:
 
 @lru_cache(maxsize=4)
 def _filterbank(sample_rate_hz: int, n_fft: int) -> Float32:
-    """Return triangular filters on power, (n_fft // 2 + 1, N_BANDS), evenly spaced on a scale between linear and octaves."""
-    low, high = (np.log2(1 + hz / 150) for hz in (_PASS_BAND_HZ[0], min(_PASS_BAND_HZ[1], 0.48 * sample_rate_hz)))
-    corners = 150 * (2 ** np.linspace(low, high, N_BANDS + 2) - 1) * n_fft / sample_rate_hz
+    """Return triangular filters on power, (n_fft // 2 + 1, N_BANDS)."""
+    corners = _corners_hz(sample_rate_hz) * n_fft / sample_rate_hz
     bins = np.arange(n_fft // 2 + 1)
     filters = np.zeros((n_fft // 2 + 1, N_BANDS))
     for band, ((before, here), (_, after)) in enumerate(pairwise(pairwise(corners))):
         below, above = max(here - before, 1.0), max(after - here, 1.0)
         filters[:, band] = np.clip(np.minimum((bins - here + below) / below, (here + above - bins) / above), 0, 1)
     return filters.astype(np.float32)
+
+
+def _corners_hz(sample_rate_hz: int) -> Float64:
+    """Return where bands end and others are loudest, (N_BANDS + 2,), even on a scale between linear and octaves."""
+    low, high = (np.log2(1 + hz / 150) for hz in (_PASS_BAND_HZ[0], min(_PASS_BAND_HZ[1], 0.48 * sample_rate_hz)))
+    return np.asarray(150 * (2 ** np.linspace(low, high, N_BANDS + 2) - 1))
 
 
 def relative_levels(power: Float32, reference: Float32) -> Float32:
@@ -157,7 +162,7 @@ class DrumTracker:
     def __init__(self, spec: PerceptionSpec, model: DrumModel | None = None) -> None:
         self._spec = spec
         self._model = model or DrumModel()
-        hz = _band_centres_hz(spec.sample_rate_hz)
+        hz = _corners_hz(spec.sample_rate_hz)[1:-1].astype(np.float32)
         self._bands = np.stack([(hz >= low) & (hz <= high) for low, high in _BANDS_HZ], axis=1).astype(np.float32)
         self._restart(0)
 
@@ -240,11 +245,6 @@ class DrumTracker:
 
 
 _KEYS = tuple(DRUMS)  # in the order of the network's outputs
-
-
-def _band_centres_hz(sample_rate_hz: int) -> Float32:
-    low, high = (np.log2(1 + hz / 150) for hz in (_PASS_BAND_HZ[0], min(_PASS_BAND_HZ[1], 0.48 * sample_rate_hz)))
-    return (150 * (2 ** np.linspace(low, high, N_BANDS + 2)[1:-1] - 1)).astype(np.float32)
 
 
 def struck(probability: Float32, count: int) -> tuple[Float32, Float32]:

@@ -292,7 +292,8 @@ def test_a_damaged_sample_is_left_out_and_the_rest_plays(opened):
     font = opened({43: 60 << 8, **LOOPED}, second={43: 127 << 8 | 61, 4: 1})
     assert not np.abs(render_notes([Note(0, 1, 69, 100)], font)).max(initial=0) > 0
     assert np.abs(render_notes([Note(0, 1, 50, 100)], font)).max() > 0.01
-    (said,) = font.remarks(0)
+    keys, said = font.remarks(0)
+    assert keys.endswith("program 1 has no sample for 24 keys from C#4 to C6: silent")
     assert said.endswith("damaged samples are left out: sine")
     with pytest.raises(InputError, match="damaged"):
         opened({4: 1}).remarks(0)

@@ -30,16 +30,14 @@ import soxr
 from musichal.arrays import Float32, Float64, Int16, Records
 from musichal.errors import InputError
 from musichal.note import PERCUSSION_CHANNEL, Note
-from musichal.text import PathLike, printable, reason
+from musichal.text import PathLike, counted, pitch_name, printable, reason
 
 _PERCUSSION_BANK = 128
-_ENVELOPE_DB = 100.0
-"""A decay or release time is the time in which the level falls by this much."""
+_ENVELOPE_DB = 100.0  # a decay or release time is the time in which the level falls by this much
 _SHORTEST_RELEASE_S = 0.02  # shorter ones click
 _CENT_0_HZ = 8.176
 _FILTER_STEP, _FILTER_CENTS = 128, 25  # samples and cents in which a moving cutoff is stepped
-_ATTENUATION_SCALE = 0.4
-"""Fonts are voiced by ear on hardware that plays 0.4 of the attenuation they ask for; players follow it."""
+_ATTENUATION_SCALE = 0.4  # fonts are voiced by ear on hardware that plays so much of what they ask for; players follow it
 
 _RECORDS: dict[bytes, list[Any]] = {
     b"phdr": [("name", "S20"), ("preset", "<u2"), ("bank", "<u2"), ("bag", "<u2"), ("unused", "<u4", 3)],
@@ -54,9 +52,7 @@ _RECORDS: dict[bytes, list[Any]] = {
     ],
 }
 _SAMPLE_IS_PACKED, _SAMPLE_IS_IN_ROM = 0x10, 0x8000
-_MOST_REGIONS = 10_000
-_MOST_LISTED = 8
-_MOST_SAMPLES = 1 << 26
+_MOST_REGIONS, _MOST_LISTED, _MOST_SAMPLES = 10_000, 8, 1 << 26
 _DRUMS = (_PERCUSSION_BANK, 127)  # the second is XG's
 
 # Generator numbers, from the specification.
@@ -195,16 +191,21 @@ class SoundFont:
         self._left_out: set[str] = set()
 
     def remarks(self, program: int) -> tuple[str, ...]:
-        """Return sentences on what plays instead of a program that there is not, and which samples are left out."""
+        """Return sentences on what plays instead of a program that there is not, keys without a sample, and damaged samples."""
         said = []
         bank, found = self._preset(0, program)
         if (bank, found) != (0, program):
-            there = sorted({(int(p["bank"]), int(p["preset"]), _name(p["name"])) for p in self._tables[b"phdr"][:-1]})
-            instead = next(name for b, p, name in there if (b, p) == (bank, found))
-            listed = ", ".join(f"{p + 1} {name}" + f" (bank {b})" * (b > 0) for b, p, name in there[:_MOST_LISTED])
+            there = {(int(p["bank"]), int(p["preset"])): _name(p["name"]) for p in self._tables[b"phdr"][-2::-1]}
+            names = [f"{p + 1} {name}" + f" (bank {b})" * (b > 0) for (b, p), name in sorted(there.items())]
+            listed = ", ".join(names[:_MOST_LISTED])
             more = f", … ({len(there)} in all)" if len(there) > _MOST_LISTED else ""
-            said.append(f"{self.name} has no program {program + 1}: {found + 1} {instead} plays. It has {listed}{more}")
-        self._of(bank, found)
+            said.append(
+                f"{self.name} has no program {program + 1}: {found + 1} {there[bank, found]} plays. It has {listed}{more}"
+            )
+        heard = {key for region in self._of(bank, found) for key in range(region.keys[0], region.keys[1] + 1)}
+        if heard and (mute := [pitch_name(key) for key in range(36, 85) if key not in heard]):
+            keys = f"{counted(len(mute), 'key')} from {mute[0]} to {mute[-1]}"
+            said.append(f"{self.name}: program {found + 1} has no sample for {keys}: silent")
         if self._left_out:
             said.append(f"{self.name}: damaged samples are left out: {', '.join(sorted(self._left_out))}")
         return tuple(said)

@@ -49,7 +49,8 @@ def player(segments: int = 48):
 
 
 def played(memory: Memory, clock: Pulse | None, *, mode: str = "lead", seed: int = 0, **changes) -> list[Decision]:
-    chosen = PartnerSettings.from_dict({"direction": {"mode": mode}, **changes})
+    # The player's pitch classes go round: in no key at all, which it would rest for.
+    chosen = PartnerSettings.from_dict({"direction": {"mode": mode}, "follow_harmony": 0.0, **changes})
     said = [] if clock is None else [
         (t / 2, {"clock": {"beat_s": clock.beat_s, "period_s": clock.period_s}}) for t in range(32)
     ]  # fmt: skip
@@ -125,7 +126,7 @@ def test_shadow_answers_an_onset_at_once_whatever_the_beat():
         dataclasses.replace(p, heard=dataclasses.replace(p.heard, onset_samples=(p.heard.start_sample + 999,)))
         for p in player()
     ]
-    chosen = PartnerSettings.from_dict({"direction": {"mode": "shadow"}})
+    chosen = PartnerSettings.from_dict({"direction": {"mode": "shadow"}, "follow_harmony": 0.0})
     wishes = [(t / 2, {"clock": {"beat_s": 0.1, "period_s": 0.5}}) for t in range(32)]
     decisions = [d for d in answer(memory_of(0.5), struck, chosen, onsets=True, wishes=wishes) if d.kind == "play"]
     assert len(decisions) > 10
@@ -209,7 +210,11 @@ def test_a_voice_strikes_no_faster_than_it_may_at_any_tempo():
 
 def test_a_clock_that_jumps_from_600_to_6_bpm_makes_no_voice_faster_than_it_may():
     jumps = [(t / 2, {"clock": {"beat_s": t / 2 + 0.1, "period_s": (0.1, 10.0, 0.4)[t % 3]}}) for t in range(32)]
-    limited = {"direction": {"mode": "lead"}, "voices": [{"name": "all", "part": "all", "most_per_s": 5.0}]}
+    limited = {
+        "follow_harmony": 0.0,
+        "direction": {"mode": "lead"},
+        "voices": [{"name": "all", "part": "all", "most_per_s": 5.0}],
+    }
     decisions = answer(memory_of(0.5, parts=8), player(), PartnerSettings.from_dict(limited), seed=2, wishes=jumps)
     onsets = sorted({note.onset_s for d in decisions for note in d.notes})
     assert len(onsets) > 10

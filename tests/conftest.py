@@ -35,7 +35,8 @@ Once = Callable[[str, Callable[[Path], object]], Path]
 
 
 def pytest_configure() -> None:
-    """Restore SIGINT for the programs that tests start: a shell ignores it for jobs in the background."""
+    """Restore SIGINT for the programs that tests start, which a shell ignores for jobs in the background; wait for no disk."""
+    os.fsync = lambda _descriptor: None  # thousands of files are written, and no power cut comes
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -64,7 +64,9 @@ def test_stream_and_respond_give_the_same_notes(
 
 def test_sound_goes_in_as_soundfile_and_librosa_give_it(partner: mh.Partner, short_guitar: Path) -> None:
     y, sr = soundfile.read(short_guitar)
+    y = y[: 4 * sr]
     expected = partner.respond(y, sr, mode="shadow").to_midi()
+    assert len(expected) > 200
     both = np.stack([y, y], axis=1)
     whole = np.round(y * 2**15).astype(np.int16)
     for form in (y.astype(np.float32), both, both.T, whole):

@@ -11,6 +11,7 @@ import soundfile
 from typer.testing import CliRunner
 
 import musichal as mh
+from conftest import _cut
 from musichal.audio.instrument import EmbeddedInstrument
 from musichal.audio.score import read_score
 from musichal.cli import app
@@ -190,10 +191,10 @@ def test_options_of_duos_are_refused_without_one():
     )
 
 
-def test_a_band_without_beats_is_one_line(monkeypatch):
+def test_a_band_without_beats_is_one_line(monkeypatch, tmp_path):
     from musichal.evaluate import duos
 
-    duo = duos.duo_of_recordings(GUITAR, BACKING)
+    duo = duos.duo_of_recordings(_cut(GUITAR, tmp_path / "a.wav", 8, 28), _cut(BACKING, tmp_path / "b.wav", 8, 28))
     monkeypatch.setattr(together, "beats_of", lambda _segments, *, sample_rate_hz: None)
     with pytest.raises(InputError, match="no steady beat is found in the band"):
         evaluate_duos([duo], {"shadow": Direction(mode="shadow")}, settings=PartnerSettings())

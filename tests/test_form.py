@@ -199,16 +199,12 @@ def test_it_ends_whatever_its_mode_and_even_if_the_player_is_silent(trained, pla
 
 
 def test_intensity_is_heard(trained, player):
-    def gains(intensity: str) -> float:
-        text = f'[[section]]\nfrom = 0\nmode = "couple"\nintensity = {intensity}'
-        return float(np.mean([d.gain_db for d in follow(trained, player, text) if d.kind == "play"]))
-
-    def silence(intensity: str) -> float:
-        text = f'[[section]]\nfrom = 0\nmode = "couple"\nintensity = {intensity}'
-        return sum(d.expected_s or 0 for d in follow(trained, player, text) if d.rest == "breath")
-
-    assert gains("1.0") > gains("0.5") > gains("0.0")
-    assert silence("0.0") > silence("1.0")
+    form = '[[section]]\nfrom = 0\nmode = "couple"\nintensity = '
+    heard = [follow(trained, player, form + intensity) for intensity in ("0.0", "0.5", "1.0")]
+    gains = [np.mean([d.gain_db for d in decisions if d.kind == "play"]) for decisions in heard]
+    silence = [sum(d.expected_s or 0 for d in decisions if d.rest == "breath") for decisions in heard]
+    assert gains[2] > gains[1] > gains[0]
+    assert silence[0] > silence[2]
 
 
 def test_the_players_hand_goes_before_the_form_until_the_section_ends(trained, player):

@@ -373,8 +373,12 @@ def real_player(trained, short_guitar):
     ids=lambda t: t.parameter,
 )
 def test_each_setting_changes_what_is_played_to_real_music(trained, real_player, trial):
-    low, high = (answer(trained.memory, real_player, PartnerSettings().changed(changes)) for changes in trial.changes)
-    assert plays(low) != plays(high)
+    low, high = (PartnerSettings().changed(changes) for changes in trial.changes)
+    # Decisions do not look ahead: what differs over the first seconds differs over all.
+    for heard in (real_player[:9], real_player):
+        if plays(answer(trained.memory, heard, low)) != plays(answer(trained.memory, heard, high)):
+            return
+    pytest.fail("both ends of the setting sound alike")
 
 
 def test_real_music_is_answered_alike_by_one_seed_and_otherwise_by_another(trained, real_player):

@@ -83,7 +83,13 @@ def test_a_folder_of_any_names_trains_and_keeps_them(tmp_path, short_mix):
         assert result.exit_code == 0, result.output
 
 
-@pytest.mark.parametrize("name", ["夜\u3000 \u202f\u200d 曲", "[take 1] (live)", os.fsdecode(b"caf\xe9 \xff")])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "夜\u3000 \u202f\u200d 曲",
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("[take 1] (live)", os.fsdecode(b"caf\xe9 \xff"))),
+    ],
+)
 def test_a_session_of_any_name_plays_again(name, tmp_path, trained_path, short_guitar):
     folder = tmp_path / name
     try:

@@ -93,11 +93,13 @@ def odd(tmp_path_factory) -> PartnerModel:
     return kept_whole(train(recordings, PerceptionSpec()), tmp_path_factory.mktemp("odd"))
 
 
+@pytest.mark.slow
 def test_odd_metres_and_a_drift_are_kept_whole(odd):
     stats = partner_stats(odd).recordings
     assert all(said.tempo is not None and sum(said.hits.values()) > 30 for said in stats)
 
 
+@pytest.mark.slow
 def test_tempo_and_its_course_are_those_that_were_played(odd):
     stats = partner_stats(odd).recordings
     for said, (beats_s, _) in zip(stats, MUSIC.values(), strict=True):

@@ -296,7 +296,7 @@ def test_the_plain_partner_is_scored_as_ever(trained, player):
         assert (d.mode, d.stretch, d.returns, d.answers) == ("", 1.0, "", None)
 
 
-@pytest.mark.parametrize("mode", ["shadow", "mirror", "auto"])
+@pytest.mark.parametrize("mode", ["shadow", pytest.param("mirror", marks=pytest.mark.slow), "auto"])
 def test_the_same_seed_and_any_blocks_give_the_same_answer(trained, player, mode):
     first = play(trained, player, mode, seed=7)
     assert first == play(trained, player, mode, seed=7)

@@ -198,6 +198,7 @@ def test_an_alarm_is_raised_once_and_cleared_once(partner, rock):
     assert 42 < times[2] < 62 < times[3] < 76
 
 
+@pytest.mark.slow
 def test_a_rest_is_no_alarm_until_it_is_too_long_for_one(partner, rock):
     rate, x = rock.sample_rate_hz, rock.samples[: 12 * rock.sample_rate_hz]
     room, soft_hum = noise(rate, exponent=1, level_db=-75), hum(rate) * np.float32(0.01)

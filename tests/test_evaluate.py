@@ -275,6 +275,7 @@ def test_excerpts_joined_are_one_stream(trained, excerpts):
     assert times[-1] > 40
 
 
+@pytest.mark.slow
 def test_an_effect_is_what_a_parameter_does_and_zero_where_it_does_nothing(trained, excerpts):
     def with_(**values):
         return lambda seed: Partner(
@@ -326,6 +327,7 @@ def test_every_setting_every_column_of_a_mode_and_every_setting_of_a_voice_has_a
             directed_by(PartnerSettings().changed(changes).direction)
 
 
+@pytest.mark.slow
 def test_only_the_parameters_named_are_tried_and_in_processes_alike(trained, trained_path, excerpts):
     chosen = chosen_trials(["gain_db", "mode: phrase"])
     settings = PartnerSettings.from_dict({"direction": {"mode": "couple"}})

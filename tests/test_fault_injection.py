@@ -47,7 +47,13 @@ def break_live_path(monkeypatch: pytest.MonkeyPatch, fault: Fault, model: Partne
         monkeypatch.setattr(module, "Listener", broken)
 
 
-@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+def _one_of_each_stage() -> list[object]:
+    """Return the faults; only the first of each stage is not slow."""
+    first = {fault.stage: fault.name for fault in reversed(FAULTS)}
+    return [pytest.param(f, id=f.name, marks=[pytest.mark.slow] * (first[f.stage] != f.name)) for f in FAULTS]
+
+
+@pytest.mark.parametrize("fault", _one_of_each_stage())
 def test_a_quick_verify_names_stage_and_cause_of_every_fault(
     monkeypatch: pytest.MonkeyPatch, trained: PartnerModel, other: PartnerModel, fault: Fault
 ) -> None:

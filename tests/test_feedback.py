@@ -66,6 +66,7 @@ def test_what_it_plays_sounds_in_the_room_and_later_than_it_decided(trained, roc
     assert alike.decisions == loop.decisions
 
 
+@pytest.mark.slow
 def test_it_answers_itself_for_ever_unless_it_knows_its_sound(trained, rock_guitar, render):
     """The player falls silent: it does too, as it would by itself. Its own gestures are mostly not learned."""
     found = in_rooms(trained, render, rock_guitar, levels_db=(0.0,))

@@ -87,7 +87,7 @@ def test_without_leakage_nothing_is_taken_off(trained, duo):
     assert all(a is b for a, b in zip(percepts, kept, strict=True))
 
 
-@pytest.mark.parametrize(("level_db", "least"), [(-20, 0.99), (-10, 0.96), (0, 0.80)])
+@pytest.mark.parametrize(("level_db", "least"), [(-20, 0.99), pytest.param(-10, 0.96, marks=pytest.mark.slow), (0, 0.80)])
 def test_with_leakage_the_players_harmony_is_heard_better(trained, duo, level_db, least):
     samples, sound, notes = duo
     clean = harmony_of(hear(trained, samples, RATE))
@@ -101,7 +101,7 @@ def test_with_leakage_the_players_harmony_is_heard_better(trained, duo, level_db
         assert 1 - after < 0.8 * (1 - before), "a good part of what leaked is gone"
 
 
-@pytest.mark.parametrize(("level_db", "least"), [(-20, 0.99), (-10, 0.98), (0, 0.9)])
+@pytest.mark.parametrize(("level_db", "least"), [(-20, 0.99), pytest.param(-10, 0.98, marks=pytest.mark.slow), (0, 0.9)])
 def test_in_unison_hardly_anything_of_the_players_harmony_is_taken_off(trained, unison, level_db, least):
     samples, sound, notes = unison
     clean = harmony_of(hear(trained, samples, RATE))
@@ -211,7 +211,7 @@ def test_a_partner_alone_with_its_sound_counts_the_player_as_silent_and_a_player
         assert (after.heard.level_db[gone] <= -100).all()
 
 
-@pytest.mark.parametrize("mode", ["shadow", "couple"])
+@pytest.mark.parametrize("mode", [pytest.param("shadow", marks=pytest.mark.slow), "couple"])
 def test_with_headphones_hardly_anything_of_the_player_is_taken_for_its_own(trained, rock_guitar, mode, monkeypatch):
     """Who plays in harmony, and strikes when the partner does, may look like leakage now and then."""
     samples, rate = soundfile.read(rock_guitar, dtype="float32")

@@ -76,6 +76,7 @@ def run(checkout: Path, *arguments: str, cwd: Path) -> subprocess.CompletedProce
     return subprocess.run(**command(checkout, *arguments), cwd=cwd, capture_output=True, check=False)  # type: ignore[call-overload]
 
 
+@pytest.mark.slow
 def test_a_checkout_is_set_up_once_and_again_when_it_changes(checkout: Path, tmp_path: Path) -> None:
     first, second = (run(checkout, "demo", "7", cwd=tmp_path) for _ in range(2))
     assert first.returncode == second.returncode == 7, first.stderr

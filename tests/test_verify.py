@@ -481,7 +481,8 @@ def test_averaging_takes_one_vector_per_segment(trained, live):
     assert token_diversity([tokens[0]], size=64, duration_s=10).frames == tokens.shape[1]
 
 
-def test_command_passes_in_json_and_in_words(brief_path, tmp_path):
+@pytest.mark.slow
+def test_command_passes_in_json(brief_path, tmp_path):
     result = run("verify", brief_path, "--json", "--report", tmp_path / "report.html")
     assert result.exit_code == 0, result.output
     values = json.loads(result.stdout)
@@ -491,6 +492,9 @@ def test_command_passes_in_json_and_in_words(brief_path, tmp_path):
     again = next(c for c in values["checks"] if c["name"] == "trained again")
     assert (again["passed"], again["values"]["identical"]) == (True, True)
     assert (tmp_path / "report.html").read_text("utf-8").lstrip().lower().startswith("<!doctype html")
+
+
+def test_command_passes_in_words(brief_path, tmp_path):
     words = run("verify", brief_path, "--quick", "--report", tmp_path).stdout
     assert (tmp_path / "rock-verified.html").exists()
     assert "Token diversity" in words

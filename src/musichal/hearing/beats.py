@@ -6,7 +6,8 @@ tracking, ISMIR 2015: one state per frame of a beat; tempo changes on the beat a
 onsets, weighed by how much they stand out: likeliest on the beat, less so on its half and its quarters; and, beside them, how
 likely a network says that each step is a beat (`musichal.hearing.beat_evidence`). The prior of the period is the resonance
 curve around 0.5 s (van Noorden & Moelants, J. New Music Research 28(1), 1999). Beats that are known beforehand, as those of
-memory, have states of their own beside these: near their tempos, and with onsets likeliest where theirs are.
+memory, have states of their own beside these: near their tempos, and with onsets likeliest where theirs are. Which level of the
+pulse that is found is the beat, `musichal.hearing.level_follower` says.
 
 With a whole recording in view, the network counts in full, the likeliest path through periods and phases
 (`musichal.hearing.metre`) gives a pulse, `musichal.hearing.beat_level` says which level of it is the beat, and beats are drawn

@@ -18,6 +18,7 @@ REST_REASONS = {
     "no match": "memory has no place like this situation",
     "weak match": "nothing in memory fits well enough",
     "no support": "nothing speaks for any place in memory",
+    "no key": "you play in no key that memory knows, and all of it would clash",
     "repeats": "everything that fits was just played, or would continue one recording for too long",
     "listening": "it listens to you and waits for the end of your phrase",
     "your turn": "it has answered; it is your turn",

@@ -63,6 +63,7 @@ from musichal.partner.voices import Voices, gain_db, middle_pitch, octaves_towar
 
 _ALTERNATIVES, _OWN_PLACES = 3, 16
 _SHORTEST_S = 0.02
+_CLASHES_ANYWAY = 0.5  # from so much tension on, what clashes is meant to
 _BEGINNING = 2.0  # so many times sharper is the place in the beat weighed where a phrase begins
 _OF_PLAYER: Float64 = np.array([float(name in PLAYER_INFLUENCES) for name in INFLUENCES])
 _OF_PLAYER.setflags(write=False)
@@ -334,8 +335,8 @@ class Partner:
         values[values <= 0] = -np.inf
         # Continuity alone is no reason to play: the player must speak for a candidate. But an ending is owed.
         least = settings.rest_below * self._earnable(settings, situation)
-        if self._follower.foreign and found.tonal * settings.follow_harmony > 0 and not turn.timing.last and plan is None:
-            return NoOption("weak match", len(found.states))
+        if self._foreign(settings, found) and not turn.timing.last and plan is None:
+            return NoOption("no key", len(found.states))
         if least > 0 and not turn.timing.last and plan is None:
             evidence = scores(found.influences, importance * _OF_PLAYER, factors)
             values[evidence < rounded(np.array(least))] = -np.inf
@@ -398,6 +399,10 @@ class Partner:
         alike = find_alike(self.library, past, transpositions(turn.settings), home=self._transposition, settings=turn.settings)
         alike["since_s"] += later_s
         self._activation.insert("likeness", alike, ())
+
+    def _foreign(self, settings: PartnerSettings, found: Candidates) -> bool:
+        """Return whether all would clash: the player is in no key of memory, and harmony is followed without much tension."""
+        return self._follower.foreign and found.tonal * settings.follow_harmony > 0 and settings.tension < _CLASHES_ANYWAY
 
     def _earnable(self, settings: PartnerSettings, situation: Situation) -> float:
         """Return the most that the player's influences can contribute with this memory.

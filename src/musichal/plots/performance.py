@@ -48,6 +48,7 @@ _REST_LOOKS = {
     "no match": ("#F6EBD8", "\\\\"),
     "no support": ("#F6EBD8", "--"),
     "weak match": ("#F6EBD8", ".."),
+    "no key": ("#F6EBD8", "xx"),
     "repeats": ("#EDE3EC", "xx"),
     "regions": ("#EDE3EC", "++"),
     "listening": (_CALM, ""),

@@ -444,7 +444,7 @@ def test_a_machine_of_another_arithmetic_is_refused(songs, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="nothing is killed so")
-def test_a_dask_cluster_gives_the_same_bytes_though_a_worker_is_killed(songs, tmp_path):
+def test_a_dask_cluster_gives_the_same_bytes_though_a_worker_is_killed_and_another_slow(songs, tmp_path):
     pytest.importorskip("distributed")
     from distributed import LocalCluster
 
@@ -458,8 +458,7 @@ def test_a_dask_cluster_gives_the_same_bytes_though_a_worker_is_killed(songs, tm
             while len(cluster.scheduler_info["workers"]) < 2:
                 time.sleep(0.1)
             options = ("--engine", address, "--work", tmp_path / "d")
-            victim = _pid_of_a_worker(cluster)
-            killer = threading.Thread(target=_kill_when_heard, args=(tmp_path / "d" / "heard", victim))
+            killer = threading.Thread(target=_kill_when_heard, args=(tmp_path / "d" / "heard", *_pids_of_workers(cluster)))
             killer.start()
             run("train", songs, "-o", tmp_path / "there.hal", *options)
             killer.join()
@@ -470,15 +469,18 @@ def test_a_dask_cluster_gives_the_same_bytes_though_a_worker_is_killed(songs, tm
     assert (tmp_path / "there.hal").read_bytes() == (tmp_path / "here.hal").read_bytes()
 
 
-def _kill_when_heard(folder: Path, victim: int) -> None:
-    """Kill one of the workers while it hears its first file."""
+def _kill_when_heard(folder: Path, victim: int, slow: int) -> None:
+    """Kill one of the workers while it hears its first file, and let the other stand still for a while."""
     while not any(folder.glob("part-*")):
         time.sleep(0.02)
     os.kill(victim, signal.SIGKILL)
+    os.kill(slow, signal.SIGSTOP)
+    time.sleep(1.5)
+    os.kill(slow, signal.SIGCONT)
 
 
-def _pid_of_a_worker(cluster: Any) -> int:
+def _pids_of_workers(cluster: Any) -> list[int]:
     from distributed import Client
 
     with Client(cluster.scheduler_address, set_as_default=False) as client:
-        return int(next(iter(client.run(os.getpid).values())))
+        return list(client.run(os.getpid).values())

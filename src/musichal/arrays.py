@@ -1,6 +1,7 @@
 """Array types that cross rooms, arrays that grow or lie in a file, and rounding that does not depend on the processor."""
 
 import tempfile
+import threading
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, Self, cast
 
@@ -87,10 +88,14 @@ class Rows(Protocol):
 
 
 class RowFile:
-    """Rows of float32 in a temporary file of a folder, read without mapping it: memory does not grow with them."""
+    """Rows of float32 in a temporary file of a folder, read without mapping it: memory does not grow with them.
+
+    Threads may read it at once.
+    """
 
     def __init__(self, dims: int, folder: Path) -> None:
         self._file = cast(BinaryIO, tempfile.TemporaryFile(prefix="part-", dir=folder))  # noqa: SIM115 - lives as long as this
+        self._lock = threading.Lock()
         self.shape: tuple[int, ...] = (0, dims)
 
     def append(self, rows: Float32) -> None:
@@ -107,8 +112,10 @@ class RowFile:
 
     def _read(self, first: int, count: int) -> Float32:
         row_bytes = 4 * self.shape[1]
-        self._file.seek(first * row_bytes)
-        return np.frombuffer(self._file.read(count * row_bytes), np.float32).reshape(count, self.shape[1])
+        with self._lock:
+            self._file.seek(first * row_bytes)
+            data = self._file.read(count * row_bytes)
+        return np.frombuffer(data, np.float32).reshape(count, self.shape[1])
 
 
 def rounded(values: Float64) -> Float64:

@@ -55,8 +55,8 @@ LONG_S = 3600.0
 _SELECT = "diverse, recent or tags=NAME,NAME"
 _DRY_S = 6.0
 # Measured: see docs/how-to/archives.md.
-_BASE_MB, _MEMORY_MB_PER_HOUR = 330, 30
-_FEATURE_BYTES_PER_S, _FRAMES_PER_S = 52_000, 75
+_BASE_MB, _LEARNING_MB, _MEMORY_MB_PER_HOUR = 330, 100, 40
+_FEATURE_BYTES_PER_S, _FRAMES_PER_S, _FRAME_BYTES = 52_000, 75, 292
 
 
 @dataclass(frozen=True)
@@ -373,11 +373,10 @@ def _say_plan(
         hear(noise, spec, ready_encoder(spec), Path(folder) / "noise", keep_audio=False)
     rate = _DRY_S / (time.monotonic() - started_s)
     remembered = min(hours, options.memory_hours or hours)
-    dims = 2 * spec.vocabulary.size  # about
-    sample = min(options.sample_frames, hours * 3600 * _FRAMES_PER_S)
-    memory_mb = _BASE_MB + max(4 * sample * dims * 0.7 / 1e6, _MEMORY_MB_PER_HOUR * remembered)
+    memory_mb = max(_BASE_MB, _LEARNING_MB + _MEMORY_MB_PER_HOUR * remembered)
     sound = hours * 3600 * 95_000 if keep_audio else 0
-    disk_gb = (hours * 3600 * _FEATURE_BYTES_PER_S + sound) / 1e9
+    sample = min(options.sample_frames, hours * 3600 * _FRAMES_PER_S) * _FRAME_BYTES
+    disk_gb = (hours * 3600 * _FEATURE_BYTES_PER_S + sound + sample) / 1e9
     place = options.work or output.parent
     free_gb = shutil.disk_usage(place if place.is_dir() else Path(place).absolute().parent).free / 1e9
     needed_s = hours * 3600 / (rate * workers)

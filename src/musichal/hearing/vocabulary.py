@@ -13,7 +13,9 @@ Arthur & Vassilvitskii, "k-means++: The advantages of careful seeding", SODA 200
 
 import hashlib
 import tempfile
+from collections import deque
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +28,7 @@ from scipy.special import entr
 from musichal.arrays import AnyArray, Bool, Float32, Float64, Int16, Int64, RowFile, Rows
 from musichal.errors import InputError
 from musichal.hearing.percepts import SILENCE
+from musichal.machine import processors
 from musichal.spec import VocabularySpec
 
 # Distances are computed in blocks of fixed height, so that memory is bounded and results do not depend on the total.
@@ -255,14 +258,15 @@ def _assign(x: Rows, centres: Float32) -> tuple[Int64, Float64]:
     """Return each row's nearest centre and its squared distance.
 
     A matrix product is fast, but its rounding depends on the number of threads. It decides only where no rounding could
-    change the answer; the other rows are compared by sums in a fixed order.
+    change the answer; the other rows are compared by sums in a fixed order. Blocks are done side by side, each on its own.
     """
     labels = np.empty(x.shape[0], dtype=np.int64)
     distance = np.empty(x.shape[0], dtype=np.float64)
     squares = np.einsum("kd,kd->k", centres, centres)
     # Either product is off by at most dims · eps · |x| |c| (Higham, Accuracy and Stability, 3.1); with room to spare.
     relative = 8 * (x.shape[1] + 8) * float(np.finfo(np.float32).eps)
-    for first in range(0, x.shape[0], _BLOCK_ROWS):
+
+    def assign(first: int) -> None:
         block = x[first : first + _BLOCK_ROWS]
         partial = squares[None] - 2 * (block @ centres.T)
         best = np.argmin(partial, axis=1)
@@ -273,6 +277,9 @@ def _assign(x: Rows, centres: Float32) -> tuple[Int64, Float64]:
         labels[first : first + _BLOCK_ROWS] = best
         difference = block - centres[best]
         distance[first : first + _BLOCK_ROWS] = np.einsum("nd,nd->n", difference, difference)
+
+    with ThreadPoolExecutor(processors()) as threads:
+        deque(threads.map(assign, range(0, x.shape[0], _BLOCK_ROWS)), maxlen=0)
     return labels, distance
 
 

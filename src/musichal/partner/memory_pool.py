@@ -208,21 +208,22 @@ class MemorySegment:
         silent = (states["tokens"] == SILENCE).all(axis=1)
         beside, line_s = np.zeros(n, dtype=BESIDE), np.zeros(n)
         begin_s = 0.0
-        for number, (first, end) in enumerate(zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True)):
+        for first, end in zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True):
             own = states[first:end]
             line_s[first:end] = begin_s + own["start_s"]
             begin_s = float(line_s[end - 1]) + float(own["duration_s"][-1]) + _GAP_S
-            if number:
-                self.rhythm.start_sequence()
-                self.contour.start_sequence()
+            self.rhythm.start_sequence()
             onsets = np.flatnonzero(own["starts_at_onset"] & ~silent[first:end])
             iois = np.diff(own["start_s"][onsets], prepend=np.nan)
             self.rhythm.extend(rhythm_symbols(iois))
             self._onset_states.extend(first + onsets)
-            self.contour.extend(contour_symbols(own["level_db"], silent[first:end]))
             self._last_ioi_s = float(iois[-1]) if len(iois) > 1 else None
         if n >= KEPT_FROM:
-            self.rhythm.compact()
+            self.rhythm.compact()  # before the next one grows, which takes less memory
+        for first, end in zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True):
+            self.contour.start_sequence()
+            self.contour.extend(contour_symbols(states["level_db"][first:end], silent[first:end]))
+        if n >= KEPT_FROM:
             self.contour.compact()
         units = unit_chroma(states["chroma"]).astype(np.float32)
         _describe_notes(beside, memory.notes, states["note_count"].astype(np.int64))

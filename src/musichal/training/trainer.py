@@ -285,7 +285,6 @@ def _learn_vocabularies(
         )
     learned = []
     for number, source in enumerate(SOURCES):
-        tell(f"Learning {size} {source} sounds", number / len(SOURCES))
         quiet = counts[number] < size <= total
         if quiet:
             # A flute has next to nothing percussive. What little there is must not exclude it; it stays SILENCE.
@@ -297,8 +296,10 @@ def _learn_vocabularies(
         def mask(item: Heard, number: int = number, quiet: bool = quiet) -> Bool:
             return np.asarray(item.audible()[number] | quiet)
 
+        tell(f"Choosing frames of the {source} sound", number / len(SOURCES))
         try:
             sample = _sample(heard, number, mask, total if quiet else counts[number], sample_frames, folder)
+            tell(f"Learning {size} {source} sounds", (number + 0.5) / len(SOURCES))
             learned.append(fit_vocabulary(sample, spec.vocabulary, source=source, folder=folder))
         except OSError as error:
             raise InputError(f"cannot keep a sample of what was heard in {printable(folder)}: {reason(error)}") from error

@@ -15,6 +15,7 @@ Where memory knows how a player sounded beside the others, the player's context 
 place found is that of the others at the time.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from operator import attrgetter
@@ -334,9 +335,12 @@ class Activation:
             self._rank(slice(None), slice(None))
         keys = self._ranks + self._newer
         most = min(most, PEAKS)
-        least = np.partition(keys, PEAKS - most, axis=1)[:, PEAKS - most : PEAKS - most + 1]
+        # Peaks that are too faint, whose rank is clearly below this, are left out before the strongest are looked for.
+        heard = keys > now_s + time_constant_s * (math.log(FAINTEST) - 1e-3) - 1e-5
+        for row in (np.add.reduce(heard, axis=1) > most).nonzero()[0].tolist():
+            heard[row] &= keys[row] >= np.partition(keys[row], PEAKS - most)[PEAKS - most]
         # Peaks by their places in all rings, one ring after the other.
-        place = ((keys >= least) & (keys > -np.inf)).ravel().nonzero()[0]
+        place = heard.ravel().nonzero()[0]
         values = np.exp(np.minimum(self._since_s.ravel().take(place) - now_s, 0) / time_constant_s)
         values = (values * self._strengths.ravel().take(place) + _ROUNDS) - _ROUNDS
         loud = (values >= FAINTEST).nonzero()[0]

@@ -35,7 +35,8 @@ _NONE.setflags(write=False)
 _HARMONIC, _PAIRS, _CHROMA, _OWN, _CONTINUITY = map(INFLUENCES.index, ("harmonic", "pairs", "chroma", "own", "continuity"))
 _HARMONIC_CONTEXT, _OWN_CONTEXT, _LIKE_CONTEXT = map(CONTEXTS.index, ("harmonic", "own", "likeness"))
 _LIKENESS = INFLUENCES.index("likeness")
-_PLACES = 16  # so many of the likeliest cells of memory are looked into
+PLACES = 16
+"""How many of the likeliest cells of memory are looked into."""
 _BY_PLACE = 0.5  # so much of "pairs" goes by where memory is likely to be, the rest by sounds
 _TIMED = ("percussive", "rhythm", "loudness")
 _EVERYWHERE = tuple((INFLUENCES.index(name), CONTEXTS.index(name)) for name in _TIMED)
@@ -121,7 +122,7 @@ def find_candidates(
         if situation.sounds.any():
             # The partner's own memory comes first: its numbers are those of the states.
             named.append(players.sounds.search(situation.sounds, most=settings.max_candidates, turn=turn))
-        named += [follower.nearest(shift, most=_PLACES) for shift in shifts.tolist()]
+        named += [follower.nearest(shift, most=PLACES) for shift in shifts.tolist()]
     states = ascending(np.concatenate(named))
     n, t = len(states), len(shifts)
     values, peaks = np.zeros((len(CONTEXTS), n)), np.full((n, len(CONTEXTS)), -1)

@@ -225,6 +225,10 @@ class HarmonyFollower:
         self._heard: Float64 = np.zeros(12)
         self._now: Float64 = np.zeros(12)
         self._chords = ChordFollower()
+        # What follows from where memory is, until the next cell was heard.
+        self._carried: tuple[Float64, Float64, Float64] | None = None
+        self._next: dict[int, Float64] = {}
+        self._nearest: dict[tuple[int, int], Int64] = {}
         if cells is not None:
             copies = len(cells.evidence) // n
             self._places = np.full((12, copies * n), 1 / (copies * n))
@@ -260,10 +264,12 @@ class HarmonyFollower:
         own = rounded(self._chords.keys), rounded(self._chords.chords)
         if self._cells is None:
             return Expectation(rounded(heard), rounded(self._keys), 0.0, *own, np.full(CHORDS, 1 / CHORDS))
-        carried = self._places @ self._following
-        next_one = _relative(self._in_keys(carried[:, :12]))
-        chords = np.concatenate([self._in_keys(carried[:, 12:24]), self._in_keys(carried[:, 24:])])
-        usual = _relative(self._in_keys(np.tile(self._usual, (12, 1))))
+        if self._carried is None:
+            carried = self._places @ self._following
+            chords = np.concatenate([self._in_keys(carried[:, 12:24]), self._in_keys(carried[:, 24:])])
+            usual = _relative(self._in_keys(np.tile(self._usual, (12, 1))))
+            self._carried = _relative(self._in_keys(carried[:, :12])), usual, rounded(chords / chords.sum())
+        next_one, usual, chords = self._carried
         evidence = np.array([np.ones(12), next_one, usual, heard, _relative(self._now)])
         classes = 1 / (1 + np.exp(-(_SOUNDS @ evidence)))
         # A key in which memory has no harmony like the present one is none to play in.
@@ -271,8 +277,7 @@ class HarmonyFollower:
         likely = self._keys * np.maximum(fits, _UNLIKE)
         confidence = np.clip(self._accounted / _ACCOUNTS, 0.0, 1.0)
         return Expectation(
-            rounded(classes), rounded(likely / likely.sum()), float(rounded(np.array(confidence))), *own,
-            rounded(chords / chords.sum()),
+            rounded(classes), rounded(likely / likely.sum()), float(rounded(np.array(confidence))), *own, chords
         )  # fmt: skip
 
     def near(self, states: Int64, transposition: int) -> Float64:
@@ -287,10 +292,13 @@ class HarmonyFollower:
         """Return the states that begin in the `most` likeliest cells, ascending."""
         if self._cells is None:
             return _NO_STATE
-        likely = np.argsort(-self._next_places(transposition), kind="stable")[:most]
-        begins: Bool = np.zeros(self._cell_count, dtype=bool)
-        begins[likely] = True
-        return self._cells.states[begins.take(self._cells.of_states)]
+        asked = transposition, most
+        if asked not in self._nearest:
+            likely = np.argsort(-self._next_places(transposition), kind="stable")[:most]
+            begins: Bool = np.zeros(self._cell_count, dtype=bool)
+            begins[likely] = True
+            self._nearest[asked] = self._cells.states[begins.take(self._cells.of_states)]
+        return self._nearest[asked]
 
     @property
     def foreign(self) -> bool:
@@ -306,9 +314,10 @@ class HarmonyFollower:
 
     def _next_places(self, transposition: int) -> Float64:
         """Return how likely each cell is to come next in a transposition, beside the likeliest, shape (n,)."""
-        on = self._places[transposition % 12] * self._goes_on
-        out = np.roll(on.reshape(-1, self._cell_count).sum(axis=0), 1)
-        return rounded(_relative(out))
+        if transposition not in self._next:
+            on = self._places[transposition % 12] * self._goes_on
+            self._next[transposition] = rounded(_relative(np.roll(on.reshape(-1, self._cell_count).sum(axis=0), 1)))
+        return self._next[transposition]
 
     def _in_keys(self, of_memory: Float64) -> Float64:
         """Return memory's pitch classes, one row for each transposition (12, 12), where they sound; shape (12,)."""
@@ -357,6 +366,7 @@ class HarmonyFollower:
             self._keys *= fits**_KEY_WEIGHT
             self._keys /= self._keys.sum()
         self._places = places
+        self._carried, self._next, self._nearest = None, {}, {}
 
 
 def _following(cells: HarmonicCells) -> Float64:

@@ -19,6 +19,7 @@ from musichal.arrays import Float32, Float64, Int64, rounded
 from musichal.hearing.percepts import SILENCE, Percept
 from musichal.memory.memory import Memory
 from musichal.partner.candidates import (
+    PLACES,
     Candidates,
     Draw,
     Filtered,
@@ -143,7 +144,8 @@ class Partner:
         """Take the next percept of the player."""
         self._match_own()
         settings = self._modes.settings(self.settings)
-        if self._last_key_s < 0 or self._hears_sound:  # no sound of ours comes through a MIDI input
+        by_keys = self._last_key_s >= 0 and not self._hears_sound
+        if not by_keys:  # no sound of ours comes through a MIDI input
             percept = self._tuning.corrected(self._own_sound.without(percept), percept.heard.chroma)
         self._tracker.hear(percept, settings)
         if self._own_sound.alone_since_s is not None:
@@ -163,7 +165,7 @@ class Partner:
                 (),
             )
         self._search_sounds(situation, settings)
-        if self._modes.mode.trigger == "onset":
+        if self._modes.mode.trigger == "onset" and not by_keys:  # a key changes the harmony, so all is weighed after it
             options = self._weigh(Turn(settings, self._at(now_s, settings, pitch=self._modes.pitch)))
             self._prepared = options if isinstance(options, Options) else None
         if self._due_s is None:
@@ -195,6 +197,9 @@ class Partner:
         self._sounds = self._sounding(situation, settings, self._shifts())
         for search in self._sounds.searches:
             search.states(self._choices)
+        if self.library.base.players is not None:
+            for shift in self._sounds.transpositions.tolist():
+                self._follower.nearest(shift, most=PLACES)
         self._prepared = None
 
     def change(self, changes: Mapping[str, object], now_s: float) -> str:

@@ -35,8 +35,7 @@ _NONE.setflags(write=False)
 _HARMONIC, _PAIRS, _CHROMA, _OWN, _CONTINUITY = map(INFLUENCES.index, ("harmonic", "pairs", "chroma", "own", "continuity"))
 _HARMONIC_CONTEXT, _OWN_CONTEXT, _LIKE_CONTEXT = map(CONTEXTS.index, ("harmonic", "own", "likeness"))
 _LIKENESS = INFLUENCES.index("likeness")
-PLACES = 16
-"""How many of the likeliest cells of memory are looked into."""
+_PLACES = 16  # so many of the likeliest cells of memory are looked into
 _BY_PLACE = 0.5  # so much of "pairs" goes by where memory is likely to be, the rest by sounds
 _TIMED = ("percussive", "rhythm", "loudness")
 _EVERYWHERE = tuple((INFLUENCES.index(name), CONTEXTS.index(name)) for name in _TIMED)
@@ -100,6 +99,15 @@ def sounding(
     return Sounding(of, shifts, tonal, moved(present, shifts), searches)
 
 
+def search_ahead(library: MemoryPool, follower: HarmonyFollower, sounds: Sounding, *, turn: int) -> None:
+    """Search what `find_candidates` will ask for in this turn, so that a decision need not wait."""
+    for search in sounds.searches:
+        search.states(turn)
+    if library.base.players is not None:
+        for shift in sounds.transpositions.tolist():
+            follower.nearest(shift, most=_PLACES)
+
+
 def find_candidates(
     library: MemoryPool, activation: Activation, follower: HarmonyFollower, situation: Situation, sounds: Sounding, *,
     position: int | None, transposition: int, settings: PartnerSettings, turn: int = 0, also: Int64 = _NONE,
@@ -122,7 +130,7 @@ def find_candidates(
         if situation.sounds.any():
             # The partner's own memory comes first: its numbers are those of the states.
             named.append(players.sounds.search(situation.sounds, most=settings.max_candidates, turn=turn))
-        named += [follower.nearest(shift, most=PLACES) for shift in shifts.tolist()]
+        named += [follower.nearest(shift, most=_PLACES) for shift in shifts.tolist()]
     states = ascending(np.concatenate(named))
     n, t = len(states), len(shifts)
     values, peaks = np.zeros((len(CONTEXTS), n)), np.full((n, len(CONTEXTS)), -1)

@@ -19,7 +19,6 @@ from musichal.arrays import Float32, Float64, Int64, rounded
 from musichal.hearing.percepts import SILENCE, Percept
 from musichal.memory.memory import Memory
 from musichal.partner.candidates import (
-    PLACES,
     Candidates,
     Draw,
     Filtered,
@@ -29,6 +28,7 @@ from musichal.partner.candidates import (
     find_candidates,
     proposing,
     scores,
+    search_ahead,
     sounding,
     transpositions,
     wanted_pitch,
@@ -64,7 +64,7 @@ from musichal.partner.voices import Voices, gain_db, middle_pitch, octaves_towar
 
 _ALTERNATIVES, _OWN_PLACES = 3, 16
 _SHORTEST_S = 0.02
-_CLASHES_ANYWAY = 0.5  # from so much tension on, what clashes is meant to
+_OUTSIDE = 0.5  # from so much tension on, it plays outside the harmony on purpose
 _BEGINNING = 2.0  # so many times sharper is the place in the beat weighed where a phrase begins
 _OF_PLAYER: Float64 = np.array([float(name in PLAYER_INFLUENCES) for name in INFLUENCES])
 _OF_PLAYER.setflags(write=False)
@@ -195,11 +195,7 @@ class Partner:
     def _search_sounds(self, situation: Situation, settings: PartnerSettings) -> None:
         """Search what fits the harmony before a decision is asked for, so that it need not wait."""
         self._sounds = self._sounding(situation, settings, self._shifts())
-        for search in self._sounds.searches:
-            search.states(self._choices)
-        if self.library.base.players is not None:
-            for shift in self._sounds.transpositions.tolist():
-                self._follower.nearest(shift, most=PLACES)
+        search_ahead(self.library, self._follower, self._sounds, turn=self._choices)
         self._prepared = None
 
     def change(self, changes: Mapping[str, object], now_s: float) -> str:
@@ -340,9 +336,10 @@ class Partner:
         values[values <= 0] = -np.inf
         # Continuity alone is no reason to play: the player must speak for a candidate. But an ending is owed.
         least = settings.rest_below * self._earnable(settings, situation)
-        if self._foreign(settings, found) and not turn.timing.last and plan is None:
+        may_rest = plan is None and not turn.timing.last
+        if may_rest and self._follower.foreign and found.tonal * settings.follow_harmony > 0 and settings.tension < _OUTSIDE:
             return NoOption("no key", len(found.states))
-        if least > 0 and not turn.timing.last and plan is None:
+        if may_rest and least > 0:
             evidence = scores(found.influences, importance * _OF_PLAYER, factors)
             values[evidence < rounded(np.array(least))] = -np.inf
         if values.max() == -np.inf:
@@ -404,10 +401,6 @@ class Partner:
         alike = find_alike(self.library, past, transpositions(turn.settings), home=self._transposition, settings=turn.settings)
         alike["since_s"] += later_s
         self._activation.insert("likeness", alike, ())
-
-    def _foreign(self, settings: PartnerSettings, found: Candidates) -> bool:
-        """Return whether all would clash: the player is in no key of memory, and harmony is followed without much tension."""
-        return self._follower.foreign and found.tonal * settings.follow_harmony > 0 and settings.tension < _CLASHES_ANYWAY
 
     def _earnable(self, settings: PartnerSettings, situation: Situation) -> float:
         """Return the most that the player's influences can contribute with this memory.

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -59,15 +60,20 @@ def find_shelf(named: Sequence[Path], *, beside: bool) -> Shelf:
 
 
 def _latest(paths: dict[Path, None]) -> tuple[Path, ...]:
-    return tuple(sorted(paths, key=_made_s, reverse=True)[:_MOST])
+    return tuple(sorted(paths, key=_age_s)[:_MOST])
+
+
+def _age_s(path: Path) -> float:
+    """Return how old a session or a partner is, in seconds: as old as the epoch where it is gone."""
+    try:
+        return time.time() - (path / SETTINGS if path.is_dir() else path).stat().st_mtime
+    except OSError:
+        return time.time()
 
 
 def _made_s(path: Path) -> int:
-    """Return when a session or a partner was made, in seconds of the epoch; 0 where it is gone."""
-    try:
-        return round((path / SETTINGS if path.is_dir() else path).stat().st_mtime)
-    except OSError:
-        return 0
+    """Return when a session or a partner was made, in seconds of the epoch."""
+    return round(time.time() - _age_s(path))
 
 
 def shelf_message(shelf: Shelf, opened: Path | None, **more: object) -> dict[str, Any]:

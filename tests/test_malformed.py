@@ -18,9 +18,11 @@ import numpy as np
 import pytest
 import soundfile
 
+from musichal.audio.decoding import decode_foreign
 from musichal.audio.recording import read_recording
 from musichal.audio.score import parse_score
 from musichal.audio.soundfont import open_soundfont
+from musichal.audio.streams import Foreign, Spliced
 from musichal.errors import MusicHalError
 from musichal.evaluate.duos import read_beats
 from musichal.live.control import read_cc_map
@@ -187,3 +189,19 @@ def test_fuzz(trained_path, tmp_path):
             if time.monotonic() > until_s:
                 return
             check_seed(kind, good, read, seed, tmp_path)
+
+
+def test_many_channels_are_read_by_ffmpegs_libraries_too():
+    pytest.importorskip("av")
+    samples = np.random.default_rng(0).uniform(-0.5, 0.5, (3000, 12)).astype(np.float32)
+    file = io.BytesIO()
+    soundfile.write(file, samples, RATE, format="WAV", subtype="FLOAT")
+    found = decode_foreign(file, Foreign("WAV", "wav"))
+    assert found.channels == 12
+    assert np.array_equal(np.concatenate(list(found.blocks)), samples)
+
+
+def test_pieces_behind_the_end_of_a_file_are_cut_off():
+    spliced = Spliced(b"0123456789", [b"ab", (8, 12), (11, 15), (5, 3), (2, 4)])
+    assert spliced.read() == b"ab8923"
+    assert spliced.seek(0, 2) == 6

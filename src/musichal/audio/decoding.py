@@ -279,16 +279,21 @@ def _frames(av: Any, container: Any) -> Iterator[Any]:
                 if resampler is None:
                     first = (frame.layout, frame.rate)
                 kind = (frame.format.name, frame.layout.name, frame.rate)
-                resampler = av.AudioResampler(format="dblp", layout=first[0], rate=first[1])
+                resampler = av.AudioResampler(format="dbl", layout=first[0], rate=first[1])
             yield from resampler.resample(frame)
 
 
 def _arrays(av: Any, begun: list[Any], frames: Iterator[Any]) -> Iterator[Float64]:
     """Yield arrays of about a block, (n, channels)."""
-    parts, size = [frame.to_ndarray().T for frame in begun], 0
+
+    def samples(frame: Any) -> Float64:
+        # Interleaved: planes behind the eighth channel crash in PyAV.
+        return np.asarray(frame.to_ndarray()).reshape(-1, frame.layout.nb_channels)
+
+    parts, size = [samples(frame) for frame in begun], 0
     with contextlib.suppress(av.FFmpegError):  # the end of a file that is cut short
         for frame in frames:
-            parts.append(frame.to_ndarray().T)
+            parts.append(samples(frame))
             size += parts[-1].size
             if size >= _BLOCK_VALUES:
                 yield np.concatenate(parts)

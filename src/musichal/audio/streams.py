@@ -60,9 +60,11 @@ class Spliced(io.RawIOBase):
     """A file for reading, made of pieces of another."""
 
     def __init__(self, data: Data, pieces: Sequence[Piece]) -> None:
-        self._data, self._pieces = data, pieces
+        # A size that a header gives may reach over the end of the data.
+        self._data, last = data, len(data)
+        self._pieces = [p if isinstance(p, bytes) else (min(p[0], p[1], last), min(p[1], last)) for p in pieces]
         self._ends: list[int] = []
-        for piece in pieces:
+        for piece in self._pieces:
             size = len(piece) if isinstance(piece, bytes) else piece[1] - piece[0]
             self._ends.append(size + (self._ends[-1] if self._ends else 0))
         self._at = 0

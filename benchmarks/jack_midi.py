@@ -157,7 +157,7 @@ def wait_for(condition: Callable[[], bool], timeout_s: float) -> bool:
 
 @contextmanager
 def server_name() -> Iterator[str]:
-    """Give a name for a server that no other process uses while the block runs.
+    """Give a name for a server that no other process uses; while the block runs, JACK's clients use the server of this name.
 
     The names are few, and used again: JACK has room for eight servers, and one that was killed keeps its room until a server
     of its name starts.
@@ -176,7 +176,18 @@ def server_name() -> Iterator[str]:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 continue
-            yield f"musichal-{number}"
+            name = f"musichal-{number}"
+            settings = {"JACK_DEFAULT_SERVER": name, "JACK_NO_START_SERVER": "1", "JACK_NO_AUDIO_RESERVATION": "1"}
+            before = {key: os.environ.get(key) for key in settings}
+            os.environ.update(settings)
+            try:
+                yield name
+            finally:
+                for key, value in before.items():
+                    if value is None:
+                        os.environ.pop(key, None)
+                    else:
+                        os.environ[key] = value
             return
     raise InputError(f"all {_MOST_SERVERS} JACK servers of the benchmarks and tests are in use")
 
@@ -188,6 +199,17 @@ def start_server(name: str, log: Path, *, rate_hz: int, period: int, playback: i
     command += ["jackd", "-R", "-n", name, "-d", "dummy", "-r", str(rate_hz), "-p", str(period), "-C", "0", "-P", str(playback)]
     with log.open("ab") as stream:
         return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream)  # noqa: S603
+
+
+def end_process(process: subprocess.Popen[Any]) -> None:
+    """Ask a process to end, and kill it where it does not."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(5)
 
 
 def why_it_ended(log: str) -> str:
@@ -215,9 +237,6 @@ def private_server(*, rate_hz: int = 48_000, period: int = 256) -> Iterator[str]
     jack.set_error_function(lambda _text: None)
     jack.set_info_function(lambda _text: None)
     with server_name() as name, tempfile.TemporaryDirectory() as folder:
-        settings = {"JACK_DEFAULT_SERVER": name, "JACK_NO_START_SERVER": "1", "JACK_NO_AUDIO_RESERVATION": "1"}
-        before = {key: os.environ.get(key) for key in settings}
-        os.environ.update(settings)
         log = Path(folder) / "jackd.log"
         process = start_server(name, log, rate_hz=rate_hz, period=period)
         try:
@@ -225,17 +244,7 @@ def private_server(*, rate_hz: int = 48_000, period: int = 256) -> Iterator[str]
                 raise InputError(f"jackd does not start here: {why_it_ended(log.read_text(errors='replace'))}")
             yield name
         finally:
-            process.terminate()
-            try:
-                process.wait(5)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-            for key, value in before.items():
-                if value is None:
-                    os.environ.pop(key, None)
-                else:
-                    os.environ[key] = value
+            end_process(process)
 
 
 def _answers(jack: Any, name: str) -> bool:

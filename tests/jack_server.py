@@ -36,7 +36,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.jack_midi import server_name, start_server, why_it_ended
+from benchmarks.jack_midi import end_process, server_name, start_server, why_it_ended
 
 _START_S = 20.0
 
@@ -77,7 +77,7 @@ class JackServer:
 
     def kill(self) -> None:
         """End the server; also used by tests that take it away while it is in use."""
-        _end(self.process)
+        end_process(self.process)
 
     def start_again(self, *, rate_hz: int | None = None) -> None:
         """Start it anew, under the same name, after `kill`; at another rate, if one is given."""
@@ -138,7 +138,7 @@ class FakeMicrophone:
             self.process.stdin.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(3)
-        _end(self.process)
+        end_process(self.process)
 
     def kill(self) -> None:
         """Take it away as a crash would."""
@@ -182,8 +182,6 @@ def running_jack_server(folder: Path, *, rate_hz: int = 48_000, period: int = 51
         pytest.skip(missing)
     with server_name() as name:
         log = folder / f"{name}.log"
-        before = {key: os.environ.get(key) for key in _ENVIRONMENT}
-        os.environ.update({key: value or name for key, value in _ENVIRONMENT.items()})
         process = start_server(name, log, rate_hz=rate_hz, period=period, playback=playback)
         server = JackServer(name, rate_hz, period, playback, log, process)
         try:
@@ -191,14 +189,6 @@ def running_jack_server(folder: Path, *, rate_hz: int = 48_000, period: int = 51
             yield server
         finally:
             server.kill()
-            for key, value in before.items():
-                if value is None:
-                    os.environ.pop(key, None)
-                else:
-                    os.environ[key] = value
-
-
-_ENVIRONMENT = {"JACK_DEFAULT_SERVER": "", "JACK_NO_START_SERVER": "1", "JACK_NO_AUDIO_RESERVATION": "1"}
 
 
 @pytest.fixture
@@ -260,13 +250,3 @@ def _wait_for(server: JackServer) -> None:
                 jack.Client("waiting", servername=server.name, no_start_server=True).close()
                 return
         time.sleep(0.05)
-
-
-def _end(process: subprocess.Popen[Any]) -> None:
-    if process.poll() is None:
-        process.terminate()
-        try:
-            process.wait(5)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait(5)

@@ -17,7 +17,7 @@ from statistics import median
 import pytest
 
 from benchmarks import scheduler_speed
-from benchmarks.jack_midi import JackReceiver, wait_for
+from benchmarks.jack_midi import JackReceiver, start_server, wait_for
 from jack_server import JackServer
 from midi_receiver import minds
 from musichal.errors import InputError
@@ -226,8 +226,7 @@ def test_a_server_that_ends_is_told_of_and_its_return_too(jack_server: JackServe
             scheduler.play(name, [Note(now_s(), 0.1, 60, 90)])
         events = run_until(scheduler, lambda events: len(notes_sent(events)) == 2)
         assert {event.port for event in notes_sent(events)} == {"log"}
-        command = ["jackd", "-R", "-n", server.name, "-d", "dummy", "-r", "48000", "-p", "512", "-C", "0"]
-        again = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        again = start_server(server.name, server.log, rate_hz=server.rate_hz, period=server.period)
         try:
             run_until(scheduler, lambda events: "port-back" in kinds(events), 20.0)
             with JackReceiver() as receiver:

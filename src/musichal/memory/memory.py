@@ -250,37 +250,55 @@ class Memory:
         beat: BeatPlace = NO_BEAT,
         hits: Sequence[HeardNote] = (),
     ) -> int:
-        """Append a gesture with the notes and drum hits that began in it and its place in the beat; return its state.
+        """Append one gesture, as `extend` does, and return its state."""
+        self.extend([gesture], [notes], recording=recording, beats=[beat], hits=[hits])
+        return len(self) - 1
 
-        Raises `InputError` if the gesture belongs to an earlier recording than the last one, or a value of what is appended is
-        out of range.
+    def extend(
+        self,
+        gestures: Sequence[Gesture],
+        notes: Sequence[Sequence[HeardNote]],
+        *,
+        recording: int,
+        beats: Sequence[BeatPlace],
+        hits: Sequence[Sequence[HeardNote]],
+    ) -> None:
+        """Append gestures of a recording, each with the notes and drum hits that began in it and its place in the beat.
+
+        Raises `InputError` if they belong to an earlier recording than the last one, or a value of what is appended is out of
+        range.
         """
         last, start_s = (-1, 0.0) if not len(self) else (int(self.states[-1]["recording"]), float(self.states[-1]["start_s"]))
         if recording < last:
             raise InputError("a memory only grows at its end: recordings must come in order")
-        if recording == last and gesture.start_s <= start_s:
-            raise InputError("a memory only grows at its end: gestures must come in order")
-        own, own_hits, row = note_rows(gesture, notes), note_rows(gesture, hits), np.zeros(1, dtype=STATE)
-        row[0] = state_row(
-            gesture,
-            recording=recording,
-            previous_start_s=start_s if recording == last else None,
-            notes=(len(self.notes_column), len(notes)),
-            hits=(len(self.hits_column), len(hits)),
-            beat=beat,
-        )
+        rows, starts_sequence = np.zeros(len(gestures), dtype=STATE), recording != last
+        columns: list[list[Records]] = [[np.zeros(0, dtype=NOTE)], [np.zeros(0, dtype=NOTE)]]
+        firsts = [len(self.notes_column), len(self.hits_column)]
+        previous_s = None if starts_sequence else start_s
+        for number, (gesture, beat, *kinds) in enumerate(zip(gestures, beats, notes, hits, strict=True)):
+            if previous_s is not None and gesture.start_s <= previous_s:
+                raise InputError("a memory only grows at its end: gestures must come in order")
+            slices = [(first, len(own)) for first, own in zip(firsts, kinds, strict=True)]
+            rows[number] = state_row(
+                gesture, recording=recording, previous_start_s=previous_s, notes=slices[0], hits=slices[1], beat=beat
+            )
+            for column, own in zip(columns, kinds, strict=True):
+                if own:
+                    column.append(note_rows(gesture, own))
+            firsts, previous_s = [sum(one) for one in slices], gesture.start_s
+        own_notes, own_hits = (np.concatenate(column) for column in columns)
         # Refuse what could not be restored, before anything has grown.
-        _check_values(row, own, own_hits)
+        _check_values(rows, own_notes, own_hits)
         self.kept = None
         self._derived.clear()
-        self.oracle.append(gesture.vector)
-        for index, token in zip(self.indexes, gesture.tokens, strict=bool(self.indexes)):
-            if recording != last:
+        self.oracle.extend(np.stack([gesture.vector for gesture in gestures]))
+        for index, tokens in zip(self.indexes, rows["tokens"].T, strict=bool(self.indexes)):
+            if starts_sequence:
                 index.start_sequence()
-            index.append(token)
-        self.notes_column.extend(own)
+            index.extend(tokens)
+        self.notes_column.extend(own_notes)
         self.hits_column.extend(own_hits)
-        return self.states_column.append(row[0])
+        self.states_column.extend(rows)
 
 
 def state_row(

@@ -331,6 +331,7 @@ def _tokenise_all(
     paths = [folder / f"{item.container.path.name}-{digest}{probe}" for item, probe in zip(heard, probes, strict=True)]
     left = [number for number, path in enumerate(paths) if not is_whole(path)]
     tasks = [_ToTokenise(heard[number], spec, vocabularies, paths[number]) for number in left]
+    engine = engine if len(tasks) > 1 else partial(each, processes=1)
     for done, (number, result) in enumerate(engine(_tokenise_one, tasks)):
         if isinstance(result, MusicHalError):
             raise result
@@ -356,10 +357,8 @@ def _remember(recordings: Mapping[int, tuple[Tokenised, Records]], tell: Progres
         gestures, exact = item.gestures(), is_exact(item.heard.take)
         notes, hits = (assign_notes(gestures, some, exact=exact) for some in (item.heard.notes, item.heard.hits))
         places = beat_places(beats, [gesture.start_s for gesture in gestures])
-        for gesture, own_notes, own_hits, place in zip(gestures, notes, hits, places, strict=True):
-            state = memory.append(gesture, own_notes, recording=number, beat=BeatPlace.of(place), hits=own_hits)
-            if state % 500 == 0:
-                tell("Remembering", state / total)
+        memory.extend(gestures, notes, recording=number, beats=[BeatPlace.of(place) for place in places], hits=hits)
+        tell("Remembering", len(memory) / total)
     memory.index_all()
     return memory
 

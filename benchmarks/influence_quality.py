@@ -104,7 +104,7 @@ def _values(heard: HeardDuo) -> tuple[Float64, Float64, Float64]:
         partner.hear(percept, now_s)
         if now_s < next_s or now_s > heard.excerpt.duration_s - _SPAN_S or not percept.heard.audible.any():
             continue
-        values.append(partner.weigh_all(now_s).influences[columns][:, states, 0])
+        values.append(partner.weigh_all(now_s, states)[columns])
         times_s.append(now_s)
         next_s = now_s + _STEP_S
     return np.array(times_s), rows["start_s"][states].astype(np.float64), np.array(values)

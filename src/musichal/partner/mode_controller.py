@@ -76,14 +76,22 @@ class ModeController:
     * `settings`: Those that the user gave (`explicit`) hold in every mode.
     * `rng`: Draws the lengths of phrases, breaths and modes, and returns.
     * `sample_rate_hz`: Rate of the stream that percepts count in.
+    * `follows_pulse`: Whether it looks for a pulse in what is heard.
     """
 
     def __init__(
-        self, library: MemoryPool, settings: PartnerSettings, *, rng: np.random.Generator, sample_rate_hz: int
+        self,
+        library: MemoryPool,
+        settings: PartnerSettings,
+        *,
+        rng: np.random.Generator,
+        sample_rate_hz: int,
+        follows_pulse: bool = True,
     ) -> None:
         self._library = library
         self._rate_hz = sample_rate_hz
         self._rng = rng
+        self._follows_pulse = follows_pulse
         self._by_hand = settings.given
         self._table, form = directed_by(settings.direction)
         self.course = FormCourse(form)
@@ -121,7 +129,8 @@ class ModeController:
     def hear(self, percept: Percept, situation: Situation, now_s: float, settings: PartnerSettings) -> None:
         """Take a percept and the situation after it, with the settings that hold."""
         self._player.hear(percept, now_s)
-        self._pulse.hear(percept, settings)
+        if self._follows_pulse:
+            self._pulse.hear(percept, settings)
         for sample in percept.heard.onset_samples:
             self._taker.hear_onset(sample / self._rate_hz)
         self._past.append((now_s, dataclasses.replace(situation, pitch=self.pitch)))

@@ -19,7 +19,6 @@ from musichal.arrays import Float32, Float64, Int64, rounded
 from musichal.hearing.percepts import SILENCE, Percept
 from musichal.memory.memory import Memory
 from musichal.partner.candidates import (
-    Candidates,
     Draw,
     Filtered,
     Sounding,
@@ -74,8 +73,8 @@ class Partner:
     """Decides what to play, one state of memory at a time.
 
     The memory is never changed: what is learned while playing is kept beside it. `rng` is the only source of chance, and
-    percepts count in a stream at `sample_rate_hz`. Unless it `knows_its_sound`, which only measurements ask for, it does not
-    subtract its own sound from what it hears.
+    percepts count in a stream at `sample_rate_hz`. Only measurements ask for one that does not subtract its own sound from what
+    it hears (`knows_its_sound`), or does not look for a pulse (`follows_pulse`), and then hears in half the time.
 
     Raises `InputError` where the settings' direction names an unknown mode, or its modes or form are wrong.
     """
@@ -88,6 +87,7 @@ class Partner:
         rng: np.random.Generator,
         sample_rate_hz: int,
         knows_its_sound: bool = True,
+        follows_pulse: bool = True,
     ) -> None:
         self.library = MemoryPool(memory)
         self._worth = np.array([memory.worth.get(name, 1.0) for name in INFLUENCES])
@@ -96,7 +96,11 @@ class Partner:
         self._rng = rng
         directed = settings.direction.mode or settings.direction.form
         self._modes = ModeController(
-            self.library, settings, rng=rng.spawn(1)[0] if directed else rng, sample_rate_hz=sample_rate_hz
+            self.library,
+            settings,
+            rng=rng.spawn(1)[0] if directed else rng,
+            sample_rate_hz=sample_rate_hz,
+            follows_pulse=follows_pulse,
         )
         self._tracker = SituationTracker(sample_rate_hz=sample_rate_hz)
         self._last_key_s, self._hears_sound = -1.0, False
@@ -363,15 +367,16 @@ class Partner:
         filtered = Filtered({**options.filtered.factors, "beat": factors})
         return dataclasses.replace(options, fit=fit, filtered=filtered, scores=values)
 
-    def weigh_all(self, now_s: float) -> Candidates:
-        """Return all states of its memory with what each influence makes of them now, to measure that."""
+    def weigh_all(self, now_s: float, states: Int64) -> Float64:
+        """Return what each influence makes of these states of its memory now, (influences, n), to measure that."""
         settings = self._modes.settings(self.settings)
         situation = self._at(now_s, settings)
         sounds = self._sounding(situation, settings, self._shifts())
-        return find_candidates(
+        found = find_candidates(
             self.library, self._activation, self._follower, situation, sounds, position=None, transposition=0,
-            settings=settings, also=np.arange(len(self.library.base)),
+            settings=settings, also=states,
         )  # fmt: skip
+        return found.influences[:, found.states.searchsorted(states), 0]
 
     def _follow_scenario(self, turn: Turn) -> Plan | None:
         """Return how memory can follow the scenario now, None where there is nothing to follow."""

@@ -65,14 +65,15 @@ def _lifts(memory: Memory, rehearsals: Sequence[Rehearsal], names: Sequence[str]
     found: list[Float64] = []
     settings = PartnerSettings(live_weight=0.0, max_transposition=0)
     for rehearsal in rehearsals:
-        partner = Partner(memory, settings, rng=np.random.default_rng(0), sample_rate_hz=rate_hz)
+        rng = np.random.default_rng(0)
+        partner = Partner(memory, settings, rng=rng, sample_rate_hz=rate_hz, follows_pulse=False)
         own = np.flatnonzero(rows["recording"] == rehearsal.recording)
         next_s = _STEP_S
         for percept in rehearsal.percepts():
             now_s = percept.heard.available_at / rate_hz
             if now_s > longest_s:
                 break
-            # Salience is for the pulse, which influences do not ask; training does not keep it, nor what tells the tuning.
+            # Training does not keep what tells the pulse and the tuning; the influences do not ask for them.
             salience = np.zeros((len(percept.heard.frame_samples), N_PITCHES), dtype=np.float32)
             partner.hear(replace(percept, heard=replace(percept.heard, salience=salience, thirds=None)), now_s)
             at_s = now_s + rehearsal.offset_s
@@ -85,7 +86,7 @@ def _lifts(memory: Memory, rehearsals: Sequence[Rehearsal], names: Sequence[str]
             alike = follows[others] @ follows[here]
             if len(others) < 2 * _BEST or not follows[here].any():
                 continue
-            values = partner.weigh_all(now_s).influences[columns][:, others, 0]
+            values = partner.weigh_all(now_s, others)[columns]
             best = np.argsort(-rounded(values), axis=1, kind="stable")[:, :_BEST]
             speaks = values.max(axis=1) > 0
             found.append(np.where(speaks, alike[best].mean(axis=1) - alike.mean(), 0.0))

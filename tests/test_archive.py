@@ -299,9 +299,14 @@ def test_compact_recordings_are_kept_as_they_are_heard(songs):
 # ── workers ──────────────────────────────────────────────────────────────────
 
 
-def test_a_recording_that_ends_its_worker_is_left_out_by_name():
+def test_a_recording_that_ends_its_worker_is_left_out_by_name(tmp_path):
     entries = [Entry(Path("a.wav")), Entry(Path("b.wav"))]
-    found = hear_archive(entries, lambda _: None, lambda *_: [(1, DiedError("died")), (0, Found("k"))], each=lambda *_: None)
+    (tmp_path / "heard").mkdir()
+
+    def task(entry: Entry) -> HearTask:
+        return HearTask(entry, PerceptionSpec(), tmp_path)
+
+    found = hear_archive(entries, task, lambda *_: [(1, DiedError("died")), (0, Found("k"))], each=lambda *_: None)
     assert [one.wrong for one in found] == ["", "b.wav: died"]
 
 

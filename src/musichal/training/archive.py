@@ -37,6 +37,7 @@ _STAYING, _PASSING = (json.dumps({"format": "musichal-work"} | more).encode() fo
 _STALE_S = 24 * 3600
 _MOST_MEDOIDS, _BLOCK_ROWS = 1024, 128
 _BLOCK_BYTES = 1 << 20
+_FEW_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -90,14 +91,8 @@ def hear_entry(task: HearTask) -> Found:
     try:
         before = _state(entry.path)
         key = _key(task)
-        path = heard_path(task.folder, key)
-        with contextlib.suppress(PartnerFileError):
-            heard = Heard.load(path, name=entry.words)
-            remarks = tuple(heard.container.content["warnings"])
-            refused = task.strict and any(remark.startswith(CUT) for remark in remarks)
-            if task.probe in (None, heard.container.content.get("probe")) and not refused:
-                heard.check()
-                return Found(key, "", remarks, heard.duration_s, took_s=time.monotonic() - started_s)
+        if (known := _known(task, key)) is not None:
+            return known
         recording = _read(task)
         if task.compact:
             recording = compacted(recording, task.spec.sample_rate_hz)
@@ -109,6 +104,7 @@ def hear_entry(task: HearTask) -> Found:
         return Found(wrong=f"{entry.words}: {reason(error)}")
     remarks_ = {"key": key, "probe": probe(task.spec), "warnings": list(recording.warnings)}
     try:
+        path = heard_path(task.folder, key)
         hear(recording, task.spec, ready_encoder(task.spec), path, keep_audio=task.keep_audio, remarks=remarks_)
     except InputError as error:
         if isinstance(error.__cause__, OSError):
@@ -116,6 +112,19 @@ def hear_entry(task: HearTask) -> Found:
         return Found(wrong=_with_line(str(error), entry))
     took_s = time.monotonic() - started_s
     return Found(key, "", recording.warnings, recording.duration_s, is_new=True, took_s=took_s)
+
+
+def _known(task: HearTask, key: str) -> Found | None:
+    """Return what was found of a recording before, None where it is to be heard."""
+    started_s = time.monotonic()
+    with contextlib.suppress(PartnerFileError):
+        heard = Heard.load(heard_path(task.folder, key), name=task.entry.words)
+        remarks = tuple(heard.container.content["warnings"])
+        refused = task.strict and any(remark.startswith(CUT) for remark in remarks)
+        if task.probe in (None, heard.container.content.get("probe")) and not refused:
+            heard.check()
+            return Found(key, "", remarks, heard.duration_s, took_s=time.monotonic() - started_s)
+    return None
 
 
 def _with_line(text: str, entry: Entry) -> str:
@@ -226,16 +235,34 @@ def hear_archive(
     entries: Sequence[Entry], task: Callable[[Entry], HearTask], engine: Engine, *, each: Callable[[Entry, Found], None]
 ) -> list[Found]:
     """Hear entries by an engine; return what was found of each, and tell `each` as it comes. Raises as `hear_entry` does."""
-    found = [Found() for _ in entries]
-    for number, result in engine(hear_entry, [task(entry) for entry in entries]):
+    tasks = [task(entry) for entry in entries]
+    found: dict[int, Found] = {}
+
+    def came(number: int, one: Found) -> None:
+        found[number] = one
+        each(entries[number], one)
+
+    # What was heard before is found here where that takes less than to start processes for it.
+    if tasks and any(heard_path(tasks[0].folder, "").iterdir()) and sum(map(_bytes, entries)) <= _FEW_BYTES:
+        for number, one in enumerate(tasks):
+            with contextlib.suppress(OSError, InputError):  # it is told when it is heard
+                if (known := _known(one, _key(one))) is not None:
+                    came(number, known)
+    left = [number for number in range(len(tasks)) if number not in found]
+    for n, result in engine(hear_entry, [tasks[number] for number in left]):
         if isinstance(result, DiedError):
-            found[number] = Found(wrong=f"{entries[number].words}: {result}")
+            came(left[n], Found(wrong=f"{entries[left[n]].words}: {result}"))
         elif isinstance(result, MusicHalError):
             raise result
         else:
-            found[number] = result
-        each(entries[number], found[number])
-    return found
+            came(left[n], result)
+    return [found.get(number, Found()) for number in range(len(tasks))]
+
+
+def _bytes(entry: Entry) -> int:
+    with contextlib.suppress(OSError):
+        return _state(entry.path)[0]
+    return 0
 
 
 # Which recordings a partner remembers, of all that its vocabularies were learned from.

@@ -14,7 +14,16 @@ from hypothesis import strategies as st
 from musichal.audio.instrument import EmbeddedInstrument, render_notes
 from musichal.audio.recording import read_recording
 from musichal.errors import InputError
-from musichal.hearing.beats import LONGEST_BEAT_S, SHORTEST_BEAT_S, BeatHabit, BeatTracker, find_beats, predicted_beats
+from musichal.hearing import beat_level, beats, metre
+from musichal.hearing.beats import (
+    LONGEST_BEAT_S,
+    SHORTEST_BEAT_S,
+    BeatHabit,
+    BeatTracker,
+    find_beats,
+    find_pulse,
+    predicted_beats,
+)
 from musichal.hearing.percepts import Percept
 from musichal.note import PERCUSSION_CHANNEL, Note
 from musichal.partner.clocks import TickClock, read_clock
@@ -282,11 +291,21 @@ def test_a_clock_is_a_time_and_a_period():
 def test_the_beats_of_a_recording_are_found(audio_dir: Path, trained):
     recording = read_recording(audio_dir / "rock140_mix.ogg")
     percepts = hear(trained, recording.samples, recording.sample_rate_hz)
-    beats = find_beats((p.heard for p in percepts), sample_rate_hz=RATE)
+    found = find_beats((p.heard for p in percepts), sample_rate_hz=RATE)
     truth = np.array(json.loads((audio_dir / "rock140.json").read_text())["beats"])
-    assert mir_eval.beat.f_measure(mir_eval.beat.trim_beats(truth), mir_eval.beat.trim_beats(beats["time_s"])) > 0.9
-    assert np.all(np.diff(beats["time_s"]) > 0)
-    assert np.all((beats["confidence"] >= 0) & (beats["confidence"] <= 1))
+    assert mir_eval.beat.f_measure(mir_eval.beat.trim_beats(truth), mir_eval.beat.trim_beats(found["time_s"])) > 0.9
+    assert np.all(np.diff(found["time_s"]) > 0)
+    assert np.all((found["confidence"] >= 0) & (found["confidence"] <= 1))
+
+
+def test_hours_are_read_in_blocks_that_change_nothing(monkeypatch):
+    heard = [here.heard for here in clicks(*(0.2 + 0.5 * k for k in range(20)))]
+    whole = find_pulse(heard, sample_rate_hz=RATE)
+    for module, name in ((beats, "_BLOCK_FRAMES"), (metre, "_BLOCK_FRAMES"), (beat_level, "_BLOCK_STEPS")):
+        monkeypatch.setattr(module, name, 37)
+    in_blocks = find_pulse(heard, sample_rate_hz=RATE)
+    assert len(whole.times_s) > 4
+    assert all(np.array_equal(a, b) for a, b in zip(whole, in_blocks, strict=True))
 
 
 def test_silence_and_nothing_have_no_beats(trained):

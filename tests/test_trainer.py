@@ -129,6 +129,7 @@ def test_a_vocabulary_is_learned_from_a_bounded_number_of_frames(short_mix, monk
         return fit_vocabulary(features, spec, **where)
 
     monkeypatch.setattr(trainer, "fit_vocabulary", learn)
+    monkeypatch.setattr("musichal.training.heard._PART_FRAMES", 60)  # which must change nothing
     recordings = [part(read_recording(short_mix), 0, 4), part(read_recording(short_mix), 4, 8)]
     model = train(recordings, SPEC, keep_audio=False, sample_frames=150)
     assert all(100 < n <= 150 for n in learned_from)

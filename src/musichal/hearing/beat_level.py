@@ -15,7 +15,7 @@ import numpy as np
 from safetensors.numpy import load
 from scipy.ndimage import maximum_filter1d
 
-from musichal.arrays import Float32, Float64
+from musichal.arrays import Float64, Rows
 from musichal.hearing.beat_evidence import STEP_S
 from musichal.hearing.metre import likeliest_course, log_chances
 from musichal.note import HeardNote
@@ -45,19 +45,26 @@ _SHARES = np.array([0.0, 0.5, 0.25, 0.75, 1 / 3, 2 / 3])  # of a beat, at which 
 _GROUPS = ((0, 2), (2, 5), (5, 8), (8, 9), (9, 10), (10, 12), (16, 17), (17, 18), (23, 24))
 _DRUM_OF_KEY = {36: 0, 38: 1, 42: 2, 46: 2, 49: 3}
 _N_DRUMS = 4
+_BLOCK_STEPS = 1 << 15
 N_FEATURES = (_N_DRUMS + len(_GROUPS)) * (4 + len(_LAGS)) + 3 + 4
 
 
-def what_is_heard(evidence: Float32, hits: list[HeardNote]) -> Float64:
+def what_is_heard(evidence: Rows, hits: list[HeardNote]) -> Float64:
     """Return what is heard in each step: drums struck, then groups of the evidence, each the loudest within a step."""
-    drums = np.zeros((len(evidence), _N_DRUMS))
+    count = evidence.shape[0]
+    out = np.zeros((count, _N_DRUMS + len(_GROUPS)))
     for hit in hits:
         step = int(hit.onset_s / STEP_S)
-        if hit.pitch in _DRUM_OF_KEY and step < len(drums):
+        if hit.pitch in _DRUM_OF_KEY and step < count:
             drum = _DRUM_OF_KEY[hit.pitch]
-            drums[step, drum] = max(drums[step, drum], hit.velocity / 127)
-    groups = [evidence[:, a:b].mean(axis=1, keepdims=True, dtype=np.float64) for a, b in _GROUPS]
-    return np.asarray(maximum_filter1d(np.concatenate([drums, *groups], axis=1), 3, axis=0))
+            out[step, drum] = max(out[step, drum], hit.velocity / 127)
+    for first in range(0, count, _BLOCK_STEPS):
+        block = evidence[first : first + _BLOCK_STEPS]
+        for number, (a, b) in enumerate(_GROUPS, _N_DRUMS):
+            out[first : first + len(block), number] = block[:, a:b].mean(axis=1, dtype=np.float64)
+    for column in out.T:
+        column[:] = maximum_filter1d(column, 3)
+    return out
 
 
 def features(heard: Float64, pulses_s: Float64, first: int, last: int) -> Float64:

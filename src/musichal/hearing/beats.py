@@ -16,13 +16,15 @@ does, and how steady it is.
 """
 
 import math
+import tempfile
 from collections import deque
 from collections.abc import Iterable
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from musichal.arrays import Bool, Float32, Float64, Int64, Records
+from musichal.arrays import Bool, Float32, Float64, Int64, Records, RowFile
 from musichal.hearing.bars import bar_places
 from musichal.hearing.beat_evidence import DELAY_S, N_KINDS, STEP_S, BeatEvidence, BeatNetwork
 from musichal.hearing.beat_level import beat_places, what_is_heard
@@ -309,6 +311,7 @@ _LONG_RUN = 12
 # Beats to each side over which a pulse is to be steady; where a half: the mean change of its period a beat, less its trend.
 _STEADY_BEATS, _STEADY, _STEADY_WIDTH = 12, 0.0054, 0.0007
 _STEPS = 3  # changes around a beat that do not count: a new tempo
+_BLOCK_FRAMES = 1 << 16
 
 
 class FoundPulse(NamedTuple):
@@ -328,27 +331,40 @@ def find_pulse(segments: Iterable[SegmentFeatures], *, sample_rate_hz: int) -> F
     """Return a pulse of a whole recording, at whatever level of its metre; None if the recording is too short for one."""
     evidence, network = BeatEvidence(), BeatNetwork()
     strengths = _Strengths()
-    kinds, parts = [np.zeros((0, N_KINDS), np.float32)], [np.zeros((0, 3), np.float32)]
+    kinds, parts = RowFile(N_KINDS, Path(tempfile.gettempdir())), [np.zeros((0, 3), np.float32)]
     struck: list[tuple[float, float]] = []
     hits: list[HeardNote] = []
     for segment in segments:
-        kinds.append(evidence.hear(segment, sample_rate_hz=sample_rate_hz))
-        parts.append(network.push(kinds[-1]))
+        heard = evidence.hear(segment, sample_rate_hz=sample_rate_hz)
+        kinds.append(heard)
+        parts.append(network.push(heard))
         struck += strengths.of(segment, sample_rate_hz=sample_rate_hz)
         hits += segment.hits
-    steps = np.concatenate(parts).astype(np.float64)
+    steps = np.concatenate(parts)
     if len(steps) * STEP_S < _FEWEST_BEATS * SHORTEST_BEAT_S:
         return None
-    per_step = round(STEP_S / FRAME_S)
-    place = (np.arange(per_step * len(steps)) - (per_step - 1)) / per_step
-    seen = np.stack([np.interp(place, np.arange(len(steps)), steps[:, i]) for i in range(3)], axis=1)
     onsets: Float64 = np.array(struck, dtype=np.float64).reshape(-1, 2)
-    observed = np.concatenate([rests(seen[:, :2], 0.0)[1], np.zeros((len(seen), 1))], axis=1)
-    np.maximum.at(observed[:, 3], np.clip((onsets[:, 0] + DELAY_S) / FRAME_S, 0, len(seen) - 1).astype(int), onsets[:, 1])
+    observed, first = _observed(steps, onsets)
     frames, rows = best_path(observed)
     times_s = np.asarray((frames + 0.5) * FRAME_S - DELAY_S, np.float64)
     sure = np.minimum(_sureness(observed, frames, rows), _steadiness(_to_onsets(times_s, onsets[:, 0])))
-    return FoundPulse(times_s, sure, onsets[:, 0], what_is_heard(np.concatenate(kinds), hits), seen[:, 2])
+    del observed, steps, parts  # of hours these are much
+    return FoundPulse(times_s, sure, onsets[:, 0], what_is_heard(kinds, hits), first)
+
+
+def _observed(steps: Float32, onsets: Float64) -> tuple[Float64, Float64]:
+    """Return what `best_path` reads, of steps (n, 3) and onsets (k, 2), and how likely each frame is a bar's first beat."""
+    per_step = round(STEP_S / FRAME_S)
+    count, lately = per_step * len(steps), 0.0
+    observed, first, numbers = np.zeros((count, 4)), np.empty(count), np.arange(len(steps))
+    for begin in range(0, count, _BLOCK_FRAMES):
+        block = slice(begin, min(count, begin + _BLOCK_FRAMES))
+        place = (np.arange(block.start, block.stop) - (per_step - 1)) / per_step
+        beat, half, first[block] = (np.interp(place, numbers, steps[:, kind]) for kind in range(3))
+        heard, observed[block, :3] = rests(np.stack([beat, half], axis=1), lately)
+        lately = float(heard[-1])
+    np.maximum.at(observed[:, 3], np.clip((onsets[:, 0] + DELAY_S) / FRAME_S, 0, count - 1).astype(int), onsets[:, 1])
+    return observed, first
 
 
 def first_chance(pulse: FoundPulse, beats_s: Float64) -> Float64:

@@ -7,6 +7,7 @@ likely it makes them than a metre at any other place would.
 """
 
 import math
+import tempfile
 from functools import cache
 from typing import NamedTuple
 
@@ -25,6 +26,7 @@ _LEAST = 0.02
 # So many times likelier is an onset there.
 _ON_BEAT, _ON_HALF, _ON_QUARTER = 6.0, 1.8, 0.8
 _FORGET = math.exp(-FRAME_S / 0.6)
+_BLOCK_FRAMES = 1 << 12
 AWAKE = 0.15
 """How much must have been heard lately for a frame to count in full."""
 
@@ -96,27 +98,31 @@ def best_path(observed: Float64) -> tuple[Int64, Int64]:
         score, change = np.log(s.first), np.log(s.change)
     last = np.arange(rows) * width + s.lengths - 1
     behind = last[:-1] + 1
-    came = np.zeros((len(observed), rows), dtype=np.int16)
     moved = np.empty_like(score)
-    for frame, (on, half, off, strength) in enumerate(observed.tolist()):
-        ways = score.ravel().take(last)[:, None] + change
-        came[frame] = best = ways.argmax(axis=0)
-        moved.ravel()[1:] = score.ravel()[:-1]
-        moved.ravel()[behind] = -np.inf
-        moved[:, 0] = ways[best, np.arange(rows)]
-        moved += np.log(off + s.on_beat * (on - off) + s.on_half * (half - off))
-        if strength > 0:
-            moved += np.log1p(strength * s.struck)
-        moved -= moved.max()
-        score, moved = moved, score
-    row, place = np.unravel_index(int(score.argmax()), score.shape)
-    frame = len(observed) - 1 - int(place)
-    beats, of = [], []
-    while frame >= 0:
-        beats.append(frame)
-        of.append(int(row))
-        row = came[frame, row]
-        frame -= int(s.lengths[row])
+    # Which row each row came from at each frame, a byte each: in a file, for of hours it is much.
+    with tempfile.TemporaryFile(prefix="musichal-") as came:
+        for first in range(0, len(observed), _BLOCK_FRAMES):
+            for on, half, off, strength in observed[first : first + _BLOCK_FRAMES].tolist():
+                ways = score.ravel().take(last)[:, None] + change
+                best = ways.argmax(axis=0)
+                came.write(best.astype(np.uint8).tobytes())
+                moved.ravel()[1:] = score.ravel()[:-1]
+                moved.ravel()[behind] = -np.inf
+                moved[:, 0] = ways[best, np.arange(rows)]
+                moved += np.log(off + s.on_beat * (on - off) + s.on_half * (half - off))
+                if strength > 0:
+                    moved += np.log1p(strength * s.struck)
+                moved -= moved.max()
+                score, moved = moved, score
+        row, place = np.unravel_index(int(score.argmax()), score.shape)
+        frame = len(observed) - 1 - int(place)
+        beats, of = [], []
+        while frame >= 0:
+            beats.append(frame)
+            of.append(int(row))
+            came.seek(frame * rows + int(row))
+            row = came.read(1)[0]
+            frame -= int(s.lengths[row])
     return np.array(beats[::-1], dtype=np.int64), np.array(of[::-1], dtype=np.int64)
 
 

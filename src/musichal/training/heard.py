@@ -120,15 +120,17 @@ class Heard:
         """Return which frames of the sources are above the gate, shape (sources, n)."""
         return np.concatenate([np.zeros((len(SOURCES), 0), np.bool_), *(p["audible"] for p in self._parts())], axis=1)
 
-    def features(self, source: int, chosen: Bool | None = None) -> Float32:
-        """Return the features of the frames of a source, or of those `chosen` (n,), shape (k, dims)."""
-        found, first = [np.zeros((0, int(self.container.content["dims"][source])), np.float32)], 0
+    def features(self, source: int, chosen: Bool | None = None) -> Iterator[Float32]:
+        """Yield the features of the frames of a source, or of those `chosen` (n,), part by part, each of shape (k, dims)."""
+        first = 0
         for part in self._members(SOURCES[source]):
-            features = self.container.read_arrays(part)["features"]
-            keep = slice(None) if chosen is None else chosen[first : first + len(features)]
-            found.append(features[keep])
+            features: Float32 = self.container.read_arrays(part)["features"]
+            yield features if chosen is None else features[chosen[first : first + len(features)]]
             first += len(features)
-        return np.concatenate(found)
+
+    def every(self, name: str) -> AnyArray:
+        """Return one of the arrays of all segments, such as `frame_samples`, shape (n,)."""
+        return np.concatenate([part[name] for part in self._parts()])
 
     def segments(self, *, features: bool = True) -> Iterator[SegmentFeatures]:
         """Yield the segments as they were heard, without salience, and without features where not asked for."""

@@ -248,9 +248,9 @@ def _sample(heard: Sequence[Heard], source: int, mask: Callable[[Heard], Bool], 
         chosen = mask(item)
         if total > most:
             chosen = chosen & (frame_hashes(item, np.arange(len(chosen))) < limit)
-        features = item.features(source, chosen)
-        out = out or RowFile(features.shape[1], folder)
-        out.append(features)
+        for features in item.features(source, chosen):
+            out = out or RowFile(features.shape[1], folder)
+            out.append(features)
     assert out is not None
     return out
 
@@ -262,7 +262,9 @@ def _counted_again(vocabularies: Vocabularies, tokenised: Sequence[Tokenised]) -
     for source, vocabulary in enumerate(vocabularies):
         own = np.asarray(counts, np.int64)[source]
         if own.sum() < vocabulary.size:  # it was learned from below the gate
-            own = np.asarray(sum(vocabulary.count(item.heard.features(source)) for item in tokenised), np.int64)
+            own = np.asarray(
+                sum(vocabulary.count(part) for item in tokenised for part in item.heard.features(source)), np.int64
+            )
         out.append(replace(vocabulary, counts=own))
     return out[0], out[1]
 
@@ -365,16 +367,15 @@ def _remember(recordings: Mapping[int, tuple[Tokenised, Records]], tell: Progres
 
 def _store(item: Tokenised, beats: Records) -> StoredRecording:
     heard = item.heard
-    segments = list(heard.segments(features=False))
     return StoredRecording(
         name=heard.name,
         sample_rate_hz=heard.sample_rate_hz,
         n_samples=heard.n_samples,
         digest=heard.digest,
         tokens=item.tokens(),
-        frame_samples=np.concatenate([segment.frame_samples for segment in segments]),
-        level_db=np.concatenate([segment.level_db for segment in segments]),
-        onset_samples=np.array([onset for segment in segments for onset in segment.onset_samples], dtype=np.int64),
+        frame_samples=heard.every("frame_samples"),
+        level_db=heard.every("level_db"),
+        onset_samples=heard.every("onset_samples"),
         flac=heard.flac,
         beats=beats,
         take=heard.take,

@@ -229,6 +229,32 @@ def test_pipes_devices_and_links_in_a_circle_are_left_out(folder):
     assert all(name in warned[0] for name in ("pipe.wav", "circle.wav", "device.wav"))
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="has no such files")
+def test_a_pipe_that_nobody_writes_is_refused_by_each_option_that_takes_a_file(
+    trained_path, short_mix, short_guitar, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe")
+    for command in (
+        *(
+            f"play {trained_path} --input {short_mix} --midi-out a.mid {option} pipe"
+            for option in ("--form", "--modes", "--voices")
+        ),
+        f"play {trained_path} --input {short_mix} --midi-out a.mid --scenario pipe",
+        f"play {trained_path} --input {short_mix} --audio-out a.wav --soundfont pipe",
+        f"train {short_mix} -o a.hal --notes pipe",
+        f"train {short_mix} -o a.hal --sounds-of pipe",
+        f"train --player {short_guitar} --others pipe -o a.hal",
+        "train --manifest pipe -o a.hal",
+        f"evaluate --duo {short_guitar} {short_mix} --beats pipe",
+        *(f"{command} pipe" for command in ("modes", "inspect", "verify", "check")),
+    ):
+        result = run(*command.split())
+        assert result.exit_code == 2, command
+        assert "pipe" in result.output and "not an ordinary file" in result.output, command
+    assert os.listdir() == ["pipe"]  # noqa: PTH208 - names
+
+
 def test_strict_stops_and_names_all(folder):
     with pytest.raises(InputError) as caught:
         read_recordings([folder], warn=print, min_duration_s=0.35, strict=True)

@@ -24,7 +24,7 @@ from typing import IO, Any
 
 from musichal import __version__
 from musichal.errors import InputError
-from musichal.text import printable, reason
+from musichal.text import open_file, printable, reason
 
 SHAPES_NUMBERS = ("musichal", "python", "machine", "numpy", "scipy", "soxr", "soundfile")
 """What `installed` is asked for when a partner is trained."""
@@ -73,7 +73,7 @@ def sha256_of(path: Path) -> str:
 
 @lru_cache(maxsize=8)
 def _sha256_as_of(path: Path, *_state: int) -> str:
-    with path.open("rb") as stream:
+    with open_file(path) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 

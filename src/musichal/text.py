@@ -9,10 +9,11 @@ import json
 import math
 import os
 import re
+import stat
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, BinaryIO, NoReturn
 from urllib.parse import unquote_to_bytes
 
 from musichal.errors import InputError
@@ -125,13 +126,21 @@ def unknown_name(kind: str, name: object, valid: Iterable[str], *, hint: str = "
     return InputError(f"{where and f'{where}: '}unknown {kind} {given!r}. Valid {kind}s: {listed}")
 
 
+def open_file(path: PathLike) -> BinaryIO:
+    """Open a file to read it, or what a shell passes as one; raises `OSError` for other pipes and devices, which may wait."""
+    mode, target = os.stat(path).st_mode, os.path.realpath(path)  # noqa: PTH116 - a path of any kind
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or target == os.devnull or target.startswith("/proc/")):
+        raise OSError(errno.ESPIPE, "it is not an ordinary file")
+    return open(path, "rb")  # noqa: PTH123 - a path of any kind
+
+
 def read_text(path: PathLike, *, limit: int = LARGEST_TABLE_BYTES) -> str:
     """Return the text of a small file in UTF-8, or in UTF-16 with a byte order mark, with lines that end in a line feed.
 
     Raises `InputError` if the file cannot be read, has more than `limit` bytes, or another encoding.
     """
     try:
-        with open(path, "rb") as stream:  # noqa: PTH123 - a path of any kind
+        with open_file(path) as stream:
             data = stream.read(limit + 1)
     except OSError as error:
         raise InputError(f"cannot read {printable(path)}: {reason(error)}") from error

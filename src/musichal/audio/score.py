@@ -33,7 +33,7 @@ from musichal.audio.instrument import Instrument, render_notes
 from musichal.audio.midi_take import LONGEST_LABEL, Label, MidiChoice
 from musichal.errors import InputError
 from musichal.note import PERCUSSION_CHANNEL, Note
-from musichal.text import PathLike, printable, reason
+from musichal.text import PathLike, open_file, printable, reason
 
 MOST_BYTES = 2_500_000
 """So that reading takes less than 5 s, whatever is in it; 40 minutes of piano have 0.4 MB."""
@@ -165,7 +165,7 @@ def read_score(path: PathLike) -> Score:
 def read_midi_bytes(path: PathLike) -> bytes:
     """Return a file's bytes, at most just more than is read of a MIDI file; raises `InputError` if it cannot be read."""
     try:
-        with Path(path).open("rb") as stream:
+        with open_file(path) as stream:
             return stream.read(MOST_BYTES + 1)
     except OSError as error:
         raise InputError(f"cannot read {printable(path)}: {reason(error)}") from error

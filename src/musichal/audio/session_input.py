@@ -12,7 +12,7 @@ from musichal.audio.files import decode_flac
 from musichal.audio.midi_take import Control, MidiTake, played_of
 from musichal.errors import InputError
 from musichal.note import HeardNote
-from musichal.text import parse_json, printable, reason
+from musichal.text import open_file, parse_json, printable, reason
 
 SETTINGS, INPUT, EVENT_LOG = "settings.json", "input", "transcript.jsonl"
 FULL_SCALE = np.float32(2.0**23)
@@ -97,7 +97,8 @@ def whole_lines(path: Path, *, start: int = 0) -> Iterator[tuple[int, bytes]]:
 def read_bytes(path: Path) -> bytes:
     """Return the content of a file; raise `InputError` if it cannot be read."""
     try:
-        return path.read_bytes()
+        with open_file(path) as stream:
+            return stream.read()
     except OSError as error:
         raise InputError(f"cannot read {printable(path)}: {reason(error)}") from error
 

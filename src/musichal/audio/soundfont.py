@@ -30,7 +30,7 @@ import soxr
 from musichal.arrays import Float32, Float64, Int16, Records
 from musichal.errors import InputError
 from musichal.note import PERCUSSION_CHANNEL, Note
-from musichal.text import PathLike, counted, pitch_name, printable, reason
+from musichal.text import PathLike, counted, open_file, pitch_name, printable, reason
 
 _PERCUSSION_BANK = 128
 _ENVELOPE_DB = 100.0  # a decay or release time is the time in which the level falls by this much
@@ -373,7 +373,7 @@ def open_soundfont(path: PathLike) -> SoundFont:
     """
     name = printable(path)
     try:
-        with open(path, "rb") as file:  # noqa: PTH123 - a path of any kind
+        with open_file(path) as file:
             data = memoryview(file.read())
     except OSError as error:
         raise InputError(f"cannot read the soundfont {name}: {reason(error)}") from error

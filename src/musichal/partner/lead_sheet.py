@@ -26,7 +26,7 @@ from musichal.audio.score import Score, parse_midi, score_of, tempo_map
 from musichal.errors import InputError
 from musichal.partner.chords import CHORDS, TYPOGRAPHY, chord_labels, chord_number
 from musichal.partner.scenario import LONGEST, Scenario
-from musichal.text import decoded
+from musichal.text import decoded, open_file, reason
 
 NO_CHORD = -1
 MUSICXML_SUFFIXES = frozenset((".musicxml", ".xml", ".mxl"))
@@ -236,10 +236,10 @@ def _xml(data: bytes) -> ET.Element:
 def read_chart(path: Path) -> Scenario:
     """Return the scenario of a lead sheet: MIDI, MusicXML, or text; raises `InputError` where it is none of these."""
     try:
-        with path.open("rb") as stream:
+        with open_file(path) as stream:
             data = stream.read(_MOST_BYTES + 1)
     except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror}") from error
+        raise InputError(f"cannot be read: {reason(error)}") from error
     if len(data) > _MOST_BYTES:
         raise InputError(f"is larger than {_MOST_BYTES // 1_000_000} MB")
     is_midi, is_xml = data.startswith((b"MThd", b"RIFF")), path.suffix.lower() in MUSICXML_SUFFIXES

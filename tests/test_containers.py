@@ -221,6 +221,16 @@ def test_vorbis_whose_granule_positions_begin_anew(files, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["Vorbis", "Opus"])
+@pytest.mark.parametrize("first", [1, -2, -1])
+def test_pages_that_stand_there_twice_are_heard_once(kind, first, files, tmp_path):
+    every = pages(files[kind])
+    twice = every[first:][:2]
+    whole, warnings = heard(tmp_path, b"".join([*every[: first % len(every)], *twice, *every[first:]]))
+    assert whole == heard(tmp_path, files[kind])[0]
+    assert warnings == (f"{len(twice)} page{'s are' if len(twice) > 1 else ' is'} there twice: heard once",)
+
+
+@pytest.mark.parametrize("kind", ["Vorbis", "Opus"])
 def test_ogg_without_its_end(kind, files, tmp_path):
     every = pages(files[kind])
     seconds, warnings = heard(tmp_path, b"".join(every[:-1]))

@@ -168,6 +168,7 @@ class _Stream:
 
     codec: str | None
     pages: list[tuple[int, int, int]] = field(default_factory=list)
+    places: dict[int, tuple[int, int]] = field(default_factory=dict)  # of pages, by their number
     expected: int = 0
     begun: bool = False  # with sound, behind the headers
     ended: bool = False
@@ -176,7 +177,7 @@ class _Stream:
 def ogg(data: Data, start: int) -> Contents | Foreign:
     """Part a chain into its links, and take the first sound of each; a link begins where a stream begins behind sound."""
     links: list[dict[bytes, _Stream]] = []
-    at, holes, torn, sounding = start, 0, False, False
+    at, holes, twice, torn, sounding = start, 0, 0, False, False
     while (page := data.find(b"OggS\0", at)) >= 0:
         holes += page != at and sounding
         count = data[page + 26] if page + 27 <= len(data) else 255
@@ -199,7 +200,11 @@ def ogg(data: Data, start: int) -> Contents | Foreign:
         else:
             sounding = True
         stream = links[-1].get(serial) if links else None
-        if stream is not None:
+        before = stream.places.get(number, (0, 0)) if stream is not None else (0, 0)
+        if data[slice(*before)] == data[page:end]:
+            twice += 1
+        elif stream is not None:
+            stream.places[number] = page, end
             holes += stream.begun and number != stream.expected
             stream.expected, stream.begun, stream.ended = number + 1, stream.begun or granule > 0, bool(flags & 4)
             stream.pages.append((page, body, end))
@@ -211,6 +216,8 @@ def ogg(data: Data, start: int) -> Contents | Foreign:
     remarks: tuple[str, ...] = (
         (f"pages are missing or damaged at {counted(holes, 'place')}: what is left is heard",) if holes else ()
     )
+    if twice:
+        remarks += (f"{counted(twice, 'page')} {'is' if twice == 1 else 'are'} there twice: heard once",)
     if any(sum(s.codec is not None for s in link.values()) > 1 for link in links):
         remarks += ("it holds several sounds at the same time: the first is heard",)
     parts = tuple(_ogg_part(data, stream) for stream in heard)

@@ -78,16 +78,22 @@ def extend_segmentation(
     first = known.best.shape[0]
     best, back = np.empty(n + 1), np.zeros(n + 1, dtype=np.int64)
     best[:first], back[:first] = known.best, known.back
+    if first > n:
+        return known
+    # What a stretch costs by its best token, (ends, starts): all at once, which costs a fifth.
+    oldest, costs = max(0, first - max_frames), []
+    for source, weight in zip(sums, weights, strict=True):
+        ends, starts = (np.ascontiguousarray(source[since:].T) for since in (first, oldest))
+        costs.append(weight * np.minimum.reduce(ends[:, :, None] - starts[:, None, :], axis=0))
     for end in range(first, n + 1):
         low = max(0, end - max_frames)
         high = max(low, end - min_frames) + 1
         total = best[low:high] + penalty
-        for source, weight in zip(sums, weights, strict=True):
-            total = total + weight * (source[end] - source[low:high]).min(axis=1)
+        for cost in costs:
+            total += cost[end - first, low - oldest : high - oldest]
         # No later gesture may follow a first one that is still too short.
-        starts = np.arange(low, high)
-        total[(starts > 0) & (starts < min_frames)] = np.inf
-        start = int(np.argmin(total))
+        total[max(1 - low, 0) : max(min_frames - low, 0)] = np.inf
+        start = int(total.argmin())
         best[end], back[end] = total[start], low + start
     return Segmentation(best, back)
 

@@ -7,8 +7,9 @@ archive itself hearing is replaced by stored results: `heard_copies` of a record
 each with a digest of its own, and `learn` does with them what it does with files that were heard.
 
 The large partner has phrases that come back, as `music_like_memory`. Its oracle is one of a million gestures, again and
-again; all that is derived of its memory is really built. Vectors have `_DIMS` values instead of the 146 of `spectral`, and
-recordings a frame a second, so that more fits into the memory of a small machine; both lie in the file and are not searched.
+again; all that is derived of its memory is really built, each part in a process of its own. Vectors have `_DIMS` values instead
+of the 146 of `spectral`, and recordings a frame a second, so that more fits into a small machine; both lie in the file and are
+not searched.
 """
 
 import hashlib
@@ -27,15 +28,20 @@ import numpy as np
 
 from benchmarks.figure import Figure
 from benchmarks.memory_speed import token_string
-from benchmarks.partner_speed import BUSY, TimedPartner, chroma_of, decided, music_like_memory
+from benchmarks.partner_speed import BUSY, TimedPartner, chroma_of, decided
 from benchmarks.process import in_own_process, peak_memory_mb
+from musichal.arrays import Columns, Records
 from musichal.audio.recording import read_recording
 from musichal.hearing.listener import resolve_spec
+from musichal.hearing.percepts import SOURCES
 from musichal.hearing.vocabulary import Vocabulary
 from musichal.memory.audio_oracle import AudioOracle
 from musichal.memory.beat_places import LAST_PHASE
+from musichal.memory.container import read_container
 from musichal.memory.memory import NOTE, STATE, Memory
 from musichal.memory.partner_file import PartnerModel, StoredRecording, load_partner
+from musichal.memory.ready import find_kept, keep, kept_path
+from musichal.memory.token_index import TokenIndex
 from musichal.partner.made_ready import save_ready
 from musichal.partner.partner import Partner
 from musichal.spec import PerceptionSpec
@@ -60,6 +66,8 @@ def measure_archive(
         kept = min(hours, _REMEMBERED_HOURS)
         all_ = in_own_process(_MODULE, "learn", folder=folder, hours=round(hours), remembered=round(kept))
         size: dict[str, Any] = {"folder": folder, "gestures": gestures, "files": files}
+        parts = [in_own_process(_MODULE, job, **size) for job in ("columns", "oracle")]
+        parts += [in_own_process(_MODULE, "index", folder=folder, source=source) for source in range(len(SOURCES))]
         made, opened = (in_own_process(_MODULE, job, **size) for job in ("write", "open"))
     per_hour = 3600 / part["sound_s"]
     hear_s, name_s = part["hear_s"] * per_hour, part["name_s"] * per_hour
@@ -85,9 +93,9 @@ def measure_archive(
             for cores in _PLANNED_CORES
         ),
         Figure(f"work folder for {_PLANNED_HOURS:,} hours", _PLANNED_HOURS * part["bytes"] * per_hour / 1e9, "GB"),
-        Figure(f"building {many}", made["build_s"], "s"),
+        Figure(f"building {many}", sum(one["build_s"] for one in parts), "s"),
         Figure("writing them and making them ready", made["write_s"], "s"),
-        Figure("peak memory of that", made["peak_mb"], "MB"),
+        Figure("peak memory of that", max(one["peak_mb"] for one in (*parts, made)), "MB"),
         Figure("partner file", made["file_gb"], "GB"),
         Figure("what is kept ready of it", made["ready_gb"], "GB"),
         Figure(f"opening {many} as kept", opened["open_s"], "s", goal=5.0),
@@ -160,25 +168,10 @@ def _learn(folder: str, hours: int, remembered: int) -> dict[str, float]:
 # ── the large partner ────────────────────────────────────────────────────────
 
 
-def large_memory(gestures: int, files: int, *, rng: np.random.Generator) -> Memory:
-    """Return a memory of so many gestures in so many recordings of equal length."""
+def large_columns(gestures: int, files: int, *, rng: np.random.Generator) -> tuple[Records, Records]:
+    """Return the states and notes of so many gestures in so many recordings of equal length."""
     unit = min(gestures, _ORACLE)
-    copies = gestures // unit
-    n = copies * unit
-    small = music_like_memory(unit, rng=rng).oracle.to_arrays()
-    # A copy's clusters are those of the first one: its roots hang on theirs.
-    suffix, firsts = small["suffix_links"].astype(np.int64), np.arange(1, unit + 1)
-    roots = suffix == 0
-    shifts = unit * np.arange(copies)[:, None]
-    later = np.where(roots, firsts, suffix + shifts)
-    later[0] = suffix
-    repeat = np.where(roots & (shifts > 0), 1, small["repeat_lengths"])
-    inner = small["forward_links"][small["forward_links"][:, 0] > 0]
-    pairs = np.concatenate([small["forward_links"], *(inner + np.int32(unit * copy) for copy in range(1, copies))])
-    vectors = np.zeros((n, _DIMS), np.float32)
-    vectors[:, 0] = np.tile(small["vectors"][:, 0], copies)
-    arrays = {"vectors": vectors, "threshold": small["threshold"], "forward_links": pairs}
-    arrays |= {"suffix_links": later.ravel().astype(np.int32), "repeat_lengths": repeat.ravel().astype(np.int32)}
+    n = gestures // unit * unit
     states = np.zeros(n, dtype=STATE)
     harmonic = token_string("phrases", n, rng=rng)
     states["tokens"][:, 0] = harmonic
@@ -202,13 +195,70 @@ def large_memory(gestures: int, files: int, *, rng: np.random.Generator) -> Memo
     notes = np.zeros(int(states["note_count"].sum()), dtype=NOTE)
     notes["pitch"] = 40 + np.arange(len(notes)) % 48
     notes["duration_s"], notes["velocity"] = 0.2, 80
-    return Memory.restore(states, notes, AudioOracle.from_arrays(arrays))
+    return states, notes
+
+
+def large_oracle(gestures: int, *, rng: np.random.Generator) -> AudioOracle:
+    """Return an oracle of so many gestures, grown for the first of them and repeated."""
+    unit = min(gestures, _ORACLE)
+    copies = gestures // unit
+    vectors = np.zeros((copies * unit, _DIMS), np.float32)
+    vectors[:, 0] = np.tile(token_string("phrases", unit, rng=rng), copies)
+    small = AudioOracle.from_vectors(vectors[:unit], threshold=0.5).to_arrays()
+    # A copy's clusters are those of the first one: its roots hang on theirs.
+    suffix, firsts = small["suffix_links"].astype(np.int64), np.arange(1, unit + 1)
+    roots = suffix == 0
+    shifts = unit * np.arange(copies)[:, None]
+    later = np.where(roots, firsts, suffix + shifts)
+    later[0] = suffix
+    repeat = np.where(roots & (shifts > 0), 1, small["repeat_lengths"])
+    inner = small["forward_links"][small["forward_links"][:, 0] > 0]
+    pairs = np.concatenate([small["forward_links"], *(inner + np.int32(unit * copy) for copy in range(1, copies))])
+    arrays = {"vectors": vectors, "threshold": small["threshold"], "forward_links": pairs}
+    arrays |= {"suffix_links": later.ravel().astype(np.int32), "repeat_lengths": repeat.ravel().astype(np.int32)}
+    return AudioOracle.from_arrays(arrays)
+
+
+def _columns(folder: str, gestures: int, files: int) -> dict[str, float]:
+    start_s = time.process_time()
+    for name, column in zip(("states", "notes"), large_columns(gestures, files, rng=np.random.default_rng(0)), strict=True):
+        np.save(Path(folder) / f"{name}.npy", column)
+    return {"build_s": time.process_time() - start_s, "peak_mb": peak_memory_mb()}
+
+
+def _oracle(folder: str, gestures: int, files: int) -> dict[str, float]:
+    start_s = time.process_time()
+    oracle = large_oracle(gestures, rng=np.random.default_rng(0))
+    oracle.stop_growing()
+    keep("oracle", {"oracle": oracle})
+    return {"build_s": time.process_time() - start_s, "peak_mb": peak_memory_mb()}
+
+
+def _index(folder: str, source: int) -> dict[str, float]:
+    start_s = time.process_time()
+    states, index = np.load(Path(folder) / "states.npy", mmap_mode="r"), TokenIndex()
+    for part in np.split(states["tokens"][:, source], np.flatnonzero(np.diff(states["recording"])) + 1):
+        index.start_sequence()
+        index.extend(part)
+    keep(f"index {source}", {"index": index.compact()})
+    return {"build_s": time.process_time() - start_s, "peak_mb": peak_memory_mb()}
+
+
+def _part(name: str) -> Any:
+    found = find_kept(name)
+    assert found is not None, "it was kept before"
+    return found.get(name.split(maxsplit=1)[0])
 
 
 def _write(folder: str, gestures: int, files: int) -> dict[str, float]:
+    """Put parts that lie in files together, write the partner and make it ready."""
     start_s = time.process_time()
     spec, rng = resolve_spec(PerceptionSpec()), np.random.default_rng(0)
-    memory = large_memory(gestures, files, rng=rng)
+    oracle = _part("oracle")
+    memory = Memory(dims=_DIMS, threshold=oracle.threshold)
+    memory.oracle, memory.indexes = oracle, tuple(_part(f"index {source}") for source in range(len(SOURCES)))
+    columns = (Columns.of(np.load(Path(folder) / f"{name}.npy", mmap_mode="r")) for name in ("states", "notes"))
+    memory.states_column, memory.notes_column = columns
     none, rate_hz = np.zeros(0, np.float32), spec.sample_rate_hz
     counts = np.ones(spec.vocabulary.size, np.int64)
     centres = rng.normal(size=(2, spec.vocabulary.size, _DIMS // 2)).astype(np.float32)
@@ -229,12 +279,11 @@ def _write(folder: str, gestures: int, files: int) -> dict[str, float]:
         )
         for n in range(files)
     ]
-    build_s, start_s = time.process_time() - start_s, time.process_time()
     path = Path(folder) / "large.hal"
     save_ready(path, PartnerModel(spec, (vocabularies[0], vocabularies[1]), memory, tuple(stored), "", {}))
-    ready = sum(file.stat().st_size for file in (Path(os.environ["MUSICHAL_CACHE"]) / "ready").iterdir())
+    ready = kept_path(read_container(path).digest).stat().st_size
     return {
-        **{"build_s": build_s, "write_s": time.process_time() - start_s, "peak_mb": peak_memory_mb()},
+        **{"write_s": time.process_time() - start_s, "peak_mb": peak_memory_mb()},
         **{"file_gb": path.stat().st_size / 1e9, "ready_gb": ready / 1e9},
     }
 
@@ -252,7 +301,10 @@ def _open(folder: str, gestures: int, files: int, decisions: int = 2000) -> dict
     return {**found, **decided(timed, decisions, rng=np.random.default_rng(7), dims=_DIMS), "peak_mb": peak_memory_mb()}
 
 
-_JOBS: dict[str, Callable[..., dict[str, float]]] = {"hear": _hear, "learn": _learn, "write": _write, "open": _open}
+_JOBS: dict[str, Callable[..., dict[str, float]]] = {
+    **{"hear": _hear, "learn": _learn, "columns": _columns, "oracle": _oracle},
+    **{"index": _index, "write": _write, "open": _open},
+}
 
 if __name__ == "__main__":
     given: dict[str, Any] = json.loads(sys.argv[1])

@@ -67,11 +67,11 @@ class BeatEvidence:
             held[max(0, onset), ONSET] = 1.0
         count = end - self._done
         out = held[:count].copy()
-        for row in out:
-            # Between frames, and in what was lost, levels hold and nothing rises.
-            missing = row < 0
-            row[missing] = np.where(_HOLDS, self._last, 0)[missing]
-            self._last = row
+        # Between frames, and in what was lost, levels hold and nothing rises.
+        for number in np.flatnonzero((out < 0).any(axis=1)).tolist():
+            before = out[number - 1] if number else self._last
+            out[number] = np.where(out[number] < 0, np.where(_HOLDS, before, 0), out[number])
+        self._last = out[-1] if count else self._last
         self._open, self._done = held[count:], end
         return out.astype(np.float32)
 

@@ -157,11 +157,12 @@ class BeatTracker:
             likelihood[own] = _OWN_METRE * (inside[own] + _ON_BEAT * struck) + (1 - _OWN_METRE) * likelihood[own]
         # Each place is so much likelier with an onset of full strength: times 1 + that. The mean over a period is 1 for every
         # period: no tempo is likelier for the mere number of onsets.
-        self._struck: Float64 = np.where(inside, likelihood / mean(likelihood)[:, None], 0) - 1
+        self._struck: Float64 = (np.where(inside, likelihood / mean(likelihood)[:, None], 0) - 1).ravel()
         # Places in the posterior, one row after the other: the last of each beat, and those behind it.
         self._last = np.arange(len(lengths)) * len(phase) + cells - 1
         self._behind = self._last[cells < len(phase)] + 1
         self._early: Float64 = cells - lengths  # how often a beat ends before its last frame
+        self._each: Float64 = np.ones(len(phase))
         self._evidence, self._network = BeatEvidence(), BeatNetwork()
         self._step_before: Float64 = np.zeros((1, 2))
         self._lately = 0.0
@@ -198,18 +199,16 @@ class BeatTracker:
         self._step_before = steps[-1:]
         frames = np.stack([(steps[:-1] + steps[1:]) / 2, steps[1:]], axis=1).reshape(-1, 2)
         lately, observed = rests(frames, self._lately, sharpness=_SHARPNESS)
-        for here, heard in zip(observed, lately.tolist(), strict=True):
-            self._step(here, min(1.0, heard / AWAKE))
-            self._lately = heard
+        self._move(observed, [min(1.0, heard / AWAKE) for heard in lately.tolist()])
+        self._lately = float(lately[-1]) if len(lately) else self._lately
         self._pulse = self._find()
 
     def advance(self, onsets: list[tuple[float, float]], *, until_s: float) -> None:
         """Move on to `until_s`, past `onsets` and nothing else: (second, strength from 0 to 1) each, in order."""
         self._delay_s = 0.0
         self._take(onsets)
-        unstruck = np.array([1 - _MISSING, 1.0, 1.0])
-        for _ in range(self._frame, math.floor(until_s / FRAME_S)):
-            self._step(unstruck, 1.0)
+        count = max(0, math.floor(until_s / FRAME_S) - self._frame)
+        self._move(np.tile([1 - _MISSING, 1.0, 1.0], (count, 1)), [1.0] * count)
         self._pulse = self._find()
 
     def pulse(self) -> Pulse | None:
@@ -246,41 +245,47 @@ class BeatTracker:
         self._waiting.extend((round((onset_s + self._delay_s) / FRAME_S), strength) for onset_s, strength in onsets)
 
     def _smooth(self) -> Float64:
-        smooth = np.zeros_like(self._posterior)
+        smooth = np.empty_like(self._posterior)
         for rows in self._families:
-            padded = np.pad(self._posterior[rows], ((2, 2), (0, 0)))
+            padded = np.zeros((rows.stop - rows.start + 4, smooth.shape[1]))
+            padded[2:-2] = self._posterior[rows]
             smooth[rows] = padded[:-4] + padded[1:-3] + padded[2:-2] + padded[3:-1] + padded[4:]
         return smooth
 
-    def _step(self, observed: Float64, awake: float) -> None:
-        """Move on by a frame, `observed` as a beat, half a beat and neither; `awake` is how much was heard lately."""
-        posterior = self._posterior
-        strength = 0.0
-        while self._waiting and self._waiting[0][0] <= self._frame:
-            strength = max(strength, self._waiting.popleft()[1])
-        early = posterior.ravel().take(self._last - 1) * self._early
-        first = (posterior.ravel().take(self._last) + early) @ self._change
-        moved = np.empty_like(posterior)
-        # All rows at once, as one: what comes to a row's first place from the row before it is overwritten.
-        moved.ravel()[1:] = posterior.ravel()[:-1]
-        moved.ravel()[self._last] -= early
-        moved.ravel()[self._behind] = 0  # what went past the end of a beat starts the next one
-        moved[:, 0] = first
-        moved *= (observed @ self._places).reshape(moved.shape)
-        if strength > 0:
-            moved *= 1 + strength * self._struck
-            self._onsets_seen += 1
-        likelihood = float(moved.sum())
-        moved /= likelihood
-        on, half, neither = observed.tolist()
-        beats, halves = (posterior.sum(axis=1) @ self._even).tolist()
-        gain = math.log(likelihood / (neither + beats * (on - neither) + halves * (half - neither))) / FRAME_S
-        # In a rest little is learned, and what is known fades slowly. At the beginning little is known, and fades soon.
-        learned_s = FRAME_S * max(_REST_PACE, awake)
-        self._known_s = min(_GAIN_MEMORY_S, self._known_s + learned_s)
-        self._gain += learned_s / self._known_s * (gain - self._gain)
-        self._posterior = moved
-        self._frame += 1
+    def _move(self, observed: Float64, awake: list[float]) -> None:
+        """Move on, each frame `observed` as a beat, half a beat and neither; `awake` is how much was heard lately."""
+        # All rows as one, scaled to a sum of `likelihood`: the next frame's division is enough.
+        now, likelihood, sums = self._posterior.ravel(), 1.0, self._posterior @ self._each
+        before_last, moved, likely = self._last - 1, np.empty_like(now), np.empty_like(now)
+        width = self._posterior.shape[1]
+        for here, learned in zip(observed, awake, strict=True):
+            strength = 0.0
+            while self._waiting and self._waiting[0][0] <= self._frame:
+                strength = max(strength, self._waiting.popleft()[1])
+            last = now.take(before_last)
+            early = last * self._early
+            first = (now.take(self._last) + early) @ self._change
+            np.dot(here / likelihood, self._places, out=likely)
+            # What comes to a row's first place from the row before it is overwritten.
+            np.multiply(now[:-1], likely[1:], out=moved[1:])
+            moved[self._last] = (last - early) * likely.take(self._last)
+            moved[self._behind] = 0  # what went past the end of a beat starts the next one
+            moved[::width] = first * likely[::width]
+            if strength > 0:
+                moved += moved * self._struck * strength
+                self._onsets_seen += 1
+            on, half, neither = here.tolist()
+            beats, halves = (sums @ self._even / likelihood).tolist()
+            sums = moved.reshape(-1, width) @ self._each
+            likelihood = float(sums.sum())
+            gain = math.log(likelihood / (neither + beats * (on - neither) + halves * (half - neither))) / FRAME_S
+            # In a rest little is learned, and what is known fades slowly. At the beginning little is known, and fades soon.
+            learned_s = FRAME_S * max(_REST_PACE, learned)
+            self._known_s = min(_GAIN_MEMORY_S, self._known_s + learned_s)
+            self._gain += learned_s / self._known_s * (gain - self._gain)
+            now, moved = moved, now
+            self._frame += 1
+        self._posterior = (now / likelihood).reshape(-1, width)
 
 
 def predicted_beats(percepts: Iterable[Percept], *, sample_rate_hz: int) -> Float64:

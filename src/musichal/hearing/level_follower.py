@@ -7,13 +7,21 @@ is elsewhere at once. What was believed of a candidate goes over to the one that
 itself changes its level. Tempos that are known beforehand, as those of memory, are likelier.
 """
 
-from dataclasses import replace
+from functools import cache
 
 import numpy as np
 
 from musichal.arrays import Bool, Float32, Float64, Int64, rounded
-from musichal.hearing.beat_evidence import STEP_S
-from musichal.hearing.beat_level import AS_FOUND, CANDIDATES, features, log_likelihood, what_is_heard
+from musichal.hearing.beat_evidence import N_KINDS, STEP_S
+from musichal.hearing.beat_level import (
+    AS_FOUND,
+    CANDIDATES,
+    features,
+    grouped,
+    log_likelihood,
+    strokes_of,
+    with_strokes,
+)
 from musichal.note import HeardNote
 from musichal.pulse import Pulse
 
@@ -44,8 +52,8 @@ class LevelFollower:
     def __init__(self, known: tuple[Float64, Float64] | None = None) -> None:
         self._known = known
         self._counts, self._clearly = (_COUNTS, _CLEARLY) if known is None else (_KNOWN_COUNTS, _KNOWN_CLEARLY)
-        self._evidence: Float32 | None = None
-        self._hits: list[HeardNote] = []
+        self._heard: Float64 = grouped(np.zeros((0, N_KINDS), np.float32))
+        self._strokes: Float64 = strokes_of(())
         self._first = 0  # the step that is the first of those kept
         self._beats_s: list[float] = []
         self._anchor: Pulse | None = None
@@ -55,24 +63,23 @@ class LevelFollower:
 
     def hear(self, evidence: Float32, hits: tuple[HeardNote, ...]) -> None:
         """Take the next steps of evidence, and the drum hits that were decided since."""
-        kept = evidence if self._evidence is None else np.concatenate([self._evidence, evidence])
-        self._hits += hits
-        if len(kept) > _MOST_STEPS:
-            self._first += len(kept) - _STEPS
-            kept = kept[-_STEPS:]
-            self._hits = [hit for hit in self._hits if hit.onset_s >= self._first * STEP_S]
-        self._evidence = kept
+        self._heard = np.concatenate([self._heard, grouped(evidence)])
+        self._strokes = np.concatenate([self._strokes, strokes_of(hits)])
+        if len(self._heard) > _MOST_STEPS:
+            self._first += len(self._heard) - _STEPS
+            self._heard = self._heard[-_STEPS:]
+            self._strokes = self._strokes[self._strokes[:, 0] >= self._first * STEP_S]
 
     def after_gap(self, steps: int) -> "LevelFollower":
         """Return a follower that knows nothing yet, for what comes after a gap of so many steps of evidence."""
         follower = LevelFollower(self._known)
         follower._least_sure = 1.0
-        follower._first = self._first + (0 if self._evidence is None else len(self._evidence)) + steps
+        follower._first = self._first + len(self._heard) + steps
         return follower
 
     def of(self, found: Pulse) -> Pulse:
         """Return the pulse whose beats are *the* beats, from the pulse that the tracker found."""
-        if self._evidence is None or not len(self._evidence):
+        if not len(self._heard):
             return found
         before = self._anchor
         if before is None or found.beat_s - before.beat_s > _NEW_BEAT * found.period_s or self._leapt(found, before):
@@ -129,12 +136,10 @@ class LevelFollower:
 
     def _scores(self, beats_s: Float64, period_s: float) -> Float64:
         """Return how likely each candidate is by what was heard at these beats, the last of which is the present one."""
-        if self._evidence is None:
-            return np.zeros(len(CANDIDATES))
         first = max(self._first, int(beats_s[0] / STEP_S) - 1)
         from_s = first * STEP_S
-        hits = [replace(hit, onset_s=hit.onset_s - from_s) for hit in self._hits if hit.onset_s >= from_s]
-        heard = what_is_heard(self._evidence[first - self._first :], hits)
+        strokes = self._strokes[self._strokes[:, 0] >= from_s] - [from_s, 0, 0]
+        heard = with_strokes(self._heard[first - self._first :].copy(), strokes)
         scores = log_likelihood(features(heard, beats_s - from_s, 0, len(beats_s) - 1))
         # The candidates' phases count from the first of these beats; here they count from the last.
         scores = scores[_from_last(len(beats_s) - 1)] + self._likely(period_s)
@@ -174,6 +179,7 @@ def _same(found: Pulse, before: Pulse) -> Bool:
     return np.asarray((np.abs(np.log(periods_s / old_s)) < _SAME_PERIOD) & near)
 
 
+@cache
 def _from_last(count: int) -> Int64:
     """Return which candidate, counted from `count` pulses before, each one is."""
     places = (count + _PHASES[:, None] - _PHASES[None, :]) / _PERIODS[:, None]

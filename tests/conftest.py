@@ -4,6 +4,7 @@ import gc
 import hashlib
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -37,6 +38,9 @@ Once = Callable[[str, Callable[[Path], object]], Path]
 def pytest_configure() -> None:
     """Restore SIGINT for the programs that tests start, which a shell ignores for jobs in the background; wait for no disk."""
     os.fsync = lambda _descriptor: None  # thousands of files are written, and no power cut comes
+    # Bytecode is kept, as by `run.py test`: each of the hundreds of programs that tests start would compile MusicHal again.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -114,13 +114,13 @@ def best_path(observed: Float64) -> tuple[Int64, Int64]:
                     moved += np.log1p(strength * s.struck)
                 moved -= moved.max()
                 score, moved = moved, score
-        row, place = np.unravel_index(int(score.argmax()), score.shape)
-        frame = len(observed) - 1 - int(place)
+        row, place = (int(index) for index in np.unravel_index(int(score.argmax()), score.shape))
+        frame = len(observed) - 1 - place
         beats, of = [], []
         while frame >= 0:
             beats.append(frame)
-            of.append(int(row))
-            came.seek(frame * rows + int(row))
+            of.append(row)
+            came.seek(frame * rows + row)
             row = came.read(1)[0]
             frame -= int(s.lengths[row])
     return np.array(beats[::-1], dtype=np.int64), np.array(of[::-1], dtype=np.int64)

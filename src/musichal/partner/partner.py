@@ -52,7 +52,16 @@ from musichal.partner.learner import Learner
 from musichal.partner.memory_pool import MemoryPool
 from musichal.partner.mode_controller import ModeController
 from musichal.partner.player import Situation, SituationTracker
-from musichal.partner.record import NoOption, Options, choice_record, harmony_use, pulse_use, ruled_out
+from musichal.partner.record import (
+    NoOption,
+    Options,
+    choice_record,
+    harmony_use,
+    in_beat,
+    pulse_use,
+    rest_record,
+    ruled_out,
+)
 from musichal.partner.scenario import WEIGHT, Guide, Plan
 from musichal.partner.self_cancellation import SelfCancellation
 from musichal.partner.settings import PartnerSettings
@@ -61,10 +70,9 @@ from musichal.partner.tuning import PlayerTuning
 from musichal.partner.turn_taking import Turn
 from musichal.partner.voices import Voices, gain_db, middle_pitch, octaves_towards, without_clashes
 
-_ALTERNATIVES, _OWN_PLACES = 3, 16
+_OWN_PLACES = 16
 _SHORTEST_S = 0.02
 _OUTSIDE = 0.5  # from so much tension on, it plays outside the harmony on purpose
-_BEGINNING = 2.0  # so many times sharper is the place in the beat weighed where a phrase begins
 _OF_PLAYER: Float64 = np.array([float(name in PLAYER_INFLUENCES) for name in INFLUENCES])
 _OF_PLAYER.setflags(write=False)
 
@@ -274,7 +282,7 @@ class Partner:
         options = self._options(turn)
         if isinstance(options, NoOption):
             return self._rest(options, situation, turn)
-        options = self._in_beat(options, turn)
+        options = in_beat(self.library, options, turn)
         drawn = draw(options.scores, temperature=turn.settings.temperature, floor=turn.settings.floor, rng=self._rng)
         return self._play(options, drawn, situation, turn)
 
@@ -349,23 +357,6 @@ class Partner:
         if values.max() == -np.inf:
             return NoOption(ruled_out(found, importance, filtered), len(found.states) if factors.any() else 0)
         return Options(turn, found, filtered, importance, values, plan, asked=asked)
-
-    def _in_beat(self, options: Options, turn: Turn) -> Options:
-        """Return options weighed by their place in the beat, where there is a pulse."""
-        plan = turn.timing.plan
-        if plan is None:
-            return options
-        fit = plan.fit(self.library, options.found.states)
-        if turn.step is not None:
-            return dataclasses.replace(options, fit=fit)
-        sharpness = turn.settings.beat_weight * (_BEGINNING if turn.begins else 1)
-        factors = rounded(plan.factors(fit, sharpness=sharpness))[:, None]
-        possible = np.isfinite(options.scores)
-        values = np.where(possible, rounded(np.where(possible, options.scores, 0) * factors), -np.inf)
-        if not (values > 0).any():
-            return dataclasses.replace(options, fit=fit)  # nothing lies near the place wanted
-        filtered = Filtered({**options.filtered.factors, "beat": factors})
-        return dataclasses.replace(options, fit=fit, filtered=filtered, scores=values)
 
     def weigh_all(self, now_s: float, states: Int64) -> Float64:
         """Return what each influence makes of these states of its memory now, (influences, n), to measure that."""
@@ -488,18 +479,5 @@ class Partner:
         if why.why == before:
             return ()
         self._number += 1
-        return (
-            Decision(
-                number=self._number - 1,
-                time_s=situation.now_s,
-                kind="rest",
-                rest=why.why,
-                voice=turn.settings.voices[0].name,
-                mode=turn.mode,
-                choice=self._choices,
-                earnable=self._earnable(turn.settings, situation),
-                candidates=why.candidates,
-                silent_s=situation.silent_s,
-                expected_s=turn.expected_s,
-            ),
-        )
+        earnable = self._earnable(turn.settings, situation)
+        return (rest_record(why, situation, turn, number=self._number - 1, choice=self._choices, earnable=earnable),)

@@ -1,23 +1,25 @@
-"""From what could be played, and what was drawn of it, to the record of the decision."""
+"""What could be played, and from what was drawn of it to the record of the decision."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from musichal.arrays import Float64
+from musichal.arrays import Float64, rounded
 from musichal.partner.candidates import Candidates, Draw, Filtered, runners_up, scores
 from musichal.partner.chords import chord_name, key_name
-from musichal.partner.decision import Alternative, Choice, Context, Filter, HarmonyUse, Influence, PulseUse
+from musichal.partner.decision import Alternative, Choice, Context, Decision, Filter, HarmonyUse, Influence, PulseUse
 from musichal.partner.expectation import Expectation
 from musichal.partner.influences import CONTEXTS, INFLUENCES, Activation
 from musichal.partner.memory_pool import MemoryPool
+from musichal.partner.player import Situation
 from musichal.partner.scenario import Plan
 from musichal.partner.timing import BeatFit
 from musichal.partner.turn_taking import Turn
 
 _ALTERNATIVES = 3
+_BEGINNING = 2.0  # so many times sharper is the place in the beat weighed where a phrase begins
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,24 @@ class NoOption:
 
     why: str
     candidates: int = 0
+
+
+def in_beat(library: MemoryPool, options: Options, turn: Turn) -> Options:
+    """Return options weighed by their place in the beat, where there is a pulse."""
+    plan = turn.timing.plan
+    if plan is None:
+        return options
+    fit = plan.fit(library, options.found.states)
+    if turn.step is not None:
+        return replace(options, fit=fit)
+    sharpness = turn.settings.beat_weight * (_BEGINNING if turn.begins else 1)
+    factors = rounded(plan.factors(fit, sharpness=sharpness))[:, None]
+    possible = np.isfinite(options.scores)
+    values = np.where(possible, rounded(np.where(possible, options.scores, 0) * factors), -np.inf)
+    if not (values > 0).any():
+        return replace(options, fit=fit)  # nothing lies near the place wanted
+    filtered = Filtered({**options.filtered.factors, "beat": factors})
+    return replace(options, fit=fit, filtered=filtered, scores=values)
 
 
 def choice_record(
@@ -169,3 +189,22 @@ def ruled_out(found: Candidates, importance: Float64, filtered: Filtered) -> str
         if factor is not None and not factor.all():
             return reason
     return "weak match"
+
+
+def rest_record(
+    why: NoOption, situation: Situation, turn: Turn, *, number: int, choice: int, earnable: float
+) -> Decision:  # fmt: skip
+    """Return the record of a rest, decision `number` after `choice` choices."""
+    return Decision(
+        number=number,
+        time_s=situation.now_s,
+        kind="rest",
+        rest=why.why,
+        voice=turn.settings.voices[0].name,
+        mode=turn.mode,
+        choice=choice,
+        earnable=earnable,
+        candidates=why.candidates,
+        silent_s=situation.silent_s,
+        expected_s=turn.expected_s,
+    )

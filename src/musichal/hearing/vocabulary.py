@@ -270,9 +270,11 @@ def _assign(x: Rows, centres: Float32) -> tuple[Int64, Float64]:
         block = x[first : first + _BLOCK_ROWS]
         partial = squares[None] - 2 * (block @ centres.T)
         best = np.argmin(partial, axis=1)
-        two = np.partition(partial, 1, axis=1)
+        rows = np.arange(len(best))
+        least = partial[rows, best]
+        partial[rows, best] = np.inf
         largest = np.maximum(np.einsum("nd,nd->n", block, block), squares.max())
-        close = np.flatnonzero(two[:, 1] - two[:, 0] <= relative * largest)
+        close = np.flatnonzero(partial.min(axis=1) - least <= relative * largest)
         best[close] = np.argmin(squares[None] - 2 * np.einsum("nd,kd->nk", block[close], centres), axis=1)
         labels[first : first + _BLOCK_ROWS] = best
         difference = block - centres[best]

@@ -12,6 +12,7 @@ import time
 from collections import deque
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import mido
@@ -24,7 +25,7 @@ from musichal.audio.files import encode_flac
 from musichal.audio.midi_take import MidiChoice
 from musichal.audio.recording import read_recording
 from musichal.cli import app
-from musichal.commands.archive import ArchiveOptions, _write_shard, entry_names, length_s
+from musichal.commands.archive import ArchiveOptions, _kept_worth, _write_shard, entry_names, length_s
 from musichal.commands.keep import _read_shard
 from musichal.errors import InputError
 from musichal.memory.container import write_container
@@ -308,6 +309,19 @@ def test_a_recording_that_ends_its_worker_is_left_out_by_name(tmp_path):
 
     found = hear_archive(entries, task, lambda *_: [(1, DiedError("died")), (0, Found("k"))], each=lambda *_: None)
     assert [one.wrong for one in found] == ["", "b.wav: died"]
+
+
+def test_what_influences_are_worth_is_kept_while_little_is_new():
+    kept = [SimpleNamespace(digest=f"{n}", duration_s=360.0) for n in range(10)]
+    before = SimpleNamespace(memory=SimpleNamespace(worth={"chroma": 1.5}), recordings=kept, archive={})
+    eleven, twelve = ([*kept, *(SimpleNamespace(digest=f"new {n}", duration_s=359.0) for n in range(new))] for new in (1, 2))
+    assert _kept_worth(before, eleven) == {"chroma": 1.5}
+    assert _kept_worth(before, twelve) == _kept_worth(before, eleven[1:]) == _kept_worth(None, kept) == {}
+    before.archive = {"weighed_hours": "0.95"}
+    assert _kept_worth(before, eleven) == {}
+    assert _kept_worth(before, kept) == {"chroma": 1.5}
+    before.archive = {"weighed_hours": "of a stranger"}
+    assert _kept_worth(before, kept) == {}
 
 
 def _die_once(path: Path) -> str:

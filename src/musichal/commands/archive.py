@@ -26,7 +26,7 @@ from musichal.audio.session_input import input_length, is_session
 from musichal.commands.options import Processes
 from musichal.commands.terminal import Terminal
 from musichal.errors import InputError
-from musichal.hearing.listener import Vocabularies, resolve_spec
+from musichal.hearing.listener import resolve_spec
 from musichal.live.output.files import PARTNER, check_outputs
 from musichal.machine import processors
 from musichal.memory.partner_file import PartnerModel, load_partner
@@ -54,6 +54,7 @@ LONG_S = 3600.0
 """From so much sound on, recordings are an archive: heard into a work folder, so that a stopped training goes on."""
 _SELECT = "diverse, recent or tags=NAME,NAME"
 _DRY_S = 6.0
+_WEIGHED_FOR = 1.1  # influences are weighed anew where a partner remembers so many times what it did
 # Measured: see docs/how-to/archives.md.
 _BASE_MB, _LEARNING_MB, _MEMORY_MB_PER_HOUR = 330, 100, 40
 _FEATURE_BYTES_PER_S, _FRAMES_PER_S, _FRAME_BYTES = 52_000, 75, 292
@@ -133,7 +134,7 @@ def train_archive(
     if measured is not None:
         spec = measured(_first_readable(archive, spec, strict=strict, midi=midi))
     spec = resolve_spec(spec)
-    vocabularies = None if options.sounds_of is None else _sounds_of(options.sounds_of, spec)
+    before = None if options.sounds_of is None else _sounds_of(options.sounds_of, spec)
     workers = workers or processors()
     if options.dry_run:
         _say_plan(archive, spec, options, workers, keep_audio=keep_audio, output=output, terminal=terminal)
@@ -173,7 +174,7 @@ def train_archive(
             return None
         if not kept:
             raise InputError(f"none of {counted(len(entries), 'recording')} can be heard: {left_out[0]}")
-        model = learn_archive(kept, spec, folder, engine, select, options, terminal, progress, vocabularies=vocabularies)
+        model = learn_archive(kept, spec, folder, engine, select, options, terminal, progress, before=before)
         progress(f"Writing {printable(output.name)}", 1.0)
         save_ready(output, model)
     heard_s = sum(one.duration_s for _, one in kept)
@@ -194,10 +195,13 @@ def learn_archive(
     terminal: Terminal,
     progress: Callable[[str, float], None],
     *,
-    vocabularies: Vocabularies | None = None,
+    before: PartnerModel | None = None,
     folder_of: Mapping[str, Path] | None = None,
 ) -> PartnerModel:
-    """Return the partner of what was heard into a work folder, or into `folder_of` each key; say what is remembered."""
+    """Return the partner of what was heard into a work folder, or into `folder_of` each key; say what is remembered.
+
+    The sounds of a partner from `before` are kept, and what influences are worth to it while little is new.
+    """
     entries = [entry for entry, _ in kept]
     heard = [
         Heard.load(heard_path((folder_of or {}).get(one.key, folder), one.key), name=name, tags=entry.tags)
@@ -224,13 +228,16 @@ def learn_archive(
         spec,
         tokens,
         engine=engine,
-        vocabularies=vocabularies,
+        vocabularies=None if before is None else before.vocabularies,
         sample_frames=options.sample_frames,
         choose=None if most_s is None else choose,
+        worth=lambda remembered: _kept_worth(before, remembered),
         progress=progress,
         warn=terminal.warn,
     )
     about = {"recordings": str(len(heard)), "hours": f"{total_s / 3600:.3f}", "sample_frames": str(options.sample_frames)}
+    if before is not None and model.memory.worth is before.memory.worth:
+        about["weighed_hours"] = f"{_weighed_hours(before):.3f}"
     if most_s is not None:
         kept_s = sum(stored.duration_s for stored in model.recordings)
         about["memory"] = f"{options.select or 'diverse'}, {options.memory_hours:g} h"
@@ -327,12 +334,27 @@ def _first_readable(archive: Archive, spec: PerceptionSpec, *, strict: bool, mid
     raise InputError(f"none of {counted(len(archive.entries), 'recording')} can be heard: {wrong}")
 
 
-def _sounds_of(path: Path, spec: PerceptionSpec) -> Vocabularies:
+def _sounds_of(path: Path, spec: PerceptionSpec) -> PartnerModel:
     model = load_partner(path)
     if differences := spec.differences(model.spec):
         field, mine, theirs = differences[0]
         raise InputError(f"--sounds-of {printable(path)} hears in another way: its {field} is {theirs}, here it is {mine}")
-    return model.vocabularies
+    return model
+
+
+def _kept_worth(before: PartnerModel | None, remembered: Sequence[Heard]) -> Mapping[str, float]:
+    """Return what influences are worth to a partner, where all that it remembers is here, and little more; empty elsewhere."""
+    if before is None or not {stored.digest for stored in before.recordings} <= {item.digest for item in remembered}:
+        return {}
+    hours = sum(item.duration_s for item in remembered) / 3600
+    return before.memory.worth if hours <= _WEIGHED_FOR * _weighed_hours(before) else {}
+
+
+def _weighed_hours(model: PartnerModel) -> float:
+    """Return how many hours a partner remembered when its influences were weighed."""
+    with contextlib.suppress(ValueError):
+        return float(model.archive.get("weighed_hours") or sum(stored.duration_s for stored in model.recordings) / 3600)
+    return 0.0
 
 
 def checked_select(options: ArchiveOptions, entries: Sequence[Entry] = ()) -> Mapping[str, Any]:

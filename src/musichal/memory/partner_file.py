@@ -140,8 +140,8 @@ class PartnerModel:
     trained_with: Mapping[str, str]
     """Versions of MusicHal and of the libraries that shape numbers; `KEPT` where vocabularies come from another training."""
     archive: Mapping[str, str] = field(default_factory=dict)
-    """Of an archive how many `recordings` and `hours` it was learned from, by how many `sample_frames`, and what of them is in
-    `memory`."""
+    """Of an archive how many `recordings` and `hours` it was learned from, by how many `sample_frames`, what of them is in
+    `memory`, and of how many `weighed_hours` the worth of influences is, where those are fewer."""
 
     @property
     def versions(self) -> dict[str, str]:

@@ -122,13 +122,14 @@ def learn(
     pairs: Sequence[tuple[int, int]] = (),
     sample_frames: int = SAMPLE_FRAMES,
     choose: Callable[[Sequence[Tokenised]], Sequence[int]] | None = None,
+    worth: Callable[[Sequence[Heard]], Mapping[str, float]] = lambda _: {},
     progress: Progress,
     warn: Callable[[str], None] | None = None,
 ) -> PartnerModel:
     """Return the partner of what was heard; its sound stays in the files of `heard`.
 
     Tokens are kept in `folder`; what is there already is not done again. `engine` does it, `choose` says what of all recordings
-    the partner remembers. Raises `InputError` as `train` does.
+    the partner remembers, `worth` what influences are worth to that, if it is known. Raises `InputError` as `train` does.
     """
     sounding = {n: Sounding.of(heard[n].name, heard[n].segments(features=False), spec) for pair in pairs for n in pair}
     found = tuple(Pair(*pair, offset_s=aligned(*(sounding[n] for n in pair))) for pair in pairs)
@@ -160,7 +161,8 @@ def learn(
     asked = {pair.player: (pair.others, pair.offset_s) for pair in found} or {n: (n, 0.0) for n in range(len(tokenised))}
     some = np.unique(np.linspace(0, len(asked) - 1, min(len(asked), MOST_REHEARSALS)).astype(np.int64))
     rehearsals = [Rehearsal(*asked[n], tokenised[n].percepts) for n in np.array(list(asked))[some].tolist()]
-    memory.worth = influence_worth(memory, rehearsals, sample_rate_hz=spec.sample_rate_hz)
+    known = worth([item.heard for item in tokenised])
+    memory.worth = known or influence_worth(memory, rehearsals, sample_rate_hz=spec.sample_rate_hz)
     progress("Done", 1.0)
     names = SHAPES_NUMBERS if not spec.encoder.runtime else (*SHAPES_NUMBERS, package_of(spec.encoder.runtime))
     return PartnerModel(

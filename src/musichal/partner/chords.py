@@ -74,17 +74,19 @@ def _emissions(profiles: Float64, foreign: float) -> Float64:
 
 def _transitions(stays: float) -> Float64:
     """Return the chance of each chord after each, shape (24, 24)."""
-    shared = _TONES @ _TONES.T
+    shared = TONES @ TONES.T
     fifths = np.abs(np.arange(CHORDS)[:, None] % 12 - np.arange(CHORDS) % 12) % 12
     near = 0.3 + shared + 1.5 * ((fifths == 5) | (fifths == 7))
     np.fill_diagonal(near, 0)
     return np.asarray(stays * np.eye(CHORDS) + (1 - stays) * near / near.sum(axis=1, keepdims=True))
 
 
-_TONES: Float64 = np.concatenate(
+TONES: Float64 = np.concatenate(
     [[np.isin(np.arange(12), [(root + i) % 12 for i in triad]) for root in range(12)] for triad in (_MAJOR, _MINOR)]
 ).astype(np.float64)
-_EMISSIONS: Float64 = np.stack([_emissions(_TONES[[0, 12]], _FOREIGN), _emissions(np.array(_KEYS) ** 2, _KEY_FOREIGN)])
+"""Which pitch classes each chord has, shape (24, 12)."""
+TONES.setflags(write=False)
+_EMISSIONS: Float64 = np.stack([_emissions(TONES[[0, 12]], _FOREIGN), _emissions(np.array(_KEYS) ** 2, _KEY_FOREIGN)])
 _MOVES: Float64 = np.stack([_transitions(_STAYS), _transitions(_KEY_STAYS)])
 
 
@@ -138,5 +140,5 @@ def _smoothed(played: Float64, layer: int) -> Float64:
 
 def chord_labels(units: AnyArray) -> Int64:
     """Return the chord that each unit chroma fits best, `CHORDS` for none; shape (n,)."""
-    fit = rounded(np.asarray(units, dtype=np.float64) @ unit_chroma(_TONES).T)
+    fit = rounded(np.asarray(units, dtype=np.float64) @ unit_chroma(TONES).T)
     return np.where(fit.max(axis=1, initial=0.0) > 0.3, np.argmax(fit, axis=1), CHORDS).astype(np.int64)

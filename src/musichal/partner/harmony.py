@@ -25,7 +25,7 @@ _RANKED = 330
 _BINS = tuple(permutations(range(12), 3))
 _STRENGTHS = (1.0, 0.8, 0.6)
 _ROUNDED = 1e-6
-_CLASHES_BELOW = 0.5
+_CLASHES_BELOW = 0.6
 _NOISE_SPREAD, _MUSIC_SPREAD = 0.15, 0.33
 _STATES = 2**32  # more than there can be
 _ANOTHER = 2.0  # so many times likelier must another transposition be where a phrase begins
@@ -79,11 +79,12 @@ def sounding_classes(chroma: AnyArray) -> Float64:
 def harmonic_fit(classes: Float64, chroma: AnyArray, transpositions: Int64, *, least: float = 0.0) -> Float64:
     """Return how far states' notes fit a harmony, 0 to 1, in each of the transpositions (t,), shape (n, t).
 
-    `classes` (n, 12) is the share of each pitch class in a state's notes, `chroma` (12,) the harmony to fit; what sounds in it
-    by less than `least` does not fit at all.
+    `classes` (n, 12) is the share of each pitch class in a state's notes, `chroma` (12,) the harmony to fit. A pitch class fits
+    by the square of its strength beside the strongest; what sounds by less than `least` does not fit at all.
     """
-    sounds = sounding_classes(chroma)
-    fit = (moved(np.where(sounds >= least, sounds, 0), transpositions).T @ classes.T).T
+    relative = np.asarray(chroma, dtype=np.float64) / max(float(chroma.max()), 1e-12)
+    fits = np.where(sounding_classes(chroma) >= least, relative * relative, 0)
+    fit = (moved(fits, transpositions).T @ classes.T).T
     return np.minimum(np.maximum(fit, 0, out=fit), 1, out=fit)
 
 

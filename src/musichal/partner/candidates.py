@@ -140,7 +140,7 @@ def find_candidates(
     if players is not None:
         # What a player's past says counts as far as this player plays what was played then.
         paired = players.paired.take(states[base])
-        of_player = [row for row in range(len(CONTEXTS)) if row != _OWN_CONTEXT]
+        of_player = [row for row in range(len(CONTEXTS)) if row not in (_OWN_CONTEXT, _LIKE_CONTEXT)]
         values[of_player, base] *= np.where(paired, follower.familiar, 1.0)
     # In memory all states lie side by side: what is done with rows of twelve takes three times as long.
     influences = np.zeros((len(INFLUENCES), t, n)).transpose(0, 2, 1)

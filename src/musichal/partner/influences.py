@@ -43,8 +43,13 @@ CONTEXTS = ("harmonic", "percussive", "rhythm", "loudness", "own", "likeness")
 INFLUENCES = ("harmonic", "percussive", "likeness", "pairs", "chroma", "rhythm", "loudness", "own", "continuity")
 PLAYER_INFLUENCES = ("harmonic", "percussive", "likeness", "pairs", "chroma", "rhythm", "loudness")
 """Those that depend on the player."""
+OF_PLAYER: Float64 = np.array([float(name in PLAYER_INFLUENCES) for name in INFLUENCES])
+"""1 for those in the order of `INFLUENCES`, 0 for the others."""
+OF_PLAYER.setflags(write=False)
 
 _weights = attrgetter(*(f"{name}_weight" for name in INFLUENCES))
+# So much do these count beside a player's past, which says in part the same: its places are in the harmony expected, and go on.
+_BESIDE_PAIRS = {"chroma": 0.75, "continuity": 0.75}
 _SLOWEST, _FASTEST = 0.5, 2.0
 _NOTHING: Int64 = np.zeros(1, dtype=np.int64)
 _NOTHING.setflags(write=False)
@@ -53,6 +58,13 @@ _NOTHING.setflags(write=False)
 def weights(settings: PartnerSettings) -> Float64:
     """Return the weight of each influence, shape (9,)."""
     return np.array(_weights(settings))
+
+
+def worth(memory: MemorySegment) -> Float64:
+    """Return by what to multiply the weights for a partner's memory, shape (9,)."""
+    paired = float(memory.players.paired.mean()) if memory.players is not None and len(memory) else 0.0
+    beside = np.array([1 - paired * (1 - _BESIDE_PAIRS.get(name, 1.0)) for name in INFLUENCES])
+    return beside * [memory.memory.worth.get(name, 1.0) for name in INFLUENCES]
 
 
 MATCH = np.dtype(
@@ -152,11 +164,12 @@ def find_matches(
 
 
 def find_alike(
-    library: MemoryPool, situation: Situation, transpositions: Int64, *, home: int, settings: PartnerSettings
+    library: MemoryPool, situation: Situation, transpositions: Int64, *, home: int, familiar: float, settings: PartnerSettings
 ) -> Records:
     """Return where memory's past is like the player's, not equal, in one of the transpositions (t,), `MATCH` of shape (k,).
 
-    Another transposition than the one at `home` must be better by some.
+    Another transposition than the one at `home` must be better by some. What was beside a player counts by that player's past
+    as far as this player is `familiar` (0 to 1), and else by its own.
     """
     if situation.past is None or situation.last_chroma is None or not situation.past.any():
         return np.zeros(0, dtype=MATCH)
@@ -168,11 +181,15 @@ def find_alike(
             most=settings.max_candidates, turn=situation.heard,
         )  # fmt: skip
         # What was learned while playing is too little to say what is usual.
-        first, states = first or alike, alike.states
+        first, states = first if first is not None and segment.live else alike, alike.states
         here = np.zeros(len(states), dtype=MATCH)
         here["transposition"], here["pace"] = alike.transpositions, 1.0
         here["since_s"] = since_s = situation.now_s if situation.ended_s is None else situation.ended_s
         here["strength"] = alike.strengths(first.usual, first.spread)
+        if looked_up is not segment:
+            here["strength"] *= familiar
+        elif players is not None:
+            here["strength"] *= np.where(players.paired.take(states), 1 - familiar, 1.0)
         kept = _place(here, states, segment, players, looked_up, name="likeness") & (here["strength"] > FAINTEST)
         if looked_up.live:
             # What the player has just played is like itself.
@@ -206,7 +223,7 @@ def _place(
     kept: Bool = ends < looked_up.last_of_recording(ends)
     if looked_up is not segment:
         kept &= _answer(segment, players, here, ends)
-    elif players is not None and name != "own":
+    elif players is not None and name not in ("own", "likeness"):
         kept &= ~players.paired.take(ends)
     return kept
 
@@ -217,7 +234,7 @@ def _where_to_look(library: MemoryPool, name: str) -> Iterator[tuple[MemorySegme
         players = segment.players
         if players is not None and name != "own":
             yield segment, players, players.segment
-        if players is None or name == "own" or not players.paired.all():
+        if players is None or name in ("own", "likeness") or not players.paired.all():
             yield segment, players, segment
 
 

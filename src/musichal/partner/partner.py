@@ -15,7 +15,7 @@ from itertools import islice
 
 import numpy as np
 
-from musichal.arrays import Float32, Float64, Int64, rounded
+from musichal.arrays import Float32, Float64, Int64, Records, rounded
 from musichal.hearing.percepts import SILENCE, Percept
 from musichal.memory.memory import Memory
 from musichal.partner.candidates import (
@@ -38,8 +38,7 @@ from musichal.partner.explanation import PartnerStatus, partner_status
 from musichal.partner.harmony import KeptTransposition, clashes_below
 from musichal.partner.influences import (
     CONTEXTS,
-    INFLUENCES,
-    PLAYER_INFLUENCES,
+    OF_PLAYER,
     Activation,
     Recent,
     find_alike,
@@ -47,6 +46,7 @@ from musichal.partner.influences import (
     find_matches,
     player_contexts,
     weights,
+    worth,
 )
 from musichal.partner.learner import Learner
 from musichal.partner.memory_pool import MemoryPool
@@ -73,8 +73,6 @@ from musichal.partner.voices import Voices, gain_db, middle_pitch, octaves_towar
 _OWN_PLACES = 16
 _SHORTEST_S = 0.02
 _OUTSIDE = 0.5  # from so much tension on, it plays outside the harmony on purpose
-_OF_PLAYER: Float64 = np.array([float(name in PLAYER_INFLUENCES) for name in INFLUENCES])
-_OF_PLAYER.setflags(write=False)
 
 
 class Partner:
@@ -98,7 +96,7 @@ class Partner:
         follows_pulse: bool = True,
     ) -> None:
         self.library = MemoryPool(memory)
-        self._worth = np.array([memory.worth.get(name, 1.0) for name in INFLUENCES])
+        self._worth = worth(self.library.base)
         self.settings = settings
         self._knows_its_sound = knows_its_sound
         self._rng = rng
@@ -171,11 +169,7 @@ class Partner:
             self._heard = situation.heard
             for name, recent in player_contexts(situation).items():
                 self._activate(name, recent)
-            self._activation.insert(
-                "likeness",
-                find_alike(self.library, situation, self._shifts(), home=self._key.transposition, settings=settings),
-                (),
-            )
+            self._activation.insert("likeness", self._alike(situation, self._shifts(), self._key.transposition, settings), ())
         self._search_sounds(situation, settings)
         if self._modes.mode.trigger == "onset" and not by_keys:  # a key changes the harmony, so all is weighed after it
             options = self._weigh(Turn(settings, self._at(now_s, settings, pitch=self._modes.pitch)))
@@ -260,6 +254,10 @@ class Partner:
         """Set peaks wherever memory was in this situation."""
         matches = find_matches(self.library, name, recent, settings=self.settings)
         self._activation.insert(name, matches, recent.symbols)
+
+    def _alike(self, situation: Situation, shifts: Int64, home: int, settings: PartnerSettings) -> Records:
+        """Return where memory's last seconds are like the player's."""
+        return find_alike(self.library, situation, shifts, home=home, familiar=self._follower.familiar, settings=settings)
 
     def _match_own(self) -> None:
         """Let the oracle's links lead on from the partner's own last choice, once it is out."""
@@ -352,7 +350,7 @@ class Partner:
         if may_rest and self._follower.foreign and found.tonal * settings.follow_harmony > 0 and settings.tension < _OUTSIDE:
             return NoOption("no key", len(found.states))
         if may_rest and least > 0:
-            evidence = scores(found.influences, importance * _OF_PLAYER, factors)
+            evidence = scores(found.influences, importance * OF_PLAYER, factors)
             values[evidence < rounded(np.array(least))] = -np.inf
         if values.max() == -np.inf:
             return NoOption(ruled_out(found, importance, filtered), len(found.states) if factors.any() else 0)
@@ -394,7 +392,7 @@ class Partner:
         for name, recent in player_contexts(past).items():
             starts_s = tuple(start_s + later_s for start_s in recent.starts_s)
             self._activate(name, Recent(recent.symbols, recent.since_s + later_s, starts_s))
-        alike = find_alike(self.library, past, transpositions(turn.settings), home=self._transposition, settings=turn.settings)
+        alike = self._alike(past, transpositions(turn.settings), self._transposition, turn.settings)
         alike["since_s"] += later_s
         self._activation.insert("likeness", alike, ())
 
@@ -424,10 +422,8 @@ class Partner:
         louder_db = gain_db(self.library, state, answered, settings) + turn.gain_db
         begin_s, timing = now_s, turn.timing
         if timing.plan is not None and options.fit is not None:
-            begin_s, stretch = (
-                timing.plan.begin_s(options.fit, drawn.candidate),
-                timing.plan.stretch(options.fit, drawn.candidate),
-            )
+            begin_s = timing.plan.begin_s(options.fit, drawn.candidate)
+            stretch = timing.plan.stretch(options.fit, drawn.candidate)
             timing = timing if stretch is None else dataclasses.replace(timing, stretch=stretch)
         duration_s = self.library.place(state).duration_s
         parts = self._voices.share(
@@ -447,9 +443,7 @@ class Partner:
             choice=self._choices, run=self._run, jumped=jumped, earnable=self._earnable(settings, answered),
             scenario="" if self._guide is None else self._guide.told(options.plan),
             start_s=begin_s if begin_s != now_s else None, duration_s=duration_s, stretch=timing.stretch,
-            harmony=None if self._expected is None else harmony_use(
-                self._expected, self._key.why, left_out, self._tuning.cents
-            ),
+            harmony=self._expected and harmony_use(self._expected, self._key.why, left_out, self._tuning.cents),
             pulse=pulse_use(options, drawn, turn, begin_s), octaves=octaves, gain_db=louder_db, silent_s=situation.silent_s,
         )  # fmt: skip
         # A voice without notes has no record, but the first one has one of every choice.

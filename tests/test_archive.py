@@ -1,6 +1,7 @@
 """An archive gives the same partner whoever hears it, in whatever order, and however often that is interrupted."""
 
 import contextlib
+import errno
 import itertools
 import json
 import os
@@ -25,12 +26,13 @@ from musichal.audio.files import encode_flac
 from musichal.audio.midi_take import MidiChoice
 from musichal.audio.recording import read_recording
 from musichal.cli import app
-from musichal.commands.archive import ArchiveOptions, _kept_worth, _write_shard, entry_names, length_s
+from musichal.commands.archive import ArchiveOptions, _kept_worth, _Pace, _write_shard, entry_names, length_s
 from musichal.commands.keep import _read_shard
 from musichal.errors import InputError
 from musichal.memory.container import write_container
 from musichal.memory.partner_file import load_partner
 from musichal.spec import PerceptionSpec
+from musichal.training import archive, heard
 from musichal.training.archive import (
     Found,
     HearTask,
@@ -230,6 +232,47 @@ def test_what_was_heard_is_refused_where_it_was_cut_and_strict(songs, tmp_path):
         write_container(heard_path(folder, _key(task)), content=content, members={})
         assert not hear_entry(task).wrong
         assert "is cut short" in hear_entry(replace(task, strict=True)).wrong
+
+
+def test_a_file_that_changes_a_full_disk_and_other_numbers_are_told_in_one_line(songs, tmp_path, monkeypatch):
+    file = tmp_path / "a.wav"
+    soundfile.write(file, np.random.default_rng(0).normal(0, 0.1, 12_000), 24_000)
+    with work_folder(tmp_path / "w") as folder:
+        task = HearTask(Entry(file), PerceptionSpec(), folder)
+
+        def grows(path: Path, **given: Any) -> Any:
+            read = read_recording(path, **given)
+            path.write_bytes(path.read_bytes() + b"more")
+            return read
+
+        with monkeypatch.context() as patched:
+            patched.setattr(archive, "read_recording", grows)
+            assert hear_entry(task).wrong == f"{file}: it changed while it was read"
+
+        def full(*_: Any, **__: Any) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(heard, "write_container", full)
+            with pytest.raises(InputError, match=r"cannot write what was heard of a.wav: the disk is full"):
+                hear_entry(task)
+        assert not any((folder / "heard").iterdir())
+        with pytest.raises(InputError, match="computes other numbers than the machine that asks"):
+            hear_entry(replace(task, probe="of another machine"))
+
+
+def test_progress_says_how_fast_it_goes_how_long_it_takes_and_how_busy_workers_are(tmp_path, monkeypatch):
+    said, now_s = [], iter((0.0, 10.0, 20.0))
+    monkeypatch.setattr(time, "monotonic", lambda: next(now_s))
+    entries = [Entry(tmp_path / f"{n}.wav", 0.0, 100.0) for n in range(3)]
+    pace = _Pace(entries, 2, lambda words, share: said.append((words, round(share, 2))))
+    pace.came(entries[0], Found("k", duration_s=100.0, is_new=True, took_s=10.0))
+    pace.came(entries[1], Found("k", duration_s=100.0))
+    assert said == [
+        ("Listening to 0.wav: 10 times real time, 0:20 left, 2 workers 50 % busy", 0.33),
+        ("Listening to 1.wav: 5 times real time, 0:20 left, 2 workers 25 % busy", 0.67),
+    ]
+    assert pace.again == 1
 
 
 def test_the_content_of_a_soundfont_is_part_of_how_a_midi_file_was_heard(tmp_path):

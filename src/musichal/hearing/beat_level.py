@@ -47,15 +47,15 @@ _SHARES = np.array([0.0, 0.5, 0.25, 0.75, 1 / 3, 2 / 3])  # of a beat, at which 
 # Columns of the evidence: percussive rises low, middle, high; rises of registers; chord change; rise of harmonic sound; onsets.
 _GROUPS = ((0, 2), (2, 5), (5, 8), (8, 9), (9, 10), (10, 12), (16, 17), (17, 18), (23, 24))
 _DRUM_OF_KEY = {36: 0, 38: 1, 42: 2, 46: 2, 49: 3}
-_N_DRUMS = 4
+N_DRUMS = 4
 _BLOCK_STEPS = 1 << 15
-N_FEATURES = (_N_DRUMS + len(_GROUPS)) * (4 + len(_LAGS)) + 3 + 4
+N_FEATURES = (N_DRUMS + len(_GROUPS)) * (4 + len(_LAGS)) + 3 + 4
 
 
 def grouped(evidence: Float32) -> Float64:
     """Return the columns of what is heard in each step: a zero for each drum, then the mean of each group of the evidence."""
-    out = np.zeros((len(evidence), _N_DRUMS + len(_GROUPS)))
-    for number, (a, b) in enumerate(_GROUPS, _N_DRUMS):
+    out = np.zeros((len(evidence), N_DRUMS + len(_GROUPS)))
+    for number, (a, b) in enumerate(_GROUPS, N_DRUMS):
         out[:, number] = evidence[:, a:b].mean(axis=1, dtype=np.float64)
     return out
 
@@ -77,7 +77,7 @@ def with_strokes(columns: Float64, strokes: Float64) -> Float64:
 
 def what_is_heard(evidence: Rows, hits: Iterable[HeardNote]) -> Float64:
     """Return what is heard in each step: drums struck, then groups of the evidence, each the loudest within a step."""
-    out = np.empty((evidence.shape[0], _N_DRUMS + len(_GROUPS)))
+    out = np.empty((evidence.shape[0], N_DRUMS + len(_GROUPS)))
     for first in range(0, len(out), _BLOCK_STEPS):
         out[first : first + _BLOCK_STEPS] = grouped(evidence[first : first + _BLOCK_STEPS])
     return with_strokes(out, strokes_of(hits))

@@ -2,9 +2,10 @@
 
 A tracker follows *a* pulse surely, which may be half a beat or two, or lie between the beats. With each of its beats, the
 candidates of `musichal.hearing.beat_level` are scored by what was heard at the last ones. Scores add up and are forgotten: they
-are a running mean over some 16 beats. Where the last few beats alone say clearly and repeatedly that the beat is elsewhere, it
-is elsewhere at once. What was believed of a candidate goes over to the one that has the same beats now, also where the tracker
-itself changes its level. Tempos that are known beforehand, as those of memory, are likelier.
+are a running mean over some 16 beats. Where what was played had a pattern, and the last four beats do not go on with it, they
+alone decide: the same pattern half a beat off moves the beat by that, a new one moves it where it says so clearly. What was
+believed of a candidate goes over to the one that has the same beats now, also where the tracker itself changes its level.
+Tempos that are known beforehand, as those of memory, are likelier.
 """
 
 from functools import cache
@@ -16,6 +17,7 @@ from musichal.hearing.beat_evidence import N_KINDS, STEP_S
 from musichal.hearing.beat_level import (
     AS_FOUND,
     CANDIDATES,
+    N_DRUMS,
     features,
     grouped,
     log_likelihood,
@@ -34,7 +36,9 @@ _FORGETS = 0.06
 # more is asked for where no tempo is known.
 _COUNTS, _CLEARLY = 0.1, 4.0
 _KNOWN_COUNTS, _KNOWN_CLEARLY = 0.4, 2.0
-_AT_ONCE, _TIMES = 5.0, 3  # nepers by which the last few beats say another level, so many times one after the other
+# Beats that are compared with earlier ones, how alike they are where a pattern goes on, and where a new one has begun; by how
+# many nepers the new one must say that the beat is elsewhere, and how much more alike it must be half a beat off.
+_SPAN, _ALIKE, _IS_NEW, _NEW_SAYS, _CLEARLY_MOVED = 4, 0.8, 0.45, 2.5, 0.3
 _LEAST = -50.0
 # Music begins on a beat: where the first pulse had it, counts, also if the tracker changes its mind. A pulse that is less sure
 # than this is chance; after a gap each one is, until a level is known.
@@ -59,7 +63,7 @@ class LevelFollower:
         self._anchor: Pulse | None = None
         self._belief, self._level, self._least_sure = _as_found(), AS_FOUND, _SURE_BEGIN
         self._scored = False
-        self._rival: tuple[int, int] | None = None  # the level that the last few beats say, and how often they did
+        self._alike_s: Float64 = np.full(2, -np.inf)  # the last beat until which all, or drums, went on with a pattern
 
     def hear(self, evidence: Float32, hits: tuple[HeardNote, ...]) -> None:
         """Take the next steps of evidence, and the drum hits that were decided since."""
@@ -105,44 +109,46 @@ class LevelFollower:
             self._belief = np.logaddexp(moved + np.log(1 - _SWITCH), np.log(_SWITCH / len(CANDIDATES)))
             own = np.flatnonzero(same[:, self._level])
             self._level = int(own[0]) if len(own) else AS_FOUND
-            if self._rival is not None:
-                own = np.flatnonzero(same[:, self._rival[0]])
-                self._rival = (int(own[0]), self._rival[1]) if len(own) else None
         self._anchor = found
         self._beats_s = [*self._beats_s[1 - 4 * _BEATS :], found.beat_s]
         beats_s = self._back(found)
         if len(beats_s) < _FEW_BEATS:
             return
         self._scored = True
-        belief = (1 - _FORGETS) * self._belief + self._counts * np.maximum(self._scores(beats_s, found.period_s), _LEAST)
+        first = max(self._first, int(beats_s[0] / STEP_S) - 1)
+        from_s = first * STEP_S
+        strokes = self._strokes[self._strokes[:, 0] >= from_s] - [from_s, 0, 0]
+        heard, beats_s = with_strokes(self._heard[first - self._first :].copy(), strokes), beats_s - from_s
+        scores = self._scores(heard, beats_s, len(beats_s), found.period_s)
+        belief = (1 - _FORGETS) * self._belief + self._counts * np.maximum(scores, _LEAST)
         self._belief = rounded(belief - np.logaddexp.reduce(belief))
         best = int(self._belief.argmax())
         if self._belief[best] > self._belief[self._level] + self._clearly:
             self._level = best
-        self._at_once(self._scores(beats_s[-_FEW_BEATS:], found.period_s))
+        alike, also_half_off = _alike(heard, beats_s)
+        self._alike_s[alike > _ALIKE] = found.beat_s
+        since = (found.beat_s - self._alike_s) / found.period_s
+        ended = (since > _SPAN - 1 - _SAME_BEAT) & (since < 2 * _SPAN - 1)
+        if ended[0] and also_half_off[0] > max(_ALIKE, alike[0] + _CLEARLY_MOVED):
+            self._take(_half_away(self._level))
+        elif (ended & (alike < _IS_NEW)).any() and heard[int(beats_s[-1 - _SPAN] / STEP_S) :, :N_DRUMS].any():
+            scores = self._scores(heard, beats_s, _SPAN + 1, found.period_s)
+            best = int(np.where(_PERIODS[self._level] > _PERIODS, -np.inf, scores).argmax())
+            if scores[best] > scores[self._level] + _NEW_SAYS and scores[self._level] > _LEAST:
+                self._take(best)
 
-    def _at_once(self, scores: Float64) -> None:
-        """Take the level that the last few beats say, if they say so clearly and repeatedly."""
-        best = int(scores.argmax())
-        if scores[best] - max(scores[self._level], _LEAST) <= _AT_ONCE:
-            self._rival = None
-            return
-        times = self._rival[1] + 1 if self._rival is not None and self._rival[0] == best else 1
-        self._rival = best, times
-        if times >= _TIMES:
-            self._level, self._rival = best, None
-            self._belief = np.full(len(CANDIDATES), -self._clearly)
-            self._belief[best] = 0.0
+    def _take(self, level: int) -> None:
+        """Take a level at once, whatever was believed."""
+        self._level, self._alike_s = level, np.full(2, -np.inf)
+        self._belief = np.full(len(CANDIDATES), -self._clearly)
+        self._belief[level] = 0.0
 
-    def _scores(self, beats_s: Float64, period_s: float) -> Float64:
-        """Return how likely each candidate is by what was heard at these beats, the last of which is the present one."""
-        first = max(self._first, int(beats_s[0] / STEP_S) - 1)
-        from_s = first * STEP_S
-        strokes = self._strokes[self._strokes[:, 0] >= from_s] - [from_s, 0, 0]
-        heard = with_strokes(self._heard[first - self._first :].copy(), strokes)
-        scores = log_likelihood(features(heard, beats_s - from_s, 0, len(beats_s) - 1))
+    def _scores(self, heard: Float64, beats_s: Float64, most: int, period_s: float) -> Float64:
+        """Return how likely each candidate is by what was heard at the last of these beats, which is the present one."""
+        last = len(beats_s) - 1
+        scores = log_likelihood(features(heard, beats_s, max(0, last + 1 - most), last))
         # The candidates' phases count from the first of these beats; here they count from the last.
-        scores = scores[_from_last(len(beats_s) - 1)] + self._likely(period_s)
+        scores = scores[_from_last(last)] + self._likely(period_s)
         return rounded(scores - np.logaddexp.reduce(scores))
 
     def _back(self, found: Pulse) -> Float64:
@@ -177,6 +183,33 @@ def _same(found: Pulse, before: Pulse) -> Bool:
     places = apart_s / periods_s
     near = np.abs(places - np.round(places)) * _PERIODS[:, None] < _SAME_PLACE
     return np.asarray((np.abs(np.log(periods_s / old_s)) < _SAME_PERIOD) & near)
+
+
+def _alike(heard: Float64, beats_s: Float64) -> Float64:
+    """Return how alike the last beats are to any before them (first row), and to any half a beat off those: correlations.
+
+    The first column is of all that is heard, the second of drums.
+    """
+    beats = len(beats_s) - 1
+    places_s = np.interp(np.arange(0, beats, 0.25), np.arange(beats + 1), beats_s)
+    there = heard.take((places_s / STEP_S).astype(int), axis=0, mode="clip")
+    away = (there - there.mean(axis=0)) / (there.std(axis=0) + 0.15 * there.mean(axis=0) + 0.01)
+    alike = np.zeros((2, 2))
+    for kind, columns in enumerate((away, away[:, :N_DRUMS])):
+        halves = columns.reshape(2 * beats, -1)
+        spans = np.stack([halves[k : k + 2 * _SPAN].ravel() for k in range(2 * (beats - _SPAN) + 1)])
+        lengths = np.sqrt((spans * spans).sum(axis=1)) + 1e-3
+        of = (spans[: -2 * _SPAN] * spans[-1]).sum(axis=1) / (lengths[: -2 * _SPAN] * lengths[-1])
+        of = np.where(lengths[: -2 * _SPAN] + lengths[-1] < 0.1, 1.0, of)[::-1]  # nothing is like nothing
+        alike[:, kind] = of[::2].max(initial=0.0), of[1::2].max(initial=0.0)
+    return rounded(alike)
+
+
+def _half_away(level: int) -> int:
+    """Return the candidate that is half a found pulse later, the same one if there is none."""
+    away = (_PHASES - _PHASES[level] - 0.5) % _PERIODS[level]
+    there = np.flatnonzero((_PERIODS[level] == _PERIODS) & (np.abs(away) < 1e-6))
+    return int(there[0]) if len(there) else level
 
 
 @cache

@@ -3,6 +3,7 @@
 import io
 import struct
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from musichal.audio.decoding import contents
+from musichal.audio.flac_frames import FlacFrames
 from musichal.audio.recording import read_recording
 from musichal.audio.streams import Contents, Foreign, Spliced
 from musichal.errors import InputError
@@ -231,6 +233,16 @@ def test_pages_that_stand_there_twice_are_heard_once(kind, first, files, tmp_pat
 
 
 @pytest.mark.parametrize("kind", ["Vorbis", "Opus"])
+@pytest.mark.parametrize("number", [-2, -1])
+def test_a_damaged_page_is_left_out_with_a_word(kind, number, files, tmp_path):
+    every = pages(files[kind])
+    every[number] = put(every[number], (len(every[number]) // 2, b"\x5a\xa5\x5a"))
+    seconds, warnings = heard(tmp_path, b"".join(every))
+    assert 0.5 < seconds < SECONDS
+    assert any("pages are missing or damaged at 1 place" in warning for warning in warnings)
+
+
+@pytest.mark.parametrize("kind", ["Vorbis", "Opus"])
 def test_ogg_without_its_end(kind, files, tmp_path):
     every = pages(files[kind])
     seconds, warnings = heard(tmp_path, b"".join(every[:-1]))
@@ -239,6 +251,39 @@ def test_ogg_without_its_end(kind, files, tmp_path):
 
 
 # ── FLAC ─────────────────────────────────────────────────────────────────────
+
+
+def flac_frames(flac: bytes) -> list[int]:
+    """Return where the frames begin; the last is the end."""
+    return list(FlacFrames(flac, 0, len(flac)).places)
+
+
+@pytest.mark.parametrize("number", [0, 3, 7, -3])
+@pytest.mark.parametrize("behind", [1, 40, 1500])
+def test_a_damaged_flac_frame_alone_is_silent(number, behind, files, tmp_path):
+    """The decoder ends there, or gives the frame behind it in its place."""
+    whole, at = files["FLAC"], flac_frames(files["FLAC"])
+    (tmp_path / "whole").write_bytes(whole)
+    (tmp_path / "damaged").write_bytes(put(whole, (at[number] + 20 + behind, b"\x5a\xa5")))
+    right, ours = (read_recording(tmp_path / name) for name in ("whole", "damaged"))
+    differ = np.flatnonzero(ours.samples != right.samples)
+    assert len(ours.samples) == len(right.samples)
+    assert differ.max() - differ.min() < 4096 and not ours.samples[differ].any()
+    assert "s cannot be heard, and silence stands there" in ours.warnings[0]
+    with pytest.raises(InputError, match="is cut short or damaged"):
+        read_recording(tmp_path / "damaged", strict=True)
+
+
+def test_flac_frames_that_are_lost_twice_there_or_the_wrong_way_round(files, tmp_path):
+    whole, at = files["FLAC"], flac_frames(files["FLAC"])
+    piece = [whole[: at[0]], *(whole[a:b] for a, b in pairwise(at))]
+    seconds, warnings = heard(tmp_path, b"".join(piece[:4] + piece[6:]))
+    assert seconds == SECONDS and "0.186 of" in warnings[0]
+    twice = b"".join(piece[:6] + piece[3:])
+    assert heard(tmp_path, twice) == (SECONDS, ("3 frames are there twice: heard once",))
+    (tmp_path / "a").write_bytes(b"".join([*piece[:4], piece[5], piece[4], *piece[6:]]))
+    (tmp_path / "b").write_bytes(whole)
+    assert np.array_equal(*(read_recording(tmp_path / name).samples for name in "ab"))
 
 
 def declares(flac: bytes, samples: int) -> bytes:

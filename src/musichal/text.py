@@ -12,8 +12,9 @@ import re
 import stat
 import tomllib
 from collections.abc import Iterable, Mapping
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import Any, NoReturn
 from urllib.parse import unquote_to_bytes
 
 from musichal.errors import InputError
@@ -126,7 +127,7 @@ def unknown_name(kind: str, name: object, valid: Iterable[str], *, hint: str = "
     return InputError(f"{where and f'{where}: '}unknown {kind} {given!r}. Valid {kind}s: {listed}")
 
 
-def open_file(path: PathLike) -> BinaryIO:
+def open_file(path: PathLike) -> BufferedReader:
     """Open a file to read it, or what a shell passes as one; raises `OSError` for other pipes and devices, which may wait."""
     mode, target = os.stat(path).st_mode, os.path.realpath(path)  # noqa: PTH116 - a path of any kind
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or target == os.devnull or target.startswith("/proc/")):

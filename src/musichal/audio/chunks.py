@@ -6,7 +6,8 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from musichal.audio.streams import NOT_ZERO, Contents, Data, Part, Piece, mpeg
+from musichal.audio.flac_frames import Data
+from musichal.audio.streams import NOT_ZERO, Contents, Part, Piece, mpeg
 
 _MOST_CHUNKS = 10_000  # a hostile file of empty chunks must not keep us for hours
 _MOST_BEHIND_BYTES = 1 << 16

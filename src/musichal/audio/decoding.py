@@ -15,8 +15,9 @@ import contextlib
 import importlib
 import math
 import os
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
@@ -24,14 +25,15 @@ import soundfile
 
 from musichal.arrays import Float64
 from musichal.audio.chunks import Chunks, au, chunked, of_old, riff
+from musichal.audio.flac_frames import Data, whole_frame
 from musichal.audio.streams import (
     FLAC_START,
     MP4_BOXES,
     MPEG_PROGRAM,
     Contents,
-    Data,
     Foreign,
     Part,
+    Piece,
     Spliced,
     after_tags,
     flac,
@@ -141,6 +143,7 @@ FOREIGN_SUFFIXES = frozenset(
 
 _BLOCK_VALUES = 1 << 18
 _LONGEST_VORBIS_BLOCK = 8192
+_MOST_DAMAGED = 10_000  # frames: 15 minutes
 _DURATION_SLACK = 0.98  # containers round, and count what encoders add
 _FFMPEG_TOO = ("wav", "aiff", "caf", "w64", "au", "voc")  # with codecs that libsndfile does not know
 _PCM_BITS = {"PCM_16": 16, "PCM_24": 24, "PCM_32": 32}
@@ -151,7 +154,8 @@ class Sound:
     """Sound of one rate as it comes out of a decoder.
 
     `blocks` yields arrays of shape (n, channels), full scale 1. `full_scale` is the level of the highest code, 1 where there is
-    none. `promised` is the number of samples that the file says it has, `share` tells how much of it was decoded.
+    none. `promised` is the number of samples that the file says it has, `share` tells how much of it was decoded, `silent` how
+    many samples stand for what cannot be decoded, stretch by stretch.
     """
 
     rate_hz: int
@@ -160,6 +164,7 @@ class Sound:
     blocks: Iterator[Float64]
     promised: int | None
     share: Callable[[], float]
+    silent: list[int] = field(default_factory=list)
 
 
 class _Stream(soundfile.SoundFile):  # type: ignore[misc]
@@ -191,7 +196,54 @@ def decode(data: Data, part: Part) -> Sound:
         with _Stream(Spliced(data, part.bounded)) as bounded:
             most = bounded.frames
     blocks = _blocks(stream, delay=part.delay, most=most, loud=part.kind == "MP3")
-    return Sound(stream.samplerate, stream.channels, _full_scale(stream.subtype), blocks, part.promised, spliced.share)
+    sound = Sound(stream.samplerate, stream.channels, _full_scale(stream.subtype), blocks, part.promised, spliced.share)
+    return replace(sound, blocks=_resumed(sound, data, part)) if part.frames[0] else sound
+
+
+def _resumed(sound: Sound, data: Data, part: Part) -> Iterator[Float64]:
+    """Yield the blocks of FLAC, also those behind damage, where the decoder stops; silence stands for what is damaged."""
+    blocks, (places, samples), head = sound.blocks, part.frames, part.pieces[0]
+    done = least = samples[0]
+    assert isinstance(head, bytes)
+    head = head[:4] + b"\x80" + head[5:]  # frames follow it, no other metadata
+    checked = 0
+    while True:
+        held = np.zeros((0, sound.channels))
+        with contextlib.suppress(soundfile.SoundFileError):
+            for block in blocks:
+                yield held
+                held, done = block, done + len(block)
+        # At an error the decoder may have gone on to a later frame: what it gave last is good up to the first damaged one.
+        good = done if done >= samples[-1] else _good(data, part, done - len(held), done)
+        yield held[: len(held) - (done - good)]
+        done = good
+        row = bisect_left(samples, max(least, done))
+        while row < len(samples) - 1 and not whole_frame(data, places[row], places[row + 1]):
+            row, checked = row + 1, checked + 1
+            if checked > _MOST_DAMAGED:
+                return
+        if row >= len(samples) - 1:
+            return
+        least, checked = samples[row] + 1, checked + 1
+        for first in range(done, samples[row], _BLOCK_VALUES):
+            silent = min(_BLOCK_VALUES, samples[row] - first)
+            sound.silent.append(silent)
+            yield np.zeros((silent, sound.channels))
+        done = max(done, samples[row])
+        stretches = [(max(piece[0], places[row]), piece[1]) for piece in part.pieces[1:] if not isinstance(piece, bytes)]
+        pieces: list[Piece] = [head, *(stretch for stretch in stretches if stretch[0] < stretch[1])]
+        blocks = iter(())
+        with contextlib.suppress(soundfile.SoundFileError):
+            blocks = _blocks(_Stream(Spliced(data, pieces)), delay=0, most=None, loud=False)
+
+
+def _good(data: Data, part: Part, first: int, end: int) -> int:
+    """Return the first sample from `first` to `end` whose frame is damaged, or `end`."""
+    places, samples = part.frames
+    for row in range(max(0, bisect_left(samples, first) - 1), bisect_left(samples[:-1], end)):
+        if not whole_frame(data, places[row], places[row + 1]):
+            return max(first, samples[row])
+    return end
 
 
 def _blocks(stream: _Stream, *, delay: int, most: int | None, loud: bool) -> Iterator[Float64]:

@@ -307,6 +307,7 @@ class _Heard:
     peaks: list[Float64] = field(default_factory=list)
     meter: LevelMeter = field(default_factory=LevelMeter)
     promised_s: float = 0.0
+    silent_s: float = 0.0
     remarks: list[str] = field(default_factory=list)
 
 
@@ -333,6 +334,8 @@ def _read(file: Path, how: _How, *, strict: bool) -> Recording:
     wrong = list(held.remarks) if isinstance(held, Contents) else []
     wrong += heard.remarks
     cut = _cut(length_s, heard.promised_s, endless=isinstance(held, Contents) and held.endless)
+    if cut is None and heard.silent_s:
+        cut = f"{CUT}: {heard.silent_s:.3g} of {length_s:.1f} s cannot be heard, and silence stands there"
     if heard.store.length == 0:
         raise _RefusedError(f"holds no sound: {wrong[0] if wrong else 'it is cut short' if cut else 'its length is zero'}")
     if cut is not None and strict:
@@ -366,6 +369,8 @@ def _hear(held: Contents | Foreign, data: mmap.mmap, stream: BinaryIO, how: _How
         before_s = heard.store.length / heard.rate_hz
         _hear_part(sound, heard, how)
         part_s = heard.store.length / heard.rate_hz - before_s
+        silent = max(sum(sound.silent), part.lost if isinstance(part, Part) else 0)
+        heard.silent_s += silent / sound.rate_hz
         promised_s = (sound.promised or 0) / sound.rate_hz
         heard.promised_s += max(part_s / part.share if isinstance(part, Part) else part_s, promised_s)
     if parts and not heard.rate_hz:

@@ -4,17 +4,17 @@ A part is made of stretches of a file and of mended headers that are one sound; 
 """
 
 import io
-import mmap
 import re
 import struct
+import zlib
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 
+from musichal.audio.flac_frames import Data, FlacFrames
 from musichal.text import counted
 
-Data = bytes | mmap.mmap
 Piece = bytes | tuple[int, int]
 """New bytes, or a stretch of the file."""
 
@@ -25,7 +25,8 @@ class Part:
 
     `share` is how much of what the file promises is there, `promised` the number of samples that it promises, if any.
     `delay` counts samples that libsndfile leaves out at the start and other decoders do not. `bounded` are the pieces as
-    they end by the granule position of the last page, where `pieces` have no such end.
+    they end by the granule position of the last page, where `pieces` have no such end. `frames` are the places and first
+    samples of frames at which decoding may go on behind damage, and of the end; `lost` is how many samples are missing.
     """
 
     kind: str
@@ -34,6 +35,8 @@ class Part:
     promised: int | None = None
     delay: int = 0
     bounded: tuple[Piece, ...] = ()
+    frames: tuple[Sequence[int], Sequence[int]] = ((), ())
+    lost: int = 0
 
 
 @dataclass(frozen=True)
@@ -143,7 +146,17 @@ def flac(data: Data, start: int) -> Contents:
     """Part joined files; where a length is given it is kept as a promise, and each is read to its end."""
     starts = [start, *(found.start() for found in FLAC_START.finditer(data, start + 1))]
     ends = [*starts[1:], len(data)]
-    return Contents(tuple(_flac_part(data, [(a, b)], bytes(data[a : a + 42])) for a, b in zip(starts, ends, strict=True)))
+    parts, twice = [], 0
+    for first, end in zip(starts, ends, strict=True):
+        frames = FlacFrames(data, first, end)
+        part = _flac_part(data, [*frames.stretches], bytes(data[first : first + 42]))
+        parts.append(replace(part, frames=(frames.places, frames.samples), lost=frames.lost))
+        twice += frames.twice
+    return Contents(tuple(parts), _copies(twice, "frame"))
+
+
+def _copies(twice: int, what: str) -> tuple[str, ...]:
+    return (f"{counted(twice, what)} {'is' if twice == 1 else 'are'} there twice: heard once",) if twice else ()
 
 
 def _flac_part(data: Data, pieces: list[Piece], head: bytes) -> Part:
@@ -169,6 +182,7 @@ class _Stream:
     codec: str | None
     pages: list[tuple[int, int, int]] = field(default_factory=list)
     places: dict[int, tuple[int, int]] = field(default_factory=dict)  # of pages, by their number
+    damaged: set[int] = field(default_factory=set)
     expected: int = 0
     begun: bool = False  # with sound, behind the headers
     ended: bool = False
@@ -208,16 +222,18 @@ def ogg(data: Data, start: int) -> Contents | Foreign:
             holes += stream.begun and number != stream.expected
             stream.expected, stream.begun, stream.ended = number + 1, stream.begun or granule > 0, bool(flags & 4)
             stream.pages.append((page, body, end))
+            if _ogg_crc(data[page : page + 22] + bytes(4) + data[page + 26 : end]) != data[page + 22 : page + 26]:
+                stream.damaged.add(page)
         at = end
     streams = [next((s for s in link.values() if s.codec), None) for link in links]
     heard = [stream for stream in streams if stream is not None]
     if any(stream.codec == "Speex" for stream in heard):
         return Foreign("Speex", "ogg")
+    holes += sum(len(stream.damaged) for stream in heard if len(stream.damaged) < len(stream.pages))
     remarks: tuple[str, ...] = (
         (f"pages are missing or damaged at {counted(holes, 'place')}: what is left is heard",) if holes else ()
     )
-    if twice:
-        remarks += (f"{counted(twice, 'page')} {'is' if twice == 1 else 'are'} there twice: heard once",)
+    remarks += _copies(twice, "page")
     if any(sum(s.codec is not None for s in link.values()) > 1 for link in links):
         remarks += ("it holds several sounds at the same time: the first is heard",)
     parts = tuple(_ogg_part(data, stream) for stream in heard)
@@ -226,39 +242,31 @@ def ogg(data: Data, start: int) -> Contents | Foreign:
 
 def _ogg_part(data: Data, stream: _Stream) -> Part:
     assert stream.codec is not None
+    every = len(stream.damaged) == len(stream.pages)  # by a writer without check sums
+    pages = [page for page in stream.pages if every or page[0] not in stream.damaged]
     if stream.codec == "FLAC in Ogg":  # packets are FLAC's own, behind nine bytes in the first
-        pieces: list[Piece] = [(body, end) for _, body, end in stream.pages]
-        pieces[0] = (stream.pages[0][1] + 9, stream.pages[0][2])
-        return replace(
-            _flac_part(data, pieces, bytes(data[stream.pages[0][1] + 9 : stream.pages[0][2]])), kind=stream.codec, promised=None
-        )
-    stretches = tuple(_joined((page, end) for page, _, end in stream.pages))
+        pieces: list[Piece] = [(body, end) for _, body, end in pages]
+        pieces[0] = (pages[0][1] + 9, pages[0][2])
+        return replace(_flac_part(data, pieces, bytes(data[pages[0][1] + 9 : pages[0][2]])), kind=stream.codec, promised=None)
+    stretches = tuple(_joined((page, end) for page, _, end in pages))
     if stream.codec != "Vorbis":
         return Part(stream.codec, stretches)
     # Where a file was cut at its start without coding it anew, its granule positions are less than its sound.
-    page, _, end = stream.pages[-1]
+    page, _, end = pages[-1]
     last = bytearray(data[page:end])
     last[6:14], last[22:26] = struct.pack("<q", 1 << 40), bytes(4)
-    last[22:26] = struct.pack("<I", _ogg_crc(last))
+    last[22:26] = _ogg_crc(bytes(last))
     rest = stretches[-1]
     assert not isinstance(rest, bytes)
     return Part(stream.codec, (*stretches[:-1], (rest[0], page), bytes(last)), bounded=stretches)
 
 
-def _ogg_crc(page: bytearray) -> int:
-    """Return the check sum of an Ogg page: of 32 bits, polynomial 04C11DB7, from 0, not reflected."""
-    crc = 0
-    for byte in page:
-        crc = (crc << 8 & 0xFFFFFFFF) ^ _crc_step((crc >> 24) ^ byte)
-    return crc
+_BACKWARDS = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
-@cache
-def _crc_step(byte: int) -> int:
-    value = byte << 24
-    for _ in range(8):
-        value = (value << 1 ^ 0x04C11DB7 if value & 0x80000000 else value << 1) & 0xFFFFFFFF
-    return value
+def _ogg_crc(page: bytes) -> bytes:
+    """Return the check sum of an Ogg page: of 32 bits, polynomial 04C11DB7, from 0, not reflected as zlib's is."""
+    return (zlib.crc32(page.translate(_BACKWARDS), 0xFFFFFFFF) ^ 0xFFFFFFFF).to_bytes(4, "little").translate(_BACKWARDS)[::-1]
 
 
 def _joined(ranges: Iterable[tuple[int, int]]) -> list[Piece]:

@@ -74,14 +74,16 @@ class PitchAnalyser:
                 before_frames=settings.steady_frames - 1,
                 after_frames=self._after_frames,
             )
-            self._bands.append((short_time, _log_frequency_filters(settings, length_samples, rate, (lower, end))))
+            filters = _log_frequency_filters(settings, length_samples, rate, (lower, end))
+            used = int(filters.indices.max(initial=0)) + 1  # the bass needs the lowest bins of a long window alone
+            self._bands.append((short_time, csr_array(filters[:, :used]), used))
         self._harmonics = _harmonic_filters(settings)
         self._beside = [_harmonic_filters(settings, bins_off=bins) for bins in (-1, 1)]
 
     def analyse(self, harmonic: Float32) -> PitchFrames:
         """Return the pitch content of the segment's frames from its harmonic stem, shape (window_samples,)."""
         settings = self._settings
-        magnitude = sum((filters @ short_time.magnitudes(harmonic).T for short_time, filters in self._bands), start=0.0)
+        magnitude = sum((filters @ short_time.magnitudes(harmonic, used).T for short_time, filters, used in self._bands), start=0.0)
         compressed = np.asarray(magnitude, np.float32).T ** np.float32(settings.compression)
         neighbourhood = uniform_filter1d(compressed, settings.whitening_bins, axis=1, mode="nearest")
         spectrum = np.maximum(compressed - neighbourhood, np.float32(0))
@@ -209,17 +211,18 @@ class ShortTime:
         self._padding = (max(0, -first), max(0, last - self._expected))
         self._start, self._stride, self._length = max(0, first), stride, length_samples
 
-    def magnitudes(self, samples: Float32) -> Float32:
-        """Return (before + frames + after, length // 2 + 1) magnitudes; a full-scale sinusoid gives 1.
+    def magnitudes(self, samples: Float32, bins: int | None = None) -> Float32:
+        """Return (before + frames + after, length // 2 + 1) magnitudes, or the first `bins`; a full-scale sinusoid gives 1.
 
         Raises `ValueError` if `samples` is not as long as a window.
         """
         if samples.shape != (self._expected,):
             raise ValueError(f"expected {self._expected} samples, got an array of shape {samples.shape}")
-        padded = np.pad(samples, self._padding)
+        padded = np.zeros(self._padding[0] + len(samples) + self._padding[1], samples.dtype)
+        padded[self._padding[0] : self._padding[0] + len(samples)] = samples
         frames = np.lib.stride_tricks.sliding_window_view(padded, self._length)[self._start :: self._stride]
         n = self._windows.shape[0]
-        return np.abs(rfft(frames[:n] * self._windows, axis=1)).astype(np.float32, copy=False)
+        return np.abs(rfft(frames[:n] * self._windows, axis=1)[:, :bins]).astype(np.float32, copy=False)
 
 
 def _window(length: int, available: int, ahead: int, right: int) -> Float32:

@@ -93,34 +93,36 @@ def best_path(observed: Float64) -> tuple[Int64, Int64]:
     `observed` (n, 4) is how likely a frame is as a beat, half a beat and neither, and the strength of an onset there.
     """
     s = space()
-    rows, width = s.on_beat.shape
-    with np.errstate(divide="ignore"):
-        score, change = np.log(s.first), np.log(s.change)
-    last = np.arange(rows) * width + s.lengths - 1
-    behind = last[:-1] + 1
+    rows = np.arange(len(s.lengths))
+    # Of the rows, which have different lengths, only what is inside them, one row behind the other.
+    inside = np.arange(s.on_beat.shape[1]) < s.lengths[:, None]
+    on_beat, on_half, struck = s.on_beat[inside], s.on_half[inside], s.struck[inside]
+    last = np.cumsum(s.lengths) - 1
+    begin = last + 1 - s.lengths
+    score, change = np.log(s.first[inside]), np.log(s.change)
     moved = np.empty_like(score)
     # Which row each row came from at each frame, a byte each: in a file, for of hours it is much.
     with tempfile.TemporaryFile(prefix="musichal-") as came:
         for first in range(0, len(observed), _BLOCK_FRAMES):
             for on, half, off, strength in observed[first : first + _BLOCK_FRAMES].tolist():
-                ways = score.ravel().take(last)[:, None] + change
+                ways = score.take(last)[:, None] + change
                 best = ways.argmax(axis=0)
                 came.write(best.astype(np.uint8).tobytes())
-                moved.ravel()[1:] = score.ravel()[:-1]
-                moved.ravel()[behind] = -np.inf
-                moved[:, 0] = ways[best, np.arange(rows)]
-                moved += np.log(off + s.on_beat * (on - off) + s.on_half * (half - off))
+                moved[1:] = score[:-1]
+                moved[begin] = ways[best, rows]
+                moved += np.log(off + on_beat * (on - off) + on_half * (half - off))
                 if strength > 0:
-                    moved += np.log1p(strength * s.struck)
+                    moved += np.log1p(strength * struck)
                 moved -= moved.max()
                 score, moved = moved, score
-        row, place = (int(index) for index in np.unravel_index(int(score.argmax()), score.shape))
-        frame = len(observed) - 1 - place
+        at = int(score.argmax())
+        row = int(np.searchsorted(last, at))
+        frame = len(observed) - 1 - (at - int(begin[row]))
         beats, of = [], []
         while frame >= 0:
             beats.append(frame)
             of.append(row)
-            came.seek(frame * rows + row)
+            came.seek(frame * len(rows) + row)
             row = came.read(1)[0]
             frame -= int(s.lengths[row])
     return np.array(beats[::-1], dtype=np.int64), np.array(of[::-1], dtype=np.int64)

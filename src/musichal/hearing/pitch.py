@@ -83,7 +83,9 @@ class PitchAnalyser:
     def analyse(self, harmonic: Float32) -> PitchFrames:
         """Return the pitch content of the segment's frames from its harmonic stem, shape (window_samples,)."""
         settings = self._settings
-        magnitude = sum((filters @ short_time.magnitudes(harmonic, used).T for short_time, filters, used in self._bands), start=0.0)
+        magnitude = sum(
+            (filters @ short_time.magnitudes(harmonic, used).T for short_time, filters, used in self._bands), start=0.0
+        )
         compressed = np.asarray(magnitude, np.float32).T ** np.float32(settings.compression)
         neighbourhood = uniform_filter1d(compressed, settings.whitening_bins, axis=1, mode="nearest")
         spectrum = np.maximum(compressed - neighbourhood, np.float32(0))

@@ -7,6 +7,7 @@ the line ``<!-- block path -->``: each function of the package that its table nu
 import argparse
 import ast
 import re
+import tomllib
 from collections import Counter
 from pathlib import Path
 
@@ -64,6 +65,17 @@ def block_path(names: set[str]) -> str:
     return "no page has the line <!-- block path -->"
 
 
+def wheel() -> str:
+    """Return the packages that the wheel holds, with their files of data, and what of the repository stays outside."""
+    built = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["hatch"]["build"]["targets"]["wheel"]
+    held = [ROOT / package for package in built["packages"]]
+    files = [path for folder in held for path in folder.rglob("*") if path.is_file() and path.suffix not in {".py", ".pyc"}]
+    outside = [name for name in ("benchmarks", "docs", "tests", "tools") if ROOT / name not in held]
+    data_mb = sum(path.stat().st_size for path in files) / 1e6
+    names = ", ".join(folder.name for folder in held)
+    return f"{names}, with {len(files)} files of data ({data_mb:.1f} MB); without {', '.join(outside)}"
+
+
 def suite_time(output: Path | None) -> str:
     """Return what pytest's closing line says."""
     lines = output.read_text(encoding="utf-8").splitlines() if output else []
@@ -92,6 +104,7 @@ def main() -> None:
         ("types for a note", f"{len(notes)}  {', '.join(notes)}", "3"),
         ("functions on the block path", block_path(names), "≤ 30"),
         ("suite", suite_time(options.durations), "≤ 240 s"),
+        ("wheel holds", wheel(), "product"),
         ("lines in tests", f"{tests:,}", ""),
     ]
     for name, value, goal in rows:

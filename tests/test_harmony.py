@@ -9,7 +9,7 @@ from musichal.memory.memory import Memory
 from musichal.note import HeardNote, Note
 from musichal.partner.chords import ChordFollower, chord_name, chords_of, key_name
 from musichal.partner.expectation import FREE_PERIOD_S, MOST_STATES, HarmonyFollower, harmonic_cells
-from musichal.partner.harmony import KeptTransposition
+from musichal.partner.harmony import KeptTransposition, harmonic_fit
 from musichal.partner.partner import Partner
 from musichal.partner.settings import PartnerSettings
 from musichal.partner.voices import without_clashes
@@ -119,6 +119,14 @@ def test_a_transposition_is_kept_unless_the_harmony_moves():
     assert "moved" in moved.why
     assert moved.at(likely, np.array([0]), penalty=0.0, begins=False).transposition == 0, "no other is allowed"
     assert kept.at(likely, allowed, penalty=0.5, begins=True).transposition == 0
+
+
+def test_a_note_fits_by_the_square_of_its_likelihood_and_one_that_clashes_not_at_all():
+    likely = np.zeros(12)
+    likely[[0, 4, 7]] = 0.8, 0.6, 0.2
+    fit = harmonic_fit(np.eye(12)[[0, 4, 7, 1]], likely, np.array([0, 4]), least=0.5)
+    assert np.allclose(fit[:, 0], [1, (0.6 / 0.8) ** 2, 0, 0])
+    assert np.allclose(fit[:, 1], [(0.6 / 0.8) ** 2, 0, 0, 0])
 
 
 def test_what_clashes_is_left_out_and_drums_never():

@@ -94,6 +94,7 @@ def test_how_the_player_sounded_speaks_for_what_they_did_then(paired, guitar):
     learned = ("pairs", "likeness", "harmonic", "percussive")
     shares = [sum(i.share for i in d.influences if i.name in learned) for d in decisions if not d.live]
     assert np.mean(shares) > 0.4
+    assert {c.paired for d in decisions for c in d.contexts if c.source == "likeness" and not d.live} == {True, False}
     for decision in decisions:
         assert decision.beside is None if decision.live else decision.beside is not None
     assert [d.state for d in decisions] != [d.state for d in played(pairs_weight=0.0)]

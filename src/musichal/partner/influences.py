@@ -12,7 +12,7 @@ pace, so that an old match predicts what would sound *now*. Of the peaks that co
 in rings of fixed size, one for each kind of context.
 
 Where memory knows how a player sounded beside the others, the player's context is looked up in the player's past, and the
-place found is that of the others at the time.
+place found is that of the others at the time; likeness also in the others' own past, as far as this one plays something else.
 """
 
 import math

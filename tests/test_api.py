@@ -3,6 +3,7 @@
 import doctest
 import importlib
 import io
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -101,6 +102,7 @@ def test_training_twice_is_the_same_and_seeds_differ(rock_guitar: Path, tmp_path
     first.save(tmp_path / "a.hal")
     loaded = mh.load(tmp_path / "a.hal")
     analysis = mh.analyse(y, sr, spec=loaded)
+    assert re.fullmatch(r"<Analysis: \d+ frames, \d+ onsets, \d+ notes, \d+ drum hits, \d+ beats>", repr(analysis))
     assert np.array_equal(analysis.tokens, first.recordings[0].tokens)
     assert np.array_equal(analysis.beats, loaded.recordings[0].beats)
     assert len(analysis.hits) == len(loaded.memory.hits)

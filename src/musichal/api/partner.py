@@ -211,6 +211,11 @@ class Analysis:
     beats: Records
     predicted_beats_s: Float64
 
+    def __repr__(self) -> str:
+        """Return how much was heard."""
+        counts = {"onsets": self.onsets_s, "notes": self.notes, "drum hits": self.hits, "beats": self.beats}
+        return f"<Analysis: {len(self.times_s)} frames, {', '.join(f'{len(found)} {name}' for name, found in counts.items())}>"
+
 
 @single_blas_thread()
 def analyse(y: Audio, sr: int, *, spec: "PerceptionSpec | Partner | None" = None) -> Analysis:

@@ -194,12 +194,12 @@ def test_values_that_contradict_each_other_are_refused(part: Any, wrong: dict[st
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
-        ({"segment_samples": 399, "hop_samples": 399}, "segment_samples must be from 400 to 480000 (16.667 to 20000 ms)"),
-        ({"hop_samples": 0}, "hop_samples must be from 200 to 8400 (8.3333 to 350 ms)"),
-        ({"context_samples": -1}, "context_samples must be from 0 to 480000 (0 to 20000 ms)"),
-        ({"lookahead_samples": 24001}, "lookahead_samples must be from 0 to 24000 (0 to 1000 ms)"),
-        ({"min_segment_samples": 8401}, "min_segment_samples must be from 400 to 8400 (16.667 to 350 ms)"),
-        ({"sample_rate_hz": 96000, "segment_samples": 1310721}, "segment_samples must be from 400 to 1310720 "),
+        ({"segment_samples": 399, "hop_samples": 399}, "segment_samples must be in [400, 480000] (16.667 to 20000 ms)"),
+        ({"hop_samples": 0}, "hop_samples must be in [200, 8400] (8.3333 to 350 ms)"),
+        ({"context_samples": -1}, "context_samples must be in [0, 480000] (0 to 20000 ms)"),
+        ({"lookahead_samples": 24001}, "lookahead_samples must be in [0, 24000] (0 to 1000 ms)"),
+        ({"min_segment_samples": 8401}, "min_segment_samples must be in [400, 8400] (16.667 to 350 ms)"),
+        ({"sample_rate_hz": 96000, "segment_samples": 1310721}, "segment_samples must be in [400, 1310720] "),
     ],
 )
 def test_a_length_out_of_range_is_refused_with_the_range(wrong: dict[str, int], says: str) -> None:

@@ -278,7 +278,10 @@ def hop_range(encoder: EncoderSpec, segment_samples: int) -> tuple[int, int]:
 def _check_range(name: str, samples: int, limits: tuple[int, int], sample_rate_hz: int, why: str = "") -> None:
     least, most = limits
     least_ms, most_ms = (1000 * limit / sample_rate_hz for limit in limits)
-    _check(least <= samples <= most, f"{name} must be from {least} to {most} ({least_ms:.5g} to {most_ms:.5g} ms){why}")
+    _check(
+        least <= samples <= most,
+        f"{name} must be in [{least}, {most}] ({least_ms:.5g} to {most_ms:.5g} ms), got {samples}{why}",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

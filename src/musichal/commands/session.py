@@ -173,7 +173,7 @@ def export_command(
     """Write a session, a stretch of it, or the stretch around each mark, into a new folder."""
     check_choice(sound, ("soundfont", "slices"), "--sound")
     if marks and (from_ or to):
-        raise InputError("--marks takes the stretch around each mark: leave --from and --to out")
+        raise InputError("--marks takes the stretch around each mark; leave --from and --to out")
     session = read_session(folder)
     for sentence in session.recovered:
         terminal.warn(sentence)

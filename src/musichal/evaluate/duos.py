@@ -143,7 +143,7 @@ def evaluate_duos(
     """Train, hear and answer duos, and measure them together."""
     tell = progress or (lambda _what, _share: None)
     if not 0.2 <= train_share <= 0.8:
-        raise InputError(f"the share of the band that is learned must be from 0.2 to 0.8, got {train_share!r}")
+        raise InputError(f"the share of the band that is learned must be in [0.2, 0.8], got {train_share!r}")
     heard: list[HeardDuo] = []
     for number, item in enumerate(duos):
 
@@ -224,7 +224,7 @@ def duo_of_score(
     so many semitones at the bar a third into it, and back at the bar two thirds into it.
     """
     if not abs(push) <= _LARGEST_PUSH:
-        raise InputError(f"a change of tempo must be within ±{_LARGEST_PUSH:.0%}, got {push:+.0%}")
+        raise InputError(f"a change of tempo must be in [-{_LARGEST_PUSH:.0%}, {_LARGEST_PUSH:.0%}], got {push:+.0%}")
     chosen = melody_of(score) if player_track is None else score.track(player_track)
     number = next(n for n, track in enumerate(score.tracks) if track is chosen)
     push_s = None
@@ -235,7 +235,7 @@ def duo_of_score(
     jumps_s: tuple[float, ...] = ()
     if jump:
         if not abs(jump) <= _LARGEST_JUMP:
-            raise InputError(f"a jump of the key must be within ±{_LARGEST_JUMP} semitones, got {jump:+d}")
+            raise InputError(f"a jump of the key must be in [-{_LARGEST_JUMP}, {_LARGEST_JUMP}] semitones, got {jump:+d}")
         thirds_s = [(train_share + part * (1 - train_share) / 3) * score.duration_s for part in (1, 2)]
         bars = np.searchsorted(score.downbeats_s, thirds_s).clip(max=len(score.downbeats_s) - 1)
         jumps_s = tuple(score.downbeats_s[bars].tolist())

@@ -356,7 +356,7 @@ def token_histogram(tokens: AnyArray, *, size: int) -> Int64:
     if tokens.ndim != 1 or tokens.dtype.kind not in "iu":
         raise ValueError(f"tokens must be a row of integers, not {tokens.dtype} of shape {tokens.shape}")
     if tokens.size and not (tokens.min() >= SILENCE and tokens.max() < size):
-        raise ValueError(f"tokens must be from {SILENCE} to {size - 1}")
+        raise ValueError(f"tokens must be in [{SILENCE}, {size - 1}]")
     return np.bincount(tokens[tokens != SILENCE], minlength=size).astype(np.int64)
 
 

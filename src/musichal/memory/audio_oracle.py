@@ -460,7 +460,7 @@ def _check_links(n: int, suffix: AnyArray, repeat: AnyArray, pairs: AnyArray) ->
         if not isinstance(column, np.ndarray) or column.shape != shape or column.dtype.kind not in "iu":
             raise InputError(f"audio oracle: {name} must be integers of shape {shape}")
         if column.size and not 0 <= int(column.min()) <= int(column.max()) <= n:
-            raise InputError(f"audio oracle: {name} must be from 0 to {n}")
+            raise InputError(f"audio oracle: {name} must be in [0, {n}]")
     suffix, repeat, pairs = (column.astype(np.int64) for column in (suffix, repeat, pairs))
     # Links that go back, and repeats that fit in front of them, are what makes every walk end.
     if not ((suffix < np.arange(1, n + 1)) & (repeat <= suffix) & ((repeat > 0) == (suffix > 0))).all():

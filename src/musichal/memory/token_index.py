@@ -451,7 +451,7 @@ def _checked_symbols(name: str, symbols: AnyArray) -> AnyArray:
     if not isinstance(symbols, np.ndarray) or symbols.ndim != 1 or symbols.dtype.kind not in "iu":
         raise InputError(f"token index: {name} must be a row of integers")
     if symbols.size and (symbols.min() < LOWEST_SYMBOL or symbols.max() > HIGHEST_SYMBOL):
-        raise InputError(f"token index: {name} must be between {LOWEST_SYMBOL} and {HIGHEST_SYMBOL}")
+        raise InputError(f"token index: {name} must be in [{LOWEST_SYMBOL}, {HIGHEST_SYMBOL}]")
     return symbols
 
 

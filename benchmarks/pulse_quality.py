@@ -203,19 +203,22 @@ def _free_figures(spec: PerceptionSpec) -> Iterator[Figure]:
 
 
 def _level_figures(spec: PerceptionSpec) -> Iterator[Figure]:
-    """Yield how soon drums are followed that say the beat is elsewhere: half a beat away, or twice as long."""
-    half_s, changed, kick, snare, hat = 0.35, 40, (36, 42), (38, 42), (42,)
-    before: list[tuple[int, ...]] = [kick, hat, snare, hat]
-    grooves: dict[str, tuple[list[tuple[int, ...]], list[tuple[int, ...]], float]] = {
-        "off the beat": (before, before[-1:] + before[:-1], half_s),
-        "twice as fast as the beat": ([kick, snare], before, 0.0),
-    }
-    for name, (first, then, shift_s) in grooves.items():
+    """Yield how soon a change is followed after which the beat is elsewhere: half a beat away, or twice as long."""
+    half_s, changed = 0.35, 40
+    hat = ((42, 60),)
+    kick, snare, strong, weak = ((36, 95), *hat), ((38, 95), *hat), ((60, 110),), ((60, 60),)
+    before: list[tuple[tuple[int, int], ...]] = [kick, hat, snare, hat]
+    grooves = [
+        ("off the beat", before, before[-1:] + before[:-1], half_s, PERCUSSION_CHANNEL),
+        ("twice as fast as the beat", [kick, snare], before, 0.0, PERCUSSION_CHANNEL),
+        ("off the beat, by accents alone,", [strong, weak], [weak, strong], half_s, 0),
+    ]
+    for name, first, then, shift_s, channel in grooves:
         times, period_s = 0.2 + half_s * np.arange(2 * changed), 2 * half_s
         hits = [
-            Note(float(time_s), 0.2, key, 60 if key == hat[0] else 95, PERCUSSION_CHANNEL)
+            Note(float(time_s), 0.2, key, velocity, channel)
             for k, time_s in enumerate(times)
-            for key in (first if k < changed else then)[k % len(first if k < changed else then)]
+            for key, velocity in (first if k < changed else then)[k % len(first if k < changed else then)]
         ]
         samples = render_notes(hits, EmbeddedInstrument(), sample_rate_hz=spec.sample_rate_hz).mean(axis=1)
         true, right = Pulse(float(times[0]) + shift_s, period_s), []

@@ -4,11 +4,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from musichal.audio.instrument import EmbeddedInstrument, render_notes
+from musichal.hearing.beat_evidence import N_KINDS, STEP_S
 from musichal.hearing.beat_level import CANDIDATES, N_FEATURES, beat_places, features, places_of
 from musichal.hearing.beats import find_beats
 from musichal.hearing.encoders import create_encoder
+from musichal.hearing.level_follower import LevelFollower
 from musichal.hearing.listener import FeatureExtractor
-from musichal.note import PERCUSSION_CHANNEL, Note
+from musichal.note import PERCUSSION_CHANNEL, HeardNote, Note
+from musichal.pulse import Pulse
 from musichal.spec import PerceptionSpec
 
 RATE = 24_000
@@ -66,3 +69,17 @@ def test_silence_and_few_pulses_stay_as_found():
     assert np.array_equal(beat_places(heard, np.arange(9) * 0.5), np.arange(9.0))
     assert features(heard, np.arange(40) * 0.45, 0, 39).shape == (len(CANDIDATES), N_FEATURES)
     assert np.all(np.diff(beat_places(heard, np.arange(40) * 0.45)) > 0)
+
+
+@pytest.mark.parametrize("moved_beat", [12, 13])
+def test_a_pattern_that_goes_on_half_a_beat_off_moves_the_beat_within_four(moved_beat: int) -> None:
+    follower, period_s = LevelFollower(), 0.7
+    steps = round(period_s / STEP_S)
+    for beat in range(moved_beat + 5):
+        off_s = period_s / 2 if beat >= moved_beat else 0.0
+        struck = [(0.0, 42), (period_s / 2, 42), (off_s, (36, 38)[beat % 2])]
+        hits = tuple(HeardNote(beat * period_s + at_s, 0.1, key, 100) for at_s, key in struck)
+        follower.hear(np.zeros((steps, N_KINDS), np.float32), hits)
+        pulse = follower.of(Pulse(beat * period_s, period_s, 0.9))
+        away = (pulse.beat_s / period_s + 0.25) % 1 - 0.25
+        assert abs(away - (0.5 if beat >= moved_beat + 4 else 0.0)) < 0.01

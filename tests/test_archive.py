@@ -112,6 +112,14 @@ def test_a_manifest_that_cannot_be_meant_is_refused_in_one_line(tmp_path, text, 
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("between", [",", ";", "\t", " ; "])
+def test_a_manifest_of_any_spreadsheet_is_read(tmp_path, between):
+    rows = [["Path", "TITLE"], ["a b.wav", "A; or B, live" if between == "\t" else "A"]]
+    (tmp_path / "list.csv").write_text("\ufeff\n" + "\r\n".join(between.join(row) for row in rows), "utf-8")
+    (entry,) = read_archive([], [tmp_path / "list.csv"]).entries
+    assert (entry.path, entry.title, entry.where) == (tmp_path / "a b.wav", rows[1][1], "list.csv, line 3")
+
+
 def test_a_path_of_a_manifest_may_be_any_that_can_be(tmp_path):
     (tmp_path / "list.csv").write_text("path,tags\na\u2028b\x85c.wav,x\n", "utf-8")
     assert read_archive([], [tmp_path / "list.csv"]).entries[0].path == tmp_path / "a\u2028b\x85c.wav"

@@ -131,15 +131,21 @@ def _read_manifest(file: Path) -> list[Entry]:
     if file.suffix.lower() in (".jsonl", ".ndjson", ".json"):
         rows = [(number, _json(line, f"{printable(file)}, line {number}")) for number, line in _lines(text)]
     else:
-        reader = csv.DictReader(io.StringIO(text), skipinitialspace=True, strict=True)
+        body = text.lstrip("\n")
+        before, head = len(text) - len(body), body.partition("\n")[0]
+        separator = max(",;\t", key=head.count)  # spreadsheets write what their country does
+        reader = csv.DictReader(io.StringIO(body), skipinitialspace=True, strict=True, delimiter=separator)
         try:
-            if "path" not in (reader.fieldnames or ()):
+            reader.fieldnames = [name.strip().lower() for name in reader.fieldnames or ()]
+            if "path" not in reader.fieldnames:
                 raise InputError(
                     f"{printable(file)} has no column 'path': its first line must name the columns {', '.join(_COLUMNS)}"
                 )
-            rows = [(reader.line_num, row) for row in reader]
+            rows = [(before + reader.line_num, row) for row in reader]
         except csv.Error as error:
-            raise InputError(f"{printable(file)}, line {reader.line_num + 1}: {error}: is a quote not closed?") from error
+            raise InputError(
+                f"{printable(file)}, line {before + reader.line_num + 1}: {error}: is a quote not closed?"
+            ) from error
         for number, row in rows:
             if any("\n" in str(cell) for cell in row.values()):
                 raise InputError(f"{printable(file)}, line {number}: a cell has several lines: is a quote not closed?")

@@ -2,6 +2,12 @@
 
 const AGAIN_MS = 500, LONGEST_MS = 4000;
 
+// The first socket opens as soon as this module is there, while the others load; what it brings waits for them.
+const connect = () => new WebSocket(new URL("socket", location.href.replace(/^http/, "ws").replace(/[?#].*$/, "")));
+const early = [];
+let first = connect();
+first.onmessage = (event) => early.push(event);
+
 export class Link {
   constructor(take) {
     this.take = take;
@@ -14,8 +20,9 @@ export class Link {
   }
 
   open() {
-    const address = new URL("socket", location.href.replace(/^http/, "ws").replace(/[?#].*$/, ""));
-    this.socket = new WebSocket(address);
+    const begun = first && first.readyState < WebSocket.CLOSING ? first : null;
+    first = null;
+    this.socket = begun || connect();
     this.socket.onopen = () => { this.connected = true; this.wait_ms = AGAIN_MS; this.heard_ms = performance.now(); };
     this.socket.onmessage = (event) => {
       this.heard_ms = performance.now();
@@ -29,6 +36,9 @@ export class Link {
       setTimeout(() => this.open(), this.wait_ms);
       this.wait_ms = Math.min(LONGEST_MS, 2 * this.wait_ms);
     };
+    if (!begun) return;
+    if (begun.readyState === WebSocket.OPEN) begun.onopen();
+    queueMicrotask(() => { for (const event of early.splice(0)) begun.onmessage(event); });
   }
 
   // Ask for a command; `told` gets what the engine says to it, if it says anything.

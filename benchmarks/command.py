@@ -70,7 +70,9 @@ def bench_command(
             measured = _measure(part, recordings or [RECORDING], weights)
             figures += measured
             if write is not None:
-                (write / f"{part}.md").write_text(_page(part, recordings, measured), encoding="utf-8")
+                page = write / f"{part}.md"
+                _, begins, by_hand = (page.read_text("utf-8") if page.exists() else "").partition("\n## ")
+                page.write_text(_page(part, recordings, measured) + begins + by_hand, encoding="utf-8")
     terminal.result({"machine": _machine(), "figures": [asdict(f) | {"met": f.met} for f in figures]})
     if figures:
         terminal.show(_table(figures))

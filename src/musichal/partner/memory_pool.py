@@ -78,6 +78,7 @@ def contour_symbol(before_db: float, level_db: float, *, was_silent: bool, silen
 STRUCK_S = 0.05
 """A note that begins so soon after the onset of its state was struck with it."""
 _DENSITY_REACH_S = 1.0
+_BLOCK_ROWS = 1 << 20
 _GAP_S = 60.0
 
 BESIDE = np.dtype(
@@ -225,16 +226,17 @@ class MemorySegment:
             self.contour.extend(contour_symbols(states["level_db"][first:end], silent[first:end]))
         if n >= KEPT_FROM:
             self.contour.compact()
-        units = unit_chroma(states["chroma"]).astype(np.float32)
+        units = np.empty((n, 12), np.float32)
+        for first in range(0, n, _BLOCK_ROWS):  # of a large memory it takes gigabytes at once
+            part = slice(first, first + _BLOCK_ROWS)
+            units[part] = unit_chroma(states["chroma"][part])
         _describe_notes(beside, memory.notes, states["note_count"].astype(np.int64))
         noted = states["note_count"] > 0
         beside["noted_before"] = np.concatenate([[0], np.cumsum(noted)[:-1]])
         beside["density_hz"] = _density_hz(line_s, noted)
         beside["level_db"] = states["level_db"]
         beside["struck"][noted] = _struck(states[noted], memory.notes)
-        self._beside.extend(beside)
-        self._line_s.extend(line_s)
-        self._units.extend(units)
+        self._beside, self._line_s, self._units = Columns.of(beside), Columns.of(line_s), Columns.of(units)
         if n > LOOKED_THROUGH:
             self.harmony = HarmonyIndex(units)
         self._last_silent = bool(silent[-1])

@@ -264,8 +264,12 @@ def test_records_are_whole_and_everything_in_them_can_be_computed_again(trained,
         own = None if d.live else list(trained.memory.notes_of(d.state))
         if own is not None:
             # What answers an onset begins with its first note; so does what goes over the player's phrase, at each stroke.
-            offsets_s = struck_offsets_s(trained.memory, d.state)
-            first_s = min(offsets_s, default=0.0)
+            fitting = [
+                (offset_s, kept)
+                for offset_s, kept in zip(struck_offsets_s(trained.memory, d.state), own, strict=True)
+                if into_register(int(kept["pitch"]) + d.transposition + 12 * d.octaves, 0, 127) not in d.harmony.left_out
+            ]
+            first_s = min((offset_s for offset_s, _ in fitting), default=0.0)
             strikes = d.answers is not None and d.notes and d.notes[0].onset_s == pytest.approx(d.begin_s)
             waits_s = first_s if d.mode == "shadow" or strikes else 0.0
             held = 1.0
@@ -274,8 +278,7 @@ def test_records_are_whole_and_everything_in_them_can_be_computed_again(trained,
                 held = max(1.0, d.duration_s / float(trained.memory.place(d.state).duration_s) / d.stretch)
             kept_notes = [
                 (offset_s, kept)
-                for offset_s, kept in zip(offsets_s, own, strict=True)
-                if into_register(int(kept["pitch"]) + d.transposition + 12 * d.octaves, 0, 127) not in d.harmony.left_out
+                for offset_s, kept in fitting
                 if d.answers is None or (offset_s - waits_s) * d.stretch < d.duration_s - 1e-9
             ]
             for note, (offset_s, kept) in zip(d.notes, kept_notes, strict=True):

@@ -145,6 +145,12 @@ def test_nothing_to_learn_from_is_refused(short_mix):
         train([part(read_recording(short_mix), 0, 0.5)], SPEC)
 
 
+def test_a_recording_of_a_single_gesture_is_refused_in_words(short_mix, monkeypatch):
+    monkeypatch.setattr(trainer.Tokenised, "__len__", lambda _self: 1)
+    with pytest.raises(InputError, match="nothing changes in this recording"):
+        train([part(read_recording(short_mix), 0, 4)], SPEC, keep_audio=False)
+
+
 def test_a_source_that_is_nearly_silent_shuts_nobody_out(tmp_path):
     """A pad has nothing percussive above the gate: that source is SILENCE throughout, and the other is learned."""
     t = np.arange(6 * 24000) / 24000

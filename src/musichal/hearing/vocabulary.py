@@ -30,6 +30,7 @@ from musichal.errors import InputError
 from musichal.hearing.percepts import SILENCE
 from musichal.machine import processors
 from musichal.spec import VocabularySpec
+from musichal.text import counted
 
 # Distances are computed in blocks of fixed height, so that memory is bounded and results do not depend on the total.
 _BLOCK_ROWS = 4096
@@ -148,8 +149,8 @@ def fit_vocabulary(features: Rows, spec: VocabularySpec, *, source: str, folder:
     """
     if not _has_distinct_rows(features, spec.size):
         raise InputError(
-            f"too little sound for {spec.size} tokens: the {source} source has {features.shape[0]} audible frames;"
-            " give Chandra a longer recording"
+            f"too little sound for {spec.size} tokens: the {source} source has {counted(features.shape[0], 'audible frame')},"
+            f" of which fewer than {spec.size} differ; give Chandra a longer recording, or one with more in it"
         )
     mean, projection, scale = _normalisation(features, spec)
     if spec.normalisation == "scale":

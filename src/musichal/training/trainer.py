@@ -347,6 +347,8 @@ def _remember(recordings: Mapping[int, tuple[Tokenised, Records]], tell: Progres
     """Return a memory of recordings and their beats by their numbers, which ascend."""
     tell("Choosing the oracle's threshold", 0.0)
     total = sum(len(item) for item, _ in recordings.values())
+    if total < 2:
+        raise InputError("nothing changes in this recording: it is heard as a single gesture; give Chandra a longer one")
     rows, parts, first = sampled(total), [], 0
     for item, _ in recordings.values():
         own = rows[(rows >= first) & (rows < first + len(item))] - first

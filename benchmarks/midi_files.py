@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from musichal.audio.midi_recording import read_midi_recording
-from musichal.audio.recording import MIDI_SUFFIXES
+from musichal.audio.recording_files import MIDI_SUFFIXES
 from musichal.errors import MusicHalError
 
 LONGEST_S = 5.0

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from musichal.audio.recording import find_recordings, ingest, read_recording, samples_digest
+from musichal.audio.recording import ingest, read_recording, samples_digest
+from musichal.audio.recording_files import find_recordings
 from musichal.cli import app
 from musichal.errors import InputError
 from musichal.evaluate.verify import subjects, verify_partner

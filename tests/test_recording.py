@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from musichal.audio.files import decode_flac, encode_flac
-from musichal.audio.recording import AUDIO_SUFFIXES, find_recordings, ingest, read_recording
+from musichal.audio.recording import ingest, read_recording
+from musichal.audio.recording_files import AUDIO_SUFFIXES, find_recordings
 from musichal.commands.archive import length_s
 from musichal.errors import InputError
 from musichal.training.manifest import Entry

@@ -6,7 +6,8 @@ import pytest
 import soundfile
 from typer.testing import CliRunner
 
-from musichal.audio.recording import Recording, find_recordings, read_recording
+from musichal.audio.recording import Recording, read_recording
+from musichal.audio.recording_files import find_recordings
 from musichal.cli import app
 from musichal.errors import InputError
 from musichal.hearing.percepts import SILENCE, SegmentFeatures

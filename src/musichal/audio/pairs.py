@@ -14,7 +14,8 @@ import numpy as np
 from musichal.arrays import Float64
 from musichal.audio.instrument import Instrument, find_instrument
 from musichal.audio.midi_recording import take_of
-from musichal.audio.recording import Recording, ingest, is_midi, read_recording
+from musichal.audio.recording import Recording, ingest, read_recording
+from musichal.audio.recording_files import is_midi
 from musichal.audio.score import Score, Track, read_score, render_tracks
 from musichal.errors import InputError
 from musichal.text import PathLike, printable

@@ -8,12 +8,9 @@ What a file holds is found and decoded by `musichal.audio.decoding`, whatever it
 A file that is cut short is heard as far as it goes, with a warning that has both lengths.
 """
 
-import contextlib
 import hashlib
 import mmap
-import os
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -25,24 +22,17 @@ import numpy.typing as npt
 import soundfile
 
 from musichal.arrays import Float32, Float64, SampleStore
-from musichal.audio.decoding import FOREIGN_SUFFIXES, Sound, UndecodableError, contents, decode, decode_foreign
+from musichal.audio.decoding import Sound, UndecodableError, contents, decode, decode_foreign
 from musichal.audio.files import flac_holds_rate
 from musichal.audio.levels import LevelMeter, Levels, decibels
 from musichal.audio.midi_take import MidiChoice, MidiTake
+from musichal.audio.recording_files import FORMATS, FoundFiles, find_recordings, is_midi, say_passed_over
 from musichal.audio.resample import StreamResampler
 from musichal.audio.session_input import is_session, read_input, read_played
 from musichal.audio.streams import Contents, Foreign, Part
 from musichal.errors import InputError, MissingExtraError
 from musichal.text import PathLike, counted, printable, reason
 
-AUDIO_SUFFIXES = FOREIGN_SUFFIXES.union(
-    (".8svx", ".aif", ".aifc", ".aiff", ".au", ".avr", ".bw64", ".bwf", ".caf", ".flac", ".ircam", ".mp2", ".mp3", ".mpga"),
-    (".nist", ".oga", ".ogg", ".opus", ".paf", ".pvf", ".rf64", ".snd", ".sph", ".voc", ".w64", ".wav", ".wave"),
-)
-MIDI_SUFFIXES = frozenset((".mid", ".midi", ".smf", ".rmi", ".kar"))
-"""What is taken from a folder. A file that is named is read whatever its suffix."""
-WORK_MARKER = "musichal-work.json"
-"""A folder with it is a work folder of training (see `musichal.training.archive`): no recordings of a user."""
 CUT = "is cut short or damaged"
 """So the warning begins that `strict` makes a refusal."""
 LOWEST_RATE_HZ = 8_000
@@ -58,8 +48,6 @@ _CLIPPED_SHARE = 1e-5
 _DC_OFFSET = 0.005
 _QUIET_DB = -40.0
 _CANCELLED_RATIO = 0.01
-_SOUND_HEADS = (b"RIFF", b"FORM", b"OggS", b"fLaC")
-_FORMATS = "WAV, AIFF, FLAC, OGG, MP3, CAF or AU"
 
 
 @dataclass(frozen=True)
@@ -130,61 +118,6 @@ def samples_digest(samples: Float32) -> str:
     for start in range(0, len(samples), _BLOCK_VALUES):
         digest.update((samples[start : start + _BLOCK_VALUES] * np.float32(_GRID)).astype("<i4").tobytes())
     return digest.hexdigest()
-
-
-@dataclass(frozen=True)
-class FoundFiles:
-    """Sound files that were found: `named` ones were given themselves; of folders, `passed_over` counts the rest by suffix."""
-
-    files: tuple[Path, ...] = ()
-    named: frozenset[Path] = frozenset()
-    passed_over: Mapping[str, int] = field(default_factory=dict)
-
-
-def find_recordings(paths: Iterable[PathLike]) -> FoundFiles:
-    """Return the sound files that `paths` name: files as given, folders searched, in a fixed order.
-
-    Folders are searched to any depth, sorted by name, for known suffixes; hidden files and folders are passed over, as are
-    work folders of training, and links to folders not followed. The folder of a session is one recording: what its player
-    played. A file reached twice is taken once, at its first place. Raises `InputError` where nothing was given, a path does
-    not exist, or a folder holds no recording.
-    """
-    found: dict[Path, Path] = {}
-    named: set[Path] = set()
-    passed_over: Counter[str] = Counter()
-    for given in paths:
-        path = Path(given)
-        with _clear_errors(path):
-            if path.is_dir() and is_session(path):
-                files = [path if path.name else path.resolve()]
-                named.update(files)
-            elif path.is_dir():
-                files = _search(path, passed_over)
-                if not files:
-                    raise InputError(f"{printable(path)}: the folder holds no recording ({_FORMATS})")
-            elif path.exists():
-                files = [path]
-                named.add(path)
-            else:
-                raise InputError(f"{printable(path)}: no such file or folder")
-            for file in files:
-                found.setdefault(Path(os.path.realpath(file)), file)  # which takes links that lead in a circle, too
-    if not found:
-        raise InputError("no recording was given")
-    return FoundFiles(tuple(found.values()), frozenset(named), passed_over)
-
-
-def is_midi(file: Path) -> bool:
-    """Return whether a file is a MIDI file: by its first bytes, and by its suffix where these are no sound's."""
-    head = b""
-    with contextlib.suppress(OSError):
-        if file.exists() and not file.is_file():
-            return False  # a pipe may wait for ever
-        with file.open("rb") as stream:
-            head = stream.read(12)
-    if head[:4] == b"MThd" or (head[:4] == b"RIFF" and head[8:] == b"RMID"):
-        return True
-    return file.suffix.lower() in MIDI_SUFFIXES and head[:4] not in _SOUND_HEADS
 
 
 def read_recording(
@@ -259,26 +192,6 @@ def _clear_errors(path: Path) -> Iterator[None]:
         raise _refused(path, reason(error)) from error
 
 
-def _search(folder: Path, passed_over: Counter[str]) -> list[Path]:
-    files: list[Path] = []
-
-    def stop(error: OSError) -> None:
-        raise error
-
-    for parent, folders, names in os.walk(folder, onerror=stop):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        sessions = [name for name in folders if is_session(Path(parent, name))]
-        files += [Path(parent, name) for name in sessions]
-        folders[:] = [name for name in folders if name not in sessions and not Path(parent, name, WORK_MARKER).exists()]
-        for name in names:
-            suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122
-            if suffix in AUDIO_SUFFIXES | MIDI_SUFFIXES and not name.startswith("."):
-                files.append(Path(parent, name))
-            elif not name.startswith("."):
-                passed_over[suffix] += 1
-    return sorted(files, key=lambda file: file.relative_to(folder).parts)
-
-
 def _check_file(file: Path) -> None:
     """Refuse what is no file with sound in it, before it is opened."""
     if file.is_dir():
@@ -325,7 +238,7 @@ def _read(file: Path, how: _How, *, strict: bool) -> Recording:
     with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
         held = contents(data)
         if held is None:
-            raise _RefusedError(f"is not a recording in a known format ({_FORMATS})")
+            raise _RefusedError(f"is not a recording in a known format ({FORMATS})")
         heard = _hear(held, data, stream, how)
         gain = _gain(heard.peaks)
         if gain < 1:
@@ -438,11 +351,6 @@ def _warnings(levels: Levels, gain: float) -> Iterator[str]:
         yield "its channels almost cancel one another in mono: is one of them inverted?"
 
 
-# ── files and folders ────────────────────────────────────────────────────────
-
-_MOST_KINDS = 8
-
-
 def read_recordings(
     paths: Sequence[PathLike],
     *,
@@ -494,12 +402,3 @@ def read_found(
         for warning in recording.warnings:
             warn(f"{recording.name}: {warning}")
     return heard
-
-
-def say_passed_over(passed_over: Mapping[str, int], warn: Callable[[str], None]) -> None:
-    """Say how many files of which kinds were passed over."""
-    if passed := sum(passed_over.values()):
-        kinds = sorted(passed_over, key=lambda suffix: (-passed_over[suffix], suffix))
-        names = ", ".join(printable(kind) or "without suffix" for kind in kinds[:_MOST_KINDS])
-        more = " …" if len(kinds) > _MOST_KINDS else ""
-        warn(f"passed over {counted(passed, 'file')} that are no recordings by their names: {names}{more}")

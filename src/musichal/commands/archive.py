@@ -20,7 +20,8 @@ import typer
 
 from musichal.atomic import open_atomically
 from musichal.audio.midi_take import MidiChoice
-from musichal.audio.recording import Recording, is_midi, say_passed_over
+from musichal.audio.recording import Recording
+from musichal.audio.recording_files import is_midi, say_passed_over
 from musichal.audio.score import read_score
 from musichal.audio.session_input import input_length, is_session
 from musichal.commands.options import Processes

@@ -14,7 +14,7 @@ from typing import Any
 
 from rich.console import Console
 
-from musichal.audio.recording import AUDIO_SUFFIXES, MIDI_SUFFIXES
+from musichal.audio.recording_files import AUDIO_SUFFIXES, MIDI_SUFFIXES
 from musichal.commands.check import verify_command
 from musichal.commands.inspect import overview_lines
 from musichal.commands.terminal import Terminal

@@ -201,7 +201,7 @@ class PlayOptions:
 
 
 def _is_audio_file(path: Path) -> bool:
-    from musichal.audio.recording import AUDIO_SUFFIXES, MIDI_SUFFIXES
+    from musichal.audio.recording_files import AUDIO_SUFFIXES, MIDI_SUFFIXES
 
     return path.suffix.lower() in AUDIO_SUFFIXES | MIDI_SUFFIXES
 

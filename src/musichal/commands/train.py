@@ -13,7 +13,8 @@ import typer
 from musichal.audio.midi_recording import read_take
 from musichal.audio.midi_take import MidiChoice
 from musichal.audio.pairs import read_pair
-from musichal.audio.recording import FoundFiles, Recording, find_recordings, is_midi, read_found
+from musichal.audio.recording import Recording, read_found
+from musichal.audio.recording_files import FoundFiles, find_recordings, is_midi
 from musichal.audio.score import parse_midi_channels
 from musichal.commands.archive import LONG_S, ArchiveOptions, length_s, train_archive
 from musichal.commands.options import (

@@ -13,7 +13,8 @@ from musichal.arrays import Float64
 from musichal.audio.instrument import Instrument
 from musichal.audio.midi_recording import played_recording
 from musichal.audio.pairs import render_pair
-from musichal.audio.recording import MIDI_SUFFIXES, read_recording
+from musichal.audio.recording import read_recording
+from musichal.audio.recording_files import MIDI_SUFFIXES
 from musichal.audio.score import Score, melody_of, read_score
 from musichal.errors import InputError
 from musichal.evaluate.harmony_together import PitchedNotes, PitchTruth

@@ -22,7 +22,8 @@ import numpy as np
 
 from musichal.arrays import Float64, rounded
 from musichal.audio.midi_take import MidiChoice
-from musichal.audio.recording import CUT, WORK_MARKER, Recording, is_midi, read_recording
+from musichal.audio.recording import CUT, Recording, read_recording
+from musichal.audio.recording_files import WORK_MARKER, is_midi
 from musichal.errors import InputError, MusicHalError, PartnerFileError
 from musichal.machine import sha256_of, single_blas_thread
 from musichal.memory.partner_file import StoredRecording

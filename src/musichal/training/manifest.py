@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any
 
-from musichal.audio.recording import FoundFiles, find_recordings
+from musichal.audio.recording_files import FoundFiles, find_recordings
 from musichal.errors import InputError
 from musichal.text import PathLike, clock, parse_seconds, printable, read_text
 

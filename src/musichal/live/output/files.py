@@ -8,7 +8,7 @@ from pathlib import Path
 from musichal.atomic import check_writable
 from musichal.audio.decoding import contents
 from musichal.audio.files import SOUND_FORMATS
-from musichal.audio.recording import AUDIO_SUFFIXES, MIDI_SUFFIXES
+from musichal.audio.recording_files import AUDIO_SUFFIXES, MIDI_SUFFIXES
 from musichal.errors import InputError
 from musichal.memory.container import FORMAT, MANIFEST
 from musichal.text import PathLike, printable

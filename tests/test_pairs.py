@@ -101,7 +101,7 @@ def test_how_the_player_sounded_speaks_for_what_they_did_then(paired, guitar):
 
 
 def test_what_is_no_pair_is_refused_in_one_line(guitar, backing):
-    a, b = cut(guitar, 0, 8), cut(backing, 0, 8)
+    a, b = cut(guitar, 8, 16), cut(backing, 8, 16)
     warnings: list[str] = []
     train((b, a), PerceptionSpec(), pairs=[(0, 1)], keep_audio=False, warn=warnings.append)
     assert "are the player and the others swapped?" in " ".join(warnings)

@@ -60,7 +60,7 @@ _PLANNED_HOURS, _PLANNED_CORES = 1000, (1, 16, 256)
 def measure_archive(recordings: Sequence[Path], *, gestures: int = 20_000_000, files: int = 15_000) -> tuple[Figure, ...]:
     """Measure the parts, write the large partner, open it and play from it, and plan a thousand hours.
 
-    It takes half an hour of one core, 10 GB of memory and 25 GB under the system's folder for temporary files.
+    It takes half an hour of one core, 16 GB of memory and 25 GB under the system's folder for temporary files.
     """
     with tempfile.TemporaryDirectory(prefix="musichal-archive-") as folder:
         os.environ["MUSICHAL_CACHE"] = f"{folder}/cache"
@@ -108,7 +108,7 @@ def measure_archive(recordings: Sequence[Path], *, gestures: int = 20_000_000, f
         Figure(f"work folder for {_PLANNED_HOURS:,} hours", _PLANNED_HOURS * part["bytes"] * per_hour / 1e9, "GB"),
         Figure(f"building {many}", sum(one["build_s"] for one in parts), "s"),
         Figure("writing them and making them ready", made["write_s"], "s"),
-        Figure("peak memory of that", max(one["peak_mb"] for one in (*parts, made)), "MB"),
+        Figure("peak resident memory of that, maps included", max(one["peak_mb"] for one in (*parts, made)), "MB"),
         Figure("partner file", made["file_gb"], "GB"),
         Figure("what is kept ready of it", made["ready_gb"], "GB"),
         Figure(f"opening {many} as kept", opened["open_s"], "s", goal=5.0),

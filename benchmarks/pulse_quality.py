@@ -104,7 +104,7 @@ def measure_pulse() -> list[Figure]:
             songs = songs_of("report", sets=(kind,), most=_SONGS)
             for part, name in (("band", "bands"), ("player", "melodies")):
                 tracks[f"{kind} {name}"] = [(song.folder / f"{part}.wav", song.truth["beats_s"]) for song in songs]
-        goals = {"mma bands": 0.88, "mma melodies": 0.60}
+        goals = {f"{kind} {part}": f for kind in ("mma", "freedoom") for part, f in (("bands", 0.88), ("melodies", 0.60))}
     paths = [path for found in tracks.values() for path, _ in found]
     with ThreadPoolExecutor(1) as beside:
         madmom = beside.submit(_madmom, paths)

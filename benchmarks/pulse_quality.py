@@ -202,13 +202,16 @@ def _free_figures(spec: PerceptionSpec) -> Iterator[Figure]:
     yield Figure("free playing: share of moments that claim a pulse", float(np.mean(claimed)), "", 0.05)
 
 
+_Groove = list[tuple[tuple[int, int], ...]]
+
+
 def _level_figures(spec: PerceptionSpec) -> Iterator[Figure]:
     """Yield how soon a change is followed after which the beat is elsewhere: half a beat away, or twice as long."""
     half_s, changed = 0.35, 40
     hat = ((42, 60),)
     kick, snare, strong, weak = ((36, 95), *hat), ((38, 95), *hat), ((60, 110),), ((60, 60),)
-    before: list[tuple[tuple[int, int], ...]] = [kick, hat, snare, hat]
-    grooves = [
+    before: _Groove = [kick, hat, snare, hat]
+    grooves: list[tuple[str, _Groove, _Groove, float, int]] = [
         ("off the beat", before, before[-1:] + before[:-1], half_s, PERCUSSION_CHANNEL),
         ("twice as fast as the beat", [kick, snare], before, 0.0, PERCUSSION_CHANNEL),
         ("off the beat, by accents alone,", [strong, weak], [weak, strong], half_s, 0),

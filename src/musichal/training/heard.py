@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -348,6 +349,7 @@ def probe(spec: PerceptionSpec) -> str:
 # ── tokens ───────────────────────────────────────────────────────────────────
 
 _MEMBER = "arrays/tokenised.safetensors"
+_BLOCK_GESTURES = 4096
 _SCALARS = ("start_s", "duration_s", "level_db", "starts_at_onset", "tokens")
 
 
@@ -356,17 +358,26 @@ def tokenise(heard: Heard, spec: PerceptionSpec, vocabularies: Vocabularies, pat
     tokenizer = Tokenizer(spec, vocabularies)
     tokens: list[Int16] = []
     gestures: list[Gesture] = []
+    blocks: list[dict[str, AnyArray]] = []
     counts = []
     for segment in heard.segments():
         percept = tokenizer.step(segment)
         tokens.append(percept.tokens)
         gestures += percept.gestures
         counts.append(len(percept.gestures))
-    gestures += tokenizer.flush(heard.end_sample)
-    arrays = {name: np.array([getattr(gesture, name) for gesture in gestures]) for name in _SCALARS}
-    arrays |= {name: np.stack([getattr(gesture, name) for gesture in gestures]) for name in ("chroma", "vector")}
+        if len(gestures) >= _BLOCK_GESTURES:
+            blocks.append(_columns(gestures))
+            gestures = []
+    blocks.append(_columns([*gestures, *tokenizer.flush(heard.end_sample)]))
+    arrays = {name: np.concatenate([block[name] for block in blocks if len(block["tokens"])]) for name in blocks[0]}
+    count = len(arrays["tokens"])
     arrays |= {"frame_tokens": np.concatenate(tokens, axis=1), "counts": np.array(counts)}
-    write_container(path, content={"gestures": len(gestures), "name": path.name}, members={_MEMBER: lambda: arrays})
+    write_container(path, content={"gestures": count, "name": path.name}, members={_MEMBER: lambda: arrays})
+
+
+def _columns(gestures: Sequence[Gesture]) -> dict[str, AnyArray]:
+    columns: dict[str, AnyArray] = {name: np.array([getattr(gesture, name) for gesture in gestures]) for name in _SCALARS}
+    return columns | {name: np.array([getattr(gesture, name) for gesture in gestures]) for name in ("chroma", "vector")}
 
 
 def is_whole(path: Path) -> bool:
@@ -407,22 +418,25 @@ class Tokenised:
         """Return the vectors of the gestures, shape (n, dims)."""
         return self.container.read_arrays(_MEMBER)["vector"]
 
-    def gestures(self) -> list[Gesture]:
-        """Return the gestures in order."""
+    def gestures(self) -> Iterator[Gesture]:
+        """Yield the gestures in order."""
         arrays = self.container.read_arrays(_MEMBER)
-        rows = zip(*(arrays[name].tolist() for name in _SCALARS), arrays["chroma"], arrays["vector"], strict=True)
-        return [
-            Gesture(start_s, duration_s, (tokens[0], tokens[1]), level_db, chroma, vector, starts_at_onset)
-            for start_s, duration_s, level_db, starts_at_onset, tokens, chroma, vector in rows
-        ]
+        for first in range(0, len(self), _BLOCK_GESTURES):
+            block = slice(first, first + _BLOCK_GESTURES)
+            rows = zip(
+                *(arrays[name][block].tolist() for name in _SCALARS),
+                arrays["chroma"][block],
+                arrays["vector"][block],
+                strict=True,
+            )
+            for start_s, duration_s, level_db, starts_at_onset, tokens, chroma, vector in rows:
+                yield Gesture(start_s, duration_s, (tokens[0], tokens[1]), level_db, chroma, vector, starts_at_onset)
 
     def percepts(self) -> Iterator[Percept]:
         """Yield what was heard, segment by segment, without features."""
         arrays = self.container.read_arrays(_MEMBER)
-        gestures, first, frame = self.gestures(), 0, 0
+        gestures, frame = self.gestures(), 0
         for segment, count in zip(self.heard.segments(features=False), arrays["counts"].tolist(), strict=True):
             end = frame + len(segment.frame_samples)
-            yield Percept(
-                replace(segment, features=()), arrays["frame_tokens"][:, frame:end], tuple(gestures[first : first + count])
-            )
-            first, frame = first + count, end
+            yield Percept(replace(segment, features=()), arrays["frame_tokens"][:, frame:end], tuple(islice(gestures, count)))
+            frame = end

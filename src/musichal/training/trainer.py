@@ -360,7 +360,7 @@ def _remember(recordings: Mapping[int, tuple[Tokenised, Records]], tell: Progres
     memory = Memory(dims=vectors.shape[1], threshold=search.threshold)
     memory.indexes = ()
     for number, (item, beats) in recordings.items():
-        gestures, exact = item.gestures(), is_exact(item.heard.take)
+        gestures, exact = list(item.gestures()), is_exact(item.heard.take)
         notes, hits = (assign_notes(gestures, some, exact=exact) for some in (item.heard.notes, item.heard.hits))
         places = beat_places(beats, [gesture.start_s for gesture in gestures])
         memory.extend(gestures, notes, recording=number, beats=[BeatPlace.of(place) for place in places], hits=hits)

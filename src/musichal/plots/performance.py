@@ -32,6 +32,7 @@ _JOINED_S = 0.001  # a jump after a rest is not drawn: it begins a new phrase
 INFLUENCE_LOOKS = {
     "harmonic": (BLUE, "your harmonic tokens led there before"),
     "percussive": (VERMILION, "your percussive tokens led there before"),
+    "likeness": ("#882255", "your last seconds were like what led there"),
     "pairs": ("#8C6D46", "you sounded like this when they played so"),
     "chroma": (GREEN, "its harmony fits what sounds"),
     "rhythm": (ORANGE, "your rhythm led there before"),

@@ -286,6 +286,14 @@ def test_flac_frames_that_are_lost_twice_there_or_the_wrong_way_round(files, tmp
     assert np.array_equal(*(read_recording(tmp_path / name).samples for name in "ab"))
 
 
+@pytest.mark.parametrize("kept", range(1, 16))
+def test_flac_that_ends_in_the_header_of_a_frame(kept, files, tmp_path):
+    """Five bytes need not be a header, and a frame of silence may be shorter than the longest header."""
+    whole, at = files["FLAC"], flac_frames(files["FLAC"])
+    seconds, warnings = heard(tmp_path, whole[: at[4] + kept])
+    assert 0 < seconds < SECONDS and warnings
+
+
 def declares(flac: bytes, samples: int) -> bytes:
     return put(flac, (21, bytes([flac[21] & 0xF0])), (22, struct.pack(">I", samples)))
 

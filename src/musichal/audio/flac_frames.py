@@ -72,8 +72,8 @@ class FlacFrames:
 
     def _header(self, place: int) -> tuple[int, int] | None:
         """Return the first sample and the number of samples of a frame, None where there is none."""
-        header = self._data[place : place + 16]
-        more = 8 - (~header[4] & 0xFF).bit_length() if len(header) == 16 else 1
+        header = self._data[place : place + 16].ljust(16, b"\0")  # the last frame may be shorter
+        more = 8 - (~header[4] & 0xFF).bit_length()
         number = header[4] & 0x7F >> more
         if more == 1 or more > 7 or any(byte >> 6 != 2 for byte in header[5 : 4 + max(1, more)]):
             return None

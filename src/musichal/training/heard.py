@@ -376,8 +376,7 @@ def tokenise(heard: Heard, spec: PerceptionSpec, vocabularies: Vocabularies, pat
 
 
 def _columns(gestures: Sequence[Gesture]) -> dict[str, AnyArray]:
-    columns: dict[str, AnyArray] = {name: np.array([getattr(gesture, name) for gesture in gestures]) for name in _SCALARS}
-    return columns | {name: np.array([getattr(gesture, name) for gesture in gestures]) for name in ("chroma", "vector")}
+    return {name: np.array([getattr(gesture, name) for gesture in gestures]) for name in (*_SCALARS, "chroma", "vector")}
 
 
 def is_whole(path: Path) -> bool:

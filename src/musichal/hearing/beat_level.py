@@ -34,8 +34,11 @@ CANDIDATES = tuple(
     for phase in phases
 )
 """Period and phase of each candidate, in found pulses."""
-_PERIODS, _PHASES = np.array(CANDIDATES).T
-_ODD: Float64 = np.isin(_PERIODS, (1.5, 3.0, 2 / 3)).astype(np.float64)
+PERIODS, PHASES = np.array(CANDIDATES).T
+"""The same as two columns."""
+PERIODS.setflags(write=False)
+PHASES.setflags(write=False)
+_ODD: Float64 = np.isin(PERIODS, (1.5, 3.0, 2 / 3)).astype(np.float64)
 AS_FOUND = CANDIDATES.index((1.0, 0.0))
 STRETCH, HOP = 40, 20
 """Found pulses that are scored together, and from one stretch to the next."""
@@ -96,11 +99,11 @@ def features(heard: Float64, pulses_s: Float64, first: int, last: int) -> Float6
 
     usual = np.add.reduce(rows := at(np.arange(first, last, 0.25)), axis=0) / len(rows) + 1e-3
     begins, counts = _begins(first, last)
-    lasts_s = _PERIODS * ((pulses_s[last] - pulses_s[first]) / (last - first))
+    lasts_s = PERIODS * ((pulses_s[last] - pulses_s[first]) / (last - first))
     usable = np.flatnonzero((counts >= _FEWEST) & (lasts_s >= _SHORTEST_S) & (lasts_s <= _LONGEST_S))
     if not len(usable):
         return out
-    periods, counts, octaves = _PERIODS[usable], counts[usable], np.log2(lasts_s[usable] / 0.5)
+    periods, counts, octaves = PERIODS[usable], counts[usable], np.log2(lasts_s[usable] / 0.5)
     place = np.arange(counts.max())[:, None]
     there = at(begins[usable] + periods * place + periods * _SHARES[:, None, None])
     there *= (place < counts)[..., None]
@@ -122,14 +125,14 @@ def features(heard: Float64, pulses_s: Float64, first: int, last: int) -> Float6
 
 def _begins(first: float, last: float) -> tuple[Float64, Int64]:
     """Return each candidate's first beat from `first` on, in found pulses, and how many it has before `last`."""
-    begins = np.ceil((first - _PHASES) / _PERIODS - 1e-6) * _PERIODS + _PHASES
-    return begins, np.maximum(0, np.ceil((last - begins) / _PERIODS - 1e-6)).astype(np.int64)
+    begins = np.ceil((first - PHASES) / PERIODS - 1e-6) * PERIODS + PHASES
+    return begins, np.maximum(0, np.ceil((last - begins) / PERIODS - 1e-6)).astype(np.int64)
 
 
 def places_of(candidate: int, first: float, last: float) -> Float64:
     """Return where the beats of a candidate are from `first` on and before `last`, in found pulses."""
     begins, counts = _begins(first, last)
-    return np.asarray(begins[candidate] + _PERIODS[candidate] * np.arange(counts[candidate]))
+    return np.asarray(begins[candidate] + PERIODS[candidate] * np.arange(counts[candidate]))
 
 
 @cache

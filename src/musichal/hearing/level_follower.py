@@ -18,6 +18,8 @@ from musichal.hearing.beat_level import (
     AS_FOUND,
     CANDIDATES,
     N_DRUMS,
+    PERIODS,
+    PHASES,
     features,
     grouped,
     log_likelihood,
@@ -47,7 +49,6 @@ _OTHER = -2.0  # nepers against any level but the tracker's at first
 _NEW_BEAT, _SAME_PERIOD, _SAME_PLACE, _SAME_BEAT, _ELSEWHERE = 0.6, 0.15, 0.15, 0.12, 0.25
 _USUAL_S, _USUAL = 0.5, 4.0
 _KNOWN_OCTAVES, _UNKNOWN, _KNOWN = 0.08, 1e-3, 2.0
-_PERIODS, _PHASES = (np.array(column) for column in zip(*CANDIDATES, strict=True))
 
 
 class LevelFollower:
@@ -89,8 +90,8 @@ class LevelFollower:
         if before is None or found.beat_s - before.beat_s > _NEW_BEAT * found.period_s or self._leapt(found, before):
             self._next(found, before)
         anchor = self._anchor or found
-        beat_s = found.nearest_s(anchor.beat_s) + _PHASES[self._level] * found.period_s
-        return Pulse(round(beat_s, 5), round(_PERIODS[self._level] * found.period_s, 5), found.confidence)
+        beat_s = found.nearest_s(anchor.beat_s) + PHASES[self._level] * found.period_s
+        return Pulse(round(beat_s, 5), round(PERIODS[self._level] * found.period_s, 5), found.confidence)
 
     def _leapt(self, found: Pulse, before: Pulse) -> bool:
         """Return whether a pulse has another period than the one before, or its beats elsewhere once a level is known."""
@@ -133,7 +134,7 @@ class LevelFollower:
             self._take(_half_away(self._level))
         elif (ended & (alike < _IS_NEW)).any() and heard[int(beats_s[-1 - _SPAN] / STEP_S) :, :N_DRUMS].any():
             scores = self._scores(heard, beats_s, _SPAN + 1, found.period_s)
-            best = int(np.where(_PERIODS[self._level] > _PERIODS, -np.inf, scores).argmax())
+            best = int(np.where(PERIODS[self._level] > PERIODS, -np.inf, scores).argmax())
             if scores[best] > scores[self._level] + _NEW_SAYS and scores[self._level] > _LEAST:
                 self._take(best)
 
@@ -164,9 +165,9 @@ class LevelFollower:
     def _likely(self, period_s: float) -> Float64:
         """Return the logarithm of how likely each candidate's tempo is beforehand."""
         if self._known is None:
-            return np.asarray(-_USUAL * np.log2(_PERIODS * period_s / _USUAL_S) ** 2)
+            return np.asarray(-_USUAL * np.log2(PERIODS * period_s / _USUAL_S) ** 2)
         periods_s, share = self._known
-        away = np.log2(_PERIODS[:, None] * period_s / periods_s[None, :]) / _KNOWN_OCTAVES
+        away = np.log2(PERIODS[:, None] * period_s / periods_s[None, :]) / _KNOWN_OCTAVES
         return np.asarray(_KNOWN * np.log(_UNKNOWN + np.exp(-0.5 * away**2) @ share))
 
 
@@ -178,10 +179,10 @@ def _as_found() -> Float64:
 
 def _same(found: Pulse, before: Pulse) -> Bool:
     """Return which candidates of a pulse (rows) have the beats of which of the pulse before (columns)."""
-    periods_s, old_s = _PERIODS[:, None] * found.period_s, _PERIODS[None, :] * before.period_s
-    apart_s = found.beat_s + _PHASES[:, None] * found.period_s - before.beat_s - _PHASES[None, :] * before.period_s
+    periods_s, old_s = PERIODS[:, None] * found.period_s, PERIODS[None, :] * before.period_s
+    apart_s = found.beat_s + PHASES[:, None] * found.period_s - before.beat_s - PHASES[None, :] * before.period_s
     places = apart_s / periods_s
-    near = np.abs(places - np.round(places)) * _PERIODS[:, None] < _SAME_PLACE
+    near = np.abs(places - np.round(places)) * PERIODS[:, None] < _SAME_PLACE
     return np.asarray((np.abs(np.log(periods_s / old_s)) < _SAME_PERIOD) & near)
 
 
@@ -207,14 +208,14 @@ def _alike(heard: Float64, beats_s: Float64) -> Float64:
 
 def _half_away(level: int) -> int:
     """Return the candidate that is half a found pulse later, the same one if there is none."""
-    away = (_PHASES - _PHASES[level] - 0.5) % _PERIODS[level]
-    there = np.flatnonzero((_PERIODS[level] == _PERIODS) & (np.abs(away) < 1e-6))
+    away = (PHASES - PHASES[level] - 0.5) % PERIODS[level]
+    there = np.flatnonzero((PERIODS[level] == PERIODS) & (np.abs(away) < 1e-6))
     return int(there[0]) if len(there) else level
 
 
 @cache
 def _from_last(count: int) -> Int64:
     """Return which candidate, counted from `count` pulses before, each one is."""
-    places = (count + _PHASES[:, None] - _PHASES[None, :]) / _PERIODS[:, None]
-    same = (_PERIODS[:, None] == _PERIODS[None, :]) & (np.abs(places - np.round(places)) < 1e-6)
+    places = (count + PHASES[:, None] - PHASES[None, :]) / PERIODS[:, None]
+    same = (PERIODS[:, None] == PERIODS[None, :]) & (np.abs(places - np.round(places)) < 1e-6)
     return np.asarray(same.argmax(axis=1))

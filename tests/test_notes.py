@@ -25,8 +25,9 @@ from benchmarks.scores import (
 from musichal.audio import instrument as embedded
 from musichal.errors import InputError
 from musichal.hearing.front_end import FrontEnd
+from musichal.hearing.model_weights import model_digest, model_weights
 from musichal.hearing.note_frames import AHEAD_FRAMES, FRAMES_PER_S, LOWEST_NOTE, N_NOTES, NoteFrontEnd
-from musichal.hearing.notes import NoteModel, NoteTracker, note_model_digest, velocity_of
+from musichal.hearing.notes import NoteModel, NoteTracker, velocity_of
 from musichal.hearing.percepts import Window
 from musichal.note import HeardNote, Note
 from musichal.spec import NoteSpec, PerceptionSpec
@@ -305,7 +306,7 @@ def test_settings_out_of_range_are_refused() -> None:
 
 
 def test_the_packaged_model_is_small_and_identified() -> None:
-    assert len(note_model_digest()) == 64
+    assert len(model_digest("note")) == 64
     n = NoteFrontEnd(RATE).push(np.zeros(RATE, np.float32))
     model = NoteModel()
     probability = model.second_look(*model.first_look(n))
@@ -340,6 +341,11 @@ def test_real_recordings_give_plausible_notes(name: str) -> None:
 
 def test_another_note_model_than_the_partners_is_refused() -> None:
     spec = PerceptionSpec(notes=NoteSpec(digest="0" * 64))
-    with pytest.raises(InputError, match="0000.*this MusicHal has " + note_model_digest()):
+    with pytest.raises(InputError, match="0000.*this MusicHal has " + model_digest("note")):
         NoteTracker(spec)
-    NoteTracker(PerceptionSpec(notes=NoteSpec(digest=note_model_digest())))
+    NoteTracker(PerceptionSpec(notes=NoteSpec(digest=model_digest("note"))))
+
+
+def test_a_network_takes_only_the_features_that_it_was_trained_on() -> None:
+    with pytest.raises(ValueError, match=r"^w0 of the drum model must have 799 rows, got 800$"):
+        model_weights("drum", {"w0": 799})

@@ -34,7 +34,6 @@ from musichal.commands.session import partner_path
 from musichal.commands.terminal import Terminal
 from musichal.commands.train import measured_windows, say_measured, say_trained
 from musichal.errors import InputError
-from musichal.hearing.drums import drum_model_digest
 from musichal.hearing.encoders import LEARNED
 from musichal.hearing.encoders.learned import (
     choose_runtime,
@@ -42,7 +41,7 @@ from musichal.hearing.encoders.learned import (
 )
 from musichal.hearing.encoders.runtimes import AUTO, Choice, candidates
 from musichal.hearing.listener import resolve_spec
-from musichal.hearing.notes import note_model_digest
+from musichal.hearing.model_weights import model_digest
 from musichal.hearing.percepts import SOURCES
 from musichal.live.output.files import PARTNER, check_outputs
 from musichal.live.session.session import Session, read_session
@@ -147,9 +146,9 @@ def rehear_command(
         spec = model.spec
         name = spec.encoder.name
         workers = processes or usual_processes(sum(r.duration_s for r in model.recordings))
-        other_notes = spec.notes.digest not in ("", note_model_digest())
+        other_notes = spec.notes.digest not in ("", model_digest("note"))
         if name not in LEARNED and not refit and not other_notes:
-            if model.knows_beats and spec.drum_digest == drum_model_digest():
+            if model.knows_beats and spec.drum_digest == model_digest("drum"):
                 raise InputError(f"{printable(partner)} hears with '{name}', which is the same on every machine: nothing to do")
             return _find_beats_again(model, output, terminal, processes=workers, progress=progress)
         recordings = own_recordings(model)

@@ -21,10 +21,9 @@ import numpy as np
 from musichal.arrays import Float32
 from musichal.audio.resample import resampled_length
 from musichal.errors import InputError
-from musichal.hearing.drums import drum_model_digest
 from musichal.hearing.encoders import create_encoder
 from musichal.hearing.listener import FeatureExtractor
-from musichal.hearing.notes import note_model_digest
+from musichal.hearing.model_weights import model_digest
 from musichal.hearing.percepts import SILENCE, SOURCES, frame_count, stream_frame_count
 from musichal.hearing.vocabulary import token_histogram
 from musichal.machine import installed
@@ -211,8 +210,8 @@ def identity_checks(spec: PerceptionSpec) -> tuple[Check, ...]:
         cause = str(error)
     checks = (
         _digest_check(f"encoder {spec.encoder.name}", spec.encoder.digest, here, cause),
-        _digest_check("note model", spec.notes.digest, note_model_digest(), "notes are heard by another model; tokens are not"),
-        _digest_check("drum model", spec.drum_digest, drum_model_digest(), "drums are heard by another model; tokens are not"),
+        _digest_check("note model", spec.notes.digest, model_digest("note"), "another model hears notes; tokens are equal"),
+        _digest_check("drum model", spec.drum_digest, model_digest("drum"), "another model hears drums; tokens are equal"),
     )
     # A partner from before the drum model's digest was kept says nothing about it.
     return checks if spec.drum_digest else checks[:2]

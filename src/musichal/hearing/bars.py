@@ -6,15 +6,12 @@ bars on, make its score, a conditional logit (McFadden, in Zarembka, *Frontiers 
 where a change has a cost. Bars of five and seven are rare, so that more has to speak for them.
 """
 
-from functools import cache
-from importlib.resources import files
-
 import numpy as np
-from safetensors.numpy import load
 
 from musichal.arrays import Float64, Int64
 from musichal.hearing.beat_evidence import STEP_S
 from musichal.hearing.metre import likeliest_course, log_chances
+from musichal.hearing.model_weights import model_weights
 
 BARS = tuple((beats, first) for beats in (3, 4, 5, 7) for first in range(beats))
 """Beats of a bar, and which beat is its first, of each candidate."""
@@ -49,24 +46,19 @@ def bar_features(heard: Float64, first: Float64, beats_s: Float64) -> Float64:
     return np.array(out)
 
 
-@cache
-def _weights() -> tuple[Float64, Float64]:
-    kept = load((files("musichal.hearing") / "beat_level_model.safetensors").read_bytes())
-    return kept["bar_weights"].astype(np.float64), kept["bar_offsets"].astype(np.float64)
-
-
 def bar_places(heard: Float64, first: Float64, beats_s: Float64) -> Int64:
     """Return each beat's place in its bar, 0 for the first, -1 where it cannot be told; arguments as of `bar_features`."""
     count = len(beats_s)
     out = np.full(count, -1)
     if count < _FEWEST:
         return out
-    weights, offsets = _weights()
+    weights = model_weights("beat_level", {"bar_weights": heard.shape[1] + 7})
     firsts = list(range(0, max(1, count - HOP), HOP))
     scores = []
     for begin in firsts:
         span = slice(begin, min(count, begin + STRETCH))
-        rolled = log_chances((bar_features(heard, first[span], beats_s[span]) - offsets) @ weights)
+        own = bar_features(heard, first[span], beats_s[span])
+        rolled = log_chances((own - weights["bar_offsets"]) @ weights["bar_weights"])
         scores.append([rolled[BARS.index((beats, (place - begin) % beats))] for beats, place in BARS])
     chances = np.maximum(np.array(scores), -12.0)
     course = likeliest_course(chances, _CHANGE)

@@ -10,15 +10,13 @@ of known beats, to answer `DELAY_S` late, when the attack has been heard whole.
 """
 
 import math
-from functools import cache
-from importlib.resources import files
 from itertools import pairwise
 
 import numpy as np
-from safetensors.numpy import load
 from scipy.ndimage import maximum_filter1d
 
 from musichal.arrays import Float32, Float64
+from musichal.hearing.model_weights import model_weights
 from musichal.hearing.percepts import N_PITCHES, SegmentFeatures
 
 STEP_S = 0.02
@@ -127,21 +125,18 @@ _HOLDS[_MEL_GROUPS + 4 : _MEL_GROUPS + 8] = True
 _HOLDS[-4:-1] = True
 
 
-@cache
-def _weights() -> tuple[Float32, ...]:
-    kept = load((files("musichal.hearing") / "beat_model.safetensors").read_bytes())
-    return tuple(kept[name] for name in ("input", "recurrent", "input_bias", "recurrent_bias", "output", "output_bias"))
-
-
 class BeatNetwork:
     """Turns steps of evidence into probabilities."""
 
     def __init__(self) -> None:
-        self._state: Float32 = np.zeros(_weights()[1].shape[0], dtype=np.float32)
+        kept = model_weights("beat", {"input": N_KINDS})
+        names = ("input", "recurrent", "input_bias", "recurrent_bias", "output", "output_bias")
+        self._weights = tuple(kept[name] for name in names)
+        self._state: Float32 = np.zeros(len(kept["recurrent"]), dtype=np.float32)
 
     def push(self, evidence: Float32) -> Float32:
         """Take the next steps (n, kinds); return probabilities (n, 3): of a beat, of half a beat, of a bar's first beat."""
-        inward, recurrent, inward_bias, recurrent_bias, outward, outward_bias = _weights()
+        inward, recurrent, inward_bias, recurrent_bias, outward, outward_bias = self._weights
         size = len(self._state)
         # One step at a time, so that a result does not depend on how many come at once.
         states = np.empty((len(evidence), size), dtype=np.float32)

@@ -9,16 +9,14 @@ counts, where a change has a cost.
 """
 
 from collections.abc import Iterable
-from functools import cache
-from importlib.resources import files
 
 import numpy as np
-from safetensors.numpy import load
 from scipy.ndimage import maximum_filter1d
 
 from musichal.arrays import Float32, Float64, Int64, Rows
 from musichal.hearing.beat_evidence import STEP_S
 from musichal.hearing.metre import likeliest_course, log_chances
+from musichal.hearing.model_weights import model_weights
 from musichal.note import HeardNote
 
 CANDIDATES = tuple(
@@ -135,16 +133,11 @@ def places_of(candidate: int, first: float, last: float) -> Float64:
     return np.asarray(begins[candidate] + PERIODS[candidate] * np.arange(counts[candidate]))
 
 
-@cache
-def _weights() -> tuple[Float64, Float64]:
-    kept = load((files("musichal.hearing") / "beat_level_model.safetensors").read_bytes())
-    return kept["weights"].astype(np.float64), kept["offsets"].astype(np.float64)
-
-
 def log_likelihood(of: Float64) -> Float64:
     """Return the logarithm of how likely each candidate with these features is the beat."""
-    weights, offsets = _weights()
-    return log_chances(np.where(np.isnan(of[:, 0]), -np.inf, (np.where(np.isnan(of), 0, of) - offsets) @ weights))
+    weights = model_weights("beat_level", {"weights": N_FEATURES})
+    scores = (np.where(np.isnan(of), 0, of) - weights["offsets"]) @ weights["weights"]
+    return log_chances(np.where(np.isnan(of[:, 0]), -np.inf, scores))
 
 
 def beat_places(heard: Float64, pulses_s: Float64) -> Float64:

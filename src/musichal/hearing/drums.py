@@ -11,18 +11,17 @@ Levels are relative to the loudest frame of the last seconds, so that a soft rec
 is by how much the level rises in the drum's band, on a line from -60 dBFS (1) to 0 dBFS (127).
 """
 
-import hashlib
 from collections import deque
+from collections.abc import Mapping
 from functools import lru_cache
-from importlib.resources import files
 from itertools import pairwise
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
-from safetensors.numpy import load
 from scipy.fft import rfft
 
 from musichal.arrays import Float32, Float64
+from musichal.hearing.model_weights import model_weights
 from musichal.hearing.percepts import Window
 from musichal.note import DRUMS, HeardNote
 from musichal.spec import PerceptionSpec
@@ -34,7 +33,6 @@ N_BANDS = 40
 LAGS = (-24, -16, -11, -8, -6, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 8, 11, 15, 20)
 """Frames, relative to the current one, at which the network sees the levels."""
 BEHIND, AHEAD = -min(LAGS), max(LAGS)
-_FILE = "drum_model.safetensors"
 _PASS_BAND_HZ = (35.0, 11500.0)
 _N_FFT_S = 1024 / 24000
 _RANGE_BELS = 6.0
@@ -120,25 +118,13 @@ def relative_levels(power: Float32, reference: Float32) -> Float32:
     return np.clip(1 + bels / np.float32(_RANGE_BELS), 0, np.float32(1.3))
 
 
-@lru_cache(maxsize=1)
-def _stored() -> bytes:
-    return files("musichal.hearing").joinpath(_FILE).read_bytes()
-
-
-def drum_model_digest() -> str:
-    """Return the SHA-256 of the weights, as 64 hexadecimal digits."""
-    return hashlib.sha256(_stored()).hexdigest()
-
-
 class DrumModel:
     """The packaged network. It is a pure function of the levels that it is given."""
 
-    def __init__(self, weights: dict[str, Float32] | None = None) -> None:
-        weights = load(_stored()) if weights is None else weights
-        w0, inputs = weights["w0"], len(LAGS) * N_BANDS
-        if w0.shape[0] != inputs:
-            raise ValueError(f"the drum model has {w0.shape[0]} inputs, the front end gives {inputs}")
-        self._lagged = [w0[i : i + N_BANDS].copy() for i in range(0, inputs, N_BANDS)]
+    def __init__(self, weights: Mapping[str, Float32] | None = None) -> None:
+        inputs = len(LAGS) * N_BANDS
+        weights = model_weights("drum", {"w0": inputs}, weights)
+        self._lagged = [weights["w0"][i : i + N_BANDS].copy() for i in range(0, inputs, N_BANDS)]
         self._bias = weights["b0"]
         self._layers = [(weights[f"w{i}"], weights[f"b{i}"]) for i in (1, 2)]
         self.thresholds = weights["thresholds"]

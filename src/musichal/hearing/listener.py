@@ -16,12 +16,13 @@ import numpy as np
 
 from musichal.arrays import AnyArray, Bool, Float32, Int64
 from musichal.errors import InputError
-from musichal.hearing.drums import DrumTracker, drum_model_digest
+from musichal.hearing.drums import DrumTracker
 from musichal.hearing.encoders import Encoder, pinned
 from musichal.hearing.exact_notes import OnsetQueue
 from musichal.hearing.front_end import FrontEnd, blocks
 from musichal.hearing.gestures import GestureSmoother, frame_costs
-from musichal.hearing.notes import NoteTracker, note_model_digest
+from musichal.hearing.model_weights import model_digest
+from musichal.hearing.notes import NoteTracker
 from musichal.hearing.percepts import (
     SILENCE,
     SILENT_DB,
@@ -54,7 +55,7 @@ def resolve_spec(spec: PerceptionSpec) -> PerceptionSpec:
 
     Raises `InputError` if the encoder is unknown, or the spec has another digest of it.
     """
-    return replace(pinned(spec), notes=replace(spec.notes, digest=note_model_digest()), drum_digest=drum_model_digest())
+    return replace(pinned(spec), notes=replace(spec.notes, digest=model_digest("note")), drum_digest=model_digest("drum"))
 
 
 @dataclass(frozen=True)

@@ -17,19 +17,16 @@ The input is the mix, not the harmonic stem: a prototype found more notes of ren
 the stem (0.75), and hardly fewer beside drums (0.66 to 0.69).
 """
 
-import hashlib
 from collections.abc import Mapping
-from functools import lru_cache
-from importlib.resources import files
 from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
-from safetensors.numpy import load
 from scipy.ndimage import maximum_filter1d
 
 from musichal.arrays import Bool, Float32, Int64
 from musichal.errors import InputError
+from musichal.hearing.model_weights import model_digest, model_weights
 from musichal.hearing.note_frames import (
     HARMONIC_OFFSETS,
     LOWEST_NOTE,
@@ -56,7 +53,6 @@ SECOND_LOOK = 2
 """Frames that the second network looks behind and ahead."""
 BEHIND = -min(*LONG_LAGS, *SHORT_LAGS)
 AHEAD = max(*LONG_LAGS, *SHORT_LAGS)
-_FILE = "note_model.safetensors"
 _PEAK_FRAMES = 4  # A beginning is the largest within 53 ms either way.
 _SPREAD_FRAMES = 3  # A soft beginning's probability is spread: it is summed over this many frames either way.
 _SUM_OF_A_SURE_ONE = 3.8  # what the training targets of one beginning add up to
@@ -115,7 +111,7 @@ class NoteTracker:
     """
 
     def __init__(self, spec: PerceptionSpec) -> None:
-        digest = note_model_digest()
+        digest = model_digest("note")
         if spec.notes.digest not in ("", digest):
             raise InputError(
                 "the note model is not the one this partner was trained with:"
@@ -291,27 +287,15 @@ def no_views(n: int) -> NoteFrames:
     return NoteFrames(long, short, fresh, np.zeros((n, 2), np.float32), np.zeros(n, np.float32), np.full(n, -120, np.float32))
 
 
-@lru_cache(maxsize=1)
-def _stored() -> bytes:
-    return files("musichal.hearing").joinpath(_FILE).read_bytes()
-
-
-def note_model_digest() -> str:
-    """Return the SHA-256 of the weights, as 64 hexadecimal digits."""
-    return hashlib.sha256(_stored()).hexdigest()
-
-
 class NoteModel:
     """The two networks. They are pure functions of what they are given."""
 
     def __init__(self, weights: Mapping[str, Float32] | None = None) -> None:
         """Take the weights; the packaged ones without any."""
-        weights = load(_stored()) if weights is None else weights
         views = ((LONG_LAGS, N_LONG), (SHORT_LAGS, N_SHORT), (FRESH_LAGS, N_FRESH))
         ends = list(accumulate((len(lags) * width for lags, width in (*views, (FRESH_LAGS, 2))), initial=0))
+        weights = model_weights("note", {"w0": ends[-1] + 2}, weights)
         w0 = weights["w0"]
-        if w0.shape[0] != ends[-1] + 2:
-            raise ValueError(f"the note model has {w0.shape[0]} inputs, the front end gives {ends[-1] + 2}")
         self._views = [
             (lags, [w0[i : i + width].copy() for i in range(end - len(lags) * width, end, width)])
             for (lags, width), end in zip(views, ends[1:], strict=False)

@@ -20,11 +20,11 @@ from musichal.audio.files import flac_holds_rate
 from musichal.audio.midi_take import MidiTake
 from musichal.audio.recording import Recording
 from musichal.errors import InputError, MusicHalError, PartnerFileError
-from musichal.hearing.drums import drum_model_digest
 from musichal.hearing.encoders import LEARNED, create_encoder
 from musichal.hearing.encoders.runtimes import package_of
 from musichal.hearing.exact_notes import is_exact
 from musichal.hearing.listener import Vocabularies, resolve_spec
+from musichal.hearing.model_weights import model_digest
 from musichal.hearing.percepts import SILENCE, SOURCES
 from musichal.hearing.vocabulary import Vocabulary, fit_vocabulary
 from musichal.machine import SHAPES_NUMBERS, installed, single_blas_thread
@@ -460,7 +460,7 @@ def with_beats(model: PartnerModel, *, processes: int = 1, progress: Progress | 
     )
     memory.worth = model.memory.worth
     return replace(
-        model, memory=memory, recordings=tuple(recordings), spec=replace(model.spec, drum_digest=drum_model_digest())
+        model, memory=memory, recordings=tuple(recordings), spec=replace(model.spec, drum_digest=model_digest("drum"))
     )
 
 

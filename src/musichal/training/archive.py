@@ -103,7 +103,7 @@ def hear_entry(task: HearTask) -> Found:
         return Found(wrong=_with_line(str(error), entry))
     except OSError as error:
         return Found(wrong=f"{entry.words}: {reason(error)}")
-    remarks_ = {"key": key, "probe": probe(task.spec), "warnings": list(recording.warnings)}
+    remarks_ = {"probe": probe(task.spec), "warnings": list(recording.warnings)}
     try:
         path = heard_path(task.folder, key)
         hear(recording, task.spec, ready_encoder(task.spec), path, keep_audio=task.keep_audio, remarks=remarks_)

@@ -65,9 +65,7 @@ class Heard:
     @classmethod
     def load(cls, path: Path, *, name: str, tags: tuple[str, ...] = ()) -> "Heard":
         """Open a file that `hear` wrote; raises `PartnerFileError` where it is damaged, or not where it was written."""
-        container = read_container(path)
-        if container.content.get("key", path.name) != path.name:
-            raise PartnerFileError(f"{printable(path)} is what was heard of another recording")
+        container = _read(path)
         take = container.read_arrays("arrays/midi.safetensors") if "arrays/midi.safetensors" in container.members else None
         return cls(container, name, None if take is None else take_of_arrays(take, name), tags)
 
@@ -184,6 +182,14 @@ class Heard:
         return [note for arrays in (*self._parts(), self._end()) for note in _notes(arrays, kind)]
 
 
+def _read(path: Path) -> Container:
+    """Open a file that is named by its key; raises `PartnerFileError` where it is damaged, or has the name of another."""
+    container = read_container(path)
+    if container.content.get("key") != path.name:
+        raise PartnerFileError(f"{printable(path)} is what was heard of another recording")
+    return container
+
+
 def frame_hashes(heard: Heard, frames: AnyArray) -> AnyArray:
     """Return a number for each frame of a recording, uint64 (n,), from its sound and the frame's number alone (SplitMix64)."""
     with np.errstate(over="ignore"):
@@ -258,6 +264,7 @@ def hear(
                     write_flac(stream, recording.samples, recording.sample_rate_hz)
                 members[_FLAC] = Path(folder) / "sound"
             content = {
+                "key": path.name,
                 "sample_rate_hz": recording.sample_rate_hz,
                 "n_samples": recording.samples.shape[0],
                 "digest": recording.digest,
@@ -372,7 +379,7 @@ def tokenise(heard: Heard, spec: PerceptionSpec, vocabularies: Vocabularies, pat
     arrays = {name: np.concatenate([block[name] for block in blocks if len(block["tokens"])]) for name in blocks[0]}
     count = len(arrays["tokens"])
     arrays |= {"frame_tokens": np.concatenate(tokens, axis=1), "counts": np.array(counts)}
-    write_container(path, content={"gestures": count, "name": path.name}, members={_MEMBER: lambda: arrays})
+    write_container(path, content={"key": path.name, "gestures": count}, members={_MEMBER: lambda: arrays})
 
 
 def _columns(gestures: Sequence[Gesture]) -> dict[str, AnyArray]:
@@ -382,11 +389,10 @@ def _columns(gestures: Sequence[Gesture]) -> dict[str, AnyArray]:
 def is_whole(path: Path) -> bool:
     """Return whether there is a file of tokens, not damaged and where it was written."""
     try:
-        container = read_container(path)
-        container.check(_MEMBER)
+        _read(path).check(_MEMBER)
     except PartnerFileError:
         return False
-    return bool(container.content.get("name") == path.name)
+    return True
 
 
 @dataclass(frozen=True)
@@ -399,7 +405,7 @@ class Tokenised:
     @classmethod
     def load(cls, heard: Heard, path: Path) -> "Tokenised":
         """Open a file; raises `PartnerFileError` where it is damaged."""
-        return cls(heard, read_container(path))
+        return cls(heard, _read(path))
 
     def __len__(self) -> int:
         """Return how many gestures there are."""

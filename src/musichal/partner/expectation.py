@@ -19,7 +19,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from musichal.arrays import AnyArray, Bool, Float64, Int64, rounded
+from musichal.arrays import AnyArray, Bool, Float64, Int64, rounded, rounded_number
 from musichal.hearing.percepts import SILENCE, Percept
 from musichal.memory.beat_places import in_sure_beat
 from musichal.memory.memory import Memory, PlayersPast
@@ -275,9 +275,9 @@ class HarmonyFollower:
         # A key in which memory has no harmony like the present one is none to play in.
         fits = (self._units @ unit_chroma(heard)[_TURNED].T).max(axis=0)
         likely = self._keys * np.maximum(fits, _UNLIKE)
-        confidence = np.clip(self._accounted / _ACCOUNTS, 0.0, 1.0)
+        confidence = min(1.0, max(0.0, self._accounted / _ACCOUNTS))
         return Expectation(
-            rounded(classes), rounded(likely / likely.sum()), float(rounded(np.array(confidence))), *own, chords
+            rounded(classes), rounded(likely / likely.sum()), rounded_number(confidence), *own, chords
         )  # fmt: skip
 
     def near(self, states: Int64, transposition: int) -> Float64:
@@ -310,7 +310,7 @@ class HarmonyFollower:
         """How far the player plays what memory's player played then, 0 to 1; 1 where memory has none."""
         if self._places.shape[1] == self._cell_count:
             return 1.0
-        return float(rounded(np.array(self._keys @ self._places[:, self._cell_count :].sum(axis=1))))
+        return rounded_number(float(self._keys @ self._places[:, self._cell_count :].sum(axis=1)))
 
     def _next_places(self, transposition: int) -> Float64:
         """Return how likely each cell is to come next in a transposition, beside the likeliest, shape (n,)."""

@@ -11,8 +11,8 @@ from typing import Literal
 from musichal.note import DRUMS, PERCUSSION_CHANNEL, Note
 from musichal.partner.decision import REST_REASONS, Context, Decision, chance_class
 from musichal.partner.form import FormPlace
-from musichal.partner.memory_pool import CONTOUR_BREAK, CONTOUR_LEVEL, RHYTHM_BREAK
 from musichal.partner.mode_controller import ModeController
+from musichal.partner.symbols import CONTOUR_BREAK, CONTOUR_LEVEL, RHYTHM_BREAK
 from musichal.pulse import Pulse
 from musichal.text import clock, counted, pitch_name
 

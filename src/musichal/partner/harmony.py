@@ -11,7 +11,7 @@ from itertools import permutations
 
 import numpy as np
 
-from musichal.arrays import AnyArray, Float64, Int64, rounded
+from musichal.arrays import AnyArray, Float64, Int64, rounded, rounded_number
 from musichal.memory.ready import keepable
 
 EXAMINED = 512
@@ -65,7 +65,7 @@ def tonalness(chroma: AnyArray) -> float:
 
 def clashes_below(tonal: float, tension: float) -> float:
     """Return how far a pitch class must sound not to clash, in a harmony as `tonal` as that (0 to 1)."""
-    return float(rounded(np.array(_CLASHES_BELOW * tonal * (1 - tension))))
+    return rounded_number(_CLASHES_BELOW * tonal * (1 - tension))
 
 
 def sounding_classes(chroma: AnyArray) -> Float64:

@@ -15,7 +15,6 @@ Where memory knows how a player sounded beside the others, the player's context 
 place found is that of the others at the time; likeness also in the others' own past, as far as this one plays something else.
 """
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from operator import attrgetter
@@ -27,16 +26,13 @@ from musichal.hearing.percepts import SILENCE
 from musichal.memory.token_index import TokenIndex
 from musichal.partner.likeness import EDGES_S, Alike
 from musichal.partner.memory_pool import (
-    CONTOUR_BREAK,
-    CONTOUR_LEVEL,
-    RHYTHM_BREAK,
     MemoryPool,
     MemorySegment,
     PlayersSegment,
-    ascending,
 )
 from musichal.partner.player import Situation
 from musichal.partner.settings import PartnerSettings
+from musichal.partner.symbols import CONTOUR_BREAK, CONTOUR_LEVEL, RHYTHM_BREAK
 
 CONTEXTS = ("harmonic", "percussive", "rhythm", "loudness", "own", "likeness")
 """Influences by a context that memory shares with the present."""
@@ -290,14 +286,15 @@ _NEWER: Float64 = np.lib.stride_tricks.sliding_window_view(np.tile(np.arange(PEA
 
 @dataclass(frozen=True)
 class Active:
-    """The `states` (n,), ascending, that the past points to now.
+    """Where the past points to now: places (k,), of those of one state and context the strongest last.
 
-    `values` (n, 6) is how strongly each kind of context does so, `peaks` (n, 6) by which peak, −1 for none.
+    The peak `peaks` (k,) of the context with the number `contexts` (k,) points to the state `states` (k,) by `values` (k,).
     """
 
     states: Int64
-    values: Float64
+    contexts: Int64
     peaks: Int64
+    values: Float64
 
 
 class Activation:
@@ -305,23 +302,22 @@ class Activation:
 
     def __init__(self) -> None:
         self._peaks = np.zeros((len(CONTEXTS), PEAKS), dtype=MATCH)
-        # What each decision asks of all peaks lies together; a strength of 0 is no peak. Of two peaks the one of the higher
-        # rank is the stronger one at any time.
-        self._since_s = np.zeros((len(CONTEXTS), PEAKS))
-        self._strengths = np.zeros((len(CONTEXTS), PEAKS))
+        # What ranks all peaks lies together. Of two peaks the one of the higher rank is the stronger one at any time.
         self._ranks = np.full((len(CONTEXTS), PEAKS), -np.inf)
-        self._ranked_by_s = 0.0
-        self._segments = np.full((len(CONTEXTS), PEAKS), -1, dtype=np.int64)
         self._pasts_of = np.zeros((len(CONTEXTS), PEAKS), dtype=np.int64)
         self._counts = [0] * len(CONTEXTS)
-        self._newer = np.repeat(_NEWER[:1], len(CONTEXTS), axis=0)
         self._pasts: list[tuple[int, ...]] = [()] * _PASTS
         self._past = 0
+        # The strongest peaks of each context, as they are asked for with this time constant and number, and of all together.
+        self._asked = 0.0, 0
+        self._strongest: list[Float64 | None] = [None] * len(CONTEXTS)
+        self._together: Float64 | None = None
 
     def clear(self, name: str) -> None:
         """Let go of the peaks of one kind of context."""
         row = CONTEXTS.index(name)
-        self._segments[row], self._strengths[row], self._ranks[row] = -1, 0, -np.inf
+        self._peaks["strength"][row], self._ranks[row] = 0, -np.inf
+        self._strongest[row] = self._together = None
 
     def insert(self, name: str, matches: Records, symbols: tuple[int, ...]) -> None:
         """Set peaks for `MATCH`es of the context that ended in `symbols`."""
@@ -332,56 +328,67 @@ class Activation:
             # As many as there is room for up to the ring's end, then the rest from its beginning.
             place = (count + first) % PEAKS
             end = min(last, first + PEAKS - place)
-            own, places = matches[first:end], slice(place, place + end - first)
-            self._peaks[row, places] = own
-            self._since_s[row, places] = own["since_s"]
-            self._strengths[row, places] = own["strength"]
-            self._segments[row, places] = own["segment"]
+            places = slice(place, place + end - first)
+            self._peaks[row, places] = matches[first:end]
             self._pasts_of[row, places] = self._past % _PASTS
             self._rank(row, places)
             first = end
         self._pasts[self._past % _PASTS] = symbols
         self._counts[row] = count + len(matches)
-        self._newer[row] = _NEWER[self._counts[row] % PEAKS]
         self._past += 1
+        self._strongest[row] = self._together = None
+
+    def prepare(self, *, time_constant_s: float, most: int) -> Float64:
+        """Find the `most` strongest peaks of each kind of context, so that `active` need not wait.
+
+        Returns a column for each, by segment, then by strength: since when, strength, line, pace, segment, state, peak.
+        """
+        if (time_constant_s, most) != self._asked:
+            self._asked = time_constant_s, most
+            for row in range(len(CONTEXTS)):
+                self._rank(row, slice(None))
+            self._strongest, self._together = [None] * len(CONTEXTS), None
+        if self._together is None:
+            strongest = [
+                self._find_strongest(row, most) if known is None else known for row, known in enumerate(self._strongest)
+            ]
+            self._strongest[:] = strongest
+            columns = np.concatenate(strongest, axis=1)
+            self._together = columns.take(np.lexsort((columns[0], columns[5])), axis=1)[1:]
+        return self._together
+
+    def _find_strongest(self, row: int, most: int) -> Float64:
+        keys = self._ranks[row] + _NEWER[self._counts[row] % PEAKS]
+        places = (keys > -np.inf).nonzero()[0]
+        if len(places) > most:
+            places = keys.argpartition(PEAKS - most)[PEAKS - most :]
+        peaks = self._peaks[row].take(places)
+        out = np.empty((8, len(places)))
+        out[0] = keys.take(places)
+        for column, name in enumerate(("since_s", "strength", "line_s", "pace", "segment", "state"), start=1):
+            out[column] = peaks[name]
+        out[7] = row * PEAKS + places
+        return out
 
     def active(self, library: MemoryPool, now_s: float, *, time_constant_s: float, most: int) -> Active:
         """Return the states pointed to at `now_s`, by the `most` strongest peaks of each kind of context."""
-        if time_constant_s != self._ranked_by_s:
-            self._ranked_by_s = time_constant_s
-            self._rank(slice(None), slice(None))
-        keys = self._ranks + self._newer
-        most = min(most, PEAKS)
-        # Peaks that are too faint, whose rank is clearly below this, are left out before the strongest are looked for.
-        heard = keys > now_s + time_constant_s * (math.log(FAINTEST) - 1e-3) - 1e-5
-        for row in (np.add.reduce(heard, axis=1) > most).nonzero()[0].tolist():
-            heard[row] &= keys[row] >= np.partition(keys[row], PEAKS - most)[PEAKS - most]
-        # Peaks by their places in all rings, one ring after the other.
-        place = heard.ravel().nonzero()[0]
-        values = np.exp(np.minimum(self._since_s.ravel().take(place) - now_s, 0) / time_constant_s)
-        values = (values * self._strengths.ravel().take(place) + _ROUNDS) - _ROUNDS
+        peaks = self.prepare(time_constant_s=time_constant_s, most=most)
+        values = np.exp(np.minimum(peaks[0] - now_s, 0) / time_constant_s)
+        values = (values * peaks[1] + _ROUNDS) - _ROUNDS
         loud = (values >= FAINTEST).nonzero()[0]
-        place, values = place.take(loud), values.take(loud)
-        # By segment, then by strength, so that of the peaks of one state the strongest is written last.
-        owners = self._segments.ravel().take(place)
-        order = np.lexsort((keys.ravel().take(place), owners))
-        place, values, owners = place.take(order), values.take(order), owners.take(order)
-        peaks = self._peaks.ravel().take(place)
-        at_s = peaks["line_s"] + peaks["pace"] * np.maximum(0, now_s - peaks["since_s"])
-        reached = _reached(library, owners, peaks["state"], at_s)
+        since_s, _, line_s, pace, owners, matched, places = peaks.take(loud, axis=1)
+        at_s = line_s + pace * np.maximum(0, now_s - since_s)
+        reached = _reached(library, owners.astype(np.int64), matched.astype(np.int64), at_s)
         there = (reached >= 0).nonzero()[0]
-        place, values, reached = place.take(there), values.take(there), reached.take(there)
-        found = ascending(reached)
-        which = found.searchsorted(reached), place // PEAKS
-        out = Active(found, np.zeros((len(found), len(CONTEXTS))), np.full((len(found), len(CONTEXTS)), -1))
-        out.values[which], out.peaks[which] = values, place % PEAKS
-        return out
+        contexts, numbers = np.divmod(places.take(there).astype(np.int64), PEAKS)
+        return Active(reached.take(there), contexts, numbers, values.take(loud).take(there))
 
-    def _rank(self, rows: int | slice, places: slice) -> None:
+    def _rank(self, row: int, places: slice) -> None:
         """Rank peaks: log(strength · exp(since / τ)) · τ, rounded."""
+        peaks = self._peaks[row, places]
         with np.errstate(divide="ignore"):
-            ranks = self._since_s[rows, places] + self._ranked_by_s * np.log(self._strengths[rows, places])
-        self._ranks[rows, places] = (ranks + _RANKS) - _RANKS
+            ranks = peaks["since_s"] + self._asked[0] * np.log(peaks["strength"])
+        self._ranks[row, places] = (ranks + _RANKS) - _RANKS
 
     def moves(self, name: str, peaks: Int64) -> Int64:
         """Return the transpositions in which peaks of a kind of context agree."""
@@ -402,21 +409,23 @@ def _reached(library: MemoryPool, owners: Int64, matched: Int64, at_s: Float64) 
     It lies behind the state that `matched`, in the same recording. `owners`, ascending, are the first states of the segments.
     """
     firsts = [segment.first for segment in library.segments]
-    places = zip(owners.searchsorted(firsts).tolist(), owners.searchsorted(firsts, side="right").tolist(), strict=True)
+    begins, ends = owners.searchsorted(firsts).tolist(), owners.searchsorted(firsts, side="right").tolist()
     n = len(owners)
-    after, lasts, past = np.zeros(n, dtype=np.int64), np.full(n, -1), np.zeros(n, dtype=bool)
+    after, lasts, counts = np.zeros(n, dtype=np.int64), np.full(n, -1), np.zeros(n, dtype=np.int64)
     before_s, after_s, lasts_s = np.zeros(n), np.zeros(n), np.zeros(n)
-    for segment, (begin, end) in zip(library.segments, places, strict=True):
+    for segment, begin, end in zip(library.segments, begins, ends, strict=True):
         if begin < end:
             own, line_s = slice(begin, end), segment.line_s
-            next_one = line_s.searchsorted(at_s[own])
-            one_before = np.maximum(next_one - 1, 0)
-            after[own], past[own] = next_one, next_one == len(line_s)
-            before_s[own], after_s[own] = line_s.take(one_before), line_s.take(next_one, mode="clip")
-            lasts_s[own] = segment.memory.states["duration_s"][one_before]
+            next_one = after[own] = line_s.searchsorted(at_s[own])
+            counts[own] = len(line_s)
+            before = np.maximum(next_one - 1, 0)
+            # None but the one behind the last is out of bounds; "clip" only spares a copy.
+            line_s.take(before, out=before_s[own], mode="clip")
+            line_s.take(next_one, out=after_s[own], mode="clip")
+            lasts_s[own] = segment.memory.states["duration_s"][before]
             lasts[own] = segment.last_of_recording(matched[own])
     since_s = at_s - before_s
-    nearer = past | (since_s < after_s - at_s)
+    nearer = (after == counts) | (since_s < after_s - at_s)
     nearest = np.maximum(after - nearer, matched + 1)
     # Behind a recording's last state nothing is left to play.
     there = (nearest <= lasts) & ~(nearer & (since_s > lasts_s))

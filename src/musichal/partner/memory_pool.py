@@ -7,10 +7,6 @@ number counts through: the partner's states, then the player's gestures in the o
 
 A memory of pairs is asked by how the player sounded: `PlayersSegment` holds the players' gestures, and where the others were
 then. Its states are never played.
-
-Besides its tokens a memory has two strings of symbols. Rhythm is the ratio of an inter-onset interval to the one before, in
-half octaves (a ratio of √2), without tempo. Loudness is the step of the level from gesture to gesture, in steps of 3 dB,
-without the level of the room.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,59 +17,14 @@ import numpy as np
 from musichal.arrays import AnyArray, Bool, Columns, Float32, Float64, Int64, Records
 from musichal.hearing.percepts import SILENCE, Gesture
 from musichal.memory.beat_places import NO_BEAT, BeatPlace
-from musichal.memory.memory import Memory, Place, PlayersPast
+from musichal.memory.memory import STATE, Memory, Place, PlayersPast
 from musichal.memory.ready import KEPT_FROM, keepable
 from musichal.memory.token_index import TokenIndex
 from musichal.note import HeardNote
 from musichal.partner.harmony import LOOKED_THROUGH, HarmonyIndex, unit_chroma
 from musichal.partner.likeness import Pasts
 from musichal.partner.sounds import HEARD_LATE_S, SOUNDS, SoundIndex, recent_sounds
-
-LONGEST_IOI_S = 3.0
-"""A longer interval is a pause: rhythm begins anew behind it."""
-RHYTHM_EQUAL = 4
-RHYTHM_BREAK = 9
-CONTOUR_LEVEL = 3
-CONTOUR_BREAK = 7
-_STEP_DB = 3.0
-
-
-def rhythm_symbols(iois_s: AnyArray) -> Int64:
-    """Return the symbol of each interval, shape (n,): 0 to 8 for a ratio of 1/4 to 4 to the one before, or a break.
-
-    NaN stands for a missing interval, as before the first onset of a recording.
-    """
-    iois = np.asarray(iois_s, dtype=np.float64)
-    before = np.concatenate([[np.nan], iois[:-1]])[: len(iois)]
-    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        known = (iois > 0) & (before > 0) & (iois <= LONGEST_IOI_S) & (before <= LONGEST_IOI_S)
-        steps = np.rint(2 * np.log2(np.where(known, iois, 1) / np.where(known, before, 1)))
-    return np.where(known, np.clip(steps, -4, 4) + RHYTHM_EQUAL, RHYTHM_BREAK).astype(np.int64)
-
-
-def rhythm_symbol(before_s: float | None, ioi_s: float | None) -> int:
-    """Return the symbol of one interval after another."""
-    pair = [np.nan if interval_s is None else interval_s for interval_s in (before_s, ioi_s)]
-    return int(rhythm_symbols(np.array(pair))[1])
-
-
-def contour_symbols(levels_db: AnyArray, silent: AnyArray) -> Int64:
-    """Return the symbol of each gesture's level, shape (n,): 0 to 6 for a step of −9 to 9 dB or more, or a break.
-
-    A break is the first gesture and what is silent or comes after silence.
-    """
-    levels = np.asarray(levels_db, dtype=np.float64)
-    quiet = np.asarray(silent, dtype=bool)
-    steps = np.rint(np.diff(levels, prepend=levels[:1]) / _STEP_DB)
-    symbols = (np.clip(steps, -3, 3) + CONTOUR_LEVEL).astype(np.int64)
-    broken = quiet | np.concatenate([[True], quiet[:-1]])[: len(quiet)]
-    return np.where(broken, CONTOUR_BREAK, symbols)
-
-
-def contour_symbol(before_db: float, level_db: float, *, was_silent: bool, silent: bool) -> int:
-    """Return the symbol of one gesture's level after another's."""
-    return int(contour_symbols(np.array([before_db, level_db]), np.array([was_silent, silent]))[1])
-
+from musichal.partner.symbols import contour_symbol, contour_symbols, rhythm_symbol, rhythm_symbols
 
 STRUCK_S = 0.05
 """A note that begins so soon after the onset of its state was struck with it."""
@@ -329,6 +280,19 @@ class PlayersSegment:
         return None if pair is None else Place(pair.player, max(0.0, place.start_s - pair.offset_s), place.duration_s)
 
 
+@dataclass(frozen=True)
+class StateRows:
+    """What memory has of some `states` (n,), which ascend: `rows` are their `STATE`s, `beside` their `BESIDE`.
+
+    Their level is beside what is usual in their memory. Those from place `first_live` on were learned while playing.
+    """
+
+    states: Int64
+    rows: Records
+    beside: Records
+    first_live: int
+
+
 class MemoryPool:
     """The partner's memory, which never changes, and what is learned while playing.
 
@@ -343,6 +307,7 @@ class MemoryPool:
         self.learned = 0
         self._live: list[MemorySegment] = []
         self._segments = [self.base]
+        self._rows: tuple[int, StateRows] | None = None
 
     @property
     def segments(self) -> list[MemorySegment]:
@@ -423,6 +388,21 @@ class MemoryPool:
         for segment, begin, end in zip(self._segments, places[::2], places[1::2], strict=True):
             if begin < end:
                 yield segment, slice(begin, end), states[begin:end] - segment.first
+
+    def rows(self, states: Int64) -> StateRows:
+        """Return what memory has of ascending `states`; those that were asked for last are at hand."""
+        if self._rows is None or self._rows[0] != self.learned or self._rows[1].states is not states:
+            rows, beside = np.empty(len(states), dtype=STATE), np.empty(len(states), dtype=BESIDE)
+            first_live = len(states)
+            for segment, own, local in self.parts(states):
+                # Straight to their places: assigning records goes field by field. "clip" only spares a copy.
+                segment.memory.states.take(local, out=rows[own], mode="clip")
+                segment.beside.take(local, out=beside[own], mode="clip")
+                beside["level_db"][own] -= segment.usual_level_db
+                if segment.live:
+                    first_live = min(first_live, own.start)
+            self._rows = self.learned, StateRows(states, rows, beside, first_live)
+        return self._rows[1]
 
 
 def usual_ioi_s(memory: Memory) -> float | None:

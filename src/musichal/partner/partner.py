@@ -15,7 +15,7 @@ from itertools import islice
 
 import numpy as np
 
-from musichal.arrays import Float32, Float64, Int64, Records, rounded
+from musichal.arrays import Float32, Float64, Int64, Records, rounded_number
 from musichal.hearing.percepts import SILENCE, Percept
 from musichal.memory.memory import Memory
 from musichal.partner.candidates import (
@@ -201,7 +201,9 @@ class Partner:
     def _search_sounds(self, situation: Situation, settings: PartnerSettings) -> None:
         """Search what fits the harmony before a decision is asked for, so that it need not wait."""
         self._sounds = self._sounding(situation, settings, self._shifts())
-        search_ahead(self.library, self._follower, self._sounds, turn=self._choices)
+        search_ahead(
+            self.library, self._activation, self._follower, self._sounds, settings=settings, turn=self._choices
+        )  # fmt: skip
         self._prepared = None
 
     def change(self, changes: Mapping[str, object], now_s: float) -> str:
@@ -351,7 +353,7 @@ class Partner:
             return NoOption("no key", len(found.states))
         if may_rest and least > 0:
             evidence = scores(found.influences, importance * OF_PLAYER, factors)
-            values[evidence < rounded(np.array(least))] = -np.inf
+            values[evidence < rounded_number(least)] = -np.inf
         if values.max() == -np.inf:
             return NoOption(ruled_out(found, importance, filtered), len(found.states) if factors.any() else 0)
         return Options(turn, found, filtered, importance, values, plan, asked=asked)

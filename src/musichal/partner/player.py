@@ -26,9 +26,9 @@ from musichal.arrays import AnyArray, Float32, Float64, Int16, rounded
 from musichal.hearing.percepts import SILENCE, SILENT_DB, SOURCES, Gesture, Percept
 from musichal.partner.harmony import unit_chroma
 from musichal.partner.likeness import pasts
-from musichal.partner.memory_pool import contour_symbol, rhythm_symbol
 from musichal.partner.settings import PartnerSettings
 from musichal.partner.sounds import SOUNDS_S
+from musichal.partner.symbols import contour_symbol, rhythm_symbol
 
 _LEVEL_S = 1.0
 _USUAL_LEVEL_S = 20.0

@@ -68,7 +68,8 @@ def choice_record(
     """Return what was chosen and why; `course` holds the fields of the record that are not in the options."""
     found = options.found
     state = int(found.states[drawn.candidate])
-    place, (segment, _), beside = library.place(state), library.find(state), library.beside(state)
+    known, beside = library.rows(found.states), library.beside(state)
+    recording, start_s = known.rows["recording"][drawn.candidate], known.rows["start_s"][drawn.candidate]
     values = found.influences[:, drawn.candidate, drawn.transposition]
     total = float(values @ options.weights)
     names = (*INFLUENCES, *options.asked)
@@ -76,9 +77,9 @@ def choice_record(
     return Choice(
         mode=turn.mode,
         state=state,
-        recording=place.recording,
-        live=segment.live,
-        source_start_s=place.start_s,
+        recording=int(recording),
+        live=drawn.candidate >= known.first_live,
+        source_start_s=float(start_s),
         transposition=int(found.transpositions[drawn.transposition]),
         score=drawn.score,
         chance=drawn.chance,
@@ -136,13 +137,15 @@ def _contexts(library: MemoryPool, activation: Activation, options: Options, dra
 
 def _alternatives(library: MemoryPool, options: Options, drawn: Draw) -> tuple[Alternative, ...]:
     """Return the best other states, each in its best transposition."""
-    out = []
-    for row, column in runners_up(options.scores, drawn, most=_ALTERNATIVES):
-        state = int(options.found.states[row])
-        place, (segment, _) = library.place(state), library.find(state)
-        shift, score = int(options.found.transpositions[column]), float(options.scores[row, column])
-        out.append(Alternative(state, place.recording, place.start_s, shift, score, segment.live))
-    return tuple(out)
+    found, known = options.found, library.rows(options.found.states)
+    recordings, starts_s = known.rows["recording"], known.rows["start_s"]
+    return tuple(
+        Alternative(
+            int(found.states[row]), int(recordings[row]), float(starts_s[row]), int(found.transpositions[column]),
+            float(options.scores[row, column]), row >= known.first_live,
+        )
+        for row, column in runners_up(options.scores, drawn, most=_ALTERNATIVES)
+    )  # fmt: skip
 
 
 def harmony_use(expected: Expectation, moved: str, left_out: tuple[int, ...], tuning_cents: float) -> HarmonyUse:

@@ -73,15 +73,11 @@ class BeatPlan:
 
     def fit(self, library: MemoryPool, states: Int64) -> BeatFit:
         """Return how ascending `states` meet the pulse."""
-        n = len(states)
-        phase, memory_s, confidence = np.zeros(n), np.zeros(n), np.zeros(n)
-        unstruck = np.zeros(n, dtype=bool)
-        for segment, own, local in library.parts(states):
-            unstruck[own] = ~segment.beside["struck"][local] & (segment.beside["notes"][local] > 0)
-            rows = segment.memory.states
-            phase[own], memory_s[own] = rows["beat_phase"][local], rows["beat_period_s"][local]
-            confidence[own] = rows["beat_confidence"][local]
-        known = (memory_s > 0) & (confidence >= SURE)
+        of_memory = library.rows(states)
+        rows, beside = of_memory.rows, of_memory.beside
+        unstruck = ~beside["struck"] & (beside["notes"] > 0)
+        phase, memory_s = rows["beat_phase"].astype(np.float64), rows["beat_period_s"].astype(np.float64)
+        known = (memory_s > 0) & (rows["beat_confidence"].astype(np.float64) >= SURE)
         memory_s = np.where(known, memory_s, self.pulse.period_s)
         level = 2.0 ** np.rint(np.log2(self.pulse.period_s / memory_s))
         beat_s = self.pulse.period_s / level

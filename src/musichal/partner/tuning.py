@@ -10,7 +10,7 @@ import dataclasses
 
 import numpy as np
 
-from musichal.arrays import Float32, Float64, rounded
+from musichal.arrays import Float32, Float64, rounded_number
 from musichal.hearing.percepts import Gesture, Percept
 
 _THIRDS = np.exp(2j * np.pi * np.arange(3) / 3)
@@ -58,10 +58,10 @@ class PlayerTuning:
         self._pointing = self._pointing * fade + complex(_THIRDS @ totals)
         self._size = self._size * fade + float(totals.sum())
         self._heard_s += heard_s
-        points, needed = rounded(np.array([abs(self._pointing), _SURE * self._size])).tolist()
+        points, needed = rounded_number(abs(self._pointing)), rounded_number(_SURE * self._size)
         if self._heard_s < _LEAST_HEARD_S or points < needed:
             return
-        cents = float(rounded(np.array(100 * np.angle(self._pointing) / (2 * np.pi))))
+        cents = rounded_number(100 * float(np.angle(self._pointing)) / (2 * np.pi))
         # The nearest to what it was: a quarter tone off, it must not change sides.
         nearest = cents + 100 * round((self.cents - cents) / 100)
         cents = nearest if abs(nearest) <= _FARTHEST_CENTS else cents

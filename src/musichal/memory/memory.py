@@ -286,12 +286,13 @@ class Memory:
                 if own:
                     column.append(note_rows(gesture, own))
             firsts, previous_s = [sum(one) for one in slices], gesture.start_s
-        own_notes, own_hits = (np.concatenate(column) for column in columns)
+        # To join records of one kind takes long: they are compared field by field.
+        own_notes, own_hits = (column[-1] if len(column) <= 2 else np.concatenate(column) for column in columns)
         # Refuse what could not be restored, before anything has grown.
         _check_values(rows, own_notes, own_hits)
         self.kept = None
         self._derived.clear()
-        self.oracle.extend(np.stack([gesture.vector for gesture in gestures]))
+        self.oracle.extend(np.array([gesture.vector for gesture in gestures]))
         for index, tokens in zip(self.indexes, rows["tokens"].T, strict=bool(self.indexes)):
             if starts_sequence:
                 index.start_sequence()
@@ -370,5 +371,7 @@ def _check_columns(states: Records, notes: Records, hits: Records) -> None:
 def _check_values(states: Records, notes: Records, hits: Records) -> None:
     for columns, ranges in ((states, _STATE_RANGES), (notes, _NOTE_RANGES), (hits, _NOTE_RANGES)):
         for name, (lowest, highest) in ranges.items() if len(columns) else ():
-            if not ((columns[name] >= lowest) & (columns[name] <= highest)).all():  # nor for NaN
+            values = columns[name]
+            least, most = np.minimum.reduce(values, axis=None), np.maximum.reduce(values, axis=None)
+            if not (least >= lowest and most <= highest):  # nor for NaN
                 raise InputError(f"memory: {name} must be in [{lowest:g}, {highest:g}]")

@@ -198,51 +198,51 @@ class MemorySegment:
         rows = memory.states
         row, before = rows[state], rows[state - 1] if state else None
         silent = bool((row["tokens"] == SILENCE).all())
+        start_s, struck = float(row["start_s"]), bool(row["starts_at_onset"])
         follows = before is not None and bool(before["recording"] == row["recording"])
-        beside = np.zeros(1, dtype=BESIDE)
-        previous = self.beside[-1] if state else None
-        if previous is None or before is None:
-            line_s = float(row["start_s"])
-        elif follows:
+        line_s, noted_before, since = start_s, 0, 0
+        if before is not None:
+            # Looking back only: what follows is not known yet.
             line_s = float(self.line_s[-1]) + float(row["start_s"] - before["start_s"])
-        else:
-            line_s = float(self.line_s[-1]) + float(before["duration_s"]) + _GAP_S + float(row["start_s"])
+            noted = self.beside["noted_before"]
+            since = noted_before = int(noted[-1]) + int(before["note_count"] > 0)
+        if before is not None and not follows:
+            line_s = float(self.line_s[-1]) + float(before["duration_s"]) + _GAP_S + start_s
             self.rhythm.start_sequence()
             self.contour.start_sequence()
             self._last_ioi_s, self._last_silent = None, True
         self._ends[len(self._ends) - follows :] = [state]
         self._known_ends = None
         self._recordings[len(self._recordings) - follows :] = [int(row["recording"])]
+        if (reach := int(self.line_s.searchsorted(line_s - 2 * _DENSITY_REACH_S))) < state:
+            since = int(noted[reach])
         own = memory.notes_of(state)
-        _describe_notes(beside, own, np.array([len(own)]))
-        if previous is not None and before is not None:
-            beside["noted_before"] = previous["noted_before"] + (before["note_count"] > 0)
-        # Looking back only: what follows is not known yet.
-        reach = int(np.searchsorted(self.line_s, line_s - 2 * _DENSITY_REACH_S))
-        since = self.beside["noted_before"][reach] if reach < state else beside["noted_before"][0]
-        noted = int(beside["noted_before"][0]) - int(since) + int(row["note_count"] > 0)
-        beside["density_hz"] = noted / (2 * _DENSITY_REACH_S)
-        beside["level_db"] = row["level_db"]
-        beside["struck"] = len(own) > 0 and _struck(rows[state:], memory.notes)
-        self._beside.append(beside[0])
+        pitches, n = own["pitch"].tolist(), len(own)
+        self._beside.append(
+            (
+                np.bincount(own["pitch"] % 12, minlength=12) / max(n, 1), n, min(pitches, default=0), max(pitches, default=0),
+                noted_before, (noted_before - since + (n > 0)) / (2 * _DENSITY_REACH_S), row["level_db"],
+                n > 0 and struck and bool(own["offset_s"][0] <= STRUCK_S),
+            )
+        )  # fmt: skip
         self._line_s.append(line_s)
         self._units.append(unit_chroma(row["chroma"]))
         level_db = float(row["level_db"])
         before_db = level_db if before is None else float(before["level_db"])
         self.contour.append(contour_symbol(before_db, level_db, was_silent=self._last_silent, silent=silent))
         self._last_silent = silent
-        if row["starts_at_onset"] and not silent:
+        if struck and not silent:
             ioi_s = None
             if len(self._onset_states):
                 last = rows[int(self.onset_states[-1])]
                 if last["recording"] == row["recording"]:
-                    ioi_s = float(row["start_s"] - last["start_s"])
+                    ioi_s = start_s - float(last["start_s"])
             self.rhythm.append(rhythm_symbol(self._last_ioi_s, ioi_s))
             self._last_ioi_s = ioi_s
             self._onset_states.append(state)
         # Followed as it grows: a mean over the whole would have to be made again.
         if not silent:
-            self.usual_level_db += (float(row["level_db"]) - self.usual_level_db) / min(len(self), 200)
+            self.usual_level_db += (level_db - self.usual_level_db) / min(len(self), 200)
 
 
 @keepable()

@@ -233,7 +233,10 @@ class HarmonyFollower:
             copies = len(cells.evidence) // n
             self._places = np.full((12, copies * n), 1 / (copies * n))
             self._goes_on = np.tile(cells.goes_on, copies)
-            self._units = unit_chroma(cells.strengths)
+            # Cells lie side by side: what is done with rows of twelve takes several times as long.
+            self._stays = (1 - _JUMP) * self._goes_on[:-1]
+            self._evidence = np.ascontiguousarray(cells.evidence.T)
+            self._units = np.ascontiguousarray(unit_chroma(cells.strengths).T)
             self._following = np.tile(_following(cells), (copies, 1))
             self._usual = cells.strengths.mean(axis=0)
 
@@ -273,7 +276,7 @@ class HarmonyFollower:
         evidence = np.array([np.ones(12), next_one, usual, chords @ TONES, heard, _relative(self._now)])
         classes = 1 / (1 + np.exp(-(_SOUNDS @ evidence)))
         # A key in which memory has no harmony like the present one is none to play in.
-        fits = (self._units @ unit_chroma(heard)[_TURNED].T).max(axis=0)
+        fits = (unit_chroma(heard)[_TURNED] @ self._units).max(axis=1)
         likely = self._keys * np.maximum(fits, _UNLIKE)
         confidence = min(1.0, max(0.0, self._accounted / _ACCOUNTS))
         return Expectation(
@@ -352,13 +355,14 @@ class HarmonyFollower:
         cells = self._cells
         if cells is None:
             return
-        places = np.zeros_like(self._places)
-        places[:, 1:] = self._places[:, :-1] * ((1 - _JUMP) * self._goes_on[:-1])
+        places = np.empty_like(self._places)
+        places[:, 0] = 0
+        np.multiply(self._places[:, :-1], self._stays, out=places[:, 1:])
         places += (1 - places.sum(axis=1, keepdims=True)) / places.shape[1]
         self._keys = (1 - _MOVE) * self._keys + _MOVE * self._home
         if played.any():
-            likely = np.exp(cells.evidence @ played[_TURNED].T).T
-            places *= likely
+            likely = played[_TURNED] @ self._evidence
+            places *= np.exp(likely, out=likely)
             fits = places.sum(axis=1)
             places /= fits[:, None]
             above = float(np.log(fits @ self._keys)) + float(played.sum()) * float(np.log(12))

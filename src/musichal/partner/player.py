@@ -239,7 +239,7 @@ class SituationTracker:
         """Return the player's past, which goes further back than what is matched exactly."""
         starts_s = np.array([g.start_s for g in self._gestures])
         ends_s = starts_s + [g.duration_s for g in self._gestures]
-        units = unit_chroma(np.stack([g.chroma for g in self._gestures]))
+        units = unit_chroma(np.concatenate([g.chroma for g in self._gestures]).reshape(-1, 12))
         return np.asarray(pasts(starts_s, ends_s, units, np.array([ended_s]))[0])
 
     def _harmonic_share(self) -> float:

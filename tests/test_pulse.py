@@ -82,6 +82,21 @@ def test_known_beats_say_where_a_shuffle_has_its_beat():
     assert pulse.nearest_s(onsets[-2]) == pytest.approx(onsets[-2], abs=0.03)
 
 
+def test_a_known_tempo_is_believed_sooner_also_where_two_of_its_beats_are_found():
+    struck = np.flatnonzero(np.random.default_rng(3).random(80) < 0.45)
+    onsets = 0.3 + 0.25 * struck
+    sure = []
+    for known_s in (0.25, 0.28):
+        tracker = BeatTracker(BeatHabit(np.array([known_s]), np.array([1.0]), np.array([1, 0, 0, 0, 0, 0, 0.9, 0, 0, 0, 0, 0])))
+        tracker.advance([(t, 0.8) for t in onsets], until_s=15)
+        pulse = tracker.pulse()
+        assert pulse is not None
+        assert pulse.period_s == pytest.approx(0.5, rel=0.01)
+        sure.append(pulse.confidence)
+    assert sure[0] > 0.35
+    assert sure[1] < 0.2
+
+
 def test_without_a_beat_it_is_not_sure():
     assert after([], until_s=10) is None
     rng = np.random.default_rng(1)

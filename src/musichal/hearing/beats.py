@@ -77,6 +77,12 @@ class BeatHabit(NamedTuple):
     share: Float64
     struck: Float64
 
+    def tempo_share(self, period_s: float) -> float:
+        """Return the share of the beats that have a period, half of it or two of it, 0 to 1."""
+        octaves = np.log2(self.periods_s / period_s)
+        away = octaves - np.clip(np.rint(octaves), -1, 1)
+        return min(1.0, float(np.exp(-0.5 * (away * math.log(2) / _ROW_SPREAD) ** 2) @ self.share))
+
 
 def _rows(habit: BeatHabit) -> tuple[Float64, Float64]:
     """Return lengths of beats in frames that are near known ones, and how likely each is."""
@@ -114,6 +120,7 @@ class BeatTracker:
     """Follows the beat: `hear` takes percepts, or `advance` onsets alone, each up to a time until which all are known."""
 
     def __init__(self, habit: BeatHabit | None = None) -> None:
+        self._habit = habit
         usual = _STEP ** np.arange(math.ceil(math.log(LONGEST_BEAT_S / SHORTEST_BEAT_S, _STEP))) * SHORTEST_BEAT_S / FRAME_S
         prior = usual * np.exp(-0.5 * (np.log2(usual * FRAME_S / _USUAL_S) / 0.6) ** 2)
         prior /= prior.sum()
@@ -236,6 +243,7 @@ class BeatTracker:
         # The posterior is that of the frame before the present one.
         beat_s = (self._frame - 1) * FRAME_S - self._delay_s - part * period_s
         known = float(agree[np.flatnonzero(rows) >= self._families[1].start].sum()) / share
+        known = max(known, 0.0 if self._habit is None else self._habit.tempo_share(period_s))
         least = _PULSE_GAIN - _KNOWN_GAIN * known
         explained = 1 / (1 + math.exp(-(self._gain - least) / _PULSE_GAIN_WIDTH))
         # Rounded, so that it is the same on every processor.

@@ -25,7 +25,6 @@ _RANKED = 330
 _BINS = tuple(permutations(range(12), 3))
 _STRENGTHS = (1.0, 0.8, 0.6)
 _ROUNDED = 1e-6
-_CLASHES_BELOW = 0.6
 _NOISE_SPREAD, _MUSIC_SPREAD = 0.15, 0.33
 _STATES = 2**32  # more than there can be
 _ANOTHER = 2.0  # so many times likelier must another transposition be where a phrase begins
@@ -64,8 +63,8 @@ def tonalness(chroma: AnyArray) -> float:
 
 
 def clashes_below(tonal: float, tension: float) -> float:
-    """Return how far a pitch class must sound not to clash, in a harmony as `tonal` as that (0 to 1)."""
-    return rounded_number(_CLASHES_BELOW * tonal * (1 - tension))
+    """Return how far a pitch class must sound not to clash, in a harmony as `tonal` as that (0 to 1): fully in a clear one."""
+    return rounded_number(tonal * (1 - tension))
 
 
 def sounding_classes(chroma: AnyArray) -> Float64:

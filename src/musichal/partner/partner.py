@@ -72,6 +72,7 @@ from musichal.partner.voices import Voices, gain_db, middle_pitch, octaves_towar
 
 _OWN_PLACES = 16
 _SHORTEST_S = 0.02
+_FITS = 0.5  # the factor of harmony from which a motif returns
 _OUTSIDE = 0.5  # from so much tension on, it plays outside the harmony on purpose
 
 
@@ -338,9 +339,10 @@ class Partner:
             found = proposing(found, also, self._transposition)
             values = scores(found.influences, importance, factors)
         if turn.step is not None:
-            # What comes back is played whatever else speaks for it; if it cannot be, the phrase goes on without it.
+            # What comes back is played whatever else speaks for it; where it cannot be, or most of its notes would clash, the
+            # phrase goes on without it.
             here = (found.states == turn.step.state)[:, None] & (found.transpositions == turn.step.transposition)[None, :]
-            if here.any():
+            if (here & (filtered.factors.get("harmony", np.ones(1)) >= _FITS)).any():
                 found = dataclasses.replace(found, influences=np.concatenate([found.influences, here[None]]))
                 importance, asked = np.append(importance, 1.0), (*asked, "return")
                 values = np.where(here, scores(found.influences, importance, factors), -np.inf)

@@ -10,6 +10,7 @@ sound card, `replay` from an event log.
 """
 
 import functools
+import gc
 import queue
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -97,6 +98,8 @@ class EventLoop:
             self.said = self._partner.change(event, now_s) or ""
         while (due_s := self._partner.due_s) is not None and due_s <= now_s:
             decisions += self._partner.decide(due_s)
+        if isinstance(event, Percept):
+            gc.collect(0)  # here there is time for that, and in a decision there is none
         return decisions
 
     def until(self, at_sample: int) -> list[Decision]:

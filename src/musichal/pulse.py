@@ -38,7 +38,7 @@ class Pulse:
 
     def earlier(self, by_s: float) -> "Pulse":
         """Return the pulse with each beat `by_s` earlier."""
-        return replace(self, beat_s=self.beat_s - by_s)
+        return replace(self, beat_s=self.beat_s - by_s) if by_s else self
 
     def nearest_s(self, time_s: float, *, subdivision: int = 1) -> float:
         """Return the time of the nearest beat, or part of a beat."""

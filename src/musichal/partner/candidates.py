@@ -36,6 +36,8 @@ _HARMONIC_CONTEXT, _OWN_CONTEXT, _LIKE_CONTEXT = map(CONTEXTS.index, ("harmonic"
 _LIKENESS = INFLUENCES.index("likeness")
 _PLACES = 16  # so many of the likeliest cells of memory are looked into
 _BY_PLACE = 0.5  # so much of "pairs" goes by where memory is likely to be, the rest by sounds
+_COLDEST = 1e-300
+_TURNS_AHEAD = 3  # as many decisions as there can be between two percepts, mostly
 _TIMED = ("percussive", "rhythm", "loudness")
 _EVERYWHERE = tuple((INFLUENCES.index(name), CONTEXTS.index(name)) for name in _TIMED)
 
@@ -102,10 +104,11 @@ def search_ahead(
     library: MemoryPool, activation: Activation, follower: HarmonyFollower, sounds: Sounding, *, settings: PartnerSettings,
     turn: int,
 ) -> None:  # fmt: skip
-    """Search what `find_candidates` will ask for in this turn, so that a decision need not wait."""
+    """Search what `find_candidates` will ask for in this turn and the next ones, so that a decision need not wait."""
     activation.prepare(time_constant_s=settings.activation_s, most=settings.max_candidates)
     for search in sounds.searches:
-        search.states(turn)
+        for each in range(turn, turn + _TURNS_AHEAD):
+            search.states(each)
     if library.base.players is not None:
         for shift in sounds.transpositions.tolist():
             follower.nearest(shift, most=_PLACES)
@@ -169,7 +172,7 @@ def find_candidates(
             influences[_CONTINUITY, states.searchsorted(following), same] = 1
     if tonal:
         units = np.empty((n, 12), dtype=np.float32)
-        for segment, own, local in library.parts(states):
+        for segment, own, local in library.rows(states).parts:
             # None is out of bounds; "clip" only spares a copy.
             segment.units.take(local, axis=0, out=units[own], mode="clip")
         fit = np.matmul(sounds.fits.T, units.T, out=influences[_CHROMA].T)
@@ -277,7 +280,8 @@ def _in_key(n: int, transpositions: Int64, key: int | None, *, first_live: int) 
     """Return which transposition each of n states is played in, shape (n, t): `key`, or none from `first_live` on."""
     if key is None or (len(transpositions) == 1 and first_live == n):
         return {}
-    there = np.repeat((transpositions == key).astype(np.float64)[None, :], n, axis=0)
+    there = np.empty((len(transpositions), n)).T
+    there[:first_live] = transpositions == key
     there[first_live:] = transpositions == 0
     return {"key": there}
 
@@ -346,8 +350,8 @@ def _unplayed(states: Int64, played: Collection[int]) -> Bool:
     out = np.ones(len(states), dtype=bool)
     if len(states) and played:
         before = np.fromiter(played, dtype=np.int64, count=len(played))
-        places = np.minimum(states.searchsorted(before), len(states) - 1)
-        out[places[states.take(places) == before]] = False
+        places = states.searchsorted(before)
+        out[places[states.take(places, mode="clip") == before]] = False
     return out
 
 
@@ -391,12 +395,12 @@ def draw(values: Float64, *, temperature: float, floor: float, rng: np.random.Ge
     score, with probability exp(score / best / temperature). Scores on another scale give the same draw.
     """
     flat = values.ravel()
-    index, drawn = int(np.argmax(flat)), 1.0
+    index, drawn = int(flat.argmax()), 1.0
     best = float(flat[index])
     if temperature > 0 and best > 0:
         near = ((flat >= floor * best) & (flat > 0)).nonzero()[0]
-        with np.errstate(over="ignore"):  # near temperature 0 all but the best are infinitely far away
-            chance = np.add.accumulate(rounded(np.exp((flat.take(near) / best - 1) / temperature)))
+        # Near temperature 0 all but the best are infinitely far away.
+        chance = np.add.accumulate(rounded(np.exp((flat.take(near) / best - 1) / max(temperature, _COLDEST))))
         # The last sum itself, so that a draw can only fall on a candidate with a chance.
         place = int(chance.searchsorted(rng.random() * chance[-1], side="right"))
         index, drawn = int(near[place]), float((chance[place] - (chance[place - 1] if place else 0.0)) / chance[-1])

@@ -69,10 +69,11 @@ def clashes_below(tonal: float, tension: float) -> float:
 
 def sounding_classes(chroma: AnyArray) -> Float64:
     """Return how far each pitch class of a chroma (12,) sounds, 0 to 1: fully from two thirds of the strongest one on."""
-    strongest = float(chroma.max())
+    values = np.asarray(chroma, dtype=np.float64)
+    strongest = float(np.maximum.reduce(values))
     if strongest <= 0:
         return np.zeros(12)
-    return np.minimum(1.0, 1.5 * np.asarray(chroma, dtype=np.float64) / strongest)
+    return np.minimum(1.0, 1.5 * values / strongest)
 
 
 def harmonic_fit(classes: Float64, chroma: AnyArray, transpositions: Int64, *, least: float = 0.0) -> Float64:
@@ -81,8 +82,9 @@ def harmonic_fit(classes: Float64, chroma: AnyArray, transpositions: Int64, *, l
     `classes` (n, 12) is the share of each pitch class in a state's notes, `chroma` (12,) the harmony to fit. A pitch class fits
     by the square of its strength beside the strongest; what sounds by less than `least` does not fit at all.
     """
-    relative = np.asarray(chroma, dtype=np.float64) / max(float(chroma.max()), 1e-12)
-    fits = np.where(sounding_classes(chroma) >= least, relative * relative, 0)
+    values = np.asarray(chroma, dtype=np.float64)
+    relative = values / max(float(np.maximum.reduce(values)), 1e-12)
+    fits = relative * relative * (sounding_classes(values) >= least)
     fit = (moved(fits, transpositions).T @ classes.T).T
     return np.minimum(np.maximum(fit, 0, out=fit), 1, out=fit)
 
@@ -180,7 +182,7 @@ class HarmonySearch:
         self._units, self._most, self._times = units, most, len(transpositions)
         self._found: Int64 = np.zeros(0, dtype=np.int64)
         self._bins: Bins | None = None
-        self._turn: int | None = None
+        self._of_turns: dict[int, Int64] = {}
         # In double precision: what is equal must be equal behind the rounding of `_best` too, in whatever order it is added up.
         presents = moved(present, transpositions)
         costs = penalty * np.abs(transpositions)
@@ -200,12 +202,14 @@ class HarmonySearch:
 
         Of a large memory each turn looks at others, and has them at hand if it is asked again.
         """
-        if self._bins is not None and turn != self._turn:
-            states, self._turn = self._bins.states(turn), turn
+        if self._bins is None:
+            return self._found
+        if turn not in self._of_turns:
+            states = self._bins.states(turn)
             fit = np.einsum("kc,kc->k", self._units.take(states, axis=0).astype(np.float64), self._presents) - self._costs
             # A state is there once for each transposition at most.
-            self._found = _best(states, fit, self._most, times=self._times)
-        return self._found
+            self._of_turns[turn] = _best(states, fit, self._most, times=self._times)
+        return self._of_turns[turn]
 
 
 def _best(states: Int64, fit: Float64, most: int, *, times: int = 1) -> Int64:
@@ -219,11 +223,7 @@ def _best(states: Int64, fit: Float64, most: int, *, times: int = 1) -> Int64:
     if len(keys) > most * times:
         keys = np.partition(keys, most * times)[: most * times]
     keys.sort()
-    best: set[int] = set()
-    for state in (keys % _STATES).tolist():
-        best.add(state)
-        if len(best) == most:
-            break
+    best = list(dict.fromkeys((keys % _STATES).tolist()))[:most]
     return np.array(sorted(best), dtype=np.int64)
 
 
@@ -240,7 +240,8 @@ class KeptTransposition:
         Memory moved up by t is in the player's key with the probability `likely` (12,), of which each semitone takes off the
         share `penalty`. A phrase that `begins` may take another one; else it takes one only where the harmony moved.
         """
-        worth = {t: float(likely[t % 12]) * max(0.0, 1 - penalty * abs(t)) for t in allowed.tolist()}
+        chances = likely.tolist()
+        worth = {t: chances[t % 12] * max(0.0, 1 - penalty * abs(t)) for t in allowed.tolist()}
         best = max(worth, key=lambda t: (worth[t], -abs(t)))
         kept = worth.get(self.transposition, 0.0)
         if best == self.transposition:

@@ -9,6 +9,7 @@ A memory of pairs is asked by how the player sounded: `PlayersSegment` holds the
 then. Its states are never played.
 """
 
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -126,6 +127,10 @@ class MemorySegment:
             self._known_ends = np.array(self._ends, dtype=np.int64)
         ends = self._known_ends
         return ends if len(ends) == 1 else ends.take(ends.searchsorted(states))
+
+    def is_last(self, state: int) -> bool:
+        """Return whether a state is the last of its recording."""
+        return self._ends[bisect_left(self._ends, state)] == state
 
     def span(self, recording: int) -> tuple[int, int, float] | None:
         """Return a recording's first and last state, and where its beginning is on the line of time; None where it has none."""
@@ -284,10 +289,12 @@ class PlayersSegment:
 class StateRows:
     """What memory has of some `states` (n,), which ascend: `rows` are their `STATE`s, `beside` their `BESIDE`.
 
-    Their level is beside what is usual in their memory. Those from place `first_live` on were learned while playing.
+    Their level is beside what is usual in their memory. Those from place `first_live` on were learned while playing. `parts`
+    are each segment with some of them, which ones, and their numbers there.
     """
 
     states: Int64
+    parts: tuple[tuple[MemorySegment, slice, Int64], ...]
     rows: Records
     beside: Records
     first_live: int
@@ -375,11 +382,11 @@ class MemoryPool:
 
     def successor(self, state: int) -> int | None:
         """Return the state that followed in the same recording, if one did and it is still there."""
-        if not self.holds(state):
-            return None
-        segment, local = self.find(state)
-        following = segment.memory.successor(local)
-        return None if following is None else following + segment.first
+        for segment in self._segments:
+            local = state - segment.first
+            if 0 <= local < len(segment):
+                return None if segment.is_last(local) else state + 1
+        return None
 
     def parts(self, states: Int64) -> Iterator[tuple[MemorySegment, slice, Int64]]:
         """Yield each segment that holds some of `states`, which must ascend, which ones, and their numbers there."""
@@ -393,15 +400,15 @@ class MemoryPool:
         """Return what memory has of ascending `states`; those that were asked for last are at hand."""
         if self._rows is None or self._rows[0] != self.learned or self._rows[1].states is not states:
             rows, beside = np.empty(len(states), dtype=STATE), np.empty(len(states), dtype=BESIDE)
-            first_live = len(states)
-            for segment, own, local in self.parts(states):
+            first_live, parts = len(states), tuple(self.parts(states))
+            for segment, own, local in parts:
                 # Straight to their places: assigning records goes field by field. "clip" only spares a copy.
                 segment.memory.states.take(local, out=rows[own], mode="clip")
                 segment.beside.take(local, out=beside[own], mode="clip")
                 beside["level_db"][own] -= segment.usual_level_db
                 if segment.live:
                     first_live = min(first_live, own.start)
-            self._rows = self.learned, StateRows(states, rows, beside, first_live)
+            self._rows = self.learned, StateRows(states, parts, rows, beside, first_live)
         return self._rows[1]
 
 

@@ -293,15 +293,12 @@ class ModeController:
         metre = Metre(room.pulse, settings.beat_offset) if room.pulse is not None and room.strength >= _ON_BEATS else None
         self._found_pulse = self._found_pulse or room.strength >= _ON_BEATS
         state = self._turn_state(now_s, start_s, player, situation, settings, moment, metre)
-        turn = Turn(settings, situation, mode=self.mode.name, room=room, ahead_s=ahead_s)
         if state.rest is not None:
-            return dataclasses.replace(
-                turn,
-                rest=state.rest,
-                expected_s=state.expected_s,
+            return Turn(
+                settings, situation, rest=state.rest, expected_s=state.expected_s,
                 again_s=None if state.again_s is None else state.again_s - (start_s - now_s),
-                keeps_phrase=state.rest == "next note",
-            )
+                keeps_phrase=state.rest == "next note", mode=self.mode.name, room=room, ahead_s=ahead_s,
+            )  # fmt: skip
         if state.begins:
             self._begin(now_s, situation, settings, player)
         elif self.mode.trigger == "onset" or math.isinf(self.mode.phrase) or settings.pace < 0:
@@ -315,9 +312,12 @@ class ModeController:
             situation = dataclasses.replace(
                 recall, now_s=now_s, silent_s=situation.silent_s, chroma=harmony.chroma, expected=harmony.expected
             )
-        return dataclasses.replace(
-            turn,
-            situation=situation,
+        return Turn(
+            settings,
+            situation,
+            mode=self.mode.name,
+            room=room,
+            ahead_s=ahead_s,
             phrase=self._phrases,
             begins=state.begins,
             closes=state.closes or last,

@@ -428,7 +428,7 @@ class Partner:
         if timing.plan is not None and options.fit is not None:
             begin_s = timing.plan.begin_s(options.fit, drawn.candidate)
             stretch = timing.plan.stretch(options.fit, drawn.candidate)
-            timing = timing if stretch is None else dataclasses.replace(timing, stretch=stretch)
+            timing = timing if stretch is None else timing.stretched(stretch)
         duration_s = self.library.place(state).duration_s
         parts = self._voices.share(
             self.library, state, transposition=transposition + 12 * octaves, now_s=begin_s, duration_s=duration_s,

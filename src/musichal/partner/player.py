@@ -160,9 +160,9 @@ class SituationTracker:
     @property
     def chroma(self) -> Float32:
         """The recent chroma, shape (12,)."""
-        struck = float(np.linalg.norm(self._keys))
-        if not struck:
+        if not self._keys.any():
             return self._chroma.copy()
+        struck = float(np.linalg.norm(self._keys))
         return self._chroma + self._keys * np.float32((float(np.linalg.norm(self._chroma)) or 1.0) / struck)
 
     def silent_since(self, time_s: float) -> None:

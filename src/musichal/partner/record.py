@@ -59,7 +59,7 @@ def in_beat(library: MemoryPool, options: Options, turn: Turn) -> Options:
     if not (values > 0).any():
         return replace(options, fit=fit)  # nothing lies near the place wanted
     filtered = Filtered({**options.filtered.factors, "beat": factors})
-    return replace(options, fit=fit, filtered=filtered, scores=values)
+    return Options(options.turn, options.found, filtered, options.weights, values, options.plan, fit, options.asked)
 
 
 def choice_record(
@@ -106,11 +106,9 @@ def choice_record(
 def _contexts(library: MemoryPool, activation: Activation, options: Options, drawn: Draw) -> tuple[Context, ...]:
     """Return the matches that spoke for a choice in its transposition."""
     found, situation, settings = options.found, options.turn.situation, options.turn.settings
-    segment, _ = library.find(int(found.states[drawn.candidate]))
-    values = found.influences[:, drawn.candidate, drawn.transposition]
-    contexts = []
-    for column, name in enumerate(CONTEXTS):
-        peak = int(found.peaks[drawn.candidate, column])
+    values = found.influences[:, drawn.candidate, drawn.transposition].tolist()
+    live, contexts = drawn.candidate >= library.rows(found.states).first_live, []
+    for name, peak in zip(CONTEXTS, found.peaks[drawn.candidate].tolist(), strict=True):
         if peak < 0 or not values[INFLUENCES.index(name)]:
             continue
         match, tokens, age_s = activation.source(name, peak, situation.now_s)
@@ -124,7 +122,7 @@ def _contexts(library: MemoryPool, activation: Activation, options: Options, dra
                 state=state,
                 recording=place.recording,
                 end_s=place.start_s + place.duration_s,
-                live=segment.live,
+                live=live,
                 paired=bool(paired),
                 age_s=age_s,
                 strength=strength,

@@ -56,25 +56,27 @@ class Voices:
         around = notes_around(library, state) if any(v.part in ("bass", "chords") for v in settings.voices) else []
         parts = {}
         for voice in settings.voices:
-            louder_db = gain_db + voice.gain_db
+            louder_db, ends = gain_db + voice.gain_db, _register_of(voice, settings)
             if voice.part == "drums":
                 notes = [_stroke(hit, now_s, louder_db) for hit in state_hits(library, state)]
             else:
                 chosen = _share(own, around, voice)
-                notes = [_planned(note, now_s, transposition, duration_s, louder_db, voice, settings) for note in chosen]
+                notes = [_planned(note, now_s, transposition, duration_s, louder_db, voice, ends) for note in chosen]
                 if voice.part == "chords":
-                    notes = self._led(notes, voice, settings)
+                    notes = self._led(notes, voice, ends)
             parts[voice.name] = tuple(notes)
         return parts
 
-    def _led(self, notes: list[Note], voice: VoiceSettings, settings: PartnerSettings) -> list[Note]:
+    def _led(self, notes: list[Note], voice: VoiceSettings, ends: tuple[int, int]) -> list[Note]:
         """Lead a chord by octaves to where the voice's last one was, unless it goes to another register."""
         centre, pitches = self._centres.get(voice.name), [note.pitch for note in notes]
         if centre is None or not pitches or abs(sum(pitches) / len(pitches) - centre) >= _OCTAVE:
             return notes
-        ends = _register_of(voice, settings)
         near = [into_register(pitch + _OCTAVE * round((centre - pitch) / _OCTAVE), *ends) for pitch in pitches]
-        return [dataclasses.replace(note, pitch=pitch) for note, pitch in zip(notes, near, strict=True)]
+        return [
+            note if note.pitch == pitch else dataclasses.replace(note, pitch=pitch)
+            for note, pitch in zip(notes, near, strict=True)
+        ]
 
     def strike(self, parts: Parts, settings: PartnerSettings) -> Parts:
         """Return what each voice strikes of what it could play, as its limits allow."""
@@ -189,10 +191,10 @@ def _strikes(notes: Sequence[Struck]) -> list[list[Struck]]:
 
 def _planned(
     note: HeardNote, now_s: float, transposition: int, duration_s: float, gain_db: float, voice: VoiceSettings,
-    settings: PartnerSettings,
+    ends: tuple[int, int],
 ) -> Note:  # fmt: skip
     held_s = max(0.0, duration_s - note.onset_s - note.duration_s) * voice.hold
-    pitch = into_register(note.pitch + transposition, *_register_of(voice, settings))
+    pitch = into_register(note.pitch + transposition, *ends)
     return Note(now_s + note.onset_s, note.duration_s + held_s, pitch, louder(note.velocity, gain_db))
 
 

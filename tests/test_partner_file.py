@@ -2,6 +2,7 @@ import contextlib
 import copy
 import hashlib
 import json
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -367,6 +368,22 @@ def repacked(source: Path, target: Path, tamper: Callable[[Content, Members], ob
 @pytest.mark.parametrize("tamper", TAMPERED.values(), ids=TAMPERED.keys())
 def test_a_well_formed_file_with_a_wrong_value_is_refused_in_one_line(small, tmp_path, tamper):
     refused(repacked(small, tmp_path / "tampered.hal", tamper))
+
+
+@pytest.mark.parametrize(
+    ("tampered", "says"),
+    [
+        ("recording token", "tokens of recording 0 must be in [-1, 63], got 64"),
+        ("recording frames negative", "frames of recording 0 must be in [0, "),
+        ("recording level NaN", "levels of recording 0 must be in [-1e+06, 1e+06], got nan"),
+        ("recording length true", "a count must be an integer in [1, 2764800000], got True"),
+        ("vocabulary spread negative", "scale and spread of the harmonic vocabulary must be in [1e-12, 1e+12], got -1"),
+        ("notes offset beyond the end", " s, got 1e+09 s"),
+    ],
+)
+def test_the_refusal_says_what_was_expected_and_found(small, tmp_path, tampered, says):
+    with pytest.raises(PartnerFileError, match=re.escape(says)):
+        load_partner(repacked(small, tmp_path / "tampered.hal", TAMPERED[tampered]))
 
 
 def test_repacking_alone_changes_nothing(small, tmp_path):

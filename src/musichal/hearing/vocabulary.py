@@ -355,9 +355,9 @@ def token_histogram(tokens: AnyArray, *, size: int) -> Int64:
     Raises `ValueError` if `tokens` is not a row of integers in [SILENCE, size - 1].
     """
     if tokens.ndim != 1 or tokens.dtype.kind not in "iu":
-        raise ValueError(f"tokens must be a row of integers, not {tokens.dtype} of shape {tokens.shape}")
+        raise ValueError(f"tokens must be a row of integers, got {tokens.dtype} of shape {tokens.shape}")
     if tokens.size and not (tokens.min() >= SILENCE and tokens.max() < size):
-        raise ValueError(f"tokens must be in [{SILENCE}, {size - 1}]")
+        raise ValueError(f"tokens must be in [{SILENCE}, {size - 1}], got [{tokens.min()}, {tokens.max()}]")
     return np.bincount(tokens[tokens != SILENCE], minlength=size).astype(np.int64)
 
 
@@ -373,7 +373,7 @@ def perplexity(histogram: AnyArray) -> float:
 def top_share(histogram: AnyArray, *, k: int = 1) -> float:
     """Return the share of the `k` commonest tokens, 0 to 1; 0 where the histogram is empty."""
     if k < 1:
-        raise ValueError(f"k must be at least 1, not {k}")
+        raise ValueError(f"k must be at least 1, got {k}")
     counts = _checked_histogram(histogram)
     total = counts.sum()
     return float(np.sort(counts)[-k:].sum() / total) if total else 0.0
@@ -401,5 +401,5 @@ def _entropy_bits(p: Float64) -> float:
 def _checked_histogram(histogram: AnyArray) -> Float64:
     counts = np.asarray(histogram, dtype=np.float64)
     if counts.ndim != 1 or not counts.size or not np.isfinite(counts).all() or (counts < 0).any():
-        raise ValueError("a histogram must be a row of counts")
+        raise ValueError(f"a histogram must be a row of counts, got {counts!r:.80}")
     return counts

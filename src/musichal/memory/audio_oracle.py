@@ -408,7 +408,7 @@ class AudioOracle:
             raise InputError(f"audio oracle: expected {sorted(expected)}, got {sorted(map(str, arrays))}")
         threshold = arrays["threshold"]
         if not isinstance(threshold, np.ndarray) or threshold.shape != () or threshold.dtype.kind != "f":
-            raise InputError("audio oracle: threshold must be one number")
+            raise InputError(f"audio oracle: threshold must be one number, got {threshold!r:.40}")
         vectors = checked_vectors(arrays["vectors"])
         oracle = cls(vectors.shape[1], threshold=float(threshold))
         columns = arrays["suffix_links"], arrays["repeat_lengths"], arrays["forward_links"]
@@ -440,7 +440,8 @@ class _ToRoots(Distances):
 def checked_vectors(vectors: AnyArray, *, dims: int | None = None) -> Float32:
     """Return `vectors`, shape (n, dims), as float32. Raises `InputError` for other shapes, types, NaN or infinity."""
     if not isinstance(vectors, np.ndarray) or vectors.ndim != 2 or vectors.dtype.kind not in "fiu":
-        raise InputError("an oracle takes real numbers of shape (vectors, dimensions)")
+        got = f"{vectors.dtype} of {vectors.shape}" if isinstance(vectors, np.ndarray) else f"a {type(vectors).__name__}"
+        raise InputError(f"an oracle takes real numbers of shape (vectors, dimensions), got {got}")
     if vectors.shape[1] < 1 or (dims is not None and vectors.shape[1] != dims):
         raise InputError(f"an oracle of {dims or 'any'} dimensions cannot take vectors of {vectors.shape[1]}")
     with np.errstate(over="ignore"):
@@ -458,9 +459,10 @@ def _check_links(n: int, suffix: AnyArray, repeat: AnyArray, pairs: AnyArray) ->
         ("forward_links", pairs, (len(pairs) if pairs.ndim else 0, 2)),
     ):
         if not isinstance(column, np.ndarray) or column.shape != shape or column.dtype.kind not in "iu":
-            raise InputError(f"audio oracle: {name} must be integers of shape {shape}")
+            got = f"{column.dtype} of {column.shape}" if isinstance(column, np.ndarray) else f"a {type(column).__name__}"
+            raise InputError(f"audio oracle: {name} must be integers of shape {shape}, got {got}")
         if column.size and not 0 <= int(column.min()) <= int(column.max()) <= n:
-            raise InputError(f"audio oracle: {name} must be in [0, {n}]")
+            raise InputError(f"audio oracle: {name} must be in [0, {n}], got [{column.min()}, {column.max()}]")
     suffix, repeat, pairs = (column.astype(np.int64) for column in (suffix, repeat, pairs))
     # Links that go back, and repeats that fit in front of them, are what makes every walk end.
     if not ((suffix < np.arange(1, n + 1)) & (repeat <= suffix) & ((repeat > 0) == (suffix > 0))).all():

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import safetensors.numpy
 from safetensors import SafetensorError
 
@@ -344,3 +345,13 @@ def require(condition: bool, message: str) -> None:
     """Raise `InputError` unless a condition holds."""
     if not condition:
         raise InputError(message)
+
+
+def require_range(values: npt.ArrayLike, low: float, high: float, what: str, *, rising: bool = False) -> None:
+    """Raise `InputError` unless values lie in a range, which NaN does not, and if `rising` each is above the one before it."""
+    found = np.asarray(values)
+    wrong = found[~((found >= low) & (found <= high))]
+    if wrong.size:
+        raise InputError(f"{what} must be in [{low:g}, {high:g}], got {wrong[0]:g}")
+    if rising and (falls := np.flatnonzero(np.diff(found) <= 0)).size:
+        raise InputError(f"{what} must rise, got {found[falls[0] :][:2].tolist()}")

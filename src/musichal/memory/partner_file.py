@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from musichal.arrays import AnyArray, Float32, Int16, Int64, Records
+from musichal.arrays import AnyArray, Float32, Float64, Int16, Int64, Records
 from musichal.audio.files import decode_flac
 from musichal.audio.midi_take import MidiTake
 from musichal.errors import InputError, PartnerFileError
@@ -36,6 +36,7 @@ from musichal.memory.container import (
     as_bytes,
     read_container,
     require,
+    require_range,
     safe_text,
     write_container,
 )
@@ -262,8 +263,10 @@ def _build(container: Container, kept: KeptObjects | None) -> PartnerModel:
         for name in sound:
             container.check(name)
     spec = PerceptionSpec.from_dict(content["spec"])
-    require(spec.fingerprint() == content["fingerprint"], "its perception spec does not match its fingerprint")
-    require(len(content["vocabularies"]) == len(SOURCES), "it must have one vocabulary per source")
+    kept_as, known_as = content["fingerprint"], spec.fingerprint()
+    require(known_as == kept_as, f"the fingerprint of its perception spec must be {kept_as!r:.80}, got {known_as!r}")
+    count = len(content["vocabularies"])
+    require(count == len(SOURCES), f"it must have {len(SOURCES)} vocabularies, got {count}")
     vocabularies = [
         _vocabulary(container, source, values, spec) for source, values in zip(SOURCES, content["vocabularies"], strict=True)
     ]
@@ -302,17 +305,19 @@ def _memories(
         past = PlayersPast(_memory(container, _PLAYERS, spec, vocabularies, recordings), pairs)
     memory = _memory(container, "", spec, vocabularies, recordings, players=past)
     memory.worth = {safe_text(name): _number(value) for name, value in content.get("influences", {}).items()}
-    require(all(_LEAST_WORTH <= value <= 1 / _LEAST_WORTH for value in memory.worth.values()), "an influence has no worth")
+    require_range(list(memory.worth.values()), _LEAST_WORTH, 1 / _LEAST_WORTH, "the worth of an influence")
     heard = {pair.player for pair in past.pairs} if past is not None else set()
-    require(not heard & {*np.unique(memory.states["recording"]).tolist()}, "its memory would play what a player played")
+    both = heard & {*np.unique(memory.states["recording"]).tolist()}
+    require(not both, f"its memory must not play what a player played, got recording {min(both, default=0)}")
     return memory
 
 
 def _pair(values: dict[str, Any], recordings: int) -> Pair:
     pair = Pair(values["player"], values["others"], _number(values["offset_s"]))
     numbers = (pair.player, pair.others)
-    require(all(type(n) is int and 0 <= n < recordings for n in numbers), "it pairs a recording that is not there")
-    require(abs(pair.offset_s) <= _LONGEST_OFFSET_S, "it pairs recordings that lie far apart")
+    known = all(type(n) is int and 0 <= n < recordings for n in numbers)
+    require(known, f"a pair must be recordings in [0, {recordings - 1}], got {numbers!r:.40}")
+    require_range(pair.offset_s, -_LONGEST_OFFSET_S, _LONGEST_OFFSET_S, "the offset of a pair in s")
     return pair
 
 
@@ -335,17 +340,23 @@ def _memory(
     oracle = AudioOracle.from_arrays(read("oracle"))
     memory = Memory.restore(states, _arrays_to_columns(read("notes"), NOTE), oracle, hits=hits, players=players)
     require(len(states) > 0, "it holds no recording")
-    require(oracle.dims == sum(v.centres.shape[1] for v in vocabularies), "its memory's vectors do not fit its vocabularies")
-    require(int(states["recording"].max()) < len(recordings), "its memory names a recording that is not there")
-    require(_tokens_in_range(states["tokens"], spec), "its memory has tokens outside the vocabulary")
+    dims = sum(v.centres.shape[1] for v in vocabularies)
+    require(oracle.dims == dims, f"vectors in its memory must have {dims} dimensions, got {oracle.dims}")
+    require_range(states["recording"], 0, len(recordings) - 1, "recordings in its memory")
+    _require_tokens(states["tokens"], spec, "its memory")
     lengths_s = np.array([r.duration_s for r in recordings])[states["recording"]]
-    ends_s = states["start_s"] + states["duration_s"]
-    require(bool((ends_s <= lengths_s + _SLACK_S).all()), "its memory names a place outside a recording")
+    _require_ends(states["start_s"] + states["duration_s"], lengths_s, "a state")
     for kind, rows in (("note", memory.notes), ("hit", memory.hits)):
         owner = np.repeat(np.arange(len(states)), states[f"{kind}_count"])
         rows_end_s = states["start_s"][owner] + rows["offset_s"] + rows["duration_s"]
-        require(bool((rows_end_s <= lengths_s[owner] + _SLACK_S).all()), f"its memory has a {kind} outside a recording")
+        _require_ends(rows_end_s, lengths_s[owner], f"a {kind}")
     return memory
+
+
+def _require_ends(ends_s: Float64, lengths_s: Float64, what: str) -> None:
+    late = np.flatnonzero(~(ends_s <= lengths_s + _SLACK_S))
+    if len(late):
+        raise InputError(f"{what} in its memory must end by {lengths_s[late[0]]:g} s, got {ends_s[late[0]]:g} s")
 
 
 def _vocabulary(container: Container, source: str, values: dict[str, Any], spec: PerceptionSpec) -> Vocabulary:
@@ -355,19 +366,25 @@ def _vocabulary(container: Container, source: str, values: dict[str, Any], spec:
         spread=_number(values["spread"]),
         **_arrays(container, f"arrays/vocabulary-{source}.safetensors", _VOCABULARY_ARRAYS),
     )
-    require(vocabulary.normalisation == spec.vocabulary.normalisation, f"the {source} vocabulary is normalised another way")
-    require(vocabulary.size == spec.vocabulary.size, f"the {source} vocabulary has another size than its spec")
-    scaled = all(_LEAST_SCALE <= value <= _LARGEST_SCALE for value in (vocabulary.scale, vocabulary.spread))
-    require(scaled, f"the {source} vocabulary has no scale")
-    bounded = all((np.abs(a) <= _LARGEST_FEATURE).all() for a in (vocabulary.centres, vocabulary.mean, vocabulary.projection))
-    require(bounded, f"the {source} vocabulary has centres that no sound could have")
-    counted = vocabulary.counts.shape == (vocabulary.size,) and bool((vocabulary.counts >= 0).all())
-    require(counted, f"the {source} vocabulary has counts that do not fit")
-    require(vocabulary.digest() == values["digest"], f"the {source} vocabulary does not match its digest")
+    of = f"of the {source} vocabulary"
+    for name in ("normalisation", "size"):
+        found, wanted = getattr(vocabulary, name), getattr(spec.vocabulary, name)
+        require(found == wanted, f"{name} {of} must be {wanted!r}, got {found!r:.40}")
+    require_range([vocabulary.scale, vocabulary.spread], _LEAST_SCALE, _LARGEST_SCALE, f"scale and spread {of}")
+    for array in (vocabulary.centres, vocabulary.mean, vocabulary.projection):
+        require_range(array, -_LARGEST_FEATURE, _LARGEST_FEATURE, f"centres, mean and projection {of}")
+    _require_shape(vocabulary.counts, (vocabulary.size,), f"counts {of}")
+    require_range(vocabulary.counts, 0, np.inf, f"counts {of}")
+    kept_as, known_as = values["digest"], vocabulary.digest()
+    require(known_as == kept_as, f"the digest {of} must be {kept_as!r:.80}, got {known_as!r}")
     if vocabulary.normalisation == "l2-pca":
         shape = (vocabulary.mean.shape[0], vocabulary.centres.shape[1])
-        require(vocabulary.projection.shape == shape, f"the {source} vocabulary's projection does not fit")
+        _require_shape(vocabulary.projection, shape, f"the projection {of}")
     return vocabulary
+
+
+def _require_shape(array: AnyArray, shape: tuple[int, ...], what: str) -> None:
+    require(array.shape == shape, f"{what} must have shape {shape}, got {array.shape}")
 
 
 def _recording(container: Container, number: int, values: dict[str, Any], spec: PerceptionSpec) -> StoredRecording:
@@ -383,17 +400,16 @@ def _recording(container: Container, number: int, values: dict[str, Any], spec: 
         take=_take(container, number),
         tags=tuple(safe_text(tag) for tag in values.get("tags", ())),
     )
-    require(_SHA256.fullmatch(recording.digest) is not None, f"recording {number} has no proper digest")
-    n = recording.frame_samples.shape[0]
+    of, n = f"of recording {number}", recording.frame_samples.shape[0]
+    require(_SHA256.fullmatch(recording.digest) is not None, f"the digest {of} must be 64 digits, got {recording.digest!r:.80}")
     require(n > 0, f"recording {number} has no frames")
     end = (recording.duration_s + _SLACK_S) * spec.sample_rate_hz
     for what, positions in (("frames", recording.frame_samples), ("onsets", recording.onset_samples)):
-        inside = bool(((positions >= 0) & (positions <= end)).all())
-        require(inside and bool((np.diff(positions) > 0).all()), f"recording {number} has {what} out of place")
-    require(recording.tokens.shape == (len(SOURCES), n), f"recording {number} has tokens for other frames")
-    require(recording.level_db.shape == (n,), f"recording {number} has levels for other frames")
-    require(_tokens_in_range(recording.tokens, spec), f"recording {number} has tokens outside the vocabulary")
-    require(bool(np.isfinite(recording.level_db).all()), f"recording {number} has a level that is not finite")
+        require_range(positions, 0, end, f"{what} {of}", rising=True)
+    _require_shape(recording.tokens, (len(SOURCES), n), f"tokens {of}")
+    _require_shape(recording.level_db, (n,), f"levels {of}")
+    _require_tokens(recording.tokens, spec, f"recording {number}")
+    require_range(recording.level_db, -_LARGEST_FEATURE, _LARGEST_FEATURE, f"levels {of}")
     if recording.beats is not None:
         _check_beats(recording.beats, number, last_s=recording.duration_s + _SLACK_S)
     return recording
@@ -414,12 +430,9 @@ def _take(container: Container, number: int) -> MidiTake | None:
 
 
 def _check_beats(beats: Records, number: int, *, last_s: float) -> None:
-    times = beats["time_s"]
-    inside = bool(((times >= -_SLACK_S) & (times <= last_s)).all())
-    require(inside and bool((np.diff(times) > 0).all()), f"recording {number} has beats out of place")
-    sure = beats["confidence"]
-    require(bool(((sure >= 0) & (sure <= 1)).all()), f"recording {number} has beats of impossible confidence")
-    require(bool((beats["bar_place"] >= -1).all()), f"recording {number} has beats outside the bar")
+    require_range(beats["time_s"], -_SLACK_S, last_s, f"beats of recording {number} in s", rising=True)
+    require_range(beats["confidence"], 0, 1, f"confidences of the beats of recording {number}")
+    require_range(beats["bar_place"], -1, np.inf, f"places in the bar of the beats of recording {number}")
 
 
 def in_the_beat(states: Records, recordings: Sequence[StoredRecording]) -> Records:
@@ -436,8 +449,8 @@ def in_the_beat(states: Records, recordings: Sequence[StoredRecording]) -> Recor
     return out
 
 
-def _tokens_in_range(tokens: AnyArray, spec: PerceptionSpec) -> bool:
-    return bool(((tokens >= SILENCE) & (tokens < spec.vocabulary.size)).all())
+def _require_tokens(tokens: AnyArray, spec: PerceptionSpec, where: str) -> None:
+    require_range(tokens, SILENCE, spec.vocabulary.size - 1, f"tokens of {where}")
 
 
 def columns_to_arrays(columns: Records, layout: np.dtype[np.void], *, prefix: str = "") -> dict[str, AnyArray]:
@@ -447,12 +460,13 @@ def columns_to_arrays(columns: Records, layout: np.dtype[np.void], *, prefix: st
 
 def _arrays_to_columns(arrays: Mapping[str, AnyArray], dtype: np.dtype[np.void]) -> Records:
     assert dtype.names is not None and dtype.fields is not None
-    require(set(arrays) == set(dtype.names), "it has other columns than it should")
+    require(set(arrays) == set(dtype.names), f"its columns must be {sorted(dtype.names)}, got {sorted(arrays)!r:.200}")
     n = arrays[dtype.names[0]].shape[:1]
     columns = np.zeros(n, dtype=dtype)
     for name in dtype.names:
         field, array = dtype.fields[name][0], arrays[name]
-        require(array.dtype == field.base and array.shape == n + field.shape, f"its column {name} does not fit")
+        _require_shape(array, n + field.shape, f"its column {name}")
+        require(array.dtype == field.base, f"its column {name} must be {field.base}, got {array.dtype}")
         columns[name] = array
     return columns
 
@@ -464,15 +478,17 @@ def _arrays(container: Container, member: str, layout: Layout) -> dict[str, AnyA
 def _fitting(arrays: Mapping[str, AnyArray], layout: Layout) -> dict[str, AnyArray]:
     """Return the arrays of a layout; raise `InputError` where one is of another type, `KeyError` where it is missing."""
     for name, (dtype, ndim) in layout.items():
-        require(arrays[name].dtype == dtype and arrays[name].ndim == ndim, f"its array {name} does not fit")
+        found = arrays[name]
+        wanted = f"{ndim} dimensions of {np.dtype(dtype)}, got {found.ndim} of {found.dtype}"
+        require(found.dtype == dtype and found.ndim == ndim, f"its array {name} must have {wanted}")
     return {name: arrays[name] for name in layout}
 
 
 def _integer(value: Any, *, largest: int) -> int:
-    require(type(value) is int and 0 < value <= largest, f"it has {value!r:.40} where an integer in [1, {largest}] belongs")
+    require(type(value) is int and 0 < value <= largest, f"a count must be an integer in [1, {largest}], got {value!r:.40}")
     return value
 
 
 def _number(value: Any) -> float:
-    require(type(value) in (int, float), f"it has {value!r:.40} where a number belongs")
+    require(type(value) in (int, float), f"a value must be a number, got {value!r:.40}")
     return float(value)

@@ -18,6 +18,7 @@ from filelock import FileLock
 from hypothesis import HealthCheck, settings
 
 from benchmarks.random_checkpoint import write_random_checkpoint
+from heard_once import hear_once
 from jack_server import fake_microphone, jack_server, jack_server_at, jack_starts  # noqa: F401 - fixtures for every test
 from musichal.audio.recording import read_recording
 from musichal.memory.partner_file import PartnerModel, load_partner, save_partner
@@ -109,6 +110,14 @@ def partner_of(once: Once) -> Callable[..., PartnerModel]:
         return load_partner(once(f"{content}.hal", lambda path: save_partner(path, train([read_recording(recording)], spec))))
 
     return train_once
+
+
+@pytest.fixture(scope="module")
+def heard_once() -> Iterator[None]:
+    """Hear the same sound once (tests/heard_once.py); for tests of other things than hearing."""
+    with pytest.MonkeyPatch.context() as patch:
+        hear_once(patch)
+        yield
 
 
 def _cut(source: Path, target: Path, first_s: float, last_s: float) -> Path:

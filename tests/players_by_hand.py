@@ -1,10 +1,13 @@
 """Players that need no sound: percepts made by hand or heard once, and a listener that hands them out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from typing import ClassVar
+from unittest.mock import patch
 
 import numpy as np
 
 from musichal.arrays import AnyArray
+from musichal.hearing.beats import BeatHabit, BeatTracker
 from musichal.hearing.encoders import create_encoder
 from musichal.hearing.listener import Listener
 from musichal.hearing.percepts import Gesture, ListenerResult, Onset, Percept, SegmentFeatures
@@ -14,6 +17,7 @@ from musichal.memory.partner_file import PartnerModel
 from musichal.partner.decision import Decision
 from musichal.partner.partner import Partner
 from musichal.partner.settings import PartnerSettings
+from musichal.pulse import Pulse
 
 RATE = 24_000
 SEGMENT = 8_400
@@ -72,6 +76,37 @@ class ScriptedListener:
         return ListenerResult(percepts=rest)
 
 
+class SharedBeatTracker:
+    """Finds the pulse as a `BeatTracker` does, but hears the same percepts once for all tests: that takes long."""
+
+    _known: ClassVar[dict[Hashable, tuple[int, Percept, Pulse | None]]] = {}
+
+    def __init__(self, habit: BeatHabit | None = None) -> None:
+        self._habit = habit
+        self._tracker: BeatTracker | None = None
+        self._unheard: list[Percept] = []
+        self._past: Hashable = None if habit is None else tuple(map(bytes, habit))
+        self._pulse: Pulse | None = None
+
+    def hear(self, percept: Percept, *, sample_rate_hz: int) -> None:
+        self._unheard.append(percept)
+        key = self._past, id(percept), sample_rate_hz
+        if key not in self._known:
+            self._tracker = self._tracker or BeatTracker(self._habit)
+            for one in self._unheard:
+                self._tracker.hear(one, sample_rate_hz=sample_rate_hz)
+            self._unheard.clear()
+            self._known[key] = (
+                len(self._known),
+                percept,
+                self._tracker.pulse(),
+            )  # the percept is kept, so that its id stays its own
+        self._past, _, self._pulse = self._known[key]
+
+    def pulse(self) -> Pulse | None:
+        return self._pulse
+
+
 def hear(model: PartnerModel, samples: AnyArray, rate: int) -> list[Percept]:
     """Return what the real listener hears."""
     listener = Listener(model.spec, create_encoder(model.spec), model.vocabularies, source_rate_hz=rate)
@@ -83,13 +118,9 @@ def answer(
     onsets: bool = False, wishes: Sequence[tuple[float, Mapping[str, object]]] = (), knows_its_sound: bool = True,
 ) -> list[Decision]:  # fmt: skip
     """Return what a partner decides while these percepts come, and the player wishes something at some seconds."""
-    partner = Partner(
-        memory,
-        settings or PartnerSettings(),
-        rng=np.random.default_rng(seed),
-        sample_rate_hz=RATE,
-        knows_its_sound=knows_its_sound,
-    )
+    rng = np.random.default_rng(seed)
+    with patch("musichal.partner.room_pulse.BeatTracker", SharedBeatTracker):
+        partner = Partner(memory, settings or PartnerSettings(), rng=rng, sample_rate_hz=RATE, knows_its_sound=knows_its_sound)
     loop = EventLoop(partner, sample_rate_hz=RATE)
     listener = ScriptedListener(percepts, onsets=onsets)
     engine = Engine(listener, partner, sample_rate_hz=RATE)  # type: ignore[arg-type]

@@ -14,6 +14,8 @@ from musichal.cli import app
 from musichal.memory.partner_file import load_partner
 from musichal.text import path_text, printable, shortened, text_path
 
+pytestmark = pytest.mark.usefixtures("heard_once")
+
 NAMES = [
     "夜\u3000曲",
     "a\u00a0b\u202fc",

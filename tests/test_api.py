@@ -16,6 +16,8 @@ import soundfile
 import musichal as mh
 from musichal.memory.partner_file import PartnerModel
 
+pytestmark = pytest.mark.usefixtures("heard_once")
+
 
 @pytest.fixture(scope="module")
 def partner(trained: PartnerModel) -> mh.Partner:

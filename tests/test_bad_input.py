@@ -16,6 +16,8 @@ from typer.testing import CliRunner
 
 from musichal.cli import app
 
+pytestmark = pytest.mark.usefixtures("heard_once")
+
 RATE = 24_000
 
 

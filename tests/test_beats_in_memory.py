@@ -15,6 +15,8 @@ from musichal.note import PERCUSSION_CHANNEL, Note
 from musichal.spec import PerceptionSpec
 from musichal.training.trainer import train
 
+pytestmark = pytest.mark.usefixtures("heard_once")
+
 RATE = 24_000
 SECONDS = 14.0
 

@@ -20,6 +20,8 @@ from musichal.cli import app, load
 from musichal.commands import COMMANDS
 from musichal.parameters import PARAMETERS
 
+pytestmark = pytest.mark.usefixtures("heard_once")
+
 
 def run(*arguments: object, **kwargs):
     return CliRunner().invoke(app, [str(a) for a in arguments], **kwargs)

@@ -19,6 +19,8 @@ from musichal.memory.partner_file import PartnerModel, save_partner
 from musichal.spec import PerceptionSpec, VocabularySpec
 from musichal.training.trainer import train
 
+pytestmark = pytest.mark.usefixtures("heard_once")
+
 LABELS = arrays(np.int64, st.shared(st.integers(2, 40), key="n"), elements=st.integers(0, 5))
 
 

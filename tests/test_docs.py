@@ -18,6 +18,8 @@ from musichal.audio.recording import read_recording
 from musichal.cli import app
 from musichal.commands.reference import parameters_markdown
 
+pytestmark = pytest.mark.usefixtures("heard_once")
+
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")] + sorted((ROOT / "docs").rglob("*.md"))
 GUIDES = [path for path in PAGES if "results" not in path.parts and path.name != "CHANGELOG.md"]

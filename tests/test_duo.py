@@ -20,6 +20,8 @@ from musichal.evaluate import together
 from musichal.evaluate.duos import duo_of_score, evaluate_duos, read_beats
 from musichal.partner.settings import Direction, PartnerSettings
 
+pytestmark = pytest.mark.usefixtures("heard_once")
+
 AUDIO = Path(__file__).parent / "audio"
 GUITAR, BACKING = AUDIO / "rock140_guitar.ogg", AUDIO / "rock140_backing.ogg"
 

@@ -52,6 +52,8 @@ from musichal.partner.partner import Partner
 from musichal.partner.settings import PartnerSettings
 from partners_by_hand import gesture
 
+pytestmark = pytest.mark.usefixtures("heard_once")
+
 
 def silent(n: int) -> Trace:
     return Trace(np.zeros((n, 12)), np.zeros(n), np.full(n, FLOOR_DB), np.full(n, np.nan))

@@ -19,6 +19,8 @@ from musichal.partner.decision import Decision
 from musichal.partner.explanation import explain
 from musichal.text import clock
 
+pytestmark = pytest.mark.usefixtures("heard_once")
+
 
 def run(*arguments: object):
     return CliRunner().invoke(app, [str(a) for a in arguments])

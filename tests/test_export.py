@@ -26,6 +26,8 @@ from musichal.partner.decision import PulseUse
 from musichal.partner.form import parse_form
 from partners_by_hand import played
 
+pytestmark = pytest.mark.usefixtures("heard_once")
+
 SAMPLE_S = 1 / 44100
 
 

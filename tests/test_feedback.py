@@ -17,6 +17,8 @@ from musichal.memory.memory import Memory
 from musichal.note import Note
 from musichal.partner.settings import PartnerSettings
 
+pytestmark = pytest.mark.usefixtures("heard_once")
+
 RATE = 44_100
 PLAYER_S, SILENT_S = 10.0, 10.0
 

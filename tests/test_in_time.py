@@ -22,6 +22,8 @@ from musichal.pulse import Pulse
 from partners_by_hand import gesture
 from players_by_hand import RATE, SEGMENT, answer, percept
 
+pytestmark = pytest.mark.usefixtures("heard_once")
+
 MICRO_S = 0.013
 """So much behind the start of its state each note of the memory lies, of which playing in time must keep every bit."""
 

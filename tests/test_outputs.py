@@ -18,6 +18,8 @@ from musichal.errors import InputError
 from musichal.live.output.files import MIDI, PARTNER, PICTURE, REPORT, SOUND, check_outputs
 from musichal.live.output.midi_file import MidiRecorder
 
+pytestmark = pytest.mark.usefixtures("heard_once")
+
 RATE = 44_100
 TONE = (0.3 * np.sin(np.arange(RATE) * 0.05)).astype(np.float32)
 KINDS = {"hal": PARTNER, "mid": MIDI, "wav": SOUND, "flac": SOUND, "mp3": SOUND, "png": PICTURE, "svg": PICTURE, "html": REPORT}

@@ -1,7 +1,6 @@
 """Figures show the data, and their texts do not overlap."""
 
 import dataclasses
-import io
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
@@ -53,16 +53,16 @@ def panel(figure: Figure, part: str):
     return found[0]
 
 
-def image_of(figure: Figure, *, dpi: int = 50) -> np.ndarray:
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=dpi)
-    return np.asarray(Image.open(stream).convert("L"))
+def is_blank(figure: Figure) -> bool:
+    """Return whether a picture that was drawn (`overlapping_texts` does) has one colour."""
+    return np.ptp(np.asarray(figure.canvas.buffer_rgba())[..., :3], axis=(0, 1)).max() == 0
 
 
 def overlapping_texts(figure: Figure) -> list[tuple[str, str]]:
     """Return pairs of titles, labels and other texts that cover each other, all axes together."""
-    figure.draw_without_rendering()
-    renderer = figure.canvas.get_renderer()
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    renderer = canvas.get_renderer()
     found = []
     texts = list(figure.texts)
     for axes in figure.axes:
@@ -240,8 +240,8 @@ def test_hardly_anything_still_makes_a_picture(harmonic: list[int], keep_audio: 
     assert panel(figure, "It heard no notes")
     assert panel(figure, "nothing repeats")
     assert ("not stored" in figure.axes[0].get_ylabel()) is not keep_audio
-    assert image_of(figure).std() > 0
     assert overlapping_texts(figure) == []
+    assert not is_blank(figure)
 
 
 def test_a_long_memory_is_drawn_in_bounded_detail() -> None:
@@ -393,8 +393,8 @@ def test_the_strongest_influence_gives_the_colour() -> None:
 )
 def test_strange_performances_still_make_a_picture(decisions) -> None:
     figure = picture_of(performance(decisions, seconds=1.5))
-    assert image_of(figure).std() > 0
     assert overlapping_texts(figure) == []
+    assert not is_blank(figure)
     reasons = {d.rest for d in decisions if d.kind == "rest"}
     legend = [t.get_text() for one in figure.legends for t in one.get_texts()]
     assert all(any(REST_REASONS[r] in text for text in legend) for r in reasons)

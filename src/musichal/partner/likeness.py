@@ -36,6 +36,7 @@ _LEAST_SPREAD = 0.02 * _SAME
 _MOVED = 0.15  # what being transposed at all takes off: of twelve keys one always fits by chance
 _CLUSTERS = 4096  # so many of the largest clusters are known
 _NEAREST = 24  # so many of them are looked into
+_ROWS = 2**32  # more than are looked at at once
 _BLOCK, _BACK = 1 << 15, 128  # states at a time, and so many before them belong to their past
 
 
@@ -117,14 +118,18 @@ class Pasts:
             states = self._clusters.states(unit_chroma(chroma), transpositions, costs / _SAME, turn)
         # A state moved up by t is like the past moved down by t. Whole numbers below 2^24 are exact in single precision.
         keys = past.reshape(_STRETCHES, 12)[:, (np.arange(12) + transpositions[:, None]) % 12].swapaxes(0, 1)
-        fit = keys.reshape(len(transpositions), PAST).astype(np.float32) @ self._pasts.view[states].astype(np.float32).T
+        fit = (
+            keys.reshape(len(transpositions), PAST).astype(np.float32)
+            @ self._pasts.view.take(states, axis=0).astype(np.float32).T
+        )
         fit -= costs[:, None].astype(np.float32)
         column = fit.argmax(axis=0)
         best = fit[column, np.arange(len(states))].astype(np.int64)
         usual = int(best.sum()) / max(1, len(best))
         spread = math.sqrt(max(int((best * best).sum()) / max(1, len(best)) - usual * usual, 0.0))
         if len(best) > most:
-            order = np.argsort(-best, kind="stable")[:most]
+            # The fit before the number, in one whole number: the smallest are the best, of equally good ones the first.
+            order = np.sort(np.arange(len(best)) - best * _ROWS)[:most] % _ROWS
             states, column, best = states[order], column[order], best[order]
         return Alike(states, transpositions.take(column), best, usual, spread)
 

@@ -98,6 +98,9 @@ class Partner:
     ) -> None:
         self.library = MemoryPool(memory)
         self._worth = worth(self.library.base)
+        base = self.library.base
+        for segment in (base, *([base.players.segment] if base.players else [])):
+            _ = segment.pasts  # of a large memory it takes long to make: not in the first percept
         self.settings = settings
         self._knows_its_sound = knows_its_sound
         self._rng = rng

@@ -298,7 +298,7 @@ class PhraseTracker:
         self._usual_s = min(max(_UNKNOWN_INTERVAL_S, _SHORTEST_USUAL_S), _LONGEST_USUAL_S)
         self._ioi_s: float | None = None
         self._pitches: deque[tuple[float, int]] = deque(maxlen=self._PITCHES)  # (onset in s, pitch)
-        self._levels: deque[tuple[float, float]] = deque()  # (second, dBFS) of audible frames
+        self._level_times_s, self._levels = np.zeros(0), np.zeros(0)  # seconds and dBFS of audible frames
         self._tail: Float32 = np.full(self._SMOOTH_FRAMES - 1, SILENT_DB, dtype=np.float32)
         self._peak_db = SILENT_DB
         self._level_db = SILENT_DB
@@ -414,10 +414,10 @@ class PhraseTracker:
         elif self._kind == "ended" and self._level_db > self._peak_db - _DROP_FROM_DB:
             # A beginning without an attack.
             self._something_new(float(times[int(np.flatnonzero(audible)[0])]))
-        self._levels.extend(zip(times[audible].tolist(), heard.level_db[audible].tolist(), strict=True))
-        while self._levels and self._levels[0][0] < times[last] - _RECENT_S:
-            self._levels.popleft()
-        power = float(np.mean(10 ** (np.array([level for _, level in self._levels]) / 10)))
+        first = int(self._level_times_s.searchsorted(times[last] - _RECENT_S))
+        self._level_times_s = np.concatenate([self._level_times_s[first:], times[audible]])
+        self._levels = np.concatenate([self._levels[first:], heard.level_db[audible]])
+        power = float(np.mean(10 ** (self._levels / 10)))
         self._loudness_db = float(10 * np.log10(max(power, 1e-12)))
 
     def _ending(self, now_s: float) -> float:

@@ -54,12 +54,13 @@ class SelfLevel:
         self._heights: Float64 = np.zeros(_STEPS + 1)
         self._heard_s: float | None = None
 
-    def hear(self, times_s: AnyArray, level_db: AnyArray, notes: Sequence[Note]) -> None:
-        """Take levels in dBFS at times, both of shape (n,), while `notes` sounded."""
+    def hear(self, times_s: AnyArray, level_db: AnyArray, notes: Sequence[Note]) -> Float64:
+        """Take levels in dBFS at times, both of shape (n,), while `notes` sounded; return `expected` of them by now."""
+        own = _steps(times_s, notes)
         if not len(times_s):
-            return
+            return rounded(own @ self._heights[:-1])
         power = 10 ** (np.asarray(level_db, dtype=np.float64) / 10)
-        steps = np.column_stack([_steps(times_s, notes), np.ones(len(times_s))])
+        steps = np.column_stack([own, np.ones(len(times_s))])
         weighed = steps / (power + _FLOOR)[:, None]
         now_s = float(times_s[-1])
         fade = 0.0 if self._heard_s is None else float(np.exp((self._heard_s - now_s) / _FORGETS_S))
@@ -67,6 +68,7 @@ class SelfLevel:
         self._products = fade * self._products + weighed.T @ steps
         self._with_power = fade * self._with_power + weighed.T @ power
         self._fit()
+        return rounded(own @ self._heights[:-1])
 
     def expected(self, times_s: AnyArray, notes: Sequence[Note]) -> Float64:
         """Return the power that notes have at each time, shape (n,), full scale being 1."""
@@ -183,8 +185,8 @@ class SelfCancellation:
         while self._notes and self._notes[0].onset_s + self._notes[0].duration_s < now_s - _REMEMBERED_S:
             self._notes.popleft()
         notes = list(self._notes)
-        self._level.hear(times_s, heard.level_db, notes)
-        power, own_power = 10 ** (heard.level_db.astype(np.float64) / 10), self._level.expected(times_s, notes)
+        own_power = self._level.hear(times_s, heard.level_db, notes)
+        power = 10 ** (heard.level_db.astype(np.float64) / 10)
         self._times_s = np.concatenate([self._times_s, times_s])[-_FRAMES:]
         self._salience = np.concatenate([self._salience, heard.salience])[-_FRAMES:]
         self._power = np.concatenate([self._power, power])[-_FRAMES:]

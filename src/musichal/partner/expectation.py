@@ -55,6 +55,8 @@ _NO_STATE.setflags(write=False)
 _AHEAD = 3  # cells after the one that was heard last that the expectation is for
 _MEMORY_S = 8.0  # time constant, in cells, of how well memory accounts for the player
 _ACCOUNTS = 0.5  # nats a cell above chance that memory fully accounts for the player with
+_LATELY = 2.0  # and of how well it did just now
+_SURPRISED, _TRUSTED = -0.6, -0.1  # nats a cell above chance, just now, with which memory tells nothing and with which all
 _FOREIGN_KEYS = -0.35  # and so many below it are two keys at once; no song to tune on has so few
 
 _TURNED: Int64 = (np.arange(12)[:, None] + np.arange(12)) % 12
@@ -220,7 +222,7 @@ class HarmonyFollower:
         self._cell_count = n
         self._places = np.full((12, n), 1 / max(1, n))
         self._goes_on: Bool = np.zeros(n, dtype=bool)
-        self._accounted = 0.0
+        self._accounted = self._lately = 0.0
         self._edge_s: float | None = None  # where the cell that is heard ends
         self._heard: Float64 = np.zeros(12)
         self._now: Float64 = np.zeros(12)
@@ -274,7 +276,10 @@ class HarmonyFollower:
             self._carried = _relative(self._in_keys(carried[:, :12])), usual, rounded(chords / chords.sum())
         next_one, usual, chords = self._carried
         evidence = np.array([np.ones(12), next_one, usual, chords @ TONES, heard, _relative(self._now)])
-        classes = 1 / (1 + np.exp(-(_SOUNDS @ evidence)))
+        # Where the player has just surprised memory, as behind a jump of the key, what they play tells more.
+        trust = min(1.0, max(0.0, (self._lately - _SURPRISED) / (_TRUSTED - _SURPRISED)))
+        weights = _SOUNDS * [1.0, trust, trust, trust, 2 - trust, 2 - trust]
+        classes = 1 / (1 + np.exp(-(weights @ evidence)))
         # A key in which memory has no harmony like the present one is none to play in.
         fits = (unit_chroma(heard)[_TURNED] @ self._units).max(axis=1)
         likely = self._keys * np.maximum(fits, _UNLIKE)
@@ -367,6 +372,7 @@ class HarmonyFollower:
             places /= fits[:, None]
             above = float(np.log(fits @ self._keys)) + float(played.sum()) * float(np.log(12))
             self._accounted += (above - self._accounted) / _MEMORY_S
+            self._lately += (above - self._lately) / _LATELY
             self._keys *= fits**_KEY_WEIGHT
             self._keys /= self._keys.sum()
         self._places = places

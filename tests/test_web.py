@@ -51,11 +51,11 @@ def served() -> Iterator[tuple[Dashboard, list[Command]]]:
 
 def opened(address: str, **more: object) -> ClientConnection:
     parts = urlsplit(address)
-    options = {"origin": f"http://{parts.netloc}", "proxy": None, **more}
+    options = {"origin": f"http://{parts.netloc}", "proxy": None, "open_timeout": 60, **more}
     return connect(address.replace("http", "ws") + "socket", **options)  # type: ignore[arg-type]
 
 
-def told(page: ClientConnection, kind: str, text: str = "", timeout_s: float = 10.0) -> dict[str, object]:
+def told(page: ClientConnection, kind: str, text: str = "", timeout_s: float = 60.0) -> dict[str, object]:
     until = time.monotonic() + timeout_s
     while time.monotonic() < until:
         for message in json.loads(page.recv(timeout_s)):

@@ -29,8 +29,8 @@ class _Stream:
         self._extractor = extractor
 
     def key(self, *parts: object) -> bytes:
-        silent = self._extractor._notes is None, self._extractor._drums is None
-        return hashlib.blake2b(self._past + repr((*parts, silent)).encode(), digest_size=20).digest()
+        trackers = [type(tracker).__name__ for tracker in (self._extractor._notes, self._extractor._drums)]
+        return hashlib.blake2b(self._past + repr((*parts, trackers)).encode(), digest_size=20).digest()
 
     def take(self, window: Window) -> bytes:
         numbers = [getattr(window, name) for name in Window.__dataclass_fields__ if name != "samples"]

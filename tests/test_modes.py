@@ -21,6 +21,8 @@ from musichal.partner.modes import AUTO, TRIGGERS, ModeKeeper, built_in_modes, p
 from musichal.partner.settings import Direction, PartnerSettings
 from players_by_hand import answer, hear, plays
 
+pytestmark = pytest.mark.usefixtures("heard_once")
+
 NAMES = ("shadow", "mirror", "couple", "lead", "contrast", "rest")
 
 

@@ -17,6 +17,8 @@ from musichal.partner.self_cancellation import OWN_SHARE, SelfCancellation
 from musichal.partner.settings import PartnerSettings
 from players_by_hand import hear
 
+pytestmark = pytest.mark.usefixtures("heard_once")
+
 RATE = 44_100
 
 

@@ -177,9 +177,9 @@ def parse_toml(text: str, *, source: str) -> dict[str, Any]:
         raise InputError(f"{source} is not valid TOML: too many nested brackets") from error
 
 
-def read_toml(path: PathLike, *, limit: int = LARGEST_TABLE_BYTES) -> dict[str, Any]:
+def read_toml(path: PathLike) -> dict[str, Any]:
     """Return the table of a TOML file; raises `InputError` as `read_text` and `parse_toml` do."""
-    return parse_toml(read_text(path, limit=limit), source=printable(path))
+    return parse_toml(read_text(path), source=printable(path))
 
 
 def parse_json(data: bytes, *, max_depth: int) -> Any:

@@ -32,6 +32,7 @@ from musichal.note import Slice
 
 _MARGIN = 256
 """Samples read on either side of a slice, so that the resampler's edges are outside it."""
+_FADE_S = 0.01
 _SAME_PLACE_S = 0.001
 """How far a slice may be from where the one before left off, and still run on."""
 
@@ -58,7 +59,7 @@ def render_slices(
     recordings: Sequence[tuple[Float32, int]],
     *,
     sample_rate_hz: int,
-    fade_s: float = 0.01,
+    fade_s: float = _FADE_S,
 ) -> Float32:
     """Play slices of `recordings`, pairs of mono samples (n,) and a rate in Hz; returns (m,), to the end of the last.
 
@@ -201,9 +202,9 @@ class SlicePlayer:
     nor allocates more than its answer.
     """
 
-    def __init__(self, recordings: Sequence[tuple[Float32, int]], *, sample_rate_hz: int, fade_s: float = 0.01) -> None:
-        self._recordings, self._rate_hz, self._fade_s = list(recordings), sample_rate_hz, fade_s
-        self._fade = max(2, round(fade_s * sample_rate_hz))
+    def __init__(self, recordings: Sequence[tuple[Float32, int]], *, sample_rate_hz: int) -> None:
+        self._recordings, self._rate_hz = list(recordings), sample_rate_hz
+        self._fade = max(2, round(_FADE_S * sample_rate_hz))
         self._fall = _rise(self._fade)[::-1]
         self._asked: deque[_Sounding | int] = deque()
         self._sounding: list[_Sounding] = []
@@ -217,7 +218,7 @@ class SlicePlayer:
     def start(self, frame: int, piece: Slice) -> None:
         """Play a slice from `frame` on; its `onset_s` is ignored. Raises `ValueError` for an unknown recording."""
         source = replace(piece, onset_s=self._fade / self._rate_hz)
-        samples = render_slices([source], self._recordings, sample_rate_hz=self._rate_hz, fade_s=self._fade_s)
+        samples = render_slices([source], self._recordings, sample_rate_hz=self._rate_hz)
         self._asked.append(_Sounding(frame - self._fade, samples))
 
     def stop(self, frame: int) -> None:

@@ -149,7 +149,7 @@ def flac(data: Data, start: int) -> Contents:
     parts, twice = [], 0
     for first, end in zip(starts, ends, strict=True):
         frames = FlacFrames(data, first, end)
-        part = _flac_part(data, [*frames.stretches], bytes(data[first : first + 42]))
+        part = _flac_part([*frames.stretches], bytes(data[first : first + 42]))
         parts.append(replace(part, frames=(frames.places, frames.samples), lost=frames.lost))
         twice += frames.twice
     return Contents(tuple(parts), _copies(twice, "frame"))
@@ -159,7 +159,7 @@ def _copies(twice: int, what: str) -> tuple[str, ...]:
     return (f"{counted(twice, what)} {'is' if twice == 1 else 'are'} there twice: heard once",) if twice else ()
 
 
-def _flac_part(data: Data, pieces: list[Piece], head: bytes) -> Part:
+def _flac_part(pieces: list[Piece], head: bytes) -> Part:
     """Return a part without a declared length. `head` is its first 42 bytes, all in the first piece."""
     if len(head) < 42:
         return Part("FLAC", tuple(pieces))
@@ -247,7 +247,7 @@ def _ogg_part(data: Data, stream: _Stream) -> Part:
     if stream.codec == "FLAC in Ogg":  # packets are FLAC's own, behind nine bytes in the first
         pieces: list[Piece] = [(body, end) for _, body, end in pages]
         pieces[0] = (pages[0][1] + 9, pages[0][2])
-        return replace(_flac_part(data, pieces, bytes(data[pages[0][1] + 9 : pages[0][2]])), kind=stream.codec, promised=None)
+        return replace(_flac_part(pieces, bytes(data[pages[0][1] + 9 : pages[0][2]])), kind=stream.codec, promised=None)
     stretches = tuple(_joined((page, end) for page, _, end in pages))
     if stream.codec != "Vorbis":
         return Part(stream.codec, stretches)

@@ -196,7 +196,6 @@ class DuoEvaluation:
 def hear_duo(
     duo: Duo,
     *,
-    spec: PerceptionSpec | None = None,
     train_share: float = 0.5,
     pairs: bool = False,
     model: PartnerModel | None = None,
@@ -222,7 +221,7 @@ def hear_duo(
     if model is None:
         tell(f"Learning the band of {name}", 0.0)
         beside = [_cut(duo.player, 0.0, start_s)] if pairs else []
-        model = train([*beside, learned], spec or PerceptionSpec(), keep_audio=False, pairs=[(0, 1)] if pairs else ())
+        model = train([*beside, learned], PerceptionSpec(), keep_audio=False, pairs=[(0, 1)] if pairs else ())
     tell(f"Listening to the player of {name}", 0.4)
     excerpt = hear_excerpt(model, rest.samples, sample_rate_hz=rest.sample_rate_hz, name=name, start_s=start_s, take=rest.take)
     beats, parts, pitches = duo.beats, duo.parts_s, duo.pitches

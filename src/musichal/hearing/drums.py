@@ -145,9 +145,9 @@ class DrumModel:
 class DrumTracker:
     """Follows the drum hits of one stream, and holds all its state."""
 
-    def __init__(self, spec: PerceptionSpec, model: DrumModel | None = None) -> None:
+    def __init__(self, spec: PerceptionSpec) -> None:
         self._spec = spec
-        self._model = model or DrumModel()
+        self._model = DrumModel()
         hz = _corners_hz(spec.sample_rate_hz)[1:-1].astype(np.float32)
         self._bands = np.stack([(hz >= low) & (hz <= high) for low, high in _BANDS_HZ], axis=1).astype(np.float32)
         self._restart(0)

@@ -303,14 +303,13 @@ class StateRows:
 class MemoryPool:
     """The partner's memory, which never changes, and what is learned while playing.
 
-    Pools of one memory share what belongs beside it. `live_recording` is the number of the player's own recording, by default
-    the one after the memory's last; `learned` counts the player's gestures that were taken in.
+    Pools of one memory share what belongs beside it. `live_recording` is the number of the player's own recording, the one
+    after the memory's last; `learned` counts the player's gestures that were taken in.
     """
 
-    def __init__(self, memory: Memory, *, recordings: int | None = None) -> None:
+    def __init__(self, memory: Memory) -> None:
         self.base = memory.derived(MemorySegment)
-        known = int(memory.states["recording"][-1]) + 1 if len(memory) else 0
-        self.live_recording = known if recordings is None else max(known, recordings)
+        self.live_recording = int(memory.states["recording"][-1]) + 1 if len(memory) else 0
         self.learned = 0
         self._live: list[MemorySegment] = []
         self._segments = [self.base]

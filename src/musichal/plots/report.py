@@ -336,16 +336,12 @@ def draw_traces(player: Trace, answer: Trace, *, duration_s: float, name: str) -
 
 
 @style.plot_style()
-def draw_duo(song: DuoSong, *, start_s: float | None = None, duration_s: float = _EXCERPT_S) -> "Figure":
-    """Draw a stretch of a duo: beats and their parts as lines, onsets of player and band, and the notes of the answer.
-
-    * `start_s`: From the start of what was answered; default: where the answer has most onsets.
-    """
+def draw_duo(song: DuoSong, *, duration_s: float = _EXCERPT_S) -> "Figure":
+    """Draw where the answer of a duo has most onsets: beats and their parts, onsets of player and band, notes of the answer."""
     way = next((name for name in song.played if name not in ANCHORS), next(iter(song.played)))
     answer = song.played[way]
-    if start_s is None:
-        starts = np.arange(0.0, max(song.duration_s - duration_s, 0.0) + 1e-6, 1.0)
-        start_s = float(max(starts, key=lambda s: np.sum((answer.onsets_s >= s) & (answer.onsets_s < s + duration_s))))
+    starts = np.arange(0.0, max(song.duration_s - duration_s, 0.0) + 1e-6, 1.0)
+    start_s = float(max(starts, key=lambda s: np.sum((answer.onsets_s >= s) & (answer.onsets_s < s + duration_s))))
     end_s = start_s + duration_s
     figure = style.new_figure(
         height_inches=6.4,

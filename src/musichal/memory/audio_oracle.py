@@ -444,8 +444,10 @@ def checked_vectors(vectors: AnyArray, *, dims: int | None = None) -> Float32:
         raise InputError(f"an oracle takes real numbers of shape (vectors, dimensions), got {got}")
     if vectors.shape[1] < 1 or (dims is not None and vectors.shape[1] != dims):
         raise InputError(f"an oracle of {dims or 'any'} dimensions cannot take vectors of {vectors.shape[1]}")
-    with np.errstate(over="ignore"):
-        single = vectors.astype(np.float32, copy=False)
+    single = vectors
+    if vectors.dtype != np.float32:
+        with np.errstate(over="ignore"):
+            single = vectors.astype(np.float32)
     if not np.isfinite(single).all():
         raise InputError("an oracle cannot take vectors with NaN or infinite values")
     return single

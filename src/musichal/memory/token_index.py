@@ -113,7 +113,7 @@ class TokenIndex:
 
     def extend(self, symbols: Iterable[int]) -> None:
         """Append tokens, all or, where one of them is out of range, none. Raises `InputError`."""
-        if isinstance(symbols, np.ndarray):
+        if isinstance(symbols, np.ndarray) and symbols.shape != (1,):
             self._push(_checked_symbols("tokens", symbols).tolist())
         else:
             self._push([_checked_symbol(symbol) for symbol in symbols])

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from musichal.audio.instrument import EmbeddedInstrument, render_notes
 from musichal.hearing.beat_evidence import N_KINDS, STEP_S
-from musichal.hearing.beat_level import CANDIDATES, N_FEATURES, beat_places, features, places_of
+from musichal.hearing.beat_level import CANDIDATES, N_FEATURES, N_WHOLE, beat_places, features, places_of
 from musichal.hearing.beats import find_beats
 from musichal.hearing.encoders import create_encoder
 from musichal.hearing.level_follower import LevelFollower
@@ -68,6 +68,7 @@ def test_silence_and_few_pulses_stay_as_found():
     heard = np.zeros((1000, 13))
     assert np.array_equal(beat_places(heard, np.arange(9) * 0.5), np.arange(9.0))
     assert features(heard, np.arange(40) * 0.45, 0, 39).shape == (len(CANDIDATES), N_FEATURES)
+    assert features(heard, np.arange(40) * 0.45, 0, 39, whole=True).shape == (len(CANDIDATES), N_WHOLE)
     assert np.all(np.diff(beat_places(heard, np.arange(40) * 0.45)) > 0)
 
 

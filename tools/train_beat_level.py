@@ -1,16 +1,19 @@
 """How the level of the metre and its bars are told: songs of known beats in, `hearing/beat_level_model.safetensors` out.
 
-Its material is the songs to *tune* on that `benchmarks.duo_material` makes, any folders of MIDI files whose notes lie on their
-own tempo map, 40 s of each, rendered by FluidSynth, and random grooves in bars of three, four, five and seven, played by the
-embedded instrument. In each stretch of a recording, the candidates whose beats agree with the true ones best are right. Bars
-are learned where those are right. Conditional logits with a ridge penalty are fitted to that; songs count alike, however long
-they are. Printed is the F-measure of songs that the weights of levels were not fitted to, by kind, before, after and at best.
+Its material is the songs to *tune* on that `benchmarks.duo_material` makes; any folders of MIDI files whose notes lie on their
+own tempo map, as those of `tools.beat_songs`, 40 s of each, with drums and without, rendered by FluidSynth; and random grooves
+in bars of three, four, five and seven, played by the embedded instrument. In each stretch of a recording, the candidates whose
+beats agree with the true ones best are right. Bars are learned where those are right. Conditional logits with a ridge penalty
+are fitted to that; songs count alike, however long they are. Printed is the F-measure of songs that the weights of levels with
+a whole recording in view were not fitted to, by kind, before, after and at best.
 
-The packaged weights come from an experiment form of this script: 45 songs to tune on, chorales at three tempi too, 45 of the
-songs in Debian's openttd-openmsx, simutrans-data and planetblupi-music-midi, and 33 grooves. This script does not give them bit
-for bit.
+The packaged weights come from experiment forms of this script, which does not give them bit for bit. Those of bars, and of
+levels while the music plays: 45 songs to tune on, chorales at three tempi too, 45 of the songs in Debian's openttd-openmsx,
+simutrans-data and planetblupi-music-midi, and 33 grooves. Those of levels with a whole recording in view: 441 recordings of 197
+songs, 38 of them to tune on, the others as `tools.beat_songs` makes them, of the packages named, and of Freedoom outside both
+splits.
 
-Run ``python -m tools.train_beat_level OUT.safetensors --material /work/data --midi FOLDER``. It needs half an hour.
+Run ``python -m tools.train_beat_level OUT.safetensors --material /work/data --midi FOLDER``. It needs an hour.
 """
 
 import argparse
@@ -29,7 +32,7 @@ from musichal.arrays import Bool, Float32, Float64
 from musichal.audio.instrument import EmbeddedInstrument, render_notes
 from musichal.audio.recording import read_recording
 from musichal.hearing import bars
-from musichal.hearing.beat_level import AS_FOUND, CANDIDATES, HOP, STRETCH, features, places_of
+from musichal.hearing.beat_level import AS_FOUND, CANDIDATES, HOP, N_FEATURES, STRETCH, features, places_of
 from musichal.hearing.beats import find_pulse, first_chance
 from musichal.hearing.encoders import create_encoder
 from musichal.hearing.listener import FeatureExtractor
@@ -38,7 +41,7 @@ from musichal.note import Note
 from musichal.spec import PerceptionSpec
 
 HEARD_S, MIDI_S, LEAD_S = 60, 40.0, 8.0
-RIDGE, FOLDS, GROOVES = 0.1, 10, 36
+RIDGE, WHOLE_RIDGE, FOLDS, GROOVES = 0.1, 0.01, 10, 36
 _PARTS, _OTHER = {"band": 1.0, "mix": 1.0, "player": 0.7}, 0.6
 _GOOD, _ALIKE = 0.8, 0.03
 
@@ -74,7 +77,7 @@ def stretches(
         true_s = beats_s[(beats_s >= times_s[first] - 0.07) & (beats_s <= times_s[last] + 0.07)]
         if len(true_s) < 5 or last - first < HOP // 2:
             continue
-        of = features(pulse.heard, times_s, first, last)
+        of = features(pulse.heard, times_s, first, last, whole=True)
         found = [np.interp(places_of(row, first, last + 0.5), numbers, times_s) for row in range(len(CANDIDATES))]
         scores = [0.0 if np.isnan(row[0]) else _f_measure(true_s, beats) for row, beats in zip(of, found, strict=True)]
         total += scores
@@ -117,8 +120,14 @@ def of_midi(folder: Path) -> Iterator[Stretch]:
         first, beats_s, downbeats_s, on_grid = _excerpt(song)
         if not on_grid:
             continue
-        samples = render(song, {note.part for note in song.notes}, FONTS["timgm6mb"])[round(first * RATE_HZ) :]
-        yield from stretches(song.name, "other songs", _OTHER, level(samples), RATE_HZ, beats_s, downbeats_s)
+        parts = {note.part for note in song.notes}
+        for kind, chosen in {
+            "other songs": parts,
+            "without drums": {part for part in parts if part[1] != DRUM_CHANNEL},
+        }.items():
+            if chosen and (kind == "other songs" or chosen != parts):
+                samples = render(song, chosen, FONTS["timgm6mb"])[round(first * RATE_HZ) :]
+                yield from stretches(song.name, kind, _OTHER, level(samples), RATE_HZ, beats_s, downbeats_s)
         print(f"heard {song.name}", flush=True)
 
 
@@ -166,9 +175,9 @@ def grooves(rng: np.random.Generator, count: int) -> Iterator[Stretch]:
         yield from stretches(f"groove {number}", "grooves", 1.0, sound, 24000, beats_s, beats_s[::beats])
 
 
-def fit(of: list[Stretch]) -> tuple[Float64, Float64]:
-    """Return weights, and the offsets that features are taken from."""
-    whole = np.stack([stretch.features for stretch in of])
+def fit(of: list[Stretch], ridge: float = RIDGE, count: int | None = None) -> tuple[Float64, Float64]:
+    """Return weights, and the offsets that features are taken from, of the first `count` features, or all."""
+    whole = np.stack([stretch.features[:, :count] for stretch in of])
     possible = ~np.isnan(whole[..., 0])
     offsets, spread = whole[possible].mean(axis=0), whole[possible].std(axis=0) + 0.05
     rows = np.nan_to_num((whole - offsets) / spread)
@@ -183,7 +192,7 @@ def fit(of: list[Stretch]) -> tuple[Float64, Float64]:
         chance = _chances(rows @ weights, possible)
         mass = np.maximum((chance * right).sum(axis=1, keepdims=True), 1e-12)
         slope = ((chance - chance * right / mass) * share[:, None]).reshape(-1) @ rows.reshape(-1, rows.shape[2])
-        return -float(share @ np.log(mass[:, 0])) + RIDGE * float(weights @ weights), slope + 2 * RIDGE * weights
+        return -float(share @ np.log(mass[:, 0])) + ridge * float(weights @ weights), slope + 2 * ridge * weights
 
     found = minimize(loss, np.zeros(rows.shape[2]), jac=True, method="L-BFGS-B", options={"maxiter": 150})
     return found.x / spread, offsets
@@ -201,7 +210,7 @@ def report(of: list[Stretch], rng: np.random.Generator) -> None:
     rows: dict[str, list[tuple[float, float, float]]] = {}
     for fold in range(FOLDS):
         kept = set(songs[fold::FOLDS].tolist())
-        weights, offsets = fit([stretch for stretch in of if stretch.song not in kept])
+        weights, offsets = fit([stretch for stretch in of if stretch.song not in kept], WHOLE_RIDGE)
         for stretch in of:
             if stretch.song in kept:
                 score = np.where(np.isnan(stretch.features[:, 0]), -np.inf, (stretch.features - offsets) @ weights)
@@ -219,8 +228,13 @@ def main(path: Path, *, material: Path, midi: list[Path]) -> None:
     of = [stretch for stretch in of if stretch.scores.max() > _GOOD]
     levels = [stretch for stretch in of if stretch.kind not in ("bars", "grooves")]
     report(levels, rng)
-    (weights, offsets), (bar_weights, bar_offsets) = fit(levels), fit([stretch for stretch in of if stretch.kind == "bars"])
-    model = {"weights": weights, "offsets": offsets, "bar_weights": bar_weights, "bar_offsets": bar_offsets}
+    model = {}
+    for kind, fitted in (
+        ("", fit(levels, count=N_FEATURES)),
+        ("whole_", fit(levels, WHOLE_RIDGE)),
+        ("bar_", fit([stretch for stretch in of if stretch.kind == "bars"])),
+    ):
+        model |= {f"{kind}weights": fitted[0], f"{kind}offsets": fitted[1]}
     save_file({name: value.astype(np.float32) for name, value in model.items()}, path)
 
 

@@ -4,16 +4,18 @@ A path through periods and phases finds *a* pulse surely, which is often half a 
 period and phase in units of the found pulse is a candidate. What is heard at it, at its halves, thirds and quarters, how alike
 it is one to four beats on (a backbeat alternates), whether kick and snare take turns, and the tempo make its score: a
 conditional logit (McFadden, in Zarembka, *Frontiers in Econometrics*, 1974), fitted to songs of known beats by
-`tools/train_beat_level.py`. Stretches of the recording are scored by themselves; the likeliest course of levels through them
-counts, where a change has a cost.
+`tools/train_beat_level.py`. With a whole recording in view, how alike beats and their parts are one to eight beats on, and how
+often there are onsets at each part, count as well. Stretches of it are scored by themselves; the course of levels through them
+counts whose beats are likely to meet most of the right ones, where a change has a cost.
 """
 
 from collections.abc import Iterable
+from functools import cache
 
 import numpy as np
 from scipy.ndimage import maximum_filter1d
 
-from musichal.arrays import Float32, Float64, Int64, Rows
+from musichal.arrays import Bool, Float32, Float64, Int64, Rows
 from musichal.hearing.beat_evidence import STEP_S
 from musichal.hearing.metre import likeliest_course, log_chances
 from musichal.hearing.model_weights import model_weights
@@ -42,8 +44,8 @@ STRETCH, HOP = 40, 20
 """Found pulses that are scored together, and from one stretch to the next."""
 _SHORTEST_S, _LONGEST_S = 0.25, 1.25
 _FEWEST = 4  # beats of a candidate in a stretch
-_CHANGE = 6.0  # nepers against another level in the next stretch
-_LAGS = (1, 2, 3, 4)
+_CHANGE = 1.0  # nepers of the F-measure to be expected, against another level in the next stretch
+_LAGS, _PATTERN_LAGS = (1, 2, 3, 4), (1, 2, 3, 4, 6, 8)
 _SHARES = np.array([0.0, 0.5, 0.25, 0.75, 1 / 3, 2 / 3])  # of a beat, at which it is heard
 # Columns of the evidence: percussive rises low, middle, high; rises of registers; chord change; rise of harmonic sound; onsets.
 _GROUPS = ((0, 2), (2, 5), (5, 8), (8, 9), (9, 10), (10, 12), (16, 17), (17, 18), (23, 24))
@@ -51,6 +53,9 @@ _DRUM_OF_KEY = {36: 0, 38: 1, 42: 2, 46: 2, 49: 3}
 N_DRUMS = 4
 _BLOCK_STEPS = 1 << 15
 N_FEATURES = (N_DRUMS + len(_GROUPS)) * (4 + len(_LAGS)) + 3 + 4
+N_WHOLE = N_FEATURES + len(_PATTERN_LAGS) + len(_SHARES)
+"""Features where a whole recording is in view."""
+_SAME_PLACE = 0.14  # of a found pulse
 
 
 def grouped(evidence: Float32) -> Float64:
@@ -84,12 +89,13 @@ def what_is_heard(evidence: Rows, hits: Iterable[HeardNote]) -> Float64:
     return with_strokes(out, strokes_of(hits))
 
 
-def features(heard: Float64, pulses_s: Float64, first: int, last: int) -> Float64:
+def features(heard: Float64, pulses_s: Float64, first: int, last: int, *, whole: bool = False) -> Float64:
     """Return the features of each candidate over pulses `first` to `last`; NaN where it is too fast, too slow or too short.
 
-    All candidates are measured at once, (places, candidates): the shorter ones are filled up with zeros, which change no sum.
+    Those of a `whole` recording are `N_WHOLE`, others the first `N_FEATURES` of them. All candidates are measured at once,
+    (places, candidates): the shorter ones are filled up with zeros, which change no sum.
     """
-    number, out = np.arange(len(pulses_s)), np.full((len(CANDIDATES), N_FEATURES), np.nan)
+    number, out = np.arange(len(pulses_s)), np.full((len(CANDIDATES), N_WHOLE if whole else N_FEATURES), np.nan)
 
     def at(places: Float64) -> Float64:
         steps = (np.interp(places, number, pulses_s) / STEP_S).astype(int)
@@ -104,12 +110,12 @@ def features(heard: Float64, pulses_s: Float64, first: int, last: int) -> Float6
     periods, counts, octaves = PERIODS[usable], counts[usable], np.log2(lasts_s[usable] / 0.5)
     place = np.arange(counts.max())[:, None]
     there = at(begins[usable] + periods * place + periods * _SHARES[:, None, None])
-    there *= (place < counts)[..., None]
+    there *= (inside := (place < counts)[..., None])
     n = counts[:, None]
     on, means = there[0] / usual, np.add.reduce(there, axis=1) / n
     usually = np.add.reduce(on, axis=0) / n
     parts = [usually, means[1] / usual, (means[2] + means[3]) / 2 / usual, (means[4] + means[5]) / 2 / usual]
-    away = np.where((place < counts)[..., None], on - usually, 0)
+    away = np.where(inside, on - usually, 0)
     varied = away / (np.sqrt(np.add.reduce(away * away, axis=0) / n) + 0.15)
     alike = [
         np.where(n > lag + 1, np.add.reduce(varied[lag:] * varied[:-lag], axis=0) / np.maximum(1, n - lag), 0) for lag in _LAGS
@@ -117,8 +123,18 @@ def features(heard: Float64, pulses_s: Float64, first: int, last: int) -> Float6
     kick, snare = varied[..., 0], varied[..., 1]
     turns = [np.add.reduce(kick[lag:] * snare[: len(snare) - lag], axis=0) / (counts - lag) for lag in (0, 1, 2)]
     tempo = [octaves, octaves**2, np.abs(octaves) ** 3, _ODD[usable]]
-    out[usable] = np.concatenate([*np.log1p(parts), *alike, np.stack([*turns, *tempo], axis=1)], axis=1)
+    more = [*_patterns(there[:4] / usual, inside, counts), *means[..., -1]] if whole else []
+    out[usable] = np.concatenate([*np.log1p(parts), *alike, np.stack([*turns, *tempo, *more], axis=1)], axis=1)
     return out
+
+
+def _patterns(there: Float64, inside: Bool, counts: Int64) -> list[Float64]:
+    """Return how alike beats with their parts, (parts, beats, candidates, n), are to those one to eight beats on."""
+    rows = np.concatenate(list(there), axis=-1)
+    rows = np.where(inside, rows - np.add.reduce(rows, axis=0) / counts[:, None], 0)
+    rows /= np.sqrt(np.add.reduce(rows * rows, axis=-1, keepdims=True)) + 0.3
+    sums = [np.add.reduce(rows[lag:] * rows[: max(0, len(rows) - lag)], axis=(0, 2)) for lag in _PATTERN_LAGS]
+    return [np.where(counts > lag + 1, a / np.maximum(1, counts - lag), 0) for lag, a in zip(_PATTERN_LAGS, sums, strict=True)]
 
 
 def _begins(first: float, last: float) -> tuple[Float64, Int64]:
@@ -135,9 +151,19 @@ def places_of(candidate: int, first: float, last: float) -> Float64:
 
 def log_likelihood(of: Float64) -> Float64:
     """Return the logarithm of how likely each candidate with these features is the beat."""
-    weights = model_weights("beat_level", {"weights": N_FEATURES})
-    scores = (np.where(np.isnan(of), 0, of) - weights["offsets"]) @ weights["weights"]
+    kind = "" if of.shape[1] == N_FEATURES else "whole_"
+    weights = model_weights("beat_level", {f"{kind}weights": of.shape[1]})
+    scores = (np.where(np.isnan(of), 0, of) - weights[f"{kind}offsets"]) @ weights[f"{kind}weights"]
     return log_chances(np.where(np.isnan(of[:, 0]), -np.inf, scores))
+
+
+@cache
+def _agreement() -> Float64:
+    """Return the F-measure of each candidate's beats (rows) where those of another (columns) are right."""
+    places = [places_of(row, 0, 12 * STRETCH) for row in range(len(CANDIDATES))]
+    same = [[np.count_nonzero(np.abs(a[:, None] - b).min(axis=1) < _SAME_PLACE) for b in places] for a in places]
+    counts = np.array([len(a) for a in places])
+    return np.asarray(2 * np.array(same) / (counts[:, None] + counts))
 
 
 def beat_places(heard: Float64, pulses_s: Float64) -> Float64:
@@ -147,8 +173,9 @@ def beat_places(heard: Float64, pulses_s: Float64) -> Float64:
     spans = [(first, min(count - 1, first + STRETCH)) for first in firsts]
     if count <= HOP // 2:
         return np.arange(count, dtype=np.float64)
-    scores = np.array([log_likelihood(features(heard, pulses_s, *span)) for span in spans])
-    chosen = likeliest_course(np.maximum(scores, -50.0), _CHANGE)
+    of = [features(heard, pulses_s, *span, whole=True) for span in spans]
+    expected = np.array([np.where(np.isnan(row[:, 0]), 0, _agreement() @ np.exp(log_likelihood(row))) for row in of])
+    chosen = likeliest_course(np.log(np.maximum(expected, 1e-9)), _CHANGE)
     places = [places_of(row, a, b) for row, a, b in zip(chosen, firsts, [*firsts[1:], count - 0.75], strict=True)]
     whole = np.concatenate(places)
     # Where one level takes over from another, no beat comes too soon.

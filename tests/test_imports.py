@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -49,12 +50,16 @@ HEAVY |= {"huggingface_hub", "onnxruntime", "openvino", "aalink"}
 PICKLING = {"pickle", "cPickle", "_pickle", "joblib", "dill", "cloudpickle", "shelve", "marshal"}
 
 
-def modules(src: Path) -> Iterator[tuple[str, bool, ast.Module]]:
-    """Yield the dotted name of each module of the package, whether it is a package, and its syntax tree."""
+@cache
+def modules(src: Path) -> list[tuple[str, bool, ast.Module]]:
+    """Return the dotted name of each module of the package, whether it is a package, and its syntax tree."""
+    found = []
     for path in sorted((src / "musichal").rglob("*.py")):
         parts = path.relative_to(src).with_suffix("").parts
         is_package = parts[-1] == "__init__"
-        yield ".".join(parts[:-1] if is_package else parts), is_package, ast.parse(path.read_text("utf-8"), str(path))
+        tree = ast.parse(path.read_text("utf-8"), str(path))
+        found.append((".".join(parts[:-1] if is_package else parts), is_package, tree))
+    return found
 
 
 def imported(name: str, is_package: bool, tree: ast.Module) -> Iterator[tuple[int, str]]:

@@ -15,6 +15,8 @@ from musichal.partner.player import PhraseTracker, PlayerState
 from partners_by_hand import gesture
 from players_by_hand import RATE, SEGMENT, hear, percept
 
+pytestmark = pytest.mark.usefixtures("heard_once")
+
 SEGMENT_S = SEGMENT / RATE
 
 

@@ -33,6 +33,8 @@ from musichal.partner.timing import quantised_s
 from musichal.pulse import Pulse
 from players_by_hand import RATE, SEGMENT, hear, percept
 
+pytestmark = pytest.mark.usefixtures("heard_once")
+
 
 def after(onsets, *, until_s: float) -> Pulse | None:
     tracker = BeatTracker()

@@ -53,5 +53,5 @@ def test_the_partner_file_keeps_it_and_it_multiplies_weights(trained: PartnerMod
         save_partner(tmp_path / "b.hal", dataclasses.replace(trained, memory=memory))
     memory.worth = {"harmonic": -1.0}
     save_partner(tmp_path / "b.hal", dataclasses.replace(trained, memory=memory))
-    with pytest.raises(PartnerFileError, match="an influence has no worth"):
+    with pytest.raises(PartnerFileError, match=r"the worth of an influence must be in \[0.01, 100\], got -1"):
         load_partner(tmp_path / "b.hal")

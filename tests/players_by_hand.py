@@ -79,7 +79,7 @@ class ScriptedListener:
 class SharedBeatTracker:
     """Finds the pulse as a `BeatTracker` does, but hears the same percepts once for all tests: that takes long."""
 
-    _known: ClassVar[dict[Hashable, tuple[int, Percept, Pulse | None]]] = {}
+    _known: ClassVar[dict[Hashable, tuple[int, SegmentFeatures, Pulse | None]]] = {}
 
     def __init__(self, habit: BeatHabit | None = None) -> None:
         self._habit = habit
@@ -90,17 +90,14 @@ class SharedBeatTracker:
 
     def hear(self, percept: Percept, *, sample_rate_hz: int) -> None:
         self._unheard.append(percept)
-        key = self._past, id(percept), sample_rate_hz
+        key = self._past, id(percept.heard), sample_rate_hz
         if key not in self._known:
             self._tracker = self._tracker or BeatTracker(self._habit)
             for one in self._unheard:
                 self._tracker.hear(one, sample_rate_hz=sample_rate_hz)
             self._unheard.clear()
-            self._known[key] = (
-                len(self._known),
-                percept,
-                self._tracker.pulse(),
-            )  # the percept is kept, so that its id stays its own
+            # What was heard is kept, so that its id stays its own.
+            self._known[key] = len(self._known), percept.heard, self._tracker.pulse()
         self._past, _, self._pulse = self._known[key]
 
     def pulse(self) -> Pulse | None:

@@ -243,7 +243,7 @@ class ModeController:
             self._taste = None
             if before is not None:
                 states, moves = tuple(before.states), tuple(before.transpositions)
-                self._return = Return("its own", before.times_s[0], states, moves, 0, 1.0, True), 0
+                self._return = Return("its own", before.times_s[0], states, moves, 0, 1.0, True, asked=True), 0
 
     def _anew(self) -> None:
         self._taker.begin_anew()
@@ -424,7 +424,7 @@ class ModeController:
         if number >= len(found.states) or not self._library.holds(found.states[number]):
             self._return = None
             return None
-        return ReturnStep(found.states[number], found.transpositions[number], found.words)
+        return ReturnStep(found.states[number], found.transpositions[number], found.words, found.asked)
 
     def _recalled(self, state: TurnState) -> Situation | None:
         """Return the moment of the player's phrase that is answered now, as it was."""

@@ -342,10 +342,10 @@ class Partner:
             found = proposing(found, also, self._transposition)
             values = scores(found.influences, importance, factors)
         if turn.step is not None:
-            # What comes back is played whatever else speaks for it; where it cannot be, or most of its notes would clash, the
-            # phrase goes on without it.
+            # What comes back is played whatever else speaks for it; where it cannot be, or nobody asked for it and most of its
+            # notes would clash, the phrase goes on without it.
             here = (found.states == turn.step.state)[:, None] & (found.transpositions == turn.step.transposition)[None, :]
-            if (here & (filtered.factors.get("harmony", np.ones(1)) >= _FITS)).any():
+            if (here & (turn.step.asked | (filtered.factors.get("harmony", np.ones(1)) >= _FITS))).any():
                 found = dataclasses.replace(found, influences=np.concatenate([found.influences, here[None]]))
                 importance, asked = np.append(importance, 1.0), (*asked, "return")
                 values = np.where(here, scores(found.influences, importance, factors), -np.inf)

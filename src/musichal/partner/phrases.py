@@ -157,7 +157,10 @@ class Motif:
 
 @dataclass(frozen=True)
 class Return:
-    """A motif as it comes back: which of its states, moved by how much, at which pace, and whether it is the `whole`."""
+    """A motif as it comes back: which of its states, moved by how much, at which pace, and whether it is the `whole`.
+
+    What the performer `asked` for comes back in any harmony.
+    """
 
     whose: Whose
     heard_s: float
@@ -166,6 +169,7 @@ class Return:
     moved: int
     pace: float
     whole: bool
+    asked: bool = False
 
     @property
     def words(self) -> str:

@@ -25,11 +25,12 @@ from musichal.pulse import Pulse
 
 @dataclass(frozen=True)
 class ReturnStep:
-    """The state that a motif's return plays next, and what returns in words."""
+    """The state that a motif's return plays next, what returns in words, and whether the performer `asked` for it."""
 
     state: int
     transposition: int
     words: str
+    asked: bool
 
 
 @dataclass(frozen=True)

@@ -57,6 +57,7 @@ def test_from_its_first_moment_on_it_says_one_line(
 
 _LOST = """
 import os, signal, sys
+import musichal.__main__ as program
 from musichal import cli
 class Goes:
     def __del__(self):
@@ -72,14 +73,14 @@ def turned():
         signal.pause()
     except KeyboardInterrupt as error:
         raise ImportError("initialization failed") from error
-command_line = {"lost": lost, "turned": turned}[sys.argv[1]]
-cli.main = command_line
-from musichal.__main__ import main
-main()
+cli.main = {"turned": turned}.get(sys.argv[1], lost)
+if sys.argv[1] == "lost-at-once":  # the signal that is sent again comes before the hook has returned
+    program._AGAIN_S = 0.0
+program.main()
 """
 
 
-@pytest.mark.parametrize("how", ["lost", "turned"])
+@pytest.mark.parametrize("how", ["lost", "lost-at-once", "turned"])
 def test_one_that_is_lost_on_its_way_or_turned_into_something_else_ends_it_too(how: str) -> None:
     """Where Python calls back by itself it prints an exception and goes on; compiled modules say that they failed to load."""
     done = subprocess.run([sys.executable, "-c", _LOST, how], capture_output=True, text=True, check=False, timeout=60)

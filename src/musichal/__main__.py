@@ -17,6 +17,7 @@ import contextlib
 import signal
 import threading
 import time
+from types import FrameType
 from typing import Any
 
 _IMPATIENCE_S = 1.0
@@ -41,18 +42,27 @@ class _Stop:
         self._before = sys.unraisablehook
         sys.unraisablehook = self._lost
 
-    def _come(self, number: int, _frame: object) -> None:
+    def _come(self, number: int, frame: FrameType | None) -> None:
         before_s, self._come_s = self._come_s, time.monotonic()
-        if self._come_s - before_s >= _IMPATIENCE_S:
-            self.number = number
-            raise _Stopped
+        if self._come_s - before_s < _IMPATIENCE_S:
+            return
+        self.number = number
+        while frame is not None and frame.f_code is not _Stop._lost.__code__:
+            frame = frame.f_back
+        if frame is not None:
+            self._send_again()
+            return
+        raise _Stopped
 
     def _lost(self, unraisable: Any) -> None:
-        if not issubclass(unraisable.exc_type, _Stopped):
+        if issubclass(unraisable.exc_type, _Stopped):
+            self._send_again()
+        else:
             self._before(unraisable)
-            return
+
+    def _send_again(self) -> None:
+        """Send the signal later, from a thread: where an exception was dropped, the next one would be dropped too."""
         self._come_s = -_IMPATIENCE_S
-        # Later, from a thread: here it would be dropped again.
         threading.Thread(target=self._again, daemon=True).start()
 
     def _again(self) -> None:

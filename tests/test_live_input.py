@@ -259,7 +259,7 @@ def test_a_reader_that_is_too_slow_loses_sound_at_a_place(jack_server: JackServe
         time.sleep(2.0)  # nobody reads
         waited_s = time.monotonic() - begun_s
         blocks = collect(live, until=lambda b: len(b) > 1 and b[-1].samples.all())
-    number, late = next((k, block) for k, block in enumerate(blocks) if k and block.lost_before)
+    number, late = max(enumerate(blocks), key=lambda pair: pair[1].lost_before)  # a busy server may lose a little besides
     assert 1.0 < late.lost_before / 48_000 < waited_s + 0.5
     assert [event.lost_samples for event in events if event.kind == "behind"] == [late.lost_before]
     if not (live.xruns or jack_server.xruns()):
@@ -278,12 +278,12 @@ def test_sound_that_the_server_lost_is_counted(jack_server: JackServer, fake_mic
         jack_server.process.send_signal(signal.SIGSTOP)
         time.sleep(0.3)
         jack_server.process.send_signal(signal.SIGCONT)
-        blocks += collect(live, until=lambda b: any(block.lost_before for block in b) and b[-1].samples.all())
+        missing = 0.15 * 48_000  # a busy server may have lost a little before
+        blocks += collect(live, until=lambda b: any(block.lost_before > missing for block in b) and b[-1].samples.all())
     assert "lost" in [event.kind for event in events]
     assert live.lost_samples == sum(event.lost_samples for event in events) == sum(block.lost_before for block in blocks)
-    gaps = [number for number, block in enumerate(blocks) if block.lost_before]
-    assert late_s(blocks[gaps[-1] :], 48_000) == pytest.approx(late_s(blocks[: gaps[0]], 48_000), abs=0.05)
-    assert live.lost_samples > 0.15 * 48_000
+    gap = next(number for number, block in enumerate(blocks) if block.lost_before > missing)
+    assert late_s(blocks[gap:], 48_000) == pytest.approx(late_s(blocks[:gap], 48_000), abs=0.05)
 
 
 def test_clipping_is_said(jack_server: JackServer, fake_microphone: Plug, tmp_path: Path) -> None:

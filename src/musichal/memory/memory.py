@@ -20,6 +20,7 @@ from musichal.errors import InputError
 from musichal.hearing.percepts import SOURCES, Gesture
 from musichal.memory.audio_oracle import AudioOracle
 from musichal.memory.beat_places import BEAT_PLACE, LAST_PHASE, NO_BEAT, BeatPlace
+from musichal.memory.container import require_range
 from musichal.memory.ready import KEPT_FROM, KeptObjects, keepable, name_of
 from musichal.memory.token_index import HIGHEST_SYMBOL, LOWEST_SYMBOL, TokenIndex
 from musichal.note import HEARD_NOTE_FIELDS, HeardNote
@@ -374,4 +375,4 @@ def _check_values(states: Records, notes: Records, hits: Records) -> None:
             values = columns[name]
             least, most = np.minimum.reduce(values, axis=None), np.maximum.reduce(values, axis=None)
             if not (least >= lowest and most <= highest):  # nor for NaN
-                raise InputError(f"memory: {name} must be in [{lowest:g}, {highest:g}]")
+                require_range(values, lowest, highest, f"memory: {name}")

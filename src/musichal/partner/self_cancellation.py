@@ -57,8 +57,11 @@ class SelfLevel:
     def hear(self, times_s: AnyArray, level_db: AnyArray, notes: Sequence[Note]) -> Float64:
         """Take levels in dBFS at times, both of shape (n,), while `notes` sounded; return `expected` of them by now."""
         own = _steps(times_s, notes)
-        if not len(times_s):
-            return rounded(own @ self._heights[:-1])
+        if len(times_s):
+            self._learn(own, times_s, level_db)
+        return rounded(own @ self._heights[:-1])
+
+    def _learn(self, own: Float64, times_s: AnyArray, level_db: AnyArray) -> None:
         power = 10 ** (np.asarray(level_db, dtype=np.float64) / 10)
         steps = np.column_stack([own, np.ones(len(times_s))])
         weighed = steps / (power + _FLOOR)[:, None]
@@ -68,7 +71,6 @@ class SelfLevel:
         self._products = fade * self._products + weighed.T @ steps
         self._with_power = fade * self._with_power + weighed.T @ power
         self._fit()
-        return rounded(own @ self._heights[:-1])
 
     def expected(self, times_s: AnyArray, notes: Sequence[Note]) -> Float64:
         """Return the power that notes have at each time, shape (n,), full scale being 1."""

@@ -16,7 +16,7 @@ from musichal.evaluate.checks import Check
 from musichal.evaluate.partner_stats import DiversityRow, diversity_row
 from musichal.hearing.encoders import create_encoder
 from musichal.hearing.percepts import SILENCE, SOURCES
-from musichal.hearing.pitch import PitchAnalyser
+from musichal.hearing.pitch import pitch_analyser
 from musichal.hearing.separation import separate
 from musichal.hearing.vocabulary import nearest
 from musichal.memory.partner_file import PartnerModel
@@ -78,7 +78,7 @@ def windowed_tokens(
     rate = spec.sample_rate_hz
     sound = at_spec_rate(spec, subject.samples, subject.sample_rate_hz)
     padded = np.pad(sound, (spec.context_samples, spec.lookahead_samples + spec.segment_samples))
-    encoder, pitch = create_encoder(spec), PitchAnalyser(spec)
+    encoder, pitch = create_encoder(spec), pitch_analyser(spec)
     last = min(round(last_s * rate), len(sound)) - spec.segment_samples
     starts = range(round(first_s * rate), max(last, 0) + 1, round(WINDOW_HOP_S * rate))
     means = [np.zeros((len(starts), v.dims), np.float32) for v in model.vocabularies]

@@ -36,7 +36,7 @@ from musichal.hearing.percepts import (
     Window,
     frame_centres,
 )
-from musichal.hearing.pitch import PitchAnalyser
+from musichal.hearing.pitch import pitch_analyser
 from musichal.hearing.separation import separate
 from musichal.hearing.vocabulary import Vocabulary, nearest
 from musichal.note import HeardNote
@@ -83,7 +83,7 @@ class FeatureExtractor:
         self.spec = spec
         self._encoder = encoder
         self._tap = tap
-        self._pitch = PitchAnalyser(spec)
+        self._pitch = pitch_analyser(spec)
         self._notes = NoteTracker(spec) if transcribes else None
         self._drums = DrumTracker(spec) if transcribes else None
         self._gates = [Gate(spec.gate) for _ in SOURCES]

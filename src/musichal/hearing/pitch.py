@@ -16,6 +16,7 @@ which chroma changes least (Kuwahara et al. 1976, in time), so changes stay in p
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from scipy.fft import rfft
@@ -95,6 +96,12 @@ class PitchAnalyser:
         spectrum = _run_means(spectrum, settings.steady_frames, run)
         beside = np.stack([fold((filters @ spectrum.T).T) for filters in self._beside])
         return PitchFrames(spectrum=spectrum, salience=salience, chroma=fold(salience), beside=beside, thirds=_thirds(spectrum))
+
+
+@lru_cache(maxsize=8)
+def pitch_analyser(spec: PerceptionSpec) -> PitchAnalyser:
+    """Return the analyser of a spec, made once in a process: it keeps nothing of what it hears."""
+    return PitchAnalyser(spec)
 
 
 def _steadiest_runs(chroma: Float32, length: int, after: int) -> Int64:

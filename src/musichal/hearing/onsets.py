@@ -12,6 +12,7 @@ A dip is deep against the loudest frame since the last onset, less what a note t
 import math
 from collections import deque
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from scipy.fft import rfft
@@ -126,6 +127,7 @@ def onsets_known_at(sample: int, spec: OnsetSpec) -> int:
     return max(0, -(-(sample + spec.report_lag_samples) // spec.hop_samples) - 1) * spec.hop_samples
 
 
+@lru_cache(maxsize=8)
 def log_filterbank(spec: OnsetSpec, *, sample_rate_hz: int) -> csr_array:
     """Return triangular filters on a logarithmic frequency scale, area-normalised; sparse, shape (bands, n_fft // 2 + 1).
 

@@ -9,6 +9,7 @@ import math
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,11 @@ ModeTable = Mapping[str, Mode]
 
 def built_in_modes() -> dict[str, Mode]:
     """Return the built-in modes by name."""
+    return dict(_built_in_modes())
+
+
+@cache
+def _built_in_modes() -> ModeTable:
     text = (files("musichal.partner") / "modes.toml").read_text(encoding="utf-8")
     return parse_modes(text, {}, source="modes.toml")
 

@@ -6,6 +6,7 @@ function, so that an encoder with heavy dependencies imports them when it is ask
 
 import dataclasses
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Protocol
 
 from musichal.arrays import Float32
@@ -36,6 +37,7 @@ class Encoder(Protocol):
 _Factory = Callable[[PerceptionSpec, bool], Encoder]
 
 
+@lru_cache(maxsize=8)  # it keeps nothing of what it hears
 def _spectral(spec: PerceptionSpec, _ready: bool) -> Encoder:
     from musichal.hearing.encoders.spectral import SpectralEncoder
 

@@ -15,6 +15,7 @@ differ in their last bits between processors and between BLAS kernels, and round
 lies on the edge between two rounded ones.
 """
 
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
@@ -293,8 +294,9 @@ def in_regions(recordings: AnyArray, starts_s: AnyArray, *, use: Sequence[Region
         each = [(recordings == r.recording) & (starts_s >= r.start_s) & (starts_s < r.end_s) for r in regions]
         return reduce(np.logical_or, each)
 
-    allowed = inside(use) if use else np.ones(len(recordings), dtype=bool)
-    return allowed & ~inside(avoid) if avoid else allowed
+    if not use:
+        return ~inside(avoid) if avoid else np.ones(len(recordings), dtype=bool)
+    return inside(use) & ~inside(avoid) if avoid else inside(use)
 
 
 def wanted_pitch(library: MemoryPool, situation: Situation, settings: PartnerSettings) -> float | None:
@@ -398,7 +400,7 @@ def draw(values: Float64, *, temperature: float, floor: float, rng: np.random.Ge
     index, drawn = int(flat.argmax()), 1.0
     best = float(flat[index])
     if temperature > 0 and best > 0:
-        near = ((flat >= floor * best) & (flat > 0)).nonzero()[0]
+        near = (flat >= max(floor * best, math.ulp(0.0))).nonzero()[0]
         # Near temperature 0 all but the best are infinitely far away.
         chance = np.add.accumulate(rounded(np.exp((flat.take(near) / best - 1) / max(temperature, _COLDEST))))
         # The last sum itself, so that a draw can only fall on a candidate with a chance.
@@ -410,10 +412,9 @@ def draw(values: Float64, *, temperature: float, floor: float, rng: np.random.Ge
 
 def runners_up(values: Float64, drawn: Draw, *, most: int) -> list[tuple[int, int]]:
     """Return candidate and transposition of the best others, each candidate in its best transposition."""
-    best = np.maximum.reduce(values, axis=1)
+    best, out = np.maximum.reduce(values, axis=1), list[tuple[int, int]]()
     best[drawn.candidate] = -np.inf
-    near = (best > -np.inf).nonzero()[0]
-    if len(near) > most:
-        near = (best >= np.partition(best, len(best) - most)[len(best) - most]).nonzero()[0]
-    order = near.take((-best.take(near)).argsort(kind="stable")[:most]).tolist()
-    return [(row, int(values[row].argmax())) for row in order]
+    while len(out) < most and best[row := int(best.argmax())] > -np.inf:
+        out.append((row, int(values[row].argmax())))
+        best[row] = -np.inf
+    return out

@@ -15,7 +15,9 @@ memory.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -24,7 +26,7 @@ from musichal.hearing.percepts import SILENCE, Percept
 from musichal.memory.beat_places import in_sure_beat
 from musichal.memory.memory import Memory, PlayersPast
 from musichal.memory.ready import keepable
-from musichal.partner.chords import CHORDS, TONES, ChordFollower, chords_of
+from musichal.partner.chords import CHORDS, TONES, ChordFollower, chord_name, chords_of, key_name
 from musichal.partner.harmony import tonalness, unit_chroma
 from musichal.pulse import Pulse
 
@@ -82,6 +84,16 @@ class Expectation:
     key: Float64
     chord: Float64
     next_chord: Float64
+
+    @cached_property
+    def named(self) -> dict[str, Any]:
+        """The likeliest key, chord and next chord by name, and how likely they are, as a `HarmonyUse` has them."""
+        key, chord, following = (int(likely.argmax()) for likely in (self.key, self.chord, self.next_chord))
+        return {
+            "key": key_name(key), "key_chance": float(self.key[key]),
+            "chord": chord_name(chord), "chord_chance": float(self.chord[chord]),
+            "expected": chord_name(following), "expected_chance": float(self.next_chord[following]),
+        }  # fmt: skip
 
 
 @keepable()

@@ -380,8 +380,9 @@ class Activation:
         at_s = line_s + pace * np.maximum(0, now_s - since_s)
         reached = _reached(library, owners.astype(np.int64), matched.astype(np.int64), at_s)
         there = (reached >= 0).nonzero()[0]
-        contexts, numbers = np.divmod(places.take(there).astype(np.int64), PEAKS)
-        return Active(reached.take(there), contexts, numbers, values.take(loud).take(there))
+        numbers = places.take(there).astype(np.int64)
+        contexts = numbers // PEAKS
+        return Active(reached.take(there), contexts, numbers - contexts * PEAKS, values.take(loud).take(there))
 
     def _rank(self, row: int, places: slice) -> None:
         """Rank peaks: log(strength · exp(since / τ)) · τ, rounded."""
@@ -392,7 +393,7 @@ class Activation:
 
     def moves(self, name: str, peaks: Int64) -> Int64:
         """Return the transpositions in which peaks of a kind of context agree."""
-        moves: Int64 = self._peaks["transposition"][CONTEXTS.index(name)].take(peaks).astype(np.int64)
+        moves: Int64 = self._peaks["transposition"][CONTEXTS.index(name), peaks].astype(np.int64)
         return moves
 
     def source(self, name: str, peak: int, now_s: float) -> tuple[Records, tuple[int, ...], float]:
@@ -408,12 +409,11 @@ def _reached(library: MemoryPool, owners: Int64, matched: Int64, at_s: Float64) 
 
     It lies behind the state that `matched`, in the same recording. `owners`, ascending, are the first states of the segments.
     """
-    firsts = [segment.first for segment in library.segments]
-    begins, ends = owners.searchsorted(firsts).tolist(), owners.searchsorted(firsts, side="right").tolist()
+    edges = owners.searchsorted([edge for segment in library.segments for edge in (segment.first, segment.first + 1)]).tolist()
     n = len(owners)
     after, lasts, counts = np.zeros(n, dtype=np.int64), np.full(n, -1), np.zeros(n, dtype=np.int64)
-    before_s, after_s, lasts_s = np.zeros(n), np.zeros(n), np.zeros(n)
-    for segment, begin, end in zip(library.segments, begins, ends, strict=True):
+    before_s, after_s, lasts_s = np.zeros((3, n))
+    for segment, begin, end in zip(library.segments, edges[::2], edges[1::2], strict=True):
         if begin < end:
             own, line_s = slice(begin, end), segment.line_s
             next_one = after[own] = line_s.searchsorted(at_s[own])

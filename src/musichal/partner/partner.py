@@ -205,6 +205,7 @@ class Partner:
     def _search_sounds(self, situation: Situation, settings: PartnerSettings) -> None:
         """Search what fits the harmony before a decision is asked for, so that it need not wait."""
         self._sounds = self._sounding(situation, settings, self._shifts())
+        _ = self._expected and self._expected.named
         search_ahead(
             self.library, self._activation, self._follower, self._sounds, settings=settings, turn=self._choices
         )  # fmt: skip
@@ -359,7 +360,7 @@ class Partner:
         if may_rest and least > 0:
             evidence = scores(found.influences, importance * OF_PLAYER, factors)
             values[evidence < rounded_number(least)] = -np.inf
-        if values.max() == -np.inf:
+        if np.maximum.reduce(values, axis=None) == -np.inf:
             return NoOption(ruled_out(found, importance, filtered), len(found.states) if factors.any() else 0)
         return Options(turn, found, filtered, importance, values, plan, asked=asked)
 
@@ -456,7 +457,7 @@ class Partner:
         # A voice without notes has no record, but the first one has one of every choice.
         heard = [(voice, notes) for number, (voice, notes) in enumerate(parts.items()) if notes or not number]
         decisions = tuple(
-            Decision(number=self._number + number, time_s=now_s, kind="play", voice=voice, notes=notes, **vars(choice))
+            Decision(number=self._number + number, time_s=now_s, kind="play", voice=voice, notes=notes, **choice)
             for number, (voice, notes) in enumerate(heard)
         )
         self._number += len(decisions)

@@ -298,6 +298,8 @@ class PhraseTracker:
         self._usual_s = min(max(_UNKNOWN_INTERVAL_S, _SHORTEST_USUAL_S), _LONGEST_USUAL_S)
         self._ioi_s: float | None = None
         self._pitches: deque[tuple[float, int]] = deque(maxlen=self._PITCHES)  # (onset in s, pitch)
+        self.pitch: float | None = None
+        """The mean MIDI pitch of the last notes, those within a few seconds, None before there are any."""
         self._level_times_s, self._levels = np.zeros(0), np.zeros(0)  # seconds and dBFS of audible frames
         self._tail: Float32 = np.full(self._SMOOTH_FRAMES - 1, SILENT_DB, dtype=np.float32)
         self._peak_db = SILENT_DB
@@ -333,7 +335,11 @@ class PhraseTracker:
         for sample in percept.heard.onset_samples:
             self.hear_onset(sample / self._rate_hz, now_s)
         self._hear_levels(percept)
-        self._pitches.extend((note.onset_s, note.pitch) for note in percept.heard.notes)
+        if percept.heard.notes:
+            self._pitches.extend((note.onset_s, note.pitch) for note in percept.heard.notes)
+            from_s = max(onset_s for onset_s, _ in self._pitches) - self._PITCHES_S
+            lately = [pitch for onset_s, pitch in self._pitches if onset_s >= from_s]
+            self.pitch = sum(lately) / len(lately)
         for gesture in percept.gestures:
             if self._is_new(gesture):
                 self._something_new(gesture.start_s)
@@ -354,15 +360,6 @@ class PhraseTracker:
             level_db=self._loudness_db,
             pitch=self.pitch,
         )
-
-    @property
-    def pitch(self) -> float | None:
-        """The mean MIDI pitch of the last notes, those within a few seconds, None before there are any."""
-        if not self._pitches:
-            return None
-        from_s = max(onset_s for onset_s, _ in self._pitches) - self._PITCHES_S
-        lately = [pitch for onset_s, pitch in self._pitches if onset_s >= from_s]
-        return sum(lately) / len(lately)
 
     def _is_new(self, gesture: Gesture) -> bool:
         """Return whether a gesture is another sound in another harmony; the tail of a chord is not."""

@@ -8,8 +8,7 @@ import numpy as np
 
 from musichal.arrays import Float64, rounded
 from musichal.partner.candidates import Candidates, Draw, Filtered, runners_up, scores
-from musichal.partner.chords import chord_name, key_name
-from musichal.partner.decision import Alternative, Choice, Context, Decision, Filter, HarmonyUse, Influence, PulseUse
+from musichal.partner.decision import Alternative, Context, Decision, Filter, HarmonyUse, Influence, PulseUse
 from musichal.partner.expectation import Expectation
 from musichal.partner.influences import CONTEXTS, INFLUENCES, Activation
 from musichal.partner.memory_pool import MemoryPool
@@ -64,8 +63,8 @@ def in_beat(library: MemoryPool, options: Options, turn: Turn) -> Options:
 
 def choice_record(
     library: MemoryPool, activation: Activation, options: Options, drawn: Draw, turn: Turn, **course: Any
-) -> Choice:  # fmt: skip
-    """Return what was chosen and why; `course` holds the fields of the record that are not in the options."""
+) -> dict[str, Any]:  # fmt: skip
+    """Return what was chosen and why, the fields of a `Choice`; `course` holds those that are not in the options."""
     found = options.found
     state = int(found.states[drawn.candidate])
     known, beside = library.rows(found.states), library.beside(state)
@@ -74,7 +73,7 @@ def choice_record(
     total = float(values @ options.weights)
     names = (*INFLUENCES, *options.asked)
     factors = options.filtered.of(drawn.candidate, drawn.transposition)
-    return Choice(
+    return dict(
         mode=turn.mode,
         state=state,
         recording=int(recording),
@@ -148,19 +147,9 @@ def _alternatives(library: MemoryPool, options: Options, drawn: Draw) -> tuple[A
 
 def harmony_use(expected: Expectation, moved: str, left_out: tuple[int, ...], tuning_cents: float) -> HarmonyUse:
     """Return the harmony that a choice was fitted to."""
-    key, chord, following = (int(np.argmax(likely)) for likely in (expected.key, expected.chord, expected.next_chord))
     return HarmonyUse(
-        key=key_name(key),
-        key_chance=float(expected.key[key]),
-        chord=chord_name(chord),
-        chord_chance=float(expected.chord[chord]),
-        expected=chord_name(following),
-        expected_chance=float(expected.next_chord[following]),
-        accounts=expected.confidence,
-        moved=moved,
-        left_out=left_out,
-        tuning_cents=tuning_cents,
-    )
+        **expected.named, accounts=expected.confidence, moved=moved, left_out=left_out, tuning_cents=tuning_cents
+    )  # fmt: skip
 
 
 def pulse_use(options: Options, drawn: Draw, turn: Turn, begin_s: float) -> PulseUse | None:

@@ -14,7 +14,10 @@ import pytest
 import soundfile
 
 import musichal as mh
+from musichal.audio.recording import Recording
 from musichal.memory.partner_file import PartnerModel
+from musichal.spec import PerceptionSpec
+from musichal.training.trainer import train
 
 pytestmark = pytest.mark.usefixtures("heard_once")
 
@@ -27,6 +30,11 @@ def partner(trained: PartnerModel) -> mh.Partner:
 @pytest.fixture(scope="module")
 def player(short_guitar: Path) -> tuple[np.ndarray, int]:
     return mh.read_audio(short_guitar)
+
+
+@pytest.fixture(scope="module")
+def trained_before() -> dict[str, PartnerModel]:
+    return {}
 
 
 def test_the_import_loads_nothing_heavy() -> None:
@@ -44,7 +52,16 @@ def test_every_public_name_is_there() -> None:
 @pytest.mark.parametrize(
     "name", ["musichal", "musichal.api.sound", "musichal.api.partner", "musichal.api.answer", "musichal.plot"]
 )
-def test_the_examples_run(name: str) -> None:
+def test_the_examples_run(name: str, monkeypatch: pytest.MonkeyPatch, trained_before: dict[str, PartnerModel]) -> None:
+    """Examples that train on the same sound share the partner: training it again would show nothing new."""
+
+    def train_once(recordings: list[Recording], spec: PerceptionSpec, **how: object) -> PartnerModel:
+        key = repr(([recording.digest for recording in recordings], spec, {**how, "progress": None}))
+        if key not in trained_before:
+            trained_before[key] = train(recordings, spec, **how)  # type: ignore[arg-type]
+        return trained_before[key]
+
+    monkeypatch.setattr("musichal.api.partner.train_model", train_once)
     assert doctest.testmod(importlib.import_module(name), raise_on_error=False).failed == 0
 
 

@@ -14,6 +14,7 @@ import pytest
 import soundfile
 from typer.testing import CliRunner
 
+from conftest import _cut
 from musichal.cli import app
 
 pytestmark = pytest.mark.usefixtures("heard_once")
@@ -273,11 +274,13 @@ def limited(arguments: list[str], file_bytes: int) -> subprocess.CompletedProces
 
 
 @pytest.mark.parametrize("command", ["train", "play", "session"])
-def test_a_full_disk_leaves_nothing_behind(command, trained_path, short_mix, short_guitar, tmp_path):
+def test_a_full_disk_leaves_nothing_behind(command, trained_path, short_mix, short_guitar, tmp_path, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sounds")  # three seconds are more than the 50 kB that there is room for
+    mix, guitar = _cut(short_mix, folder / "mix.wav", 0, 3), _cut(short_guitar, folder / "guitar.wav", 0, 3)
     arguments = {
-        "train": ["train", str(short_mix), "-o", str(tmp_path / "out.hal")],
-        "play": ["play", str(trained_path), "--input", str(short_guitar), "--audio-out", str(tmp_path / "out.wav")],
-        "session": ["play", str(trained_path), "--input", str(short_guitar), "--session", str(tmp_path / "session")],
+        "train": ["train", str(mix), "-o", str(tmp_path / "out.hal")],
+        "play": ["play", str(trained_path), "--input", str(guitar), "--audio-out", str(tmp_path / "out.wav")],
+        "session": ["play", str(trained_path), "--input", str(guitar), "--session", str(tmp_path / "session")],
     }[command]
     result = limited(arguments, 50_000)
     assert result.returncode == 2, result.stderr

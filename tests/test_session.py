@@ -263,9 +263,10 @@ def test_voices_share_the_record_of_their_choice_and_closing_needs_no_memory_for
     assert (tuple(log), len(log), log[7], log[-1], log[5:9]) == (
         tuple(decisions), 750, decisions[7], decisions[-1], decisions[5:9],
     )  # fmt: skip
+    summary = summarise(decisions, end_s=125.0)
     tracemalloc.start()
     live.finish({})
-    assert summarise(DecisionLog(tmp_path / DECISIONS), end_s=125.0) == summarise(decisions, end_s=125.0)
+    assert summarise(DecisionLog(tmp_path / DECISIONS), end_s=125.0) == summary
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 2_000_000  # 750 decisions take 2.9 MB

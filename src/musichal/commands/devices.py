@@ -12,7 +12,6 @@ from typing import Annotated
 import numpy as np
 import typer
 from rich.text import Text
-from scipy.ndimage import uniform_filter1d
 
 from musichal.arrays import Float32, Float64
 from musichal.atomic import open_atomically
@@ -243,6 +242,8 @@ def clicks_heard(samples: Float32, sent: Float64, *, rate_hz: int) -> Float64:
     * `samples`: Shape (n,).
     * `sent`: Where in the samples clicks were sent, shape (m,).
     """
+    from scipy.ndimage import uniform_filter1d  # slow to import, and only the delay test needs it
+
     smooth = max(1, round(_SHORTEST_S * rate_hz))
     envelope = uniform_filter1d(np.abs(samples).astype(np.float64), smooth)
     before, after = round(_BEFORE_S * rate_hz), round((_APART_S - _BEFORE_S) * rate_hz)

@@ -22,6 +22,8 @@ from musichal.partner.voices import into_register
 from players_by_hand import ONSET_LAG, RATE, SEGMENT, answer, hear, percept, plays
 from test_partner import check_score
 
+pytestmark = pytest.mark.usefixtures("heard_once")
+
 SEGMENT_S = SEGMENT / RATE
 MODES = ("shadow", "mirror", "couple", "lead", "contrast")
 

@@ -19,6 +19,8 @@ from musichal.partner.settings import PartnerSettings
 from partners_by_hand import gesture
 from players_by_hand import RATE, SEGMENT, ScriptedListener, answer, percept
 
+pytestmark = pytest.mark.usefixtures("heard_once")
+
 SEGMENT_S = SEGMENT / RATE
 
 

@@ -29,6 +29,12 @@ def other(tmp_path_factory: pytest.TempPathFactory, ballad_mix: Path, partner_of
     return partner_of(_cut(ballad_mix, tmp_path_factory.mktemp("other") / "ballad.wav", 8, 16))
 
 
+@pytest.fixture(scope="module")
+def brief(tmp_path_factory: pytest.TempPathFactory, short_mix: Path, partner_of: Callable[..., PartnerModel]) -> PartnerModel:
+    """A partner of five seconds: what a fault does to them is as plain as what it does to ten."""
+    return partner_of(_cut(short_mix, tmp_path_factory.mktemp("brief") / "mix.wav", 0, 5))
+
+
 def break_live_path(monkeypatch: pytest.MonkeyPatch, fault: Fault, model: PartnerModel, other: PartnerModel) -> None:
     """Put a broken listener where `verify` takes its live one; the reference is made of other parts."""
 
@@ -55,10 +61,10 @@ def _one_of_each_stage() -> list[object]:
 
 @pytest.mark.parametrize("fault", _one_of_each_stage())
 def test_a_quick_verify_names_stage_and_cause_of_every_fault(
-    monkeypatch: pytest.MonkeyPatch, trained: PartnerModel, other: PartnerModel, fault: Fault
+    monkeypatch: pytest.MonkeyPatch, brief: PartnerModel, other: PartnerModel, fault: Fault
 ) -> None:
-    break_live_path(monkeypatch, fault, trained, other)
-    parity = verify_partner(trained, subjects(trained), quick=True).group("parity")
+    break_live_path(monkeypatch, fault, brief, other)
+    parity = verify_partner(brief, subjects(brief), quick=True).group("parity")
     checks = [c for c in parity if c.name.endswith("stage by stage")]
     whole = {c.name.split(", ")[1]: c for c in parity if c not in checks}
     # Over the whole recording: tokens unless they hide it, samples where the sound itself is another, all that is played.
@@ -82,12 +88,12 @@ def test_a_quick_verify_names_stage_and_cause_of_every_fault(
 
 
 def test_other_rates_fail_for_the_reason_of_the_recordings_own(
-    monkeypatch: pytest.MonkeyPatch, trained: PartnerModel, other: PartnerModel
+    monkeypatch: pytest.MonkeyPatch, brief: PartnerModel, other: PartnerModel
 ) -> None:
     monkeypatch.setattr(diversity, "DENSE_STRETCH_S", 1.0)
     monkeypatch.setattr(verify, "STRETCH_S", 1.4)
-    break_live_path(monkeypatch, next(f for f in FAULTS if f.name == "mean over frames"), trained, other)
-    verification = verify_partner(trained, subjects(trained))
+    break_live_path(monkeypatch, next(f for f in FAULTS if f.name == "mean over frames"), brief, other)
+    verification = verify_partner(brief, subjects(brief))
     causes = {c.name: c.cause for c in verification.failed if c.name.endswith(" Hz")}
     assert causes == {f"mix.wav at {rate} Hz": "as at the recording's own rate" for rate in (48_000, 96_000)}
 

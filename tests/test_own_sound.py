@@ -164,7 +164,7 @@ def near(times_s, others_s, within_s=0.03):
 def test_the_players_strikes_stay_onsets_where_the_partner_strikes_right_behind_them(trained, rock_guitar, render):
     """No sound is heard before it is made: a stroke that the partner's follows, as it does in shadow, is the player's."""
     behind_s = 0.03
-    guitar, _ = soundfile.read(rock_guitar, dtype="float32")
+    guitar, _ = soundfile.read(rock_guitar, dtype="float32", frames=22 * RATE)
     players = np.array([sample / 24_000 for p in hear(trained, guitar, RATE) for sample in p.heard.onset_samples])
     apart = players[np.diff(players, prepend=-1.0) > 0.18]  # the others may be covered by the answer to the one before
     notes = [Note(float(t) + behind_s, 0.1, 52 + 5 * (k % 4), 90) for k, t in enumerate(apart)]
@@ -175,7 +175,7 @@ def test_the_players_strikes_stay_onsets_where_the_partner_strikes_right_behind_
     assert own.gain > 0
     heard = onsets_of(percepts)
     heard = heard[near(heard, apart, 0.015)]
-    assert len(heard) >= 40
+    assert len(heard) >= 25
     assert near(heard, onsets_of(kept), 0.001).mean() >= 0.95
 
 

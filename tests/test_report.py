@@ -32,6 +32,8 @@ from musichal.plots.report import (
 from musichal.plots.style import SOURCE_COLOURS
 from test_pictures import overlapping_texts
 
+pytestmark = pytest.mark.usefixtures("heard_once")
+
 RATE = 24_000
 EVIL = "<script>alert('x')</script>\"&\x1b[31m\u202e歌.wav"
 VOID = {"meta", "img"}
@@ -109,6 +111,11 @@ def healthy(trained: PartnerModel) -> Verification:
 
 
 @pytest.fixture(scope="module")
+def healthy_page(healthy: Verification) -> str:
+    return report_html(healthy)
+
+
+@pytest.fixture(scope="module")
 def averaged(trained: PartnerModel, healthy: Verification) -> Verification:
     """The same where live hearing averages frames: heard by a listener that is broken in this way."""
     fault = next(f for f in FAULTS if f.name == "mean over frames")
@@ -128,8 +135,8 @@ def averaged(trained: PartnerModel, healthy: Verification) -> Verification:
     )
 
 
-def test_the_report_holds_every_check_table_and_picture(healthy: Verification) -> None:
-    page = Page(report_html(healthy))
+def test_the_report_holds_every_check_table_and_picture(healthy: Verification, healthy_page: str) -> None:
+    page = Page(healthy_page)
     text = "\n".join(page.text)
     assert "All 7 checks passed" in text
     assert "What failed" not in text
@@ -171,10 +178,9 @@ def test_nothing_is_loaded_and_no_name_becomes_html(healthy: Verification) -> No
     assert "Alignment of rock <i>.hal" in page.text
 
 
-def test_the_file_is_whole_and_always_the_same(healthy: Verification, tmp_path: Path) -> None:
-    page = report_html(healthy)
-    write_page(tmp_path / "a.html", page)
-    assert (tmp_path / "a.html").read_bytes().decode("utf-8") == page == report_html(healthy)
+def test_the_file_is_whole_and_always_the_same(healthy: Verification, healthy_page: str, tmp_path: Path) -> None:
+    write_page(tmp_path / "a.html", healthy_page)
+    assert (tmp_path / "a.html").read_bytes().decode("utf-8") == healthy_page == report_html(healthy)
     assert [p.name for p in tmp_path.iterdir()] == ["a.html"]
     with pytest.raises(InputError, match="does not exist"):
         write_page(tmp_path / "nowhere" / "a.html", page)

@@ -31,6 +31,8 @@ from musichal.partner.explanation import summarise
 from musichal.partner.settings import PartnerSettings
 from stage_by_hand import partner_of
 
+pytestmark = pytest.mark.usefixtures("heard_once")
+
 WRITTEN = [
     "input/00000.flac", "transcript.jsonl", "percepts.jsonl", "decisions.jsonl", "drift.jsonl", "reply.mid", "summary.json",
     "settings.json",

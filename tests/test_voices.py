@@ -18,6 +18,8 @@ from musichal.partner.voices import Voices, into_register, louder, notes_around,
 from partners_by_hand import gesture
 from players_by_hand import answer, hear, percept
 
+pytestmark = pytest.mark.usefixtures("heard_once")
+
 BAND = PartnerSettings.from_dict({"voices": "melody,bass,chords"})
 
 

@@ -183,7 +183,7 @@ def test_the_file_is_whole_and_always_the_same(healthy: Verification, healthy_pa
     assert (tmp_path / "a.html").read_bytes().decode("utf-8") == healthy_page == report_html(healthy)
     assert [p.name for p in tmp_path.iterdir()] == ["a.html"]
     with pytest.raises(InputError, match="does not exist"):
-        write_page(tmp_path / "nowhere" / "a.html", page)
+        write_page(tmp_path / "nowhere" / "a.html", healthy_page)
 
 
 def test_an_empty_verification_still_makes_a_page(healthy: Verification) -> None:

@@ -48,9 +48,9 @@ def rock(rock_mix) -> Recording:
 
 
 @pytest.fixture(scope="module")
-def partner(rock):
+def partner(rock_mix, partner_of):
     """Trained on 34 s of a rock band."""
-    return train([rock], PerceptionSpec(), keep_audio=False)
+    return partner_of(rock_mix)
 
 
 def noise(rate: int, *, exponent: float, level_db: float) -> np.ndarray:

@@ -60,19 +60,19 @@ def _short():
 
 @pytest.fixture(scope="module")
 def brief_mix(short_mix, tmp_path_factory) -> Path:
-    """The first five seconds of what `trained` was trained on, for what does not depend on how long it is."""
+    """Five seconds of the rock band: nothing here depends on how long it is."""
     return _cut(short_mix, tmp_path_factory.mktemp("brief") / "mix.wav", 0, 5)
 
 
 @pytest.fixture(scope="module")
-def brief(brief_mix, partner_of) -> PartnerModel:
+def trained(brief_mix, partner_of) -> PartnerModel:
     return partner_of(brief_mix)
 
 
 @pytest.fixture(scope="module")
-def brief_path(brief, tmp_path_factory) -> Path:
+def trained_path(trained, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("brief") / "rock.hal"
-    save_partner(path, brief)
+    save_partner(path, trained)
     return path
 
 
@@ -151,9 +151,9 @@ def test_frame_scaling_is_asked_of_the_real_encoder(trained, monkeypatch):
     assert [c.passed for c in scaling_checks(trained.spec, sound)] == [False] * 5
 
 
-def test_the_same_seed_gives_the_same_answer(brief):
-    asked = subjects(brief)
-    first, again = (verify_partner(brief, asked, quick=True, seed=3).to_dict() for _ in range(2))
+def test_the_same_seed_gives_the_same_answer(trained):
+    asked = subjects(trained)
+    first, again = (verify_partner(trained, asked, quick=True, seed=3).to_dict() for _ in range(2))
     assert first == again
     json.dumps(first, allow_nan=False)
     assert first["complete"] is False
@@ -180,8 +180,8 @@ def _without(model: PartnerModel, frames: int) -> PartnerModel:
     )
 
 
-def test_one_missing_frame_fails_the_count_and_the_parity(brief):
-    verification = verify_partner(_without(brief, 1), subjects(_without(brief, 1)), quick=True)
+def test_one_missing_frame_fails_the_count_and_the_parity(trained):
+    verification = verify_partner(_without(trained, 1), subjects(_without(trained, 1)), quick=True)
     failed = [(c.group, c.name) for c in verification.failed]
     assert ("count", "frames of mix.wav") in failed
     assert ("count", "harmonic vocabulary") in failed
@@ -274,28 +274,28 @@ def test_the_cause_of_a_stored_stream_that_differs(trained, live):
     assert "rounding" in _judge(tied, replace(live, tokens=tokens)).cause
 
 
-def test_the_public_function_says_how_far_hearing_agrees(brief, brief_mix, short_guitar):
+def test_the_public_function_says_how_far_hearing_agrees(trained, brief_mix, short_guitar):
     y, sr = soundfile.read(brief_mix, dtype="float32")
-    found = parity(brief, y, sr, seed=3)
-    frames = 2 * brief.recordings[0].tokens.shape[1]
+    found = parity(trained, y, sr, seed=3)
+    frames = 2 * trained.recordings[0].tokens.shape[1]
     assert (found.agreement, found.equal, found.frames, found.stage, found.cause) == (1.0, frames, frames, "", "")
     assert not found.heard.is_new
     guitar, sr = soundfile.read(short_guitar, dtype="float32")
-    assert (new := parity(brief, guitar[: 2 * sr], sr)).agreement == 1.0
+    assert (new := parity(trained, guitar[: 2 * sr], sr)).agreement == 1.0
     assert new.heard.is_new
-    recording = brief.recordings[0]
+    recording = trained.recordings[0]
     tokens = recording.tokens.copy()
     tokens[0, 3] = (tokens[0, 3] + 1) % 64
-    found = parity(replace(brief, recordings=(replace(recording, tokens=tokens),)), y, sr)
+    found = parity(replace(trained, recordings=(replace(recording, tokens=tokens),)), y, sr)
     assert found.agreement == (frames - 1) / frames
     assert "library versions" in found.cause
 
 
-def test_a_failed_parity_is_looked_into_stage_by_stage(brief):
-    recording = brief.recordings[0]
+def test_a_failed_parity_is_looked_into_stage_by_stage(trained):
+    recording = trained.recordings[0]
     tokens = recording.tokens.copy()
     tokens[0, 3] = (tokens[0, 3] + 1) % 64
-    model = replace(brief, recordings=(replace(recording, tokens=tokens),))
+    model = replace(trained, recordings=(replace(recording, tokens=tokens),))
     verification = verify_partner(model, subjects(model), quick=True)
     failed = {c.name for c in verification.failed}
     assert "mix.wav, harmonic, live" in failed
@@ -379,9 +379,9 @@ def test_a_new_recording_is_heard_as_new(trained, short_guitar):
     assert named(verification.group("diversity"), "live, all frames").passed is None
 
 
-def test_a_recording_is_matched_by_its_samples_not_its_name(trained, short_mix, tmp_path):
+def test_a_recording_is_matched_by_its_samples_not_its_name(trained, brief_mix, tmp_path):
     moved = tmp_path / "another name.flac"
-    samples, rate = soundfile.read(short_mix, dtype="float32")
+    samples, rate = soundfile.read(brief_mix, dtype="float32")
     soundfile.write(moved, samples, rate, subtype="PCM_24")
     (subject,) = subjects(trained, [read_recording(moved)])
     assert subject.stored is trained.recordings[0]
@@ -396,8 +396,8 @@ def test_another_encoder_is_not_heard_with(trained):
     assert named(verification.checks, "live against training").passed is None
 
 
-def test_versions_that_differ_are_named_and_judged_by_parity(brief):
-    model = replace(brief, trained_with={**brief.trained_with, "numpy": "1.0.0"})
+def test_versions_that_differ_are_named_and_judged_by_parity(trained):
+    model = replace(trained, trained_with={**trained.trained_with, "numpy": "1.0.0"})
     verification = verify_partner(model, subjects(model), quick=True)
     check = named(verification.group("spec"), "numpy")
     assert (check.expected, check.passed, check.values["differs"]) == ("1.0.0", None, True)
@@ -482,8 +482,8 @@ def test_averaging_takes_one_vector_per_segment(trained, live):
 
 
 @pytest.mark.slow
-def test_command_passes_in_json(brief_path, tmp_path):
-    result = run("verify", brief_path, "--json", "--report", tmp_path / "report.html")
+def test_command_passes_in_json(trained_path, tmp_path):
+    result = run("verify", trained_path, "--json", "--report", tmp_path / "report.html")
     assert result.exit_code == 0, result.output
     values = json.loads(result.stdout)
     assert values["passed"]
@@ -494,15 +494,15 @@ def test_command_passes_in_json(brief_path, tmp_path):
     assert (tmp_path / "report.html").read_text("utf-8").lstrip().lower().startswith("<!doctype html")
 
 
-def test_command_passes_in_words(brief_path, tmp_path):
-    words = run("verify", brief_path, "--quick", "--report", tmp_path).stdout
+def test_command_passes_in_words(trained_path, tmp_path):
+    words = run("verify", trained_path, "--quick", "--report", tmp_path).stdout
     assert (tmp_path / "rock-verified.html").exists()
     assert "Token diversity" in words
     assert "checks passed" in words
 
 
-def test_command_fails_with_one(brief_path, tmp_path):
-    model = load_partner(brief_path)
+def test_command_fails_with_one(trained_path, tmp_path):
+    model = load_partner(trained_path)
     recording = model.recordings[0]
     tokens = recording.tokens.copy()
     tokens[1, 7] = (tokens[1, 7] + 1) % 64
@@ -515,9 +515,9 @@ def test_command_fails_with_one(brief_path, tmp_path):
     assert result.stderr.count("musichal: ") == 1
 
 
-def test_command_without_sound_takes_the_recording(brief, brief_mix, tmp_path):
+def test_command_without_sound_takes_the_recording(trained, brief_mix, tmp_path):
     silent = tmp_path / "silent.hal"
-    save_partner(silent, replace(brief, recordings=(replace(brief.recordings[0], flac=None),)))
+    save_partner(silent, replace(trained, recordings=(replace(trained.recordings[0], flac=None),)))
     again = retrain_from(load_partner(silent), [read_recording(brief_mix)])
     save_partner(tmp_path / "again.hal", again)
     assert (tmp_path / "again.hal").read_bytes() == silent.read_bytes()

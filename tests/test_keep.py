@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from conftest import _cut
 from musichal.audio.recording import ingest, read_recording, samples_digest
 from musichal.audio.recording_files import find_recordings
 from musichal.cli import app
@@ -13,6 +14,8 @@ from musichal.errors import InputError
 from musichal.evaluate.verify import subjects, verify_partner
 from musichal.live.session.session import read_session
 from musichal.memory.partner_file import load_partner
+
+pytestmark = pytest.mark.usefixtures("heard_once")
 
 
 def run(*arguments: object) -> tuple[int, str]:
@@ -23,7 +26,8 @@ def run(*arguments: object) -> tuple[int, str]:
 @pytest.fixture(scope="module")
 def take(tmp_path_factory, trained_path, short_guitar):
     folder = tmp_path_factory.mktemp("keep") / "take"
-    code, said = run("play", trained_path, "--input", short_guitar, "--session", folder, "--mode", "couple")
+    guitar = _cut(short_guitar, folder.with_name("guitar.wav"), 0, 6)
+    code, said = run("play", trained_path, "--input", guitar, "--session", folder, "--mode", "couple")
     assert not code, said
     return folder
 

@@ -19,6 +19,8 @@ from musichal.partner.decision import Decision
 from musichal.spec import PerceptionSpec
 from musichal.training.trainer import train
 
+pytestmark = pytest.mark.usefixtures("heard_once")
+
 LEARNED_S, OFFSET_S = 12.0, 0.4
 
 

@@ -143,7 +143,7 @@ HEARD: dict[str, tuple[Callable[[Path, np.ndarray], object], str]] = {
 @pytest.mark.parametrize(("make", "warns"), HEARD.values(), ids=HEARD.keys())
 def test_what_is_heard_and_not_refused_trains_and_plays(make, warns, sound, tmp_path):
     heard = tmp_path / "heard.wav"
-    make(heard, sound[: 5 * 44_100])
+    make(heard, sound[: 3 * 44_100])
     trained = run("train", heard, "-o", tmp_path / "out.hal")
     assert trained.exit_code == 0, trained.output
     assert warns in trained.stderr

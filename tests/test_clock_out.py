@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.jack_midi import JackReceiver
 from midi_receiver import MidiSender, UdpReceiver
 from musichal.live.control import Command
 from musichal.live.live_performance import LivePerformance, LiveRequest
@@ -61,38 +62,48 @@ def test_a_pulse_that_moves_is_followed_without_a_tick_too_many(moves):
     )
 
 
-BUSY = "import time\nend = time.time() + 20\nwhile time.time() < end: pass"
+BUSY = "import time\nend = time.time() + 60\nwhile time.time() < end: pass"
+
+
+def late_ms(receiver: JackReceiver, rate_hz: int, period: int) -> np.ndarray:
+    """Return how late ticks came, by the server's frames.
+
+    Behind frames that a busy server lost its clock is set anew: each stretch without a loss has a zero of its own, from where
+    a sender has taken up the new count, and short ones are left out.
+    """
+    frames = np.array([message.frame for message in receiver.messages() if message.data == TICK])
+    cycles = np.array([frame for frame, _ in receiver.cycles()])
+    losses = cycles[1:][np.diff(cycles) != period].tolist()
+    off_ms = 1000 * (frames / rate_hz - np.arange(len(frames)) * 0.5 / 24)
+    kept = [np.zeros(0)]
+    for begin, end in zip([0, *(loss + rate_hz for loss in losses)], [*losses, cycles[-1]], strict=True):
+        stretch = off_ms[(frames >= begin) & (frames < end)]
+        kept += [stretch - np.median(stretch)] if len(stretch) > 24 else []
+    return np.concatenate(kept)
 
 
 @pytest.mark.live
 def test_ticks_reach_a_receiver_within_a_millisecond_of_their_time(jack_server):
     """Measured in frames, as a drum machine in JACK gets them, with two busy processes beside it."""
-    import jack
-
-    frames: list[int] = []
-    client = jack.Client("drums", servername=None, no_start_server=True)
-    port = client.midi_inports.register("in")
-
-    def take(_frames: int) -> None:
-        frames.extend(client.last_frame_time + at for at, data in port.incoming_midi_events() if bytes(data) == TICK)
-
-    client.set_process_callback(take)
+    clock = PortSettings("clock", "jack:ticker>drums:in", is_clock=True)
     busy = [subprocess.Popen([sys.executable, "-c", BUSY]) for _ in range(2)]
     try:
-        with client, Scheduler([PortSettings("clock", "jack:ticker>drums:in", is_clock=True)]) as scheduler:
-            scheduler.follow("clock", now_s() + 0.5, 0.5)
-            for _ in range(80):
-                scheduler.alive()
+        with (
+            JackReceiver("drums") as drums,
+            Scheduler([clock]) as ticker,
+        ):
+            ticker.follow("clock", now_s() + 0.5, 0.5)
+            for _ in range(400):
+                assert ticker.alive()
                 time.sleep(0.1)
-            rate_hz = client.samplerate
+                if len(late := late_ms(drums, jack_server.rate_hz, jack_server.period)) > 300:
+                    break
     finally:
         for process in busy:
             process.kill()
             process.wait()
-    assert len(frames) > 300
-    late_ms = 1000 * (np.array(frames) / rate_hz - np.arange(len(frames)) * 0.5 / 24)
-    late_ms -= np.median(late_ms)
-    assert np.percentile(np.abs(late_ms), 99) <= 1.0, np.percentile(np.abs(late_ms), [50, 99, 100])
+    assert len(late) > 300
+    assert np.percentile(np.abs(late), 99) <= 1.0, np.percentile(np.abs(late), [50, 99, 100])
 
 
 @pytest.mark.live

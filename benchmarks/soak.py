@@ -12,7 +12,7 @@ of small things hides in it, so that the objects of MusicHal's own types are cou
 import gc
 import tempfile
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -296,4 +296,5 @@ def _memory_mb() -> float:
 
 def _own_objects() -> int:
     """Return how many objects of MusicHal's own types there are."""
-    return sum(str(type(thing).__module__).startswith("musichal.") for thing in gc.get_objects())
+    kinds = Counter(map(type, gc.get_objects()))
+    return sum(number for kind, number in kinds.items() if str(kind.__module__).startswith("musichal."))

@@ -1,4 +1,4 @@
-"""Three minutes and half an hour on the virtual clock: nothing grows, drifts, hangs or is lost."""
+"""Half an hour on the virtual clock: nothing grows, drifts, hangs or is lost."""
 
 import pytest
 import soundfile
@@ -7,17 +7,15 @@ from benchmarks.soak import soak
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("hours", [0.05, 0.5])
-def test_hours_on_stage_lose_nothing_and_end_every_note(trained, short_guitar, hours):
+def test_half_an_hour_on_stage_loses_nothing_and_ends_every_note(trained, short_guitar):
     samples, rate = soundfile.read(short_guitar, dtype="float32")
-    found = soak(trained, samples, sample_rate_hz=rate, hours=hours)
-    assert found.struck == found.ended > 60 * hours
-    assert found.decisions > 60 * hours
+    found = soak(trained, samples, sample_rate_hz=rate, hours=0.5)
+    assert found.struck == found.ended > 30
+    assert found.decisions > 30
     assert found.segments_lost == 0
     assert found.samples_missing == 0
-    # Noise of the arrivals moves the slope of a short run; the filter must still be within a millisecond.
+    # Noise of the arrivals moves the slope of a run; the filter must still be within a millisecond.
     assert found.clock_error_ms < 1.0
-    if hours >= 0.5:
-        assert abs(found.drift_ms_per_h) < 1.0
-        assert found.grown_mb < 32
-        assert found.objects_grown < 100
+    assert abs(found.drift_ms_per_h) < 1.0
+    assert found.grown_mb < 32
+    assert found.objects_grown < 100

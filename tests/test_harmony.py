@@ -135,6 +135,8 @@ def test_what_clashes_is_left_out_and_drums_never():
     parts, left_out = without_clashes({"all": (*notes, drum)}, chroma(C), least=0.5)
     assert ([n.pitch for n in parts["all"]], left_out) == ([60, 64, 37], (61,))
     assert without_clashes({"all": notes}, chroma(C), least=0.0) == ({"all": notes}, ())
+    for strongest, unlikely in [(0.6, (61,)), (0.4, (60, 61, 64))]:
+        assert without_clashes({"all": notes}, strongest * chroma(C), least=0.5, least_likely=0.5)[1] == unlikely
 
 
 def test_tension_is_heard_as_notes_outside_of_the_harmony():

@@ -73,6 +73,7 @@ from musichal.partner.voices import Voices, gain_db, middle_pitch, octaves_towar
 _OWN_PLACES = 16
 _SHORTEST_S = 0.02
 _FITS = 0.5  # the factor of harmony from which a motif returns
+_LIKELY = 0.5  # the probability from which a pitch class is played in a clear harmony
 _OUTSIDE = 0.5  # from so much tension on, it plays outside the harmony on purpose
 
 
@@ -441,7 +442,8 @@ class Partner:
         left_out: tuple[int, ...] = ()
         if options.plan is None:  # a scenario names its harmony itself
             least = clashes_below(options.found.tonal, settings.tension)
-            parts, left_out = without_clashes(parts, answered.harmony, least=least)
+            likely = 0.0 if answered.expected is None else _LIKELY * least
+            parts, left_out = without_clashes(parts, answered.harmony, least=least, least_likely=likely)
         parts, duration_s = in_time(parts, timing, start_s=begin_s, duration_s=duration_s)
         parts = self._voices.strike(parts, settings)
         if self._knows_its_sound:

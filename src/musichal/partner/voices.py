@@ -102,13 +102,18 @@ class Voices:
         return tuple(out)
 
 
-def without_clashes(parts: Parts, harmony: AnyArray, *, least: float) -> tuple[Parts, tuple[int, ...]]:
-    """Return the notes whose pitch class sounds in a `harmony` (12,) by `least` (0 to 1), and the pitches left out."""
-    sounds = sounding_classes(harmony)
+def without_clashes(
+    parts: Parts, harmony: AnyArray, *, least: float, least_likely: float = 0.0
+) -> tuple[Parts, tuple[int, ...]]:
+    """Return the notes whose pitch class sounds in a `harmony` (12,), and the pitches left out.
+
+    A class sounds by `least` (0 to 1) beside the strongest, and its own value in `harmony` is `least_likely` or more.
+    """
+    sounds = (sounding_classes(harmony) >= least) & (np.asarray(harmony) >= least_likely)
     kept, left_out = {}, []
     for voice, notes in parts.items():
-        kept[voice] = tuple(n for n in notes if n.channel == PERCUSSION_CHANNEL or sounds[n.pitch % 12] >= least)
-        left_out += [n.pitch for n in notes if n.channel != PERCUSSION_CHANNEL and sounds[n.pitch % 12] < least]
+        kept[voice] = tuple(n for n in notes if n.channel == PERCUSSION_CHANNEL or sounds[n.pitch % 12])
+        left_out += [n.pitch for n in notes if n.channel != PERCUSSION_CHANNEL and not sounds[n.pitch % 12]]
     return kept, tuple(left_out)
 
 

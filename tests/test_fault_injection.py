@@ -31,7 +31,7 @@ def other(tmp_path_factory: pytest.TempPathFactory, ballad_mix: Path, partner_of
 
 @pytest.fixture(scope="module")
 def brief(tmp_path_factory: pytest.TempPathFactory, short_mix: Path, partner_of: Callable[..., PartnerModel]) -> PartnerModel:
-    """A partner of five seconds: what a fault does to them is as plain as what it does to ten."""
+    """A partner of five seconds, for faults that they show."""
     return partner_of(_cut(short_mix, tmp_path_factory.mktemp("brief") / "mix.wav", 0, 5))
 
 
@@ -53,18 +53,19 @@ def break_live_path(monkeypatch: pytest.MonkeyPatch, fault: Fault, model: Partne
         monkeypatch.setattr(module, "Listener", broken)
 
 
-def _one_of_each_stage() -> list[object]:
-    """Return the faults; only the first of each stage is not slow."""
-    first = {fault.stage: fault.name for fault in reversed(FAULTS)}
-    return [pytest.param(f, id=f.name, marks=[pytest.mark.slow] * (first[f.stage] != f.name)) for f in FAULTS]
+_FIRST = {fault.stage: fault.name for fault in reversed(FAULTS)}
+"""One fault of each stage that five seconds show; the others are slow, and some of them need ten."""
 
 
-@pytest.mark.parametrize("fault", _one_of_each_stage())
+@pytest.mark.parametrize(
+    "fault", [pytest.param(f, id=f.name, marks=[pytest.mark.slow] * (_FIRST[f.stage] != f.name)) for f in FAULTS]
+)
 def test_a_quick_verify_names_stage_and_cause_of_every_fault(
-    monkeypatch: pytest.MonkeyPatch, brief: PartnerModel, other: PartnerModel, fault: Fault
+    monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, other: PartnerModel, fault: Fault
 ) -> None:
-    break_live_path(monkeypatch, fault, brief, other)
-    parity = verify_partner(brief, subjects(brief), quick=True).group("parity")
+    model = request.getfixturevalue("brief" if _FIRST[fault.stage] == fault.name else "trained")
+    break_live_path(monkeypatch, fault, model, other)
+    parity = verify_partner(model, subjects(model), quick=True).group("parity")
     checks = [c for c in parity if c.name.endswith("stage by stage")]
     whole = {c.name.split(", ")[1]: c for c in parity if c not in checks}
     # Over the whole recording: tokens unless they hide it, samples where the sound itself is another, all that is played.

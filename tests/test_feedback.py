@@ -93,7 +93,7 @@ def test_in_every_mode_and_at_every_level(trained, rock_guitar, ballad_guitar, r
     runs = [
         in_rooms(trained, render, path, name=name, seed=seed, levels_db=(-20.0, -10.0, 0.0))
         for path in (rock_guitar, ballad_guitar)
-        for seed in (0, 1, 2)
+        for seed in (0, 1)
     ]
     for level_db in (-20.0, -10.0, 0.0):
         knows, does_not = ([run[level_db, known] for run in runs] for known in (True, False))

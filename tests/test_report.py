@@ -32,8 +32,6 @@ from musichal.plots.report import (
 from musichal.plots.style import SOURCE_COLOURS
 from test_pictures import overlapping_texts
 
-pytestmark = pytest.mark.usefixtures("heard_once")
-
 RATE = 24_000
 EVIL = "<script>alert('x')</script>\"&\x1b[31m\u202e歌.wav"
 VOID = {"meta", "img"}

@@ -442,7 +442,9 @@ class Partner:
         left_out: tuple[int, ...] = ()
         if options.plan is None:  # a scenario names its harmony itself
             least = clashes_below(options.found.tonal, settings.tension)
-            likely = 0.0 if answered.expected is None else _LIKELY * least
+            # No onset goes unanswered in a mode that answers each of them.
+            anything = answered.expected is None or self._modes.mode.trigger == "onset"
+            likely = 0.0 if anything else _LIKELY * least
             parts, left_out = without_clashes(parts, answered.harmony, least=least, least_likely=likely)
         parts, duration_s = in_time(parts, timing, start_s=begin_s, duration_s=duration_s)
         parts = self._voices.strike(parts, settings)

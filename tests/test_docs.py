@@ -68,7 +68,7 @@ def test_every_link_leads_somewhere(page: Path) -> None:
 
 @pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "docs" / "tutorial" / "notebook.md"], ids=lambda path: path.name)
 def test_the_python_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With ten seconds of each example instead of 34: it takes a third of the time, and the code is the page's."""
+    """The code is the page's; each example is cut to ten seconds."""
     examples = {name: _cut(mh.example(name), tmp_path / f"{name}.wav", 0, 10) for name in ("band", "guitar")}
     monkeypatch.setattr(mh, "example", examples.__getitem__)
     monkeypatch.chdir(tmp_path)

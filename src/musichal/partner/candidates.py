@@ -294,9 +294,8 @@ def in_regions(recordings: AnyArray, starts_s: AnyArray, *, use: Sequence[Region
         each = [(recordings == r.recording) & (starts_s >= r.start_s) & (starts_s < r.end_s) for r in regions]
         return reduce(np.logical_or, each)
 
-    if not use:
-        return ~inside(avoid) if avoid else np.ones(len(recordings), dtype=bool)
-    return inside(use) & ~inside(avoid) if avoid else inside(use)
+    allowed = inside(use) if use else np.ones(len(recordings), dtype=bool)
+    return allowed & ~inside(avoid) if avoid else allowed
 
 
 def wanted_pitch(library: MemoryPool, situation: Situation, settings: PartnerSettings) -> float | None:
@@ -400,7 +399,7 @@ def draw(values: Float64, *, temperature: float, floor: float, rng: np.random.Ge
     index, drawn = int(flat.argmax()), 1.0
     best = float(flat[index])
     if temperature > 0 and best > 0:
-        near = (flat >= max(floor * best, math.ulp(0.0))).nonzero()[0]
+        near = (flat >= max(floor * best, math.ulp(0.0))).nonzero()[0]  # above 0 also where the floor is 0
         # Near temperature 0 all but the best are infinitely far away.
         chance = np.add.accumulate(rounded(np.exp((flat.take(near) / best - 1) / max(temperature, _COLDEST))))
         # The last sum itself, so that a draw can only fall on a candidate with a chance.

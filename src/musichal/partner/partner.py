@@ -442,10 +442,10 @@ class Partner:
         left_out: tuple[int, ...] = ()
         if options.plan is None:  # a scenario names its harmony itself
             least = clashes_below(options.found.tonal, settings.tension)
-            # No onset goes unanswered in a mode that answers each of them.
-            anything = answered.expected is None or self._modes.mode.trigger == "onset"
-            likely = 0.0 if anything else _LIKELY * least
-            parts, left_out = without_clashes(parts, answered.harmony, least=least, least_likely=likely)
+            # A mode that answers each onset leaves none without a note for being unlikely.
+            each_onset = self._modes.mode.trigger == "onset"
+            least_likely = 0.0 if each_onset or answered.expected is None else _LIKELY * least
+            parts, left_out = without_clashes(parts, answered.harmony, least=least, least_likely=least_likely)
         parts, duration_s = in_time(parts, timing, start_s=begin_s, duration_s=duration_s)
         parts = self._voices.strike(parts, settings)
         if self._knows_its_sound:

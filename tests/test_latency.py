@@ -64,12 +64,14 @@ def test_the_partner_knows_it_unless_the_player_sets_it():
 @pytest.mark.usefixtures("jack_starts")
 def test_notes_leave_so_much_before_the_beat_as_the_output_takes(trained_path):
     """Through a real server: what is received lies where it was planned, by the latency that was stated."""
-    for _ in range(3):
+    for _ in range(4):
         found = beats_heard(trained_path, plucking_player(14), latency_ms=80.0)
-        if found["xruns"] <= 2:  # a busy computer loses sound
+        assert found["latency_ms"] >= 80
+        if len(found["added_ms"]) >= 4:
             break
-    assert found["latency_ms"] >= 80
-    assert abs(found["added_ms"]) < 2
+    else:
+        pytest.skip(f"JACK lost sound {found['xruns']} times in a quarter of a minute: this computer is too busy")
+    assert abs(np.median(found["added_ms"])) < 2
 
 
 # ── to measure it ────────────────────────────────────────────────────────────

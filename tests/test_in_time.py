@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from musichal.errors import InputError
+from musichal.hearing.beats import PLACES
 from musichal.memory.beat_places import BeatPlace
 from musichal.memory.memory import Memory
 from musichal.note import HeardNote, Note
@@ -16,7 +17,7 @@ from musichal.partner.decision import Decision
 from musichal.partner.explanation import explain
 from musichal.partner.memory_pool import MemoryPool
 from musichal.partner.settings import PartnerSettings
-from musichal.partner.timing import BeatPlan, NoteTiming, in_time
+from musichal.partner.timing import BeatPlan, NoteTiming, in_time, struck_places
 from musichal.partner.turn_taking import Metre
 from musichal.pulse import Pulse
 from partners_by_hand import gesture
@@ -180,6 +181,22 @@ def test_places_elsewhere_in_the_beat_are_held_back_as_far_as_the_pulse_is_sure(
     # What should have begun before the earliest time begins a beat later.
     assert sure.begin_s(fit, 1) == pytest.approx(10.125)
     assert sure.begin_s(fit, 3) == pytest.approx(10.375)
+
+
+def test_where_in_the_beat_memory_strikes_seldom_the_partner_does_too():
+    memory = Memory(dims=2, threshold=0.5)
+    for i in range(64):
+        # A note on each beat; on the second half of every fourth one.
+        place = BeatPlace(i % 2 / 2, 0.5, i // 2 % 4, 0.9)
+        notes = [HeardNote(i * 0.25, 0.1, 48 + i % 24, 80)] if i % 2 == 0 or i % 8 == 7 else []
+        memory.append(gesture(i * 0.25, 0.25, (i * 7 % 60, i * 11 % 60)), notes, recording=0, beat=place)
+    struck = struck_places(memory)
+    assert struck[[0, PLACES // 2, PLACES // 4]] == pytest.approx([1, 0.25, 0])
+    plan = BeatPlan(Pulse(0.0, 0.5), 1.0, 10.25, 9.9)
+    factors = plan.factors(plan.fit(MemoryPool(memory), np.arange(8)), sharpness=0.0)
+    assert factors == pytest.approx([1, 0.25] * 4)
+    # Without a sure beat no part of it is preferred.
+    assert (struck_places(memory_of(0.5, beats=False)) == 1).all()
 
 
 @settings(max_examples=40, deadline=None)

@@ -205,7 +205,7 @@ class PartnerParameters:
         0.4, 0, 1, "Confidence from which on the player's pulse is gone by in full.", group="Time"
     )
     beat_weight: float = _parameter(
-        3.0,
+        1.5,
         0,
         100,
         "How sharply places in memory are held back that lie elsewhere in the beat.",

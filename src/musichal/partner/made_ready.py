@@ -11,6 +11,7 @@ from musichal.partner.expectation import harmonic_cells
 from musichal.partner.memory_pool import MemorySegment, has_beats, token_counts, usual_ioi_s
 from musichal.partner.phrases import find_phrases
 from musichal.partner.room_pulse import beat_habit
+from musichal.partner.timing import struck_places
 from musichal.text import PathLike
 
 _DERIVED: tuple[Callable[[Memory], object], ...] = (
@@ -18,6 +19,7 @@ _DERIVED: tuple[Callable[[Memory], object], ...] = (
     find_phrases,
     harmonic_cells,
     beat_habit,
+    struck_places,
     usual_ioi_s,
     has_beats,
     token_counts,

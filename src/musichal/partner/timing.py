@@ -16,7 +16,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from musichal.arrays import Bool, Float64, Int64
-from musichal.memory.beat_places import SURE
+from musichal.hearing.beats import PLACES
+from musichal.memory.beat_places import SURE, in_sure_beat
+from musichal.memory.memory import Memory
 from musichal.note import PERCUSSION_CHANNEL, Note
 from musichal.partner.memory_pool import MemoryPool
 from musichal.pulse import Pulse
@@ -37,18 +39,35 @@ def quantised_s(time_s: float, pulse: Pulse, *, strength: float, subdivision: in
     return max(earliest_s, time_s + strength * (target_s - time_s))
 
 
+def struck_places(memory: Memory) -> Float64:
+    """Return how often memory strikes notes in each part of a beat, beside the part where it does so most, shape (PLACES,).
+
+    Notes between two parts count half for the one beside. All parts have 1 where no beat is sure.
+    """
+    states = memory.states
+    of = np.repeat(np.arange(len(states)), states["note_count"])
+    known = in_sure_beat(states)[of]
+    rows, offsets_s = states[of[known]], memory.notes["offset_s"][known].astype(np.float64)
+    places = np.rint((rows["beat_phase"] + offsets_s / rows["beat_period_s"]) * PLACES).astype(np.int64) % PLACES
+    struck = np.bincount(places, minlength=PLACES) / 1.0
+    struck += (np.roll(struck, 1) + np.roll(struck, -1)) / 2
+    return struck / struck.max() if struck.any() else np.ones(PLACES)
+
+
 @dataclass(frozen=True)
 class BeatFit:
     """How states of memory meet a pulse, each of shape (n,).
 
     `known` says whether a state's place in the beat is known, `unstruck` whether its notes began without an attack; the rest
-    holds for those that are known. A state's beat lasts `beat_s` in the
-    room, a `stretch` of what it lasted in memory; `away` is the part of that by which the state's phase lies behind the
-    phase wanted, and `step_s` the time from one place that it fits to the next.
+    holds for those that are known. `usual` is how often memory strikes notes at the state's `phase`, beside the place in the
+    beat where it does so most. A state's beat lasts `beat_s` in the room, a `stretch` of what it lasted in memory; `away` is
+    the part of that by which the state's phase lies behind the phase wanted, and `step_s` the time from one place that it fits
+    to the next.
     """
 
     known: Bool
     unstruck: Bool
+    usual: Float64
     phase: Float64
     away: Float64
     beat_s: Float64
@@ -85,12 +104,13 @@ class BeatPlan:
         step = np.minimum(1.0, level)
         wanted = (self.start_s - self.pulse.beat_s) / beat_s
         away = (phase + self.offset - wanted + step / 2) % step - step / 2
-        return BeatFit(known, unstruck, phase, away, beat_s, beat_s / memory_s, step * beat_s)
+        usual = library.base.memory.derived(struck_places).take(np.rint(phase * PLACES).astype(np.int64) % PLACES)
+        return BeatFit(known, unstruck, usual, phase, away, beat_s, beat_s / memory_s, step * beat_s)
 
     def factors(self, fit: BeatFit, *, sharpness: float) -> Float64:
-        """Return the factor of each state, shape (n,): 1 where it lies where it is wanted."""
+        """Return the factor of each state, shape (n,): 1 where it lies where it is wanted, and where memory strikes most."""
         near = np.exp(sharpness * (np.cos(2 * np.pi * fit.away * fit.beat_s / fit.step_s) - 1))
-        factors = np.where(fit.known, near, _UNKNOWN)
+        factors = np.where(fit.known, near * fit.usual, _UNKNOWN)
         return 1 - self.strength * (1 - np.where(fit.unstruck, _UNSTRUCK, 1.0) * factors)
 
     def begin_s(self, fit: BeatFit, row: int) -> float:

@@ -221,13 +221,13 @@ class Filtered:
 
 def apply_filters(
     library: MemoryPool, situation: Situation, states: Int64, transpositions: Int64, *, played: Collection[int],
-    following: int | None, run: int, tonal: float, settings: PartnerSettings, key: int | None = None,
+    following: int | None, run: int, tonal: float, settings: PartnerSettings, key: int | None = None, least_likely: float = 0.0,
 ) -> Filtered:  # fmt: skip
     """Return what each filter makes of each candidate.
 
     `played` are the states not to be repeated, `following` the successor of the state played last, `run` how many states were
-    played in recorded order, `tonal` how far the present is harmony, 0 to 1. Memory is played in the transposition `key`, what
-    was learned from the player as it was; None is any.
+    played in recorded order, `tonal` how far the present is harmony, 0 to 1, `least_likely` how likely a pitch class must be to
+    fit it. Memory is played in the transposition `key`, what was learned from the player as it was; None is any.
     """
     n, known = len(states), library.rows(states)
     rows, beside, first_live = known.rows, known.beside, known.first_live
@@ -257,7 +257,7 @@ def apply_filters(
         if settings.follow_harmony:
             fit = harmonic_fit(
                 beside["pitch_classes"].astype(np.float64), situation.harmony, transpositions,
-                least=clashes_below(tonal, settings.tension),
+                least=clashes_below(tonal, settings.tension), least_likely=least_likely,
             )  # fmt: skip
             # So much of it may lie outside the harmony.
             fit = 1 - np.abs(1 - fit - settings.tension)

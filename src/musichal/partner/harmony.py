@@ -11,7 +11,7 @@ from itertools import permutations
 
 import numpy as np
 
-from musichal.arrays import AnyArray, Float64, Int64, rounded, rounded_number
+from musichal.arrays import AnyArray, Bool, Float64, Int64, rounded, rounded_number
 from musichal.memory.ready import keepable
 
 EXAMINED = 512
@@ -76,15 +76,24 @@ def sounding_classes(chroma: AnyArray) -> Float64:
     return np.minimum(1.0, 1.5 * values / strongest)
 
 
-def harmonic_fit(classes: Float64, chroma: AnyArray, transpositions: Int64, *, least: float = 0.0) -> Float64:
+def fitting_classes(chroma: AnyArray, *, least: float, least_likely: float = 0.0) -> Bool:
+    """Return which pitch classes fit a harmony (12,): those that sound by `least` (0 to 1) and have `least_likely` there."""
+    values = np.asarray(chroma, dtype=np.float64)
+    fitting: Bool = (sounding_classes(values) >= least) & (values >= least_likely)
+    return fitting
+
+
+def harmonic_fit(
+    classes: Float64, chroma: AnyArray, transpositions: Int64, *, least: float = 0.0, least_likely: float = 0.0
+) -> Float64:
     """Return how far states' notes fit a harmony, 0 to 1, in each of the transpositions (t,), shape (n, t).
 
     `classes` (n, 12) is the share of each pitch class in a state's notes, `chroma` (12,) the harmony to fit. A pitch class fits
-    by the square of its strength beside the strongest; what sounds by less than `least` does not fit at all.
+    by the square of its strength beside the strongest; what is none of the `fitting_classes` does not fit at all.
     """
     values = np.asarray(chroma, dtype=np.float64)
     relative = values / max(float(np.maximum.reduce(values)), 1e-12)
-    fits = relative * relative * (sounding_classes(values) >= least)
+    fits = relative * relative * fitting_classes(values, least=least, least_likely=least_likely)
     fit = (moved(fits, transpositions).T @ classes.T).T
     return np.minimum(np.maximum(fit, 0, out=fit), 1, out=fit)
 

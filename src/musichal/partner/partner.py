@@ -328,6 +328,7 @@ class Partner:
             played=() if fixed else list(islice(reversed(self._played), settings.no_repeat)),
             following=None if self._position is None or fixed else self.library.successor(self._position),
             run=self._run, tonal=found.tonal, settings=settings, key=self._key.transposition if free else None,
+            least_likely=self._least_likely(found.tonal, situation, settings),
         )  # fmt: skip
         filtered.factors.update(self._modes.filters(found.states, turn))
         importance, asked = weights(settings) * self._worth, tuple[str, ...]()
@@ -415,6 +416,13 @@ class Partner:
         can_have = situation.harmonic_share if self.library.has_notes else 0.0
         return settings.player_weight - harmony * (1 - can_have)
 
+    def _least_likely(self, tonal: float, situation: Situation, settings: PartnerSettings) -> float:
+        """Return how likely a pitch class must be to be played, in a harmony as `tonal` as that."""
+        # A mode that answers each onset leaves none without a note for being unlikely.
+        if situation.expected is None or self._modes.mode.trigger == "onset":
+            return 0.0
+        return _LIKELY * clashes_below(tonal, settings.tension)
+
     # ── play or rest ─────────────────────────────────────────────────────────
 
     def _play(self, options: Options, drawn: Draw, situation: Situation, turn: Turn) -> tuple[Decision, ...]:
@@ -441,11 +449,11 @@ class Partner:
         )  # fmt: skip
         left_out: tuple[int, ...] = ()
         if options.plan is None:  # a scenario names its harmony itself
-            least = clashes_below(options.found.tonal, settings.tension)
-            # A mode that answers each onset leaves none without a note for being unlikely.
-            each_onset = self._modes.mode.trigger == "onset"
-            least_likely = 0.0 if each_onset or answered.expected is None else _LIKELY * least
-            parts, left_out = without_clashes(parts, answered.harmony, least=least, least_likely=least_likely)
+            tonal = options.found.tonal
+            parts, left_out = without_clashes(
+                parts, answered.harmony, least=clashes_below(tonal, settings.tension),
+                least_likely=self._least_likely(tonal, answered, settings),
+            )  # fmt: skip
         parts, duration_s = in_time(parts, timing, start_s=begin_s, duration_s=duration_s)
         parts = self._voices.strike(parts, settings)
         if self._knows_its_sound:

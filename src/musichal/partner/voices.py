@@ -20,7 +20,7 @@ from musichal.arrays import AnyArray
 from musichal.hearing.percepts import SILENCE
 from musichal.memory.memory import Memory
 from musichal.note import PERCUSSION_CHANNEL, HeardNote, Note
-from musichal.partner.harmony import sounding_classes
+from musichal.partner.harmony import fitting_classes
 from musichal.partner.memory_pool import STRUCK_S, MemoryPool
 from musichal.partner.player import Situation
 from musichal.partner.settings import PartnerSettings, VoiceSettings
@@ -105,11 +105,8 @@ class Voices:
 def without_clashes(
     parts: Parts, harmony: AnyArray, *, least: float, least_likely: float = 0.0
 ) -> tuple[Parts, tuple[int, ...]]:
-    """Return the notes whose pitch class sounds in a `harmony` (12,), and the pitches left out.
-
-    A class sounds by `least` (0 to 1) beside the strongest, and its own value in `harmony` is `least_likely` or more.
-    """
-    sounds = (sounding_classes(harmony) >= least) & (np.asarray(harmony) >= least_likely)
+    """Return the notes whose pitch class is one of the `fitting_classes` of a `harmony` (12,), and the pitches left out."""
+    sounds = fitting_classes(harmony, least=least, least_likely=least_likely)
     kept, left_out = {}, []
     for voice, notes in parts.items():
         kept[voice] = tuple(n for n in notes if n.channel == PERCUSSION_CHANNEL or sounds[n.pitch % 12])

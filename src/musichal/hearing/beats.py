@@ -48,7 +48,7 @@ _SHARPNESS = 0.07
 """How far the network counts beside the onsets: little, for what it has not been trained on misleads it."""
 _PULSE_GAIN, _PULSE_GAIN_WIDTH = 0.6, 0.12
 """Nepers a second that the metre explains better where the confidence is half the share that agrees."""
-_KNOWN_GAIN = 0.25
+_KNOWN_GAIN = 0.32
 """So much less is asked for of a pulse at a tempo that is likely beforehand."""
 _GAIN_MEMORY_S, _KNOWN_AT_FIRST_S, _REST_PACE = 5.0, 1.0, 0.25
 _ONSET_LATE_S = 0.005  # an onset is reported so much after a synthesiser's attack begins
@@ -59,11 +59,11 @@ PLACES = 12
 _BY_HABIT = 0.8
 """How likely the pulse is one that is known, before anything is heard."""
 _OTHER_FAMILY = 0.02  # how likely a change between known beats and others is, beside none
-_OWN_METRE = 0.4  # how far the places of onsets in known beats count beside the usual ones
+_OWN_METRE = 0.7  # how far the places of onsets in known beats count beside the usual ones
 _STEP, _KNOWN_STEP = 1.015, 1.01  # from one period to the next
-_KNOWN_RIGIDITY = 250.0
+_KNOWN_RIGIDITY = 400.0
 # How far a period may lie from a known one: its spread at first, and the most.
-_ROW_SPREAD, _ROW_REACH, _MOST_ROWS = 0.018, 0.14, 64
+_ROW_SPREAD, _ROW_REACH, _MOST_ROWS = 0.01, 0.14, 64
 _LONGEST_KNOWN_S = 1.1
 
 

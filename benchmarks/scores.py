@@ -205,11 +205,12 @@ class _BeatNote:
 
 
 def _beat_notes(score: Any, *, length: float) -> tuple[_BeatNote, ...]:
-    """Return the notes of a music21 score that start before `length` quarter notes; ties joined, no graces."""
+    """Return the notes of a music21 score that start before `length` quarter notes; ties joined (in it too), no graces."""
     notes: list[_BeatNote] = []
     parts = list(score.parts) or [score]
     for index, part in enumerate(parts):
-        for element in part.stripTies().flatten().notes:
+        part.stripTies(inPlace=True)
+        for element in part.flatten().notes:
             if element.duration.isGrace or element.offset >= length or not hasattr(element, "pitches"):
                 continue
             duration = min(float(element.quarterLength), length - float(element.offset))

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from musichal.audio.instrument import find_instrument, render_notes
 from musichal.cli import app
+from musichal.commands import evaluate
 from musichal.errors import MusicHalError
 from musichal.evaluate.feedback import LEVELS_DB, OUTPUT_S, Feedback, feedback, mean_feedback, play_in_a_room
 from musichal.memory.memory import Memory
@@ -123,7 +124,9 @@ def test_runs_at_one_level_are_told_by_their_mean_and_their_worst():
 
 
 @pytest.mark.slow
-def test_the_command_shows_how_it_hears_itself(trained_path, rock_guitar, ballad_guitar):
+def test_the_command_shows_how_it_hears_itself(trained_path, rock_guitar, ballad_guitar, monkeypatch):
+    monkeypatch.setattr(evaluate, "_ROOM_S", 5.0)
+    monkeypatch.setattr(evaluate, "_ROOM_SILENT_S", 3.0)
     arguments = ["evaluate", str(trained_path), str(rock_guitar), str(ballad_guitar), "--excerpt", "10", "--most", "4"]
     result = CliRunner().invoke(app, [*arguments, "--minutes", "0.5", "--mode", "couple", "--room", "--json"])
     assert result.exit_code == 0, result.output

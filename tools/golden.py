@@ -9,7 +9,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 GOLDEN = Path(__file__).resolve().parents[1] / "tests" / "golden.json"
@@ -19,22 +19,26 @@ OUTCOME = ("time_s", "kind", "rest", "voice", "mode", "state", "source_start_s",
 _DECIMALS = 4
 
 
+Run = Callable[..., None]
+"""Runs one command of the program by its arguments; raises where it fails."""
+
+
 def musichal(*arguments: str | Path) -> None:
-    """Run one command of the program; raises `CalledProcessError` where it fails."""
+    """Run one command of the program in a process of its own; raises `CalledProcessError` where it fails."""
     command = [sys.executable, "-P", "-m", "musichal", *map(str, arguments)]
     subprocess.run(command, check=True, capture_output=True, text=True)
 
 
-def golden(folder: Path, modes: Sequence[str] = MODES) -> dict[str, str]:
+def golden(folder: Path, modes: Sequence[str] = MODES, *, run: Run = musichal) -> dict[str, str]:
     """Play the demo and a session in each mode into `folder`; return a digest of each answer, offline and replayed."""
     demo = folder / "demo"
-    musichal("demo", demo)
+    run("demo", demo)
     digests = {"demo/reply.mid": digest((demo / "reply.mid").read_bytes())}
     for mode in modes:
         session, reply = folder / mode, folder / f"{mode}.mid"
-        musichal("play", demo / "partner.hal", "--input", AUDIO / "ballad95_guitar.ogg", "--mode", mode, "--seed", "7",
-                 "--set", "voices=melody,bass", "--session", session)  # fmt: skip
-        musichal("replay", session, "--midi-out", reply)
+        run("play", demo / "partner.hal", "--input", AUDIO / "ballad95_guitar.ogg", "--mode", mode, "--seed", "7",
+            "--set", "voices=melody,bass", "--session", session)  # fmt: skip
+        run("replay", session, "--midi-out", reply)
         digests[f"{mode}/reply.mid"] = digest((session / "reply.mid").read_bytes())
         digests[f"{mode}/replayed.mid"] = digest(reply.read_bytes())
         digests[f"{mode}/decisions"] = digest(canonical((session / "decisions.jsonl").read_text("utf-8"), OUTCOME))

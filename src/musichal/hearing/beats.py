@@ -61,7 +61,7 @@ _BY_HABIT = 0.8
 _OTHER_FAMILY = 0.02  # how likely a change between known beats and others is, beside none
 _OWN_METRE = 0.7  # how far the places of onsets in known beats count beside the usual ones
 _STEP, _KNOWN_STEP = 1.015, 1.01  # from one period to the next
-_KNOWN_RIGIDITY = 400.0
+_KNOWN_RIGIDITY = 250.0
 # How far a period may lie from a known one: its spread at first, and the most.
 _ROW_SPREAD, _ROW_REACH, _MOST_ROWS = 0.01, 0.14, 64
 _LONGEST_KNOWN_S = 1.1

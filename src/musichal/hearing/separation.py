@@ -71,28 +71,28 @@ def running_median(values: Float32, kernel: int, *, axis: int) -> Float32:
     network of comparisons of whole arrays, and for each of them the few that it has besides are put in. Each comparison keeps
     the interpreter for microseconds: live a decision may wait for it.
     """
-    half, n = kernel // 2, values.shape[axis]
-    together = 1 << round(np.log2(kernel / 4))
-    phases = [values.take(places, axis=axis) for places in _phases(n, kernel, together)]
+    if axis == 1:  # along columns, so that what is compared lies in one piece
+        return np.ascontiguousarray(running_median(np.ascontiguousarray(values.T), kernel, axis=0).T)
+    half, n = kernel // 2, values.shape[0]
+    together = 1 << max(0, round(np.log2(kernel / 6)))
+    phases = [values.take(places, axis=0) for places in _phases(n, kernel, together)]
     count = -(-n // together)
 
     def at(place: int) -> Float32:
         first = place // together
-        return phases[place % together][(slice(None),) * axis + (slice(first, first + count),)]
+        return phases[place % together][first : first + count]
 
     common = [at(place) for place in range(together - 1, kernel)]
     _sort(common, tuple(range(half - together + 1, half + 1)))
-    found = []
+    found = np.empty((count, together, *values.shape[1:]), values.dtype)
     for number in range(together):
         own = [at(place) for place in (*range(number, together - 1), *range(kernel, kernel + number))]
         _sort(own, tuple(range(len(own))))
         median = common[half]
         for rank, value in enumerate(own):
             median = np.minimum(median, np.maximum(common[half - 1 - rank], value))
-        found.append(median)
-    shape = list(values.shape)
-    shape[axis] = count * together
-    return np.stack(found, axis=axis + 1).reshape(shape)[(slice(None),) * axis + (slice(n),)]
+        found[:, number] = median
+    return found.reshape(count * together, *values.shape[1:])[:n]
 
 
 @lru_cache(maxsize=8)

@@ -102,12 +102,12 @@ def test_the_commands_of_the_tutorial_run(
 ) -> None:
     """Run every command that needs no device, in the order of the pages, in one folder."""
     monkeypatch.chdir(tmp_path)
-    for name in ("my-take.wav", "take1.wav"):
-        shutil.copy(short_mix, name)
+    shutil.copy(short_mix, "my-take.wav")
+    shutil.copy(short_guitar, "guitar.wav")
     Path("more-takes").mkdir()
-    shutil.copy(short_mix, "more-takes/take3.wav")
-    for name in ("guitar.wav", "take2.flac", "take2.wav"):
-        shutil.copy(short_guitar, name)
+    for source, name in ((short_mix, "take1.wav"), (short_mix, "more-takes/take3.wav"), (short_guitar, "take2.wav")):
+        _cut(source, Path(name), 0, 5)
+    shutil.copy("take2.wav", "take2.flac")
     Path("more-songs").mkdir()
     for name in ("song.mid", "more-songs/other.mid", "take.mid"):
         write_song(Path(name))

@@ -1,6 +1,7 @@
 """Partners and performances made by hand, small enough to know every number in them."""
 
 import copy
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -53,11 +54,12 @@ def recording(
     """Return a recording whose frames have the tokens of the gesture that they lie in, silence outside."""
     n = round(seconds * rate)
     centres = grid_positions((2 * n * RATE + rate) // (2 * rate))
-    tokens = np.full((2, len(centres)), -1, dtype=np.int16)
+    times_s, tokens = centres / RATE, np.full((2, len(centres)), -1, dtype=np.int16)
     for g in gestures:
-        inside = (centres / RATE >= g.start_s) & (centres / RATE < g.start_s + g.duration_s)
-        tokens[:, inside] = np.array(g.tokens)[:, None]
-    samples = ingest((0.5 * np.sin(2 * np.pi * 220 * np.arange(n) / rate)).astype(np.float32))
+        first, end = np.searchsorted(times_s, (g.start_s, g.start_s + g.duration_s))
+        tokens[:, first:end] = np.array(g.tokens)[:, None]
+    period = rate // math.gcd(220, rate)  # a whole number of waves of 220 Hz
+    samples = ingest(np.resize((0.5 * np.sin(2 * np.pi * 220 * np.arange(period) / rate)).astype(np.float32), n))
     return StoredRecording(
         name=name,
         sample_rate_hz=rate,

@@ -186,12 +186,9 @@ def follow(answer: Answer, player: Trace) -> Float64:
     """Return how well an answer follows a player, shape (4,), one value from −1 to 1 per dimension; 0 where unknown."""
     trace, n = answer.trace, min(len(answer.lag), len(player.density_hz))
     total, steps = np.zeros(len(DIMENSIONS)), 0
-    harmony_lag = answer.lag if answer.harmony_lag is None else answer.harmony_lag
     for first, end in _pieces(trace.sounding[:n], answer.lag[:n]):
         piece = slice(first, end)
-        fit = _fit(trace, player, piece, int(answer.lag[first]))
-        fit[0] = _harmony(trace.chroma[piece], player.chroma[np.arange(first, end) - harmony_lag[piece]])
-        total += fit * (end - first)
+        total += _fit(trace, player, piece, int(answer.lag[first]), answer.harmony_lag) * (end - first)
         steps += end - first
     return total / steps if steps else total
 
@@ -219,12 +216,13 @@ def _pieces(sounding: Bool, lag: Int64) -> list[tuple[int, int]]:
     return out
 
 
-def _fit(answer: Trace, player: Trace, piece: slice, lag: int) -> Float64:
-    """Return how well a piece of an answer fits what the player did `lag` steps before."""
+def _fit(answer: Trace, player: Trace, piece: slice, lag: int, harmony_lag: Int64 | None = None) -> Float64:
+    """Return how well a piece of an answer fits what the player did `lag` steps before, its harmony `harmony_lag`."""
     then = slice(piece.start - lag, piece.stop - lag)
+    in_harmony = then if harmony_lag is None else np.arange(piece.start, piece.stop) - harmony_lag[piece]
     return np.array(
         [
-            _harmony(answer.chroma[piece], player.chroma[then]),
+            _harmony(answer.chroma[piece], player.chroma[in_harmony]),
             _correlation(answer.density_hz[piece], player.density_hz[then]),
             _correlation(answer.loudness_db[piece], player.loudness_db[then]),
             _register(answer.pitch[piece], player.pitch[then]),

@@ -34,7 +34,7 @@ from benchmarks import scores
 from benchmarks.figure import Figure
 from benchmarks.probe_encoder import ProbeEncoder
 from benchmarks.scores import DrumHit, Rendering, ScoreNote
-from benchmarks.tokens_alone import without_notes
+from benchmarks.tokens_alone import without_notes, without_pitch
 from musichal.arrays import AnyArray, Bool, Float32, Float64, Int64
 from musichal.hearing.encoders import Encoder, create_encoder, pinned
 from musichal.hearing.listener import FeatureExtractor
@@ -121,6 +121,8 @@ def hear(rendering: Rendering, spec: PerceptionSpec, *, encoder: Encoder | None 
     """Hear a rendering from `start_s` on, by the spec's encoder or another; times stay those of the rendering."""
     first = round(start_s * rendering.sample_rate_hz)
     extractor = without_notes(FeatureExtractor(spec, encoder or create_encoder(spec)))
+    if isinstance(encoder, ProbeEncoder):
+        extractor = without_pitch(extractor)
     heard = list(extractor.stream(rendering.samples[first:], source_rate_hz=rendering.sample_rate_hz))
     return HeardPiece(
         rendering=rendering,

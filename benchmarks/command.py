@@ -52,6 +52,8 @@ def bench_command(
     unknown = sorted(set(parts) - set(PARTS))
     if unknown:
         raise InputError(f"there is no benchmark {unknown[0]!r}; there are: {', '.join(PARTS)}")
+    if write is not None:
+        write.mkdir(parents=True, exist_ok=True)  # before minutes of measuring
     figures: list[Figure] = []
     measured: Sequence[Figure]
     with terminal.progress("Measuring") as tell:

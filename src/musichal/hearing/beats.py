@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from musichal.arrays import Bool, Float32, Float64, Int64, Records, RowFile
+from musichal.arrays import AnyArray, Bool, Float32, Float64, Int64, Records, RowFile
 from musichal.hearing.bars import bar_places
 from musichal.hearing.beat_evidence import DELAY_S, N_KINDS, STEP_S, BeatEvidence, BeatNetwork
 from musichal.hearing.beat_level import beat_places, what_is_heard
@@ -65,6 +65,12 @@ _KNOWN_RIGIDITY = 250.0
 # How far a period may lie from a known one: its spread at first, and the most.
 _ROW_SPREAD, _ROW_REACH, _MOST_ROWS = 0.01, 0.14, 64
 _LONGEST_KNOWN_S = 1.1
+
+
+def beat_part(phases: AnyArray) -> Int64:
+    """Return the number of the part of a beat, one of `PLACES`, that is nearest to each phase; of the shape of `phases`."""
+    parts: Int64 = np.rint(phases * PLACES).astype(np.int64) % PLACES
+    return parts
 
 
 class BeatHabit(NamedTuple):

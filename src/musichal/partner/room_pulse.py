@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from musichal.hearing.beats import PLACES, BeatHabit, BeatTracker
+from musichal.hearing.beats import PLACES, BeatHabit, BeatTracker, beat_part
 from musichal.hearing.percepts import SILENCE, Percept
 from musichal.memory.beat_places import NO_BEAT, BeatPlace, in_sure_beat
 from musichal.memory.memory import Memory
@@ -57,7 +57,7 @@ def beat_habit(memory: Memory) -> BeatHabit | None:
     lasted_s = np.bincount(of, lasts_s)
     periods_s = 2.0 ** (np.bincount(of, lasts_s * octaves) / lasted_s)
     phases = states["beat_phase"][states["starts_at_onset"]].astype(np.float64)
-    struck = np.bincount(np.round(phases * PLACES).astype(np.int64) % PLACES, minlength=PLACES) / 1.0
+    struck = np.bincount(beat_part(phases), minlength=PLACES) / 1.0
     return BeatHabit(periods_s, lasted_s / lasted_s.sum(), struck / struck.max())
 
 

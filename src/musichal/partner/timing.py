@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from musichal.arrays import Bool, Float64, Int64
-from musichal.hearing.beats import PLACES
-from musichal.memory.beat_places import SURE, in_sure_beat
+from musichal.hearing.beats import PLACES, beat_part
+from musichal.memory.beat_places import in_sure_beat
 from musichal.memory.memory import Memory
 from musichal.note import PERCUSSION_CHANNEL, Note
 from musichal.partner.memory_pool import MemoryPool
@@ -48,8 +48,7 @@ def struck_places(memory: Memory) -> Float64:
     of = np.repeat(np.arange(len(states)), states["note_count"])
     known = in_sure_beat(states)[of]
     rows, offsets_s = states[of[known]], memory.notes["offset_s"][known].astype(np.float64)
-    places = np.rint((rows["beat_phase"] + offsets_s / rows["beat_period_s"]) * PLACES).astype(np.int64) % PLACES
-    struck = np.bincount(places, minlength=PLACES) / 1.0
+    struck = np.bincount(beat_part(rows["beat_phase"] + offsets_s / rows["beat_period_s"]), minlength=PLACES) / 1.0
     struck += (np.roll(struck, 1) + np.roll(struck, -1)) / 2
     return struck / struck.max() if struck.any() else np.ones(PLACES)
 
@@ -96,7 +95,7 @@ class BeatPlan:
         rows, beside = of_memory.rows, of_memory.beside
         unstruck = ~beside["struck"] & (beside["notes"] > 0)
         phase, memory_s = rows["beat_phase"].astype(np.float64), rows["beat_period_s"].astype(np.float64)
-        known = (memory_s > 0) & (rows["beat_confidence"].astype(np.float64) >= SURE)
+        known = in_sure_beat(rows)
         memory_s = np.where(known, memory_s, self.pulse.period_s)
         level = 2.0 ** np.rint(np.log2(self.pulse.period_s / memory_s))
         beat_s = self.pulse.period_s / level
@@ -104,7 +103,7 @@ class BeatPlan:
         step = np.minimum(1.0, level)
         wanted = (self.start_s - self.pulse.beat_s) / beat_s
         away = (phase + self.offset - wanted + step / 2) % step - step / 2
-        usual = library.base.memory.derived(struck_places).take(np.rint(phase * PLACES).astype(np.int64) % PLACES)
+        usual = library.base.memory.derived(struck_places).take(beat_part(phase))
         return BeatFit(known, unstruck, usual, phase, away, beat_s, beat_s / memory_s, step * beat_s)
 
     def factors(self, fit: BeatFit, *, sharpness: float) -> Float64:

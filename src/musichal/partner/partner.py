@@ -65,7 +65,7 @@ from musichal.partner.record import (
 from musichal.partner.scenario import WEIGHT, Guide, Plan
 from musichal.partner.self_cancellation import SelfCancellation
 from musichal.partner.settings import PartnerSettings
-from musichal.partner.timing import in_time
+from musichal.partner.timing import in_time, struck_places
 from musichal.partner.tuning import PlayerTuning
 from musichal.partner.turn_taking import Turn
 from musichal.partner.voices import Voices, gain_db, middle_pitch, octaves_towards, without_clashes
@@ -100,8 +100,10 @@ class Partner:
         self.library = MemoryPool(memory)
         self._worth = worth(self.library.base)
         base = self.library.base
+        # Of a large memory these take long to make: not in the first percept or the first decision in time.
         for segment in (base, *([base.players.segment] if base.players else [])):
-            _ = segment.pasts  # of a large memory it takes long to make: not in the first percept
+            _ = segment.pasts
+        memory.derived(struck_places)
         self.settings = settings
         self._knows_its_sound = knows_its_sound
         self._rng = rng

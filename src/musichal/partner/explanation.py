@@ -36,7 +36,7 @@ _FILTERS = MappingProxyType(
         "more like this": "being far from what you wanted more of",
         "less like this": "being near what you wanted less of",
         "something else": "being near what you wanted changed",
-        "beat": "lying elsewhere in the beat, where memory seldom strikes, or beginning without an attack",
+        "beat": "lying elsewhere in the beat or where memory seldom strikes notes, or beginning without an attack",
         "key": "being played in another transposition",
     }
 )

@@ -42,8 +42,8 @@ _START_S = 60.0
 _SETTLE_BEATS = 16
 _ON_BEATS = ("quantise=1", "subdivision=1")
 _LOUD = 0.02
-_NEAR_S = 0.2
-_WHOLE_S, _SAME_S = 1.5, 2e-4
+_NEAR_S = 0.2  # so much sound may be lost within a second of it, and its place is still found
+_WHOLE_S, _SAME_S = 1.5, 2e-4  # around a note, and how far the place of the sound there may vary where none is lost
 _MELODIES = 4
 
 
@@ -151,7 +151,7 @@ def _found_again(player: KnownPlayer, heard: Float32, rate_hz: int) -> tuple[Flo
     """
     if rate_hz != _RATE_HZ:
         raise InputError(f"the session has {rate_hz} Hz, not the server's {_RATE_HZ}")
-    reach, late = round(_NEAR_S * rate_hz), int(np.argmax(np.abs(heard) > _LOUD)) - round(player.first_s * rate_hz)
+    reach, late = round(_NEAR_S * rate_hz), round((_first_s(heard) - player.first_s) * rate_hz)
     places = []
     for first in range(round(player.first_s * rate_hz), len(player.sound) - rate_hz, rate_hz):
         begin = max(0, first + late - reach)

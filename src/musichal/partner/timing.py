@@ -47,8 +47,9 @@ def struck_places(memory: Memory) -> Float64:
     states = memory.states
     of = np.repeat(np.arange(len(states)), states["note_count"])
     known = in_sure_beat(states)[of]
-    rows, offsets_s = states[of[known]], memory.notes["offset_s"][known].astype(np.float64)
-    struck = np.bincount(beat_part(rows["beat_phase"] + offsets_s / rows["beat_period_s"]), minlength=PLACES) / 1.0
+    of, offsets_s = of[known], memory.notes["offset_s"][known].astype(np.float64)
+    phases = states["beat_phase"][of] + offsets_s / states["beat_period_s"][of]
+    struck = np.bincount(beat_part(phases), minlength=PLACES) / 1.0
     struck += (np.roll(struck, 1) + np.roll(struck, -1)) / 2
     return struck / struck.max() if struck.any() else np.ones(PLACES)
 

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.jack_midi import wait_for
 from midi_receiver import MidiSender, UdpReceiver
 from musichal.errors import InputError
 from musichal.live.control import CcMapping, Command, CommandQueue, cc_map_toml, command, partner_changes, read_cc_map, told
@@ -261,23 +262,21 @@ def test_a_flood_is_thinned_out_and_panic_gets_through(sender):
         with lock:
             got.append(asked.name)
 
+    began = time.monotonic()
     receiver = OscInput(0, put)
     try:
         to = ("127.0.0.1", receiver.port)
         rng, names = random.Random(0), ["temperature", "gain_db", "no_repeat", "bass/gain_db", "dynamics"]  # noqa: S311 - for a test
-        began = time.monotonic()
         for number in range(10_000):
             sender.sendto(osc_message(f"/musichal/{rng.choice(names)}", [number]), to)
-        for _ in range(20):  # the system itself drops what its buffer cannot hold
-            sender.sendto(osc_message("/musichal/panic"), to)
-            time.sleep(0.01)
-        wait_until(lambda: "panic" in got)
-        took = time.monotonic() - began
-        assert receiver.received <= 10_020
-        assert len([name for name in got if name != "panic"]) <= 500 * (1 + took) + 500
-        assert receiver.dropped > 0 or receiver.received < 2000 or took > 10, "slower, it is no flood"
+        # The system itself drops what its buffer cannot hold, so panic is sent until it is heard.
+        wait_until(lambda: "panic" in got or not sender.sendto(osc_message("/musichal/panic"), to))
     finally:
         receiver.close()
+    took_s = time.monotonic() - began
+    assert receiver.malformed == 0
+    assert len(got) + receiver.dropped == receiver.received, "each is obeyed, or counted as dropped"
+    assert len([name for name in got if name != "panic"]) <= 500 * (1 + took_s), "so many at once, and a second"
 
 
 def test_what_happens_goes_out():
@@ -319,9 +318,11 @@ def test_controllers_arrive_from_a_real_midi_port(jack_server):
         with open_midi_input("knobs", lambda data: got.append(tuple(data))) as port:
             assert "knobs" in port.name
             time.sleep(0.2)
-            out.send(0xB2, 20, 127)
-            wait_until(lambda: got)
-        assert got == [(0xB2, 20, 127)]
+            for _ in range(5):  # a cycle that a busy server misses takes what is in it with it, or brings it twice
+                out.send(0xB2, 20, 127)
+                if wait_for(lambda: got, 5.0):
+                    break
+        assert set(got) == {(0xB2, 20, 127)}
 
 
 def test_a_receiver_that_does_not_resolve_is_refused_and_one_that_does_is_resolved_once(monkeypatch):
@@ -380,8 +381,9 @@ def test_a_socket_that_is_broken_for_good_does_not_keep_the_thread_busy(monkeypa
     receiver._closing.clear()
     monkeypatch.setattr(osc.select, "select", lambda *_: ([1], [], []))
     thread = threading.Thread(target=receiver._run, daemon=True)
+    began = time.monotonic()
     thread.start()
-    time.sleep(0.35)
+    wait_until(lambda: len(tried) > 20)
     receiver._closing.set()
-    thread.join(10)
-    assert 1 <= len(tried) <= 60
+    thread.join()
+    assert len(tried) <= 9 * (1 + (time.monotonic() - began) / 0.1), "nine, and a rest of a tenth of a second"

@@ -139,21 +139,21 @@ def test_rubbish_and_floods_are_dropped_but_for_panic(served) -> None:
                    '{"id":1,"name":"mute","values":[[1]]}', '{"id":-1,"name":"mute","values":[]}']  # fmt: skip
         for text in rubbish:
             page.send(text)
-        before = len(obeyed)
+        before, began = len(obeyed), time.monotonic()
         for _ in range(300):
             page.send(json.dumps({"id": 1, "name": "temperature", "values": [0.1]}))
         page.send(json.dumps({"id": 2, "name": "panic", "values": []}))
-        until = time.monotonic() + 5
+        until = time.monotonic() + 60
         while not any(c.name == "panic" for c in obeyed[before:]) and time.monotonic() < until:
             time.sleep(0.01)
         assert obeyed[-1].name == "panic"
-        assert len(obeyed) - before < 120
+        assert len(obeyed) - before <= 50 * (1 + time.monotonic() - began) + 1, "so many at once, and a second, and panic"
     with opened(dashboard.address) as page:
         told(page, "ready")
         with contextlib.suppress(ConnectionClosed):
             page.send("x" * 1_000_000)
         with contextlib.suppress(ConnectionClosed):
-            while page.recv(5):
+            while page.recv(60):
                 pass
         assert page.close_code == 1009
 
@@ -195,7 +195,7 @@ def test_a_process_that_is_killed_is_told_and_harms_nobody() -> None:
         dashboard.begin(hello(PartnerSettings(), recordings=[], live=True), sample_rate_hz=100, input_rate_hz=100)
         assert dashboard.pid is not None
         os.kill(dashboard.pid, signal.SIGKILL)
-        until = time.monotonic() + 5
+        until = time.monotonic() + 60
         while not said and time.monotonic() < until:
             dashboard.event(0.0, "test", "the music goes on")
             time.sleep(0.01)
@@ -221,7 +221,7 @@ def test_what_cannot_be_told_is_reported() -> None:
         dashboard.on_end = said.append
         dashboard.begin(hello(PartnerSettings(), recordings=[], live=True), sample_rate_hz=100, input_rate_hz=100)
         dashboard.say({"k": "event", ("no", "name"): 1})
-        until = time.monotonic() + 5
+        until = time.monotonic() + 60
         while not said and time.monotonic() < until:
             time.sleep(0.01)
     assert "TypeError" in said[0]

@@ -9,10 +9,11 @@ import numpy as np
 from musichal.hearing.encoders import create_encoder
 from musichal.hearing.listener import Listener
 from musichal.hearing.percepts import Percept, Window
-from musichal.live.engine import EventLoop, Player
+from musichal.live.engine import EngineObserver, EventLoop, Player
 from musichal.live.input.blocks import Block
 from musichal.live.live_engine import LiveEngine
 from musichal.live.parts import AnalysedWindow, AnalysisThread
+from musichal.live.session.event_log import Entry, Played, Struck
 from musichal.memory.partner_file import PartnerModel
 from musichal.partner.decision import Decision
 from musichal.partner.partner import Partner
@@ -43,6 +44,28 @@ class LineClock:
 
     def position_at(self, moment_s: float) -> float:
         return (moment_s - self.start_s) * self.rate_hz
+
+
+class KeptEntries(EngineObserver):
+    """What reached the partner while it plays, and what was told."""
+
+    def __init__(self) -> None:
+        self.entries: list[Entry] = []
+        self.told: list[str] = []
+
+    def entry(self, entry: Entry) -> None:
+        self.entries.append(entry)
+
+    def event(self, at_s: float, kind: str, text: str) -> None:
+        self.told.append(f"{kind} {text}")
+
+    def struck(self) -> list[int]:
+        """Return the keys whose onset reached the partner."""
+        return [pitch for entry in self.entries if isinstance(entry, Struck) for pitch in entry.onset.pitches]
+
+    def played(self) -> list[int]:
+        """Return the keys whose note reached the partner, once it had ended."""
+        return [note.pitch for entry in self.entries if isinstance(entry, Played) for note in entry.notes]
 
 
 class HandSource:

@@ -89,7 +89,7 @@ def test_clock_arrives_from_a_real_midi_port(jack_server):
 
     with MidiSender("drum machine") as out:
         for _ in range(5):
-            told, box, late_s = [], CommandQueue(pace_s=0.0), 0.0
+            told, box, late_s, missed = [], CommandQueue(pace_s=0.0), 0.0, jack_server.xruns()
             clock = MidiClock(lambda moment_s: moment_s, told.append)
             with open_midi_input("drum machine", midi_commands(CcMap([CcMapping(20, "temperature")]), box.put, clock)):
                 time.sleep(0.2)
@@ -105,7 +105,9 @@ def test_clock_arrives_from_a_real_midi_port(jack_server):
                 until = time.monotonic() + 20
                 while None not in told and time.monotonic() < until:
                     time.sleep(0.02)
-            if late_s < 0.02:  # a drum machine that a busy computer stops for longer keeps no time; then it begins again
+            # A drum machine that a busy computer stops for longer keeps no time, and a cycle that the server misses takes what
+            # is in it with it; then it begins again.
+            if late_s < 0.02 and (None in told or jack_server.xruns() == missed):
                 break
     assert told[-1] is None
     assert told[-2]["period_s"] == pytest.approx(0.48, rel=0.1)

@@ -26,6 +26,7 @@ from musichal.live.session.session import read_session
 from musichal.memory.partner_file import save_partner
 from musichal.note import HeardNote
 from musichal.spec import PerceptionSpec
+from stage_by_hand import KeptEntries
 
 RATE_HZ = 24_000
 
@@ -137,7 +138,7 @@ def test_a_hit_is_left_out_only_beside_a_key_of_the_same_drum():
 
 @pytest.mark.live
 def test_a_pianist_sings_live_and_the_session_replays(jack_server, fake_microphone, trained, tmp_path):
-    partner, session = tmp_path / "p.hal", tmp_path / "session"
+    partner, session, heard = tmp_path / "p.hal", tmp_path / "session", KeptEntries()
     save_partner(partner, trained)
     voice = np.tile(clicks([6000, 30_000, 54_000]), 4)
     soundfile.write(tmp_path / "voice.wav", np.interp(np.arange(2 * len(voice)) / 2, np.arange(len(voice)), voice), 48_000)
@@ -145,13 +146,15 @@ def test_a_pianist_sings_live_and_the_session_replays(jack_server, fake_micropho
     with MidiSender("piano") as piano:
         wanted = f"{microphone.name} + 0.5 midi:piano"
         request = LiveRequest(partner=partner, input=wanted, midi_out="none:", session=session)
-        with LivePerformance(request) as live:
+        with LivePerformance(request, observers=[heard]) as live:
             microphone.go()
             for pitch in (60, 64, 67):
                 piano.send(0x90, pitch, 90)
                 time.sleep(0.4)
                 piano.send(0x80, pitch, 0)
-            live.wait(0.5)
+            until = time.monotonic() + 30
+            while 67 not in heard.played() and time.monotonic() < until:
+                live.wait(0.1)
     entries = read_session(session).entries
     assert [p for e in entries if isinstance(e, Struck) for p in e.onset.pitches] == [60, 64, 67]
     assert [n.pitch for e in entries if isinstance(e, Played) for n in e.notes] == [60, 64, 67]

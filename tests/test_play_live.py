@@ -396,12 +396,12 @@ def test_a_controller_that_is_missing_keeps_nothing_from_starting_and_is_taken_u
     ) as concert:  # fmt: skip
         concert.wait_to_hear("It plays without it, and takes it up when it appears")
         with MidiSender("knobs") as out:
-            concert.wait_to_hear("knobs is there: it is taken up", timeout_s=3.0)
+            concert.wait_to_hear("knobs is there: it is taken up")
             out.send(0xB0, 20, 127)
             concert.wait_to_hear("paused")
-        concert.wait_to_hear("knobs is gone", timeout_s=3.0)
+        concert.wait_to_hear("knobs is gone")
         with MidiSender("knobs") as out:
-            concert.wait_to_hear("knobs is there", timeout_s=3.0)
+            concert.wait_to_hear("knobs is there")
             out.send(0xB0, 21, 127)
             concert.wait_to_hear("mark 1 at")
         concert.end()

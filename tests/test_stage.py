@@ -146,6 +146,7 @@ def test_losses_are_told_once_with_the_remedy_and_jack_dies_and_comes_back(
             time.sleep(0.12)
             jack_server.process.send_signal(signal.SIGCONT)
             time.sleep(0.3)
+        concert.wait_to_hear("raise the period", timeout_s=SOON_S)
         told = [line for line in concert.said if "raise the period" in line]
         jack_server.kill()
         concert.wait_to_hear("is gone", timeout_s=SOON_S)

@@ -192,10 +192,17 @@ def running_jack_server(folder: Path, *, rate_hz: int = 48_000, period: int = 51
 
 
 @pytest.fixture
-def jack_server_at(tmp_path: Path) -> Iterator[Callable[..., JackServer]]:
+def jack_server_at(tmp_path: Path, record_property: Callable[[str, object], None]) -> Iterator[Callable[..., JackServer]]:
     """Start a server with ``(rate_hz=..., period=..., playback=...)``; all that were started end with the test."""
+    servers: list[JackServer] = []
     with contextlib.ExitStack() as stack:
-        yield lambda **options: stack.enter_context(running_jack_server(tmp_path, **options))
+
+        def start(**options: int) -> JackServer:
+            servers.append(stack.enter_context(running_jack_server(tmp_path, **options)))
+            return servers[-1]
+
+        yield start
+    record_property("xruns", sum(server.xruns() for server in servers))
 
 
 @pytest.fixture

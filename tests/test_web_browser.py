@@ -58,7 +58,7 @@ def take(tmp_path_factory, short_guitar) -> Path:
     return path
 
 
-def until(holds: Callable[[], Any], timeout_s: float = 20.0, what: str = "") -> Any:
+def until(holds: Callable[[], Any], timeout_s: float = 60.0, what: str = "") -> Any:
     end = time.monotonic() + timeout_s
     while not (found := holds()):
         assert time.monotonic() < end, f"never: {what or holds}"
@@ -70,6 +70,7 @@ def opened(browser: Any, address: str, *, width: int = 1280, height: int = 800, 
     """Return a page and the list that its errors go to."""
     shown = {"viewport": {"width": width, "height": height}, "color_scheme": scheme, "reduced_motion": "reduce"}
     page = browser.new_context(**shown).new_page()  # what fades is pale while it does
+    page.set_default_timeout(120_000)
     errors: list[str] = []
     page.on("console", lambda m: errors.append(m.text) if m.type in ("error", "warning") else None)
     page.on("pageerror", lambda error: errors.append(str(error)))
@@ -248,7 +249,7 @@ def _look_at_session(browser: Any, session: Path, take: Path) -> None:
     with playing(session, "--no-browser", command="web") as web:
         page, errors = opened(browser, address_in(web)[0], scheme="light")
         page.click(".play")
-        until(lambda: page.evaluate("app.transport.audio.currentTime > 0.3"), 60, "the sound plays")
+        until(lambda: page.evaluate("app.transport.audio.currentTime > 0.3"), 240, "the sound plays")
         until(lambda: page.evaluate("Math.abs(app.now() - app.transport.audio.currentTime)") < 0.1, what="it is in step")
         page.click(".play")
         page.evaluate("app.transport.seek(app.model.plays.find((p) => p.notes.length && p.begin > 3).begin + 0.5)")
@@ -297,7 +298,7 @@ def _compare_and_train(page: Any, take: Path) -> None:
     until(lambda: page.locator(".figures-table tbody tr").count() > 5, what="the two are compared")
     assert "differs" not in str(page.get_attribute(".figures-table tbody tr >> nth=3", "class"))
     page.click(".compared button >> nth=0")
-    until(lambda: page.evaluate("app.shelf.compared.audios[0].currentTime > 0.2"), 60, "a take plays")
+    until(lambda: page.evaluate("app.shelf.compared.audios[0].currentTime > 0.2"), 240, "a take plays")
     pictured(page, "sessions-light-desktop")
     assert clipped(page) == [] and unfair(page, where="sessions, light") == []
     page.click('[data-view="partners"]')

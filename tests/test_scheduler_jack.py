@@ -76,7 +76,7 @@ def all_end(receiver: JackReceiver, begun_s: float) -> float:
 def killed(address: str, receiver: JackReceiver, rng: random.Random) -> float:
     with playing(address, receiver) as (process, pid):
         time.sleep(rng.uniform(0.0, 0.3))
-        assert len(receiver.sounding()) >= 6
+        assert wait_for(lambda: len(receiver.sounding()) >= 6, 10.0), "no chord sounds"
         begun_s = time.monotonic()
         process.kill()
         took_s = all_end(receiver, begun_s)

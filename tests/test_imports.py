@@ -62,9 +62,19 @@ def modules(src: Path) -> list[tuple[str, bool, ast.Module]]:
     return found
 
 
+@cache
+def nodes(tree: ast.Module) -> list[ast.AST]:
+    return list(ast.walk(tree))
+
+
+def last_name(of: ast.expr) -> str:
+    """Return what stands behind the last dot of an expression, or all of it, if it is a name; "" for another one."""
+    return of.attr if isinstance(of, ast.Attribute) else of.id if isinstance(of, ast.Name) else ""
+
+
 def imported(name: str, is_package: bool, tree: ast.Module) -> Iterator[tuple[int, str]]:
     """Yield (line, module) of every import, wherever it stands: in functions, under TYPE_CHECKING, by importlib."""
-    for node in ast.walk(tree):
+    for node in nodes(tree):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -73,7 +83,7 @@ def imported(name: str, is_package: bool, tree: ast.Module) -> Iterator[tuple[in
             module = ".".join(filter(None, [start, node.module]))
             # `from musichal import spec` imports the module musichal.spec
             yield from ((node.lineno, f"{module}.{alias.name}" if module == "musichal" else module) for alias in node.names)
-        elif isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in ("import_module", "__import__"):
+        elif isinstance(node, ast.Call) and last_name(node.func) in ("import_module", "__import__"):
             yield from ((node.lineno, arg.value) for arg in node.args[:1] if isinstance(arg, ast.Constant))
 
 
@@ -106,7 +116,7 @@ def offences(name: str, tree: ast.Module) -> Iterator[str]:
     for line, module in imported(name, False, tree):
         if module.split(".")[0] in PICKLING:
             yield f"{name}:{line} imports {module}: data must never be able to run code"
-    for node in ast.walk(tree):
+    for node in nodes(tree):
         where = f"{name}:{getattr(node, 'lineno', 0)}"
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("print", "eval", "exec"):
             yield f"{where} calls {node.func.id}()"
@@ -116,7 +126,7 @@ def offences(name: str, tree: ast.Module) -> Iterator[str]:
             yield f"{where} allows pickles"
         if isinstance(node, ast.Global):
             yield f"{where} changes module state with `global`"
-        if sleepless and isinstance(node, ast.Attribute) and ast.unparse(node) == "time.sleep":
+        if sleepless and isinstance(node, ast.Attribute) and node.attr == "sleep" and ast.unparse(node) == "time.sleep":
             yield f"{where} sleeps in the audio path"
         if sleepless and isinstance(node, ast.ImportFrom) and node.module == "time":
             yield from (f"{where} imports sleep" for alias in node.names if alias.name == "sleep")

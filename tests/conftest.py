@@ -49,6 +49,11 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the tests that take longest: one that began last would go on alone, beside idle workers."""
+    items.sort(key=lambda item: -max((seconds for mark in item.iter_markers("slow") for seconds in mark.args), default=0))
+
+
 def pytest_collection_finish() -> None:
     """Spare the garbage collector the four thousand tests that were collected."""
     gc.collect()

@@ -512,7 +512,7 @@ def test_a_machine_of_another_arithmetic_is_refused(songs, tmp_path):
     run("join", tmp_path / "w", "-o", tmp_path / "a.hal", "--allow-mixed", "--workers", 1)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(15)
 @pytest.mark.skipif(sys.platform == "win32", reason="nothing is killed so")
 def test_a_dask_cluster_gives_the_same_bytes_though_a_worker_is_killed_and_another_slow(songs, tmp_path):
     pytest.importorskip("distributed")

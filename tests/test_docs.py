@@ -96,7 +96,7 @@ def write_song(path: Path) -> None:
     mido.MidiFile(type=1, tracks=[track, piano], ticks_per_beat=480).save(path)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(45)
 def test_the_commands_of_the_tutorial_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, short_mix: Path, short_guitar: Path
 ) -> None:

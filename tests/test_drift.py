@@ -306,7 +306,7 @@ def tokens_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(FeatureExtractor, "__init__", begin_deaf)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(40)
 @pytest.mark.usefixtures("tokens_alone")
 def test_four_minutes_of_the_training_music_from_another_place_raise_none(song, audio_dir):
     rate, x = song.sample_rate_hz, song.samples
@@ -324,7 +324,7 @@ def test_four_minutes_of_the_training_music_from_another_place_raise_none(song, 
     assert (noted(reports), raised(reports)) == (["other instrument"], [])
 
 
-@pytest.mark.slow
+@pytest.mark.slow(20)
 @pytest.mark.usefixtures("tokens_alone")
 @pytest.mark.parametrize("first_learned", [True, False])
 def test_four_minutes_that_were_never_learned_raise_none(audio_dir, first_learned):

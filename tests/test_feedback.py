@@ -87,7 +87,7 @@ def test_it_answers_itself_for_ever_unless_it_knows_its_sound(trained, rock_guit
     assert apart[0.0, True].heard > apart[0.0, False].heard + 0.05, "what is taken off is its own"
 
 
-@pytest.mark.slow
+@pytest.mark.slow(55)
 @pytest.mark.parametrize("name", ["couple", "contrast"])
 def test_in_every_mode_and_at_every_level(trained, rock_guitar, ballad_guitar, render, name):
     """Over players and seeds: it falls silent sooner, and learns less of itself."""

@@ -27,7 +27,7 @@ def in_this_process(*arguments: str | Path) -> None:
     assert result.exit_code == 0, result.output
 
 
-@pytest.mark.slow
+@pytest.mark.slow(25)
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_golden_bytes_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kernel: str) -> None:
     """Under the usual kernel what all modes hear is heard once, in this process; under the others each command hears."""

@@ -6,7 +6,7 @@ import soundfile
 from benchmarks.soak import soak
 
 
-@pytest.mark.slow
+@pytest.mark.slow(50)
 def test_a_quarter_of_an_hour_on_stage_loses_nothing_and_ends_every_note(trained, short_guitar):
     samples, rate = soundfile.read(short_guitar, dtype="float32")
     found = soak(trained, samples, sample_rate_hz=rate, hours=0.25)

@@ -175,7 +175,7 @@ FLOORS = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.slow(105)
 def test_figures_on_held_out_scores_and_on_music_unlike_what_tokens_were_fitted_on() -> None:
     """No figure may fall behind what was measured, and each on held-out scores is better than the probe's."""
     quality, labelled = tq.measure_token_quality()

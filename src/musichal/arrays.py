@@ -54,7 +54,9 @@ class Columns:
 
     def extend(self, rows: AnyArray) -> None:
         """Append rows, an array of shape (k, …)."""
-        if not len(rows):
+        if len(rows) < 2:  # a slice of records is assigned field by field, a record at once
+            for row in rows:
+                self.append(row)
             return
         self._reserve(len(rows))
         self._rows[self._length : self._length + len(rows)] = rows

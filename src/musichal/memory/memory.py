@@ -68,6 +68,8 @@ _STATE_RANGES = {
     "bar_place": (-1, 127),
     "beat_confidence": (0, 1),
 }
+_EXTREMES = np.minimum.reduce, np.maximum.reduce
+_FEW = 12  # that many values are sooner compared than their extremes are found
 _NOTE_RANGES = {"offset_s": (0, _LARGEST), "duration_s": _DURATIONS_S, "pitch": (0, 127), "velocity": (1, 127)}
 
 
@@ -373,6 +375,6 @@ def _check_values(states: Records, notes: Records, hits: Records) -> None:
     for columns, ranges in ((states, _STATE_RANGES), (notes, _NOTE_RANGES), (hits, _NOTE_RANGES)):
         for name, (lowest, highest) in ranges.items() if len(columns) else ():
             values = columns[name]
-            least, most = np.minimum.reduce(values, axis=None), np.maximum.reduce(values, axis=None)
-            if not (least >= lowest and most <= highest):  # nor for NaN
+            extremes = values.ravel().tolist() if values.size <= _FEW else [f(values, axis=None) for f in _EXTREMES]
+            if not all(lowest <= value <= highest for value in extremes):  # nor for NaN
                 require_range(values, lowest, highest, f"memory: {name}")

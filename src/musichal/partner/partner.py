@@ -176,7 +176,8 @@ class Partner:
             self._heard = situation.heard
             for name, recent in player_contexts(situation).items():
                 self._activate(name, recent)
-            self._activation.insert("likeness", self._alike(situation, self._shifts(), self._key.transposition, settings), ())
+            alike = self._alike(situation, self._shifts(self._key), self._key.transposition, settings)
+            self._activation.insert("likeness", alike, ())
         self._search_sounds(situation, settings)
         if self._modes.mode.trigger == "onset" and not by_keys:  # a key changes the harmony, so all is weighed after it
             options = self._weigh(Turn(settings, self._at(now_s, settings, pitch=self._modes.pitch)))
@@ -207,11 +208,9 @@ class Partner:
 
     def _search_sounds(self, situation: Situation, settings: PartnerSettings) -> None:
         """Search what fits the harmony before a decision is asked for, so that it need not wait."""
-        self._sounds = self._sounding(situation, settings, self._shifts())
+        self._sounds = self._sounding(situation, settings, self._shifts(self._next_key(settings)))
         _ = self._expected and self._expected.named
-        search_ahead(
-            self.library, self._activation, self._follower, self._sounds, settings=settings, turn=self._choices
-        )  # fmt: skip
+        search_ahead(self.library, self._activation, self._follower, self._sounds, settings=settings, turn=self._choices)
         self._prepared = None
 
     def change(self, changes: Mapping[str, object], now_s: float) -> str:
@@ -233,10 +232,16 @@ class Partner:
         expected = None if self._expected is None else self._expected.classes
         return self._tracker.at(now_s, settings, pitch=pitch, expected=expected)
 
-    def _shifts(self) -> Int64:
+    def _next_key(self, settings: PartnerSettings, *, begins: bool = False) -> KeptTransposition:
+        """Return the transposition to play in next, where a phrase `begins` or as far as is known."""
+        if self._expected is None:
+            return self._key
+        likely, begins = self._expected.transpositions, begins or self._position is None
+        return self._key.at(likely, transpositions(settings), penalty=settings.transposition_penalty, begins=begins)
+
+    def _shifts(self, key: KeptTransposition) -> Int64:
         """Return the transpositions to look in while a phrase goes on: that of memory, and of what was learned."""
-        key = self._key.transposition
-        return np.array(sorted({key, 0} if len(self.library.segments) > 1 else {key}))
+        return np.array(sorted({key.transposition, 0} if len(self.library.segments) > 1 else {key.transposition}))
 
     def _sounding(self, situation: Situation, settings: PartnerSettings, shifts: Int64) -> Sounding:
         return sounding(
@@ -311,12 +316,8 @@ class Partner:
         plan = self._follow_scenario(turn)
         also = self._modes.also(turn)
         free = plan is None and turn.step is None
-        if free and self._expected is not None:
-            self._key = self._key.at(
-                self._expected.transpositions, transpositions(settings), penalty=settings.transposition_penalty,
-                begins=turn.begins or self._position is None,
-            )  # fmt: skip
-        self._sounds = self._sounding(situation, settings, self._shifts() if free else transpositions(settings))
+        self._key = self._next_key(settings, begins=turn.begins) if free else self._key
+        self._sounds = self._sounding(situation, settings, self._shifts(self._key) if free else transpositions(settings))
         found = find_candidates(
             self.library, self._activation, self._follower, situation, self._sounds, position=self._position,
             transposition=self._transposition, settings=settings, turn=self._choices,
@@ -372,7 +373,7 @@ class Partner:
         """Return what each influence makes of these states of its memory now, (influences, n), to measure that."""
         settings = self._modes.settings(self.settings)
         situation = self._at(now_s, settings)
-        sounds = self._sounding(situation, settings, self._shifts())
+        sounds = self._sounding(situation, settings, self._shifts(self._key))
         found = find_candidates(
             self.library, self._activation, self._follower, situation, sounds, position=None, transposition=0,
             settings=settings, also=states,

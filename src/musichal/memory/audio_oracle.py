@@ -18,6 +18,7 @@ product, a matrix product) wherever their rounding error cannot change the outco
 otherwise. So one vector at a time, many at once, and any BLAS give the same links, bit for bit.
 """
 
+import sys
 from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -42,7 +43,7 @@ def rounding_bound(dims: int, largest_squared_norm: float) -> float:
     Covers |a - b|² and |a|² + |b|² - 2 a·b in double precision with sums in any order (Higham, Accuracy and Stability
     of Numerical Algorithms, section 3.1), with room to spare.
     """
-    return 8.0 * (dims + 8) * float(np.finfo(np.float64).eps) * largest_squared_norm
+    return 8.0 * (dims + 8) * sys.float_info.epsilon * largest_squared_norm
 
 
 def nearest_target(
@@ -52,10 +53,10 @@ def nearest_target(
 
     `distances` are approximations that are wrong by `bound` at most; `exact` is called only where that matters.
     """
-    least = float(distances.min())
+    least = float(np.minimum.reduce(distances))
     if least >= limit + bound:
         return 0
-    rivals = np.flatnonzero(distances <= least + 2.0 * bound).tolist()
+    rivals = (distances <= least + 2.0 * bound).nonzero()[0].tolist()
     if len(rivals) == 1 and least < limit - bound:
         return targets[rivals[0]]
     nearest, winner = min((exact(targets[i]), targets[i]) for i in rivals)
@@ -448,7 +449,7 @@ def checked_vectors(vectors: AnyArray, *, dims: int | None = None) -> Float32:
     if vectors.dtype != np.float32:
         with np.errstate(over="ignore"):
             single = vectors.astype(np.float32)
-    if not np.isfinite(single).all():
+    if not np.logical_and.reduce(np.isfinite(single), axis=None):
         raise InputError("an oracle cannot take vectors with NaN or infinite values")
     return single
 

@@ -202,7 +202,7 @@ class MemorySegment:
         memory, state = self.memory, len(self.memory) - 1
         rows = memory.states
         row, before = rows[state], rows[state - 1] if state else None
-        silent = bool((row["tokens"] == SILENCE).all())
+        silent = set(row["tokens"].tolist()) == {SILENCE}
         start_s, struck = float(row["start_s"]), bool(row["starts_at_onset"])
         follows = before is not None and bool(before["recording"] == row["recording"])
         line_s, noted_before, since = start_s, 0, 0

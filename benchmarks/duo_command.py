@@ -41,13 +41,15 @@ class DuoOptions:
 
 _ALONE, _PAIRS = "melody alone", "melody alone, learned beside the player (pairs)"
 _DRUMS, _MIDI, _MIDI_DRUMS = "player with drums", "melody alone, MIDI files", "player with drums, MIDI files"
+_PUSHES, _TIMES = "tempo changes by 8 %, melody alone", 5
+"""Beats until back differ from one performance to the next: each of these few songs is played so often."""
 _KINDS = {
     _ALONE: ({}, _SONGS),
     _PAIRS: ({"pairs": True}, _SONGS),
     _MIDI: ({"midi": True}, _SONGS),
     _DRUMS: ({"with_drums": True}, 10),
     _MIDI_DRUMS: ({"with_drums": True, "midi": True}, 10),
-    "tempo changes by 8 %, melody alone": ({"sets": ("tempo_push",)}, 6),
+    _PUSHES: ({"sets": ("tempo_push",)}, 6),
     "the key jumps by a tritone and back, melody alone": ({"sets": ("key_push",)}, 8),
 }
 """Which songs, and at most how many."""
@@ -68,7 +70,10 @@ def measure_duo(options: DuoOptions, *, terminal: Terminal, progress: Progress, 
     found: dict[str, DuoEvaluation] = {}
     for kind, (which, most) in kinds.items():
         songs = songs_of(options.split, most=most, **which)  # type: ignore[arg-type]
-        found[kind] = play_songs(songs, options.modes, cache=options.cache, settings=settings, progress=progress)
+        times = _TIMES if kind == _PUSHES else 1
+        found[kind] = play_songs(
+            songs, options.modes, cache=options.cache, settings=settings, times=times, progress=progress
+        )  # fmt: skip
         for table in duo_tables(found[kind]):
             terminal.show(table)
     for title, (header, *rows) in _gains(found):
@@ -173,6 +178,16 @@ def _harmony_figures(contestant: DuoContestant, real: HarmonyTogether, kind: str
         yield Figure(f"moves the key within a phrase: {name}", found.transposition_changes or 0.0, "", 0.125, False)
 
 
+def _count(kind: str, evaluation: DuoEvaluation) -> str:
+    """Return what was played."""
+    of = len(evaluation.songs)
+    return (
+        f"{of // _TIMES} songs, {_TIMES} performances of each: beats until back are their median"
+        if kind == _PUSHES
+        else f"{of} songs"
+    )
+
+
 def _page(options: DuoOptions, found: Mapping[str, DuoEvaluation], figures: Sequence[Figure]) -> str:
     lines = [
         f"# Results: duo{', MIDI files beside recordings' if options.midi else ''}",
@@ -188,7 +203,7 @@ def _page(options: DuoOptions, found: Mapping[str, DuoEvaluation], figures: Sequ
     ]
     for kind, evaluation in found.items():
         chance = "" if evaluation.chance_r is None else f"; R by chance is {evaluation.chance_r:.2f}"
-        lines += [f"## {kind.capitalize()}", "", f"{len(evaluation.songs)} songs{chance}.", ""]
+        lines += [f"## {kind.capitalize()}", "", f"{_count(kind, evaluation)}{chance}.", ""]
         for header, *rows in (time_rows(evaluation), harmony_rows(evaluation), choice_rows(evaluation)):
             lines += [
                 "| " + " | ".join(header) + " |",

@@ -210,9 +210,10 @@ def play_songs(
     cache: Path | None,
     settings: PartnerSettings | None = None,
     anchors: bool = True,
+    times: int = 1,
     progress: Progress,
 ) -> DuoEvaluation:
-    """Return how each mode does in songs, beside the anchors."""
+    """Return how each mode does in songs, beside the anchors; each song is played so many `times`, with a seed each."""
     heard = []
     for number, song in enumerate(songs):
         progress(f"Training and hearing {song.folder.name}", number / len(songs))
@@ -223,5 +224,6 @@ def play_songs(
         for number, item in enumerate(heard):
             elsewhere = heard[(number + 1) % len(heard)] if len(heard) > 1 else None
             progress(f"Answering {item.name}", number / len(heard))
-            played.append(play_duo(item, directions, settings=settings, elsewhere=elsewhere, anchors=anchors))
+            for seed in range(times):
+                played.append(play_duo(item, directions, settings=settings, seed=seed, elsewhere=elsewhere, anchors=anchors))
     return evaluation_of(played)

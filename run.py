@@ -33,9 +33,10 @@ VENV = ROOT / ".venv"
 PYTHON = str(VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python"))
 PIP = ROOT / "tools" / "bootstrap" / "pip-26.3-py3-none-any.whl"
 ON_ALL_CORES = ["-n", "auto", "--dist", "worksteal"]
-# Live tests wait for most of their time, each in a JACK server of its own; these measure time, or run a browser.
+# Live tests wait for most of their time, each in a JACK server of its own: three at once keep two cores busy.
+# These measure time, or run a browser.
 ALONE = ["tests/test_bench_live.py", "tests/test_latency.py", "tests/test_web_browser.py"]
-TOGETHER = ["-n", "2", "--dist", "loadfile", *(f"--ignore={file}" for file in ALONE)]
+TOGETHER = ["-n", "3", "--dist", "loadfile", *(f"--ignore={file}" for file in ALONE)]
 TESTS = {
     "fast": [["-m", "not slow and not live and not fuzz", *ON_ALL_CORES]],
     "live": [["-m", "live and not slow", *TOGETHER], ["-m", "live and not slow", *ALONE]],

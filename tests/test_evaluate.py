@@ -375,7 +375,7 @@ def test_recordings_that_are_too_short_are_refused(trained, rock_guitar):
 def test_the_command_shows_tables_and_writes_a_report(trained_path, rock_guitar, ballad_guitar, tmp_path):
     report = tmp_path / "listening.html"
     inputs = [str(trained_path), str(rock_guitar), str(ballad_guitar)]
-    short = ["--excerpt", "10", "--most", "4", "--minutes", "1"]
+    short = ["--excerpt", "10", "--most", "4", "--minutes", "0.5"]
     arguments = ["evaluate", *inputs, *short, "--mode", "shadow", "--mode", "couple"]
     result = CliRunner().invoke(app, [*arguments, "--report", str(report), "--json"])
     assert result.exit_code == 0, result.output

@@ -32,16 +32,28 @@ ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 PYTHON = str(VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python"))
 PIP = ROOT / "tools" / "bootstrap" / "pip-26.3-py3-none-any.whl"
+
+
+def marked(kind: str) -> list[str]:
+    """Return the files that have tests of a kind: to import the others takes each worker seconds."""
+    files = sorted((ROOT / "tests").glob("test_*.py"))
+    return [f"tests/{file.name}" for file in files if f"mark.{kind}" in file.read_text("utf-8")]
+
+
 ON_ALL_CORES = ["-n", "auto", "--dist", "worksteal"]
 # Live tests wait for most of their time, each in a JACK server of its own: three at once keep two cores busy.
 # These measure time, or run a browser.
 ALONE = ["tests/test_bench_live.py", "tests/test_latency.py", "tests/test_web_browser.py"]
-TOGETHER = ["-n", "3", "--dist", "loadfile", *(f"--ignore={file}" for file in ALONE)]
+TOGETHER = ["-n", "3", "--dist", "loadfile", *(file for file in marked("live") if file not in ALONE)]
 TESTS = {
     "fast": [["-m", "not slow and not live and not fuzz", *ON_ALL_CORES]],
     "live": [["-m", "live and not slow", *TOGETHER], ["-m", "live and not slow", *ALONE]],
     "fuzz": [["-m", "fuzz"]],
-    "slow": [["-m", "slow and not live", *ON_ALL_CORES], ["-m", "slow and live", *TOGETHER], ["-m", "slow and live", *ALONE]],
+    "slow": [
+        ["-m", "slow and not live", *ON_ALL_CORES, *marked("slow")],
+        ["-m", "slow and live", *TOGETHER],
+        ["-m", "slow and live", *ALONE],
+    ],
 }
 
 

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -282,15 +283,34 @@ def test_a_player_who_does_what_memory_never_heard_gets_a_rest_with_that_reason(
     assert {d.rest for d in alone} == {"no match"}
 
 
-def test_a_player_in_another_key_is_answered_in_that_key():
-    triad = np.zeros(12)
-    triad[[0, 4, 7]] = 1
+TRIAD = np.isin(np.arange(12), [0, 4, 7]).astype(np.float32)
+
+
+@pytest.fixture
+def triads() -> Memory:
     memory = Memory(dims=2, threshold=0.5)
     for i in range(12):
-        own = dataclasses.replace(gesture(0.25 * i, 0.25, (i, i)), chroma=triad.astype(np.float32))
+        own = dataclasses.replace(gesture(0.25 * i, 0.25, (i, i)), chroma=TRIAD)
         memory.append(own, [HeardNote(0.25 * i, 0.2, 60, 90)], recording=0)
+    return memory
+
+
+def test_a_decision_finds_searched_what_fits_also_where_the_key_moves(triads, monkeypatch):
+    decide = Partner.decide
+
+    def without_searching(partner, now_s):
+        with patch("musichal.partner.candidates.HarmonySearch", side_effect=AssertionError("it searches now")):
+            return decide(partner, now_s)
+
+    monkeypatch.setattr(Partner, "decide", without_searching)
+    player = [*phrase([50] * 6, chroma=TRIAD), *phrase([50] * 12, chroma=np.roll(TRIAD, 5), first=6)]
+    decisions = answer(triads, player, PartnerSettings(no_repeat=0))
+    assert {d.transposition for d in decisions if d.kind == "play"} == {0, 5}
+
+
+def test_a_player_in_another_key_is_answered_in_that_key(triads):
     for key in range(-5, 7):
-        decisions = answer(memory, phrase([50, 51, 52], chroma=np.roll(triad, key)))
+        decisions = answer(triads, phrase([50, 51, 52], chroma=np.roll(TRIAD, key)))
         assert {d.transposition for d in decisions if d.kind == "play"} == {key}
         assert {n.pitch for d in decisions for n in d.notes} == {60 + key}
 

@@ -326,15 +326,23 @@ def test_a_partner_plays_to_the_beat_of_a_session(
         summary = json.loads(concert.end())
     assert summary["link"] == {"peers": 1, "tempo_bpm": pytest.approx(97.0, abs=0.1), "playing": False}
     played = read_session(session)
-    clocks = [entry.changes["clock"] for entry in played.entries if isinstance(entry, Changed)]
-    assert clocks
-    assert all(clock["period_s"] == pytest.approx(60 / 97, rel=1e-3) for clock in clocks if "beat_s" in clock)
-    assert {clock["source"] for clock in clocks} == {"link"}
-    decisions = [decision for decision in played.decisions if decision.tempo_bpm]
+    rate_hz = played.settings.stream_rate_hz
+    clocks = [(entry.at_sample / rate_hz, entry.changes["clock"]) for entry in played.entries if isinstance(entry, Changed)]
+    assert {clock["source"] for _, clock in clocks} == {"link"}
+    told = [clock for _, clock in clocks if "beat_s" in clock]
+    assert told
+    assert all(clock["period_s"] == pytest.approx(60 / 97, rel=1e-3) for clock in told)
+
+    def is_led(at_s: float) -> bool:
+        """A busy machine may stop the peer for so long that the session forgets it, and Link gives no pulse meanwhile."""
+        before = [(at_s - told_s, clock) for told_s, clock in clocks if told_s <= at_s]
+        return bool(before) and before[-1][0] < 10 and "beat_s" in before[-1][1]
+
+    decisions = [decision for decision in played.decisions if decision.tempo_bpm and is_led(decision.time_s)]
     assert decisions
     assert all(decision.tempo_bpm == pytest.approx(97.0, rel=1e-3) for decision in decisions)
     step_s = 60 / 97 / PartnerSettings().subdivision
-    beats_s = np.array([clock["beat_s"] for clock in clocks if "beat_s" in clock])
+    beats_s = np.array([clock["beat_s"] for clock in told])
     sent_s = played.settings.partner.latency_ms / 1000  # so much before the beat
     off_s = [
         np.abs((note.onset_s + sent_s - beats_s + step_s / 2) % step_s - step_s / 2).min()

@@ -68,6 +68,7 @@ def listening_to(microphone: FakeMicrophone) -> Iterator[tuple[LiveInput, list[I
 def test_every_sample_comes_in_once(jack_server: JackServer, fake_microphone: Plug, ramp: Path) -> None:
     microphone = fake_microphone(ramp, after_s=0.5)
     events: list[InputEvent] = []
+    opened_s = time.monotonic()
     with LiveInput("fakemic", on_event=events.append) as live:
         assert live.sample_rate_hz == 48_000
         assert (live.device.name, live.device.channels) == ("fakemic", 1)
@@ -79,7 +80,8 @@ def test_every_sample_comes_in_once(jack_server: JackServer, fake_microphone: Pl
     assert events[0].kind == "opened"
     values = heard(blocks)
     if finished.xruns or live.xruns or jack_server.xruns():
-        assert live.lost_samples < 48_000
+        assert set((values * 2**18).tolist()) <= set(range(96_001)), "what came is of the file"
+        assert blocks[-1].end_sample / 48_000 < time.monotonic() - opened_s, "no more is lost than there was"
     else:
         np.testing.assert_array_equal(values[values > 0] * 2**18, np.arange(96_000) + 1)
         assert live.lost_samples == 0

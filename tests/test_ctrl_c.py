@@ -98,3 +98,22 @@ def test_its_exit_code_is_that_of_the_signal_however_it_was_started(tmp_path: Pa
     command = [sys.executable, "-m", "musichal", "--version"]
     done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode, done.stderr) == (143, "musichal: told to end; nothing was left half-written\n")
+
+
+_HELD = """
+import os, signal
+from musichal.commands.play import stop_signals
+with stop_signals() as stop:
+    with stop._cond:  # as `wait` does for a moment
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGINT)
+            for _ in range(1000):
+                pass
+    print(stop.wait(30))
+"""
+
+
+def test_one_that_comes_while_the_performance_begins_or_ends_its_waiting_ends_it() -> None:
+    """The lock of an event is not to be taken twice: a handler that took it would stop the program for good."""
+    done = subprocess.run([sys.executable, "-c", _HELD], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "True\n"), done.stderr

@@ -13,6 +13,7 @@ import sys
 if __name__ == "__main__" and not sys.flags.safe_path:
     del sys.path[0]  # `python -m` puts the current folder there, and a json.py in it would be imported (CWE-427)
 
+import _thread
 import contextlib
 import signal
 import threading
@@ -63,7 +64,7 @@ class _Stop:
     def _send_again(self) -> None:
         """Send the signal later, from a thread: where an exception was dropped, the next one would be dropped too."""
         self._come_s = -_IMPATIENCE_S
-        threading.Thread(target=self._again, daemon=True).start()
+        _thread.start_new_thread(self._again, ())  # `threading` would take a lock, which this may have interrupted
 
     def _again(self) -> None:
         time.sleep(_AGAIN_S)

@@ -3,6 +3,7 @@
 Live, the stage board is shown at a terminal, elsewhere plain lines.
 """
 
+import _thread
 import contextlib
 import math
 import re
@@ -363,7 +364,8 @@ def stop_signals() -> Iterator[threading.Event]:
     if threading.current_thread() is threading.main_thread():
         for name in names:
             number = signal.Signals[name]
-            before[number] = signal.signal(number, lambda *_: stop.set())
+            # In a thread: the handler may interrupt a `stop.wait` that holds the event's lock for a moment.
+            before[number] = signal.signal(number, lambda *_: _thread.start_new_thread(stop.set, ()))
     try:
         yield stop
     finally:

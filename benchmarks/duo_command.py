@@ -182,7 +182,7 @@ def _count(kind: str, evaluation: DuoEvaluation) -> str:
     """Return what was played."""
     of = len(evaluation.songs)
     return (
-        f"{of // _TIMES} songs, {_TIMES} performances of each: beats until back are their median"
+        f"{of // _TIMES} songs, {_TIMES} performances of each (brackets over these; the median beats until back)"
         if kind == _PUSHES
         else f"{of} songs"
     )

@@ -41,17 +41,17 @@ def marked(kind: str) -> list[str]:
 
 
 ON_ALL_CORES = ["-n", "auto", "--dist", "worksteal"]
-# Live tests wait for most of their time, each in a JACK server of its own: three at once keep two cores busy.
-# These measure time, or run a browser.
+# Live tests wait for most of their time, each in a JACK server of its own: three at once keep two cores busy. Of the slow ones
+# two go at once: they need each sample of a longer time. Those alone measure time, or run a browser.
 ALONE = ["tests/test_bench_live.py", "tests/test_latency.py", "tests/test_web_browser.py"]
-TOGETHER = ["-n", "3", "--dist", "loadfile", *(file for file in marked("live") if file not in ALONE)]
+TOGETHER = ["--dist", "loadfile", *(file for file in marked("live") if file not in ALONE)]
 TESTS = {
     "fast": [["-m", "not slow and not live and not fuzz", *ON_ALL_CORES]],
-    "live": [["-m", "live and not slow", *TOGETHER], ["-m", "live and not slow", *ALONE]],
+    "live": [["-m", "live and not slow", "-n", "3", *TOGETHER], ["-m", "live and not slow", *ALONE]],
     "fuzz": [["-m", "fuzz"]],
     "slow": [
         ["-m", "slow and not live", *ON_ALL_CORES, *marked("slow")],
-        ["-m", "slow and live", *TOGETHER],
+        ["-m", "slow and live", "-n", "2", *TOGETHER],
         ["-m", "slow and live", *ALONE],
     ],
 }

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +20,6 @@ from musichal.evaluate.time_together import intervals
 from musichal.evaluate.together import ANCHORS, REAL, DuoContestant, DuoEvaluation, Played, Progress
 
 CACHE = Path(tempfile.gettempdir()) / "musichal-duo-cache"
-_SONGS = 18
 
 
 @dataclass(frozen=True)
@@ -43,16 +43,16 @@ _ALONE, _PAIRS = "melody alone", "melody alone, learned beside the player (pairs
 _DRUMS, _MIDI, _MIDI_DRUMS = "player with drums", "melody alone, MIDI files", "player with drums, MIDI files"
 _PUSHES, _TIMES = "tempo changes by 8 %, melody alone", 5
 """Beats until back differ from one performance to the next: each of these few songs is played so often."""
-_KINDS = {
-    _ALONE: ({}, _SONGS),
-    _PAIRS: ({"pairs": True}, _SONGS),
-    _MIDI: ({"midi": True}, _SONGS),
+_KINDS: Mapping[str, tuple[Mapping[str, Any], int | None]] = {
+    _ALONE: ({}, None),
+    _PAIRS: ({"pairs": True}, None),
+    _MIDI: ({"midi": True}, None),
     _DRUMS: ({"with_drums": True}, 10),
     _MIDI_DRUMS: ({"with_drums": True, "midi": True}, 10),
     _PUSHES: ({"sets": ("tempo_push",)}, 6),
     "the key jumps by a tritone and back, melody alone": ({"sets": ("key_push",)}, 8),
 }
-"""Which songs, and at most how many."""
+"""Which songs, and at most how many; None for all."""
 _TUNE_GOALS = {"couple": (0.86, 0.15), "shadow": (0.88, 0.15), "contrast": (0.84, None)}
 """Agreement with band and player, and with the band alone above the same answer moved."""
 _STEADY_GOALS = {"melody alone": 0.60, "player with drums": 0.85}
@@ -69,7 +69,7 @@ def measure_duo(options: DuoOptions, *, terminal: Terminal, progress: Progress, 
     kinds = {kind: (which, options.songs or most) for kind, (which, most) in _KINDS.items() if kind in _chosen(options)}
     found: dict[str, DuoEvaluation] = {}
     for kind, (which, most) in kinds.items():
-        songs = songs_of(options.split, most=most, **which)  # type: ignore[arg-type]
+        songs = songs_of(options.split, most=most, **which)
         times = _TIMES if kind == _PUSHES else 1
         found[kind] = play_songs(
             songs, options.modes, cache=options.cache, settings=settings, times=times, progress=progress

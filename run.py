@@ -34,27 +34,25 @@ PYTHON = str(VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python"))
 PIP = ROOT / "tools" / "bootstrap" / "pip-26.3-py3-none-any.whl"
 
 
-def marked(kind: str) -> list[str]:
-    """Return the files that have tests of a kind: to import the others takes each worker seconds."""
-    files = sorted((ROOT / "tests").glob("test_*.py"))
-    return [f"tests/{file.name}" for file in files if f"mark.{kind}" in file.read_text("utf-8")]
-
-
-ON_ALL_CORES = ["-n", "auto", "--dist", "worksteal"]
-# Live tests wait for most of their time, each in a JACK server of its own: three at once keep two cores busy. Of the slow ones
-# two go at once: they need each sample of a longer time. Those alone measure time, or run a browser.
-ALONE = ["tests/test_bench_live.py", "tests/test_latency.py", "tests/test_web_browser.py"]
-TOGETHER = ["--dist", "loadfile", *(file for file in marked("live") if file not in ALONE)]
-TESTS = {
-    "fast": [["-m", "not slow and not live and not fuzz", *ON_ALL_CORES]],
-    "live": [["-m", "live and not slow", "-n", "3", *TOGETHER], ["-m", "live and not slow", *ALONE]],
-    "fuzz": [["-m", "fuzz"]],
-    "slow": [
-        ["-m", "slow and not live", *ON_ALL_CORES, *marked("slow")],
-        ["-m", "slow and live", "-n", "2", *TOGETHER],
-        ["-m", "slow and live", *ALONE],
-    ],
-}
+def suites() -> dict[str, list[list[str]]]:
+    """Return the pytest runs of each suite. Those of live and slow tests import only the files that have some."""
+    texts = {f"tests/{file.name}": file.read_text("utf-8") for file in sorted((ROOT / "tests").glob("test_*.py"))}
+    live, slow = ([file for file, text in texts.items() if f"mark.{kind}" in text] for kind in ("live", "slow"))
+    on_all_cores = ["-n", "auto", "--dist", "worksteal"]
+    # Live tests wait for most of their time, each in a JACK server of its own: three at once keep two cores busy. Of the slow
+    # ones two go at once: they need each sample of a longer time. Those alone measure time, or run a browser.
+    alone = ["tests/test_bench_live.py", "tests/test_latency.py", "tests/test_web_browser.py"]
+    together = ["--dist", "loadfile", *(file for file in live if file not in alone)]
+    return {
+        "fast": [["-m", "not slow and not live and not fuzz", *on_all_cores]],
+        "live": [["-m", "live and not slow", "-n", "3", *together], ["-m", "live and not slow", *alone]],
+        "fuzz": [["-m", "fuzz"]],
+        "slow": [
+            ["-m", "slow and not live", *on_all_cores, *slow],
+            ["-m", "slow and live", "-n", "2", *together],
+            ["-m", "slow and live", *alone],
+        ],
+    }
 
 
 def commands(name: str, arguments: list[str]) -> tuple[str, list[list[str]]]:
@@ -62,7 +60,7 @@ def commands(name: str, arguments: list[str]) -> tuple[str, list[list[str]]]:
     if name == "demo":
         return "sound", [["musichal", "demo", *arguments]]
     if name == "test":
-        return "dev", [["pytest", *options] for options in TESTS.get(" ".join(arguments) or "fast", [arguments])]
+        return "dev", [["pytest", *options] for options in suites().get(" ".join(arguments) or "fast", [arguments])]
     if name == "check":
         return "dev", [["ruff", "check"], ["ruff", "format", "--check"], ["mypy"]]
     return "", []

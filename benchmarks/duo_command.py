@@ -41,18 +41,17 @@ class DuoOptions:
 
 _ALONE, _PAIRS = "melody alone", "melody alone, learned beside the player (pairs)"
 _DRUMS, _MIDI, _MIDI_DRUMS = "player with drums", "melody alone, MIDI files", "player with drums, MIDI files"
-_PUSHES, _TIMES = "tempo changes by 8 %, melody alone", 5
-"""Beats until back differ from one performance to the next: each of these few songs is played so often."""
-_KINDS: Mapping[str, tuple[Mapping[str, Any], int | None]] = {
-    _ALONE: ({}, None),
-    _PAIRS: ({"pairs": True}, None),
-    _MIDI: ({"midi": True}, None),
-    _DRUMS: ({"with_drums": True}, 10),
-    _MIDI_DRUMS: ({"with_drums": True, "midi": True}, 10),
-    _PUSHES: ({"sets": ("tempo_push",)}, 6),
-    "the key jumps by a tritone and back, melody alone": ({"sets": ("key_push",)}, 8),
+_KINDS: Mapping[str, tuple[Mapping[str, Any], int | None, int]] = {
+    _ALONE: ({}, None, 1),
+    _PAIRS: ({"pairs": True}, None, 1),
+    _MIDI: ({"midi": True}, None, 1),
+    _DRUMS: ({"with_drums": True}, 10, 1),
+    _MIDI_DRUMS: ({"with_drums": True, "midi": True}, 10, 1),
+    # Beats until back differ from one performance of these few songs to the next.
+    "tempo changes by 8 %, melody alone": ({"sets": ("tempo_push",)}, 6, 5),
+    "the key jumps by a tritone and back, melody alone": ({"sets": ("key_push",)}, 8, 1),
 }
-"""Which songs, and at most how many; None for all."""
+"""Which songs, at most how many (None for all), and how often each is played."""
 _TUNE_GOALS = {"couple": (0.86, 0.15), "shadow": (0.88, 0.15), "contrast": (0.84, None)}
 """Agreement with band and player, and with the band alone above the same answer moved."""
 _STEADY_GOALS = {"melody alone": 0.60, "player with drums": 0.85}
@@ -66,11 +65,10 @@ def measure_duo(options: DuoOptions, *, terminal: Terminal, progress: Progress, 
     recording and changes of tempo follow, and the figures have goals. `write` is a folder that gets the page.
     """
     settings = settings_from(options.set_)
-    kinds = {kind: (which, options.songs or most) for kind, (which, most) in _KINDS.items() if kind in _chosen(options)}
     found: dict[str, DuoEvaluation] = {}
-    for kind, (which, most) in kinds.items():
-        songs = songs_of(options.split, most=most, **which)
-        times = _TIMES if kind == _PUSHES else 1
+    for kind in _chosen(options):
+        which, most, times = _KINDS[kind]
+        songs = songs_of(options.split, most=options.songs or most, **which)
         found[kind] = play_songs(
             songs, options.modes, cache=options.cache, settings=settings, times=times, progress=progress
         )  # fmt: skip
@@ -180,12 +178,9 @@ def _harmony_figures(contestant: DuoContestant, real: HarmonyTogether, kind: str
 
 def _count(kind: str, evaluation: DuoEvaluation) -> str:
     """Return what was played."""
-    of = len(evaluation.songs)
-    return (
-        f"{of // _TIMES} songs, {_TIMES} performances of each (brackets over these; the median beats until back)"
-        if kind == _PUSHES
-        else f"{of} songs"
-    )
+    times = _KINDS[kind][2]
+    often = f", {times} performances of each (brackets over these; the median beats until back)" if times > 1 else ""
+    return f"{len(evaluation.songs) // times} songs{often}"
 
 
 def _page(options: DuoOptions, found: Mapping[str, DuoEvaluation], figures: Sequence[Figure]) -> str:

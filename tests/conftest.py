@@ -28,7 +28,7 @@ from musichal.spec import PerceptionSpec
 from musichal.training.trainer import train
 
 AUDIO = Path(__file__).parent / "audio"
-_NO_TIME = 0.5  # a share
+_NO_TIME = 0.5  # the share of a test that some process waited for a processor, above which the machine kept no time
 
 # No deadlines: a busy machine is no counterexample. `--hypothesis-profile ci` tries more.
 _UNCHECKED = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]

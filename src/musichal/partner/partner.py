@@ -233,7 +233,7 @@ class Partner:
         return self._tracker.at(now_s, settings, pitch=pitch, expected=expected)
 
     def _next_key(self, settings: PartnerSettings, *, begins: bool = False) -> KeptTransposition:
-        """Return the transposition to play in next, where a phrase `begins` or as far as is known."""
+        """Return the transposition to play in next; where a phrase `begins`, less has to speak for another one."""
         if self._expected is None:
             return self._key
         likely, begins = self._expected.transpositions, begins or self._position is None

@@ -3,7 +3,7 @@
 A memory of pairs has each cell twice: once the others' harmony says what a player plays there, once what their player played
 then. So the model finds out how far this player plays what was played then, and where; the influence "pairs" goes by it.
 
-Memory's recordings are cut into cells of half a beat (of `FREE_PERIOD_S` / 2 where there is no beat). A hidden Markov model
+Memory's recordings are cut into cells of a quarter of a beat (of `FREE_PERIOD_S` / 4 where there is no beat). A hidden Markov model
 follows the player through them: its hidden state is a cell and a transposition, it goes on from cell to cell, now and then
 jumps anywhere, and rarely changes its transposition (Rabiner, Proc. IEEE 77, 1989; of chords in chroma: Sheh & Ellis, ISMIR
 2003). What is heard of the player in a cell speaks for the cells of memory with these pitch classes. So a line of single notes
@@ -35,11 +35,13 @@ MOST_STATES = 2048
 FREE_PERIOD_S = 0.5
 """A beat where there is none."""
 _STRETCH_STATES = 256
-_PARTS = 2  # cells in a beat
-_LONGEST_CELLS = 16  # so many cells of one state count
-_CATCH_UP = 8  # so many cells of silence are stepped over at once
-_JUMP = 0.05  # chance that memory goes on elsewhere, in each cell
-_MOVE = 0.01  # chance that the transposition is another one
+_PARTS = 4  # cells in a beat
+_NAMED = 2  # so many of them together are named as a chord
+_LONGEST_CELLS = 32  # so many cells of one state count
+_CATCH_UP = 16  # so many cells of silence are stepped over at once
+_JUMP = 0.025  # chance that memory goes on elsewhere, in each cell
+_MOVE = 0.005  # chance that the transposition is another one
+_WEIGHT = 0.5  # how far what is played in a cell counts: what is next to it is mostly the same
 _HOME, _AT_HOME = 0.8, 0.99  # chance that it is none: before anything was heard, and where memory knows the player
 _FOREIGN = 0.2  # share of what is played that memory's harmony does not account for
 _AS_THEN = 0.8  # share of what is played that what was played then accounts for, where memory knows that
@@ -54,12 +56,12 @@ _UNLIKE = 0.02  # what a transposition is worth in which memory has no harmony l
 _NOW_S = 0.3
 _NO_STATE: Int64 = np.zeros(0, dtype=np.int64)
 _NO_STATE.setflags(write=False)
-_AHEAD = 3  # cells after the one that was heard last that the expectation is for
-_MEMORY_S = 8.0  # time constant, in cells, of how well memory accounts for the player
-_ACCOUNTS = 0.5  # nats a cell above chance that memory fully accounts for the player with
-_LATELY = 2.0  # and of how well it did just now
-_SURPRISED, _TRUSTED = -0.6, -0.1  # nats a cell above chance, just now, with which memory tells nothing and with which all
-_FOREIGN_KEYS = -0.35  # and so many below it are two keys at once; no song to tune on has so few
+_AHEAD = 6  # cells after the one that was heard last that the expectation is for
+_MEMORY_CELLS = 16.0  # time constant of how well memory accounts for the player
+_ACCOUNTS = 0.25  # nats a cell above chance that memory fully accounts for the player with
+_LATELY_CELLS = 4.0  # and of how well it did just now
+_SURPRISED, _TRUSTED = -0.3, -0.05  # nats a cell above chance, just now, with which memory tells nothing and with which all
+_FOREIGN_KEYS = -0.175  # and so many below it are two keys at once; no song to tune on has so few
 
 _TURNED: Int64 = (np.arange(12)[:, None] + np.arange(12)) % 12
 """At [t, c] pitch class c + t: what memory has at c sounds there, moved up by t."""
@@ -238,7 +240,7 @@ class HarmonyFollower:
         self._edge_s: float | None = None  # where the cell that is heard ends
         self._heard: Float64 = np.zeros(12)
         self._now: Float64 = np.zeros(12)
-        self._chords = ChordFollower()
+        self._chords, self._unnamed = ChordFollower(), list[Float64]()
         # What follows from where memory is, until the next cell was heard.
         self._carried: tuple[Float64, Float64, Float64] | None = None
         self._next: dict[int, Float64] = {}
@@ -365,13 +367,13 @@ class HarmonyFollower:
     def _step(self) -> None:
         """Move on by a cell, then weigh by what was heard in it."""
         heard, self._heard = self._heard, np.zeros(12)
-        played = _salient(heard)
-        if played.any():
-            played *= tonalness(heard) / played.sum()
-        self._chords.step(played)
-        cells = self._cells
-        if cells is None:
+        self._unnamed.append(heard)
+        if len(self._unnamed) == _NAMED:
+            self._chords.step(_played(np.sum(self._unnamed, axis=0)))
+            self._unnamed = []
+        if self._cells is None:
             return
+        played = _WEIGHT * _played(heard)
         places = np.empty_like(self._places)
         places[:, 0] = 0
         np.multiply(self._places[:, :-1], self._stays, out=places[:, 1:])
@@ -383,8 +385,8 @@ class HarmonyFollower:
             fits = places.sum(axis=1)
             places /= fits[:, None]
             above = float(np.log(fits @ self._keys)) + float(played.sum()) * float(np.log(12))
-            self._accounted += (above - self._accounted) / _MEMORY_S
-            self._lately += (above - self._lately) / _LATELY
+            self._accounted += (above - self._accounted) / _MEMORY_CELLS
+            self._lately += (above - self._lately) / _LATELY_CELLS
             self._keys *= fits**_KEY_WEIGHT
             self._keys /= self._keys.sum()
         self._places = places
@@ -401,6 +403,12 @@ def _following(cells: HarmonicCells) -> Float64:
         goes_on &= ends[:, None]
         out += np.where(goes_on, np.roll(carried, -ahead, axis=0), usual)
     return out
+
+
+def _played(heard: Float64) -> Float64:
+    """Return the share of each pitch class in what was played, as far as it is harmony; nothing is zero."""
+    salient = _salient(heard)
+    return salient * (tonalness(heard) / salient.sum()) if salient.any() else salient
 
 
 def _relative(values: Float64) -> Float64:

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from musichal.memory.beat_places import NO_BEAT, BeatPlace
 from musichal.memory.memory import Memory
 from musichal.note import HeardNote, Note
 from musichal.partner.chords import ChordFollower, chord_name, chords_of, key_name
@@ -13,6 +14,7 @@ from musichal.partner.harmony import KeptTransposition, harmonic_fit
 from musichal.partner.partner import Partner
 from musichal.partner.settings import PartnerSettings
 from musichal.partner.voices import without_clashes
+from musichal.pulse import Pulse
 from partners_by_hand import gesture
 from players_by_hand import SEGMENT, answer, percept
 
@@ -27,14 +29,16 @@ def chroma(classes, moved: int = 0) -> np.ndarray:
     return out
 
 
-def band(chords=SONG, times: int = 6, beats: int = 4, *, foreign: bool = False) -> Memory:
+def band(
+    chords=SONG, times: int = 6, beats: int = 4, *, foreign: bool = False, place: BeatPlace = NO_BEAT
+) -> Memory:  # fmt: skip
     """Return a memory of a band whose every beat is a gesture of half a second with the notes of its chord."""
     memory, start_s = Memory(dims=2, threshold=0.5), 0.0
     for number, chord in enumerate(chords * times):
         for beat in range(beats):
             notes = [HeardNote(start_s, 0.4, 60 + c, 90) for c in (*chord, *((chord[0] + 1,) if foreign else ()))]
             own = gesture(start_s, FREE_PERIOD_S, (number % 7, beat))
-            memory.append(dataclasses.replace(own, chroma=chroma(chord)), notes, recording=0)
+            memory.append(dataclasses.replace(own, chroma=chroma(chord)), notes, recording=0, beat=place)
             start_s += FREE_PERIOD_S
     return memory
 
@@ -200,10 +204,43 @@ def test_a_large_memory_is_followed_in_stretches_of_it():
     memory = band(times=MOST_STATES // 16 + 1)
     cells = harmonic_cells(memory)
     assert len(memory) > MOST_STATES
-    assert 0 < len(cells.strengths) <= 3 * MOST_STATES
+    assert 0 < len(cells.strengths) <= 5 * MOST_STATES
     assert (~cells.goes_on).sum() == 8
     heard = line(24.0)
     assert in_tune(followed(memory, heard), heard)[12:].mean() > 0.8
+
+
+def changing(seconds: float, later_s: float) -> list:
+    """Return what is heard of a player who goes through a song's chords, one in each beat, so much later than on the beat."""
+    out = []
+    for i in range(int(seconds / SEGMENT_S)):
+        heard = percept(i).heard
+        beats = np.floor((heard.frame_samples / RATE - later_s) / FREE_PERIOD_S).astype(int)
+        rows = np.stack([chroma(SONG[beat % len(SONG)]) for beat in beats])
+        out.append(dataclasses.replace(percept(i), heard=dataclasses.replace(heard, chroma=rows)))
+    return out
+
+
+@pytest.mark.parametrize("part", [0, 1, 2, 3])
+def test_the_harmony_tells_where_in_memorys_beat_the_player_is(part):
+    beat = BeatPlace(0.0, FREE_PERIOD_S, -1, 0.9)
+    pulse, later_s = Pulse(0.0, FREE_PERIOD_S), part * FREE_PERIOD_S / 4
+    follower = HarmonyFollower(harmonic_cells(band(beats=1, times=24, place=beat)), sample_rate_hz=RATE)
+    chances = followed_chances(follower, changing(16.0, later_s), pulse)
+    placed, odds = chances.placed(pulse)
+    assert (placed.beat_s - later_s) % FREE_PERIOD_S == pytest.approx(0.0, abs=1e-4)
+    assert (odds > 7) == (part > 0)
+    assert placed.source == ("memory" if part else "heard")
+    # On another level of the metre, and where memory's beats are not known, it tells nothing.
+    assert follower.beat_chances(Pulse(0.0, 2 * FREE_PERIOD_S)) is None
+    unknown = HarmonyFollower(harmonic_cells(band(beats=1, times=24)), sample_rate_hz=RATE)
+    assert followed_chances(unknown, changing(4.0, later_s), pulse) is None
+
+
+def followed_chances(follower: HarmonyFollower, heard, pulse: Pulse):
+    for p in heard:
+        follower.hear(p, pulse)
+    return follower.beat_chances(pulse)
 
 
 def test_chords_and_keys_are_named():

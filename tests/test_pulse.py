@@ -30,7 +30,7 @@ from musichal.partner.clocks import TickClock, read_clock
 from musichal.partner.room_pulse import PulseKeeper
 from musichal.partner.settings import PartnerSettings
 from musichal.partner.timing import quantised_s
-from musichal.pulse import Pulse
+from musichal.pulse import BeatChances, Pulse
 from players_by_hand import RATE, SEGMENT, hear, percept
 
 pytestmark = pytest.mark.usefixtures("heard_once")
@@ -143,6 +143,36 @@ def test_what_was_sure_for_long_is_held_through_a_rest(beats, held):
         keeper.hear(percept(i), chosen)
     room = keeper.at(played[-1] + 8 * 0.5, chosen)
     assert (room.strength == 1) == held
+
+
+@given(st.floats(-9, 9), st.floats(0.1, 2), st.floats(-9, 9), st.lists(st.floats(0, 1), min_size=1, max_size=8))
+def test_beats_are_placed_where_they_are_likeliest(beat_s, period_s, time_s, chances):
+    pulse, told = Pulse(beat_s, period_s), BeatChances(time_s, period_s / len(chances), np.array(chances))
+    placed, odds = told.placed(pulse)
+    likeliest_s = time_s - int(np.argmax(chances)) * told.step_s
+    assert abs(placed.nearest_s(likeliest_s) - likeliest_s) <= told.step_s / 2 + 1e-3
+    assert abs(placed.beat_s - pulse.beat_s) <= period_s / 2 + 1e-4
+    assert odds >= 1 or max(chances) < 1e-9
+    assert placed == pulse or placed.source == "memory"
+    again, sure = told.placed(placed)
+    assert again.beat_s == pytest.approx(placed.beat_s, abs=told.step_s + 1e-4)
+    assert sure <= odds
+
+
+def test_the_beat_is_where_memory_has_it_as_far_as_that_is_clear():
+    def told(odds: float):
+        return lambda pulse: BeatChances(pulse.beat_s, pulse.period_s / 4, np.array([1, 1, odds, 1]) / (3 + odds))
+
+    keeper, chosen, beats = PulseKeeper(sample_rate_hz=RATE), PartnerSettings(), []
+    heard = clicks(*(0.2 + 0.5 * k for k in range(60)))
+    for odds in (5.0, 8.0, 2.0, 1.2):
+        for _ in range(10):
+            keeper.hear(now := heard.pop(0), chosen, told(odds))
+        room = keeper.at(now.heard.available_at / RATE, chosen).pulse
+        assert room is not None
+        beats.append(((room.beat_s - 0.2 + 0.1) % 0.5 - 0.1, room.source))
+    assert [source for _, source in beats] == ["heard", "memory", "memory", "heard"]
+    assert [place for place, _ in beats] == pytest.approx([0, 0.25, 0.25, 0], abs=0.03)
 
 
 def test_an_hour_that_was_not_heard_takes_no_time_and_leaves_the_tempo():

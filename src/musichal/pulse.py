@@ -8,17 +8,22 @@ Times are seconds of the input stream, periods seconds per beat: beat number k f
 import math
 from dataclasses import dataclass, replace
 
+import numpy as np
+
+from musichal.arrays import Float64
 from musichal.errors import InputError
 
 SHORTEST_PERIOD_S, LONGEST_PERIOD_S = 0.1, 10.0
 """Of a pulse: 600 and 6 beats per minute."""
+_LEAST_CHANCE = 1e-9
 
 
 @dataclass(frozen=True)
 class Pulse:
     """Beats at `beat_s` + k × `period_s`, known with a `confidence` from 0 to 1.
 
-    `source` is "heard", or one of `musichal.partner.clocks.SOURCES`.
+    `source` is "heard", "memory" where what is heard has its beats where memory has them, or one of
+    `musichal.partner.clocks.SOURCES`.
     """
 
     beat_s: float
@@ -49,3 +54,25 @@ class Pulse:
         """Return the time of the first beat, or part of a beat, that does not lie before `time_s`."""
         step_s = self.period_s / subdivision
         return self.beat_s + math.ceil((time_s - self.beat_s) / step_s - 1e-6) * step_s
+
+
+@dataclass(frozen=True)
+class BeatChances:
+    """Where the beats of a pulse are likely to be: `chances` (n,), 0 to 1, that one lies k steps before `time_s`.
+
+    A beat has n steps of `step_s`.
+    """
+
+    time_s: float
+    step_s: float
+    chances: Float64
+
+    def placed(self, pulse: Pulse) -> tuple[Pulse, float]:
+        """Return a pulse with its beats where they are likeliest, and how many times likelier they are there."""
+        steps = len(self.chances)
+        own, likeliest = round((self.time_s - pulse.beat_s) / self.step_s) % steps, int(np.argmax(self.chances))
+        later = (own - likeliest + steps // 2) % steps - steps // 2
+        odds = float(self.chances[likeliest]) / max(float(self.chances[own]), _LEAST_CHANCE)
+        if not later:
+            return pulse, odds
+        return replace(pulse, beat_s=round(pulse.beat_s + later * self.step_s, 5), source="memory"), odds

@@ -3,11 +3,13 @@
 A memory of pairs has each cell twice: once the others' harmony says what a player plays there, once what their player played
 then. So the model finds out how far this player plays what was played then, and where; the influence "pairs" goes by it.
 
-Memory's recordings are cut into cells of a quarter of a beat (of `FREE_PERIOD_S` / 4 where there is no beat). A hidden Markov model
-follows the player through them: its hidden state is a cell and a transposition, it goes on from cell to cell, now and then
-jumps anywhere, and rarely changes its transposition (Rabiner, Proc. IEEE 77, 1989; of chords in chroma: Sheh & Ellis, ISMIR
-2003). What is heard of the player in a cell speaks for the cells of memory with these pitch classes. So a line of single notes
-finds the harmonies that memory has for it, and where they lead. What the player has just played counts beside that.
+Memory's recordings are cut into cells of a quarter of a beat (of `FREE_PERIOD_S` / 4 where there is no beat). A hidden Markov
+model follows the player through them: its hidden state is a cell and a transposition, it goes on from cell to cell, now and
+then jumps anywhere, and rarely changes its transposition (Rabiner, Proc. IEEE 77, 1989; of chords in chroma: Sheh & Ellis,
+ISMIR 2003). What is heard of the player in a cell speaks for the cells of memory with these pitch classes. So a line of single
+notes finds the harmonies that memory has for it, and where they lead. What the player has just played counts beside that.
+
+Where in memory's beat the likely cells lie tells where the beat in the room is.
 
 The model looks at no more than `MOST_STATES` states, in stretches spread evenly over memory: a step costs the same for any
 memory.
@@ -28,7 +30,7 @@ from musichal.memory.memory import Memory, PlayersPast
 from musichal.memory.ready import keepable
 from musichal.partner.chords import CHORDS, TONES, ChordFollower, chord_name, chords_of, key_name
 from musichal.partner.harmony import tonalness, unit_chroma
-from musichal.pulse import Pulse
+from musichal.pulse import BeatChances, Pulse
 
 MOST_STATES = 2048
 """So many states of memory are followed at most."""
@@ -61,6 +63,7 @@ _MEMORY_CELLS = 16.0  # time constant of how well memory accounts for the player
 _ACCOUNTS = 0.25  # nats a cell above chance that memory fully accounts for the player with
 _LATELY_CELLS = 4.0  # and of how well it did just now
 _SURPRISED, _TRUSTED = -0.3, -0.05  # nats a cell above chance, just now, with which memory tells nothing and with which all
+_LEAST_KNOWN = 0.5  # share of the places where memory may be whose beat is known, from which on they tell the beat
 _FOREIGN_KEYS = -0.175  # and so many below it are two keys at once; no song to tune on has so few
 
 _TURNED: Int64 = (np.arange(12)[:, None] + np.arange(12)) % 12
@@ -105,7 +108,8 @@ class HarmonicCells:
 
     `strengths` (n, 12) is how strong each pitch class is beside the strongest, `evidence` (n, 12) the logarithm of its
     probability in what a player plays there, `chords` (n, 24) the probability of each chord (`musichal.partner.chords`);
-    `goes_on` (n,) says which cells are followed by the next. A memory of pairs has n more rows of evidence: by what its player
+    `goes_on` (n,) says which cells are followed by the next, `beat_parts` (n,) which part of a beat each is, −1 where that is
+    not known. A memory of pairs has n more rows of evidence: by what its player
     played there. `of_states` (m,) are the cells in which the `states` (m,) begin that were looked at. A beat lasts `period_s`;
     `home` is the chance that a player is in memory's key.
     """
@@ -114,6 +118,7 @@ class HarmonicCells:
     evidence: Float64
     chords: Float64
     goes_on: Bool
+    beat_parts: Int64
     states: Int64
     of_states: Int64
     period_s: float
@@ -125,13 +130,14 @@ def harmonic_cells(memory: Memory) -> HarmonicCells | None:
     states = memory.states
     known = in_sure_beat(states)
     usual_s = float(np.median(states["beat_period_s"][known])) if known.any() else FREE_PERIOD_S
-    chromas, played, numbers, begun, ends = [], [], [_NO_STATE], [_NO_STATE], [0]
+    chromas, played, parts, numbers, begun, ends = [], [], [_NO_STATE], [_NO_STATE], [_NO_STATE], [0]
     for first, last in _stretches(states["recording"]):
         own = states[first:last]
-        chosen, times_s, cells = _cell_states(own, usual_s)
+        chosen, times_s, cells, part = _cell_states(own, usual_s)
         chromas.append(own["chroma"][chosen].reshape(-1, 2, 12).astype(np.float64).mean(axis=1))
         if memory.players is not None:
             played.append(_played_then(memory.players, int(own["recording"][0]), times_s).reshape(-1, 2, 12).mean(axis=1))
+        parts.append(np.where(known[first:last][chosen[::2]], part, -1))
         numbers.append(np.arange(first, last))
         begun.append(ends[-1] + np.minimum(cells, len(chromas[-1]) - 1))
         ends.append(ends[-1] + len(chromas[-1]))
@@ -149,8 +155,9 @@ def harmonic_cells(memory: Memory) -> HarmonicCells | None:
     chords = chords_of(tonal * _shares(strengths))
     home = _HOME if memory.players is None else _AT_HOME
     return HarmonicCells(
-        strengths * tonal, np.log(likely), chords, goes_on, np.concatenate(numbers), np.concatenate(begun), usual_s, home
-    )
+        strengths * tonal, np.log(likely), chords, goes_on, np.concatenate(parts), np.concatenate(numbers),
+        np.concatenate(begun), usual_s, home,
+    )  # fmt: skip
 
 
 def _strengths(chroma: Float64) -> tuple[Float64, Float64]:
@@ -198,10 +205,10 @@ def _played_then(past: PlayersPast, recording: int, times_s: Float64) -> Float64
     return np.zeros((len(times_s), 12))
 
 
-def _cell_states(states: AnyArray, usual_s: float) -> tuple[Int64, Float64, Int64]:
+def _cell_states(states: AnyArray, usual_s: float) -> tuple[Int64, Float64, Int64, Int64]:
     """Return which states sound a quarter and three quarters through each cell of a stretch and when that is, both (2 n,).
 
-    The third array (m,) is the number of the cell in which each state begins.
+    The third array (m,) is the number of the cell in which each state begins, the last (n,) the part of the beat of each cell.
     """
     known = in_sure_beat(states).tolist()
     periods_s, phases = states["beat_period_s"].tolist(), states["beat_phase"].tolist()
@@ -219,7 +226,7 @@ def _cell_states(states: AnyArray, usual_s: float) -> tuple[Int64, Float64, Int6
     sampled = ((cells[:, None] + (0.25, 0.75)) / _PARTS).ravel()
     chosen: Int64 = np.maximum(np.searchsorted(beats, sampled, side="right") - 1, 0)
     times_s = states["start_s"][chosen] + (sampled - beats[chosen]) * usual_s
-    return chosen, times_s, (np.floor(beats * _PARTS) - first).astype(np.int64)
+    return chosen, times_s, (np.floor(beats * _PARTS) - first).astype(np.int64), cells.astype(np.int64) % _PARTS
 
 
 class HarmonyFollower:
@@ -255,6 +262,7 @@ class HarmonyFollower:
             self._units = np.ascontiguousarray(unit_chroma(cells.strengths).T)
             self._following = np.tile(_following(cells), (copies, 1))
             self._usual = cells.strengths.mean(axis=0)
+            self._beat_parts = np.tile(np.arange(_PARTS) == cells.beat_parts[:, None], (copies, 1)) / 1.0
 
     def hear(self, percept: Percept, pulse: Pulse | None) -> None:
         """Take a percept: whole cells of it move the model on."""
@@ -321,6 +329,17 @@ class HarmonyFollower:
             begins[likely] = True
             self._nearest[asked] = self._cells.states[begins.take(self._cells.of_states)]
         return self._nearest[asked]
+
+    def beat_chances(self, pulse: Pulse) -> BeatChances | None:
+        """Return where a pulse's beats are by where memory is, None where memory's are not known or on another level."""
+        step_s = self._step_s(pulse)
+        if self._cells is None or self._edge_s is None or round(pulse.period_s / step_s) != _PARTS:
+            return None
+        likely = self._keys @ (self._places @ self._beat_parts)
+        if likely.sum() < _LEAST_KNOWN:
+            return None
+        # Behind the cell that was heard last lies one more, which is heard now, before that time.
+        return BeatChances(self._edge_s, step_s, rounded(np.roll(likely / likely.sum(), 2)))
 
     @property
     def foreign(self) -> bool:

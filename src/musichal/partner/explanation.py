@@ -189,10 +189,11 @@ def _time(decision: Decision) -> str:
     use = decision.pulse
     if use is None or decision.tempo_bpm is None:
         return f"It plays in free time: {decision.free}." if decision.free else "It plays in free time."
-    whose = {"heard": "your", "tap": "your tapped"}.get(use.source, f"the {use.source}'s")
+    whose = {"heard": "your", "memory": "your", "tap": "your tapped"}.get(use.source, f"the {use.source}'s")
     sure = f", {use.confidence:.0%} sure" if use.confidence < _SURE else ""
     part = f", as far as {use.strength:.0%}" if use.strength < 1 else ""
-    pulse = f"{whose} pulse of {decision.tempo_bpm:.0f} beats a minute{sure}{part}"
+    beats = ", with the beat where memory has it" if use.source == "memory" else ""
+    pulse = f"{whose} pulse of {decision.tempo_bpm:.0f} beats a minute{beats}{sure}{part}"
     if use.phase is None:
         return f"It goes by {pulse}, from a place whose beat is not known."
     asked = "" if _apart(use.wanted, use.got) < _SAME_PLACE else f" where {_beat_place(use.wanted)} was wanted"

@@ -21,7 +21,7 @@ from musichal.partner.memory_pool import MemoryPool, has_beats
 from musichal.partner.modes import AUTO, PLAIN, Mode, ModeKeeper, ModeTable, built_in_modes, parse_modes
 from musichal.partner.phrases import MotifStore, Return, find_phrases
 from musichal.partner.player import PhraseTracker, PlayerState, Situation
-from musichal.partner.room_pulse import PulseKeeper, beat_habit
+from musichal.partner.room_pulse import PulseKeeper, WhereBeats, beat_habit
 from musichal.partner.settings import Direction, PartnerSettings
 from musichal.partner.timing import BeatPlan, NoteTiming
 from musichal.partner.turn_taking import Metre, ReturnStep, Turn, TurnState, TurnTaker
@@ -126,11 +126,11 @@ class ModeController:
 
     # ── hear ──
 
-    def hear(self, percept: Percept, situation: Situation, now_s: float, settings: PartnerSettings) -> None:
-        """Take a percept and the situation after it, with the settings that hold."""
+    def hear(self, percept: Percept, situation: Situation, now_s: float, settings: PartnerSettings, where: WhereBeats) -> None:
+        """Take a percept and the situation after it, with the settings that hold; `where` tells memory's beats."""
         self._player.hear(percept, now_s)
         if self._follows_pulse:
-            self._pulse.hear(percept, settings)
+            self._pulse.hear(percept, settings, where)
         for sample in percept.heard.onset_samples:
             self._taker.hear_onset(sample / self._rate_hz)
         self._past.append((now_s, dataclasses.replace(situation, pitch=self.pitch)))

@@ -171,7 +171,7 @@ class Partner:
         self._follower.hear(percept, self._modes.pulse(now_s, settings))
         self._expected = self._follower.expected(self._tracker.chroma)
         situation = self._at(now_s, settings)
-        self._modes.hear(percept, situation, now_s, settings)
+        self._modes.hear(percept, situation, now_s, settings, self._follower.beat_chances)
         if situation.heard != self._heard:
             self._heard = situation.heard
             for name, recent in player_contexts(situation).items():

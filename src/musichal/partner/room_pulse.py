@@ -1,10 +1,10 @@
-"""The pulse in the room: what is heard, what a clock says, and what the partner keeps up.
+"""The pulse in the room: what is heard, where memory has the beat, what a clock says, and what the partner keeps up.
 
 A pulse that was sure for some beats is held while the player rests, and let go when they play on without it. In between, the
 partner goes by it in part: it fades. The record of a decision says what it went by, and why.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,11 +16,16 @@ from musichal.memory.memory import Memory
 from musichal.memory.ready import keepable
 from musichal.partner.clocks import ClockKeeper
 from musichal.partner.settings import PartnerSettings
-from musichal.pulse import Pulse
+from musichal.pulse import BeatChances, Pulse
 
 _SURE_BEATS, _HOLD_BEATS = 8.0, 16.0  # a pulse that was sure for so long is held for so long while nothing is heard
 _BINS_AN_OCTAVE = 24
 _LET_GO = 0.6  # below this share of the least confidence nothing of it is left
+# So many times likelier must a beat be elsewhere, by where memory is, to be moved there, and to be left there.
+_CLEARLY, _STILL = 7.0, 1.6
+
+WhereBeats = Callable[[Pulse], BeatChances | None]
+"""Tells where the beats of a pulse that is heard are by where memory is, if that tells anything."""
 
 
 @dataclass(frozen=True)
@@ -71,15 +76,17 @@ class PulseKeeper:
         self._sure_since_s: float | None = None
         self._held: tuple[Pulse, float] | None = None  # the last pulse that was sure for long, and when it was sure
         self._onset_s = 0.0
+        self._pulse: Pulse | None = None
+        self._is_moved = False
 
-    def hear(self, percept: Percept, settings: PartnerSettings) -> None:
-        """Take a percept."""
+    def hear(self, percept: Percept, settings: PartnerSettings, where: WhereBeats | None = None) -> None:
+        """Take a percept; `where` tells where memory has its beats."""
         self._tracker.hear(percept, sample_rate_hz=self._rate_hz)
         for sample in percept.heard.onset_samples:
             self.hear_onset(sample / self._rate_hz)
         heard = percept.heard
         end_s = (heard.start_sample + heard.length_samples) / self._rate_hz
-        pulse = self._tracker.pulse()
+        pulse = self._pulse = self._placed(self._tracker.pulse(), where)
         if pulse is None or pulse.confidence < settings.pulse_confidence:
             self._sure_since_s = None
             return
@@ -98,7 +105,7 @@ class PulseKeeper:
 
     def change(self, changes: Mapping[str, object], now_s: float) -> str:
         """Take clocks and taps; return a sentence for the player, or an empty text."""
-        return self._clocks.change(changes, now_s, heard=self._tracker.pulse())
+        return self._clocks.change(changes, now_s, heard=self._pulse)
 
     def at(self, now_s: float, settings: PartnerSettings) -> RoomPulse:
         """Return the pulse to go by at a time; clocks and taps come before what is heard.
@@ -123,7 +130,7 @@ class PulseKeeper:
 
     def _heard(self, now_s: float, settings: PartnerSettings) -> Pulse | None:
         """Return the pulse that is heard, or the one that is held while nothing is."""
-        pulse = self._tracker.pulse()
+        pulse = self._pulse
         if self._held is None or (pulse is not None and pulse.confidence >= settings.pulse_confidence):
             return pulse
         held, sure_s = self._held
@@ -131,3 +138,12 @@ class PulseKeeper:
         if silent and now_s - max(sure_s, self._onset_s) <= _HOLD_BEATS * held.period_s:
             return held
         return pulse
+
+    def _placed(self, pulse: Pulse | None, where: WhereBeats | None) -> Pulse | None:
+        """Return a pulse with its beats where memory has them, where that is clear."""
+        chances = None if pulse is None or where is None else where(pulse)
+        if pulse is None or chances is None:
+            return pulse
+        placed, odds = chances.placed(pulse)
+        self._is_moved = odds > (_STILL if self._is_moved else _CLEARLY)
+        return placed if self._is_moved else pulse

@@ -22,7 +22,7 @@ _LEAST_CHANCE = 1e-9
 class Pulse:
     """Beats at `beat_s` + k × `period_s`, known with a `confidence` from 0 to 1.
 
-    `source` is "heard", "memory" where what is heard has its beats where memory has them, or one of
+    `source` is "heard"; "memory", where it is heard and its beats were moved to where memory has them; or one of
     `musichal.partner.clocks.SOURCES`.
     """
 
@@ -58,9 +58,9 @@ class Pulse:
 
 @dataclass(frozen=True)
 class BeatChances:
-    """Where the beats of a pulse are likely to be: `chances` (n,), 0 to 1, that one lies k steps before `time_s`.
+    """Where the beats of a pulse are likely to be.
 
-    A beat has n steps of `step_s`.
+    A beat has n steps of `step_s`; `chances` (n,) has at k the probability that one begins k steps before `time_s`.
     """
 
     time_s: float
@@ -68,7 +68,7 @@ class BeatChances:
     chances: Float64
 
     def placed(self, pulse: Pulse) -> tuple[Pulse, float]:
-        """Return a pulse with its beats where they are likeliest, and how many times likelier they are there."""
+        """Return a pulse with its beats where they are likeliest, and how many times likelier that is than where they were."""
         steps = len(self.chances)
         own, likeliest = round((self.time_s - pulse.beat_s) / self.step_s) % steps, int(np.argmax(self.chances))
         later = (own - likeliest + steps // 2) % steps - steps // 2

@@ -1,13 +1,13 @@
 """What will sound: the harmony that memory expects to come next, in the key of the player.
 
-A memory of pairs has each cell twice: once the others' harmony says what a player plays there, once what their player played
-then. So the model finds out how far this player plays what was played then, and where; the influence "pairs" goes by it.
-
 Memory's recordings are cut into cells of a quarter of a beat (of `FREE_PERIOD_S` / 4 where there is no beat). A hidden Markov
 model follows the player through them: its hidden state is a cell and a transposition, it goes on from cell to cell, now and
 then jumps anywhere, and rarely changes its transposition (Rabiner, Proc. IEEE 77, 1989; of chords in chroma: Sheh & Ellis,
 ISMIR 2003). What is heard of the player in a cell speaks for the cells of memory with these pitch classes. So a line of single
 notes finds the harmonies that memory has for it, and where they lead. What the player has just played counts beside that.
+
+A memory of pairs has each cell twice: once the others' harmony says what a player plays there, once what their player played
+then. So the model finds out how far this player plays what was played then, and where; the influence "pairs" goes by it.
 
 Where in memory's beat the likely cells lie tells where the beat in the room is.
 
@@ -40,11 +40,11 @@ _STRETCH_STATES = 256
 _PARTS = 4  # cells in a beat
 _NAMED = 2  # so many of them together are named as a chord
 _LONGEST_CELLS = 32  # so many cells of one state count
-_CATCH_UP = 16  # so many cells of silence are stepped over at once
+_CATCH_UP = 16  # a gap is stepped through up to so many cells; behind a longer one the model goes on from where it was
 _JUMP = 0.025  # chance that memory goes on elsewhere, in each cell
 _MOVE = 0.005  # chance that the transposition is another one
-_WEIGHT = 0.5  # how far what is played in a cell counts: what is next to it is mostly the same
 _HOME, _AT_HOME = 0.8, 0.99  # chance that it is none: before anything was heard, and where memory knows the player
+_WEIGHT = 0.5  # how far what is played in a cell counts: cells beside it mostly say the same
 _FOREIGN = 0.2  # share of what is played that memory's harmony does not account for
 _AS_THEN = 0.8  # share of what is played that what was played then accounts for, where memory knows that
 _OTHER = 0.1  # and what of it is played otherwise
@@ -60,11 +60,11 @@ _NO_STATE: Int64 = np.zeros(0, dtype=np.int64)
 _NO_STATE.setflags(write=False)
 _AHEAD = 6  # cells after the one that was heard last that the expectation is for
 _MEMORY_CELLS = 16.0  # time constant of how well memory accounts for the player
-_ACCOUNTS = 0.25  # nats a cell above chance that memory fully accounts for the player with
 _LATELY_CELLS = 4.0  # and of how well it did just now
+_ACCOUNTS = 0.25  # nats a cell above chance that memory fully accounts for the player with
+_FOREIGN_KEYS = -0.175  # nats a cell above chance below which what is played is two keys at once; no song to tune on has so few
 _SURPRISED, _TRUSTED = -0.3, -0.05  # nats a cell above chance, just now, with which memory tells nothing and with which all
-_LEAST_KNOWN = 0.5  # share of the places where memory may be whose beat is known, from which on they tell the beat
-_FOREIGN_KEYS = -0.175  # and so many below it are two keys at once; no song to tune on has so few
+_LEAST_KNOWN = 0.5  # so likely memory must be in a cell whose place in the beat is known, to tell the beat
 
 _TURNED: Int64 = (np.arange(12)[:, None] + np.arange(12)) % 12
 """At [t, c] pitch class c + t: what memory has at c sounds there, moved up by t."""
@@ -108,10 +108,10 @@ class HarmonicCells:
 
     `strengths` (n, 12) is how strong each pitch class is beside the strongest, `evidence` (n, 12) the logarithm of its
     probability in what a player plays there, `chords` (n, 24) the probability of each chord (`musichal.partner.chords`);
-    `goes_on` (n,) says which cells are followed by the next, `beat_parts` (n,) which part of a beat each is, −1 where that is
-    not known. A memory of pairs has n more rows of evidence: by what its player
-    played there. `of_states` (m,) are the cells in which the `states` (m,) begin that were looked at. A beat lasts `period_s`;
-    `home` is the chance that a player is in memory's key.
+    `goes_on` (n,) says which cells are followed by the next, `beat_parts` (n,) which part of its beat each cell is, from 0 on,
+    −1 where that is not known. A memory of pairs has n more rows of evidence: by what its player played there. `of_states`
+    (m,) are the cells in which the `states` (m,) begin that were looked at. A beat lasts `period_s`; `home` is the chance that
+    a player is in memory's key.
     """
 
     strengths: Float64
@@ -331,14 +331,18 @@ class HarmonyFollower:
         return self._nearest[asked]
 
     def beat_chances(self, pulse: Pulse) -> BeatChances | None:
-        """Return where a pulse's beats are by where memory is, None where memory's are not known or on another level."""
+        """Return where the beats of a pulse are likely to be, by where memory is.
+
+        None where memory's beats are not known, or the pulse is on another level of the metre than they are.
+        """
         step_s = self._step_s(pulse)
         if self._cells is None or self._edge_s is None or round(pulse.period_s / step_s) != _PARTS:
             return None
         likely = self._keys @ (self._places @ self._beat_parts)
         if likely.sum() < _LEAST_KNOWN:
             return None
-        # Behind the cell that was heard last lies one more, which is heard now, before that time.
+        # The cell that was heard last began two steps before that time: the one that is heard now ends there. A cell of part p
+        # begins p steps behind its beat.
         return BeatChances(self._edge_s, step_s, rounded(np.roll(likely / likely.sum(), 2)))
 
     @property
@@ -413,7 +417,7 @@ class HarmonyFollower:
 
 
 def _following(cells: HarmonicCells) -> Float64:
-    """Return memory's pitch classes and chords a little after each cell, shape (n, 36): the usual ones where it ends."""
+    """Return the sums of pitch classes and chords of the `_AHEAD` cells after each, shape (n, 36): usual ones past an end."""
     carried = np.concatenate([cells.strengths, cells.chords], axis=1)
     n, usual = len(carried), carried.mean(axis=0)
     out, goes_on = np.zeros_like(carried), np.ones((n, 1), dtype=bool)
@@ -425,7 +429,7 @@ def _following(cells: HarmonicCells) -> Float64:
 
 
 def _played(heard: Float64) -> Float64:
-    """Return the share of each pitch class in what was played, as far as it is harmony; nothing is zero."""
+    """Return the share of each pitch class in what was played, as far as that is harmony; zero where nothing was."""
     salient = _salient(heard)
     return salient * (tonalness(heard) / salient.sum()) if salient.any() else salient
 

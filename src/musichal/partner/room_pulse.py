@@ -25,7 +25,7 @@ _LET_GO = 0.6  # below this share of the least confidence nothing of it is left
 _CLEARLY, _STILL = 7.0, 1.6
 
 WhereBeats = Callable[[Pulse], BeatChances | None]
-"""Tells where the beats of a pulse that is heard are by where memory is, if that tells anything."""
+"""Returns where the beats of a pulse are likely to be by where memory is, None where that tells nothing."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class PulseKeeper:
         self._is_moved = False
 
     def hear(self, percept: Percept, settings: PartnerSettings, where: WhereBeats | None = None) -> None:
-        """Take a percept; `where` tells where memory has its beats."""
+        """Take a percept; `where` tells where the beats are by memory."""
         self._tracker.hear(percept, sample_rate_hz=self._rate_hz)
         for sample in percept.heard.onset_samples:
             self.hear_onset(sample / self._rate_hz)

@@ -1,9 +1,11 @@
 """Candidates: where in memory to go on from, what speaks for each place, what holds it back, and which one is drawn.
 
 Candidates are the states that the player's past points to now (`musichal.partner.influences`), those whose harmony fits best,
-those before which a player sounded like now (`musichal.partner.sounds`), those that the partner's own last choices lead to,
-and the successor of the state played last. Harmonic tokens are at absolute pitch, so that their match counts for the
-untransposed state only; chroma is compared in every transposition. Both count as far as what sounds is tonal.
+those before which a player sounded like now (`musichal.partner.sounds`) and those where memory is likely to be next, both in a
+memory of pairs (`musichal.partner.expectation`), those that the partner's own last choices lead to, and the successor of the
+state played last. Harmonic tokens are at absolute pitch, so that their match counts for the untransposed state only; likeness
+counts in the transposition in which it was found; chroma is compared in every one. All three count as far as what sounds is
+tonal.
 
 A filter gives a factor for each candidate, and some for each transposition; a score is multiplied by all of them. A factor
 of 0 rules a candidate out.
@@ -35,7 +37,7 @@ _NONE.setflags(write=False)
 _HARMONIC, _PAIRS, _CHROMA, _OWN, _CONTINUITY = map(INFLUENCES.index, ("harmonic", "pairs", "chroma", "own", "continuity"))
 _HARMONIC_CONTEXT, _OWN_CONTEXT, _LIKE_CONTEXT = map(CONTEXTS.index, ("harmonic", "own", "likeness"))
 _LIKENESS = INFLUENCES.index("likeness")
-_PLACES = 16  # so many of the likeliest cells of memory are looked into
+_PLACES = 16  # the states that begin in so many of memory's likeliest cells are candidates
 _BY_PLACE = 0.5  # so much of "pairs" goes by where memory is likely to be, the rest by sounds
 _COLDEST = 1e-300
 _TURNS_AHEAD = 3  # as many decisions as there can be between two percepts, mostly
@@ -69,7 +71,7 @@ class Sounding:
     """The harmony to fit and searches for it in each memory: the same for all decisions between two percepts.
 
     `tonal` is how far the player's is harmony; the product of `fits` (12, t) with a state's `unit_chroma` is how well that fits
-    in each of the `transpositions` (t,). It is valid for what it is `of`.
+    in each of the `transpositions` (t,). `of` is what it was made from: it is valid while that is the same.
     """
 
     of: tuple[object, ...]
@@ -150,7 +152,7 @@ def find_candidates(
         paired = players.paired.take(states[base])
         of_player = [row for row in range(len(CONTEXTS)) if row not in (_OWN_CONTEXT, _LIKE_CONTEXT)]
         values[of_player, base] *= np.where(paired, follower.familiar, 1.0)
-    # In memory all states lie side by side: what is done with rows of twelve takes three times as long.
+    # The array is laid out with all states side by side: what is done with rows of twelve takes three times as long.
     influences = np.zeros((len(INFLUENCES), t, n)).transpose(0, 2, 1)
     for influence, context in _EVERYWHERE:
         influences[influence] = values[context, :, None]
@@ -202,7 +204,7 @@ _RATE_FLOOR_HZ = 0.5
 
 @dataclass(frozen=True)
 class Filtered:
-    """Factors by name, each of shape (n, t) or (n, 1); in memory all states lie side by side."""
+    """Factors by name, each of shape (n, t) or (n, 1), laid out with all states side by side."""
 
     factors: dict[str, Float64]
 

@@ -63,7 +63,7 @@ def tonalness(chroma: AnyArray) -> float:
 
 
 def clashes_below(tonal: float, tension: float) -> float:
-    """Return how far a pitch class must sound not to clash, in a harmony as `tonal` as that (0 to 1): fully in a clear one."""
+    """Return how far a pitch class must sound not to clash, 0 to 1: the further, the more `tonal` and the less `tension`."""
     return rounded_number(tonal * (1 - tension))
 
 

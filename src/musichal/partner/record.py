@@ -1,4 +1,4 @@
-"""What could be played, and from what was drawn of it to the record of the decision."""
+"""What could be played in a turn, and the record of what was drawn from it."""
 
 import math
 from dataclasses import dataclass, replace

@@ -4,7 +4,8 @@ A state of memory knows its place in its recording's beat. With a pulse in the r
 beat to beat: a state begins where the room's beat has the state's phase, and lasts as many beats as it did. Recorded deviations
 from the beat stay, at any tempo. A room that counts half or twice as fast as memory is met on the level nearest to memory's.
 Candidates are weighed by how near their phase is to the one wanted, by exp(s (cos 2πΔφ − 1)) as in Somax2 (Borg; Assayag et
-al., Computer Music Journal 46(4)): the time that they must be moved by is small.
+al., Computer Music Journal 46(4)), so that the time that they must be moved by is small; and by how often memory strikes notes
+there.
 
 Without a pulse, notes keep memory's own time, stretched to the player's pace. `quantise` moves notes onto the pulse's grid.
 """
@@ -42,7 +43,7 @@ def quantised_s(time_s: float, pulse: Pulse, *, strength: float, subdivision: in
 def struck_places(memory: Memory) -> Float64:
     """Return how often memory strikes notes in each part of a beat, beside the part where it does so most, shape (PLACES,).
 
-    Notes between two parts count half for the one beside. All parts have 1 where no beat is sure.
+    The notes of a part count half for those beside it. All parts have 1 where no beat is sure.
     """
     states = memory.states
     of = np.repeat(np.arange(len(states)), states["note_count"])
@@ -190,7 +191,7 @@ def _on_pulse(note: Note, timing: NoteTiming, start_s: float) -> Note:
 
 
 def _until(parts: Parts, duration_s: float, until_s: float | None, start_s: float) -> tuple[Parts, float]:
-    """Return what is played, over at `until_s`: cut there if it is longer, held until then if it is a little shorter."""
+    """Return what is played, over at `until_s`: without notes that begin later, held until then if it is a little shorter."""
     if until_s is None:
         return parts, duration_s
     longer = (until_s - start_s) / duration_s

@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 
-from musichal.partner.decision import REST_REASONS, Alternative, Context, Decision, Influence
+from musichal.partner.decision import REST_REASONS, Alternative, Context, Decision, Filter, Influence
 from musichal.partner.explanation import explain, explain_briefly, summarise
 from partners_by_hand import played, rested
 
@@ -38,6 +38,21 @@ def test_a_choice_names_its_notes_its_place_and_what_carried_it_strongest_first(
     assert "1.25" in line
     assert "take1.wav 0:03.00" in line
     assert "\n" not in line
+
+
+def test_what_is_next_to_nothing_is_not_told_as_nothing_and_drums_are_not_transposed():
+    poor = dataclasses.replace(
+        played(0, 0.0, 0.0, 0.5, pitches=[42]),
+        transposition=3,
+        filters=(Filter("beat", 0.001),),
+        alternatives=(Alternative(7, 0, 3.0, 0, 0.001),),
+        score=0.002,
+    )
+    told = explain(poor, NAMES)
+    assert "moved by +3 semitones" in told
+    assert "held back to less than 1% by" in told
+    assert "It scored less than 0.01; the best other place, take1.wav 0:03.00, less than 0.01." in told
+    assert "semitones" not in explain(dataclasses.replace(poor, voice="drums"), NAMES)
 
 
 def test_long_chords_are_cut_short_and_one_sound_is_singular():

@@ -154,6 +154,8 @@ def test_a_record_says_how_it_went_by_the_pulse():
     assert "It begins on the beat where half a beat in was wanted; in memory it began three quarters into the beat." in explain(
         moved, ["a"]
     )
+    near = dataclasses.replace(d, pulse=dataclasses.replace(d.pulse, wanted=0.06, phase=0.06, got=-0.06))
+    assert "It begins on the beat, as in memory." in explain(near, ["a.wav"]), "one name is told once"
     assert "beat" in [f.name for f in d.filters]
 
 

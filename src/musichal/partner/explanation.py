@@ -89,10 +89,10 @@ def explain(decision: Decision, recordings: Sequence[str]) -> str:
         until = "" if decision.expected_s is None else f", for {decision.expected_s:.1f} s"
         return f"{at} rested: {reason}{since}{until}."
     assert decision.state is not None and decision.recording is not None and decision.source_start_s is not None
-    moved = f", moved by {decision.transposition:+d} semitones" if decision.transposition else ""
-    harmony = decision.harmony
-    if decision.transposition and harmony is not None and harmony.moved:
-        moved += f" because {harmony.moved}"
+    moved, harmony = "", decision.harmony
+    if decision.transposition and decision.voice != "drums":  # drums are never transposed
+        moved = f", moved by {decision.transposition:+d} semitones"
+        moved += f" because {harmony.moved}" if harmony is not None and harmony.moved else ""
     if decision.octaves:
         moved += f", an octave {'higher' if decision.octaves > 0 else 'lower'} for its register"
     where = _place(decision.recording, decision.source_start_s, recordings, live=decision.live, now_s=decision.time_s)
@@ -101,13 +101,21 @@ def explain(decision: Decision, recordings: Sequence[str]) -> str:
     held = [f for f in decision.filters if f.factor < _HELD_BACK]
     if held:
         weakest = min(held, key=lambda f: f.factor)
-        sentence += f" It was held back to {weakest.factor:.0%} by {_FILTERS.get(weakest.name, weakest.name)}."
+        sentence += f" It was held back to {_share(weakest.factor)} by {_FILTERS.get(weakest.name, weakest.name)}."
     if decision.alternatives:
         nearest = decision.alternatives[0]
         drawn = f", drawn with a chance of {decision.chance:.0%}" if decision.chance < _SURE else ""
         other = _place(nearest.recording, nearest.start_s, recordings, live=nearest.live, now_s=decision.time_s)
-        sentence += f" It scored {decision.score:.2f}{drawn}; the best other place, {other}, {nearest.score:.2f}."
+        sentence += f" It scored {_score(decision.score)}{drawn}; the best other place, {other}, {_score(nearest.score)}."
     return sentence
+
+
+def _score(score: float) -> str:
+    return f"{score:.2f}" if score >= 0.01 else "less than 0.01"
+
+
+def _share(factor: float) -> str:
+    return f"{factor:.0%}" if factor >= _LEAST_SHARE else "less than 1%"
 
 
 def _place(recording: int, start_s: float, recordings: Sequence[str], *, live: bool, now_s: float) -> str:
@@ -196,9 +204,14 @@ def _time(decision: Decision) -> str:
     pulse = f"{whose} pulse of {decision.tempo_bpm:.0f} beats a minute{beats}{sure}{part}"
     if use.phase is None:
         return f"It goes by {pulse}, from a place whose beat is not known."
-    asked = "" if _apart(use.wanted, use.got) < _SAME_PLACE else f" where {_beat_place(use.wanted)} was wanted"
-    there = ", as in memory" if _apart(use.phase, use.got) < _SAME_PLACE else f"; in memory it began {_beat_place(use.phase)}"
+    asked = "" if _same_place(use.wanted, use.got) else f" where {_beat_place(use.wanted)} was wanted"
+    there = ", as in memory" if _same_place(use.phase, use.got) else f"; in memory it began {_beat_place(use.phase)}"
     return f"It goes by {pulse}. It begins {_beat_place(use.got)}{asked}{there}."
+
+
+def _same_place(phase: float, other: float) -> bool:
+    """Whether two places in the beat are as good as one, or have one name in words."""
+    return _apart(phase, other) < _SAME_PLACE or _beat_place(phase) == _beat_place(other)
 
 
 def _apart(phase: float, other: float) -> float:

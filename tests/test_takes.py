@@ -53,6 +53,15 @@ def test_each_take_has_its_share_range_and_density_and_silence_does_not_count(tw
     assert "no drums were heard in it" in known.lacks
 
 
+@pytest.mark.parametrize(("count", "words"), [(0, "no drums"), (1, "hardly any drums"), (4, "drums: it has kick")])
+def test_a_misheard_hit_makes_no_drummer(count, words):
+    hits = [HeardNote(0.25 * n, 0.05, 36, 90) for n in range(count)]
+    heard = partner([song("long.wav", [1, 2] * 32, [7] * 64, scale(60, 62))], hits=hits)
+    known = overview(heard, partner_stats(heard))
+    assert [line.startswith(words) for line in known.suits + known.lacks].count(True) == 1
+    assert ("drums: it has kick" in " ".join(known.suits)) == (count == 4)
+
+
 def test_the_key_of_a_scale_is_its_own():
     for root in range(12):
         for intervals, key in (((0, 2, 4, 5, 7, 9, 11), root), ((0, 2, 3, 5, 7, 8, 11), root + 12)):

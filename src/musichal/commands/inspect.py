@@ -83,7 +83,8 @@ def _played(take: Take, row: RecordingStats) -> Iterator[str]:
     if row.tempo is None:
         yield f"tempo not known: {'`musichal rehear` finds it' if row.has_audio else 'train again'}"
     else:
-        yield row.tempo.words
+        sure = f", sure {row.tempo.sure_share:.0%} of the time" if row.tempo.median_bpm else ""
+        yield row.tempo.words + sure
     if take.key is not None:
         whole = "" if take.key_share > _WHOLE else f" {take.key_share:.0%} of the time"
         yield f"{take.key}{whole}{' (file)' if take.key_is_said else ''}"
@@ -93,7 +94,8 @@ def _played(take: Take, row: RecordingStats) -> Iterator[str]:
         most = "" if take.middle is None else f", most {pitch_name(take.middle[0])} to {pitch_name(take.middle[1])}"
         yield f"{take.notes_per_s:.1f} notes a second, {pitch_name(take.lowest)} to {pitch_name(take.highest)}{most}"
     drums = ", ".join(f"{count} {name}" for name, count in list(row.hits.items())[:_MOST_DRUMS])
-    yield drums or "no drums"
+    if drums or row.tempo is not None:
+        yield drums or "no drums"
 
 
 def _lines(known: Overview) -> Iterator[str]:

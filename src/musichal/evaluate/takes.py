@@ -28,6 +28,7 @@ _SURE_BEAT = 0.5
 _NEAR_TEMPO = 0.04
 _COMPARED = 6  # takes; of more, pairs are too many to read
 _SPARSE, _DENSE = 1.5, 5.0
+_DRUMMED = 0.1  # drum hits a second: from here on someone plays drums, and below it a few are misheard
 _SUNG = 1.0  # gestures: with longer repeats on average, memory knows phrases
 
 
@@ -175,22 +176,28 @@ def _suits(takes: Sequence[Take], stats: PartnerStats) -> list[str]:
     if tempos := sorted({round(take.bpm) for take in takes if take.bpm is not None}):
         near = f"{tempos[0]}" if len(tempos) == 1 else f"{tempos[0]} to {tempos[-1]}"
         found.append(f"a pulse: it follows yours, and sounds most like its takes near {near} BPM, half or twice that")
-    if free := [take.name for take in takes if take.bpm is None and take.notes_per_s]:
+    looked = [row.tempo is not None for row in stats.recordings]
+    if free := [
+        take.name for take, known in zip(takes, looked, strict=True) if known and take.bpm is None and take.notes_per_s
+    ]:
         found.append(f"free time: {_named(free)} without a steady beat")
     if keys := list(dict.fromkeys(take.key for take in takes if take.key)):
         found.append(f"any key: it moves what it knows to yours, from {_named(keys)}")
     if middles := [take.middle for take in takes if take.middle is not None]:
         low, high = min(m[0] for m in middles), max(m[1] for m in middles)
         found.append(f"a part above {pitch_name(high)} or below {pitch_name(low)}: most of its notes lie between")
-    if kinds := list(dict.fromkeys(kind for row in stats.recordings for kind in row.hits)):
+    drummed = [row for take, row in zip(takes, stats.recordings, strict=True) if take.hits_per_s >= _DRUMMED]
+    if kinds := list(dict.fromkeys(kind for row in drummed for kind in row.hits)):
         found.append(f"drums: it has {_named(kinds)} (--set voices=melody,bass,chords,drums)")
     return found
 
 
 def _lacks(takes: Sequence[Take], stats: PartnerStats) -> list[str]:
     found = []
-    if not any(take.hits_per_s for take in takes):
-        found.append("no drums were heard in it")
+    if any(row.tempo is None for row in stats.recordings):
+        found.append("beats and drums were not looked for in all of it: it is from before they were kept")
+    elif not any(take.hits_per_s >= _DRUMMED for take in takes):
+        found.append(f"{'hardly any' if any(take.hits_per_s for take in takes) else 'no'} drums were heard in it")
     if not any(take.notes_per_s for take in takes):
         found.append("it has no notes with a pitch")
     elif all(take.notes_per_s > _DENSE for take in takes if take.notes_per_s):

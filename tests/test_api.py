@@ -155,6 +155,8 @@ def test_settings_change_while_it_streams(partner: mh.Partner, player: tuple[np.
         (lambda p, y, sr: p.respond(y.astype(complex), sr), "complex"),
         (lambda p, y, sr: mh.analyse(y[:50], sr, spec=p), "short"),
         (lambda p, y, sr: mh.train([]), "no recording"),
+        (lambda p, y, sr: mh.train(pairs=("me.wav", "band.wav")), r"pairs must be a list .* an item of it is 'me\.wav'"),
+        (lambda p, y, sr: mh.train(pairs=((y, sr), (y, sr))), "pairs must be a list .* an item of it is a tuple"),
         (lambda p, y, sr: mh.train((y, sr), segment_s=0.001), r"segment must be in \[17, 20000\] ms, got 1"),
         (lambda p, y, sr: mh.load("nowhere.hal"), "nowhere.hal"),
         (lambda p, y, sr: mh.read_audio("nowhere.wav"), "nowhere.wav"),

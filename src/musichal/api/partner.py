@@ -130,7 +130,8 @@ def train(
         else:
             recordings.append(heard(item))
     numbers = []
-    for player, others in pairs:
+    for pair in pairs:
+        player, others = _pair(pair)
         numbers.append((len(recordings), len(recordings) + 1))
         if isinstance(player, tuple) or isinstance(others, tuple):
             for item in (player, others):
@@ -434,6 +435,14 @@ def settings_of(values: Mapping[str, Any], *, mode: str) -> PartnerSettings:
     """Return settings by name, in a mode."""
     chosen = PartnerSettings().changed(values)
     return replace(chosen, direction=replace(chosen.direction, mode=mode))
+
+
+def _pair(item: Any) -> tuple[Any, Any]:
+    """Return a player and others, as `train` takes them."""
+    if isinstance(item, tuple | list) and len(item) == 2 and isinstance(item[1], str | os.PathLike | tuple):
+        return item[0], item[1]
+    got = repr(item) if isinstance(item, str) else f"a {type(item).__name__}"
+    raise InputError(f'pairs must be a list of (player, others), as [("me.wav", "band.wav")]; an item of it is {got}')
 
 
 def _heard_notes(notes: Sequence[HeardNote]) -> Records:

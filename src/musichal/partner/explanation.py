@@ -91,7 +91,7 @@ def explain(decision: Decision, recordings: Sequence[str]) -> str:
     assert decision.state is not None and decision.recording is not None and decision.source_start_s is not None
     moved, harmony = "", decision.harmony
     if decision.transposition and decision.voice != "drums":  # drums are never transposed
-        moved = f", moved by {decision.transposition:+d} semitones"
+        moved = f", moved by {decision.transposition:+d} semitone{'s' * (abs(decision.transposition) != 1)}"
         moved += f" because {harmony.moved}" if harmony is not None and harmony.moved else ""
     if decision.octaves:
         moved += f", an octave {'higher' if decision.octaves > 0 else 'lower'} for its register"

@@ -150,6 +150,8 @@ def test_a_record_says_how_it_went_by_the_pulse():
     told = explain(d, ["a.wav"])
     assert "the clock's pulse of 120 beats a minute" in told
     assert "It begins half a beat in, as in memory." in told
+    by_midi = dataclasses.replace(d, pulse=dataclasses.replace(d.pulse, source="midi"))
+    assert "It goes by the MIDI clock's pulse of 120 beats a minute." in explain(by_midi, ["a.wav"])
     moved = dataclasses.replace(d, pulse=dataclasses.replace(d.pulse, wanted=0.51, phase=0.74, got=0.0))
     assert "It begins on the beat where half a beat in was wanted; in memory it began three quarters into the beat." in explain(
         moved, ["a"]

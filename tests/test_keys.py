@@ -19,6 +19,7 @@ from musichal.live.stage import Stage, StageState
 from musichal.partner.decision import Decision
 from musichal.partner.explanation import PartnerStatus
 from musichal.partner.form import FormPlace
+from partners_by_hand import played, rested
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="pseudo terminals are POSIX")
@@ -220,3 +221,14 @@ def test_a_mode_that_waits_for_pauses_of_a_player_who_makes_none_is_told_of():
     assert not stage.at(33.0, waits, level=silence).advice
     assert stage.at(33.0, waits, level=silence).does == "waits: it is your turn"
     assert not stage.at(34.0, PartnerStatus(mode="couple"), level=silence).advice
+
+
+def test_while_it_sounds_the_reason_is_that_of_what_sounds():
+    stage, silence = Stage(), LevelMeter().take()
+    stage.decided(played(0, 0.0, 3.0, 1.0))
+    reason = stage.at(0.5, PartnerStatus(), level=silence).why
+    assert reason
+    stage.decided(rested(1, 0.9, "beat"))
+    state = stage.at(0.95, PartnerStatus(), level=silence)
+    assert (state.does, state.why) == ("plays", reason)
+    assert stage.at(3.0, PartnerStatus(), level=silence).why == ""

@@ -115,7 +115,8 @@ class NoteTracker:
         if spec.notes.digest not in ("", digest):
             raise InputError(
                 "the note model is not the one this partner was trained with:"
-                f" partner has {spec.notes.digest}, this MusicHal has {digest}; `musichal rehear` hears its recordings again"
+                f" partner has {spec.notes.digest}, this MusicHal has {digest};"
+                " `musichal rehear` hears its recordings again, if it holds them"
             )
         self._spec = spec
         self._settings = spec.notes

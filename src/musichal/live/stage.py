@@ -97,6 +97,7 @@ class Stage:
 
     def __init__(self) -> None:
         self._latest: Decision | None = None
+        self._played: Decision | None = None
         self._played_until_s = -1.0
         self._levels: deque[tuple[float, float]] = deque()
         self._waits: deque[tuple[float, float]] = deque()  # (from, until) of rests that wait for a phrase to end
@@ -106,6 +107,7 @@ class Stage:
         """Take a decision."""
         self._latest = decision
         if decision.kind == "play":
+            self._played = decision
             self._played_until_s = max(self._played_until_s, decision.begin_s + decision.duration_s)
         waits = decision.rest == "listening"
         if waits and self._waits_from_s is None:
@@ -125,7 +127,7 @@ class Stage:
             time_s=now_s,
             does=does,
             left_s=left_s,
-            why="" if self._latest is None or not plays else short_reason(self._latest),
+            why="" if self._played is None or not plays else short_reason(self._played),
             plays=plays,
             partner=partner,
             has_input=has_input,

@@ -73,6 +73,17 @@ _BEAT_PLACES: Mapping[float, str] = MappingProxyType(
         0.75: "three quarters into the beat",
     }
 )
+_WHOSE = MappingProxyType(
+    {
+        "heard": "your",
+        "memory": "your",
+        "tap": "your tapped",
+        "midi": "the MIDI clock's",
+        "link": "Link's",
+        "osc": "the OSC clock's",
+    }
+)
+"""Whose a pulse is, in words, by its source."""
 _SAME_PLACE = 0.1
 _STEPS_TOLD = 8
 _SHORTER = ("much shorter", "much shorter", "half as long", "shorter")
@@ -197,7 +208,7 @@ def _time(decision: Decision) -> str:
     use = decision.pulse
     if use is None or decision.tempo_bpm is None:
         return f"It plays in free time: {decision.free}." if decision.free else "It plays in free time."
-    whose = {"heard": "your", "memory": "your", "tap": "your tapped"}.get(use.source, f"the {use.source}'s")
+    whose = _WHOSE.get(use.source, f"the {use.source}'s")
     sure = f", {use.confidence:.0%} sure" if use.confidence < _SURE else ""
     part = f", as far as {use.strength:.0%}" if use.strength < 1 else ""
     beats = ", with the beat where memory has it" if use.source == "memory" else ""

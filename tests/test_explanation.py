@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 
-from musichal.partner.decision import REST_REASONS, Alternative, Context, Decision, Filter, Influence
+from musichal.partner.decision import REST_REASONS, Alternative, Context, Decision, Filter, HarmonyUse, Influence
 from musichal.partner.explanation import explain, explain_briefly, summarise
 from partners_by_hand import played, rested
 
@@ -38,6 +38,16 @@ def test_a_choice_names_its_notes_its_place_and_what_carried_it_strongest_first(
     assert "1.25" in line
     assert "take1.wav 0:03.00" in line
     assert "\n" not in line
+    assert ", moved by +1 semitone: " in explain(dataclasses.replace(decision, transposition=1), NAMES)
+
+
+def test_why_a_transposition_changed_is_told_also_where_it_is_none_again():
+    use = HarmonyUse("C", 0.5, "C major", 0.5, "G", 0.5, accounts=1.0, moved="your harmony has moved (70% likely)")
+    moved = dataclasses.replace(played(0, 1.0, 0.0, 0.5, pitches=[60]), transposition=2, harmony=use)
+    back = dataclasses.replace(moved, transposition=0)
+    assert ", moved by +2 semitones because your harmony has moved (70% likely): " in explain(moved, NAMES)
+    assert ", at its recorded pitch again because your harmony has moved (70% likely): " in explain(back, NAMES)
+    assert "again" not in explain(dataclasses.replace(back, live=True), NAMES)
 
 
 def test_what_is_next_to_nothing_is_not_told_as_nothing_and_drums_are_not_transposed():

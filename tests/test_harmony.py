@@ -123,6 +123,11 @@ def test_a_transposition_is_kept_unless_the_harmony_moves():
     assert "moved" in moved.why
     assert moved.at(likely, np.array([0]), penalty=0.0, begins=False).transposition == 0, "no other is allowed"
     assert kept.at(likely, allowed, penalty=0.5, begins=True).transposition == 0
+    # What rested before it was played has still to say why; a phrase later nothing has changed.
+    later = begun.at(likely, allowed, penalty=0.0, begins=True)
+    assert later == begun.played(0) == begun
+    assert begun.played(2).at(likely, allowed, penalty=0.0, begins=False).why == begun.why == begun.says(2)
+    assert begun.played(2).at(likely, allowed, penalty=0.0, begins=True).why == begun.says(5) == ""
 
 
 def test_a_note_fits_by_the_square_of_its_likelihood_and_one_that_clashes_not_at_all():

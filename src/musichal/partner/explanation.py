@@ -100,10 +100,7 @@ def explain(decision: Decision, recordings: Sequence[str]) -> str:
         until = "" if decision.expected_s is None else f", for {decision.expected_s:.1f} s"
         return f"{at} rested: {reason}{since}{until}."
     assert decision.state is not None and decision.recording is not None and decision.source_start_s is not None
-    moved, harmony = "", decision.harmony
-    if decision.transposition and decision.voice != "drums":  # drums are never transposed
-        moved = f", moved by {decision.transposition:+d} semitone{'s' * (abs(decision.transposition) != 1)}"
-        moved += f" because {harmony.moved}" if harmony is not None and harmony.moved else ""
+    moved = "" if decision.voice == "drums" else _moved(decision)  # drums are never transposed
     if decision.octaves:
         moved += f", an octave {'higher' if decision.octaves > 0 else 'lower'} for its register"
     where = _place(decision.recording, decision.source_start_s, recordings, live=decision.live, now_s=decision.time_s)
@@ -119,6 +116,15 @@ def explain(decision: Decision, recordings: Sequence[str]) -> str:
         other = _place(nearest.recording, nearest.start_s, recordings, live=nearest.live, now_s=decision.time_s)
         sentence += f" It scored {_score(decision.score)}{drawn}; the best other place, {other}, {_score(nearest.score)}."
     return sentence
+
+
+def _moved(decision: Decision) -> str:
+    """Say by how much memory is transposed, and why it is now."""
+    semitones, harmony = decision.transposition, decision.harmony
+    why = f" because {harmony.moved}" if harmony is not None and harmony.moved else ""
+    if semitones:
+        return f", moved by {semitones:+d} semitone{'s' * (abs(semitones) != 1)}{why}"
+    return f", at its recorded pitch again{why}" if why and not decision.live else ""
 
 
 def _score(score: float) -> str:

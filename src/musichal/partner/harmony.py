@@ -6,7 +6,7 @@ best; a small memory is searched completely, and exactly. The transposition that
 begins, and kept unless the harmony moves.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import permutations
 
 import numpy as np
@@ -238,10 +238,11 @@ def _best(states: Int64, fit: Float64, most: int, *, times: int = 1) -> Int64:
 
 @dataclass(frozen=True)
 class KeptTransposition:
-    """A `transposition` in semitones, and `why` it is that one, in words."""
+    """A `transposition` in semitones, `why` it is that one, in words, and whether a choice has `told` that."""
 
     transposition: int = 0
     why: str = ""
+    told: bool = False
 
     def at(self, likely: Float64, allowed: Int64, *, penalty: float, begins: bool) -> "KeptTransposition":
         """Return the transposition to play in now, one of those `allowed` (t,).
@@ -253,10 +254,20 @@ class KeptTransposition:
         worth = {t: chances[t % 12] * max(0.0, 1 - penalty * abs(t)) for t in allowed.tolist()}
         best = max(worth, key=lambda t: (worth[t], -abs(t)))
         kept = worth.get(self.transposition, 0.0)
+        # A phrase that was to begin in another one, and rested first, has still to say why.
+        same = KeptTransposition(self.transposition) if begins and self.told else self
         if best == self.transposition:
-            return KeptTransposition(best, "" if begins else self.why)
+            return same
         if begins and worth[best] > _ANOTHER * kept:
             return KeptTransposition(best, f"it fits your key ({likely[best % 12]:.0%} likely)")
         if worth[best] > _MOVED * kept and likely[best % 12] >= _SURELY:
             return KeptTransposition(best, f"your harmony has moved ({likely[best % 12]:.0%} likely)")
-        return self if self.transposition in worth else KeptTransposition(best)
+        return same if self.transposition in worth else KeptTransposition(best)
+
+    def says(self, transposition: int) -> str:
+        """Return why a choice has this transposition, nothing where it is not the one that is kept."""
+        return self.why if transposition == self.transposition else ""
+
+    def played(self, transposition: int) -> "KeptTransposition":
+        """Return it after a choice was played in this transposition."""
+        return replace(self, told=True) if transposition == self.transposition else self

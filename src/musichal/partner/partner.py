@@ -435,7 +435,7 @@ class Partner:
         transposition = int(options.found.transpositions[drawn.transposition])
         jumped = self._position is None or state != self.library.successor(self._position)
         self._run = 1 if jumped else self._run + 1
-        self._position, self._transposition = state, transposition
+        self._position, self._transposition, self._key = state, transposition, self._key.played(transposition)
         self._played.append(state)
         middle, wanted = middle_pitch(self.library, state), wanted_pitch(self.library, answered, settings)
         octaves = octaves_towards(wanted, None if middle is None else middle + transposition, settings.follow_register)
@@ -466,7 +466,7 @@ class Partner:
             choice=self._choices, run=self._run, jumped=jumped, earnable=self._earnable(settings, answered),
             scenario="" if self._guide is None else self._guide.told(options.plan),
             start_s=begin_s if begin_s != now_s else None, duration_s=duration_s, stretch=timing.stretch,
-            harmony=self._expected and harmony_use(self._expected, self._key.why, left_out, self._tuning.cents),
+            harmony=self._expected and harmony_use(self._expected, self._key.says(transposition), left_out, self._tuning.cents),
             pulse=pulse_use(options, drawn, turn, begin_s), octaves=octaves, gain_db=louder_db, silent_s=situation.silent_s,
         )  # fmt: skip
         # A voice without notes has no record, but the first one has one of every choice.

@@ -133,10 +133,9 @@ class Partner:
         self._recalled: int | None = None  # the same, of the moment that is gone back over
         # Where it is in memory, and what it played.
         self._position: int | None = None
-        self._transposition, self._run = 0, 0
+        self._transposition = self._run = self._number = self._choices = 0
         self._played: deque[int] = deque(maxlen=10_000)
         self._last_choice: tuple[int, float] | None = None  # state and end, until its context is matched
-        self._number, self._choices = 0, 0
         self._resting: str | None = None
         self._due_s: float | None = None
         self._next_s: float | None = None  # when what it played last is over
@@ -168,7 +167,8 @@ class Partner:
         if self._own_sound.alone_since_s is not None:
             self._tracker.silent_since(self._own_sound.alone_since_s)
         self._learn(percept, now_s)
-        self._follower.hear(percept, self._modes.pulse(now_s, settings))
+        pulse = self._modes.pulse(now_s, settings)  # early by the latency of the output: the player is not
+        self._follower.hear(percept, pulse and pulse.earlier(-settings.latency_ms / 1000))
         self._expected = self._follower.expected(self._tracker.chroma)
         situation = self._at(now_s, settings)
         self._modes.hear(percept, situation, now_s, settings, self._follower.beat_chances)

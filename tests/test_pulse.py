@@ -146,33 +146,60 @@ def test_what_was_sure_for_long_is_held_through_a_rest(beats, held):
 
 
 @given(st.floats(-9, 9), st.floats(0.1, 2), st.floats(-9, 9), st.lists(st.floats(0, 1), min_size=1, max_size=8))
-def test_beats_are_placed_where_they_are_likeliest(beat_s, period_s, time_s, chances):
+def test_beats_are_moved_to_where_they_are_likeliest(beat_s, period_s, time_s, chances):
     pulse, told = Pulse(beat_s, period_s), BeatChances(time_s, period_s / len(chances), np.array(chances))
-    placed, odds = told.placed(pulse)
+    steps = told.likeliest(pulse)
+    moved = told.later(pulse, steps)
+    assert abs(steps) <= len(chances) / 2
+    assert told.of(pulse) in chances
+    assert (moved == pulse) if steps == 0 else (moved.source == "memory")
     likeliest_s = time_s - int(np.argmax(chances)) * told.step_s
-    assert abs(placed.nearest_s(likeliest_s) - likeliest_s) <= told.step_s / 2 + 1e-3
-    assert abs(placed.beat_s - pulse.beat_s) <= period_s / 2 + 1e-4
-    assert odds >= 1 or max(chances) < 1e-9
-    assert placed == pulse or placed.source == "memory"
-    again, sure = told.placed(placed)
-    assert again.beat_s == pytest.approx(placed.beat_s, abs=told.step_s + 1e-4)
-    assert sure <= odds
+    assert abs(moved.nearest_s(likeliest_s) - likeliest_s) <= told.step_s / 2 + 1e-3
+
+
+def told_of(*relative: float):
+    """Return what tells how likely a beat is where the tracker has it, and a quarter, a half and three quarters earlier."""
+    return lambda pulse: BeatChances(pulse.beat_s, pulse.period_s / 4, np.array(relative) / sum(relative))
 
 
 def test_the_beat_is_where_memory_has_it_as_far_as_that_is_clear():
-    def told(odds: float):
-        return lambda pulse: BeatChances(pulse.beat_s, pulse.period_s / 4, np.array([1, 1, odds, 1]) / (3 + odds))
-
-    keeper, chosen, beats = PulseKeeper(sample_rate_hz=RATE), PartnerSettings(), []
-    heard = clicks(*(0.2 + 0.5 * k for k in range(60)))
-    for odds in (5.0, 8.0, 2.0, 1.2):
+    keeper, chosen, found = PulseKeeper(sample_rate_hz=RATE), PartnerSettings(), []
+    heard = clicks(*(0.2 + 0.5 * k for k in range(80)))
+    for where in (
+        told_of(1, 1, 5, 1),  # likelier elsewhere, and not clearly
+        told_of(1, 1, 8, 1),  # clearly
+        told_of(1, 1, 2, 1),  # still likelier
+        told_of(1, 1, 2, 3),  # likelier at a third place, and not clearly
+        told_of(1, 1, 1.2, 1),  # hardly likelier than where it is heard
+        told_of(1, 1, 2, 1),  # and not clearly again
+        told_of(1, 1, 8, 1),
+        lambda _: None,  # memory tells nothing
+        told_of(1, 1, 2, 1),
+    ):
         for _ in range(10):
-            keeper.hear(now := heard.pop(0), chosen, told(odds))
+            keeper.hear(now := heard.pop(0), chosen, where)
         room = keeper.at(now.heard.available_at / RATE, chosen).pulse
         assert room is not None
-        beats.append(((room.beat_s - 0.2 + 0.1) % 0.5 - 0.1, room.source))
-    assert [source for _, source in beats] == ["heard", "memory", "memory", "heard"]
-    assert [place for place, _ in beats] == pytest.approx([0, 0.25, 0.25, 0], abs=0.03)
+        found.append((round(((room.beat_s - 0.2 + 0.06) % 0.5 - 0.06) / 0.125), room.source))
+    home, moved = (0, "heard"), (2, "memory")
+    assert found == [home, moved, moved, moved, home, home, moved, home, home]
+
+
+def test_a_tap_moves_the_beat_that_is_held_through_a_rest():
+    keeper, chosen = PulseKeeper(sample_rate_hz=RATE), PartnerSettings()
+    played = clicks(*(0.2 + 0.5 * k for k in range(40)))
+    for heard in played:
+        keeper.hear(heard, chosen)
+    for i in range(len(played), len(played) + 10):
+        keeper.hear(percept(i), chosen)
+    now_s = (len(played) + 10) * SEGMENT / RATE
+    held = keeper.at(now_s, chosen).pulse
+    assert held is not None
+    tap_s = held.nearest_s(now_s) + 0.2
+    assert "the beat moves" in keeper.change({"tap": {"at_s": float(tap_s)}}, tap_s, chosen)
+    moved = keeper.at(tap_s, chosen)
+    assert moved.pulse is not None and moved.strength == 1
+    assert moved.pulse.nearest_s(tap_s) == pytest.approx(tap_s, abs=0.02)
 
 
 def test_an_hour_that_was_not_heard_takes_no_time_and_leaves_the_tempo():

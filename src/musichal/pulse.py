@@ -15,7 +15,6 @@ from musichal.errors import InputError
 
 SHORTEST_PERIOD_S, LONGEST_PERIOD_S = 0.1, 10.0
 """Of a pulse: 600 and 6 beats per minute."""
-_LEAST_CHANCE = 1e-9
 
 
 @dataclass(frozen=True)
@@ -67,12 +66,18 @@ class BeatChances:
     step_s: float
     chances: Float64
 
-    def placed(self, pulse: Pulse) -> tuple[Pulse, float]:
-        """Return a pulse with its beats where they are likeliest, and how many times likelier that is than where they were."""
+    def of(self, pulse: Pulse) -> float:
+        """Return the probability that the beats of a pulse are where it has them."""
+        return float(self.chances[self._steps_before(pulse)])
+
+    def likeliest(self, pulse: Pulse) -> int:
+        """Return how many steps later the beats of a pulse are likeliest, at most half a beat; negative is earlier."""
         steps = len(self.chances)
-        own, likeliest = round((self.time_s - pulse.beat_s) / self.step_s) % steps, int(np.argmax(self.chances))
-        later = (own - likeliest + steps // 2) % steps - steps // 2
-        odds = float(self.chances[likeliest]) / max(float(self.chances[own]), _LEAST_CHANCE)
-        if not later:
-            return pulse, odds
-        return replace(pulse, beat_s=round(pulse.beat_s + later * self.step_s, 5), source="memory"), odds
+        return (self._steps_before(pulse) - int(np.argmax(self.chances)) + steps // 2) % steps - steps // 2
+
+    def later(self, pulse: Pulse, steps: int) -> Pulse:
+        """Return a pulse that many steps later, where memory has it."""
+        return replace(pulse, beat_s=round(pulse.beat_s + steps * self.step_s, 5), source="memory") if steps else pulse
+
+    def _steps_before(self, pulse: Pulse) -> int:
+        return round((self.time_s - pulse.beat_s) / self.step_s) % len(self.chances)

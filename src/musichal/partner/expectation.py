@@ -39,7 +39,8 @@ FREE_PERIOD_S = 0.5
 _STRETCH_STATES = 256
 _PARTS = 4  # cells in a beat
 _NAMED = 2  # so many of them together are named as a chord
-_LONGEST_CELLS = 32  # so many cells of one state count
+_LONGEST_BEATS = 16  # so many beats of a stretch's last state count
+_MOST_CELLS = 8  # so many cells a state, on average
 _CATCH_UP = 16  # a gap is stepped through up to so many cells; behind a longer one the model goes on from where it was
 _JUMP = 0.025  # chance that memory goes on elsewhere, in each cell
 _MOVE = 0.005  # chance that the transposition is another one
@@ -220,9 +221,9 @@ def _cell_states(states: AnyArray, usual_s: float) -> tuple[Int64, Float64, Int6
         before_s = start_s
         places.append(place)
     beats = np.maximum.accumulate(np.array(places))
-    last_s = min(float(states["duration_s"][-1]), _LONGEST_CELLS * usual_s)
+    last_s = min(float(states["duration_s"][-1]), _LONGEST_BEATS * usual_s)
     first, end = np.floor(beats[0] * _PARTS), np.ceil((beats[-1] + last_s / usual_s) * _PARTS)
-    cells = np.arange(first, min(end, first + 4 * len(states) + _LONGEST_CELLS))
+    cells = np.arange(first, min(end, first + _MOST_CELLS * len(states) + _LONGEST_BEATS * _PARTS))
     sampled = ((cells[:, None] + (0.25, 0.75)) / _PARTS).ravel()
     chosen: Int64 = np.maximum(np.searchsorted(beats, sampled, side="right") - 1, 0)
     times_s = states["start_s"][chosen] + (sampled - beats[chosen]) * usual_s
@@ -240,21 +241,20 @@ class HarmonyFollower:
         self._home[0] = home
         self._keys = self._home.copy()
         n = 0 if cells is None else len(cells.strengths)
+        copies = 1 if cells is None else len(cells.evidence) // n
         self._cell_count = n
-        self._places = np.full((12, n), 1 / max(1, n))
-        self._goes_on: Bool = np.zeros(n, dtype=bool)
+        self._places = np.full((12, copies * n), 1 / max(1, copies * n))
         self._accounted = self._lately = 0.0
         self._edge_s: float | None = None  # where the cell that is heard ends
         self._heard: Float64 = np.zeros(12)
         self._now: Float64 = np.zeros(12)
-        self._chords, self._unnamed = ChordFollower(), list[Float64]()
+        self._chords = ChordFollower()
+        self._unnamed: Float64 = np.zeros(12)
         # What follows from where memory is, until the next cell was heard.
         self._carried: tuple[Float64, Float64, Float64] | None = None
         self._next: dict[int, Float64] = {}
         self._nearest: dict[tuple[int, int], Int64] = {}
         if cells is not None:
-            copies = len(cells.evidence) // n
-            self._places = np.full((12, copies * n), 1 / (copies * n))
             self._goes_on = np.tile(cells.goes_on, copies)
             # Cells lie side by side: what is done with rows of twelve takes several times as long.
             self._stays = (1 - _JUMP) * self._goes_on[:-1]
@@ -281,7 +281,8 @@ class HarmonyFollower:
         while self._edge_s <= end_s:
             last = int(np.searchsorted(times_s, self._edge_s))
             self._take(heard.chroma[first:last][audible[first:last]])
-            self._step()
+            cells = round((self._edge_s - (0.0 if pulse is None else pulse.beat_s)) / step_s)
+            self._step(names=cells % _NAMED == 0)
             first, self._edge_s = last, self._next_edge_s(self._edge_s, step_s, pulse)
         self._take(heard.chroma[first:][audible[first:]])
 
@@ -339,7 +340,7 @@ class HarmonyFollower:
         if self._cells is None or self._edge_s is None or round(pulse.period_s / step_s) != _PARTS:
             return None
         likely = self._keys @ (self._places @ self._beat_parts)
-        if likely.sum() < _LEAST_KNOWN:
+        if rounded_number(float(likely.sum())) < _LEAST_KNOWN:
             return None
         # The cell that was heard last began two steps before that time: the one that is heard now ends there. A cell of part p
         # begins p steps behind its beat.
@@ -387,13 +388,13 @@ class HarmonyFollower:
         if len(chroma):
             self._heard += chroma.sum(axis=0, dtype=np.float64)
 
-    def _step(self) -> None:
-        """Move on by a cell, then weigh by what was heard in it."""
+    def _step(self, *, names: bool) -> None:
+        """Move on by a cell, then weigh by what was heard in it; where a half of a beat ends, its chord is named."""
         heard, self._heard = self._heard, np.zeros(12)
-        self._unnamed.append(heard)
-        if len(self._unnamed) == _NAMED:
-            self._chords.step(_played(np.sum(self._unnamed, axis=0)))
-            self._unnamed = []
+        self._unnamed += heard
+        if names:
+            self._chords.step(_played(self._unnamed))
+            self._unnamed = np.zeros(12)
         if self._cells is None:
             return
         played = _WEIGHT * _played(heard)

@@ -190,7 +190,7 @@ class ModeController:
         if name is not None:
             self._choose_mode(name, now_s)
         self._by_hand = by_hand
-        pulse = self._pulse.change(wishes, now_s)
+        pulse = self._pulse.change(wishes, now_s, changed)
         self._applied.clear()
         self._press(buttons := [button for button in BUTTONS if wishes.get(button)], now_s)
         now = f" (now {self.mode.name})" if self.mode.name else ""

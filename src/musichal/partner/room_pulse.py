@@ -21,7 +21,8 @@ from musichal.pulse import BeatChances, Pulse
 _SURE_BEATS, _HOLD_BEATS = 8.0, 16.0  # a pulse that was sure for so long is held for so long while nothing is heard
 _BINS_AN_OCTAVE = 24
 _LET_GO = 0.6  # below this share of the least confidence nothing of it is left
-# So many times likelier must a beat be elsewhere, by where memory is, to be moved there, and to be left there.
+# So many times likelier than where it is must a beat be elsewhere, by where memory is, to be moved there; and so many times
+# likelier than where the tracker has it, to be left there.
 _CLEARLY, _STILL = 7.0, 1.6
 
 WhereBeats = Callable[[Pulse], BeatChances | None]
@@ -77,7 +78,7 @@ class PulseKeeper:
         self._held: tuple[Pulse, float] | None = None  # the last pulse that was sure for long, and when it was sure
         self._onset_s = 0.0
         self._pulse: Pulse | None = None
-        self._is_moved = False
+        self._later = 0  # steps by which memory has the beat later than the tracker
 
     def hear(self, percept: Percept, settings: PartnerSettings, where: WhereBeats | None = None) -> None:
         """Take a percept; `where` tells where the beats are by memory."""
@@ -103,9 +104,9 @@ class PulseKeeper:
         """Raise `InputError` for a clock or a tap that cannot be; take nothing."""
         ClockKeeper.check(changes, now_s)
 
-    def change(self, changes: Mapping[str, object], now_s: float) -> str:
+    def change(self, changes: Mapping[str, object], now_s: float, settings: PartnerSettings) -> str:
         """Take clocks and taps; return a sentence for the player, or an empty text."""
-        return self._clocks.change(changes, now_s, heard=self._pulse)
+        return self._clocks.change(changes, now_s, heard=self._heard(now_s, settings))
 
     def at(self, now_s: float, settings: PartnerSettings) -> RoomPulse:
         """Return the pulse to go by at a time; clocks and taps come before what is heard.
@@ -143,7 +144,12 @@ class PulseKeeper:
         """Return a pulse with its beats where memory has them, where that is clear."""
         chances = None if pulse is None or where is None else where(pulse)
         if pulse is None or chances is None:
+            self._later = 0
             return pulse
-        placed, odds = chances.placed(pulse)
-        self._is_moved = odds > (_STILL if self._is_moved else _CLEARLY)
-        return placed if self._is_moved else pulse
+        best = chances.likeliest(pulse)
+        present = chances.of(chances.later(pulse, self._later))
+        if chances.of(chances.later(pulse, best)) > _CLEARLY * present:
+            self._later = best
+        elif present <= _STILL * chances.of(pulse):
+            self._later = 0
+        return chances.later(pulse, self._later)

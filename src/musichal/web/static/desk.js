@@ -2,7 +2,7 @@
 
 import { h, setText, setClass, theme, sharp } from "./dom.js";
 
-const SOURCES = { heard: "your playing", tap: "your taps", midi: "MIDI clock", link: "Ableton Link", osc: "a clock by OSC", clock: "the tempo that was set" };
+const SOURCES = { heard: "your playing", memory: "your playing, its beat by memory", tap: "your taps", midi: "MIDI clock", link: "Ableton Link", osc: "a clock by OSC", clock: "the tempo that was set" };
 
 export class Clocks {
   constructor(app) { this.app = app; }

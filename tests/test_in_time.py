@@ -153,9 +153,13 @@ def test_a_record_says_how_it_went_by_the_pulse():
     by_midi = dataclasses.replace(d, pulse=dataclasses.replace(d.pulse, source="midi"))
     assert "It goes by the MIDI clock's pulse of 120 beats a minute." in explain(by_midi, ["a.wav"])
     moved = dataclasses.replace(d, pulse=dataclasses.replace(d.pulse, wanted=0.51, phase=0.74, got=0.0))
-    assert "It begins on the beat where half a beat in was wanted; in memory it began three quarters into the beat." in explain(
+    assert "It begins on the beat; in memory it began three quarters into the beat where half a beat in was wanted." in explain(
         moved, ["a"]
     )
+    elsewhere = dataclasses.replace(d, pulse=dataclasses.replace(d.pulse, wanted=0.3, phase=0.5, got=0.5))
+    assert "It begins half a beat in where a third into the beat was wanted, as in memory." in explain(elsewhere, ["a"])
+    off_beat = dataclasses.replace(d, pulse=dataclasses.replace(d.pulse, wanted=0.5, phase=0.5, got=0.0))
+    assert "It begins on the beat; in memory it began half a beat in." in explain(off_beat, ["a"]), "that place was wanted"
     near = dataclasses.replace(d, pulse=dataclasses.replace(d.pulse, wanted=0.06, phase=0.06, got=-0.06))
     assert "It begins on the beat, as in memory." in explain(near, ["a.wav"]), "one name is told once"
     assert "beat" in [f.name for f in d.filters]

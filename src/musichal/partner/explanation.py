@@ -221,9 +221,12 @@ def _time(decision: Decision) -> str:
     pulse = f"{whose} pulse of {decision.tempo_bpm:.0f} beats a minute{beats}{sure}{part}"
     if use.phase is None:
         return f"It goes by {pulse}, from a place whose beat is not known."
-    asked = "" if _same_place(use.wanted, use.got) else f" where {_beat_place(use.wanted)} was wanted"
-    there = ", as in memory" if _same_place(use.phase, use.got) else f"; in memory it began {_beat_place(use.phase)}"
-    return f"It goes by {pulse}. It begins {_beat_place(use.got)}{asked}{there}."
+    # What was wanted is a place in memory's beat: where the choice lies elsewhere in the room's, it is told beside memory's.
+    met = _same_place(use.wanted, use.got) or _same_place(use.wanted, use.phase)
+    asked = "" if met else f" where {_beat_place(use.wanted)} was wanted"
+    as_in_memory = _same_place(use.phase, use.got)
+    there = f"{asked}, as in memory" if as_in_memory else f"; in memory it began {_beat_place(use.phase)}{asked}"
+    return f"It goes by {pulse}. It begins {_beat_place(use.got)}{there}."
 
 
 def _same_place(phase: float, other: float) -> bool:

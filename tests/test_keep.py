@@ -52,6 +52,7 @@ def test_a_partner_of_sessions_alone(take, tmp_path):
     kept = load_partner(tmp_path / "alone.hal")
     assert [r.name for r in kept.recordings] == ["take"]
     assert not kept.keeps_vocabularies
+    assert f"The memory holds {len(kept.memory)} gestures with {len(kept.memory.notes)} notes" in said
     assert verify_partner(kept, subjects(kept), quick=True).passed
 
 

@@ -32,7 +32,7 @@ from musichal.commands.options import (
 )
 from musichal.commands.session import partner_path
 from musichal.commands.terminal import Terminal
-from musichal.commands.train import measured_windows, say_measured, say_trained
+from musichal.commands.train import measured_windows, say_held, say_measured, say_trained
 from musichal.errors import InputError
 from musichal.hearing.encoders import LEARNED
 from musichal.hearing.encoders.learned import (
@@ -103,6 +103,7 @@ def keep_command(
     terminal.say(f"Heard {counted(len(heard), 'session')} again ({heard_s:.1f} s): {counted(new, 'gesture')} to play from.")
     if not alone:
         terminal.say(f"The partner knew {counted(before, 'gesture')} before; its sounds are the same.")
+    say_held(kept.memory, terminal)
     terminal.say(f"Wrote {printable(output)} ({output.stat().st_size / 1e6:.1f} MB).")
     return kept
 

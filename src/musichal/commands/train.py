@@ -279,7 +279,7 @@ def say_trained(
         )
     size, memory = model.spec.vocabulary.size, model.memory
     terminal.say(f"Learned {size} harmonic and {size} percussive sounds.")
-    _say_held(memory, terminal)
+    say_held(memory, terminal)
     for line in pair_words(model):
         terminal.say(f"{line}.")
     for stored in model.recordings if len(model.recordings) <= _MOST_TEMPI else ():
@@ -301,7 +301,8 @@ def _midi_choice(tracks: str | None, channels: str | None, soundfont: Path | Non
     return choice
 
 
-def _say_held(memory: Memory, terminal: Terminal) -> None:
+def say_held(memory: Memory, terminal: Terminal) -> None:
+    """Say what a memory holds, how long it lasts, and what of it no voice can play."""
     held = [counted(len(rows), noun) for rows, noun in ((memory.notes, "note"), (memory.hits, "drum hit"))]
     terminal.say(f"The memory holds {counted(len(memory), 'gesture')} with {' and '.join(held)}.")
     terminal.say(f"{enough_words(sounding_s(memory))}.")

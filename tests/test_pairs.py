@@ -17,6 +17,7 @@ from musichal.evaluate.verify import subjects, verify_partner
 from musichal.memory.partner_file import PartnerModel, load_partner, save_partner
 from musichal.partner.decision import Decision
 from musichal.spec import PerceptionSpec
+from musichal.training.alignment import Sounding, aligned
 from musichal.training.trainer import train
 
 pytestmark = pytest.mark.usefixtures("heard_once")
@@ -115,6 +116,20 @@ def test_what_is_no_pair_is_refused_in_one_line(guitar, backing):
     ):
         with pytest.raises(InputError, match=why):
             train(pair, PerceptionSpec(), pairs=[(0, 1)])
+
+
+def test_a_doubtful_offset_is_asked_about():
+    def sounding(name, onsets):
+        return Sounding(name, onsets, np.zeros((len(onsets) // 10, 12)), np.zeros(0))
+
+    own, other = np.random.default_rng(0).normal(size=(2, 6000))
+    asked: list[str] = []
+    assert aligned(sounding("me", own), sounding("band", own + 1.2 * other), warn=asked.append) == 0.0
+    assert not asked
+    assert aligned(sounding("me", own), sounding("band", np.roll(own + 2.2 * other, 300)), warn=asked.append) == 3.0
+    assert len(asked) == 1
+    assert asked[0].startswith("me and band agree by 0.4")
+    assert "(+3.00 s apart)" in asked[0]
 
 
 def test_a_channel_or_a_track_can_be_the_player(guitar, backing, tmp_path):

@@ -9,7 +9,7 @@ the recording are correlated with the file at every lag. The line of lags on whi
 the notes that are heard there then make it exact (the median slope over matched onsets).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -27,6 +27,7 @@ from musichal.spec import PerceptionSpec
 
 _PAIR_AGREEMENT = 0.3
 """Of one music are recordings whose correlations of onsets and of harmony add up to this, at some offset."""
+_DOUBTFUL = 0.5  # below, the offset may be wrong: parts of one performance had 0.57 to 1.44, elsewhere in the song mostly less
 MORE_AT_ONCE = 0.5
 """With so much more of `parts_at_once` than the others, a player may be the band."""
 STEP_S, CHROMA_S = 0.01, 0.1
@@ -109,10 +110,10 @@ def _centred(chroma: Float64) -> Float64:
     return np.asarray(centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-9))
 
 
-def aligned(player: Sounding, others: Sounding) -> float:
+def aligned(player: Sounding, others: Sounding, *, warn: Callable[[str], None] | None = None) -> float:
     """Return how much later a moment is in the others' recording than in the player's, in seconds.
 
-    Raises `InputError` where the two are not of one music.
+    `warn` is told where that is doubtful. Raises `InputError` where the two are not of one music.
     """
     lags = np.arange(-round(_PAIR_OFFSET_S / STEP_S), round(_PAIR_OFFSET_S / STEP_S) + 1)
     onsets = _correlation(player.onsets[:, None], others.onsets[:, None], lags)
@@ -126,6 +127,11 @@ def aligned(player: Sounding, others: Sounding) -> float:
         raise InputError(
             f"{player.name} and {others.name} are not of one performance: their onsets and harmony agree by"
             f" {agreement[chosen]:.2f} at best ({offset_s:+.2f} s apart), and {_PAIR_AGREEMENT:g} is needed"
+        )
+    if agreement[chosen] < _DOUBTFUL and warn is not None:
+        warn(
+            f"{player.name} and {others.name} agree by {agreement[chosen]:.2f} only ({offset_s:+.2f} s apart), where most pairs"
+            " have 0.6 or more: do both begin at the same moment of one performance?"
         )
     return offset_s
 

@@ -132,7 +132,7 @@ def learn(
     the partner remembers, `worth` what influences are worth to that, if it is known. Raises `InputError` as `train` does.
     """
     sounding = {n: Sounding.of(heard[n].name, heard[n].segments(features=False), spec) for pair in pairs for n in pair}
-    found = tuple(Pair(*pair, offset_s=aligned(*(sounding[n] for n in pair))) for pair in pairs)
+    found = tuple(Pair(*pair, offset_s=aligned(*(sounding[n] for n in pair), warn=warn)) for pair in pairs)
     for numbers in pairs if warn is not None else ():
         a, b = (parts_at_once(heard[n].notes, heard[n].hits, duration_s=heard[n].duration_s) for n in numbers)
         if a > b + MORE_AT_ONCE and warn is not None:

@@ -330,9 +330,7 @@ def test_what_fits_badly_or_was_just_played_is_not_played_and_it_says_which():
 def test_after_a_long_run_it_must_jump():
     memory = song([(i, i) for i in range(40)], [60] * 40)
     player = phrase([0] + [50] * 25)
-    # Their one pitch is not where memory's twelve come by: as to harmony it would rest.
-    chosen = dataclasses.replace(FREE, max_run=4, chroma_candidates=0, follow_harmony=0)
-    runs = [d.run for d in answer(memory, player, chosen)]
+    runs = [d.run for d in answer(memory, player, dataclasses.replace(FREE, max_run=4, chroma_candidates=0))]
     assert max(runs) == 4
 
 

@@ -63,7 +63,7 @@ _AHEAD = 6  # cells after the one that was heard last that the expectation is fo
 _MEMORY_CELLS = 16.0  # time constant of how well memory accounts for the player
 _LATELY_CELLS = 4.0  # and of how well it did just now
 _ACCOUNTS = 0.25  # nats a cell above chance that memory fully accounts for the player with
-_FOREIGN_KEYS = -0.175  # nats a cell above chance below which what is played is two keys at once; no song to tune on has so few
+_FOREIGN_KEYS = -0.2  # nats a cell above chance below which what is played is two keys at once; no song to tune on has so few
 _SURPRISED, _TRUSTED = -0.3, -0.05  # nats a cell above chance, just now, with which memory tells nothing and with which all
 _LEAST_KNOWN = 0.5  # so likely memory must be in a cell whose place in the beat is known, to tell the beat
 

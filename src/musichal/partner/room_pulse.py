@@ -136,7 +136,7 @@ class PulseKeeper:
             return pulse
         held, sure_s = self._held
         silent = now_s - self._onset_s > held.period_s
-        if silent and now_s - max(sure_s, self._onset_s) <= _HOLD_BEATS * held.period_s:
+        if silent and now_s - sure_s <= _HOLD_BEATS * held.period_s:
             return held
         return pulse
 

@@ -17,6 +17,7 @@ from musichal.errors import InputError
 from musichal.hearing import beat_level, beats, metre
 from musichal.hearing.beats import (
     LONGEST_BEAT_S,
+    PLACES,
     SHORTEST_BEAT_S,
     BeatHabit,
     BeatTracker,
@@ -200,6 +201,36 @@ def test_a_tap_moves_the_beat_that_is_held_through_a_rest():
     moved = keeper.at(tap_s, chosen)
     assert moved.pulse is not None and moved.strength == 1
     assert moved.pulse.nearest_s(tap_s) == pytest.approx(tap_s, abs=0.02)
+
+
+@pytest.mark.parametrize(("clip", "bpm"), [("rock140_mix", 140), ("ballad95_mix", 95)])
+@pytest.mark.parametrize("of_memory", [3 / 4, 4 / 3])
+def test_a_player_at_another_tempo_than_memorys_keeps_it(audio_dir: Path, trained, clip, bpm, of_memory):
+    recording = read_recording(audio_dir / f"{clip}.ogg")
+    habit = BeatHabit(np.array([60 / (bpm * of_memory)]), np.array([1.0]), np.eye(PLACES)[0] + 0.9 * np.eye(PLACES)[6])
+    tracker, found_bpm = BeatTracker(habit), []
+    for heard in hear(trained, recording.samples[: 16 * recording.sample_rate_hz], recording.sample_rate_hz):
+        tracker.hear(heard, sample_rate_hz=RATE)
+        if (pulse := tracker.pulse()) is not None:
+            found_bpm.append(pulse.tempo_bpm)
+    octaves = np.log2(np.array(found_bpm[len(found_bpm) // 2 :]) / bpm)
+    assert np.mean(np.abs(octaves - np.rint(octaves)) < 0.08) > 0.9
+
+
+def test_a_held_pulse_is_let_go_when_the_player_goes_on_without_it():
+    keeper, chosen = PulseKeeper(sample_rate_hz=RATE), PartnerSettings()
+    rng = np.random.default_rng(3)
+    steady = [0.2 + 0.5 * k for k in range(40)]
+    free = steady[-1] + np.cumsum(rng.lognormal(-0.3, 0.6, 60))
+    before = set()
+    for heard in clicks(*steady, *free.tolist()):
+        keeper.hear(heard, chosen)
+        now_s = heard.heard.available_at / RATE
+        pulse = keeper.at(now_s, chosen).pulse
+        if now_s < steady[-1] + 9:
+            before.add(pulse)
+        elif now_s > steady[-1] + 18:  # more than 16 beats later
+            assert pulse is None or pulse not in before
 
 
 def test_an_hour_that_was_not_heard_takes_no_time_and_leaves_the_tempo():

@@ -204,7 +204,8 @@ def test_of_two_clocks_the_first_leads_until_it_stops_and_a_contradiction_is_tol
     wavering = [keeper.change(clock("link", 0.1, 0.5 + 0.1 * (k % 2)), 3 + 0.01 * k) for k in range(50)]
     assert not any(wavering)
     assert keeper.at(3.5).source == "midi"
-    keeper.change({"clock": {"source": "midi"}}, 4.0)
+    assert keeper.change({"clock": {"source": "midi"}}, 4.0) == "MIDI clock has stopped"
+    assert keeper.change({"clock": {"source": "midi"}}, 4.0) == "", "it was told"
     assert keeper.at(4.0).source == "link"
     assert keeper.change(clock("midi", 0.0, 0.5), 5.0).startswith("MIDI clock (120.0")
     assert keeper.at(5.0).source == "link"

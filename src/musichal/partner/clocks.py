@@ -337,7 +337,8 @@ class ClockKeeper:
         if not clock.source:
             self._running.clear()
         elif clock.pulse is None:
-            self._running.pop(clock.source, None)
+            if self._running.pop(clock.source, None) is not None:
+                return f"{SOURCES[clock.source]} has stopped"
         elif (running := self._running.get(clock.source)) is not None and now_s - running.said_s <= _LOST_S:
             running.clock, running.said_s = clock, now_s
         else:

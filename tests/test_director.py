@@ -309,7 +309,8 @@ def test_the_same_seed_and_any_blocks_give_the_same_answer(trained, player, mode
     first = play(trained, player, mode, seed=7)
     assert first == play(trained, player, mode, seed=7)
     assert first == play(trained, player, mode, seed=7, block=1237)
-    assert plays(first) != plays(play(trained, player, mode, seed=8))
+    # Where the best place is much the best, two seeds may choose alike.
+    assert any(plays(first) != plays(play(trained, player, mode, seed=seed)) for seed in range(8, 14))
 
 
 # ── the player's wishes ──────────────────────────────────────────────────────

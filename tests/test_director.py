@@ -309,8 +309,7 @@ def test_the_same_seed_and_any_blocks_give_the_same_answer(trained, player, mode
     first = play(trained, player, mode, seed=7)
     assert first == play(trained, player, mode, seed=7)
     assert first == play(trained, player, mode, seed=7, block=1237)
-    # Where the best place is much the best, two seeds may choose alike.
-    assert any(plays(first) != plays(play(trained, player, mode, seed=seed)) for seed in range(8, 14))
+    assert plays(first) != plays(play(trained, player, mode, seed=9))
 
 
 # ── the player's wishes ──────────────────────────────────────────────────────

@@ -209,7 +209,7 @@ def test_a_large_memory_is_followed_in_stretches_of_it():
     memory = band(times=MOST_STATES // 16 + 1)
     cells = harmonic_cells(memory)
     assert len(memory) > MOST_STATES
-    assert 0 < len(cells.strengths) <= 9 * MOST_STATES
+    assert 0 < len(cells.strengths) <= 5 * MOST_STATES
     assert (~cells.goes_on).sum() == 8
     heard = line(24.0)
     assert in_tune(followed(memory, heard), heard)[12:].mean() > 0.8

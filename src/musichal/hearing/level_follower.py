@@ -48,6 +48,7 @@ _SURE_BEGIN = 0.05
 _OTHER = -2.0  # nepers against any level but the tracker's at first
 _NEW_BEAT, _SAME_PERIOD, _SAME_PLACE, _SAME_BEAT, _ELSEWHERE = 0.6, 0.15, 0.15, 0.12, 0.25
 _USUAL_S, _USUAL = 0.5, 4.0
+# How near a level must be to a known tempo, how likely any other tempo is beside those, and how far that counts.
 _KNOWN_OCTAVES, _UNKNOWN, _KNOWN = 0.05, 0.02, 2.0
 
 
